@@ -1,0 +1,1 @@
+//! docker-archive and oci-archive tar files, as a plyfold backend.

@@ -1,0 +1,364 @@
+//! Blobs: content that verifies itself while it is read.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::digest::Hasher;
+use crate::{Descriptor, Digest, Error, Mismatch, Result};
+
+/// Bytes moved per step between a file and a stream.
+const CHUNK: usize = 256 << 10;
+/// Chunks in flight between two threads: with [`CHUNK`] this bounds memory for any blob size.
+const IN_FLIGHT: usize = 4;
+
+/// Which bytes of a blob to read; the end is exclusive.
+///
+/// ```
+/// use plyfold_core::BlobRange;
+///
+/// assert_eq!(BlobRange::from_start(10).resolve(100)?, 10..100);
+/// assert_eq!(BlobRange::new(10, 20).resolve(100)?, 10..20);
+/// assert!(BlobRange::new(90, 101).resolve(100).is_err());
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BlobRange {
+    start: u64,
+    end: Option<u64>,
+}
+
+impl BlobRange {
+    /// The whole blob: the only range that is verified.
+    pub const FULL: Self = Self { start: 0, end: None };
+
+    /// Bytes `start` up to, not including, `end`.
+    pub const fn new(start: u64, end: u64) -> Self {
+        Self { start, end: Some(end) }
+    }
+
+    /// Everything from `start` on.
+    pub const fn from_start(start: u64) -> Self {
+        Self { start, end: None }
+    }
+
+    /// Whether this is the whole of a blob of any size.
+    pub const fn is_full(self) -> bool {
+        self.start == 0 && self.end.is_none()
+    }
+
+    /// The range within a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when it reaches beyond the blob or ends before it starts.
+    pub fn resolve(self, size: u64) -> Result<std::ops::Range<u64>> {
+        let end = self.end.unwrap_or(size);
+        if self.start > end || end > size {
+            return Err(Error::config(format!("range {}..{end} is not within a blob of {size} bytes", self.start)));
+        }
+        Ok(self.start..end)
+    }
+}
+
+/// A blob, or a range of one, being read.
+///
+/// A whole blob ends in an error instead of its end when digest or size disagree with the descriptor, and
+/// never yields a byte past the descriptor's size: no caller can skip the check by accident. A range cannot be
+/// verified; it is bounded by its length, and [`Blob::is_verified`] says so.
+pub struct Blob {
+    descriptor: Descriptor,
+    offset: u64,
+    read: u64,
+    length: u64,
+    hasher: Option<Hasher>,
+    stream: Option<BoxStream<'static, Result<Bytes>>>,
+}
+
+impl Blob {
+    /// A whole blob out of a stream of its bytes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the digest's algorithm cannot be verified.
+    pub fn new(
+        descriptor: &Descriptor,
+        stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<Self> {
+        Ok(Self {
+            hasher: Some(Hasher::like(descriptor.digest())?),
+            length: descriptor.size(),
+            offset: 0,
+            read: 0,
+            descriptor: descriptor.clone(),
+            stream: Some(stream.boxed()),
+        })
+    }
+
+    /// A range of a blob. A backend that cannot start at the wanted byte starts earlier and says so by
+    /// `range.start`; the reader looks at [`Blob::offset`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when `range` is the whole blob and its digest's algorithm
+    /// cannot be verified.
+    pub fn ranged(
+        descriptor: &Descriptor,
+        range: std::ops::Range<u64>,
+        stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<Self> {
+        if range == (0..descriptor.size()) {
+            return Self::new(descriptor, stream);
+        }
+        Ok(Self {
+            hasher: None,
+            length: range.end.saturating_sub(range.start),
+            offset: range.start,
+            read: 0,
+            descriptor: descriptor.clone(),
+            stream: Some(stream.boxed()),
+        })
+    }
+
+    /// A blob, or a range of it, out of bytes in memory.
+    ///
+    /// # Errors
+    /// As [`Blob::ranged`]; [`Corrupt`](crate::ErrorKind::Corrupt) when `bytes` is too short for the range.
+    pub fn from_bytes(descriptor: &Descriptor, range: BlobRange, bytes: &Bytes) -> Result<Self> {
+        let range = range.resolve(descriptor.size())?;
+        // A full read gets everything there is, so that surplus bytes are seen and refused.
+        let part = if range == (0..descriptor.size()) {
+            bytes.clone()
+        } else {
+            let held = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+            bytes.slice(held(range.start)..held(range.end))
+        };
+        Self::ranged(descriptor, range, stream::iter((!part.is_empty()).then_some(Ok(part))))
+    }
+
+    /// A blob, or a range of it, out of a blocking reader that stands at the range's first byte.
+    /// The reader runs on a blocking thread, at most 1 MiB ahead; dropping the blob stops it.
+    ///
+    /// # Errors
+    /// As [`Blob::ranged`].
+    pub fn from_reader(
+        descriptor: &Descriptor,
+        range: BlobRange,
+        mut reader: impl Read + Send + 'static,
+    ) -> Result<Self> {
+        let range = range.resolve(descriptor.size())?;
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        // One byte more than the range shows a file that is longer than its descriptor says.
+        let mut left = if range == (0..descriptor.size()) { u64::MAX } else { range.end - range.start };
+        tokio::task::spawn_blocking(move || {
+            while left > 0 {
+                let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                let mut chunk = vec![0; want];
+                let item = match reader.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        chunk.truncate(count);
+                        left -= count as u64;
+                        Ok(Bytes::from(chunk))
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(e) => Err(Error::io("reading a blob", e)),
+                };
+                let stop = item.is_err();
+                if sender.blocking_send(item).is_err() || stop {
+                    break;
+                }
+            }
+        });
+        Self::ranged(descriptor, range, received(receiver))
+    }
+
+    /// What is being read.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Where in the blob the first byte of this read stands.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether the end of this stream proves the content.
+    pub fn is_verified(&self) -> bool {
+        self.hasher.is_some()
+    }
+
+    /// Gives up verification, for a reader that hashes the bytes itself (such as
+    /// [`BlobWriter`](crate::BlobWriter)). The size is still enforced.
+    #[must_use]
+    pub fn unverified(mut self) -> Self {
+        self.hasher = None;
+        self
+    }
+
+    /// The next bytes, `None` at the verified end.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) with [`Error::as_mismatch`] when content and descriptor disagree,
+    /// otherwise what the backend reports.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        self.next().await.transpose()
+    }
+
+    /// The whole content, for documents; at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) when the descriptor declares more, otherwise as [`Blob::chunk`].
+    pub async fn bytes(mut self, limit: u64) -> Result<Bytes> {
+        if self.length > limit {
+            let digest = self.descriptor.digest();
+            return Err(Error::limit(format!("{digest} declares {} bytes, the limit is {limit}", self.length)));
+        }
+        let mut content = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content.into())
+    }
+
+    /// A blocking reader of this blob for another thread, at most 1 MiB behind the stream. Must be called
+    /// within a tokio runtime. Dropping the reader stops the stream.
+    pub fn into_reader(mut self) -> BlobReader {
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        tokio::spawn(async move {
+            while let Some(item) = self.next().await {
+                let stop = item.is_err();
+                if sender.send(item).await.is_err() || stop {
+                    return;
+                }
+            }
+            // The explicit end: a sender that vanishes without it was cancelled, not complete.
+            let _ = sender.send(Ok(Bytes::new())).await;
+        });
+        BlobReader::new(receiver)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stream = None;
+        let Some(hasher) = self.hasher.take() else {
+            if self.read == self.length {
+                return Ok(());
+            }
+            return Err(self.mismatch(None));
+        };
+        let actual = hasher.finish();
+        if self.read == self.length && actual == *self.descriptor.digest() {
+            return Ok(());
+        }
+        Err(self.mismatch(Some(actual).filter(|_| self.read == self.length)))
+    }
+
+    fn mismatch(&self, actual: Option<Digest>) -> Error {
+        Error::mismatch(Mismatch {
+            expected: self.descriptor.digest().clone(),
+            actual,
+            expected_size: Some(self.descriptor.size()),
+            actual_size: self.offset + self.read,
+        })
+    }
+}
+
+impl Stream for Blob {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+            match ready!(stream.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                Some(Ok(chunk)) => {
+                    self.read += chunk.len() as u64;
+                    if self.read > self.length {
+                        self.stream = None;
+                        return Poll::Ready(Some(Err(self.mismatch(None))));
+                    }
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&chunk);
+                    }
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                Some(Err(e)) => {
+                    self.stream = None;
+                    return Poll::Ready(Some(Err(e)));
+                }
+                None => return Poll::Ready(self.end().err().map(Err)),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", self.descriptor.digest())
+            .field("offset", &self.offset)
+            .field("read", &self.read)
+            .field("length", &self.length)
+            .field("verified", &self.is_verified())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stream of what a bounded channel receives.
+fn received(receiver: mpsc::Receiver<Result<Bytes>>) -> impl Stream<Item = Result<Bytes>> + Send {
+    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
+/// The blocking side of a channel of chunks: made by [`Blob::into_reader`] or fed by the pull engine.
+///
+/// The end is explicit. When the sender vanishes without it, the reader ends in an error of kind
+/// [`Cancelled`](crate::ErrorKind::Cancelled), never in an early end of file.
+#[derive(Debug)]
+pub struct BlobReader {
+    receiver: mpsc::Receiver<Result<Bytes>>,
+    chunk: Bytes,
+    ended: bool,
+}
+
+impl BlobReader {
+    /// A reader of what `receiver` yields; an empty chunk is the end.
+    pub fn new(receiver: mpsc::Receiver<Result<Bytes>>) -> Self {
+        Self { receiver, chunk: Bytes::new(), ended: false }
+    }
+}
+
+impl io::BufRead for BlobReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.chunk.is_empty() && !self.ended {
+            match self.receiver.blocking_recv() {
+                Some(Ok(chunk)) => {
+                    self.ended = chunk.is_empty();
+                    self.chunk = chunk;
+                }
+                Some(Err(e)) => return Err(e.into()),
+                None => {
+                    let cancelled = Error::new(crate::ErrorKind::Cancelled, "the transfer was cancelled");
+                    return Err(cancelled.into());
+                }
+            }
+        }
+        Ok(&self.chunk)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.chunk.advance(amount);
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let available = io::BufRead::fill_buf(self)?;
+        let count = available.len().min(buf.len());
+        buf[..count].copy_from_slice(&available[..count]);
+        io::BufRead::consume(self, count);
+        Ok(count)
+    }
+}

@@ -1,0 +1,122 @@
+//! Digests: parsed once, then carried as proof (OCI image spec, `descriptor.md#digests`).
+
+use std::fmt;
+
+pub use oci_spec::image::{Digest, DigestAlgorithm};
+use sha2::Digest as _;
+
+use crate::{Error, Result};
+
+/// Parses `algorithm:encoded` strictly: lower-case hex of the right length, an algorithm that can be verified.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt) for anything that is not a digest,
+/// [`Unsupported`](crate::ErrorKind::Unsupported) for an algorithm other than sha256, sha384 and sha512.
+///
+/// ```
+/// let text = format!("sha256:{}", "0".repeat(64));
+/// assert_eq!(plyfold_core::digest::parse(&text)?.algorithm().as_ref(), "sha256");
+/// assert!(plyfold_core::digest::parse("sha256:../../etc/passwd").is_err());
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+pub fn parse(text: &str) -> Result<Digest> {
+    let digest =
+        Digest::try_from(text).map_err(|e| Error::corrupt(format!("invalid digest {text:?}")).with_source(e))?;
+    supported(&digest)?;
+    Ok(digest)
+}
+
+/// Checks that plyfold can verify content against this digest.
+///
+/// # Errors
+/// [`Unsupported`](crate::ErrorKind::Unsupported) for an algorithm other than sha256, sha384 and sha512.
+pub fn supported(digest: &Digest) -> Result<()> {
+    match digest.algorithm() {
+        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(()),
+        other => Err(Error::unsupported(format!("digest algorithm {other} is not supported"))
+            .with_hint("plyfold verifies sha256, sha384 and sha512")),
+    }
+}
+
+/// The sha256 digest of `bytes`.
+///
+/// ```
+/// let empty = plyfold_core::digest::sha256(b"");
+/// assert!(empty.as_ref().starts_with("sha256:e3b0c442"));
+/// ```
+pub fn sha256(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::sha256();
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// A running hash that ends in a [`Digest`].
+#[derive(Clone)]
+pub struct Hasher(State);
+
+#[derive(Clone)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha384(sha2::Sha384),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    /// A sha256 hasher.
+    pub fn sha256() -> Self {
+        Self(State::Sha256(sha2::Sha256::new()))
+    }
+
+    /// A hasher that ends in a digest comparable with `digest`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for an algorithm that cannot be verified.
+    pub fn like(digest: &Digest) -> Result<Self> {
+        supported(digest)?;
+        Ok(Self(match digest.algorithm() {
+            DigestAlgorithm::Sha384 => State::Sha384(sha2::Sha384::new()),
+            DigestAlgorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
+            _ => State::Sha256(sha2::Sha256::new()),
+        }))
+    }
+
+    /// Hashes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha384(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// The digest of all bytes so far.
+    ///
+    /// # Panics
+    /// Never: the text is built in the digest grammar.
+    pub fn finish(self) -> Digest {
+        let text = match self.0 {
+            State::Sha256(state) => format!("sha256:{}", Hex(&state.finalize())),
+            State::Sha384(state) => format!("sha384:{}", Hex(&state.finalize())),
+            State::Sha512(state) => format!("sha512:{}", Hex(&state.finalize())),
+        };
+        Digest::try_from(text).expect("hex of a known algorithm is a digest")
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            State::Sha256(_) => "Hasher(sha256)",
+            State::Sha384(_) => "Hasher(sha384)",
+            State::Sha512(_) => "Hasher(sha512)",
+        })
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

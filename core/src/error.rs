@@ -1,0 +1,343 @@
+//! The one error type: what failed, on which image and endpoint, why, and a hint.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::Digest;
+
+/// The result of every fallible operation in plyfold.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in terms of what the caller can do about it.
+///
+/// The same fault has the same kind from every backend (rules E 108 to 116).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input can be read in two ways, or names more than one image.
+    Ambiguous,
+    /// Credentials were refused, or the authentication protocol was broken.
+    Auth,
+    /// The caller gave up before the operation ended.
+    Cancelled,
+    /// A configuration, option, URI or reference is not valid.
+    Config,
+    /// Content is not what was promised: digest, size, `diff_id` or format.
+    Corrupt,
+    /// The credentials are good, the permission is missing.
+    Denied,
+    /// A defect in plyfold or in a backend.
+    Internal,
+    /// The local system refused an operation; the source holds the [`io::Error`].
+    Io,
+    /// The input passes a bound that keeps memory, disk or time finite.
+    Limit,
+    /// The image, blob, repository or file does not exist.
+    NotFound,
+    /// The image exists, but not for the wanted platform.
+    PlatformNotFound {
+        /// The platforms that the image has, as `os/arch[/variant]`.
+        available: Vec<String>,
+    },
+    /// The endpoint asks for patience.
+    RateLimited {
+        /// How long it asked to wait, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// No progress was made for the configured time.
+    Timeout,
+    /// The TLS session could not be trusted or established.
+    Tls,
+    /// The endpoint cannot be reached or is failing.
+    Unavailable,
+    /// The backend, format or document version cannot do this.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// The kind's name as it stands in messages and `--json` output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous",
+            Self::Auth => "auth",
+            Self::Cancelled => "cancelled",
+            Self::Config => "config",
+            Self::Corrupt => "corrupt",
+            Self::Denied => "denied",
+            Self::Internal => "internal",
+            Self::Io => "io",
+            Self::Limit => "limit",
+            Self::NotFound => "not-found",
+            Self::PlatformNotFound { .. } => "platform-not-found",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Unavailable => "unavailable",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// Content that is not what its descriptor promised.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mismatch {
+    /// The digest that was promised.
+    pub expected: Digest,
+    /// The digest of what was read, if all of it was read.
+    pub actual: Option<Digest>,
+    /// The size that was promised, in bytes, if one was.
+    pub expected_size: Option<u64>,
+    /// How many bytes were read before the verdict.
+    pub actual_size: u64,
+}
+
+/// Any failure of plyfold: a kind, a message, the context it happened in, a hint and a source.
+///
+/// ```
+/// use plyfold_core::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::NotFound, "no such tag")
+///     .with_image("docker.io/library/alpine:3.99")
+///     .with_hint("`plyfold tags docker.io/library/alpine` lists them");
+/// assert_eq!(error.to_string(), "docker.io/library/alpine:3.99: no such tag");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    hint: Option<String>,
+    mismatch: Option<Mismatch>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `message` is a lowercase clause without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            context: Vec::new(),
+            hint: None,
+            mismatch: None,
+            source: None,
+        }))
+    }
+
+    /// Input that can be read in two ways.
+    pub fn ambiguous(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Ambiguous, message)
+    }
+
+    /// An invalid option, URI or reference.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// Content that is not what was promised.
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// Input beyond a bound.
+    pub fn limit(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Limit, message)
+    }
+
+    /// Something that does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// Something that cannot be done here.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// An operating system error during `action` (a clause such as `opening the index`).
+    ///
+    /// An [`Error`] that travelled through `std::io` is unwrapped: its kind and context are kept.
+    pub fn io(action: impl Into<String>, source: io::Error) -> Self {
+        if source.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            return Self::from(source);
+        }
+        let mut error = Self::new(ErrorKind::Io, action);
+        if source.kind() == io::ErrorKind::StorageFull {
+            error = error.with_hint("the disk is full: free some space, or point --store or --out elsewhere");
+        }
+        error.with_source(source)
+    }
+
+    /// Content whose digest or size disagrees with its descriptor.
+    pub fn mismatch(mismatch: Mismatch) -> Self {
+        let message = match (&mismatch.actual, mismatch.expected_size) {
+            (Some(actual), _) if *actual != mismatch.expected => {
+                format!("digest mismatch: expected {}, content is {actual}", mismatch.expected)
+            }
+            (_, Some(size)) if mismatch.actual_size > size => {
+                format!("size mismatch: {} has more than the declared {size} bytes", mismatch.expected)
+            }
+            (_, Some(size)) => format!(
+                "size mismatch: {} declares {size} bytes, content has {}",
+                mismatch.expected, mismatch.actual_size
+            ),
+            _ => format!("digest mismatch: content is not {}", mismatch.expected),
+        };
+        let mut error = Self::corrupt(message);
+        error.0.mismatch = Some(mismatch);
+        error
+    }
+
+    /// Adds the image that was worked on.
+    #[must_use]
+    pub fn with_image(self, image: impl fmt::Display) -> Self {
+        self.with_context("image", image)
+    }
+
+    /// Adds the backend or host that answered.
+    #[must_use]
+    pub fn with_endpoint(self, endpoint: impl fmt::Display) -> Self {
+        self.with_context("endpoint", endpoint)
+    }
+
+    /// Adds a named value; the first value of a key stays, because it was closest to the fault.
+    #[must_use]
+    pub fn with_context(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        if self.context(key).is_none() {
+            self.0.context.push((key, value.to_string()));
+        }
+        self
+    }
+
+    /// Says what the reader can do; the first hint stays.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Adds the underlying error.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong, for `match`.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The message without context, hint or source.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The value of a context key: `image`, `endpoint`, `layer`, `path`, `attempt`.
+    pub fn context(&self, key: &str) -> Option<&str> {
+        self.0.context.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Expected and actual digest and size, when content was not what was promised.
+    pub fn as_mismatch(&self) -> Option<&Mismatch> {
+        self.0.mismatch.as_ref()
+    }
+
+    /// Whether the same call may succeed later without anyone changing anything.
+    ///
+    /// True for [`ErrorKind::RateLimited`], [`ErrorKind::Timeout`] and [`ErrorKind::Unavailable`] only.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::RateLimited { .. } | ErrorKind::Timeout | ErrorKind::Unavailable)
+    }
+}
+
+impl fmt::Display for Error {
+    /// One line, `image: message (context): source`, safe to print: control characters are escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(image) = self.context("image") {
+            write!(f, "{}: ", printable(image))?;
+        }
+        write!(f, "{}", printable(&self.0.message))?;
+        let mut open = " (";
+        for (key, value) in self.0.context.iter().filter(|(key, _)| *key != "image") {
+            write!(f, "{open}{key} {}", printable(value))?;
+            open = ", ";
+        }
+        if open == ", " {
+            write!(f, ")")?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {}", printable(&source.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("context", &self.0.context)
+            .field("hint", &self.0.hint)
+            .field("source", &self.0.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Carries the error through `std::io` interfaces; [`Error::io`] and `From` take it out again.
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        match source.downcast::<Self>() {
+            Ok(error) => error,
+            Err(source) => Self::io("input or output failed", source),
+        }
+    }
+}
+
+/// Text from outside with control characters escaped, so that it cannot drive a terminal (rule H 146).
+///
+/// ```
+/// assert_eq!(plyfold_core::printable("a\u{1b}[31mb").to_string(), "a\\u{1b}[31mb");
+/// ```
+pub fn printable(text: &str) -> impl fmt::Display + '_ {
+    struct Printable<'a>(&'a str);
+    impl fmt::Display for Printable<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            const SHOWN: usize = 4096;
+            for (count, c) in self.0.chars().enumerate() {
+                if count == SHOWN {
+                    return f.write_str("…");
+                }
+                // Bidirectional overrides reorder what a reader sees; they are as dangerous as escapes.
+                let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+                if c.is_control() || reorders {
+                    write!(f, "{}", c.escape_default())?;
+                } else {
+                    write!(f, "{c}")?;
+                }
+            }
+            Ok(())
+        }
+    }
+    Printable(text)
+}

@@ -1,0 +1,139 @@
+//! One entry of a layer, whatever tar dialect it came in.
+
+use std::fmt;
+
+use crate::printable;
+
+/// A path inside an image: relative to the root, no leading, trailing or double slash, no `.` or `..`.
+///
+/// The root itself is the empty path. Any bytes but NUL are allowed, each component is 1 to 255 bytes.
+#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ImagePath(Vec<u8>);
+
+impl ImagePath {
+    /// The root directory.
+    pub const ROOT: Self = Self(Vec::new());
+
+    /// Wraps bytes that already have the form described above.
+    pub(crate) fn from_clean(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The path's bytes, without a leading slash.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root directory.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The components, top-down.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
+    }
+
+    /// The last component; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for ImagePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}", printable(&String::from_utf8_lossy(&self.0)))
+    }
+}
+
+impl fmt::Debug for ImagePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// A time stamp: seconds since 1970-01-01 UTC, possibly negative, plus 0 to 999,999,999 ns.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp {
+    /// Whole seconds, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after `seconds`.
+    pub nanos: u32,
+}
+
+/// Owner, mode, time and extended attributes of a file of any kind.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Metadata {
+    /// Permission bits with set-uid, set-gid and sticky: 0 to 0o7777.
+    pub mode: u16,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Extended attributes with their full names (`security.capability`), sorted by name, names unique.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A run of data in a sparse file; everything between runs is a hole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DataExtent {
+    /// First byte of the run within the file.
+    pub offset: u64,
+    /// Bytes in the run.
+    pub length: u64,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EntryKind {
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A character device. 0:0 is overlayfs' whiteout.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// A regular file; its data follows in the layer stream.
+    File {
+        /// The file's size in bytes, holes included.
+        size: u64,
+        /// The runs of data of a sparse file, ascending and disjoint; `None` when all of it is data.
+        extents: Option<Vec<DataExtent>>,
+    },
+    /// Another name of an earlier (or later) file of the same layer or a lower one.
+    HardLink {
+        /// The file's first name.
+        target: ImagePath,
+    },
+    /// A Unix socket. No tar has these; other trees do.
+    Socket,
+    /// A symbolic link.
+    Symlink {
+        /// The link's text, any bytes but NUL, kept as it is.
+        target: Vec<u8>,
+    },
+}
+
+/// One entry of a layer: where, what, and with which metadata.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Where it stands in the image.
+    pub path: ImagePath,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Owner, mode, time, extended attributes.
+    pub metadata: Metadata,
+}

@@ -1,0 +1,1 @@
+//! EROFS images from OCI layers: writer, merger, reader.

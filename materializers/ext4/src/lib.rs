@@ -1,0 +1,1 @@
+//! ext4 disks without mkfs: an empty overlay upper.

@@ -1,0 +1,1 @@
+//! VMDK descriptors that join several extents into one disk.
