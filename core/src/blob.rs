@@ -60,7 +60,10 @@ impl BlobRange {
     pub fn resolve(self, size: u64) -> Result<std::ops::Range<u64>> {
         let end = self.end.unwrap_or(size);
         if self.start > end || end > size {
-            return Err(Error::config(format!("range {}..{end} is not within a blob of {size} bytes", self.start)));
+            return Err(Error::config(format!(
+                "range {}..{end} is not within a blob of {size} bytes",
+                self.start
+            )));
         }
         Ok(self.start..end)
     }
@@ -215,7 +218,10 @@ impl Blob {
     pub async fn bytes(mut self, limit: u64) -> Result<Bytes> {
         if self.length > limit {
             let digest = self.descriptor.digest();
-            return Err(Error::limit(format!("{digest} declares {} bytes, the limit is {limit}", self.length)));
+            return Err(Error::limit(format!(
+                "{digest} declares {} bytes, the limit is {limit}",
+                self.length
+            )));
         }
         let mut content = Vec::new();
         while let Some(chunk) = self.chunk().await? {

@@ -20,8 +20,8 @@ use crate::{Error, Result};
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Digest> {
-    let digest =
-        Digest::try_from(text).map_err(|e| Error::corrupt(format!("invalid digest {text:?}")).with_source(e))?;
+    let digest = Digest::try_from(text)
+        .map_err(|e| Error::corrupt(format!("invalid digest {text:?}")).with_source(e))?;
     supported(&digest)?;
     Ok(digest)
 }

@@ -1,13 +1,49 @@
 //! The nouns, traits and pipeline of plyfold: images from any backend, verified, into block devices.
+//!
+//! - [`ImageRegistry`]: where images come from and go to.
+//! - [`CacheProvider`]: where they are kept.
+//! - [`ImageSource`]: one image, opened for reading.
+//! - [`Materializer`]: layers in, block-device files out.
+//! - [`Backends`]: which of the first are linked into this program, by URI scheme.
+//! - [`pull`](fn@pull): the engine that joins them.
 
+pub mod backend;
+pub mod cache;
 pub mod digest;
 pub mod layer;
+pub mod manifest;
+pub mod memory;
+pub mod platform;
+pub mod progress;
+pub mod pull;
+pub mod reference;
+pub mod registry;
+pub mod source;
 
 mod blob;
 mod error;
 mod materializer;
+mod strict;
 
+/// The documents of the OCI specifications, as the rest of the ecosystem holds them.
+pub use oci_spec;
+
+#[doc(hidden)]
+pub use inventory;
+
+pub use backend::{Backend, Backends, Location, Opened, Options};
 pub use blob::{Blob, BlobRange, BlobReader};
+pub use cache::{
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Completeness, Ingest,
+    NameChange,
+};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};
+pub use manifest::{Document, RawConfig, RawManifest};
 pub use materializer::{Format, LayerArtifact, Materializer, Output};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};
+pub use platform::Platform;
+pub use progress::Progress;
+pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};
+pub use reference::Reference;
+pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page};
+pub use source::{ImageSource, ImageSourceExt, RegistrySource};

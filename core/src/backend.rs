@@ -1,0 +1,272 @@
+//! Backends by URI scheme: what is linked into this program, and how a URI opens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+
+use crate::registry::{Capabilities, ImageRegistry, Page};
+use crate::{Error, Reference, Result, reference};
+
+/// A kind of place that images come from: one entry for each crate that implements
+/// [`ImageRegistry`]. Register it with [`register!`](crate::register).
+#[derive(Clone, Copy, Debug)]
+pub struct Backend {
+    /// The URI schemes it opens; the first is its name, the others are aliases.
+    pub schemes: &'static [&'static str],
+    /// The crate it comes from: `env!("CARGO_PKG_NAME")`.
+    pub package: &'static str,
+    /// One line for `plyfold backends`.
+    pub summary: &'static str,
+    /// What follows the scheme, such as `oci:DIRECTORY[:TAG]`.
+    pub syntax: &'static str,
+    /// What it can do at most.
+    pub capabilities: Capabilities,
+    /// Opens a location. Reads no image yet, and fails at once on a malformed location or option.
+    pub open: Open,
+}
+
+/// The signature of [`Backend::open`].
+pub type Open = fn(Location, Options) -> BoxFuture<'static, Result<Opened>>;
+
+inventory::collect!(Backend);
+
+/// Links a [`Backend`] into every program that depends on the calling crate.
+///
+/// Linkers drop crates that nothing refers to, and static libraries drop link-time entries: such programs
+/// refer to the crate (`use my_backend as _;`) or call [`Backends::with`].
+#[macro_export]
+macro_rules! register {
+    ($backend:expr) => {
+        $crate::inventory::submit! { $backend }
+    };
+}
+
+/// A URI taken apart: `scheme ":" rest`, as containers/image spells transports.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Location {
+    /// The scheme that was written; one of the backend's.
+    pub scheme: String,
+    /// Everything after the colon, without a leading `//`.
+    pub rest: String,
+}
+
+impl Location {
+    /// Takes a URI apart.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when there is no scheme.
+    pub fn parse(uri: &str) -> Result<Self> {
+        let invalid = || {
+            Error::config(format!("invalid image URI {uri:?}: no scheme")).with_hint(
+                "write scheme:rest, such as registry:docker.io/library/alpine:latest or oci:DIR:TAG",
+            )
+        };
+        let (scheme, rest) = uri.split_once(':').ok_or_else(invalid)?;
+        let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        if scheme.is_empty() || !scheme.bytes().all(valid) {
+            return Err(invalid());
+        }
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        Ok(Self { scheme: scheme.to_owned(), rest: rest.to_owned() })
+    }
+
+    /// A path and what follows the first colon after it, as in `oci:DIR:TAG` and `oci-archive:FILE:TAG`.
+    pub fn path_and_image(&self) -> (&str, Option<&str>) {
+        match self.rest.split_once(':') {
+            Some((path, image)) => (path, Some(image).filter(|image| !image.is_empty())),
+            None => (&self.rest, None),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme, self.rest)
+    }
+}
+
+/// Options of one backend, as given by `-o key=value`.
+///
+/// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string; a key given
+/// several times is a list.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Options(BTreeMap<String, serde_json::Value>);
+
+impl Options {
+    /// Options out of `key=value` texts.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for a text without `=`.
+    ///
+    /// ```
+    /// use plyfold_core::Options;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Config { retries: u32, mirror: Vec<String> }
+    ///
+    /// let options = Options::parse(["retries=3", "mirror=a", "mirror=b"])?;
+    /// let config: Config = options.config()?;
+    /// assert_eq!((config.retries, config.mirror.len()), (3, 2));
+    /// # Ok::<(), plyfold_core::Error>(())
+    /// ```
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        use serde_json::Value;
+        let mut map: BTreeMap<String, Value> = BTreeMap::new();
+        for pair in pairs {
+            let (key, text) = pair.split_once('=').ok_or_else(|| {
+                Error::config(format!("invalid option {pair:?}")).with_hint("write -o key=value")
+            })?;
+            let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+            match map.get_mut(key) {
+                Some(Value::Array(list)) => list.push(value),
+                Some(first) => *first = Value::Array(vec![first.take(), value]),
+                None => drop(map.insert(key.to_owned(), value)),
+            }
+        }
+        Ok(Self(map))
+    }
+
+    /// The options as a backend's configuration.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for an unknown key or a value of another type.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        let object = self.0.clone().into_iter().collect();
+        serde_json::from_value(serde_json::Value::Object(object))
+            .map_err(|e| Error::config(format!("invalid backend option: {e}")))
+    }
+}
+
+/// An opened location.
+#[derive(Debug)]
+pub struct Opened {
+    /// The place.
+    pub registry: Box<dyn ImageRegistry>,
+    /// The image that the URI names; `None` when it names the place only.
+    pub reference: Option<Reference>,
+}
+
+impl Opened {
+    /// The image that the URI names, or the only one that there is.
+    ///
+    /// # Errors
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) with the list when there are several,
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none, and those of the listing.
+    pub async fn reference(&self) -> Result<Reference> {
+        if let Some(reference) = &self.reference {
+            return Ok(reference.clone());
+        }
+        let mut found = self.references().await?;
+        match found.len() {
+            0 => Err(Error::not_found("no image has a name here").with_endpoint(&self.registry)),
+            1 => Ok(found.remove(0)),
+            _ => {
+                let names: Vec<String> = found.iter().take(20).map(Reference::whole).collect();
+                let message = format!("several images and none chosen: {}", names.join(", "));
+                let hint = format!("append the name of one, such as {}:{}", self.registry, names[0]);
+                Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
+            }
+        }
+    }
+
+    /// Every image that has a name here, sorted.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`].
+    pub async fn references(&self) -> Result<Vec<Reference>> {
+        let mut found = Vec::new();
+        let mut page = Page::default();
+        loop {
+            let repositories = self.registry.repositories(page).await?;
+            for repository in &repositories.names {
+                found.extend(self.tags_of(repository).await?);
+            }
+            let Some(after) = repositories.next else { return Ok(found) };
+            page = Page { after: Some(after), ..Page::default() };
+        }
+    }
+
+    async fn tags_of(&self, repository: &str) -> Result<Vec<Reference>> {
+        let mut found = Vec::new();
+        let mut page = Page::default();
+        loop {
+            let tags = self.registry.tags(repository, page).await?;
+            for tag in &tags.names {
+                found.push(reference::parse(&format!("{repository}:{tag}"))?);
+            }
+            let Some(after) = tags.next else { return Ok(found) };
+            page = Page { after: Some(after), ..Page::default() };
+        }
+    }
+}
+
+/// The backends a program can open.
+#[derive(Clone, Debug, Default)]
+pub struct Backends {
+    by_scheme: BTreeMap<&'static str, Backend>,
+}
+
+impl Backends {
+    /// No backend at all, to add to by [`Backends::with`].
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Every backend that is linked into this program.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when two crates claim one scheme; it names both.
+    pub fn linked() -> Result<Self> {
+        inventory::iter::<Backend>.into_iter().try_fold(Self::none(), |all, backend| all.with(*backend))
+    }
+
+    /// Adds a backend by hand.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when another crate claims one of its schemes; it names both.
+    pub fn with(mut self, backend: Backend) -> Result<Self> {
+        for scheme in backend.schemes {
+            match self.by_scheme.insert(scheme, backend) {
+                Some(other) if other.package != backend.package => {
+                    return Err(Error::config(format!(
+                        "scheme {scheme}: is claimed by both {} and {}",
+                        other.package, backend.package
+                    ))
+                    .with_hint("link only one of the two crates"));
+                }
+                _ => {}
+            }
+        }
+        Ok(self)
+    }
+
+    /// The backends, each once, by the name of their first scheme.
+    pub fn iter(&self) -> impl Iterator<Item = &Backend> {
+        self.by_scheme
+            .iter()
+            .filter(|(scheme, backend)| backend.schemes.first() == Some(scheme))
+            .map(|(_, b)| b)
+    }
+
+    /// Opens a URI.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for a malformed URI and for an unknown scheme, with the list of
+    /// those that are linked; otherwise those of the backend.
+    pub async fn open(&self, uri: &str, options: &Options) -> Result<Opened> {
+        let location = Location::parse(uri)?;
+        let Some(backend) = self.by_scheme.get(location.scheme.as_str()) else {
+            let known: Vec<&str> = self.by_scheme.keys().copied().collect();
+            let hint = match known.as_slice() {
+                [] => "no backend is linked into this program".to_owned(),
+                list => format!("known schemes are {}", list.join(", ")),
+            };
+            return Err(
+                Error::config(format!("unknown scheme {:?} in {uri:?}", location.scheme)).with_hint(hint)
+            );
+        };
+        (backend.open)(location, options.clone()).await
+    }
+}

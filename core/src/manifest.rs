@@ -1,0 +1,322 @@
+//! Manifests, indexes and configs: raw bytes first, documents second.
+
+use bytes::Bytes;
+use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+
+use crate::digest::Hasher;
+use crate::strict::{self, Schema};
+use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, digest};
+
+/// Bounds on documents. Memory follows these, never what an input declares.
+pub mod limits {
+    /// Bytes of a manifest or an index (registries commonly accept 4 MiB).
+    pub const MANIFEST: u64 = 4 << 20;
+    /// Bytes of an image configuration.
+    pub const CONFIG: u64 = 4 << 20;
+    /// Layers of one image.
+    pub const LAYERS: usize = 1024;
+    /// Children of one index.
+    pub const INDEX_ENTRIES: usize = 4096;
+    /// Indexes within indexes.
+    pub const NESTING: usize = 4;
+}
+
+/// The media type of a Docker manifest list, an index by another name.
+pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The media type of a Docker image manifest, version 2 schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The media type of a Docker image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Whether content of this type is an index of other manifests.
+pub fn is_index(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageIndex || media_type.as_ref() == DOCKER_MANIFEST_LIST
+}
+
+/// Whether content of this type is an image manifest.
+pub fn is_manifest(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageManifest || media_type.as_ref() == DOCKER_MANIFEST
+}
+
+/// A manifest or an index exactly as it was received: these bytes are what its digest is the hash of, and they
+/// are what every copy carries on.
+///
+/// A value of this type has passed the strict parser, so [`document`](Self::document) is unambiguous.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RawManifest {
+    descriptor: Descriptor,
+    bytes: Bytes,
+    document: Document,
+}
+
+/// What a [`RawManifest`] says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Document {
+    /// Several images or artifacts under one name.
+    Index(ImageIndex),
+    /// One image or artifact.
+    Manifest(ImageManifest),
+}
+
+impl RawManifest {
+    /// Parses bytes whose origin declared `media_type` (a Content-Type, a descriptor), if it declared one, and
+    /// names them by their sha256.
+    ///
+    /// # Errors
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) for documents with two readings,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for invalid ones or another type than declared,
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`limits`], [`Unsupported`](crate::ErrorKind::Unsupported) for
+    /// Docker schema 1.
+    pub fn new(bytes: impl Into<Bytes>, media_type: Option<&MediaType>) -> Result<Self> {
+        let bytes = bytes.into();
+        let digest = digest::sha256(&bytes);
+        Self::named(bytes, media_type, digest)
+    }
+
+    /// As [`RawManifest::new`] for bytes that must hash to `digest`.
+    ///
+    /// # Errors
+    /// As [`RawManifest::new`]; [`Corrupt`](crate::ErrorKind::Corrupt) with
+    /// [`Error::as_mismatch`] when they do not, [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that
+    /// cannot be verified.
+    pub fn verified(
+        bytes: impl Into<Bytes>,
+        media_type: Option<&MediaType>,
+        digest: &Digest,
+    ) -> Result<Self> {
+        let bytes = bytes.into();
+        let mut hasher = Hasher::like(digest)?;
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(Error::mismatch(Mismatch {
+                expected: digest.clone(),
+                actual: Some(actual),
+                expected_size: None,
+                actual_size: bytes.len() as u64,
+            }));
+        }
+        Self::named(bytes, media_type, actual)
+    }
+
+    /// As [`RawManifest::verified`] for the content of a descriptor: digest, size and media type must hold.
+    ///
+    /// # Errors
+    /// As [`RawManifest::verified`].
+    pub fn described(bytes: impl Into<Bytes>, descriptor: &Descriptor) -> Result<Self> {
+        let bytes = bytes.into();
+        if bytes.len() as u64 != descriptor.size() {
+            return Err(Error::mismatch(Mismatch {
+                expected: descriptor.digest().clone(),
+                actual: None,
+                expected_size: Some(descriptor.size()),
+                actual_size: bytes.len() as u64,
+            }));
+        }
+        Self::verified(bytes, Some(descriptor.media_type()), descriptor.digest())
+    }
+
+    fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
+        if bytes.len() as u64 > limits::MANIFEST {
+            return Err(Error::limit(format!(
+                "manifest {digest} has {} bytes, the limit is {}",
+                bytes.len(),
+                limits::MANIFEST
+            )));
+        }
+        strict::check(&bytes, Schema::Manifest).map_err(|e| e.with_context("manifest", &digest))?;
+        let (media_type, document) =
+            parse(&bytes, declared).map_err(|e| e.with_context("manifest", &digest))?;
+        let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
+        Ok(Self { descriptor, bytes, document })
+    }
+
+    /// Media type, digest and size; no annotations, no platform.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// The digest of [`RawManifest::bytes`].
+    pub fn digest(&self) -> &Digest {
+        self.descriptor.digest()
+    }
+
+    /// The bytes as received.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The parsed document.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// The image manifest.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when this is an index.
+    pub fn image(&self) -> Result<&ImageManifest> {
+        match &self.document {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => {
+                Err(Error::unsupported(format!("{} is an index, not an image", self.digest())))
+            }
+        }
+    }
+
+    /// Everything this document refers to: children of an index, config and layers of a manifest.
+    pub fn references(&self) -> Vec<Descriptor> {
+        match &self.document {
+            Document::Index(index) => index.manifests().clone(),
+            Document::Manifest(manifest) => {
+                std::iter::once(manifest.config()).chain(manifest.layers()).cloned().collect()
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Document)> {
+    let head: Head =
+        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("invalid document: {e}")))?;
+    let schema1 = declared
+        .is_some_and(|name| name.as_ref().starts_with("application/vnd.docker.distribution.manifest.v1"));
+    if head.schema_version == Some(1) || schema1 {
+        return Err(Error::unsupported("Docker schema 1 manifests are not supported").with_hint(
+            "push the image again with any current tool; schema 1 has been deprecated since 2017",
+        ));
+    }
+    if head.schema_version != Some(2) {
+        return Err(Error::corrupt("invalid document: schemaVersion is not 2"));
+    }
+    let stated = head.media_type.as_deref().map(MediaType::from);
+    // A generic type on the wire says nothing about the document.
+    let declared =
+        declared.filter(|name| is_index(name) || is_manifest(name) || name.as_ref().contains("vnd."));
+    if let (Some(stated), Some(declared)) = (&stated, declared)
+        && stated != declared
+    {
+        return Err(Error::corrupt(format!(
+            "media type mismatch: declared {declared}, the document says {stated}"
+        )));
+    }
+    let shape = match (head.layers.is_some() || head.config.is_some(), head.manifests.is_some()) {
+        (true, true) => return Err(Error::ambiguous("ambiguous document: a manifest and an index at once")),
+        (true, false) => MediaType::ImageManifest,
+        (false, true) => MediaType::ImageIndex,
+        (false, false) => {
+            return Err(Error::corrupt("invalid document: neither \"layers\" nor \"manifests\""));
+        }
+    };
+    let media_type = stated.or_else(|| declared.cloned()).unwrap_or_else(|| shape.clone());
+    if is_index(&media_type) != (shape == MediaType::ImageIndex) {
+        return Err(Error::corrupt(format!("media type mismatch: {media_type} has the fields of {shape}")));
+    }
+    let invalid = |e: serde_json::Error| Error::corrupt(format!("invalid document: {e}"));
+    let document = if shape == MediaType::ImageIndex {
+        Document::Index(serde_json::from_slice(bytes).map_err(invalid)?)
+    } else {
+        Document::Manifest(serde_json::from_slice(bytes).map_err(invalid)?)
+    };
+    let (count, limit, what) = match &document {
+        Document::Index(index) => (index.manifests().len(), limits::INDEX_ENTRIES, "manifests"),
+        Document::Manifest(manifest) => (manifest.layers().len(), limits::LAYERS, "layers"),
+    };
+    if count > limit {
+        return Err(Error::limit(format!("document has {count} {what}, the limit is {limit}")));
+    }
+    Ok((media_type, document))
+}
+
+/// The fields that tell documents apart.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+/// An image configuration exactly as it was received, and what it says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawConfig {
+    descriptor: Descriptor,
+    bytes: Bytes,
+    document: ImageConfiguration,
+}
+
+impl RawConfig {
+    /// Parses verified bytes of the config that `manifest` names.
+    ///
+    /// # Errors
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) and [`Corrupt`](crate::ErrorKind::Corrupt) for a document with
+    /// two readings or none, also when it does not have one `diff_id` for each layer;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the manifest is an artifact without an image
+    /// configuration, or a `diff_id` cannot be verified.
+    pub fn new(manifest: &ImageManifest, bytes: Bytes) -> Result<Self> {
+        let descriptor = manifest.config().clone();
+        check_is_image(manifest)?;
+        let at = |e: Error| e.with_context("config", descriptor.digest());
+        strict::check(&bytes, Schema::Config).map_err(at)?;
+        let document: ImageConfiguration = serde_json::from_slice(&bytes)
+            .map_err(|e| at(Error::corrupt(format!("invalid image configuration: {e}"))))?;
+        let (layers, diff_ids) = (manifest.layers().len(), document.rootfs().diff_ids().len());
+        if layers != diff_ids {
+            let message = format!("invalid image configuration: {diff_ids} diff_ids for {layers} layers");
+            return Err(at(Error::corrupt(message)));
+        }
+        let config = Self { descriptor: descriptor.clone(), bytes, document };
+        config.diff_ids().map_err(at)?;
+        Ok(config)
+    }
+
+    /// The config's descriptor in the manifest.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// The bytes as received, unknown fields included.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The parsed configuration.
+    pub fn document(&self) -> &ImageConfiguration {
+        &self.document
+    }
+
+    /// The digests of the uncompressed layers, bottom first: one for each layer of the manifest.
+    ///
+    /// # Errors
+    /// None after [`RawConfig::new`] has accepted the document.
+    pub fn diff_ids(&self) -> Result<Vec<Digest>> {
+        self.document.rootfs().diff_ids().iter().map(|text| digest::parse(text)).collect()
+    }
+
+    /// The platform that the image was made for.
+    pub fn platform(&self) -> Platform {
+        let document = &self.document;
+        let (os, architecture) = (document.os().to_string(), document.architecture().to_string());
+        Platform::new(&os, &architecture, document.variant().as_deref())
+    }
+}
+
+/// Whether a manifest's config is an image configuration.
+///
+/// # Errors
+/// [`Unsupported`](crate::ErrorKind::Unsupported) when it is an artifact, [`Limit`](crate::ErrorKind::Limit) when
+/// the config is too large to be one.
+pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
+    let config = manifest.config();
+    let name = config.media_type();
+    if *name != MediaType::ImageConfig && name.as_ref() != DOCKER_CONFIG {
+        return Err(Error::unsupported(format!("not an image: its config is {name}"))
+            .with_hint("artifacts can be pulled and copied, but they hold no root file system"));
+    }
+    if config.size() > limits::CONFIG {
+        let message = format!("config declares {} bytes, the limit is {}", config.size(), limits::CONFIG);
+        return Err(Error::limit(message));
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Images in memory: the smallest backend and the smallest cache, for tests and for short-lived programs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::backend::{Backend, Location, Opened, Options};
+use crate::manifest::RawManifest;
+use crate::registry::{Capabilities, ImageRegistry, Names, Page};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
+
+pub use cache::MemoryCache;
+
+mod cache;
+
+crate::register!(Backend {
+    schemes: &["memory"],
+    package: env!("CARGO_PKG_NAME"),
+    summary: "images in this process's memory, shared by name",
+    syntax: "memory:NAME[:IMAGE]",
+    capabilities: CAPABILITIES,
+    open: |location, options| Box::pin(async move { open(&location, &options) }),
+});
+
+const CAPABILITIES: Capabilities =
+    Capabilities { delete: true, mount: true, push: true, referrers: false, repositories: true, tags: true };
+
+fn open(location: &Location, options: &Options) -> Result<Opened> {
+    static NAMED: LazyLock<Mutex<HashMap<String, MemoryRegistry>>> = LazyLock::new(Mutex::default);
+    /// No option exists yet.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {}
+    let Config {} = options.config()?;
+    let (name, image) = location.path_and_image();
+    let reference = image.map(reference::parse).transpose()?;
+    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let registry = named.entry(name.to_owned()).or_insert_with(|| MemoryRegistry::new(name)).clone();
+    Ok(Opened { registry: Box::new(registry), reference })
+}
+
+/// A registry in memory. Clones share content.
+#[derive(Clone)]
+pub struct MemoryRegistry {
+    name: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    repositories: BTreeMap<String, Repository>,
+}
+
+#[derive(Default)]
+struct Repository {
+    blobs: HashMap<Digest, Bytes>,
+    manifests: HashMap<Digest, (MediaType, Bytes)>,
+    tags: BTreeMap<String, Digest>,
+}
+
+impl MemoryRegistry {
+    /// An empty registry whose URI is `memory:name`.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), state: Arc::default() }
+    }
+
+    /// Stores a blob without asking whether it hashes to `digest`: a test may want damaged content. Reading it
+    /// tells.
+    pub fn insert_blob(&self, repository: &Reference, digest: Digest, content: impl Into<Bytes>) {
+        self.lock().repository_mut(repository).blobs.insert(digest, content.into());
+    }
+
+    /// Stores a manifest, valid or not, under `digest`, and under the reference's tag if it has one.
+    pub fn insert_manifest(
+        &self,
+        reference: &Reference,
+        media_type: MediaType,
+        digest: &Digest,
+        content: impl Into<Bytes>,
+    ) {
+        let mut state = self.lock();
+        let repository = state.repository_mut(reference);
+        repository.manifests.insert(digest.clone(), (media_type, content.into()));
+        if let Some(tag) = reference.tag() {
+            repository.tags.insert(tag.to_owned(), digest.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missing(&self, what: impl fmt::Display, reference: &Reference) -> Error {
+        Error::not_found(format!("no such {what}")).with_image(reference).with_endpoint(self)
+    }
+}
+
+impl State {
+    fn repository(&self, reference: &Reference) -> Option<&Repository> {
+        self.repositories.get(&reference::repository_of(reference))
+    }
+
+    fn repository_mut(&mut self, reference: &Reference) -> &mut Repository {
+        self.repositories.entry(reference::repository_of(reference)).or_default()
+    }
+}
+
+impl Repository {
+    fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>> {
+        let by_digest = reference::digest_of(reference)?;
+        Ok(by_digest.or_else(|| self.tags.get(reference.tag().unwrap_or_default()).cloned()))
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for MemoryRegistry {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        let (media_type, bytes, digest) = {
+            let state = self.lock();
+            let Some(repository) = state.repository(reference) else {
+                return Err(self.missing("repository", reference));
+            };
+            let digest = repository.digest_of(reference)?;
+            let found = digest.as_ref().and_then(|digest| repository.manifests.get(digest).cloned());
+            let (Some(digest), Some((media_type, bytes))) = (digest, found) else {
+                return Err(self.missing("manifest", reference));
+            };
+            (media_type, bytes, digest)
+        };
+        RawManifest::verified(bytes, Some(&media_type), &digest)
+            .map_err(|e| e.with_image(reference).with_endpoint(self))
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        digest::supported(blob.digest())?;
+        let content = {
+            let state = self.lock();
+            state.repository(reference).and_then(|repository| repository.blobs.get(blob.digest()).cloned())
+        };
+        let content = content.ok_or_else(|| self.missing(format!("blob {}", blob.digest()), reference))?;
+        Blob::from_bytes(blob, range, &content)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        let state = self.lock();
+        let Some(found) = state.repositories.get(repository) else {
+            return Err(Error::not_found(format!("no such repository {repository}")).with_endpoint(self));
+        };
+        Ok(page.of(found.tags.keys()))
+    }
+
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        Ok(page.of(self.lock().repositories.keys()))
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        let (digest, size) = (blob.descriptor().digest().clone(), blob.descriptor().size());
+        let content = blob.bytes(size).await?;
+        self.insert_blob(reference, digest, content);
+        Ok(())
+    }
+
+    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        let mut state = self.lock();
+        let found =
+            state.repository(from).and_then(|repository| repository.blobs.get(blob.digest()).cloned());
+        let Some(content) = found else { return Ok(false) };
+        state.repository_mut(reference).blobs.insert(blob.digest().clone(), content);
+        Ok(true)
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        let media_type = manifest.descriptor().media_type().clone();
+        let digest = reference::digest_of(reference)?.unwrap_or_else(|| manifest.digest().clone());
+        RawManifest::verified(manifest.bytes().clone(), Some(&media_type), &digest)?;
+        self.insert_manifest(reference, media_type, &digest, manifest.bytes().clone());
+        Ok(())
+    }
+
+    async fn delete(&self, reference: &Reference) -> Result<()> {
+        let mut state = self.lock();
+        let repository = state.repository_mut(reference);
+        let removed = match reference::digest_of(reference)? {
+            Some(digest) => {
+                repository.tags.retain(|_, named| *named != digest);
+                repository.manifests.remove(&digest).is_some()
+            }
+            None => repository.tags.remove(reference.tag().unwrap_or_default()).is_some(),
+        };
+        drop(state);
+        if removed { Ok(()) } else { Err(self.missing("manifest", reference)) }
+    }
+}
+
+impl fmt::Display for MemoryRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "memory:{}", self.name)
+    }
+}
+
+impl fmt::Debug for MemoryRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryRegistry({})", self.name)
+    }
+}

@@ -1,0 +1,238 @@
+//! A cache in memory, whose artifacts lie in a temporary directory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::cache::{
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Ingest, NameChange, find_among,
+};
+use crate::materializer::Output;
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Mismatch, Reference, Result, digest};
+
+/// A [`CacheProvider`] in memory. Clones share content; the last one removes the artifacts.
+#[derive(Clone)]
+pub struct MemoryCache(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    artifacts: TempDir,
+}
+
+#[derive(Default)]
+struct State {
+    blobs: HashMap<Digest, Bytes>,
+    partial: HashMap<Digest, Vec<u8>>,
+    names: BTreeMap<String, (Reference, Descriptor)>,
+    made: HashMap<ArtifactKey, (PathBuf, u64)>,
+    /// One lock for each thing being written; an entry stays for the cache's life.
+    writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+impl MemoryCache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
+    pub fn new() -> Result<Self> {
+        let artifacts = TempDir::new().map_err(|e| Error::io("making a temporary directory", e))?;
+        Ok(Self(Arc::new(Shared { state: Mutex::default(), artifacts })))
+    }
+
+    /// Stores content under a digest that it may not hash to: a test may want damage. Reading it tells.
+    pub fn insert_blob(&self, digest: Digest, content: impl Into<Bytes>) {
+        self.0.lock().blobs.insert(digest, content.into());
+    }
+
+    async fn writer(&self, key: String) -> OwnedMutexGuard<()> {
+        let lock = self.0.lock().writers.entry(key).or_default().clone();
+        lock.lock_owned().await
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl CacheProvider for MemoryCache {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        digest::supported(digest)?;
+        Ok(self.0.lock().blobs.get(digest).map(|content| content.len() as u64))
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let content = self.0.lock().blobs.get(blob.digest()).cloned();
+        match content {
+            Some(content) => Blob::from_bytes(blob, range, &content),
+            None => Err(Error::not_found(format!("no blob {}", blob.digest())).with_endpoint(self)),
+        }
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        digest::supported(blob.digest())?;
+        let turn = self.writer(blob.digest().to_string()).await;
+        let mut state = self.0.lock();
+        if state.blobs.get(blob.digest()).is_some_and(|content| content.len() as u64 == blob.size()) {
+            return Ok(Ingest::Present);
+        }
+        let content = state.partial.remove(blob.digest()).unwrap_or_default();
+        drop(state);
+        let cache = self.0.clone();
+        Ok(Ingest::Vacant(Box::new(MemoryWriter { cache, blob: blob.clone(), content, _turn: turn })))
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        self.0.lock().blobs.remove(digest);
+        Ok(())
+    }
+
+    async fn find_descriptor(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let names = self.list().await?;
+        find_among(self, &names, reference).await
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        Ok(self.0.lock().names.values().cloned().collect())
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        let mut state = self.0.lock();
+        for change in changes {
+            match change {
+                NameChange::Remove(name) => drop(state.names.remove(&name.whole())),
+                NameChange::Set(name, descriptor) => {
+                    state.names.insert(name.whole(), (name.clone(), descriptor.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        let turn = self.writer(format!("{} {}", key.format, key.diff_id)).await;
+        if let Some((path, size)) = self.0.lock().made.get(key).cloned() {
+            return Ok(Artifact::Present(path, size));
+        }
+        let file = NamedTempFile::new_in(self.0.artifacts.path());
+        let file = file.map_err(|e| Error::io("making a temporary file", e))?;
+        Ok(Artifact::Vacant(Box::new(MemoryArtifact {
+            cache: self.0.clone(),
+            key: key.clone(),
+            file,
+            _turn: turn,
+        })))
+    }
+}
+
+impl fmt::Display for MemoryCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+impl fmt::Debug for MemoryCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryCache")
+    }
+}
+
+struct MemoryWriter {
+    cache: Arc<Shared>,
+    blob: Descriptor,
+    content: Vec<u8>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl MemoryWriter {
+    fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
+        Error::mismatch(Mismatch {
+            expected: self.blob.digest().clone(),
+            actual,
+            expected_size: Some(self.blob.size()),
+            actual_size,
+        })
+    }
+}
+
+#[async_trait]
+impl BlobWriter for MemoryWriter {
+    fn offset(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let size = self.offset() + bytes.len() as u64;
+        if size > self.blob.size() {
+            return Err(self.mismatch(None, size));
+        }
+        self.content.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.content.clear();
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        let mut hasher = digest::Hasher::like(self.blob.digest())?;
+        hasher.update(&self.content);
+        let actual = hasher.finish();
+        if self.offset() != self.blob.size() || actual != *self.blob.digest() {
+            return Err(self.mismatch(Some(actual), self.offset()));
+        }
+        let Self { cache, blob, content, _turn } = *self;
+        cache.lock().blobs.insert(blob.digest().clone(), content.into());
+        Ok(())
+    }
+
+    async fn suspend(self: Box<Self>) -> Result<()> {
+        let Self { cache, blob, content, _turn } = *self;
+        cache.lock().partial.insert(blob.digest().clone(), content);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryWriter({} of {})", self.content.len(), self.blob.digest())
+    }
+}
+
+struct MemoryArtifact {
+    cache: Arc<Shared>,
+    key: ArtifactKey,
+    file: NamedTempFile<File>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl ArtifactWriter for MemoryArtifact {
+    fn output(&mut self) -> &mut dyn Output {
+        self.file.as_file_mut()
+    }
+
+    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+        let Self { cache, key, file, _turn } = *self;
+        let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
+        let size = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?.len();
+        cache.lock().made.insert(key, (path.clone(), size));
+        Ok((path, size))
+    }
+}
+
+impl fmt::Debug for MemoryArtifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryArtifact({} of {})", self.key.format, self.key.diff_id)
+    }
+}

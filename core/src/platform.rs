@@ -1,0 +1,273 @@
+//! Platforms: parsing, this host's, and the choice among an index's children.
+
+use std::fmt;
+use std::str::FromStr;
+
+use oci_spec::image::{Arch, Os, Platform as PlatformDocument};
+
+use crate::{Descriptor, Error, Result};
+
+/// A wanted or offered platform, normalised as containerd's `platforms` package does: `aarch64` is `arm64`,
+/// `arm` is `arm/v7`, `arm64/v8` is `arm64`, `amd64/v1` is `amd64`.
+///
+/// ```
+/// use plyfold_core::Platform;
+///
+/// let platform: Platform = "linux/aarch64".parse()?;
+/// assert_eq!(platform.to_string(), "linux/arm64");
+/// assert_eq!("linux/arm".parse::<Platform>()?.to_string(), "linux/arm/v7");
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl Platform {
+    /// A platform of an operating system, an architecture (Go's names) and a CPU variant.
+    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        let os = os.to_lowercase();
+        let variant = variant.filter(|variant| !variant.is_empty()).map(str::to_lowercase);
+        let (architecture, variant) = match (architecture.to_lowercase().as_str(), variant.as_deref()) {
+            ("x86_64" | "x86-64" | "amd64", Some("v1") | None) => ("amd64".to_owned(), None),
+            ("x86_64" | "x86-64", _) => ("amd64".to_owned(), variant),
+            ("aarch64" | "arm64", Some("8" | "v8") | None) => ("arm64".to_owned(), None),
+            ("aarch64", _) => ("arm64".to_owned(), variant),
+            ("armhf", _) | ("arm", Some("7") | None) => ("arm".to_owned(), Some("v7".to_owned())),
+            ("armel", _) => ("arm".to_owned(), Some("v6".to_owned())),
+            ("arm", Some(digit @ ("5" | "6" | "8"))) => ("arm".to_owned(), Some(format!("v{digit}"))),
+            ("i386" | "i486" | "i586" | "i686", _) => ("386".to_owned(), None),
+            (other, _) => (other.to_owned(), variant),
+        };
+        Self { os, architecture, variant }
+    }
+
+    /// Linux on this machine's processor, with the highest amd64 level that it runs.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            "loongarch64" => "loong64",
+            other => other,
+        };
+        Self::new("linux", architecture, host_variant())
+    }
+
+    /// The operating system, in Go's spelling.
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// The architecture, in Go's spelling.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The CPU variant; `None` is the architecture's baseline.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    /// How well content for `offered` runs where `self` is wanted: 0 is exact, higher is further down the
+    /// ladder of variants, `None` does not run.
+    pub fn distance(&self, offered: &Self) -> Option<u8> {
+        if self.os != offered.os {
+            return None;
+        }
+        let ladder = self.ladder();
+        let same = |(arch, variant): &(&str, Option<String>)| {
+            *arch == offered.architecture && *variant == offered.variant
+        };
+        ladder.iter().position(same).and_then(|position| u8::try_from(position).ok())
+    }
+
+    /// Every (architecture, variant) that runs here, best first.
+    fn ladder(&self) -> Vec<(&str, Option<String>)> {
+        let level = |variant: &Option<String>| {
+            variant.as_deref().and_then(|v| v.strip_prefix('v')).and_then(|v| v.parse::<u8>().ok())
+        };
+        let versions = |from: u8, to: u8| (to..=from).rev().map(|n| Some(format!("v{n}")));
+        let mut ladder = vec![(self.architecture.as_str(), self.variant.clone())];
+        match self.architecture.as_str() {
+            "amd64" => {
+                let top = level(&self.variant).unwrap_or(1).min(8);
+                ladder.extend(versions(top.saturating_sub(1), 2).map(|variant| ("amd64", variant)));
+                ladder.push(("amd64", None));
+            }
+            "arm" => {
+                let top = level(&self.variant).unwrap_or(7).min(8);
+                ladder.extend(versions(top.saturating_sub(1), 5).map(|variant| ("arm", variant)));
+            }
+            "arm64" => {
+                if self.variant.is_some() {
+                    ladder.push(("arm64", None));
+                }
+                ladder.extend(versions(8, 5).map(|variant| ("arm", variant)));
+            }
+            _ => {
+                if self.variant.is_some() {
+                    ladder.push((self.architecture.as_str(), None));
+                }
+            }
+        }
+        ladder.dedup();
+        ladder
+    }
+
+    /// `unknown/unknown`: what `BuildKit` gives to attestations. Never chosen.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" || self.architecture == "unknown"
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn host_variant() -> Option<&'static str> {
+    // The x86-64 psABI's micro-architecture levels; a few features stand for each.
+    let v2 = is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("popcnt");
+    let v3 = v2
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("lzcnt");
+    let v4 = v3
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (v2, v3, v4) {
+        (_, _, true) => Some("v4"),
+        (_, true, _) => Some("v3"),
+        (true, ..) => Some("v2"),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn host_variant() -> Option<&'static str> {
+    None
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self::host()
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let valid = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.-".contains(&c))
+        };
+        match (parts.iter().all(valid), parts.as_slice()) {
+            (true, [os, architecture]) => Ok(Self::new(os, architecture, None)),
+            (true, [os, architecture, variant]) => Ok(Self::new(os, architecture, Some(variant))),
+            _ => Err(Error::config(format!("invalid platform {text:?}"))
+                .with_hint("a platform is os/arch or os/arch/variant, such as linux/arm64")),
+        }
+    }
+}
+
+impl From<&PlatformDocument> for Platform {
+    fn from(document: &PlatformDocument) -> Self {
+        let os = document.os().to_string();
+        let architecture = document.architecture().to_string();
+        Self::new(&os, &architecture, document.variant().as_deref())
+    }
+}
+
+impl From<&Platform> for PlatformDocument {
+    fn from(platform: &Platform) -> Self {
+        let mut document = Self::default();
+        document.set_os(Os::from(platform.os.as_str()));
+        document.set_architecture(Arch::from(platform.architecture.as_str()));
+        document.set_variant(platform.variant.clone());
+        document
+    }
+}
+
+/// An index's children in the order in which they should be tried for `wanted`: exact before compatible, index
+/// order among equals, then nested indexes and children without a platform, whose own documents must decide.
+/// Attestations, `unknown/unknown` and children that ask for OS features are never candidates.
+pub fn candidates<'a>(children: &'a [Descriptor], wanted: &Platform) -> Vec<&'a Descriptor> {
+    let mut ranked: Vec<(u16, &Descriptor)> =
+        children.iter().filter_map(|child| Some((rank(child, wanted)?, child))).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, child)| child).collect()
+}
+
+fn rank(child: &Descriptor, wanted: &Platform) -> Option<u16> {
+    const UNDECIDED: u16 = 256;
+    let annotations = child.annotations().as_ref();
+    if annotations.is_some_and(|map| map.contains_key("vnd.docker.reference.type")) {
+        return None;
+    }
+    let Some(document) = child.platform() else { return Some(UNDECIDED) };
+    let offered = Platform::from(document);
+    if offered.is_unknown() || document.os_features().as_ref().is_some_and(|list| !list.is_empty()) {
+        return None;
+    }
+    wanted.distance(&offered).map(u16::from)
+}
+
+/// The platforms of an index's children, for [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
+pub fn available(children: &[Descriptor]) -> Vec<String> {
+    let platforms = children.iter().filter_map(|child| child.platform().as_ref()).map(Platform::from);
+    let mut names: Vec<String> =
+        platforms.filter(|platform| !platform.is_unknown()).map(|platform| platform.to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn variants_of_arm_are_distinct_and_ordered() {
+        let v7 = platform("linux/arm/v7");
+        assert_eq!(v7.distance(&platform("linux/arm/v7")), Some(0));
+        assert_eq!(v7.distance(&platform("linux/arm/v6")), Some(1));
+        assert_eq!(v7.distance(&platform("linux/arm/v8")), None);
+        assert_eq!(v7.distance(&platform("linux/arm64")), None);
+        assert_eq!(platform("linux/arm64").distance(&platform("linux/arm/v7")), Some(2));
+    }
+
+    #[test]
+    fn amd64_levels_never_exceed_the_wanted_one() {
+        let v2 = platform("linux/amd64/v2");
+        assert_eq!(v2.distance(&platform("linux/amd64/v3")), None);
+        assert_eq!(v2.distance(&platform("linux/amd64")), Some(1));
+        let v3 = platform("linux/amd64/v3");
+        assert!(v3.distance(&platform("linux/amd64/v2")) < v3.distance(&platform("linux/amd64")));
+        assert_eq!(platform("linux/amd64").distance(&platform("linux/amd64/v2")), None);
+    }
+
+    #[test]
+    fn spellings_are_one_platform() {
+        for text in ["linux/x86_64", "linux/amd64/v1", "Linux/AMD64"] {
+            assert_eq!(platform(text), platform("linux/amd64"), "{text}");
+        }
+        assert_eq!(platform("linux/arm64/v8"), platform("linux/aarch64"));
+        for text in ["", "linux", "linux//v8", "a/b/c/d", "linux/arm\u{1b}"] {
+            assert!(text.parse::<Platform>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Progress events: never in the way of a download, and never without their end.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::Digest;
+
+/// What a pull or a conversion has to tell.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A blob is there, verified and durable.
+    BlobDone {
+        /// Which blob.
+        digest: Digest,
+        /// Whether it was there before.
+        cached: bool,
+    },
+    /// More bytes of a blob have arrived. May be dropped when nobody reads: `received` is a total, not a step.
+    BlobProgress {
+        /// Which blob.
+        digest: Digest,
+        /// Bytes so far, from 0.
+        received: u64,
+    },
+    /// A blob is about to be downloaded.
+    BlobStarted {
+        /// Which blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes that an earlier attempt left.
+        resumed_at: u64,
+    },
+    /// The last event: nothing follows.
+    Finished {
+        /// Whether the operation succeeded.
+        success: bool,
+    },
+    /// A layer has become a block-device file.
+    LayerDone {
+        /// The layer.
+        diff_id: Digest,
+        /// Whether the file was there before.
+        cached: bool,
+    },
+    /// The image has been found.
+    Resolved {
+        /// The image's name.
+        image: String,
+        /// The digest of its manifest.
+        digest: Digest,
+        /// Bytes of its config and layers together.
+        size: u64,
+    },
+    /// An attempt failed and another will follow.
+    Retrying {
+        /// Which blob or manifest, as text.
+        what: String,
+        /// How many attempts have failed, from 1.
+        attempt: u32,
+        /// Why the last one did.
+        reason: String,
+    },
+    /// Something the user should know; the operation goes on.
+    Warning {
+        /// One line.
+        message: String,
+    },
+}
+
+impl Event {
+    /// Events that a slow reader may miss: a later one says the same and more.
+    fn is_droppable(&self) -> bool {
+        matches!(self, Self::BlobProgress { .. })
+    }
+}
+
+/// Where events go. Sending never waits and never fails; cloning is cheap.
+///
+/// ```
+/// use plyfold_core::progress::{Event, Progress};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let (progress, mut events) = Progress::channel();
+/// progress.emit(Event::Finished { success: true });
+/// drop(progress);
+/// assert_eq!(events.next().await, Some(Event::Finished { success: true }));
+/// assert_eq!(events.next().await, None);
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Option<Arc<Sender>>);
+
+/// The receiving side of [`Progress::channel`].
+#[derive(Debug)]
+pub struct Events(Arc<Shared>);
+
+#[derive(Debug)]
+struct Sender(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Event>,
+    closed: bool,
+    abandoned: bool,
+}
+
+/// Events held for a slow reader before droppable ones are dropped. Others are few: a handful for each layer.
+const CAPACITY: usize = 1024;
+
+impl Progress {
+    /// A sender and its receiver.
+    pub fn channel() -> (Self, Events) {
+        let shared = Arc::new(Shared::default());
+        (Self(Some(Arc::new(Sender(shared.clone())))), Events(shared))
+    }
+
+    /// Nobody listens.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Tells an event. Never blocks; only [`Event::BlobProgress`] is ever dropped.
+    pub fn emit(&self, event: Event) {
+        let Some(sender) = &self.0 else { return };
+        let mut state = lock(&sender.0.state);
+        if state.abandoned || (event.is_droppable() && state.queue.len() >= CAPACITY) {
+            return;
+        }
+        state.queue.push_back(event);
+        drop(state);
+        sender.0.changed.notify_one();
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        lock(&self.0.state).closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Events {
+    /// The next event; `None` when every sender is gone and all events are read.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            {
+                let mut state = lock(&self.0.state);
+                if let Some(event) = state.queue.pop_front() {
+                    return Some(event);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.0.changed.notified().await;
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.abandoned = true;
+        state.queue.clear();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic elsewhere cannot leave the queue half changed.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_never_reads_blocks_nothing_and_still_gets_the_end() {
+        let (progress, mut events) = Progress::channel();
+        let digest = crate::digest::sha256(b"");
+        for received in 0..100_000 {
+            progress.emit(Event::BlobProgress { digest: digest.clone(), received });
+        }
+        progress.emit(Event::Finished { success: true });
+        drop(progress);
+        let (mut count, mut last) = (0, None);
+        while let Some(event) = events.next().await {
+            (count, last) = (count + 1, Some(event));
+        }
+        assert_eq!(last, Some(Event::Finished { success: true }));
+        assert_eq!(count, CAPACITY + 1);
+    }
+}

@@ -1,0 +1,47 @@
+//! A layer on its way through a materializer, on a blocking thread.
+
+use std::io::Read;
+
+use tokio::task::JoinHandle;
+
+use super::Engine;
+use crate::cache::ArtifactWriter;
+use crate::layer::{LayerOptions, LayerTar};
+use crate::{Digest, Error, ErrorKind, Result};
+
+/// A running conversion. Dropping it leaves the thread to end by itself: its input ends in an error then.
+pub(super) struct Conversion(JoinHandle<Result<Box<dyn ArtifactWriter>>>);
+
+impl Conversion {
+    /// The artifact, verified against its `diff_id` but not yet visible.
+    pub(super) async fn finish(self) -> Result<Box<dyn ArtifactWriter>> {
+        let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread broke").with_source(e);
+        self.0.await.map_err(broken)?
+    }
+}
+
+impl Engine<'_> {
+    /// Starts converting a layer's bytes into `artifact`.
+    pub(super) fn convert(
+        &self,
+        source: impl Read + Send + 'static,
+        mut artifact: Box<dyn ArtifactWriter>,
+        diff_id: Digest,
+    ) -> Conversion {
+        let materializer = self.options.materializer.clone();
+        let options = LayerOptions {
+            diff_id: Some(diff_id),
+            limits: self.options.limits.clone(),
+            ..Default::default()
+        };
+        Conversion(tokio::task::spawn_blocking(move || {
+            let mut tar = LayerTar::new(source, options)?;
+            if let Some(materializer) = materializer {
+                materializer.layer(&mut tar, artifact.output())?;
+            }
+            // The verdict is the engine's, whatever a materializer forgets: the tar ends as its diff_id says.
+            tar.finish()?;
+            Ok(artifact)
+        }))
+    }
+}

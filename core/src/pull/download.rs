@@ -1,0 +1,239 @@
+//! One layer: from the backend into the cache, and on the way into its artifact.
+
+use tokio::sync::mpsc;
+
+use super::convert::Conversion;
+use super::{Engine, PulledLayer};
+use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProviderExt, Ingest};
+use crate::progress::Event;
+use crate::{
+    BlobRange, BlobReader, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistryExt, Result,
+};
+
+impl Engine<'_> {
+    /// Brings one blob here and makes its artifact; with whether anything had to be fetched.
+    pub(super) async fn layer(
+        &self,
+        layer: &Descriptor,
+        diff_id: Option<Digest>,
+    ) -> Result<(PulledLayer, bool)> {
+        let at = |e: Error| e.with_context("layer", layer.digest());
+        let mut artifact = None;
+        let mut slot = None;
+        if let (Some(materializer), Some(diff_id)) = (&self.options.materializer, &diff_id) {
+            let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
+            match self.cache.artifact(&key).await.map_err(at)? {
+                Artifact::Present(path, size) => {
+                    self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: true });
+                    artifact = Some((path, size));
+                }
+                Artifact::Vacant(writer) => slot = Some((writer, diff_id.clone())),
+            }
+        }
+        if self.options.force {
+            self.drop_damaged(layer).await.map_err(at)?;
+        }
+        let (fetched, made) = match self.cache.ingest(layer).await.map_err(at)? {
+            Ingest::Present => {
+                self.options.progress.emit(Event::BlobDone { digest: layer.digest().clone(), cached: true });
+                self.from_present(layer, slot).await.map_err(at)?
+            }
+            Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
+        };
+        let artifact = artifact.or(made);
+        Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact }, fetched))
+    }
+
+    /// Reads a present blob again and takes it out of sight when it is damaged.
+    async fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
+        if self.cache.stat(blob.digest()).await?.is_none() {
+            return Ok(());
+        }
+        match self.cache.verify_blob(blob).await {
+            Err(e) if *e.kind() == ErrorKind::Corrupt => self.cache.quarantine(blob.digest()).await,
+            outcome => outcome,
+        }
+    }
+
+    /// Converts a blob that is here. One that turns out to be damaged is fetched again, once.
+    async fn from_present(&self, layer: &Descriptor, slot: Option<Slot>) -> Result<(bool, Option<Made>)> {
+        let Some((writer, diff_id)) = slot else { return Ok((false, None)) };
+        let error = match self.convert_present(layer, (writer, diff_id.clone())).await {
+            Ok(made) => return Ok((false, Some(made))),
+            Err(e) => e,
+        };
+        let damaged = error.as_mismatch().is_some_and(|mismatch| mismatch.expected == *layer.digest());
+        let Some(materializer) = self.options.materializer.as_ref().filter(|_| damaged) else {
+            return Err(error);
+        };
+        if self.options.policy == super::PullPolicy::Never {
+            return Err(error);
+        }
+        let message = format!("{} is damaged in the store and is fetched again", layer.digest());
+        self.options.progress.emit(Event::Warning { message });
+        self.cache.quarantine(layer.digest()).await?;
+        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
+        let slot = match self.cache.artifact(&key).await? {
+            Artifact::Present(path, size) => return Ok((true, Some((path, size)))),
+            Artifact::Vacant(writer) => (writer, diff_id),
+        };
+        let made = match self.cache.ingest(layer).await? {
+            Ingest::Vacant(writer) => self.fetch(layer, writer, Some(slot)).await?,
+            Ingest::Present => Some(self.convert_present(layer, slot).await?),
+        };
+        Ok((true, made))
+    }
+
+    async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
+        let blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let writer = self.convert(blob.into_reader(), writer, diff_id.clone()).finish().await?;
+        self.publish(writer, &diff_id).await
+    }
+
+    /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
+    async fn fetch(
+        &self,
+        layer: &Descriptor,
+        mut writer: Box<dyn BlobWriter>,
+        slot: Option<Slot>,
+    ) -> Result<Option<Made>> {
+        let resumed_at = writer.offset();
+        let digest = layer.digest().clone();
+        self.options.progress.emit(Event::BlobStarted {
+            digest: digest.clone(),
+            size: layer.size(),
+            resumed_at,
+        });
+        let mut later = None;
+        let mut tee = None;
+        match slot {
+            // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
+            Some(slot) if resumed_at > 0 => later = Some(slot),
+            Some((artifact, diff_id)) => {
+                let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+                let conversion = self.convert(BlobReader::new(receiver), artifact, diff_id.clone());
+                tee = Some(Tee { sender: Some(sender), conversion, diff_id });
+            }
+            None => {}
+        }
+        if let Err(e) = self.receive(layer, &mut *writer, tee.as_mut()).await {
+            // A transfer that broke can go on where it stopped; content that is wrong cannot.
+            if e.is_retryable() {
+                writer.suspend().await?;
+            }
+            return Err(e);
+        }
+        let converted = match tee {
+            Some(tee) => Some((tee.conversion.finish().await, tee.diff_id)),
+            None => None,
+        };
+        if let Err(e) = writer.commit().await {
+            if resumed_at == 0 || *e.kind() != ErrorKind::Corrupt {
+                return Err(e);
+            }
+            // The bytes an earlier attempt left may have been the wrong ones: once more, from the start.
+            let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Err(e) };
+            writer.restart().await?;
+            self.receive(layer, &mut *writer, None).await?;
+            writer.commit().await?;
+        }
+        self.options.progress.emit(Event::BlobDone { digest, cached: false });
+        match (converted, later) {
+            (Some((artifact, diff_id)), _) => Ok(Some(self.publish(artifact?, &diff_id).await?)),
+            (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped.
+    async fn receive(
+        &self,
+        layer: &Descriptor,
+        writer: &mut dyn BlobWriter,
+        mut tee: Option<&mut Tee>,
+    ) -> Result<()> {
+        let (mut failures, mut row_start) = (0, writer.offset());
+        while writer.offset() < layer.size() || layer.size() == 0 {
+            let error = match self.transfer(layer, writer, tee.as_deref_mut()).await {
+                Ok(()) => break,
+                Err(e) => e,
+            };
+            if writer.offset() >= row_start + super::Retry::PROGRESS {
+                failures = 0;
+            }
+            (failures, row_start) = (failures + 1, writer.offset());
+            self.options
+                .retry
+                .pause(failures, error, layer.digest().as_ref(), &self.options.progress)
+                .await?;
+        }
+        if let Some(sender) = tee.and_then(|tee| tee.sender.take()) {
+            // An empty chunk is the end; a conversion that has failed already reports by itself.
+            let _ = sender.send(Ok(bytes::Bytes::new())).await;
+        }
+        Ok(())
+    }
+
+    /// One attempt: from the writer's offset to the end, or to the first failure.
+    async fn transfer(
+        &self,
+        layer: &Descriptor,
+        writer: &mut dyn BlobWriter,
+        mut tee: Option<&mut Tee>,
+    ) -> Result<()> {
+        let digest = layer.digest();
+        let stalled = || {
+            let message = format!("no progress for {:?}", self.options.stall);
+            Error::new(ErrorKind::Timeout, message).with_endpoint(&self.registry)
+        };
+        let start = writer.offset();
+        let opened = self.registry.fetch_blob(self.reference, layer, BlobRange::from_start(start));
+        let blob = tokio::time::timeout(self.options.stall, opened).await.map_err(|_| stalled())??;
+        // A backend without ranges begins earlier; what is here already is passed over, and the digest decides.
+        let mut surplus = start.saturating_sub(blob.offset());
+        let mut blob = blob.unverified();
+        loop {
+            let next = tokio::time::timeout(self.options.stall, blob.chunk()).await.map_err(|_| stalled())?;
+            let Some(mut chunk) = next? else { return Ok(()) };
+            let skipped = usize::try_from(surplus).unwrap_or(usize::MAX).min(chunk.len());
+            surplus -= skipped as u64;
+            let chunk = chunk.split_off(skipped);
+            if chunk.is_empty() {
+                continue;
+            }
+            writer.write(chunk.clone()).await?;
+            self.options
+                .progress
+                .emit(Event::BlobProgress { digest: digest.clone(), received: writer.offset() });
+            if let Some(tee) = tee.as_deref_mut()
+                && let Some(sender) = &tee.sender
+                && sender.send(Ok(chunk)).await.is_err()
+            {
+                // The conversion has failed and says why when it is joined; the blob is still wanted.
+                tee.sender = None;
+            }
+        }
+    }
+
+    async fn publish(&self, writer: Box<dyn ArtifactWriter>, diff_id: &Digest) -> Result<Made> {
+        let made = tokio::task::spawn_blocking(move || writer.commit());
+        let made = made
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, "committing an artifact").with_source(e))??;
+        self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: false });
+        Ok(made)
+    }
+}
+
+/// Chunks between a download and its conversion. Chunks are at most some hundred KiB in every backend.
+const CHUNKS_IN_FLIGHT: usize = 8;
+
+type Slot = (Box<dyn ArtifactWriter>, Digest);
+type Made = (std::path::PathBuf, u64);
+
+/// The conversion that sees the bytes while they arrive.
+struct Tee {
+    sender: Option<mpsc::Sender<Result<bytes::Bytes>>>,
+    conversion: Conversion,
+    diff_id: Digest,
+}

@@ -1,0 +1,321 @@
+//! The pull engine: an image from any backend into any cache, and on the way into block devices.
+//!
+//! ```text
+//! backend ─ blob ─┬─► BlobWriter (hash, size, durable, visible)          one pass over the bytes,
+//!                 └─► channel ─► LayerTar (diff_id) ─► Materializer      a bounded channel between stages
+//! ```
+//! Blobs come first, then config and manifest, then indexes, names last: whatever is visible is whole.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{CacheProvider, CacheProviderExt, Completeness, NameChange};
+use crate::layer::LayerLimits;
+use crate::manifest::{RawConfig, RawManifest};
+use crate::progress::{Event, Progress};
+use crate::registry::ImageRegistry;
+use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result,
+};
+
+pub use retry::Retry;
+
+mod convert;
+mod download;
+mod retry;
+
+/// When a pull asks the backend.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
+    /// Ask what the name stands for now; fetch what is missing.
+    Always,
+    /// Ask only when something is missing. With everything here there is no I/O on the network, also when the
+    /// name has moved (rule C 49).
+    #[default]
+    IfMissing,
+    /// Never ask; what is missing is the error.
+    Never,
+}
+
+/// How an image is pulled.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// Layers downloaded at the same time.
+    pub concurrency: usize,
+    /// Trust nothing that is here: read it again, replace what is damaged, and ask as [`PullPolicy::Always`].
+    pub force: bool,
+    /// Bounds on layers that are converted.
+    pub limits: LayerLimits,
+    /// Convert each layer while it is downloaded, into an artifact of the cache.
+    pub materializer: Option<Box<dyn Materializer>>,
+    /// Which image of an index.
+    pub platform: Platform,
+    /// When to ask the backend.
+    pub policy: PullPolicy,
+    /// Where events go.
+    pub progress: Progress,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
+    /// How long a transfer may make no progress at all.
+    pub stall: Duration,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            force: false,
+            limits: LayerLimits::default(),
+            materializer: None,
+            platform: Platform::host(),
+            policy: PullPolicy::default(),
+            progress: Progress::none(),
+            retry: Retry::default(),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An image that is in the cache now.
+#[derive(Clone, Debug)]
+pub struct PullResult {
+    /// The name it has there.
+    pub reference: Reference,
+    /// What the name stands for: an index or a manifest.
+    pub descriptor: Descriptor,
+    /// The image's manifest.
+    pub manifest: RawManifest,
+    /// The image's configuration; `None` for artifacts, which have none.
+    pub config: Option<RawConfig>,
+    /// Its layers, bottom first.
+    pub layers: Vec<PulledLayer>,
+    /// Whether nothing had to be fetched.
+    pub cached: bool,
+}
+
+/// A layer that is in the cache now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PulledLayer {
+    /// The layer's blob.
+    pub descriptor: Descriptor,
+    /// The digest of its uncompressed tar; `None` for artifacts.
+    pub diff_id: Option<Digest>,
+    /// The file made from it and its size in bytes, if [`PullOptions::materializer`] asked for one.
+    pub artifact: Option<(PathBuf, u64)>,
+}
+
+/// Brings an image into a cache.
+///
+/// # Contract
+/// C 47 to C 51, R 29 `duplicate_layer_digests_fetched_once`, S 92. A digest in the reference wins over the tag.
+/// The last progress event is [`Event::Finished`], always.
+///
+/// # Errors
+/// Those of the backend and the cache, with the image in their context;
+/// [`NotFound`](crate::ErrorKind::NotFound) under [`PullPolicy::Never`] lists what is missing. Nothing half-made
+/// is visible then; what has been downloaded of a blob is kept for the next attempt when that attempt may resume.
+pub async fn pull(
+    registry: &dyn ImageRegistry,
+    reference: &Reference,
+    cache: &dyn CacheProvider,
+    options: &PullOptions,
+) -> Result<PullResult> {
+    let engine = Engine {
+        registry: dyn_clone::clone_box(registry),
+        reference,
+        name: cache_name(reference),
+        cache: dyn_clone::clone_box(cache),
+        options,
+    };
+    let result = engine.run().await.map_err(|e| e.with_image(reference));
+    options.progress.emit(Event::Finished { success: result.is_ok() });
+    result
+}
+
+/// The name under which a pulled image is kept: a digest wins, because the tag may mean something else by now.
+fn cache_name(reference: &Reference) -> Reference {
+    match reference.digest() {
+        Some(digest) => reference.clone_with_digest(digest.to_owned()),
+        None => reference.clone(),
+    }
+}
+
+struct Engine<'a> {
+    registry: Box<dyn ImageRegistry>,
+    reference: &'a Reference,
+    name: Reference,
+    cache: Box<dyn CacheProvider>,
+    options: &'a PullOptions,
+}
+
+impl Engine<'_> {
+    async fn run(&self) -> Result<PullResult> {
+        let always = self.options.force || self.options.policy == PullPolicy::Always;
+        if !always {
+            if let Some(result) = self.from_cache().await? {
+                return Ok(result);
+            }
+        }
+        if self.options.policy == PullPolicy::Never {
+            return Err(self.missing().await?);
+        }
+        if always && !self.options.force && self.unmoved().await? {
+            if let Some(result) = self.from_cache().await? {
+                return Ok(result);
+            }
+        }
+        let source = self.retrying("manifest", || {
+            RegistrySource::open(self.registry.clone(), self.reference, &self.options.platform)
+        });
+        let source = source.await?;
+        let config = self.store_config(&source).await?;
+        let layers = self.layers(source.raw(), config.as_ref()).await?;
+        for raw in std::iter::once(source.raw()).chain(source.indexes()) {
+            self.cache.put(Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await?;
+        }
+        let descriptor = source.root().descriptor().clone();
+        self.cache.update(&[NameChange::Set(self.name.clone(), descriptor.clone())]).await?;
+        let cached = layers.iter().all(|(_, fetched)| !fetched);
+        let layers = layers.into_iter().map(|(layer, _)| layer).collect();
+        let manifest = source.raw().clone();
+        Ok(PullResult { reference: self.name.clone(), descriptor, manifest, config, layers, cached })
+    }
+
+    /// The result out of the cache alone, if the image is whole there.
+    async fn from_cache(&self) -> Result<Option<PullResult>> {
+        match self.cache.completeness(&self.name, &self.options.platform).await {
+            Ok(Completeness::Complete) => {}
+            Ok(_) => return Ok(None),
+            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden.
+            Err(e) if self.options.policy == PullPolicy::Never => return Err(e),
+            Err(_) => return Ok(None),
+        }
+        let source = self.cache.source(&self.name, &self.options.platform).await?;
+        let config = match source.config().await {
+            Ok(config) => Some(config),
+            Err(e) if *e.kind() == ErrorKind::Unsupported => None,
+            Err(e) => return Err(e),
+        };
+        let layers = self.layers(source.raw(), config.as_ref()).await?;
+        Ok(Some(PullResult {
+            reference: self.name.clone(),
+            descriptor: source.root().descriptor().clone(),
+            manifest: source.raw().clone(),
+            config,
+            cached: layers.iter().all(|(_, fetched)| !fetched),
+            layers: layers.into_iter().map(|(layer, _)| layer).collect(),
+        }))
+    }
+
+    /// Whether the name still stands at the backend for what it stands for here: one request without content.
+    async fn unmoved(&self) -> Result<bool> {
+        let Some(here) = self.cache.find_descriptor(&self.name).await? else { return Ok(false) };
+        let there = self.retrying("manifest", || self.registry.resolve(self.reference)).await?;
+        Ok(there.digest() == here.digest())
+    }
+
+    async fn missing(&self) -> Result<Error> {
+        let image = &self.name;
+        let hint = "pull it with another policy, or load it from an archive";
+        let what = match self.cache.completeness(image, &self.options.platform).await? {
+            Completeness::Incomplete(list) => {
+                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+                format!("the image is not whole here and fetching is forbidden; missing: {}", list.join(", "))
+            }
+            _ => "the image is not here and fetching is forbidden".to_owned(),
+        };
+        Ok(Error::not_found(what).with_hint(hint).with_endpoint(&self.cache))
+    }
+
+    /// Fetches and keeps the config; `None` for artifacts, whose config is kept like a layer.
+    async fn store_config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
+        let manifest = source.manifest()?;
+        let size = manifest
+            .layers()
+            .iter()
+            .map(Descriptor::size)
+            .fold(manifest.config().size(), u64::saturating_add);
+        let (image, digest) = (self.reference.whole(), source.descriptor().digest().clone());
+        self.options.progress.emit(Event::Resolved { image, digest, size });
+        if crate::manifest::check_is_image(manifest).is_err_and(|e| *e.kind() == ErrorKind::Unsupported) {
+            self.layer(manifest.config(), None).await?;
+            return Ok(None);
+        }
+        let config = self
+            .retrying("config", || async {
+                let here = CacheProviderExt::as_registry(&self.cache);
+                let present =
+                    self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());
+                if present && !self.options.force {
+                    if let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await {
+                        return Ok(config);
+                    }
+                }
+                crate::registry::read_config(&self.registry, self.reference, manifest).await
+            })
+            .await?;
+        self.cache.put(Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?).await?;
+        Ok(Some(config))
+    }
+
+    /// Every layer, several at a time, each digest once; with whether it had to be fetched.
+    async fn layers(
+        &self,
+        raw: &RawManifest,
+        config: Option<&RawConfig>,
+    ) -> Result<Vec<(PulledLayer, bool)>> {
+        let layers = raw.image()?.layers();
+        let diff_ids = config.map(RawConfig::diff_ids).transpose()?;
+        let mut unique: Vec<(&Descriptor, Option<Digest>)> = Vec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let diff_id = diff_ids.as_ref().and_then(|list| list.get(index)).cloned();
+            match unique.iter().find(|(other, _)| other.digest() == layer.digest()) {
+                Some((_, other)) if *other != diff_id => {
+                    let message = format!("layer {} stands under two diff_ids", layer.digest());
+                    return Err(Error::corrupt(message));
+                }
+                Some(_) => {}
+                None => unique.push((layer, diff_id)),
+            }
+        }
+        let jobs = unique.into_iter().map(|(layer, diff_id)| self.layer(layer, diff_id));
+        let done: Vec<(PulledLayer, bool)> =
+            stream::iter(jobs).buffer_unordered(self.options.concurrency.max(1)).try_collect().await?;
+        let by_digest: HashMap<&Digest, &(PulledLayer, bool)> =
+            done.iter().map(|item| (item.0.descriptor.digest(), item)).collect();
+        layers
+            .iter()
+            .map(|layer| {
+                let found = by_digest.get(layer.digest()).map(|item| (*item).clone());
+                found.ok_or_else(|| {
+                    Error::new(ErrorKind::Internal, format!("layer {} got lost", layer.digest()))
+                })
+            })
+            .collect()
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or the bound on attempts is reached.
+    async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            let stalled =
+                || Error::new(ErrorKind::Timeout, format!("no answer for {:?}", self.options.stall));
+            let outcome = tokio::time::timeout(self.options.stall, attempt()).await;
+            let error = match outcome.unwrap_or_else(|_| Err(stalled())) {
+                Ok(value) => return Ok(value),
+                Err(e) => e,
+            };
+            failures += 1;
+            self.options.retry.pause(failures, error, what, &self.options.progress).await?;
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Where images come from and go to.
+
+use std::fmt::{Debug, Display};
+
+use async_trait::async_trait;
+use dyn_clone::DynClone;
+use oci_spec::image::{ImageIndex, ImageManifest};
+
+use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, limits};
+use crate::source::{self, RegistrySource};
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, digest, reference,
+};
+
+/// What a registry can do beyond reading; known without I/O.
+///
+/// What is `false` here answers [`Unsupported`](crate::ErrorKind::Unsupported) at once (rule E 113
+/// `read_only_backend_returns_unsupported_statically`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// [`ImageRegistry::delete`].
+    pub delete: bool,
+    /// [`ImageRegistry::mount_blob`].
+    pub mount: bool,
+    /// [`ImageRegistry::push_blob`] and [`ImageRegistry::push_manifest`].
+    pub push: bool,
+    /// [`ImageRegistry::referrers`].
+    pub referrers: bool,
+    /// [`ImageRegistry::repositories`].
+    pub repositories: bool,
+    /// [`ImageRegistry::tags`].
+    pub tags: bool,
+}
+
+impl Capabilities {
+    /// Manifests and blobs, nothing else.
+    pub const READ: Self =
+        Self { delete: false, mount: false, push: false, referrers: false, repositories: false, tags: false };
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Page {
+    /// At most this many items; `None` leaves it to the backend.
+    pub limit: Option<usize>,
+    /// Continue after this item: the [`Names::next`] of the page before.
+    pub after: Option<String>,
+}
+
+/// One page of names, sorted bytewise.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Names {
+    /// The names on this page.
+    pub names: Vec<String>,
+    /// The token of the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
+impl Page {
+    /// This page of a whole listing, for backends that hold all names; `names` must be sorted bytewise.
+    ///
+    /// ```
+    /// use plyfold_core::Page;
+    ///
+    /// let all = ["a", "b", "c"];
+    /// let first = Page { limit: Some(2), after: None }.of(all);
+    /// assert_eq!((first.names.len(), first.next.as_deref()), (2, Some("b")));
+    /// let second = Page { limit: Some(2), after: first.next }.of(all);
+    /// assert_eq!((second.names, second.next), (vec!["c".to_owned()], None));
+    /// ```
+    pub fn of<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Names {
+        let after = self.after.as_deref();
+        let mut rest = names.into_iter().filter(|name| after.is_none_or(|after| name.as_ref() > after));
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let names: Vec<String> = rest.by_ref().take(limit).map(|name| name.as_ref().to_owned()).collect();
+        let next = rest.next().and_then(|_| names.last().cloned());
+        Names { names, next }
+    }
+}
+
+/// Named images: a registry, a layout directory, an archive.
+///
+/// Two methods make a backend: [`manifest`](Self::manifest) and [`blob`](Self::blob); everything else has a
+/// provided body. Clones are cheap and share state. `Display` is the backend's URI without secrets, and goes
+/// into every error.
+///
+/// The conformance suite judges each method by the rules that its contract names.
+#[async_trait]
+pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
+    /// The manifest or index that `reference` names, bytes exactly as stored.
+    ///
+    /// # Contract
+    /// R 1 `pull_by_tag_returns_exact_manifest_bytes`, R 2
+    /// `pull_by_digest_verifies_against_requested_digest_not_header`, R 3, R 4, R 7
+    /// `tag_plus_digest_uses_digest_only`, R 8, E 108.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name or content,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when bytes and digest disagree, and what the medium reports.
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest>;
+
+    /// A blob of the repository that `reference` names, or a range of one.
+    ///
+    /// A backend that cannot start at the range's first byte starts at 0; [`Blob::offset`] tells.
+    ///
+    /// # Contract
+    /// E 110 `digest_mismatch_carries_expected_actual_size`, H 138, S 92 `error_mid_stream_never_looks_like_eof`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), and on the stream [`Corrupt`](crate::ErrorKind::Corrupt) with
+    /// [`Error::as_mismatch`] in place of the end.
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+
+    /// The descriptor that `reference` stands for now, without the content where the medium can tell.
+    ///
+    /// # Contract
+    /// R 38 `head_without_body_support_falls_back_to_get`.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`].
+    async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
+        Ok(self.manifest(reference).await?.descriptor().clone())
+    }
+
+    /// What this backend can do beyond reading. No I/O.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::READ
+    }
+
+    /// Tags of a repository (`registry/repository`).
+    ///
+    /// # Contract
+    /// R 36 `tag_list_pagination_follows_link_same_host_only`, E 113.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NotFound`](crate::ErrorKind::NotFound).
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        let _ = (repository, page);
+        Err(self.unsupported("list tags"))
+    }
+
+    /// The repositories (`registry/repository`) that this backend holds.
+    ///
+    /// # Contract
+    /// E 113.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        let _ = page;
+        Err(self.unsupported("list repositories"))
+    }
+
+    /// Manifests whose subject is `subject`, of one artifact type or of all.
+    ///
+    /// # Contract
+    /// R 37 `referrers_api_and_tag_fallback_equal`, E 113.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let _ = (reference, subject, artifact_type);
+        Err(self.unsupported("list referrers"))
+    }
+
+    /// Stores a blob in the repository that `reference` names. A blob that is there already is a success (rule
+    /// E 116 `already_exists_is_not_failure`).
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied), and the errors of
+    /// `blob`'s own stream: nothing is stored then.
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        let _ = (reference, blob);
+        Err(self.unsupported("store blobs"))
+    }
+
+    /// Makes a blob of another repository of the same registry available here without moving bytes; `false`
+    /// when the registry will not, and the blob must be pushed.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied).
+    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        let _ = (reference, blob, from);
+        Err(self.unsupported("mount blobs"))
+    }
+
+    /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone.
+    ///
+    /// # Contract
+    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied).
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        let _ = (reference, manifest);
+        Err(self.unsupported("store manifests"))
+    }
+
+    /// Removes a name, or with a digest reference the manifest.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NotFound`](crate::ErrorKind::NotFound).
+    async fn delete(&self, reference: &Reference) -> Result<()> {
+        let _ = reference;
+        Err(self.unsupported("delete"))
+    }
+
+    /// The error for what [`capabilities`](Self::capabilities) does not list.
+    fn unsupported(&self, what: &str) -> Error {
+        Error::unsupported(format!("this backend cannot {what}")).with_endpoint(self)
+    }
+}
+
+dyn_clone::clone_trait_object!(ImageRegistry);
+
+/// What follows from [`ImageRegistry`]'s methods, the same for every backend.
+#[async_trait]
+pub trait ImageRegistryExt: ImageRegistry {
+    /// The manifest, checked against the digest in the reference if it has one.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`].
+    async fn fetch_raw(&self, reference: &Reference) -> Result<RawManifest> {
+        let manifest = self.manifest(reference).await.map_err(|e| e.with_image(reference))?;
+        match reference::digest_of(reference)? {
+            Some(digest) if digest != *manifest.digest() => {
+                // The backend may have named the bytes by another algorithm: the requested one decides.
+                let media_type = manifest.descriptor().media_type();
+                RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest)
+                    .map_err(|e| e.with_image(reference).with_endpoint(self))
+            }
+            _ => Ok(manifest),
+        }
+    }
+
+    /// The child of an index: digest, size and media type are those of its descriptor (rule R 6
+    /// `child_manifest_verified_by_descriptor_digest_and_size`).
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`].
+    async fn fetch_child(&self, reference: &Reference, child: &Descriptor) -> Result<RawManifest> {
+        digest::supported(child.digest())?;
+        if child.size() > limits::MANIFEST {
+            let message = format!("{} declares {} bytes for a manifest", child.digest(), child.size());
+            return Err(Error::limit(message).with_image(reference));
+        }
+        let manifest = self.manifest(&reference::by_digest(reference, child.digest())).await;
+        let manifest = manifest.map_err(|e| e.with_image(reference))?;
+        RawManifest::described(manifest.bytes().clone(), child)
+            .map_err(|e| e.with_image(reference).with_endpoint(self))
+    }
+
+    /// The index that `reference` names.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`]; [`Unsupported`](crate::ErrorKind::Unsupported) when it is an image.
+    async fn fetch_index(&self, reference: &Reference) -> Result<ImageIndex> {
+        let raw = self.fetch_raw(reference).await?;
+        match raw.document() {
+            Document::Index(index) => Ok(index.clone()),
+            Document::Manifest(_) => {
+                Err(Error::unsupported("this is a single image, not an index").with_image(reference))
+            }
+        }
+    }
+
+    /// The image manifest for a platform, through any nested indexes.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`]; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
+    async fn fetch_manifest(&self, reference: &Reference, platform: &Platform) -> Result<ImageManifest> {
+        Ok(source::find(self, reference, platform).await?.raw.image()?.clone())
+    }
+
+    /// The image configuration for a platform.
+    ///
+    /// # Errors
+    /// As [`ImageRegistryExt::fetch_manifest`]; [`Unsupported`](crate::ErrorKind::Unsupported) for artifacts.
+    async fn fetch_config(&self, reference: &Reference, platform: &Platform) -> Result<RawConfig> {
+        let found = source::find(self, reference, platform).await?;
+        read_config(self, reference, found.raw.image()?).await
+    }
+
+    /// A blob or a range of one, with the image and the endpoint in its errors.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::blob`].
+    async fn fetch_blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let opened = self.blob(reference, blob, range).await;
+        opened.map_err(|e| e.with_image(reference).with_endpoint(self).with_context("blob", blob.digest()))
+    }
+
+    /// Whether the name exists. An outage is an error, not `false`.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::resolve`], [`NotFound`](crate::ErrorKind::NotFound) excepted.
+    async fn exists(&self, reference: &Reference) -> Result<bool> {
+        match self.resolve(reference).await {
+            Ok(_) => Ok(true),
+            Err(e) if *e.kind() == crate::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e.with_image(reference)),
+        }
+    }
+
+    /// One image for one platform, opened for reading. The index is verified before a child is chosen (rule R 5).
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`]; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) lists what there
+    /// is; [`Limit`](crate::ErrorKind::Limit) for indexes nested too deep (rule R 16).
+    async fn image(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource>
+    where
+        Self: Sized + Clone,
+    {
+        RegistrySource::open(Box::new(self.clone()), reference, platform).await
+    }
+}
+
+impl<T: ImageRegistry + ?Sized> ImageRegistryExt for T {}
+
+/// A boxed backend is a backend: every method forwards.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl ImageRegistry for Box<dyn ImageRegistry> {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        (**self).manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        (**self).blob(reference, blob, range).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
+        (**self).resolve(reference).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        (**self).tags(repository, page).await
+    }
+
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        (**self).repositories(page).await
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        (**self).referrers(reference, subject, artifact_type).await
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        (**self).push_blob(reference, blob).await
+    }
+
+    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        (**self).mount_blob(reference, blob, from).await
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        (**self).push_manifest(reference, manifest).await
+    }
+
+    async fn delete(&self, reference: &Reference) -> Result<()> {
+        (**self).delete(reference).await
+    }
+
+    fn unsupported(&self, what: &str) -> Error {
+        (**self).unsupported(what)
+    }
+}
+
+/// Reads and checks the config that a manifest names.
+pub(crate) async fn read_config<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    manifest: &ImageManifest,
+) -> Result<RawConfig> {
+    check_is_image(manifest).map_err(|e| e.with_image(reference))?;
+    let blob = registry.fetch_blob(reference, manifest.config(), BlobRange::FULL).await?;
+    let bytes = blob.bytes(limits::CONFIG).await;
+    let bytes = bytes.map_err(|e| e.with_image(reference).with_endpoint(registry))?;
+    RawConfig::new(manifest, bytes).map_err(|e| e.with_image(reference))
+}

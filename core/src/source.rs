@@ -1,0 +1,254 @@
+//! One image, opened for reading.
+
+use std::fmt::{Debug, Display};
+
+use async_trait::async_trait;
+use dyn_clone::DynClone;
+use futures_util::future::BoxFuture;
+use oci_spec::image::ImageManifest;
+
+use crate::layer::{LayerOptions, LayerTar};
+use crate::manifest::{self, Document, RawConfig, RawManifest, is_index, limits};
+use crate::registry::{ImageRegistry, ImageRegistryExt, read_config};
+use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, platform};
+
+/// One image, opened for reading: its manifest is fixed and verified, its blobs are read when asked for.
+#[async_trait]
+pub trait ImageSource: DynClone + Debug + Display + Send + Sync + 'static {
+    /// The image's manifest, bytes and all. No I/O.
+    ///
+    /// # Contract
+    /// S 76 `descriptor_matches_manifest_bytes`.
+    fn raw(&self) -> &RawManifest;
+
+    /// One of the image's blobs, or a range of one.
+    ///
+    /// # Contract
+    /// S 92 `error_mid_stream_never_looks_like_eof`.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::blob`].
+    async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+}
+
+dyn_clone::clone_trait_object!(ImageSource);
+
+/// What follows from [`ImageSource`]'s methods, the same for every backend.
+#[async_trait]
+pub trait ImageSourceExt: ImageSource {
+    /// The manifest's descriptor.
+    fn descriptor(&self) -> &Descriptor {
+        self.raw().descriptor()
+    }
+
+    /// The parsed manifest.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the source was opened on an index.
+    fn manifest(&self) -> Result<&ImageManifest> {
+        self.raw().image()
+    }
+
+    /// The layers' descriptors, bottom first (rule S 78 `layers_ordered_bottom_up`).
+    ///
+    /// # Errors
+    /// As [`ImageSourceExt::manifest`].
+    fn layers(&self) -> Result<&[Descriptor]> {
+        Ok(self.manifest()?.layers())
+    }
+
+    /// The image configuration; reads no layer (rule S 94 `lazy_no_blob_read_for_config_only`).
+    ///
+    /// # Contract
+    /// S 77 `config_raw_bytes_hash_to_descriptor`, S 97 `non_image_artifact_config_gives_typed_error`.
+    ///
+    /// # Errors
+    /// As [`RawConfig::new`] and [`ImageRegistry::blob`].
+    async fn config(&self) -> Result<RawConfig> {
+        let manifest = self.manifest()?;
+        manifest::check_is_image(manifest)?;
+        let blob = self.blob(manifest.config(), BlobRange::FULL).await?;
+        RawConfig::new(manifest, blob.bytes(limits::CONFIG).await?)
+    }
+
+    /// Layer `index` (0 is the bottom) as verified tar entries, to be read on a blocking thread. Its end proves
+    /// both the blob's digest and the `diff_id` (rule S 79).
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when there is no such layer; otherwise as [`ImageSourceExt::config`].
+    async fn layer_tar(&self, index: usize) -> Result<LayerTar> {
+        let diff_ids = self.config().await?.diff_ids()?;
+        let (Some(layer), Some(diff_id)) = (self.layers()?.get(index), diff_ids.get(index)) else {
+            return Err(Error::config(format!(
+                "the image has {} layers, there is no layer {index}",
+                diff_ids.len()
+            )));
+        };
+        let blob = self.blob(layer, BlobRange::FULL).await?;
+        LayerTar::new(
+            blob.into_reader(),
+            LayerOptions { diff_id: Some(diff_id.clone()), ..Default::default() },
+        )
+    }
+}
+
+impl<T: ImageSource + ?Sized> ImageSourceExt for T {}
+
+/// An image of an [`ImageRegistry`], fixed to one manifest.
+#[derive(Clone, Debug)]
+pub struct RegistrySource {
+    registry: Box<dyn ImageRegistry>,
+    reference: Reference,
+    /// What the reference itself names, then every index on the way: the last one holds the manifest.
+    indexes: Vec<RawManifest>,
+    raw: RawManifest,
+}
+
+impl RegistrySource {
+    /// Opens `reference` and descends to the manifest for `platform`.
+    ///
+    /// # Errors
+    /// As [`ImageRegistryExt::image`].
+    pub async fn open(
+        registry: Box<dyn ImageRegistry>,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Self> {
+        let Found { indexes, raw } = find(&registry, reference, platform).await?;
+        Ok(Self { registry, reference: reference.clone(), indexes, raw })
+    }
+
+    /// The reference that was opened.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The indexes between the reference and the manifest, outermost first; empty for a single image.
+    pub fn indexes(&self) -> &[RawManifest] {
+        &self.indexes
+    }
+
+    /// What the reference itself names: the outermost index, or the manifest.
+    pub fn root(&self) -> &RawManifest {
+        self.indexes.first().unwrap_or(&self.raw)
+    }
+}
+
+impl Display for RegistrySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} in {}", self.reference, self.registry)
+    }
+}
+
+#[async_trait]
+impl ImageSource for RegistrySource {
+    fn raw(&self) -> &RawManifest {
+        &self.raw
+    }
+
+    async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.registry.fetch_blob(&self.reference, blob, range).await
+    }
+}
+
+/// The manifest that a reference means on a platform, and the indexes that led there, outermost first.
+pub(crate) struct Found {
+    pub(crate) indexes: Vec<RawManifest>,
+    pub(crate) raw: RawManifest,
+}
+
+/// Descends from `reference` to the manifest for `wanted`.
+pub(crate) async fn find<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    wanted: &Platform,
+) -> Result<Found> {
+    let root = registry.fetch_raw(reference).await?;
+    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new() };
+    let mut indexes = Vec::new();
+    if let Some(raw) = search.descend(root, &mut indexes).await? {
+        return Ok(Found { indexes, raw });
+    }
+    search.available.sort();
+    search.available.dedup();
+    let hint = match search.available.as_slice() {
+        [] => "the image names no platform at all".to_owned(),
+        list => format!("it is available for {}; choose one with --platform", list.join(", ")),
+    };
+    let kind = ErrorKind::PlatformNotFound { available: search.available };
+    let error = Error::new(kind, format!("no image for platform {wanted}"));
+    Err(error.with_image(reference).with_endpoint(registry).with_hint(hint))
+}
+
+/// A bounded depth-first search through an index for a platform.
+struct Search<'a, R: ?Sized> {
+    registry: &'a R,
+    reference: &'a Reference,
+    wanted: &'a Platform,
+    fetched: usize,
+    available: Vec<String>,
+}
+
+impl<R: ImageRegistry + ?Sized> Search<'_, R> {
+    /// Documents fetched for one choice, over all nested indexes.
+    const FETCHES: usize = 256;
+
+    /// The manifest below `raw`, with the indexes that led there pushed to `path`.
+    fn descend<'s>(
+        &'s mut self,
+        raw: RawManifest,
+        path: &'s mut Vec<RawManifest>,
+    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
+        Box::pin(async move {
+            let index = match raw.document() {
+                Document::Manifest(manifest) => {
+                    let fits = self.fits(manifest).await?;
+                    return Ok(fits.then_some(raw));
+                }
+                Document::Index(index) => index.clone(),
+            };
+            if path.iter().any(|outer| outer.digest() == raw.digest()) {
+                return Err(Error::corrupt(format!("index {} contains itself", raw.digest()))
+                    .with_image(self.reference));
+            }
+            if path.len() == limits::NESTING {
+                let message = format!("indexes are nested more than {} deep", limits::NESTING);
+                return Err(Error::limit(message).with_image(self.reference));
+            }
+            self.available.extend(platform::available(index.manifests()));
+            path.push(raw);
+            for child in platform::candidates(index.manifests(), self.wanted) {
+                self.fetched += 1;
+                if self.fetched > Self::FETCHES {
+                    let message = format!("no platform found among the first {} manifests", Self::FETCHES);
+                    return Err(Error::limit(message).with_image(self.reference));
+                }
+                let child_raw = self.registry.fetch_child(self.reference, child).await?;
+                // A child with a platform was chosen by it; its own config is not asked again.
+                if child.platform().is_some() && !is_index(child.media_type()) {
+                    return Ok(Some(child_raw));
+                }
+                if let Some(found) = self.descend(child_raw, path).await? {
+                    return Ok(Some(found));
+                }
+            }
+            path.pop();
+            Ok(None)
+        })
+    }
+
+    /// Whether an image that no platform led to runs on the wanted one. Artifacts have no platform and fit.
+    async fn fits(&mut self, manifest: &ImageManifest) -> Result<bool> {
+        match read_config(self.registry, self.reference, manifest).await {
+            Ok(config) => {
+                let offered = config.platform();
+                self.available.push(offered.to_string());
+                Ok(self.wanted.distance(&offered).is_some())
+            }
+            Err(e) if manifest::check_is_image(manifest).is_err() && *e.kind() == ErrorKind::Unsupported => {
+                Ok(true)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The strict pass over a document's raw bytes, before any typed parser sees them.
+//!
+//! JSON parsers disagree about duplicate keys and letter case (CVE-2021-41190 is such a disagreement), so one
+//! digest could mean two images. This pass refuses what two parsers could read in two ways: duplicate keys,
+//! known keys in another letter case, `layers` beside `manifests`, sizes that are not natural numbers.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::{Error, Result};
+
+/// Which document the bytes should be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Schema {
+    /// An image configuration.
+    Config,
+    /// A manifest or an index.
+    Manifest,
+}
+
+/// Reads all of `bytes` as one JSON object without building it.
+///
+/// # Errors
+/// `Ambiguous` for content with two readings, `Corrupt` for what is not valid JSON or not a valid descriptor.
+pub(crate) fn check(bytes: &[u8], schema: Schema) -> Result<()> {
+    let scope = match schema {
+        Schema::Config => Scope::Config,
+        Schema::Manifest => Scope::Manifest,
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let outcome = Value { scope, top: true, key: "" }.deserialize(&mut json).and_then(|()| json.end());
+    outcome.map_err(|e| {
+        let text = e.to_string();
+        match text.strip_prefix(AMBIGUOUS) {
+            Some(why) => Error::ambiguous(format!("ambiguous document: {why}"))
+                .with_hint("two readers would see two different images; ask its publisher for a clean one"),
+            None => Error::corrupt(format!("invalid document: {text}")),
+        }
+    })
+}
+
+/// Marks an error of the visitor as an ambiguity; serde's errors are text only.
+const AMBIGUOUS: &str = "ambiguous:";
+
+/// Where in a document a value stands, for the keys that are known there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Scope {
+    Config,
+    Descriptor,
+    Free,
+    Manifest,
+    Platform,
+    Rootfs,
+}
+
+impl Scope {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Config => {
+                &["architecture", "config", "history", "os", "os.features", "os.version", "rootfs", "variant"]
+            }
+            Self::Descriptor => {
+                &["annotations", "artifactType", "data", "digest", "mediaType", "platform", "size", "urls"]
+            }
+            Self::Free => &[],
+            Self::Manifest => &[
+                "annotations",
+                "artifactType",
+                "config",
+                "layers",
+                "manifests",
+                "mediaType",
+                "schemaVersion",
+                "subject",
+            ],
+            Self::Platform => &["architecture", "os", "os.features", "os.version", "variant"],
+            Self::Rootfs => &["diff_ids", "type"],
+        }
+    }
+
+    fn child(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Manifest, "config" | "layers" | "manifests" | "subject") => Self::Descriptor,
+            (Self::Descriptor, "platform") => Self::Platform,
+            (Self::Config, "rootfs") => Self::Rootfs,
+            _ => Self::Free,
+        }
+    }
+}
+
+struct Value<'a> {
+    scope: Scope,
+    top: bool,
+    key: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Value<'_> {
+    fn scalar<E: serde::de::Error>(&self, what: &str) -> Result<(), E> {
+        if self.top {
+            return Err(E::custom(format!("expected an object, found {what}")));
+        }
+        if self.key == "size" {
+            return Err(E::custom(format!("invalid descriptor: size is {what}, not a number of bytes")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.scalar("null")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.scalar("a boolean")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.scalar("a string")
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
+        self.scalar(&number.to_string())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
+        self.scalar(&number.to_string())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+        if self.key == "size" && i64::try_from(number).is_ok() {
+            return Ok(());
+        }
+        self.scalar(&number.to_string())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.scalar("an array")?;
+        while items.next_element_seed(Value { scope: self.scope, top: false, key: "" })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if self.key == "size" {
+            return Err(A::Error::custom("invalid descriptor: size is an object, not a number of bytes"));
+        }
+        let known = self.scope.keys();
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let twin = known.iter().find(|name| name.eq_ignore_ascii_case(&key) && **name != key);
+            if let Some(twin) = twin {
+                return Err(A::Error::custom(format!(
+                    "{AMBIGUOUS}key {key:?} differs from {twin:?} in case only"
+                )));
+            }
+            let sized = self.scope == Scope::Descriptor && key == "size";
+            let child = self.scope.child(&key);
+            map.next_value_seed(Value { scope: child, top: false, key: if sized { "size" } else { "" } })?;
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
+            }
+        }
+        if self.scope == Scope::Manifest && seen.contains("layers") && seen.contains("manifests") {
+            return Err(A::Error::custom(format!("{AMBIGUOUS}it has both \"layers\" and \"manifests\"")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn verdicts() {
+        let nested = format!("{}1{}", "[".repeat(200_000), "]".repeat(200_000));
+        let deep = format!("{{\"annotations\":{nested}}}");
+        let cases: &[(&str, Option<ErrorKind>)] = &[
+            (r#"{"schemaVersion":2,"layers":[],"annotations":{"a":"1","A":"2"}}"#, None),
+            (r#"{"layers":[],"manifests":[]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"Layers":[]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"layers":[],"MANIFESTS":[]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"layers":[{"Digest":"x"}]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"manifests":[{"platform":{"OS":"linux"}}]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"layers":[],"layers":[]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"annotations":{"a":"1","a":"2"}}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":-1}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":1.5}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":"12"}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":18446744073709551616}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":9223372036854775808}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"layers":[{"size":{}}]}"#, Some(ErrorKind::Corrupt)),
+            (r#"{"config":{"size":9223372036854775807}}"#, None),
+            (r#"{"layers":[]} trailing"#, Some(ErrorKind::Corrupt)),
+            ("<html>login</html>", Some(ErrorKind::Corrupt)),
+            ("[]", Some(ErrorKind::Corrupt)),
+            ("", Some(ErrorKind::Corrupt)),
+            (&deep, Some(ErrorKind::Corrupt)),
+        ];
+        for (text, kind) in cases {
+            let outcome = check(text.as_bytes(), Schema::Manifest).err().map(|e| e.kind().clone());
+            assert_eq!(outcome, *kind, "{}", &text[..text.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn configs_may_hold_any_label_but_not_two_rootfs() {
+        assert!(check(br#"{"config":{"Labels":{"a":"","A":""}},"rootfs":{}}"#, Schema::Config).is_ok());
+        let twice = check(br#"{"rootfs":{"diff_ids":[],"Diff_IDs":[]}}"#, Schema::Config).unwrap_err();
+        assert_eq!(*twice.kind(), ErrorKind::Ambiguous);
+    }
+}
