@@ -1,0 +1,341 @@
+//! The on-disk records, as bytes: kernel `Documentation/filesystems/ext4/`, whose field names stand beside their
+//! offsets. ext4 is little-endian, its journal big-endian.
+
+use plyfold_core::layer::Timestamp;
+
+/// Bytes of a block.
+pub(crate) const BLOCK_SIZE: usize = 4096;
+/// Blocks in a group: one block of bitmap.
+pub(crate) const BLOCKS_PER_GROUP: u32 = 8 * BLOCK_SIZE as u32;
+/// Bytes of a group descriptor with `64bit`.
+pub(crate) const DESCRIPTOR_SIZE: usize = 64;
+/// Bytes of an inode.
+pub(crate) const INODE_SIZE: usize = 256;
+/// Inodes in a group: one for every 16 KiB.
+pub(crate) const INODES_PER_GROUP: u32 = 8192;
+/// Bytes of a directory block before the checksum's pretended entry.
+const DIRECTORY_BYTES: usize = BLOCK_SIZE - 12;
+
+/// One block, as it stands on disk.
+pub(crate) type Block = [u8; BLOCK_SIZE];
+
+/// crc32c as ext4 uses it: running, without the final inversion, from a seed made of the UUID.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checksum(u32);
+
+impl Checksum {
+    /// The seed of everything but the superblock and the journal.
+    pub(crate) fn new(uuid: &[u8; 16]) -> Self {
+        Self(crc32c(!0, uuid))
+    }
+
+    /// The checksum over the parts, one after the other.
+    pub(crate) fn over(self, parts: &[&[u8]]) -> u32 {
+        parts.iter().fold(self.0, |sum, part| crc32c(sum, part))
+    }
+}
+
+fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
+    !crc32c::crc32c_append(!sum, bytes)
+}
+
+/// The values of a superblock that differ from disk to disk.
+#[derive(Debug)]
+pub(crate) struct Superblock<'a> {
+    pub(crate) blocks: u64,
+    pub(crate) free_blocks: u64,
+    pub(crate) overhead: u64,
+    pub(crate) inodes: u32,
+    pub(crate) free_inodes: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) hash_seed: [u8; 16],
+    pub(crate) label: &'a str,
+    pub(crate) backup_group: Option<u32>,
+    /// `i_block` and size of the journal's inode.
+    pub(crate) journal: Option<([u8; 60], u64)>,
+}
+
+impl Superblock<'_> {
+    /// The 1024 bytes for the copy in `group` (`super.rst`).
+    pub(crate) fn encode(&self, group: u16) -> [u8; 1024] {
+        // No lint or tool needs the fields that stay zero: no mount, no error, no quota, no RAID.
+        let mut sb = [0; 1024];
+        put32(&mut sb, 0x00, self.inodes); // s_inodes_count
+        split(&mut sb, 0x04, 0x150, self.blocks); // s_blocks_count
+        split(&mut sb, 0x0c, 0x158, self.free_blocks); // s_free_blocks_count
+        put32(&mut sb, 0x10, self.free_inodes); // s_free_inodes_count
+        put32(&mut sb, 0x18, 2); // s_log_block_size: 4 KiB
+        put32(&mut sb, 0x1c, 2); // s_log_cluster_size
+        put32(&mut sb, 0x20, BLOCKS_PER_GROUP); // s_blocks_per_group
+        put32(&mut sb, 0x24, BLOCKS_PER_GROUP); // s_clusters_per_group
+        put32(&mut sb, 0x28, INODES_PER_GROUP); // s_inodes_per_group
+        put16(&mut sb, 0x36, u16::MAX); // s_max_mnt_count: no check by count
+        put16(&mut sb, 0x38, 0xef53); // s_magic
+        put16(&mut sb, 0x3a, 1); // s_state: clean
+        put16(&mut sb, 0x3c, 1); // s_errors: continue
+        put32(&mut sb, 0x4c, 1); // s_rev_level: dynamic
+        put32(&mut sb, 0x54, 11); // s_first_ino
+        put16(&mut sb, 0x58, INODE_SIZE as u16); // s_inode_size
+        put16(&mut sb, 0x5a, group); // s_block_group_nr
+        let has_journal = if self.journal.is_some() { 0x4 } else { 0 };
+        put32(&mut sb, 0x5c, has_journal | 0x8 | 0x20 | 0x200); // s_feature_compat: ext_attr dir_index sparse_super2
+        put32(&mut sb, 0x60, 0x2 | 0x40 | 0x80 | 0x200); // s_feature_incompat: filetype extent 64bit flex_bg
+        // s_feature_ro_compat: large_file huge_file dir_nlink extra_isize metadata_csum
+        put32(&mut sb, 0x64, 0x2 | 0x8 | 0x20 | 0x40 | 0x400);
+        put(&mut sb, 0x68, &self.uuid); // s_uuid
+        put(&mut sb, 0x78, self.label.as_bytes()); // s_volume_name
+        put(&mut sb, 0xec, &self.hash_seed); // s_hash_seed
+        sb[0xfc] = 1; // s_def_hash_version: half MD4
+        put16(&mut sb, 0xfe, DESCRIPTOR_SIZE as u16); // s_desc_size
+        put32(&mut sb, 0x100, 0x4 | 0x8); // s_default_mount_opts: user_xattr acl
+        put16(&mut sb, 0x15c, 32); // s_min_extra_isize
+        put16(&mut sb, 0x15e, 32); // s_want_extra_isize
+        put32(&mut sb, 0x160, 1); // s_flags: directory hashes over signed characters
+        sb[0x174] = 4; // s_log_groups_per_flex
+        sb[0x175] = 1; // s_checksum_type: crc32c
+        put32(&mut sb, 0x248, self.overhead as u32); // s_overhead_blocks
+        put32(&mut sb, 0x24c, self.backup_group.unwrap_or(0)); // s_backup_bgs
+        self.encode_times(&mut sb);
+        self.encode_journal(&mut sb);
+        let sum = crc32c(!0, &sb[..0x3fc]);
+        put32(&mut sb, 0x3fc, sum); // s_checksum
+        sb
+    }
+
+    fn encode_times(&self, sb: &mut [u8; 1024]) {
+        let seconds = self.time.seconds.clamp(0, (1 << 40) - 1) as u64;
+        // s_wtime, s_lastcheck, s_mkfs_time and the upper 8 bits of each
+        for (low, high) in [(0x30, 0x274), (0x40, 0x277), (0x108, 0x276)] {
+            put32(sb, low, seconds as u32);
+            sb[high] = (seconds >> 32) as u8;
+        }
+    }
+
+    fn encode_journal(&self, sb: &mut [u8; 1024]) {
+        let Some((blocks, size)) = &self.journal else { return };
+        put32(sb, 0xe0, JOURNAL_INODE); // s_journal_inum
+        sb[0xfd] = 1; // s_jnl_backup_type: s_jnl_blocks holds the inode's i_block, i_size_high, i_size_lo
+        put(sb, 0x10c, blocks);
+        split(sb, 0x10c + 64, 0x10c + 60, *size);
+    }
+}
+
+/// The group descriptor table entry of one group (`group_descr.rst`).
+#[derive(Debug, Default)]
+pub(crate) struct GroupDescriptor {
+    pub(crate) block_bitmap: u64,
+    pub(crate) inode_bitmap: u64,
+    pub(crate) inode_table: u64,
+    pub(crate) free_blocks: u32,
+    pub(crate) free_inodes: u32,
+    pub(crate) directories: u32,
+    /// Checksum of the block bitmap; `None` leaves the group's bitmap uninitialised.
+    pub(crate) block_bitmap_checksum: Option<u32>,
+    /// Checksum of the inode bitmap; `None` leaves the group's inodes uninitialised.
+    pub(crate) inode_bitmap_checksum: Option<u32>,
+}
+
+impl GroupDescriptor {
+    /// The descriptor of `group`.
+    pub(crate) fn encode(&self, group: u32, checksum: Checksum) -> [u8; DESCRIPTOR_SIZE] {
+        let mut flags = 0x4; // INODE_ZEROED: else lazy initialisation writes all inode tables
+        flags |= if self.inode_bitmap_checksum.is_none() { 0x1 } else { 0 }; // INODE_UNINIT
+        flags |= if self.block_bitmap_checksum.is_none() { 0x2 } else { 0 }; // BLOCK_UNINIT
+        let mut desc = [0; DESCRIPTOR_SIZE];
+        split(&mut desc, 0x00, 0x20, self.block_bitmap);
+        split(&mut desc, 0x04, 0x24, self.inode_bitmap);
+        split(&mut desc, 0x08, 0x28, self.inode_table);
+        // The counts of one group fit into their lower halves.
+        put16(&mut desc, 0x0c, self.free_blocks as u16);
+        put16(&mut desc, 0x0e, self.free_inodes as u16);
+        put16(&mut desc, 0x10, self.directories as u16);
+        put16(&mut desc, 0x12, flags);
+        split16(&mut desc, 0x18, 0x38, self.block_bitmap_checksum.unwrap_or(0));
+        split16(&mut desc, 0x1a, 0x3a, self.inode_bitmap_checksum.unwrap_or(0));
+        put16(&mut desc, 0x1c, self.free_inodes as u16); // bg_itable_unused: inodes are used from the first on
+        let sum = checksum.over(&[&group.to_le_bytes(), &desc]);
+        put16(&mut desc, 0x1e, sum as u16);
+        desc
+    }
+}
+
+/// The root directory's inode.
+pub(crate) const ROOT_INODE: u32 = 2;
+/// The journal's inode.
+pub(crate) const JOURNAL_INODE: u32 = 8;
+
+/// An inode whose data is one extent (`inodes.rst`).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inode {
+    pub(crate) number: u32,
+    /// Type and permissions.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) links: u16,
+    pub(crate) mtime: Timestamp,
+    /// Creation, change and access time.
+    pub(crate) time: Timestamp,
+    pub(crate) first_block: u64,
+    pub(crate) blocks: u32,
+    /// The block of extended attributes, 0 for none.
+    pub(crate) xattr_block: u64,
+    /// What stands in the inode after its fields: extended attributes.
+    pub(crate) tail: Vec<u8>,
+}
+
+impl Inode {
+    /// Bytes for extended attributes: what 128 + `i_extra_isize` leave.
+    pub(crate) const TAIL: usize = INODE_SIZE - 160;
+
+    /// Its 256 bytes.
+    pub(crate) fn encode(&self, checksum: Checksum) -> [u8; INODE_SIZE] {
+        let mut inode = [0; INODE_SIZE];
+        put16(&mut inode, 0x00, self.mode);
+        split16(&mut inode, 0x02, 0x78, self.uid);
+        split16(&mut inode, 0x18, 0x7a, self.gid);
+        let size = u64::from(self.blocks) * BLOCK_SIZE as u64;
+        split(&mut inode, 0x04, 0x6c, size);
+        put16(&mut inode, 0x1a, self.links);
+        let attributes = u32::from(self.xattr_block != 0);
+        put32(&mut inode, 0x1c, (self.blocks + attributes) * (BLOCK_SIZE as u32 / 512)); // i_blocks_lo
+        put32(&mut inode, 0x20, 0x8_0000); // i_flags: EXTENTS
+        put(&mut inode, 0x28, &self.extent());
+        put32(&mut inode, 0x68, self.xattr_block as u32); // i_file_acl_lo
+        put16(&mut inode, 0x76, (self.xattr_block >> 32) as u16); // l_i_file_acl_high
+        put16(&mut inode, 0x80, 32); // i_extra_isize
+        put_time(&mut inode, 0x0c, 0x84, self.time); // i_ctime
+        put_time(&mut inode, 0x10, 0x88, self.mtime); // i_mtime
+        put_time(&mut inode, 0x08, 0x8c, self.time); // i_atime
+        put_time(&mut inode, 0x90, 0x94, self.time); // i_crtime
+        put(&mut inode, 160, &self.tail);
+        // Over number, generation (0) and the inode with its checksum fields zero.
+        let sum = checksum.over(&[&self.number.to_le_bytes(), &[0; 4], &inode]);
+        split16(&mut inode, 0x7c, 0x82, sum);
+        inode
+    }
+
+    /// `i_block`: an extent tree of one leaf (`ifork.rst`).
+    pub(crate) fn extent(&self) -> [u8; 60] {
+        let mut tree = [0; 60];
+        put16(&mut tree, 0x0, 0xf30a); // eh_magic
+        put16(&mut tree, 0x2, 1); // eh_entries
+        put16(&mut tree, 0x4, 4); // eh_max
+        put16(&mut tree, 0x10, self.blocks as u16); // ee_len: at most 32768
+        put16(&mut tree, 0x12, (self.first_block >> 32) as u16); // ee_start_hi
+        put32(&mut tree, 0x14, self.first_block as u32); // ee_start_lo
+        tree
+    }
+}
+
+/// The one block of a directory that holds directories only (`directory.rst`), `.` and `..` included.
+pub(crate) fn directory(number: u32, entries: &[(&str, u32)], checksum: Checksum) -> Block {
+    let mut block = [0; BLOCK_SIZE];
+    let mut at = 0;
+    for (index, (name, inode)) in entries.iter().enumerate() {
+        let last = index + 1 == entries.len();
+        let length = if last { DIRECTORY_BYTES - at } else { (8 + name.len()).next_multiple_of(4) };
+        put32(&mut block, at, *inode);
+        put16(&mut block, at + 4, length as u16);
+        block[at + 6] = name.len() as u8;
+        block[at + 7] = 2; // file_type: directory
+        put(&mut block, at + 8, name.as_bytes());
+        at += length;
+    }
+    let sum = checksum.over(&[&number.to_le_bytes(), &[0; 4], &block[..DIRECTORY_BYTES]]);
+    put16(&mut block, DIRECTORY_BYTES + 4, 12); // det_rec_len
+    block[DIRECTORY_BYTES + 7] = 0xde; // det_reserved_ft
+    put32(&mut block, DIRECTORY_BYTES + 8, sum);
+    block
+}
+
+/// A bitmap whose first `used` bits are set, and those from `valid` on as padding.
+pub(crate) fn bitmap(used: u32, valid: u32) -> Block {
+    let mut block = [0; BLOCK_SIZE];
+    for bit in (0..used as usize).chain(valid as usize..8 * BLOCK_SIZE) {
+        block[bit / 8] |= 1 << (bit % 8);
+    }
+    block
+}
+
+/// The superblock of an empty journal (`journal.rst`), with block checksums of version 3.
+pub(crate) fn journal(blocks: u32, uuid: &[u8; 16]) -> Block {
+    let mut block = [0; BLOCK_SIZE];
+    for (at, value) in [
+        (0x00, 0xc03b_3998),       // h_magic
+        (0x04, 4),                 // h_blocktype: superblock version 2
+        (0x0c, BLOCK_SIZE as u32), // s_blocksize
+        (0x10, blocks),            // s_maxlen
+        (0x14, 1),                 // s_first
+        (0x18, 1),                 // s_sequence
+        (0x28, 0x2 | 0x10),        // s_feature_incompat: 64BIT CSUM_V3
+        (0x40, 1),                 // s_nr_users
+    ] {
+        put(&mut block, at, &u32::to_be_bytes(value));
+    }
+    put(&mut block, 0x30, uuid);
+    block[0x50] = 4; // s_checksum_type: crc32c
+    let sum = crc32c(!0, &block[..1024]);
+    put(&mut block, 0xfc, &sum.to_be_bytes()); // s_checksum
+    block
+}
+
+/// Seconds in one field; two more bits of them and the nanoseconds in another ("Inode Timestamps").
+fn put_time(inode: &mut [u8], at: usize, extra: usize, time: Timestamp) {
+    const EARLIEST: i64 = i32::MIN as i64;
+    const LATEST: i64 = EARLIEST + (1 << 34) - 1;
+    let seconds = time.seconds.clamp(EARLIEST, LATEST);
+    let nanos = if seconds == time.seconds { time.nanos } else { 0 };
+    put32(inode, at, seconds as u32);
+    let epoch = ((seconds - EARLIEST) >> 32) as u32;
+    put32(inode, extra, nanos << 2 | epoch);
+}
+
+pub(crate) fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
+    record[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+pub(crate) fn put16(record: &mut [u8], at: usize, value: u16) {
+    put(record, at, &value.to_le_bytes());
+}
+
+pub(crate) fn put32(record: &mut [u8], at: usize, value: u32) {
+    put(record, at, &value.to_le_bytes());
+}
+
+/// A value in two fields of 32 bits.
+fn split(record: &mut [u8], low: usize, high: usize, value: u64) {
+    put32(record, low, value as u32);
+    put32(record, high, (value >> 32) as u32);
+}
+
+/// A value in two fields of 16 bits.
+fn split16(record: &mut [u8], low: usize, high: usize, value: u32) {
+    put16(record, low, value as u16);
+    put16(record, high, (value >> 16) as u16);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of `inodes.rst`, "Inode Timestamps": the extra bits count 2^32 s from 1901, not from 1970.
+    #[test]
+    fn times_reach_from_1901_to_2446() {
+        let encoded = |seconds, nanos| {
+            let mut inode = [0; 8];
+            put_time(&mut inode, 0, 4, Timestamp { seconds, nanos });
+            (
+                i32::from_le_bytes([inode[0], inode[1], inode[2], inode[3]]),
+                u32::from_le_bytes([inode[4], inode[5], inode[6], inode[7]]),
+            )
+        };
+        assert_eq!(encoded(-1, 999_999_999), (-1, 999_999_999 << 2));
+        assert_eq!(encoded(0x7fff_ffff, 0), (i32::MAX, 0));
+        assert_eq!(encoded(0x8000_0000, 0), (i32::MIN, 1));
+        assert_eq!(encoded(0x3_7fff_ffff, 5), (i32::MAX, 5 << 2 | 3));
+        assert_eq!(encoded(0x3_8000_0000, 5), (i32::MAX, 3));
+        assert_eq!(encoded(i64::MIN, 5), (i32::MIN, 0));
+    }
+}

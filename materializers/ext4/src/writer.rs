@@ -1,0 +1,196 @@
+//! Writes the few blocks of an empty disk that are not zero, the superblock last.
+
+use std::io::SeekFrom;
+
+use plyfold_core::{Error, Output, Result};
+
+use crate::Ext4Upper;
+use crate::format::{
+    BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, GroupDescriptor, INODE_SIZE, INODES_PER_GROUP, Inode,
+    JOURNAL_INODE, ROOT_INODE, Superblock, bitmap, directory, journal, put,
+};
+use crate::layout::Layout;
+
+const LOST_FOUND: u32 = 11;
+const UPPER: u32 = 12;
+const WORK: u32 = 13;
+/// Inodes 1 to 10 are reserved, and no inode after `work/` is in use.
+const USED_INODES: u32 = WORK;
+
+/// Writes the disk that `upper` describes.
+pub(crate) fn write(upper: &Ext4Upper, out: &mut dyn Output) -> Result<()> {
+    let mut disk = Disk {
+        layout: Layout::new(upper.size, upper.journal, upper.xattrs.block().is_some()),
+        checksum: Checksum::new(&upper.effective_uuid()),
+        upper,
+        out,
+    };
+    disk.out.set_len(upper.size).map_err(|e| Error::io("setting the length of an ext4 disk", e))?;
+    disk.files()?;
+    let descriptors = disk.groups()?;
+    disk.superblocks(&descriptors)
+}
+
+struct Disk<'a> {
+    upper: &'a Ext4Upper,
+    layout: Layout,
+    checksum: Checksum,
+    out: &'a mut dyn Output,
+}
+
+impl Disk<'_> {
+    /// The directories, `upper/`'s attributes, the journal and their inodes.
+    fn files(&mut self) -> Result<()> {
+        let mut table = [0; BLOCK_SIZE];
+        let mut add = |inode: &Inode| {
+            put(&mut table, (inode.number as usize - 1) * INODE_SIZE, &inode.encode(self.checksum));
+        };
+        let root = [
+            (".", ROOT_INODE),
+            ("..", ROOT_INODE),
+            ("lost+found", LOST_FOUND),
+            ("upper", UPPER),
+            ("work", WORK),
+        ];
+        let children = [LOST_FOUND, UPPER, WORK].map(|number| [(".", number), ("..", ROOT_INODE)]);
+        let directories = [
+            (self.directory(0, ROOT_INODE, 0o755, 5), &root[..]),
+            (self.directory(1, LOST_FOUND, 0o700, 2), &children[0]),
+            (self.upper_directory(), &children[1]),
+            (self.directory(3, WORK, 0o700, 2), &children[2]),
+        ];
+        for (inode, _) in &directories {
+            add(inode);
+        }
+        if let Some(inode) = self.journal() {
+            add(&inode);
+        }
+        for (inode, entries) in directories {
+            self.put(inode.first_block, &directory(inode.number, entries, self.checksum))?;
+        }
+        if let Some(attributes) = self.upper.xattrs.block() {
+            let block = self.layout.xattr_block();
+            self.put(block, &attributes.encode(block, self.checksum))?;
+        }
+        if let Some(inode) = self.journal() {
+            self.put(inode.first_block, &journal(inode.blocks, &self.upper.effective_uuid()))?;
+        }
+        self.put(self.layout.inode_table(0), &table)
+    }
+
+    /// The inode of the directory whose block is the `index`th of them.
+    fn directory(&self, index: u64, number: u32, permissions: u16, links: u16) -> Inode {
+        Inode {
+            number,
+            mode: 0x4000 | permissions,
+            links,
+            mtime: self.upper.time,
+            time: self.upper.time,
+            first_block: self.layout.directories() + index,
+            blocks: 1,
+            ..Inode::default()
+        }
+    }
+
+    fn upper_directory(&self) -> Inode {
+        let root = &self.upper.root;
+        Inode {
+            uid: root.uid,
+            gid: root.gid,
+            mtime: root.mtime,
+            xattr_block: self.upper.xattrs.block().map_or(0, |_| self.layout.xattr_block()),
+            tail: self.upper.xattrs.in_inode(),
+            ..self.directory(2, UPPER, root.mode & 0o7777, 2)
+        }
+    }
+
+    fn journal(&self) -> Option<Inode> {
+        (self.layout.journal_blocks > 0).then(|| Inode {
+            number: JOURNAL_INODE,
+            mode: 0x8000 | 0o600,
+            links: 1,
+            mtime: self.upper.time,
+            time: self.upper.time,
+            first_block: self.layout.journal(),
+            blocks: self.layout.journal_blocks,
+            ..Inode::default()
+        })
+    }
+
+    /// The bitmaps that are initialised, and the descriptors of all groups: 64 bytes each, at most 8 MiB.
+    fn groups(&mut self) -> Result<Vec<u8>> {
+        let table = self.layout.descriptor_blocks as usize * BLOCK_SIZE;
+        let mut descriptors = Vec::with_capacity(table);
+        for group in 0..self.layout.groups {
+            let descriptor = self.group(group)?;
+            let encoded: [u8; DESCRIPTOR_SIZE] = descriptor.encode(group, self.checksum);
+            descriptors.extend_from_slice(&encoded);
+        }
+        descriptors.resize(table, 0);
+        Ok(descriptors)
+    }
+
+    fn group(&mut self, group: u32) -> Result<GroupDescriptor> {
+        let layout = &self.layout;
+        let (used, valid) = (layout.used_blocks(group), layout.group_blocks(group));
+        let mut descriptor = GroupDescriptor {
+            block_bitmap: layout.block_bitmap(group),
+            inode_bitmap: layout.inode_bitmap(group),
+            inode_table: layout.inode_table(group),
+            free_blocks: valid - used,
+            free_inodes: INODES_PER_GROUP,
+            ..GroupDescriptor::default()
+        };
+        if group == 0 || group + 1 == layout.groups {
+            let blocks = bitmap(used, valid);
+            descriptor.block_bitmap_checksum = Some(self.checksum.over(&[&blocks]));
+            self.put(descriptor.block_bitmap, &blocks)?;
+        }
+        if group == 0 {
+            let inodes = bitmap(USED_INODES, INODES_PER_GROUP);
+            // The checksum leaves the padding out (`ext4_inode_bitmap_csum`).
+            let sum = self.checksum.over(&[&inodes[..INODES_PER_GROUP as usize / 8]]);
+            descriptor.inode_bitmap_checksum = Some(sum);
+            descriptor.free_inodes -= USED_INODES;
+            descriptor.directories = 4;
+            self.put(descriptor.inode_bitmap, &inodes)?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Descriptors and superblocks, the primary last: a disk cut short by a crash is no file system.
+    fn superblocks(&mut self, descriptors: &[u8]) -> Result<()> {
+        let inodes = self.layout.groups * INODES_PER_GROUP;
+        let superblock = Superblock {
+            blocks: self.layout.blocks,
+            free_blocks: self.layout.free_blocks(),
+            overhead: self.layout.overhead(),
+            inodes,
+            free_inodes: inodes - USED_INODES,
+            time: self.upper.time,
+            uuid: self.upper.effective_uuid(),
+            hash_seed: self.upper.derived(b"hash seed"),
+            label: &self.upper.label,
+            backup_group: self.layout.backup_group(),
+            journal: self
+                .journal()
+                .map(|inode| (inode.extent(), u64::from(inode.blocks) * BLOCK_SIZE as u64)),
+        };
+        let mut block: Block = [0; BLOCK_SIZE];
+        if let Some(group) = self.layout.backup_group() {
+            let start = Layout::group_start(group);
+            put(&mut block, 0, &superblock.encode(group as u16));
+            self.put(start, &block)?;
+            self.put(start + 1, descriptors)?;
+        }
+        self.put(1, descriptors)?;
+        block.fill(0);
+        put(&mut block, 1024, &superblock.encode(0));
+        self.put(0, &block)
+    }
+
+    fn put(&mut self, block: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.out.seek(SeekFrom::Start(block * BLOCK_SIZE as u64));
+        written.and_then(|_| self.out.write_all(bytes)).map_err(|e| Error::io("writing an ext4 disk", e))
+    }
+}

@@ -1,0 +1,152 @@
+//! Extended attributes: in the inode where they fit, else in one block (`attributes.rst`).
+
+use plyfold_core::{Error, Result, printable};
+
+use crate::format::{BLOCK_SIZE, Block, Checksum, Inode, put, put16, put32};
+
+const MAGIC: u32 = 0xea02_0000;
+/// Bytes before the first entry in a block: `ext4_xattr_header`.
+const BLOCK_HEADER: usize = 32;
+/// Bytes before the first entry in an inode: the magic.
+const INODE_HEADER: usize = 4;
+/// Bytes of an entry before its name.
+const ENTRY: usize = 16;
+
+/// The attributes of one inode, in the order that ext4 keeps them in.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Xattrs(Vec<Attribute>);
+
+/// One attribute as it is stored. The order is that of a block: by index, name length and name.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Attribute {
+    index: u8,
+    name_length: u8,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Xattrs {
+    /// Takes full names and values; overlayfs' own attributes are left out.
+    pub(crate) fn new(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Self> {
+        let mut attributes = xattrs
+            .iter()
+            .filter(|(name, _)| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."))
+            .map(|(name, value)| Attribute::new(name, value))
+            .collect::<Result<Vec<_>>>()?;
+        attributes.sort();
+        let attributes = Self(attributes);
+        let (size, room) = (attributes.size(), BLOCK_SIZE - BLOCK_HEADER);
+        if size > room {
+            return Err(Error::limit(format!(
+                "{size} bytes of extended attributes do not fit into ext4's {room}"
+            )));
+        }
+        Ok(attributes)
+    }
+
+    /// The attributes, if they need a block.
+    pub(crate) fn block(&self) -> Option<&Self> {
+        (self.size() > Inode::TAIL - INODE_HEADER).then_some(self)
+    }
+
+    /// The end of the inode: the attributes, if they need no block.
+    pub(crate) fn in_inode(&self) -> Vec<u8> {
+        let mut tail = vec![0; Inode::TAIL];
+        if !self.0.is_empty() && self.block().is_none() {
+            put32(&mut tail, 0, MAGIC);
+            // Offsets of values count from the first entry.
+            self.pack(&mut tail[INODE_HEADER..], 0);
+        }
+        tail
+    }
+
+    /// The block of attributes that will stand at `number`.
+    pub(crate) fn encode(&self, number: u64, checksum: Checksum) -> Block {
+        let mut block = [0; BLOCK_SIZE];
+        put32(&mut block, 0x0, MAGIC);
+        put32(&mut block, 0x4, 1); // h_refcount
+        put32(&mut block, 0x8, 1); // h_blocks
+        let hash = self.0.iter().fold(0, |hash: u32, attribute| hash.rotate_left(16) ^ attribute.hash());
+        put32(&mut block, 0xc, hash);
+        self.pack(&mut block, BLOCK_HEADER);
+        let sum = checksum.over(&[&number.to_le_bytes(), &block]);
+        put32(&mut block, 0x10, sum);
+        block
+    }
+
+    /// Entries upwards from `at`, values downwards from the end of `area`, from whose start their offsets count.
+    fn pack(&self, area: &mut [u8], mut at: usize) {
+        let mut end = area.len();
+        for attribute in &self.0 {
+            end -= attribute.value.len().next_multiple_of(4);
+            area[at] = attribute.name_length;
+            area[at + 1] = attribute.index;
+            put16(area, at + 2, if attribute.value.is_empty() { 0 } else { end as u16 });
+            put32(area, at + 8, attribute.value.len() as u32);
+            put32(area, at + 12, attribute.hash());
+            put(area, at + ENTRY, &attribute.name);
+            put(area, end, &attribute.value);
+            at += (ENTRY + attribute.name.len()).next_multiple_of(4);
+        }
+    }
+
+    /// Bytes of entries, the four zeros that end them, and values.
+    fn size(&self) -> usize {
+        let entry =
+            |a: &Attribute| (ENTRY + a.name.len()).next_multiple_of(4) + a.value.len().next_multiple_of(4);
+        4 + self.0.iter().map(entry).sum::<usize>()
+    }
+}
+
+impl Attribute {
+    fn new(full_name: &[u8], value: &[u8]) -> Result<Self> {
+        let shown = || printable(&String::from_utf8_lossy(full_name)).to_string();
+        let (index, name) = [(1, "user."), (4, "trusted."), (6, "security.")]
+            .into_iter()
+            .find_map(|(index, prefix)| Some((index, full_name.strip_prefix(prefix.as_bytes())?)))
+            .filter(|(_, name)| !name.is_empty())
+            .or(match full_name {
+                b"system.posix_acl_access" => Some((2, &[][..])),
+                b"system.posix_acl_default" => Some((3, &[][..])),
+                _ => None,
+            })
+            .ok_or_else(|| Error::unsupported(format!("ext4 cannot store the attribute {}", shown())))?;
+        let name_length = u8::try_from(name.len())
+            .map_err(|_| Error::limit(format!("the attribute name {} is longer than 255 bytes", shown())))?;
+        let value = match index {
+            2 | 3 => acl(value).ok_or_else(|| Error::corrupt(format!("{} is not a POSIX ACL", shown())))?,
+            _ => value.to_vec(),
+        };
+        Ok(Self { index, name_length, name: name.to_vec(), value })
+    }
+
+    /// `e_hash`: over the name's bytes, as signed characters, and the value's padded little-endian words.
+    fn hash(&self) -> u32 {
+        let name =
+            self.name.iter().fold(0, |hash: u32, byte| hash.rotate_left(5) ^ i32::from(*byte as i8) as u32);
+        self.value.chunks(4).fold(name, |hash, chunk| {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash.rotate_left(16) ^ u32::from_le_bytes(word)
+        })
+    }
+}
+
+/// A POSIX ACL from the form of `getxattr` (version 2, entries of 8 bytes) to ext4's (version 1, no id where the
+/// tag needs none).
+fn acl(value: &[u8]) -> Option<Vec<u8>> {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    let entries = value.strip_prefix(&2_u32.to_le_bytes())?;
+    let mut stored = 1_u32.to_le_bytes().to_vec();
+    for entry in entries.chunks(8) {
+        let (tag_and_permissions, id) = entry.split_at_checked(4)?;
+        stored.extend_from_slice(tag_and_permissions);
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            USER | GROUP => stored.extend_from_slice(id.first_chunk::<4>()?),
+            0x01 | 0x04 | 0x10 | 0x20 if id.len() == 4 => {}
+            _ => return None,
+        }
+    }
+    Some(stored)
+}
