@@ -1,1 +1,4 @@
-//! The conformance suite of plyfold backends and materializers.
+//! The conformance suite of plyfold backends and materializers: rules that third parties run on their own.
+
+pub mod samples;
+pub mod server;

@@ -1,0 +1,6 @@
+//! The suite's own tests: the samples are what they were, the server is honest until told otherwise.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod samples;
+mod server;
