@@ -5,6 +5,7 @@ use std::io::Read;
 use crate::{Descriptor, Digest, Result};
 
 mod entry;
+pub mod whiteout;
 
 pub use entry::{DataExtent, Entry, EntryKind, ImagePath, Metadata, Timestamp};
 
