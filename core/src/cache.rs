@@ -17,6 +17,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Ref
 
 /// A name to set or to remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist at a time; boxing would burden every caller")]
 pub enum NameChange {
     /// The name is gone; its absence already is a success (rule C 62).
     Remove(Reference),

@@ -160,7 +160,7 @@ impl Error {
     ///
     /// An [`Error`] that travelled through `std::io` is unwrapped: its kind and context are kept.
     pub fn io(action: impl Into<String>, source: io::Error) -> Self {
-        if source.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+        if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>) {
             return Self::from(source);
         }
         let mut error = Self::new(ErrorKind::Io, action);

@@ -51,6 +51,7 @@ pub struct RawManifest {
 
 /// What a [`RawManifest`] says.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist at a time; boxing would burden every caller")]
 pub enum Document {
     /// Several images or artifacts under one name.
     Index(ImageIndex),

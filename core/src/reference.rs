@@ -17,7 +17,7 @@ use crate::{Digest, Error, Result, digest};
 /// assert_eq!(reference::parse("alpine")?.whole(), "docker.io/library/alpine:latest");
 /// assert_eq!(reference::parse("localhost/x")?.registry(), "localhost");
 /// assert_eq!(reference::parse("host:5000/x:1")?.registry(), "host:5000");
-/// assert!(reference::parse("UPPER/case").is_err());
+/// assert!(reference::parse("docker.io/Upper/Case").is_err());
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Reference> {

@@ -36,7 +36,7 @@ impl Engine<'_> {
         let (fetched, made) = match self.cache.ingest(layer).await.map_err(at)? {
             Ingest::Present => {
                 self.options.progress.emit(Event::BlobDone { digest: layer.digest().clone(), cached: true });
-                self.from_present(layer, slot).await.map_err(at)?
+                self.materialize_present(layer, slot).await.map_err(at)?
             }
             Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
         };
@@ -56,7 +56,11 @@ impl Engine<'_> {
     }
 
     /// Converts a blob that is here. One that turns out to be damaged is fetched again, once.
-    async fn from_present(&self, layer: &Descriptor, slot: Option<Slot>) -> Result<(bool, Option<Made>)> {
+    async fn materialize_present(
+        &self,
+        layer: &Descriptor,
+        slot: Option<Slot>,
+    ) -> Result<(bool, Option<Made>)> {
         let Some((writer, diff_id)) = slot else { return Ok((false, None)) };
         let error = match self.convert_present(layer, (writer, diff_id.clone())).await {
             Ok(made) => return Ok((false, Some(made))),
@@ -104,11 +108,11 @@ impl Engine<'_> {
             size: layer.size(),
             resumed_at,
         });
-        let mut later = None;
+        let mut pending = None;
         let mut tee = None;
         match slot {
             // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
-            Some(slot) if resumed_at > 0 => later = Some(slot),
+            Some(slot) if resumed_at > 0 => pending = Some(slot),
             Some((artifact, diff_id)) => {
                 let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
                 let conversion = self.convert(BlobReader::new(receiver), artifact, diff_id.clone());
@@ -138,7 +142,7 @@ impl Engine<'_> {
             writer.commit().await?;
         }
         self.options.progress.emit(Event::BlobDone { digest, cached: false });
-        match (converted, later) {
+        match (converted, pending) {
             (Some((artifact, diff_id)), _) => Ok(Some(self.publish(artifact?, &diff_id).await?)),
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
             (None, None) => Ok(None),

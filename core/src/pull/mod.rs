@@ -157,18 +157,18 @@ struct Engine<'a> {
 impl Engine<'_> {
     async fn run(&self) -> Result<PullResult> {
         let always = self.options.force || self.options.policy == PullPolicy::Always;
-        if !always {
-            if let Some(result) = self.from_cache().await? {
-                return Ok(result);
-            }
+        if !always && let Some(result) = self.cached().await? {
+            return Ok(result);
         }
         if self.options.policy == PullPolicy::Never {
             return Err(self.missing().await?);
         }
-        if always && !self.options.force && self.unmoved().await? {
-            if let Some(result) = self.from_cache().await? {
-                return Ok(result);
-            }
+        let refresh = always && !self.options.force;
+        if refresh
+            && self.unmoved().await?
+            && let Some(result) = self.cached().await?
+        {
+            return Ok(result);
         }
         let source = self.retrying("manifest", || {
             RegistrySource::open(self.registry.clone(), self.reference, &self.options.platform)
@@ -188,13 +188,12 @@ impl Engine<'_> {
     }
 
     /// The result out of the cache alone, if the image is whole there.
-    async fn from_cache(&self) -> Result<Option<PullResult>> {
+    async fn cached(&self) -> Result<Option<PullResult>> {
         match self.cache.completeness(&self.name, &self.options.platform).await {
             Ok(Completeness::Complete) => {}
-            Ok(_) => return Ok(None),
             // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden.
             Err(e) if self.options.policy == PullPolicy::Never => return Err(e),
-            Err(_) => return Ok(None),
+            Ok(_) | Err(_) => return Ok(None),
         }
         let source = self.cache.source(&self.name, &self.options.platform).await?;
         let config = match source.config().await {
@@ -252,10 +251,11 @@ impl Engine<'_> {
                 let here = CacheProviderExt::as_registry(&self.cache);
                 let present =
                     self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());
-                if present && !self.options.force {
-                    if let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await {
-                        return Ok(config);
-                    }
+                if present
+                    && !self.options.force
+                    && let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await
+                {
+                    return Ok(config);
                 }
                 crate::registry::read_config(&self.registry, self.reference, manifest).await
             })

@@ -61,8 +61,8 @@ impl Default for Retry {
 /// Between half of `pause` and all of it, so that a fleet does not come back in step.
 fn jitter(pause: Duration) -> Duration {
     // The standard library's hasher keys are random; that is random enough to spread load.
-    let fraction = RandomState::new().hash_one(0) % 1024;
-    pause / 2 + pause.mul_f64(fraction as f64 / 2048.0)
+    let eighths = (RandomState::new().hash_one(0) % 9) as u32;
+    pause / 2 + pause / 16 * eighths
 }
 
 #[cfg(test)]

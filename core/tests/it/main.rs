@@ -1,0 +1,7 @@
+//! Integration tests of the core crate, over the backend and the cache in memory.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
+mod fixture;
+mod pull;
+mod source;
