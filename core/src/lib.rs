@@ -9,6 +9,7 @@
 
 pub mod backend;
 pub mod cache;
+pub mod copy;
 pub mod digest;
 pub mod layer;
 pub mod manifest;
@@ -37,6 +38,7 @@ pub use cache::{
     Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Completeness, Ingest,
     NameChange,
 };
+pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};
 pub use manifest::{Document, RawConfig, RawManifest};
 pub use materializer::{Format, LayerArtifact, Materializer, Output};
