@@ -20,6 +20,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod source;
+pub mod tree;
 
 mod blob;
 mod error;

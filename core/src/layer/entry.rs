@@ -34,6 +34,18 @@ impl ImagePath {
         self.0.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
     }
 
+    /// The path of `name` in this directory; `name` is one component.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        bytes.extend_from_slice(&self.0);
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(name);
+        Self(bytes)
+    }
+
     /// The last component; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()

@@ -1,0 +1,54 @@
+//! The metadata tree of a root file system: what a layer says ([`LayerTree`]), and what an image is once its
+//! layers are stacked ([`Tree`]).
+//!
+//! The tree holds names, kinds, owners, times and xattrs; where a file's bytes lie is the parameter `C`, so one
+//! tree serves every format: blocks of an EROFS image, offsets in a spool file, extents on a disk.
+//!
+//! ```
+//! use plyfold_core::layer::{Entry, EntryKind, ImagePath, Metadata};
+//! use plyfold_core::tree::{LayerTreeBuilder, Tree};
+//!
+//! let mut layer = LayerTreeBuilder::<()>::new();
+//! let kind = EntryKind::Symlink { target: b"usr/lib".to_vec() };
+//! let metadata = Metadata { mode: 0o777, ..Metadata::default() };
+//! layer.insert(Entry { path: ImagePath::ROOT.join(b"lib"), kind, metadata }, |_, _| Ok(()))?;
+//!
+//! let image = Tree::from_layers([layer.finish()])?;
+//! for (path, id) in image.walk() {
+//!     println!("{path} {:o}", image.node(id).mode);
+//! }
+//! # Ok::<(), plyfold_core::Error>(())
+//! ```
+//!
+//! # Rules
+//!
+//! Within one layer, where tools differ, these hold:
+//!
+//! - The last entry of a name wins. A directory over a directory keeps the children and takes the new metadata;
+//!   any other replacement drops what was there. A directory that replaces something else is opaque, as it would
+//!   be after an extraction in order.
+//! - A parent without an entry is 0755 root:root with time 0, and *implied*: it neither replaces what a lower
+//!   layer has under that name nor its metadata.
+//! - An entry whose parent is a symbolic link stands where the link points, inside the image (`..` stops at the
+//!   root); missing directories on the way are implied. More than 40 links on the way are an error.
+//! - An entry whose parent is any other kind of file turns that file into an implied, opaque directory.
+//! - A whiteout, and a character device 0:0, hides what *lower* layers have under the name, never an entry of
+//!   its own layer, wherever it stands in the tar. `.wh.d` and `d/` in one layer: `d` is opaque.
+//! - A hard link takes the file that its target names when the link is read; a target that only comes later is
+//!   found at the end. Its own metadata is ignored, as by `tar`. A link to itself, in a circle, to a directory
+//!   or to a whiteout is an error. A target that the layer does not have at all is looked for in the layers
+//!   below ([`LowerLink`]), before this layer's changes.
+//!
+//! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases which overlayfs cannot know: an
+//! implied directory over a symbolic link merges into the directory that the link names, and an implied
+//! directory over a directory keeps the lower metadata.
+
+mod layer;
+mod node;
+mod resolve;
+mod stack;
+#[cfg(test)]
+mod tests;
+
+pub use layer::{LayerTree, LayerTreeBuilder, LowerLink};
+pub use node::{Directory, Kind, Node, NodeId, Tree, Walk, Xattrs};

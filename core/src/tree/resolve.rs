@@ -1,0 +1,106 @@
+//! From paths to nodes, following symbolic links inside the tree.
+
+use crate::layer::ImagePath;
+use crate::{Error, Result};
+
+use super::{Kind, Node, NodeId, Tree};
+
+/// Symbolic links followed for one path: as many as Linux follows (`path_resolution(7)`).
+const LINKS: usize = 40;
+
+/// What to do where a path's directory is missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Missing {
+    /// Stop: there is no such directory.
+    Absent,
+    /// Make it, implied; a file that stands there in its place stops the search.
+    Imply,
+    /// Make it, implied and opaque where it replaces a file.
+    Replace,
+}
+
+impl<C> Tree<C> {
+    /// The node under a path, a symbolic link at its end not followed.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when more than 40 symbolic links lie on the way.
+    pub fn find(&mut self, path: &ImagePath) -> Result<Option<NodeId>> {
+        if path.is_root() {
+            return Ok(Some(NodeId::ROOT));
+        }
+        let parent = self.parent_of(path, Missing::Absent)?;
+        Ok(parent.and_then(|parent| self.child(parent, path.name())))
+    }
+
+    /// The directory that holds a path's last component.
+    pub(super) fn parent_of(&mut self, path: &ImagePath, missing: Missing) -> Result<Option<NodeId>> {
+        let mut components: Vec<&[u8]> = path.components().collect();
+        components.pop();
+        self.resolve(path, &components, missing)
+    }
+
+    /// The directory under a path, symbolic links followed to the end.
+    pub(super) fn directory_at(&mut self, path: &ImagePath, missing: Missing) -> Result<Option<NodeId>> {
+        let components: Vec<&[u8]> = path.components().collect();
+        self.resolve(path, &components, missing)
+    }
+
+    fn resolve(
+        &mut self,
+        path: &ImagePath,
+        components: &[&[u8]],
+        missing: Missing,
+    ) -> Result<Option<NodeId>> {
+        let mut way = vec![NodeId::ROOT];
+        // Only the rare path through a symbolic link owns its components.
+        let mut pending: Vec<std::borrow::Cow<'_, [u8]>> =
+            components.iter().rev().map(|component| (*component).into()).collect();
+        let mut links = 0;
+        while let Some(component) = pending.pop() {
+            let here = way.last().copied().unwrap_or(NodeId::ROOT);
+            match &*component {
+                b"" | b"." => continue,
+                b".." => {
+                    if way.len() > 1 {
+                        way.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let found = self.child(here, &component);
+            match found.map(|id| (id, &self.node(id).kind)) {
+                Some((id, Kind::Directory(_))) => way.push(id),
+                Some((_, Kind::Symlink { target })) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Error::corrupt(format!(
+                            "{path} leads through more than {LINKS} symbolic links"
+                        )));
+                    }
+                    if target.starts_with(b"/") {
+                        way.truncate(1);
+                    }
+                    pending.extend(target.split(|byte| *byte == b'/').rev().map(|part| part.to_vec().into()));
+                }
+                Some(_) if missing != Missing::Replace => return Ok(None),
+                None if missing == Missing::Absent => return Ok(None),
+                replaced => {
+                    // In place of a file of this layer or a whiteout, it is new and hides what lies below.
+                    let directory = self.node(here).directory();
+                    let hidden = directory.is_some_and(|directory| directory.whiteouts.contains(&*component));
+                    let fresh = hidden || replaced.is_some();
+                    let mut node = Node::implied_directory();
+                    if let Kind::Directory(directory) = &mut node.kind {
+                        directory.opaque = fresh;
+                        directory.implied = !fresh;
+                    }
+                    let id = self.push(node);
+                    self.link(here, &component, id);
+                    way.push(id);
+                }
+            }
+        }
+        Ok(way.pop())
+    }
+}

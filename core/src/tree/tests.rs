@@ -1,0 +1,205 @@
+//! Layers in a line: `d/` a directory, `f=1` a file, `h>f` a hard link, `s@to` a symbolic link, `c!` a character
+//! device 0:0; a mode may follow a directory (`d/700`). What comes out is written the same way.
+
+use std::fmt::Write as _;
+
+use super::{Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
+use crate::layer::{Entry, EntryKind, ImagePath, Metadata};
+use crate::{ErrorKind, Result};
+
+fn path(text: &str) -> ImagePath {
+    ImagePath::from_clean(text.trim_end_matches('/').as_bytes().to_vec())
+}
+
+fn layer(text: &str) -> Result<LayerTree<String>> {
+    let mut builder = LayerTreeBuilder::new();
+    for word in text.split_whitespace() {
+        let at = word.find(['=', '>', '@', '!']).or_else(|| word.rfind('/')).unwrap();
+        let (name, rest) = (&word[..at], &word[at + 1..]);
+        let mut metadata = Metadata { mode: 0o644, ..Metadata::default() };
+        let kind = match word.as_bytes()[at] {
+            b'=' => EntryKind::File { size: rest.len() as u64, extents: None },
+            b'>' => EntryKind::HardLink { target: path(rest) },
+            b'@' => EntryKind::Symlink { target: rest.into() },
+            b'!' => EntryKind::CharDevice { major: 0, minor: 0 },
+            _ => {
+                metadata.mode = u16::from_str_radix(rest, 8).unwrap_or(0o700);
+                EntryKind::Directory
+            }
+        };
+        builder.insert(Entry { path: path(name), kind, metadata }, |_, _| Ok(rest.to_owned()))?;
+    }
+    builder.finish()
+}
+
+fn show(tree: &Tree<String>) -> String {
+    let mut text = String::new();
+    for (path, id) in tree.walk().skip(1) {
+        let path = String::from_utf8_lossy(path.as_bytes()).into_owned();
+        let node = tree.node(id);
+        match &node.kind {
+            Kind::Directory(directory) => {
+                let implied = if directory.implied { "?" } else { "" };
+                let opaque = if directory.opaque { "*" } else { "" };
+                write!(text, "{path}/{:o}{implied}{opaque} ", node.mode).unwrap();
+                for name in directory.whiteouts() {
+                    write!(text, "{path}/.wh.{} ", String::from_utf8_lossy(name)).unwrap();
+                }
+            }
+            Kind::File { content, .. } if tree.links(id) > 1 => {
+                write!(text, "{path}={content}x{} ", tree.links(id)).unwrap();
+            }
+            Kind::File { content, .. } => write!(text, "{path}={content} ").unwrap(),
+            Kind::Symlink { target } => write!(text, "{path}@{} ", String::from_utf8_lossy(target)).unwrap(),
+            _ => write!(text, "{path}! ").unwrap(),
+        }
+    }
+    for name in tree.node(NodeId::ROOT).directory().unwrap().whiteouts() {
+        write!(text, ".wh.{} ", String::from_utf8_lossy(name)).unwrap();
+    }
+    text.trim_end().to_owned()
+}
+
+#[test]
+fn one_layer_follows_the_rules() {
+    for (entries, tree) in [
+        ("f=1 f=2", "f=2"),
+        ("f=1 f@t", "f@t"),
+        ("d/755 d/f=1 d/711", "d/711 d/f=1"),
+        ("a/b/f=1", "a/755? a/b/755? a/b/f=1"),
+        ("a/f=1 a/700", "a/700 a/f=1"),
+        ("d/700 d/f=1 d=2", "d=2"),
+        ("d=1 d/700 d/f=2", "d/700* d/f=2"),
+        ("f=1 f/g=2", "f/755* f/g=2"),
+        ("usr/700 lib@usr lib/f=1", "lib@usr usr/700 usr/f=1"),
+        ("lib@/../usr/./lib lib/f=1", "lib@/../usr/./lib usr/755? usr/lib/755? usr/lib/f=1"),
+        ("a/700 a/s@../b a/s/f=1", "a/700 a/s@../b b/755? b/f=1"),
+        ("f=1 h>f", "f=1x2 h=1x2"),
+        ("h>f f=1", "f=1x2 h=1x2"),
+        ("a>b b>c c>d d=1 d=2", "a=2x4 b=2x4 c=2x4 d=2x4"),
+        ("f=1 h>f f=2", "f=2 h=1"),
+        ("s@nowhere h>s", "h@nowhere s@nowhere"),
+        ("d/700 l@d d/f=1 h>l/f", "d/700 d/f=1x2 h=1x2 l@d"),
+        ("h>f h=2 f=1", "f=1 h=2"),
+        ("d/700 d/h>f d=1 f=2", "d=1 f=2"),
+        (".wh.f=", ".wh.f"),
+        ("f!", ".wh.f"),
+        (".wh.f= f=1", "f=1"),
+        ("f=1 .wh.f=", "f=1"),
+        (".wh.d= d/700 d/f=1", "d/700* d/f=1"),
+        ("d/700 d/f=1 .wh.d=", "d/700* d/f=1"),
+        ("d/f=1 .wh.d=", "d/755* d/f=1"),
+        ("d/700 d/.wh..wh..opq= d/f=1", "d/700* d/f=1"),
+        ("d/f=1 d/.wh..wh..opq=", "d/755?* d/f=1"),
+        ("d/.wh.f= .wh.d=", "d/755*"),
+        (".wh.d= d/.wh.f=", "d/755*"),
+        ("f=1 f/.wh.g=", "f=1"),
+        ("f/.wh.g= f=1", "f=1"),
+        ("usr/700 lib@usr lib/.wh.f=", "lib@usr usr/700 usr/.wh.f"),
+        (".wh..wh.plnk/1.2=x .wh..wh.aufs=", ""),
+    ] {
+        assert_eq!(show(&layer(entries).unwrap().tree), tree, "{entries}");
+    }
+}
+
+#[test]
+fn malformed_layers_are_refused() {
+    for entries in [
+        "h>h",
+        "h=1 h>h",
+        "d/700 l@d d/h=1 l/h>d/h",
+        "a>b b>a",
+        "d/700 h>d",
+        "h>d d/700",
+        "h>",
+        "h>.wh.f",
+        ".wh.d/700",
+        "d/.wh..wh..opq/700",
+        ".wh.a/b=1",
+        "a@b b@a a/f=1",
+        "a@b b@a a/.wh.f=",
+        "=1",
+        "!",
+    ] {
+        assert_eq!(layer(entries).unwrap_err().kind(), &ErrorKind::Corrupt, "{entries}");
+    }
+}
+
+#[test]
+fn layers_stack_as_overlayfs_does() {
+    for (layers, tree) in [
+        (&["f=1", "f=2"][..], "f=2"),
+        (&["d/700 d/f=1", "d/711 d/g=2"], "d/711 d/f=1 d/g=2"),
+        (&["d/700 d/f=1", "d/g=2"], "d/700 d/f=1 d/g=2"),
+        (&["d/700 d/f=1", ".wh.d="], ""),
+        (&["d/700 d/f=1 d/g=1", "d/.wh.f="], "d/700 d/g=1"),
+        (&["d/700 d/f=1", ".wh.d= d/711 d/g=2"], "d/711 d/g=2"),
+        (&["d/700 d/f=1", "d/711 d/g=2 .wh.d="], "d/711 d/g=2"),
+        (&["d/700 d/f=1", "d/g=2 .wh.d="], "d/755 d/g=2"),
+        (&["d/700 d/f=1", "d/.wh..wh..opq="], "d/700"),
+        (&["d/700 d/e/700 d/e/f=1", "d/711 d/.wh..wh..opq= d/e/711"], "d/711 d/e/711"),
+        (&["d/700 d/f=1", "d=2"], "d=2"),
+        (&["d/700 d/f=1", "d=2", "d/711"], "d/711"),
+        (&["d=1", "d/700 d/f=2"], "d/700 d/f=2"),
+        (&["d=1", "d/f=2"], "d/755? d/f=2"),
+        (&[".wh.f= d/.wh.f= e/.wh..wh..opq=", "g=1"], "d/755? e/755? g=1"),
+        (&["g=1", ".wh.f= n/m/.wh.f=", "n/m/f=2"], "g=1 n/755? n/m/755? n/m/f=2"),
+        (
+            &["usr/lib/f=1 lib@usr/lib", "lib/g=2"],
+            "lib@usr/lib usr/755? usr/lib/755? usr/lib/f=1 usr/lib/g=2",
+        ),
+        (&["usr/lib/f=1 lib@usr/lib", "lib/.wh.f="], "lib@usr/lib usr/755? usr/lib/755?"),
+        (&["lib@usr/lib", "lib/g=2"], "lib@usr/lib usr/755? usr/lib/755? usr/lib/g=2"),
+        (
+            &["usr/lib/f=1 lib@usr/lib", "lib/700 lib/g=2"],
+            "lib/700 lib/g=2 usr/755? usr/lib/755? usr/lib/f=1",
+        ),
+        (&["s@f f=1", "s/g=2"], "f=1 s/755? s/g=2"),
+        (&["f=1", "h>f"], "f=1x2 h=1x2"),
+        (&["f=1", "h>f .wh.f="], "h=1"),
+        (&["f=1", "h>f f=2"], "f=2x2 h=2x2"),
+        (&["f=1", "f=2 g>f .wh.f="], "f=2x2 g=2x2"),
+        (&["f=1 g>f", ".wh.f="], "g=1"),
+        (&["s@x", "d/h>s"], "d/755? d/h@x s@x"),
+        (&["f=1", ".wh.h= h>f"], "f=1x2 h=1x2"),
+    ] {
+        let image = Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap();
+        assert_eq!(show(&image), tree, "{layers:?}");
+    }
+}
+
+#[test]
+fn hard_links_to_nothing_are_refused() {
+    for layers in [&["h>f"][..], &["f=1", ".wh.f=", "h>f"], &["d/700", "h>d"], &["a@a", "h>a/f"]] {
+        let error = Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Corrupt, "{layers:?}");
+    }
+}
+
+#[test]
+fn a_chain_of_10_000_links_in_the_worst_order_is_one_file() {
+    let mut text = String::new();
+    for link in 0..10_000 {
+        write!(text, "l{link:05}>l{:05} ", link + 1).unwrap();
+    }
+    text.push_str("l10000=1");
+    let tree = layer(&text).unwrap().tree;
+    let file = tree.child(NodeId::ROOT, b"l00000").unwrap();
+    assert_eq!(tree.links(file), 10_001);
+    assert_eq!(tree.child(NodeId::ROOT, b"l10000"), Some(file));
+}
+
+#[test]
+fn directories_have_two_links_and_one_for_each_subdirectory() {
+    let tree = layer("a/700 b/700 b/c/700 f=1").unwrap().tree;
+    assert_eq!(tree.links(NodeId::ROOT), 4);
+    assert_eq!(tree.links(tree.child(NodeId::ROOT, b"b").unwrap()), 3);
+}
+
+#[test]
+fn the_upper_root_wins_unless_it_is_implied() {
+    let image = |layers: [&str; 2]| Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap();
+    assert_eq!(image(["/700 f=1", "g=1"]).node(NodeId::ROOT).mode, 0o700);
+    assert_eq!(image(["/700 f=1", "g=1 /711"]).node(NodeId::ROOT).mode, 0o711);
+    assert_eq!(image(["f=1", "g=1"]).node(NodeId::ROOT).mode, 0o755);
+}
