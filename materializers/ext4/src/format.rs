@@ -104,7 +104,7 @@ impl Superblock<'_> {
     }
 
     fn encode_times(&self, sb: &mut [u8; 1024]) {
-        let seconds = self.time.seconds.clamp(0, (1 << 40) - 1) as u64;
+        let seconds = self.time.seconds.clamp(0, (1 << 40) - 1).cast_unsigned();
         // s_wtime, s_lastcheck, s_mkfs_time and the upper 8 bits of each
         for (low, high) in [(0x30, 0x274), (0x40, 0x277), (0x108, 0x276)] {
             put32(sb, low, seconds as u32);
@@ -140,8 +140,8 @@ impl GroupDescriptor {
     /// The descriptor of `group`.
     pub(crate) fn encode(&self, group: u32, checksum: Checksum) -> [u8; DESCRIPTOR_SIZE] {
         let mut flags = 0x4; // INODE_ZEROED: else lazy initialisation writes all inode tables
-        flags |= if self.inode_bitmap_checksum.is_none() { 0x1 } else { 0 }; // INODE_UNINIT
-        flags |= if self.block_bitmap_checksum.is_none() { 0x2 } else { 0 }; // BLOCK_UNINIT
+        flags |= u16::from(self.inode_bitmap_checksum.is_none()); // INODE_UNINIT
+        flags |= u16::from(self.block_bitmap_checksum.is_none()) << 1; // BLOCK_UNINIT
         let mut desc = [0; DESCRIPTOR_SIZE];
         split(&mut desc, 0x00, 0x20, self.block_bitmap);
         split(&mut desc, 0x04, 0x24, self.inode_bitmap);
@@ -287,8 +287,8 @@ fn put_time(inode: &mut [u8], at: usize, extra: usize, time: Timestamp) {
     const LATEST: i64 = EARLIEST + (1 << 34) - 1;
     let seconds = time.seconds.clamp(EARLIEST, LATEST);
     let nanos = if seconds == time.seconds { time.nanos } else { 0 };
-    put32(inode, at, seconds as u32);
-    let epoch = ((seconds - EARLIEST) >> 32) as u32;
+    put32(inode, at, seconds.cast_unsigned() as u32);
+    let epoch = ((seconds - EARLIEST) >> 32).cast_unsigned() as u32;
     put32(inode, extra, nanos << 2 | epoch);
 }
 

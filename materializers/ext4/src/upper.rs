@@ -40,7 +40,7 @@ impl Ext4Upper {
             return Err(Error::config(format!("an ext4 disk cannot have {size} bytes"))
                 .with_hint("choose a size from 64 MiB to 16 TiB"));
         }
-        if size % BLOCK_SIZE as u64 != 0 {
+        if !size.is_multiple_of(BLOCK_SIZE as u64) {
             let nearest = size.next_multiple_of(BLOCK_SIZE as u64);
             return Err(Error::config(format!("a disk of {size} bytes is not made of 4096-byte blocks"))
                 .with_hint(format!("the next size that is, is {nearest} bytes")));

@@ -122,8 +122,10 @@ impl Attribute {
 
     /// `e_hash`: over the name's bytes, as signed characters, and the value's padded little-endian words.
     fn hash(&self) -> u32 {
-        let name =
-            self.name.iter().fold(0, |hash: u32, byte| hash.rotate_left(5) ^ i32::from(*byte as i8) as u32);
+        let name = self
+            .name
+            .iter()
+            .fold(0, |hash: u32, byte| hash.rotate_left(5) ^ i32::from(byte.cast_signed()).cast_unsigned());
         self.value.chunks(4).fold(name, |hash, chunk| {
             let mut word = [0; 4];
             word[..chunk.len()].copy_from_slice(chunk);

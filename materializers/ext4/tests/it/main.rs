@@ -1,5 +1,7 @@
 //! The empty upper without any tool: bytes, options, refusals, failing outputs.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;

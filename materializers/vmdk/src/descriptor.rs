@@ -1,0 +1,262 @@
+//! The descriptor as a value: written by `Display`, read by [`Descriptor::parse`].
+
+use std::fmt;
+use std::path::Path;
+
+use plyfold_core::{Error, Result};
+
+/// Bytes of a sector, the unit of every size and offset in a descriptor.
+pub const SECTOR: u64 = 512;
+
+/// The longest descriptor in bytes: qemu reads no more.
+pub const MAX_DESCRIPTOR: usize = (1 << 20) - 1;
+
+/// The longest path in bytes: qemu reads no more.
+const MAX_PATH: usize = 511;
+
+/// The CID that stands for "no parent".
+const NO_PARENT: &str = "ffffffff";
+
+/// The most sectors of a disk: its bytes fit into a signed 64-bit file offset.
+const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR;
+
+/// A flat disk without a parent: its content identity and its extents.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Descriptor {
+    cid: u32,
+    extents: Vec<Extent>,
+}
+
+/// A run of sectors of a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Extent {
+    path: String,
+    sectors: u64,
+    offset: u64,
+}
+
+impl Descriptor {
+    /// Joins `extents`.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for no extent, [`Limit`](plyfold_core::ErrorKind::Limit) for
+    /// more than 2^63 bytes of disk or [`MAX_DESCRIPTOR`] bytes of text.
+    pub(crate) fn new(cid: u32, extents: Vec<Extent>) -> Result<Self> {
+        if extents.is_empty() {
+            return Err(Error::config("a VMDK without an extent is no disk"));
+        }
+        let sectors = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.sectors));
+        if sectors.is_none_or(|sectors| sectors > MAX_SECTORS) {
+            return Err(Error::limit("a VMDK disk is at most 2^63 bytes"));
+        }
+        let descriptor = Self { cid, extents };
+        let length = descriptor.to_string().len();
+        if length > MAX_DESCRIPTOR {
+            return Err(Error::limit(format!(
+                "a VMDK descriptor of {length} bytes is cut off at 1 MiB by qemu"
+            ))
+            .with_hint("join fewer or shorter-named files"));
+        }
+        Ok(descriptor)
+    }
+
+    /// Reads a descriptor.
+    ///
+    /// Strict where readers differ: what one of them would skip or take for something else is an error.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for text that is no descriptor,
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) as for writing,
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for extents other than `RW … FLAT` and for disks
+    /// with a parent.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > MAX_DESCRIPTOR {
+            return Err(Error::limit(format!("a VMDK descriptor of {} bytes is too long", text.len())));
+        }
+        let (mut version, mut cid, mut parent) = (None, None, None);
+        let mut extents = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if is_extent(line) {
+                extents.push(Extent::parse(line)?);
+                continue;
+            }
+            let (key, value) = line.split_once('=').ok_or_else(|| malformed(line))?;
+            let field = match key.trim_end() {
+                "version" => &mut version,
+                "CID" => &mut cid,
+                "parentCID" => &mut parent,
+                _ => continue,
+            };
+            if field.replace(value.trim_start()).is_some() {
+                return Err(malformed(line));
+            }
+        }
+        if !matches!(version, Some("1" | "2" | "3")) {
+            return Err(Error::corrupt("the VMDK descriptor has no version 1 to 3"));
+        }
+        if parent.is_some_and(|parent| parent != NO_PARENT) {
+            return Err(Error::unsupported("the VMDK has a parent disk"));
+        }
+        let cid = cid.and_then(|cid| u32::from_str_radix(cid, 16).ok());
+        let cid = cid.ok_or_else(|| Error::corrupt("the VMDK descriptor has no CID"))?;
+        if extents.is_empty() {
+            return Err(Error::corrupt("the VMDK descriptor has no extents"));
+        }
+        Self::new(cid, extents)
+    }
+
+    /// The identity of the disk's content.
+    pub fn cid(&self) -> u32 {
+        self.cid
+    }
+
+    /// The extents in the order of the disk.
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// The size of the disk in bytes.
+    pub fn size(&self) -> u64 {
+        self.sectors() * SECTOR
+    }
+
+    fn sectors(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.sectors).sum()
+    }
+
+    /// Checks that each file exists and reaches to the end of its extent; `folder` is the descriptor's.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is too short: readers show zeros in its
+    /// place. [`NotFound`](plyfold_core::ErrorKind::NotFound) and [`Io`](plyfold_core::ErrorKind::Io) for one that
+    /// cannot be looked at.
+    pub fn check(&self, folder: &Path) -> Result<()> {
+        for extent in &self.extents {
+            let path = folder.join(&extent.path);
+            let length = match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::not_found("a file of the VMDK is missing")
+                        .with_context("path", path.display()));
+                }
+                Err(error) => {
+                    return Err(Error::io("looking at a file of the VMDK", error)
+                        .with_context("path", path.display()));
+                }
+            };
+            let needed = (extent.offset + extent.sectors) * SECTOR;
+            if length < needed {
+                return Err(Error::corrupt(format!(
+                    "a file of the VMDK has {length} bytes instead of {needed}"
+                ))
+                .with_context("path", path.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Descriptor {
+    /// The descriptor's text (VMware, "Virtual Disk Format 5.0", "The Layout Basics").
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // IDE's geometry, which nothing but old firmware looks at.
+        let (heads, sectors) = (16, 63);
+        let cylinders = (self.sectors() / (heads * sectors)).clamp(1, 16383);
+        writeln!(f, "# Disk DescriptorFile\nversion=1\nCID={:08x}\nparentCID={NO_PARENT}", self.cid)?;
+        writeln!(f, "createType=\"twoGbMaxExtentFlat\"\n\n# Extent description")?;
+        self.extents.iter().try_for_each(|extent| writeln!(f, "{extent}"))?;
+        writeln!(f, "\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"4\"")?;
+        writeln!(f, "ddb.geometry.cylinders = \"{cylinders}\"\nddb.geometry.heads = \"{heads}\"")?;
+        writeln!(f, "ddb.geometry.sectors = \"{sectors}\"\nddb.adapterType = \"ide\"")
+    }
+}
+
+impl Extent {
+    /// `sectors` of the file at `path`, from its sector `offset` on.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader.
+    pub(crate) fn new(path: &Path, sectors: u64, offset: u64) -> Result<Self> {
+        let refuse = |why| {
+            Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
+                .with_context("path", path.display())
+                .with_hint("name the file relative to the descriptor, and plainly"))
+        };
+        let Some(text) = path.to_str() else {
+            return refuse("is not UTF-8");
+        };
+        match fault(text) {
+            Some(why) => refuse(why),
+            None => Ok(Self { path: text.to_owned(), sectors, offset }),
+        }
+    }
+
+    /// `RW SECTORS FLAT "PATH" OFFSET`
+    fn parse(line: &str) -> Result<Self> {
+        let (head, rest) = line.split_once('"').unwrap_or((line, ""));
+        let head: Vec<_> = head.split_ascii_whitespace().collect();
+        let &["RW", sectors, "FLAT"] = head.as_slice() else {
+            return Err(Error::unsupported(format!("a VMDK extent that is not RW and FLAT: {line:?}"))
+                .with_hint("qemu would leave it out and show a shorter disk"));
+        };
+        let (path, offset) = rest.split_once('"').ok_or_else(|| malformed(line))?;
+        if fault(path).is_some() {
+            return Err(malformed(line));
+        }
+        let number = |text: &str| text.parse().ok().filter(|sectors| *sectors <= MAX_SECTORS / 2);
+        match (number(sectors), number(offset.trim())) {
+            (Some(sectors @ 1..), Some(offset)) => Ok(Self { path: path.to_owned(), sectors, offset }),
+            _ => Err(malformed(line)),
+        }
+    }
+
+    /// The file, relative to the descriptor's folder.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// How many sectors of the file are part of the disk.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// The first of them in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RW {} FLAT \"{}\" {}", self.sectors, self.path, self.offset)
+    }
+}
+
+/// Whether a line describes an extent of any kind: it begins with an access mode.
+fn is_extent(line: &str) -> bool {
+    matches!(line.split_ascii_whitespace().next(), Some("RW" | "RDONLY" | "NOACCESS"))
+}
+
+/// Why a path cannot stand in a descriptor, as the end of "its path …".
+fn fault(path: &str) -> Option<&'static str> {
+    if path.is_empty() {
+        Some("is empty")
+    } else if path.len() > MAX_PATH {
+        Some("is longer than 511 bytes")
+    } else if path.starts_with('/') {
+        Some("is absolute")
+    } else if path.contains('"') {
+        Some("has a quote")
+    } else if path.contains(char::is_control) {
+        Some("has a control character")
+    } else if path.split('/').next().is_some_and(|first| first.contains(':')) {
+        Some("begins like a protocol, with a colon")
+    } else {
+        None
+    }
+}
+
+fn malformed(line: &str) -> Error {
+    let shown: String = line.chars().take(80).collect();
+    Error::corrupt(format!("not a line of a VMDK descriptor: {shown:?}"))
+}

@@ -1,0 +1,106 @@
+//! The materializer: finished files in, a descriptor out.
+
+use plyfold_core::digest::sha256;
+use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+
+use crate::{Descriptor, Extent, SECTOR};
+
+/// The most that VMware takes in one extent of a `twoGbMaxExtentFlat` disk.
+const TWO_GIB: u64 = 2 << 30;
+
+/// Joins finished files, in their order, into one flat disk.
+///
+/// The [`path`](LayerArtifact::path) of each is the text that is written: relative to the descriptor, so that the
+/// folder can be moved. `..` is allowed, for layers that stay in a store beside it; absolute paths are not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Vmdk {
+    block_size: u64,
+    split: bool,
+}
+
+impl Default for Vmdk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Vmdk {
+    /// For qemu and libkrun: files of any number of 4096-byte blocks, one extent each.
+    pub fn new() -> Self {
+        Self { block_size: 4096, split: false }
+    }
+
+    /// Takes files of 512-byte blocks too, for file systems that have such blocks (an EROFS tar index).
+    #[must_use]
+    pub fn sector_blocks(mut self) -> Self {
+        self.block_size = SECTOR;
+        self
+    }
+
+    /// Splits files above 2 GiB into extents of at most 2 GiB, as VMware wants it.
+    #[must_use]
+    pub fn split(mut self, split: bool) -> Self {
+        self.split = split;
+        self
+    }
+
+    /// The descriptor that joins `layers`.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for no file at all, for a file that is empty or not made of
+    /// whole blocks (the next one would begin inside of a block, or the disk would shrink), and for a path that a
+    /// reader would take for another; [`Limit`](plyfold_core::ErrorKind::Limit) beyond
+    /// [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes of text.
+    pub fn descriptor(&self, layers: &[LayerArtifact]) -> Result<Descriptor> {
+        let mut extents = Vec::with_capacity(layers.len());
+        for layer in layers {
+            if layer.size == 0 || !layer.size.is_multiple_of(self.block_size) {
+                let blocks = self.block_size;
+                return Err(Error::config(format!(
+                    "a file of {} bytes cannot be part of a disk",
+                    layer.size
+                ))
+                .with_context("path", layer.path.display())
+                .with_hint(format!("pad it with zeros to a multiple of {blocks} bytes")));
+            }
+            let step = if self.split { TWO_GIB } else { layer.size };
+            let mut offset = 0;
+            while offset < layer.size {
+                let size = step.min(layer.size - offset);
+                extents.push(Extent::new(&layer.path, size / SECTOR, offset / SECTOR)?);
+                offset += size;
+            }
+        }
+        Descriptor::new(cid(layers), extents)
+    }
+}
+
+impl Materializer for Vmdk {
+    fn format(&self) -> Format {
+        let blocks = if self.block_size == SECTOR { Some("b512") } else { None };
+        let options: Vec<_> = blocks.into_iter().chain(self.split.then_some("split")).collect();
+        Format { name: "vmdk", version: 1, options: options.join("-"), extension: "vmdk" }
+    }
+
+    /// Writes the [`descriptor`](Self::descriptor) of `layers`, whose files it does not open.
+    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
+        let text = self.descriptor(layers)?.to_string();
+        out.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))
+    }
+}
+
+/// The content's identity in 31 bits: the layers' digests where there are any, else their names, and sizes.
+///
+/// The values with the upper bit set include `ffffffff`, which means "no parent".
+fn cid(layers: &[LayerArtifact]) -> u32 {
+    let mut identity = Vec::new();
+    for layer in layers {
+        let name = layer.path.as_os_str().as_encoded_bytes();
+        let content = layer.diff_id.as_ref().map_or(name, |digest| digest.as_ref().as_bytes());
+        for field in [&layer.size.to_le_bytes(), &(content.len() as u64).to_le_bytes(), content] {
+            identity.extend_from_slice(field);
+        }
+    }
+    let digest = sha256(&identity);
+    u32::from_str_radix(&digest.digest()[..8], 16).unwrap_or_default() & 0x7fff_ffff
+}
