@@ -1,4 +1,27 @@
 //! The conformance suite of plyfold backends and materializers: rules that third parties run on their own.
+//!
+//! A backend's whole test file is one macro call with a stage, which makes a `#[test]` of every rule:
+//!
+//! ```no_run
+//! plyfold_conformance::registry_suite!(plyfold_conformance::stages::Memory);
+//! ```
+//!
+//! - [`samples`]: deterministic images, from the usual to the odd.
+//! - [`server`]: a loopback registry with scripted faults.
+//! - [`stages`]: media with samples in them, for backends that read such media.
+//! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so.
 
+pub mod rules;
 pub mod samples;
 pub mod server;
+pub mod stages;
+
+mod rule;
+mod stage;
+mod suite;
+
+pub use rule::Rule;
+pub use stage::{
+    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, RetryAfter, Stage,
+    Staged, Subject,
+};

@@ -122,6 +122,52 @@ pub fn deep_index(depth: usize) -> Sample {
     draft.finish("deep_index", top)
 }
 
+/// An index of `width` indexes without platforms, each of one artifact.
+pub fn wide_index(width: usize) -> Sample {
+    let mut draft = Draft::default();
+    let config = json(&draft.blob(super::draft::EMPTY, "{}"));
+    let children = (0..width).map(|number| {
+        let fields = format!(r#","artifactType":"application/vnd.example.{number}""#);
+        let artifact = draft.blob(super::draft::MANIFEST, manifest_text(&config, &[], &fields));
+        let artifact = for_platform(&artifact, "plan9/mips");
+        json(&draft.index(&[artifact], &fields))
+    });
+    let children: Vec<_> = children.collect();
+    let top = draft.index(&children, "");
+    draft.finish("wide_index", top)
+}
+
+/// Several variants of one architecture, the compatible before the exact.
+pub fn variants() -> Sample {
+    let mut draft = Draft::default();
+    let platforms =
+        ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/arm/v5", "linux/arm/v7", "linux/arm64"];
+    let children = platforms.map(|platform| {
+        let manifest = single(&mut draft, platform);
+        for_platform(&manifest, platform)
+    });
+    let top = draft.index(&children, "");
+    draft.finish("variants", top)
+}
+
+/// An index of nothing but an attestation.
+pub fn attestations_only() -> Sample {
+    let mut draft = Draft::default();
+    let attestation = attestation(&mut draft);
+    let top = draft.index(&[for_platform(&attestation, "unknown/unknown")], "");
+    draft.finish("attestations_only", top)
+}
+
+/// An index that declares one byte too many for its only child.
+pub fn lying_child_size() -> Sample {
+    let mut draft = Draft::default();
+    let manifest = single(&mut draft, "linux/amd64");
+    let longer =
+        Descriptor::new(manifest.media_type().clone(), manifest.size() + 1, manifest.digest().clone());
+    let top = draft.index(&[for_platform(&longer, "linux/amd64")], "");
+    draft.finish("lying_child_size", top)
+}
+
 /// An index whose children name no platform: only their configs do.
 pub fn descriptor_without_platform() -> Sample {
     let mut draft = Draft::default();

@@ -23,8 +23,9 @@ use plyfold_core::{Descriptor, Digest};
 
 pub use self::compress::{gzip, zstd};
 pub use self::image::{
-    deep_index, descriptor_without_platform, docker_image, image, index, large_manifest, multi_member_gzip,
-    nested_index, repeated_layer, sha512, uncompressed, zstandard,
+    attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, large_manifest,
+    lying_child_size, multi_member_gzip, nested_index, repeated_layer, sha512, uncompressed, variants,
+    wide_index, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};
 pub use self::odd::{

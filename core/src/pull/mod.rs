@@ -272,7 +272,7 @@ impl Engine<'_> {
     ) -> Result<Vec<(PulledLayer, bool)>> {
         let layers = raw.image()?.layers();
         let diff_ids = config.map(RawConfig::diff_ids).transpose()?;
-        let mut unique: Vec<(&Descriptor, Option<Digest>)> = Vec::new();
+        let mut unique: Vec<(Descriptor, Option<Digest>)> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let diff_id = diff_ids.as_ref().and_then(|list| list.get(index)).cloned();
             match unique.iter().find(|(other, _)| other.digest() == layer.digest()) {
@@ -281,10 +281,12 @@ impl Engine<'_> {
                     return Err(Error::corrupt(message));
                 }
                 Some(_) => {}
-                None => unique.push((layer, diff_id)),
+                None => unique.push((layer.clone(), diff_id)),
             }
         }
-        let jobs = unique.into_iter().map(|(layer, diff_id)| self.layer(layer, diff_id));
+        // Owned descriptors: with borrowed ones the compiler cannot prove that a pull may move between threads.
+        let jobs =
+            unique.into_iter().map(|(layer, diff_id)| async move { self.layer(&layer, diff_id).await });
         let done: Vec<(PulledLayer, bool)> =
             stream::iter(jobs).buffer_unordered(self.options.concurrency.max(1)).try_collect().await?;
         let by_digest: HashMap<&Digest, &(PulledLayer, bool)> =

@@ -1,0 +1,19 @@
+//! The catalogue: every rule with its text and its check.
+//!
+//! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches.
+
+mod cache;
+mod probe;
+mod pull;
+
+use crate::{CacheStage, Rule, Stage};
+
+/// The rules about image registries, in the order of the catalogue.
+pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
+    [pull::RULES].into_iter().flatten().copied()
+}
+
+/// The rules about caches, in the order of the catalogue.
+pub fn cache() -> impl Iterator<Item = Rule<dyn CacheStage>> {
+    cache::RULES.iter().copied()
+}

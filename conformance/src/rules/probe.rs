@@ -1,0 +1,205 @@
+//! What several rules need: opening, altering, comparing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use plyfold_core::{
+    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, ImageRegistryExt,
+    ImageSource, MediaType, Names, Page, RawManifest, Reference, Result, reference,
+};
+
+use crate::samples::{self, Sample};
+use crate::{Fidelity, Stage, Staged, Subject};
+
+/// The name under which rules stage their first image.
+pub(super) const NAME: &str = "registry.example/library/app:1.2";
+
+/// The samples that a medium can hold, whole.
+pub(super) fn carried(stage: &dyn Stage) -> Vec<Sample> {
+    match stage.fidelity() {
+        Fidelity::Exact => samples::whole(),
+        Fidelity::DiffIds => vec![
+            samples::custom_fields(),
+            samples::docker_image(),
+            samples::image(),
+            samples::multi_member_gzip(),
+            samples::no_layers(),
+            samples::repeated_layer(),
+            samples::uncompressed(),
+            samples::zstandard(),
+        ],
+    }
+}
+
+/// A medium with one image.
+pub(super) async fn open(stage: &dyn Stage, sample: &Sample) -> Subject {
+    stage.open(&[Staged::new(NAME, sample)]).await
+}
+
+/// A medium with an index; `None`, after having seen that it says so, when it cannot hold one.
+pub(super) async fn open_index(stage: &dyn Stage, sample: &Sample) -> Option<Subject> {
+    if stage.fidelity() == Fidelity::Exact {
+        return Some(open(stage, sample).await);
+    }
+    let subject = open(stage, &samples::image()).await;
+    let answer = subject.registry.fetch_index(subject.reference()).await;
+    assert_kind(answer, &ErrorKind::Unsupported);
+    None
+}
+
+/// The error of an outcome that must fail with this kind.
+#[track_caller]
+pub(super) fn assert_kind<T: fmt::Debug>(outcome: Result<T>, kind: &ErrorKind) -> Error {
+    let error = error_of(outcome);
+    assert_eq!(error.kind(), kind, "{error}");
+    error
+}
+
+/// The error of an outcome that must fail.
+#[track_caller]
+pub(super) fn error_of<T: fmt::Debug>(outcome: Result<T>) -> Error {
+    match outcome {
+        Ok(value) => panic!("an error was due, the answer is {value:?}"),
+        Err(error) => error,
+    }
+}
+
+/// The value of an outcome that must succeed.
+#[track_caller]
+pub(super) fn sound<T>(outcome: Result<T>) -> T {
+    outcome.unwrap_or_else(|error| panic!("{error} {error:?}"))
+}
+
+/// The whole content of a blob, verified.
+pub(super) async fn read(outcome: Result<Blob>) -> Result<Bytes> {
+    outcome?.bytes(u64::MAX).await
+}
+
+/// The same document with one space moved: another digest, the same size and the same meaning.
+pub(super) fn respaced(document: &Bytes) -> Bytes {
+    let text = String::from_utf8_lossy(document).into_owned();
+    let moved =
+        [("\"schemaVersion\": 2", "\"schemaVersion\" :2"), ("{ \"schemaVersion\":", "{\"schemaVersion\": ")]
+            .iter()
+            .fold(text.clone(), |text, (from, to)| text.replacen(from, to, 1));
+    assert_ne!(text, moved, "the sample document has a movable space");
+    moved.into()
+}
+
+/// The sample with other bytes stored under a digest.
+pub(super) fn altered(mut sample: Sample, digest: &Digest, change: impl Fn(&Bytes) -> Bytes) -> Sample {
+    for blob in sample.blobs.iter_mut().filter(|blob| blob.descriptor.digest() == digest) {
+        blob.bytes = change(&blob.bytes);
+    }
+    sample
+}
+
+/// The sample without a blob.
+pub(super) fn without(mut sample: Sample, digest: &Digest) -> Sample {
+    sample.blobs.retain(|blob| blob.descriptor.digest() != digest);
+    sample
+}
+
+/// The image that was chosen is the sample's image for `platform`.
+#[track_caller]
+pub(super) fn assert_chosen(outcome: Result<Box<dyn ImageSource>>, sample: &Sample, platform: &str) {
+    let source = sound(outcome);
+    assert_eq!(
+        source.raw().digest(),
+        sample.image_for(platform).manifest.digest(),
+        "the image for {platform}"
+    );
+}
+
+/// The same repository by digest.
+pub(super) fn at(reference: &Reference, digest: &Digest) -> Reference {
+    reference::by_digest(reference, digest)
+}
+
+/// A registry that counts the calls that may do input or output.
+#[derive(Clone, Debug)]
+pub(super) struct Counting {
+    inner: Box<dyn ImageRegistry>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    pub(super) fn new(inner: &dyn ImageRegistry) -> Self {
+        Self { inner: dyn_clone::clone_box(inner), calls: Arc::default() }
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn count(&self) -> &dyn ImageRegistry {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &*self.inner
+    }
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl ImageRegistry for Counting {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.count().manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.count().blob(reference, blob, range).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
+        self.count().resolve(reference).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        self.count().tags(repository, page).await
+    }
+
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        self.count().repositories(page).await
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        self.count().referrers(reference, subject, artifact_type).await
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        self.count().push_blob(reference, blob).await
+    }
+
+    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        self.count().mount_blob(reference, blob, from).await
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        self.count().push_manifest(reference, manifest).await
+    }
+
+    async fn delete(&self, reference: &Reference) -> Result<()> {
+        self.count().delete(reference).await
+    }
+
+    fn unsupported(&self, what: &str) -> Error {
+        self.inner.unsupported(what)
+    }
+}

@@ -1,0 +1,285 @@
+//! R: what a registry must do when images are pulled from it.
+
+use plyfold_core::{ErrorKind, ImageRegistry, Reference, digest, reference};
+
+use super::probe::{
+    Counting, NAME, altered, assert_chosen, assert_kind, at, carried, error_of, open, open_index, respaced,
+    sound,
+};
+use crate::rule::{Rule, rules};
+use crate::samples::{self, Sample};
+use crate::{Condition, Fidelity, Stage, Staged};
+
+pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+    "R 1" pull_by_tag_returns_exact_manifest_bytes:
+        "a tag gives the manifest byte for byte as it was stored, with its media type, digest and size",
+    "R 2" pull_by_digest_verifies_against_requested_digest_not_header:
+        "content under a digest that it does not hash to is corrupt, whatever else vouches for it",
+    "R 3" digest_header_disagrees_with_body_is_error:
+        "a name that points at one digest and yields the content of another is corrupt",
+    "R 4" missing_digest_header_is_computed:
+        "where the medium states no digest, the descriptor's digest is computed from the bytes",
+    "R 5" index_bytes_verified_before_platform_selection:
+        "an index that does not hash to its digest is corrupt before any of its children is looked at",
+    "R 6" child_manifest_verified_by_descriptor_digest_and_size:
+        "the child of an index must have the digest and the size that the index says",
+    "R 7" tag_plus_digest_uses_digest_only:
+        "with tag and digest in a reference the digest alone decides, also when there is no such tag",
+    "R 8" short_names_normalise_identically_in_every_backend:
+        "a short name means the same image in every backend",
+    "R 9" invalid_reference_rejected_before_io:
+        "a reference that is none is refused before any input or output",
+    "R 10" platform_exact_match_beats_compatible:
+        "the child for exactly the wanted platform is chosen, wherever it stands; else the best that runs",
+    "R 11" variant_matching_arm_v6_v7_v8_distinct:
+        "variants of arm are different platforms; an older one runs on a newer one, never the reverse",
+    "R 12" no_matching_platform_lists_available:
+        "when no child fits, the error lists the platforms that there are",
+    "R 13" unknown_unknown_attestations_never_selected:
+        "attestations are no images: neither unknown/unknown nor an index of them alone gives one",
+    "R 14" descriptor_without_platform_handled:
+        "a child without a platform is judged by its own config",
+    "R 15" nested_index_descends:
+        "an index within an index is searched too",
+    "R 16" cyclic_or_too_deep_index_bounded:
+        "nesting and width of indexes are bounded, and so are the requests they cause",
+};
+
+async fn pull_by_tag_returns_exact_manifest_bytes(stage: &dyn Stage) {
+    for sample in carried(stage) {
+        let subject = open(stage, &sample).await;
+        let raw = sound(subject.registry.manifest(subject.reference()).await);
+        let again = sound(subject.registry.manifest(subject.reference()).await);
+        assert_eq!(raw.bytes(), again.bytes(), "{}: two reads", sample.name);
+        assert_eq!(raw.descriptor().size(), raw.bytes().len() as u64, "{}", sample.name);
+        let own_digest = digest::sha256(raw.bytes());
+        if stage.fidelity() == Fidelity::DiffIds {
+            assert_eq!(*raw.digest(), own_digest, "{}", sample.name);
+            continue;
+        }
+        assert!(raw.bytes() == sample.top_bytes(), "{}: bytes", sample.name);
+        assert_eq!(raw.descriptor().media_type(), sample.top.media_type(), "{}", sample.name);
+        // By tag a backend may name the bytes by whichever algorithm it likes.
+        assert!(
+            [sample.top.digest(), &own_digest].contains(&raw.digest()),
+            "{}: {}",
+            sample.name,
+            raw.digest()
+        );
+    }
+}
+
+async fn pull_by_digest_verifies_against_requested_digest_not_header(stage: &dyn Stage) {
+    if stage.fidelity() == Fidelity::DiffIds {
+        let subject = open(stage, &samples::image()).await;
+        let own = sound(subject.registry.manifest(subject.reference()).await);
+        let by_digest = at(subject.reference(), own.digest());
+        assert_eq!(sound(subject.registry.manifest(&by_digest).await).bytes(), own.bytes());
+        let other = at(subject.reference(), samples::index().top.digest());
+        assert_kind(subject.registry.manifest(&other).await, &ErrorKind::NotFound);
+        return;
+    }
+    let sample = samples::image();
+    let bad = altered(sample.clone(), sample.top.digest(), respaced);
+    let subject = open(stage, &bad).await;
+    let by_digest = at(subject.reference(), sample.top.digest());
+    let error = assert_kind(subject.registry.manifest(&by_digest).await, &ErrorKind::Corrupt);
+    let mismatch = error.as_mismatch().expect("both digests are in the error");
+    assert_eq!(mismatch.expected, *sample.top.digest());
+
+    for sample in [samples::image(), samples::sha512(), samples::index()] {
+        let subject = open(stage, &sample).await;
+        let by_digest = at(subject.reference(), sample.top.digest());
+        let raw = sound(subject.registry.manifest(&by_digest).await);
+        assert_eq!(raw.digest(), sample.top.digest(), "{}", sample.name);
+    }
+}
+
+async fn digest_header_disagrees_with_body_is_error(stage: &dyn Stage) {
+    let sample = samples::image();
+    if stage.fidelity() == Fidelity::Exact {
+        let bad = altered(sample.clone(), sample.top.digest(), respaced);
+        let subject = open(stage, &bad).await;
+        assert_kind(subject.registry.manifest(subject.reference()).await, &ErrorKind::Corrupt);
+    }
+    if let Some(subject) = stage.open_under(&Staged::new(NAME, &sample), Condition::DigestLies).await {
+        assert_kind(subject.registry.manifest(subject.reference()).await, &ErrorKind::Corrupt);
+    }
+    let subject = open(stage, &sample).await;
+    let raw = sound(subject.registry.manifest(subject.reference()).await);
+    assert_eq!(*raw.digest(), digest::sha256(raw.bytes()));
+}
+
+async fn missing_digest_header_is_computed(stage: &dyn Stage) {
+    let sample = samples::image();
+    let staged = Staged::new(NAME, &sample);
+    let subject = match stage.open_under(&staged, Condition::DigestUnstated).await {
+        Some(subject) => subject,
+        None => open(stage, &sample).await,
+    };
+    let raw = sound(subject.registry.manifest(subject.reference()).await);
+    assert_eq!(*raw.digest(), digest::sha256(raw.bytes()));
+    let resolved = sound(subject.registry.resolve(subject.reference()).await);
+    assert_eq!(resolved.digest(), raw.digest());
+    assert_eq!(resolved.size(), raw.descriptor().size());
+}
+
+async fn index_bytes_verified_before_platform_selection(stage: &dyn Stage) {
+    let sample = samples::index();
+    let bad = altered(sample.clone(), sample.top.digest(), respaced);
+    let Some(mut subject) = open_index(stage, &bad).await else { return };
+    let by_tag = subject.image("linux/amd64").await;
+    assert_kind(by_tag, &ErrorKind::Corrupt);
+    subject.references[0] = at(subject.reference(), sample.top.digest());
+    let by_digest = subject.image("linux/amd64").await;
+    assert_kind(by_digest, &ErrorKind::Corrupt);
+}
+
+async fn child_manifest_verified_by_descriptor_digest_and_size(stage: &dyn Stage) {
+    let sample = samples::index();
+    let child = sample.image_for("linux/amd64").manifest.digest().clone();
+    let Some(subject) = open_index(stage, &altered(sample, &child, respaced)).await else { return };
+    assert_kind(subject.image("linux/amd64").await, &ErrorKind::Corrupt);
+
+    let subject = open(stage, &samples::lying_child_size()).await;
+    let error = assert_kind(subject.image("linux/amd64").await, &ErrorKind::Corrupt);
+    let mismatch = error.as_mismatch().expect("both sizes are in the error");
+    assert_ne!(mismatch.expected_size, Some(mismatch.actual_size));
+}
+
+async fn tag_plus_digest_uses_digest_only(stage: &dyn Stage) {
+    let (first, second) = (samples::image(), samples::custom_fields());
+    let images = [Staged::new(NAME, &first), Staged::new("registry.example/library/app:other", &second)];
+    let subject = stage.open(&images).await;
+    let wanted = sound(subject.registry.manifest(&subject.references[1]).await);
+    for tag in ["1.2", "no-such-tag"] {
+        let (host, name) = (subject.reference().registry(), subject.reference().repository());
+        let text = format!("{host}/{name}:{tag}@{}", wanted.digest());
+        let both = sound(reference::parse(&text));
+        assert_eq!(sound(subject.registry.manifest(&both).await).bytes(), wanted.bytes(), "{text}");
+    }
+}
+
+async fn short_names_normalise_identically_in_every_backend(stage: &dyn Stage) {
+    let long_forms = [
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("alpine:3", "docker.io/library/alpine:3"),
+        ("user/x", "docker.io/user/x:latest"),
+        ("localhost/x", "localhost/x:latest"),
+        ("localhost:5000/x:1", "localhost:5000/x:1"),
+        ("host:80/a/b/c", "host:80/a/b/c:latest"),
+    ];
+    let sample = samples::image();
+    for (short, long) in long_forms {
+        assert_eq!(sound(reference::parse(short)).whole(), long);
+        if stage.holds_any_host() {
+            let subject = stage.open(&[Staged::new(long, &sample)]).await;
+            let by_short = sound(subject.registry.manifest(&sound(reference::parse(short))).await);
+            let by_long = sound(subject.registry.manifest(subject.reference()).await);
+            assert_eq!(by_short.bytes(), by_long.bytes(), "{short}");
+        }
+    }
+    // Whatever its host: a name without a tag means `latest`.
+    let subject = stage.open(&[Staged::new("registry.example/library/app:latest", &sample)]).await;
+    let (host, name) = (subject.reference().registry(), subject.reference().repository());
+    let bare = sound(reference::parse(&format!("{host}/{name}")));
+    sound(subject.registry.manifest(&bare).await);
+}
+
+async fn invalid_reference_rejected_before_io(stage: &dyn Stage) {
+    let long = format!("registry.example/{}", "a/".repeat(200));
+    for text in ["", ":", "a b", "UPPER/case", "x:tag with space", "a//b", "../x", "a@sha256:", "x:-t", &long]
+    {
+        assert_kind(reference::parse(text), &ErrorKind::Config);
+    }
+    let mut subject = open(stage, &samples::image()).await;
+    let (host, name) =
+        (subject.reference().registry().to_owned(), subject.reference().repository().to_owned());
+    subject.unplug();
+    let path = "sha256:../../../../etc/passwd".to_owned();
+    let upper = format!("sha256:{}", "A".repeat(64));
+    for text in [path, upper, format!("sha256:{}", "0".repeat(63)), "md5:00".to_owned(), "sha256".to_owned()]
+    {
+        let invalid = Reference::with_digest(host.clone(), name.clone(), text.clone());
+        let error = error_of(subject.registry.manifest(&invalid).await);
+        let expected = [ErrorKind::Config, ErrorKind::Corrupt, ErrorKind::Unsupported];
+        assert!(expected.contains(error.kind()), "{text}: {error}");
+    }
+}
+
+async fn platform_exact_match_beats_compatible(stage: &dyn Stage) {
+    let sample = samples::variants();
+    let Some(subject) = open_index(stage, &sample).await else { return };
+    for platform in ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/arm/v7", "linux/arm64"] {
+        assert_chosen(subject.image(platform).await, &sample, platform);
+    }
+    // What is not there is replaced by the best that runs, never by more than the host can.
+    assert_chosen(subject.image("linux/amd64/v4").await, &sample, "linux/amd64/v3");
+    assert_chosen(subject.image("linux/arm/v6").await, &sample, "linux/arm/v5");
+}
+
+async fn variant_matching_arm_v6_v7_v8_distinct(stage: &dyn Stage) {
+    let sample = samples::index();
+    let Some(subject) = open_index(stage, &sample).await else { return };
+    let wanted =
+        [("linux/arm/v6", "linux/arm/v6"), ("linux/arm/v7", "linux/arm/v7"), ("linux/arm", "linux/arm/v7")];
+    for (platform, chosen) in wanted {
+        assert_chosen(subject.image(platform).await, &sample, chosen);
+    }
+    assert_chosen(subject.image("linux/arm64/v8").await, &sample, "linux/arm64/v8");
+    let error = error_of(subject.image("linux/arm/v5").await);
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+}
+
+async fn no_matching_platform_lists_available(stage: &dyn Stage) {
+    let Some(subject) = open_index(stage, &samples::index()).await else { return };
+    let available = ["linux/386", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64"];
+    let available = available.map(str::to_owned).to_vec();
+    assert_kind(subject.image("linux/s390x").await, &ErrorKind::PlatformNotFound { available });
+}
+
+async fn unknown_unknown_attestations_never_selected(stage: &dyn Stage) {
+    let Some(subject) = open_index(stage, &samples::index()).await else { return };
+    let error = error_of(subject.image("unknown/unknown").await);
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+
+    let subject = open(stage, &samples::attestations_only()).await;
+    for platform in ["linux/amd64", "unknown/unknown"] {
+        let error = error_of(subject.image(platform).await);
+        assert_eq!(*error.kind(), ErrorKind::PlatformNotFound { available: Vec::new() }, "{error}");
+    }
+}
+
+async fn descriptor_without_platform_handled(stage: &dyn Stage) {
+    let sample = samples::descriptor_without_platform();
+    let Some(subject) = open_index(stage, &sample).await else { return };
+    assert_chosen(subject.image("linux/amd64").await, &sample, "linux/amd64");
+    assert_chosen(subject.image("linux/arm64").await, &sample, "linux/arm64/v8");
+    let error = error_of(subject.image("linux/s390x").await);
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+}
+
+async fn nested_index_descends(stage: &dyn Stage) {
+    let sample = samples::nested_index();
+    let Some(subject) = open_index(stage, &sample).await else { return };
+    for platform in ["linux/amd64", "linux/arm64/v8"] {
+        assert_chosen(subject.image(platform).await, &sample, platform);
+    }
+}
+
+async fn cyclic_or_too_deep_index_bounded(stage: &dyn Stage) {
+    /// A little more than one index may have children, and far less than all of them.
+    const CALLS: usize = 600;
+    let Some(subject) = open_index(stage, &samples::deep_index(4)).await else { return };
+    sound(subject.image("linux/amd64").await);
+    let bounded = |sample: Sample| async move {
+        let mut subject = open(stage, &sample).await;
+        let counting = Counting::new(&*subject.registry);
+        subject.registry = Box::new(counting.clone());
+        let error = error_of(subject.image("linux/s390x").await);
+        assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+        assert!(counting.calls() <= CALLS, "{} calls", counting.calls());
+    };
+    bounded(samples::deep_index(50)).await;
+    bounded(samples::wide_index(700)).await;
+}

@@ -1,0 +1,203 @@
+//! Stages: how a suite puts samples into a medium and opens it with the backend under test.
+
+use std::any::Any;
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use plyfold_core::{
+    CacheProvider, Digest, ImageRegistry, ImageSource, Platform, PullOptions, PullResult, Reference,
+    RegistrySource, Result,
+};
+
+use crate::samples::Sample;
+
+/// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
+///
+/// Samples are to be written as they are: a sample may hold bytes that do not match their digest.
+/// [`stages`](crate::stages) has stages for the media that many backends read.
+#[async_trait]
+pub trait Stage: Send + Sync {
+    /// How much of a sample the medium keeps.
+    fn fidelity(&self) -> Fidelity {
+        Fidelity::Exact
+    }
+
+    /// Whether images of any host can be held; otherwise the host in names is replaced by the medium's own.
+    fn holds_any_host(&self) -> bool {
+        true
+    }
+
+    /// A fresh medium with these images, opened.
+    async fn open(&self, images: &[Staged<'_>]) -> Subject;
+
+    /// The same under a condition; `None` when the medium knows no such condition.
+    async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
+        let _ = (image, condition);
+        None
+    }
+}
+
+/// How much of a sample a medium keeps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fidelity {
+    /// Configs and uncompressed layers of single images; manifests are made up (docker-archive).
+    DiffIds,
+    /// Every byte.
+    Exact,
+}
+
+/// A sample and its name.
+#[derive(Clone, Debug)]
+pub struct Staged<'a> {
+    /// The name, with a tag.
+    pub reference: Reference,
+    /// The content.
+    pub sample: &'a Sample,
+}
+
+impl<'a> Staged<'a> {
+    /// A sample under a full name such as `registry.example/library/app:1.2`.
+    ///
+    /// # Panics
+    /// When `name` is no reference: a mistake in the calling test.
+    pub fn new(name: &str, sample: &'a Sample) -> Self {
+        let reference = plyfold_core::reference::parse(name);
+        Self { reference: reference.expect("a valid reference"), sample }
+    }
+}
+
+/// What may be wrong with a medium as a whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Condition {
+    /// Good credentials without the permission.
+    Denied,
+    /// The medium states digests beside its content, and they are wrong.
+    DigestLies,
+    /// The medium states no digests beside its content.
+    DigestUnstated,
+    /// Too many requests: the reader is told when to come back.
+    RateLimited(RetryAfter),
+    /// No credentials or wrong ones.
+    Unauthorized,
+    /// The medium fails for now.
+    Unavailable,
+}
+
+/// The three shapes of a `Retry-After` (RFC 9110 10.2.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RetryAfter {
+    /// An HTTP date, 30 seconds from now.
+    Date,
+    /// None at all.
+    Missing,
+    /// `7`.
+    Seconds,
+}
+
+/// An opened medium.
+#[derive(Debug)]
+pub struct Subject {
+    /// The backend under test.
+    pub registry: Box<dyn ImageRegistry>,
+    /// The names of the staged images, in order.
+    pub references: Vec<Reference>,
+    /// What is derived from the backend. Only mutants replace it.
+    pub client: Box<dyn Client>,
+    medium: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Subject {
+    /// A backend that has been opened on `medium`, whatever keeps it alive: a server, a temporary directory.
+    pub fn new(
+        registry: Box<dyn ImageRegistry>,
+        references: Vec<Reference>,
+        medium: impl Any + Send + Sync,
+    ) -> Self {
+        Self { registry, references, client: Box::new(CoreClient), medium: Some(Box::new(medium)) }
+    }
+
+    /// The name of the first image.
+    pub fn reference(&self) -> &Reference {
+        &self.references[0]
+    }
+
+    /// Takes the medium away: from now on any input or output fails.
+    pub fn unplug(&mut self) {
+        self.medium = None;
+    }
+
+    /// Opens the first image for a platform.
+    ///
+    /// # Errors
+    /// Those of the backend and of the derived methods.
+    pub async fn image(&self, platform: &str) -> Result<Box<dyn ImageSource>> {
+        let platform = platform.parse()?;
+        self.client.image(&*self.registry, self.reference(), &platform).await
+    }
+}
+
+/// What core derives from a backend's own methods. The rules go through it so that they can be tried on broken
+/// derivations too.
+#[async_trait]
+pub trait Client: Debug + Send + Sync {
+    /// One image for one platform.
+    async fn image(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Box<dyn ImageSource>> {
+        Ok(Box::new(RegistrySource::open(dyn_clone::clone_box(registry), reference, platform).await?))
+    }
+
+    /// An image into a cache.
+    async fn pull(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        cache: &dyn CacheProvider,
+        options: &PullOptions,
+    ) -> Result<PullResult> {
+        plyfold_core::pull(registry, reference, cache, options).await
+    }
+}
+
+/// The derivations of `plyfold-core`.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreClient;
+
+impl Client for CoreClient {}
+
+/// Makes caches: what [`cache_suite!`](crate::cache_suite) judges.
+#[async_trait]
+pub trait CacheStage: Send + Sync {
+    /// A fresh, empty cache.
+    async fn open(&self) -> CacheSubject;
+}
+
+/// A cache, and a way behind its back.
+#[derive(Debug)]
+pub struct CacheSubject {
+    /// The cache under test.
+    pub cache: Box<dyn CacheProvider>,
+    /// Its medium, for damage and for inspection.
+    pub medium: Box<dyn CacheMedium>,
+    /// What is derived from the cache. Only mutants replace it.
+    pub client: Box<dyn Client>,
+}
+
+impl CacheSubject {
+    /// A fresh cache on its medium.
+    pub fn new(cache: Box<dyn CacheProvider>, medium: impl CacheMedium + 'static) -> Self {
+        Self { cache, medium: Box::new(medium), client: Box::new(CoreClient) }
+    }
+}
+
+/// What a test does behind a cache's back. It also keeps the medium alive.
+pub trait CacheMedium: Debug + Send + Sync {
+    /// Replaces the stored content of a blob that is there.
+    fn damage(&self, digest: &Digest, content: &[u8]);
+
+    /// Temporary files and the like that no finished operation should leave, as text.
+    fn leftovers(&self) -> Vec<String>;
+}

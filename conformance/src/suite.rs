@@ -1,0 +1,97 @@
+//! The macros that turn rules into tests.
+
+/// One `#[test]` for each rule about an image registry (groups R, S, X and E) on a [`Stage`](crate::Stage).
+///
+/// ```no_run
+/// plyfold_conformance::registry_suite!(plyfold_conformance::stages::Memory);
+/// ```
+#[macro_export]
+macro_rules! registry_suite {
+    ($stage:expr) => {
+        $crate::__registry_rules! { __tests ($crate::rules::registry(), $stage) }
+    };
+}
+
+/// One `#[test]` for each rule about a cache (group C) on a [`CacheStage`](crate::CacheStage).
+///
+/// ```no_run
+/// plyfold_conformance::cache_suite!(plyfold_conformance::stages::Memory);
+/// ```
+#[macro_export]
+macro_rules! cache_suite {
+    ($stage:expr) => {
+        $crate::__cache_rules! { __tests ($crate::rules::cache(), $stage) }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests {
+    (($rules:expr, $stage:expr) $($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            let name = stringify!($name);
+            let rule = $rules.find(|rule| rule.name == name).expect("the suite has this rule");
+            rule.judge(&$stage);
+        })*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __names {
+    (() $($name:ident)*) => {
+        [$(stringify!($name)),*]
+    };
+}
+
+/// The names of the registry rules; a test compares them with the tables in `rules`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __registry_rules {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            pull_by_tag_returns_exact_manifest_bytes
+            pull_by_digest_verifies_against_requested_digest_not_header
+            digest_header_disagrees_with_body_is_error
+            missing_digest_header_is_computed
+            index_bytes_verified_before_platform_selection
+            child_manifest_verified_by_descriptor_digest_and_size
+            tag_plus_digest_uses_digest_only
+            short_names_normalise_identically_in_every_backend
+            invalid_reference_rejected_before_io
+            platform_exact_match_beats_compatible
+            variant_matching_arm_v6_v7_v8_distinct
+            no_matching_platform_lists_available
+            unknown_unknown_attestations_never_selected
+            descriptor_without_platform_handled
+            nested_index_descends
+            cyclic_or_too_deep_index_bounded
+        }
+    };
+}
+
+/// The names of the cache rules.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __cache_rules {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            absent_is_ok_none_not_error
+            find_by_tag_digest_and_child_digest
+            find_scoped_to_repository
+            put_wrong_digest_publishes_nothing
+            put_wrong_size_publishes_nothing
+            put_reader_error_at_end_publishes_nothing_and_leaves_no_temp
+            put_existing_is_idempotent_and_repairs_corrupt_existing
+            contains_means_complete_for_platform
+            missing_layer_reported_by_digest
+            pull_if_present_does_no_network_io
+            descriptor_write_requires_name_and_replaces
+            retag_keeps_other_names
+            two_names_one_digest
+            remove_keeps_shared_blobs
+            remove_absent_is_documented_noop
+        }
+    };
+}

@@ -1,0 +1,12 @@
+//! Core's own backend and cache keep every rule.
+
+use plyfold_conformance::stages::Memory;
+use plyfold_conformance::{cache_suite, registry_suite};
+
+mod registry {
+    super::registry_suite!(super::Memory);
+}
+
+mod cache {
+    super::cache_suite!(super::Memory);
+}
