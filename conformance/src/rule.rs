@@ -29,9 +29,7 @@ impl<S: ?Sized> Rule<S> {
     /// When the rule is broken or takes more than a minute. The message has the rule's id, name and text; the
     /// failed assertion stands before it.
     pub fn judge(&self, stage: &S) {
-        if self.verdict(stage).is_err() {
-            panic!("rule {self} is broken\n  {}", self.text);
-        }
+        assert!(self.verdict(stage).is_ok(), "rule {self} is broken\n  {}", self.text);
     }
 
     /// Whether the stage keeps the rule; the failed assertion goes to standard error.

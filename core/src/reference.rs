@@ -17,7 +17,7 @@ use crate::{Digest, Error, Result, digest};
 /// assert_eq!(reference::parse("alpine")?.whole(), "docker.io/library/alpine:latest");
 /// assert_eq!(reference::parse("localhost/x")?.registry(), "localhost");
 /// assert_eq!(reference::parse("host:5000/x:1")?.registry(), "host:5000");
-/// assert!(reference::parse("docker.io/Upper/Case").is_err());
+/// assert!(reference::parse("UPPER/case").is_err());
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Reference> {
@@ -26,6 +26,10 @@ pub fn parse(text: &str) -> Result<Reference> {
             .with_hint("a reference is [host[:port]/]repository[:tag][@digest], in lower case")
     };
     let reference = Reference::try_from(text).map_err(|e| invalid(e.to_string()))?;
+    // oci-spec takes `UPPER/case` for a Docker Hub repository, Docker for a host: nobody means either.
+    if reference.repository().bytes().any(|c| c.is_ascii_uppercase()) {
+        return Err(invalid("repository names are in lower case".to_owned()));
+    }
     if let Some(text) = reference.digest() {
         digest::parse(text).map_err(|e| invalid(e.message().to_owned()))?;
     }

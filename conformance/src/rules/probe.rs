@@ -97,12 +97,6 @@ pub(super) fn altered(mut sample: Sample, digest: &Digest, change: impl Fn(&Byte
     sample
 }
 
-/// The sample without a blob.
-pub(super) fn without(mut sample: Sample, digest: &Digest) -> Sample {
-    sample.blobs.retain(|blob| blob.descriptor.digest() != digest);
-    sample
-}
-
 /// The image that was chosen is the sample's image for `platform`.
 #[track_caller]
 pub(super) fn assert_chosen(outcome: Result<Box<dyn ImageSource>>, sample: &Sample, platform: &str) {
