@@ -240,6 +240,11 @@ impl Error {
         self.0.context.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
     }
 
+    /// All of the context, closest to the fault first.
+    pub fn contexts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(key, value)| (*key, value.as_str()))
+    }
+
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()

@@ -1,1 +1,39 @@
-//! plyfold.
+//! Container images from anywhere into block devices that virtual machines and kernels mount.
+//!
+//! This crate is [`plyfold_core`], all of it, with the backends and materializers that its features choose:
+//!
+//! | feature | links |
+//! |---|---|
+//! | `archive` | [`backends::archive`]: docker-archive and oci-archive files |
+//! | `layout` | [`backends::layout`]: OCI layout directories, and the store |
+//! | `registry` | [`backends::registry`]: OCI registries over HTTP |
+//! | `erofs` | [`materializers::erofs`]: layers and merged images |
+//! | `ext4` | [`materializers::ext4`]: empty upper disks |
+//! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
+//! | `command` | the `plyfold` program |
+//!
+//! All are on by default, each works alone, and none changes what another does.
+
+pub use plyfold_core::*;
+
+/// The backends that are linked into this program; [`Backends::linked`] finds them by URI scheme.
+pub mod backends {
+    #[cfg(feature = "archive")]
+    pub use plyfold_archive as archive;
+    #[cfg(feature = "layout")]
+    pub use plyfold_layout as layout;
+    #[cfg(feature = "registry")]
+    pub use plyfold_registry as registry;
+}
+
+/// The materializers that this crate was built with.
+pub mod materializers {
+    #[cfg(feature = "erofs")]
+    pub use plyfold_erofs as erofs;
+    #[cfg(feature = "ext4")]
+    pub use plyfold_ext4 as ext4;
+    #[cfg(feature = "vmdk")]
+    pub use plyfold_vmdk as vmdk;
+}
+
+pub mod whole;

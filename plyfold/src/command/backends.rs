@@ -1,0 +1,48 @@
+//! `backends` and `completions`: about the program itself.
+
+use clap::CommandFactory as _;
+use plyfold::{Backend, Backends, Capabilities, Result};
+use serde_json::{Value, json};
+
+use super::args::Args;
+use super::screen::{Screen, table, write};
+
+/// Lists what is linked into this program.
+pub(crate) fn list(screen: Screen) -> Result<()> {
+    let backends = Backends::linked()?;
+    let documents: Vec<Value> = backends.iter().map(document).collect();
+    screen.show(&documents, || {
+        let rows: Vec<[String; 3]> = backends
+            .iter()
+            .map(|backend| {
+                [backend.schemes.join(", "), backend.syntax.to_owned(), backend.summary.to_owned()]
+            })
+            .collect();
+        table(["SCHEMES", "IMAGE", "WHAT"], &rows)
+    })
+}
+
+/// Writes a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "plyfold", &mut script);
+    write(&script)
+}
+
+fn document(backend: &Backend) -> Value {
+    let Capabilities { delete, mount, push, referrers, repositories, tags, .. } = backend.capabilities;
+    json!({
+        "schemes": backend.schemes,
+        "syntax": backend.syntax,
+        "summary": backend.summary,
+        "package": backend.package,
+        "capabilities": {
+            "delete": delete,
+            "mount": mount,
+            "push": push,
+            "referrers": referrers,
+            "repositories": repositories,
+            "tags": tags,
+        },
+    })
+}

@@ -1,0 +1,26 @@
+//! `disk`: one empty upper.
+
+use plyfold::materializers::ext4::Ext4Upper;
+use plyfold::whole::{WholeFile, blocking};
+use plyfold::{Materializer as _, Result};
+use serde_json::json;
+
+use super::args::Disk;
+use super::screen::Screen;
+use super::size::Size;
+
+/// Makes an empty ext4 disk.
+pub(crate) async fn make(options: Disk, screen: Screen) -> Result<()> {
+    let Disk { size, out } = options;
+    let target = out.clone();
+    blocking(move |stop| {
+        let disk = Ext4Upper::new(size)?;
+        let mut file = WholeFile::create(&target, stop)?;
+        disk.image(&[], &mut file)?;
+        file.publish()
+    })
+    .await?;
+    screen.show(&json!({ "path": out, "size": size }), || {
+        format!("{}  {} ext4, empty\n", out.display(), Size(size))
+    })
+}

@@ -1,0 +1,74 @@
+//! Failures: what the user reads, and the exit code that scripts see.
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use plyfold::{Error, ErrorKind, printable};
+use serde_json::{Map, Value, json};
+
+use super::screen::{Screen, tell};
+
+/// Reports a failure on standard error.
+pub(crate) fn report(error: &Error, screen: Screen) -> ExitCode {
+    tell(&if screen.json() { format!("{:#}\n", document(error)) } else { text(error) });
+    ExitCode::from(code(error.kind()))
+}
+
+/// Reports a command line that is not one; also where `--help` and `--version` come through.
+pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
+    if usage.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let message = usage.render().to_string();
+        let message = message.trim_start_matches("error: ").trim_end();
+        let error = Error::config(message);
+        tell(&format!("{:#}\n", document(&error)));
+    } else {
+        // Nothing can be told when the terminal is gone.
+        let _ = usage.print();
+    }
+    ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+}
+
+/// `error: …`, then context and causes, then after a blank line the hint. Control characters are escaped.
+fn text(error: &Error) -> String {
+    let line = |label: &str, value: &str| format!("{label}: {}\n", printable(value));
+    let mut text = line("error", error.message());
+    text.extend(error.contexts().map(|(key, value)| line(&format!("  {key}"), value)));
+    text.extend(causes(error).iter().map(|cause| line("  because", cause)));
+    text.extend(error.hint().map(|hint| format!("\n{}", line("hint", hint))));
+    text
+}
+
+/// The same as a JSON document, with the kind.
+fn document(error: &Error) -> Value {
+    let context: Map<String, Value> =
+        error.contexts().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    json!({
+        "kind": error.kind().name(),
+        "message": error.message(),
+        "context": context,
+        "causes": causes(error),
+        "hint": error.hint(),
+    })
+}
+
+fn causes(error: &Error) -> Vec<String> {
+    let chain = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    let mut causes: Vec<String> = Vec::new();
+    for cause in chain {
+        // Many errors repeat their source in their own text.
+        if causes.last().is_none_or(|above| !above.contains(&cause)) {
+            causes.push(cause);
+        }
+    }
+    causes
+}
+
+fn code(kind: &ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Config => 2,
+        ErrorKind::NotFound | ErrorKind::PlatformNotFound { .. } => 3,
+        ErrorKind::Auth | ErrorKind::Denied => 4,
+        ErrorKind::Corrupt => 5,
+        _ => 1,
+    }
+}

@@ -1,0 +1,61 @@
+//! The command: arguments in, one verb, an exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use plyfold::{Error, ErrorKind, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Args, Verb};
+use screen::Screen;
+
+mod args;
+mod backends;
+mod disk;
+mod failure;
+mod screen;
+mod size;
+
+/// Runs the program with the process's arguments.
+pub(crate) fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(usage) => return failure::usage(&usage),
+    };
+    let screen = Screen::new(&args.global);
+    match run(args, screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error, screen),
+    }
+}
+
+fn run(args: Args, screen: Screen) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
+    // Dropping the runtime waits for its blocking threads, and those take their temporary files with them.
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = verb(args, screen) => outcome,
+            outcome = interrupted() => outcome,
+        }
+    })
+}
+
+async fn verb(args: Args, screen: Screen) -> Result<()> {
+    match args.verb {
+        Verb::Backends => backends::list(screen),
+        Verb::Completions { shell } => backends::completions(shell),
+        Verb::Disk(disk) => disk::make(disk, screen).await,
+    }
+}
+
+/// Ends in an error when the user or the system asks the program to stop.
+async fn interrupted() -> Result<()> {
+    let listen = |kind| signal(kind).map_err(|e| Error::io("listening for signals", e));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Err(Error::new(ErrorKind::Cancelled, "interrupted"))
+}

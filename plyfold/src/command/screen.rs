@@ -1,0 +1,70 @@
+//! Where results go: text or one JSON document on standard output, everything else on standard error.
+
+use std::io::{self, Write};
+
+use plyfold::{Error, Result};
+use serde::Serialize;
+
+use super::args::Global;
+
+/// How to talk to the user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    json: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self { json: global.json }
+    }
+
+    /// Whether the result is JSON.
+    pub(crate) fn json(self) -> bool {
+        self.json
+    }
+
+    /// Writes the result: `document` as JSON, or `text`, which ends in a line feed.
+    pub(crate) fn show(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        if self.json {
+            let mut json = serde_json::to_vec_pretty(document)
+                .map_err(|e| Error::new(plyfold::ErrorKind::Internal, "writing JSON").with_source(e))?;
+            json.push(b'\n');
+            return write(&json);
+        }
+        write(text().as_bytes())
+    }
+}
+
+/// Writes bytes to standard output. A reader that has seen enough and closed it is no failure.
+pub(crate) fn write(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("writing to standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error, where a failure has nowhere to be told.
+pub(crate) fn tell(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Rows as aligned columns, two spaces apart.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = head.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(cells) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
+    line(head) + &rows.collect::<String>()
+}

@@ -1,0 +1,7 @@
+//! The `plyfold` program.
+
+mod command;
+
+fn main() -> std::process::ExitCode {
+    command::main()
+}

@@ -1,0 +1,208 @@
+//! Files that appear whole or not at all, and work on threads that ends when nobody waits for it any more.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use plyfold_core::{Error, ErrorKind, Output, Result};
+use tempfile::NamedTempFile;
+
+/// Runs blocking work on a thread. When the returned future is dropped, the [`Stop`] that the work holds says so.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let stop = Stop::default();
+    let guard = StopOnDrop(stop.clone());
+    let outcome = tokio::task::spawn_blocking(move || work(&stop)).await;
+    drop(guard);
+    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a working thread broke").with_source(e))?
+}
+
+/// Whether work on a thread should end early. Clones are one flag.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// An error as soon as nobody waits for the work.
+    ///
+    /// # Errors
+    /// [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cancelled, "the work was given up"));
+        }
+        Ok(())
+    }
+
+    /// A reader that ends in an error when the work should.
+    pub fn reader<R: Read>(&self, reader: R) -> impl Read + use<R> {
+        struct Stoppable<R>(Stop, R);
+        impl<R: Read> Read for Stoppable<R> {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0.check()?;
+                self.1.read(buf)
+            }
+        }
+        Stoppable(self.clone(), reader)
+    }
+}
+
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A file being written under another name beside its own. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct WholeFile {
+    file: NamedTempFile,
+    target: PathBuf,
+    stop: Stop,
+}
+
+impl WholeFile {
+    /// Begins a file that will appear at `target`, in place of a file that may be there.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) when `target` is something else than a file, such as a
+    /// directory or a device; [`NotFound`](plyfold_core::ErrorKind::NotFound) when its directory does not exist;
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn create(target: &Path, stop: &Stop) -> Result<Self> {
+        let at = |e: Error| e.with_context("path", target.display());
+        if std::fs::symlink_metadata(target).is_ok_and(|there| !there.is_file()) {
+            let hint = "choose the name of a file; devices and links are never written through";
+            return Err(at(Error::config("the output is not a regular file").with_hint(hint)));
+        }
+        let directory = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        // As any new file: the user's umask decides.
+        builder.prefix(".plyfold-").permissions(Permissions::from_mode(0o666));
+        let file = builder.tempfile_in(directory).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => at(Error::not_found("the output's directory does not exist")
+                .with_hint(format!("`mkdir -p {}` makes it", directory.display()))),
+            _ => at(Error::io("creating the output", e)),
+        })?;
+        Ok(Self { file, target: target.to_owned(), stop: stop.clone() })
+    }
+
+    /// Where the file will appear.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The file itself, for calls that need a descriptor.
+    pub fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Makes the file visible and yields its size in bytes.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled): nothing is visible.
+    pub fn publish(self) -> Result<u64> {
+        let Self { file, target, stop } = self;
+        stop.check()?;
+        let at = |e| Error::io("publishing the output", e).with_context("path", target.display());
+        let size = file.as_file().metadata().map_err(at)?.len();
+        file.persist(&target).map_err(|e| at(e.error))?;
+        Ok(size)
+    }
+}
+
+impl Read for WholeFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.as_file_mut().read(buf)
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        self.file.as_file_mut().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+impl Seek for WholeFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_file_mut().seek(to)
+    }
+}
+
+impl Output for WholeFile {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.file.as_file().set_len(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_visible_before_publish() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        std::fs::write(&target, "old").unwrap();
+        let stop = Stop::default();
+        let mut file = WholeFile::create(&target, &stop).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        drop(file);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+
+        let mut file = WholeFile::create(&target, &stop).unwrap();
+        file.write_all(b"whole").unwrap();
+        assert_eq!(file.publish().unwrap(), 5);
+        assert_eq!(std::fs::read(&target).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for target in [dir.path(), Path::new("/dev/null"), &link] {
+            let error = WholeFile::create(target, &stop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Config, "{}", target.display());
+        }
+        let error = WholeFile::create(&dir.path().join("no/out"), &stop).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_ends() {
+        let (started, is_started) = tokio::sync::oneshot::channel();
+        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        let work = blocking(move |stop| {
+            let _ = started.send(());
+            let mut sink = io::sink();
+            let outcome = io::copy(&mut stop.reader(io::repeat(0)), &mut sink);
+            let _ = ended.send(outcome.map_err(Error::from));
+            Ok(())
+        });
+        tokio::select! {
+            outcome = work => panic!("endless work ended by itself: {outcome:?}"),
+            _ = is_started => {}
+        }
+        let error = has_ended.await.unwrap().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Cancelled);
+    }
+}
