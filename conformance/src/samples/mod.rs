@@ -16,6 +16,7 @@ mod compress;
 mod draft;
 mod image;
 mod layer;
+mod media;
 mod odd;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ pub use self::image::{
     wide_index, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};
+pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
 pub use self::odd::{
     artifact, artifact_index, artifact_without_layers, bad_digest, custom_fields, empty_blob, empty_index,
     index_subject, inline_data, missing_subject, no_layers, non_distributable, sparse_index, subject,
