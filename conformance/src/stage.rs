@@ -4,9 +4,10 @@ use std::any::Any;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::{
-    CacheProvider, Digest, ImageRegistry, ImageSource, Platform, PullOptions, PullResult, Reference,
-    RegistrySource, Result,
+    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, Platform, PullOptions, PullResult,
+    Reference, RegistrySource, Result,
 };
 
 use crate::samples::Sample;
@@ -148,6 +149,17 @@ pub trait Client: Debug + Send + Sync {
         platform: &Platform,
     ) -> Result<Box<dyn ImageSource>> {
         Ok(Box::new(RegistrySource::open(dyn_clone::clone_box(registry), reference, platform).await?))
+    }
+
+    /// A copy of an image, with everything that belongs to it.
+    async fn copy(
+        &self,
+        from: &dyn ImageRegistry,
+        image: &Reference,
+        to: &dyn ImageRegistry,
+        target: &Reference,
+    ) -> Result<Descriptor> {
+        copy(from, image, to, target, &CopyOptions::default()).await
     }
 
     /// An image into a cache.

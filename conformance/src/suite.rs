@@ -67,6 +67,15 @@ macro_rules! __registry_rules {
             descriptor_without_platform_handled
             nested_index_descends
             cyclic_or_too_deep_index_bounded
+            not_found_vs_unauthorized_vs_denied_vs_unavailable
+            rate_limited_carries_delay_in_all_three_shapes
+            digest_mismatch_carries_expected_actual_size
+            unsupported_media_type_not_not_found
+            platform_mismatch_carries_available
+            read_only_backend_returns_unsupported_statically
+            io_error_kept_as_source
+            retryable_flag_consistent
+            already_exists_is_not_failure
         }
     };
 }

@@ -205,6 +205,9 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         (true, false) => MediaType::ImageManifest,
         (false, true) => MediaType::ImageIndex,
         (false, false) => {
+            if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_index(name) && !is_manifest(name)) {
+                return Err(Error::unsupported(format!("{other} is neither an image nor an index")));
+            }
             return Err(Error::corrupt("invalid document: neither \"layers\" nor \"manifests\""));
         }
     };

@@ -108,6 +108,18 @@ pub(super) fn assert_chosen(outcome: Result<Box<dyn ImageSource>>, sample: &Samp
     );
 }
 
+/// A tag of a repository on the same host.
+pub(super) fn of_tag(reference: &Reference, repository: &str, tag: &str) -> Reference {
+    Reference::with_tag(reference.registry().to_owned(), repository.to_owned(), tag.to_owned())
+}
+
+/// The sample with one more byte in the bottom layer's tar than its `diff_id` knows of.
+pub(super) fn moved_layer(mut sample: Sample) -> Sample {
+    let layer = &mut sample.images[0].layers[0];
+    layer.tar = [&layer.tar[..], &[0; 512]].concat().into();
+    sample
+}
+
 /// The same repository by digest.
 pub(super) fn at(reference: &Reference, digest: &Digest) -> Reference {
     reference::by_digest(reference, digest)

@@ -32,7 +32,8 @@ pub use self::layer::{LayerBuilder, MTIME};
 pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
 pub use self::odd::{
     artifact, artifact_index, artifact_without_layers, bad_digest, custom_fields, empty_blob, empty_index,
-    index_subject, inline_data, missing_subject, no_layers, non_distributable, sparse_index, subject,
+    index_subject, inline_data, missing_subject, no_layers, non_distributable, schema1, sparse_index,
+    subject, unknown_document,
 };
 
 /// One sample: blobs, the document on top, and the images that can be reached from it.

@@ -142,6 +142,24 @@ pub fn bad_digest() -> Sample {
     sample
 }
 
+/// A Docker manifest of schema 1.
+pub fn schema1() -> Sample {
+    let mut draft = Draft::default();
+    let media_type = "application/vnd.docker.distribution.manifest.v1+json";
+    let text = r#"{"schemaVersion":1,"name":"library/app","tag":"1.2","architecture":"amd64","fsLayers":[],"history":[]}"#;
+    let top = draft.blob(media_type, text);
+    draft.finish("schema1", top)
+}
+
+/// A document of a type that nobody knows.
+pub fn unknown_document() -> Sample {
+    let mut draft = Draft::default();
+    let media_type = "application/vnd.example.manifest.v9+json";
+    let top =
+        draft.blob(media_type, format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","parts":[]}}"#));
+    draft.finish("unknown_document", top)
+}
+
 fn sbom(draft: &mut Draft, fields: &str) -> Descriptor {
     let config = draft.blob(EMPTY, "{}");
     let layer = draft.blob("application/spdx+json", r#"{"SPDXID":"SPDXRef-DOCUMENT"}"#);

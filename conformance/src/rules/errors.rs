@@ -1,0 +1,259 @@
+//! E: the same fault has the same kind of error in every backend.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use plyfold_core::{
+    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt,
+    MediaType, Page, RawManifest, Reference, Result, digest,
+};
+
+use super::probe::{
+    NAME, altered, assert_kind, error_of, moved_layer, of_tag, open, open_index, read, sound,
+};
+use crate::rule::{Rule, rules};
+use crate::samples;
+use crate::{Condition, Fidelity, RetryAfter, Stage, Staged, Subject};
+
+pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+    "E 108" not_found_vs_unauthorized_vs_denied_vs_unavailable:
+        "what is absent is NotFound, refused credentials are Auth, a missing permission Denied, an outage Unavailable",
+    "E 109" rate_limited_carries_delay_in_all_three_shapes:
+        "a request for patience carries its delay, whether given in seconds, as a date or not at all",
+    "E 110" digest_mismatch_carries_expected_actual_size:
+        "a blob that is not what its descriptor says ends in Corrupt, with both digests or both sizes",
+    "E 111" unsupported_media_type_not_not_found:
+        "content that is there but of no known type is Unsupported, not NotFound",
+    "E 112" platform_mismatch_carries_available:
+        "a single image for another platform is PlatformNotFound and says which platform it has",
+    "E 113" read_only_backend_returns_unsupported_statically:
+        "what capabilities() does not list answers Unsupported at once, without the medium",
+    "E 114" io_error_kept_as_source:
+        "the error of the system or the network below stays in the chain of sources",
+    "E 115" retryable_flag_consistent:
+        "faults that pass by themselves are retryable, all others are not",
+    "E 116" already_exists_is_not_failure:
+        "storing what is there already is a success",
+};
+
+async fn not_found_vs_unauthorized_vs_denied_vs_unavailable(stage: &dyn Stage) {
+    let sample = samples::image();
+    let subject = open(stage, &sample).await;
+    let absent = [
+        of_tag(subject.reference(), "library/app", "absent"),
+        of_tag(subject.reference(), "library/absent", "1.2"),
+    ];
+    for name in &absent {
+        assert_kind(subject.registry.manifest(name).await, &ErrorKind::NotFound);
+        assert_kind(subject.registry.resolve(name).await, &ErrorKind::NotFound);
+        assert!(!sound(subject.registry.exists(name).await), "{name}");
+    }
+    assert!(sound(subject.registry.exists(subject.reference()).await));
+    let blob = Descriptor::new(MediaType::ImageLayer, 6, digest::sha256(b"absent"));
+    let outcome = read(subject.registry.blob(subject.reference(), &blob, BlobRange::FULL).await).await;
+    assert_kind(outcome, &ErrorKind::NotFound);
+
+    let conditions = [
+        (Condition::Denied, ErrorKind::Denied),
+        (Condition::Unauthorized, ErrorKind::Auth),
+        (Condition::Unavailable, ErrorKind::Unavailable),
+    ];
+    for (condition, kind) in conditions {
+        for error in errors_under(stage, condition).await {
+            assert_eq!(*error.kind(), kind, "{condition:?}: {error}");
+        }
+    }
+}
+
+async fn rate_limited_carries_delay_in_all_three_shapes(stage: &dyn Stage) {
+    for shape in [RetryAfter::Date, RetryAfter::Missing, RetryAfter::Seconds] {
+        for error in errors_under(stage, Condition::RateLimited(shape)).await {
+            let ErrorKind::RateLimited { retry_after } = *error.kind() else { panic!("{error}") };
+            match shape {
+                // The server's clock had whole seconds, and some may have passed.
+                RetryAfter::Date => {
+                    let delay = retry_after.expect("a date is a delay");
+                    assert!(
+                        (Duration::from_secs(15)..=Duration::from_secs(31)).contains(&delay),
+                        "{delay:?}"
+                    );
+                }
+                RetryAfter::Missing => assert_eq!(retry_after, None),
+                RetryAfter::Seconds => assert_eq!(retry_after, Some(Duration::from_secs(7))),
+            }
+        }
+    }
+}
+
+async fn digest_mismatch_carries_expected_actual_size(stage: &dyn Stage) {
+    let sample = samples::uncompressed();
+    let honest = sample.images[0].layers[0].descriptor.clone();
+    if stage.fidelity() == Fidelity::DiffIds {
+        // The medium has no digest of its own to hold a layer to: the image's diff_id does.
+        let subject = open(stage, &moved_layer(sample)).await;
+        let source = sound(subject.image("linux/amd64").await);
+        let tar = sound(source.layer_tar(0).await);
+        let finished = tokio::task::spawn_blocking(move || {
+            let mut tar = tar;
+            tar.finish()
+        })
+        .await;
+        assert_kind(finished.expect("the layer reader ends"), &ErrorKind::Corrupt);
+        return;
+    }
+    let flip = |bytes: &bytes::Bytes| [&bytes[..700], b"?", &bytes[701..]].concat().into();
+    let cut = |bytes: &bytes::Bytes| bytes.slice(..1000);
+    let grow = |bytes: &bytes::Bytes| [&bytes[..], b"more"].concat().into();
+    let size = honest.size();
+    let damages: [(&dyn Fn(&bytes::Bytes) -> bytes::Bytes, u64); 3] =
+        [(&flip, size), (&cut, 1000), (&grow, size + 4)];
+    for (damage, actual_size) in damages {
+        let subject = open(stage, &altered(sample.clone(), honest.digest(), damage)).await;
+        let blob = subject.registry.blob(subject.reference(), &honest, BlobRange::FULL).await;
+        let error = assert_kind(read(blob).await, &ErrorKind::Corrupt);
+        let mismatch =
+            error.as_mismatch().unwrap_or_else(|| panic!("expected and actual are missing: {error}"));
+        assert_eq!(mismatch.expected, *honest.digest());
+        assert_eq!(mismatch.expected_size, Some(size));
+        if actual_size == size {
+            assert!(mismatch.actual.as_ref().is_some_and(|actual| actual != honest.digest()), "{error}");
+        } else {
+            // A backend may stop at the first byte too many.
+            assert_ne!(mismatch.actual_size, size, "{error}");
+        }
+    }
+}
+
+async fn unsupported_media_type_not_not_found(stage: &dyn Stage) {
+    if stage.fidelity() == Fidelity::Exact {
+        for sample in [samples::schema1(), samples::unknown_document()] {
+            let subject = open(stage, &sample).await;
+            let error = error_of(subject.registry.manifest(subject.reference()).await);
+            assert_eq!(*error.kind(), ErrorKind::Unsupported, "{}: {error}", sample.name);
+        }
+        let subject = open(stage, &samples::artifact()).await;
+        let source = sound(subject.image("linux/amd64").await);
+        assert_kind(source.config().await, &ErrorKind::Unsupported);
+    }
+    let subject = open(stage, &samples::image()).await;
+    assert_kind(subject.registry.fetch_index(subject.reference()).await, &ErrorKind::Unsupported);
+}
+
+async fn platform_mismatch_carries_available(stage: &dyn Stage) {
+    let subject = open(stage, &samples::image()).await;
+    let available = vec!["linux/amd64".to_owned()];
+    assert_kind(subject.image("linux/s390x").await, &ErrorKind::PlatformNotFound { available });
+    if let Some(subject) = open_index(stage, &samples::variants()).await {
+        let error = error_of(subject.image("windows/amd64").await);
+        let ErrorKind::PlatformNotFound { available } = error.kind() else { panic!("{error}") };
+        assert_eq!(available.len(), 6, "{available:?}");
+    }
+}
+
+async fn read_only_backend_returns_unsupported_statically(stage: &dyn Stage) {
+    let mut subject = open(stage, &samples::image()).await;
+    let raw = sound(subject.registry.manifest(subject.reference()).await);
+    let name = subject.reference().clone();
+    subject.unplug();
+    let (registry, can) = (&*subject.registry, subject.registry.capabilities());
+    let repository = plyfold_core::reference::repository_of(&name);
+    let layer = Descriptor::new(MediaType::ImageLayer, 1, digest::sha256(b"x"));
+    let blob = sound(Blob::from_bytes(&layer, BlobRange::FULL, &bytes::Bytes::from_static(b"x")));
+    let static_answers = [
+        (can.delete, registry.delete(&name).await.err()),
+        (can.mount, registry.mount_blob(&name, &layer, &name).await.err()),
+        (can.push, registry.push_blob(&name, blob).await.err()),
+        (can.push, registry.push_manifest(&name, &raw).await.err()),
+        (can.referrers, registry.referrers(&name, raw.digest(), None).await.err()),
+        (can.repositories, registry.repositories(Page::default()).await.err()),
+        (can.tags, registry.tags(&repository, Page::default()).await.err()),
+    ];
+    for (number, (listed, error)) in static_answers.into_iter().enumerate() {
+        let unsupported = error.as_ref().is_some_and(|error| *error.kind() == ErrorKind::Unsupported);
+        assert_eq!(unsupported, !listed, "answer {number} against {can:?}: {error:?}");
+    }
+}
+
+async fn io_error_kept_as_source(stage: &dyn Stage) {
+    let mut subject = open(stage, &samples::image()).await;
+    subject.unplug();
+    // A medium without input and output (memory) cannot fail: then there is nothing to keep.
+    let Err(error) = subject.registry.manifest(subject.reference()).await else { return };
+    let expected = [ErrorKind::Io, ErrorKind::NotFound, ErrorKind::Unavailable];
+    assert!(expected.contains(error.kind()), "{error}");
+    if *error.kind() != ErrorKind::NotFound {
+        assert!(error.source().is_some(), "{error} has no source");
+    }
+    assert!(!error.to_string().is_empty());
+}
+
+async fn retryable_flag_consistent(stage: &dyn Stage) {
+    let conditions = [
+        (Condition::Denied, false),
+        (Condition::DigestLies, false),
+        (Condition::RateLimited(RetryAfter::Missing), true),
+        (Condition::RateLimited(RetryAfter::Seconds), true),
+        (Condition::Unauthorized, false),
+        (Condition::Unavailable, true),
+    ];
+    for (condition, passes) in conditions {
+        for error in errors_under(stage, condition).await {
+            assert_eq!(error.is_retryable(), passes, "{condition:?}: {error}");
+        }
+    }
+    let subject = open(stage, &samples::image()).await;
+    let absent = of_tag(subject.reference(), "library/app", "absent");
+    assert!(!error_of(subject.registry.manifest(&absent).await).is_retryable());
+    if stage.fidelity() == Fidelity::Exact {
+        let sample = samples::bad_digest();
+        let layer = sample.images[0].layers[0].descriptor.clone();
+        let subject = open(stage, &sample).await;
+        let blob = subject.registry.blob(subject.reference(), &layer, BlobRange::FULL).await;
+        assert!(!error_of(read(blob).await).is_retryable());
+    }
+}
+
+async fn already_exists_is_not_failure(stage: &dyn Stage) {
+    let subject = open(stage, &samples::image()).await;
+    let raw = sound(subject.registry.manifest(subject.reference()).await);
+    let layer = sound(raw.image()).layers()[0].clone();
+    let content =
+        sound(read(subject.registry.blob(subject.reference(), &layer, BlobRange::FULL).await).await);
+    for _ in 0..2 {
+        let pushed = push(&subject, subject.reference(), &raw, &layer, &content).await;
+        if !subject.registry.capabilities().push {
+            assert_kind(pushed, &ErrorKind::Unsupported);
+            continue;
+        }
+        sound(pushed);
+        let again = sound(subject.registry.manifest(subject.reference()).await);
+        assert_eq!(again.bytes(), raw.bytes());
+    }
+}
+
+async fn push(
+    subject: &Subject,
+    name: &Reference,
+    raw: &RawManifest,
+    layer: &Descriptor,
+    content: &bytes::Bytes,
+) -> Result<()> {
+    subject.registry.push_blob(name, Blob::from_bytes(layer, BlobRange::FULL, content)?).await?;
+    subject.registry.push_manifest(name, raw).await
+}
+
+/// The errors of each way to read under a condition; none when the medium knows no such condition.
+async fn errors_under(stage: &dyn Stage, condition: Condition) -> Vec<Error> {
+    let sample = samples::image();
+    let Some(subject) = stage.open_under(&Staged::new(NAME, &sample), condition).await else {
+        return Vec::new();
+    };
+    let mut errors = vec![error_of(subject.registry.manifest(subject.reference()).await)];
+    if condition != Condition::DigestLies {
+        let layer = &sample.images[0].layers[0].descriptor;
+        let blob = subject.registry.blob(subject.reference(), layer, BlobRange::FULL).await;
+        errors.push(error_of(read(blob).await));
+        errors.push(error_of(subject.registry.resolve(subject.reference()).await));
+    }
+    errors
+}

@@ -1,0 +1,24 @@
+//! The macros run exactly the rules of the tables.
+
+use std::collections::BTreeSet;
+
+use plyfold_conformance::rules;
+
+#[test]
+fn the_macros_name_every_rule() {
+    let named = plyfold_conformance::__registry_rules! { __names () };
+    let tables: Vec<_> = rules::registry().map(|rule| rule.name).collect();
+    assert_eq!(named.to_vec(), tables);
+    let named = plyfold_conformance::__cache_rules! { __names () };
+    let tables: Vec<_> = rules::cache().map(|rule| rule.name).collect();
+    assert_eq!(named.to_vec(), tables);
+}
+
+#[test]
+fn ids_and_texts_are_unique() {
+    let registry = rules::registry().map(|rule| (rule.id, rule.text));
+    let all: Vec<_> = registry.chain(rules::cache().map(|rule| (rule.id, rule.text))).collect();
+    let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
+    let texts: BTreeSet<_> = all.iter().map(|(_, text)| text).collect();
+    assert_eq!((ids.len(), texts.len()), (all.len(), all.len()));
+}
