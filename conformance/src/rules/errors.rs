@@ -101,14 +101,13 @@ async fn digest_mismatch_carries_expected_actual_size(stage: &dyn Stage) {
         assert_kind(finished.expect("the layer reader ends"), &ErrorKind::Corrupt);
         return;
     }
-    let flip = |bytes: &bytes::Bytes| [&bytes[..700], b"?", &bytes[701..]].concat().into();
-    let cut = |bytes: &bytes::Bytes| bytes.slice(..1000);
-    let grow = |bytes: &bytes::Bytes| [&bytes[..], b"more"].concat().into();
+    let content = sample.blob(honest.digest()).expect("the sample has its layer").clone();
     let size = honest.size();
-    let damages: [(&dyn Fn(&bytes::Bytes) -> bytes::Bytes, u64); 3] =
-        [(&flip, size), (&cut, 1000), (&grow, size + 4)];
-    for (damage, actual_size) in damages {
-        let subject = open(stage, &altered(sample.clone(), honest.digest(), damage)).await;
+    let flipped = [&content[..700], b"?", &content[701..]].concat();
+    let grown = [&content[..], b"more"].concat();
+    for (damaged, actual_size) in [(flipped, size), (content[..1000].to_vec(), 1000), (grown, size + 4)] {
+        let subject =
+            open(stage, &altered(sample.clone(), honest.digest(), |_| damaged.clone().into())).await;
         let blob = subject.registry.blob(subject.reference(), &honest, BlobRange::FULL).await;
         let error = assert_kind(read(blob).await, &ErrorKind::Corrupt);
         let mismatch =

@@ -5,5 +5,6 @@
 mod catalogue;
 mod media;
 mod memory;
+mod mutants;
 mod samples;
 mod server;

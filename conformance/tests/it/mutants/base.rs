@@ -1,0 +1,233 @@
+//! A sound backend in memory that knows every condition, for mutants to break.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use plyfold_conformance::stages::Memory;
+use plyfold_conformance::{Condition, RetryAfter, Stage, Staged, Subject};
+use plyfold_core::{
+    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Names,
+    Page, RawManifest, Reference, Result, reference,
+};
+
+use super::client::BrokenClient;
+use super::registry::break_answer;
+
+/// What is wrong with a mutant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    BlobNotVerified,
+    CapabilitiesLie,
+    ChildNotVerified,
+    CopyReserialises,
+    DelayLost,
+    ErrorsSwallowed,
+    FirstCompatibleWins,
+    IndexNotVerified,
+    LibraryForgotten,
+    ManifestNotVerifiedByDigest,
+    ManifestNotVerifiedByTag,
+    ManifestReserialised,
+    MismatchLost,
+    NestingIgnored,
+    NestingUnbounded,
+    None,
+    OutageNotRetryable,
+    PlatformIgnored,
+    PlatformlessIgnored,
+    PlatformsHidden,
+    PushReserialises,
+    ReferenceNotChecked,
+    ResolvesElsewhere,
+    SecondPushFails,
+    SourceLost,
+    TagWins,
+    UnknownTypeIsAbsent,
+    UnknownPlatformTaken,
+    VariantIgnored,
+}
+
+/// Opens samples in memory, with one fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken(pub(super) Fault);
+
+/// The bytes of all staged samples, for mutants that do not verify.
+pub(super) type Content = Arc<HashMap<Digest, (MediaType, Bytes)>>;
+
+#[async_trait]
+impl Stage for Broken {
+    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+        self.subject(images, None).await
+    }
+
+    async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
+        Some(self.subject(std::slice::from_ref(image), Some(condition)).await)
+    }
+}
+
+impl Broken {
+    async fn subject(&self, images: &[Staged<'_>], condition: Option<Condition>) -> Subject {
+        let inner = Stage::open(&Memory, images).await;
+        let blobs = images.iter().flat_map(|image| &image.sample.blobs);
+        let blobs = blobs.map(|blob| {
+            let media_type = blob.descriptor.media_type().clone();
+            (blob.descriptor.digest().clone(), (media_type, blob.bytes.clone()))
+        });
+        let content: Content = Arc::new(blobs.collect());
+        let tops = images.iter().map(|image| (image.reference.whole(), image.sample.top.digest().clone()));
+        let medium = Arc::new(());
+        let registry = BrokenRegistry {
+            inner: inner.registry,
+            content: content.clone(),
+            tops: Arc::new(tops.collect()),
+            condition,
+            fault: self.0,
+            medium: Arc::downgrade(&medium),
+            pushed: Arc::default(),
+        };
+        let mut subject = Subject::new(Box::new(registry), inner.references, medium);
+        subject.client = Box::new(BrokenClient { fault: self.0, content });
+        subject
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BrokenRegistry {
+    pub(super) inner: Box<dyn ImageRegistry>,
+    pub(super) content: Content,
+    pub(super) tops: Arc<HashMap<String, Digest>>,
+    condition: Option<Condition>,
+    pub(super) fault: Fault,
+    medium: Weak<()>,
+    pub(super) pushed: Arc<Mutex<HashSet<Digest>>>,
+}
+
+impl BrokenRegistry {
+    /// What a sound backend answers under the condition and with its medium gone.
+    fn ready(&self, blob: bool) -> Result<()> {
+        let error = |kind| Err(Error::new(kind, "as the condition demands"));
+        let outcome = match self.condition {
+            _ if self.medium.strong_count() == 0 => {
+                Err(Error::io("reading the medium", io::ErrorKind::BrokenPipe.into()))
+            }
+            Some(Condition::Denied) => error(ErrorKind::Denied),
+            Some(Condition::DigestLies) if !blob => {
+                Err(Error::corrupt("the digest beside the content is wrong"))
+            }
+            Some(Condition::RateLimited(shape)) => error(ErrorKind::RateLimited {
+                retry_after: match shape {
+                    RetryAfter::Date => Some(Duration::from_secs(29)),
+                    RetryAfter::Missing => None,
+                    RetryAfter::Seconds => Some(Duration::from_secs(7)),
+                },
+            }),
+            Some(Condition::Unauthorized) => error(ErrorKind::Auth),
+            Some(Condition::Unavailable) => error(ErrorKind::Unavailable),
+            _ => Ok(()),
+        };
+        outcome.map_err(|e| self.distorted(e))
+    }
+
+    /// An error as the mutant tells it.
+    fn distorted(&self, error: Error) -> Error {
+        let kind = match (self.fault, error.kind()) {
+            (Fault::DelayLost, ErrorKind::RateLimited { .. }) => ErrorKind::RateLimited { retry_after: None },
+            (Fault::ErrorsSwallowed, _) | (Fault::UnknownTypeIsAbsent, ErrorKind::Unsupported) => {
+                ErrorKind::NotFound
+            }
+            (Fault::OutageNotRetryable, ErrorKind::Unavailable) | (Fault::SourceLost, ErrorKind::Io) => {
+                ErrorKind::Io
+            }
+            _ => return error,
+        };
+        Error::new(kind, "told in another way")
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for BrokenRegistry {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        if self.fault != Fault::ReferenceNotChecked {
+            reference::digest_of(reference)?;
+        }
+        self.ready(false)?;
+        let sound = self.inner.manifest(reference).await;
+        break_answer(self, reference, sound).await.map_err(|e| self.distorted(e))
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.ready(true)?;
+        match (self.fault, self.content.get(blob.digest())) {
+            (Fault::BlobNotVerified, Some((media_type, bytes))) => {
+                let size = bytes.len() as u64;
+                let actual = Descriptor::new(media_type.clone(), size, plyfold_core::digest::sha256(bytes));
+                Blob::from_bytes(&actual, range, bytes)
+            }
+            (Fault::MismatchLost, Some((_, bytes)))
+                if plyfold_core::digest::sha256(bytes) != *blob.digest() =>
+            {
+                Err(Error::corrupt("something is wrong"))
+            }
+            _ => self.inner.blob(reference, blob, range).await,
+        }
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
+        let honest = self.manifest(reference).await?.descriptor().clone();
+        if self.fault != Fault::ResolvesElsewhere {
+            return Ok(honest);
+        }
+        let elsewhere = plyfold_core::digest::sha256(b"elsewhere");
+        Ok(Descriptor::new(honest.media_type().clone(), honest.size(), elsewhere))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let referrers = self.fault == Fault::CapabilitiesLie;
+        let mut capabilities = self.inner.capabilities();
+        capabilities.referrers = referrers;
+        capabilities
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        self.inner.tags(repository, page).await
+    }
+
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        self.inner.repositories(page).await
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        let digest = blob.descriptor().digest().clone();
+        let first = self.pushed.lock().unwrap().insert(digest);
+        if self.fault == Fault::SecondPushFails && !first {
+            return Err(Error::new(ErrorKind::Denied, "it exists"));
+        }
+        self.inner.push_blob(reference, blob).await
+    }
+
+    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        self.inner.mount_blob(reference, blob, from).await
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        if self.fault == Fault::PushReserialises && reference.tag().is_some() {
+            return self.inner.push_manifest(reference, &super::registry::reserialised(manifest)).await;
+        }
+        self.inner.push_manifest(reference, manifest).await
+    }
+
+    async fn delete(&self, reference: &Reference) -> Result<()> {
+        self.inner.delete(reference).await
+    }
+}
+
+impl fmt::Display for BrokenRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mutant {:?}", self.fault)
+    }
+}

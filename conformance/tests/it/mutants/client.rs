@@ -1,0 +1,171 @@
+//! Mutants of what is derived from a registry: the choice of a platform, copies.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use plyfold_conformance::{Client, CoreClient};
+use plyfold_core::{
+    Blob, BlobRange, Descriptor, Document, Error, ErrorKind, ImageRegistry, ImageSource, Platform,
+    RawManifest, Reference, Result,
+};
+
+use super::base::{Content, Fault};
+use super::registry::{child, reserialised};
+
+#[derive(Clone, Debug)]
+pub(super) struct BrokenClient {
+    pub(super) fault: Fault,
+    pub(super) content: Content,
+}
+
+#[async_trait]
+impl Client for BrokenClient {
+    async fn image(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Box<dyn ImageSource>> {
+        let sound = CoreClient.image(registry, reference, platform).await;
+        let source = |raw| -> Result<Box<dyn ImageSource>> {
+            Ok(Box::new(Source {
+                registry: dyn_clone::clone_box(registry),
+                reference: reference.clone(),
+                raw,
+            }))
+        };
+        match (self.fault, sound) {
+            (Fault::ChildNotVerified | Fault::IndexNotVerified, Err(e))
+                if *e.kind() == ErrorKind::Corrupt =>
+            {
+                // The child is taken although something above it, or it itself, is not what it should be.
+                let broken = self.broken(reference);
+                if (self.fault == Fault::ChildNotVerified) == broken.is_none() {
+                    return source(self.any_manifest());
+                }
+                Err(e)
+            }
+            (Fault::PlatformsHidden, Err(e)) if is_platform(&e) => Err(Error::not_found("no such image")),
+            (Fault::PlatformIgnored, Err(e)) if is_platform(&e) => {
+                source(registry.manifest(reference).await?)
+            }
+            (Fault::UnknownPlatformTaken, Err(e)) if is_platform(&e) => {
+                source(self.chosen(registry, reference, |_| true).await?)
+            }
+            (Fault::FirstCompatibleWins, Ok(sound)) => {
+                let fits = |child: &Platform| platform.distance(child).is_some();
+                Ok(source(self.chosen(registry, reference, fits).await?).unwrap_or(sound))
+            }
+            (Fault::VariantIgnored, Ok(_) | Err(_)) => {
+                let same = |child: &Platform| child.architecture() == platform.architecture();
+                source(self.chosen(registry, reference, same).await?)
+            }
+            (Fault::PlatformlessIgnored, Ok(_)) => source(self.chosen(registry, reference, |_| true).await?),
+            (Fault::NestingIgnored, Ok(sound)) => {
+                let raw = registry.manifest(reference).await?;
+                let nested = matches!(raw.document(), Document::Index(index)
+                    if index.manifests().iter().any(|child| child.media_type().as_ref().contains("index")));
+                if nested { Err(Error::not_found("no image")) } else { Ok(sound) }
+            }
+            (Fault::NestingUnbounded, Err(e)) if *e.kind() == ErrorKind::Limit => {
+                self.wander(registry, reference).await
+            }
+            (_, sound) => sound,
+        }
+    }
+
+    async fn copy(
+        &self,
+        from: &dyn ImageRegistry,
+        image: &Reference,
+        to: &dyn ImageRegistry,
+        target: &Reference,
+    ) -> Result<Descriptor> {
+        let sound = CoreClient.copy(from, image, to, target).await?;
+        if self.fault != Fault::CopyReserialises {
+            return Ok(sound);
+        }
+        let raw = reserialised(&from.manifest(image).await?);
+        to.push_manifest(target, &raw).await?;
+        Ok(raw.descriptor().clone())
+    }
+}
+
+impl BrokenClient {
+    /// The first child of an index with a platform that `fits`.
+    async fn chosen(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        fits: impl Fn(&Platform) -> bool + Send,
+    ) -> Result<RawManifest> {
+        let raw = registry.manifest(reference).await?;
+        let Document::Index(index) = raw.document() else { return Ok(raw) };
+        let found = index
+            .manifests()
+            .iter()
+            .find(|child| child.platform().as_ref().map(Platform::from).is_some_and(|p| fits(&p)));
+        let Some(found) = found else {
+            return Err(Error::new(ErrorKind::PlatformNotFound { available: vec![] }, "none"));
+        };
+        registry.manifest(&child(reference, found)).await
+    }
+
+    /// Looks at everything below an index, however deep.
+    async fn wander(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+    ) -> Result<Box<dyn ImageSource>> {
+        let mut todo = vec![reference.clone()];
+        while let Some(name) = todo.pop() {
+            if let Document::Index(index) = registry.manifest(&name).await?.document() {
+                todo.extend(index.manifests().iter().map(|descriptor| child(reference, descriptor)));
+            }
+        }
+        Err(Error::new(ErrorKind::Limit, "that was a lot"))
+    }
+
+    /// The digest of an index in the content that its bytes do not hash to.
+    fn broken(&self, _: &Reference) -> Option<()> {
+        let mut indexes =
+            self.content.iter().filter(|(_, (media_type, _))| media_type.as_ref().contains("index"));
+        indexes.find(|(digest, (_, bytes))| plyfold_core::digest::sha256(bytes) != **digest).map(|_| ())
+    }
+
+    /// Some image manifest of the content, as it is.
+    fn any_manifest(&self) -> RawManifest {
+        let mut manifests = self.content.values().filter(|(kind, _)| kind.as_ref().contains("manifest"));
+        let (media_type, bytes) = manifests.next().unwrap();
+        RawManifest::new(bytes.clone(), Some(media_type)).unwrap()
+    }
+}
+
+fn is_platform(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::PlatformNotFound { .. })
+}
+
+/// An image of whatever manifest.
+#[derive(Clone, Debug)]
+struct Source {
+    registry: Box<dyn ImageRegistry>,
+    reference: Reference,
+    raw: RawManifest,
+}
+
+#[async_trait]
+impl ImageSource for Source {
+    fn raw(&self) -> &RawManifest {
+        &self.raw
+    }
+
+    async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.registry.blob(&self.reference, blob, range).await
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reference.fmt(f)
+    }
+}

@@ -1,0 +1,102 @@
+//! The suite can fail: for every rule there is a mutant that it catches, and what is sound passes all rules.
+
+mod base;
+mod cache;
+mod client;
+mod registry;
+
+use std::collections::BTreeSet;
+
+use plyfold_conformance::rules;
+
+use self::base::{Broken, Fault};
+use self::cache::{BrokenCaches, CacheFault};
+
+/// For each registry rule the faults that it must catch.
+const REGISTRY: &[(&str, &[Fault])] = &[
+    ("R 1", &[Fault::ManifestReserialised]),
+    ("R 2", &[Fault::ManifestNotVerifiedByDigest]),
+    ("R 3", &[Fault::ManifestNotVerifiedByTag]),
+    ("R 4", &[Fault::ResolvesElsewhere]),
+    ("R 5", &[Fault::IndexNotVerified]),
+    ("R 6", &[Fault::ChildNotVerified]),
+    ("R 7", &[Fault::TagWins]),
+    ("R 8", &[Fault::LibraryForgotten]),
+    ("R 9", &[Fault::ReferenceNotChecked]),
+    ("R 10", &[Fault::FirstCompatibleWins, Fault::VariantIgnored]),
+    ("R 11", &[Fault::VariantIgnored]),
+    ("R 12", &[Fault::PlatformsHidden]),
+    ("R 13", &[Fault::UnknownPlatformTaken]),
+    ("R 14", &[Fault::PlatformlessIgnored]),
+    ("R 15", &[Fault::NestingIgnored]),
+    ("R 16", &[Fault::NestingUnbounded]),
+    ("E 108", &[Fault::ErrorsSwallowed]),
+    ("E 109", &[Fault::DelayLost]),
+    ("E 110", &[Fault::BlobNotVerified, Fault::MismatchLost]),
+    ("E 111", &[Fault::UnknownTypeIsAbsent]),
+    ("E 112", &[Fault::PlatformIgnored]),
+    ("E 113", &[Fault::CapabilitiesLie]),
+    ("E 114", &[Fault::SourceLost]),
+    ("E 115", &[Fault::OutageNotRetryable]),
+    ("E 116", &[Fault::SecondPushFails]),
+];
+
+/// For each cache rule the faults that it must catch.
+const CACHE: &[(&str, &[CacheFault])] = &[
+    ("C 40", &[CacheFault::AbsenceIsError]),
+    ("C 41", &[CacheFault::ChildrenUnknown]),
+    ("C 42", &[CacheFault::RepositoriesMixed]),
+    ("C 43", &[CacheFault::DigestUnchecked]),
+    ("C 44", &[CacheFault::SizeUnchecked]),
+    ("C 45", &[CacheFault::VisibleBeforeCommit]),
+    ("C 46", &[CacheFault::DamageKept]),
+    ("C 47", &[CacheFault::ExistenceLies]),
+    ("C 48", &[CacheFault::NothingIsHere]),
+    ("C 49", &[CacheFault::AlwaysAsks]),
+    ("C 58", &[CacheFault::FirstNameStays]),
+    ("C 59", &[CacheFault::OneNameForEachDigest]),
+    ("C 60", &[CacheFault::RemovesByDigest]),
+    ("C 61", &[CacheFault::RemovesContent]),
+    ("C 62", &[CacheFault::RemoveNeedsName]),
+];
+
+#[test]
+fn what_is_sound_passes() {
+    for rule in rules::registry() {
+        assert!(rule.holds(&Broken(Fault::None)), "{rule}");
+    }
+    for rule in rules::cache() {
+        assert!(rule.holds(&BrokenCaches(CacheFault::None)), "{rule}");
+    }
+}
+
+#[test]
+fn every_registry_rule_catches_its_mutants() {
+    for rule in rules::registry() {
+        for fault in faults(REGISTRY, rule.id) {
+            assert!(!rule.holds(&Broken(*fault)), "{rule} does not see {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn every_cache_rule_catches_its_mutants() {
+    for rule in rules::cache() {
+        for fault in faults(CACHE, rule.id) {
+            assert!(!rule.holds(&BrokenCaches(*fault)), "{rule} does not see {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn no_rule_lacks_a_mutant() {
+    let rules: BTreeSet<_> =
+        rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id)).collect();
+    let tables: BTreeSet<_> = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0)).collect();
+    assert_eq!(rules, tables);
+}
+
+fn faults<T>(table: &'static [(&str, &[T])], id: &str) -> &'static [T] {
+    let row = table.iter().find(|row| row.0 == id);
+    row.unwrap_or_else(|| panic!("{id} has no mutant")).1
+}
