@@ -9,8 +9,10 @@
 //! - [`samples`]: deterministic images, from the usual to the odd.
 //! - [`server`]: a loopback registry with scripted faults.
 //! - [`stages`]: media with samples in them, for backends that read such media.
+//! - [`oracle`]: the tools and kernels of others as judges, in tests that say what they need.
 //! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so.
 
+pub mod oracle;
 pub mod rules;
 pub mod samples;
 pub mod server;

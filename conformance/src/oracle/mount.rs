@@ -1,0 +1,91 @@
+//! Mounts and loop devices that end with their value.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::{Failure, Run};
+
+/// A mounted file system, on a folder of its own, until it is dropped.
+#[derive(Debug)]
+pub struct Mount {
+    folder: TempDir,
+    mounted: bool,
+}
+
+impl Mount {
+    /// Mounts `source` as `file_system` with `mount`'s options, such as `loop,ro`.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`].
+    pub fn new(file_system: &str, source: impl AsRef<OsStr>, options: &str) -> Result<Self, Failure> {
+        let folder = tempfile::tempdir()?;
+        let command = Run::new("mount").args(["-t", file_system, "-o", options]).arg(source);
+        command.arg(folder.path()).success()?;
+        Ok(Self { folder, mounted: true })
+    }
+
+    /// Mounts an overlay of `lowers`, the top one first, with `upper/` and `work/` of `disk` if there is one.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`].
+    pub fn overlay(lowers: &[&Path], disk: Option<&Path>) -> Result<Self, Failure> {
+        let lowers: Vec<_> = lowers.iter().map(|lower| lower.display().to_string()).collect();
+        let lower = format!("lowerdir={}", lowers.join(":"));
+        let upper = disk.map(Path::display).map(|disk| format!(",upperdir={disk}/upper,workdir={disk}/work"));
+        Self::new("overlay", "overlay", &(lower + &upper.unwrap_or_default()))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Unmounts it now, so that what was written is in the file or device.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`], such as for a file that is still open.
+    pub fn unmount(mut self) -> Result<(), Failure> {
+        Run::new("umount").arg(self.path()).success()?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.mounted && Run::new("umount").arg(self.path()).success().is_err() {
+            // Lazily: the folder must not be removed with the file system in it.
+            let _ = Run::new("umount").arg("-l").arg(self.path()).output();
+        }
+    }
+}
+
+/// A file as a read-only block device, until it is dropped.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+}
+
+impl LoopDevice {
+    /// Attaches `file` to a free loop device.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`].
+    pub fn new(file: &Path) -> Result<Self, Failure> {
+        let said = Run::new("losetup").args(["--find", "--show", "--read-only"]).arg(file).success()?;
+        Ok(Self { path: said.stdout.trim().into() })
+    }
+
+    /// The device, such as `/dev/loop3`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Run::new("losetup").arg("--detach").arg(&self.path).output();
+    }
+}

@@ -1,0 +1,84 @@
+//! What an oracle test needs, and whether it is there.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use super::{Mount, Run};
+
+/// Something that a machine may or may not have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Need {
+    /// A file system that the kernel can mount.
+    FileSystem(&'static str),
+    /// The right to mount: root, and no container that forbids it.
+    Mounts,
+    /// A program.
+    Tool {
+        /// Its name in `PATH`.
+        name: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+}
+
+impl Need {
+    /// ext4's checker.
+    pub const E2FSCK: Self = Self::Tool { name: "e2fsck", package: "e2fsprogs" };
+    /// EROFS' checker.
+    pub const FSCK_EROFS: Self = Self::Tool { name: "fsck.erofs", package: "erofs-utils" };
+    /// EROFS in the kernel.
+    pub const KERNEL_EROFS: Self = Self::FileSystem("erofs");
+    /// overlayfs in the kernel.
+    pub const KERNEL_OVERLAY: Self = Self::FileSystem("overlay");
+    /// The reader of VMDK and other disk images.
+    pub const QEMU_IMG: Self = Self::Tool { name: "qemu-img", package: "qemu-utils" };
+    /// The registry and layout client.
+    pub const SKOPEO: Self = Self::Tool { name: "skopeo", package: "skopeo" };
+    /// The unpacker of OCI images.
+    pub const UMOCI: Self = Self::Tool { name: "umoci", package: "umoci" };
+
+    /// Why the need is not met, in one clause; `None` when it is.
+    pub fn missing(&self) -> Option<String> {
+        match self {
+            Self::FileSystem(name) => (!kernel_has(name)).then(|| format!("the kernel has no {name}")),
+            Self::Mounts => (!may_mount()).then(|| "mounting is not allowed: run as root".to_owned()),
+            Self::Tool { name, package } => {
+                find(name).is_none().then(|| format!("{name} is missing: install {package}"))
+            }
+        }
+    }
+}
+
+/// Where a program is: in `PATH`, or where administrators' tools are when `PATH` is a user's.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+fn kernel_has(file_system: &str) -> bool {
+    let listed = || {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        known.lines().any(|line| line.split_whitespace().next_back() == Some(file_system))
+    };
+    listed() || (Run::new("modprobe").arg(file_system).success().is_ok() && listed())
+}
+
+fn may_mount() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| Mount::new("tmpfs", "none", "size=64k").is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_machine_has_is_found() {
+        assert_eq!(Need::Tool { name: "sh", package: "dash" }.missing(), None);
+        assert_eq!(Need::FileSystem("proc").missing(), None);
+        assert!(Need::FileSystem("plyfoldfs").missing().is_some());
+    }
+}

@@ -1,0 +1,122 @@
+//! The test binary: runs the checks whose needs are met, reports the others.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::Need;
+
+/// The outcome of a check.
+pub type Verdict = Result<(), Failure>;
+
+/// Why a check failed; any error becomes one by `?`.
+pub struct Failure(String);
+
+impl Failure {
+    /// A failure in the words of `message`.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self(message.to_string())
+    }
+}
+
+// As in `anyhow`: no `Error` itself, so that every `Error` can be converted.
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}\ncaused by: {cause}");
+            source = cause.source();
+        }
+        Self(message)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A test by an oracle: its name, what it needs, and what it does. It fails by returning a [`Failure`] or by a
+/// panic, so assertions can be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// The test's name.
+    pub name: &'static str,
+    /// What has to be there for it to run.
+    pub needs: &'static [Need],
+    /// The test.
+    pub run: fn() -> Verdict,
+}
+
+impl Check {
+    fn trial(self, required: bool) -> Trial {
+        let missing: Vec<_> = self.needs.iter().filter_map(Need::missing).collect();
+        let reason = missing.join("; ");
+        if missing.is_empty() {
+            return Trial::test(self.name, move || (self.run)().map_err(|failure| Failed::from(failure.0)));
+        }
+        // The harness has no place for a reason but the kind, which it shows in front of the name.
+        let failed = Failed::from(reason.clone());
+        Trial::test(self.name, move || Err(failed)).with_kind(reason).with_ignored_flag(!required)
+    }
+}
+
+/// The `main` of a test binary: what [`oracle_tests!`](crate::oracle_tests) calls. Takes libtest's arguments.
+pub fn run(checks: &[Check]) -> ExitCode {
+    let required = std::env::var_os("PLYFOLD_ORACLES").is_some_and(|value| value == "require");
+    let trials = checks.iter().map(|check| check.trial(required)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Makes the `main` of a test binary with `harness = false` out of functions that return a
+/// [`Verdict`](crate::oracle::Verdict), and the [`Need`](crate::oracle::Need)s of each.
+#[macro_export]
+macro_rules! oracle_tests {
+    ($($check:ident needs [$($need:expr),+ $(,)?];)+) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::oracle::run(&[$($crate::oracle::Check {
+                name: stringify!($check),
+                needs: &[$($need),+],
+                run: $check,
+            }),+])
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABSENT: Need = Need::Tool { name: "plyfold-no-such-tool", package: "nothing" };
+
+    fn unreachable() -> Verdict {
+        panic!("ran without its need");
+    }
+
+    #[test]
+    fn a_check_without_its_oracle_is_ignored_or_fails_with_the_reason() {
+        let check = Check { name: "check", needs: &[ABSENT], run: unreachable };
+        let ignored = check.trial(false);
+        assert!(ignored.has_ignored_flag());
+        assert_eq!(ignored.kind(), "plyfold-no-such-tool is missing: install nothing");
+        let required = check.trial(true);
+        assert!(!required.has_ignored_flag());
+        assert!(libtest_mimic::run(&quiet(), vec![required]).has_failed());
+    }
+
+    #[test]
+    fn a_check_with_its_oracle_runs() {
+        let passes = Check { name: "passes", needs: &[], run: || Ok(()) }.trial(false);
+        let fails = Check { name: "fails", needs: &[], run: || Err(Failure::new("no")) }.trial(false);
+        assert_eq!((passes.kind(), passes.has_ignored_flag()), ("", false));
+        let conclusion = libtest_mimic::run(&quiet(), vec![passes, fails]);
+        assert_eq!((conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored), (1, 1, 0));
+    }
+
+    fn quiet() -> Arguments {
+        Arguments { quiet: true, logfile: Some("/dev/null".into()), ..Arguments::default() }
+    }
+}

@@ -1,0 +1,214 @@
+//! The empty upper as e2fsck, resize2fs and the kernel see it.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Failure, Mount, Need, Run, Verdict};
+use plyfold_conformance::oracle_tests;
+use plyfold_core::Materializer as _;
+use plyfold_core::layer::{Metadata, Timestamp};
+use plyfold_ext4::{Ext4Upper, MIN_SIZE};
+use tempfile::TempPath;
+
+oracle_tests! {
+    fsck_is_clean needs [Need::E2FSCK];
+    a_lost_superblock_comes_back_from_the_backup needs [Need::E2FSCK];
+    a_disk_grows_with_resize2fs needs [Need::E2FSCK, Need::Tool { name: "resize2fs", package: "e2fsprogs" }];
+    ext4_upper_takes_writes_64_mib needs [Need::E2FSCK, EXT4, Need::Mounts];
+    ext4_upper_takes_writes_1_gib needs [Need::E2FSCK, EXT4, Need::Mounts];
+    ext4_upper_takes_writes_1_tib needs [Need::E2FSCK, EXT4, Need::Mounts];
+    the_kernel_sees_the_root_metadata needs [EXT4, Need::Mounts];
+    overlayfs_takes_the_disk needs [Need::E2FSCK, EXT4, Need::KERNEL_OVERLAY, Need::Mounts];
+}
+
+const EXT4: Need = Need::FileSystem("ext4");
+const MIB: u64 = 1 << 20;
+
+fn disk(upper: &Ext4Upper) -> Result<TempPath, Failure> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    upper.image(&[], file.as_file_mut())?;
+    Ok(file.into_temp_path())
+}
+
+/// Clean also means: nothing to say. What e2fsck would repair silently, it reports with `-n`.
+fn fsck(disk: &Path) -> Verdict {
+    let said = Run::new("e2fsck").arg("-fn").arg(disk).success()?;
+    let expected = |line: &str| line.starts_with("Pass ") || line.contains(" files (0.");
+    match said.stdout.lines().find(|line| !expected(line)) {
+        Some(line) => Err(Failure::new(format!("e2fsck says {line:?}\n{said}"))),
+        None => Ok(()),
+    }
+}
+
+/// Metadata with attributes that fit into the inode (`note` of 8 bytes) or need a block (more).
+fn root(note: usize) -> Metadata {
+    let acl: Vec<u8> = [(1, 7, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 1, u32::MAX)]
+        .iter()
+        .flat_map(|(tag, permissions, id)| [*tag, *permissions, *id as u16, (id >> 16) as u16])
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    Metadata {
+        mode: 0o1771,
+        uid: 100_000,
+        gid: 0xffff_fffe,
+        mtime: Timestamp { seconds: 5_000_000_000, nanos: 999_999_999 },
+        xattrs: vec![
+            (b"security.plyfold".to_vec(), b"label\0".to_vec()),
+            (b"system.posix_acl_default".to_vec(), [&2_u32.to_le_bytes()[..], &acl].concat()),
+            ("user.\u{e9}".into(), vec![b'x'; note]),
+        ],
+    }
+}
+
+fn fsck_is_clean() -> Verdict {
+    // Around each boundary of the layout: one group, a guest in group 0, a short last group, a backup.
+    let group = 128 * MIB;
+    let metadata = 514 * 4096;
+    let sizes = [
+        MIN_SIZE,
+        group,
+        group + 4096,
+        group + metadata - 4096,
+        group + metadata,
+        2 * group - 4096,
+        2 * group,
+        2 * group + 4096,
+        3 * group + metadata + 4096,
+        1 << 30,
+        (1 << 30) + 4096,
+        8 << 30,
+        1 << 40,
+    ];
+    for size in sizes {
+        let plain = Ext4Upper::new(size)?;
+        for upper in [plain.clone(), plain.clone().journal(false), plain.clone().root(root(8))?, plain.root(root(900))?] {
+            fsck(&disk(&upper)?).map_err(|e| Failure::new(format!("{upper:?}: {e:?}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_lost_superblock_comes_back_from_the_backup() -> Verdict {
+    let disk = disk(&Ext4Upper::new(256 * MIB)?)?;
+    File::options().write(true).open(&disk)?.write_all_at(&[0; 8192], 0)?;
+    // 1: errors corrected.
+    let said = Run::new("e2fsck").args(["-fy", "-b", "32768", "-B", "4096"]).arg(&disk).output()?;
+    assert_eq!(said.status.code(), Some(1), "{said}");
+    fsck(&disk)
+}
+
+fn a_disk_grows_with_resize2fs() -> Verdict {
+    for (from, to) in [(MIN_SIZE, 5 << 30), (128 * MIB + 4096, 300 * MIB), (1 << 30, 20 << 30)] {
+        let disk = disk(&Ext4Upper::new(from)?)?;
+        File::options().write(true).open(&disk)?.set_len(to)?;
+        fsck(&disk)?;
+        Run::new("resize2fs").arg("-f").arg(&disk).success()?;
+        Run::new("e2fsck").arg("-fn").arg(&disk).success()?;
+    }
+    Ok(())
+}
+
+fn ext4_upper_takes_writes_64_mib() -> Verdict {
+    takes_writes(64 * MIB, 9, 10)
+}
+
+fn ext4_upper_takes_writes_1_gib() -> Verdict {
+    takes_writes(1 << 30, 9, 10)
+}
+
+/// 90 % of a sparse TiB does not fit onto most hosts: that much of it is preallocated instead of written.
+fn ext4_upper_takes_writes_1_tib() -> Verdict {
+    let disk = disk(&Ext4Upper::new(1 << 40)?)?;
+    let mount = Mount::new("ext4", &*disk, "loop")?;
+    for part in 0..9 {
+        let file = File::create(mount.path().join(format!("upper/{part}")))?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 100 << 30)?;
+    }
+    mount.unmount()?;
+    fsck_used(&disk)?;
+    // The guest's lazy initialisation would write 16 GiB of inode tables.
+    let allocated = fs::metadata(&disk)?.blocks() * 512;
+    assert!(allocated < 64 * MIB, "{allocated} bytes allocated");
+    takes_writes(1 << 40, 1, 1000)
+}
+
+fn fsck_used(disk: &Path) -> Verdict {
+    Run::new("e2fsck").arg("-fn").arg(disk).success()?;
+    Ok(())
+}
+
+/// Rule M 156, `ext4_upper_takes_writes`: fills a share of the disk, and reads it back from a second mount.
+fn takes_writes(size: u64, share: u64, of: u64) -> Verdict {
+    let disk = disk(&Ext4Upper::new(size)?)?;
+    let mount = Mount::new("ext4", &*disk, "loop")?;
+    let free = rustix::fs::statvfs(mount.path())?;
+    let bytes = free.f_bavail * free.f_frsize / of * share;
+    let chunk: Vec<u8> = (0..MIB).map(|at| (at % 251) as u8).collect();
+    for index in 0..bytes / MIB {
+        // Files of 1 MiB, a thousand to a folder.
+        let folder = mount.path().join(format!("upper/{}", index / 1000));
+        fs::create_dir_all(&folder)?;
+        let mut file = File::create(folder.join(index.to_string()))?;
+        file.write_all(&index.to_le_bytes())?;
+        file.write_all(&chunk[8..])?;
+    }
+    mount.unmount()?;
+    fsck_used(&disk)?;
+    let mount = Mount::new("ext4", &*disk, "loop,ro")?;
+    for index in 0..bytes / MIB {
+        let read = fs::read(mount.path().join(format!("upper/{}/{index}", index / 1000)))?;
+        assert!(read[..8] == index.to_le_bytes() && read[8..] == chunk[8..], "file {index} differs");
+    }
+    mount.unmount()?;
+    Ok(())
+}
+
+fn the_kernel_sees_the_root_metadata() -> Verdict {
+    for note in [8, 900] {
+        let root = root(note);
+        let disk = disk(&Ext4Upper::new(MIN_SIZE)?.root(root.clone())?)?;
+        let mount = Mount::new("ext4", &*disk, "loop,ro")?;
+        let upper = mount.path().join("upper");
+        let seen = fs::metadata(&upper)?;
+        assert_eq!((seen.mode(), seen.uid(), seen.gid()), (0o041_771, root.uid, root.gid));
+        assert_eq!((seen.mtime(), seen.mtime_nsec()), (root.mtime.seconds, i64::from(root.mtime.nanos)));
+        for (name, value) in &root.xattrs {
+            let mut seen = vec![0; 4096];
+            let length = rustix::fs::getxattr(&upper, CString::new(name.clone())?, &mut seen[..])?;
+            assert_eq!(&seen[..length], value, "{}", name.escape_ascii());
+        }
+        let mut names: Vec<_> = fs::read_dir(mount.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_, Failure>>()?;
+        names.sort();
+        assert_eq!(names, ["lost+found", "upper", "work"]);
+    }
+    Ok(())
+}
+
+fn overlayfs_takes_the_disk() -> Verdict {
+    let lower = tempfile::tempdir()?;
+    fs::write(lower.path().join("below"), "below")?;
+    fs::write(lower.path().join("hidden"), "below")?;
+    let disk = disk(&Ext4Upper::new(MIN_SIZE)?.root(root(8))?)?;
+    for again in [false, true] {
+        let upper = Mount::new("ext4", &*disk, "loop")?;
+        let merged = Mount::overlay(&[lower.path()], Some(upper.path()))?;
+        let at = |name| merged.path().join(name);
+        assert_eq!(fs::metadata(merged.path())?.mode(), 0o041_771);
+        if again {
+            assert_eq!(fs::read(at("below"))?, b"changed");
+            assert!(!at("hidden").exists());
+        } else {
+            assert_eq!(fs::read(at("below"))?, b"below");
+            fs::write(at("below"), "changed")?;
+            fs::remove_file(at("hidden"))?;
+            fs::create_dir(at("new"))?;
+        }
+        merged.unmount()?;
+        upper.unmount()?;
+        fsck_used(&disk)?;
+    }
+    Ok(())
+}
