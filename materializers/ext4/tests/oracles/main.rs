@@ -45,11 +45,12 @@ fn fsck(disk: &Path) -> Verdict {
 
 /// Metadata with attributes that fit into the inode (`note` of 8 bytes) or need a block (more).
 fn root(note: usize) -> Metadata {
-    let acl: Vec<u8> = [(1, 7, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 1, u32::MAX)]
-        .iter()
-        .flat_map(|(tag, permissions, id)| [*tag, *permissions, *id as u16, (id >> 16) as u16])
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let acl: Vec<u8> =
+        [(1, 7, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 1, u32::MAX)]
+            .iter()
+            .flat_map(|(tag, permissions, id)| [*tag, *permissions, *id as u16, (id >> 16) as u16])
+            .flat_map(u16::to_le_bytes)
+            .collect();
     Metadata {
         mode: 0o1771,
         uid: 100_000,
@@ -84,7 +85,12 @@ fn fsck_is_clean() -> Verdict {
     ];
     for size in sizes {
         let plain = Ext4Upper::new(size)?;
-        for upper in [plain.clone(), plain.clone().journal(false), plain.clone().root(root(8))?, plain.root(root(900))?] {
+        for upper in [
+            plain.clone(),
+            plain.clone().journal(false),
+            plain.clone().root(root(8))?,
+            plain.root(root(900))?,
+        ] {
             fsck(&disk(&upper)?).map_err(|e| Failure::new(format!("{upper:?}: {e:?}")))?;
         }
     }
@@ -180,7 +186,9 @@ fn the_kernel_sees_the_root_metadata() -> Verdict {
             let length = rustix::fs::getxattr(&upper, CString::new(name.clone())?, &mut seen[..])?;
             assert_eq!(&seen[..length], value, "{}", name.escape_ascii());
         }
-        let mut names: Vec<_> = fs::read_dir(mount.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_, Failure>>()?;
+        let mut names: Vec<_> = fs::read_dir(mount.path())?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<Result<_, Failure>>()?;
         names.sort();
         assert_eq!(names, ["lost+found", "upper", "work"]);
     }
