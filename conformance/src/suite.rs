@@ -67,6 +67,9 @@ macro_rules! __registry_rules {
             descriptor_without_platform_handled
             nested_index_descends
             cyclic_or_too_deep_index_bounded
+            same_descriptor_manifest_config_layers
+            copy_a_to_b_preserves_digests_or_refuses
+            round_trip_a_b_a_identity
             not_found_vs_unauthorized_vs_denied_vs_unavailable
             rate_limited_carries_delay_in_all_three_shapes
             digest_mismatch_carries_expected_actual_size

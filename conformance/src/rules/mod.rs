@@ -3,6 +3,7 @@
 //! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches.
 
 mod cache;
+mod equivalence;
 mod errors;
 mod probe;
 mod pull;
@@ -11,7 +12,7 @@ use crate::{CacheStage, Rule, Stage};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
-    [pull::RULES, errors::RULES].into_iter().flatten().copied()
+    [pull::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
 }
 
 /// The rules about caches, in the order of the catalogue.

@@ -68,7 +68,13 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn finish(self, name: &'static str, top: Descriptor) -> Sample {
-        Sample { name, top, blobs: self.blobs, images: self.images }
+        Sample { name, top, blobs: self.blobs, images: self.images, subject: None }
+    }
+
+    /// As [`Draft::finish`] for a document whose subject is the only image.
+    pub(super) fn finish_referrer(mut self, name: &'static str, top: Descriptor) -> Sample {
+        let subject = self.images.pop();
+        Sample { subject, ..self.finish(name, top) }
     }
 
     /// Adds a blob under its sha256 digest.

@@ -47,6 +47,8 @@ pub struct Sample {
     pub blobs: Vec<SampleBlob>,
     /// The images below the top document, in the order of the indexes; no artifacts.
     pub images: Vec<SampleImage>,
+    /// The image that the top document names as its subject, if it is there.
+    pub subject: Option<SampleImage>,
 }
 
 impl Sample {

@@ -55,7 +55,7 @@ pub fn subject() -> Sample {
     let mut draft = Draft::default();
     let image = single(&mut draft, "linux/amd64");
     let top = sbom(&mut draft, &format!(r#","subject":{}"#, json(&image)));
-    draft.finish("subject", top)
+    draft.finish_referrer("subject", top)
 }
 
 /// An artifact that refers to an image that is not there, which the specification allows.
@@ -74,7 +74,7 @@ pub fn index_subject() -> Sample {
     let signature = sbom(&mut draft, "");
     let fields = format!(r#","artifactType":"application/vnd.example.set","subject":{}"#, json(&image));
     let top = draft.index(&[json(&signature)], &fields);
-    draft.finish("index_subject", top)
+    draft.finish_referrer("index_subject", top)
 }
 
 /// An image whose config is also inline in the manifest's `data` field.

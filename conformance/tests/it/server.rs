@@ -139,7 +139,7 @@ fn listings_are_paged_by_link() {
 #[test]
 fn referrers_by_api_and_by_fallback_tag_are_one_list() {
     let sample = samples::subject();
-    let subject = sample.images[0].manifest.digest().to_string();
+    let subject = sample.subject.as_ref().unwrap().manifest.digest().to_string();
     let with_api = FaultServer::start().unwrap();
     with_api.put("r", "t", &sample);
     let (status, _, by_api) = get(&with_api, &format!("/v2/r/referrers/{subject}"), "");

@@ -29,6 +29,7 @@ pub(super) enum Fault {
     ErrorsSwallowed,
     FirstCompatibleWins,
     IndexNotVerified,
+    LayersReordered,
     LibraryForgotten,
     ManifestNotVerifiedByDigest,
     ManifestNotVerifiedByTag,

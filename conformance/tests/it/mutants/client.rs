@@ -45,6 +45,7 @@ impl Client for BrokenClient {
                 }
                 Err(e)
             }
+            (Fault::LayersReordered, Ok(sound)) => source(reordered(sound.raw())),
             (Fault::PlatformsHidden, Err(e)) if is_platform(&e) => Err(Error::not_found("no such image")),
             (Fault::PlatformIgnored, Err(e)) if is_platform(&e) => {
                 source(registry.manifest(reference).await?)
@@ -143,6 +144,13 @@ impl BrokenClient {
 
 fn is_platform(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::PlatformNotFound { .. })
+}
+
+/// The manifest with its layers upside down.
+fn reordered(raw: &RawManifest) -> RawManifest {
+    let mut value: serde_json::Value = serde_json::from_slice(raw.bytes()).unwrap();
+    value["layers"].as_array_mut().unwrap().reverse();
+    RawManifest::new(value.to_string(), None).unwrap()
 }
 
 /// An image of whatever manifest.

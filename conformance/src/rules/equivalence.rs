@@ -1,0 +1,163 @@
+//! X: an image is the same image, whichever backend it comes from.
+
+use std::io::Read as _;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use plyfold_core::memory::MemoryRegistry;
+use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceExt, Reference};
+
+use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
+use crate::rule::{Rule, rules};
+use crate::samples::{self, Sample, SampleBlob};
+use crate::stages::fill;
+use crate::{Fidelity, Stage, Staged};
+
+pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+    "X 98" same_descriptor_manifest_config_layers:
+        "manifest, config and layers of an image are the same bytes from every backend (a medium that keeps no \
+         manifests: config, diff_ids and uncompressed layers)",
+    "X 99" copy_a_to_b_preserves_digests_or_refuses:
+        "a copy has every digest of the original; a backend that cannot store says so before it changes anything",
+    "X 100" round_trip_a_b_a_identity:
+        "what comes out of a backend and goes into the same medium again comes out as it was",
+};
+
+async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
+    for sample in carried(stage) {
+        let subject = open(stage, &sample).await;
+        for expected in &sample.images {
+            let source = sound(subject.image(&expected.platform).await);
+            let config = sound(source.config().await);
+            assert!(Some(config.bytes()) == sample.blob(expected.config.digest()), "{}: config", sample.name);
+            let layers = sound(source.layers()).to_vec();
+            assert_eq!(layers.len(), expected.layers.len(), "{}", sample.name);
+            for (index, (layer, expected)) in layers.iter().zip(&expected.layers).enumerate() {
+                assert_eq!(
+                    sound(config.diff_ids())[index],
+                    expected.diff_id,
+                    "{}: diff_id {index}",
+                    sample.name
+                );
+                let content = sound(read(source.blob(layer, BlobRange::FULL).await).await);
+                if stage.fidelity() == Fidelity::Exact {
+                    let of = |layer: &Descriptor| {
+                        (layer.media_type().clone(), layer.digest().clone(), layer.size())
+                    };
+                    assert_eq!(of(layer), of(&expected.descriptor), "{}: layer {index}", sample.name);
+                    assert!(Some(&content) == sample.blob(layer.digest()), "{}: layer {index}", sample.name);
+                }
+                assert!(inflated(&content) == expected.tar, "{}: tar of layer {index}", sample.name);
+            }
+            if stage.fidelity() == Fidelity::Exact {
+                let manifest = sample.blob(expected.manifest.digest());
+                assert!(Some(source.raw().bytes()) == manifest, "{}: manifest", sample.name);
+                assert_eq!(source.descriptor().digest(), expected.manifest.digest(), "{}", sample.name);
+                assert_eq!(
+                    source.descriptor().media_type(),
+                    expected.manifest.media_type(),
+                    "{}",
+                    sample.name
+                );
+            }
+        }
+    }
+}
+
+async fn copy_a_to_b_preserves_digests_or_refuses(stage: &dyn Stage) {
+    for sample in carried(stage) {
+        let subject = open(stage, &sample).await;
+        let memory = MemoryRegistry::new("copy");
+        let target = Staged::new(NAME, &sample).reference;
+        let own = sound(subject.registry.manifest(subject.reference()).await);
+        let copied = subject.client.copy(&*subject.registry, subject.reference(), &memory, &target).await;
+        assert_eq!(sound(copied).digest(), own.digest(), "{}: out", sample.name);
+        assert_eq!(sound(memory.manifest(&target).await).bytes(), own.bytes(), "{}: out", sample.name);
+    }
+    // And in: into an empty repository of the same medium.
+    let subject = open(stage, &samples::image()).await;
+    let target = of_tag(subject.reference(), "library/copied", "new");
+    for sample in [samples::index(), samples::custom_fields(), samples::artifact()] {
+        let memory = MemoryRegistry::new("original");
+        let original = Staged::new(NAME, &sample);
+        fill(&memory, &original);
+        let copied = subject.client.copy(&memory, &original.reference, &*subject.registry, &target).await;
+        if !subject.registry.capabilities().push {
+            assert_kind(copied, &ErrorKind::Unsupported);
+            assert_kind(subject.registry.manifest(&target).await, &ErrorKind::NotFound);
+            continue;
+        }
+        assert_eq!(sound(copied).digest(), sample.top.digest(), "{}: in", sample.name);
+        assert!(
+            sound(subject.registry.manifest(&target).await).bytes() == sample.top_bytes(),
+            "{}: in",
+            sample.name
+        );
+        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+            let content = read(subject.registry.blob(&target, &blob.descriptor, BlobRange::FULL).await).await;
+            assert!(sound(content) == blob.bytes, "{}: in", sample.name);
+        }
+    }
+}
+
+async fn round_trip_a_b_a_identity(stage: &dyn Stage) {
+    for sample in carried(stage) {
+        let subject = open(stage, &sample).await;
+        let first = sound(subject.registry.manifest(subject.reference()).await);
+        let memory = MemoryRegistry::new("between");
+        let between = Staged::new(NAME, &sample).reference;
+        sound(subject.client.copy(&*subject.registry, subject.reference(), &memory, &between).await);
+
+        let returned = open(stage, &taken_out(&memory, &between, &sample).await).await;
+        let second = sound(returned.registry.manifest(returned.reference()).await);
+        assert_eq!(second.digest(), first.digest(), "{}", sample.name);
+        assert_eq!(second.bytes(), first.bytes(), "{}", sample.name);
+        if subject.registry.capabilities().push {
+            let back = of_tag(subject.reference(), "library/back", "again");
+            sound(subject.client.copy(&memory, &between, &*subject.registry, &back).await);
+            assert_eq!(
+                sound(subject.registry.manifest(&back).await).bytes(),
+                first.bytes(),
+                "{}",
+                sample.name
+            );
+        }
+    }
+}
+
+/// What a registry holds of a sample, as a sample.
+async fn taken_out(registry: &MemoryRegistry, name: &Reference, sample: &Sample) -> Sample {
+    let mut out = sample.clone();
+    for blob in &mut out.blobs {
+        let content: Bytes = if blob.is_manifest() {
+            let by_digest = at(name, blob.descriptor.digest());
+            match registry.manifest(&by_digest).await {
+                Ok(raw) => raw.bytes().clone(),
+                // A subject is no part of the image that refers to it.
+                Err(_) => continue,
+            }
+        } else {
+            match read(registry.blob(name, &blob.descriptor, BlobRange::FULL).await).await {
+                Ok(content) => content,
+                Err(_) => continue,
+            }
+        };
+        *blob = SampleBlob { descriptor: blob.descriptor.clone(), bytes: content };
+    }
+    out
+}
+
+/// The tar in a layer's bytes, by a decoder that is not the one under test.
+fn inflated(layer: &[u8]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    let outcome = match layer {
+        [0x1f, 0x8b, ..] => MultiGzDecoder::new(layer).read_to_end(&mut tar).map(|_| ()),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::stream::copy_decode(layer, &mut tar),
+        _ => {
+            tar.extend_from_slice(layer);
+            Ok(())
+        }
+    };
+    outcome.expect("a sample's layer can be inflated");
+    tar
+}
