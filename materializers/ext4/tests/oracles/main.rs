@@ -15,6 +15,7 @@ use tempfile::TempPath;
 
 oracle_tests! {
     fsck_is_clean needs [Need::E2FSCK];
+    dumpe2fs_reads_what_was_meant needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     a_lost_superblock_comes_back_from_the_backup needs [Need::E2FSCK];
     a_disk_grows_with_resize2fs needs [Need::E2FSCK, Need::Tool { name: "resize2fs", package: "e2fsprogs" }];
     ext4_upper_takes_writes_64_mib needs [Need::E2FSCK, EXT4, Need::Mounts];
@@ -94,6 +95,40 @@ fn fsck_is_clean() -> Verdict {
             fsck(&disk(&upper)?).map_err(|e| Failure::new(format!("{upper:?}: {e:?}")))?;
         }
     }
+    Ok(())
+}
+
+/// What e2fsck does not check: features, no lazy initialisation, the kernel's short cut to `df`'s sizes.
+fn dumpe2fs_reads_what_was_meant() -> Verdict {
+    let upper = Ext4Upper::new(1 << 30)?.uuid(*b"0123456789abcdef").label("a label")?;
+    let said = Run::new("dumpe2fs").arg(&*disk(&upper)?).success()?;
+    let value = |key: &str| {
+        let line = said.stdout.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.map(str::trim).ok_or_else(|| Failure::new(format!("no {key} in\n{said}")))
+    };
+    for (key, expected) in [
+        ("Filesystem volume name", "a label"),
+        ("Filesystem UUID", "30313233-3435-3637-3839-616263646566"),
+        (
+            "Filesystem features",
+            "has_journal ext_attr dir_index sparse_super2 filetype extent 64bit flex_bg large_file huge_file \
+             dir_nlink extra_isize metadata_csum",
+        ),
+        ("Filesystem state", "clean"),
+        ("Backup block groups", "1"),
+        ("Journal features", "journal_64bit journal_checksum_v3"),
+        ("Total journal size", "32M"),
+    ] {
+        assert_eq!(value(key)?, expected, "{key}");
+    }
+    let number = |key: &str| Ok::<u64, Failure>(value(key)?.parse()?);
+    let directories = 4;
+    let used = number("Overhead clusters")? + directories;
+    assert_eq!(number("Block count")? - number("Free blocks")?, used);
+    let groups: Vec<_> = said.stdout.lines().filter(|line| line.starts_with("Group ")).collect();
+    assert_eq!(groups.len(), 8);
+    assert!(groups.iter().all(|group| group.contains("ITABLE_ZEROED")), "{groups:?}");
+    assert!(groups[1..7].iter().all(|group| group.contains("BLOCK_UNINIT")), "{groups:?}");
     Ok(())
 }
 
