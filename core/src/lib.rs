@@ -12,6 +12,7 @@ pub mod cache;
 pub mod copy;
 pub mod digest;
 pub mod layer;
+pub mod layout_index;
 pub mod manifest;
 pub mod memory;
 pub mod platform;

@@ -205,7 +205,9 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         (true, false) => MediaType::ImageManifest,
         (false, true) => MediaType::ImageIndex,
         (false, false) => {
-            if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_index(name) && !is_manifest(name)) {
+            if let Some(other) =
+                stated.as_ref().or(declared).filter(|name| !is_index(name) && !is_manifest(name))
+            {
                 return Err(Error::unsupported(format!("{other} is neither an image nor an index")));
             }
             return Err(Error::corrupt("invalid document: neither \"layers\" nor \"manifests\""));
@@ -304,6 +306,24 @@ impl RawConfig {
         let (os, architecture) = (document.os().to_string(), document.architecture().to_string());
         Platform::new(&os, &architecture, document.variant().as_deref())
     }
+}
+
+/// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.
+pub fn canonical_json(value: &serde_json::Value) -> Vec<u8> {
+    use serde_json::Value;
+    /// `serde_json::Map` may keep the order of insertion, depending on who else is in the build.
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+            Value::Object(map) => {
+                let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+                pairs.sort_by(|a, b| a.0.cmp(&b.0));
+                Value::Object(pairs.into_iter().collect())
+            }
+            scalar => scalar.clone(),
+        }
+    }
+    sorted(value).to_string().into_bytes()
 }
 
 /// Whether a manifest's config is an image configuration.

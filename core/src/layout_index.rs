@@ -1,0 +1,447 @@
+//! `index.json` and `oci-layout` of an OCI image layout (OCI image spec, `image-layout.md`), in a directory or in
+//! an archive: which names it gives to which content, and how names change without losing what else it says.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::manifest::{RawManifest, canonical_json};
+use crate::strict::{self, Schema};
+use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, digest, printable, reference};
+
+/// The full name of an image, as containerd and Docker write it.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// The tag of an image, or its full name: tools disagree (OCI image spec, `annotations.md`).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Bytes of an `index.json`: room for all [`ENTRIES`].
+pub const INDEX_LIMIT: u64 = 64 << 20;
+/// Entries of an `index.json`.
+pub const ENTRIES: usize = 1 << 16;
+/// Bytes of an `oci-layout` file.
+pub const LAYOUT_LIMIT: u64 = 4 << 10;
+
+/// The content of an `oci-layout` file.
+pub const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Checks the content of an `oci-layout` file.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt) when it is no such file, [`Unsupported`](crate::ErrorKind::Unsupported)
+/// for another version than 1.x (rule C 72 `unsupported_layout_version_refused`).
+pub fn check_layout(bytes: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    let layout: Layout = serde_json::from_slice(bytes)
+        .map_err(|e| Error::corrupt(format!("not an OCI layout: invalid oci-layout file: {e}")))?;
+    let version = layout.image_layout_version;
+    if version.split('.').next() == Some("1") {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("OCI layout version {version:?} is not supported"))
+        .with_hint("plyfold reads version 1"))
+}
+
+/// The error for a place that has no `oci-layout`.
+pub fn not_a_layout(why: &str) -> Error {
+    Error::corrupt(format!("not an OCI layout: {why}"))
+        .with_hint("a layout holds the files oci-layout and index.json beside the folder blobs")
+}
+
+/// A parsed `index.json`.
+///
+/// Fields and entries that plyfold does not know are kept as they are.
+#[derive(Clone, Debug)]
+pub struct LayoutIndex {
+    document: Map<String, Value>,
+    entries: Vec<Entry>,
+    place: PathBuf,
+    itself: Option<Descriptor>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    raw: Value,
+    descriptor: Descriptor,
+    name: Option<Reference>,
+    /// What [`REF_NAME`] says, when it is a tag.
+    tag: Option<String>,
+}
+
+impl LayoutIndex {
+    /// An index without entries for the layout at `place`.
+    pub fn new(place: &Path) -> Self {
+        let document = Map::from_iter([
+            ("schemaVersion".to_owned(), 2.into()),
+            ("mediaType".to_owned(), MediaType::ImageIndex.to_string().into()),
+        ]);
+        Self { document, entries: Vec::new(), place: place.to_owned(), itself: None }
+    }
+
+    /// Parses the bytes of an `index.json`. `place` is the path of the directory or archive that it stands in:
+    /// bare tags are named after it (see [`reference::local`]).
+    ///
+    /// # Errors
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) and [`Corrupt`](crate::ErrorKind::Corrupt) for a document with
+    /// two readings or none, [`Limit`](crate::ErrorKind::Limit) beyond [`INDEX_LIMIT`] and [`ENTRIES`].
+    pub fn parse(bytes: &[u8], place: &Path) -> Result<Self> {
+        let at = |e: Error| e.with_context("document", "index.json");
+        if bytes.len() as u64 > INDEX_LIMIT {
+            return Err(Error::limit(format!("index.json has more than {INDEX_LIMIT} bytes")));
+        }
+        strict::check(bytes, Schema::Manifest).map_err(at)?;
+        let invalid = |why: String| at(Error::corrupt(format!("invalid document: {why}")));
+        let mut document: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+        if document.get("schemaVersion").and_then(Value::as_u64) != Some(2) {
+            return Err(invalid("schemaVersion is not 2".to_owned()));
+        }
+        let Some(Value::Array(list)) = document.remove("manifests") else {
+            return Err(invalid("there is no list \"manifests\"".to_owned()));
+        };
+        if list.len() > ENTRIES {
+            return Err(at(Error::limit(format!("it has {} entries, the limit is {ENTRIES}", list.len()))));
+        }
+        let entries = list.into_iter().map(|raw| Entry::parse(raw, place));
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
+        let mut index = Self { document, entries, place: place.to_owned(), itself: None };
+        index.name_the_nameless(bytes);
+        Ok(index)
+    }
+
+    /// Tools such as crane write layouts without any name. A single image is `latest` then; where every entry has
+    /// a platform, `index.json` itself is the image, as the OCI image spec allows.
+    fn name_the_nameless(&mut self, bytes: &[u8]) {
+        let nameless = self.entries.iter().all(|entry| entry.name.is_none() && !entry.has_name());
+        let Ok(latest) = reference::local(&self.place, "latest") else { return };
+        match self.entries.as_mut_slice() {
+            [only] if nameless => only.name = Some(latest),
+            [_, _, ..] if nameless => {
+                if self.entries.iter().all(|entry| entry.descriptor.platform().is_some()) {
+                    let (size, digest) = (bytes.len() as u64, digest::sha256(bytes));
+                    self.itself = Some(Descriptor::new(MediaType::ImageIndex, size, digest));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Every name and what it stands for, sorted by name. Names that are no references are left out, with a
+    /// warning in the log.
+    pub fn names(&self) -> Vec<(Reference, Descriptor)> {
+        let named = self.entries.iter().filter_map(|entry| Some((entry.name.clone()?, entry.plain())));
+        let mut names: Vec<_> = named.collect();
+        if let (Some(itself), Ok(latest)) = (&self.itself, reference::local(&self.place, "latest")) {
+            names.push((latest, itself.clone()));
+        }
+        names.sort_by_cached_key(|(name, descriptor)| (name.whole(), descriptor.digest().to_string()));
+        for entry in self.entries.iter().filter(|entry| entry.name.is_none()) {
+            if let Some(text) = entry.annotation(CONTAINERD_NAME).or(entry.annotation(REF_NAME)) {
+                tracing::warn!("{}: {} is no image reference", self.place.display(), printable(text));
+            }
+        }
+        names
+    }
+
+    /// What a name with a tag stands for. A bare tag is also found where a full name stands beside it.
+    ///
+    /// # Errors
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
+    /// one name), or when no entry has a name and none can be told from the others.
+    pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        let exact = |entry: &&Entry| entry.name.as_ref() == Some(name);
+        let mut found: Vec<&Entry> = self.entries.iter().filter(exact).collect();
+        let tag = name.tag().unwrap_or_default();
+        let is_local = reference::local(&self.place, tag).is_ok_and(|local| local == *name);
+        if found.is_empty() && is_local {
+            found = self.entries.iter().filter(|entry| entry.tag.as_deref() == Some(tag)).collect();
+        }
+        if found.is_empty() && is_local && tag == "latest" {
+            if let Some(itself) = &self.itself {
+                return Ok(Some(itself.clone()));
+            }
+            let nameless = self.entries.len() > 1 && self.entries.iter().all(|entry| !entry.has_name());
+            found = self.entries.iter().filter(|_| nameless).collect();
+        }
+        let Some((first, others)) = found.split_first() else { return Ok(None) };
+        if others.iter().any(|other| other.descriptor.digest() != first.descriptor.digest()) {
+            let digests: Vec<&str> = found.iter().map(|e| e.descriptor.digest().as_ref()).take(20).collect();
+            let message = format!("the name stands for several images: {}", digests.join(", "));
+            return Err(Error::ambiguous(message).with_image(name).with_hint("choose one by @DIGEST"));
+        }
+        Ok(Some(first.plain()))
+    }
+
+    /// The descriptor that the index has for a digest.
+    pub fn entry(&self, digest: &Digest) -> Option<&Descriptor> {
+        let here = self.itself.iter().chain(self.entries.iter().map(|entry| &entry.descriptor));
+        here.into_iter().find(|descriptor| descriptor.digest() == digest)
+    }
+
+    /// The descriptors of all entries, named or not.
+    pub fn entries(&self) -> impl Iterator<Item = &Descriptor> {
+        self.entries.iter().map(|entry| &entry.descriptor)
+    }
+
+    /// `index.json` as an image of its own, when that is what [`find`](Self::find) has found.
+    ///
+    /// # Errors
+    /// As [`RawManifest::described`].
+    pub fn as_image(&self, digest: &Digest, bytes: &Bytes) -> Option<Result<RawManifest>> {
+        let itself = self.itself.as_ref().filter(|itself| itself.digest() == digest)?;
+        Some(RawManifest::described(bytes.clone(), itself))
+    }
+
+    /// Lets a name stand for `descriptor` alone.
+    ///
+    /// Both annotations get the full name, so that every tool finds it; a name that is only a tag of this place
+    /// (see [`reference::local`]) is written as that tag, unless `full` asks for full names always.
+    pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
+        self.remove(name);
+        let tag = name.tag().unwrap_or_default();
+        let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
+        let mut annotations = descriptor.annotations().clone().unwrap_or_default();
+        annotations.remove(CONTAINERD_NAME);
+        annotations.insert(REF_NAME.to_owned(), if local { tag.to_owned() } else { name.whole() });
+        if !local {
+            annotations.insert(CONTAINERD_NAME.to_owned(), name.whole());
+        }
+        let mut descriptor = descriptor.clone();
+        descriptor.set_annotations(Some(annotations));
+        let raw = serde_json::to_value(&descriptor).unwrap_or_default();
+        let tag = local.then(|| tag.to_owned());
+        self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
+    }
+
+    /// Removes a name with its entry; whether it was there.
+    pub fn remove(&mut self, name: &Reference) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.name.as_ref() != Some(name));
+        before != self.entries.len()
+    }
+
+    /// Removes the entries for a digest that have a name of `repository` or none; whether there were any.
+    pub fn remove_digest(&mut self, repository: &str, digest: &Digest) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| {
+            let here = entry.name.as_ref().is_none_or(|name| reference::repository_of(name) == repository);
+            entry.descriptor.digest() != digest || !here
+        });
+        before != self.entries.len()
+    }
+
+    /// The document: the same bytes for the same content, whatever the order of the changes that led there.
+    /// Entries without a name stay first and in their order, because order may mean preference.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by_cached_key(|entry| {
+            entry.name.as_ref().map(|name| (name.whole(), entry.descriptor.digest().to_string()))
+        });
+        let mut document = self.document.clone();
+        let list = entries.into_iter().map(|entry| entry.raw.clone()).collect();
+        document.insert("manifests".to_owned(), Value::Array(list));
+        canonical_json(&Value::Object(document))
+    }
+}
+
+impl Entry {
+    fn parse(raw: Value, place: &Path) -> serde_json::Result<Self> {
+        let descriptor: Descriptor = serde_json::from_value(raw.clone())?;
+        let mut entry = Self { raw, descriptor, name: None, tag: None };
+        let ref_name = entry.annotation(REF_NAME);
+        let tag = ref_name.filter(|text| reference::is_tag(text)).map(str::to_owned);
+        entry.name = match (entry.annotation(CONTAINERD_NAME), &tag, ref_name) {
+            (Some(full), _, _) | (None, None, Some(full)) => reference::parse(full).ok(),
+            (None, Some(tag), _) => reference::local(place, tag).ok(),
+            (None, None, None) => None,
+        };
+        entry.tag = tag;
+        Ok(entry)
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn has_name(&self) -> bool {
+        self.annotation(CONTAINERD_NAME).or(self.annotation(REF_NAME)).is_some()
+    }
+
+    /// The descriptor without the annotations that belong to the name.
+    fn plain(&self) -> Descriptor {
+        let mut annotations = self.descriptor.annotations().clone().unwrap_or_default();
+        annotations.remove(CONTAINERD_NAME);
+        annotations.remove(REF_NAME);
+        let mut plain = self.descriptor.clone();
+        plain.set_annotations(Some(annotations).filter(|left| !left.is_empty()));
+        plain
+    }
+}
+
+/// The image that a URI names within a layout, such as `3.20`, `alpine:3.20`, `3.20@sha256:…` or `@sha256:…`.
+///
+/// # Errors
+/// [`Config`](crate::ErrorKind::Config) for what is no reference.
+///
+/// ```
+/// use std::path::Path;
+/// use plyfold_core::layout_index::image_in;
+///
+/// let place = Path::new("/srv/base");
+/// assert_eq!(image_in(place, "3.20")?.whole(), "localhost/base:3.20");
+/// assert_eq!(image_in(place, "alpine:3.20")?.whole(), "docker.io/library/alpine:3.20");
+/// assert!(image_in(place, "../../etc/passwd").is_err());
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+pub fn image_in(place: &Path, text: &str) -> Result<Reference> {
+    let (name, digest) = match text.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (text, None),
+    };
+    if name.is_empty() || reference::is_tag(name) {
+        let tag = if name.is_empty() { "latest" } else { name };
+        let local = reference::local(place, tag)?;
+        let Some(digest) = digest else { return Ok(local) };
+        let name = if name.is_empty() { reference::repository_of(&local) } else { local.whole() };
+        return reference::parse(&format!("{name}@{digest}"));
+    }
+    reference::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const PLACE: &str = "/srv/base";
+
+    fn descriptor(seed: &str) -> Descriptor {
+        Descriptor::new(MediaType::ImageManifest, seed.len() as u64, digest::sha256(seed.as_bytes()))
+    }
+
+    /// An index of entries `(annotations, seed, other fields)`.
+    fn index(entries: &[(&str, &str, &str)]) -> Result<LayoutIndex> {
+        let entries = entries.iter().map(|(annotations, seed, rest)| {
+            let (media_type, digest) = (MediaType::ImageManifest, descriptor(seed).digest().clone());
+            let annotations = format!(r#""annotations":{{{annotations}}}"#);
+            format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1,{annotations}{rest}}}"#)
+        });
+        let list = entries.collect::<Vec<_>>().join(",");
+        LayoutIndex::parse(
+            format!(r#"{{"schemaVersion":2,"manifests":[{list}],"x":1}}"#).as_bytes(),
+            PLACE.as_ref(),
+        )
+    }
+
+    fn names(index: &LayoutIndex) -> Vec<String> {
+        index.names().iter().map(|(name, _)| name.whole()).collect()
+    }
+
+    fn find(index: &LayoutIndex, text: &str) -> Result<Option<Digest>> {
+        let found = index.find(&image_in(PLACE.as_ref(), text)?)?;
+        Ok(found.map(|descriptor| descriptor.digest().clone()))
+    }
+
+    #[test]
+    fn names_as_each_tool_writes_them() {
+        let (containerd, oci) = (format!(r#""{CONTAINERD_NAME}":"#), format!(r#""{REF_NAME}":"#));
+        let full = format!(r#"{containerd}"docker.io/library/alpine:3.20",{oci}"3.20""#);
+        let (tag, long) = (format!(r#"{oci}"v1""#), format!(r#"{oci}"ghcr.io/o/app:2""#));
+        let bad = format!(r#"{oci}"../../etc/passwd""#);
+        let index =
+            index(&[(&full, "a", ""), (&tag, "b", ""), (&long, "c", ""), (&bad, "d", ""), ("", "e", "")]);
+        let index = index.unwrap();
+        assert_eq!(names(&index), ["docker.io/library/alpine:3.20", "ghcr.io/o/app:2", "localhost/base:v1"]);
+        for (text, seed) in [("alpine:3.20", "a"), ("3.20", "a"), ("v1", "b"), ("ghcr.io/o/app:2", "c")] {
+            assert_eq!(find(&index, text).unwrap(), Some(descriptor(seed).digest().clone()), "{text}");
+        }
+        assert_eq!(find(&index, "latest").unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_ambiguous_unless_it_means_one_thing() {
+        let tag = format!(r#""{REF_NAME}":"v1""#);
+        let twice = index(&[(&tag, "a", ""), (&tag, "b", "")]).unwrap();
+        assert_eq!(*find(&twice, "v1").unwrap_err().kind(), ErrorKind::Ambiguous);
+        let same = index(&[(&tag, "a", ""), (&tag, "a", "")]).unwrap();
+        assert!(find(&same, "v1").unwrap().is_some());
+    }
+
+    #[test]
+    fn layouts_without_names() {
+        let only = index(&[("", "a", "")]).unwrap();
+        assert_eq!(names(&only), ["localhost/base:latest"]);
+        let several = index(&[("", "a", ""), ("", "b", "")]).unwrap();
+        assert_eq!(names(&several), [""; 0]);
+        assert_eq!(*find(&several, "latest").unwrap_err().kind(), ErrorKind::Ambiguous);
+        let platform = |os: &str| format!(r#","platform":{{"os":"{os}","architecture":"amd64"}}"#);
+        let as_image = index(&[("", "a", &platform("linux")), ("", "b", &platform("windows"))]).unwrap();
+        assert_eq!(names(&as_image), ["localhost/base:latest"]);
+    }
+
+    #[test]
+    fn changes_keep_what_else_there_is_and_give_the_same_bytes_in_any_order() {
+        let (one, two) = (reference::parse("ghcr.io/o/app:1").unwrap(), reference::parse("alpine").unwrap());
+        let local = reference::local(PLACE.as_ref(), "v1").unwrap();
+        let start = index(&[("", "old", r#","future":[1,2]"#)]).unwrap();
+        let changed = |order: [&Reference; 3]| {
+            let mut index = start.clone();
+            for name in order {
+                index.set(name, &descriptor(&name.whole()), false);
+            }
+            index.set(&one, &descriptor("newer"), false);
+            String::from_utf8(index.to_bytes()).unwrap()
+        };
+        let text = changed([&one, &two, &local]);
+        assert_eq!(text, changed([&local, &two, &one]));
+        for kept in [r#""x":1"#, r#""future":[1,2]"#, r#"ref.name":"v1""#, r#"image.name":"ghcr.io/o/app:1""#]
+        {
+            assert!(text.contains(kept), "{kept} in {text}");
+        }
+        let mut again = LayoutIndex::parse(text.as_bytes(), PLACE.as_ref()).unwrap();
+        assert_eq!(names(&again), [two.whole(), one.whole(), local.whole()]);
+        assert_eq!(again.find(&one).unwrap(), Some(descriptor("newer")));
+        assert!(again.remove(&one) && !again.remove(&one));
+        assert_eq!(names(&again), [two.whole(), local.whole()]);
+    }
+
+    #[test]
+    fn verdicts() {
+        let parse =
+            |text: &str| LayoutIndex::parse(text.as_bytes(), PLACE.as_ref()).unwrap_err().kind().clone();
+        assert_eq!(parse(""), ErrorKind::Corrupt);
+        assert_eq!(parse(r#"{"schemaVersion":2,"layers":[]}"#), ErrorKind::Corrupt);
+        assert_eq!(parse(r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#), ErrorKind::Ambiguous);
+        assert_eq!(parse(r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#), ErrorKind::Corrupt);
+        assert_eq!(parse(r#"{"schemaVersion":1,"manifests":[]}"#), ErrorKind::Corrupt);
+        let escape = r#"{"mediaType":"a/b","size":1,"digest":"sha256:../../../outside"}"#;
+        assert_eq!(parse(&format!(r#"{{"schemaVersion":2,"manifests":[{escape}]}}"#)), ErrorKind::Corrupt);
+        let entry = format!(r#"{{"mediaType":"a/b","size":1,"digest":"{}"}}"#, descriptor("a").digest());
+        let many = vec![entry; ENTRIES + 1].join(",");
+        assert_eq!(parse(&format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#)), ErrorKind::Limit);
+
+        assert!(check_layout(LAYOUT.as_bytes()).is_ok());
+        let kind = |text: &[u8]| check_layout(text).unwrap_err().kind().clone();
+        assert_eq!(kind(br#"{"imageLayoutVersion":"2.0.0"}"#), ErrorKind::Unsupported);
+        assert_eq!(kind(b"{}"), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn images_in_uris() {
+        let digest = descriptor("a").digest().clone();
+        for (text, whole) in [
+            (format!("@{digest}"), format!("localhost/base@{digest}")),
+            (format!("v1@{digest}"), format!("localhost/base:v1@{digest}")),
+            ("ghcr.io/o/app:2".to_owned(), "ghcr.io/o/app:2".to_owned()),
+        ] {
+            assert_eq!(image_in(PLACE.as_ref(), &text).unwrap().whole(), whole);
+        }
+        for bad in ["../../etc/passwd", "a\u{1b}[31m", "x@sha256:../..", "a b", &"x/".repeat(1 << 19)] {
+            assert_eq!(*image_in(PLACE.as_ref(), bad).unwrap_err().kind(), ErrorKind::Config, "{:.40}", bad);
+        }
+    }
+}
