@@ -1,0 +1,127 @@
+use super::*;
+use crate::ErrorKind;
+
+const PLACE: &str = "/srv/base";
+
+fn descriptor(seed: &str) -> Descriptor {
+    Descriptor::new(MediaType::ImageManifest, seed.len() as u64, digest::sha256(seed.as_bytes()))
+}
+
+/// An index of entries `(annotations, seed, other fields)`.
+fn index(entries: &[(&str, &str, &str)]) -> Result<LayoutIndex> {
+    let entries = entries.iter().map(|(annotations, seed, rest)| {
+        let (media_type, digest) = (MediaType::ImageManifest, descriptor(seed).digest().clone());
+        let annotations = format!(r#""annotations":{{{annotations}}}"#);
+        format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1,{annotations}{rest}}}"#)
+    });
+    let list = entries.collect::<Vec<_>>().join(",");
+    LayoutIndex::parse(
+        format!(r#"{{"schemaVersion":2,"manifests":[{list}],"x":1}}"#).as_bytes(),
+        PLACE.as_ref(),
+    )
+}
+
+fn names(index: &LayoutIndex) -> Vec<String> {
+    index.names().iter().map(|(name, _)| name.whole()).collect()
+}
+
+fn find(index: &LayoutIndex, text: &str) -> Result<Option<Digest>> {
+    let found = index.find(&image_in(PLACE.as_ref(), text)?)?;
+    Ok(found.map(|descriptor| descriptor.digest().clone()))
+}
+
+#[test]
+fn names_as_each_tool_writes_them() {
+    let (containerd, oci) = (format!(r#""{CONTAINERD_NAME}":"#), format!(r#""{REF_NAME}":"#));
+    let full = format!(r#"{containerd}"docker.io/library/alpine:3.20",{oci}"3.20""#);
+    let (tag, long) = (format!(r#"{oci}"v1""#), format!(r#"{oci}"ghcr.io/o/app:2""#));
+    let bad = format!(r#"{oci}"../../etc/passwd""#);
+    let index = index(&[(&full, "a", ""), (&tag, "b", ""), (&long, "c", ""), (&bad, "d", ""), ("", "e", "")]);
+    let index = index.unwrap();
+    assert_eq!(names(&index), ["docker.io/library/alpine:3.20", "ghcr.io/o/app:2", "localhost/base:v1"]);
+    for (text, seed) in [("alpine:3.20", "a"), ("3.20", "a"), ("v1", "b"), ("ghcr.io/o/app:2", "c")] {
+        assert_eq!(find(&index, text).unwrap(), Some(descriptor(seed).digest().clone()), "{text}");
+    }
+    assert_eq!(find(&index, "latest").unwrap(), None);
+}
+
+#[test]
+fn a_name_that_stands_twice_is_ambiguous_unless_it_means_one_thing() {
+    let tag = format!(r#""{REF_NAME}":"v1""#);
+    let twice = index(&[(&tag, "a", ""), (&tag, "b", "")]).unwrap();
+    assert_eq!(*find(&twice, "v1").unwrap_err().kind(), ErrorKind::Ambiguous);
+    let same = index(&[(&tag, "a", ""), (&tag, "a", "")]).unwrap();
+    assert!(find(&same, "v1").unwrap().is_some());
+}
+
+#[test]
+fn layouts_without_names() {
+    let only = index(&[("", "a", "")]).unwrap();
+    assert_eq!(names(&only), ["localhost/base:latest"]);
+    let several = index(&[("", "a", ""), ("", "b", "")]).unwrap();
+    assert_eq!(names(&several), [""; 0]);
+    assert_eq!(*find(&several, "latest").unwrap_err().kind(), ErrorKind::Ambiguous);
+    let platform = |os: &str| format!(r#","platform":{{"os":"{os}","architecture":"amd64"}}"#);
+    let as_image = index(&[("", "a", &platform("linux")), ("", "b", &platform("windows"))]).unwrap();
+    assert_eq!(names(&as_image), ["localhost/base:latest"]);
+}
+
+#[test]
+fn changes_keep_what_else_there_is_and_give_the_same_bytes_in_any_order() {
+    let (one, two) = (reference::parse("ghcr.io/o/app:1").unwrap(), reference::parse("alpine").unwrap());
+    let local = reference::local(PLACE.as_ref(), "v1").unwrap();
+    let start = index(&[("", "old", r#","future":[1,2]"#)]).unwrap();
+    let changed = |order: [&Reference; 3]| {
+        let mut index = start.clone();
+        for name in order {
+            index.set(name, &descriptor(&name.whole()), false);
+        }
+        index.set(&one, &descriptor("newer"), false);
+        String::from_utf8(index.to_bytes()).unwrap()
+    };
+    let text = changed([&one, &two, &local]);
+    assert_eq!(text, changed([&local, &two, &one]));
+    for kept in [r#""x":1"#, r#""future":[1,2]"#, r#"ref.name":"v1""#, r#"image.name":"ghcr.io/o/app:1""#] {
+        assert!(text.contains(kept), "{kept} in {text}");
+    }
+    let mut again = LayoutIndex::parse(text.as_bytes(), PLACE.as_ref()).unwrap();
+    assert_eq!(names(&again), [two.whole(), one.whole(), local.whole()]);
+    assert_eq!(again.find(&one).unwrap(), Some(descriptor("newer")));
+    assert!(again.remove(&one) && !again.remove(&one));
+    assert_eq!(names(&again), [two.whole(), local.whole()]);
+}
+
+#[test]
+fn verdicts() {
+    let parse = |text: &str| LayoutIndex::parse(text.as_bytes(), PLACE.as_ref()).unwrap_err().kind().clone();
+    assert_eq!(parse(""), ErrorKind::Corrupt);
+    assert_eq!(parse(r#"{"schemaVersion":2,"layers":[]}"#), ErrorKind::Corrupt);
+    assert_eq!(parse(r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#), ErrorKind::Ambiguous);
+    assert_eq!(parse(r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#), ErrorKind::Corrupt);
+    assert_eq!(parse(r#"{"schemaVersion":1,"manifests":[]}"#), ErrorKind::Corrupt);
+    let escape = r#"{"mediaType":"a/b","size":1,"digest":"sha256:../../../outside"}"#;
+    assert_eq!(parse(&format!(r#"{{"schemaVersion":2,"manifests":[{escape}]}}"#)), ErrorKind::Corrupt);
+    let entry = format!(r#"{{"mediaType":"a/b","size":1,"digest":"{}"}}"#, descriptor("a").digest());
+    let many = vec![entry; ENTRIES + 1].join(",");
+    assert_eq!(parse(&format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#)), ErrorKind::Limit);
+
+    assert!(check_layout(LAYOUT.as_bytes()).is_ok());
+    let kind = |text: &[u8]| check_layout(text).unwrap_err().kind().clone();
+    assert_eq!(kind(br#"{"imageLayoutVersion":"2.0.0"}"#), ErrorKind::Unsupported);
+    assert_eq!(kind(b"{}"), ErrorKind::Corrupt);
+}
+
+#[test]
+fn images_in_uris() {
+    let digest = descriptor("a").digest().clone();
+    for (text, whole) in [
+        (format!("@{digest}"), format!("localhost/base@{digest}")),
+        (format!("v1@{digest}"), format!("localhost/base:v1@{digest}")),
+        ("ghcr.io/o/app:2".to_owned(), "ghcr.io/o/app:2".to_owned()),
+    ] {
+        assert_eq!(image_in(PLACE.as_ref(), &text).unwrap().whole(), whole);
+    }
+    for bad in ["../../etc/passwd", "a\u{1b}[31m", "x@sha256:../..", "a b", &"x/".repeat(1 << 19)] {
+        assert_eq!(*image_in(PLACE.as_ref(), bad).unwrap_err().kind(), ErrorKind::Config, "{bad:.40}");
+    }
+}
