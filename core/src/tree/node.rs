@@ -188,6 +188,34 @@ impl<C> Tree<C> {
         }
     }
 
+    /// Takes the name out of `directory`.
+    pub fn unlink(&mut self, directory: NodeId, name: &[u8]) {
+        if let Some(directory) = self.directory_mut(directory) {
+            directory.children.remove(name);
+        }
+    }
+
+    /// Makes the name a whiteout: lower layers have no such file any more.
+    pub fn hide(&mut self, directory: NodeId, name: &[u8]) {
+        if let Some(directory) = self.directory_mut(directory) {
+            directory.children.remove(name);
+            directory.whiteouts.insert(name.into());
+        }
+    }
+
+    /// Every node ever made, whether a name leads to it or not.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = NodeId> + use<C> {
+        (0..self.nodes.len() as u32).map(NodeId)
+    }
+
+    /// Where the bytes of every regular file lie, to change.
+    pub fn contents_mut(&mut self) -> impl Iterator<Item = &mut C> {
+        self.nodes.iter_mut().filter_map(|node| match &mut node.kind {
+            Kind::File { content, .. } => Some(content),
+            _ => None,
+        })
+    }
+
     /// The child of that name, if `directory` is one and has it.
     pub fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
         self.node(directory).directory()?.child(name)
