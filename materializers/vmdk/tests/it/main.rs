@@ -10,7 +10,11 @@ use plyfold_core::digest::sha256;
 use plyfold_core::{ErrorKind, LayerArtifact, Materializer as _, Result};
 use plyfold_vmdk::{Descriptor, MAX_DESCRIPTOR, Vmdk};
 
-const GIB: u64 = 1 << 30;
+#[path = "../disk/mod.rs"]
+mod disk;
+mod libkrun;
+
+use disk::GIB;
 
 fn extent(path: impl AsRef<OsStr>, size: u64) -> LayerArtifact {
     LayerArtifact { path: path.as_ref().into(), size, diff_id: None }

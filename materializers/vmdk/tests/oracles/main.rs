@@ -6,10 +6,13 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Failure, Need, Run, Verdict};
 use plyfold_conformance::oracle_tests;
-use plyfold_core::{LayerArtifact, Materializer as _};
 use plyfold_vmdk::Vmdk;
 use rustix::fs::SeekFrom;
-use tempfile::TempDir;
+
+#[path = "../disk/mod.rs"]
+mod disk;
+
+use disk::{Disk, GIB};
 
 oracle_tests! {
     vmdk_reads_back_identical needs [Need::QEMU_IMG];
@@ -19,56 +22,26 @@ oracle_tests! {
     qemu_knows_size_and_identity needs [Need::QEMU_IMG];
 }
 
-const GIB: u64 = 1 << 30;
-
-/// A folder with `disk.vmdk` and files of the given sizes, each with marks that tell its places apart.
-struct Disk {
-    folder: TempDir,
-    files: Vec<LayerArtifact>,
-}
-
-impl Disk {
-    fn new(vmdk: &Vmdk, files: &[(&str, u64)]) -> Result<Self, Failure> {
-        let folder = tempfile::tempdir()?;
-        let mut layers = Vec::new();
-        for (name, size) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap_or(&path))?; // of `d/../up` the folder `d`
-            let file = File::create(path)?;
-            file.set_len(*size)?;
-            let around =
-                (0..=size / (2 * GIB)).flat_map(|n| [(2 * GIB * n).saturating_sub(512), 2 * GIB * n]);
-            for offset in around.chain([0, size - 512]).filter(|offset| *offset < *size) {
-                file.write_all_at(format!("{} at {offset}", layers.len()).as_bytes(), offset)?;
-            }
-            layers.push(LayerArtifact { path: name.into(), size: *size, diff_id: None });
+/// Converts the disk, whose folder may have moved, with qemu and compares the outcome with the files, end to end.
+fn reads_back(disk: &Disk, folder: &Path) -> Verdict {
+    let raw = folder.join("raw");
+    let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw", "-S", "4k"]);
+    convert.arg(folder.join("disk.vmdk")).arg(&raw).success()?;
+    let raw = File::open(raw)?;
+    let mut start = 0;
+    for layer in &disk.files {
+        let file = File::open(folder.join(&layer.path))?;
+        // Where both have a hole both read as zeros.
+        for (offset, length) in [data(&raw, start, layer.size)?, data(&file, 0, layer.size)?].concat() {
+            let (mut left, mut right) = (vec![0; length], vec![1; length]);
+            raw.read_exact_at(&mut left, start + offset)?;
+            file.read_exact_at(&mut right, offset)?;
+            assert!(left == right, "{} differs within {length} bytes at {offset}", layer.path.display());
         }
-        vmdk.image(&layers, &mut File::create(folder.path().join("disk.vmdk"))?)?;
-        vmdk.descriptor(&layers)?.check(folder.path())?;
-        Ok(Self { folder, files: layers })
+        start += layer.size;
     }
-
-    /// Converts the disk with qemu and compares the outcome with the files, end to end.
-    fn reads_back(&self, folder: &Path) -> Verdict {
-        let raw = folder.join("raw");
-        let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw", "-S", "4k"]);
-        convert.arg(folder.join("disk.vmdk")).arg(&raw).success()?;
-        let raw = File::open(raw)?;
-        let mut start = 0;
-        for layer in &self.files {
-            let file = File::open(folder.join(&layer.path))?;
-            // Where both have a hole both read as zeros.
-            for (offset, length) in [data(&raw, start, layer.size)?, data(&file, 0, layer.size)?].concat() {
-                let (mut left, mut right) = (vec![0; length], vec![1; length]);
-                raw.read_exact_at(&mut left, start + offset)?;
-                file.read_exact_at(&mut right, offset)?;
-                assert!(left == right, "{} differs within {length} bytes at {offset}", layer.path.display());
-            }
-            start += layer.size;
-        }
-        assert_eq!(raw.metadata()?.len(), start);
-        Ok(())
-    }
+    assert_eq!(raw.metadata()?.len(), start);
+    Ok(())
 }
 
 /// The runs of data in `size` bytes of a sparse file from `start` on, as offsets from there and lengths.
@@ -91,11 +64,11 @@ fn vmdk_reads_back_identical() -> Verdict {
     for vmdk in [Vmdk::new(), Vmdk::new().split(true)] {
         let disk =
             Disk::new(&vmdk, &[("fsmeta.erofs", 8192), ("l/1", 4096), ("l/2", 1 << 20), ("l/3", 4096)])?;
-        disk.reads_back(disk.folder.path())?;
+        reads_back(&disk, disk.folder.path())?;
     }
     let disk =
         Disk::new(&Vmdk::new().sector_blocks(), &[("index", 1536), ("layer.tar", 512), ("last", 10240)])?;
-    disk.reads_back(disk.folder.path())
+    reads_back(&disk, disk.folder.path())
 }
 
 /// An incumbent reads files wrong across this boundary.
@@ -105,7 +78,7 @@ fn files_beyond_2_gib_read_back_identical() -> Verdict {
             &vmdk,
             &[("small", 4096), ("large", 4 * GIB + 8192), ("exact", 2 * GIB), ("end", 4096)],
         )?;
-        disk.reads_back(disk.folder.path())?;
+        reads_back(&disk, disk.folder.path())?;
     }
     Ok(())
 }
@@ -115,7 +88,7 @@ fn the_folder_can_be_moved() -> Verdict {
     let elsewhere = tempfile::tempdir()?;
     let moved = elsewhere.path().join("moved");
     fs::rename(disk.folder.path(), &moved)?;
-    disk.reads_back(&moved)
+    reads_back(&disk, &moved)
 }
 
 fn odd_paths_are_read() -> Verdict {
@@ -125,7 +98,7 @@ fn odd_paths_are_read() -> Verdict {
         ["with space", "ünïcode'", "./nbd:host", "d/a:b", "%s%n", "back\\slash", "d/../up", &long, &deep]
     {
         let disk = Disk::new(&Vmdk::new(), &[(name, 4096), ("z", 4096)])?;
-        disk.reads_back(disk.folder.path())?;
+        reads_back(&disk, disk.folder.path())?;
     }
     Ok(())
 }
