@@ -1,0 +1,75 @@
+//! The oracle helpers themselves, where they need rights or tools.
+
+use std::fs;
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict, difference};
+use plyfold_conformance::oracle_tests;
+use rustix::fs::{XattrFlags, setxattr};
+
+oracle_tests! {
+    mounts_end_with_their_value needs [Need::Mounts];
+    devices_owners_and_attributes_differ needs [Need::Mounts];
+    a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1).map(Path::new) == Some(path))
+}
+
+fn mounts_end_with_their_value() -> Verdict {
+    let mount = Mount::new("tmpfs", "none", "size=1m")?;
+    let path = mount.path().to_owned();
+    fs::write(path.join("file"), "kept inside")?;
+    assert!(is_mounted(&path));
+    let open = fs::File::open(path.join("file"))?;
+    // Busy: it goes as soon as the file is closed, and its folder at once.
+    drop(mount);
+    assert!(!is_mounted(&path) && !path.exists());
+    drop(open);
+
+    let mount = Mount::new("tmpfs", "none", "size=1m")?;
+    let path = mount.path().to_owned();
+    mount.unmount()?;
+    assert!(!is_mounted(&path) && !path.exists());
+    assert!(Mount::new("plyfoldfs", "none", "ro").is_err());
+    Ok(())
+}
+
+fn devices_owners_and_attributes_differ() -> Verdict {
+    let (left, right) = (Mount::new("tmpfs", "none", "mode=755")?, Mount::new("tmpfs", "none", "mode=755")?);
+    for (tree, minor) in [(&left, "3"), (&right, "5")] {
+        let at = |name| tree.path().join(name);
+        Run::new("mknod").arg(at("device")).args(["c", "1", minor]).success()?;
+        fs::create_dir(at("directory"))?;
+        std::os::unix::fs::chown(at("directory"), Some(minor.parse()?), None)?;
+        fs::write(at("file"), "")?;
+        setxattr(at("file"), "trusted.note", minor.as_bytes(), XattrFlags::empty())?;
+        setxattr(at("file"), "trusted.same", b"", XattrFlags::empty())?;
+    }
+    let mut ignored = vec![Aspect::Mtime];
+    for (expected, aspect) in [
+        ("/device: Device: Some((1, 3)) against Some((1, 5))", Aspect::Device),
+        ("/directory: Owner: 3:0 against 5:0", Aspect::Owner),
+        ("/file: Xattr: trusted.note=3 against trusted.note=5", Aspect::Xattr),
+    ] {
+        let found = difference(left.path(), right.path(), &ignored)?.map(|found| found.to_string());
+        assert_eq!(found.as_deref(), Some(expected));
+        ignored.push(aspect);
+    }
+    assert_eq!(difference(left.path(), right.path(), &ignored)?, None);
+    Ok(())
+}
+
+fn a_loop_device_shows_its_file() -> Verdict {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), vec![7; 4096])?;
+    let device = LoopDevice::new(file.path())?;
+    assert_eq!(fs::read(device.path())?, vec![7; 4096]);
+    let path = device.path().to_owned();
+    drop(device);
+    let listed = Run::new("losetup").arg(&path).output()?;
+    assert!(!listed.stdout.contains(&*file.path().to_string_lossy()), "{listed}");
+    Ok(())
+}
