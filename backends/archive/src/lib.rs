@@ -1,1 +1,37 @@
 //! docker-archive and oci-archive tar files, as a plyfold backend.
+//!
+//! Whatever `docker save`, `podman save`, `skopeo copy` and `buildah push` write into one file: the layout of
+//! Docker before and since version 25, OCI layouts, several images, plain or compressed as a whole. Both schemes
+//! read both forms; an archive that is both at once (Docker 25 and later) is read as the OCI layout, which loses
+//! nothing.
+//!
+//! Nothing is ever unpacked. One pass over the tar's headers notes where each member lies, seeking over its
+//! content; reading a blob is reading a range of the file. Names in the archive are keys of that table and never
+//! paths of the host, so no name can lead out of it. An archive that is compressed as a whole is first expanded
+//! into an unlinked temporary file of bounded size, see [`Config::spool_limit`].
+//!
+//! # What a docker-archive lacks
+//! It holds configs and uncompressed layers, no manifests. The manifest is made up here, always the same for the
+//! same image: canonical JSON, OCI media types, each layer under its `diff_id`. So digests of manifests and
+//! compressed layers differ from the registry's, while the config's digest (the image id) and the `diff_id`s are
+//! those of the original.
+//!
+//! ```no_run
+//! use plyfold_archive::{Archive, Config};
+//! use plyfold_core::{ImageRegistryExt as _, Platform, reference};
+//!
+//! # async fn run() -> plyfold_core::Result<()> {
+//! let archive = Archive::new("images.tar", Config::default());
+//! let image = archive.image(&reference::parse("alpine:3.20")?, &Platform::host()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod backend;
+mod config;
+mod docker;
+mod members;
+mod oci;
+
+pub use backend::Archive;
+pub use config::Config;

@@ -1,0 +1,193 @@
+//! The archive as an [`ImageRegistry`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use plyfold_core::layout_index::image_in;
+use plyfold_core::{
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Location,
+    Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
+};
+use tokio::sync::OnceCell;
+
+use crate::Config;
+use crate::docker::DockerImages;
+use crate::members::{Member, Members};
+use crate::oci::OciImages;
+
+plyfold_core::register!(Backend {
+    schemes: &["docker-archive", "oci-archive"],
+    package: env!("CARGO_PKG_NAME"),
+    summary: "tar files of docker save, podman save and skopeo, in both forms",
+    syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME]",
+    capabilities: CAPABILITIES,
+    open: |location, options| Box::pin(async move { open(&location, &options) }),
+});
+
+const CAPABILITIES: Capabilities = Capabilities { repositories: true, tags: true, ..Capabilities::READ };
+
+fn open(location: &Location, options: &Options) -> Result<Opened> {
+    let (path, image) = location.path_and_image();
+    if path.is_empty() {
+        return Err(
+            Error::config(format!("{location} names no file")).with_hint("write docker-archive:FILE:NAME")
+        );
+    }
+    let named = |image: &str| match location.scheme.as_str() {
+        // Only OCI layouts know names that are a tag alone.
+        "docker-archive" => reference::parse(image),
+        _ => image_in(Path::new(path), image),
+    };
+    let reference = image.map(named).transpose()?;
+    let archive = Archive { scheme: location.scheme.clone().into(), ..Archive::new(path, options.config()?) };
+    Ok(Opened { registry: Box::new(archive), reference })
+}
+
+/// A docker-archive or an oci-archive. Read when first asked for something; clones share what was read.
+#[derive(Clone)]
+pub struct Archive {
+    path: PathBuf,
+    config: Config,
+    scheme: Arc<str>,
+    images: Arc<OnceCell<Images>>,
+}
+
+/// What is in an archive. The form decides, not the scheme.
+#[derive(Debug)]
+pub(crate) enum Images {
+    Docker(DockerImages),
+    Oci(OciImages),
+}
+
+impl Archive {
+    /// The archive at `path`.
+    pub fn new(path: impl Into<PathBuf>, config: Config) -> Self {
+        Self { path: path.into(), config, scheme: "docker-archive".into(), images: Arc::default() }
+    }
+
+    async fn images(&self) -> Result<&Images> {
+        let read = || async {
+            let (path, config) = (self.path.clone(), self.config.clone());
+            blocking(move || Images::read(&path, &config)).await
+        };
+        self.images.get_or_try_init(read).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    fn missing(&self, what: &str, reference: &Reference) -> Error {
+        Error::not_found(format!("no such {what} in the archive")).with_image(reference).with_endpoint(self)
+    }
+}
+
+impl Images {
+    fn read(path: &Path, config: &Config) -> Result<Self> {
+        let members = Members::scan(path, config)?;
+        if let Some(images) = OciImages::read(&members, path)? {
+            return Ok(Self::Oci(images));
+        }
+        if let Some(images) = DockerImages::read(&members, path)? {
+            return Ok(Self::Docker(images));
+        }
+        Err(Error::corrupt(
+            "not an image archive: it has neither manifest.json nor oci-layout and index.json",
+        )
+        .with_hint("a plain root file system is no image; `plyfold layer` converts a tar as it is"))
+    }
+
+    fn names(&self) -> Vec<Reference> {
+        match self {
+            Self::Docker(images) => images.names(),
+            Self::Oci(images) => images.names(),
+        }
+    }
+
+    fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
+        match self {
+            Self::Docker(images) => images.manifest(reference),
+            Self::Oci(images) => images.manifest(reference),
+        }
+    }
+
+    fn member(&self, digest: &Digest) -> Result<Option<Member>> {
+        match self {
+            Self::Docker(images) => images.member(digest),
+            Self::Oci(images) => images.member(digest),
+        }
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for Archive {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        reference::digest_of(reference)?;
+        self.images().await?;
+        let (images, wanted) = (self.images.clone(), reference.clone());
+        let found = blocking(move || images.get().map_or(Ok(None), |images| images.manifest(&wanted))).await;
+        let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
+        found.ok_or_else(|| {
+            self.missing("image", reference).with_hint(match self.images.get().map(Images::names) {
+                Some(names) if !names.is_empty() => {
+                    let names: Vec<String> = names.iter().take(20).map(Reference::whole).collect();
+                    format!("it holds {}", names.join(", "))
+                }
+                _ => "no image in it has a name".to_owned(),
+            })
+        })
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        digest::supported(blob.digest())?;
+        self.images().await?;
+        let (images, wanted) = (self.images.clone(), blob.digest().clone());
+        let found = blocking(move || images.get().map_or(Ok(None), |images| images.member(&wanted))).await;
+        let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
+        let member = found.ok_or_else(|| self.missing(&format!("blob {}", blob.digest()), reference))?;
+        let start = range.resolve(blob.size())?.start;
+        Blob::from_reader(blob, range, member.reader(start))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        let names = self.images().await?.names();
+        let here = names.iter().filter(|name| reference::repository_of(name) == repository);
+        let mut tags: Vec<&str> = here.filter_map(Reference::tag).collect();
+        if tags.is_empty() {
+            return Err(
+                Error::not_found(format!("no repository {repository} in the archive")).with_endpoint(self)
+            );
+        }
+        tags.sort_unstable();
+        tags.dedup();
+        Ok(page.of(tags))
+    }
+
+    async fn repositories(&self, page: Page) -> Result<Names> {
+        let names = self.images().await?.names();
+        let mut repositories: Vec<String> = names.iter().map(reference::repository_of).collect();
+        repositories.sort();
+        repositories.dedup();
+        Ok(page.of(repositories))
+    }
+}
+
+/// Runs file I/O off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let broken = |e| Error::new(ErrorKind::Internal, "a thread that reads an archive broke").with_source(e);
+    tokio::task::spawn_blocking(work).await.map_err(broken)?
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme, self.path.display())
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("path", &self.path).finish_non_exhaustive()
+    }
+}

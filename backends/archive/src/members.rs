@@ -1,0 +1,240 @@
+//! Where each member of an archive lies: one pass over the tar's headers.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plyfold_core::{Error, Result, printable};
+use tar::EntryType;
+
+use crate::Config;
+
+/// Members of one archive. An image of 1,024 layers has about 3,000.
+const MEMBERS: usize = 1 << 20;
+/// Bytes of a member's name.
+const NAME: usize = 4096;
+/// Symbolic links that are followed to find a member, as the kernel's bound on paths.
+const LINKS: usize = 40;
+
+/// The documents an archive is read by: a second one of the same name would mean a second archive.
+const DOCUMENTS: [&str; 4] = ["index.json", "manifest.json", "oci-layout", "repositories"];
+
+/// The members of an archive by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Members(Arc<HashMap<String, Place>>);
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// The content.
+    File(Member),
+    /// A link to another member: a symbolic one from the member's folder, a hard one from the archive's root.
+    Link { target: String, hard: bool },
+    /// Anything else: a folder, a device.
+    Other,
+}
+
+/// The content of one member: a range of the archive's file.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    file: Arc<File>,
+    offset: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+impl Members {
+    /// Reads the headers of the tar at `path`, which may be compressed as a whole.
+    pub(crate) fn scan(path: &Path, config: &Config) -> Result<Self> {
+        let file = open(path)?;
+        let file = Arc::new(expanded(file, config)?);
+        let length = file.metadata().map_err(|e| Error::io("reading the archive's size", e))?.len();
+        let mut map = HashMap::new();
+        let mut tar = tar::Archive::new(file.as_ref());
+        let damaged = |e: io::Error| match e.kind() {
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::corrupt("not a tar archive, or a damaged one").with_source(e)
+            }
+            _ => Error::io("reading the archive", e),
+        };
+        for entry in tar.entries_with_seek().map_err(damaged)? {
+            let entry = entry.map_err(damaged)?;
+            let Some(name) = clean(&entry.path_bytes()) else { continue };
+            let (offset, size) = (entry.raw_file_position(), entry.size());
+            let link = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
+            let place = match (entry.header().entry_type(), link) {
+                (EntryType::Regular | EntryType::Continuous, _) => {
+                    if offset.checked_add(size).is_none_or(|end| end > length) {
+                        let message =
+                            format!("the archive is truncated: {} ends beyond it", printable(&name));
+                        return Err(Error::corrupt(message));
+                    }
+                    Place::File(Member { file: file.clone(), offset, size })
+                }
+                (EntryType::Symlink, Some(target)) => Place::Link { target, hard: false },
+                (EntryType::Link, Some(target)) => Place::Link { target, hard: true },
+                _ => Place::Other,
+            };
+            if map.len() == MEMBERS {
+                return Err(Error::limit(format!("the archive has more than {MEMBERS} members")));
+            }
+            if map.contains_key(&name) && DOCUMENTS.contains(&name.as_str()) {
+                return Err(Error::ambiguous(format!("the archive has two members {name}"))
+                    .with_hint("readers would disagree about which one counts; make the archive again"));
+            }
+            map.insert(name, place);
+        }
+        if map.is_empty() {
+            return Err(Error::corrupt("not an image archive: it has no members"));
+        }
+        Ok(Self(Arc::new(map)))
+    }
+
+    /// A member's content, through links inside the archive; `None` when it is not there, also when its name or
+    /// a link leads out of the archive.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Member>> {
+        let Some(mut at) = clean(name.as_bytes()).filter(|_| !name.starts_with('/')) else { return Ok(None) };
+        for _ in 0..LINKS {
+            match self.0.get(&at) {
+                None => return Ok(None),
+                Some(Place::File(member)) => return Ok(Some(member.clone())),
+                Some(Place::Other) => {
+                    return Err(Error::corrupt(format!(
+                        "{} in the archive is not a regular file",
+                        printable(&at)
+                    )));
+                }
+                Some(Place::Link { target, hard }) => {
+                    let base = if *hard { "" } else { at.rsplit_once('/').map_or("", |(folder, _)| folder) };
+                    let Some(next) = resolve(base, target) else { return Ok(None) };
+                    at = next;
+                }
+            }
+        }
+        Err(Error::corrupt(format!("symbolic links in a circle at {} in the archive", printable(name))))
+    }
+
+    /// A small document's content.
+    pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
+        let Some(member) = self.find(name)? else { return Ok(None) };
+        if member.size > limit {
+            let message = format!("{} has {} bytes, the limit is {limit}", printable(name), member.size);
+            return Err(Error::limit(message));
+        }
+        let mut content = Vec::new();
+        member.reader(0).read_to_end(&mut content).map_err(|e| Error::io("reading the archive", e))?;
+        Ok(Some(content.into()))
+    }
+}
+
+impl Member {
+    /// The content from `start` on.
+    pub(crate) fn reader(&self, start: u64) -> MemberReader {
+        let start = start.min(self.size);
+        MemberReader { file: self.file.clone(), at: self.offset + start, left: self.size - start }
+    }
+}
+
+/// Reads one member, independently of all other readers of the archive.
+pub(crate) struct MemberReader {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl Read for MemberReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        let count = self.file.read_at(&mut buf[..want], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Opens a regular file; a pipe would hang the reader and cannot be read in ranges.
+fn open(path: &Path) -> Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = opened.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::not_found("no such archive").with_source(e),
+        _ => Error::io("opening the archive", e),
+    })?;
+    let metadata = file.metadata().map_err(|e| Error::io("reading the archive's kind", e))?;
+    if !metadata.is_file() {
+        return Err(Error::corrupt("the archive is not a regular file")
+            .with_hint("a layout directory opens as oci:DIR; a pipe must be written to a file first"));
+    }
+    Ok(file)
+}
+
+/// The tar itself: the file, or what it expands to, in a file without a name.
+fn expanded(mut file: File, config: &Config) -> Result<File> {
+    let mut magic = Vec::new();
+    let reading = |e| Error::io("reading the archive", e);
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(reading)?;
+    file.seek(SeekFrom::Start(0)).map_err(reading)?;
+    let broken = |e: io::Error| match e.raw_os_error() {
+        Some(_) => Error::io("expanding the compressed archive into the temporary directory", e),
+        None => Error::corrupt("the compressed archive is damaged").with_source(e),
+    };
+    let expanding: Box<dyn Read> = match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let mut decoder = zstd::stream::read::Decoder::new(file).map_err(broken)?;
+            decoder.window_log_max(27).map_err(broken)?;
+            Box::new(decoder)
+        }
+        _ => return Ok(file),
+    };
+    let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
+    let size =
+        io::copy(&mut expanding.take(config.spool_limit.saturating_add(1)), &mut spool).map_err(broken)?;
+    if size > config.spool_limit {
+        let message = format!("the archive expands to more than {} bytes", config.spool_limit);
+        return Err(Error::limit(message).with_hint("raise it with -o spool-limit=BYTES"));
+    }
+    spool.seek(SeekFrom::Start(0)).map_err(reading)?;
+    Ok(spool)
+}
+
+/// A member's name as a key: no `./`, no doubled slashes. `None` for names that no document can mean: with
+/// `..`, not UTF-8, too long, or empty.
+fn clean(name: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(name).ok().filter(|text| text.len() <= NAME)?;
+    resolve("", text).filter(|key| !key.is_empty() && !text.split('/').any(|part| part == ".."))
+}
+
+/// A link's target as a key; `None` when it leads out of the archive.
+fn resolve(folder: &str, target: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    if target.starts_with('/') {
+        parts.clear();
+    }
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/")).filter(|key| key.len() <= NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        assert_eq!(clean(b"./a//b/"), Some("a/b".to_owned()));
+        assert_eq!(clean(b"a/../../b"), None);
+        assert_eq!(clean(b"\xff"), None);
+        assert_eq!(resolve("x", "../y/layer.tar"), Some("y/layer.tar".to_owned()));
+        assert_eq!(resolve("x", "../../y"), None);
+        assert_eq!(resolve("x", "/y"), Some("y".to_owned()));
+    }
+}

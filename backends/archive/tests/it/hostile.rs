@@ -1,0 +1,181 @@
+//! Bad and odd archives (rows 51 to 57 of the catalogue of bad inputs, and their kin).
+
+use std::io::Write as _;
+
+use plyfold_archive::{Archive, Config};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{
+    Backends, BlobRange, CacheProviderExt, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSource,
+    ImageSourceExt, Opened, Options, Platform, PullOptions, Reference, Result, pull, reference,
+};
+
+use crate::build::{OnDisk, Tar, config, config_name, layer, manifest};
+
+fn name(text: &str) -> Reference {
+    reference::parse(text).unwrap()
+}
+
+fn linux() -> Platform {
+    "linux/amd64".parse().unwrap()
+}
+
+/// Pulls `example.com/app:1` out of an archive; the bytes of its only layer.
+async fn pulled(archive: &Archive) -> Result<usize> {
+    let cache = MemoryCache::new()?;
+    let image = name("example.com/app:1");
+    let options = PullOptions { platform: linux(), ..PullOptions::default() };
+    let result = pull(archive, &image, &cache, &options).await;
+    if result.is_err() {
+        assert!(!cache.is_cached(&image, &linux()).await?, "a failed pull left a name");
+    }
+    let layer = result?.layers.remove(0).descriptor;
+    Ok(cache.content(&layer, 1 << 20).await?.len())
+}
+
+async fn verdict(tar: Tar) -> Option<ErrorKind> {
+    pulled(&OnDisk::new(&tar.bytes()).archive()).await.err().map(|e| e.kind().clone())
+}
+
+fn sound(layer_name: &str) -> Tar {
+    Tar::new()
+        .file("manifest.json", manifest(&["example.com/app:1"], layer_name))
+        .file(&config_name(), config())
+}
+
+#[tokio::test]
+async fn names_never_lead_out_of_the_archive() {
+    let disk = OnDisk::new(&[]);
+    let outside = disk.folder.path().join("outside.tar");
+    std::fs::write(&outside, layer()).unwrap();
+    for target in ["../outside.tar", "../../outside.tar", outside.to_str().unwrap()] {
+        assert_eq!(verdict(sound(target).file("a", "")).await, Some(ErrorKind::NotFound), "{target}");
+        let linked = sound("x/layer.tar").link("x/layer.tar", &format!("../{target}"));
+        assert_eq!(verdict(linked).await, Some(ErrorKind::NotFound), "link to {target}");
+    }
+    // A member that is named by a path out of the archive is no member at all.
+    assert_eq!(
+        verdict(sound("../outside.tar").file("../outside.tar", layer())).await,
+        Some(ErrorKind::NotFound)
+    );
+}
+
+#[tokio::test]
+async fn links_inside_the_archive_are_followed_and_circles_end() {
+    let inside = sound("x/layer.tar").link("x/layer.tar", "../y/layer.tar").file("y/layer.tar", layer());
+    assert_eq!(verdict(inside).await, None);
+    let circle =
+        sound("x/layer.tar").link("x/layer.tar", "../y/layer.tar").link("y/layer.tar", "../x/layer.tar");
+    assert_eq!(verdict(circle).await, Some(ErrorKind::Corrupt));
+}
+
+#[tokio::test]
+async fn two_documents_of_one_name_are_ambiguous_in_either_order() {
+    let evil = manifest(&["example.com/app:1"], "evil.tar");
+    assert_eq!(
+        verdict(sound("a").file("a", layer()).file("manifest.json", &evil)).await,
+        Some(ErrorKind::Ambiguous)
+    );
+    let cased = manifest(&["example.com/app:1"], "a").replace("Layers", "layers");
+    let tar = Tar::new().file("manifest.json", cased).file(&config_name(), config()).file("a", layer());
+    assert_eq!(verdict(tar).await, Some(ErrorKind::Ambiguous));
+}
+
+#[tokio::test]
+async fn a_config_is_named_by_what_it_hashes_to() {
+    let text = manifest(&["example.com/app:1"], "a").replace(&config_name(), "config.json");
+    let tar = Tar::new().file("manifest.json", text).file("config.json", config()).file("a", layer());
+    let disk = OnDisk::new(&tar.bytes());
+    let source = disk.archive().image(&name("example.com/app:1"), &linux()).await.unwrap();
+    let id = plyfold_core::digest::sha256(&config());
+    assert_eq!(*source.manifest().unwrap().config().digest(), id);
+    assert_eq!(source.config().await.unwrap().bytes(), &config());
+}
+
+#[tokio::test]
+async fn names_that_are_none_are_left_out_and_the_others_stay() {
+    let text = manifest(&["../../evil:x y", "example.com/app:1"], "a");
+    let tar = Tar::new().file("manifest.json", text).file(&config_name(), config()).file("a", layer());
+    let disk = OnDisk::new(&tar.bytes());
+    assert!(pulled(&disk.archive()).await.is_ok());
+    let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+    assert_eq!(opened.references().await.unwrap(), [name("example.com/app:1")]);
+    assert_eq!(*reference::parse("../../evil:x y").unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn several_images_and_none_chosen_is_ambiguous_with_the_list() {
+    let both = serde_json::json!([
+        { "Config": config_name(), "RepoTags": ["example.com/app:1"], "Layers": ["a"] },
+        { "Config": config_name(), "RepoTags": ["example.com/app:2"], "Layers": ["a"] },
+    ]);
+    let tar =
+        Tar::new().file("manifest.json", both.to_string()).file(&config_name(), config()).file("a", layer());
+    let disk = OnDisk::new(&tar.bytes());
+    let uri = format!("docker-archive:{}", disk.path.display());
+    let backends = Backends::linked().unwrap();
+    let error = backends.open(&uri, &Options::default()).await.unwrap().reference().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Ambiguous);
+    assert!(error.message().contains("example.com/app:1, example.com/app:2"), "{error}");
+    let chosen = backends.open(&format!("{uri}:example.com/app:2"), &Options::default()).await.unwrap();
+    assert_eq!(chosen.reference().await.unwrap(), name("example.com/app:2"));
+    assert!(backends.open(&format!("{uri}:UPPER/x y"), &Options::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_archive_is_refused_by_kind() {
+    let blanks = Tar::new().file("manifest.json", vec![b' '; 64 << 20]);
+    assert_eq!(verdict(blanks).await, Some(ErrorKind::Limit));
+    assert_eq!(verdict(Tar::new().file("etc/passwd", "root")).await, Some(ErrorKind::Corrupt));
+    assert_eq!(verdict(Tar::new().file("manifest.json", "[]")).await, Some(ErrorKind::Corrupt));
+    assert_eq!(verdict(sound("missing.tar")).await, Some(ErrorKind::NotFound));
+    assert_eq!(verdict(sound("a").file("a", "not the layer")).await, Some(ErrorKind::Corrupt));
+    for content in [Vec::new(), vec![0; 1024], b"#!/bin/sh\n".repeat(100)] {
+        let error = pulled(&OnDisk::new(&content).archive()).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+    let whole = sound("a").file("a", layer()).bytes();
+    let cut = OnDisk::new(&whole[..whole.len() - 1024 - 600]);
+    assert_eq!(*pulled(&cut.archive()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let folder = tempfile::TempDir::new().unwrap();
+    let missing = Archive::new(folder.path().join("nothing.tar"), Config::default());
+    assert_eq!(*pulled(&missing).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let directory = Archive::new(folder.path(), Config::default());
+    assert_eq!(*pulled(&directory).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let pipe = Archive::new(pipe, Config::default());
+    assert_eq!(*pulled(&pipe).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_archive_may_be_compressed_as_a_whole_up_to_a_bound() {
+    let plain = sound("a").file("a", layer()).bytes();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
+    for whole in [gzip.finish().unwrap(), zstd] {
+        let disk = OnDisk::new(&whole);
+        assert_eq!(pulled(&disk.archive()).await.unwrap(), layer().len());
+        let tight = Archive::new(&disk.path, Config { spool_limit: plain.len() as u64 - 1 });
+        assert_eq!(*pulled(&tight).await.unwrap_err().kind(), ErrorKind::Limit);
+        let cut = OnDisk::new(&whole[..whole.len() / 2]);
+        assert_eq!(*pulled(&cut.archive()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[tokio::test]
+async fn compressed_layers_are_described_as_they_are() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&layer()).unwrap();
+    let compressed = gzip.finish().unwrap();
+    let disk = OnDisk::new(&sound("a").file("a", &compressed).bytes());
+    let archive = disk.archive();
+    let source = archive.image(&name("example.com/app:1"), &linux()).await.unwrap();
+    let layer = &source.layers().unwrap()[0];
+    assert!(layer.media_type().to_string().ends_with("+gzip"));
+    let read = source.blob(layer, BlobRange::FULL).await.unwrap().bytes(1 << 20).await.unwrap();
+    assert_eq!(read, compressed);
+    let part = source.blob(layer, BlobRange::new(2, 10)).await.unwrap().bytes(1 << 20).await.unwrap();
+    assert_eq!(part, compressed[2..10]);
+    assert!(!archive.capabilities().push);
+}

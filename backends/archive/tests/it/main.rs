@@ -1,0 +1,31 @@
+//! The conformance suite on both forms of archives, and what only archives can get wrong.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
+mod build;
+mod forms;
+mod hostile;
+
+use std::path::PathBuf;
+
+use plyfold_archive::{Archive, Config};
+use plyfold_core::{ImageRegistry, Result};
+
+async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
+    Ok(Box::new(Archive::new(path, Config::default())))
+}
+
+mod oci {
+    use plyfold_conformance::stages::OciArchive;
+    plyfold_conformance::registry_suite!(OciArchive::new(super::open));
+}
+
+mod docker {
+    use plyfold_conformance::stages::{DockerArchive, Form};
+    plyfold_conformance::registry_suite!(DockerArchive::new(Form::Legacy, super::open));
+}
+
+mod hybrid {
+    use plyfold_conformance::stages::{DockerArchive, Form};
+    plyfold_conformance::registry_suite!(DockerArchive::new(Form::Hybrid, super::open));
+}
