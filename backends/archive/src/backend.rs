@@ -56,6 +56,7 @@ pub struct Archive {
 
 /// What is in an archive. The form decides, not the scheme.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each open archive")]
 pub(crate) enum Images {
     Docker(DockerImages),
     Oci(OciImages),
@@ -111,7 +112,7 @@ impl Images {
 
     fn member(&self, digest: &Digest) -> Result<Option<Member>> {
         match self {
-            Self::Docker(images) => images.member(digest),
+            Self::Docker(images) => Ok(images.member(digest)),
             Self::Oci(images) => images.member(digest),
         }
     }

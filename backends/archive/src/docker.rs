@@ -67,8 +67,8 @@ impl DockerImages {
         Ok(first.cloned())
     }
 
-    pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {
-        Ok(self.blobs.get(digest).cloned())
+    pub(crate) fn member(&self, digest: &Digest) -> Option<Member> {
+        self.blobs.get(digest).cloned()
     }
 
     /// Makes up an image's manifest and notes where its blobs lie.
