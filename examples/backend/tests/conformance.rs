@@ -1,0 +1,47 @@
+//! The suite that every backend runs: here is all that this one needs to tell it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+
+use async_trait::async_trait;
+use example_backend::Folder;
+use plyfold_conformance::{Stage, Staged, Subject, registry_suite};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{Backends, Options, Platform, PullOptions, pull, reference};
+
+registry_suite!(Folders);
+
+/// Puts samples into folders.
+#[derive(Debug)]
+struct Folders;
+
+#[async_trait]
+impl Stage for Folders {
+    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+        let folder = tempfile::tempdir().unwrap();
+        for Staged { reference, sample } in images {
+            let repository = folder.path().join(reference::repository_of(reference));
+            fs::create_dir_all(&repository).unwrap();
+            fs::write(repository.join(reference.tag().unwrap()), sample.top.digest().as_ref()).unwrap();
+            for blob in &sample.blobs {
+                fs::write(folder.path().join(blob.descriptor.digest().as_ref()), &blob.bytes).unwrap();
+            }
+        }
+        let names = images.iter().map(|image| image.reference.clone()).collect();
+        Subject::new(Box::new(Folder(folder.path().to_owned())), names, folder)
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_links_it_pulls_from_it() {
+    let sample = plyfold_conformance::samples::image();
+    let subject = Folders.open(&[Staged::new("registry.example/app:1", &sample)]).await;
+    let uri = format!("{}:registry.example/app:1", subject.registry);
+    let opened = Backends::linked().unwrap().open(&uri, &Options::default()).await.unwrap();
+    let cache = MemoryCache::new().unwrap();
+    let platform: Platform = "linux/amd64".parse().unwrap();
+    let options = PullOptions { platform, ..PullOptions::default() };
+    let image = pull(&opened.registry, &opened.reference().await.unwrap(), &cache, &options).await.unwrap();
+    assert_eq!(image.layers.len(), 2);
+}

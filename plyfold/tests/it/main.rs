@@ -1,0 +1,6 @@
+//! The program and the files that people meet first, as they are.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod baseline;
+mod sample;
