@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use plyfold_conformance::samples;
@@ -189,38 +188,4 @@ fn switched_off_abilities_answer_405() {
     assert!(head.starts_with(b"HTTP/1.1 405"));
     let post = exchange(&server, "POST", "/v2/library/app/blobs/uploads/", "").unwrap();
     assert!(post.starts_with(b"HTTP/1.1 405"));
-}
-
-fn skopeo(arguments: &[&str]) {
-    let output = Command::new("skopeo").args(arguments).output().expect("skopeo starts");
-    assert!(output.status.success(), "skopeo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The proof that the server is a registry: what skopeo pulls from one and pushes to another is the same image.
-#[test]
-#[ignore = "needs skopeo"]
-fn skopeo_pulls_and_pushes() {
-    let login = Login::new("user", "secret");
-    let auth = Auth::Bearer { login: Some(login), ttl: Duration::from_secs(60), realm: None };
-    let from = FaultServer::start().unwrap();
-    let to = FaultServer::with(Options { auth, ..Options::default() }).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let layout = format!("oci:{}:t", folder.path().display());
-    for sample in [samples::image(), samples::index(), samples::zstandard(), samples::artifact()] {
-        from.put("a/b", "1", &sample);
-        let source = format!("docker://{}/a/b:1", from.host());
-        let target = format!("docker://{}/c:{}", to.host(), sample.name.to_lowercase());
-        skopeo(&["copy", "-q", "--all", "--preserve-digests", "--src-tls-verify=false", &source, &layout]);
-        let login = ["--dest-tls-verify=false", "--dest-creds", "user:secret"];
-        skopeo(&[&["copy", "-q", "--all", "--preserve-digests"][..], &login, &[&layout, &target]].concat());
-        assert_eq!(to.tagged("c", &sample.name.to_lowercase()).unwrap(), sample.top.digest().to_string());
-        for blob in &sample.blobs {
-            assert_eq!(
-                to.content("c", blob.descriptor.digest()).as_ref(),
-                Some(&blob.bytes),
-                "{}",
-                sample.name
-            );
-        }
-    }
 }

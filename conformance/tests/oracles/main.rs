@@ -1,4 +1,6 @@
-//! The oracle helpers themselves, where they need rights or tools.
+//! The oracle helpers themselves, where they need rights or tools, and the suite's media as skopeo sees them.
+
+mod skopeo;
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +9,14 @@ use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict,
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
+use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
+
 oracle_tests! {
     mounts_end_with_their_value needs [Need::Mounts];
     devices_owners_and_attributes_differ needs [Need::Mounts];
     a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
+    skopeo_pulls_and_pushes needs [Need::SKOPEO];
+    skopeo_reads_every_medium needs [Need::SKOPEO];
 }
 
 fn is_mounted(path: &Path) -> bool {
