@@ -10,11 +10,12 @@ use plyfold_conformance::oracle::{Failure, Mount, Need, Run, Verdict};
 use plyfold_conformance::oracle_tests;
 use plyfold_core::Materializer as _;
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_ext4::{Ext4Upper, MIN_SIZE};
+use plyfold_ext4::{Ext4Upper, MAX_SIZE, MIN_SIZE};
 use tempfile::TempPath;
 
 oracle_tests! {
     fsck_is_clean needs [Need::E2FSCK];
+    fsck_is_clean_at_16_tib needs [Need::E2FSCK, Need::Mounts];
     dumpe2fs_reads_what_was_meant needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     a_lost_superblock_comes_back_from_the_backup needs [Need::E2FSCK];
     a_disk_grows_with_resize2fs needs [Need::E2FSCK, Need::Tool { name: "resize2fs", package: "e2fsprogs" }];
@@ -95,6 +96,18 @@ fn fsck_is_clean() -> Verdict {
             fsck(&disk(&upper)?).map_err(|e| Failure::new(format!("{upper:?}: {e:?}")))?;
         }
     }
+    Ok(())
+}
+
+/// On a tmpfs, because ext4 itself holds no file of that size.
+fn fsck_is_clean_at_16_tib() -> Verdict {
+    let host = Mount::new("tmpfs", "none", "size=64m")?;
+    let path = host.path().join("disk");
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    Ext4Upper::new(MAX_SIZE)?.image(&[], &mut file)?;
+    drop(file);
+    fsck(&path)?;
+    host.unmount()?;
     Ok(())
 }
 
