@@ -1,1 +1,35 @@
-//! OCI layout directories, as a plyfold backend and store.
+//! OCI image layout directories (OCI image spec, `image-layout.md`), twice:
+//!
+//! - [`Layout`]: any layout directory as a registry, under the scheme `oci:`. Layouts of other tools are read
+//!   strictly: a blob is a regular file of the declared size, or it is an error.
+//! - [`Store`]: a layout as the place where images are kept, which many processes may write at once:
+//!
+//! ```text
+//! oci-layout  index.json  blobs/<algorithm>/<hex>           what every OCI tool reads
+//! artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>     files made from layers, by diff_id, each with a seal
+//! ingest/                                                   temporary files and partial downloads
+//! locks/                                                    files to lock, never deleted
+//! quarantine/                                               damaged content, out of sight
+//! ```
+//!
+//! # The order that loses nothing
+//! Temporary file in `ingest/` → bytes, hashed on the way → size and digest → read-only → `fdatasync` → rename →
+//! `fsync` of the directory. Only then names: `index.json` to a temporary file, `fsync`, rename, `fsync` of the
+//! directory, under an exclusive lock. Folders are synced into their parents when they are made. Whatever fails
+//! drops the temporary file; a failed `fsync` is never tried again, because the kernel may have dropped the data.
+//!
+//! # Who owns a temporary file
+//! Whoever holds the `flock` on it. It is named after what it will become, so one lock serves as the right to
+//! write that blob, across tasks and processes; the kernel frees it when its holder dies, and the next one takes
+//! the bytes over. After locking, a holder checks that the file still stands under its name: the one before may
+//! have published or removed it.
+
+mod backend;
+mod config;
+mod durable;
+mod root;
+mod store;
+
+pub use backend::Layout;
+pub use config::Config;
+pub use store::Store;

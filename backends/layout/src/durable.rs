@@ -1,0 +1,159 @@
+//! Writes that survive a power cut, and temporary files that have an owner.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Error, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::root::Root;
+
+/// Makes a directory and its parents, each synced into its parent.
+pub(crate) fn create_dirs(path: &Path, private: bool) -> Result<()> {
+    match DirBuilder::new().mode(if private { 0o700 } else { 0o777 }).create(path) {
+        Ok(()) => sync_dir(parent(path)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && parent(path) != path => {
+            create_dirs(parent(path), false)?;
+            create_dirs(path, private)
+        }
+        Err(e) => Err(Error::io(format!("making the directory {}", path.display()), e)),
+    }
+}
+
+/// A folder inside the layout, made if it is missing. Symbolic links do not count: they could lead outside.
+pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<PathBuf> {
+    let mut path = root.path().to_owned();
+    for component in components {
+        path.push(component);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Error::corrupt(format!("{} is not a directory", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => create_dirs(&path, private)?,
+            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+        }
+    }
+    Ok(path)
+}
+
+/// Syncs a directory, so that what was renamed into it stays.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|e| Error::io(format!("syncing the directory {}", path.display()), e))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+/// A temporary file in `ingest/`, ours alone. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Temp {
+    file: File,
+    path: PathBuf,
+    private: bool,
+    armed: bool,
+}
+
+impl Temp {
+    /// Opens or makes the temporary file `name`; `None` while another owner is alive. What an owner that died
+    /// has left is still in it.
+    pub(crate) fn claim(root: &Root, name: &str) -> Result<Option<Self>> {
+        let path = folder(root, &["ingest"], true)?.join(name);
+        let at = |e: io::Error| Error::io(format!("opening {}", path.display()), e);
+        // Only a regular file of our own is opened for good; the folder is writable by its owner alone.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        loop {
+            let file = match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
+                Ok(file) => File::from(file),
+                Err(e) => return Err(at(e.into())),
+            };
+            let ours = file.metadata().map_err(at)?;
+            if !ours.is_file() || ours.nlink() > 1 {
+                return Err(Error::corrupt(format!("{} is not a file of its own", path.display())));
+            }
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(e)) => return Err(at(e)),
+            }
+            let named = fs::symlink_metadata(&path);
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(Some(Self { file, path, private: root.private, armed: true }));
+            }
+        }
+    }
+
+    /// As [`Temp::claim`], for files that are written in a moment: waits for the other owner, and forgets what
+    /// it has left.
+    pub(crate) fn claim_empty(root: &Root, name: &str) -> Result<Self> {
+        loop {
+            if let Some(temp) = Self::claim(root, name)? {
+                temp.file.set_len(0).map_err(|e| Error::io(format!("emptying {name}"), e))?;
+                return Ok(temp);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// The same file from its start, with a position of its own.
+    pub(crate) fn reader(&self) -> Result<File> {
+        File::open(&self.path).map_err(|e| Error::io(format!("opening {}", self.path.display()), e))
+    }
+
+    /// Leaves the file where it is, for a later owner.
+    pub(crate) fn keep(mut self) {
+        self.armed = false;
+    }
+
+    /// Makes the content durable, then visible as `target`, whose directory must exist. After a failure nothing
+    /// is visible and the file is gone.
+    pub(crate) fn publish(mut self, target: &Path, mode: u32) -> Result<()> {
+        let at = |e| Error::io(format!("storing {}", target.display()), e);
+        let mode = if self.private { mode & 0o700 } else { mode };
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
+        self.file.sync_data().map_err(at)?;
+        fs::rename(&self.path, target).map_err(at)?;
+        self.armed = false;
+        sync_dir(parent(target))
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if self.armed
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("removing {}: {e}", self.path.display());
+        }
+    }
+}
+
+/// Replaces a small file as a whole.
+pub(crate) fn write_document(root: &Root, name: &str, target: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut temp = Temp::claim_empty(root, name)?;
+    let written = temp.file().write_all(bytes);
+    written.map_err(|e| Error::io(format!("writing {}", target.display()), e))?;
+    temp.publish(target, mode)
+}
+
+/// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped, or its process dies.
+pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
+    let path = folder(root, &["locks"], true)?.join(name);
+    let at = |e: io::Error| Error::io(format!("locking {}", path.display()), e);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| at(e.into()))?;
+    let file = File::from(file);
+    file.lock().map_err(at)?;
+    Ok(file)
+}

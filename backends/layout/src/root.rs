@@ -1,0 +1,215 @@
+//! A layout directory as it lies on disk: nothing is opened that is not a regular file inside it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, digest};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+
+/// A layout directory, which need not exist yet.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    /// For its owner alone, as a store is; otherwise files are readable by all.
+    pub(crate) private: bool,
+    follow: bool,
+}
+
+/// What stands under a name in the layout.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    Absent,
+    /// A regular file of this many bytes.
+    File(u64),
+    /// Anything else: symbolic link, directory, pipe, device, socket.
+    Irregular(FileType),
+}
+
+impl Root {
+    pub(crate) fn new(path: PathBuf, private: bool, follow: bool) -> Self {
+        Self { path, private, follow }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is an `oci-layout` file of a version that we know.
+    pub(crate) fn is_layout(&self) -> Result<bool> {
+        let Some(bytes) = self.document("oci-layout", LAYOUT_LIMIT)? else { return Ok(false) };
+        layout_index::check_layout(&bytes)?;
+        Ok(true)
+    }
+
+    /// `index.json`, parsed and raw.
+    pub(crate) fn index(&self) -> Result<(LayoutIndex, Bytes)> {
+        if !self.is_layout()? {
+            return Err(layout_index::not_a_layout("there is no oci-layout file"));
+        }
+        let Some(bytes) = self.document("index.json", INDEX_LIMIT)? else {
+            return Err(layout_index::not_a_layout("there is no index.json"));
+        };
+        let index = LayoutIndex::parse(&bytes, &self.path).map_err(|e| {
+            e.with_hint("the file is left as it is; put a copy back, or move it away and start afresh")
+        })?;
+        Ok((index, bytes))
+    }
+
+    /// What stands where a blob belongs.
+    pub(crate) fn stat_blob(&self, digest: &Digest) -> Result<Found> {
+        digest::supported(digest)?;
+        let (folders, name) = blob_path(digest);
+        Ok(self.find(&folders, name)?.1)
+    }
+
+    /// A blob's file, which has the size of its descriptor.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` when it has another size or is no regular file.
+    pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
+        digest::supported(blob.digest())?;
+        let Some((file, size)) = self.open_file(blob.digest())? else {
+            return Err(Error::not_found(format!("no blob {}", blob.digest())));
+        };
+        if size != blob.size() {
+            return Err(Error::mismatch(Mismatch {
+                expected: blob.digest().clone(),
+                actual: None,
+                expected_size: Some(blob.size()),
+                actual_size: size,
+            }));
+        }
+        Ok(file)
+    }
+
+    /// A whole blob of at most `limit` bytes, not verified; `None` when it is absent.
+    pub(crate) fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
+        digest::supported(digest)?;
+        let opened = self.open_file(digest)?;
+        opened.map(|(file, size)| read(file, size, digest.as_ref(), limit)).transpose()
+    }
+
+    /// Where a blob belongs.
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let ([blobs, algorithm], name) = blob_path(digest);
+        self.path.join(blobs).join(algorithm).join(name)
+    }
+
+    fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
+        let (folders, name) = blob_path(digest);
+        self.open(&folders, name)
+    }
+
+    fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
+        let opened = self.open(&[], name)?;
+        opened.map(|(file, size)| read(file, size, name, limit)).transpose()
+    }
+
+    fn open(&self, folders: &[&str], name: &str) -> Result<Option<(File, u64)>> {
+        let irregular = |kind| {
+            let path = folders.iter().fold(self.path.clone(), |path, folder| path.join(folder)).join(name);
+            Error::corrupt(format!("{} is not a regular file but {}", path.display(), describe(kind)))
+        };
+        let (Some(folder), found) = self.find(folders, name)? else { return Ok(None) };
+        match found {
+            Found::Absent => return Ok(None),
+            Found::Irregular(kind) => return Err(irregular(kind)),
+            Found::File(_) => {}
+        }
+        // Whatever has taken the file's place since: no link is followed and no pipe waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | self.nofollow();
+        let file = match rustix::fs::openat(&folder, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(rustix::io::Errno::LOOP) => return Err(irregular(FileType::Symlink)),
+            Err(e) => return Err(Error::io(format!("opening {name}"), e.into())),
+        };
+        let metadata = file.metadata().map_err(|e| Error::io(format!("reading the size of {name}"), e))?;
+        if !metadata.is_file() {
+            return Err(irregular(FileType::Unknown));
+        }
+        Ok(Some((file, metadata.len())))
+    }
+
+    /// What a name stands for, with the folder it stands in.
+    fn find(&self, folders: &[&str], name: &str) -> Result<(Option<OwnedFd>, Found)> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut folder = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(|e| match e {
+            rustix::io::Errno::NOENT => {
+                Error::not_found(format!("there is no directory {}", self.path.display()))
+            }
+            rustix::io::Errno::NOTDIR => layout_index::not_a_layout("it is not a directory")
+                .with_hint("images in tar files open as oci-archive:FILE or docker-archive:FILE"),
+            e => Error::io(format!("opening {}", self.path.display()), e.into()),
+        })?;
+        for inner in folders {
+            folder = match rustix::fs::openat(&folder, *inner, flags | self.nofollow(), Mode::empty()) {
+                Ok(folder) => folder,
+                Err(rustix::io::Errno::NOENT) => return Ok((None, Found::Absent)),
+                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                    let path = self.path.join(inner);
+                    return Err(Error::corrupt(format!("{} is not a directory", path.display())));
+                }
+                Err(e) => return Err(Error::io(format!("opening {inner}"), e.into())),
+            };
+        }
+        let how = if self.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let found = match rustix::fs::statat(&folder, name, how) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+                kind => Found::Irregular(kind),
+            },
+            Err(rustix::io::Errno::NOENT) => Found::Absent,
+            Err(e) => return Err(Error::io(format!("looking at {name}"), e.into())),
+        };
+        Ok((Some(folder), found))
+    }
+
+    fn nofollow(&self) -> OFlags {
+        if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW }
+    }
+}
+
+/// A digest has been parsed: neither part can leave its folder.
+fn blob_path(digest: &Digest) -> ([&str; 2], &str) {
+    (["blobs", digest.algorithm().as_ref()], digest.digest())
+}
+
+fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {
+    let too_large = |size| Error::limit(format!("{name} has {size} bytes, the limit is {limit}"));
+    if size > limit {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::new();
+    let outcome = file.take(limit + 1).read_to_end(&mut bytes);
+    outcome.map_err(|e: io::Error| Error::io(format!("reading {name}"), e))?;
+    if bytes.len() as u64 > limit {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes.into())
+}
+
+fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Symlink => "a symbolic link",
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        _ => "something else",
+    }
+}
+
+/// Runs blocking file work off the async runtime.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let broken = |e| Error::new(ErrorKind::Internal, "file work was cut off").with_source(e);
+    tokio::task::spawn_blocking(work).await.map_err(broken)?
+}

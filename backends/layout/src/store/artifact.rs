@@ -1,0 +1,140 @@
+//! Files made from layers.
+//!
+//! An artifact is present when its seal is there and tells its size. The seal is written last, so that nothing
+//! is taken for whole that is not, and it has the digest that shows later damage.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plyfold_core::digest::Hasher;
+use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, Output, Result, digest};
+
+use crate::durable::{self, Temp};
+use crate::root::Root;
+
+/// Where an artifact belongs: under its format the folders that containerd's EROFS snapshotter looks in.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    folders: [String; 4],
+    file: String,
+}
+
+/// What is written beside an artifact when it is whole.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Seal {
+    digest: Digest,
+    size: u64,
+}
+
+impl Place {
+    pub(super) fn of(key: &ArtifactKey) -> Result<Self> {
+        digest::supported(&key.diff_id)?;
+        let (format, extension) = (key.format.to_string(), key.format.extension);
+        let safe = |text: &str| {
+            let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.=+".contains(&c);
+            !text.is_empty() && !text.starts_with('.') && text.bytes().all(known)
+        };
+        if !safe(&format) || !safe(extension) {
+            let message = format!("format {format:?} with extension {extension:?} is no file name");
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        let (algorithm, hex) = (key.diff_id.algorithm().to_string(), key.diff_id.digest());
+        let folders = ["artifacts".to_owned(), format, algorithm, hex[..2].to_owned()];
+        Ok(Self { folders, file: format!("{hex}.{extension}") })
+    }
+
+    fn path(&self, root: &Root) -> PathBuf {
+        self.folders.iter().fold(root.path().to_owned(), |path, folder| path.join(folder)).join(&self.file)
+    }
+
+    /// The name of the temporary file. No blob's has the format in front.
+    fn temp(&self) -> String {
+        let [_, format, algorithm, _] = &self.folders;
+        format!("{format}-{algorithm}-{}", self.file)
+    }
+}
+
+/// Begins to make an artifact; `None` while another maker is alive.
+pub(super) fn begin(root: &Arc<Root>, place: &Place) -> Result<Option<Artifact>> {
+    let path = place.path(root);
+    if let Some(size) = sealed_size(&path) {
+        return Ok(Some(Artifact::Present(path, size)));
+    }
+    let Some(mut temp) = Temp::claim(root, &place.temp())? else { return Ok(None) };
+    if let Some(size) = sealed_size(&path) {
+        return Ok(Some(Artifact::Present(path, size)));
+    }
+    temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
+    let writer = DiskArtifact { root: root.clone(), place: place.clone(), temp };
+    Ok(Some(Artifact::Vacant(Box::new(writer))))
+}
+
+/// The size of an artifact that is whole.
+fn sealed_size(path: &Path) -> Option<u64> {
+    /// Much more than any seal has.
+    const LIMIT: u64 = 4096;
+    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let seal = seal_path(path);
+    fs::symlink_metadata(&seal).ok().filter(fs::Metadata::is_file)?;
+    let mut bytes = Vec::new();
+    File::open(&seal).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
+    let seal: Seal = serde_json::from_slice(&bytes).ok()?;
+    (seal.size == found.len()).then_some(seal.size)
+}
+
+fn seal_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".seal");
+    name.into()
+}
+
+#[derive(Debug)]
+struct DiskArtifact {
+    root: Arc<Root>,
+    place: Place,
+    temp: Temp,
+}
+
+impl ArtifactWriter for DiskArtifact {
+    fn output(&mut self) -> &mut dyn Output {
+        self.temp.file()
+    }
+
+    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+        let Self { root, place, temp } = *self;
+        let path = place.path(&root);
+        let folders = place.folders.each_ref().map(String::as_str);
+        durable::folder(&root, &folders, root.private)?;
+        // Hashing reads what is still in memory, while the disk takes it.
+        let reader = temp.reader()?;
+        let (published, seal) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| seal_of(reader));
+            (temp.publish(&path, 0o444), hashing.join())
+        });
+        let drop_it = |_: &Error| drop(fs::remove_file(&path));
+        published.inspect_err(drop_it)?;
+        let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");
+        let seal = seal.map_err(broken)?.inspect_err(drop_it)?;
+        let bytes = serde_json::to_vec(&seal)
+            .map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))?;
+        let temp_name = format!("{}.seal", place.temp());
+        durable::write_document(&root, &temp_name, &seal_path(&path), 0o444, &bytes)?;
+        Ok((path, seal.size))
+    }
+}
+
+fn seal_of(mut file: File) -> Result<Seal> {
+    let mut hasher = Hasher::sha256();
+    let mut chunk = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        let count = file.read(&mut chunk).map_err(|e| Error::io("reading an artifact", e))?;
+        if count == 0 {
+            return Ok(Seal { digest: hasher.finish(), size });
+        }
+        hasher.update(&chunk[..count]);
+        size += count as u64;
+    }
+}

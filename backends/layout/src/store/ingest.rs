@@ -1,0 +1,257 @@
+//! Blobs on their way into the store.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use plyfold_core::digest::Hasher;
+use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result, digest};
+use tokio::sync::{mpsc, oneshot};
+
+use super::quarantine;
+use crate::durable::{self, Temp};
+use crate::root::{Found, Root};
+
+/// Chunks between the download and the thread that hashes and writes them. Backends yield at most some hundred
+/// KiB at a time.
+const IN_FLIGHT: usize = 8;
+/// Small chunks are written together.
+const BUFFER: usize = 256 << 10;
+
+/// The name of a blob's temporary file.
+pub(super) fn name_of(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.digest())
+}
+
+/// The digest whose temporary file has this name.
+pub(super) fn digest_in(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+/// Begins to write a blob; `None` while another writer is alive.
+pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor) -> Result<Option<Ingest>> {
+    let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == Found::File(blob.size()));
+    if present()? {
+        return Ok(Some(Ingest::Present));
+    }
+    let Some(temp) = Temp::claim(root, &name_of(blob.digest()))? else { return Ok(None) };
+    // The writer before may have been done between the two looks.
+    if present()? {
+        return Ok(Some(Ingest::Present));
+    }
+    if let Found::Irregular(_) = root.stat_blob(blob.digest())? {
+        quarantine(root, blob.digest())?;
+    }
+    let partial = Partial::resume(root.clone(), blob.clone(), temp)?;
+    Ok(Some(Ingest::Vacant(Box::new(DiskWriter::start(partial)?))))
+}
+
+/// The async end of a thread that hashes and writes one blob.
+///
+/// A thread of its own and not one of the runtime's pool: it lives as long as its download, and a pool that is
+/// full of waiting writers would leave no thread for the work that they wait for.
+struct DiskWriter {
+    blob: Descriptor,
+    offset: u64,
+    steps: Option<mpsc::Sender<Step>>,
+    outcome: oneshot::Receiver<Result<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Step {
+    Commit,
+    Restart,
+    Suspend,
+    Write(Bytes),
+}
+
+impl DiskWriter {
+    fn start(partial: Partial) -> Result<Self> {
+        let (blob, offset) = (partial.blob.clone(), partial.length);
+        let (steps, received) = mpsc::channel(IN_FLIGHT);
+        let (done, outcome) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("plyfold-ingest".to_owned()).spawn(move || {
+            // Nobody listens when the writer was dropped; the temporary file is gone then.
+            let _ = done.send(partial.run(received));
+        });
+        let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
+        Ok(Self { blob, offset, steps: Some(steps), outcome, thread: Some(thread) })
+    }
+
+    async fn send(&mut self, step: Step) -> Result<()> {
+        let Some(steps) = &self.steps else { return Err(ended()) };
+        if steps.send(step).await.is_ok() {
+            return Ok(());
+        }
+        self.steps = None;
+        (&mut self.outcome).await.unwrap_or_else(|_| Err(ended())).and(Err(ended()))
+    }
+
+    /// The last step: whoever stops waiting for it does not stop it.
+    async fn end(mut self, step: Step) -> Result<()> {
+        self.send(step).await?;
+        self.thread = None;
+        (&mut self.outcome).await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Internal, "the thread that writes a blob has ended")
+}
+
+#[async_trait]
+impl BlobWriter for DiskWriter {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let length = self.offset + bytes.len() as u64;
+        if length > self.blob.size() {
+            return Err(mismatch(&self.blob, None, length));
+        }
+        self.send(Step::Write(bytes)).await?;
+        self.offset = length;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.send(Step::Restart).await?;
+        self.offset = 0;
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.end(Step::Commit).await
+    }
+
+    async fn suspend(self: Box<Self>) -> Result<()> {
+        self.end(Step::Suspend).await
+    }
+}
+
+impl Drop for DiskWriter {
+    /// Leaves nothing behind, also not for a moment: the thread has at most a few chunks to write before it sees
+    /// that nobody wants them.
+    fn drop(&mut self) {
+        self.steps = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for DiskWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DiskWriter({} of {})", self.offset, self.blob.digest())
+    }
+}
+
+/// The part of a blob that is in its temporary file, and its hash.
+struct Partial {
+    root: Arc<Root>,
+    blob: Descriptor,
+    temp: Temp,
+    hasher: Hasher,
+    length: u64,
+    buffer: Vec<u8>,
+}
+
+impl Partial {
+    /// Takes over what an earlier writer has left, and hashes it again.
+    fn resume(root: Arc<Root>, blob: Descriptor, mut temp: Temp) -> Result<Self> {
+        let at = |e| Error::io("reading a partial download", e);
+        let hasher = Hasher::like(blob.digest())?;
+        let held = temp.file().metadata().map_err(at)?.len();
+        let mut partial = Self { root, blob, temp, hasher, length: 0, buffer: Vec::new() };
+        if held > partial.blob.size() {
+            partial.restart()?;
+            return Ok(partial);
+        }
+        let mut chunk = vec![0; if held > 0 { BUFFER } else { 0 }];
+        while partial.length < held {
+            let count = partial.temp.file().read(&mut chunk).map_err(at)?;
+            if count == 0 {
+                break;
+            }
+            partial.hasher.update(&chunk[..count]);
+            partial.length += count as u64;
+        }
+        Ok(partial)
+    }
+
+    fn run(mut self, mut steps: mpsc::Receiver<Step>) -> Result<()> {
+        while let Some(step) = steps.blocking_recv() {
+            match step {
+                Step::Commit => return self.publish(),
+                Step::Restart => self.restart()?,
+                Step::Suspend => {
+                    self.flush()?;
+                    self.temp.keep();
+                    return Ok(());
+                }
+                Step::Write(bytes) => self.write(&bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        if bytes.len() >= BUFFER {
+            self.flush()?;
+            return self.temp.file().write_all(bytes).map_err(|e| self.at(e));
+        }
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let written = self.temp.file().write_all(&self.buffer);
+        self.buffer.clear();
+        written.map_err(|e| self.at(e))
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.buffer.clear();
+        self.length = 0;
+        self.hasher = Hasher::like(self.blob.digest())?;
+        let file = self.temp.file();
+        let emptied = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)));
+        emptied.map(drop).map_err(|e| self.at(e))
+    }
+
+    fn publish(mut self) -> Result<()> {
+        self.flush()?;
+        let Self { root, blob, temp, hasher, length, .. } = self;
+        let actual = hasher.finish();
+        if length != blob.size() || actual != *blob.digest() {
+            return Err(mismatch(&blob, Some(actual), length));
+        }
+        durable::folder(&root, &["blobs", blob.digest().algorithm().as_ref()], root.private)?;
+        let target = root.blob_path(blob.digest());
+        temp.publish(&target, 0o444).inspect_err(|_| {
+            // What may not outlive a power cut must not be taken for stored.
+            let _ = fs::remove_file(&target);
+        })
+    }
+
+    fn at(&self, e: io::Error) -> Error {
+        Error::io(format!("writing {}", self.blob.digest()), e)
+    }
+}
+
+fn mismatch(blob: &Descriptor, actual: Option<Digest>, actual_size: u64) -> Error {
+    Error::mismatch(Mismatch {
+        expected: blob.digest().clone(),
+        actual,
+        expected_size: Some(blob.size()),
+        actual_size,
+    })
+}

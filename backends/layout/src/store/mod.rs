@@ -1,0 +1,242 @@
+//! The store: a layout that keeps what has been pulled.
+
+use std::fmt;
+use std::fs;
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plyfold_core::cache::find_among;
+use plyfold_core::layout_index::{self, LayoutIndex};
+use plyfold_core::{
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, NameChange,
+    Reference, Result, digest, reference,
+};
+
+use crate::durable::{self, Temp};
+use crate::root::{Found, Root, blocking};
+
+mod artifact;
+mod ingest;
+
+/// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
+///
+/// Any number of processes may use one directory at once. Clones share a handle.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: Arc<Root>,
+}
+
+impl Store {
+    /// Opens the store at `path`, and makes it when there is none: a directory for its owner alone.
+    ///
+    /// What dead processes have left is removed, partial downloads excepted: the next pull goes on from them.
+    /// A store that cannot be written, such as one on a read-only file system, can be read.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) when the directory has other content,
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a layout of another version,
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let absolute = std::path::absolute(path);
+        let absolute = absolute.map_err(|e| Error::io(format!("finding {}", path.display()), e))?;
+        let store = Self { root: Arc::new(Root::new(absolute, true, false)) };
+        store.prepare().map_err(|e| e.with_endpoint(&store))?;
+        store.sweep();
+        Ok(store)
+    }
+
+    /// The handle of a directory that is looked at only when it is used.
+    pub(crate) fn on(root: Root) -> Self {
+        Self { root: Arc::new(root) }
+    }
+
+    /// The store's directory: an OCI layout that any tool reads.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// Makes the layout when there is none.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let root = &*self.root;
+        match root.is_layout() {
+            Ok(true) => return Ok(()),
+            Err(e) if *e.kind() != plyfold_core::ErrorKind::NotFound => return Err(e),
+            _ => durable::create_dirs(root.path(), root.private)?,
+        }
+        self.refuse_foreign_content()?;
+        let _lock = durable::lock(root, "index")?;
+        if root.is_layout()? {
+            return Ok(());
+        }
+        durable::folder(root, &["blobs"], root.private)?;
+        // The marker comes last: what has it is whole.
+        let index = LayoutIndex::new(root.path()).to_bytes();
+        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &index)?;
+        let marker = root.path().join("oci-layout");
+        durable::write_document(root, "oci-layout", &marker, 0o644, layout_index::LAYOUT.as_bytes())
+    }
+
+    /// A directory that someone else fills is not turned into a layout.
+    fn refuse_foreign_content(&self) -> Result<()> {
+        const OWN: [&str; 7] =
+            ["artifacts", "blobs", "index.json", "ingest", "locks", "lost+found", "quarantine"];
+        let path = self.root.path();
+        let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
+        for entry in fs::read_dir(path).map_err(at)? {
+            let name = entry.map_err(at)?.file_name();
+            if !OWN.iter().any(|own| *own == name) {
+                let message = format!("{} is not empty and no OCI layout", path.display());
+                return Err(Error::config(message).with_hint("choose a directory of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes temporary files whose owner is gone. Best effort: they are in nobody's way.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.root.path().join("ingest")) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let resumable = ingest::digest_in(name).is_some() && entry.metadata().is_ok_and(|m| m.len() > 0);
+            if !resumable {
+                drop(Temp::claim(&self.root, name));
+            }
+        }
+    }
+
+    /// Waits until `attempt` yields something: until another owner, in whatever process, is done or dead.
+    async fn turn<T: Send + 'static>(
+        &self,
+        attempt: impl Fn(&Arc<Root>) -> Result<Option<T>> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let (root, attempt) = (self.root.clone(), attempt.clone());
+            if let Some(outcome) = blocking(move || attempt(&root)).await? {
+                return Ok(outcome);
+            }
+            // No lock call blocks a thread here: a caller that gives up while waiting is gone at once.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+#[async_trait]
+impl CacheProvider for Store {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        let (root, digest) = (self.root.clone(), digest.clone());
+        let found = blocking(move || root.stat_blob(&digest)).await.map_err(|e| e.with_endpoint(self))?;
+        // What is no regular file is no blob: the next pull puts one in its place.
+        Ok(if let Found::File(size) = found { Some(size) } else { None })
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let start = range.resolve(blob.size())?.start;
+        let (root, wanted) = (self.root.clone(), blob.clone());
+        let opened = blocking(move || {
+            let mut file = root.open_blob(&wanted)?;
+            file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
+            Ok(file)
+        });
+        let file = opened.await.map_err(|e| e.with_endpoint(self))?;
+        Blob::from_reader(blob, range, file)
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        digest::supported(blob.digest())?;
+        let wanted = blob.clone();
+        self.turn(move |root| ingest::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        digest::supported(digest)?;
+        let (root, digest) = (self.root.clone(), digest.clone());
+        blocking(move || quarantine(&root, &digest)).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        let by_digest = reference::digest_of(name)?.is_some();
+        let root = self.root.clone();
+        let (index, _) = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
+        if by_digest {
+            return find_among(self, &index.names(), name).await;
+        }
+        index.find(name).map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        let root = self.root.clone();
+        let listed = blocking(move || Ok(root.index()?.0.names()));
+        listed.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        let (root, changes) = (self.root.clone(), changes.to_vec());
+        let updated = blocking(move || {
+            change_index(&root, |index| {
+                for change in &changes {
+                    match change {
+                        NameChange::Remove(name) => drop(index.remove(name)),
+                        NameChange::Set(name, descriptor) => index.set(name, descriptor, root.private),
+                    }
+                }
+                Ok(())
+            })
+        });
+        updated.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        let wanted = artifact::Place::of(key)?;
+        self.turn(move |root| artifact::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+    }
+}
+
+/// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
+pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
+    let _lock = durable::lock(root, "index")?;
+    let (mut index, before) = root.index()?;
+    let outcome = change(&mut index)?;
+    let bytes = index.to_bytes();
+    if bytes != before {
+        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &bytes)?;
+    }
+    Ok(outcome)
+}
+
+/// Moves what stands where a blob belongs to `quarantine/`, for someone to look at.
+fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
+    if root.stat_blob(digest)? == Found::Absent {
+        return Ok(());
+    }
+    let from = root.blob_path(digest);
+    let folder = durable::folder(root, &["quarantine"], true)?;
+    let name = ingest::name_of(digest);
+    let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };
+    let free = (0..).map(target).find(|path| fs::symlink_metadata(path).is_err());
+    let Some(target) = free else { return Ok(()) };
+    match fs::rename(&from, &target) {
+        Ok(()) => {}
+        // Another process was faster.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(format!("moving {} away", from.display()), e)),
+    }
+    tracing::warn!("{digest} is damaged and was moved to {}", target.display());
+    from.parent().map_or(Ok(()), durable::sync_dir)
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci:{}", self.root.path().display())
+    }
+}
