@@ -125,26 +125,20 @@ impl ImageRegistry for Layout {
 fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<RawManifest> {
     let (index, bytes) = root.index()?;
     let content = |digest: &Digest| -> Result<Bytes> {
+        digest::supported(digest)?;
         let found = root.read_blob(digest, limits::MANIFEST)?;
         found.ok_or_else(|| Error::not_found(format!("no manifest {digest}")).with_context("blob", digest))
     };
-    let Some(digest) = wanted else {
-        let Some(found) = index.find(name)? else {
-            return Err(Error::not_found("no such name in the layout"));
-        };
-        return match index.as_image(found.digest(), &bytes) {
-            Some(itself) => itself,
-            None => {
-                digest::supported(found.digest())?;
-                RawManifest::described(content(found.digest())?, &found)
-            }
-        };
-    };
-    if let Some(itself) = index.as_image(digest, &bytes) {
-        return itself;
+    if let Some(digest) = wanted {
+        let declared = index.entry(digest).map(Descriptor::media_type);
+        let itself = index.as_image(digest, &bytes);
+        return itself.unwrap_or_else(|| RawManifest::verified(content(digest)?, declared, digest));
     }
-    let declared = index.entry(digest).map(Descriptor::media_type);
-    RawManifest::verified(content(digest)?, declared, digest)
+    let Some(found) = index.find(name)? else {
+        return Err(Error::not_found("no such name in the layout"));
+    };
+    let itself = index.as_image(found.digest(), &bytes);
+    itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
 }
 
 /// Removes the names of a digest in the repository, and the manifest itself when nothing else leads to it.

@@ -48,7 +48,8 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
 };
 
 async fn absent_is_ok_none_not_error(stage: &dyn CacheStage) {
-    let cache = stage.open().await.cache;
+    let subject = stage.open().await;
+    let cache = &subject.cache;
     let absent = blob(b"absent");
     assert_eq!(sound(cache.stat(absent.digest()).await), None);
     let names = [name(NAME), at(&name(NAME), absent.digest())];
@@ -123,7 +124,12 @@ async fn put_wrong_size_publishes_nothing(stage: &dyn CacheStage) {
             panic!("what was not published is present");
         };
         let written = writer.write(Bytes::from_static(content)).await;
-        let outcome = if written.is_ok() { writer.commit().await } else { written };
+        let outcome = if written.is_ok() {
+            writer.commit().await
+        } else {
+            drop(writer);
+            written
+        };
         assert_kind(outcome, &ErrorKind::Corrupt);
         assert_nothing(&subject, &lying).await;
     }
@@ -214,11 +220,12 @@ async fn pull_if_present_does_no_network_io(stage: &dyn CacheStage) {
 }
 
 async fn descriptor_write_requires_name_and_replaces(stage: &dyn CacheStage) {
-    let cache = stage.open().await.cache;
-    let (first, second) = (document(&*cache, "first").await, document(&*cache, "second").await);
-    set(&*cache, NAME, &first).await;
-    set(&*cache, NAME, &second).await;
-    assert_eq!(names(&*cache).await, [(NAME.to_owned(), second.digest().clone())]);
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let (first, second) = (document(&**cache, "first").await, document(&**cache, "second").await);
+    set(&**cache, NAME, &first).await;
+    set(&**cache, NAME, &second).await;
+    assert_eq!(names(&**cache).await, [(NAME.to_owned(), second.digest().clone())]);
 
     let other = "registry.example/library/other:1";
     let changes = [
@@ -227,32 +234,34 @@ async fn descriptor_write_requires_name_and_replaces(stage: &dyn CacheStage) {
         NameChange::Set(name(other), second.clone()),
     ];
     sound(cache.update(&changes).await);
-    assert_eq!(names(&*cache).await, [(other.to_owned(), second.digest().clone())]);
+    assert_eq!(names(&**cache).await, [(other.to_owned(), second.digest().clone())]);
 }
 
 async fn retag_keeps_other_names(stage: &dyn CacheStage) {
-    let cache = stage.open().await.cache;
-    let content = document(&*cache, "one").await;
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let content = document(&**cache, "one").await;
     let all = ["registry.example/a:1", "registry.example/a:2", "registry.example/b:1"];
     for (count, text) in all.iter().enumerate() {
-        set(&*cache, text, &content).await;
-        let found: Vec<_> = names(&*cache).await.into_iter().map(|(name, _)| name).collect();
+        set(&**cache, text, &content).await;
+        let found: Vec<_> = names(&**cache).await.into_iter().map(|(name, _)| name).collect();
         assert_eq!(found, all[..=count]);
     }
 }
 
 async fn two_names_one_digest(stage: &dyn CacheStage) {
-    let cache = stage.open().await.cache;
-    let (one, other) = (document(&*cache, "one").await, document(&*cache, "other").await);
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let (one, other) = (document(&**cache, "one").await, document(&**cache, "other").await);
     let (first, second) = ("registry.example/a:1", "registry.example/b:1");
-    set(&*cache, first, &one).await;
-    set(&*cache, second, &one).await;
-    set(&*cache, first, &other).await;
+    set(&**cache, first, &one).await;
+    set(&**cache, second, &one).await;
+    set(&**cache, first, &other).await;
     let both = [(first.to_owned(), other.digest().clone()), (second.to_owned(), one.digest().clone())];
-    assert_eq!(names(&*cache).await, both);
-    set(&*cache, first, &one).await;
+    assert_eq!(names(&**cache).await, both);
+    set(&**cache, first, &one).await;
     sound(cache.remove(&name(first)).await);
-    assert_eq!(names(&*cache).await, both[1..]);
+    assert_eq!(names(&**cache).await, both[1..]);
 }
 
 async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
@@ -269,16 +278,17 @@ async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
 }
 
 async fn remove_absent_is_documented_noop(stage: &dyn CacheStage) {
-    let cache = stage.open().await.cache;
+    let subject = stage.open().await;
+    let cache = &subject.cache;
     sound(cache.remove(&name(NAME)).await);
-    let content = document(&*cache, "stays").await;
-    set(&*cache, NAME, &content).await;
+    let content = document(&**cache, "stays").await;
+    set(&**cache, NAME, &content).await;
     for absent in
         ["registry.example/library/app:1", "registry.example/library/ap:1.2", "other.example/library/app:1.2"]
     {
         sound(cache.remove(&name(absent)).await);
     }
-    assert_eq!(names(&*cache).await, [(NAME.to_owned(), content.digest().clone())]);
+    assert_eq!(names(&**cache).await, [(NAME.to_owned(), content.digest().clone())]);
 }
 
 /// A cache that holds the amd64 image of a sample.

@@ -223,7 +223,7 @@ fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
     let folder = durable::folder(root, &["quarantine"], true)?;
     let name = ingest::name_of(digest);
     let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };
-    let free = (0..).map(target).find(|path| fs::symlink_metadata(path).is_err());
+    let free = (0..u32::MAX).map(target).find(|path| fs::symlink_metadata(path).is_err());
     let Some(target) = free else { return Ok(()) };
     match fs::rename(&from, &target) {
         Ok(()) => {}

@@ -1,0 +1,62 @@
+//! The conformance suite on layouts and on the store, and what only directories can get wrong.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+use plyfold_core::{Digest, ImageRegistry, Result};
+use plyfold_layout::{Config, Layout, Store};
+use tempfile::TempDir;
+
+async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
+    Ok(Box::new(Layout::new(path, Config::default())))
+}
+
+mod registry {
+    plyfold_conformance::registry_suite!(plyfold_conformance::stages::Layout::new(super::open));
+}
+
+mod cache {
+    plyfold_conformance::cache_suite!(super::Fresh);
+}
+
+/// A store in a directory of its own.
+struct Fresh;
+
+#[derive(Debug)]
+struct Medium(TempDir);
+
+#[async_trait]
+impl CacheStage for Fresh {
+    async fn open(&self) -> CacheSubject {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        CacheSubject::new(Box::new(store), Medium(folder))
+    }
+}
+
+impl CacheMedium for Medium {
+    fn damage(&self, digest: &Digest, content: &[u8]) {
+        let path = blob_path(&self.0.path().join("store"), digest);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        names_in(&self.0.path().join("store/ingest"))
+    }
+}
+
+fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
+    layout.join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+}
+
+/// The names in a folder, sorted; none when there is no such folder.
+fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
