@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::printable;
+use super::LayerLimits;
+use crate::{Error, Result, printable};
 
 /// A path inside an image: relative to the root, no leading, trailing or double slash, no `.` or `..`.
 ///
@@ -13,6 +14,73 @@ pub struct ImagePath(Vec<u8>);
 impl ImagePath {
     /// The root directory.
     pub const ROOT: Self = Self(Vec::new());
+
+    /// A tar's name for a file: slashes at either end and `.` components fall away, so that absolute names stay
+    /// within the image.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for `..`, NUL and an empty component between two others;
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the default [`LayerLimits`].
+    ///
+    /// ```
+    /// use plyfold_core::layer::ImagePath;
+    ///
+    /// assert_eq!(ImagePath::parse(b"./usr/bin/")?.as_bytes(), b"usr/bin");
+    /// assert!(ImagePath::parse(b"../etc/passwd").is_err());
+    /// # Ok::<(), plyfold_core::Error>(())
+    /// ```
+    pub fn parse(name: &[u8]) -> Result<Self> {
+        Self::within(name, &LayerLimits::default())
+    }
+
+    /// As [`ImagePath::parse`], with other limits.
+    pub(super) fn within(name: &[u8], limits: &LayerLimits) -> Result<Self> {
+        let shown = || printable(&String::from_utf8_lossy(&name[..name.len().min(256)])).to_string();
+        if name.len() > limits.path {
+            return Err(Error::limit(format!(
+                "a path of {} bytes, the limit is {}",
+                name.len(),
+                limits.path
+            ))
+            .with_context("path", shown()));
+        }
+        let mut rest = name;
+        while let Some(tail) = rest.strip_prefix(b"/").or_else(|| rest.strip_prefix(b"./")) {
+            rest = tail;
+        }
+        while let Some(head) = rest.strip_suffix(b"/") {
+            rest = head;
+        }
+        let mut clean = Vec::with_capacity(rest.len());
+        for component in rest.split(|byte| *byte == b'/').filter(|_| !rest.is_empty()) {
+            match component {
+                b"." => continue,
+                b"" | b".." => {
+                    return Err(Error::corrupt(format!(
+                        "path {} has a component {:?}",
+                        shown(),
+                        String::from_utf8_lossy(component)
+                    )));
+                }
+                _ if component.contains(&0) => {
+                    return Err(Error::corrupt(format!("path {} has a NUL byte", shown())));
+                }
+                _ if component.len() > limits.component => {
+                    let (length, limit) = (component.len(), limits.component);
+                    return Err(Error::limit(format!(
+                        "a path component of {length} bytes, the limit is {limit}"
+                    ))
+                    .with_context("path", shown()));
+                }
+                _ => {}
+            }
+            if !clean.is_empty() {
+                clean.push(b'/');
+            }
+            clean.extend_from_slice(component);
+        }
+        Ok(Self(clean))
+    }
 
     /// Wraps bytes that already have the form described above.
     pub(crate) fn from_clean(bytes: Vec<u8>) -> Self {

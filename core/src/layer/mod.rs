@@ -1,40 +1,45 @@
 //! From a compressed layer blob to verified entries: decompression, tar dialects, limits, whiteouts.
+//!
+//! ```text
+//! source ─► read ─► [inflate] ─► LayerTar (tar entries and their data, on the caller's thread)
+//!             └► hash     └► hash
+//! ```
+//! Each box is a thread, each arrow a channel bounded by its pool of buffers, so memory is bounded for a layer
+//! of any size and nothing is copied on the way. What a stage finds wrong, its death included, reaches the
+//! caller as an error in place of the end.
+//!
+//! ```
+//! use plyfold_core::layer::{LayerOptions, LayerTar};
+//!
+//! let empty_tar: &[u8] = &[0; 1024];
+//! let mut tar = LayerTar::new(empty_tar, LayerOptions::default())?;
+//! while let Some(entry) = tar.next_entry()? {
+//!     loop {
+//!         let bytes = tar.data()?;
+//!         if bytes.is_empty() {
+//!             break;
+//!         }
+//!         let count = bytes.len();
+//!         tar.consume(count);
+//!     }
+//! }
+//! assert_eq!(tar.finish()?.size, 1024);
+//! # Ok::<(), plyfold_core::Error>(())
+//! ```
 
-use std::io::Read;
-
-use crate::{Descriptor, Digest, Result};
-
-mod entry;
 pub mod whiteout;
 
+mod assemble;
+mod codec;
+mod entry;
+mod header;
+mod options;
+mod pax;
+mod pipeline;
+mod pool;
+mod reader;
+mod sparse;
+
 pub use entry::{DataExtent, Entry, EntryKind, ImagePath, Metadata, Timestamp};
-
-/// How a layer is read.
-#[derive(Clone, Debug, Default)]
-pub struct LayerOptions {
-    /// What the uncompressed tar must hash to.
-    pub diff_id: Option<Digest>,
-    /// What the compressed bytes must be.
-    pub blob: Option<Descriptor>,
-    /// Bounds.
-    pub limits: LayerLimits,
-}
-
-/// A layer's tar, decompressed, hashed and parsed while it is read.
-#[derive(Debug)]
-pub struct LayerTar {}
-
-impl LayerTar {
-    /// A layer out of its compressed or plain bytes.
-    pub fn new(_source: impl Read + Send + 'static, _options: LayerOptions) -> Result<Self> {
-        Ok(Self {})
-    }
-    /// Drains.
-    pub fn finish(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Bounds.
-#[derive(Clone, Debug, Default)]
-pub struct LayerLimits {}
+pub use options::{Compression, LayerLimits, LayerOptions, LayerSummary, Warning};
+pub use reader::LayerTar;

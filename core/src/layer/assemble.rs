@@ -1,0 +1,169 @@
+//! A header and its extensions become one entry, whatever dialect each is of.
+
+use super::header::Header;
+use super::pax::Pax;
+use super::sparse::Sparse;
+use super::{Entry, EntryKind, ImagePath, LayerLimits, Metadata};
+use crate::{Error, Result};
+
+/// What stood before a header and belongs to its entry.
+#[derive(Default)]
+pub(super) struct Extensions {
+    /// GNU `L`.
+    pub(super) long_name: Option<Vec<u8>>,
+    /// GNU `K`.
+    pub(super) long_link: Option<Vec<u8>>,
+    /// PAX `x`.
+    pub(super) pax: Option<Pax>,
+}
+
+impl Extensions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.long_name.is_none() && self.long_link.is_none() && self.pax.is_none()
+    }
+}
+
+/// The entry that `header` is the last part of.
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt), [`Limit`](crate::ErrorKind::Limit),
+/// [`Ambiguous`](crate::ErrorKind::Ambiguous), [`Unsupported`](crate::ErrorKind::Unsupported).
+pub(super) fn entry(
+    header: &Header<'_>,
+    long: &Extensions,
+    pax: &Pax,
+    sparse: Option<Sparse>,
+    limits: &LayerLimits,
+) -> Result<Entry> {
+    let name = name(header, long.long_name.as_deref(), pax)?;
+    let path = ImagePath::within(&name, limits)?;
+    let kind = kind(header, long, pax, &name, sparse, limits).map_err(|e| e.with_context("path", &path))?;
+    if path.is_root() && (name.is_empty() || kind != EntryKind::Directory) {
+        return Err(Error::corrupt("an entry has no name"));
+    }
+    let metadata = metadata(header, pax, limits).map_err(|e| e.with_context("path", &path))?;
+    Ok(Entry { path, kind, metadata })
+}
+
+/// Bytes of data that stand behind the header. PAX wins over the header always: readers that disagreed here
+/// could be made to see entries inside a file's data (CVE-2025-62518).
+pub(super) fn stored(header: &Header<'_>, pax: &Pax, long_name: Option<&[u8]>) -> Result<u64> {
+    // Read in any case: a size that is none is refused on directories, too.
+    let size = pax.number("size")?.map_or_else(|| header.size(), Ok)?;
+    Ok(match header.typeflag() {
+        // Links, devices, directories and FIFOs have none, whatever their size field says.
+        b'1'..=b'6' => 0,
+        b'\0' if name(header, long_name, pax)?.ends_with(b"/") => 0,
+        _ => size,
+    })
+}
+
+/// Whether the entry is a regular file.
+pub(super) fn is_file(typeflag: u8) -> bool {
+    matches!(typeflag, b'\0' | b'0' | b'7' | b'S')
+}
+
+fn name(header: &Header<'_>, long_name: Option<&[u8]>, pax: &Pax) -> Result<Vec<u8>> {
+    // A sparse file's other name is a stand-in for readers that do not know the format.
+    if let Some(name) = pax.text("GNU.sparse.name").filter(|_| is_file(header.typeflag())) {
+        return Ok(name.to_vec());
+    }
+    let text = one(long_name, pax.text("path"), "names")?;
+    Ok(text.map_or_else(|| header.path(), <[u8]>::to_vec))
+}
+
+/// The one text that GNU and PAX extension give; readers disagree which of two counts.
+fn one<'a>(gnu: Option<&'a [u8]>, pax: Option<&'a [u8]>, what: &str) -> Result<Option<&'a [u8]>> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => Err(Error::ambiguous(format!("an entry has two {what}"))
+            .with_hint("its GNU and its PAX extension disagree")),
+        (gnu, pax) => Ok(gnu.or(pax)),
+    }
+}
+
+fn kind(
+    header: &Header<'_>,
+    long: &Extensions,
+    pax: &Pax,
+    name: &[u8],
+    sparse: Option<Sparse>,
+    limits: &LayerLimits,
+) -> Result<EntryKind> {
+    let link = || {
+        let text = one(long.long_link.as_deref(), pax.text("linkpath"), "link targets")?;
+        let target = text.unwrap_or_else(|| header.link_name());
+        match target {
+            b"" => Err(Error::corrupt("a link has no target")),
+            _ if target.contains(&0) => Err(Error::corrupt("a link's target has a NUL byte")),
+            // Linux' PATH_MAX counts the NUL at the end.
+            _ if target.len() >= limits.path => Err(Error::limit(format!(
+                "a link target of {} bytes, the limit is {}",
+                target.len(),
+                limits.path - 1
+            ))),
+            _ => Ok(target),
+        }
+    };
+    Ok(match header.typeflag() {
+        // Before typeflags had a directory, a slash at the end made one.
+        b'\0' if name.ends_with(b"/") => EntryKind::Directory,
+        flag if is_file(flag) => file(stored(header, pax, long.long_name.as_deref())?, sparse, limits)?,
+        b'1' => EntryKind::HardLink { target: ImagePath::within(link()?, limits)? },
+        b'2' => EntryKind::Symlink { target: link()?.to_vec() },
+        b'3' => {
+            let (major, minor) = device(header, pax)?;
+            EntryKind::CharDevice { major, minor }
+        }
+        b'4' => {
+            let (major, minor) = device(header, pax)?;
+            EntryKind::BlockDevice { major, minor }
+        }
+        // `D` is GNU's directory with a list of its names as data.
+        b'5' | b'D' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
+        other => {
+            let flag = char::from(other);
+            return Err(Error::unsupported(format!("tar entries of type {flag:?} belong to no layer")));
+        }
+    })
+}
+
+fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<EntryKind> {
+    let (size, extents) = match sparse {
+        None => (stored, None),
+        Some(sparse) => {
+            let map_bytes = stored.checked_sub(sparse.map_bytes);
+            sparse.check(
+                map_bytes.ok_or_else(|| Error::corrupt("a sparse file's map is larger than its data"))?,
+            )?;
+            (sparse.size, (stored - sparse.map_bytes != sparse.size).then_some(sparse.extents))
+        }
+    };
+    if size > limits.file {
+        return Err(Error::limit(format!("a file of {size} bytes, the limit is {}", limits.file)));
+    }
+    Ok(EntryKind::File { size, extents })
+}
+
+fn device(header: &Header<'_>, pax: &Pax) -> Result<(u32, u32)> {
+    let (major, minor) = (pax.number("SCHILY.devmajor")?, pax.number("SCHILY.devminor")?);
+    let (major, minor) = match (major, minor) {
+        (Some(major), Some(minor)) => (major, minor),
+        _ => header.device()?,
+    };
+    // Linux' dev_t has 12 and 20 bits.
+    if major > 0xfff || minor > 0xf_ffff {
+        return Err(Error::corrupt(format!("device number {major}:{minor} is out of range")));
+    }
+    Ok((major, minor))
+}
+
+fn metadata(header: &Header<'_>, pax: &Pax, limits: &LayerLimits) -> Result<Metadata> {
+    Ok(Metadata {
+        mode: header.mode()?,
+        uid: pax.number("uid")?.map_or_else(|| header.uid(), Ok)?,
+        gid: pax.number("gid")?.map_or_else(|| header.gid(), Ok)?,
+        mtime: pax.mtime()?.map_or_else(|| header.mtime(), Ok)?,
+        xattrs: pax.xattrs(limits)?,
+    })
+}

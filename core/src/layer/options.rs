@@ -1,0 +1,157 @@
+//! What a layer is read with, and what reading it proved.
+
+use std::fmt;
+
+use super::ImagePath;
+use crate::{Descriptor, Digest, MediaType};
+
+/// How a layer is read.
+#[derive(Clone, Debug, Default)]
+pub struct LayerOptions {
+    /// What the uncompressed tar must hash to; without it the `diff_id` is computed as sha256 and reported.
+    pub diff_id: Option<Digest>,
+    /// What the bytes as they come (compressed or not) must hash to, and how many there must be.
+    pub blob: Option<Descriptor>,
+    /// Bounds.
+    pub limits: LayerLimits,
+}
+
+/// Bounds that keep memory, disk and time finite for any layer. Beyond one: [`Limit`](crate::ErrorKind::Limit).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LayerLimits {
+    /// Entries in the layer.
+    pub entries: u64,
+    /// Bytes of the uncompressed tar.
+    pub uncompressed: u64,
+    /// Uncompressed bytes for each compressed one, judged from the first GiB of output on. Deflate reaches
+    /// 1,032 at most; zstd reaches tens of thousands, and such frames are bombs or empty disks.
+    pub ratio: u64,
+    /// Bytes of a path or of a link's target.
+    pub path: usize,
+    /// Bytes of one component of a path.
+    pub component: usize,
+    /// Bytes of one PAX extended header, GNU long name, or GNU long link name.
+    pub extension_header: u64,
+    /// Runs of data in one sparse file.
+    pub sparse_extents: usize,
+    /// Bytes of one file, holes included.
+    pub file: u64,
+    /// Bytes of one extended attribute's value: what Linux stores at most.
+    pub xattr: usize,
+}
+
+impl Default for LayerLimits {
+    fn default() -> Self {
+        Self {
+            entries: 10_000_000,
+            uncompressed: 1 << 40,
+            ratio: 10_000,
+            path: 4096,
+            component: 255,
+            extension_header: 1 << 20,
+            sparse_extents: 1 << 18,
+            file: 1 << 44,
+            xattr: 1 << 16,
+        }
+    }
+}
+
+/// What reading a layer to its end proved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LayerSummary {
+    /// The digest of the uncompressed tar: what the image configuration calls the layer's `diff_id`.
+    pub diff_id: Digest,
+    /// Bytes of the uncompressed tar.
+    pub size: u64,
+    /// The digest of the bytes as they came.
+    pub blob: Digest,
+    /// How many bytes came.
+    pub blob_size: u64,
+    /// How they were compressed.
+    pub compression: Compression,
+    /// What was accepted although it is not as it should be.
+    pub warnings: Vec<Warning>,
+}
+
+/// How a layer's bytes are compressed, told by their first bytes and nothing else (rule S 80).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Compression {
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// Not at all, or in a way that no tar survives.
+    None,
+    /// RFC 8878, any number of frames, skippable ones among them.
+    Zstd,
+}
+
+impl Compression {
+    /// Tells the compression by the magic number that `head` starts with.
+    pub fn by_magic(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// The compression that a layer's media type promises; `None` for types that are no layers.
+    pub fn by_media_type(media_type: &MediaType) -> Option<Self> {
+        let text = media_type.to_string();
+        if text.ends_with("tar+gzip") || text.ends_with("tar.gzip") {
+            Some(Self::Gzip)
+        } else if text.ends_with("tar+zstd") || text.ends_with("tar.zstd") {
+            Some(Self::Zstd)
+        } else {
+            text.ends_with(".tar").then_some(Self::None)
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::None => "no compression",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// Something that is accepted although it is not as it should be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The media type promises another compression than the bytes have (hostile row 28).
+    CompressionMismatch {
+        /// The descriptor's media type.
+        media_type: MediaType,
+        /// What the bytes are.
+        found: Compression,
+    },
+    /// The tar ends without its two blocks of zeros.
+    MissingEnd,
+    /// Bytes other than zero follow the end of the tar; they count for the `diff_id` and for nothing else.
+    TrailingData,
+    /// A volume label or another entry that is no file was left out.
+    Skipped {
+        /// The entry's name.
+        path: ImagePath,
+        /// Its type flag, offset 156 of the header.
+        typeflag: u8,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CompressionMismatch { media_type, found } => {
+                write!(f, "the layer is declared as {media_type}, its bytes are {found}")
+            }
+            Self::MissingEnd => f.write_str("the tar ends without its end-of-archive blocks"),
+            Self::TrailingData => f.write_str("the tar is followed by bytes that belong to no entry"),
+            Self::Skipped { path, typeflag } => {
+                write!(f, "{path} of type {:?} is no file and was left out", char::from(*typeflag))
+            }
+        }
+    }
+}

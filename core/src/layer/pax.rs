@@ -1,0 +1,258 @@
+//! PAX extended headers (POSIX.1-2017 `pax`, "pax Extended Header"), with star's, libarchive's and GNU's keys.
+
+use std::collections::BTreeMap;
+
+use super::{LayerLimits, Timestamp};
+use crate::{Error, Result};
+
+const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
+const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
+const GNU_SPARSE: &[u8] = b"GNU.sparse.";
+const OFFSET: &[u8] = b"GNU.sparse.offset";
+const NUMBYTES: &[u8] = b"GNU.sparse.numbytes";
+
+/// The records of one extended header that say something about a file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pax {
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Keys and values of sparse format 0.0, the only ones that repeat, in their order.
+    sparse_pairs: Vec<(u64, u64)>,
+}
+
+impl Pax {
+    /// Reads the body of an extended header.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for records that are none; [`Limit`](crate::ErrorKind::Limit) for
+    /// too many runs of data.
+    pub(super) fn parse(mut body: &[u8], limits: &LayerLimits) -> Result<Self> {
+        let mut pax = Self::default();
+        let mut offset = None;
+        while !body.is_empty() {
+            let (key, value, rest) = record(body)?;
+            body = rest;
+            if key == OFFSET {
+                if offset.replace(decimal(key, value)?).is_some() {
+                    return Err(invalid(key, value));
+                }
+            } else if key == NUMBYTES {
+                let offset = offset.take().ok_or_else(|| invalid(key, value))?;
+                if pax.sparse_pairs.len() == limits.sparse_extents {
+                    return Err(Error::limit(format!(
+                        "a sparse file of more than {} runs",
+                        limits.sparse_extents
+                    )));
+                }
+                pax.sparse_pairs.push((offset, decimal(key, value)?));
+            } else if is_known(key) {
+                pax.records.insert(key.to_vec(), value.to_vec());
+            }
+        }
+        if offset.is_some() {
+            return Err(Error::corrupt("a sparse file's last run of data has no length"));
+        }
+        Ok(pax)
+    }
+
+    /// Puts a later global header over this one.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for what no two files can share: readers disagree about it, and
+    /// so could be made to see different files. [`Limit`](crate::ErrorKind::Limit) for too much in all.
+    pub(super) fn merge_global(&mut self, later: Self, limits: &LayerLimits) -> Result<()> {
+        for key in later.records.keys() {
+            if matches!(key.as_slice(), b"path" | b"linkpath" | b"size") || key.starts_with(GNU_SPARSE) {
+                let key = String::from_utf8_lossy(key);
+                return Err(Error::corrupt(format!("a global extended header sets {key} for all files")));
+            }
+        }
+        if !later.sparse_pairs.is_empty() {
+            return Err(Error::corrupt("a global extended header makes all files sparse"));
+        }
+        self.records.extend(later.records);
+        let bytes: usize = self.records.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes as u64 > limits.extension_header {
+            return Err(Error::limit(format!(
+                "global extended headers of more than {} bytes",
+                limits.extension_header
+            )));
+        }
+        Ok(())
+    }
+
+    /// This header with `global` under it.
+    pub(super) fn over(mut self, global: &Self) -> Self {
+        for (key, value) in &global.records {
+            self.records.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        self
+    }
+
+    /// A record's value; an empty one takes the record away.
+    pub(super) fn text(&self, key: &str) -> Option<&[u8]> {
+        self.records.get(key.as_bytes()).map(Vec::as_slice).filter(|value| !value.is_empty())
+    }
+
+    /// A record's value as a decimal number.
+    pub(super) fn number<T: TryFrom<u64>>(&self, key: &str) -> Result<Option<T>> {
+        let Some(value) = self.text(key) else { return Ok(None) };
+        let number = T::try_from(decimal(key.as_bytes(), value)?);
+        number.map(Some).map_err(|_| invalid(key.as_bytes(), value))
+    }
+
+    pub(super) fn mtime(&self) -> Result<Option<Timestamp>> {
+        let Some(value) = self.text("mtime") else { return Ok(None) };
+        timestamp(value).map(Some).ok_or_else(|| invalid(b"mtime", value))
+    }
+
+    pub(super) fn sparse_pairs(&self) -> &[(u64, u64)] {
+        &self.sparse_pairs
+    }
+
+    /// Extended attributes by name. Star's key holds the bytes as they are, libarchive's repeats them encoded.
+    pub(super) fn xattrs(&self, limits: &LayerLimits) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut xattrs = BTreeMap::new();
+        for (key, value) in &self.records {
+            if let Some(name) = key.strip_prefix(SCHILY_XATTR) {
+                // GNU tar writes `=` and `%` of a name so, because a key ends at its first `=`.
+                xattrs.insert(unescape(name, |code| matches!(code, b'=' | b'%')), value.clone());
+            } else if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
+                let decoded = base64(value).ok_or_else(|| invalid(key, value))?;
+                xattrs.entry(unescape(name, |_| true)).or_insert(decoded);
+            }
+        }
+        for (name, value) in &xattrs {
+            let shown = String::from_utf8_lossy(name);
+            if name.is_empty() || name.contains(&0) {
+                return Err(Error::corrupt(format!("extended attribute name {shown:?}")));
+            }
+            if name.len() > 255 {
+                return Err(Error::limit(format!("an extended attribute's name of {} bytes", name.len())));
+            }
+            if value.len() > limits.xattr {
+                let (length, limit) = (value.len(), limits.xattr);
+                return Err(Error::limit(format!("{shown} has {length} bytes, the limit is {limit}")));
+            }
+        }
+        Ok(xattrs.into_iter().collect())
+    }
+}
+
+fn is_known(key: &[u8]) -> bool {
+    matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime")
+        || matches!(key, b"SCHILY.devmajor" | b"SCHILY.devminor")
+        || [SCHILY_XATTR, LIBARCHIVE_XATTR, GNU_SPARSE].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Takes `"%d %s=%s\n"` off the front: key, value, rest. The number counts all of the record.
+fn record(body: &[u8]) -> Result<(&[u8], &[u8], &[u8])> {
+    let parse = || {
+        let space = body.iter().take(20).position(|byte| *byte == b' ')?;
+        let length = usize::try_from(digits(&body[..space])?).ok()?;
+        let (record, rest) = body.split_at_checked(length)?;
+        let pair = record.get(space + 1..)?.strip_suffix(b"\n")?;
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = (&pair[..equals], &pair[equals + 1..]);
+        let valid = !key.is_empty() && !key.contains(&0) && str::from_utf8(key).is_ok();
+        valid.then_some((key, value, rest))
+    };
+    parse().ok_or_else(|| {
+        let start = String::from_utf8_lossy(&body[..body.len().min(32)]);
+        Error::corrupt(format!("an extended header's record is malformed: {start:?}"))
+    })
+}
+
+fn decimal(key: &[u8], value: &[u8]) -> Result<u64> {
+    digits(value).ok_or_else(|| invalid(key, value))
+}
+
+fn invalid(key: &[u8], value: &[u8]) -> Error {
+    let key = String::from_utf8_lossy(key);
+    let value = String::from_utf8_lossy(&value[..value.len().min(64)]);
+    Error::corrupt(format!("extended header record {key} is {value:?}"))
+}
+
+/// Decimal digits and nothing else, at most what file sizes have: 2^63-1.
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    let value = text.iter().try_fold(0_u64, |value, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })?;
+    (i64::try_from(value).is_ok()).then_some(value)
+}
+
+/// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are dropped.
+fn timestamp(text: &[u8]) -> Option<Timestamp> {
+    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    let dot = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+    let (whole, fraction) = (&text[..dot], text.get(dot + 1..).unwrap_or_default());
+    let mut nanos = 0;
+    for at in 0..9 {
+        let digit = fraction.get(at).copied().unwrap_or(b'0');
+        nanos = nanos * 10 + digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+    }
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // 2^63 has no positive counterpart: -2^63 is read through u64 as well.
+    let whole: u64 = str::from_utf8(whole).ok().filter(|text| !text.starts_with('+'))?.parse().ok()?;
+    let seconds = i128::from(whole);
+    let (seconds, nanos) = match (negative, nanos) {
+        (false, _) => (seconds, nanos),
+        (true, 0) => (-seconds, 0),
+        (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
+    };
+    Some(Timestamp { seconds: i64::try_from(seconds).ok()?, nanos })
+}
+
+/// Resolves `%XX` where `wanted` says so for the byte it means.
+fn unescape(text: &[u8], wanted: impl Fn(u8) -> bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|hex| {
+            u8::from_str_radix(str::from_utf8(hex).ok().filter(|hex| !hex.starts_with('+'))?, 16).ok()
+        });
+        match code.filter(|code| wanted(*code)) {
+            Some(code) => {
+                out.push(code);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// RFC 4648 section 4, with or without padding.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for group in text.chunks(4) {
+        let mut bits = 0_u32;
+        for at in 0..4 {
+            let value = match group.get(at).copied().unwrap_or(b'A') {
+                upper @ b'A'..=b'Z' => upper - b'A',
+                lower @ b'a'..=b'z' => lower - b'a' + 26,
+                digit @ b'0'..=b'9' => digit - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        let bytes = bits.to_be_bytes();
+        out.extend_from_slice(match group.len() {
+            1 => return None,
+            length => &bytes[1..length],
+        });
+    }
+    Some(out)
+}

@@ -1,0 +1,351 @@
+//! The threads between a layer's bytes and its tar: read, hash, inflate.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+
+use super::codec::Codec;
+use super::pool::{Chunk, Pool};
+use super::{Compression, LayerLimits, LayerOptions};
+use crate::digest::Hasher;
+use crate::{Digest, Error, ErrorKind, Mismatch, Result};
+
+/// Output below which the ratio is nobody's business: a layer of zeros that a disk holds easily.
+const RATIO_FLOOR: u64 = 1 << 30;
+
+/// The uncompressed bytes of a layer, made by other threads; the end proves both digests.
+///
+/// Dropping it stops the threads at their next step.
+pub(super) struct Uncompressed {
+    pieces: Receiver<Result<Piece<Totals>>>,
+    chunk: Option<Arc<Chunk>>,
+    /// Bytes of `chunk` that are consumed.
+    at: usize,
+    totals: Option<Totals>,
+    _alive: Arc<()>,
+}
+
+/// What a whole layer came to.
+#[derive(Clone, Debug)]
+pub(super) struct Totals {
+    pub(super) compression: Compression,
+    pub(super) blob: Measured,
+    pub(super) tar: Measured,
+}
+
+/// A stream's length and digest.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    pub(super) size: u64,
+    pub(super) digest: Digest,
+}
+
+impl Uncompressed {
+    /// Starts the threads.
+    pub(super) fn start(source: impl Read + Send + 'static, options: &LayerOptions) -> Result<Self> {
+        let (next, pieces) = mpsc::channel();
+        let alive = Arc::new(());
+        let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
+        let options = options.clone();
+        spawn("layer-read", move || report(&next.clone(), source.run(options, next)))?;
+        Ok(Self { pieces, chunk: None, at: 0, totals: None, _alive: alive })
+    }
+
+    /// Waits until there are bytes to see and returns how many, 0 at the verified end.
+    pub(super) fn ready(&mut self) -> Result<usize> {
+        while self.peek().is_empty() && self.totals.is_none() {
+            // The consumed buffer goes back before the wait for the next one.
+            self.chunk = None;
+            self.at = 0;
+            match self.pieces.recv().map_err(|_| broken())?? {
+                Piece::Data(chunk) => self.chunk = Some(chunk),
+                Piece::End(totals) => self.totals = Some(totals),
+            }
+        }
+        Ok(self.peek().len())
+    }
+
+    /// The bytes that [`Uncompressed::ready`] announced.
+    pub(super) fn peek(&self) -> &[u8] {
+        self.chunk.as_ref().map_or(&[], |chunk| &chunk[self.at..])
+    }
+
+    /// Marks the first `count` bytes as used.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+
+    /// What the stream came to, once its end is reached.
+    pub(super) fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
+    }
+}
+
+/// What one thread hands to the next; an end is always explicit.
+enum Piece<E> {
+    Data(Arc<Chunk>),
+    End(E),
+}
+
+type Link<E> = Sender<Result<Piece<E>>>;
+
+/// The reading stage.
+struct Source<R> {
+    reader: R,
+    pool: Pool,
+    /// Gone when nobody waits for this layer any more.
+    consumer: Weak<()>,
+    size: u64,
+}
+
+impl<R: Read> Source<R> {
+    /// Reads everything: straight to the consumer, or to an inflating thread before it.
+    fn run(mut self, options: LayerOptions, next: Link<Totals>) -> Result<()> {
+        let first = self.chunk(&options)?;
+        let compression = Compression::by_magic(first.as_deref().unwrap_or_default());
+        match Codec::new(compression)? {
+            None => self.pass_on(first, &options, &next),
+            Some(codec) => self.inflate(first, options, Inflate { codec, compression, next }),
+        }
+    }
+
+    /// A plain tar: its own digest is the `diff_id`, so that it is hashed once.
+    fn pass_on(mut self, first: Option<Chunk>, options: &LayerOptions, next: &Link<Totals>) -> Result<()> {
+        let blob = Hash::start(options.blob.as_ref().map(oci_spec::image::Descriptor::digest))?;
+        let diff_id = options.diff_id.as_ref().filter(|expected| !blob.is_like(expected));
+        let mut outlet = Outlet { next, hashes: vec![blob], size: 0 };
+        if let Some(diff_id) = diff_id {
+            outlet.hashes.push(Hash::start(Some(diff_id))?);
+        }
+        let mut chunk = first;
+        while let Some(full) = chunk {
+            check_size(outlet.size + full.len() as u64, &options.limits)?;
+            outlet.put(full)?;
+            chunk = self.chunk(options)?;
+        }
+        let (blob, tar) = outlet.measured()?;
+        finish(next, options, Totals { compression: Compression::None, blob, tar })
+    }
+
+    /// A compressed tar.
+    fn inflate(mut self, first: Option<Chunk>, options: LayerOptions, stage: Inflate) -> Result<()> {
+        let (sender, compressed) = mpsc::channel();
+        let expected = options.blob.as_ref().map(|blob| blob.digest().clone());
+        let hash = Hash::start(expected.as_ref())?;
+        let mut outlet = Outlet { next: &sender, hashes: vec![hash], size: 0 };
+        {
+            let options = options.clone();
+            spawn("layer-inflate", move || report(&stage.next.clone(), stage.run(&compressed, &options)))?;
+        }
+        // From here on the inflating thread reports: an error of this one is a piece of its input.
+        let result = (|| {
+            let mut chunk = first;
+            while let Some(full) = chunk {
+                outlet.put(full)?;
+                chunk = self.chunk(&options)?;
+            }
+            Ok(outlet.measured()?.0)
+        })();
+        let _ = sender.send(result.map(Piece::End));
+        Ok(())
+    }
+
+    /// The next bytes, `None` at the end.
+    fn chunk(&mut self, options: &LayerOptions) -> Result<Option<Chunk>> {
+        let mut chunk = self.pool.take();
+        while !chunk.is_full() {
+            if self.consumer.strong_count() == 0 {
+                return Err(cancelled());
+            }
+            match self.reader.read(chunk.room()) {
+                Ok(0) => break,
+                Ok(count) => chunk.filled(count),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("reading a layer", e)),
+            }
+        }
+        self.size += chunk.len() as u64;
+        match &options.blob {
+            Some(blob) if self.size > blob.size() => Err(Error::mismatch(Mismatch {
+                expected: blob.digest().clone(),
+                actual: None,
+                expected_size: Some(blob.size()),
+                actual_size: self.size,
+            })),
+            _ => Ok((!chunk.is_empty()).then_some(chunk)),
+        }
+    }
+}
+
+/// The inflating stage.
+struct Inflate {
+    codec: Codec,
+    compression: Compression,
+    next: Link<Totals>,
+}
+
+impl Inflate {
+    fn run(mut self, compressed: &Receiver<Result<Piece<Measured>>>, options: &LayerOptions) -> Result<()> {
+        let hash = Hash::start(options.diff_id.as_ref())?;
+        let mut outlet = Outlet { next: &self.next, hashes: vec![hash], size: 0 };
+        let mut pool = Pool::new();
+        let mut output = pool.take();
+        let mut taken = 0;
+        let blob = loop {
+            let input = match compressed.recv().map_err(|_| broken())?? {
+                Piece::Data(chunk) => chunk,
+                Piece::End(blob) => break blob,
+            };
+            let mut at = 0;
+            loop {
+                let step = self.codec.step(&input[at..], output.room())?;
+                at += step.read;
+                output.filled(step.written);
+                if output.is_full() {
+                    let size = outlet.size + output.len() as u64;
+                    check_size(size, &options.limits)?;
+                    check_ratio(size, taken + at as u64, &options.limits)?;
+                    outlet.put(output)?;
+                    output = pool.take();
+                } else if at == input.len() {
+                    // There was room left: the decoder holds nothing back.
+                    break;
+                }
+            }
+            taken += input.len() as u64;
+        };
+        self.codec.finish()?;
+        check_size(outlet.size + output.len() as u64, &options.limits)?;
+        if !output.is_empty() {
+            outlet.put(output)?;
+        }
+        let tar = outlet.measured()?.1;
+        finish(&self.next, options, Totals { compression: self.compression, blob, tar })
+    }
+}
+
+/// Where a stage's chunks go: to the next stage and to be hashed.
+struct Outlet<'a, E> {
+    next: &'a Link<E>,
+    /// One or two; the last is the one that the next stage's stream is known by.
+    hashes: Vec<Hash>,
+    size: u64,
+}
+
+impl<E> Outlet<'_, E> {
+    fn put(&mut self, chunk: Chunk) -> Result<()> {
+        self.size += chunk.len() as u64;
+        let chunk = Arc::new(chunk);
+        for hash in &self.hashes {
+            // A dead hash thread is found out when it is asked for its digest.
+            let _ = hash.chunks.send(chunk.clone());
+        }
+        self.next.send(Ok(Piece::Data(chunk))).map_err(|_| cancelled())
+    }
+
+    /// Size and digest, by the first hash and by the last.
+    fn measured(&mut self) -> Result<(Measured, Measured)> {
+        let size = self.size;
+        let digests = self.hashes.drain(..).map(Hash::finish).collect::<Result<Vec<_>>>()?;
+        match (digests.first(), digests.last()) {
+            (Some(first), Some(last)) => {
+                Ok((Measured { size, digest: first.clone() }, Measured { size, digest: last.clone() }))
+            }
+            _ => Err(broken()),
+        }
+    }
+}
+
+/// A thread that hashes what it is sent.
+struct Hash {
+    chunks: Sender<Arc<Chunk>>,
+    thread: JoinHandle<Digest>,
+    algorithm: String,
+}
+
+impl Hash {
+    /// By the algorithm of `expected`, by sha256 when nothing is.
+    fn start(expected: Option<&Digest>) -> Result<Self> {
+        let mut hasher = expected.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
+        let algorithm = expected.map_or("sha256", |digest| digest.algorithm().as_ref()).to_owned();
+        let (chunks, received) = mpsc::channel::<Arc<Chunk>>();
+        let thread = spawn("layer-hash", move || {
+            for chunk in received {
+                hasher.update(&chunk);
+            }
+            hasher.finish()
+        })?;
+        Ok(Self { chunks, thread, algorithm })
+    }
+
+    fn is_like(&self, digest: &Digest) -> bool {
+        self.algorithm == digest.algorithm().as_ref()
+    }
+
+    fn finish(self) -> Result<Digest> {
+        drop(self.chunks);
+        self.thread.join().map_err(|_| broken())
+    }
+}
+
+/// Hands over the end, if it is what was promised.
+fn finish(next: &Link<Totals>, options: &LayerOptions, totals: Totals) -> Result<()> {
+    if let Some(blob) = &options.blob {
+        check(&totals.blob, blob.digest(), Some(blob.size()))?;
+    }
+    if let Some(diff_id) = &options.diff_id {
+        check(&totals.tar, diff_id, None).map_err(|e| e.with_context("checking", "diff_id"))?;
+    }
+    next.send(Ok(Piece::End(totals))).map_err(|_| cancelled())
+}
+
+fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> Result<()> {
+    let complete = expected_size.is_none_or(|size| size == measured.size);
+    if complete && measured.digest == *expected {
+        return Ok(());
+    }
+    Err(Error::mismatch(Mismatch {
+        expected: expected.clone(),
+        actual: complete.then(|| measured.digest.clone()),
+        expected_size,
+        actual_size: measured.size,
+    }))
+}
+
+fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
+    if size <= limits.uncompressed {
+        return Ok(());
+    }
+    Err(Error::limit(format!("the layer has more than {} bytes uncompressed", limits.uncompressed)))
+}
+
+fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
+    if size <= RATIO_FLOOR || size / limits.ratio.max(1) <= compressed {
+        return Ok(());
+    }
+    Err(Error::limit(format!(
+        "{compressed} bytes of the layer became {size}, more than {} for each",
+        limits.ratio
+    )))
+}
+
+/// Sends a stage's error on. Nobody may be left to read it.
+fn report<E>(next: &Link<E>, result: Result<()>) {
+    if let Err(e) = result {
+        let _ = next.send(Err(e));
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| Error::io("starting a thread", e))
+}
+
+/// A stage that went without a word.
+fn broken() -> Error {
+    Error::new(ErrorKind::Internal, "a thread that reads the layer broke")
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the layer is no longer wanted")
+}

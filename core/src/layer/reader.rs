@@ -1,0 +1,333 @@
+//! The tar reader: blocks in, entries and their data out.
+
+use std::fmt;
+use std::io::Read;
+
+use super::assemble::{self, Extensions};
+use super::header::{BLOCK, Header, until_nul};
+use super::pax::Pax;
+use super::pipeline::Uncompressed;
+use super::sparse::Sparse;
+use super::{Compression, Entry, EntryKind, ImagePath, LayerLimits, LayerOptions, LayerSummary, Warning};
+use crate::{Descriptor, Error, ErrorKind, Result};
+
+/// A layer's tar, decompressed, hashed and parsed while it is read.
+///
+/// Entries come in the tar's order. What is delivered before [`LayerTar::finish`] has said yes is not yet
+/// verified. An error is final: every later call repeats it. Dropping it stops its threads.
+pub struct LayerTar {
+    bytes: Uncompressed,
+    limits: LayerLimits,
+    blob: Option<Descriptor>,
+    globals: Pax,
+    entries: u64,
+    /// Stored bytes of the current file that were not consumed.
+    left: u64,
+    /// Bytes between the current file's data and the next header.
+    padding: u64,
+    /// Whether the end of the archive was seen.
+    ended: bool,
+    warnings: Vec<Warning>,
+    failure: Option<(ErrorKind, String)>,
+}
+
+impl LayerTar {
+    /// A layer out of its compressed or plain bytes. `source` is read by another thread, and no byte of it
+    /// here: this never waits.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for a digest that cannot be verified, [`Io`](ErrorKind::Io) when
+    /// no thread can be started.
+    pub fn new(source: impl Read + Send + 'static, options: LayerOptions) -> Result<Self> {
+        for digest in options.diff_id.iter().chain(options.blob.as_ref().map(Descriptor::digest)) {
+            crate::digest::supported(digest)?;
+        }
+        Ok(Self {
+            bytes: Uncompressed::start(source, &options)?,
+            limits: options.limits,
+            blob: options.blob,
+            globals: Pax::default(),
+            entries: 0,
+            left: 0,
+            padding: 0,
+            ended: false,
+            warnings: Vec::new(),
+            failure: None,
+        })
+    }
+
+    /// The next entry; what is left of the one before is skipped. `None` at the end of the archive.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) for what is no tar or names no place in an image,
+    /// [`Limit`](ErrorKind::Limit), [`Ambiguous`](ErrorKind::Ambiguous), [`Unsupported`](ErrorKind::Unsupported)
+    /// for multi-volume archives and the like; whatever the source reports.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        self.guarded(Self::advance)
+    }
+
+    /// The next stored bytes of the current file, empty at the end of its data. Holes are not delivered: the
+    /// runs of [`EntryKind::File::extents`] follow each other.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) when the tar ends within the file; whatever the source reports.
+    pub fn data(&mut self) -> Result<&[u8]> {
+        let count = self.guarded(|tar| {
+            if tar.left == 0 {
+                return Ok(0);
+            }
+            match tar.bytes.ready()? {
+                0 => Err(truncated("a file's data")),
+                count => Ok(count.min(usize::try_from(tar.left).unwrap_or(usize::MAX))),
+            }
+        })?;
+        Ok(&self.bytes.peek()[..count])
+    }
+
+    /// Moves on by `count` of the bytes that [`LayerTar::data`] returned.
+    pub fn consume(&mut self, count: usize) {
+        let count = count.min(self.bytes.peek().len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= count as u64;
+        self.bytes.consume(count);
+    }
+
+    /// Reads the stream to its true end and checks both digests: the verdict on everything delivered before.
+    /// Entries that were not read are not parsed.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) with [`Error::as_mismatch`] when content is not what was promised;
+    /// otherwise as [`LayerTar::next_entry`].
+    pub fn finish(&mut self) -> Result<LayerSummary> {
+        self.guarded(Self::verdict)
+    }
+
+    /// Runs a step; a failure stays.
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if let Some((kind, message)) = &self.failure {
+            return Err(Error::new(kind.clone(), message.clone()));
+        }
+        step(self).inspect_err(|e| self.failure = Some((e.kind().clone(), e.message().to_owned())))
+    }
+
+    fn advance(&mut self) -> Result<Option<Entry>> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.skip_data()?;
+        let mut before = Extensions::default();
+        while let Some(block) = self.header()? {
+            let header = Header::new(&block)?;
+            match header.typeflag() {
+                b'x' | b'X' => {
+                    let body = self.extension(&header)?;
+                    once(&mut before.pax, Pax::parse(&body, &self.limits)?, "extended headers")?;
+                }
+                b'g' => {
+                    let body = self.extension(&header)?;
+                    self.globals.merge_global(Pax::parse(&body, &self.limits)?, &self.limits)?;
+                }
+                b'L' => once(&mut before.long_name, self.long_text(&header)?, "long names")?,
+                b'K' => once(&mut before.long_link, self.long_text(&header)?, "long link names")?,
+                b'V' => self.volume_label(&header)?,
+                _ => return self.entry(&header, before).map(Some),
+            }
+        }
+        if !before.is_empty() {
+            return Err(truncated("an entry's extensions"));
+        }
+        self.ended = true;
+        Ok(None)
+    }
+
+    fn entry(&mut self, header: &Header<'_>, mut before: Extensions) -> Result<Entry> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(Error::limit(format!("more than {} entries", self.limits.entries)));
+        }
+        let pax = before.pax.take().unwrap_or_default().over(&self.globals);
+        let stored = assemble::stored(header, &pax, before.long_name.as_deref())?;
+        let limits = self.limits.clone();
+        let sparse = if assemble::is_file(header.typeflag()) {
+            let in_data = header.typeflag() != b'S';
+            let mut left = stored;
+            Sparse::read(header, &pax, &limits, || {
+                if in_data {
+                    left = left.checked_sub(BLOCK as u64).ok_or_else(|| truncated("a sparse file's map"))?;
+                }
+                self.block()?.ok_or_else(|| truncated("a sparse file's map"))
+            })?
+        } else {
+            None
+        };
+        let map_bytes = sparse.as_ref().map_or(0, |sparse| sparse.map_bytes);
+        let entry = assemble::entry(header, &before, &pax, sparse, &limits)?;
+        self.left = stored.saturating_sub(map_bytes);
+        self.padding = stored.next_multiple_of(BLOCK as u64) - stored;
+        if entry.kind == EntryKind::Directory {
+            // A dump directory's list of names is nobody's data.
+            self.skip_data()?;
+        }
+        Ok(entry)
+    }
+
+    /// Leaves the current entry's data behind.
+    fn skip_data(&mut self) -> Result<()> {
+        while self.left > 0 {
+            match self.skip_some(self.left)? {
+                0 => return Err(truncated("a file's data")),
+                count => self.left -= count,
+            }
+        }
+        while self.padding > 0 {
+            match self.skip_some(self.padding)? {
+                // Some writers do not fill the last block; the file itself is whole.
+                0 => break,
+                count => self.padding -= count,
+            }
+        }
+        self.padding = 0;
+        Ok(())
+    }
+
+    fn skip_some(&mut self, wanted: u64) -> Result<u64> {
+        let count = self.bytes.ready()?.min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        self.bytes.consume(count);
+        Ok(count as u64)
+    }
+
+    /// The next header block, `None` at the end of the archive: two blocks of zeros, or nothing more.
+    fn header(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let block = self.block()?;
+        if block.is_some_and(|block| block != [0; BLOCK]) {
+            return Ok(block);
+        }
+        let second = if block.is_some() { self.block()? } else { None };
+        match second {
+            Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => {}
+            // Readers disagree whether a lone block of zeros ends the archive.
+            Some(_) => return Err(Error::corrupt("a lone block of zeros stands between tar entries")),
+            None if self.entries == 0 => {}
+            None => self.warn(Warning::MissingEnd),
+        }
+        Ok(None)
+    }
+
+    /// The next block, `None` at the end of the stream.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        match self.fill(&mut block)? {
+            BLOCK => Ok(Some(block)),
+            0 => Ok(None),
+            _ => Err(truncated("a block")),
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let count = self.bytes.ready()?.min(buffer.len() - filled);
+            if count == 0 {
+                break;
+            }
+            buffer[filled..filled + count].copy_from_slice(&self.bytes.peek()[..count]);
+            self.bytes.consume(count);
+            filled += count;
+        }
+        Ok(filled)
+    }
+
+    /// The body of an extended header, padding left behind.
+    fn extension(&mut self, header: &Header<'_>) -> Result<Vec<u8>> {
+        let size = header.size()?;
+        if size > self.limits.extension_header {
+            let limit = self.limits.extension_header;
+            return Err(Error::limit(format!("an extended header of {size} bytes, the limit is {limit}")));
+        }
+        let mut body = vec![0; size.next_multiple_of(BLOCK as u64) as usize];
+        if self.fill(&mut body)? < body.len() {
+            return Err(truncated("an extended header"));
+        }
+        body.truncate(size as usize);
+        Ok(body)
+    }
+
+    /// The body of a GNU long name: ends with NUL or its last byte.
+    fn long_text(&mut self, header: &Header<'_>) -> Result<Vec<u8>> {
+        let body = self.extension(header)?;
+        let text = until_nul(&body);
+        if body[text.len()..].iter().any(|byte| *byte != 0) {
+            return Err(Error::corrupt("a long name has a NUL byte"));
+        }
+        Ok(text.to_vec())
+    }
+
+    fn volume_label(&mut self, header: &Header<'_>) -> Result<()> {
+        let path = ImagePath::within(&header.path(), &self.limits)?;
+        self.warn(Warning::Skipped { path, typeflag: header.typeflag() });
+        Ok(())
+    }
+
+    fn warn(&mut self, warning: Warning) {
+        /// A layer of nothing but oddities must not fill memory.
+        const WARNINGS: usize = 100;
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn verdict(&mut self) -> Result<LayerSummary> {
+        let mut trailing = false;
+        loop {
+            let count = self.bytes.ready()?;
+            if count == 0 {
+                break;
+            }
+            trailing |= self.ended && !trailing && self.bytes.peek().iter().any(|byte| *byte != 0);
+            self.bytes.consume(count);
+        }
+        self.left = 0;
+        self.padding = 0;
+        self.ended = true;
+        if trailing {
+            self.warn(Warning::TrailingData);
+        }
+        let totals = self.bytes.totals().ok_or_else(|| truncated("the stream"))?.clone();
+        let mut warnings = self.warnings.clone();
+        if let Some(media_type) = self.blob.as_ref().map(Descriptor::media_type)
+            && Compression::by_media_type(media_type).is_some_and(|promised| promised != totals.compression)
+        {
+            let media_type = media_type.clone();
+            warnings.push(Warning::CompressionMismatch { media_type, found: totals.compression });
+        }
+        Ok(LayerSummary {
+            diff_id: totals.tar.digest,
+            size: totals.tar.size,
+            blob: totals.blob.digest,
+            blob_size: totals.blob.size,
+            compression: totals.compression,
+            warnings,
+        })
+    }
+}
+
+impl fmt::Debug for LayerTar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerTar")
+            .field("entries", &self.entries)
+            .field("left", &self.left)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps what may stand before an entry once: readers disagree which of two counts.
+fn once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Error::ambiguous(format!("an entry has two {what}"))),
+    }
+}
+
+fn truncated(within: &str) -> Error {
+    Error::corrupt(format!("the tar ends within {within}"))
+}
