@@ -250,6 +250,11 @@ impl Backends {
             .map(|(_, b)| b)
     }
 
+    /// Whether `uri` begins with the scheme of one of them.
+    pub fn knows(&self, uri: &str) -> bool {
+        Location::parse(uri).is_ok_and(|location| self.by_scheme.contains_key(location.scheme.as_str()))
+    }
+
     /// Opens a URI.
     ///
     /// # Errors

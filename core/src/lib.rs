@@ -14,6 +14,7 @@ pub mod digest;
 pub mod layer;
 pub mod layout_index;
 pub mod manifest;
+pub mod manual;
 pub mod memory;
 pub mod platform;
 pub mod progress;

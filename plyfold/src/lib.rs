@@ -37,3 +37,9 @@ pub mod materializers {
 }
 
 pub mod whole;
+
+#[cfg(feature = "layout")]
+mod images;
+
+#[cfg(feature = "layout")]
+pub use images::{Images, PulledImage};

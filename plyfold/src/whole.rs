@@ -41,15 +41,22 @@ impl Stop {
     }
 
     /// A reader that ends in an error when the work should.
-    pub fn reader<R: Read>(&self, reader: R) -> impl Read + use<R> {
-        struct Stoppable<R>(Stop, R);
-        impl<R: Read> Read for Stoppable<R> {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.check()?;
-                self.1.read(buf)
-            }
-        }
-        Stoppable(self.clone(), reader)
+    pub fn reader<R: Read>(&self, reader: R) -> StoppableReader<R> {
+        StoppableReader { stop: self.clone(), reader }
+    }
+}
+
+/// Made by [`Stop::reader`].
+#[derive(Debug)]
+pub struct StoppableReader<R> {
+    stop: Stop,
+    reader: R,
+}
+
+impl<R: Read> Read for StoppableReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        self.reader.read(buf)
     }
 }
 
@@ -107,15 +114,51 @@ impl WholeFile {
         self.file.as_file()
     }
 
+    /// Takes the content of a finished file: as a clone that shares its blocks, else as a hard link to it, else as
+    /// a copy. Nothing may be written afterwards.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
+    pub fn fill_from(&mut self, source: &Path) -> Result<()> {
+        let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
+        let mut content = File::open(source).map_err(at)?;
+        if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
+            return Ok(());
+        }
+        let beside = self.file.path().parent().unwrap_or(Path::new("."));
+        // `make_in` tries other names while one is taken.
+        let link = tempfile::Builder::new().prefix(".plyfold-").make_in(beside, |path| {
+            std::fs::hard_link(source, path)?;
+            File::open(path)
+        });
+        if let Ok(link) = link {
+            self.file = link;
+            return Ok(());
+        }
+        let mut content = self.stop.reader(&mut content);
+        io::copy(&mut content, self.file.as_file_mut()).map_err(at)?;
+        Ok(())
+    }
+
+    /// Its size in bytes so far.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn size(&self) -> Result<u64> {
+        let metadata = self.file.as_file().metadata();
+        let metadata = metadata.map_err(|e| Error::io("looking at the output", e));
+        Ok(metadata.map_err(|e| e.with_context("path", self.target.display()))?.len())
+    }
+
     /// Makes the file visible and yields its size in bytes.
     ///
     /// # Errors
     /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled): nothing is visible.
     pub fn publish(self) -> Result<u64> {
-        let Self { file, target, stop } = self;
-        stop.check()?;
+        self.stop.check()?;
+        let size = self.size()?;
+        let Self { file, target, .. } = self;
         let at = |e| Error::io("publishing the output", e).with_context("path", target.display());
-        let size = file.as_file().metadata().map_err(at)?.len();
         file.persist(&target).map_err(|e| at(e.error))?;
         Ok(size)
     }

@@ -35,7 +35,7 @@ impl Retry {
         progress: &Progress,
     ) -> Result<()> {
         if !error.is_retryable() || failures >= self.attempts {
-            return Err(error.with_context("attempt", failures));
+            return Err(if failures > 1 { error.with_context("attempt", failures) } else { error });
         }
         let asked = match error.kind() {
             ErrorKind::RateLimited { retry_after } => *retry_after,

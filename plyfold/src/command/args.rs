@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Group, Parser, Subcommand};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use plyfold::{Platform, PullPolicy};
 
 use super::size;
 
@@ -22,6 +23,18 @@ pub(crate) struct Args {
 /// Options of every verb.
 #[derive(Debug, Group)]
 pub(crate) struct Global {
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLYFOLD_STORE",
+        hide_env = true,
+        help = "Where images are kept [default: PLYFOLD_STORE, XDG_DATA_HOME/plyfold, or ~/.local/share/plyfold]"
+    )]
+    pub(crate) store: Option<PathBuf>,
+    /// Which image of an index, as os/arch[/variant] [default: linux on this processor]
+    #[arg(long, global = true)]
+    pub(crate) platform: Option<Platform>,
     /// Write one JSON document to standard output, and errors as JSON to standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -31,12 +44,46 @@ pub(crate) struct Global {
     /// Show what was there already, too
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
+    /// An option of the image's backend; may be given several times
+    #[arg(short, long = "option", global = true, value_name = "KEY=VALUE")]
+    pub(crate) option: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Bring an image into the store
+    Pull {
+        /// What to pull
+        image: String,
+        /// When to ask the image's backend
+        #[arg(long, value_enum, default_value_t)]
+        policy: Policy,
+        /// Read everything again that the store has of the image, and ask the backend
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the images in the store
+    List,
+    /// Show an image of the store
+    Inspect {
+        /// Which image
+        image: String,
+        /// Write what the name stands for, a manifest or an index, exactly as it was received
+        #[arg(long)]
+        raw: bool,
+    },
     /// Make an empty ext4 disk, to be the upper of an overlay
     Disk(Disk),
+    /// Bring every image of an archive or a layout directory into the store, without any network
+    Load {
+        /// A docker-archive, an oci-archive, a layout directory, or a URI of one
+        archive: String,
+    },
+    /// Remove an image's name from the store
+    Remove {
+        /// Which image
+        image: String,
+    },
     /// List the backends and their schemes
     Backends,
     /// Write a completion script for a shell
@@ -55,4 +102,26 @@ pub(crate) struct Disk {
     /// The file to write
     #[arg(long, value_name = "FILE.ext4")]
     pub(crate) out: PathBuf,
+}
+
+/// [`PullPolicy`] on the command line.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Ask what the name stands for now, and fetch what is missing
+    Always,
+    /// Ask only when something is missing
+    #[default]
+    IfMissing,
+    /// Never ask
+    Never,
+}
+
+impl From<Policy> for PullPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Always => Self::Always,
+            Policy::IfMissing => Self::IfMissing,
+            Policy::Never => Self::Never,
+        }
+    }
 }

@@ -8,13 +8,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Verb};
 use screen::Screen;
+use session::{Fetch, Session};
 
 mod args;
 mod backends;
 mod disk;
 mod failure;
+mod progress;
 mod screen;
+mod session;
 mod size;
+mod store;
 
 /// Runs the program with the process's arguments.
 pub(crate) fn main() -> ExitCode {
@@ -42,10 +46,19 @@ fn run(args: Args, screen: Screen) -> Result<()> {
 }
 
 async fn verb(args: Args, screen: Screen) -> Result<()> {
+    let session = Session::open(args.global, screen);
     match args.verb {
+        Verb::Pull { image, policy, force } => {
+            let fetch = Fetch { policy: policy.into(), force, materializer: None };
+            store::pull_image(&session.await?, &image, fetch).await
+        }
+        Verb::List => store::list(&session.await?).await,
+        Verb::Inspect { image, raw } => store::inspect(&session.await?, &image, raw).await,
+        Verb::Disk(disk) => disk::make(disk, screen).await,
+        Verb::Load { archive } => store::load(&session.await?, &archive).await,
+        Verb::Remove { image } => store::remove(&session.await?, &image).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),
-        Verb::Disk(disk) => disk::make(disk, screen).await,
     }
 }
 

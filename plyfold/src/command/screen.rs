@@ -1,6 +1,6 @@
 //! Where results go: text or one JSON document on standard output, everything else on standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use plyfold::{Error, Result};
 use serde::Serialize;
@@ -11,16 +11,42 @@ use super::args::Global;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
     json: bool,
+    loudness: Loudness,
+}
+
+/// How much to say besides the result.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Loudness {
+    /// Warnings and errors.
+    Quiet,
+    /// What is done.
+    Normal,
+    /// What did not have to be done, too.
+    Verbose,
 }
 
 impl Screen {
     pub(crate) fn new(global: &Global) -> Self {
-        Self { json: global.json }
+        let loudness = match (global.quiet || global.json, global.verbose) {
+            (_, true) => Loudness::Verbose,
+            (true, false) => Loudness::Quiet,
+            (false, false) => Loudness::Normal,
+        };
+        Self { json: global.json, loudness }
     }
 
     /// Whether the result is JSON.
     pub(crate) fn json(self) -> bool {
         self.json
+    }
+
+    pub(crate) fn loudness(self) -> Loudness {
+        self.loudness
+    }
+
+    /// Whether bars can be drawn.
+    pub(crate) fn draws(self) -> bool {
+        !self.json && self.loudness != Loudness::Quiet && io::stderr().is_terminal()
     }
 
     /// Writes the result: `document` as JSON, or `text`, which ends in a line feed.

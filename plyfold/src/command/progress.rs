@@ -1,0 +1,101 @@
+//! Progress: bars on a terminal, lines elsewhere.
+
+use std::collections::HashMap;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use plyfold::progress::Event;
+use plyfold::{Digest, printable};
+
+use super::screen::{Loudness, Screen, tell};
+use super::size::Size;
+
+/// Shows the events of one pull.
+pub(crate) struct Reporter {
+    loudness: Loudness,
+    bars: Option<MultiProgress>,
+    blobs: HashMap<Digest, (ProgressBar, u64)>,
+}
+
+impl Reporter {
+    pub(crate) fn new(screen: Screen) -> Self {
+        let bars = screen.draws().then(MultiProgress::new);
+        Self { loudness: screen.loudness(), bars, blobs: HashMap::new() }
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        match event {
+            Event::Resolved { image, digest, size } => {
+                let image = printable(&image);
+                self.line(Loudness::Normal, &format!("{image} is {digest}, {}", Size(size)));
+            }
+            Event::BlobStarted { digest, size, resumed_at } => self.start(digest, size, resumed_at),
+            Event::BlobProgress { digest, received } => {
+                if let Some((bar, _)) = self.blobs.get(&digest) {
+                    bar.set_position(received);
+                }
+            }
+            Event::BlobDone { digest, cached } => self.done(&digest, cached),
+            Event::LayerDone { diff_id, cached: false } => {
+                self.line(Loudness::Normal, &format!("{} converted", short(&diff_id)));
+            }
+            Event::LayerDone { diff_id, cached: true } => {
+                self.line(Loudness::Verbose, &format!("{} is converted already", short(&diff_id)));
+            }
+            Event::Retrying { what, attempt, reason } => {
+                let (what, reason) = (printable(&what), printable(&reason));
+                self.line(Loudness::Quiet, &format!("warning: {what}: attempt {attempt} failed: {reason}"));
+            }
+            Event::Warning { message } => {
+                self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
+            }
+            // The caller knows how it ended.
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, digest: Digest, size: u64, resumed_at: u64) {
+        if resumed_at > 0 {
+            let kept = Size(resumed_at);
+            self.line(Loudness::Normal, &format!("{} resumes after {kept}", short(&digest)));
+        }
+        let bar = match &self.bars {
+            Some(bars) => bars.add(ProgressBar::new(size)),
+            None => ProgressBar::hidden(),
+        };
+        let style = "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
+        // The template is a constant: it parses.
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(short(&digest).to_owned());
+        bar.set_position(resumed_at);
+        self.blobs.insert(digest, (bar, size));
+    }
+
+    fn done(&mut self, digest: &Digest, cached: bool) {
+        if cached {
+            return self.line(Loudness::Verbose, &format!("{} is here already", short(digest)));
+        }
+        if let Some((bar, size)) = self.blobs.remove(digest) {
+            bar.finish_and_clear();
+            self.line(Loudness::Normal, &format!("{} fetched, {}", short(digest), Size(size)));
+        }
+    }
+
+    /// Writes a line, above the bars if there are any, unless the user wants less.
+    fn line(&self, least: Loudness, line: &str) {
+        if self.loudness < least {
+            return;
+        }
+        match &self.bars {
+            Some(bars) => bars.suspend(|| tell(&format!("{line}\n"))),
+            None => tell(&format!("{line}\n")),
+        }
+    }
+}
+
+/// Enough of a digest to tell it from others.
+pub(crate) fn short(digest: &Digest) -> &str {
+    let hex = digest.digest();
+    hex.get(..12).unwrap_or(hex)
+}

@@ -1,0 +1,167 @@
+//! `pull`, `list`, `inspect`, `remove` and `load`: what is in the store.
+
+use std::path::Path;
+
+use plyfold::{
+    CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistryExt as _, ImageSourceExt as _,
+    PullOptions, PullPolicy, PullResult, PulledImage, PulledLayer, RawConfig, Reference, Result, printable,
+    pull,
+};
+use serde_json::{Value, json};
+
+use super::screen::{table, write};
+use super::session::{Fetch, Session};
+use super::size::Size;
+
+pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> Result<()> {
+    let image = session.pull(image, fetch).await?;
+    session.screen.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
+}
+
+pub(crate) async fn list(session: &Session) -> Result<()> {
+    let names = session.images.list_cached().await?;
+    let documents: Vec<Value> = names
+        .iter()
+        .map(|(name, descriptor)| {
+            json!({
+                "reference": name.whole(),
+                "digest": descriptor.digest(),
+                "media_type": descriptor.media_type(),
+                "size": descriptor.size(),
+            })
+        })
+        .collect();
+    session.screen.show(&documents, || {
+        let row = |(name, descriptor): &(Reference, Descriptor)| {
+            [printable(&name.whole()).to_string(), descriptor.digest().to_string()]
+        };
+        table(["IMAGE", "DIGEST"], &names.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+pub(crate) async fn remove(session: &Session, image: &str) -> Result<()> {
+    let name = session.name(image).await?;
+    if !session.images.remove(&name).await? {
+        return Err(Error::not_found("not in the store")
+            .with_image(name)
+            .with_hint("`plyfold list` shows what is in the store"));
+    }
+    session.screen.show(&json!({ "removed": name.whole() }), || format!("{name} removed\n"))
+}
+
+pub(crate) async fn inspect(session: &Session, image: &str, raw: bool) -> Result<()> {
+    let name = session.name(image).await?;
+    let store = session.images.store();
+    if raw {
+        let manifest = store.as_registry().fetch_raw(&name).await?;
+        return write(manifest.bytes());
+    }
+    let source = store.source(&name, &session.platform).await?;
+    let manifest = source.manifest()?;
+    // An artifact has layers, but no configuration that is an image's.
+    let config = match source.config().await {
+        Ok(config) => Some(config),
+        Err(e) if *e.kind() == ErrorKind::Unsupported => None,
+        Err(e) => return Err(e),
+    };
+    let document = json!({
+        "reference": name.whole(),
+        "digest": source.root().digest(),
+        "platform": config.as_ref().map(|config| config.platform().to_string()),
+        "manifest": { "digest": source.descriptor().digest(), "document": manifest },
+        "config": config.as_ref().map(RawConfig::document),
+    });
+    session.screen.show(&document, || {
+        let (digest, manifest_digest) = (source.root().digest(), source.descriptor().digest());
+        let mut text = format!("image     {name}\ndigest    {digest}\nmanifest  {manifest_digest}\n");
+        text.extend(config.iter().map(summary));
+        let layers: Vec<[String; 2]> = manifest
+            .layers()
+            .iter()
+            .map(|layer| [layer.digest().to_string(), Size(layer.size()).to_string()])
+            .collect();
+        text + "\n" + &table(["LAYER", "SIZE"], &layers)
+    })
+}
+
+/// The lines of a configuration that people look for.
+fn summary(config: &RawConfig) -> String {
+    let document = config.document();
+    let process = document.config().as_ref();
+    let list = |list: Option<&Vec<String>>| list.map(|words| words.join(" "));
+    let lines = [
+        ("platform", Some(config.platform().to_string())),
+        ("created", document.created().clone()),
+        ("entry", list(process.and_then(|process| process.entrypoint().as_ref()))),
+        ("command", list(process.and_then(|process| process.cmd().as_ref()))),
+        ("user", process.and_then(|process| process.user().clone())),
+        ("workdir", process.and_then(|process| process.working_dir().clone())),
+    ];
+    let shown = lines.into_iter().filter_map(|(name, value)| Some((name, value.filter(|v| !v.is_empty())?)));
+    let lines = shown.map(|(name, value)| format!("{name:<8}  {}\n", printable(&value)));
+    lines.collect::<Vec<_>>().concat()
+}
+
+pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
+    let opened = session.images.locate(&archive_uri(archive, session)).await?;
+    let references = match &opened.reference {
+        Some(reference) => vec![reference.clone()],
+        None => opened.references().await?,
+    };
+    if references.is_empty() {
+        return Err(Error::not_found("no image has a name here").with_endpoint(&opened.registry));
+    }
+    let mut loaded = Vec::with_capacity(references.len());
+    for reference in references {
+        let result = session
+            .telling(|progress| {
+                let platform = session.platform.clone();
+                let options =
+                    PullOptions { platform, policy: PullPolicy::Always, progress, ..Default::default() };
+                let (registry, store) = (opened.registry.clone(), session.images.store());
+                async move { pull(&registry, &reference, store, &options).await }
+            })
+            .await?;
+        loaded.push(result);
+    }
+    let documents: Vec<Value> = loaded
+        .iter()
+        .map(|image| json!({ "reference": image.reference.whole(), "digest": image.descriptor.digest() }))
+        .collect();
+    session.screen.show(&documents, || {
+        let line = |image: &PullResult| format!("{}  {}\n", image.reference, image.descriptor.digest());
+        loaded.iter().map(line).collect()
+    })
+}
+
+/// A path as a URI. Archives are read by what is in them, whichever scheme they are opened by.
+fn archive_uri(archive: &str, session: &Session) -> String {
+    if session.images.backends().knows(archive) {
+        return archive.to_owned();
+    }
+    let scheme = if Path::new(archive).is_dir() { "oci" } else { "docker-archive" };
+    format!("{scheme}:{archive}")
+}
+
+/// What a pulled image is, as JSON.
+pub(crate) fn pulled(image: &PulledImage) -> Value {
+    let layers: Vec<Value> = image.layers.iter().map(layer).collect();
+    json!({
+        "reference": image.reference.whole(),
+        "digest": image.digest,
+        "manifest": image.manifest,
+        "platform": image.platform.to_string(),
+        "store": image.path,
+        "cached": image.cached,
+        "layers": layers,
+    })
+}
+
+fn layer(layer: &PulledLayer) -> Value {
+    json!({
+        "digest": layer.descriptor.digest(),
+        "size": layer.descriptor.size(),
+        "media_type": layer.descriptor.media_type(),
+        "diff_id": layer.diff_id,
+    })
+}

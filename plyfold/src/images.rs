@@ -1,0 +1,186 @@
+//! What a runtime holds: backends, a store, and the verbs that runtimes know.
+
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{
+    Backends, CacheProvider as _, CacheProviderExt as _, Descriptor, Digest, Opened, Options, Platform,
+    PullOptions, PullResult, PulledLayer, Reference, Result, pull, reference,
+};
+use plyfold_layout::Store;
+
+use crate::whole::blocking;
+
+/// Images of any backend, kept in a store.
+///
+/// Clones are cheap and share the store; several processes may open one store at once.
+///
+/// ```no_run
+/// use plyfold::{Images, PullOptions};
+///
+/// # async fn run() -> plyfold::Result<()> {
+/// let images = Images::open("/var/lib/images").await?;
+/// let image = images.pull("ghcr.io/org/app:1.2", PullOptions::default()).await?;
+/// println!("{} is {} in {}", image.reference, image.digest, image.path.display());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Images {
+    store: Store,
+    backends: Backends,
+    options: Options,
+}
+
+/// An image in the store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PulledImage {
+    /// The store: an OCI layout directory, in which the image has the name [`reference`](Self::reference).
+    pub path: PathBuf,
+    /// The image's name in the store.
+    pub reference: Reference,
+    /// What the name stands for: the digest of an index or of a manifest.
+    pub digest: Digest,
+    /// The digest of the manifest for [`platform`](Self::platform).
+    pub manifest: Digest,
+    /// The platform that was asked for.
+    pub platform: Platform,
+    /// The layers, bottom first.
+    pub layers: Vec<PulledLayer>,
+    /// Whether nothing had to be fetched.
+    pub cached: bool,
+}
+
+impl Images {
+    /// Opens a store, which is created when there is none, with every backend that is linked into the program.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; [`Config`](crate::ErrorKind::Config) when two linked crates claim one scheme.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let store = blocking(move |_| Store::open(path)).await?;
+        Ok(Self { store, backends: Backends::linked()?, options: Options::default() })
+    }
+
+    /// Takes other backends than the linked ones.
+    #[must_use]
+    pub fn with_backends(mut self, backends: Backends) -> Self {
+        self.backends = backends;
+        self
+    }
+
+    /// Options for the backends that are opened from now on, as by `-o key=value`.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Brings an image into the store.
+    ///
+    /// `image` is a URI, `scheme:rest`, of any of the [`backends`](Self::backends), or a name with its registry,
+    /// such as `ghcr.io/org/app:1.2`, which stands for `registry:ghcr.io/org/app:1.2`. A name without a registry
+    /// is refused: which registry is meant is for the program to say.
+    ///
+    /// # Errors
+    /// Those of [`Backends::open`] and [`pull`](plyfold_core::pull()).
+    pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
+        let opened = self.locate(image).await?;
+        let reference = opened.reference().await?;
+        let result = pull(&opened.registry, &reference, &self.store, &options).await?;
+        Ok(self.pulled(result, options.platform))
+    }
+
+    /// Brings an image into the store again: what is there is read and verified, what is damaged is replaced, and
+    /// the backend is asked what the name stands for now.
+    ///
+    /// # Errors
+    /// As [`Images::pull`].
+    pub async fn force_pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
+        self.pull(image, PullOptions { force: true, ..options }).await
+    }
+
+    /// Whether an image is in the store, whole. No network.
+    ///
+    /// # Errors
+    /// As [`CacheProviderExt::completeness`](plyfold_core::CacheProviderExt::completeness).
+    pub async fn is_cached(&self, name: &Reference, platform: &Platform) -> Result<bool> {
+        self.store.is_cached(name, platform).await
+    }
+
+    /// Removes a name; whether there was one. The content stays until it is collected.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::update`](plyfold_core::CacheProvider::update).
+    pub async fn remove(&self, name: &Reference) -> Result<bool> {
+        let there = self.store.find_descriptor(name).await?.is_some();
+        self.store.remove(name).await?;
+        Ok(there)
+    }
+
+    /// Every name in the store and what it stands for, sorted by name.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::list`](plyfold_core::CacheProvider::list).
+    pub async fn list_cached(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        self.store.list().await
+    }
+
+    /// The name that `image`, written as for [`Images::pull`], has in the store. No network.
+    ///
+    /// # Errors
+    /// As [`Images::pull`], as far as a backend has to be opened to know.
+    pub async fn name(&self, image: &str) -> Result<Reference> {
+        let name = match self.qualified(image) {
+            Some(name) => name,
+            None => self.backends.open(image, &self.options).await?.reference().await?,
+        };
+        // A pull by digest keeps the digest alone: the tag may mean something else by now.
+        Ok(match reference::digest_of(&name)? {
+            Some(digest) => reference::by_digest(&name, &digest),
+            None => name,
+        })
+    }
+
+    /// Opens the backend that `image`, written as for [`Images::pull`], comes from.
+    ///
+    /// # Errors
+    /// Those of [`Backends::open`].
+    pub async fn locate(&self, image: &str) -> Result<Opened> {
+        match self.qualified(image) {
+            Some(name) => self.backends.open(&format!("registry:{}", name.whole()), &self.options).await,
+            None => self.backends.open(image, &self.options).await,
+        }
+    }
+
+    /// A name with its registry, if that is what `image` is.
+    fn qualified(&self, image: &str) -> Option<Reference> {
+        let host = image.split_once('/').map_or("", |(host, _)| host);
+        if self.backends.knows(image) || !(host == "localhost" || host.contains(['.', ':'])) {
+            return None;
+        }
+        reference::parse(image).ok()
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The backends that images come from.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    fn pulled(&self, result: PullResult, platform: Platform) -> PulledImage {
+        PulledImage {
+            path: self.store.path().to_owned(),
+            reference: result.reference,
+            digest: result.descriptor.digest().clone(),
+            manifest: result.manifest.digest().clone(),
+            platform,
+            layers: result.layers,
+            cached: result.cached,
+        }
+    }
+}
