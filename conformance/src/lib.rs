@@ -17,6 +17,7 @@ pub mod rules;
 pub mod samples;
 pub mod server;
 pub mod stages;
+pub mod tree;
 
 mod rule;
 mod stage;

@@ -6,11 +6,12 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::{
-    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, Platform, PullOptions, PullResult,
-    Reference, RegistrySource, Result,
+    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, Platform, PullOptions,
+    PullResult, Reference, RegistrySource, Result,
 };
 
 use crate::samples::Sample;
+use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
 ///
@@ -160,6 +161,22 @@ pub trait Client: Debug + Send + Sync {
         target: &Reference,
     ) -> Result<Descriptor> {
         copy(from, image, to, target, &CopyOptions::default()).await
+    }
+
+    /// The entries of a layer, read to its verified end.
+    async fn layer(&self, source: &dyn ImageSource, index: usize) -> Result<Vec<LayerEntry>> {
+        let mut tar = source.layer_tar(index).await?;
+        let entries = tokio::task::spawn_blocking(move || read_layer(&mut tar)).await;
+        entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// The root file system of an image.
+    async fn tree(&self, source: &dyn ImageSource) -> Result<Vec<TreeLine>> {
+        let mut layers = Vec::new();
+        for index in 0..source.layers()?.len() {
+            layers.push(self.layer(source, index).await?);
+        }
+        stacked(layers)
     }
 
     /// An image into a cache.

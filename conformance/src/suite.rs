@@ -67,9 +67,23 @@ macro_rules! __registry_rules {
             descriptor_without_platform_handled
             nested_index_descends
             cyclic_or_too_deep_index_bounded
+            descriptor_matches_manifest_bytes
+            config_raw_bytes_hash_to_descriptor
+            layers_ordered_bottom_up
+            compressed_stream_hashes_to_digest_uncompressed_to_diffid
+            gzip_multi_member_zstd_plain_by_magic_not_media_type
+            flattened_tar_equals_overlay_of_layers
+            whiteout_file_dir_opaque_including_same_layer_order
+            hardlink_to_overwritten_or_deleted_target
+            hardlink_target_precedes_link_in_output
+            absolute_hardlink_and_symlink_targets_accepted_dotdot_refused
+            xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_preserved
+            parent_dirs_before_children_or_synthesised
+            file_replaces_dir_and_dir_replaces_file
             same_descriptor_manifest_config_layers
             copy_a_to_b_preserves_digests_or_refuses
             round_trip_a_b_a_identity
+            flattened_tar_identical
             not_found_vs_unauthorized_vs_denied_vs_unavailable
             rate_limited_carries_delay_in_all_three_shapes
             digest_mismatch_carries_expected_actual_size

@@ -11,7 +11,7 @@ use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
 use crate::rule::{Rule, rules};
 use crate::samples::{self, Sample, SampleBlob};
 use crate::stages::fill;
-use crate::{Fidelity, Stage, Staged};
+use crate::{Client as _, CoreClient, Fidelity, Stage, Staged};
 
 pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "X 98" same_descriptor_manifest_config_layers:
@@ -21,6 +21,8 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
         "a copy has every digest of the original; a backend that cannot store says so before it changes anything",
     "X 100" round_trip_a_b_a_identity:
         "what comes out of a backend and goes into the same medium again comes out as it was",
+    "X 101" flattened_tar_identical:
+        "the root file system of an image is the same tree from every backend",
 };
 
 async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
@@ -123,6 +125,26 @@ async fn round_trip_a_b_a_identity(stage: &dyn Stage) {
             );
         }
     }
+}
+
+async fn flattened_tar_identical(stage: &dyn Stage) {
+    let samples =
+        [samples::image(), samples::multi_member_gzip(), samples::uncompressed(), samples::zstandard()];
+    let mut trees = Vec::new();
+    for sample in &samples {
+        let subject = open(stage, sample).await;
+        let source = sound(subject.image("linux/amd64").await);
+        trees.push(sound(subject.client.tree(&*source).await));
+
+        let memory = MemoryRegistry::new("reference");
+        let original = Staged::new(NAME, sample);
+        fill(&memory, &original);
+        let platform = sound("linux/amd64".parse());
+        let source = sound(CoreClient.image(&memory, &original.reference, &platform).await);
+        assert_eq!(trees.last(), Some(&sound(CoreClient.tree(&*source).await)), "{}", sample.name);
+    }
+    trees.dedup();
+    assert_eq!(trees.len(), 1, "one tree, however its layers are packed");
 }
 
 /// What a registry holds of a sample, as a sample.

@@ -7,12 +7,13 @@ mod equivalence;
 mod errors;
 mod probe;
 mod pull;
+mod source;
 
 use crate::{CacheStage, Rule, Stage};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
-    [pull::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
+    [pull::RULES, source::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
 }
 
 /// The rules about caches, in the order of the catalogue.

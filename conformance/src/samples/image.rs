@@ -1,9 +1,9 @@
 //! Images that every backend must read, in the forms that writers in the wild give them.
 
-use plyfold_core::Descriptor;
+use plyfold_core::{Descriptor, digest};
 
 use super::draft::{Draft, Packing, Plan, for_platform, json, manifest_text, with};
-use super::{LayerBuilder, Sample, SampleImage};
+use super::{LayerBuilder, Sample, SampleImage, SampleLayer};
 
 /// Two gzip layers with a whiteout, a hard link and an extended attribute.
 pub fn image() -> Sample {
@@ -78,6 +78,57 @@ pub fn docker_image() -> Sample {
         layers,
     });
     draft.finish("docker_image", manifest)
+}
+
+/// An image of these tars, stored as they are.
+pub fn of_layers(name: &'static str, tars: &[Vec<u8>]) -> Sample {
+    let mut draft = Draft::default();
+    let layers: Vec<_> = tars.iter().map(|tar| (tar.clone(), Packing::Plain)).collect();
+    let top = draft.image(&Plan::new("linux/amd64", &layers));
+    draft.finish(name, top)
+}
+
+/// [`image`] with gzip bytes under the type of a plain tar, and zstd bytes under the type of gzip.
+pub fn mislabelled() -> Sample {
+    let [bottom, top] = two_layers(Packing::Gzip);
+    of_changed_layers("mislabelled", &[bottom, (top.0, Packing::Zstd)], |index, layer| {
+        let kind = ["application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip"];
+        let (size, digest) = (layer.descriptor.size(), layer.descriptor.digest().clone());
+        layer.descriptor = Descriptor::new(kind[index].into(), size, digest);
+    })
+}
+
+/// [`image`] with a config whose first `diff_id` is that of another tar.
+pub fn wrong_diff_id() -> Sample {
+    of_changed_layers("wrong_diff_id", &two_layers(Packing::Gzip), |index, layer| {
+        if index == 0 {
+            layer.diff_id = digest::sha256(b"another tar");
+        }
+    })
+}
+
+/// An image whose documents say something else of its layers.
+fn of_changed_layers(
+    name: &'static str,
+    layers: &[(Vec<u8>, Packing)],
+    change: impl Fn(usize, &mut SampleLayer),
+) -> Sample {
+    let mut draft = Draft::default();
+    let plan = Plan::new("linux/amd64", layers);
+    let mut layers: Vec<_> = layers.iter().map(|(tar, packing)| draft.layer(tar, *packing, false)).collect();
+    for (index, layer) in layers.iter_mut().enumerate() {
+        change(index, layer);
+    }
+    let config = draft.config(&plan, &layers);
+    let fields: Vec<_> = layers.iter().map(|layer| json(&layer.descriptor)).collect();
+    let manifest = draft.blob(super::draft::MANIFEST, manifest_text(&json(&config), &fields, ""));
+    draft.note(SampleImage {
+        platform: "linux/amd64".to_owned(),
+        manifest: manifest.clone(),
+        config,
+        layers,
+    });
+    draft.finish(name, manifest)
 }
 
 /// An index as `BuildKit` writes them: attestations first, then arm v6, v7 and v8, 386 and amd64.

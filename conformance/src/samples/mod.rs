@@ -18,6 +18,7 @@ mod image;
 mod layer;
 mod media;
 mod odd;
+mod rootfs;
 
 use bytes::Bytes;
 use plyfold_core::{Descriptor, Digest};
@@ -25,8 +26,8 @@ use plyfold_core::{Descriptor, Digest};
 pub use self::compress::{gzip, zstd};
 pub use self::image::{
     attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, large_manifest,
-    lying_child_size, multi_member_gzip, nested_index, repeated_layer, sha512, uncompressed, variants,
-    wide_index, zstandard,
+    lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers, repeated_layer, sha512,
+    uncompressed, variants, wide_index, wrong_diff_id, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};
 pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
@@ -35,6 +36,7 @@ pub use self::odd::{
     index_subject, inline_data, missing_subject, no_layers, non_distributable, schema1, sparse_index,
     subject, unknown_document,
 };
+pub use self::rootfs::{ROOTFS_TREE, rootfs};
 
 /// One sample: blobs, the document on top, and the images that can be reached from it.
 #[derive(Clone, Debug)]

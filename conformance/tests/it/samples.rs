@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use plyfold_conformance::samples::{self, Sample};
+use plyfold_conformance::tree;
 use plyfold_core::digest::{self, Hasher};
+use plyfold_core::layer::{LayerOptions, LayerTar};
 
 const PINNED: &str = include_str!("samples.txt");
 
@@ -18,12 +20,36 @@ fn digests_are_pinned() {
             writeln!(actual, "  {} {}", image.platform, diff_ids.join(" ")).unwrap();
         }
     }
-    // `PLYFOLD_BLESS=1 cargo test -p plyfold-conformance` accepts the new digests.
-    if std::env::var_os("PLYFOLD_BLESS").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/samples.txt"), &actual).unwrap();
+    if blessed("samples.txt", &actual) {
         return;
     }
     assert_eq!(actual, PINNED);
+}
+
+#[test]
+fn the_rootfs_tree_is_pinned() {
+    let sample = samples::rootfs();
+    let layers = sample.images[0].layers.iter().map(|layer| {
+        let bytes = std::io::Cursor::new(layer.tar.to_vec());
+        let options = LayerOptions { diff_id: Some(layer.diff_id.clone()), ..LayerOptions::default() };
+        tree::read_layer(&mut LayerTar::new(bytes, options).unwrap()).unwrap()
+    });
+    let lines = tree::stacked(layers.collect()).unwrap();
+    let actual: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if blessed("../../src/samples/rootfs.txt", &actual) {
+        return;
+    }
+    assert_eq!(actual, samples::ROOTFS_TREE);
+}
+
+/// `PLYFOLD_BLESS=1 cargo test -p plyfold-conformance` accepts what there is now.
+fn blessed(file: &str, actual: &str) -> bool {
+    let bless = std::env::var_os("PLYFOLD_BLESS").is_some();
+    if bless {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+        std::fs::write(folder.join(file), actual).unwrap();
+    }
+    bless
 }
 
 #[test]

@@ -3,13 +3,15 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Document, Error, ErrorKind, ImageRegistry, ImageSource, Platform,
-    RawManifest, Reference, Result,
+    Blob, BlobRange, Descriptor, Document, Error, ErrorKind, ImageRegistry, ImageSource, ImageSourceExt,
+    Platform, RawManifest, Reference, Result,
 };
 
 use super::base::{Content, Fault};
+use super::layers;
 use super::registry::{child, reserialised};
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,21 @@ impl Client for BrokenClient {
             }
             (_, sound) => sound,
         }
+    }
+
+    async fn layer(&self, source: &dyn ImageSource, index: usize) -> Result<Vec<LayerEntry>> {
+        layers::broken(self.fault, source, index).await
+    }
+
+    async fn tree(&self, source: &dyn ImageSource) -> Result<Vec<TreeLine>> {
+        let mut all = Vec::new();
+        for index in 0..source.layers()?.len() {
+            all.push(self.layer(source, index).await?);
+        }
+        if self.fault == Fault::FirstKindWins {
+            layers::keep_first_kinds(&mut all);
+        }
+        stacked(all)
     }
 
     async fn copy(

@@ -3,6 +3,7 @@
 mod base;
 mod cache;
 mod client;
+mod layers;
 mod registry;
 
 use std::collections::BTreeSet;
@@ -30,9 +31,23 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("R 14", &[Fault::PlatformlessIgnored]),
     ("R 15", &[Fault::NestingIgnored]),
     ("R 16", &[Fault::NestingUnbounded]),
+    ("S 76", &[Fault::ManifestReserialised]),
+    ("S 77", &[Fault::BlobNotVerified]),
+    ("S 78", &[Fault::LayersReordered]),
+    ("S 79", &[Fault::DiffIdIgnored]),
+    ("S 80", &[Fault::MediaTypeTrusted]),
+    ("S 81", &[Fault::WhiteoutsIgnored, Fault::XattrsLost]),
+    ("S 82", &[Fault::WhiteoutsByOrder, Fault::WhiteoutsIgnored]),
+    ("S 83", &[Fault::HardLinksCopied]),
+    ("S 84", &[Fault::ForwardLinksLost]),
+    ("S 85", &[Fault::ErrorsEndTheLayer]),
+    ("S 86", &[Fault::XattrsLost]),
+    ("S 87", &[Fault::ParentsForced]),
+    ("S 88", &[Fault::FirstKindWins]),
     ("X 98", &[Fault::LayersReordered]),
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),
     ("X 100", &[Fault::PushReserialises]),
+    ("X 101", &[Fault::WhiteoutsIgnored]),
     ("E 108", &[Fault::ErrorsSwallowed]),
     ("E 109", &[Fault::DelayLost]),
     ("E 110", &[Fault::BlobNotVerified, Fault::MismatchLost]),
