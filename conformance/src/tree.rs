@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use plyfold_core::digest::Hasher;
 use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
-use plyfold_core::{Result, digest, printable};
+use plyfold_core::{Error, Result, printable};
 
 /// One entry of a layer and what its data is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LayerEntry {
     /// The entry.
     pub entry: Entry,
-    /// Its data as text: short texts themselves, a digest of anything else, runs of data of a sparse file.
+    /// Its data, as [`ContentText`] says it.
     pub content: String,
 }
 
@@ -23,18 +24,11 @@ pub struct LayerEntry {
 pub fn read_layer(tar: &mut LayerTar) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
     while let Some(entry) = tar.next_entry()? {
-        let mut data = Vec::new();
-        loop {
-            let bytes = tar.data()?;
-            if bytes.is_empty() {
-                break;
-            }
-            data.extend_from_slice(bytes);
-            let count = bytes.len();
-            tar.consume(count);
-        }
         let content = match &entry.kind {
-            EntryKind::File { size, extents } => described(*size, extents.as_deref(), &data),
+            EntryKind::File { size, extents } => {
+                let all = [DataExtent { offset: 0, length: *size }];
+                file_content(tar, *size, extents.as_deref().unwrap_or(&all))?
+            }
             _ => String::new(),
         };
         entries.push(LayerEntry { entry, content });
@@ -43,16 +37,80 @@ pub fn read_layer(tar: &mut LayerTar) -> Result<Vec<LayerEntry>> {
     Ok(entries)
 }
 
-fn described(size: u64, extents: Option<&[DataExtent]>, data: &[u8]) -> String {
-    let readable = data.len() <= 40 && data.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
-    let content = match std::str::from_utf8(data) {
-        Ok(text) if readable => format!("{text:?}"),
-        _ => digest::sha256(data).digest()[..12].to_owned(),
-    };
-    let runs = extents.map(|extents| {
-        extents.iter().map(|run| format!(" {}+{}", run.offset, run.length)).collect::<String>()
-    });
-    format!("{size} {content}{}", runs.map_or(String::new(), |runs| format!(" at{runs}")))
+fn file_content(tar: &mut LayerTar, size: u64, extents: &[DataExtent]) -> Result<String> {
+    let mut content = ContentText::new(size);
+    for extent in extents {
+        let (mut offset, mut left) = (extent.offset, extent.length);
+        while left > 0 {
+            let bytes = tar.data()?;
+            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if count == 0 {
+                return Err(Error::corrupt("a file has less data than its entry says"));
+            }
+            content.data(offset, &bytes[..count]);
+            tar.consume(count);
+            (offset, left) = (offset + count as u64, left - count as u64);
+        }
+    }
+    Ok(content.finish())
+}
+
+/// A file's content as text, the same however its holes are stored: `SIZE "text"` for a short text, otherwise its
+/// size and the start of a hash over the blocks that are not all zeros.
+#[derive(Debug)]
+pub struct ContentText {
+    size: u64,
+    number: u64,
+    block: Vec<u8>,
+    short: Vec<u8>,
+    hasher: Hasher,
+}
+
+impl ContentText {
+    const BLOCK: usize = 4096;
+    const SHORT: u64 = 40;
+
+    /// The text of a file of this size, of which nothing is known yet: all zeros.
+    pub fn new(size: u64) -> Self {
+        let short = vec![0; if size <= Self::SHORT { size as usize } else { 0 }];
+        Self { size, number: 0, block: vec![0; Self::BLOCK], short, hasher: Hasher::sha256() }
+    }
+
+    /// Data at an offset; offsets ascend.
+    pub fn data(&mut self, mut offset: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (number, within) = (offset / Self::BLOCK as u64, (offset % Self::BLOCK as u64) as usize);
+            if number != self.number {
+                self.flush();
+                self.number = number;
+            }
+            let count = bytes.len().min(Self::BLOCK - within);
+            self.block[within..within + count].copy_from_slice(&bytes[..count]);
+            if let Some(short) = self.short.get_mut(within..within + count).filter(|_| number == 0) {
+                short.copy_from_slice(&bytes[..count]);
+            }
+            bytes = &bytes[count..];
+            offset += count as u64;
+        }
+    }
+
+    /// The text.
+    pub fn finish(mut self) -> String {
+        self.flush();
+        let printable = self.short.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+        if self.size <= Self::SHORT && printable {
+            return format!("{} {:?}", self.size, String::from_utf8_lossy(&self.short));
+        }
+        format!("{} {}", self.size, &self.hasher.finish().digest()[..12])
+    }
+
+    fn flush(&mut self) {
+        if self.block.iter().any(|byte| *byte != 0) {
+            self.hasher.update(&self.number.to_le_bytes());
+            self.hasher.update(&self.block);
+            self.block.fill(0);
+        }
+    }
 }
 
 /// One name of a root file system.
@@ -60,7 +118,7 @@ fn described(size: u64, extents: Option<&[DataExtent]>, data: &[u8]) -> String {
 pub struct TreeLine {
     /// The path, escaped.
     pub path: String,
-    /// What it is and holds: `dir`, `file 5 "hello"`, `-> target`, `char 1:3`, `= /first/name`.
+    /// What it is and holds: `dir`, `file 5 "hello"` (see [`ContentText`]), `-> target`, `char 1:3`, `= /first/name`.
     pub what: String,
     /// Permission bits.
     pub mode: u16,
@@ -95,17 +153,31 @@ pub fn stacked(layers: Vec<Vec<LayerEntry>>) -> Result<Vec<TreeLine>> {
         builder.finish()
     });
     let tree = Tree::from_layers(layers)?;
+    lines(&tree, |content, _| Ok(content.clone()))
+}
+
+/// A tree as text; `content` says what a file of that size holds, as [`ContentText`] does.
+///
+/// # Errors
+/// Those of `content`.
+pub fn lines<C>(tree: &Tree<C>, mut content: impl FnMut(&C, u64) -> Result<String>) -> Result<Vec<TreeLine>> {
     let mut first_names: HashMap<NodeId, String> = HashMap::new();
-    let lines = tree.walk().map(|(path, id)| {
-        let path = path.to_string();
-        let what = match first_names.get(&id) {
-            Some(first) => format!("= {first}"),
-            None => what(&tree.node(id).kind),
+    let mut lines = Vec::new();
+    for (path, id) in tree.walk() {
+        let (path, node) = (path.to_string(), tree.node(id));
+        let what = match (first_names.get(&id), &node.kind) {
+            (Some(first), _) => format!("= {first}"),
+            (None, Kind::BlockDevice { major, minor }) => format!("block {major}:{minor}"),
+            (None, Kind::CharDevice { major, minor }) => format!("char {major}:{minor}"),
+            (None, Kind::Directory(_)) => "dir".to_owned(),
+            (None, Kind::Fifo) => "fifo".to_owned(),
+            (None, Kind::File { size, content: place }) => format!("file {}", content(place, *size)?),
+            (None, Kind::Socket) => "socket".to_owned(),
+            (None, Kind::Symlink { target }) => format!("-> {}", printable(&String::from_utf8_lossy(target))),
         };
         first_names.entry(id).or_insert_with(|| path.clone());
-        let node = tree.node(id);
         let xattrs = node.xattrs.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
-        TreeLine {
+        lines.push(TreeLine {
             path,
             what,
             mode: node.mode,
@@ -113,21 +185,9 @@ pub fn stacked(layers: Vec<Vec<LayerEntry>>) -> Result<Vec<TreeLine>> {
             mtime: (node.mtime.seconds, node.mtime.nanos),
             links: tree.links(id),
             xattrs: xattrs.collect(),
-        }
-    });
-    Ok(lines.collect())
-}
-
-fn what(kind: &Kind<String>) -> String {
-    match kind {
-        Kind::BlockDevice { major, minor } => format!("block {major}:{minor}"),
-        Kind::CharDevice { major, minor } => format!("char {major}:{minor}"),
-        Kind::Directory(_) => "dir".to_owned(),
-        Kind::Fifo => "fifo".to_owned(),
-        Kind::File { content, .. } => format!("file {content}"),
-        Kind::Socket => "socket".to_owned(),
-        Kind::Symlink { target } => format!("-> {}", printable(&String::from_utf8_lossy(target))),
+        });
     }
+    Ok(lines)
 }
 
 fn escaped(bytes: &[u8]) -> String {

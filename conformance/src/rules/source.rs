@@ -1,5 +1,6 @@
 //! S: what an opened image must be, down to the files of its layers.
 
+use plyfold_core::layer::{DataExtent, EntryKind};
 use plyfold_core::{BlobRange, ErrorKind, ImageSource, ImageSourceExt, Result, digest};
 
 use super::probe::{altered, assert_kind, carried, moved_layer, open, read, sound};
@@ -278,7 +279,16 @@ async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_p
         .file(&long, 0o644, b"")
         .file(&deep, 0o644, b"")
         .file(b"caf\xe9", 0o644, b"");
-    let tree = sound(of(stage, [layer]).await);
+    let subject = open(stage, &samples::of_layers("layers", &[layer.finish()])).await;
+    let source = sound(subject.image("linux/amd64").await);
+    let entries = sound(subject.client.layer(&*source, 0).await);
+    let extents = entries.into_iter().find_map(|item| match item.entry.kind {
+        EntryKind::File { size, extents } if size == 1 << 36 => extents,
+        _ => None,
+    });
+    let runs = [DataExtent { offset: 0, length: 4 }, DataExtent { offset: (1 << 36) - 4, length: 4 }];
+    assert_eq!(extents, Some(runs.to_vec()), "the holes of a sparse file");
+    let tree = sound(subject.client.tree(&*source).await);
     let node =
         |path: &str| tree.iter().find(|line| line.path == path).unwrap_or_else(|| panic!("{path} is lost"));
     let xattrs = node("/xattrs");
@@ -294,7 +304,7 @@ async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_p
     assert_eq!((node("/null").what.as_str(), node("/null").mode), ("char 1:3", 0o666));
     assert_eq!(node("/disk").what, "block 4095:1048575");
     assert_eq!((node("/pipe").what.as_str(), node("/pipe").mode), ("fifo", 0o622));
-    assert_eq!(node("/sparse").what, r#"file 68719476736 "headtail" at 0+4 68719476732+4"#);
+    assert!(node("/sparse").what.starts_with("file 68719476736 "), "{}", node("/sparse"));
     assert_eq!(node("/time").mtime, (1_234_567_890, 123_456_789));
     assert_eq!(node("/past").mtime, (-2, 500_000_000));
     assert_eq!((node("/owner").owner, node("/owner").mode), ((3_000_000, 4_000_000_000), 0o1777));
