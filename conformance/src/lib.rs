@@ -25,6 +25,6 @@ mod suite;
 
 pub use rule::Rule;
 pub use stage::{
-    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, RetryAfter, Stage,
-    Staged, Subject,
+    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, Makes, MaterializerStage,
+    RetryAfter, Stage, Staged, Subject,
 };

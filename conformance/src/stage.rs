@@ -2,16 +2,17 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::path::Path;
 
 use async_trait::async_trait;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::{
-    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, Platform, PullOptions,
-    PullResult, Reference, RegistrySource, Result,
+    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
+    Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource, Result,
 };
 
 use crate::samples::Sample;
-use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
+use crate::tree::{LayerEntry, TreeLine, overlaid, read_layer, stacked};
 
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
 ///
@@ -196,6 +197,52 @@ pub trait Client: Debug + Send + Sync {
 pub struct CoreClient;
 
 impl Client for CoreClient {}
+
+/// A materializer, and a way to look at what it makes: what [`materializer_suite!`](crate::materializer_suite)
+/// judges. The same rules judge it through the kernel where the stage looks through a mount.
+pub trait MaterializerStage: Send + Sync {
+    /// The materializer under test.
+    fn materializer(&self) -> Box<dyn Materializer>;
+
+    /// What it is made for.
+    fn makes(&self) -> Makes;
+
+    /// Where it makes images: what makes the layers that it joins.
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        None
+    }
+
+    /// Makes an image of finished layers, all in one folder; `file` is what `out` will be.
+    ///
+    /// # Errors
+    /// Those of [`Materializer::image`].
+    fn image(&self, layers: &[LayerArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
+        let _ = file;
+        self.materializer().image(layers, out)
+    }
+
+    /// What a finished file contains, in the order of [`lines`](crate::tree::lines).
+    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine>;
+
+    /// What overlayfs shows of these layers, bottom first.
+    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        overlaid(layers.iter().map(|layer| self.tree(&layer.path, &[])))
+    }
+
+    /// Asks the format's own checker; panics when it finds fault.
+    fn check(&self, file: &Path, layers: &[LayerArtifact]);
+}
+
+/// What a [`Materializer`] makes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Makes {
+    /// Disks without any image in them: [`Materializer::image`] of no layers.
+    Disks,
+    /// Images of finished layers: [`Materializer::image`].
+    Images,
+    /// Layers: [`Materializer::layer`].
+    Layers,
+}
 
 /// Makes caches: what [`cache_suite!`](crate::cache_suite) judges.
 #[async_trait]

@@ -24,6 +24,14 @@ macro_rules! cache_suite {
     };
 }
 
+/// One `#[test]` for each rule about a materializer (group M) on a [`MaterializerStage`](crate::MaterializerStage).
+#[macro_export]
+macro_rules! materializer_suite {
+    ($stage:expr) => {
+        $crate::__materializer_rules! { __tests ($crate::rules::materializer(), $stage) }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
@@ -118,6 +126,22 @@ macro_rules! __cache_rules {
             two_names_one_digest
             remove_keeps_shared_blobs
             remove_absent_is_documented_noop
+        }
+    };
+}
+
+/// The names of the materializer rules.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __materializer_rules {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            same_input_same_bytes
+            kernel_mount_equals_reference_tree
+            fsck_is_clean
+            stacked_layers_equal_flat_image
+            whiteouts_and_opaque_in_overlay_form
+            output_absent_after_any_error
         }
     };
 }

@@ -1,15 +1,17 @@
 //! The catalogue: every rule with its text and its check.
 //!
-//! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches.
+//! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches,
+//! M materializers.
 
 mod cache;
 mod equivalence;
 mod errors;
+mod materializer;
 mod probe;
 mod pull;
 mod source;
 
-use crate::{CacheStage, Rule, Stage};
+use crate::{CacheStage, MaterializerStage, Rule, Stage};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
@@ -19,4 +21,9 @@ pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
 /// The rules about caches, in the order of the catalogue.
 pub fn cache() -> impl Iterator<Item = Rule<dyn CacheStage>> {
     cache::RULES.iter().copied()
+}
+
+/// The rules about materializers, in the order of the catalogue.
+pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
+    materializer::RULES.iter().copied()
 }

@@ -16,9 +16,7 @@ fn bottom() -> LayerBuilder {
     // cap_net_raw+ep, as setcap writes it to ping (VFS_CAP_REVISION_2).
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let pattern: Vec<u8> = (0..=255).cycle().take(70_000).collect();
-    let layer = LayerBuilder::new()
-        .mtime("1700000000.000000001")
-        .dir("./", 0o755)
+    let layer = root()
         .dir("bin", 0o755)
         .xattr("security.capability", capability)
         .file("bin/ping", 0o755, b"ping\n")
@@ -42,6 +40,11 @@ fn bottom() -> LayerBuilder {
         )
         .sparse_file("data/hole", 0o600, 1 << 20, &[]);
     names(layer)
+}
+
+/// Overlayfs takes the root's metadata from the top layer: every layer says the same.
+fn root() -> LayerBuilder {
+    LayerBuilder::new().mtime("1700000000.000000001").dir("./", 0o755)
 }
 
 fn names(layer: LayerBuilder) -> LayerBuilder {
@@ -73,7 +76,7 @@ fn names(layer: LayerBuilder) -> LayerBuilder {
 }
 
 fn middle() -> LayerBuilder {
-    LayerBuilder::new()
+    root()
         .file("replaced", 0o644, b"was a directory")
         .dir("tofile", 0o711)
         .file("tofile/inside", 0o644, b"new")
@@ -86,10 +89,11 @@ fn middle() -> LayerBuilder {
 }
 
 fn top() -> LayerBuilder {
-    LayerBuilder::new()
+    root()
         .whiteout("gone")
         .dir("gone", 0o700)
         .file("gone/again", 0o644, b"back")
+        .dir("bin", 0o755)
         .whiteout("bin/sh")
         .whiteout("data/block")
         .xattr("user.note", "changed")

@@ -4,14 +4,16 @@ mod base;
 mod cache;
 mod client;
 mod layers;
+mod materializer;
 mod registry;
 
 use std::collections::BTreeSet;
 
-use plyfold_conformance::rules;
+use plyfold_conformance::{Makes, rules};
 
 use self::base::{Broken, Fault};
 use self::cache::{BrokenCaches, CacheFault};
+use self::materializer::{ListingFault, Listings};
 
 /// For each registry rule the faults that it must catch.
 const REGISTRY: &[(&str, &[Fault])] = &[
@@ -78,6 +80,31 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 62", &[CacheFault::RemoveNeedsName]),
 ];
 
+/// For each materializer rule the faults that it must catch, in what makes layers or images.
+const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
+    (
+        "M 147",
+        &[(Makes::Layers, ListingFault::RunNumberInOutput), (Makes::Images, ListingFault::RunNumberInOutput)],
+    ),
+    ("M 148", &[(Makes::Layers, ListingFault::OwnersLost), (Makes::Images, ListingFault::LayersReversed)]),
+    ("M 149", &[(Makes::Layers, ListingFault::FormatBroken), (Makes::Disks, ListingFault::FormatBroken)]),
+    (
+        "M 150",
+        &[(Makes::Layers, ListingFault::WhiteoutsAsFiles), (Makes::Images, ListingFault::LayersReversed)],
+    ),
+    (
+        "M 151",
+        &[
+            (Makes::Layers, ListingFault::OverlayAttributesKept),
+            (Makes::Layers, ListingFault::WhiteoutsAsFiles),
+        ],
+    ),
+    (
+        "M 153",
+        &[(Makes::Layers, ListingFault::ErrorsSwallowed), (Makes::Disks, ListingFault::ErrorsSwallowed)],
+    ),
+];
+
 #[test]
 fn what_is_sound_passes() {
     for rule in rules::registry() {
@@ -85,6 +112,11 @@ fn what_is_sound_passes() {
     }
     for rule in rules::cache() {
         assert!(rule.holds(&BrokenCaches(CacheFault::None)), "{rule}");
+    }
+    for rule in rules::materializer() {
+        for makes in [Makes::Disks, Makes::Images, Makes::Layers] {
+            assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
+        }
     }
 }
 
@@ -107,10 +139,21 @@ fn every_cache_rule_catches_its_mutants() {
 }
 
 #[test]
+fn every_materializer_rule_catches_its_mutants() {
+    for rule in rules::materializer() {
+        for (makes, fault) in faults(MATERIALIZER, rule.id) {
+            let stage = Listings { makes: *makes, fault: *fault };
+            assert!(!rule.holds(&stage), "{rule} does not see {stage:?}");
+        }
+    }
+}
+
+#[test]
 fn no_rule_lacks_a_mutant() {
-    let rules: BTreeSet<_> =
-        rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id)).collect();
-    let tables: BTreeSet<_> = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0)).collect();
+    let rules = rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id));
+    let rules: BTreeSet<_> = rules.chain(rules::materializer().map(|rule| rule.id)).collect();
+    let tables = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0));
+    let tables: BTreeSet<_> = tables.chain(MATERIALIZER.iter().map(|row| row.0)).collect();
     assert_eq!(rules, tables);
 }
 

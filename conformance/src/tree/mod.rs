@@ -1,5 +1,7 @@
 //! Layers and root file systems as text, so that a test can say what it expects.
 
+mod overlay;
+
 use std::collections::HashMap;
 use std::fmt;
 
@@ -7,6 +9,8 @@ use plyfold_core::digest::Hasher;
 use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
+
+pub use self::overlay::overlaid;
 
 /// One entry of a layer and what its data is.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,0 +1,192 @@
+//! A materializer that writes trees as text, and mutants of it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use plyfold_conformance::tree::{LayerEntry, TreeLine, lines, overlaid, read_layer};
+use plyfold_conformance::{Makes, MaterializerStage};
+use plyfold_core::layer::LayerTar;
+use plyfold_core::tree::LayerTreeBuilder;
+use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use serde_json::{Value, json};
+
+/// What is wrong with a mutant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ListingFault {
+    ErrorsSwallowed,
+    FormatBroken,
+    LayersReversed,
+    None,
+    OverlayAttributesKept,
+    OwnersLost,
+    RunNumberInOutput,
+    WhiteoutsAsFiles,
+}
+
+/// Trees as text, one line for each name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listings {
+    pub(super) makes: Makes,
+    pub(super) fault: ListingFault,
+}
+
+impl MaterializerStage for Listings {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(*self)
+    }
+
+    fn makes(&self) -> Makes {
+        self.makes
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        let sound = Self { makes: Makes::Layers, fault: ListingFault::None };
+        (self.makes == Makes::Images).then(|| Box::new(sound) as Box<dyn Materializer>)
+    }
+
+    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+        parsed(file)
+    }
+
+    fn check(&self, file: &Path, _: &[LayerArtifact]) {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.lines().all(|line| line.starts_with('[')), "a line that is no list");
+    }
+}
+
+impl Materializer for Listings {
+    fn format(&self) -> Format {
+        Format { name: "listing", version: 1, options: String::new(), extension: "txt" }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+        if self.makes != Makes::Layers {
+            return Err(Error::unsupported("no layers"));
+        }
+        match read_layer(tar) {
+            Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(()),
+            entries => self.write(self.layer_lines(entries?)?, out),
+        }
+    }
+
+    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
+        let mut layers: Vec<_> = layers.iter().map(|layer| parsed(&layer.path)).collect();
+        if self.fault == ListingFault::LayersReversed {
+            layers.reverse();
+        }
+        let mut lines = if self.makes == Makes::Disks { vec![empty_root()] } else { overlaid(layers) };
+        let copy = lines.clone();
+        for line in &mut lines {
+            line.links = links(&copy, line);
+        }
+        self.write(lines, out)
+    }
+}
+
+impl Listings {
+    fn layer_lines(&self, entries: Vec<LayerEntry>) -> Result<Vec<TreeLine>> {
+        let mut builder = LayerTreeBuilder::new();
+        for LayerEntry { mut entry, content } in entries {
+            if self.fault != ListingFault::OverlayAttributesKept {
+                entry.metadata.xattrs.retain(|(name, _)| {
+                    !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+                });
+            }
+            builder.insert(entry, |_, _| Ok(content))?;
+        }
+        let layer = builder.finish()?;
+        let mut all = lines(&layer.tree, |content, _| Ok(content.clone()))?;
+        for (path, id) in layer.tree.walk() {
+            let Some(directory) = layer.tree.node(id).directory() else { continue };
+            let line = all.iter_mut().find(|line| line.path == path.to_string()).unwrap();
+            if directory.opaque {
+                line.xattrs.push("trusted.overlay.opaque=y".to_owned());
+            }
+            if directory.whiteouts().len() > 0 {
+                line.xattrs.push("trusted.overlay.origin=".to_owned());
+            }
+            for name in directory.whiteouts() {
+                all.push(self.whiteout(
+                    path.join(name).to_string(),
+                    &path.join(&[b".wh.", name].concat()).to_string(),
+                ));
+            }
+        }
+        Ok(all)
+    }
+
+    fn whiteout(&self, hidden: String, own: &str) -> TreeLine {
+        match self.fault {
+            ListingFault::WhiteoutsAsFiles => {
+                TreeLine { path: own.to_owned(), what: "file 0 \"\"".to_owned(), ..empty_root() }
+            }
+            _ => TreeLine { path: hidden, what: "char 0:0".to_owned(), ..empty_root() },
+        }
+    }
+
+    fn write(&self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<()> {
+        static RUN: AtomicU32 = AtomicU32::new(0);
+        let mut text = String::new();
+        for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
+            if self.fault == ListingFault::OwnersLost {
+                owner = (0, 0);
+            }
+            text += &json!([path, what, mode, owner.0, owner.1, mtime.0, mtime.1, links, xattrs]).to_string();
+            text += "\n";
+        }
+        match self.fault {
+            ListingFault::FormatBroken => text += "trailing garbage\n",
+            ListingFault::RunNumberInOutput => text += &format!("[{}]\n", RUN.fetch_add(1, Ordering::SeqCst)),
+            _ => {}
+        }
+        let written = out.write_all(text.as_bytes());
+        if self.fault == ListingFault::ErrorsSwallowed { Ok(()) } else { Ok(written?) }
+    }
+}
+
+fn parsed(file: &Path) -> Vec<TreeLine> {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Vec<Value>>(line).ok());
+    let number = |value: &Value| value.as_i64().unwrap();
+    let lines = lines.filter(|fields| fields.len() == 9).map(|fields| TreeLine {
+        path: fields[0].as_str().unwrap().to_owned(),
+        what: fields[1].as_str().unwrap().to_owned(),
+        mode: number(&fields[2]).try_into().unwrap(),
+        owner: (number(&fields[3]).try_into().unwrap(), number(&fields[4]).try_into().unwrap()),
+        mtime: (number(&fields[5]), number(&fields[6]).try_into().unwrap()),
+        links: number(&fields[7]).try_into().unwrap(),
+        xattrs: fields[8]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|xattr| xattr.as_str().unwrap().to_owned())
+            .collect(),
+    });
+    lines.collect()
+}
+
+fn empty_root() -> TreeLine {
+    TreeLine {
+        path: "/".to_owned(),
+        what: "dir".to_owned(),
+        mode: 0,
+        owner: (0, 0),
+        mtime: (0, 0),
+        links: 2,
+        xattrs: Vec::new(),
+    }
+}
+
+/// The link count of one name among all of them.
+fn links(all: &[TreeLine], line: &TreeLine) -> u32 {
+    if line.what == "dir" {
+        let parent = |path: &str| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        let own = line.path.trim_end_matches('/');
+        let below =
+            all.iter().filter(|other| other.path != "/" && other.what == "dir" && parent(&other.path) == own);
+        return 2 + below.count() as u32;
+    }
+    let first = line.what.strip_prefix("= ").unwrap_or(&line.path);
+    1 + all.iter().filter(|other| other.what == format!("= {first}")).count() as u32
+}
