@@ -128,8 +128,8 @@ async fn gzip_multi_member_zstd_plain_by_magic_not_media_type(stage: &dyn Stage)
 
 async fn flattened_tar_equals_overlay_of_layers(stage: &dyn Stage) {
     let tree = sound(flat(&open(stage, &samples::rootfs()).await).await);
-    let text: String = tree.iter().map(|line| format!("{line}\n")).collect();
-    assert_lines(&text, samples::ROOTFS_TREE);
+    let lines: Vec<_> = tree.iter().map(ToString::to_string).collect();
+    assert_lines(&lines.join("\n"), samples::ROOTFS_TREE);
 }
 
 async fn whiteout_file_dir_opaque_including_same_layer_order(stage: &dyn Stage) {

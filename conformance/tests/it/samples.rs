@@ -35,7 +35,8 @@ fn the_rootfs_tree_is_pinned() {
         tree::read_layer(&mut LayerTar::new(bytes, options).unwrap()).unwrap()
     });
     let lines = tree::stacked(layers.collect()).unwrap();
-    let actual: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+    let actual = lines.join("\n") + "\n";
     if blessed("../../src/samples/rootfs.txt", &actual) {
         return;
     }

@@ -85,7 +85,7 @@ impl Materializer for Listings {
 }
 
 impl Listings {
-    fn layer_lines(&self, entries: Vec<LayerEntry>) -> Result<Vec<TreeLine>> {
+    fn layer_lines(self, entries: Vec<LayerEntry>) -> Result<Vec<TreeLine>> {
         let mut builder = LayerTreeBuilder::new();
         for LayerEntry { mut entry, content } in entries {
             if self.fault != ListingFault::OverlayAttributesKept {
@@ -116,7 +116,7 @@ impl Listings {
         Ok(all)
     }
 
-    fn whiteout(&self, hidden: String, own: &str) -> TreeLine {
+    fn whiteout(self, hidden: String, own: &str) -> TreeLine {
         match self.fault {
             ListingFault::WhiteoutsAsFiles => {
                 TreeLine { path: own.to_owned(), what: "file 0 \"\"".to_owned(), ..empty_root() }
@@ -125,7 +125,7 @@ impl Listings {
         }
     }
 
-    fn write(&self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<()> {
+    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<()> {
         static RUN: AtomicU32 = AtomicU32::new(0);
         let mut text = String::new();
         for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
@@ -137,7 +137,9 @@ impl Listings {
         }
         match self.fault {
             ListingFault::FormatBroken => text += "trailing garbage\n",
-            ListingFault::RunNumberInOutput => text += &format!("[{}]\n", RUN.fetch_add(1, Ordering::SeqCst)),
+            ListingFault::RunNumberInOutput => {
+                text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string()
+            }
             _ => {}
         }
         let written = out.write_all(text.as_bytes());
