@@ -240,7 +240,8 @@ impl LayoutIndex {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by_cached_key(|entry| {
-            entry.name.as_ref().map(|name| (name.whole(), entry.descriptor.digest().to_string()))
+            let written = entry.name.as_ref().filter(|_| entry.has_name());
+            written.map(|name| (name.whole(), entry.descriptor.digest().to_string()))
         });
         let mut document = self.document.clone();
         let list = entries.into_iter().map(|entry| entry.raw.clone()).collect();

@@ -6,6 +6,10 @@ pub use oci_spec::distribution::Reference;
 
 use crate::{Digest, Error, Result, digest};
 
+/// Bytes of a reference: room for the longest host, repository, tag and digest, and nothing for a pattern matcher
+/// to toil on.
+const LENGTH: usize = 1024;
+
 /// Parses a reference, normalised as every other tool does: `alpine` is `docker.io/library/alpine:latest`.
 ///
 /// # Errors
@@ -25,6 +29,11 @@ pub fn parse(text: &str) -> Result<Reference> {
         Error::config(format!("invalid image reference {text:?}: {why}"))
             .with_hint("a reference is [host[:port]/]repository[:tag][@digest], in lower case")
     };
+    if text.len() > LENGTH {
+        let start: String = text.chars().take(40).collect();
+        let message = format!("invalid image reference {start:?}…: it has {} bytes", text.len());
+        return Err(Error::config(message));
+    }
     let reference = Reference::try_from(text).map_err(|e| invalid(e.to_string()))?;
     // oci-spec takes `UPPER/case` for a Docker Hub repository, Docker for a host: nobody means either.
     if reference.repository().bytes().any(|c| c.is_ascii_uppercase()) {

@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
+mod hostile;
+mod layout;
+mod processes;
+mod store;
+
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
-use plyfold_core::{Digest, ImageRegistry, Result};
+use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Reference, Result};
+use plyfold_core::{digest, reference};
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
@@ -59,4 +66,25 @@ fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// The descriptor of some content.
+fn described(content: &[u8]) -> Descriptor {
+    Descriptor::new("application/octet-stream".into(), content.len() as u64, digest::sha256(content))
+}
+
+fn blob(content: &[u8]) -> Blob {
+    Blob::from_bytes(&described(content), BlobRange::FULL, &Bytes::copy_from_slice(content)).unwrap()
+}
+
+fn name(text: &str) -> Reference {
+    reference::parse(text).unwrap()
+}
+
+/// The error of an outcome that must fail with this kind.
+#[track_caller]
+fn fails<T: std::fmt::Debug>(outcome: Result<T>, kind: &ErrorKind) -> Error {
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    error
 }

@@ -1,0 +1,118 @@
+//! Layouts as a target: what copies and deletions do to them.
+
+use std::fs;
+
+use plyfold_conformance::samples;
+use plyfold_core::layout_index::image_in;
+use plyfold_core::memory::MemoryRegistry;
+use plyfold_core::{
+    CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt as _, Opened, Page, RawManifest, copy, reference,
+};
+use plyfold_layout::{Config, Layout};
+use tempfile::TempDir;
+
+use super::{blob, blob_path, fails, name, names_in};
+
+fn fresh() -> (Layout, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (Layout::new(folder.path().join("new/base"), Config::default()), folder)
+}
+
+fn registry() -> MemoryRegistry {
+    let (registry, sample) = (MemoryRegistry::new("origin"), samples::index());
+    for blob in &sample.blobs {
+        let descriptor = &blob.descriptor;
+        if blob.is_manifest() {
+            let by_digest = reference::by_digest(&name("app:1"), descriptor.digest());
+            let target = if *descriptor == sample.top { name("app:1") } else { by_digest };
+            let media_type = descriptor.media_type().clone();
+            registry.insert_manifest(&target, media_type, descriptor.digest(), blob.bytes.clone());
+        } else {
+            registry.insert_blob(&name("app:1"), descriptor.digest().clone(), blob.bytes.clone());
+        }
+    }
+    registry
+}
+
+#[tokio::test]
+async fn the_first_push_makes_the_layout_and_tools_find_the_tag() {
+    let (layout, folder) = fresh();
+    let path = folder.path().join("new/base");
+    let target = image_in(&path, "v1").unwrap();
+    copy(&registry(), &name("app:1"), &layout, &target, &CopyOptions::default()).await.unwrap();
+    let index = fs::read_to_string(path.join("index.json")).unwrap();
+    assert!(index.contains(r#""org.opencontainers.image.ref.name":"v1""#), "{index}");
+    assert!(!index.contains("io.containerd"), "{index}");
+
+    let full = name("ghcr.io/o/app:2");
+    copy(&layout, &target, &layout, &full, &CopyOptions::default()).await.unwrap();
+    let opened = Opened { registry: Box::new(layout.clone()), reference: None };
+    assert_eq!(opened.references().await.unwrap(), [full.clone(), target.clone()]);
+    assert_eq!(layout.manifest(&full).await.unwrap(), layout.manifest(&target).await.unwrap());
+    assert_eq!(names_in(&path.join("ingest")), [""; 0]);
+    for platform in ["linux/amd64", "linux/arm64"] {
+        layout.fetch_config(&full, &platform.parse().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_directory_of_something_else_is_no_target() {
+    let (layout, folder) = fresh();
+    let path = folder.path().join("new/base");
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("thesis.tex"), "").unwrap();
+    fails(layout.push_blob(&name("a"), blob(b"content")).await, &ErrorKind::Config);
+    assert_eq!(names_in(&path), ["thesis.tex"]);
+}
+
+#[tokio::test]
+async fn a_damaged_push_stores_nothing_and_one_that_is_there_succeeds() {
+    let (layout, folder) = fresh();
+    let path = folder.path().join("new/base");
+    for _ in 0..2 {
+        layout.push_blob(&name("a"), blob(b"content")).await.unwrap();
+    }
+    let wrong = reference::by_digest(&name("a"), samples::image().top.digest());
+    let sample = samples::index();
+    let raw = RawManifest::new(sample.top_bytes().clone(), None).unwrap();
+    fails(layout.push_manifest(&wrong, &raw).await, &ErrorKind::Corrupt);
+    assert_eq!(names_in(&path.join("blobs/sha256")).len(), 1);
+    assert!(layout.repositories(Page::default()).await.unwrap().names.is_empty());
+}
+
+#[tokio::test]
+async fn deletion_takes_names_and_keeps_what_others_need() {
+    let (layout, folder) = fresh();
+    let path = folder.path().join("new/base");
+    let (first, second) = (name("ghcr.io/o/app:1"), name("ghcr.io/o/app:2"));
+    for target in [&first, &second] {
+        copy(&registry(), &name("app:1"), &layout, target, &CopyOptions::default()).await.unwrap();
+    }
+    layout.delete(&first).await.unwrap();
+    fails(layout.delete(&first).await, &ErrorKind::NotFound);
+    fails(layout.manifest(&first).await, &ErrorKind::NotFound);
+    let index = layout.manifest(&second).await.unwrap();
+
+    let child = reference::by_digest(&second, index.references()[0].digest());
+    fails(layout.delete(&child).await, &ErrorKind::Unsupported);
+    layout.manifest(&child).await.unwrap();
+    let elsewhere = reference::by_digest(&name("ghcr.io/other/app:1"), index.digest());
+    fails(layout.delete(&elsewhere).await, &ErrorKind::Unsupported);
+
+    let whole = reference::by_digest(&second, index.digest());
+    layout.delete(&whole).await.unwrap();
+    fails(layout.delete(&whole).await, &ErrorKind::NotFound);
+    fails(layout.manifest(&second).await, &ErrorKind::NotFound);
+    assert!(!blob_path(&path, index.digest()).exists());
+    layout.delete(&child).await.unwrap();
+}
+
+#[tokio::test]
+async fn content_of_another_name_is_mounted_without_moving_it() {
+    let (layout, _folder) = fresh();
+    layout.push_blob(&name("a"), blob(b"content")).await.unwrap();
+    let content = blob(b"content").descriptor().clone();
+    assert!(layout.mount_blob(&name("b"), &content, &name("a")).await.unwrap());
+    let absent = blob(b"absent").descriptor().clone();
+    assert!(!layout.mount_blob(&name("b"), &absent, &name("a")).await.unwrap());
+}

@@ -1,0 +1,346 @@
+//! The store on disk: order, owners, modes, and what it refuses.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plyfold_core::{
+    Artifact, ArtifactKey, ArtifactWriter, BlobRange, BlobWriter, CacheProvider as _, CacheProviderExt as _,
+    ErrorKind, Format, Ingest, NameChange, digest,
+};
+use plyfold_layout::Store;
+use tempfile::TempDir;
+
+use super::{blob, blob_path, described, fails, name, names_in};
+
+const CONTENT: &[u8] = b"some content that is stored";
+
+/// A fresh store, and the directory that keeps it.
+fn fresh() -> (Store, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (Store::open(folder.path().join("new/store")).unwrap(), folder)
+}
+
+async fn vacant(store: &Store) -> Box<dyn BlobWriter> {
+    match store.ingest(&described(CONTENT)).await.unwrap() {
+        Ingest::Vacant(writer) => writer,
+        Ingest::Present => panic!("nothing is stored yet"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_is_for_its_owner_alone() {
+    let (store, _folder) = fresh();
+    store.put(blob(CONTENT)).await.unwrap();
+    store.update(&[NameChange::Set(name("a"), described(CONTENT))]).await.unwrap();
+    let mode = |path: &str| fs::metadata(store.path().join(path)).unwrap().mode() & 0o7777;
+    let stored = format!("blobs/sha256/{}", digest::sha256(CONTENT).digest());
+    for (path, expected) in [
+        ("", 0o700),
+        ("ingest", 0o700),
+        ("blobs/sha256", 0o700),
+        ("index.json", 0o600),
+        ("oci-layout", 0o600),
+        (&stored, 0o400),
+    ] {
+        assert_eq!(mode(path), expected, "{path}");
+    }
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+}
+
+#[tokio::test]
+async fn only_an_empty_directory_or_a_layout_becomes_a_store() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path();
+    fs::write(path.join("someone's file"), "").unwrap();
+    fails(Store::open(path), &ErrorKind::Config);
+    assert_eq!(names_in(path), ["someone's file"]);
+    // With the marker of a layout it is one, and the file stays.
+    fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(path.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    let store = Store::open(path).unwrap();
+    store.put(blob(CONTENT)).await.unwrap();
+    assert!(path.join("someone's file").exists());
+
+    fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    fails(Store::open(path), &ErrorKind::Unsupported);
+    let file = path.join("someone's file");
+    fails(Store::open(file), &ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_suspended_download_goes_on_after_a_restart() {
+    let (store, folder) = fresh();
+    let mut writer = vacant(&store).await;
+    writer.write(CONTENT[..10].into()).await.unwrap();
+    writer.suspend().await.unwrap();
+    assert_eq!(store.stat(described(CONTENT).digest()).await.unwrap(), None);
+
+    let store = Store::open(folder.path().join("new/store")).unwrap();
+    let mut writer = vacant(&store).await;
+    assert_eq!(writer.offset(), 10);
+    writer.write(CONTENT[10..].into()).await.unwrap();
+    writer.commit().await.unwrap();
+    store.verify_blob(&described(CONTENT)).await.unwrap();
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_partial_download_that_cannot_be_right_is_not_trusted() {
+    let (store, _folder) = fresh();
+    let partial = store.path().join("ingest").join(format!("sha256-{}", digest::sha256(CONTENT).digest()));
+    // Other bytes: the end tells, and nothing of them stays.
+    fs::write(&partial, "wrong").unwrap();
+    let mut writer = vacant(&store).await;
+    assert_eq!(writer.offset(), 5);
+    writer.write(CONTENT[5..].into()).await.unwrap();
+    fails(writer.commit().await, &ErrorKind::Corrupt);
+    assert!(!partial.exists());
+    // More bytes than the blob has.
+    fs::write(&partial, [0; 100]).unwrap();
+    let mut writer = vacant(&store).await;
+    assert_eq!(writer.offset(), 0);
+    writer.write(CONTENT.into()).await.unwrap();
+    writer.commit().await.unwrap();
+    // Forgotten halfway.
+    store.quarantine(described(CONTENT).digest()).await.unwrap();
+    let mut writer = vacant(&store).await;
+    writer.write(CONTENT[5..].into()).await.unwrap();
+    writer.restart().await.unwrap();
+    writer.write(CONTENT.into()).await.unwrap();
+    writer.commit().await.unwrap();
+    store.verify_blob(&described(CONTENT)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_writer_leaves_nothing_and_frees_the_blob() {
+    let (store, _folder) = fresh();
+    let mut writer = vacant(&store).await;
+    writer.write(CONTENT[..10].into()).await.unwrap();
+    drop(writer);
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+    assert_eq!(vacant(&store).await.offset(), 0);
+}
+
+#[tokio::test]
+async fn two_handles_exclude_each_other_and_the_next_takes_over() {
+    let (store, folder) = fresh();
+    let other = Store::open(folder.path().join("new/store")).unwrap();
+    let mut writer = vacant(&store).await;
+    writer.write(CONTENT[..10].into()).await.unwrap();
+    // Whoever gives up waiting is gone at once and disturbs nobody.
+    let wanted = described(CONTENT);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), other.ingest(&wanted));
+    assert!(waiting.await.is_err(), "two writers at once");
+    let waiting = tokio::spawn(async move { vacant(&other).await });
+    writer.suspend().await.unwrap();
+    let mut second = waiting.await.unwrap();
+    assert_eq!(second.offset(), 10, "it goes on where the first one stopped");
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.ingest(&described(CONTENT)).await.unwrap() }
+    });
+    second.write(CONTENT[10..].into()).await.unwrap();
+    second.commit().await.unwrap();
+    assert!(matches!(waiting.await.unwrap(), Ingest::Present));
+}
+
+#[tokio::test]
+async fn temporary_files_of_the_dead_are_swept_and_those_of_the_living_stay() {
+    let (store, _folder) = fresh();
+    let ingest = store.path().join("ingest");
+    let hex = "0".repeat(64);
+    for (file, content) in [
+        ("index.json", "half"),
+        (&*format!("erofs-v1-sha256-{hex}.erofs"), "half"),
+        (&*format!("sha256-{hex}"), "resumable"),
+        (&*format!("sha256-{}", hex.replace('0', "1")), ""),
+    ] {
+        fs::write(ingest.join(file), content).unwrap();
+    }
+    let writer = vacant(&store).await;
+    Store::open(store.path()).unwrap();
+    let mut left = [format!("sha256-{hex}"), format!("sha256-{}", digest::sha256(CONTENT).digest())];
+    left.sort();
+    assert_eq!(names_in(&ingest), left);
+    drop(writer);
+}
+
+#[tokio::test]
+async fn only_a_regular_file_is_a_blob_and_the_next_writer_puts_one_there() {
+    let (store, folder) = fresh();
+    let blob_file = blob_path(store.path(), described(CONTENT).digest());
+    fs::create_dir_all(blob_file.parent().unwrap()).unwrap();
+    let outside = folder.path().join("outside");
+    fs::write(&outside, CONTENT).unwrap();
+    let occupants: [&dyn Fn(); 4] = [
+        &|| symlink(&outside, &blob_file).unwrap(),
+        &|| fs::create_dir(&blob_file).unwrap(),
+        &|| {
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, &blob_file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        },
+        &|| fs::write(&blob_file, &CONTENT[..10]).unwrap(),
+    ];
+    for occupy in occupants {
+        occupy();
+        if !fs::symlink_metadata(&blob_file).unwrap().is_file() {
+            assert_eq!(store.stat(described(CONTENT).digest()).await.unwrap(), None);
+        }
+        fails(store.open(&described(CONTENT), BlobRange::FULL).await, &ErrorKind::Corrupt);
+        store.put(blob(CONTENT)).await.unwrap();
+        store.verify_blob(&described(CONTENT)).await.unwrap();
+        fs::remove_file(&blob_file).unwrap();
+    }
+    assert_eq!(fs::read(outside).unwrap(), CONTENT);
+}
+
+#[tokio::test]
+async fn quarantine_keeps_each_piece_of_evidence() {
+    let (store, _folder) = fresh();
+    for round in 0..3 {
+        store.put(blob(CONTENT)).await.unwrap();
+        store.quarantine(described(CONTENT).digest()).await.unwrap();
+        assert_eq!(store.stat(described(CONTENT).digest()).await.unwrap(), None);
+        assert_eq!(names_in(&store.path().join("quarantine")).len(), round + 1);
+    }
+}
+
+#[tokio::test]
+async fn names_keep_what_else_the_index_says_and_write_nothing_when_nothing_changes() {
+    let (store, _folder) = fresh();
+    let index = store.path().join("index.json");
+    let digest = digest::sha256(b"theirs");
+    let theirs = format!(r#"{{"mediaType":"a/b","size":6,"digest":"{digest}","future":{{"b":1,"a":2}}}}"#);
+    fs::write(&index, format!(r#"{{"schemaVersion":2,"more":[1.5],"manifests":[{theirs}]}}"#)).unwrap();
+    fs::write(store.path().join("NOTES"), "kept").unwrap();
+    store.update(&[NameChange::Set(name("alpine:3"), described(CONTENT))]).await.unwrap();
+    let text = fs::read_to_string(&index).unwrap();
+    for kept in [r#""more":[1.5]"#, r#""future":{"a":2,"b":1}"#, digest.as_ref()] {
+        assert!(text.contains(kept), "{kept} in {text}");
+    }
+    let full = "docker.io/library/alpine:3";
+    for annotation in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
+        assert!(text.contains(&format!(r#""{annotation}":"{full}""#)), "{text}");
+    }
+    let before = fs::metadata(&index).unwrap().ino();
+    store.update(&[NameChange::Set(name("alpine:3"), described(CONTENT))]).await.unwrap();
+    store.remove(&name("nobody")).await.unwrap();
+    assert_eq!(fs::metadata(&index).unwrap().ino(), before);
+    assert_eq!(fs::read_to_string(store.path().join("NOTES")).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn a_corrupt_index_is_an_error_and_stays_as_it_is() {
+    let (store, _folder) = fresh();
+    let index = store.path().join("index.json");
+    for corrupt in ["", "{", r#"{"schemaVersion":2}"#, r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#]
+    {
+        fs::write(&index, corrupt).unwrap();
+        fails(store.list().await, &ErrorKind::Corrupt);
+        fails(store.find_descriptor(&name("alpine")).await, &ErrorKind::Corrupt);
+        let changes = [NameChange::Set(name("alpine"), described(CONTENT))];
+        fails(store.update(&changes).await, &ErrorKind::Corrupt);
+        assert_eq!(fs::read_to_string(&index).unwrap(), corrupt);
+    }
+    fs::remove_file(&index).unwrap();
+    fails(Store::open(store.path()).unwrap().list().await, &ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn folders_that_lead_outside_are_not_followed() {
+    for inner in ["ingest", "locks", "blobs"] {
+        let (store, folder) = fresh();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::remove_dir_all(store.path().join(inner)).unwrap();
+        symlink(&outside, store.path().join(inner)).unwrap();
+        let stored = store.put(blob(CONTENT)).await;
+        let named = store.update(&[NameChange::Set(name("a"), described(CONTENT))]).await;
+        fails(stored.and(named), &ErrorKind::Corrupt);
+        assert_eq!(names_in(&outside), [""; 0], "{inner}");
+    }
+}
+
+fn key() -> ArtifactKey {
+    let format = Format { name: "erofs", version: 3, options: "b512".to_owned(), extension: "erofs" };
+    ArtifactKey { format, diff_id: digest::sha256(b"layer") }
+}
+
+async fn vacant_artifact(store: &Store) -> Box<dyn ArtifactWriter> {
+    match store.artifact(&key()).await.unwrap() {
+        Artifact::Vacant(writer) => writer,
+        Artifact::Present(path, _) => panic!("{} is there", path.display()),
+    }
+}
+
+/// Makes the artifact out of these bytes.
+async fn make(store: &Store, bytes: &[u8]) -> PathBuf {
+    let mut writer = vacant_artifact(store).await;
+    writer.output().write_all(bytes).unwrap();
+    let (path, size) = writer.commit().unwrap();
+    assert_eq!(size, bytes.len() as u64);
+    path
+}
+
+#[tokio::test]
+async fn artifacts_lie_where_containerd_looks_for_them() {
+    let (store, _folder) = fresh();
+    let path = make(&store, b"an image").await;
+    let hex = digest::sha256(b"layer").digest().to_owned();
+    let expected = format!("artifacts/erofs-v3-b512/sha256/{}/{hex}.erofs", &hex[..2]);
+    assert_eq!(path, store.path().join(expected));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
+    let found = store.artifact(&key()).await.unwrap();
+    assert!(matches!(found, Artifact::Present(found, 8) if found == path));
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_artifact_without_a_seal_or_of_another_size_is_made_again() {
+    let (store, _folder) = fresh();
+    let path = make(&store, b"an image").await;
+    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    let damages: [&dyn Fn(); 4] = [
+        &|| fs::remove_file(&seal).unwrap(),
+        &|| {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "an im").unwrap();
+        },
+        &|| {
+            fs::remove_file(&seal).unwrap();
+            fs::write(&seal, "{").unwrap();
+        },
+        &|| {
+            fs::rename(&path, store.path().join("elsewhere")).unwrap();
+            symlink(store.path().join("elsewhere"), &path).unwrap();
+        },
+    ];
+    for damage in damages {
+        damage();
+        assert_eq!(make(&store, b"an image").await, path);
+        assert_eq!(fs::read(&path).unwrap(), b"an image");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_artifact_leaves_nothing_and_the_next_maker_takes_over() {
+    let (store, _folder) = fresh();
+    let mut writer = vacant_artifact(&store).await;
+    writer.output().write_all(b"half").unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { vacant_artifact(&store).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished(), "two makers at once");
+    drop(writer);
+    drop(waiting.await.unwrap());
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+    assert_eq!(names_in(&store.path().join("artifacts")), [""; 0]);
+
+    let mut bad = key();
+    bad.format.options = "../../../etc".to_owned();
+    fails(store.artifact(&bad).await, &ErrorKind::Internal);
+}
