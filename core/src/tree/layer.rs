@@ -276,16 +276,16 @@ impl<C> LayerTreeBuilder<C> {
         self.tree.push(node)
     }
 
-    fn node(&mut self, kind: Kind<C>, mut metadata: Metadata) -> Node<C> {
-        let set: Xattrs = std::mem::take(&mut metadata.xattrs).into();
-        let mut node = Node::new(kind, metadata);
-        node.xattrs = if let Some(known) = self.sets.get(&set) {
+    fn node(&mut self, kind: Kind<C>, metadata: Metadata) -> Node<C> {
+        let xattrs = if let Some(known) = self.sets.get(&*metadata.xattrs) {
             Arc::clone(known)
         } else {
+            let set: Xattrs = metadata.xattrs.into();
             self.sets.insert(Arc::clone(&set));
             set
         };
-        node
+        let Metadata { mode, uid, gid, mtime, .. } = metadata;
+        Node { kind, mode, uid, gid, mtime, xattrs, names: 0 }
     }
 }
 

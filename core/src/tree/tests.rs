@@ -74,6 +74,8 @@ fn one_layer_follows_the_rules() {
         ("usr/700 lib@usr lib/f=1", "lib@usr usr/700 usr/f=1"),
         ("lib@/../usr/./lib lib/f=1", "lib@/../usr/./lib usr/755? usr/lib/755? usr/lib/f=1"),
         ("a/700 a/s@../b a/s/f=1", "a/700 a/s@../b b/755? b/f=1"),
+        ("a/700 a/s@/b a/s/f=1", "a/700 a/s@/b b/755? b/f=1"),
+        ("c/700 b@c a@b a/f=1", "a@b b@c c/700 c/f=1"),
         ("f=1 h>f", "f=1x2 h=1x2"),
         ("h>f f=1", "f=1x2 h=1x2"),
         ("a>b b>c c>d d=1 d=2", "a=2x4 b=2x4 c=2x4 d=2x4"),

@@ -1,0 +1,42 @@
+//! Where the bytes of a regular file lie.
+
+/// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Content(pub(crate) Layout);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Layout {
+    /// One run of blocks.
+    Blocks {
+        /// 0 for the image itself, else the place in the device table, from 1.
+        device: u16,
+        /// The first block; without meaning for an empty file.
+        start: u32,
+    },
+    /// Chunks of equal size, some of them holes.
+    Chunks {
+        /// As for `Blocks`.
+        device: u16,
+        /// log2 of a chunk's blocks, at most 31.
+        bits: u8,
+        /// The chunks that are no holes, ascending and disjoint.
+        runs: Box<[Run]>,
+    },
+}
+
+/// Chunks that follow each other in the file and on the device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Run {
+    /// The first one's place in the file.
+    pub(crate) first: u64,
+    /// How many.
+    pub(crate) count: u64,
+    /// The first one's first block.
+    pub(crate) start: u32,
+}
+
+impl Content {
+    pub(crate) fn blocks(device: u16, start: u32) -> Self {
+        Self(Layout::Blocks { device, start })
+    }
+}

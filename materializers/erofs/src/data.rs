@@ -1,0 +1,159 @@
+//! The data of one regular file, from the layer's stream to its place in the image.
+//!
+//! Data is written as it comes. A run of zeros of [`hole_size`] or more becomes a hole, and the file one of
+//! chunks (Linux 5.15); all others are plain runs of blocks, and an image of such files mounts from Linux 5.4.
+
+use plyfold_core::layer::DataExtent;
+use plyfold_core::{Error, Result};
+
+use crate::content::{Content, Layout, Run};
+use crate::format::NULL_BLOCK;
+use crate::stream::BlockStream;
+
+/// The smallest chunk. Chunks grow with the file, so that its indexes stay below 256 KiB.
+const CHUNK_MIN: u64 = 64 << 10;
+const CHUNKS_MAX: u64 = 32 << 10;
+/// The shortest run of zeros that is worth the newer kernel.
+const HOLE_MIN: u64 = 1 << 20;
+
+/// Where a file's stored bytes come from: what a sparse file has in its holes is not stored.
+pub(crate) trait Source {
+    /// The next bytes, none at the end of the file.
+    fn data(&mut self) -> Result<&[u8]>;
+    /// Drops the first `count` of them.
+    fn consume(&mut self, count: usize);
+}
+
+/// The chunk size of a file that turns out to have holes.
+fn chunk_size(size: u64) -> u64 {
+    (size / CHUNKS_MAX).next_power_of_two().max(CHUNK_MIN)
+}
+
+/// The shortest run of zeros that becomes a hole.
+pub(crate) fn hole_size(size: u64) -> u64 {
+    chunk_size(size).max(HOLE_MIN)
+}
+
+/// Copies a file of `size` bytes into the image.
+pub(crate) fn copy(
+    source: &mut impl Source,
+    size: u64,
+    extents: Option<&[DataExtent]>,
+    image: &mut BlockStream<'_>,
+    block_size: u32,
+) -> Result<Content> {
+    if size == 0 {
+        return Ok(Content::blocks(0, NULL_BLOCK));
+    }
+    let whole = [DataExtent { offset: 0, length: size }];
+    let mut file = File { start: image.block()?, image, size, written: 0, zeros: 0, holes: Vec::new() };
+    for extent in extents.unwrap_or(&whole) {
+        let gap = extent.offset.checked_sub(file.position()).filter(|_| extent.offset <= size);
+        file.zeros += gap.ok_or_else(|| Error::corrupt("the runs of a sparse file are not in order"))?;
+        let mut left = extent.length;
+        while left > 0 {
+            let bytes = source.data()?;
+            if bytes.is_empty() {
+                return Err(Error::corrupt("a file's data ends early"));
+            }
+            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            file.write(&bytes[..count])?;
+            source.consume(count);
+            left -= count as u64;
+        }
+    }
+    let gap = size.checked_sub(file.position());
+    file.zeros += gap.ok_or_else(|| Error::corrupt("the runs of a sparse file reach beyond its end"))?;
+    file.finish(block_size)
+}
+
+struct File<'a, 'b> {
+    image: &'a mut BlockStream<'b>,
+    size: u64,
+    /// The first block of the data.
+    start: u32,
+    /// How far the file is written, holes included.
+    written: u64,
+    /// Zeros that come next, not yet known to be a hole.
+    zeros: u64,
+    /// Holes in chunks: first and count.
+    holes: Vec<(u64, u64)>,
+}
+
+impl File<'_, '_> {
+    fn position(&self) -> u64 {
+        self.written + self.zeros
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        // Pieces end on multiples of the smallest chunk, so that no zero chunk hides between data.
+        while !bytes.is_empty() {
+            let piece = (CHUNK_MIN - self.position() % CHUNK_MIN).min(bytes.len() as u64) as usize;
+            let mut end = piece;
+            if is_zero(&bytes[..piece]) {
+                self.zeros += piece as u64;
+            } else {
+                self.settle_zeros()?;
+                // Neighbouring pieces of data go out in one write.
+                while end < bytes.len() {
+                    let next = (end + CHUNK_MIN as usize).min(bytes.len());
+                    if is_zero(&bytes[end..next]) {
+                        break;
+                    }
+                    end = next;
+                }
+                self.image.write(&bytes[..end])?;
+                self.written += end as u64;
+            }
+            bytes = &bytes[end..];
+        }
+        Ok(())
+    }
+
+    fn settle_zeros(&mut self) -> Result<()> {
+        let chunk = chunk_size(self.size);
+        let (start, end) = (self.written, self.position());
+        let first = start.div_ceil(chunk);
+        // The last chunk may be a short one.
+        let last = if end == self.size { end.div_ceil(chunk) } else { end / chunk };
+        self.zeros = 0;
+        self.written = end;
+        let hole = (last * chunk).min(end).saturating_sub(first * chunk);
+        if hole < hole_size(self.size) {
+            return self.image.zeros(end - start);
+        }
+        self.image.zeros(first * chunk - start)?;
+        self.image.zeros(end.saturating_sub(last * chunk))?;
+        self.holes.push((first, last - first));
+        Ok(())
+    }
+
+    fn finish(mut self, block_size: u32) -> Result<Content> {
+        self.settle_zeros()?;
+        if self.holes.is_empty() {
+            return Ok(Content::blocks(0, self.start));
+        }
+        let chunk = chunk_size(self.size);
+        let chunk_blocks = chunk / u64::from(block_size);
+        let chunks = self.size.div_ceil(chunk);
+        let mut runs = Vec::with_capacity(self.holes.len() + 1);
+        let (mut first, mut start) = (0, u64::from(self.start));
+        for (hole, count) in self.holes.iter().copied().chain([(chunks, 0)]) {
+            if hole > first {
+                runs.push(Run { first, count: hole - first, start: start as u32 });
+                start += (hole - first) * chunk_blocks;
+            }
+            first = hole + count;
+        }
+        let bits = chunk_blocks.ilog2() as u8;
+        Ok(Content(Layout::Chunks { device: 0, bits, runs: runs.into() }))
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Data hardly ever starts and ends with a zero: two looks settle most pieces.
+    if bytes.first().is_some_and(|byte| *byte != 0) || bytes.last().is_some_and(|byte| *byte != 0) {
+        return false;
+    }
+    bytes.chunks(256).all(|part| part.iter().fold(0, |any, byte| any | byte) == 0)
+}

@@ -1,0 +1,81 @@
+//! One layer, in one pass over its tar.
+
+use plyfold_core::layer::LayerTar;
+use plyfold_core::tree::LayerTreeBuilder;
+use plyfold_core::{Digest, Format, Materializer, Output, Result};
+use uuid::Uuid;
+
+use crate::data::{self, Source};
+use crate::options::Options;
+use crate::stream::BlockStream;
+use crate::{overlay, writer};
+
+/// Makes a self-contained EROFS image of one layer, in the form of an overlayfs lower.
+///
+/// File data goes straight from the tar to its place; only metadata is held, the superblock comes last. Every
+/// file starts on a block of its own, so that a merged image can refer to it ([`ErofsMerged`]). An image mounts
+/// from Linux 5.4; a layer with a sparse file, or with a run of zeros of 1 MiB or more, from 5.15.
+///
+/// What the image cannot express:
+/// - a parent directory without an entry is 0755 root:root, whatever the layers below have there;
+/// - a hard link to a file of a lower layer can be read through the merged image only;
+/// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning, and so are
+///   overlayfs' own (`trusted.overlay.`, `user.overlay.`): a layer must not speak for them;
+/// - what is beyond the format's fields (a device number over 4095:1048575, an xattr over 65,535 bytes) is a
+///   [`Limit`](plyfold_core::ErrorKind::Limit) error.
+///
+/// The UUID is version 5 of `erofs:blobs/DIFF_ID` in the URL namespace, as containerd derives it, but from the
+/// uncompressed layer: the image does not depend on how the layer was compressed.
+///
+/// [`ErofsMerged`]: crate::ErofsMerged
+#[derive(Clone, Debug, Default)]
+pub struct ErofsLayer {
+    options: Options,
+}
+
+impl ErofsLayer {
+    /// A materializer with other options than the defaults.
+    pub fn new(options: Options) -> Self {
+        Self { options }
+    }
+}
+
+impl Materializer for ErofsLayer {
+    fn format(&self) -> Format {
+        Format { name: "erofs-layers", version: 1, options: self.options.key(), extension: "erofs" }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+        let options = &self.options;
+        let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
+        let mut builder = LayerTreeBuilder::new();
+        while let Some(mut entry) = tar.next_entry()? {
+            entry.metadata.xattrs.retain(|(name, _)| !overlay::is_reserved(name));
+            builder.insert(entry, |size, extents| {
+                data::copy(&mut Data(tar), size, extents, &mut image, options.block_size)
+            })?;
+        }
+        // The verdict on the whole layer, before anything makes an image of it.
+        let summary = tar.finish()?;
+        let tree = overlay::to_overlay(builder.finish()?);
+        let uuid = options.uuid.unwrap_or_else(|| layer_uuid(&summary.diff_id));
+        writer::finish(&tree, options, uuid, Vec::new(), image)
+    }
+}
+
+/// containerd's derivation.
+fn layer_uuid(diff_id: &Digest) -> [u8; 16] {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("erofs:blobs/{diff_id}").as_bytes()).into_bytes()
+}
+
+struct Data<'a>(&'a mut LayerTar);
+
+impl Source for Data<'_> {
+    fn data(&mut self) -> Result<&[u8]> {
+        self.0.data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.consume(count);
+    }
+}

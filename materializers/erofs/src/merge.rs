@@ -1,0 +1,98 @@
+//! Several layer images as one.
+
+use std::fs::File;
+
+use plyfold_core::tree::{LayerTree, Tree};
+use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use uuid::Uuid;
+
+use crate::content::{Content, Layout};
+use crate::format::DeviceSlot;
+use crate::options::Options;
+use crate::reader::Reader;
+use crate::stream::BlockStream;
+use crate::{overlay, writer};
+
+/// Makes a metadata-only image of stacked layers, with the layer images as its devices.
+///
+/// No data is copied: a file of one run of blocks is one chunk on its layer's device. Linux mounts it from 5.16
+/// with `-o device=LAYER1,device=LAYER2,…`, bottom first. From 6.4 the image and its layers, one after the other
+/// in that order, are also one disk that needs no options: what a VMDK makes of them.
+///
+/// The layers must be [`ErofsLayer`](crate::ErofsLayer)'s, all of this materializer's block size.
+#[derive(Clone, Debug, Default)]
+pub struct ErofsMerged {
+    options: Options,
+}
+
+impl ErofsMerged {
+    /// A materializer with other options than the defaults.
+    pub fn new(options: Options) -> Self {
+        Self { options }
+    }
+
+    fn open(&self, artifact: &LayerArtifact) -> Result<Reader<File>> {
+        let file = File::open(&artifact.path).map_err(|e| Error::io("opening a layer image", e))?;
+        let reader = Reader::new(file)?;
+        if reader.block_size() != self.options.block_size {
+            let (found, wanted) = (reader.block_size(), self.options.block_size);
+            let message = format!("a layer has blocks of {found} bytes, the merged image of {wanted}");
+            return Err(Error::config(message).with_hint("make all layers anew with one block size"));
+        }
+        if reader.devices() > 0 {
+            return Err(Error::config("a merged image cannot be a layer of another"));
+        }
+        // On the one flat disk each layer starts where the one before it ends.
+        let size = u64::from(reader.blocks()) * u64::from(reader.block_size());
+        if reader.size() != size {
+            return Err(Error::corrupt(format!("the file has {} bytes, its image {size}", reader.size())));
+        }
+        Ok(reader)
+    }
+}
+
+impl Materializer for ErofsMerged {
+    fn format(&self) -> Format {
+        Format { name: "erofs-merged", version: 1, options: self.options.key(), extension: "erofs" }
+    }
+
+    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
+        if layers.is_empty() || u16::try_from(layers.len()).is_err() {
+            return Err(Error::config(format!("{} layers cannot be merged: 1 to 65535 can", layers.len())));
+        }
+        let options = &self.options;
+        let head_blocks = writer::head_blocks(options, layers.len());
+        let mut devices = Vec::with_capacity(layers.len());
+        let (mut flat_block, mut name) = (0u32, String::from("erofs:merged"));
+        let tree = Tree::from_layers(layers.iter().zip(1..).map(|(artifact, device)| {
+            let layer = (|| {
+                let mut reader = self.open(artifact)?;
+                let tag = artifact.diff_id.as_ref().map(|digest| digest.digest().as_bytes());
+                let tag = std::array::from_fn(|at| tag.and_then(|tag| tag.get(at)).copied().unwrap_or(0));
+                let blocks = reader.blocks();
+                devices.push(DeviceSlot { tag, blocks, flat_block });
+                flat_block = flat_block
+                    .checked_add(blocks)
+                    .ok_or_else(|| Error::limit("the layers have more than 2^32 blocks together"))?;
+                name.push('/');
+                name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
+                layer_tree(&mut reader, device)
+            })();
+            layer.map_err(|e| e.with_context("layer", artifact.path.display()))
+        }))?;
+        let uuid = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).into_bytes();
+        let image = BlockStream::new(out, options.block_size, head_blocks)?;
+        writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)
+    }
+}
+
+/// A layer with its data on a device.
+fn layer_tree(reader: &mut Reader<File>, number: u16) -> Result<LayerTree<Content>> {
+    let mut layer = overlay::from_overlay(reader.tree()?)?;
+    for content in layer.tree.contents_mut() {
+        match &mut content.0 {
+            Layout::Blocks { device, .. } | Layout::Chunks { device, .. } => *device = number,
+        }
+    }
+    Ok(layer)
+}

@@ -1,0 +1,200 @@
+//! Images back into trees, and their files' data.
+//!
+//! Nothing on disk is believed: every place is checked against the image's size, every inode is visited once,
+//! and all that inodes claim for themselves together may not exceed the image. Time and memory are bounded by
+//! the size of the image, whatever it says.
+
+mod node;
+mod source;
+mod xattrs;
+
+use std::collections::HashMap;
+use std::io::{Read, Seek};
+
+use plyfold_core::tree::{Node, NodeId, Tree};
+use plyfold_core::{Error, Result};
+
+use crate::content::{Content, Layout};
+use crate::format::{
+    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
+    SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, u32_at,
+};
+use crate::overlay;
+use source::Source;
+use xattrs::KnownSets;
+
+/// Directories below each other: as many as a path of 4,096 bytes can name.
+const DEPTH: u32 = 2048;
+
+/// Reads uncompressed EROFS images, such as this crate writes.
+#[derive(Debug)]
+pub struct Reader<R> {
+    source: Source<R>,
+    superblock: Superblock,
+    devices: Vec<DeviceSlot>,
+    /// Bytes that inodes have claimed for themselves.
+    claimed: u64,
+    sets: KnownSets,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Opens an image and checks its superblock.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no EROFS image, has a wrong checksum or is too
+    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
+    pub fn new(source: R) -> Result<Self> {
+        let mut source = Source::new(source)?;
+        let bytes: [u8; SUPERBLOCK_SIZE] =
+            source.array(SUPERBLOCK_OFFSET as u64).map_err(|_| Error::corrupt("not an EROFS image"))?;
+        if u32_at(&bytes, 0) != MAGIC {
+            return Err(Error::corrupt("not an EROFS image"));
+        }
+        let superblock = Superblock::decode(&bytes);
+        if !(9..=12).contains(&superblock.block_bits) {
+            return Err(Error::unsupported(format!("blocks of 2^{} bytes", superblock.block_bits)));
+        }
+        if u32_at(&bytes, 8) & COMPAT_CHECKSUM == 0 {
+            return Err(Error::unsupported("an EROFS image without a checksum"));
+        }
+        let mut summed = vec![0; superblock.checksummed()];
+        source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
+        summed[4..8].fill(0);
+        if checksum(&summed) != u32_at(&bytes, 4) {
+            return Err(Error::corrupt("the superblock's checksum is wrong"));
+        }
+        let unknown = superblock.incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
+        if unknown != 0 {
+            return Err(Error::unsupported(format!("EROFS features {unknown:#x}")));
+        }
+        if u64::from(superblock.blocks) * superblock.block_size() > source.size() {
+            let (blocks, size) = (superblock.blocks, source.size());
+            return Err(Error::corrupt(format!("the image has {blocks} blocks, its file {size} bytes")));
+        }
+        let mut devices = Vec::new();
+        for slot in 0..u64::from(superblock.devices) {
+            let at = (u64::from(superblock.device_slot) + slot) * DEVICE_SLOT_SIZE as u64;
+            devices.push(DeviceSlot::decode(&source.array(at)?));
+        }
+        Ok(Self { source, superblock, devices, claimed: 0, sets: KnownSets::default() })
+    }
+
+    /// The block size in bytes.
+    pub fn block_size(&self) -> u32 {
+        1 << self.superblock.block_bits
+    }
+
+    /// The size of the image without its devices, in blocks.
+    pub fn blocks(&self) -> u32 {
+        self.superblock.blocks
+    }
+
+    /// The number of its devices.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The size of what is read, in bytes.
+    pub fn size(&self) -> u64 {
+        self.source.size()
+    }
+
+    /// The volume's UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.superblock.uuid
+    }
+
+    /// The root directory's owner, mode, time and xattrs, without its names.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt), [`Unsupported`](plyfold_core::ErrorKind::Unsupported).
+    pub fn root(&mut self) -> Result<Node<Content>> {
+        self.claimed = 0;
+        let mut root = self.node(self.superblock.root_nid.into())?.0;
+        root.xattrs = root.xattrs.iter().filter(|(name, _)| !overlay::is_reserved(name)).cloned().collect();
+        Ok(root)
+    }
+
+    /// All that the image contains. Overlayfs' marks are files and xattrs like any other.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for metadata that no writer makes,
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) for directories deeper than any path,
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed and inline files.
+    pub fn tree(&mut self) -> Result<Tree<Content>> {
+        self.claimed = 0;
+        let mut tree = Tree::new();
+        let root_nid = self.superblock.root_nid.into();
+        let (root, root_inode) = self.node(root_nid)?;
+        if root.directory().is_none() {
+            return Err(Error::corrupt("the root inode is no directory"));
+        }
+        *tree.node_mut(NodeId::ROOT) = root;
+        let mut known: HashMap<u64, NodeId> = HashMap::from([(root_nid, NodeId::ROOT)]);
+        let mut pending = vec![(NodeId::ROOT, root_nid, root_inode, 0)];
+        while let Some((directory, nid, inode, depth)) = pending.pop() {
+            if depth > DEPTH {
+                return Err(Error::limit(format!("the image has directories {DEPTH} deep")));
+            }
+            for (name, child_nid) in self.names(nid, &inode)? {
+                let child = if let Some(id) = known.get(&child_nid) {
+                    if tree.node(*id).directory().is_some() {
+                        return Err(Error::corrupt(format!("directory {child_nid} has two names")));
+                    }
+                    *id
+                } else {
+                    let (node, inode) = self.node(child_nid)?;
+                    let is_directory = node.directory().is_some();
+                    let id = tree.push(node);
+                    known.insert(child_nid, id);
+                    if is_directory {
+                        pending.push((id, child_nid, inode, depth + 1));
+                    }
+                    id
+                };
+                tree.link(directory, &name, child);
+            }
+        }
+        tree.finish();
+        Ok(tree)
+    }
+
+    /// Reads the data of a regular file of `size` bytes from `offset` on, as much as lies in one piece. Yields
+    /// the number of bytes read, 0 at the end of the file. Data on devices is read as if they followed the image.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the image has no such bytes, and
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn read(&mut self, content: &Content, size: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mut count = size.saturating_sub(offset).min(buffer.len() as u64);
+        if count == 0 {
+            return Ok(0);
+        }
+        let block_size = self.superblock.block_size();
+        let place = match &content.0 {
+            Layout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
+            Layout::Chunks { device, bits, runs } => {
+                let chunk = block_size << bits;
+                let at = runs.partition_point(|run| run.first * chunk <= offset);
+                let run = at.checked_sub(1).and_then(|at| runs.get(at));
+                let run = run.filter(|run| offset < (run.first + run.count) * chunk);
+                let end = match run {
+                    Some(run) => (run.first + run.count) * chunk,
+                    None => runs.get(at).map_or(size, |run| run.first * chunk),
+                };
+                count = count.min(end - offset);
+                run.map(|run| (*device, u64::from(run.start) * block_size + offset - run.first * chunk))
+            }
+        };
+        let buffer = &mut buffer[..count as usize];
+        match place {
+            None => buffer.fill(0),
+            Some((device, at)) => {
+                let flat = device.checked_sub(1).and_then(|device| self.devices.get(usize::from(device)));
+                let base = flat.map_or(0, |device| u64::from(device.flat_block) * block_size);
+                self.source.data(base + at, buffer)?;
+            }
+        }
+        Ok(buffer.len())
+    }
+}

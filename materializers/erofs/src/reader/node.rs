@@ -1,0 +1,210 @@
+//! Inodes, where their data lies, and the names in directories.
+
+use std::io::{Read, Seek};
+
+use plyfold_core::layer::Metadata;
+use plyfold_core::tree::{Directory, Kind, Node};
+use plyfold_core::{Error, Result};
+
+use super::Reader;
+use crate::content::{Content, Layout, Run};
+use crate::format::{
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DIRENT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS,
+    LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFMT, SLOT, is_file, is_symlink, special_kind,
+    u16_at, u32_at, u64_at,
+};
+
+impl<R: Read + Seek> Reader<R> {
+    fn place(&self, nid: u64) -> Result<u64> {
+        let base = u64::from(self.superblock.meta_block) * self.superblock.block_size();
+        let place = nid.checked_mul(SLOT).and_then(|offset| base.checked_add(offset));
+        place.ok_or_else(|| Error::corrupt(format!("there is no inode {nid}")))
+    }
+
+    /// Takes note that an inode claims bytes for itself. Those of all inodes are disjoint in any sound image.
+    fn claim(&mut self, bytes: u64) -> Result<()> {
+        self.claimed = self.claimed.saturating_add(bytes);
+        if self.claimed > self.source.size() {
+            return Err(Error::corrupt("the image's inodes overlap"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn node(&mut self, nid: u64) -> Result<(Node<Content>, Inode)> {
+        let place = self.place(nid)?;
+        let mut bytes = [0; EXTENDED_SIZE as usize];
+        self.source.metadata(place, &mut bytes[..COMPACT_SIZE as usize])?;
+        if Inode::is_extended(u16_at(&bytes, 0)) {
+            self.source.metadata(place, &mut bytes)?;
+        }
+        let inode = Inode::decode(&bytes, self.superblock.epoch);
+        if inode.mtime.nanos > 999_999_999 {
+            return Err(Error::corrupt(format!("inode {nid} has no time")));
+        }
+        let own = if Inode::is_extended(u16_at(&bytes, 0)) { EXTENDED_SIZE } else { COMPACT_SIZE };
+        self.claim(own + u64::from(inode.xattr_size))?;
+        let xattrs = self.xattrs(place + own, inode.xattr_size)?;
+        let tail = place + own + u64::from(inode.xattr_size);
+        let type_bits = inode.mode & S_IFMT;
+        let kind = if type_bits == S_IFDIR {
+            self.claim(inode.size)?;
+            Kind::Directory(Directory::default())
+        } else if is_symlink(type_bits) {
+            self.claim(inode.size)?;
+            let mut target = vec![0; inode.size as usize];
+            self.contents(&inode, tail, 0, &mut target)?;
+            Kind::Symlink { target: target.into() }
+        } else if is_file(type_bits) {
+            Kind::File { size: inode.size, content: self.content(&inode, tail)? }
+        } else {
+            let unknown = || Error::corrupt(format!("inode {nid} is of no known type"));
+            special_kind(type_bits, inode.location).ok_or_else(unknown)?
+        };
+        let (uid, gid, mtime) = (inode.uid, inode.gid, inode.mtime);
+        let metadata = Metadata { mode: inode.mode & 0o7777, uid, gid, mtime, xattrs: Vec::new() };
+        let mut node = Node::new(kind, metadata);
+        node.xattrs = xattrs;
+        Ok((node, inode))
+    }
+
+    /// Reads the data of a directory or symbolic link; `tail` is where what is inline stands.
+    fn contents(&mut self, inode: &Inode, tail: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let block_size = self.superblock.block_size();
+        let in_blocks = match inode.layout {
+            LAYOUT_PLAIN => inode.size,
+            LAYOUT_INLINE => inode.size / block_size * block_size,
+            layout => return Err(Error::unsupported(format!("metadata of layout {layout}"))),
+        };
+        let at = if offset < in_blocks {
+            u64::from(inode.location) * block_size + offset
+        } else {
+            tail + offset - in_blocks
+        };
+        self.source.metadata(at, buffer)
+    }
+
+    fn content(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
+        match inode.layout {
+            _ if inode.size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
+            LAYOUT_PLAIN => {
+                self.check_run(0, inode.location.into(), inode.size.div_ceil(self.superblock.block_size()))?;
+                Ok(Content::blocks(0, inode.location))
+            }
+            LAYOUT_CHUNKS => self.chunks(inode, tail),
+            layout => Err(Error::unsupported(format!("a file of EROFS layout {layout}"))),
+        }
+    }
+
+    fn chunks(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
+        let format = inode.location as u16;
+        if format & !31 != CHUNK_INDEXES {
+            return Err(Error::unsupported(format!("a file of chunk format {format:#x}")));
+        }
+        let bits = (format & 31) as u8;
+        let (chunk_blocks, block_size) = (1u64 << bits, self.superblock.block_size());
+        let count = inode.size.div_ceil(block_size << bits);
+        self.claim(count * CHUNK_INDEX_SIZE)?;
+        let indexes = tail.next_multiple_of(CHUNK_INDEX_SIZE);
+        let mut runs: Vec<Run> = Vec::new();
+        let mut device = None;
+        for chunk in 0..count {
+            let index: [u8; 8] = self.source.array(indexes + chunk * CHUNK_INDEX_SIZE)?;
+            let (on, start) = (u16_at(&index, 2), u32_at(&index, 4));
+            if start == NULL_BLOCK {
+                continue;
+            }
+            if *device.get_or_insert(on) != on {
+                return Err(Error::unsupported("a file on several devices"));
+            }
+            let blocks = inode.size.div_ceil(block_size) - chunk * chunk_blocks;
+            self.check_run(on, start.into(), blocks.min(chunk_blocks))?;
+            match runs.last_mut() {
+                Some(run)
+                    if run.first + run.count == chunk
+                        && u64::from(run.start) + run.count * chunk_blocks == u64::from(start) =>
+                {
+                    run.count += 1;
+                }
+                _ => runs.push(Run { first: chunk, count: 1, start }),
+            }
+        }
+        let device = device.unwrap_or(0);
+        match *runs {
+            [Run { first: 0, count: all, start }] if all == count => Ok(Content::blocks(device, start)),
+            _ => Ok(Content(Layout::Chunks { device, bits, runs: runs.into() })),
+        }
+    }
+
+    fn check_run(&self, device: u16, start: u64, blocks: u64) -> Result<()> {
+        let size = match device.checked_sub(1) {
+            None => self.superblock.blocks,
+            Some(device) => self.devices.get(usize::from(device)).map_or(0, |device| device.blocks),
+        };
+        if start + blocks > u64::from(size) {
+            return Err(Error::corrupt(format!(
+                "a file has data behind block {size}, the end of its device"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A directory's names but `.` and `..`.
+    pub(super) fn names(&mut self, nid: u64, inode: &Inode) -> Result<Vec<(Box<[u8]>, u64)>> {
+        let own = if self.is_extended(nid)? { EXTENDED_SIZE } else { COMPACT_SIZE };
+        let tail = self.place(nid)? + own + u64::from(inode.xattr_size);
+        let mut names: Vec<(Box<[u8]>, u64)> = Vec::new();
+        let mut previous: Box<[u8]> = Box::default();
+        let mut block = Vec::new();
+        let mut offset = 0;
+        while offset < inode.size {
+            let length = self.superblock.block_size().min(inode.size - offset);
+            block.resize(length as usize, 0);
+            self.contents(inode, tail, offset, &mut block)?;
+            for (name, child) in block_names(&block)? {
+                if name <= &*previous {
+                    return Err(Error::corrupt(format!("directory {nid} is not in order")));
+                }
+                previous = name.into();
+                if name != b"." && name != b".." {
+                    names.push((name.into(), child));
+                }
+            }
+            offset += length;
+        }
+        Ok(names)
+    }
+
+    fn is_extended(&mut self, nid: u64) -> Result<bool> {
+        let place = self.place(nid)?;
+        Ok(Inode::is_extended(u16::from_le_bytes(self.source.array(place)?)))
+    }
+}
+
+/// The names in one block, with their inode numbers.
+fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
+    let bad = || Error::corrupt("a directory block has entries without names");
+    // The first name stands right behind the entries: its place tells how many there are.
+    let first = usize::from(u16_at(block, 8));
+    if block.len() < DIRENT_SIZE || first < DIRENT_SIZE || first % DIRENT_SIZE != 0 || first > block.len() {
+        return Err(bad());
+    }
+    let mut names = Vec::with_capacity(first / DIRENT_SIZE);
+    for entry in (0..first).step_by(DIRENT_SIZE) {
+        let start = usize::from(u16_at(block, entry + 8));
+        let is_last = entry + DIRENT_SIZE == first;
+        let end = if is_last { block.len() } else { usize::from(u16_at(block, entry + DIRENT_SIZE + 8)) };
+        let mut name = block.get(start..end).ok_or_else(bad)?;
+        if is_last {
+            name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        }
+        if start < first
+            || name.is_empty()
+            || name.len() > 255
+            || name.iter().any(|byte| matches!(byte, 0 | b'/'))
+        {
+            return Err(bad());
+        }
+        names.push((name, u64_at(block, entry)));
+    }
+    Ok(names)
+}

@@ -1,0 +1,76 @@
+//! Random reads of metadata, in windows that are kept.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use plyfold_core::{Error, Result};
+
+const WINDOW: u64 = 32 << 10;
+const WINDOWS: usize = 64;
+
+/// An image's bytes. Every read is checked against the image's size.
+#[derive(Debug)]
+pub(crate) struct Source<R> {
+    inner: R,
+    size: u64,
+    /// The windows last read, by their place modulo [`WINDOWS`]: place and bytes.
+    windows: Vec<(u64, Vec<u8>)>,
+}
+
+impl<R: Read + Seek> Source<R> {
+    pub(crate) fn new(mut inner: R) -> Result<Self> {
+        let size = inner.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(Self { inner, size, windows: vec![(u64::MAX, Vec::new()); WINDOWS] })
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fills `buffer` with metadata.
+    pub(crate) fn metadata(&mut self, mut at: u64, mut buffer: &mut [u8]) -> Result<()> {
+        self.check(at, buffer.len())?;
+        while !buffer.is_empty() {
+            let place = at / WINDOW;
+            let held = &mut self.windows[(place % WINDOWS as u64) as usize];
+            if held.0 != place {
+                let length = WINDOW.min(self.size - place * WINDOW) as usize;
+                held.0 = u64::MAX;
+                held.1.resize(length, 0);
+                self.inner.seek(SeekFrom::Start(place * WINDOW)).map_err(failed)?;
+                self.inner.read_exact(&mut held.1).map_err(failed)?;
+                held.0 = place;
+            }
+            let bytes = &held.1[(at % WINDOW) as usize..];
+            let count = bytes.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&bytes[..count]);
+            at += count as u64;
+            buffer = &mut buffer[count..];
+        }
+        Ok(())
+    }
+
+    /// `N` bytes of metadata.
+    pub(crate) fn array<const N: usize>(&mut self, at: u64) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.metadata(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `buffer` with a file's data, which is not kept.
+    pub(crate) fn data(&mut self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        self.check(at, buffer.len())?;
+        self.inner.seek(SeekFrom::Start(at)).map_err(failed)?;
+        self.inner.read_exact(buffer).map_err(failed)
+    }
+
+    fn check(&self, at: u64, length: usize) -> Result<()> {
+        match at.checked_add(length as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Error::corrupt(format!("the image refers to byte {at}, it has {}", self.size))),
+        }
+    }
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io("reading an image", error)
+}

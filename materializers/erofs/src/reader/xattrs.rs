@@ -1,0 +1,68 @@
+//! The xattrs of an inode.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Seek};
+
+use plyfold_core::tree::Xattrs;
+use plyfold_core::{Error, Result};
+
+use super::Reader;
+use crate::format::u32_at;
+use crate::xattr;
+
+/// Bytes of distinct xattrs in one image.
+const LIMIT: usize = 256 << 20;
+
+/// Sets already read, by their bodies on disk.
+#[derive(Debug, Default)]
+pub(super) struct KnownSets {
+    by_body: HashMap<Vec<u8>, Xattrs>,
+    bytes: usize,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    pub(super) fn xattrs(&mut self, at: u64, size: u32) -> Result<Xattrs> {
+        let mut body = vec![0; size as usize];
+        self.source.metadata(at, &mut body)?;
+        if let Some(known) = self.sets.by_body.get(&body) {
+            return Ok(known.clone());
+        }
+        let mut set = Vec::new();
+        if !body.is_empty() {
+            let shared = usize::from(body[4]);
+            let inline = xattr::HEADER + shared * 4;
+            if inline > body.len() {
+                return Err(Error::corrupt("an inode has more shared xattrs than room for them"));
+            }
+            let area = u64::from(self.superblock.xattr_block) * self.superblock.block_size();
+            for id in 0..shared {
+                let at = area + u64::from(u32_at(&body, xattr::HEADER + id * 4)) * 4;
+                let header = self.source.array(at)?;
+                let mut entry = vec![0; xattr::entry_size(header)];
+                self.source.metadata(at, &mut entry)?;
+                set.push(xattr::decode(&entry)?);
+            }
+            let mut rest = &body[inline..];
+            while let Some(header) = rest.first_chunk() {
+                let size = xattr::entry_size(*header);
+                let entry =
+                    rest.get(..size).ok_or_else(|| Error::corrupt("an xattr ends behind its inode"))?;
+                set.push(xattr::decode(entry)?);
+                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+            }
+        }
+        set.sort();
+        let mut names = HashSet::new();
+        if !set.iter().all(|(name, _)| names.insert(name)) {
+            return Err(Error::corrupt("an inode has an xattr twice"));
+        }
+        self.sets.bytes +=
+            set.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + body.len();
+        if self.sets.bytes > LIMIT {
+            return Err(Error::limit(format!("the image has more than {LIMIT} bytes of xattrs")));
+        }
+        let set: Xattrs = set.into();
+        self.sets.by_body.insert(body, set.clone());
+        Ok(set)
+    }
+}

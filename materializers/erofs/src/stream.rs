@@ -1,0 +1,84 @@
+//! The image as it grows: one stream of blocks, written in large pieces.
+
+use std::io::{IoSlice, SeekFrom};
+
+use plyfold_core::{Error, Output, Result};
+
+/// Bytes gathered before they are written.
+const GATHER: usize = 1 << 20;
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Appends to an image, from a block on.
+pub(crate) struct BlockStream<'a> {
+    out: &'a mut dyn Output,
+    gathered: Vec<u8>,
+    position: u64,
+    block_size: u64,
+}
+
+impl<'a> BlockStream<'a> {
+    /// A stream that starts at a block's first byte; the blocks before it are left for [`BlockStream::finish`].
+    pub(crate) fn new(out: &'a mut dyn Output, block_size: u32, first: u32) -> Result<Self> {
+        let position = u64::from(block_size) * u64::from(first);
+        out.seek(SeekFrom::Start(position)).map_err(failed)?;
+        Ok(Self { out, gathered: Vec::with_capacity(GATHER), position, block_size: block_size.into() })
+    }
+
+    /// The place of the next byte.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The number of the block that the next byte starts, after padding with zeros.
+    ///
+    /// # Errors
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) when the number does not fit 32 bits.
+    pub(crate) fn block(&mut self) -> Result<u32> {
+        self.zeros(self.position.next_multiple_of(self.block_size) - self.position)?;
+        match u32::try_from(self.position / self.block_size) {
+            Ok(block) if block < u32::MAX => Ok(block),
+            _ => {
+                Err(Error::limit(format!("the image has more than 2^32 blocks of {} bytes", self.block_size)))
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.position += bytes.len() as u64;
+        if self.gathered.len() + bytes.len() < GATHER {
+            self.gathered.extend_from_slice(bytes);
+            return Ok(());
+        }
+        // What was gathered and what came go out together: large pieces are never copied.
+        let pieces = [IoSlice::new(&self.gathered), IoSlice::new(bytes)];
+        let written = self.out.write_vectored(&pieces).map_err(failed)?;
+        if let Some(rest) = self.gathered.get(written..) {
+            self.out.write_all(rest).map_err(failed)?;
+        }
+        let rest = &bytes[written.saturating_sub(self.gathered.len())..];
+        self.gathered.clear();
+        self.out.write_all(rest).map_err(failed)
+    }
+
+    pub(crate) fn zeros(&mut self, mut count: u64) -> Result<()> {
+        while count > 0 {
+            let piece = count.min(ZEROS.len() as u64);
+            self.write(&ZEROS[..piece as usize])?;
+            count -= piece;
+        }
+        Ok(())
+    }
+
+    /// Ends the last block and then writes the image's first bytes, which make it one.
+    pub(crate) fn finish(mut self, head: &[u8]) -> Result<()> {
+        self.block()?;
+        self.out.write_all(&self.gathered).map_err(failed)?;
+        self.out.seek(SeekFrom::Start(0)).map_err(failed)?;
+        self.out.write_all(head).map_err(failed)?;
+        self.out.flush().map_err(failed)
+    }
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io("writing the image", error)
+}

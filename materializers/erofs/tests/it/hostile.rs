@@ -1,0 +1,119 @@
+//! Images that nobody wrote.
+
+use std::fs;
+use std::io::Cursor;
+
+use plyfold_core::tree::Kind;
+use plyfold_core::{ErrorKind, Result};
+use plyfold_erofs::{Options, Reader};
+
+use crate::common::{image, merged, rich_layer};
+
+/// Reads all there is, at most 1 MiB of each file.
+fn read_all(bytes: &[u8]) -> Result<usize> {
+    let mut reader = Reader::new(Cursor::new(bytes))?;
+    reader.root()?;
+    let tree = reader.tree()?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut names = 0;
+    for (_, id) in tree.walk() {
+        names += 1;
+        if let Kind::File { size, content } = &tree.node(id).kind {
+            let mut at = 0;
+            while at < 1 << 20 {
+                match reader.read(content, *size, at, &mut buffer)? {
+                    0 => break,
+                    count => at += count as u64,
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Makes the superblock's checksum right, so that the fault behind it is reached.
+fn sum(bytes: &mut [u8]) {
+    let end = if bytes[1024 + 12] == 12 { 4096 } else { 1024 + 512 };
+    bytes[1028..1032].fill(0);
+    let sum = !crc32c::crc32c(&bytes[1024..end]);
+    bytes[1028..1032].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn samples() -> Vec<Vec<u8>> {
+    let layer = |size| image(rich_layer(), Options::default().with_block_size(size).unwrap()).unwrap();
+    let merged = merged(&[layer(4096)], Options::default()).unwrap();
+    vec![fs::read(layer(4096)).unwrap(), fs::read(layer(512)).unwrap(), fs::read(merged).unwrap()]
+}
+
+#[test]
+fn damaged_images_give_errors_or_other_trees_and_never_panic() {
+    // A linear congruential generator: the same damage every time.
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut refused = 0;
+    for sample in samples() {
+        let block = 1 << sample[1024 + 12];
+        let metadata = block * u32::from_le_bytes(sample[1024 + 40..][..4].try_into().unwrap()) as usize;
+        for round in 0..400 {
+            let mut bytes = sample.clone();
+            for _ in 0..=random(4) {
+                let at = match round % 4 {
+                    0 => 1024 + random(256),
+                    // The root and the inodes next to it.
+                    1 => metadata + 32 + random(1024),
+                    _ => metadata + random(bytes.len() - metadata),
+                };
+                bytes[at] = [0, 0xff, 1, 0x80, bytes[at] ^ 1, bytes[at].wrapping_add(1)][random(6)];
+            }
+            sum(&mut bytes);
+            refused += usize::from(read_all(&bytes).is_err());
+        }
+    }
+    assert!(refused > 100, "only {refused} were refused");
+}
+
+#[test]
+fn truncated_images_are_corrupt() {
+    let sample = &samples()[0];
+    for length in [0, 1, 1023, 1024, 1151, 4095, 4096, sample.len() / 2, sample.len() - 1] {
+        assert_eq!(read_all(&sample[..length]).unwrap_err().kind(), &ErrorKind::Corrupt, "{length}");
+    }
+}
+
+#[test]
+fn each_lie_of_the_superblock_has_its_kind() {
+    let sample = &samples()[0];
+    for (at, value, kind) in [
+        (0, 0, ErrorKind::Corrupt),
+        (8, 0, ErrorKind::Unsupported),
+        (12, 63, ErrorKind::Unsupported),
+        (12, 8, ErrorKind::Unsupported),
+        (14, 0xff, ErrorKind::Corrupt),
+        (39, 0x7f, ErrorKind::Corrupt),
+        (43, 0x7f, ErrorKind::Corrupt),
+        (80, 1, ErrorKind::Unsupported),
+        (81, 1, ErrorKind::Unsupported),
+        (87, 0xff, ErrorKind::Corrupt),
+    ] {
+        let mut bytes = sample.clone();
+        bytes[1024 + at] = value;
+        sum(&mut bytes);
+        assert_eq!(read_all(&bytes).unwrap_err().kind(), &kind, "byte {at}");
+    }
+}
+
+#[test]
+fn a_directory_that_contains_itself_is_corrupt() {
+    let layer = plyfold_conformance::samples::LayerBuilder::new().dir("d", 0o755).finish();
+    let mut bytes = fs::read(image(layer, Options::default()).unwrap()).unwrap();
+    assert_eq!(read_all(&bytes).unwrap(), 2);
+    // The root's three entries: ".", "..", "d". The last becomes a name of the root itself.
+    let name = bytes.windows(4).rposition(|window| window == b"...d").unwrap();
+    let entries = name - 36;
+    let root = bytes[entries..entries + 8].to_vec();
+    bytes[entries + 24..entries + 32].copy_from_slice(&root);
+    assert_eq!(read_all(&bytes).unwrap_err().kind(), &ErrorKind::Corrupt);
+}

@@ -1,0 +1,148 @@
+//! Merged images.
+
+use std::fs;
+use std::io::Write as _;
+
+use plyfold_conformance::samples::LayerBuilder;
+use plyfold_core::ErrorKind;
+use plyfold_erofs::{Options, Reader};
+use tempfile::{NamedTempFile, TempPath};
+
+use crate::common::{image, merged, rich_layer};
+use crate::listing;
+
+fn layers(tars: Vec<LayerBuilder>) -> Vec<TempPath> {
+    tars.into_iter().map(|tar| image(tar.finish(), Options::default()).unwrap()).collect()
+}
+
+/// The merged image with its layers behind it: what its reader takes for its devices.
+fn flat(layers: &[TempPath], options: &Options) -> TempPath {
+    let mut disk = NamedTempFile::new().unwrap();
+    disk.write_all(&fs::read(merged(layers, options.clone()).unwrap()).unwrap()).unwrap();
+    for layer in layers {
+        disk.write_all(&fs::read(layer).unwrap()).unwrap();
+    }
+    disk.into_temp_path()
+}
+
+#[test]
+fn one_layer_merges_into_itself() {
+    for block_size in [512, 4096] {
+        let options = Options::default().with_block_size(block_size).unwrap();
+        let layer = image(rich_layer(), options.clone()).unwrap();
+        let expected = listing(&layer);
+        assert_eq!(listing(&flat(&[layer], &options)), expected);
+    }
+}
+
+#[test]
+fn upper_layers_add_replace_and_remove() {
+    let layers = layers(vec![
+        LayerBuilder::new()
+            .dir("d", 0o755)
+            .file("d/a", 0o644, b"1")
+            .file("d/b", 0o644, b"1")
+            .file("f", 0o644, b"1"),
+        LayerBuilder::new().whiteout("d/a").file("d/c", 0o644, b"2").file("g", 0o644, &[5; 10_000]),
+        LayerBuilder::new().whiteout("f").hard_link("h", "g").dir("f", 0o700),
+        LayerBuilder::new().dir("o", 0o755).file("o/a", 0o644, b"4"),
+        LayerBuilder::new().dir("o", 0o700).opaque("o"),
+    ]);
+    let lines = listing(&flat(&layers, &Options::default()));
+    assert_eq!(
+        lines,
+        [
+            "/ d 755 0:0 x5 0+0",
+            "/d d 755 0:0 x2",
+            "/d/b f\"1\" 644 0:0 x1",
+            "/d/c f\"2\" 644 0:0 x1",
+            "/f d 700 0:0 x2",
+            "/g f10000*5 644 0:0 x2",
+            "/h f10000*5 644 0:0 x2",
+            "/o d 700 0:0 x2",
+        ]
+    );
+}
+
+#[test]
+fn holes_stay_holes() {
+    let mut data = vec![3; 8 << 20];
+    data[1 << 20..6 << 20].fill(0);
+    let layers = layers(vec![LayerBuilder::new().file("f", 0o644, &data).file("g", 0o644, b"g")]);
+    let path = flat(&layers, &Options::default());
+    let mut reader = Reader::new(fs::File::open(&path).unwrap()).unwrap();
+    let tree = reader.tree().unwrap();
+    let file = tree.child(plyfold_core::tree::NodeId::ROOT, b"f").unwrap();
+    let plyfold_core::tree::Kind::File { size, content } = &tree.node(file).kind else { panic!("no file") };
+    assert_eq!(crate::data(&mut reader, content, *size), data);
+}
+
+#[test]
+fn merged_image_refers_to_layers_without_copying() {
+    let layers = layers(vec![LayerBuilder::new().file("f", 0o644, &[1; 3 << 20])]);
+    let merged = merged(&layers, Options::default()).unwrap();
+    // One chunk for the whole of it: superblock, inodes, and no more.
+    assert_eq!(fs::metadata(&merged).unwrap().len(), 2 * 4096);
+}
+
+#[test]
+fn more_devices_than_the_first_block_lists() {
+    let tars = (0..60).map(|n| LayerBuilder::new().file(format!("f{n:02}"), 0o644, &[n; 100]));
+    let layers = layers(tars.collect());
+    let lines = listing(&flat(&layers, &Options::default()));
+    assert_eq!(lines.len(), 61);
+    assert_eq!(lines[60], "/f59 f100*59 644 0:0 x1");
+}
+
+#[test]
+fn same_layers_same_bytes() {
+    let layers = layers(vec![LayerBuilder::new().file("a", 0o644, b"1"), LayerBuilder::new().whiteout("a")]);
+    let once = fs::read(merged(&layers, Options::default()).unwrap()).unwrap();
+    assert_eq!(once, fs::read(merged(&layers, Options::default()).unwrap()).unwrap());
+}
+
+#[test]
+fn the_root_of_a_merged_image_is_the_top_layers() {
+    let layers = layers(vec![
+        LayerBuilder::new().xattr("user.of", "lower").dir("./", 0o700),
+        LayerBuilder::new().owner(3, 4).mtime("5.5").dir("./", 0o711),
+        LayerBuilder::new().file("f", 0o644, b""),
+    ]);
+    let merged = merged(&layers, Options::default()).unwrap();
+    let root = Reader::new(fs::File::open(&merged).unwrap()).unwrap().root().unwrap();
+    assert_eq!(
+        (root.mode, root.uid, root.gid, root.mtime.seconds, root.mtime.nanos),
+        (0o711, 3, 4, 5, 500_000_000)
+    );
+    assert!(root.xattrs.is_empty());
+}
+
+#[test]
+fn images_that_cannot_be_joined_are_refused() {
+    let kind = |layers: &[TempPath]| merged(layers, Options::default()).unwrap_err().kind().clone();
+    let good = || image(rich_layer(), Options::default()).unwrap();
+    let small_blocks = image(rich_layer(), Options::default().with_block_size(512).unwrap()).unwrap();
+    assert_eq!(kind(&[]), ErrorKind::Config);
+    assert_eq!(kind(&[good(), small_blocks]), ErrorKind::Config);
+    let joined = merged(&[good()], Options::default()).unwrap();
+    assert_eq!(kind(&[good(), joined]), ErrorKind::Config);
+
+    let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(good()).unwrap();
+        change(&mut bytes);
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.into_temp_path()
+    };
+    assert_eq!(kind(&[damaged(&|bytes| bytes[1024] ^= 1)]), ErrorKind::Corrupt);
+    assert_eq!(kind(&[damaged(&|bytes| bytes[1024 + 64] ^= 1)]), ErrorKind::Corrupt);
+    assert_eq!(kind(&[damaged(&|bytes| bytes.truncate(bytes.len() - 1))]), ErrorKind::Corrupt);
+    assert_eq!(kind(&[damaged(&|bytes| bytes.push(0))]), ErrorKind::Corrupt);
+    assert_eq!(kind(&[damaged(&Vec::clear)]), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_hard_link_to_nothing_is_refused() {
+    let layers = layers(vec![LayerBuilder::new(), LayerBuilder::new().hard_link("h", "nothing")]);
+    assert_eq!(merged(&layers, Options::default()).unwrap_err().kind(), &ErrorKind::Corrupt);
+}

@@ -1,0 +1,216 @@
+//! Images as fsck.erofs, the kernel and overlayfs see them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use common::{image, merged, rich_layer};
+use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference};
+use plyfold_conformance::oracle_tests;
+use plyfold_conformance::samples::LayerBuilder;
+use plyfold_erofs::Options;
+use tempfile::{NamedTempFile, TempDir, TempPath};
+
+oracle_tests! {
+    fsck_is_clean needs [Need::FSCK_EROFS];
+    kernel_mount_equals_reference_tree needs [Need::KERNEL_EROFS, Need::Mounts, TAR];
+    a_sparse_file_keeps_its_holes needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
+    whiteouts_and_opaque_in_overlay_form needs [Need::KERNEL_EROFS, Need::Mounts];
+    stacked_layers_equal_flat_image needs [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, TAR];
+    a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
+        [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
+}
+
+const TAR: Need = Need::Tool { name: "tar", package: "tar" };
+
+fn block_sizes() -> impl Iterator<Item = Options> {
+    [512, 1024, 2048, 4096]
+        .into_iter()
+        .map(|size| Options::default().with_block_size(size).expect("a block size"))
+}
+
+fn fsck_is_clean() -> Verdict {
+    for layer in [rich_layer(), LayerBuilder::new().finish(), base(), change()] {
+        Run::new("fsck.erofs").arg(&image(layer, Options::default())?).success()?;
+    }
+    // Versions before 1.6 refuse blocks smaller than a page: the kernel judges those.
+    let layers = [image(base(), Options::default())?, image(change(), Options::default())?];
+    let devices = layers.iter().map(|layer| format!("--device={}", layer.display()));
+    Run::new("fsck.erofs").args(devices).arg(&merged(&layers, Options::default())?).success()?;
+    Ok(())
+}
+
+fn kernel_mount_equals_reference_tree() -> Verdict {
+    let expected = extracted(&rich_layer())?;
+    for options in block_sizes() {
+        let image = image(rich_layer(), options)?;
+        equal(expected.path(), Mount::new("erofs", &image, "loop,ro")?.path(), &[])?;
+    }
+    Ok(())
+}
+
+fn a_sparse_file_keeps_its_holes() -> Verdict {
+    const MIB: u64 = 1 << 20;
+    let layer = LayerBuilder::new()
+        .sparse_file("disk", 0o644, 1 << 33, &[(5 * MIB, b"first"), ((1 << 33) - 4, b"last")])
+        .finish();
+    let image = image(layer, Options::default())?;
+    assert!(fs::metadata(&image)?.len() < 2 * MIB);
+    Run::new("fsck.erofs").arg(&image).success()?;
+    let mount = Mount::new("erofs", &image, "loop,ro")?;
+    let mut data = Vec::new();
+    let mut file = File::open(mount.path().join("disk"))?;
+    assert_eq!(file.metadata()?.len(), 1 << 33);
+    file.by_ref().take(6 * MIB).read_to_end(&mut data)?;
+    assert_eq!(data.iter().position(|byte| *byte != 0), Some(5 << 20));
+    assert_eq!(&data[5 << 20..][..6], b"first\0");
+    io::Seek::seek(&mut file, io::SeekFrom::End(-5))?;
+    data.clear();
+    file.read_to_end(&mut data)?;
+    assert_eq!(data, b"\0last");
+    Ok(())
+}
+
+/// A lower layer, one entry for each thing that the upper one changes.
+fn base() -> Vec<u8> {
+    LayerBuilder::new()
+        .dir("./", 0o755)
+        .dir("d", 0o700)
+        .file("d/kept", 0o644, b"1")
+        .file("d/gone", 0o644, b"1")
+        .file("d/replaced", 0o644, b"1")
+        .dir("again", 0o700)
+        .file("again/old", 0o644, b"1")
+        .dir("opaque", 0o755)
+        .file("opaque/old", 0o644, b"1")
+        .file("file-to-dir", 0o644, b"1")
+        .dir("dir-to-file", 0o755)
+        .file("dir-to-file/old", 0o644, b"1")
+        .file("link-1", 0o644, b"linked")
+        .hard_link("link-2", "link-1")
+        .finish()
+}
+
+fn change() -> Vec<u8> {
+    LayerBuilder::new()
+        .dir("./", 0o711)
+        .whiteout("d/gone")
+        .dir("d", 0o711)
+        .xattr("trusted.overlay.opaque", "y")
+        .xattr("user.overlay.opaque", "y")
+        .file("d/replaced", 0o600, b"22")
+        .dir("again", 0o711)
+        .file("again/new", 0o644, b"2")
+        .whiteout("again")
+        .file("opaque/new", 0o644, b"2")
+        .opaque("opaque")
+        .dir("opaque", 0o755)
+        .dir("file-to-dir", 0o755)
+        .file("file-to-dir/new", 0o644, b"2")
+        .file("dir-to-file", 0o644, b"2")
+        .dir("only-here", 0o755)
+        .whiteout("only-here/nothing")
+        .finish()
+}
+
+fn result() -> Vec<u8> {
+    LayerBuilder::new()
+        .dir("./", 0o711)
+        .dir("d", 0o711)
+        .file("d/kept", 0o644, b"1")
+        .file("d/replaced", 0o600, b"22")
+        .dir("again", 0o711)
+        .file("again/new", 0o644, b"2")
+        .dir("opaque", 0o755)
+        .file("opaque/new", 0o644, b"2")
+        .dir("file-to-dir", 0o755)
+        .file("file-to-dir/new", 0o644, b"2")
+        .file("dir-to-file", 0o644, b"2")
+        .dir("only-here", 0o755)
+        .file("link-1", 0o644, b"linked")
+        .hard_link("link-2", "link-1")
+        .finish()
+}
+
+fn whiteouts_and_opaque_in_overlay_form() -> Verdict {
+    let image = image(change(), Options::default())?;
+    let mount = Mount::new("erofs", &image, "loop,ro")?;
+    for name in ["d/gone", "only-here/nothing"] {
+        let device = fs::metadata(mount.path().join(name))?;
+        assert_eq!((device.mode() & 0o170_000, device.rdev()), (0o020_000, 0), "{name}");
+    }
+    let marks = |name: &str| -> Result<String, Failure> {
+        let listed =
+            Run::new("getfattr").args(["--absolute-names", "-d", "-m", "-"]).arg(mount.path().join(name));
+        let marks = listed.success()?.stdout;
+        let mut marks: Vec<&str> = marks.lines().filter(|line| line.contains("overlay")).collect();
+        marks.sort_unstable();
+        Ok(marks.join(" "))
+    };
+    assert_eq!(marks("d")?, "trusted.overlay.origin=\"\"");
+    assert_eq!(marks("again")?, "trusted.overlay.opaque=\"y\"");
+    assert_eq!(marks("opaque")?, "trusted.overlay.opaque=\"y\"");
+    assert_eq!(marks("file-to-dir")?, "");
+    assert_eq!(marks("only-here")?, "trusted.overlay.origin=\"\"");
+    Ok(())
+}
+
+fn stacked_layers_equal_flat_image() -> Verdict {
+    for options in block_sizes() {
+        let layers = [image(base(), options.clone())?, image(change(), options.clone())?];
+        let expected = extracted(&result())?;
+        let (lower, upper) =
+            (Mount::new("erofs", &layers[0], "loop,ro")?, Mount::new("erofs", &layers[1], "loop,ro")?);
+        let stacked = Mount::overlay(&[upper.path(), lower.path()], None)?;
+        equal(expected.path(), stacked.path(), &[Aspect::DirectoryLinks, Aspect::Links])?;
+        let disk = flat_disk(&layers, options)?;
+        equal(expected.path(), Mount::new("erofs", &disk, "loop,ro")?.path(), &[])?;
+    }
+    Ok(())
+}
+
+fn a_hard_link_to_a_lower_layer_is_never_an_empty_file() -> Verdict {
+    let base = LayerBuilder::new().dir("d", 0o755).file("d/f", 0o640, b"content").finish();
+    let change = LayerBuilder::new().hard_link("h", "d/f").finish();
+    let layers = [image(base, Options::default())?, image(change, Options::default())?];
+    let (lower, upper) =
+        (Mount::new("erofs", &layers[0], "loop,ro")?, Mount::new("erofs", &layers[1], "loop,ro")?);
+    let stacked = Mount::overlay(&[upper.path(), lower.path()], None)?;
+    let opened = fs::read(stacked.path().join("h")).map_err(|e| e.kind());
+    assert_eq!(opened, Err(ErrorKind::PermissionDenied));
+    let disk = flat_disk(&layers, Options::default())?;
+    let flat = Mount::new("erofs", &disk, "loop,ro")?;
+    let (file, link) = (fs::metadata(flat.path().join("d/f"))?, fs::metadata(flat.path().join("h"))?);
+    assert_eq!((file.ino(), file.nlink()), (link.ino(), 2));
+    assert_eq!(fs::read(flat.path().join("h"))?, b"content");
+    Ok(())
+}
+
+/// The one disk that a merged image and its layers make.
+fn flat_disk(layers: &[TempPath], options: Options) -> Result<TempPath, Failure> {
+    let mut disk = NamedTempFile::new()?;
+    for part in [&merged(layers, options)?].into_iter().chain(layers) {
+        io::copy(&mut File::open(part)?, &mut disk)?;
+    }
+    Ok(disk.into_temp_path())
+}
+
+/// What GNU tar makes of a layer.
+fn extracted(layer: &[u8]) -> Result<TempDir, Failure> {
+    let (tree, tar) = (tempfile::tempdir()?, NamedTempFile::new()?);
+    fs::write(&tar, layer)?;
+    let flags = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--delay-directory-restore", "-xpf"];
+    Run::new("tar").args(flags).arg(tar.path()).arg("-C").arg(tree.path()).success()?;
+    Ok(tree)
+}
+
+fn equal(expected: &Path, found: &Path, ignored: &[Aspect]) -> Verdict {
+    match difference(expected, found, ignored)? {
+        None => Ok(()),
+        Some(difference) => Err(Failure::new(difference)),
+    }
+}
