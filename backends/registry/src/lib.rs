@@ -1,1 +1,48 @@
-//! OCI distribution registries over HTTP, as a plyfold backend.
+//! OCI distribution registries over HTTP, as a plyfold backend: `registry:ghcr.io/org/app:1.2`, or `docker://…`.
+//!
+//! The protocol is the [distribution specification] 1.1 with the [token authentication] that registries share.
+//! Everything a registry answers is taken for hostile: bodies are bounded, digests are checked, ranges are
+//! compared, redirects and token realms pass a policy before a byte goes out, and credentials stay with the
+//! scheme, host and port they were given for.
+//!
+//! # Plain HTTP and TLS
+//! Hosts are reached by HTTPS, and a TLS failure is never answered by a retry in the clear. Two exceptions are
+//! decided before the first packet, not by probing: hosts that `plain-http` lists, and loopback hosts
+//! (127.0.0.0/8, `::1`, `localhost`), which are plain HTTP unless their port is 443, `https` lists them, or an
+//! own CA or client certificate is configured.
+//!
+//! # Proxies
+//! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, except that loopback hosts are always
+//! reached directly.
+//!
+//! # What goes through `oci-client`
+//! Its credentials type: a program that holds an [`oci_client::secrets::RegistryAuth`] passes it to
+//! [`Registry::with_auth`]. Its requests are not used, because version 0.18 leaves no place to guard them:
+//!
+//! - reads: Basic credentials go to any `realm`, digests of manifests go into URLs unchecked, bodies are
+//!   unbounded, `Content-Range` and sizes are unchecked, `Retry-After` is lost, a token with a newline panics;
+//! - pushes: building a client panics where the system has no CA certificates (also for plain HTTP) and where no
+//!   process-wide rustls provider is installed, there are no client certificates, error bodies are unbounded,
+//!   redirects and upload locations are followed to any scheme.
+//!
+//! The tests let `oci-client` pull what this crate has pushed, and the reverse.
+//!
+//! [distribution specification]: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
+//! [token authentication]: https://distribution.github.io/distribution/spec/auth/token/
+
+mod auth;
+mod backend;
+mod blobs;
+mod client;
+mod config;
+mod errors;
+mod listing;
+mod policy;
+mod push;
+mod tls;
+mod transport;
+
+pub use auth::Secret;
+pub use backend::Registry;
+pub use config::Config;
+pub use oci_client;

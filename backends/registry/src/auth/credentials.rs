@@ -1,0 +1,264 @@
+//! Whose credentials go to which registry: those of the configuration, or else those that Docker has stored.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use oci_client::secrets::RegistryAuth;
+use plyfold_core::{Error, Result};
+use serde::Deserialize;
+
+use super::Secret;
+use crate::Config;
+
+/// Bytes of a `config.json` that are read.
+const FILE: u64 = 1 << 20;
+
+/// What proves who we are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Credential {
+    /// A user name and a password.
+    Basic(Secret, Secret),
+    /// A token that the token server turns into others ("identity token").
+    Refresh(Secret),
+    /// A token for the registry itself.
+    Token(Secret),
+}
+
+impl Credential {
+    pub(crate) fn from_auth(auth: RegistryAuth) -> Option<Self> {
+        match auth {
+            RegistryAuth::Anonymous => None,
+            RegistryAuth::Basic(user, password) => {
+                Some(Self::Basic(Secret::new(user), Secret::new(password)))
+            }
+            RegistryAuth::Bearer(token) => Some(Self::Token(Secret::new(token))),
+        }
+    }
+}
+
+/// Where credentials are looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    /// The registry that `own` is for, and no other.
+    home: String,
+    own: Option<Credential>,
+    /// Docker's `config.json`; `None` for anonymous use.
+    file: Option<PathBuf>,
+}
+
+impl Credentials {
+    pub(crate) fn new(config: &Config, home: &str) -> Result<Self> {
+        let own = match (&config.username, &config.password) {
+            (None, None) => None,
+            (Some(user), Some(password)) => Some(Credential::Basic(user.clone(), password.clone())),
+            _ => return Err(Error::config("username and password are only of use together")),
+        };
+        let file = if config.anonymous { None } else { docker_config(config) };
+        Ok(Self { home: home.to_owned(), own, file })
+    }
+
+    pub(crate) fn set_own(&mut self, own: Option<Credential>) {
+        // Who passes `Anonymous` means it.
+        if own.is_none() {
+            self.file = None;
+        }
+        self.own = own;
+    }
+
+    /// The credential for a repository; read anew each time, so that a later `docker login` counts.
+    pub(super) fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
+        if let (Some(own), true) = (&self.own, registry == self.home) {
+            return Ok(Some(own.clone()));
+        }
+        let Some(file) = &self.file else { return Ok(None) };
+        let Some(stored) = read(file)? else { return Ok(None) };
+        stored.of(registry, repository).map_err(|e| e.with_context("path", file.display()))
+    }
+}
+
+fn docker_config(config: &Config) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || Some(std::env::home_dir()?.join(".docker"));
+    let directory = config.docker_config.clone().or_else(|| set("DOCKER_CONFIG")).or_else(home)?;
+    Some(directory.join("config.json"))
+}
+
+fn read(path: &Path) -> Result<Option<File>> {
+    let unreadable = |e| Error::io("reading stored credentials", e).with_context("path", path.display());
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable(e)),
+    };
+    let mut text = Vec::new();
+    file.take(FILE + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE {
+        let message = format!("stored credentials have more than {FILE} bytes");
+        return Err(Error::limit(message).with_context("path", path.display()));
+    }
+    // The parser's message could quote a secret: where it stands is enough.
+    let parsed = serde_json::from_slice(&text).map_err(|e| {
+        let message =
+            format!("stored credentials are not valid JSON, line {} column {}", e.line(), e.column());
+        Error::config(message).with_context("path", path.display())
+    });
+    parsed.map(Some)
+}
+
+/// The parts of Docker's `config.json` that matter here.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<Secret>,
+    username: Option<Secret>,
+    password: Option<Secret>,
+    identitytoken: Option<Secret>,
+    registrytoken: Option<Secret>,
+}
+
+impl File {
+    /// The entry for the longest prefix of `registry/repository` (containers-auth.json(5)), under any of the
+    /// spellings that Docker has used for a registry.
+    fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
+        let wanted = format!("{}/{repository}", canonical(registry));
+        let matching = self.auths.iter().filter_map(|(key, entry)| {
+            let key = canonical(key);
+            let rest = wanted.strip_prefix(key.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((key.len(), entry))
+        });
+        match matching.max_by_key(|(length, _)| *length) {
+            Some((_, entry)) => entry.credential(),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Entry {
+    fn credential(&self) -> Result<Option<Credential>> {
+        let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.reveal().is_empty());
+        if let Some(token) = given(&self.registrytoken) {
+            return Ok(Some(Credential::Token(token)));
+        }
+        if let Some(token) = given(&self.identitytoken) {
+            return Ok(Some(Credential::Refresh(token)));
+        }
+        if let Some(auth) = given(&self.auth) {
+            return decoded(auth.reveal()).map(Some);
+        }
+        Ok(given(&self.username)
+            .zip(given(&self.password))
+            .map(|(user, password)| Credential::Basic(user, password)))
+    }
+}
+
+/// `auth`: base64 of `user:password`. Some tools leave out the padding, Docker may append NULs to the password.
+fn decoded(auth: &str) -> Result<Credential> {
+    let invalid = || {
+        Error::config("a stored credential is not base64 of user:password")
+            .with_hint("`plyfold login HOST` stores it again")
+    };
+    let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| invalid())?;
+    let text = String::from_utf8(bytes).map_err(|_| invalid())?;
+    let (user, password) = text.split_once(':').ok_or_else(invalid)?;
+    let password = password.trim_end_matches('\0');
+    Ok(match user {
+        "<token>" => Credential::Refresh(Secret::new(password)),
+        _ => Credential::Basic(Secret::new(user), Secret::new(password)),
+    })
+}
+
+/// `https://index.docker.io/v1/`, `registry-1.docker.io` and `docker.io` are one registry.
+fn canonical(key: &str) -> String {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
+    let (host, path) = key.find('/').map_or((key, ""), |at| key.split_at(at));
+    let host = match host {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
+    };
+    format!("{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::ErrorKind;
+
+    use super::*;
+
+    fn basic(user: &str, password: &str) -> Credential {
+        Credential::Basic(Secret::new(user), Secret::new(password))
+    }
+
+    fn stored(json: &str) -> (tempfile::TempDir, Credentials) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.json"), json).unwrap();
+        let config = Config { docker_config: Some(directory.path().to_owned()), ..Config::default() };
+        let credentials = Credentials::new(&config, "home.example").unwrap();
+        (directory, credentials)
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let (_directory, credentials) = stored(
+            r#"{"auths":{
+                "https://index.docker.io/v1/":{"auth":"aHViOnB3"},
+                "r.example":{"username":"all","password":"1"},
+                "r.example/team":{"username":"team","password":"2"},
+                "r.example/team/app":{"identitytoken":"refresh"},
+                "http://old.example/v2/":{"auth":"b2xkOnB3AAA"},
+                "empty.example":{}
+            },"credsStore":"unused","HttpHeaders":{}}"#,
+        );
+        let of = |registry, repository| credentials.of(registry, repository).unwrap();
+        assert_eq!(of("docker.io", "library/alpine"), Some(basic("hub", "pw")));
+        assert_eq!(of("r.example", "other/x"), Some(basic("all", "1")));
+        assert_eq!(of("r.example", "team/x"), Some(basic("team", "2")));
+        assert_eq!(of("r.example", "teamwork/x"), Some(basic("all", "1")));
+        assert_eq!(of("r.example", "team/app"), Some(Credential::Refresh(Secret::new("refresh"))));
+        assert_eq!(of("r.example", "team/app/x"), Some(Credential::Refresh(Secret::new("refresh"))));
+        assert_eq!(of("old.example", "x"), Some(basic("old", "pw")));
+        assert_eq!(of("empty.example", "x"), None);
+        assert_eq!(of("r.example:5000", "x"), None);
+        assert_eq!(of("r.example.evil", "x"), None);
+    }
+
+    #[test]
+    fn own_credentials_are_for_the_home_registry_alone() {
+        let config = Config {
+            username: Some(Secret::new("me")),
+            password: Some(Secret::new("pw")),
+            anonymous: true,
+            ..Config::default()
+        };
+        let credentials = Credentials::new(&config, "home.example").unwrap();
+        assert_eq!(credentials.of("home.example", "x").unwrap(), Some(basic("me", "pw")));
+        assert_eq!(credentials.of("other.example", "x").unwrap(), None);
+        assert_eq!(credentials.of("home.example:444", "x").unwrap(), None);
+    }
+
+    #[test]
+    fn broken_files_are_errors_without_their_secrets() {
+        for json in [r#"{"auths":{"a":{"auth":"!hunter2!"}}}"#, r#"{"auths":{"a":{"password":["hunter2"]}}}"#]
+        {
+            let (_directory, credentials) = stored(json);
+            let error = credentials.of("a", "x").unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+        let (_directory, credentials) = stored(&" ".repeat((FILE + 1) as usize));
+        assert_eq!(*credentials.of("a", "x").unwrap_err().kind(), ErrorKind::Limit);
+        let (directory, credentials) = stored("{}");
+        drop(directory);
+        assert_eq!(credentials.of("a", "x").unwrap(), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! Authentication: which `Authorization` a request carries, obtained once and kept until it runs out.
+
+mod challenge;
+mod credentials;
+mod secret;
+mod token;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use plyfold_core::{Error, ErrorKind, Result};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderValue};
+
+use self::challenge::Challenge;
+pub(crate) use self::credentials::{Credential, Credentials};
+pub use self::secret::Secret;
+use crate::policy::{Policy, origin};
+use crate::transport::Transport;
+
+/// Grants that are kept; beyond this all are forgotten and asked for again.
+const GRANTS: usize = 1024;
+
+/// What a request needs permission for.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Scope {
+    /// The registry as references name it.
+    pub(crate) registry: String,
+    /// The repository, for credentials of namespaces; empty for the registry as a whole.
+    pub(crate) repository: String,
+    /// The scopes in the token server's language, separated by blanks ("Token Scope Documentation").
+    pub(crate) access: String,
+}
+
+/// Credentials, and what they were exchanged for.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    credentials: Credentials,
+    grants: Mutex<HashMap<Scope, Slot>>,
+}
+
+/// The grant for one scope. Whoever needs a new one holds the lock, the others wait for it.
+type Slot = Arc<tokio::sync::Mutex<Option<Grant>>>;
+
+/// An `Authorization` header and when it ends.
+#[derive(Debug)]
+struct Grant {
+    header: HeaderValue,
+    until: Option<Instant>,
+}
+
+impl Auth {
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        Self { credentials, grants: Mutex::default() }
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// What an earlier request was granted and still holds. No I/O of its own.
+    pub(crate) async fn granted(&self, scope: &Scope) -> Option<HeaderValue> {
+        let slot = self.slot(scope);
+        let grant = slot.lock().await;
+        let valid = grant.as_ref().filter(|grant| grant.until.is_none_or(|until| Instant::now() < until));
+        valid.map(|grant| grant.header.clone())
+    }
+
+    /// Answers the challenge of a registry at `base` that has refused `refused`.
+    ///
+    /// # Errors
+    /// [`Auth`](ErrorKind::Auth) when there is no answer: no credentials, an untrusted realm, a token server that
+    /// refuses or talks nonsense.
+    pub(crate) async fn answer(
+        &self,
+        exchange: &Exchange<'_>,
+        scope: &Scope,
+        challenge: &HeaderMap,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue> {
+        let slot = self.slot(scope);
+        let mut grant = slot.lock().await;
+        // Another task may have been faster.
+        if let Some(newer) = grant.as_ref().filter(|grant| Some(&grant.header) != refused) {
+            return Ok(newer.header.clone());
+        }
+        *grant = None;
+        let credential = self.credentials.of(&scope.registry, &scope.repository)?;
+        let fresh = match (Challenge::of(challenge)?, credential) {
+            (_, Some(Credential::Token(token))) => Grant { header: bearer(&token)?, until: None },
+            (Challenge::Bearer { realm, service, scope: asked }, credential) => {
+                let (url, trusted) = exchange.policy.realm(exchange.base, &realm)?;
+                if credential.is_some() && !trusted {
+                    return Err(untrusted(&scope.registry, &url));
+                }
+                let access = access(&scope.access, asked.as_deref());
+                token::fetch(exchange.transport, url, service.as_deref(), access, credential.as_ref()).await?
+            }
+            (Challenge::Basic, Some(Credential::Basic(user, password))) => {
+                Grant { header: basic(&user, &password)?, until: None }
+            }
+            (Challenge::Basic, _) => {
+                return Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password")
+                    .with_hint(format!(
+                        "`plyfold login {}` stores them, or pass -o username=… -o password=…",
+                        scope.registry
+                    )));
+            }
+        };
+        if Some(&fresh.header) == refused {
+            return Err(Error::new(ErrorKind::Auth, "the registry refuses these credentials"));
+        }
+        let header = fresh.header.clone();
+        *grant = Some(fresh);
+        Ok(header)
+    }
+
+    /// Forgets a grant that the registry did not accept.
+    pub(crate) async fn forget(&self, scope: &Scope, refused: &HeaderValue) {
+        let slot = self.slot(scope);
+        let mut grant = slot.lock().await;
+        if grant.as_ref().is_some_and(|grant| grant.header == *refused) {
+            *grant = None;
+        }
+    }
+
+    fn slot(&self, scope: &Scope) -> Slot {
+        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if grants.len() >= GRANTS && !grants.contains_key(scope) {
+            grants.clear();
+        }
+        Arc::clone(grants.entry(scope.clone()).or_default())
+    }
+}
+
+/// What a conversation with a token server needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange<'a> {
+    pub(crate) transport: &'a Transport,
+    pub(crate) policy: &'a Policy,
+    /// The registry that challenged us.
+    pub(crate) base: &'a Url,
+}
+
+/// The scopes to ask for. What we need is known best here; a registry whose scopes are of another kind says so in
+/// its challenge, and only then is it believed: a challenge cannot widen what a token is good for.
+fn access<'a>(wanted: &'a str, asked: Option<&'a str>) -> &'a str {
+    let usual = |text: &str| {
+        text.split(' ').any(|part| part.starts_with("repository:") || part.starts_with("registry:"))
+    };
+    match asked {
+        Some(other) if !other.is_empty() && !usual(other) => other,
+        _ => wanted,
+    }
+}
+
+fn basic(user: &Secret, password: &Secret) -> Result<HeaderValue> {
+    if user.reveal().contains(':') {
+        return Err(Error::config("a user name with a colon cannot be sent (RFC 7617 2)"));
+    }
+    let pair = STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal()));
+    header(&format!("Basic {pair}"))
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue> {
+    header(&format!("Bearer {}", token.reveal()))
+}
+
+fn header(text: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| Error::new(ErrorKind::Auth, "a token has characters that no header can carry"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn untrusted(registry: &str, realm: &Url) -> Error {
+    let host = realm.host_str().unwrap_or_default();
+    let message =
+        format!("untrusted realm: {registry} sends its users to {}, credentials stay here", origin(realm));
+    Error::new(ErrorKind::Auth, message)
+        .with_hint(format!("-o trusted-realm={host} lets them go there; -o anonymous=true asks without them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_cannot_widen_the_scope() {
+        let wanted = "repository:a:pull";
+        assert_eq!(access(wanted, None), wanted);
+        assert_eq!(access(wanted, Some("")), wanted);
+        assert_eq!(access(wanted, Some("repository:secret:pull,push")), wanted);
+        assert_eq!(access(wanted, Some("aws")), "aws");
+    }
+
+    #[test]
+    fn headers_are_marked_as_secret() {
+        let value = basic(&Secret::new("me"), &Secret::new("pw")).unwrap();
+        assert_eq!(value.as_bytes(), b"Basic bWU6cHc=");
+        assert!(!format!("{value:?}").contains("bWU6cHc"));
+        assert!(basic(&Secret::new("a:b"), &Secret::new("pw")).is_err());
+        assert!(bearer(&Secret::new("to\nken")).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading blobs: closed ranges, checked against what came.
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use plyfold_core::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Reference, Result, digest};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::{Method, Request, Response, StatusCode};
+
+use crate::client::{Access, Target, text};
+use crate::{Registry, errors};
+
+impl Registry {
+    /// Opens a blob at the range's first byte, or at 0 when the registry has no usable ranges. A descriptor's
+    /// `urls` are ignored: what is not in the registry does not exist here.
+    pub(crate) async fn read_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        range: BlobRange,
+    ) -> Result<Blob> {
+        digest::supported(blob.digest())?;
+        let (target, _) = self.client.target(reference, Access::Pull)?;
+        let range = range.resolve(blob.size())?;
+        let is_whole = range == (0..blob.size());
+        if range.is_empty() && !is_whole {
+            return Blob::ranged(blob, range, stream::empty());
+        }
+        if is_whole {
+            let response = self.client.send(&target, request(&target, Method::GET, blob)).await?;
+            return opened(response, blob, range).await;
+        }
+        let mut request = request(&target, Method::GET, blob);
+        // Closed ranges alone work everywhere: some registries refuse `bytes=N-`.
+        let closed = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end - 1));
+        request.headers_mut().insert(RANGE, closed.map_err(|e| internal("a range is a header", e))?);
+        let response = match self.client.send(&target, request).await {
+            // An unsatisfiable range makes docker-registry break the connection. A blob that is shorter than its
+            // descriptor says is the one reason why this one can be.
+            Err(e) if *e.kind() == ErrorKind::Unavailable => {
+                return Err(self.shorter(&target, blob).await.unwrap_or(e));
+            }
+            outcome => outcome?,
+        };
+        let is_usable = match response.status() {
+            StatusCode::PARTIAL_CONTENT => states_range(&response, &range, blob.size()),
+            StatusCode::RANGE_NOT_SATISFIABLE => false,
+            _ => true,
+        };
+        if is_usable {
+            return opened(response, blob, range).await;
+        }
+        drop(response);
+        let whole = self.client.send(&target, self::request(&target, Method::GET, blob)).await?;
+        opened(whole, blob, range).await
+    }
+
+    /// The error for a blob whose size in the registry is not that of its descriptor.
+    async fn shorter(&self, target: &Target, blob: &Descriptor) -> Option<Error> {
+        let response = self.client.send(target, request(target, Method::HEAD, blob)).await.ok()?;
+        let size = text(response.headers(), CONTENT_LENGTH.as_str())?.parse().ok()?;
+        (response.status() == StatusCode::OK && size != blob.size()).then(|| wrong_size(blob, size))
+    }
+
+    /// Whether the repository has this blob, by HEAD.
+    pub(crate) async fn has_blob(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
+        let response = self.client.send(target, request(target, Method::HEAD, blob)).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            // Some registries answer 405 to HEAD: pushing again is harmless.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            _ => Err(errors::status(response, &name(blob)).await),
+        }
+    }
+}
+
+fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
+    let mut request = target.request(method, &format!("blobs/{}", blob.digest()));
+    // A content coding would change the bytes that the digest is for.
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    request
+}
+
+/// The blob in an answer: the whole of it under 200, the range under a checked 206.
+async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u64>) -> Result<Blob> {
+    if let Some(coding) = text(response.headers(), CONTENT_ENCODING.as_str())
+        && !coding.eq_ignore_ascii_case("identity")
+    {
+        return Err(Error::corrupt(format!(
+            "the registry sent {coding}-coded content that nobody asked for"
+        )));
+    }
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::PARTIAL_CONTENT if states_range(&response, &range, blob.size()) => {
+            return Blob::ranged(blob, range, content(response));
+        }
+        StatusCode::PARTIAL_CONTENT => {
+            return Err(Error::corrupt("the registry sent another range than it was asked for"));
+        }
+        _ => return Err(errors::status(response, &name(blob)).await),
+    }
+    if let Some(length) = response.content_length().filter(|length| *length != blob.size()) {
+        return Err(wrong_size(blob, length));
+    }
+    if range.end == blob.size() {
+        // From the first byte on: the whole, which its end will verify.
+        return Blob::new(blob, content(response));
+    }
+    Blob::ranged(blob, 0..range.end, first(content(response), range.end))
+}
+
+/// Whether `Content-Range` (RFC 9110 14.4) is exactly what was asked for; the total may be unknown.
+fn states_range(response: &Response, range: &std::ops::Range<u64>, size: u64) -> bool {
+    let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or_default();
+    let exact = format!("bytes {}-{}/", range.start, range.end.saturating_sub(1));
+    stated.strip_prefix(&exact).is_some_and(|total| total == "*" || total == size.to_string())
+}
+
+fn content(response: Response) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let url = response.url().clone();
+    response.bytes_stream().map_err(move |e| errors::transport(e, &url))
+}
+
+/// The first `length` bytes of a stream.
+fn first(
+    content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    length: u64,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let state = (content.boxed(), length);
+    stream::try_unfold(state, |(mut content, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(mut chunk) = content.try_next().await? else { return Ok(None) };
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
+        let left = left - chunk.len() as u64;
+        Ok(Some((chunk, (content, left))))
+    })
+}
+
+fn name(blob: &Descriptor) -> String {
+    format!("blob {}", blob.digest())
+}
+
+fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
+    Error::mismatch(Mismatch {
+        expected: blob.digest().clone(),
+        actual: None,
+        expected_size: Some(blob.size()),
+        actual_size,
+    })
+}
+
+fn internal(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, what).with_source(source)
+}

@@ -1,0 +1,128 @@
+//! Options of the backend, as a program sets them or as `-o key=value` gives them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::auth::Secret;
+
+/// How registries are reached. `Debug` shows no secret.
+///
+/// ```
+/// use plyfold_core::Options;
+/// use plyfold_registry::Config;
+///
+/// let options = Options::parse(["plain-http=registry.lan:5000", "read-timeout=5"])?;
+/// let config: Config = options.config()?;
+/// assert_eq!(config.plain_http, ["registry.lan:5000"]);
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Ignores every stored credential.
+    pub anonymous: bool,
+    /// Files with CA certificates (PEM) that are trusted besides the system's.
+    #[serde(deserialize_with = "one_or_many")]
+    pub ca: Vec<PathBuf>,
+    /// The client's certificate chain (PEM), for registries that ask for one.
+    pub client_cert: Option<PathBuf>,
+    /// The private key of `client_cert` (PEM); `None` when it stands in the same file.
+    pub client_key: Option<PathBuf>,
+    /// How long a connection may take to be made; seconds as an option.
+    #[serde(deserialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    /// The directory of Docker's `config.json`; `None` is `$DOCKER_CONFIG`, or else `~/.docker`.
+    pub docker_config: Option<PathBuf>,
+    /// Loopback hosts (`host` or `host:port`) that speak TLS.
+    #[serde(deserialize_with = "one_or_many")]
+    pub https: Vec<String>,
+    /// The password for `username`.
+    pub password: Option<Secret>,
+    /// Hosts (`host` or `host:port`) that are reached without TLS.
+    #[serde(deserialize_with = "one_or_many")]
+    pub plain_http: Vec<String>,
+    /// How long a server may be silent; seconds as an option.
+    #[serde(deserialize_with = "seconds")]
+    pub read_timeout: Duration,
+    /// Token servers (`host` or `host:port`, by HTTPS) that may see credentials of registries on other hosts.
+    #[serde(deserialize_with = "one_or_many")]
+    pub trusted_realm: Vec<String>,
+    /// The `User-Agent` of requests.
+    pub user_agent: String,
+    /// The user for the registry that the URI names, and for no other; wins over stored credentials.
+    pub username: Option<Secret>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            anonymous: false,
+            ca: Vec::new(),
+            client_cert: None,
+            client_key: None,
+            connect_timeout: Duration::from_secs(10),
+            docker_config: None,
+            https: Vec::new(),
+            password: None,
+            plain_http: Vec::new(),
+            read_timeout: Duration::from_secs(30),
+            trusted_realm: Vec::new(),
+            user_agent: concat!("plyfold/", env!("CARGO_PKG_VERSION")).to_owned(),
+            username: None,
+        }
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u32::deserialize(deserializer)?;
+    Ok(Duration::from_secs(seconds.max(1).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::{ErrorKind, Options};
+
+    use super::*;
+
+    fn parse(pairs: &[&str]) -> plyfold_core::Result<Config> {
+        Options::parse(pairs.iter().copied())?.config()
+    }
+
+    #[test]
+    fn lists_take_one_value_or_several() {
+        assert_eq!(parse(&["plain-http=a:1"]).unwrap().plain_http, ["a:1"]);
+        assert_eq!(parse(&["plain-http=a:1", "plain-http=b"]).unwrap().plain_http, ["a:1", "b"]);
+        assert_eq!(parse(&[r#"plain-http=["a:1","b"]"#]).unwrap().plain_http, ["a:1", "b"]);
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        assert_eq!(*parse(&["plainhttp=a"]).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug_and_of_errors() {
+        let config = parse(&["username=me", "password=hunter2"]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        // `-o` takes what looks like a number for one: the message must not quote it.
+        let error = parse(&["password=8675309"]).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Config);
+        assert!(!format!("{error} {error:?}").contains("8675309"));
+        assert_eq!(parse(&[r#"password="8675309""#]).unwrap().password.unwrap().reveal(), "8675309");
+    }
+}

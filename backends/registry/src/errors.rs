@@ -1,0 +1,231 @@
+//! What statuses and broken connections mean, as kinds that are the same for every backend.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use plyfold_core::{Error, ErrorKind};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::policy::origin;
+use crate::transport::head_of_body;
+
+/// Bytes of an error's body that are read; the rest is left on the wire.
+const BODY: usize = 64 << 10;
+/// Characters of the registry's own words that go into a message.
+const WORDS: usize = 400;
+
+/// The error that an answer other than success stands for; `what` was asked for, such as `manifest 1.2`.
+pub(crate) async fn status(response: Response, what: &str) -> Error {
+    let (status, endpoint) = (response.status(), origin(response.url()));
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    let body = head_of_body(response, BODY).await;
+    let report = serde_json::from_slice::<Report>(&body).ok().and_then(|mut report| {
+        if report.errors.is_empty() { None } else { Some(report.errors.swap_remove(0)) }
+    });
+    let code = report.as_ref().map_or("", |entry| entry.code.as_str());
+    let kind = kind(status, code, retry_after);
+    let mut message = match &kind {
+        ErrorKind::NotFound => format!("no such {what}"),
+        _ => format!("{what}: the registry answered {status}"),
+    };
+    if let Some(entry) = &report {
+        let words: String = entry.message.as_deref().unwrap_or_default().chars().take(WORDS).collect();
+        let code: String = code.chars().take(WORDS).collect();
+        message = format!("{message} ({code}: {words})");
+    }
+    let spoke_http_to_tls = body.windows(12).any(|window| window.eq_ignore_ascii_case(b"HTTPS server"));
+    let error = Error::new(kind.clone(), message).with_endpoint(&endpoint);
+    match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
+        (_, true) => {
+            error.with_hint("this loopback host speaks TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")
+        }
+        (Some(hint), _) => error.with_hint(hint),
+        (None, _) => error,
+    }
+}
+
+/// An error document (distribution specification, "Error Codes"). Codes beyond the specification's are common.
+#[derive(Deserialize)]
+struct Report {
+    errors: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    code: String,
+    message: Option<String>,
+}
+
+fn kind(status: StatusCode, code: &str, retry_after: Option<Duration>) -> ErrorKind {
+    match status.as_u16() {
+        401 => ErrorKind::Auth,
+        402 | 403 => ErrorKind::Denied,
+        404 | 410 => ErrorKind::NotFound,
+        408 => ErrorKind::Timeout,
+        413 | 414 | 431 => ErrorKind::Limit,
+        429 => ErrorKind::RateLimited { retry_after },
+        501 | 505 => ErrorKind::Unsupported,
+        500.. => ErrorKind::Unavailable,
+        _ if code.ends_with("_INVALID") => ErrorKind::Corrupt,
+        _ => ErrorKind::Unsupported,
+    }
+}
+
+fn hint(kind: &ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Auth => {
+            Some("`plyfold login HOST` stores credentials; check their spelling and their age")
+        }
+        ErrorKind::Denied => {
+            Some("these credentials may not do this; a missing repository can look the same")
+        }
+        ErrorKind::NotFound => Some("check the spelling; some registries hide private repositories this way"),
+        ErrorKind::RateLimited { .. } => Some("wait, or log in: registries limit anonymous clients most"),
+        ErrorKind::Unavailable => Some("the registry has trouble of its own; try again later"),
+        _ => None,
+    }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 10.2.3); `None` when it is absent or neither.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    // A date that has passed asks for no more patience.
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// The error of a request that got no answer, or of a body that broke off.
+pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let endpoint = origin(url);
+    // The URL may hold a signature; the endpoint is enough.
+    let error = error.without_url();
+    let causes = Causes::of(&error);
+    let made = if let Some(tls) = causes.tls {
+        Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"))
+            .with_hint(tls_hint(tls))
+    } else if error.is_timeout() || causes.io.is_some_and(|kind| kind == io::ErrorKind::TimedOut) {
+        let step = if error.is_connect() { "connecting to" } else { "waiting for" };
+        Error::new(ErrorKind::Timeout, format!("{step} {host} took too long"))
+    } else if error.is_connect() {
+        Error::new(ErrorKind::Unavailable, format!("cannot connect to {host}: {}", causes.last))
+            .with_hint(connect_hint(&causes))
+    } else {
+        Error::new(ErrorKind::Unavailable, format!("the connection to {host} broke: {}", causes.last))
+    };
+    made.with_endpoint(endpoint).with_source(error)
+}
+
+/// What a chain of errors comes down to.
+struct Causes<'a> {
+    tls: Option<&'a rustls::Error>,
+    io: Option<io::ErrorKind>,
+    is_dns: bool,
+    last: String,
+}
+
+impl<'a> Causes<'a> {
+    fn of(error: &'a (dyn StdError + 'static)) -> Self {
+        let mut causes = Self { tls: None, io: None, is_dns: false, last: error.to_string() };
+        let mut next = Some(error);
+        while let Some(error) = next {
+            causes.last = error.to_string();
+            causes.is_dns |= causes.last.starts_with("dns error");
+            causes.tls = causes.tls.or(error.downcast_ref());
+            let io = error.downcast_ref::<io::Error>();
+            causes.io = io.map(io::Error::kind).or(causes.io);
+            // An I/O error's `source` skips the error that it wraps.
+            next = match io.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        causes
+    }
+}
+
+fn connect_hint(causes: &Causes<'_>) -> &'static str {
+    if causes.is_dns {
+        return "the name does not resolve: check its spelling and this machine's network";
+    }
+    match causes.io {
+        Some(io::ErrorKind::ConnectionRefused) => "nothing listens there: check host and port",
+        _ => "check the network, and HTTPS_PROXY if there is a proxy",
+    }
+}
+
+fn tls_hint(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "the registry's certificate has expired; check this machine's clock"
+        }
+        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "the certificate is for other names: use the name that it was made for"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "-o ca=FILE trusts the CA that signed the registry's certificate"
+        }
+        rustls::Error::AlertReceived(_) => {
+            "the registry may want a client certificate: -o client-cert=FILE -o client-key=FILE"
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the host may not speak TLS at all: -o plain-http=HOST if you trust the network to it"
+        }
+        _ => "plyfold speaks TLS 1.2 and 1.3",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_has_three_shapes() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let parse = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+            retry_after(&headers, now)
+        };
+        assert_eq!(parse("3"), Some(Duration::from_secs(3)));
+        assert_eq!(parse("1000000000"), Some(Duration::from_secs(1_000_000_000)));
+        assert_eq!(parse("Sun, 06 Nov 1994 08:49:40 GMT"), Some(Duration::from_secs(3)));
+        assert_eq!(parse("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+        for junk in ["Wed, ..", "-1", "3.5", "soon", "99999999999999999999999"] {
+            assert_eq!(parse(junk), None, "{junk}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn statuses_have_kinds() {
+        let of = |status: u16, code| kind(StatusCode::from_u16(status).unwrap(), code, None);
+        for (status, code, expected) in [
+            (302, "", ErrorKind::Unsupported),
+            (400, "DIGEST_INVALID", ErrorKind::Corrupt),
+            (400, "", ErrorKind::Unsupported),
+            (401, "DENIED", ErrorKind::Auth),
+            (403, "", ErrorKind::Denied),
+            (404, "NAME_INVALID", ErrorKind::NotFound),
+            (405, "UNSUPPORTED", ErrorKind::Unsupported),
+            (408, "", ErrorKind::Timeout),
+            (413, "SIZE_INVALID", ErrorKind::Limit),
+            (429, "TOOMANYREQUESTS", ErrorKind::RateLimited { retry_after: None }),
+            (500, "", ErrorKind::Unavailable),
+            (501, "", ErrorKind::Unsupported),
+            (502, "", ErrorKind::Unavailable),
+            (503, "BLOB_INVALID", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(of(status, code), expected, "{status} {code}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Tags, repositories and referrers (distribution specification, "Content Discovery").
+
+use plyfold_core::manifest::{Document, limits};
+use plyfold_core::{
+    Descriptor, Digest, Error, ErrorKind, ImageRegistry as _, MediaType, Names, Page, RawManifest, Reference,
+    Result, digest, reference,
+};
+use reqwest::header::{ACCEPT, HeaderValue, LINK};
+use reqwest::{Method, Request, Response, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::Registry;
+use crate::backend::media_type;
+use crate::client::{Access, Target};
+use crate::policy::same_origin;
+
+/// Bytes of one page.
+const PAGE: u64 = 4 << 20;
+/// Pages of referrers that are put together.
+const PAGES: usize = 64;
+
+impl Registry {
+    pub(crate) async fn list_tags(&self, repository: &str, page: &Page) -> Result<Names> {
+        #[derive(Deserialize)]
+        struct Tags {
+            // `null` is what some registries send for none.
+            tags: Option<Vec<String>>,
+        }
+        let name = reference::parse(repository)?;
+        if reference::repository_of(&name) != repository || name.digest().is_some() {
+            return Err(Error::config(format!("{repository:?} is not a repository")));
+        }
+        let (target, _) = self.client.target(&name, Access::Pull)?;
+        let (bytes, next) = self.page(&target, "tags/list", page, "repository").await?;
+        let Tags { tags } = parse(&bytes)?;
+        let tags = tags.unwrap_or_default().into_iter().filter(|tag| reference::is_tag(tag)).collect();
+        Ok(names(tags, page, next))
+    }
+
+    pub(crate) async fn list_repositories(&self, page: &Page) -> Result<Names> {
+        #[derive(Deserialize)]
+        struct Catalog {
+            repositories: Option<Vec<String>>,
+        }
+        let target = self.client.registry(&self.home, "", Access::Catalog)?;
+        let bare =
+            Page { after: page.after.as_deref().map(|after| self.without_host(after)), ..page.clone() };
+        let (bytes, next) = self.page(&target, "_catalog", &bare, "catalog").await?;
+        let Catalog { repositories } = parse(&bytes)?;
+        let full = repositories.unwrap_or_default().into_iter().filter_map(|name| {
+            let name = reference::parse(&format!("{}/{name}", self.home)).ok()?;
+            Some(reference::repository_of(&name))
+        });
+        Ok(names(full.collect(), page, next))
+    }
+
+    fn without_host(&self, repository: &str) -> String {
+        let bare = repository.strip_prefix(&*self.home).and_then(|rest| rest.strip_prefix('/'));
+        bare.unwrap_or(repository).to_owned()
+    }
+
+    /// The API where there is one, else the index under the fallback tag ("Referrers Tag Schema"); filtered here,
+    /// because a registry may ignore the filter.
+    pub(crate) async fn list_referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        digest::supported(subject)?;
+        let (target, reference) = self.client.target(reference, Access::Pull)?;
+        let mut found = match self.referrers_api(&target, subject, artifact_type).await? {
+            Some(found) => found,
+            None => self.referrers_tag(&reference, subject).await?,
+        };
+        let wanted = |descriptor: &Descriptor| {
+            artifact_type.is_none_or(|wanted| descriptor.artifact_type().as_ref() == Some(wanted))
+        };
+        found.retain(wanted);
+        Ok(found)
+    }
+
+    async fn referrers_api(
+        &self,
+        target: &Target,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let mut request = target.request(Method::GET, &format!("referrers/{subject}"));
+        if let Some(artifact_type) = artifact_type {
+            request.url_mut().query_pairs_mut().append_pair("artifactType", artifact_type.as_ref());
+        }
+        let mut found = Vec::new();
+        for _ in 0..PAGES {
+            let accept = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
+            request.headers_mut().insert(ACCEPT, accept);
+            let response = self.client.send(target, request).await?;
+            if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+                return Ok(None);
+            }
+            // A front end that answers every path with a page of its own has no such API either.
+            if response.status() == StatusCode::OK && media_type(&response) != Some(MediaType::ImageIndex) {
+                return Ok(None);
+            }
+            let next = next_link(&response)?;
+            let bytes = self.client.document(response, limits::MANIFEST, "list of referrers").await?;
+            found.extend(children(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
+            if found.len() > limits::INDEX_ENTRIES {
+                return Err(Error::limit(format!("more than {} referrers", limits::INDEX_ENTRIES)));
+            }
+            let Some(next) = next else { return Ok(Some(found)) };
+            request = Request::new(Method::GET, next);
+        }
+        Err(Error::limit(format!("more than {PAGES} pages of referrers")))
+    }
+
+    async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        // `ALGORITHM-HEX`, which is always a tag: 128 characters hold sha256 and, cut off, anything longer.
+        let tag: String = subject.as_ref().replacen(':', "-", 1).chars().take(128).collect();
+        let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+        let name = Reference::with_tag(registry, repository, tag);
+        match self.manifest(&name).await {
+            Ok(raw) => children(&raw),
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One page of a listing, and where the next one is: a path with its query, on this registry.
+    async fn page(
+        &self,
+        target: &Target,
+        path: &str,
+        page: &Page,
+        what: &str,
+    ) -> Result<(bytes::Bytes, Option<String>)> {
+        let mut request = target.request(Method::GET, path);
+        match page.after.as_deref() {
+            // The registry's own way on: only its query is taken, which cannot lead anywhere else.
+            Some(after) if after.starts_with('?') => request.url_mut().set_query(Some(&after[1..])),
+            after => {
+                let mut query = request.url_mut().query_pairs_mut();
+                query.extend_pairs(page.limit.map(|limit| ("n", limit.to_string())));
+                query.extend_pairs(after.map(|after| ("last", after)));
+            }
+        }
+        let asked = request.url().clone();
+        let response = self.client.send(target, request).await?;
+        let next = next_link(&response)?;
+        if next.as_ref().is_some_and(|next| next.path() != asked.path() || next.query() == asked.query()) {
+            return Err(Error::corrupt(
+                "the registry's link to the next page leads elsewhere or in a circle",
+            ));
+        }
+        let bytes = self.client.document(response, PAGE, what).await?;
+        Ok((bytes, next.and_then(|next| next.query().map(|query| format!("?{query}")))))
+    }
+}
+
+/// The target of `Link: <…>; rel="next"` (RFC 8288), on the same scheme, host and port.
+fn next_link(response: &Response) -> Result<Option<Url>> {
+    let values = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    let Some(target) = values.into_iter().find_map(next_target) else { return Ok(None) };
+    let url = response.url().join(target).ok().filter(|url| same_origin(url, response.url()));
+    url.map(Some).ok_or_else(|| Error::corrupt("the registry's link to the next page leads to another host"))
+}
+
+/// The first target whose relation is `next`.
+fn next_target(mut value: &str) -> Option<&str> {
+    loop {
+        let (_, rest) = value.split_once('<')?;
+        let (target, rest) = rest.split_once('>')?;
+        let parameters = rest.split('<').next().unwrap_or_default().trim_end().trim_end_matches(',');
+        let is_next = parameters.split(';').any(|parameter| {
+            let parameter = parameter.trim();
+            parameter.eq_ignore_ascii_case("rel=next") || parameter.eq_ignore_ascii_case(r#"rel="next""#)
+        });
+        if is_next {
+            return Some(target);
+        }
+        value = rest;
+    }
+}
+
+/// A page of names, sorted; cut to the wanted length if the registry did not.
+fn names(mut names: Vec<String>, page: &Page, link: Option<String>) -> Names {
+    names.sort_unstable();
+    names.dedup();
+    if let Some(limit) = page.limit.filter(|limit| names.len() > (*limit).max(1)) {
+        names.truncate(limit.max(1));
+        let next = names.last().cloned();
+        return Names { names, next };
+    }
+    Names { names, next: link }
+}
+
+fn children(raw: &RawManifest) -> Result<Vec<Descriptor>> {
+    match raw.document() {
+        Document::Index(index) => Ok(index.manifests().clone()),
+        Document::Manifest(_) => Err(Error::corrupt("the list of referrers is not an index")),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("the registry's list is not one: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_read_as_rfc_8288_has_them() {
+        for (value, expected) in [
+            (r#"</v2/a/tags/list?last=b&n=2>; rel="next""#, Some("/v2/a/tags/list?last=b&n=2")),
+            ("</x?a=1,2>;rel=next", Some("/x?a=1,2")),
+            (r#"</first>; rel="first", </x>; title="t"; REL="next""#, Some("/x")),
+            (r#"</x>; rel="prev""#, None),
+            ("</x>", None),
+            (r#"/x; rel="next""#, None),
+            ("<", None),
+            ("", None),
+        ] {
+            assert_eq!(next_target(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn pages_are_sorted_and_cut() {
+        let all = || ["b", "a", "c"].map(str::to_owned).to_vec();
+        let page = |limit| Page { limit, after: None };
+        let cut = names(all(), &page(Some(2)), Some("?x".to_owned()));
+        assert_eq!((cut.names, cut.next.as_deref()), (vec!["a".to_owned(), "b".to_owned()], Some("b")));
+        let whole = names(all(), &page(None), Some("?x".to_owned()));
+        assert_eq!((whole.names.len(), whole.next.as_deref()), (3, Some("?x")));
+    }
+}

@@ -1,0 +1,238 @@
+//! Which URLs may be requested at all, and which may see credentials. Decided on parsed URLs, before any I/O.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use plyfold_core::{Error, ErrorKind, Result};
+use reqwest::Url;
+
+use crate::Config;
+
+/// Token servers that are known to serve a registry on another host.
+const KNOWN_REALMS: &[(&str, &str)] =
+    &[("registry-1.docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
+
+/// The rules that a configuration makes.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    plain_http: Vec<String>,
+    https: Vec<String>,
+    trusted_realm: Vec<String>,
+    has_tls_options: bool,
+}
+
+impl Policy {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            plain_http: config.plain_http.clone(),
+            https: config.https.clone(),
+            trusted_realm: config.trusted_realm.clone(),
+            has_tls_options: !config.ca.is_empty() || config.client_cert.is_some(),
+        }
+    }
+
+    /// Scheme, host and port of a registry as references name it. Docker Hub's API has a host of its own.
+    pub(crate) fn base(&self, registry: &str) -> Result<Url> {
+        let host = match registry {
+            "docker.io" | "index.docker.io" => "registry-1.docker.io",
+            other => other,
+        };
+        let parse = |scheme: &str| {
+            let url = Url::parse(&format!("{scheme}://{host}/")).ok();
+            let bare = |url: &Url| url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+            url.filter(|url| bare(url) && !has_login(url))
+                .ok_or_else(|| Error::config(format!("invalid registry host {registry:?}")))
+        };
+        let https = parse("https")?;
+        if is_link_local(&https) {
+            return Err(refused(&https, "link-local addresses are never registries"));
+        }
+        let listed = |list: &[String]| lists(list, &https);
+        let loopback_default = is_loopback(&https) && !self.has_tls_options && !registry.ends_with(":443");
+        if listed(&self.plain_http) || (loopback_default && !listed(&self.https)) {
+            return parse("http");
+        }
+        Ok(https)
+    }
+
+    /// Whether a URL that `from` sent us to may be requested: never out of TLS into the clear, never another
+    /// scheme, never the link-local addresses that clouds keep their secrets on.
+    pub(crate) fn check_hop(&self, from: &Url, to: &Url) -> Result<()> {
+        if has_login(to) {
+            return Err(refused(to, "it carries a user name"));
+        }
+        if is_link_local(to) {
+            return Err(refused(to, "it is a link-local address"));
+        }
+        match to.scheme() {
+            "https" => Ok(()),
+            "http" if lists(&self.plain_http, to) => Ok(()),
+            "http" if from.scheme() == "http" && (is_loopback(to) && is_loopback(from)) => Ok(()),
+            "http" if same_origin(from, to) => Ok(()),
+            "http" => Err(refused(to, "it is plain http")
+                .with_hint("-o plain-http=HOST allows plain http to a host that you trust")),
+            _ => Err(refused(to, "its scheme is neither https nor http")),
+        }
+    }
+
+    /// The token server that a challenge of `registry` names, and whether it may see the registry's credentials.
+    pub(crate) fn realm(&self, registry: &Url, realm: &str) -> Result<(Url, bool)> {
+        let untrusted = |why: String| Error::new(ErrorKind::Auth, format!("untrusted realm: {why}"));
+        let url = Url::parse(realm).map_err(|_| untrusted("it is not a URL".to_owned()))?;
+        let same_host = url.host() == registry.host();
+        // A token server beside a plain http registry may have a port of its own.
+        if !(same_host && url.scheme() == "http" && registry.scheme() == "http" && !has_login(&url)) {
+            self.check_hop(registry, &url).map_err(|e| untrusted(e.message().to_owned()))?;
+        }
+        let downgrade = registry.scheme() == "https" && url.scheme() == "http";
+        let known =
+            (registry.host_str().zip(url.host_str())).is_some_and(|pair| KNOWN_REALMS.contains(&pair));
+        let trusted = same_host || (known && url.port().is_none()) || lists(&self.trusted_realm, &url);
+        Ok((url, trusted && !downgrade))
+    }
+}
+
+/// Whether two URLs have scheme, host and port in common: the scope of credentials.
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Whether a URL's host is this machine: 127.0.0.0/8, `::1`, `localhost`.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match address(url) {
+        Some(IpAddr::V4(address)) => address.is_loopback(),
+        Some(IpAddr::V6(address)) => address.is_loopback(),
+        None => url.host_str().is_some_and(|host| host == "localhost" || host.ends_with(".localhost")),
+    }
+}
+
+/// Scheme, host and port, for messages: paths and queries may hold signatures.
+pub(crate) fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// 169.254.0.0/16, `fe80::/10`, and the one address outside of them that a cloud uses for metadata.
+fn is_link_local(url: &Url) -> bool {
+    const EC2: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match address(url) {
+        Some(IpAddr::V4(address)) => address.is_link_local(),
+        Some(IpAddr::V6(address)) => address.is_unicast_link_local() || address == EC2,
+        None => false,
+    }
+}
+
+/// The host when it is an address; an IPv4 address in IPv6 clothes is taken for what it is.
+fn address(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?;
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Some(address.into());
+    }
+    let address: Ipv6Addr = host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
+    Some(address.to_ipv4_mapped().map_or(address.into(), Into::into))
+}
+
+/// Whether a list of `host` and `host:port` has the URL's host.
+fn lists(list: &[String], url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
+    list.iter().any(|entry| entry == host || Some(entry) == port.as_ref())
+}
+
+fn has_login(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+fn refused(url: &Url, why: &str) -> Error {
+    let scheme = url.scheme();
+    let host = url.host_str().unwrap_or_default();
+    Error::unsupported(format!("refused to go to {scheme}://{host}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(config: &Config) -> Policy {
+        Policy::new(config)
+    }
+
+    fn base(config: &Config, registry: &str) -> String {
+        policy(config).base(registry).unwrap().to_string()
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_listed_hosts() {
+        for (registry, expected) in [
+            ("docker.io", "https://registry-1.docker.io/"),
+            ("index.docker.io", "https://registry-1.docker.io/"),
+            ("ghcr.io", "https://ghcr.io/"),
+            ("localhost", "http://localhost/"),
+            ("localhost:443", "https://localhost/"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("127.9.9.9:5000", "http://127.9.9.9:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+            ("localhost.evil.example:5000", "https://localhost.evil.example:5000/"),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000/"),
+        ] {
+            assert_eq!(base(&Config::default(), registry), expected, "{registry}");
+        }
+        let listed = || Config { plain_http: vec!["lan:5000".into(), "any".into()], ..Config::default() };
+        assert_eq!(base(&listed(), "lan:5000"), "http://lan:5000/");
+        assert_eq!(base(&listed(), "lan:5001"), "https://lan:5001/");
+        assert_eq!(base(&listed(), "any:7"), "http://any:7/");
+        let https = Config { https: vec!["localhost:5000".into()], ..Config::default() };
+        assert_eq!(base(&https, "localhost:5000"), "https://localhost:5000/");
+        let ca = Config { ca: vec!["ca.pem".into()], ..Config::default() };
+        assert_eq!(base(&ca, "localhost:5000"), "https://localhost:5000/");
+    }
+
+    #[test]
+    fn hosts_that_are_more_than_a_host_are_refused() {
+        for registry in ["user@host", "host/path", "host?x", "host#x", "", "169.254.169.254", "[fe80::1]"] {
+            assert!(policy(&Config::default()).base(registry).is_err(), "{registry:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_never_leave_tls_nor_reach_metadata() {
+        let policy = policy(&Config { plain_http: vec!["lan".into()], ..Config::default() });
+        let verdict = |from: &str, to: &str| {
+            policy.check_hop(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()).is_ok()
+        };
+        assert!(verdict("https://a", "https://cdn.example/x?sig=1"));
+        assert!(verdict("https://a", "http://lan/x"));
+        assert!(verdict("http://127.0.0.1:5000", "http://127.0.0.1:5001/x"));
+        assert!(!verdict("https://a", "http://a/x"));
+        assert!(!verdict("https://a", "http://127.0.0.1:2375/containers"));
+        assert!(!verdict("http://127.0.0.1:5000", "http://evil.example/x"));
+        assert!(!verdict("http://lan", "http://127.0.0.1/x"));
+        for address in ["169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "[fe80::1]"] {
+            assert!(!verdict("https://a", &format!("https://{address}/latest")), "{address}");
+        }
+        assert!(!verdict("https://a", "file:///etc/passwd"));
+        assert!(!verdict("https://a", "ftp://a/x"));
+        assert!(!verdict("https://a", "https://user:pw@b/x"));
+    }
+
+    #[test]
+    fn credentials_stay_with_the_registry_and_its_known_token_server() {
+        let config = Config { trusted_realm: vec!["sso.example".into()], ..Config::default() };
+        let policy = policy(&config);
+        let verdict = |registry: &str, realm: &str| {
+            let outcome = policy.realm(&Url::parse(registry).unwrap(), realm);
+            outcome.ok().map(|(_, trusted)| trusted)
+        };
+        assert_eq!(verdict("https://r.example", "https://r.example/token"), Some(true));
+        assert_eq!(verdict("https://r.example", "https://r.example:8443/token"), Some(true));
+        assert_eq!(verdict("https://registry-1.docker.io", "https://auth.docker.io/token"), Some(true));
+        assert_eq!(verdict("https://registry-1.docker.io", "https://auth.docker.io:1/token"), Some(false));
+        assert_eq!(verdict("https://r.example", "https://sso.example/token"), Some(true));
+        assert_eq!(verdict("https://r.example", "https://evil.example/token"), Some(false));
+        assert_eq!(verdict("http://127.0.0.1:1", "http://127.0.0.1:2/token"), Some(true));
+        assert_eq!(verdict("http://127.0.0.1:1", "http://127.0.0.2:2/token"), Some(false));
+        for realm in ["http://r.example/token", "http://evil.example/t", "file:///etc/passwd", "junk", ""] {
+            assert_eq!(verdict("https://r.example", realm), None, "{realm}");
+        }
+        assert_eq!(verdict("https://r.example", "https://169.254.169.254/token"), None);
+        assert_eq!(verdict("http://127.0.0.1:1", "http://169.254.169.254/token"), None);
+    }
+}

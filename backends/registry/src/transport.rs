@@ -1,0 +1,95 @@
+//! One request, one answer: connections, time-outs, and bodies that never grow beyond a bound.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use plyfold_core::{Error, ErrorKind, Result};
+use reqwest::{ClientBuilder, Request, Response, redirect};
+
+use crate::{Config, errors, policy, tls};
+
+/// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    proxied: reqwest::Client,
+    direct: reqwest::Client,
+    /// How long a whole document may take. The time-out between two reads alone lets a byte per second pass.
+    document_time: Duration,
+}
+
+/// How long the words of an error are waited for.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
+impl Transport {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        let tls = tls::client(config)?;
+        let build = |builder: ClientBuilder| {
+            builder
+                .connect_timeout(config.connect_timeout)
+                .read_timeout(config.read_timeout)
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(&config.user_agent)
+                .build()
+                .map_err(|e| Error::config("invalid user agent, proxy or TLS option").with_source(e))
+        };
+        let direct = build(reqwest::Client::builder().no_proxy())?;
+        Ok(Self {
+            proxied: build(reqwest::Client::builder())?,
+            direct,
+            document_time: config.read_timeout * 4,
+        })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
+        let url = request.url().clone();
+        let client = if policy::is_loopback(&url) { &self.direct } else { &self.proxied };
+        client.execute(request).await.map_err(|e| errors::transport(e, &url))
+    }
+
+    /// The whole body, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// [`Limit`](ErrorKind::Limit) as soon as the body is seen to be longer.
+    pub(crate) async fn document(&self, response: Response, limit: u64, what: &str) -> Result<Bytes> {
+        let endpoint = policy::origin(response.url());
+        let whole = tokio::time::timeout(self.document_time, body(response, limit, what)).await;
+        whole.unwrap_or_else(|_| {
+            let message = format!("{what} is not complete after {:?}", self.document_time);
+            Err(Error::new(ErrorKind::Timeout, message).with_endpoint(endpoint))
+        })
+    }
+}
+
+async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {
+    let url = response.url().clone();
+    let too_long =
+        || Error::limit(format!("{what} has more than {limit} bytes")).with_endpoint(policy::origin(&url));
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(too_long());
+    }
+    let mut content = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| errors::transport(e, &url))? {
+        if (content.len() + chunk.len()) as u64 > limit {
+            return Err(too_long());
+        }
+        content.extend_from_slice(&chunk);
+    }
+    Ok(content.into())
+}
+
+/// The first `limit` bytes of a body, for messages; less when it breaks off or dawdles.
+pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8> {
+    let mut content = Vec::new();
+    let reading = async {
+        while content.len() < limit {
+            let Ok(Some(chunk)) = response.chunk().await else { break };
+            content.extend_from_slice(&chunk[..chunk.len().min(limit - content.len())]);
+        }
+    };
+    // What has come by then is enough.
+    let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
+    content
+}
