@@ -31,7 +31,7 @@ mod mount;
 mod need;
 mod run;
 mod suite;
-mod tree;
+pub(crate) mod tree;
 
 pub use difference::{Aspect, Difference, difference};
 pub use mount::{LoopDevice, Mount};

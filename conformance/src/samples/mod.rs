@@ -36,7 +36,7 @@ pub use self::odd::{
     index_subject, inline_data, missing_subject, no_layers, non_distributable, schema1, sparse_index,
     subject, unknown_document,
 };
-pub use self::rootfs::{ROOTFS_TREE, rootfs};
+pub use self::rootfs::{ROOTFS_TREE, huge_file, rootfs};
 
 /// One sample: blobs, the document on top, and the images that can be reached from it.
 #[derive(Clone, Debug)]

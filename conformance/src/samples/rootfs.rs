@@ -12,6 +12,14 @@ pub fn rootfs() -> Sample {
     of_layers("rootfs", &[bottom().finish(), middle().finish(), top().finish()])
 }
 
+/// A layer with a sparse file of more than 4 GiB.
+pub fn huge_file() -> Vec<u8> {
+    let size = (1 << 32) + 8192;
+    LayerBuilder::new()
+        .sparse_file("huge", 0o600, size, &[(4096, b"in the hole"), (size - 6, b"at end")])
+        .finish()
+}
+
 fn bottom() -> LayerBuilder {
     // cap_net_raw+ep, as setcap writes it to ping (VFS_CAP_REVISION_2).
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -35,8 +43,8 @@ fn bottom() -> LayerBuilder {
         .sparse_file(
             "data/sparse",
             0o600,
-            (1 << 32) + 8192,
-            &[(4096, b"in the hole"), ((1 << 32) + 8186, b"at end")],
+            (1 << 26) + 8192,
+            &[(4096, b"in the hole"), ((1 << 26) + 8186, b"at end")],
         )
         .sparse_file("data/hole", 0o600, 1 << 20, &[]);
     names(layer)
@@ -48,11 +56,12 @@ fn root() -> LayerBuilder {
 }
 
 fn names(layer: LayerBuilder) -> LayerBuilder {
-    let deep = format!("names/{}/{}", "p".repeat(120), "q".repeat(120));
+    let deep = format!("names/{}", "p".repeat(120));
     layer
         .dir("names", 0o755)
         .file(format!("names/{}", "n".repeat(255)), 0o644, b"long")
-        .file(deep, 0o644, b"deep")
+        .dir(&deep, 0o755)
+        .file(format!("{deep}/{}", "q".repeat(120)), 0o644, b"deep")
         .file(b"names/caf\xe9", 0o644, b"latin")
         .file("names/caf\u{e9}", 0o644, b"unicode")
         .file("names/!first", 0o644, b"sorts before the dot")

@@ -1,5 +1,6 @@
 //! Layers and root file systems as text, so that a test can say what it expects.
 
+mod mounted;
 mod overlay;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
 
+pub use self::mounted::mounted;
 pub use self::overlay::overlaid;
 
 /// One entry of a layer and what its data is.

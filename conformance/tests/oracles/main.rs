@@ -1,5 +1,6 @@
 //! The oracle helpers themselves, where they need rights or tools, and the suite's media as skopeo sees them.
 
+mod rootfs;
 mod skopeo;
 
 use std::fs;
@@ -9,6 +10,7 @@ use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict,
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
+use self::rootfs::umoci_unpacks_the_golden_tree;
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
 oracle_tests! {
@@ -17,6 +19,7 @@ oracle_tests! {
     a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
     skopeo_pulls_and_pushes needs [Need::SKOPEO];
     skopeo_reads_every_medium needs [Need::SKOPEO];
+    umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
 }
 
 fn is_mounted(path: &Path) -> bool {

@@ -138,7 +138,7 @@ impl Listings {
         match self.fault {
             ListingFault::FormatBroken => text += "trailing garbage\n",
             ListingFault::RunNumberInOutput => {
-                text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string()
+                text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string();
             }
             _ => {}
         }
