@@ -1,11 +1,11 @@
 //! What EROFS has no room for, and what layers may not say.
 
 use std::fs::File;
-use std::io::{Cursor, Read as _, Seek as _};
+use std::io::{self, Cursor, Read, Seek, Write};
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{ErrorKind, Materializer as _};
+use plyfold_core::{ErrorKind, Materializer as _, Output};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
 
 use crate::common::{image, rich_layer};
@@ -101,6 +101,60 @@ fn output_is_no_image_after_an_error() {
     let error = ErofsLayer::default().layer(&mut tar, &mut out).unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Corrupt);
     assert!(!has_magic(&mut out));
+}
+
+/// A disk that is full after some bytes.
+struct Full {
+    file: File,
+    left: u64,
+}
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(&bytes[..bytes.len().min(usize::try_from(self.left).unwrap())])?;
+        self.left -= count as u64;
+        if count == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(count) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for Full {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Full {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Output for Full {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_io_error_wherever_it_ends() {
+    let write = |left| {
+        let mut out = Full { file: tempfile::tempfile().unwrap(), left };
+        let mut tar = LayerTar::new(Cursor::new(rich_layer()), LayerOptions::default()).unwrap();
+        let written = ErofsLayer::default().layer(&mut tar, &mut out);
+        (written, out)
+    };
+    let (whole, out) = write(u64::MAX);
+    whole.unwrap();
+    let needed = u64::MAX - out.left;
+    for left in (0..needed).step_by(5000).chain([needed - 4096, needed - 3000, needed - 1]) {
+        let (written, mut out) = write(left);
+        assert_eq!(written.unwrap_err().kind(), &ErrorKind::Io, "{left} of {needed}");
+        assert!(left > needed - 4096 || !has_magic(&mut out.file));
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Images written and read back, without any tool.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
 mod limits;
 mod merged;
+mod peers;
 mod written;
 
 use std::fmt::Write as _;
