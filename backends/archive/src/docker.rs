@@ -19,8 +19,17 @@ const IMAGES: usize = 4096;
 /// The images of a docker-archive.
 #[derive(Debug)]
 pub(crate) struct DockerImages {
-    images: Vec<(Vec<Reference>, RawManifest)>,
+    members: Members,
+    images: Vec<Named>,
     blobs: HashMap<Digest, Member>,
+}
+
+/// One image and its names. An image that is broken is an error when it is asked for; the others can be read.
+#[derive(Debug)]
+struct Named {
+    names: Vec<Reference>,
+    image: Image,
+    manifest: Option<RawManifest>,
 }
 
 /// One image in `manifest.json`.
@@ -38,85 +47,90 @@ impl DockerImages {
     /// Reads `manifest.json` and every config; `None` when this is no docker-archive.
     pub(crate) fn read(members: &Members, path: &Path) -> Result<Option<Self>> {
         let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
-        let mut found = Self { images: Vec::new(), blobs: HashMap::new() };
+        let mut found = Self { members: members.clone(), images: Vec::new(), blobs: HashMap::new() };
         for image in parse(&bytes)? {
             let names = names_of(&image, path);
-            let config = printable(&image.config).to_string();
-            let manifest = found.image(members, &image).map_err(|e| e.with_context("config", config))?;
-            found.images.push((names, manifest));
+            let read = read_image(members, &image).inspect_err(|e| {
+                tracing::warn!("an image in {} cannot be read: {e}", path.display());
+            });
+            let manifest = read.ok().map(|(manifest, blobs)| {
+                found.blobs.extend(blobs);
+                manifest
+            });
+            found.images.push(Named { names, image, manifest });
         }
         Ok(Some(found))
     }
 
     pub(crate) fn names(&self) -> Vec<Reference> {
-        self.images.iter().flat_map(|(names, _)| names).cloned().collect()
+        self.images.iter().flat_map(|named| &named.names).cloned().collect()
     }
 
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
         if let Some(digest) = reference::digest_of(reference)? {
-            let images = self.images.iter().map(|(_, manifest)| manifest);
-            return Ok(images.into_iter().find(|manifest| *manifest.digest() == digest).cloned());
+            let mut manifests = self.images.iter().filter_map(|named| named.manifest.as_ref());
+            return Ok(manifests.find(|manifest| *manifest.digest() == digest).cloned());
         }
-        let mut found = self.images.iter().filter(|(names, _)| names.contains(reference)).map(|(_, m)| m);
-        let first = found.next();
-        if found.any(|other| Some(other) != first) {
+        let mut found = self.images.iter().filter(|named| named.names.contains(reference));
+        let Some(first) = found.next() else { return Ok(None) };
+        if found.any(|other| other.manifest != first.manifest) {
             return Err(Error::ambiguous("the name stands for several images").with_hint(
                 "choose one by its digest; `plyfold load` with the whole archive takes them all",
             ));
         }
-        Ok(first.cloned())
+        match &first.manifest {
+            Some(manifest) => Ok(Some(manifest.clone())),
+            None => read_image(&self.members, &first.image).map(|(manifest, _)| Some(manifest)),
+        }
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Option<Member> {
         self.blobs.get(digest).cloned()
     }
+}
 
-    /// Makes up an image's manifest and notes where its blobs lie.
-    fn image(&mut self, members: &Members, image: &Image) -> Result<RawManifest> {
-        let missing = |name: &str| Error::not_found(format!("{} is not in the archive", printable(name)));
-        let member = members.find(&image.config)?.ok_or_else(|| missing(&image.config))?;
-        let config =
-            members.document(&image.config, limits::CONFIG)?.ok_or_else(|| missing(&image.config))?;
-        let id = digest::sha256(&config);
-        let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-        if stem != id.digest() {
-            tracing::warn!("config {} is not named by its digest; it is {id}", printable(&image.config));
-        }
-        let invalid = |e: serde_json::Error| Error::corrupt("invalid image configuration").with_source(e);
-        let document: ImageConfiguration = serde_json::from_slice(&config).map_err(invalid)?;
-        let diff_ids = document.rootfs().diff_ids();
-        let layers = image.layers.as_deref().unwrap_or_default();
-        if layers.len() != diff_ids.len() {
-            let message = format!(
-                "invalid image configuration: {} diff_ids for {} layers",
-                diff_ids.len(),
-                layers.len()
-            );
-            return Err(Error::corrupt(message));
-        }
-        if layers.len() > limits::LAYERS {
-            return Err(Error::limit(format!(
-                "the image has {} layers, the limit is {}",
-                layers.len(),
-                limits::LAYERS
-            )));
-        }
-        let mut descriptors = Vec::new();
-        for (name, diff_id) in layers.iter().zip(diff_ids) {
-            let layer = members.find(name)?.ok_or_else(|| missing(name))?;
-            let (media_type, digest) = describe(&layer, &digest::parse(diff_id)?)?;
-            descriptors.push(descriptor(&media_type, &digest, layer.size));
-            self.blobs.insert(digest, layer);
-        }
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::ImageManifest.to_string(),
-            "config": descriptor(&MediaType::ImageConfig, &id, member.size),
-            "layers": descriptors,
-        });
-        self.blobs.insert(id, member);
-        RawManifest::new(canonical_json(&manifest), None)
+/// Makes up an image's manifest, with where its blobs lie.
+fn read_image(members: &Members, image: &Image) -> Result<(RawManifest, HashMap<Digest, Member>)> {
+    let at = |e: Error| e.with_context("config", printable(&image.config));
+    let missing = |name: &str| Error::not_found(format!("{} is not in the archive", printable(name)));
+    let config = members.document(&image.config, limits::CONFIG).map_err(at)?;
+    let config = config.ok_or_else(|| missing(&image.config))?;
+    let id = digest::sha256(&config);
+    let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    if stem != id.digest() {
+        tracing::warn!("config {} is not named by its digest; it is {id}", printable(&image.config));
     }
+    let invalid = |e: serde_json::Error| at(Error::corrupt("invalid image configuration").with_source(e));
+    let document: ImageConfiguration = serde_json::from_slice(&config).map_err(invalid)?;
+    let diff_ids = document.rootfs().diff_ids();
+    let layers = image.layers.as_deref().unwrap_or_default();
+    if layers.len() != diff_ids.len() {
+        let (ids, layers) = (diff_ids.len(), layers.len());
+        let message = format!("invalid image configuration: {ids} diff_ids for {layers} layers");
+        return Err(at(Error::corrupt(message)));
+    }
+    if layers.len() > limits::LAYERS {
+        let (count, limit) = (layers.len(), limits::LAYERS);
+        return Err(at(Error::limit(format!("the image has {count} layers, the limit is {limit}"))));
+    }
+    let mut blobs = HashMap::new();
+    let mut descriptors = Vec::new();
+    for (name, diff_id) in layers.iter().zip(diff_ids) {
+        let layer = members.find(name).map_err(at)?.ok_or_else(|| at(missing(name)))?;
+        let (media_type, digest) = describe(&layer, &digest::parse(diff_id).map_err(at)?)?;
+        descriptors.push(descriptor(&media_type, &digest, layer.size));
+        blobs.insert(digest, layer);
+    }
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "config": descriptor(&MediaType::ImageConfig, &id, config.len() as u64),
+        "layers": descriptors,
+    });
+    if let Some(member) = members.find(&image.config)? {
+        blobs.insert(id, member);
+    }
+    Ok((RawManifest::new(canonical_json(&manifest), None)?, blobs))
 }
 
 /// A layer is plain and its digest its `diff_id`; tools that compress layers all the same are read by magic, and

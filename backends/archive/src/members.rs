@@ -1,5 +1,6 @@
 //! Where each member of an archive lies: one pass over the tar's headers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,9 +15,13 @@ use tar::EntryType;
 use crate::Config;
 
 /// Members of one archive. An image of 1,024 layers has about 3,000.
-const MEMBERS: usize = 1 << 20;
+const MEMBERS: usize = 1 << 18;
 /// Bytes of a member's name.
 const NAME: usize = 4096;
+/// Bytes of all names and links of one archive.
+const NAMES: usize = 64 << 20;
+/// Bytes of the headers before one member: long names, PAX records, sparse maps.
+const HEADERS: u64 = 1 << 20;
 /// Symbolic links that are followed to find a member, as the kernel's bound on paths.
 const LINKS: usize = 40;
 
@@ -53,20 +58,28 @@ impl Members {
         let file = Arc::new(expanded(file, config)?);
         let length = file.metadata().map_err(|e| Error::io("reading the archive's size", e))?.len();
         let mut map = HashMap::new();
-        let mut tar = tar::Archive::new(file.as_ref());
-        let damaged = |e: io::Error| match e.kind() {
-            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                Error::corrupt("not a tar archive, or a damaged one").with_source(e)
-            }
-            _ => Error::io("reading the archive", e),
-        };
+        let headers = Headers { file: &file, read: Cell::new(0) };
+        let damaged = |e: io::Error| headers.verdict(e);
+        let mut tar = tar::Archive::new(&headers);
+        let mut names = 0;
         for entry in tar.entries_with_seek().map_err(damaged)? {
             let entry = entry.map_err(damaged)?;
+            headers.read.set(0);
             let Some(name) = clean(&entry.path_bytes()) else { continue };
-            let (offset, size) = (entry.raw_file_position(), entry.size());
             let link = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
+            names += name.len() + link.as_ref().map_or(0, String::len);
+            if map.len() == MEMBERS || names > NAMES {
+                let message =
+                    format!("the archive has more than {MEMBERS} members, or {NAMES} bytes of names");
+                return Err(Error::limit(message));
+            }
+            if map.contains_key(&name) && DOCUMENTS.contains(&name.as_str()) {
+                return Err(Error::ambiguous(format!("the archive has two members {name}"))
+                    .with_hint("readers would disagree about which one counts; make the archive again"));
+            }
             let place = match (entry.header().entry_type(), link) {
                 (EntryType::Regular | EntryType::Continuous, _) => {
+                    let (offset, size) = (entry.raw_file_position(), entry.size());
                     if offset.checked_add(size).is_none_or(|end| end > length) {
                         let message =
                             format!("the archive is truncated: {} ends beyond it", printable(&name));
@@ -78,13 +91,6 @@ impl Members {
                 (EntryType::Link, Some(target)) => Place::Link { target, hard: true },
                 _ => Place::Other,
             };
-            if map.len() == MEMBERS {
-                return Err(Error::limit(format!("the archive has more than {MEMBERS} members")));
-            }
-            if map.contains_key(&name) && DOCUMENTS.contains(&name.as_str()) {
-                return Err(Error::ambiguous(format!("the archive has two members {name}"))
-                    .with_hint("readers would disagree about which one counts; make the archive again"));
-            }
             map.insert(name, place);
         }
         if map.is_empty() {
@@ -152,6 +158,47 @@ impl Read for MemberReader {
         self.at += count as u64;
         self.left -= count as u64;
         Ok(count)
+    }
+}
+
+/// The archive as the header pass reads it: content is passed over by seeking, so whatever is read is headers, and
+/// the `tar` crate holds those of one member in memory.
+struct Headers<'a> {
+    file: &'a File,
+    /// Bytes since the last member.
+    read: Cell<u64>,
+}
+
+impl Headers<'_> {
+    fn verdict(&self, e: io::Error) -> Error {
+        if self.read.get() > HEADERS {
+            return Error::limit(format!("the headers of a member have more than {HEADERS} bytes"));
+        }
+        match e.kind() {
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::corrupt("not a tar archive, or a damaged one").with_source(e)
+            }
+            _ => Error::io("reading the archive", e),
+        }
+    }
+}
+
+impl Read for &Headers<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.read.get() > HEADERS {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut file = self.file;
+        let count = file.read(buf)?;
+        self.read.set(self.read.get() + count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for &Headers<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let mut file = self.file;
+        file.seek(position)
     }
 }
 

@@ -24,6 +24,15 @@ impl Tar {
         self
     }
 
+    /// A member of any type.
+    pub(crate) fn raw(mut self, name: &str, kind: u8, content: &[u8]) -> Self {
+        let mut header = header(name, tar::EntryType::new(kind));
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        self.0.append(&header, content).unwrap();
+        self
+    }
+
     pub(crate) fn link(mut self, name: &str, target: &str) -> Self {
         let mut header = header(name, tar::EntryType::Symlink);
         header.set_link_name_literal(target).unwrap();

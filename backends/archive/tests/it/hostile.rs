@@ -122,6 +122,47 @@ async fn several_images_and_none_chosen_is_ambiguous_with_the_list() {
 }
 
 #[tokio::test]
+async fn one_broken_image_leaves_the_others_readable() {
+    let both = serde_json::json!([
+        { "Config": config_name(), "RepoTags": ["example.com/broken:1"], "Layers": ["missing"] },
+        { "Config": config_name(), "RepoTags": ["example.com/app:1"], "Layers": ["a"] },
+    ]);
+    let tar =
+        Tar::new().file("manifest.json", both.to_string()).file(&config_name(), config()).file("a", layer());
+    let archive = OnDisk::new(&tar.bytes());
+    assert!(pulled(&archive.archive()).await.is_ok());
+    let broken = archive.archive().manifest(&name("example.com/broken:1")).await.unwrap_err();
+    assert_eq!(*broken.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn headers_are_bounded_before_they_are_held() {
+    let long = vec![b'a'; 2 << 20];
+    for kind in [b'L', b'K', b'x'] {
+        let tar = Tar::new().raw("extension", kind, &long).file("a", layer());
+        assert_eq!(verdict(tar).await, Some(ErrorKind::Limit), "{}", char::from(kind));
+    }
+}
+
+/// The layer is a hole of 64 GiB: reading it would take minutes.
+#[tokio::test]
+async fn opening_an_archive_reads_no_layer() {
+    const HOLE: u64 = 64 << 30;
+    let disk = OnDisk::new(&sound("a").bytes()[..]);
+    let mut file = std::fs::File::options().write(true).open(&disk.path).unwrap();
+    let end = file.metadata().unwrap().len() - 1024;
+    let mut header = tar::Header::new_gnu();
+    header.set_path("a").unwrap();
+    header.set_size(HOLE);
+    header.set_cksum();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(end)).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len(end + 512 + HOLE + 1024).unwrap();
+    let source = disk.archive().image(&name("example.com/app:1"), &linux()).await.unwrap();
+    assert_eq!(source.layers().unwrap()[0].size(), HOLE);
+}
+
+#[tokio::test]
 async fn what_is_no_archive_is_refused_by_kind() {
     let blanks = Tar::new().file("manifest.json", vec![b' '; 64 << 20]);
     assert_eq!(verdict(blanks).await, Some(ErrorKind::Limit));
