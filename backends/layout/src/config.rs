@@ -18,7 +18,7 @@ pub(crate) const CAPABILITIES: Capabilities =
 
 /// Options of the `oci:` scheme.
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// Follow symbolic links inside the layout, for layouts whose blobs lie elsewhere (such as ostree stores).
     /// Off by default: a layout from elsewhere could point at any file of this machine.
@@ -77,6 +77,8 @@ mod tests {
             let error = backends.open(uri, &Options::default()).await.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Config, "{uri}");
         }
+        let trusting = Options::parse(["follow-symlinks=true"]).unwrap();
+        backends.open("oci:base", &trusting).await.unwrap();
         let unknown = Options::parse(["colour=red"]).unwrap();
         assert_eq!(*backends.open("oci:base", &unknown).await.unwrap_err().kind(), ErrorKind::Config);
     }
