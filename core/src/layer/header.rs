@@ -65,7 +65,7 @@ impl<'a> Header<'a> {
 
     /// Permission bits; the type bits that some writers add are in the type flag already.
     pub(super) fn mode(&self) -> Result<u16> {
-        Ok((self.number(100..108, "mode")? & 0o7777) as u16)
+        Ok((self.number(100..108, "mode")? & 0o7777).try_into().unwrap_or_default())
     }
 
     pub(super) fn uid(&self) -> Result<u32> {

@@ -102,7 +102,7 @@ impl Compression {
         } else if text.ends_with("tar+zstd") || text.ends_with("tar.zstd") {
             Some(Self::Zstd)
         } else {
-            text.ends_with(".tar").then_some(Self::None)
+            text.strip_suffix(".tar").map(|_| Self::None)
         }
     }
 }

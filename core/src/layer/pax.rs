@@ -216,15 +216,12 @@ fn unescape(text: &[u8], wanted: impl Fn(u8) -> bool) -> Vec<u8> {
         let code = tail.get(..2).filter(|_| *first == b'%').and_then(|hex| {
             u8::from_str_radix(str::from_utf8(hex).ok().filter(|hex| !hex.starts_with('+'))?, 16).ok()
         });
-        match code.filter(|code| wanted(*code)) {
-            Some(code) => {
-                out.push(code);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
+        if let Some(code) = code.filter(|code| wanted(*code)) {
+            out.push(code);
+            rest = &tail[2..];
+        } else {
+            out.push(*first);
+            rest = tail;
         }
     }
     out

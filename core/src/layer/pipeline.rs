@@ -48,7 +48,7 @@ impl Uncompressed {
         let alive = Arc::new(());
         let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
         let options = options.clone();
-        spawn("layer-read", move || report(&next.clone(), source.run(options, next)))?;
+        spawn("layer-read", move || report(&next.clone(), source.run(&options, next)))?;
         Ok(Self { pieces, chunk: None, at: 0, totals: None, _alive: alive })
     }
 
@@ -101,11 +101,11 @@ struct Source<R> {
 
 impl<R: Read> Source<R> {
     /// Reads everything: straight to the consumer, or to an inflating thread before it.
-    fn run(mut self, options: LayerOptions, next: Link<Totals>) -> Result<()> {
-        let first = self.chunk(&options)?;
+    fn run(mut self, options: &LayerOptions, next: Link<Totals>) -> Result<()> {
+        let first = self.chunk(options)?;
         let compression = Compression::by_magic(first.as_deref().unwrap_or_default());
         match Codec::new(compression)? {
-            None => self.pass_on(first, &options, &next),
+            None => self.pass_on(first, options, &next),
             Some(codec) => self.inflate(first, options, Inflate { codec, compression, next }),
         }
     }
@@ -129,7 +129,7 @@ impl<R: Read> Source<R> {
     }
 
     /// A compressed tar.
-    fn inflate(mut self, first: Option<Chunk>, options: LayerOptions, stage: Inflate) -> Result<()> {
+    fn inflate(mut self, first: Option<Chunk>, options: &LayerOptions, stage: Inflate) -> Result<()> {
         let (sender, compressed) = mpsc::channel();
         let expected = options.blob.as_ref().map(|blob| blob.digest().clone());
         let hash = Hash::start(expected.as_ref())?;
@@ -143,7 +143,7 @@ impl<R: Read> Source<R> {
             let mut chunk = first;
             while let Some(full) = chunk {
                 outlet.put(full)?;
-                chunk = self.chunk(&options)?;
+                chunk = self.chunk(options)?;
             }
             Ok(outlet.measured()?.0)
         })();

@@ -4,5 +4,6 @@
 
 mod copy;
 mod fixture;
+mod layer;
 mod pull;
 mod source;

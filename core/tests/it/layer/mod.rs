@@ -1,0 +1,7 @@
+//! Layers: every dialect of tar, every compression, and every way to get them wrong.
+
+mod archive;
+mod dialects;
+mod hostile;
+mod random;
+mod streams;
