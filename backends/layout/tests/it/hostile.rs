@@ -116,6 +116,22 @@ async fn rows_10_to_12_what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn folders_of_blobs_that_lead_outside_are_not_followed() {
+    let (layout, folder, sample) = layout();
+    for inner in ["blobs", "blobs/sha256"] {
+        let (path, outside) = (folder.path().join(inner), TempDir::new().unwrap());
+        fs::rename(&path, outside.path().join("moved")).unwrap();
+        symlink(outside.path().join("moved"), &path).unwrap();
+        fails(layout.manifest(&name(NAME)).await, &ErrorKind::Corrupt);
+        fails(read_layer(&layout, &sample).await, &ErrorKind::Corrupt);
+        let trusting = Layout::new(folder.path(), Config { follow_symlinks: true });
+        trusting.manifest(&name(NAME)).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::rename(outside.path().join("moved"), &path).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn rows_8_and_9_damaged_blobs_are_told_from_sound_ones() {
     let (layout, folder, sample) = layout();
     let layer = sample.images[0].layers[0].descriptor.clone();
