@@ -15,12 +15,13 @@ use crate::whole::blocking;
 /// Clones are cheap and share the store; several processes may open one store at once.
 ///
 /// ```no_run
-/// use plyfold::{Images, PullOptions};
+/// use plyfold::{Images, PullOptions, Rootfs};
 ///
 /// # async fn run() -> plyfold::Result<()> {
 /// let images = Images::open("/var/lib/images").await?;
 /// let image = images.pull("ghcr.io/org/app:1.2", PullOptions::default()).await?;
-/// println!("{} is {} in {}", image.reference, image.digest, image.path.display());
+/// let disks = images.materialize(&image, &Rootfs::vmdk().upper(8 << 30), "/run/vm1".as_ref()).await?;
+/// println!("boot from {:?}, write to {:?}", disks.vmdk, disks.upper);
 /// # Ok(())
 /// # }
 /// ```

@@ -40,6 +40,10 @@ pub mod whole;
 
 #[cfg(feature = "layout")]
 mod images;
+#[cfg(all(feature = "layout", feature = "erofs"))]
+mod rootfs;
 
 #[cfg(feature = "layout")]
 pub use images::{Images, PulledImage};
+#[cfg(all(feature = "layout", feature = "erofs"))]
+pub use rootfs::{Disks, Rootfs};

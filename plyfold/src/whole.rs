@@ -159,7 +159,10 @@ impl WholeFile {
         let size = self.size()?;
         let Self { file, target, .. } = self;
         let at = |e| Error::io("publishing the output", e).with_context("path", target.display());
+        let temporary = file.path().to_owned();
         file.persist(&target).map_err(|e| at(e.error))?;
+        // rename(2) does nothing when both names are links to one file already.
+        let _ = std::fs::remove_file(temporary);
         Ok(size)
     }
 }

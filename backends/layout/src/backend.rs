@@ -134,7 +134,12 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
         return itself.unwrap_or_else(|| RawManifest::verified(content(digest)?, declared, digest));
     }
     let Some(found) = index.find(name)? else {
-        return Err(Error::not_found("no such name in the layout"));
+        let names: Vec<String> = index.names().iter().take(20).map(|(name, _)| name.whole()).collect();
+        let error = Error::not_found("no such name in the layout");
+        return Err(match names.as_slice() {
+            [] => error.with_hint("no image in it has a name: choose one by DIRECTORY@DIGEST"),
+            names => error.with_hint(format!("it holds {}", names.join(", "))),
+        });
     };
     let itself = index.as_image(found.digest(), &bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))

@@ -72,6 +72,16 @@ pub(crate) enum Verb {
         #[arg(long)]
         raw: bool,
     },
+    /// Make block devices out of an image
+    Materialize(Materialize),
+    /// Make an EROFS image out of one layer
+    Layer {
+        /// A layer's tar, plain or compressed by gzip or zstd; `-` is standard input
+        tar: PathBuf,
+        /// The file to write
+        #[arg(long, value_name = "FILE.erofs")]
+        out: PathBuf,
+    },
     /// Make an empty ext4 disk, to be the upper of an overlay
     Disk(Disk),
     /// Bring every image of an archive or a layout directory into the store, without any network
@@ -93,6 +103,22 @@ pub(crate) enum Verb {
     },
 }
 
+/// Options of `materialize`.
+#[derive(Debug, Group)]
+pub(crate) struct Materialize {
+    /// Which image; it is pulled if it is not in the store
+    pub(crate) image: String,
+    /// What to make
+    #[arg(long = "as", value_enum, value_name = "FORM")]
+    pub(crate) form: Form,
+    /// The directory to write to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Add an empty ext4 disk of this size, to be the upper of an overlay
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) upper: Option<u64>,
+}
+
 /// Options of `disk`.
 #[derive(Debug, Group)]
 pub(crate) struct Disk {
@@ -102,6 +128,17 @@ pub(crate) struct Disk {
     /// The file to write
     #[arg(long, value_name = "FILE.ext4")]
     pub(crate) out: PathBuf,
+}
+
+/// What `materialize` makes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Form {
+    /// One EROFS image for each layer, to be stacked by overlayfs
+    ErofsLayers,
+    /// The layers, and one metadata image that shows them merged
+    ErofsMerged,
+    /// The same, joined to one disk by a VMDK descriptor
+    Vmdk,
 }
 
 /// [`PullPolicy`] on the command line.

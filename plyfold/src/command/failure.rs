@@ -32,7 +32,9 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
 fn text(error: &Error) -> String {
     let line = |label: &str, value: &str| format!("{label}: {}\n", printable(value));
     let mut text = line("error", error.message());
-    text.extend(error.contexts().map(|(key, value)| line(&format!("  {key}"), value)));
+    // Which image it is about is what a reader wants to know first.
+    let (image, others): (Vec<_>, Vec<_>) = error.contexts().partition(|(key, _)| *key == "image");
+    text.extend(image.into_iter().chain(others).map(|(key, value)| line(&format!("  {key}"), value)));
     text.extend(causes(error).iter().map(|cause| line("  because", cause)));
     text.extend(error.hint().map(|hint| format!("\n{}", line("hint", hint))));
     text

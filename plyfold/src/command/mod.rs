@@ -14,6 +14,9 @@ mod args;
 mod backends;
 mod disk;
 mod failure;
+mod layer;
+mod log;
+mod materialize;
 mod progress;
 mod screen;
 mod session;
@@ -27,6 +30,7 @@ pub(crate) fn main() -> ExitCode {
         Err(usage) => return failure::usage(&usage),
     };
     let screen = Screen::new(&args.global);
+    log::listen(screen);
     match run(args, screen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, screen),
@@ -54,6 +58,8 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         }
         Verb::List => store::list(&session.await?).await,
         Verb::Inspect { image, raw } => store::inspect(&session.await?, &image, raw).await,
+        Verb::Materialize(options) => materialize::make(&session.await?, options).await,
+        Verb::Layer { tar, out } => layer::make(tar, out, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Remove { image } => store::remove(&session.await?, &image).await,

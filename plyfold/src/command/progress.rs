@@ -2,24 +2,22 @@
 
 use std::collections::HashMap;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use plyfold::progress::Event;
 use plyfold::{Digest, printable};
 
-use super::screen::{Loudness, Screen, tell};
+use super::screen::{BARS, Loudness, Screen, tell};
 use super::size::Size;
 
 /// Shows the events of one pull.
 pub(crate) struct Reporter {
-    loudness: Loudness,
-    bars: Option<MultiProgress>,
+    screen: Screen,
     blobs: HashMap<Digest, (ProgressBar, u64)>,
 }
 
 impl Reporter {
     pub(crate) fn new(screen: Screen) -> Self {
-        let bars = screen.draws().then(MultiProgress::new);
-        Self { loudness: screen.loudness(), bars, blobs: HashMap::new() }
+        Self { screen, blobs: HashMap::new() }
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
@@ -58,10 +56,7 @@ impl Reporter {
             let kept = Size(resumed_at);
             self.line(Loudness::Normal, &format!("{} resumes after {kept}", short(&digest)));
         }
-        let bar = match &self.bars {
-            Some(bars) => bars.add(ProgressBar::new(size)),
-            None => ProgressBar::hidden(),
-        };
+        let bar = if self.screen.draws() { BARS.add(ProgressBar::new(size)) } else { ProgressBar::hidden() };
         let style = "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
         // The template is a constant: it parses.
         if let Ok(style) = ProgressStyle::with_template(style) {
@@ -82,14 +77,10 @@ impl Reporter {
         }
     }
 
-    /// Writes a line, above the bars if there are any, unless the user wants less.
+    /// Writes a line, unless the user wants less.
     fn line(&self, least: Loudness, line: &str) {
-        if self.loudness < least {
-            return;
-        }
-        match &self.bars {
-            Some(bars) => bars.suspend(|| tell(&format!("{line}\n"))),
-            None => tell(&format!("{line}\n")),
+        if self.screen.loudness() >= least {
+            tell(&format!("{line}\n"));
         }
     }
 }

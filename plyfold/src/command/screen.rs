@@ -1,7 +1,9 @@
 //! Where results go: text or one JSON document on standard output, everything else on standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::LazyLock;
 
+use indicatif::MultiProgress;
 use plyfold::{Error, Result};
 use serde::Serialize;
 
@@ -17,6 +19,8 @@ pub(crate) struct Screen {
 /// How much to say besides the result.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Loudness {
+    /// Errors.
+    Silent,
     /// Warnings and errors.
     Quiet,
     /// What is done.
@@ -27,10 +31,12 @@ pub(crate) enum Loudness {
 
 impl Screen {
     pub(crate) fn new(global: &Global) -> Self {
-        let loudness = match (global.quiet || global.json, global.verbose) {
-            (_, true) => Loudness::Verbose,
-            (true, false) => Loudness::Quiet,
-            (false, false) => Loudness::Normal,
+        let loudness = match global {
+            Global { verbose: true, .. } => Loudness::Verbose,
+            // What standard error holds is to be one document, too.
+            Global { json: true, .. } => Loudness::Silent,
+            Global { quiet: true, .. } => Loudness::Quiet,
+            _ => Loudness::Normal,
         };
         Self { json: global.json, loudness }
     }
@@ -46,7 +52,7 @@ impl Screen {
 
     /// Whether bars can be drawn.
     pub(crate) fn draws(self) -> bool {
-        !self.json && self.loudness != Loudness::Quiet && io::stderr().is_terminal()
+        !self.json && self.loudness >= Loudness::Normal && io::stderr().is_terminal()
     }
 
     /// Writes the result: `document` as JSON, or `text`, which ends in a line feed.
@@ -70,9 +76,12 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Writes to standard error, where a failure has nowhere to be told.
+/// The bars on the terminal, if there are any.
+pub(crate) static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Writes to standard error, above the bars. A failure to do so has nowhere to be told.
 pub(crate) fn tell(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = BARS.suspend(|| io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Rows as aligned columns, two spaces apart.

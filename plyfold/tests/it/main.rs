@@ -3,4 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod baseline;
+mod command;
+mod readme;
+mod run;
 mod sample;

@@ -105,7 +105,7 @@ impl Auth {
             (Challenge::Basic, _) => {
                 return Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password")
                     .with_hint(format!(
-                        "`plyfold login {}` stores them, or pass -o username=… -o password=…",
+                        "`docker login {}` stores them, or pass -o username=… -o password=…",
                         scope.registry
                     )));
             }

@@ -1,0 +1,86 @@
+//! `layer`: one layer as an EROFS image.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use plyfold::layer::{LayerOptions, LayerSummary, LayerTar};
+use plyfold::materializers::erofs::ErofsLayer;
+use plyfold::whole::{Stop, WholeFile, blocking};
+use plyfold::{Error, Materializer as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+
+use super::screen::{Loudness, Screen, tell};
+use super::size::Size;
+
+/// Converts the tar at `tar` into the file `out`, and shows what both hash to.
+pub(crate) async fn make(tar: PathBuf, out: PathBuf, screen: Screen) -> Result<()> {
+    let target = out.clone();
+    let (summary, size) = blocking(move |stop| {
+        let mut file = WholeFile::create(&target, stop)?;
+        let mut layer = LayerTar::new(Input::open(&tar, stop)?, LayerOptions::default())?;
+        let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|()| layer.finish());
+        let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
+        Ok((summary, file.publish()?))
+    })
+    .await?;
+    if screen.loudness() >= Loudness::Quiet {
+        summary.warnings.iter().for_each(|warning| tell(&format!("warning: {warning}\n")));
+    }
+    let LayerSummary { diff_id, size: tar_size, blob, blob_size, compression, warnings, .. } = summary;
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let document = json!({
+        "path": out,
+        "size": size,
+        "diff_id": diff_id,
+        "diff_size": tar_size,
+        "digest": blob,
+        "digest_size": blob_size,
+        "compression": compression.to_string(),
+        "warnings": warnings,
+    });
+    screen.show(&document, || {
+        format!(
+            "digest   {blob}  {}\ndiff_id  {diff_id}  {}\nerofs    {}  {}\n",
+            Size(blob_size),
+            Size(tar_size),
+            out.display(),
+            Size(size),
+        )
+    })
+}
+
+/// The bytes of a file or of a pipe, until the work should end: a pipe may stay silent for ever.
+struct Input {
+    file: File,
+    stop: Stop,
+}
+
+impl Input {
+    fn open(path: &Path, stop: &Stop) -> Result<Self> {
+        let opened = if path == Path::new("-") {
+            io::stdin().as_fd().try_clone_to_owned().map(File::from)
+        } else {
+            File::open(path)
+        };
+        let file = opened.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Error::not_found("no such file"),
+            _ => Error::io("opening the layer", e),
+        });
+        Ok(Self { file: file.map_err(|e| e.with_context("path", path.display()))?, stop: stop.clone() })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        loop {
+            self.stop.check()?;
+            if poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&pause))? > 0 {
+                return self.file.read(buf);
+            }
+        }
+    }
+}

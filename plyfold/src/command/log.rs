@@ -1,0 +1,73 @@
+//! What libraries warn about, as lines for the user.
+
+use std::fmt::{Debug, Write as _};
+
+use plyfold::printable;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::screen::{Loudness, Screen, tell};
+
+/// Shows the warnings of plyfold's crates, and with `-v` all that they tell.
+pub(crate) fn listen(screen: Screen) {
+    let level = match screen.loudness() {
+        Loudness::Silent => Level::ERROR,
+        Loudness::Quiet | Loudness::Normal => Level::WARN,
+        Loudness::Verbose => Level::DEBUG,
+    };
+    // Only a second subscriber in one process could fail.
+    let _ = tracing::subscriber::set_global_default(Log { level });
+}
+
+struct Log {
+    level: Level,
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.level && metadata.target().starts_with("plyfold")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            _ => "note",
+        };
+        tell(&format!("{level}: {}{}\n", line.message, line.fields));
+    }
+
+    // Spans are not enabled.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let value = format!("{value:?}");
+        let value = printable(&value);
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value}"),
+            name => write!(self.fields, ", {name} {value}"),
+        };
+    }
+}

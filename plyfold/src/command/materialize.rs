@@ -1,0 +1,57 @@
+//! `materialize`: disks out of an image, and what to do with them.
+
+use std::path::Path;
+
+use plyfold::{Disks, PulledImage, Result, Rootfs};
+use serde_json::{Value, json};
+
+use super::args::{Form, Materialize};
+use super::session::{Fetch, Session};
+use super::size::Size;
+use super::store::pulled;
+
+/// Makes disks of an image, which is pulled if need be.
+pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
+    let rootfs = match options.form {
+        Form::ErofsLayers => Rootfs::erofs_layers(),
+        Form::ErofsMerged => Rootfs::erofs_merged(),
+        Form::Vmdk => Rootfs::vmdk(),
+    };
+    let rootfs = match options.upper {
+        Some(bytes) => rootfs.upper(bytes),
+        None => rootfs,
+    };
+    rootfs.check()?;
+    let fetch = Fetch { materializer: Some(rootfs.layer_materializer()), ..Fetch::default() };
+    let image = session.pull(&options.image, fetch).await?;
+    let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
+    session.screen.show(&document(&image, &disks), || text(&disks))
+}
+
+fn document(image: &PulledImage, disks: &Disks) -> Value {
+    let boot: Option<serde_json::Map<String, Value>> = disks
+        .boot_lines()
+        .map(|lines| lines.into_iter().map(|(name, line)| (name.to_owned(), line.into())).collect());
+    json!({
+        "image": pulled(image),
+        "layers": disks.layers,
+        "merged": disks.merged,
+        "vmdk": disks.vmdk,
+        "upper": disks.upper,
+        "mount": disks.mount_script(),
+        "boot": boot,
+    })
+}
+
+fn text(disks: &Disks) -> String {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let line = |path: &Path| format!("{}  {}\n", path.display(), Size(size(path)));
+    let mut text: String = disks.files().map(line).collect();
+    text.push_str("\nTo mount it here, as root:\n\n");
+    text.extend(disks.mount_script().lines().map(|line| format!("  {line}\n")));
+    if let Some(lines) = disks.boot_lines() {
+        text.push_str("\nTo boot a virtual machine from it, whose guest is Linux 6.4 or later:\n\n");
+        text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
+    }
+    text
+}

@@ -1,0 +1,118 @@
+//! An image's root file system as files that a kernel or a virtual machine takes as disks.
+
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Materializer, PullOptions, PullPolicy, Result, pull, reference};
+use plyfold_erofs::ErofsLayer;
+
+use crate::whole::blocking;
+use crate::{CacheProviderExt as _, Images, PulledImage};
+
+mod compose;
+mod directory;
+mod guide;
+
+/// What [`Images::materialize`] makes of an image.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rootfs {
+    form: Form,
+    upper: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    ErofsLayers,
+    ErofsMerged,
+    #[cfg(feature = "vmdk")]
+    Vmdk,
+}
+
+impl Rootfs {
+    /// One EROFS image for each layer, with whiteouts in overlayfs' form.
+    pub fn erofs_layers() -> Self {
+        Self { form: Form::ErofsLayers, upper: None }
+    }
+
+    /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
+    pub fn erofs_merged() -> Self {
+        Self { form: Form::ErofsMerged, upper: None }
+    }
+
+    /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.
+    #[cfg(feature = "vmdk")]
+    pub fn vmdk() -> Self {
+        Self { form: Form::Vmdk, upper: None }
+    }
+
+    /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay. Its `upper/` has the mode, the
+    /// owner and the time of the image's root.
+    #[cfg(feature = "ext4")]
+    #[must_use]
+    pub fn upper(mut self, bytes: u64) -> Self {
+        self.upper = Some(bytes);
+        self
+    }
+
+    /// Checks what can be checked without an image, before one is pulled.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size.
+    pub fn check(&self) -> Result<()> {
+        compose::Plan::new(self, Path::new("")).map(drop)
+    }
+
+    /// What makes the layers' images: given to a pull, they are made while the layers are downloaded.
+    pub fn layer_materializer(&self) -> Box<dyn Materializer> {
+        Box::new(ErofsLayer::default())
+    }
+}
+
+/// The files that [`Images::materialize`] has made. Nothing else in the directory is touched.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Disks {
+    /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
+    pub layers: Vec<PathBuf>,
+    /// The merged image, `merged.erofs`, whose devices are the layers in their order.
+    pub merged: Option<PathBuf>,
+    /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
+    pub vmdk: Option<PathBuf>,
+    /// `upper.ext4`.
+    pub upper: Option<PathBuf>,
+}
+
+impl Disks {
+    /// All the files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let others = [&self.merged, &self.vmdk, &self.upper].into_iter().flatten();
+        self.layers.iter().chain(others).map(PathBuf::as_path)
+    }
+}
+
+impl Images {
+    /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
+    ///
+    /// The layers' images are kept in the store, and put into `out` without copying where the file system can:
+    /// as clones, else as hard links. **A file that may be a hard link must not be written to.** Files of an
+    /// earlier call are replaced, unless it is an `upper.ext4` that has been written to.
+    ///
+    /// On an error, also a full disk, and when the future is dropped, no file has appeared in `out`.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
+    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when the image is not in the store any more; those of the
+    /// materializers; [`Io`](crate::ErrorKind::Io).
+    pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
+        let plan = compose::Plan::new(rootfs, out)?;
+        let options = PullOptions {
+            materializer: Some(rootfs.layer_materializer()),
+            platform: image.platform.clone(),
+            policy: PullPolicy::Never,
+            ..PullOptions::default()
+        };
+        let name = reference::by_digest(&image.reference, &image.manifest);
+        let pulled = pull(&self.store().as_registry(), &name, self.store(), &options).await?;
+        let layers = compose::artifacts(&pulled)?;
+        blocking(move |stop| plan.compose(&layers, stop)).await.map_err(|e| e.with_image(&image.reference))
+    }
+}

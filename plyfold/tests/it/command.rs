@@ -1,0 +1,322 @@
+//! Every verb, every kind of failure, as the user sees them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use plyfold_conformance::samples::{self, LayerBuilder, docker_archive, oci_archive};
+use plyfold_conformance::server::{Auth, Fault, FaultServer, Login, On, Options};
+use serde_json::Value;
+
+use super::baseline;
+use super::run::{Place, check, failure};
+
+const VERBS: [&str; 10] =
+    ["pull", "list", "inspect", "materialize", "layer", "disk", "load", "remove", "backends", "completions"];
+
+#[test]
+fn help() {
+    let place = Place::new();
+    let lines = VERBS.map(|verb| format!("{verb} --help"));
+    let lines = ["--help"].into_iter().chain(lines.iter().map(String::as_str));
+    check("help", &lines.map(|line| place.run(line)).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_image_comes_and_goes() {
+    let place = Place::new();
+    let lines = [
+        "list",
+        "pull oci:examples/sample:latest --platform linux/amd64",
+        "pull oci:examples/sample:latest --platform linux/amd64 -v",
+        "pull oci:examples/sample:latest --platform linux/amd64 --force -q",
+        "pull oci:examples/sample:latest --platform linux/arm64 --json",
+        "list",
+        "list --json",
+        "inspect localhost/sample --platform linux/amd64",
+        "inspect localhost/sample --platform linux/amd64 --json",
+        "inspect localhost/sample --raw",
+        "remove localhost/sample",
+        "remove localhost/sample",
+        "inspect localhost/sample",
+    ];
+    check("store", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn raw_is_the_bytes_as_they_were_received() {
+    let place = Place::new();
+    place.run("pull oci:examples/sample");
+    let index = fs::read(baseline::root().join("examples/sample/index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let output = place.command(["inspect", "--raw", "localhost/sample"]).output().unwrap();
+    assert_eq!(plyfold::digest::sha256(&output.stdout).as_ref(), digest);
+}
+
+#[test]
+fn disks_of_an_image() {
+    let place = Place::new();
+    let image = "materialize oci:examples/sample:latest --platform linux/amd64";
+    let lines = [
+        format!("{image} --as erofs-layers --out {{}}/layers"),
+        format!("{image} --as erofs-merged --out {{}}/deep/merged -q"),
+        format!("{image} --as vmdk --upper 64M --out {{}}/vmdk"),
+        format!("{image} --as vmdk --upper 64M --out {{}}/vmdk --json"),
+    ];
+    check("materialize", &lines.each_ref().map(|line| place.run(line)));
+    let expected = [
+        "deep/merged/layer-00.erofs",
+        "deep/merged/layer-01.erofs",
+        "deep/merged/merged.erofs",
+        "layers/layer-00.erofs",
+        "layers/layer-01.erofs",
+        "vmdk/layer-00.erofs",
+        "vmdk/layer-01.erofs",
+        "vmdk/merged.erofs",
+        "vmdk/rootfs.vmdk",
+        "vmdk/upper.ext4",
+    ];
+    assert_eq!(place.files(), expected);
+    for file in ["layer-00.erofs", "layer-01.erofs", "merged.erofs"] {
+        let [one, other] =
+            ["vmdk", "deep/merged"].map(|dir| fs::read(place.dir.path().join(dir).join(file)).unwrap());
+        assert!(one == other, "{file} differs");
+    }
+}
+
+#[test]
+fn an_upper_that_was_written_to_is_never_replaced() {
+    let place = Place::new();
+    let line = "materialize oci:examples/sample --as vmdk --upper 64M --out {}/vmdk";
+    place.run(line);
+    let upper = place.dir.path().join("vmdk/upper.ext4");
+    let mut disk = fs::read(&upper).unwrap();
+    // s_mnt_count, offset 52 of the superblock at 1024: a kernel has mounted it.
+    disk[1024 + 52] += 1;
+    fs::write(&upper, &disk).unwrap();
+    check("upper", &[place.run(line)]);
+    assert!(fs::read(&upper).unwrap() == disk);
+}
+
+#[test]
+fn one_layer_and_one_disk() {
+    let place = Place::new();
+    let tar = LayerBuilder::new().dir("etc", 0o755).file("etc/motd", 0o644, b"hello\n").finish();
+    fs::write(place.path("layer.tar"), &tar).unwrap();
+    fs::write(place.path("layer.tar.gz"), samples::gzip(&[&tar])).unwrap();
+    fs::write(place.path("layer.tar.zst"), samples::zstd(&[&tar])).unwrap();
+    let lines = [
+        "layer {}/layer.tar --out {}/plain.erofs",
+        "layer {}/layer.tar.gz --out {}/gzip.erofs --json",
+        "layer {}/layer.tar.zst --out {}/zstd.erofs",
+        "disk --size 64M --out {}/disk.ext4",
+        "disk --size 64MiB --out {}/disk.ext4 --json",
+    ];
+    check("layer", &lines.map(|line| place.run(line)));
+    let [plain, gzip, zstd] =
+        ["plain", "gzip", "zstd"].map(|name| fs::read(place.path(&format!("{name}.erofs"))).unwrap());
+    assert!(plain == gzip && gzip == zstd);
+
+    let mut child = place
+        .command(["layer", "-", "--out", &place.path("pipe.erofs")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&tar).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(fs::read(place.path("pipe.erofs")).unwrap() == plain);
+}
+
+#[test]
+fn archives() {
+    let place = Place::new();
+    let image = samples::image();
+    let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), &image)).collect::<Vec<_>>();
+    fs::write(place.path("docker.tar"), docker_archive(&named(&["a.example/app:1", "a.example/app:2"])))
+        .unwrap();
+    fs::write(place.path("oci.tar"), oci_archive(&named(&["b.example/app:1"]))).unwrap();
+    let lines = [
+        "load {}/docker.tar --platform linux/amd64",
+        "load {}/oci.tar --platform linux/amd64 -q",
+        "load oci-archive:{}/oci.tar:b.example/app:1 --platform linux/amd64 --json",
+        "load examples/sample --platform linux/amd64 -q",
+        "list",
+        "pull docker-archive:{}/docker.tar",
+    ];
+    check("load", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn failures() {
+    let place = Place::new();
+    fs::write(place.path("text"), "not an archive").unwrap();
+    fs::write(place.path("cut.tar.gz"), &samples::gzip(&[&[0; 10240]])[..5000]).unwrap();
+    fs::create_dir(place.path("dir")).unwrap();
+    let lines = [
+        "pull oci:examples/sample --policy never --platform linux/amd64",
+        // Usage.
+        "pull",
+        "pull --json",
+        "pull s3://bucket/image",
+        "pull s3://bucket/image --json",
+        "pull UPPER",
+        "pull oci:examples/sample -o depth=3",
+        "pull oci:examples/sample -o depth",
+        "pull oci:examples/sample --platform linux",
+        "pull examples/sample",
+        "disk --size 8GB --out {}/disk.ext4",
+        "disk --size 1M --out {}/disk.ext4",
+        "disk --size 64M --out {}/dir",
+        "materialize oci:examples/sample --as vmdk --upper 3 --out {}/vmdk",
+        "materialize oci:examples/sample --as vmdk --platform linux/amd64 --out {}/text -q",
+        // Not found.
+        "pull oci:examples/sample:nope",
+        "pull oci:{}/nope:latest",
+        "pull oci:examples/sample --platform linux/s390x",
+        "pull oci:examples/sample --platform linux/s390x --json",
+        "load {}/nope.tar",
+        "layer {}/nope.tar --out {}/layer.erofs",
+        "disk --size 64M --out {}/nope/disk.ext4",
+        // Corrupt.
+        "load {}/text",
+        "layer {}/text --out {}/layer.erofs",
+        "layer {}/cut.tar.gz --out {}/layer.erofs",
+        "load {}/dir",
+    ];
+    check("failures", &lines.map(|line| place.run(line)));
+    assert_eq!(place.files(), ["cut.tar.gz", "text"]);
+}
+
+#[test]
+fn a_registry_and_its_failures() {
+    let server =
+        FaultServer::with(Options { auth: Auth::Basic(Login::new("me", "secret")), ..Options::default() })
+            .unwrap();
+    server.put("org/app", "1", &samples::image());
+    let mut place = Place::new();
+    // The first port is taken, the second was free a moment ago: nobody listens there.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    place.hosts = vec![server.host().to_owned()];
+    let login = "-o username=me -o password=secret --platform linux/amd64";
+    let lines = [
+        format!("pull HOST:PORT/org/app:1 {login} -q"),
+        format!("pull HOST:PORT/org/app:none {login}"),
+        format!("pull HOST:PORT/org/app:none {login} --json"),
+        "pull HOST:PORT/org/app:1 --platform linux/amd64 --policy never".to_owned(),
+        "remove HOST:PORT/org/app:1".to_owned(),
+        "pull HOST:PORT/org/app:1 --platform linux/amd64".to_owned(),
+        "pull HOST:PORT/org/app:1 -o username=me -o password=wrong".to_owned(),
+    ];
+    let mut runs: Vec<String> = lines.iter().map(|line| place.run(line)).collect();
+    place.hosts = vec![closed];
+    runs.push(place.run("pull HOST:PORT/org/app:1"));
+    check("registry", &runs);
+}
+
+#[test]
+fn an_interrupted_download_leaves_a_store_that_goes_on() {
+    let (server, sample) = (FaultServer::start().unwrap(), samples::image());
+    server.put("org/app", "1", &sample);
+    server.script(On::blob(sample.images[0].layers[0].descriptor.digest()), [Fault::StallAt(100)]);
+    let place = Place::new();
+    let (image, out) = (format!("{}/org/app:1", server.host()), place.path("vmdk"));
+    let arguments = ["materialize", &image, "--as", "vmdk", "--out", &out, "--platform", "linux/amd64"];
+    let mut child = place.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // The other layer is here: this one hangs.
+    assert!(said.any(|line| line.ends_with("converted")));
+    interrupt(&child);
+    assert_eq!(said.last().unwrap(), "error: interrupted");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(place.files(), [""; 0]);
+    server.clear_scripts();
+    let output = place.command(arguments).output().unwrap();
+    assert!(output.status.success(), "{:?}", failure(&output));
+}
+
+#[test]
+fn control_characters_never_reach_the_terminal() {
+    let place = Place::new();
+    let output = place.command(["load", "\u{1b}[31m\u{7}red"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(!output.stderr.iter().any(|c| c.is_ascii_control() && *c != b'\n'), "{:?}", failure(&output));
+}
+
+#[test]
+fn a_closed_standard_output_is_no_failure() {
+    let place = Place::new();
+    let mut child =
+        place.command(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_standard_output_that_cannot_be_written_is() {
+    let place = Place::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = place.command(["backends"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let (code, said) = failure(&output);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("hint: the disk is full"), "{said}");
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let place = Place::new();
+    let mut child = place
+        .command(["layer", "-", "--out", &place.path("layer.erofs")])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The pipe stays open: without the interrupt this would never end.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&[0; 512]).unwrap();
+    while place.files().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(failure(&output), (Some(1), "error: interrupted\n".to_owned()));
+    assert_eq!(place.files(), [""; 0]);
+}
+
+fn interrupt(child: &Child) {
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
+#[test]
+fn completions_name_every_verb() {
+    let place = Place::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = place.command(["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        for verb in VERBS {
+            assert!(script.contains(verb), "{shell}: {verb}");
+        }
+    }
+}
+
+#[test]
+fn the_json_of_backends_lists_what_is_linked() {
+    let place = Place::new();
+    let output = place.command(["backends", "--json"]).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let schemes: Vec<&str> = document
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|backend| backend["schemes"].as_array().unwrap())
+        .map(|scheme| scheme.as_str().unwrap())
+        .collect();
+    for scheme in ["docker", "docker-archive", "oci", "oci-archive", "registry"] {
+        assert!(schemes.contains(&scheme), "{schemes:?}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The tables of `README.md`, generated from what is linked and what features there are.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use plyfold::materializers::{erofs, ext4, vmdk};
+use plyfold::{Backends, Materializer};
+
+use super::baseline;
+
+#[test]
+fn the_tables_are_those_of_the_code() {
+    let mut text = fs::read_to_string(baseline::root().join("README.md")).unwrap();
+    for (name, table) in [("schemes", schemes()), ("formats", formats()), ("features", features())] {
+        let (before, rest) = text.split_once(&format!("<!-- {name}:")).expect(name);
+        let (note, rest) = rest.split_once('\n').unwrap();
+        let (_, after) = rest.split_once("<!-- end -->").expect(name);
+        text = format!("{before}<!-- {name}:{note}\n{table}<!-- end -->{after}");
+    }
+    baseline::check("README.md", text.as_bytes());
+}
+
+fn schemes() -> String {
+    let rows = Backends::linked().unwrap();
+    let rows = rows.iter().map(|backend| {
+        let schemes: Vec<String> = backend.schemes.iter().map(|scheme| format!("`{scheme}:`")).collect();
+        [schemes.join(", "), format!("`{}`", backend.syntax), backend.summary.to_owned()]
+    });
+    table(["scheme", "image", "what"], rows)
+}
+
+fn formats() -> String {
+    let disk = ext4::Ext4Upper::new(ext4::MIN_SIZE).unwrap();
+    let made: [(&dyn Materializer, &str, &str); 4] = [
+        (
+            &erofs::ErofsLayer::default(),
+            "`--as erofs-layers`, `layer`",
+            "one EROFS image for each layer, whiteouts in overlayfs' form",
+        ),
+        (
+            &erofs::ErofsMerged::default(),
+            "`--as erofs-merged`",
+            "the layers, and one image of metadata that shows them merged",
+        ),
+        (&vmdk::Vmdk::new(), "`--as vmdk`", "the same, joined to one disk by a VMDK descriptor"),
+        (&disk, "`--upper SIZE`, `disk`", "an empty ext4 disk, sparse, to be the upper of an overlay"),
+    ];
+    let rows = made.iter().map(|(materializer, how, what)| {
+        let format = materializer.format();
+        [format!("{} {}", format.name, format.version), (*how).to_owned(), (*what).to_owned()]
+    });
+    table(["format", "made by", "what"], rows)
+}
+
+/// The features in `Cargo.toml`, each with the comment that ends its line.
+fn features() -> String {
+    let manifest = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let (_, rest) = manifest.split_once("[features]\n").unwrap();
+    let (section, _) = rest.split_once("\n[").unwrap();
+    let documented = section.lines().filter(|line| !line.starts_with("default")).filter_map(|line| {
+        let (name, rest) = line.split_once(" = ")?;
+        let (_, what) = rest.split_once("# ").unwrap_or_else(|| panic!("{name} has no comment"));
+        Some([format!("`{name}`"), what.to_owned()])
+    });
+    table(["feature", "brings"], documented)
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(N));
+    for row in rows {
+        writeln!(text, "| {} |", row.map(|cell| cell.replace('|', "\\|")).join(" | ")).unwrap();
+    }
+    text
+}

@@ -1,0 +1,104 @@
+//! Whole runs of the program, as text that can be compared.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::baseline;
+
+/// A place to run the program in: a store, and a directory for its output.
+pub(crate) struct Place {
+    pub(crate) dir: TempDir,
+    /// Servers, whose ports are chance.
+    pub(crate) hosts: Vec<String>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), hosts: Vec::new() }
+    }
+
+    /// A path in the directory for output.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The program with arguments, in the workspace's root, on a machine that is the same everywhere.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfold"));
+        command
+            .args(arguments)
+            .current_dir(baseline::root())
+            .env_clear()
+            .env("PLYFOLD_STORE", self.dir.path().join("store"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it: the line, the exit code, and what it wrote. `{}` stands for the directory for output.
+    pub(crate) fn run(&self, line: &str) -> String {
+        let place = |word: &str| word.replace("{}", self.dir.path().to_str().unwrap());
+        let host =
+            |word: String| self.hosts.first().map_or(word.clone(), |host| word.replace("HOST:PORT", host));
+        let arguments = line.split(' ').map(|word| host(place(word)));
+        let output = self.command(arguments).output().unwrap();
+        let mut parts = vec![format!("$ plyfold {line}\n[exit {}]\n", output.status.code().unwrap_or(-1))];
+        for (name, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
+            if !bytes.is_empty() {
+                parts.push(format!("-- {name}\n{}", self.filtered(bytes)));
+            }
+        }
+        parts.concat()
+    }
+
+    /// The file names below the directory for output, the store aside; temporary ones among them.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut pending = vec![self.dir.path().to_owned()];
+        while let Some(directory) = pending.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(self.dir.path()).unwrap().display().to_string();
+                match path.is_dir() {
+                    _ if name == "store" => {}
+                    true => pending.push(path),
+                    false => names.push(name),
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
+    fn filtered(&self, bytes: &[u8]) -> String {
+        let mut text = String::from_utf8_lossy(bytes).replace(self.dir.path().to_str().unwrap(), "{}");
+        for host in &self.hosts {
+            text = text.replace(host, "HOST:PORT");
+        }
+        // Layers are fetched and converted at once: which is done first is chance.
+        let (mut progress, rest): (Vec<&str>, Vec<&str>) =
+            text.split_inclusive('\n').partition(|line| is_progress(line));
+        progress.sort_unstable();
+        progress.concat() + &rest.concat()
+    }
+}
+
+fn is_progress(line: &str) -> bool {
+    let (digest, rest) = line.split_once(' ').unwrap_or_default();
+    digest.len() == 12
+        && digest.bytes().all(|c| c.is_ascii_hexdigit())
+        && ["fetched", "converted", "is "].iter().any(|word| rest.starts_with(word))
+}
+
+/// Compares runs with the file of that name.
+pub(crate) fn check(name: &str, runs: &[String]) {
+    let path = Path::new("plyfold/tests/it/runs").join(name).with_extension("txt");
+    baseline::check(path, runs.join("\n").as_bytes());
+}
+
+/// The exit code and standard error, for runs whose text is not the same everywhere.
+pub(crate) fn failure(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
