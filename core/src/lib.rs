@@ -26,6 +26,7 @@ pub mod tree;
 
 mod blob;
 mod error;
+mod flatten;
 mod materializer;
 mod strict;
 
@@ -43,6 +44,7 @@ pub use cache::{
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};
+pub use flatten::flatten;
 pub use manifest::{Document, RawConfig, RawManifest};
 pub use materializer::{Format, LayerArtifact, Materializer, Output};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};

@@ -2,6 +2,7 @@
 
 mod archive;
 mod dialects;
+mod flatten;
 mod hostile;
 mod random;
 mod streams;

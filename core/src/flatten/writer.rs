@@ -1,0 +1,214 @@
+//! Writing tar: ustar headers by the `tar` crate, and PAX records for what they cannot hold.
+
+use std::io::Write;
+
+use tar::{EntryType, Header};
+
+use crate::layer::{DataExtent, ImagePath};
+use crate::tree::Node;
+use crate::{Error, Result};
+
+const BLOCK: u64 = 512;
+/// What 7 and 11 octal digits hold (POSIX ustar, uid and size).
+const ID_MAX: u32 = 0o777_7777;
+const LONG_MAX: u64 = 0o777_7777_7777;
+
+/// What an entry is.
+#[derive(Clone, Copy)]
+pub(super) enum Item<'a> {
+    BlockDevice(u32, u32),
+    CharDevice(u32, u32),
+    Directory,
+    Fifo,
+    File { size: u64, extents: Option<&'a [DataExtent]> },
+    HardLink(&'a [u8]),
+    Symlink(&'a [u8]),
+}
+
+/// A tar on its way to `W`.
+pub(super) struct TarWriter<W> {
+    out: W,
+    /// Bytes since the last block boundary.
+    beyond: u64,
+}
+
+impl<W: Write> TarWriter<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { out, beyond: 0 }
+    }
+
+    /// An entry's headers; a file's data follows by [`TarWriter::data`] and [`TarWriter::pad`].
+    pub(super) fn header<C>(&mut self, path: &ImagePath, node: &Node<C>, item: Item<'_>) -> Result<()> {
+        let mut pax = Pax::default();
+        let mut header = Header::new_ustar();
+        let mut name = path.as_bytes().to_vec();
+        if matches!(item, Item::Directory) {
+            name.splice(..0, path.is_root().then_some(b'.'));
+            name.push(b'/');
+        }
+        field(&mut header, 0, &name, "path", &mut pax);
+        header.set_mode(u32::from(node.mode));
+        for (id, key) in [(node.uid, "uid"), (node.gid, "gid")] {
+            if id > ID_MAX {
+                pax.add(key, id.to_string().as_bytes());
+            }
+        }
+        header.set_uid(u64::from(node.uid));
+        header.set_gid(u64::from(node.gid));
+        let seconds = u64::try_from(node.mtime.seconds).ok().filter(|seconds| *seconds <= LONG_MAX);
+        header.set_mtime(seconds.unwrap_or(0));
+        if seconds.is_none() || node.mtime.nanos != 0 {
+            pax.add("mtime", decimal(node.mtime.seconds, node.mtime.nanos).as_bytes());
+        }
+        if !matches!(item, Item::HardLink(_)) {
+            for (name, value) in &*node.xattrs {
+                pax.add_bytes(&[b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
+            }
+        }
+        let map = kind(&mut header, &mut pax, item, &name)?;
+        self.extension(&pax.0)?;
+        header.set_cksum();
+        self.data(header.as_bytes())?;
+        self.data(&map)
+    }
+
+    fn extension(&mut self, records: &[u8]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut header = Header::new_ustar();
+        header.as_mut_bytes()[..9].copy_from_slice(b"PaxHeader");
+        header.set_entry_type(EntryType::XHeader);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        self.data(header.as_bytes())?;
+        self.data(records)?;
+        self.pad()
+    }
+
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.beyond = (self.beyond + bytes.len() as u64) % BLOCK;
+        self.out.write_all(bytes).map_err(|e| Error::io("writing the tar", e))
+    }
+
+    /// Fills the last block of an entry's data.
+    pub(super) fn pad(&mut self) -> Result<()> {
+        let rest = (BLOCK - self.beyond) % BLOCK;
+        self.data(&[0; BLOCK as usize][..rest as usize])
+    }
+
+    pub(super) fn end(mut self) -> Result<()> {
+        self.data(&[0; 2 * BLOCK as usize])?;
+        self.out.flush().map_err(|e| Error::io("writing the tar", e))
+    }
+}
+
+/// Fills in what depends on the kind; yields the map of a sparse file, which stands before its data.
+fn kind(header: &mut Header, pax: &mut Pax, item: Item<'_>, name: &[u8]) -> Result<Vec<u8>> {
+    let bad = |e| Error::io("writing a tar header", e);
+    let mut map = Vec::new();
+    header.set_size(0);
+    match item {
+        Item::BlockDevice(major, minor) | Item::CharDevice(major, minor) => {
+            let block = matches!(item, Item::BlockDevice(..));
+            header.set_entry_type(if block { EntryType::Block } else { EntryType::Char });
+            header.set_device_major(major).map_err(bad)?;
+            header.set_device_minor(minor).map_err(bad)?;
+        }
+        Item::Directory => header.set_entry_type(EntryType::Directory),
+        Item::Fifo => header.set_entry_type(EntryType::Fifo),
+        Item::File { size, extents } => {
+            header.set_entry_type(EntryType::Regular);
+            let mut stored = size;
+            if let Some(extents) = extents {
+                map = sparse_map(size, extents);
+                stored = map.len() as u64 + extents.iter().map(|extent| extent.length).sum::<u64>();
+                pax.add("GNU.sparse.major", b"1");
+                pax.add("GNU.sparse.minor", b"0");
+                pax.add("GNU.sparse.name", name);
+                pax.add("GNU.sparse.realsize", size.to_string().as_bytes());
+            }
+            header.set_size(stored);
+            if stored > LONG_MAX {
+                pax.add("size", stored.to_string().as_bytes());
+            }
+        }
+        Item::HardLink(target) => {
+            header.set_entry_type(EntryType::Link);
+            field(header, 157, target, "linkpath", pax);
+        }
+        Item::Symlink(target) => {
+            header.set_entry_type(EntryType::Symlink);
+            field(header, 157, target, "linkpath", pax);
+        }
+    }
+    Ok(map)
+}
+
+/// Puts a text into a field of 100 bytes, and into PAX when it is longer.
+fn field(header: &mut Header, at: usize, text: &[u8], key: &str, pax: &mut Pax) {
+    let held = text.len().min(100);
+    header.as_mut_bytes()[at..at + held].copy_from_slice(&text[..held]);
+    if text.len() > held {
+        pax.add(key, text);
+    }
+}
+
+/// The records of an extended header.
+#[derive(Default)]
+struct Pax(Vec<u8>);
+
+impl Pax {
+    fn add(&mut self, key: &str, value: &[u8]) {
+        self.add_bytes(key.as_bytes(), value);
+    }
+
+    /// `"%d %s=%s\n"`, where the number counts its own digits.
+    fn add_bytes(&mut self, key: &[u8], value: &[u8]) {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length != rest + length.to_string().len() {
+            length = rest + length.to_string().len();
+        }
+        for part in [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"] {
+            self.0.extend_from_slice(part);
+        }
+    }
+}
+
+/// A key ends at its first `=`; GNU tar reads these two escapes.
+fn escaped(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'%' => out.extend(b"%25"),
+            b'=' => out.extend(b"%3D"),
+            other => out.push(*other),
+        }
+    }
+    out
+}
+
+/// Seconds as PAX has them: -2 s and 0.5e9 ns is -1.5.
+fn decimal(seconds: i64, nanos: u32) -> String {
+    match (seconds, nanos) {
+        (_, 0) => seconds.to_string(),
+        (0.., _) => format!("{seconds}.{nanos:09}"),
+        (..0, _) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
+    }
+}
+
+/// GNU sparse format 1.0: count, then offset and length of each run, one number a line, padded to a block.
+fn sparse_map(size: u64, extents: &[DataExtent]) -> Vec<u8> {
+    // GNU tar marks the file's end by an empty run.
+    let end = [DataExtent { offset: size, length: 0 }];
+    let runs = extents.iter().chain(&end).flat_map(|extent| [extent.offset, extent.length]);
+    let lines = [extents.len() as u64 + 1].into_iter().chain(runs).map(|number| format!("{number}\n"));
+    let mut map = lines.collect::<String>().into_bytes();
+    map.resize(map.len().next_multiple_of(BLOCK as usize), 0);
+    map
+}
