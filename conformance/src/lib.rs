@@ -12,6 +12,7 @@
 //! - [`oracle`]: the tools and kernels of others as judges, in tests that say what they need.
 //! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so.
 
+pub mod hostile;
 pub mod oracle;
 pub mod rules;
 pub mod samples;

@@ -38,15 +38,20 @@ impl<S: ?Sized> Rule<S> {
     }
 
     fn verdict(&self, stage: &S) -> Result<(), Box<dyn Any + Send>> {
-        catch_unwind(AssertUnwindSafe(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.expect("a runtime starts");
-            let outcome = runtime.block_on(async { tokio::time::timeout(TIME, (self.check)(stage)).await });
-            // A blocking thread that hangs must not keep the verdict.
-            runtime.shutdown_background();
-            assert!(outcome.is_ok(), "no verdict after {TIME:?}");
-        }))
+        in_time(|| (self.check)(stage))
     }
+}
+
+/// Runs a check in a runtime of its own, and ends it when it takes too long.
+pub(crate) fn in_time<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Result<(), Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        let outcome = runtime.block_on(async { tokio::time::timeout(TIME, check()).await });
+        // A blocking thread that hangs must not keep the verdict.
+        runtime.shutdown_background();
+        assert!(outcome.is_ok(), "no verdict after {TIME:?}");
+    }))
 }
 
 impl<S: ?Sized> Clone for Rule<S> {

@@ -32,6 +32,14 @@ macro_rules! materializer_suite {
     };
 }
 
+/// One `#[test]` for each hostile input on a [`Stage`](crate::Stage): see [`hostile`](crate::hostile).
+#[macro_export]
+macro_rules! hostile_suite {
+    ($stage:expr) => {
+        $crate::__hostile_rows! { __tests ($crate::hostile::rows(), $stage) }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
@@ -142,6 +150,63 @@ macro_rules! __materializer_rules {
             stacked_layers_equal_flat_image
             whiteouts_and_opaque_in_overlay_form
             output_absent_after_any_error
+        }
+    };
+}
+
+/// The names of the hostile inputs.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __hostile_rows {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            layers_and_manifests_at_once
+            layers_in_another_letter_case
+            duplicate_key
+            duplicate_key_in_a_descriptor
+            a_manifest_that_says_it_is_an_index
+            an_index_child_of_another_type
+            layer_longer_than_declared
+            layer_of_a_petabyte
+            negative_size
+            fractional_size
+            size_as_text
+            size_of_2_to_64
+            layer_with_a_flipped_bit
+            layer_cut_short
+            layer_of_no_bytes
+            layer_with_bytes_after_its_end
+            layer_that_is_not_there
+            digest_that_is_a_path
+            config_digest_that_is_a_path
+            digest_in_upper_case
+            digest_too_short
+            digest_too_long
+            digest_with_an_escape
+            digest_with_a_newline
+            digest_with_a_nul
+            digest_of_an_algorithm_nobody_verifies
+            diff_id_of_another_tar
+            fewer_diff_ids_than_layers
+            more_diff_ids_than_layers
+            too_many_layers
+            too_many_index_entries
+            manifest_of_5_mib
+            json_200_000_deep
+            indexes_a_thousand_deep
+            not_json_at_all
+            an_empty_document
+            a_document_of_blanks
+            a_document_cut_short
+            schema_1
+            config_that_is_no_json
+            config_with_a_list_for_an_object
+            config_of_5_mib
+            odd_user_and_environment
+            attestations_before_the_image
+            older_variant_for_a_newer_host
+            newer_variant_for_an_older_host
+            no_platform_fits
         }
     };
 }

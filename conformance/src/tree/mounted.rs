@@ -40,7 +40,7 @@ pub fn mounted(root: &Path) -> Result<Vec<TreeLine>> {
             what,
             mode: (node.mode & 0o7777) as u16,
             owner: node.owner,
-            mtime: (node.mtime.0, node.mtime.1 as u32),
+            mtime: (node.mtime.0, u32::try_from(node.mtime.1).unwrap_or_default()),
             links: node.links as u32,
             xattrs: xattrs.collect(),
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use plyfold_conformance::rules;
+use plyfold_conformance::{hostile, rules};
 
 #[test]
 fn the_macros_name_every_rule() {
@@ -11,6 +11,9 @@ fn the_macros_name_every_rule() {
     assert_eq!(named.to_vec(), tables);
     let named = plyfold_conformance::__cache_rules! { __names () };
     let tables: Vec<_> = rules::cache().map(|rule| rule.name).collect();
+    assert_eq!(named.to_vec(), tables);
+    let named = plyfold_conformance::__hostile_rows! { __names () };
+    let tables: Vec<_> = hostile::rows().map(|row| row.name).collect();
     assert_eq!(named.to_vec(), tables);
     let named = plyfold_conformance::__materializer_rules! { __names () };
     let tables: Vec<_> = rules::materializer().map(|rule| rule.name).collect();

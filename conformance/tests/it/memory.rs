@@ -1,10 +1,14 @@
 //! Core's own backend and cache keep every rule.
 
 use plyfold_conformance::stages::Memory;
-use plyfold_conformance::{cache_suite, registry_suite};
+use plyfold_conformance::{cache_suite, hostile_suite, registry_suite};
 
 mod registry {
     super::registry_suite!(super::Memory);
+}
+
+mod hostile {
+    super::hostile_suite!(super::Memory);
 }
 
 mod cache {

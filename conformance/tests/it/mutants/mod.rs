@@ -6,6 +6,7 @@ mod client;
 mod layers;
 mod materializer;
 mod registry;
+mod sanitised;
 
 use std::collections::BTreeSet;
 

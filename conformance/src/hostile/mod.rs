@@ -1,0 +1,140 @@
+//! Hostile and odd documents: what a pull of each must get, and what must remain.
+//!
+//! Whatever an image claims: a typed error that names it, no new name, and what was stored before still whole.
+
+mod documents;
+
+use plyfold_core::layer::LayerTar;
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::{
+    CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Materializer, Output, PullOptions,
+    Result,
+};
+
+use crate::rule::in_time;
+use crate::samples::{self, Sample};
+use crate::stages::fill;
+use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject};
+
+/// One hostile or odd input.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its name, which is the name of its test.
+    pub name: &'static str,
+    /// What it must get.
+    pub outcome: Outcome,
+    sample: fn() -> Sample,
+}
+
+/// What an input must get.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    /// The image for this platform, whole.
+    Image(&'static str),
+    /// An error of one of these kinds.
+    Refused(&'static [ErrorKind]),
+    /// No image for the wanted platform.
+    WrongPlatform,
+}
+
+/// All rows. Media that keep no documents (docker-archive) have nothing to be judged by them.
+pub fn rows() -> impl Iterator<Item = Row> {
+    documents::ROWS.iter().copied()
+}
+
+impl Row {
+    /// Judges a stage.
+    ///
+    /// # Panics
+    /// When the outcome is another, or what was there before is not there any more.
+    pub fn judge(&self, stage: &dyn Stage) {
+        assert!(self.holds(stage), "hostile input `{}` must get {:?}", self.name, self.outcome);
+    }
+
+    /// Whether the stage deals with it as it must; the failed assertion goes to standard error.
+    pub fn holds(&self, stage: &dyn Stage) -> bool {
+        stage.fidelity() == Fidelity::DiffIds || in_time(|| self.check(stage)).is_ok()
+    }
+
+    async fn check(&self, stage: &dyn Stage) {
+        let cache = cache_with_an_image().await;
+        let names = names(&cache).await;
+        let sample = (self.sample)();
+        let subject = stage.open(&[Staged::new("registry.example/hostile:1", &sample)]).await;
+        let pulled = pull(&subject, &cache).await;
+        match (self.outcome, pulled) {
+            (Outcome::Image(platform), Ok(digest)) => {
+                assert_eq!(digest, sample.image_for(platform).manifest.digest().to_string());
+            }
+            (Outcome::Image(_), Err(error)) => panic!("{error}"),
+            (_, Ok(_)) => panic!("it was pulled"),
+            (outcome, Err(error)) => {
+                let fits = match outcome {
+                    Outcome::Refused(kinds) => kinds.contains(error.kind()),
+                    _ => matches!(error.kind(), ErrorKind::PlatformNotFound { .. }),
+                };
+                assert!(fits, "{}: {error}", error.kind().name());
+                assert!(error.context("image").is_some(), "the error names no image: {error}");
+                assert_eq!(self::names(&cache).await, names, "a name has appeared");
+            }
+        }
+        assert_whole(&cache).await;
+    }
+}
+
+/// Pulls the image as a runtime would, each layer read to its end; yields the manifest's digest.
+async fn pull(subject: &Subject, cache: &MemoryCache) -> Result<String> {
+    let platform = "linux/arm/v7".parse()?;
+    let options = PullOptions { platform, materializer: Some(Box::new(Drain)), ..PullOptions::default() };
+    let pulled = subject.client.pull(&*subject.registry, subject.reference(), cache, &options).await?;
+    Ok(pulled.manifest.digest().to_string())
+}
+
+/// Makes an empty file of a layer that is sound.
+#[derive(Clone, Copy, Debug)]
+struct Drain;
+
+impl Materializer for Drain {
+    fn format(&self) -> Format {
+        Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
+        tar.finish().map(drop)
+    }
+}
+
+const BEFORE: &str = "registry.example/before:1";
+
+async fn cache_with_an_image() -> MemoryCache {
+    let (cache, registry) = (MemoryCache::new(), MemoryRegistry::new("before"));
+    let cache = cache.expect("a temporary directory can be made");
+    let sample = samples::image();
+    let staged = Staged::new(BEFORE, &sample);
+    fill(&registry, &staged);
+    let options = PullOptions { platform: amd64(), ..PullOptions::default() };
+    CoreClient
+        .pull(&registry, &staged.reference, &cache, &options)
+        .await
+        .expect("a sound image can be pulled");
+    cache
+}
+
+async fn assert_whole(cache: &MemoryCache) {
+    let sample = samples::image();
+    let name = Staged::new(BEFORE, &sample).reference;
+    let found = cache.completeness(&name, &amd64()).await;
+    assert_eq!(found.expect("the cache still answers"), Completeness::Complete);
+    for blob in &sample.blobs {
+        cache.verify_blob(&blob.descriptor).await.expect("what was stored before is whole");
+    }
+}
+
+async fn names(cache: &MemoryCache) -> Vec<String> {
+    let list = cache.list().await.expect("the cache still answers");
+    list.into_iter().map(|(name, _)| name.whole()).collect()
+}
+
+fn amd64() -> plyfold_core::Platform {
+    "linux/amd64".parse().expect("a valid platform")
+}
