@@ -18,6 +18,7 @@ async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
 mod oci {
     use plyfold_conformance::stages::OciArchive;
     plyfold_conformance::registry_suite!(OciArchive::new(super::open));
+    plyfold_conformance::hostile_suite!(OciArchive::new(super::open));
 }
 
 mod docker {
@@ -28,4 +29,5 @@ mod docker {
 mod hybrid {
     use plyfold_conformance::stages::{DockerArchive, Form};
     plyfold_conformance::registry_suite!(DockerArchive::new(Form::Hybrid, super::open));
+    plyfold_conformance::hostile_suite!(DockerArchive::new(Form::Hybrid, super::open));
 }

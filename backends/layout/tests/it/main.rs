@@ -23,6 +23,7 @@ async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
 
 mod registry {
     plyfold_conformance::registry_suite!(plyfold_conformance::stages::Layout::new(super::open));
+    plyfold_conformance::hostile_suite!(plyfold_conformance::stages::Layout::new(super::open));
 }
 
 mod cache {

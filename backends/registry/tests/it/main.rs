@@ -11,6 +11,7 @@ mod suite {
     }
 
     plyfold_conformance::registry_suite!(Server::new(connect));
+    plyfold_conformance::hostile_suite!(Server::new(connect));
 }
 
 use plyfold_core::Result;

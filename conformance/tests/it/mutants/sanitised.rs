@@ -5,12 +5,12 @@ use plyfold_conformance::hostile::{Outcome, rows};
 use plyfold_conformance::stages::Memory;
 use plyfold_conformance::{Stage, Staged, Subject, samples};
 
-struct Sanitised;
+struct Sanitised(fn() -> samples::Sample);
 
 #[async_trait]
 impl Stage for Sanitised {
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        let sample = samples::variants();
+        let sample = (self.0)();
         Memory.open(&[Staged { reference: images[0].reference.clone(), sample: &sample }]).await
     }
 }
@@ -18,7 +18,11 @@ impl Stage for Sanitised {
 #[test]
 fn every_hostile_row_notices() {
     for row in rows() {
-        assert!(!row.holds(&Sanitised), "{} must get {:?}", row.name, row.outcome);
-        assert!(!matches!(row.outcome, Outcome::Refused([])), "{}", row.name);
+        let harmless = match row.outcome {
+            // The wanted platform is arm/v7: an image for it, or none.
+            Outcome::Refused(_) | Outcome::WrongPlatform => samples::variants,
+            Outcome::Image(_) => samples::image,
+        };
+        assert!(!row.holds(&Sanitised(harmless)), "{} must get {:?}", row.name, row.outcome);
     }
 }
