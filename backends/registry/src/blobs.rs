@@ -1,12 +1,17 @@
 //! Reading blobs: closed ranges, checked against what came.
 
+use std::future::ready;
+
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use plyfold_core::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Reference, Result, digest};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
+};
 use reqwest::{Method, Request, Response, StatusCode};
 
 use crate::client::{Access, Target, text};
+use crate::policy::origin;
 use crate::{Registry, errors};
 
 impl Registry {
@@ -82,6 +87,9 @@ fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
 
 /// The blob in an answer: the whole of it under 200, the range under a checked 206.
 async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u64>) -> Result<Blob> {
+    if !response.status().is_success() {
+        return Err(errors::status(response, &name(blob)).await);
+    }
     if let Some(coding) = text(response.headers(), CONTENT_ENCODING.as_str())
         && !coding.eq_ignore_ascii_case("identity")
     {
@@ -92,7 +100,7 @@ async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u6
     match response.status() {
         StatusCode::OK => {}
         StatusCode::PARTIAL_CONTENT if states_range(&response, &range, blob.size()) => {
-            return Blob::ranged(blob, range, content(response));
+            return Blob::ranged(blob, range.clone(), content(response, range.end - range.start));
         }
         StatusCode::PARTIAL_CONTENT => {
             return Err(Error::corrupt("the registry sent another range than it was asked for"));
@@ -104,9 +112,9 @@ async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u6
     }
     if range.end == blob.size() {
         // From the first byte on: the whole, which its end will verify.
-        return Blob::new(blob, content(response));
+        return Blob::new(blob, content(response, blob.size()));
     }
-    Blob::ranged(blob, 0..range.end, first(content(response), range.end))
+    Blob::ranged(blob, 0..range.end, first(content(response, blob.size()), range.end))
 }
 
 /// Whether `Content-Range` (RFC 9110 14.4) is exactly what was asked for; the total may be unknown.
@@ -116,9 +124,28 @@ fn states_range(response: &Response, range: &std::ops::Range<u64>, size: u64) ->
     stated.strip_prefix(&exact).is_some_and(|total| total == "*" || total == size.to_string())
 }
 
-fn content(response: Response) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+/// The body, which should have `length` bytes.
+fn content(response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     let url = response.url().clone();
-    response.bytes_stream().map_err(move |e| errors::transport(e, &url))
+    // Neither a length nor chunks: only the connection's end marks the body's, and it may have come too early.
+    let is_closed_by_end =
+        response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
+    let cut = Error::new(ErrorKind::Unavailable, "the connection closed before the end of the blob")
+        .with_endpoint(origin(&url));
+    let body = response.bytes_stream().map_err(move |e| errors::transport(e, &url));
+    let marked = body.map(Some).chain(stream::iter([None]));
+    marked.scan((0, Some(cut)), move |(read, cut), item| {
+        let item = match item {
+            Some(Ok(chunk)) => {
+                *read += chunk.len() as u64;
+                Some(Ok(chunk))
+            }
+            Some(Err(e)) => Some(Err(e)),
+            None if is_closed_by_end && *read < length => cut.take().map(Err),
+            None => None,
+        };
+        ready(item)
+    })
 }
 
 /// The first `length` bytes of a stream.

@@ -102,13 +102,13 @@ impl Registry {
             if response.status() == StatusCode::OK && media_type(&response) != Some(MediaType::ImageIndex) {
                 return Ok(None);
             }
-            let next = next_link(&response)?;
+            let next = next_link(&response);
             let bytes = self.client.document(response, limits::MANIFEST, "list of referrers").await?;
             found.extend(children(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
             if found.len() > limits::INDEX_ENTRIES {
                 return Err(Error::limit(format!("more than {} referrers", limits::INDEX_ENTRIES)));
             }
-            let Some(next) = next else { return Ok(Some(found)) };
+            let Some(next) = next? else { return Ok(Some(found)) };
             request = Request::new(Method::GET, next);
         }
         Err(Error::limit(format!("more than {PAGES} pages of referrers")))
@@ -146,13 +146,14 @@ impl Registry {
         }
         let asked = request.url().clone();
         let response = self.client.send(target, request).await?;
-        let next = next_link(&response)?;
+        let next = next_link(&response);
+        let bytes = self.client.document(response, PAGE, what).await?;
+        let next = next?;
         if next.as_ref().is_some_and(|next| next.path() != asked.path() || next.query() == asked.query()) {
             return Err(Error::corrupt(
                 "the registry's link to the next page leads elsewhere or in a circle",
             ));
         }
-        let bytes = self.client.document(response, PAGE, what).await?;
         Ok((bytes, next.and_then(|next| next.query().map(|query| format!("?{query}")))))
     }
 }
