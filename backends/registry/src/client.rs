@@ -17,7 +17,7 @@ const HOPS: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) policy: Policy,
-    transport: Transport,
+    pub(crate) transport: Transport,
     auth: Auth,
 }
 

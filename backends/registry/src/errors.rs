@@ -5,10 +5,11 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use plyfold_core::{Error, ErrorKind};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
+use crate::client::text;
 use crate::policy::origin;
 use crate::transport::head_of_body;
 
@@ -21,12 +22,18 @@ const WORDS: usize = 400;
 pub(crate) async fn status(response: Response, what: &str) -> Error {
     let (status, endpoint) = (response.status(), origin(response.url()));
     let retry_after = retry_after(response.headers(), SystemTime::now());
+    // A fresh token that is good but not enough (RFC 6750 3.1): Docker Hub's way to say 403.
+    let lacks_scope = text(response.headers(), WWW_AUTHENTICATE.as_str())
+        .is_some_and(|challenge| challenge.contains("insufficient_scope"));
     let body = head_of_body(response, BODY).await;
     let report = serde_json::from_slice::<Report>(&body).ok().and_then(|mut report| {
         if report.errors.is_empty() { None } else { Some(report.errors.swap_remove(0)) }
     });
     let code = report.as_ref().map_or("", |entry| entry.code.as_str());
-    let kind = kind(status, code, retry_after);
+    let kind = match kind(status, code, retry_after) {
+        ErrorKind::Auth if lacks_scope => ErrorKind::Denied,
+        kind => kind,
+    };
     let mut message = match &kind {
         ErrorKind::NotFound => format!("no such {what}"),
         _ => format!("{what}: the registry answered {status}"),
@@ -81,7 +88,7 @@ fn hint(kind: &ErrorKind) -> Option<&'static str> {
             Some("`plyfold login HOST` stores credentials; check their spelling and their age")
         }
         ErrorKind::Denied => {
-            Some("these credentials may not do this; a missing repository can look the same")
+            Some("log in as someone who may; a repository that does not exist can look the same")
         }
         ErrorKind::NotFound => Some("check the spelling; some registries hide private repositories this way"),
         ErrorKind::RateLimited { .. } => Some("wait, or log in: registries limit anonymous clients most"),

@@ -1,10 +1,15 @@
 //! Writing: blobs in one PUT, mounts, manifests, deletes (distribution specification, "Pushing").
 
-use bytes::Bytes;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
-use plyfold_core::{Blob, Descriptor, Error, RawManifest, Reference, Result, digest, reference};
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{Stream, stream};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, RawManifest, Reference, Result, digest, reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 
@@ -33,15 +38,22 @@ impl Registry {
 
     async fn upload(&self, target: &Target, url: Url, blob: Blob) -> Result<()> {
         let size = blob.descriptor().size();
-        let broken = Arc::new(Mutex::new(None));
+        let source = Arc::new(Source::default());
         let mut request = Request::new(Method::PUT, url);
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        *request.body_mut() = Some(Body::wrap_stream(proven(blob, Arc::clone(&broken))));
-        let outcome = self.client.send(target, request).await;
+        *request.body_mut() = Some(Body::wrap_stream(proven(blob, Arc::clone(&source))));
+        let stall = self.client.transport.upload_stall();
+        let sending = pin!(self.client.send(target, request));
+        let outcome = match select(sending, pin!(source.stands_still(stall))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("the upload made no progress for {stall:?}")))
+            }
+        };
         // When the source broke, what the registry or the connection says about it is of no interest.
-        if let Some(source) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(source);
+        if let Some(error) = source.take_error() {
+            return Err(error);
         }
         expect_created(outcome?, "upload").await
     }
@@ -127,29 +139,49 @@ async fn expect_created(response: Response, what: &str) -> Result<()> {
     }
 }
 
-/// A blob's bytes, the last chunk held back until the end has proven them all: a registry that does not check
-/// digests never gets a whole blob that is wrong. What broke the blob is left in `broken`.
-fn proven(
-    blob: Blob,
-    broken: Arc<Mutex<Option<Error>>>,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
-    let state = (Some(blob), None::<Bytes>, broken);
-    stream::unfold(state, |(blob, mut held, broken)| async move {
-        let mut blob = blob?;
+/// What is known about the blob of an upload while it is on its way.
+#[derive(Debug, Default)]
+struct Source {
+    chunks: AtomicU64,
+    error: Mutex<Option<Error>>,
+}
+
+impl Source {
+    /// Returns when no chunk has moved for this long.
+    async fn stands_still(&self, stall: Duration) {
         loop {
-            match blob.next().await {
-                Some(Ok(chunk)) => {
-                    if let Some(ready) = held.replace(chunk) {
-                        return Some((Ok(ready), (Some(blob), held, broken)));
-                    }
-                }
-                Some(Err(e)) => {
-                    *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                    let cut = std::io::Error::other("the source of the upload broke");
-                    return Some((Err(cut), (None, None, broken)));
-                }
-                None => return held.map(|last| (Ok(last), (None, None, broken))),
+            let before = self.chunks.load(Ordering::Relaxed);
+            tokio::time::sleep(stall).await;
+            if self.chunks.load(Ordering::Relaxed) == before {
+                return;
             }
+        }
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fail(&self, error: Error) -> io::Error {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        io::Error::other("the source of the upload broke")
+    }
+}
+
+/// A blob's bytes, the last chunk held back until the end has proven them all: a registry that does not check
+/// digests never gets a whole blob that is wrong.
+fn proven(blob: Blob, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::try_unfold((Some(blob), None::<Bytes>), move |(blob, mut held)| {
+        let source = Arc::clone(&source);
+        async move {
+            let Some(mut blob) = blob else { return Ok(None) };
+            while let Some(chunk) = blob.chunk().await.map_err(|e| source.fail(e))? {
+                source.chunks.fetch_add(1, Ordering::Relaxed);
+                if let Some(ready) = held.replace(chunk) {
+                    return Ok(Some((ready, (Some(blob), held))));
+                }
+            }
+            Ok(held.map(|last| (last, (None, None))))
         }
     })
 }

@@ -11,10 +11,17 @@ use crate::{Config, errors, policy, tls};
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
-    proxied: reqwest::Client,
-    direct: reqwest::Client,
+    proxied: Clients,
+    direct: Clients,
     /// How long a whole document may take. The time-out between two reads alone lets a byte per second pass.
     document_time: Duration,
+}
+
+/// The time-out of `reading` begins with the request: `writing` is for bodies that take longer than that.
+#[derive(Clone, Debug)]
+struct Clients {
+    reading: reqwest::Client,
+    writing: reqwest::Client,
 }
 
 /// How long the words of an error are waited for.
@@ -26,7 +33,6 @@ impl Transport {
         let build = |builder: ClientBuilder| {
             builder
                 .connect_timeout(config.connect_timeout)
-                .read_timeout(config.read_timeout)
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .tls_backend_preconfigured(tls.clone())
@@ -34,18 +40,28 @@ impl Transport {
                 .build()
                 .map_err(|e| Error::config("invalid user agent, proxy or TLS option").with_source(e))
         };
-        let direct = build(reqwest::Client::builder().no_proxy())?;
+        let clients = |builder: fn() -> ClientBuilder| {
+            let reading = build(builder().read_timeout(config.read_timeout))?;
+            Ok::<_, Error>(Clients { reading, writing: build(builder())? })
+        };
         Ok(Self {
-            proxied: build(reqwest::Client::builder())?,
-            direct,
+            proxied: clients(reqwest::Client::builder)?,
+            direct: clients(|| reqwest::Client::builder().no_proxy())?,
             document_time: config.read_timeout * 4,
         })
+    }
+
+    /// How long an upload may stand still.
+    pub(crate) fn upload_stall(&self) -> Duration {
+        self.document_time
     }
 
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
         let url = request.url().clone();
-        let client = if policy::is_loopback(&url) { &self.direct } else { &self.proxied };
+        let clients = if policy::is_loopback(&url) { &self.direct } else { &self.proxied };
+        let is_upload = request.body().is_some_and(|body| body.as_bytes().is_none());
+        let client = if is_upload { &clients.writing } else { &clients.reading };
         client.execute(request).await.map_err(|e| errors::transport(e, &url))
     }
 

@@ -57,7 +57,7 @@ impl Credentials {
             _ => return Err(Error::config("username and password are only of use together")),
         };
         let file = if config.anonymous { None } else { docker_config(config) };
-        Ok(Self { home: home.to_owned(), own, file })
+        Ok(Self { home: canonical(home), own, file })
     }
 
     pub(crate) fn set_own(&mut self, own: Option<Credential>) {
@@ -70,7 +70,7 @@ impl Credentials {
 
     /// The credential for a repository; read anew each time, so that a later `docker login` counts.
     pub(super) fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
-        if let (Some(own), true) = (&self.own, registry == self.home) {
+        if let (Some(own), true) = (&self.own, canonical(registry) == self.home) {
             return Ok(Some(own.clone()));
         }
         let Some(file) = &self.file else { return Ok(None) };

@@ -228,3 +228,31 @@ async fn names_made_by_hand_are_refused_before_any_request() {
     }
     assert!(server.requests().is_empty());
 }
+
+/// A token that is good but not enough is a missing permission, not a missing login.
+#[tokio::test]
+async fn insufficient_scope_is_denied() {
+    let (server, name) = serve(bearer(None), &samples::image());
+    let challenge = format!(r#"{},error="insufficient_scope""#, challenge(&server));
+    server.script(On::manifests(), [Fault::Status(401), Fault::Header("WWW-Authenticate", Some(challenge))]);
+    assert_kind(open(server.host(), with_login).manifest(&name).await, &ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn uris_open_by_both_schemes() {
+    let (server, name) = serve(bearer(None), &samples::image());
+    let options = plyfold_core::Options::parse(["username=user", "password=s3cret-word"]).unwrap();
+    let backends = plyfold_core::Backends::linked().unwrap();
+    for scheme in ["registry:", "docker://"] {
+        let opened = backends.open(&format!("{scheme}{name}"), &options).await.unwrap();
+        assert_eq!(opened.reference.as_ref(), Some(&name));
+        opened.registry.manifest(&name).await.unwrap();
+        let place = backends.open(&format!("{scheme}{}/", server.host()), &options).await.unwrap();
+        assert_eq!(place.references().await.unwrap(), [name.clone()]);
+    }
+    for bad in ["registry:", "registry:a b", "docker://UPPER/x", "registry:user@host/"] {
+        assert_kind(backends.open(bad, &options).await, &ErrorKind::Config);
+    }
+    let unknown = plyfold_core::Options::parse(["retry=3"]).unwrap();
+    assert_kind(backends.open("registry:r.example/a", &unknown).await, &ErrorKind::Config);
+}

@@ -133,9 +133,9 @@ async fn a_pull_goes_on_where_it_broke_off() {
         PullOptions { platform: Platform::new("linux", "amd64", None), ..PullOptions::default() };
     options.retry.base = std::time::Duration::from_millis(1);
     pull(&open(server.host(), |_| ()), &name, &cache, &options).await.unwrap();
-    let served = server.served(layer.digest());
-    assert_eq!(served.requests, 3);
-    assert!(served.bytes < content.len() as u64 + 4096, "{served:?}");
+    let sent = server.served(layer.digest());
+    assert_eq!(sent.requests, 3);
+    assert!(sent.bytes < content.len() as u64 + 4096, "{sent:?}");
     let ranges: Vec<_> =
         server.requests().iter().filter_map(|x| x.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges[0], format!("bytes=1000-{}", content.len() - 1));

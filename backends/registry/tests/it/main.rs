@@ -1,5 +1,7 @@
 //! The backend against the suite's loopback registry, honest and scripted.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
 mod auth;
 mod blobs;
 mod hostile;

@@ -140,3 +140,26 @@ async fn refusals_have_their_kinds() {
     server.script(On::any().method("PUT"), [Fault::Header("Docker-Content-Digest", other)]);
     assert_kind(registry.push_manifest(&name, &raw).await, &ErrorKind::Corrupt);
 }
+
+/// Uploads take as long as they move, and no longer.
+#[tokio::test]
+async fn slow_uploads_pass_and_dead_ones_end() {
+    let sample = samples::uncompressed();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    let content = sample.blob(layer.digest()).unwrap().clone();
+    let server = FaultServer::start().unwrap();
+    let registry = open(server.host(), |config| config.read_timeout = Duration::from_millis(100));
+    let name = reference::parse(&format!("{}/a:1", server.host())).unwrap();
+    let chunks: Vec<_> = content.chunks(content.len() / 8).map(bytes::Bytes::copy_from_slice).collect();
+    let slow = stream::unfold(chunks.into_iter(), |mut chunks| async {
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        Some((Ok(chunks.next()?), chunks))
+    });
+    registry.push_blob(&name, Blob::new(&layer, slow).unwrap()).await.unwrap();
+    assert_eq!(server.content("a", layer.digest()), Some(content.clone()));
+
+    let other = reference::parse(&format!("{}/b:1", server.host())).unwrap();
+    server.script(On::any().method("PUT"), [Fault::Delay(Duration::from_secs(3))]);
+    let blob = Blob::from_bytes(&layer, BlobRange::FULL, &content).unwrap();
+    assert_kind(registry.push_blob(&other, blob).await, &ErrorKind::Timeout);
+}

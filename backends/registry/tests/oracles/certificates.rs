@@ -46,18 +46,18 @@ impl Authority {
     pub(crate) fn client(&self) -> Result<(PathBuf, PathBuf), Failure> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.signed(params)
+        self.signed(&params)
     }
 
     fn server(&self, mut params: CertificateParams) -> Result<String, Failure> {
         params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let (certificate, key) = self.signed(params)?;
+        let (certificate, key) = self.signed(&params)?;
         let quoted = |path: &Path| format!("\"{}\"", path.display());
         Ok(format!("{{certificate: {}, key: {}, minimumtls: tls1.2}}", quoted(&certificate), quoted(&key)))
     }
 
-    fn signed(&self, params: CertificateParams) -> Result<(PathBuf, PathBuf), Failure> {
+    fn signed(&self, params: &CertificateParams) -> Result<(PathBuf, PathBuf), Failure> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let folder = tempfile::tempdir_in(self.folder.path())?.keep();

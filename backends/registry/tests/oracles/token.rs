@@ -38,11 +38,11 @@ impl TokenServer {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let issued = Arc::new(AtomicUsize::new(0));
-        let issuer = Issuer { key, life, issued: Arc::clone(&issued) };
+        let server = Issuer { key, life, issued: Arc::clone(&issued) };
         // The thread ends with the process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _ = issuer.serve(stream);
+                let _ = server.serve(&stream);
             }
         });
         Ok(Self { address, issued, folder })
@@ -64,7 +64,7 @@ impl TokenServer {
 }
 
 impl Issuer {
-    fn serve(&self, stream: TcpStream) -> Result<(), Failure> {
+    fn serve(&self, mut stream: &TcpStream) -> Result<(), Failure> {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut head = String::new();
         while reader.read_line(&mut head)? > 2 {}
@@ -78,7 +78,7 @@ impl Issuer {
         let length = body.len();
         let answer =
             format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-        Ok((&stream).write_all(answer.as_bytes())?)
+        Ok(stream.write_all(answer.as_bytes())?)
     }
 
     fn token(&self, target: &str) -> Result<String, Failure> {
