@@ -1,0 +1,246 @@
+//! What the program makes, as kernels and the tools of others see it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use plyfold::{Disks, Images, Platform, PullOptions, Rootfs};
+use plyfold_conformance::oracle::{Aspect, Mount, Need, Run, Verdict, difference};
+use plyfold_conformance::oracle_tests;
+use plyfold_conformance::samples::MTIME;
+use rustix::fs::{XattrFlags, setxattr};
+use tempfile::TempDir;
+
+oracle_tests! {
+    layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
+    images_are_clean needs [Need::FSCK_EROFS, Need::E2FSCK];
+    the_store_is_a_layout_for_others needs [Need::SKOPEO];
+    a_full_disk_leaves_nothing needs [Need::Mounts];
+    a_full_store_leaves_no_name needs [Need::Mounts];
+}
+
+fn layers_mount_as_the_guide_says() -> Verdict {
+    let work = Work::new();
+    // The top layer says nothing of the root directory; an overlay of images alone shows that.
+    work.mounted(&work.disks(&Rootfs::erofs_layers()), &[Aspect::Mtime])?;
+    work.mounted(&work.disks(&Rootfs::erofs_layers().upper(64 << 20)), &[])
+}
+
+fn a_merged_image_mounts_as_the_guide_says() -> Verdict {
+    let work = Work::new();
+    work.mounted(&work.disks(&Rootfs::erofs_merged()), &[])?;
+    work.mounted(&work.disks(&Rootfs::erofs_merged().upper(64 << 20)), &[])
+}
+
+fn the_vmdk_is_one_flat_disk() -> Verdict {
+    let work = Work::new();
+    let disks = work.disks(&Rootfs::vmdk());
+    let flat = work.dir.path().join("flat");
+    let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]);
+    convert.arg(disks.vmdk.unwrap()).arg(&flat).success()?;
+    let mount = Mount::new("erofs", &flat, "loop,ro")?;
+    assert_eq!(difference(&work.reference(), mount.path(), &[])?.map(|found| format!("{found:?}")), None);
+    mount.unmount()
+}
+
+fn images_are_clean() -> Verdict {
+    let work = Work::new();
+    let disks = work.disks(&Rootfs::erofs_layers().upper(64 << 20));
+    for layer in &disks.layers {
+        Run::new("fsck.erofs").arg(layer).success()?;
+    }
+    Run::new("e2fsck").arg("-fn").arg(disks.upper.unwrap()).success()?;
+    Ok(())
+}
+
+fn the_store_is_a_layout_for_others() -> Verdict {
+    let work = Work::new();
+    work.disks(&Rootfs::erofs_layers());
+    let image = format!("oci:{}:localhost/sample:latest", work.dir.path().join("store").display());
+    let seen = Run::new("skopeo").args(["inspect", "--override-arch", "amd64"]).arg(image).success()?;
+    assert!(seen.stdout.contains("sha256:617e415ce3fe"), "{}", seen.stdout);
+    Ok(())
+}
+
+/// Every size of a disk up to the one that is enough.
+fn a_full_disk_leaves_nothing() -> Verdict {
+    let work = Work::new();
+    work.disks(&Rootfs::erofs_layers());
+    let tar = work.dir.path().join("layer.tar");
+    Run::new("tar")
+        .arg("-cf")
+        .arg(&tar)
+        .arg("-C")
+        .args([sample().as_os_str(), "blobs".as_ref()])
+        .success()?;
+    let verbs: [&[&str]; 3] = [
+        &[
+            "materialize",
+            "localhost/sample",
+            "--as",
+            "vmdk",
+            "--upper",
+            "64M",
+            "--platform",
+            "linux/amd64",
+            "--out",
+        ],
+        &["layer", tar.to_str().unwrap(), "--out"],
+        &["disk", "--size", "64M", "--out"],
+    ];
+    for verb in verbs {
+        let (mut kib, mut failures) = (4, 0);
+        loop {
+            let disk = Mount::new("tmpfs", "none", &format!("size={kib}k"))?;
+            let out = disk.path().join("out");
+            let output = work.plyfold("store", verb, &out);
+            if output.status.success() {
+                break;
+            }
+            failures += 1;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("\nhint: the disk is full"), "{said}");
+            let left: Vec<_> = fs::read_dir(disk.path())?.map(|entry| entry.unwrap().path()).collect();
+            assert!(left.is_empty(), "{verb:?} with {kib} KiB left {left:?}");
+            kib += 4;
+        }
+        assert!(failures > 1, "{verb:?} needs no space");
+    }
+    Ok(())
+}
+
+fn a_full_store_leaves_no_name() -> Verdict {
+    let work = Work::new();
+    let mut kib = 4;
+    loop {
+        let disk = Mount::new("tmpfs", "none", &format!("size={kib}k"))?;
+        let store = disk.path().join("store");
+        let output = work.plyfold(&store, &["pull", "--platform", "linux/amd64"], &sample_uri());
+        if output.status.success() {
+            break;
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("\nhint: the disk is full"), "{said}");
+        let index = fs::read_to_string(store.join("index.json")).unwrap_or_default();
+        assert!(!index.contains("sample"), "{index}");
+        let partial = fs::read_dir(store.join("ingest")).map_or(0, Iterator::count);
+        assert_eq!(partial, 0, "with {kib} KiB");
+        kib += 4;
+    }
+    assert!(kib > 8);
+    Ok(())
+}
+
+/// A store, and a directory for disks.
+struct Work {
+    dir: TempDir,
+}
+
+impl Work {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// The sample image as disks.
+    fn disks(&self, rootfs: &Rootfs) -> Disks {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let images = Images::open(self.dir.path().join("store")).await.unwrap();
+            let platform: Platform = "linux/amd64".parse().unwrap();
+            let options = PullOptions { platform, ..PullOptions::default() };
+            let image = images.pull(sample_uri().to_str().unwrap(), options).await.unwrap();
+            let out = TempDir::with_prefix_in("disks-", self.dir.path()).unwrap().keep();
+            images.materialize(&image, rootfs, &out).await.unwrap()
+        })
+    }
+
+    /// The program with a store, arguments, and a last one.
+    fn plyfold(&self, store: impl AsRef<Path>, arguments: &[&str], last: &Path) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfold"));
+        command.env_clear().arg("--store").arg(self.dir.path().join(store)).args(arguments).arg(last);
+        command.output().unwrap()
+    }
+
+    /// What the sample image is, as files here.
+    fn reference(&self) -> PathBuf {
+        let root = self.dir.path().join("reference");
+        if root.exists() {
+            return root;
+        }
+        for directory in ["bin", "etc"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let file = |name: &str, mode, content| {
+            fs::write(root.join(name), content).unwrap();
+            fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        file("bin/hello", 0o755, "#!/bin/sh\necho hello from plyfold\n");
+        fs::hard_link(root.join("bin/hello"), root.join("bin/hi")).unwrap();
+        file("etc/motd", 0o644, "welcome to a block device\n");
+        setxattr(root.join("etc/motd"), "user.author", b"plyfold", XattrFlags::empty()).unwrap();
+        for name in ["bin/hello", "etc/motd", "bin", "etc", ""] {
+            let path = root.join(name);
+            if path.is_dir() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME);
+            File::open(path).unwrap().set_modified(time).unwrap();
+        }
+        root
+    }
+
+    /// Runs the guide's script, and compares what it has mounted with the reference.
+    fn mounted(&self, disks: &Disks, ignored: &[Aspect]) -> Verdict {
+        let place = TempDir::new_in(self.dir.path()).unwrap();
+        let root = place.path().join("rootfs");
+        let script = disks.mount_script().replace("/mnt/rootfs", root.to_str().unwrap());
+        let _guard =
+            Unmount { place: place.path().to_owned(), files: disks.files().map(Path::to_owned).collect() };
+        Run::new("sh").args(["-euc", &script]).success()?;
+        let overlay: &[Aspect] = &[Aspect::DirectoryLinks];
+        let ignored: Vec<Aspect> = overlay.iter().chain(ignored).copied().collect();
+        let found = difference(&self.reference(), &root, &ignored)?;
+        assert_eq!(found.map(|found| format!("{found:?}")), None, "{script}");
+        if disks.upper.is_some() {
+            fs::write(root.join("etc/new"), "written to the upper\n")?;
+        }
+        Ok(())
+    }
+}
+
+/// Undoes what a script has mounted and attached.
+struct Unmount {
+    place: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        for mounted in places.iter().rev().filter(|path| Path::new(path).starts_with(&self.place)) {
+            let _ = Run::new("umount").arg(mounted).success();
+        }
+        for file in &self.files {
+            let attached = Run::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(file).success();
+            for device in attached.map(|seen| seen.stdout).unwrap_or_default().split_whitespace() {
+                let _ = Run::new("losetup").args(["-d", device]).success();
+            }
+        }
+    }
+}
+
+fn sample() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/sample")
+}
+
+fn sample_uri() -> PathBuf {
+    format!("oci:{}:latest", sample().display()).into()
+}
