@@ -30,7 +30,8 @@
 //! - A parent without an entry is 0755 root:root with time 0, and *implied*: it neither replaces what a lower
 //!   layer has under that name nor its metadata.
 //! - An entry whose parent is a symbolic link stands where the link points, inside the image (`..` stops at the
-//!   root); missing directories on the way are implied. More than 40 links on the way are an error.
+//!   root); missing directories on the way are implied. More than 40 links on the way are an error, and so is a
+//!   path that they make longer than 4,096 bytes.
 //! - An entry whose parent is any other kind of file turns that file into an implied, opaque directory.
 //! - A whiteout, and a character device 0:0, hides what *lower* layers have under the name, never an entry of
 //!   its own layer, wherever it stands in the tar. `.wh.d` and `d/` in one layer: `d` is opaque.
@@ -39,9 +40,9 @@
 //!   or to a whiteout is an error. A target that the layer does not have at all is looked for in the layers
 //!   below ([`LowerLink`]), before this layer's changes.
 //!
-//! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases which overlayfs cannot know: an
-//! implied directory over a symbolic link merges into the directory that the link names, and an implied
-//! directory over a directory keeps the lower metadata.
+//! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases that overlayfs cannot
+//! know: an implied directory over a symbolic link merges into the directory that the link names, and an
+//! implied directory over a directory keeps the lower metadata.
 
 mod layer;
 mod node;

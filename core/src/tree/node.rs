@@ -1,6 +1,6 @@
 //! Nodes in an arena, and directories that name them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 use crate::layer::{ImagePath, Metadata, Timestamp};
@@ -268,7 +268,7 @@ impl<C> Tree<C> {
     /// Every name with its node, parents before children, siblings in the order of their names' bytes.
     /// The root comes first, with the empty path. A file with several names comes several times.
     pub fn walk(&self) -> Walk<'_, C> {
-        Walk { tree: self, pending: vec![(ImagePath::ROOT, NodeId::ROOT)] }
+        Walk { tree: self, path: Vec::new(), root: Some(NodeId::ROOT), way: Vec::new() }
     }
 }
 
@@ -278,21 +278,46 @@ impl<C> Default for Tree<C> {
     }
 }
 
+type Children<'a> = btree_map::Iter<'a, Box<[u8]>, NodeId>;
+
 /// The names of a tree in order. See [`Tree::walk`].
 #[derive(Debug)]
 pub struct Walk<'a, C> {
     tree: &'a Tree<C>,
-    pending: Vec<(ImagePath, NodeId)>,
+    path: Vec<u8>,
+    /// The root, before the first step.
+    root: Option<NodeId>,
+    /// The directories on the way, each with the length of its path.
+    way: Vec<(usize, Children<'a>)>,
+}
+
+impl<C> Walk<'_, C> {
+    fn step(&mut self, id: NodeId) -> (ImagePath, NodeId) {
+        if let Some(directory) = self.tree.node(id).directory() {
+            self.way.push((self.path.len(), directory.children.iter()));
+        }
+        (ImagePath::from_clean(self.path.clone()), id)
+    }
 }
 
 impl<C> Iterator for Walk<'_, C> {
     type Item = (ImagePath, NodeId);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (path, id) = self.pending.pop()?;
-        if let Some(directory) = self.tree.node(id).directory() {
-            self.pending.extend(directory.children().rev().map(|(name, child)| (path.join(name), child)));
+        if let Some(root) = self.root.take() {
+            return Some(self.step(root));
         }
-        Some((path, id))
+        loop {
+            let (length, children) = self.way.last_mut()?;
+            self.path.truncate(*length);
+            if let Some((name, id)) = children.next() {
+                if !self.path.is_empty() {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(name);
+                return Some(self.step(*id));
+            }
+            self.way.pop();
+        }
     }
 }

@@ -7,6 +7,8 @@ use super::{Kind, Node, NodeId, Tree};
 
 /// Symbolic links followed for one path: as many as Linux follows (`path_resolution(7)`).
 const LINKS: usize = 40;
+/// Bytes of the path that a resolved one may have: links could otherwise nest directories without end.
+const PATH: usize = 4096;
 
 /// What to do where a path's directory is missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +25,8 @@ impl<C> Tree<C> {
     /// The node under a path, a symbolic link at its end not followed.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) when more than 40 symbolic links lie on the way.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when more than 40 symbolic links lie on the way,
+    /// [`Limit`](crate::ErrorKind::Limit) when they lead to a path of more than 4,096 bytes.
     pub fn find(&mut self, path: &ImagePath) -> Result<Option<NodeId>> {
         if path.is_root() {
             return Ok(Some(NodeId::ROOT));
@@ -51,13 +54,18 @@ impl<C> Tree<C> {
         components: &[&[u8]],
         missing: Missing,
     ) -> Result<Option<NodeId>> {
-        let mut way = vec![NodeId::ROOT];
+        // The directories on the way, each with the length of its path.
+        let mut way = vec![(NodeId::ROOT, 0)];
         // Only the rare path through a symbolic link owns its components.
         let mut pending: Vec<std::borrow::Cow<'_, [u8]>> =
             components.iter().rev().map(|component| (*component).into()).collect();
         let mut links = 0;
         while let Some(component) = pending.pop() {
-            let here = way.last().copied().unwrap_or(NodeId::ROOT);
+            let (here, length) = way.last().copied().unwrap_or((NodeId::ROOT, 0));
+            let length = length + 1 + component.len();
+            if length > PATH {
+                return Err(Error::limit(format!("{path} leads to a path of more than {PATH} bytes")));
+            }
             match &*component {
                 b"" | b"." => continue,
                 b".." => {
@@ -70,7 +78,7 @@ impl<C> Tree<C> {
             }
             let found = self.child(here, &component);
             match found.map(|id| (id, &self.node(id).kind)) {
-                Some((id, Kind::Directory(_))) => way.push(id),
+                Some((id, Kind::Directory(_))) => way.push((id, length)),
                 Some((_, Kind::Symlink { target })) => {
                     links += 1;
                     if links > LINKS {
@@ -97,10 +105,10 @@ impl<C> Tree<C> {
                     }
                     let id = self.push(node);
                     self.link(here, &component, id);
-                    way.push(id);
+                    way.push((id, length));
                 }
             }
         }
-        Ok(way.pop())
+        Ok(way.pop().map(|(id, _)| id))
     }
 }

@@ -192,6 +192,13 @@ fn a_chain_of_10_000_links_in_the_worst_order_is_one_file() {
 }
 
 #[test]
+fn links_cannot_nest_directories_without_end() {
+    let deep = "d/".repeat(1500);
+    let entries = format!("{deep}f=1 s@{} s/{deep}f=2", deep.trim_end_matches('/'));
+    assert_eq!(layer(&entries).unwrap_err().kind(), &ErrorKind::Limit);
+}
+
+#[test]
 fn directories_have_two_links_and_one_for_each_subdirectory() {
     let tree = layer("a/700 b/700 b/c/700 f=1").unwrap().tree;
     assert_eq!(tree.links(NodeId::ROOT), 4);

@@ -19,8 +19,8 @@ use crate::{overlay, writer};
 /// What the image cannot express:
 /// - a parent directory without an entry is 0755 root:root, whatever the layers below have there;
 /// - a hard link to a file of a lower layer can be read through the merged image only;
-/// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning, and so are
-///   overlayfs' own (`trusted.overlay.`, `user.overlay.`): a layer must not speak for them;
+/// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning;
+/// - overlayfs' own xattrs (`trusted.overlay.`, `user.overlay.`) are left out: a layer must not speak for it;
 /// - what is beyond the format's fields (a device number over 4095:1048575, an xattr over 65,535 bytes) is a
 ///   [`Limit`](plyfold_core::ErrorKind::Limit) error.
 ///

@@ -23,8 +23,8 @@ use crate::overlay;
 use source::Source;
 use xattrs::KnownSets;
 
-/// Directories below each other: as many as a path of 4,096 bytes can name.
-const DEPTH: u32 = 2048;
+/// Bytes of a path. Layers have shorter ones; symbolic links can make somewhat longer ones of them.
+const PATH: usize = 16 << 10;
 
 /// Reads uncompressed EROFS images, such as this crate writes.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for metadata that no writer makes,
-    /// [`Limit`](plyfold_core::ErrorKind::Limit) for directories deeper than any path,
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) for paths longer than any layer's,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed and inline files.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
@@ -132,10 +132,7 @@ impl<R: Read + Seek> Reader<R> {
         *tree.node_mut(NodeId::ROOT) = root;
         let mut known: HashMap<u64, NodeId> = HashMap::from([(root_nid, NodeId::ROOT)]);
         let mut pending = vec![(NodeId::ROOT, root_nid, root_inode, 0)];
-        while let Some((directory, nid, inode, depth)) = pending.pop() {
-            if depth > DEPTH {
-                return Err(Error::limit(format!("the image has directories {DEPTH} deep")));
-            }
+        while let Some((directory, nid, inode, length)) = pending.pop() {
             for (name, child_nid) in self.names(nid, &inode)? {
                 let child = if let Some(id) = known.get(&child_nid) {
                     if tree.node(*id).directory().is_some() {
@@ -148,7 +145,13 @@ impl<R: Read + Seek> Reader<R> {
                     let id = tree.push(node);
                     known.insert(child_nid, id);
                     if is_directory {
-                        pending.push((id, child_nid, inode, depth + 1));
+                        let length = length + 1 + name.len();
+                        if length > PATH {
+                            return Err(Error::limit(format!(
+                                "the image has a path of more than {PATH} bytes"
+                            )));
+                        }
+                        pending.push((id, child_nid, inode, length));
                     }
                     id
                 };
