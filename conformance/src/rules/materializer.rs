@@ -67,7 +67,12 @@ async fn kernel_mount_equals_reference_tree(stage: &dyn MaterializerStage) {
     for layers in [if stage.makes() == Makes::Layers { bottom } else { rootfs() }, vec![samples::huge_file()]]
     {
         let tree = Made::of(stage, &layers).tree();
-        assert_trees(&tree, &sound(stacked(entries(&layers))), ToString::to_string);
+        assert_trees(&tree, &sound(stacked(entries(&layers))), |line| {
+            // Overlayfs' own marks are another rule's (M 151).
+            let mut line = line.clone();
+            line.xattrs.retain(|xattr| !xattr.starts_with("trusted.overlay."));
+            line.to_string()
+        });
     }
 }
 

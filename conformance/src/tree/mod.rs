@@ -72,6 +72,8 @@ pub struct ContentText {
     hasher: Hasher,
 }
 
+const ZEROS: &[u8] = &[0; ContentText::BLOCK];
+
 impl ContentText {
     const BLOCK: usize = 4096;
     const SHORT: u64 = 40;
@@ -86,11 +88,15 @@ impl ContentText {
     pub fn data(&mut self, mut offset: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (number, within) = (offset / Self::BLOCK as u64, (offset % Self::BLOCK as u64) as usize);
+            let count = bytes.len().min(Self::BLOCK - within);
+            if bytes[..count] == ZEROS[..count] {
+                (offset, bytes) = (offset + count as u64, &bytes[count..]);
+                continue;
+            }
             if number != self.number {
                 self.flush();
                 self.number = number;
             }
-            let count = bytes.len().min(Self::BLOCK - within);
             self.block[within..within + count].copy_from_slice(&bytes[..count]);
             if let Some(short) = self.short.get_mut(within..within + count).filter(|_| number == 0) {
                 short.copy_from_slice(&bytes[..count]);
@@ -111,7 +117,7 @@ impl ContentText {
     }
 
     fn flush(&mut self) {
-        if self.block.iter().any(|byte| *byte != 0) {
+        if self.block != ZEROS {
             self.hasher.update(&self.number.to_le_bytes());
             self.hasher.update(&self.block);
             self.block.fill(0);

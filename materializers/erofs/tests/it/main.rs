@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod merged;
 mod peers;
+mod suite;
 mod written;
 
 use std::fmt::Write as _;

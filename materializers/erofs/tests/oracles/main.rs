@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod suite;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -13,6 +14,7 @@ use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, di
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_erofs::Options;
+use suite::the_suite_through_the_kernel;
 use tempfile::{NamedTempFile, TempDir, TempPath};
 
 oracle_tests! {
@@ -21,6 +23,8 @@ oracle_tests! {
     a_sparse_file_keeps_its_holes needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     whiteouts_and_opaque_in_overlay_form needs [Need::KERNEL_EROFS, Need::Mounts];
     stacked_layers_equal_flat_image needs [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, TAR];
+    the_suite_through_the_kernel needs
+        [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }

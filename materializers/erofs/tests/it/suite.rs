@@ -1,0 +1,83 @@
+//! The conformance suite, looking through this crate's own reader.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use plyfold_conformance::tree::{ContentText, TreeLine, lines};
+use plyfold_conformance::{Makes, MaterializerStage};
+use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
+
+mod layers {
+    plyfold_conformance::materializer_suite!(super::Layers);
+}
+
+mod merged {
+    plyfold_conformance::materializer_suite!(super::Merged);
+}
+
+struct Layers;
+
+struct Merged;
+
+impl MaterializerStage for Layers {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(ErofsLayer::default())
+    }
+
+    fn makes(&self) -> Makes {
+        Makes::Layers
+    }
+
+    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        read(file, layers)
+    }
+
+    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+        read(file, layers);
+    }
+}
+
+impl MaterializerStage for Merged {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(ErofsMerged::default())
+    }
+
+    fn makes(&self) -> Makes {
+        Makes::Images
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::default()))
+    }
+
+    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        read(file, layers)
+    }
+
+    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+        read(file, layers);
+    }
+}
+
+/// The tree of an image with its devices behind it.
+fn read(image: &Path, devices: &[LayerArtifact]) -> Vec<TreeLine> {
+    let mut disk = tempfile::tempfile().unwrap();
+    for path in std::iter::once(image).chain(devices.iter().map(|device| device.path.as_path())) {
+        io::copy(&mut File::open(path).unwrap(), &mut disk).unwrap();
+    }
+    let mut reader = Reader::new(disk).unwrap();
+    let tree = reader.tree().unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    let text = lines(&tree, |content, size| {
+        let (mut text, mut offset) = (ContentText::new(size), 0);
+        while offset < size {
+            let count = reader.read(content, size, offset, &mut buffer)?;
+            text.data(offset, &buffer[..count]);
+            offset += count as u64;
+        }
+        Ok(text.finish())
+    });
+    text.unwrap()
+}

@@ -1,0 +1,72 @@
+//! The conformance suite, looking through the kernel and fsck.erofs.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Mount, Run, Verdict};
+use plyfold_conformance::tree::{TreeLine, mounted};
+use plyfold_conformance::{Makes, MaterializerStage, rules};
+use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_erofs::{ErofsLayer, ErofsMerged};
+use tempfile::{NamedTempFile, TempPath};
+
+/// Every rule, on layers and on merged images.
+pub(crate) fn the_suite_through_the_kernel() -> Verdict {
+    for rule in rules::materializer() {
+        rule.judge(&Kernel(Makes::Layers));
+        rule.judge(&Kernel(Makes::Images));
+    }
+    Ok(())
+}
+
+struct Kernel(Makes);
+
+impl MaterializerStage for Kernel {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        match self.0 {
+            Makes::Layers => Box::new(ErofsLayer::default()),
+            _ => Box::new(ErofsMerged::default()),
+        }
+    }
+
+    fn makes(&self) -> Makes {
+        self.0
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::default()))
+    }
+
+    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        let disk = flat(file, if self.0 == Makes::Layers { &[] } else { layers });
+        let mount = Mount::new("erofs", &disk, "loop,ro").expect("the kernel mounts the image");
+        mounted(mount.path()).expect("the mount can be read")
+    }
+
+    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        let mounts = layers.iter().map(|layer| Mount::new("erofs", &layer.path, "loop,ro"));
+        let mounts: Vec<_> = mounts.map(|mount| mount.expect("the kernel mounts the layer")).collect();
+        let lowers: Vec<_> = mounts.iter().rev().map(Mount::path).collect();
+        // A single lower without an upper is no overlay to the kernel.
+        let empty = tempfile::tempdir().expect("a temporary directory can be made");
+        let lowers: Vec<_> = lowers.into_iter().chain([empty.path()]).collect();
+        let overlay = Mount::overlay(&lowers, None).expect("the kernel stacks the layers");
+        mounted(overlay.path()).expect("the mount can be read")
+    }
+
+    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+        let devices = layers.iter().map(|layer| format!("--device={}", layer.path.display()));
+        Run::new("fsck.erofs").args(devices).arg(file).success().expect("fsck.erofs finds nothing");
+    }
+}
+
+/// The image and its devices as one disk.
+fn flat(image: &Path, devices: &[LayerArtifact]) -> TempPath {
+    let mut disk = NamedTempFile::new().expect("a temporary file can be made");
+    for path in std::iter::once(image).chain(devices.iter().map(|device| device.path.as_path())) {
+        let mut file = File::open(path).expect("the image opens");
+        io::copy(&mut file, disk.as_file_mut()).expect("the image can be copied");
+    }
+    disk.into_temp_path()
+}
