@@ -10,7 +10,7 @@ use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict,
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
-use self::rootfs::umoci_unpacks_the_golden_tree;
+use self::rootfs::{gnu_tar_unpacks_the_flattened_golden_tree, umoci_unpacks_the_golden_tree};
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
 oracle_tests! {
@@ -19,6 +19,7 @@ oracle_tests! {
     a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
     skopeo_pulls_and_pushes needs [Need::SKOPEO];
     skopeo_reads_every_medium needs [Need::SKOPEO];
+    gnu_tar_unpacks_the_flattened_golden_tree needs [Need::Tool { name: "tar", package: "tar" }, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
 }
 

@@ -1,8 +1,13 @@
-//! The golden tree of the sample root file system is what another unpacker makes of it.
+//! The golden tree of the sample root file system is what other unpackers make of it.
 
-use plyfold_conformance::oracle::{Run, Verdict};
+use std::fs::File;
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::tree::{TreeLine, mounted};
+use plyfold_core::flatten;
+use plyfold_core::layer::{LayerOptions, LayerTar};
 
 /// umoci reads the layout and unpacks it.
 pub(crate) fn umoci_unpacks_the_golden_tree() -> Verdict {
@@ -12,7 +17,36 @@ pub(crate) fn umoci_unpacks_the_golden_tree() -> Verdict {
     samples::write_layout(&layout, images)?;
     let image = format!("{}:latest", layout.display());
     Run::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).success()?;
-    let actual = mounted(&bundle.join("rootfs"))?;
+    is_golden(&bundle.join("rootfs"))
+}
+
+/// Rule S 81: GNU tar unpacks the image's layers, flattened into one tar.
+pub(crate) fn gnu_tar_unpacks_the_flattened_golden_tree() -> Verdict {
+    let folder = tempfile::tempdir()?;
+    let tar = folder.path().join("rootfs.tar");
+    let layers = samples::rootfs().images[0].layers.clone();
+    let open = |at: usize| {
+        let layer = std::io::Cursor::new(layers[at].tar.clone());
+        LayerTar::new(layer, LayerOptions::default())
+    };
+    flatten(layers.len(), open, File::create(&tar)?)?;
+    let root = Mount::new("tmpfs", "none", "mode=755")?;
+    // Directories come before all files, so their times must wait until the end.
+    let options = [
+        "--delay-directory-restore",
+        "--numeric-owner",
+        "--same-permissions",
+        "--xattrs",
+        "--xattrs-include=*",
+        "-x",
+        "-f",
+    ];
+    Run::new("tar").args(options).arg(&tar).arg("-C").arg(root.path()).success()?;
+    is_golden(root.path())
+}
+
+fn is_golden(root: &Path) -> Verdict {
+    let actual = mounted(root)?;
     let expected: Vec<_> = samples::ROOTFS_TREE.lines().collect();
     for (line, expected) in actual.iter().zip(&expected) {
         // What no entry made has the time of the unpacking, and the file system below counts a directory's links.

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 mod writer;
 
-use writer::{Item, TarWriter};
+use writer::{Item, Runs, TarWriter};
 
 /// Where a file's bytes lie: the entry of a layer that brought them.
 #[derive(Clone, Debug)]
@@ -142,15 +142,21 @@ fn copy_files(
         if again != *size || extents != content.extents {
             return Err(changed());
         }
-        out.header(&path, node, Item::File { size: *size, extents: extents.as_deref() })?;
-        loop {
-            let bytes = tar.data()?;
-            if bytes.is_empty() {
-                break;
+        let whole = [DataExtent { offset: 0, length: *size }];
+        let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
+        out.header(&path, node, Item::File { size: *size, runs: extents.is_some().then_some(&runs) })?;
+        for (zeros, mut length) in runs.pieces {
+            out.zeros(zeros)?;
+            while length > 0 {
+                let bytes = tar.data()?;
+                let count = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+                if count == 0 {
+                    return Err(changed());
+                }
+                out.data(&bytes[..count])?;
+                tar.consume(count);
+                length -= count as u64;
             }
-            out.data(bytes)?;
-            let count = bytes.len();
-            tar.consume(count);
         }
         out.pad()?;
     }

@@ -20,9 +20,46 @@ pub(super) enum Item<'a> {
     CharDevice(u32, u32),
     Directory,
     Fifo,
-    File { size: u64, extents: Option<&'a [DataExtent]> },
+    File { size: u64, runs: Option<&'a Runs> },
     HardLink(&'a [u8]),
     Symlink(&'a [u8]),
+}
+
+/// A file's runs of data, widened to whole blocks: GNU tar starts each run at a block of the archive, others
+/// pack them, and only runs of whole blocks are the same to both.
+pub(super) struct Runs {
+    aligned: Vec<DataExtent>,
+    /// Zeros to write, then bytes of data to pass on.
+    pub(super) pieces: Vec<(u64, u64)>,
+}
+
+impl Runs {
+    pub(super) fn new(size: u64, extents: &[DataExtent]) -> Self {
+        let mut aligned: Vec<DataExtent> = Vec::new();
+        let mut pieces = Vec::new();
+        // Where the last run and its data end.
+        let (mut run_end, mut data_end) = (0, 0);
+        for extent in extents {
+            let start = extent.offset - extent.offset % BLOCK;
+            let end = extent.offset + extent.length;
+            let zeros = match aligned.last_mut() {
+                Some(run) if start <= run_end => {
+                    run.length = end.next_multiple_of(BLOCK).min(size) - run.offset;
+                    extent.offset - data_end
+                }
+                _ => {
+                    let length = end.next_multiple_of(BLOCK).min(size) - start;
+                    aligned.push(DataExtent { offset: start, length });
+                    run_end - data_end + extent.offset - start
+                }
+            };
+            pieces.push((zeros, extent.length));
+            run_end = end.next_multiple_of(BLOCK).min(size);
+            data_end = end;
+        }
+        pieces.push((run_end - data_end, 0));
+        Self { aligned, pieces }
+    }
 }
 
 /// A tar on its way to `W`.
@@ -95,6 +132,11 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(bytes).map_err(|e| Error::io("writing the tar", e))
     }
 
+    /// Zeros that widen a run, always fewer than two blocks.
+    pub(super) fn zeros(&mut self, count: u64) -> Result<()> {
+        self.data(&[0; 2 * BLOCK as usize][..count as usize])
+    }
+
     /// Fills the last block of an entry's data.
     pub(super) fn pad(&mut self) -> Result<()> {
         let rest = (BLOCK - self.beyond) % BLOCK;
@@ -121,12 +163,12 @@ fn kind(header: &mut Header, pax: &mut Pax, item: Item<'_>, name: &[u8]) -> Resu
         }
         Item::Directory => header.set_entry_type(EntryType::Directory),
         Item::Fifo => header.set_entry_type(EntryType::Fifo),
-        Item::File { size, extents } => {
+        Item::File { size, runs } => {
             header.set_entry_type(EntryType::Regular);
             let mut stored = size;
-            if let Some(extents) = extents {
-                map = sparse_map(size, extents);
-                stored = map.len() as u64 + extents.iter().map(|extent| extent.length).sum::<u64>();
+            if let Some(runs) = runs {
+                map = sparse_map(size, &runs.aligned);
+                stored = map.len() as u64 + runs.aligned.iter().map(|run| run.length).sum::<u64>();
                 pax.add("GNU.sparse.major", b"1");
                 pax.add("GNU.sparse.minor", b"0");
                 pax.add("GNU.sparse.name", name);

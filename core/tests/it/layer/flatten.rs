@@ -137,10 +137,10 @@ fn nothing_of_an_entry_is_lost() {
         .file("f", b"data")
         .pax(&[
             ("GNU.sparse.size", b"9000000000"),
-            ("GNU.sparse.map", b"4096,3,8999999998,2"),
+            ("GNU.sparse.map", b"4096,512,8999999488,512"),
             ("mtime", b"7.000000001"),
         ])
-        .file("sparse", b"abcde")
+        .file("sparse", &[b'x'; 1024])
         .end();
     let mut before = read(&layer).unwrap();
     let mut after = seen(&[layer]);
@@ -150,10 +150,10 @@ fn nothing_of_an_entry_is_lost() {
     assert_eq!(after, before);
     let (sparse, data) = before.iter().find(|(entry, _)| entry.path.as_bytes() == b"sparse").unwrap();
     let extents =
-        vec![DataExtent { offset: 4096, length: 3 }, DataExtent { offset: 8_999_999_998, length: 2 }];
+        vec![DataExtent { offset: 4096, length: 512 }, DataExtent { offset: 8_999_999_488, length: 512 }];
     assert_eq!(sparse.kind, EntryKind::File { size: 9_000_000_000, extents: Some(extents) });
     assert_eq!(sparse.metadata.mtime, Timestamp { seconds: 7, nanos: 1 });
-    assert_eq!(data, b"abcde");
+    assert_eq!(data, &[b'x'; 1024]);
 }
 
 #[test]
@@ -169,4 +169,23 @@ fn errors_leave_no_tar_behind() {
         Ok(open(if readings.get() == 1 { &good } else { &other }, LayerOptions::default()))
     };
     assert_eq!(flatten(1, open, Vec::new()).unwrap_err().kind(), &ErrorKind::Corrupt);
+}
+
+/// GNU tar and others disagree about runs that do not start at a block: none are written.
+#[test]
+fn sparse_runs_are_widened_to_blocks() {
+    let layer = Archive::default()
+        .pax(&[("GNU.sparse.size", b"3000"), ("GNU.sparse.map", b"513,2,1100,1,2500,1,2998,2")])
+        .file("f", b"abcdef")
+        .end();
+    let (entry, data) = seen(&[layer]).remove(1);
+    let extents = vec![DataExtent { offset: 512, length: 1024 }, DataExtent { offset: 2048, length: 952 }];
+    assert_eq!(entry.kind, EntryKind::File { size: 3000, extents: Some(extents) });
+    let mut expected = vec![0; 1976];
+    for (at, byte) in
+        [(1, b'a'), (2, b'b'), (588, b'c'), (1024 + 452, b'd'), (1024 + 950, b'e'), (1024 + 951, b'f')]
+    {
+        expected[at] = byte;
+    }
+    assert_eq!(data, expected);
 }
