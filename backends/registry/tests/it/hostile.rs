@@ -60,6 +60,14 @@ async fn manifests_that_are_none() {
         assert_eq!(error.context("image"), Some(name.whole().as_str()), "{shown}");
         assert!(error.context("endpoint").is_some(), "{shown}");
     }
+    // By digest the bytes are right, and still the registry contradicts itself.
+    let (server, name) = serve(Options::default(), &sample);
+    let other = Some(digest::sha256(b"other").to_string());
+    server.script(On::manifests(), [Fault::Header("Docker-Content-Digest", other)]);
+    let registry = open(server.host(), |_| ());
+    let pinned = reference::by_digest(&name, sample.top.digest());
+    assert_kind(registry.manifest(&pinned).await, &ErrorKind::Corrupt);
+    assert_kind(registry.resolve(&pinned).await, &ErrorKind::Corrupt);
 }
 
 /// A digest header of another algorithm, or one that is no digest, decides nothing.

@@ -29,7 +29,7 @@ async fn pages_follow_links_on_the_same_host() {
     assert_eq!(registry.tags(&repository, named).await.unwrap().names, ["v4"]);
 
     for link in [
-        "<http://127.0.0.2:1/v2/x>; rel=next",
+        "<http://127.0.0.2:1/v2/library/app/tags/list?n=1>; rel=next",
         "</v2/other/tags/list?n=1>; rel=next",
         "<tags/list>; rel=next",
     ] {
@@ -79,6 +79,10 @@ async fn referrers_by_api_and_by_tag() {
         assert_eq!(registry.referrers(&name, &subject, Some(&kind)).await.unwrap(), all);
         assert!(registry.referrers(&name, &digest::sha256(b"none"), None).await.unwrap().is_empty());
         answers.push(all);
+        let link = Some(format!("<http://127.0.0.2:1/v2/library/app/referrers/{subject}?n=1>; rel=next"));
+        server.script(On::target("/referrers/"), [Fault::Header("Link", link)]);
+        let linked = registry.referrers(&name, &subject, None).await;
+        assert_eq!(linked.map_err(|e| e.kind().clone()).err(), referrers.then_some(ErrorKind::Corrupt));
     }
     assert_eq!(answers[0], answers[1]);
 }
