@@ -1,5 +1,7 @@
 //! The empty upper as e2fsck, resize2fs and the kernel see it.
 
+mod suite;
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,6 +13,7 @@ use plyfold_conformance::oracle_tests;
 use plyfold_core::Materializer as _;
 use plyfold_core::layer::{Metadata, Timestamp};
 use plyfold_ext4::{Ext4Upper, MAX_SIZE, MIN_SIZE};
+use suite::the_suite_through_the_kernel;
 use tempfile::TempPath;
 
 oracle_tests! {
@@ -23,6 +26,7 @@ oracle_tests! {
     ext4_upper_takes_writes_1_gib needs [Need::E2FSCK, EXT4, Need::Mounts];
     ext4_upper_takes_writes_1_tib needs [Need::E2FSCK, EXT4, Need::Mounts];
     the_kernel_sees_the_root_metadata needs [EXT4, Need::Mounts];
+    the_suite_through_the_kernel needs [Need::E2FSCK, EXT4, Need::Mounts];
     overlayfs_takes_the_disk needs [Need::E2FSCK, EXT4, Need::KERNEL_OVERLAY, Need::Mounts];
 }
 

@@ -11,8 +11,10 @@ use rustix::fs::SeekFrom;
 
 #[path = "../disk/mod.rs"]
 mod disk;
+mod suite;
 
 use disk::{Disk, GIB};
+use suite::the_suite_through_qemu_and_the_kernel;
 
 oracle_tests! {
     vmdk_reads_back_identical needs [Need::QEMU_IMG];
@@ -20,6 +22,8 @@ oracle_tests! {
     the_folder_can_be_moved needs [Need::QEMU_IMG];
     odd_paths_are_read needs [Need::QEMU_IMG];
     qemu_knows_size_and_identity needs [Need::QEMU_IMG];
+    the_suite_through_qemu_and_the_kernel needs
+        [Need::QEMU_IMG, Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }
 
 /// Converts the disk, whose folder may have moved, with qemu and compares the outcome with the files, end to end.

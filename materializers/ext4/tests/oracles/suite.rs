@@ -1,0 +1,38 @@
+//! The conformance suite, looking through the kernel and e2fsck.
+
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Mount, Run, Verdict};
+use plyfold_conformance::tree::{TreeLine, mounted};
+use plyfold_conformance::{Makes, MaterializerStage, rules};
+use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_ext4::{Ext4Upper, MIN_SIZE};
+
+/// Every rule, on an empty disk.
+pub(crate) fn the_suite_through_the_kernel() -> Verdict {
+    for rule in rules::materializer() {
+        rule.judge(&Upper);
+    }
+    Ok(())
+}
+
+struct Upper;
+
+impl MaterializerStage for Upper {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(Ext4Upper::new(MIN_SIZE).expect("the smallest size"))
+    }
+
+    fn makes(&self) -> Makes {
+        Makes::Disks
+    }
+
+    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+        let mount = Mount::new("ext4", file, "loop,ro").expect("the kernel mounts the disk");
+        mounted(mount.path()).expect("the mount can be read")
+    }
+
+    fn check(&self, file: &Path, _: &[LayerArtifact]) {
+        Run::new("e2fsck").arg("-fn").arg(file).success().expect("e2fsck finds nothing");
+    }
+}

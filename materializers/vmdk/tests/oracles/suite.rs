@@ -1,0 +1,76 @@
+//! The conformance suite on disks of a merged EROFS image and its layers, through qemu-img and the kernel.
+
+use std::fs::File;
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Mount, Run, Verdict};
+use plyfold_conformance::tree::{TreeLine, mounted};
+use plyfold_conformance::{Makes, MaterializerStage, rules};
+use plyfold_core::{LayerArtifact, Materializer, Output, Result};
+use plyfold_erofs::{ErofsLayer, ErofsMerged};
+use plyfold_vmdk::Vmdk;
+
+/// Every rule, on images.
+pub(crate) fn the_suite_through_qemu_and_the_kernel() -> Verdict {
+    for rule in rules::materializer() {
+        rule.judge(&Disk);
+    }
+    Ok(())
+}
+
+struct Disk;
+
+impl MaterializerStage for Disk {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(Vmdk::new())
+    }
+
+    fn makes(&self) -> Makes {
+        Makes::Images
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::default()))
+    }
+
+    /// The merged image stands beside the descriptor, which names all by file name.
+    fn image(&self, layers: &[LayerArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
+        let merged = file.with_file_name("merged.erofs");
+        let mut image = File::options().read(true).write(true).create(true).truncate(true).open(&merged)?;
+        ErofsMerged::default().image(layers, &mut image)?;
+        let merged = LayerArtifact { path: merged, size: image.metadata()?.len(), diff_id: None };
+        let extents = std::iter::once(&merged).chain(layers).map(|extent| {
+            let name = extent.path.file_name().unwrap_or_default();
+            LayerArtifact { path: name.into(), ..extent.clone() }
+        });
+        Vmdk::new().image(&extents.collect::<Vec<_>>(), out)
+    }
+
+    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+        let raw = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]).arg(file);
+        convert.arg(raw.path()).success().expect("qemu-img reads the disk");
+        let mount = Mount::new("erofs", raw.path(), "loop,ro").expect("the kernel mounts the disk");
+        mounted(mount.path()).expect("the mount can be read")
+    }
+
+    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+        let mounts = layers.iter().map(|layer| Mount::new("erofs", &layer.path, "loop,ro"));
+        let mounts: Vec<_> = mounts.map(|mount| mount.expect("the kernel mounts the layer")).collect();
+        let empty = tempfile::tempdir().expect("a temporary directory can be made");
+        let lowers: Vec<_> = mounts.iter().rev().map(Mount::path).chain([empty.path()]).collect();
+        let overlay = Mount::overlay(&lowers, None).expect("the kernel stacks the layers");
+        mounted(overlay.path()).expect("the mount can be read")
+    }
+
+    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+        Run::new("qemu-img")
+            .args(["info", "-f", "vmdk"])
+            .arg(file)
+            .success()
+            .expect("qemu-img reads the descriptor");
+        let devices = layers.iter().map(|layer| format!("--device={}", layer.path.display()));
+        let merged = file.with_file_name("merged.erofs");
+        Run::new("fsck.erofs").args(devices).arg(merged).success().expect("fsck.erofs finds nothing");
+    }
+}
