@@ -89,6 +89,14 @@ pub(crate) enum Verb {
         /// A docker-archive, an oci-archive, a layout directory, or a URI of one
         archive: String,
     },
+    /// Write an image's root file system as one tar
+    Export {
+        /// Which image; it is pulled if it is not in the store
+        image: String,
+        /// The file to write
+        #[arg(long, value_name = "FILE.tar")]
+        out: PathBuf,
+    },
     /// Remove an image's name from the store
     Remove {
         /// Which image

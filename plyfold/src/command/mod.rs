@@ -13,6 +13,7 @@ use session::{Fetch, Session};
 mod args;
 mod backends;
 mod disk;
+mod export;
 mod failure;
 mod layer;
 mod log;
@@ -62,6 +63,7 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Layer { tar, out } => layer::make(tar, out, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
+        Verb::Export { image, out } => export::write(&session.await?, &image, out).await,
         Verb::Remove { image } => store::remove(&session.await?, &image).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use plyfold::layer::{LayerOptions, LayerTar};
 use plyfold_conformance::samples::{self, LayerBuilder, docker_archive, oci_archive};
 use plyfold_conformance::server::{Auth, Fault, FaultServer, Login, On, Options};
 use serde_json::Value;
@@ -13,8 +14,19 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 10] =
-    ["pull", "list", "inspect", "materialize", "layer", "disk", "load", "remove", "backends", "completions"];
+const VERBS: [&str; 11] = [
+    "pull",
+    "list",
+    "inspect",
+    "materialize",
+    "layer",
+    "disk",
+    "load",
+    "export",
+    "remove",
+    "backends",
+    "completions",
+];
 
 #[test]
 fn help() {
@@ -147,6 +159,27 @@ fn archives() {
         "pull docker-archive:{}/docker.tar",
     ];
     check("load", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn a_root_file_system_as_one_tar() {
+    let place = Place::new();
+    let image = "export oci:examples/sample --platform linux/amd64";
+    let lines = [
+        format!("{image} --out {{}}/rootfs.tar"),
+        format!("{image} --out {{}}/again.tar --json"),
+        format!("{image} --out {{}}/nope/rootfs.tar"),
+    ];
+    check("export", &lines.each_ref().map(|line| place.run(line)));
+    let tar = fs::read(place.path("rootfs.tar")).unwrap();
+    assert!(tar == fs::read(place.path("again.tar")).unwrap());
+    let mut layer = LayerTar::new(std::io::Cursor::new(tar), LayerOptions::default()).unwrap();
+    let mut names = Vec::new();
+    while let Some(entry) = layer.next_entry().unwrap() {
+        names.push(entry.path.to_string());
+    }
+    // The whiteout has done its work, and is gone; the second name of a file comes last.
+    assert_eq!(names, ["/", "/bin", "/etc", "/bin/hello", "/etc/motd", "/bin/hi"]);
 }
 
 #[test]
