@@ -6,9 +6,10 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
-    CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
-    Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource, Result,
+    BlobRange, CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
+    Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -178,6 +179,25 @@ pub trait Client: Debug + Send + Sync {
             layers.push(self.layer(source, index).await?);
         }
         stacked(layers)
+    }
+
+    /// The root file system of an image as one tar.
+    async fn flat_tar(&self, source: &dyn ImageSource) -> Result<Vec<u8>> {
+        let diff_ids = source.config().await?.diff_ids()?;
+        let mut layers = Vec::new();
+        for (layer, diff_id) in source.layers()?.iter().zip(diff_ids) {
+            layers.push((source.blob(layer, BlobRange::FULL).await?.bytes(u64::MAX).await?, diff_id));
+        }
+        let flattened = tokio::task::spawn_blocking(move || {
+            let open = |index: usize| {
+                let (content, diff_id) = layers[index].clone();
+                let options = LayerOptions { diff_id: Some(diff_id), ..LayerOptions::default() };
+                LayerTar::new(std::io::Cursor::new(content), options)
+            };
+            let mut tar = Vec::new();
+            flatten(layers.len(), open, &mut tar).map(|()| tar)
+        });
+        flattened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// An image into a cache.

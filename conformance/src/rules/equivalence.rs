@@ -22,7 +22,7 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "X 100" round_trip_a_b_a_identity:
         "what comes out of a backend and goes into the same medium again comes out as it was",
     "X 101" flattened_tar_identical:
-        "the root file system of an image is the same tree from every backend",
+        "the root file system of an image is the same tree and the same tar from every backend",
 };
 
 async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
@@ -130,11 +130,12 @@ async fn round_trip_a_b_a_identity(stage: &dyn Stage) {
 async fn flattened_tar_identical(stage: &dyn Stage) {
     let samples =
         [samples::image(), samples::multi_member_gzip(), samples::uncompressed(), samples::zstandard()];
-    let mut trees = Vec::new();
+    let (mut trees, mut tars) = (Vec::new(), Vec::new());
     for sample in &samples {
         let subject = open(stage, sample).await;
         let source = sound(subject.image("linux/amd64").await);
         trees.push(sound(subject.client.tree(&*source).await));
+        tars.push(sound(subject.client.flat_tar(&*source).await));
 
         let memory = MemoryRegistry::new("reference");
         let original = Staged::new(NAME, sample);
@@ -142,9 +143,11 @@ async fn flattened_tar_identical(stage: &dyn Stage) {
         let platform = sound("linux/amd64".parse());
         let source = sound(CoreClient.image(&memory, &original.reference, &platform).await);
         assert_eq!(trees.last(), Some(&sound(CoreClient.tree(&*source).await)), "{}", sample.name);
+        assert!(tars.last() == Some(&sound(CoreClient.flat_tar(&*source).await)), "{}: tar", sample.name);
     }
     trees.dedup();
-    assert_eq!(trees.len(), 1, "one tree, however its layers are packed");
+    tars.dedup();
+    assert_eq!((trees.len(), tars.len()), (1, 1), "one tree and one tar, however its layers are packed");
 }
 
 /// What a registry holds of a sample, as a sample.

@@ -6,7 +6,7 @@ use plyfold_core::{BlobRange, ErrorKind, ImageSource, ImageSourceExt, Result, di
 use super::probe::{altered, assert_kind, carried, moved_layer, open, read, sound};
 use crate::rule::{Rule, rules};
 use crate::samples::{self, LayerBuilder};
-use crate::tree::{TreeLine, is_implied};
+use crate::tree::{LayerEntry, TreeLine, is_implied, read_tar, stacked};
 use crate::{Fidelity, Stage, Subject};
 
 pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
@@ -127,9 +127,13 @@ async fn gzip_multi_member_zstd_plain_by_magic_not_media_type(stage: &dyn Stage)
 }
 
 async fn flattened_tar_equals_overlay_of_layers(stage: &dyn Stage) {
-    let tree = sound(flat(&open(stage, &samples::rootfs()).await).await);
-    let lines: Vec<_> = tree.iter().map(ToString::to_string).collect();
-    assert_lines(&lines.join("\n"), samples::ROOTFS_TREE);
+    let subject = open(stage, &samples::rootfs()).await;
+    let source = sound(subject.image("linux/amd64").await);
+    let tar = sound(subject.client.flat_tar(&*source).await);
+    for tree in [sound(subject.client.tree(&*source).await), sound(stacked(vec![sound(read_tar(tar))]))] {
+        let lines: Vec<_> = tree.iter().map(ToString::to_string).collect();
+        assert_lines(&lines.join("\n"), samples::ROOTFS_TREE);
+    }
 }
 
 async fn whiteout_file_dir_opaque_including_same_layer_order(stage: &dyn Stage) {
@@ -226,6 +230,14 @@ async fn hardlink_target_precedes_link_in_output(stage: &dyn Stage) {
     let tree = sound(of(stage, [deep, upper]).await);
     assert_eq!((what(&tree, "/c"), what(&tree, "/y/file")), ("= /b", "= /b"));
     assert_eq!(links(&tree, "/b"), 3);
+
+    let mut seen = Vec::new();
+    for LayerEntry { entry, .. } in flat_entries(stage).await {
+        if let EntryKind::HardLink { target } = &entry.kind {
+            assert!(seen.contains(target), "{} comes before its target {target}", entry.path);
+        }
+        seen.push(entry.path);
+    }
 }
 
 async fn absolute_hardlink_and_symlink_targets_accepted_dotdot_refused(stage: &dyn Stage) {
@@ -336,6 +348,25 @@ async fn parent_dirs_before_children_or_synthesised(stage: &dyn Stage) {
     assert_eq!((a.mode, a.owner), (0o700, (5, 6)), "an implied parent keeps the lower metadata");
     assert_eq!(what(&tree, "/bin"), "-> usr/bin", "an implied parent keeps the lower link");
     assert_eq!(what(&tree, "/usr/bin/tool"), r#"file 0 """#);
+
+    let mut directories = vec![Vec::new()];
+    for LayerEntry { entry, .. } in flat_entries(stage).await {
+        let path = entry.path.as_bytes();
+        let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |slash| &path[..slash]);
+        assert!(
+            directories.iter().any(|directory| directory == parent),
+            "{} comes before its parent",
+            entry.path
+        );
+        directories.push(path.to_vec());
+    }
+}
+
+/// The entries of the sample root file system as one tar.
+async fn flat_entries(stage: &dyn Stage) -> Vec<LayerEntry> {
+    let subject = open(stage, &samples::rootfs()).await;
+    let source = sound(subject.image("linux/amd64").await);
+    sound(read_tar(sound(subject.client.flat_tar(&*source).await)))
 }
 
 async fn file_replaces_dir_and_dir_replaces_file(stage: &dyn Stage) {

@@ -5,9 +5,10 @@ mod overlay;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::Cursor;
 
 use plyfold_core::digest::Hasher;
-use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerTar, Metadata};
+use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerOptions, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
 
@@ -41,6 +42,14 @@ pub fn read_layer(tar: &mut LayerTar) -> Result<Vec<LayerEntry>> {
     }
     tar.finish()?;
     Ok(entries)
+}
+
+/// Reads a plain tar, as [`read_layer`] does.
+///
+/// # Errors
+/// Those of [`LayerTar`].
+pub fn read_tar(tar: Vec<u8>) -> Result<Vec<LayerEntry>> {
+    read_layer(&mut LayerTar::new(Cursor::new(tar), LayerOptions::default())?)
 }
 
 fn file_content(tar: &mut LayerTar, size: u64, extents: &[DataExtent]) -> Result<String> {

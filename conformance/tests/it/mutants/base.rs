@@ -30,6 +30,8 @@ pub(super) enum Fault {
     ErrorsEndTheLayer,
     ErrorsSwallowed,
     FirstCompatibleWins,
+    FlatTarReversed,
+    FlatTarUnstable,
     FirstKindWins,
     ForwardLinksLost,
     HardLinksCopied,

@@ -92,6 +92,15 @@ impl Client for BrokenClient {
         stacked(all)
     }
 
+    async fn flat_tar(&self, source: &dyn ImageSource) -> Result<Vec<u8>> {
+        let tar = CoreClient.flat_tar(source).await?;
+        Ok(match self.fault {
+            Fault::FlatTarReversed => layers::reversed(&tar),
+            Fault::FlatTarUnstable => layers::padded(tar),
+            _ => tar,
+        })
+    }
+
     async fn copy(
         &self,
         from: &dyn ImageRegistry,

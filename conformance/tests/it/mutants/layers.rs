@@ -1,6 +1,7 @@
 //! Mutants of how layers are read and stacked.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plyfold_conformance::tree::{LayerEntry, read_layer};
 use plyfold_conformance::{Client, CoreClient};
@@ -42,6 +43,30 @@ pub(super) fn keep_first_kinds(layers: &mut [Vec<LayerEntry>]) {
             *kinds.entry(entry.path.clone()).or_insert(directory) == directory
         });
     }
+}
+
+/// The entries of a tar of plain headers and PAX records, last first.
+pub(super) fn reversed(tar: &[u8]) -> Vec<u8> {
+    let (mut entries, mut start, mut at) = (Vec::new(), 0, 0);
+    while tar[at] != 0 {
+        let size = std::str::from_utf8(&tar[at + 124..at + 135]).unwrap();
+        let size = usize::from_str_radix(size.trim_matches(['\0', ' ']), 8).unwrap();
+        let extension = tar[at + 156] == b'x';
+        at += 512 + size.next_multiple_of(512);
+        if !extension {
+            entries.push(&tar[start..at]);
+            start = at;
+        }
+    }
+    entries.reverse();
+    [entries.concat(), tar[at..].to_vec()].concat()
+}
+
+/// The tar with a number of zero blocks at its end that differs from run to run.
+pub(super) fn padded(mut tar: Vec<u8>) -> Vec<u8> {
+    static RUN: AtomicUsize = AtomicUsize::new(0);
+    tar.resize(tar.len() + 512 * RUN.fetch_add(1, Ordering::SeqCst), 0);
+    tar
 }
 
 async fn without_diff_id(source: &dyn ImageSource, index: usize) -> Result<Vec<LayerEntry>> {

@@ -12,6 +12,7 @@ use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use tempfile::{NamedTempFile, TempPath};
 
 /// Every rule, on layers and on merged images.
+#[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Kernel(Makes::Layers));

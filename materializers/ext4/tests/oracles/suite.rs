@@ -9,6 +9,7 @@ use plyfold_core::{LayerArtifact, Materializer};
 use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 
 /// Every rule, on an empty disk.
+#[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Upper);

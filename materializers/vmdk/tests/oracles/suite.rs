@@ -11,6 +11,7 @@ use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
 
 /// Every rule, on images.
+#[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_qemu_and_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Disk);
