@@ -32,6 +32,10 @@ pub(super) fn artifacts(pulled: &PullResult) -> Result<Vec<LayerArtifact>> {
 }
 
 impl Plan {
+    #[cfg_attr(
+        not(feature = "ext4"),
+        expect(clippy::unnecessary_wraps, reason = "nothing but an upper can be wrong")
+    )]
     pub(super) fn new(rootfs: &Rootfs, out: &Path) -> Result<Self> {
         Ok(Self {
             form: rootfs.form,
@@ -135,6 +139,7 @@ impl Set<'_> {
 }
 
 const MERGED: &str = "merged.erofs";
+#[cfg(feature = "ext4")]
 const UPPER: &str = "upper.ext4";
 
 /// Refuses to replace a disk that may hold what a guest has written: one that differs from the new one in length or
