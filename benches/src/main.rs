@@ -1,0 +1,84 @@
+//! Measures plyfold against mkfs.erofs: wall time, their ratio, peak memory. How to run it: `benches/README.md`.
+
+#![expect(clippy::print_stdout, reason = "a table on standard output is what this program is for")]
+
+mod inputs;
+mod measure;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use measure::{Bench, Goal, Program};
+use plyfold_core::{LayerArtifact, Materializer as _};
+use plyfold_erofs::ErofsMerged;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [] => compare(None),
+        [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
+        [rootfs] => compare(Some(Path::new(rootfs))),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar]".into()),
+    }
+}
+
+/// The measured half of the merge: this program again, because the command merges only what it has pulled.
+fn merge(out: &Path, layers: &[OsString]) -> Result<()> {
+    let artifact = |path: &OsString| -> Result<LayerArtifact> {
+        Ok(LayerArtifact { path: path.into(), size: fs::metadata(path)?.len(), diff_id: None })
+    };
+    let layers = layers.iter().map(artifact).collect::<Result<Vec<_>>>()?;
+    let mut out = File::options().read(true).write(true).create_new(true).open(out)?;
+    Ok(ErofsMerged::default().image(&layers, &mut out)?)
+}
+
+fn compare(rootfs: Option<&Path>) -> Result<()> {
+    let this = env::current_exe()?;
+    let plyfold = env::var_os("PLYFOLD").map_or_else(|| this.with_file_name("plyfold"), PathBuf::from);
+    let mkfs = env::var_os("MKFS_EROFS").unwrap_or_else(|| "mkfs.erofs".into());
+    let scratch = tempfile::tempdir()?;
+    let at = |name: &str| scratch.path().join(name);
+    let bench = Bench::new(env::var("RUNS").ok().map_or(Ok(5), |runs| runs.parse())?);
+
+    let layer = |tar: &Path| Program::new(&plyfold).arg("layer").arg(tar).arg("--out").out(&at("ours"));
+    let peer = |tar: &Path, more: &[&str]| {
+        let fixed = ["--quiet", "--tar=f", "--aufs", "-b4096", "-Enoinline_data", "--sort=none"];
+        Program::new(&mkfs).args(fixed).args(more).out(&at("theirs")).arg(tar)
+    };
+    println!("{}", measure::HEAD);
+    if let Some(rootfs) = rootfs {
+        let gz = at("rootfs.tar.gz");
+        inputs::gzip(rootfs, &gz)?;
+        bench.compare("layer from tar.gz", &layer(&gz), &peer(&gz, &["--ungzip"]), Goal::Ratio(0.60))?;
+        fs::remove_file(gz)?;
+        bench.compare("layer from tar", &layer(rootfs), &peer(rootfs, &[]), Goal::Ratio(0.80))?;
+    }
+    let flat = at("flat.tar");
+    inputs::flat(&flat)?;
+    bench.compare(
+        "100,000 entries in one directory",
+        &layer(&flat),
+        &peer(&flat, &[]),
+        Goal::Seconds(0.5),
+    )?;
+
+    let (base, top) = (at("base.tar"), at("top.tar"));
+    inputs::stacked(&base, &top)?;
+    let mut ours = Program::new(&this).arg("merge").out(&at("ours"));
+    let mut theirs = Program::new(&mkfs).args(["--quiet", "--aufs", "--ovlfs-strip=1"]).out(&at("theirs"));
+    for tar in [&base, &top] {
+        let (mine, other) = (tar.with_extension("ours"), tar.with_extension("theirs"));
+        Program::new(&plyfold).arg("layer").arg(tar).arg("--out").arg(&mine).run()?;
+        let fixed = ["--quiet", "--tar=f", "--aufs", "-b4096", "-Enoinline_data", "--sort=none"];
+        Program::new(&mkfs).args(fixed).arg(&other).arg(tar).run()?;
+        ours = ours.arg(mine);
+        theirs = theirs.arg(other);
+    }
+    // A twentieth of 11.5 s, which an incumbent with a quadratic merge takes.
+    bench.compare("merge 50,000 over 50,000", &ours, &theirs, Goal::Seconds(11.5 / 20.0))
+}

@@ -1,0 +1,133 @@
+//! Runs two programs in turn and compares their medians.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use std::{fmt, fs, io};
+
+use crate::Result;
+
+/// The table's first line.
+pub(crate) const HEAD: &str =
+    "case                                plyfold    mkfs.erofs  ratio  goal             peak memory";
+
+/// A command line, and the file that it makes.
+#[derive(Clone)]
+pub(crate) struct Program {
+    words: Vec<OsString>,
+    out: Option<PathBuf>,
+}
+
+impl Program {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        Self { words: vec![program.as_ref().to_owned()], out: None }
+    }
+
+    pub(crate) fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.words.push(word.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args(self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        words.into_iter().fold(self, Self::arg)
+    }
+
+    /// An argument that names the output, which is removed before each run.
+    pub(crate) fn out(mut self, file: &Path) -> Self {
+        self.out = Some(file.to_owned());
+        self.arg(file)
+    }
+
+    /// Runs it and answers its wall time in seconds, and its peak memory in KiB where GNU `time` is installed.
+    pub(crate) fn run(&self) -> Result<(f64, Option<u64>)> {
+        if let Some(out) = &self.out {
+            match fs::remove_file(out) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let report = tempfile::NamedTempFile::new()?;
+        let mut command = if Path::new("/usr/bin/time").exists() {
+            let mut time = Command::new("/usr/bin/time");
+            time.args(["-f", "%M", "-o"]).arg(report.path()).args(&self.words);
+            time
+        } else {
+            let mut plain = Command::new(&self.words[0]);
+            plain.args(&self.words[1..]);
+            plain
+        };
+        let start = Instant::now();
+        let status = command.stdout(Stdio::null()).status()?;
+        let seconds = start.elapsed().as_secs_f64();
+        if !status.success() {
+            return Err(format!("{}: {status}", self.words.join(OsStr::new(" ")).display()).into());
+        }
+        Ok((seconds, fs::read_to_string(report.path())?.trim().parse().ok()))
+    }
+}
+
+/// What plyfold should reach.
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    /// At most this share of the peer's time.
+    Ratio(f64),
+    /// At most this long.
+    Seconds(f64),
+}
+
+impl Goal {
+    fn is_met(self, ours: f64, theirs: f64) -> bool {
+        match self {
+            Self::Ratio(most) => ours / theirs <= most,
+            Self::Seconds(most) => ours <= most,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ratio(most) => write!(f, "{most:.2}"),
+            Self::Seconds(most) => write!(f, "{most:.3} s"),
+        }
+    }
+}
+
+/// How often each program runs.
+pub(crate) struct Bench {
+    runs: usize,
+}
+
+impl Bench {
+    pub(crate) fn new(runs: usize) -> Self {
+        Self { runs: runs.max(1) }
+    }
+
+    /// Measures both in turn, so that a change of the machine's load meets both, and prints a line of the table.
+    pub(crate) fn compare(&self, case: &str, ours: &Program, theirs: &Program, goal: Goal) -> Result<()> {
+        ours.run()?;
+        let mut their_times = vec![theirs.run()?.0];
+        let (mut our_times, mut peak) = (Vec::new(), None);
+        for _ in 0..self.runs {
+            let (seconds, memory) = ours.run()?;
+            our_times.push(seconds);
+            peak = peak.max(memory);
+            // Some cases take the peer minutes; where no ratio is asked for, its first run is enough.
+            if matches!(goal, Goal::Ratio(_)) {
+                their_times.push(theirs.run()?.0);
+            }
+        }
+        let (ours, theirs) = (median(our_times), median(their_times));
+        let verdict = if goal.is_met(ours, theirs) { "met" } else { "missed" };
+        let memory = peak.map_or_else(|| "-".to_owned(), |kib| format!("{} MiB of 64", kib.div_ceil(1024)));
+        let goal = format!("{goal} {verdict}");
+        println!("{case:<34}{ours:>7.3} s {theirs:>11.3} s {:>6.2}  {goal:<16} {memory}", ours / theirs);
+        Ok(())
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
