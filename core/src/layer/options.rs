@@ -12,8 +12,32 @@ pub struct LayerOptions {
     pub diff_id: Option<Digest>,
     /// What the bytes as they come (compressed or not) must hash to, and how many there must be.
     pub blob: Option<Descriptor>,
+    /// What is hashed although nothing is expected of it.
+    pub hashing: Hashing,
     /// Bounds.
     pub limits: LayerLimits,
+}
+
+/// What of a layer is hashed. What [`LayerOptions`] expect a digest of is hashed always.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Hashing {
+    /// The bytes as they come, and the uncompressed tar.
+    #[default]
+    Both,
+    /// Nothing: the caller trusts the bytes, or knows them by other means.
+    Nothing,
+    /// The uncompressed tar alone.
+    Tar,
+}
+
+impl LayerOptions {
+    pub(super) fn hashes_blob(&self) -> bool {
+        self.hashing == Hashing::Both || self.blob.is_some()
+    }
+
+    pub(super) fn hashes_tar(&self) -> bool {
+        self.hashing != Hashing::Nothing || self.diff_id.is_some()
+    }
 }
 
 /// Bounds that keep memory, disk and time finite for any layer. Beyond one: [`Limit`](crate::ErrorKind::Limit).
@@ -59,12 +83,13 @@ impl Default for LayerLimits {
 /// What reading a layer to its end proved.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LayerSummary {
-    /// The digest of the uncompressed tar: what the image configuration calls the layer's `diff_id`.
-    pub diff_id: Digest,
+    /// The digest of the uncompressed tar: what the image configuration calls the layer's `diff_id`. `None` when
+    /// [`Hashing`] left it out.
+    pub diff_id: Option<Digest>,
     /// Bytes of the uncompressed tar.
     pub size: u64,
-    /// The digest of the bytes as they came.
-    pub blob: Digest,
+    /// The digest of the bytes as they came. `None` when [`Hashing`] left it out.
+    pub blob: Option<Digest>,
     /// How many bytes came.
     pub blob_size: u64,
     /// How they were compressed.

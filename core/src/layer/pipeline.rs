@@ -34,11 +34,11 @@ pub(super) struct Totals {
     pub(super) tar: Measured,
 }
 
-/// A stream's length and digest.
+/// A stream's length and digest, if it was hashed.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     pub(super) size: u64,
-    pub(super) digest: Digest,
+    pub(super) digest: Option<Digest>,
 }
 
 impl Uncompressed {
@@ -112,12 +112,16 @@ impl<R: Read> Source<R> {
 
     /// A plain tar: its own digest is the `diff_id`, so that it is hashed once.
     fn pass_on(mut self, first: Option<Chunk>, options: &LayerOptions, next: &Link<Totals>) -> Result<()> {
-        let blob = Hash::start(options.blob.as_ref().map(oci_spec::image::Descriptor::digest))?;
-        let diff_id = options.diff_id.as_ref().filter(|expected| !blob.is_like(expected));
-        let mut outlet = Outlet { next, hashes: vec![blob], size: 0 };
-        if let Some(diff_id) = diff_id {
-            outlet.hashes.push(Hash::start(Some(diff_id))?);
+        let mut hashes = Vec::new();
+        if options.hashes_blob() {
+            hashes.push(Hash::start(options.blob.as_ref().map(oci_spec::image::Descriptor::digest))?);
         }
+        let diff_id = options.diff_id.as_ref();
+        let serves = |hash: &Hash| diff_id.is_none_or(|expected| hash.is_like(expected));
+        if options.hashes_tar() && !hashes.iter().any(serves) {
+            hashes.push(Hash::start(diff_id)?);
+        }
+        let mut outlet = Outlet { next, hashes, size: 0 };
         let mut chunk = first;
         while let Some(full) = chunk {
             check_size(outlet.size + full.len() as u64, &options.limits)?;
@@ -132,8 +136,8 @@ impl<R: Read> Source<R> {
     fn inflate(mut self, first: Option<Chunk>, options: &LayerOptions, stage: Inflate) -> Result<()> {
         let (sender, compressed) = mpsc::channel();
         let expected = options.blob.as_ref().map(|blob| blob.digest().clone());
-        let hash = Hash::start(expected.as_ref())?;
-        let mut outlet = Outlet { next: &sender, hashes: vec![hash], size: 0 };
+        let hash = options.hashes_blob().then(|| Hash::start(expected.as_ref())).transpose()?;
+        let mut outlet = Outlet { next: &sender, hashes: hash.into_iter().collect(), size: 0 };
         {
             let options = options.clone();
             spawn("layer-inflate", move || report(&stage.next.clone(), stage.run(&compressed, &options)))?;
@@ -187,8 +191,8 @@ struct Inflate {
 
 impl Inflate {
     fn run(mut self, compressed: &Receiver<Result<Piece<Measured>>>, options: &LayerOptions) -> Result<()> {
-        let hash = Hash::start(options.diff_id.as_ref())?;
-        let mut outlet = Outlet { next: &self.next, hashes: vec![hash], size: 0 };
+        let hash = options.hashes_tar().then(|| Hash::start(options.diff_id.as_ref())).transpose()?;
+        let mut outlet = Outlet { next: &self.next, hashes: hash.into_iter().collect(), size: 0 };
         let mut pool = Pool::new();
         let mut output = pool.take();
         let mut taken = 0;
@@ -228,7 +232,7 @@ impl Inflate {
 /// Where a stage's chunks go: to the next stage and to be hashed.
 struct Outlet<'a, E> {
     next: &'a Link<E>,
-    /// One or two; the last is the one that the next stage's stream is known by.
+    /// At most two; the last is the one that the next stage's stream is known by.
     hashes: Vec<Hash>,
     size: u64,
 }
@@ -248,12 +252,8 @@ impl<E> Outlet<'_, E> {
     fn measured(&mut self) -> Result<(Measured, Measured)> {
         let size = self.size;
         let digests = self.hashes.drain(..).map(Hash::finish).collect::<Result<Vec<_>>>()?;
-        match (digests.first(), digests.last()) {
-            (Some(first), Some(last)) => {
-                Ok((Measured { size, digest: first.clone() }, Measured { size, digest: last.clone() }))
-            }
-            _ => Err(broken()),
-        }
+        let by = |digest: Option<&Digest>| Measured { size, digest: digest.cloned() };
+        Ok((by(digests.first()), by(digests.last())))
     }
 }
 
@@ -302,12 +302,12 @@ fn finish(next: &Link<Totals>, options: &LayerOptions, totals: Totals) -> Result
 
 fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> Result<()> {
     let complete = expected_size.is_none_or(|size| size == measured.size);
-    if complete && measured.digest == *expected {
+    if complete && measured.digest.as_ref() == Some(expected) {
         return Ok(());
     }
     Err(Error::mismatch(Mismatch {
         expected: expected.clone(),
-        actual: complete.then(|| measured.digest.clone()),
+        actual: measured.digest.clone().filter(|_| complete),
         expected_size,
         actual_size: measured.size,
     }))

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::Engine;
 use crate::cache::ArtifactWriter;
-use crate::layer::{LayerOptions, LayerTar};
+use crate::layer::{Hashing, LayerOptions, LayerTar};
 use crate::{Digest, Error, ErrorKind, Result};
 
 /// A running conversion. Dropping it leaves the thread to end by itself: its input ends in an error then.
@@ -29,10 +29,12 @@ impl Engine<'_> {
         diff_id: Digest,
     ) -> Conversion {
         let materializer = self.options.materializer.clone();
+        // Whoever hands over the bytes checks the blob's digest.
         let options = LayerOptions {
             diff_id: Some(diff_id),
+            hashing: Hashing::Tar,
             limits: self.options.limits.clone(),
-            ..Default::default()
+            ..LayerOptions::default()
         };
         Conversion(tokio::task::spawn_blocking(move || {
             let mut tar = LayerTar::new(source, options)?;

@@ -58,7 +58,8 @@ impl Materializer for ErofsLayer {
         // The verdict on the whole layer, before anything makes an image of it.
         let summary = tar.finish()?;
         let tree = overlay::to_overlay(builder.finish()?);
-        let uuid = options.uuid.unwrap_or_else(|| layer_uuid(&summary.diff_id));
+        let derived = summary.diff_id.as_ref().map(layer_uuid);
+        let uuid = options.uuid.or(derived).unwrap_or_default();
         writer::finish(&tree, options, uuid, Vec::new(), image)
     }
 }

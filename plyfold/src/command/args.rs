@@ -81,6 +81,9 @@ pub(crate) enum Verb {
         /// The file to write
         #[arg(long, value_name = "FILE.erofs")]
         out: PathBuf,
+        /// Hash nothing, which is faster: the image has no UUID then, and no digest is shown
+        #[arg(long)]
+        no_digests: bool,
     },
     /// Make an empty ext4 disk, to be the upper of an overlay
     Disk(Disk),

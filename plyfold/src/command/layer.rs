@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use plyfold::layer::{LayerOptions, LayerSummary, LayerTar};
+use plyfold::layer::{Hashing, LayerOptions, LayerSummary, LayerTar};
 use plyfold::materializers::erofs::ErofsLayer;
 use plyfold::whole::{Stop, WholeFile, blocking};
 use plyfold::{Error, Materializer as _, Result};
@@ -16,11 +16,13 @@ use super::screen::{Loudness, Screen, tell};
 use super::size::Size;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
-pub(crate) async fn make(tar: PathBuf, out: PathBuf, screen: Screen) -> Result<()> {
+pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Screen) -> Result<()> {
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
         let mut file = WholeFile::create(&target, stop)?;
-        let mut layer = LayerTar::new(Input::open(&tar, stop)?, LayerOptions::default())?;
+        let hashing = if digests { Hashing::Both } else { Hashing::Nothing };
+        let options = LayerOptions { hashing, ..LayerOptions::default() };
+        let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
         let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|()| layer.finish());
         let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
         Ok((summary, file.publish()?))
@@ -42,13 +44,10 @@ pub(crate) async fn make(tar: PathBuf, out: PathBuf, screen: Screen) -> Result<(
         "warnings": warnings,
     });
     screen.show(&document, || {
-        format!(
-            "digest   {blob}  {}\ndiff_id  {diff_id}  {}\nerofs    {}  {}\n",
-            Size(blob_size),
-            Size(tar_size),
-            out.display(),
-            Size(size),
-        )
+        let digest = blob.map(|digest| format!("digest   {digest}  {}\n", Size(blob_size)));
+        let diff_id = diff_id.map(|digest| format!("diff_id  {digest}  {}\n", Size(tar_size)));
+        let erofs = format!("erofs    {}  {}\n", out.display(), Size(size));
+        [digest.unwrap_or_default(), diff_id.unwrap_or_default(), erofs].concat()
     })
 }
 

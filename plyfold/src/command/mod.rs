@@ -60,7 +60,7 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::List => store::list(&session.await?).await,
         Verb::Inspect { image, raw } => store::inspect(&session.await?, &image, raw).await,
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
-        Verb::Layer { tar, out } => layer::make(tar, out, screen).await,
+        Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export { image, out } => export::write(&session.await?, &image, out).await,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plyfold_core::layer::{Compression, LayerLimits, LayerOptions, LayerTar, Warning};
+use plyfold_core::layer::{Compression, Hashing, LayerLimits, LayerOptions, LayerTar, Warning};
 use plyfold_core::{Descriptor, ErrorKind, MediaType, digest};
 
 use super::archive::{Archive, gzip, names, open, read, read_with};
@@ -41,13 +41,36 @@ fn every_compression_gives_the_same_layer() {
         let (seen, summary) = read_with(&bytes, LayerOptions::default()).unwrap();
         assert_eq!(seen.len(), 2, "{form}");
         assert_eq!(summary.compression, compression, "{form}");
-        assert_eq!((&summary.diff_id, summary.size), (&digest::sha256(&tar), tar.len() as u64), "{form}");
+        assert_eq!((summary.diff_id, summary.size), (Some(digest::sha256(&tar)), tar.len() as u64), "{form}");
         assert_eq!(
-            (&summary.blob, summary.blob_size),
-            (&digest::sha256(&bytes), bytes.len() as u64),
+            (summary.blob, summary.blob_size),
+            (Some(digest::sha256(&bytes)), bytes.len() as u64),
             "{form}"
         );
         assert_eq!(summary.warnings, [], "{form}");
+    }
+}
+
+/// What nobody asks for is not hashed, and what is expected is checked all the same.
+#[test]
+fn hashing_is_a_choice_that_expectations_overrule() {
+    let tar = tar();
+    let digest = digest::sha256(&tar);
+    for bytes in [tar.clone(), gzip(&tar)] {
+        let plain = bytes == tar;
+        let read = |options| read_with(&bytes, options).map(|(_, summary)| (summary.diff_id, summary.blob));
+        let by = |hashing| LayerOptions { hashing, ..LayerOptions::default() };
+        assert_eq!(read(by(Hashing::Nothing)).unwrap(), (None, None));
+        // The bytes of a plain layer are its tar: one digest is the other.
+        let blob = plain.then(|| digest.clone());
+        assert_eq!(read(by(Hashing::Tar)).unwrap(), (Some(digest.clone()), blob));
+        let expected = LayerOptions { diff_id: Some(digest.clone()), ..by(Hashing::Nothing) };
+        assert_eq!(read(expected).unwrap().0, Some(digest.clone()));
+        let wrong = LayerOptions { diff_id: Some(digest::sha256(b"")), ..by(Hashing::Nothing) };
+        assert!(read(wrong).unwrap_err().as_mismatch().is_some());
+        let blob = Descriptor::new(MediaType::ImageLayer, bytes.len() as u64, digest::sha256(b""));
+        let wrong = LayerOptions { blob: Some(blob), ..by(Hashing::Nothing) };
+        assert!(read(wrong).unwrap_err().as_mismatch().is_some());
     }
 }
 
@@ -139,7 +162,7 @@ fn sha512_digests_are_computed_beside_sha256() {
     let blob = Some(Descriptor::new(MediaType::ImageLayer, tar.len() as u64, sha512.clone()));
     let options = LayerOptions { blob, diff_id: Some(digest::sha256(&tar)), ..LayerOptions::default() };
     let summary = read_with(&tar, options).unwrap().1;
-    assert_eq!((summary.blob, summary.diff_id), (sha512, digest::sha256(&tar)));
+    assert_eq!((summary.blob, summary.diff_id), (Some(sha512), Some(digest::sha256(&tar))));
 }
 
 #[test]
