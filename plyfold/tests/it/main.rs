@@ -4,6 +4,7 @@
 
 mod baseline;
 mod command;
+mod library;
 mod readme;
 mod run;
 mod sample;
