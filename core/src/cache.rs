@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dyn_clone::DynClone;
 
-use futures_util::future::BoxFuture;
-
-use crate::manifest::{Document, RawManifest, is_index, limits};
 use crate::materializer::{Format, Output};
-use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::source::RegistrySource;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference};
+use crate::{Blob, BlobRange, Descriptor, Digest, ErrorKind, Platform, Reference, Result};
+
+pub use find::find_among;
+pub use registry::CacheRegistry;
+
+mod find;
+mod registry;
 
 /// A name to set or to remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -354,116 +356,3 @@ pub trait CacheProviderExt: CacheProvider {
 }
 
 impl<T: CacheProvider + ?Sized> CacheProviderExt for T {}
-
-/// A [`CacheProvider`] seen as an [`ImageRegistry`], to read and to copy from.
-#[derive(Clone, Debug)]
-pub struct CacheRegistry(Box<dyn CacheProvider>);
-
-#[async_trait]
-impl ImageRegistry for CacheRegistry {
-    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        let Some(descriptor) = self.0.find_descriptor(reference).await? else {
-            let error = Error::not_found("not in the store").with_image(reference).with_endpoint(self);
-            return Err(match reference.digest() {
-                Some(digest) => error.with_context("blob", digest),
-                None => error.with_hint(format!("`plyfold pull {reference}` fetches it")),
-            });
-        };
-        let content = self.0.content(&descriptor, limits::MANIFEST).await;
-        let at =
-            |e: Error| e.with_image(reference).with_endpoint(self).with_context("blob", descriptor.digest());
-        RawManifest::described(content.map_err(at)?, &descriptor).map_err(at)
-    }
-
-    async fn blob(&self, _: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.0.open(blob, range).await.map_err(|e| e.with_context("blob", blob.digest()))
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { repositories: true, tags: true, ..Capabilities::READ }
-    }
-
-    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let names = self.0.list().await?;
-        let here = names.iter().filter(|(name, _)| reference::repository_of(name) == repository);
-        let mut tags: Vec<&str> = here.filter_map(|(name, _)| name.tag()).collect();
-        tags.sort_unstable();
-        Ok(page.of(tags))
-    }
-
-    async fn repositories(&self, page: Page) -> Result<Names> {
-        let names = self.0.list().await?;
-        let mut repositories: Vec<String> =
-            names.iter().map(|(name, _)| reference::repository_of(name)).collect();
-        repositories.sort();
-        repositories.dedup();
-        Ok(page.of(repositories))
-    }
-}
-
-impl Display for CacheRegistry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// What `reference` stands for, given all of a cache's names: the body of [`CacheProvider::find_descriptor`] for
-/// caches that hold their names as a list.
-///
-/// # Errors
-/// As [`CacheProvider::find_descriptor`].
-pub async fn find_among<C: CacheProvider + ?Sized>(
-    cache: &C,
-    names: &[(Reference, Descriptor)],
-    reference: &Reference,
-) -> Result<Option<Descriptor>> {
-    let Some(digest) = reference::digest_of(reference)? else {
-        let mut found = names.iter().filter(|(name, _)| name == reference).map(|(_, descriptor)| descriptor);
-        let first = found.next();
-        if found.any(|other| Some(other) != first) {
-            return Err(Error::ambiguous("the name stands for several images").with_image(reference));
-        }
-        return Ok(first.cloned());
-    };
-    let repository = reference::repository_of(reference);
-    let here = || names.iter().filter(|(name, _)| reference::repository_of(name) == repository);
-    if let Some((_, descriptor)) = here().find(|(_, descriptor)| *descriptor.digest() == digest) {
-        return Ok(Some(descriptor.clone()));
-    }
-    for (_, descriptor) in here().filter(|(_, descriptor)| is_index(descriptor.media_type())) {
-        if let Some(child) = find_child(cache, descriptor, &digest, limits::NESTING).await? {
-            return Ok(Some(child));
-        }
-    }
-    Ok(None)
-}
-
-/// A present child, at any depth, of a present index.
-fn find_child<'a, C: CacheProvider + ?Sized>(
-    cache: &'a C,
-    index: &'a Descriptor,
-    digest: &'a Digest,
-    depth: usize,
-) -> BoxFuture<'a, Result<Option<Descriptor>>> {
-    Box::pin(async move {
-        let content = match cache.content(index, limits::MANIFEST).await {
-            Ok(content) => content,
-            // A sparse copy of an image keeps indexes whose children it does not have.
-            Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let raw = RawManifest::described(content, index)?;
-        let Document::Index(document) = raw.document() else { return Ok(None) };
-        for child in document.manifests() {
-            if child.digest() == digest {
-                return Ok(cache.stat(digest).await?.is_some().then(|| child.clone()));
-            }
-        }
-        for child in document.manifests().iter().filter(|child| is_index(child.media_type()) && depth > 0) {
-            if let Some(found) = find_child(cache, child, digest, depth - 1).await? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    })
-}

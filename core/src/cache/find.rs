@@ -1,0 +1,68 @@
+//! Finding by name and by digest, for caches that hold their names as a list.
+
+use futures_util::future::BoxFuture;
+
+use super::{CacheProvider, CacheProviderExt};
+use crate::manifest::{Document, RawManifest, is_index, limits};
+use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
+
+/// What `reference` stands for, given all of a cache's names: the body of [`CacheProvider::find_descriptor`] for
+/// caches that hold their names as a list.
+///
+/// # Errors
+/// As [`CacheProvider::find_descriptor`].
+pub async fn find_among<C: CacheProvider + ?Sized>(
+    cache: &C,
+    names: &[(Reference, Descriptor)],
+    reference: &Reference,
+) -> Result<Option<Descriptor>> {
+    let Some(digest) = reference::digest_of(reference)? else {
+        let mut found = names.iter().filter(|(name, _)| name == reference).map(|(_, descriptor)| descriptor);
+        let first = found.next();
+        if found.any(|other| Some(other) != first) {
+            return Err(Error::ambiguous("the name stands for several images").with_image(reference));
+        }
+        return Ok(first.cloned());
+    };
+    let repository = reference::repository_of(reference);
+    let here = || names.iter().filter(|(name, _)| reference::repository_of(name) == repository);
+    if let Some((_, descriptor)) = here().find(|(_, descriptor)| *descriptor.digest() == digest) {
+        return Ok(Some(descriptor.clone()));
+    }
+    for (_, descriptor) in here().filter(|(_, descriptor)| is_index(descriptor.media_type())) {
+        if let Some(child) = find_child(cache, descriptor, &digest, limits::NESTING).await? {
+            return Ok(Some(child));
+        }
+    }
+    Ok(None)
+}
+
+/// A present child, at any depth, of a present index.
+fn find_child<'a, C: CacheProvider + ?Sized>(
+    cache: &'a C,
+    index: &'a Descriptor,
+    digest: &'a Digest,
+    depth: usize,
+) -> BoxFuture<'a, Result<Option<Descriptor>>> {
+    Box::pin(async move {
+        let content = match cache.content(index, limits::MANIFEST).await {
+            Ok(content) => content,
+            // A sparse copy of an image keeps indexes whose children it does not have.
+            Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let raw = RawManifest::described(content, index)?;
+        let Document::Index(document) = raw.document() else { return Ok(None) };
+        for child in document.manifests() {
+            if child.digest() == digest {
+                return Ok(cache.stat(digest).await?.is_some().then(|| child.clone()));
+            }
+        }
+        for child in document.manifests().iter().filter(|child| is_index(child.media_type()) && depth > 0) {
+            if let Some(found) = find_child(cache, child, digest, depth - 1).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    })
+}
