@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use example_backend::Folder;
 use plyfold_conformance::{Stage, Staged, Subject, registry_suite};
 use plyfold_core::memory::MemoryCache;
-use plyfold_core::{Backends, Options, Platform, PullOptions, pull, reference};
+use plyfold_core::{Backends, Options, Platform, PullOptions, pull};
 
 registry_suite!(Folders);
 
@@ -21,9 +21,9 @@ impl Stage for Folders {
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
         let folder = tempfile::tempdir().unwrap();
         for Staged { reference, sample } in images {
-            let repository = folder.path().join(reference::repository_of(reference));
-            fs::create_dir_all(&repository).unwrap();
-            fs::write(repository.join(reference.tag().unwrap()), sample.top.digest().as_ref()).unwrap();
+            let name = folder.path().join(reference.whole().replace(':', "/"));
+            fs::create_dir_all(name.parent().unwrap()).unwrap();
+            fs::write(name, sample.top.digest().as_ref()).unwrap();
             for blob in &sample.blobs {
                 fs::write(folder.path().join(blob.descriptor.digest().as_ref()), &blob.bytes).unwrap();
             }
