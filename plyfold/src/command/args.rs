@@ -38,7 +38,7 @@ pub(crate) struct Global {
     /// Write one JSON document to standard output, and errors as JSON to standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Show warnings and errors only
+    /// Show no progress: results, warnings and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Show what was there already, too
