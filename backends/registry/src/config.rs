@@ -35,6 +35,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// The directory of Docker's `config.json`; `None` is `$DOCKER_CONFIG`, or else `~/.docker`.
     pub docker_config: Option<PathBuf>,
+    /// How long a credential helper of `config.json` may take; seconds as an option.
+    #[serde(deserialize_with = "seconds")]
+    pub helper_timeout: Duration,
     /// Loopback hosts (`host` or `host:port`) that speak TLS.
     #[serde(deserialize_with = "one_or_many")]
     pub https: Vec<String>,
@@ -64,6 +67,7 @@ impl Default for Config {
             client_key: None,
             connect_timeout: Duration::from_secs(10),
             docker_config: None,
+            helper_timeout: Duration::from_secs(10),
             https: Vec::new(),
             password: None,
             plain_http: Vec::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -10,7 +11,7 @@ use oci_client::secrets::RegistryAuth;
 use plyfold_core::{Error, Result};
 use serde::Deserialize;
 
-use super::Secret;
+use super::{Secret, helper};
 use crate::Config;
 
 /// Bytes of a `config.json` that are read.
@@ -47,6 +48,8 @@ pub(crate) struct Credentials {
     own: Option<Credential>,
     /// Docker's `config.json`; `None` for anonymous use.
     file: Option<PathBuf>,
+    /// How long a credential helper may take.
+    helper_timeout: Duration,
 }
 
 impl Credentials {
@@ -57,7 +60,7 @@ impl Credentials {
             _ => return Err(Error::config("username and password are only of use together")),
         };
         let file = if config.anonymous { None } else { docker_config(config) };
-        Ok(Self { home: canonical(home), own, file })
+        Ok(Self { home: canonical(home), own, file, helper_timeout: config.helper_timeout })
     }
 
     pub(crate) fn set_own(&mut self, own: Option<Credential>) {
@@ -68,14 +71,17 @@ impl Credentials {
         self.own = own;
     }
 
-    /// The credential for a repository; read anew each time, so that a later `docker login` counts.
+    /// The credential for a repository; read anew each time, so that a later `docker login` counts. Blocks: a
+    /// credential helper may be asked.
     pub(super) fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
         if let (Some(own), true) = (&self.own, canonical(registry) == self.home) {
             return Ok(Some(own.clone()));
         }
         let Some(file) = &self.file else { return Ok(None) };
         let Some(stored) = read(file)? else { return Ok(None) };
-        stored.of(registry, repository).map_err(|e| e.with_context("path", file.display()))
+        stored
+            .of(registry, repository, self.helper_timeout)
+            .map_err(|e| e.with_context("path", file.display()))
     }
 }
 
@@ -110,9 +116,15 @@ fn read(path: &Path) -> Result<Option<File>> {
 
 /// The parts of Docker's `config.json` that matter here.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    /// The helper of each registry.
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    /// The helper of all others.
+    creds_store: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,21 +138,37 @@ struct Entry {
 }
 
 impl File {
+    /// What a registry's own helper knows, or what stands in the file, or what the helper for all registries knows.
+    fn of(&self, registry: &str, repository: &str, timeout: Duration) -> Result<Option<Credential>> {
+        let registry = canonical(registry);
+        let server = if registry == "docker.io" { DOCKER_HUB } else { &registry };
+        let own = self.cred_helpers.iter().find(|(key, _)| canonical(key) == registry);
+        if let Some((_, name)) = own {
+            return helper::credential(name, server, timeout);
+        }
+        if let Some(entry) = self.entry(&format!("{registry}/{repository}"))
+            && let Some(credential) = entry.credential()?
+        {
+            return Ok(Some(credential));
+        }
+        let store = self.creds_store.as_deref().filter(|name| !name.is_empty());
+        store.map_or(Ok(None), |name| helper::credential(name, server, timeout))
+    }
+
     /// The entry for the longest prefix of `registry/repository` (containers-auth.json(5)), under any of the
     /// spellings that Docker has used for a registry.
-    fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
-        let wanted = format!("{}/{repository}", canonical(registry));
+    fn entry(&self, wanted: &str) -> Option<&Entry> {
         let matching = self.auths.iter().filter_map(|(key, entry)| {
             let key = canonical(key);
             let rest = wanted.strip_prefix(key.as_str())?;
             (rest.is_empty() || rest.starts_with('/')).then_some((key.len(), entry))
         });
-        match matching.max_by_key(|(length, _)| *length) {
-            Some((_, entry)) => entry.credential(),
-            None => Ok(None),
-        }
+        matching.max_by_key(|(length, _)| *length).map(|(_, entry)| entry)
     }
 }
+
+/// What Docker calls its own registry when it speaks to a helper.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 impl Entry {
     fn credential(&self) -> Result<Option<Credential>> {
@@ -217,7 +245,7 @@ mod tests {
                 "r.example/team/app":{"identitytoken":"refresh"},
                 "http://old.example/v2/":{"auth":"b2xkOnB3AAA"},
                 "empty.example":{}
-            },"credsStore":"unused","HttpHeaders":{}}"#,
+            },"HttpHeaders":{}}"#,
         );
         let of = |registry, repository| credentials.of(registry, repository).unwrap();
         assert_eq!(of("docker.io", "library/alpine"), Some(basic("hub", "pw")));
@@ -230,6 +258,25 @@ mod tests {
         assert_eq!(of("empty.example", "x"), None);
         assert_eq!(of("r.example:5000", "x"), None);
         assert_eq!(of("r.example.evil", "x"), None);
+    }
+
+    #[test]
+    fn helpers_are_asked_where_the_file_has_no_answer() {
+        let (_directory, credentials) = stored(
+            r#"{"auths":{"r.example":{"username":"all","password":"1"},"empty.example":{}},
+                "credHelpers":{"h.example":"plyfold-test-own"},"credsStore":"plyfold-test-all"}"#,
+        );
+        assert_eq!(credentials.of("r.example", "x").unwrap(), Some(basic("all", "1")));
+        for (registry, name) in [
+            ("h.example", "plyfold-test-own"),
+            ("empty.example", "plyfold-test-all"),
+            ("o.example", "plyfold-test-all"),
+        ] {
+            // Neither is installed: the error tells which of them was asked.
+            let error = credentials.of(registry, "x").unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Auth);
+            assert!(error.message().contains(name), "{registry}: {error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod challenge;
 mod credentials;
+mod helper;
 mod secret;
 mod token;
 
@@ -69,6 +70,15 @@ impl Auth {
         valid.map(|grant| grant.header.clone())
     }
 
+    /// The credential for a scope's repository, looked up off the async threads.
+    async fn stored(&self, scope: &Scope) -> Result<Option<Credential>> {
+        let (credentials, scope) = (self.credentials.clone(), scope.clone());
+        let found = tokio::task::spawn_blocking(move || credentials.of(&scope.registry, &scope.repository));
+        let broken =
+            |e| Error::new(ErrorKind::Internal, "a thread that looks up credentials broke").with_source(e);
+        found.await.map_err(broken)?
+    }
+
     /// Answers the challenge of a registry at `base` that has refused `refused`.
     ///
     /// # Errors
@@ -88,7 +98,7 @@ impl Auth {
             return Ok(newer.header.clone());
         }
         *grant = None;
-        let credential = self.credentials.of(&scope.registry, &scope.repository)?;
+        let credential = self.stored(scope).await?;
         let fresh = match (Challenge::of(challenge)?, credential) {
             (_, Some(Credential::Token(token))) => Grant { header: bearer(&token)?, until: None },
             (Challenge::Bearer { realm, service, scope: asked }, credential) => {

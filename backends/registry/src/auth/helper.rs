@@ -1,0 +1,168 @@
+//! Credential helpers: programs named `docker-credential-NAME` that keep secrets for Docker.
+//!
+//! The protocol is that of docker-credential-helpers: `get` with the server on standard input answers with JSON on
+//! standard output. Nothing that a helper writes ever gets into an error: it may be a secret.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plyfold_core::{Error, ErrorKind, Result};
+use serde::Deserialize;
+
+use super::Secret;
+use super::credentials::Credential;
+
+/// Bytes of a helper's answer that are read.
+const ANSWER: u64 = 64 << 10;
+/// What helpers say on standard output, with a failing exit code, when they know no credential.
+const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: Secret,
+    secret: Secret,
+}
+
+/// Asks the helper `name` for the credential of `server`.
+///
+/// # Errors
+/// `Auth` when it is not there, hangs, fails or answers with anything else than a credential.
+pub(super) fn credential(name: &str, server: &str, timeout: Duration) -> Result<Option<Credential>> {
+    let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    if name.is_empty() || !name.bytes().all(known) {
+        return Err(failed(name, "its name is none").with_hint("it is the NAME of docker-credential-NAME"));
+    }
+    ask(OsStr::new(&format!("docker-credential-{name}")), name, server, timeout)
+}
+
+fn ask(program: &OsStr, name: &str, server: &str, timeout: Duration) -> Result<Option<Credential>> {
+    let deadline = Instant::now() + timeout;
+    let mut command = Command::new(program);
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => failed(name, "it is not installed").with_hint(format!(
+            "put docker-credential-{name} into PATH, or take it out of Docker's config.json"
+        )),
+        _ => failed(name, "it cannot be started").with_source(e),
+    })?;
+    let mut child = Killed(child);
+    if let Some(mut stdin) = child.0.stdin.take() {
+        // One that does not read its input may still answer.
+        let _ = stdin.write_all(server.as_bytes());
+    }
+    let answer = answer(&mut child.0, deadline).ok_or_else(|| failed(name, "it does not answer in time"))?;
+    if answer.len() as u64 > ANSWER {
+        return Err(failed(name, "its answer is too long"));
+    }
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let status = loop {
+        match child.0.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if !left().is_zero() => thread::sleep(Duration::from_millis(5)),
+            Ok(None) => return Err(failed(name, "it does not end in time")),
+            Err(e) => return Err(failed(name, "it cannot be waited for").with_source(e)),
+        }
+    };
+    if !status.success() {
+        if answer.trim_ascii() == NOT_FOUND {
+            return Ok(None);
+        }
+        return Err(failed(name, &format!("it failed ({status})")));
+    }
+    let parsed: Answer =
+        serde_json::from_slice(&answer).map_err(|_| failed(name, "its answer is no credential"))?;
+    Ok(Some(match parsed.username.reveal() {
+        "<token>" => Credential::Refresh(parsed.secret),
+        _ => Credential::Basic(parsed.username, parsed.secret),
+    }))
+}
+
+/// What the helper writes, up to a byte more than it may; `None` when it is not done by `deadline`.
+fn answer(child: &mut Child, deadline: Instant) -> Option<Vec<u8>> {
+    let stdout = child.stdout.take()?;
+    let (sender, receiver) = mpsc::channel();
+    // Not joined: a grandchild may keep the pipe open for ever.
+    thread::spawn(move || {
+        let mut answer = Vec::new();
+        if stdout.take(ANSWER + 1).read_to_end(&mut answer).is_ok() {
+            let _ = sender.send(answer);
+        }
+    });
+    receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+}
+
+/// A child that does not outlive the question.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn failed(name: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Auth, format!("the credential helper {name:?} gave no credential: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Asks a shell script.
+    fn asked(script: &str) -> Result<Option<Credential>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker-credential-test");
+        // Written by another process: a descriptor for writing that a fork inherits makes the script busy.
+        let written = Command::new("sh")
+            .args(["-c", r#"printf '%s' "$1" > "$2""#, "sh", &format!("#!/bin/sh\n{script}\n")])
+            .arg(&path)
+            .status();
+        assert!(written.unwrap().success());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        ask(path.as_os_str(), "test", "r.example", Duration::from_secs(2))
+    }
+
+    #[test]
+    fn a_helper_is_asked_for_the_server_and_answers() {
+        let script = r#"read -r server; [ "$1" = get ] && printf '{"ServerURL":"%s","Username":"%s","Secret":"s3"}' "$server" "$server""#;
+        let basic = Credential::Basic(Secret::new("r.example"), Secret::new("s3"));
+        assert_eq!(asked(script).unwrap(), Some(basic));
+        let token = r#"printf '{"Username":"<token>","Secret":"t"}'"#;
+        assert_eq!(asked(token).unwrap(), Some(Credential::Refresh(Secret::new("t"))));
+        assert_eq!(asked("echo credentials not found in native keychain; exit 1").unwrap(), None);
+    }
+
+    /// Row 74 of the catalogue of bad inputs.
+    #[test]
+    fn a_broken_helper_is_an_error_in_bounded_time_that_tells_no_secret() {
+        for script in [
+            "echo hunter2; exit 1",
+            "echo hunter2",
+            r#"printf '{"Username":"u","Secret":["hunter2"]}'"#,
+            "sleep 60",
+            "sleep 60 & exec >&-; wait",
+            "while :; do echo hunter2hunter2hunter2hunter2hunter2hunter2; done",
+            "exit 0",
+        ] {
+            let start = Instant::now();
+            let error = asked(script).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Auth, "{script}: {error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{script}: {error:?}");
+            assert!(start.elapsed() < Duration::from_secs(20), "{script}");
+        }
+        for name in ["", "../../bin/sh", "a b", "no-such-helper-anywhere"] {
+            let error = credential(name, "r.example", Duration::from_secs(2)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Auth, "{name}");
+            assert!(error.hint().is_some(), "{name}");
+        }
+    }
+}
