@@ -284,7 +284,10 @@ pub trait ImageRegistryExt: ImageRegistry {
     /// As [`ImageRegistryExt::fetch_manifest`]; [`Unsupported`](crate::ErrorKind::Unsupported) for artifacts.
     async fn fetch_config(&self, reference: &Reference, platform: &Platform) -> Result<RawConfig> {
         let found = source::find(self, reference, platform).await?;
-        read_config(self, reference, found.raw.image()?).await
+        match found.config {
+            Some(config) => Ok(config),
+            None => read_config(self, reference, found.raw.image()?).await,
+        }
     }
 
     /// A blob or a range of one, with the image and the endpoint in its errors.

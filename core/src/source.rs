@@ -102,6 +102,7 @@ pub struct RegistrySource {
     /// What the reference itself names, then every index on the way: the last one holds the manifest.
     indexes: Vec<RawManifest>,
     raw: RawManifest,
+    config: Option<RawConfig>,
 }
 
 impl RegistrySource {
@@ -114,8 +115,8 @@ impl RegistrySource {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Self> {
-        let Found { indexes, raw } = find(&registry, reference, platform).await?;
-        Ok(Self { registry, reference: reference.clone(), indexes, raw })
+        let Found { indexes, raw, config } = find(&registry, reference, platform).await?;
+        Ok(Self { registry, reference: reference.clone(), indexes, raw, config })
     }
 
     /// The reference that was opened.
@@ -126,6 +127,11 @@ impl RegistrySource {
     /// The indexes between the reference and the manifest, outermost first; empty for a single image.
     pub fn indexes(&self) -> &[RawManifest] {
         &self.indexes
+    }
+
+    /// The config, when opening the image had to read it: whoever wants it next need not read it again.
+    pub(crate) fn known_config(&self) -> Option<&RawConfig> {
+        self.config.as_ref()
     }
 
     /// What the reference itself names: the outermost index, or the manifest.
@@ -155,6 +161,8 @@ impl ImageSource for RegistrySource {
 pub(crate) struct Found {
     pub(crate) indexes: Vec<RawManifest>,
     pub(crate) raw: RawManifest,
+    /// The config, when it had to be read to know the platform.
+    pub(crate) config: Option<RawConfig>,
 }
 
 /// Descends from `reference` to the manifest for `wanted`.
@@ -164,10 +172,10 @@ pub(crate) async fn find<R: ImageRegistry + ?Sized>(
     wanted: &Platform,
 ) -> Result<Found> {
     let root = registry.fetch_raw(reference).await?;
-    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new() };
+    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };
     let mut indexes = Vec::new();
     if let Some(raw) = search.descend(root, &mut indexes).await? {
-        return Ok(Found { indexes, raw });
+        return Ok(Found { indexes, raw, config: search.config });
     }
     search.available.sort();
     search.available.dedup();
@@ -187,6 +195,8 @@ struct Search<'a, R: ?Sized> {
     wanted: &'a Platform,
     fetched: usize,
     available: Vec<String>,
+    /// The config that has decided last.
+    config: Option<RawConfig>,
 }
 
 impl<R: ImageRegistry + ?Sized> Search<'_, R> {
@@ -243,7 +253,9 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
             Ok(config) => {
                 let offered = config.platform();
                 self.available.push(offered.to_string());
-                Ok(self.wanted.distance(&offered).is_some())
+                let fits = self.wanted.distance(&offered).is_some();
+                self.config = fits.then_some(config);
+                Ok(fits)
             }
             Err(e) if manifest::check_is_image(manifest).is_err() && *e.kind() == ErrorKind::Unsupported => {
                 Ok(true)

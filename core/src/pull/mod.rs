@@ -248,6 +248,9 @@ impl Engine<'_> {
         }
         let config = self
             .retrying("config", || async {
+                if let Some(config) = source.known_config() {
+                    return Ok(config.clone());
+                }
                 let here = CacheProviderExt::as_registry(&self.cache);
                 let present =
                     self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());

@@ -98,6 +98,16 @@ async fn a_transfer_that_never_recovers_ends_and_the_next_pull_resumes() {
 }
 
 #[tokio::test]
+async fn the_config_that_told_the_platform_is_not_fetched_again() {
+    let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let image = name("example.com/app:1");
+    put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 9)]);
+    let scripted = Scripted::new(&registry, &[]);
+    let pulled = pull(&scripted, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
+    assert_eq!(scripted.reads_of(pulled.config.unwrap().descriptor().digest()), 1);
+}
+
+#[tokio::test]
 async fn one_layer_used_twice_is_fetched_once() {
     let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
     let image = name("example.com/app:1");
