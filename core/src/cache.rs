@@ -9,22 +9,35 @@ use dyn_clone::DynClone;
 
 use crate::materializer::{Format, Output};
 use crate::source::RegistrySource;
-use crate::{Blob, BlobRange, Descriptor, Digest, ErrorKind, Platform, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result};
 
+pub use collect::{Collect, Collected, ImageUsage, Usage};
 pub use find::find_among;
+pub use lease::Lease;
+pub use needs::{Need, Needs};
 pub use registry::CacheRegistry;
+pub use verify::{Damage, Part, Verified, Verify, needed};
 
+mod collect;
 mod find;
+mod lease;
+mod needs;
 mod registry;
+mod verify;
 
 /// A name to set or to remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a handful exist at a time; boxing would burden every caller")]
 pub enum NameChange {
+    /// The name is never [evicted](CacheProvider::collect) from now on, whatever it will stand for. A name that is
+    /// not there is [`NotFound`](crate::ErrorKind::NotFound).
+    Pin(Reference),
     /// The name is gone; its absence already is a success (rule C 62).
     Remove(Reference),
     /// The name stands for this content from now on, whatever it stood for before.
     Set(Reference, Descriptor),
+    /// The name may be evicted again; that it may already is a success.
+    Unpin(Reference),
 }
 
 /// What [`CacheProvider::ingest`] found.
@@ -176,6 +189,95 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact>;
+
+    /// Protects content from [collection](Self::collect) until the lease is dropped or this process dies, and
+    /// counts as the use of what is here of it. To be taken before looking whether content is here, and held until
+    /// a name stands for it. `diff_id`s protect the artifacts that are made from those layers. Waits for a running
+    /// collection, never for a pull.
+    ///
+    /// The provided body is for caches that remove nothing by themselves.
+    ///
+    /// # Contract
+    /// C 63 `gc_keeps_reachable_incl_nested_referrers_and_leases`, C 64 `gc_skips_in_flight_ingest`.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        let _ = content;
+        Ok(Lease::none())
+    }
+
+    /// Waits until no other task or process holds the turn for `work`, such as a pull of one image for one
+    /// platform; then it is this caller's until the lease is dropped or this process dies. Nothing else in the cache
+    /// waits for it.
+    ///
+    /// The provided body is for caches that do not care if work is done twice.
+    ///
+    /// # Contract
+    /// K 118 `n_threads_same_blob_one_write`, K 124 `lock_not_held_over_network`.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        let _ = work;
+        Ok(Lease::none())
+    }
+
+    /// Bytes that can still be stored; `None` when nobody knows.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn free(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// The names that are never evicted, sorted.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::list`].
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        Ok(Vec::new())
+    }
+
+    /// What takes how much room (rule C 66 `size_counts_blob_once`).
+    ///
+    /// # Errors
+    /// As [`CacheProvider::list`]; [`Unsupported`](crate::ErrorKind::Unsupported) where it is not counted.
+    async fn usage(&self) -> Result<Usage> {
+        Err(Error::unsupported("this cache does not count what it holds").with_endpoint(self))
+    }
+
+    /// Removes what neither a name nor a lease needs: names need their manifests, nested indexes and what these
+    /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers. With a
+    /// [budget](Collect::budget) it first removes the names that were not used for longest, never a pinned one or one
+    /// whose content is leased. Safe beside pulls in other processes.
+    ///
+    /// # Contract
+    /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), and nothing is removed, when a document is damaged that says what is
+    /// needed; [`Io`](crate::ErrorKind::Io); [`Unsupported`](crate::ErrorKind::Unsupported) where content goes by
+    /// other means.
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        let _ = policy;
+        Err(Error::unsupported("this cache does not collect").with_endpoint(self))
+    }
+
+    /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to.
+    ///
+    /// The provided body reads what names need: for caches that cannot list their content.
+    ///
+    /// # Contract
+    /// D 133 `truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched`, C 74
+    /// `corrupt_index_quarantined_not_destroyed`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an image that is not here, [`Io`](crate::ErrorKind::Io). Damage
+    /// is no error but the answer.
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        verify::by_names(self, what).await
+    }
 }
 
 dyn_clone::clone_trait_object!(CacheProvider);
@@ -214,6 +316,34 @@ impl CacheProvider for Box<dyn CacheProvider> {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         (**self).artifact(key).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        (**self).lease(content).await
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        (**self).turn(work).await
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        (**self).free().await
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        (**self).pins().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        (**self).usage().await
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        (**self).collect(policy).await
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        (**self).verify(what).await
     }
 }
 

@@ -15,6 +15,9 @@ pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The tag of an image, or its full name: tools disagree (OCI image spec, `annotations.md`).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// Marks a name that is never evicted.
+pub const PINNED: &str = "dev.plyfold.image.pinned";
+
 /// Bytes of an `index.json`: room for all [`ENTRIES`].
 pub const INDEX_LIMIT: u64 = 64 << 20;
 /// Entries of an `index.json`.
@@ -197,11 +200,27 @@ impl LayoutIndex {
         Some(RawManifest::described(bytes.clone(), itself))
     }
 
-    /// Lets a name stand for `descriptor` alone.
+    /// The names that are never evicted.
+    pub fn pins(&self) -> impl Iterator<Item = &Reference> {
+        let pinned = self.entries.iter().filter(|entry| entry.annotation(PINNED).is_some());
+        pinned.filter_map(|entry| entry.name.as_ref())
+    }
+
+    /// Marks a name as one that is never evicted, or takes the mark away; whether the name was there.
+    pub fn pin(&mut self, name: &Reference, pinned: bool) -> bool {
+        let found = self.find(name).ok().flatten();
+        for entry in self.entries.iter_mut().filter(|entry| entry.name.as_ref() == Some(name)) {
+            entry.annotate(PINNED, pinned.then_some("true"));
+        }
+        found.is_some()
+    }
+
+    /// Lets a name stand for `descriptor` alone. A pinned name stays pinned.
     ///
     /// Both annotations get the full name, so that every tool finds it; a name that is only a tag of this place
     /// (see [`reference::local`]) is written as that tag, unless `full` asks for full names always.
     pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
+        let pinned = self.pins().any(|pin| pin == name);
         self.remove(name);
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
@@ -210,6 +229,10 @@ impl LayoutIndex {
         annotations.insert(REF_NAME.to_owned(), if local { tag.to_owned() } else { name.whole() });
         if !local {
             annotations.insert(CONTAINERD_NAME.to_owned(), name.whole());
+        }
+        annotations.remove(PINNED);
+        if pinned {
+            annotations.insert(PINNED.to_owned(), "true".to_owned());
         }
         let mut descriptor = descriptor.clone();
         descriptor.set_annotations(Some(annotations));
@@ -269,6 +292,19 @@ impl Entry {
         self.descriptor.annotations().as_ref()?.get(key).map(String::as_str)
     }
 
+    /// Changes one annotation, and nothing else of what the entry says.
+    fn annotate(&mut self, key: &str, value: Option<&str>) {
+        let mut annotations = self.descriptor.annotations().clone().unwrap_or_default();
+        match value {
+            Some(value) => annotations.insert(key.to_owned(), value.to_owned()),
+            None => annotations.remove(key),
+        };
+        if let Value::Object(raw) = &mut self.raw {
+            raw.insert("annotations".to_owned(), serde_json::to_value(&annotations).unwrap_or_default());
+        }
+        self.descriptor.set_annotations(Some(annotations));
+    }
+
     fn has_name(&self) -> bool {
         self.annotation(CONTAINERD_NAME).or(self.annotation(REF_NAME)).is_some()
     }
@@ -278,6 +314,7 @@ impl Entry {
         let mut annotations = self.descriptor.annotations().clone().unwrap_or_default();
         annotations.remove(CONTAINERD_NAME);
         annotations.remove(REF_NAME);
+        annotations.remove(PINNED);
         let mut plain = self.descriptor.clone();
         plain.set_annotations(Some(annotations).filter(|left| !left.is_empty()));
         plain

@@ -39,8 +39,8 @@ pub use inventory;
 pub use backend::{Backend, Backends, Location, Opened, Options};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Completeness, Ingest,
-    NameChange,
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Collect, Collected,
+    Completeness, Ingest, Lease, NameChange, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};

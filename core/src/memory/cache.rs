@@ -1,6 +1,6 @@
 //! A cache in memory, whose artifacts lie in a temporary directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ struct State {
     blobs: HashMap<Digest, Bytes>,
     partial: HashMap<Digest, Vec<u8>>,
     names: BTreeMap<String, (Reference, Descriptor)>,
+    pins: BTreeSet<String>,
     made: HashMap<ArtifactKey, (PathBuf, u64)>,
     /// One lock for each thing being written; an entry stays for the cache's life.
     writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
@@ -108,15 +109,36 @@ impl CacheProvider for MemoryCache {
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let mut state = self.0.lock();
+        // A change that fails leaves all as it was.
+        let (mut names, mut pins) = (state.names.clone(), state.pins.clone());
         for change in changes {
             match change {
-                NameChange::Remove(name) => drop(state.names.remove(&name.whole())),
-                NameChange::Set(name, descriptor) => {
-                    state.names.insert(name.whole(), (name.clone(), descriptor.clone()));
+                NameChange::Pin(name) if !names.contains_key(&name.whole()) => {
+                    return Err(Error::not_found("not in the store").with_image(name).with_endpoint(self));
                 }
+                NameChange::Pin(name) => _ = pins.insert(name.whole()),
+                NameChange::Remove(name) => {
+                    names.remove(&name.whole());
+                    pins.remove(&name.whole());
+                }
+                NameChange::Set(name, descriptor) => {
+                    names.insert(name.whole(), (name.clone(), descriptor.clone()));
+                }
+                NameChange::Unpin(name) => _ = pins.remove(&name.whole()),
             }
         }
+        (state.names, state.pins) = (names, pins);
         Ok(())
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        let state = self.0.lock();
+        Ok(state
+            .names
+            .values()
+            .filter(|(name, _)| state.pins.contains(&name.whole()))
+            .map(|(name, _)| name.clone())
+            .collect())
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {

@@ -180,12 +180,27 @@ impl CacheProvider for Store {
         listed.await.map_err(|e| e.with_endpoint(self))
     }
 
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        let root = self.root.clone();
+        let pins = blocking(move || {
+            let mut pins: Vec<Reference> = root.index()?.0.pins().cloned().collect();
+            pins.sort_by_cached_key(Reference::whole);
+            Ok(pins)
+        });
+        pins.await.map_err(|e| e.with_endpoint(self))
+    }
+
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let (root, changes) = (self.root.clone(), changes.to_vec());
         let updated = blocking(move || {
             change_index(&root, |index| {
                 for change in &changes {
                     match change {
+                        NameChange::Pin(name) if !index.pin(name, true) => {
+                            return Err(Error::not_found("not in the store").with_image(name));
+                        }
+                        NameChange::Pin(_) => {}
+                        NameChange::Unpin(name) => _ = index.pin(name, false),
                         NameChange::Remove(name) => drop(index.remove(name)),
                         NameChange::Set(name, descriptor) => index.set(name, descriptor, root.private),
                     }

@@ -174,6 +174,7 @@ impl CacheProvider for BrokenCache {
             match change {
                 NameChange::Remove(name) => self.drop_name(name).await?,
                 NameChange::Set(name, descriptor) => self.set(name, descriptor).await?,
+                NameChange::Pin(_) | NameChange::Unpin(_) => self.inner.update(&[change.clone()]).await?,
             }
         }
         Ok(())

@@ -1,0 +1,66 @@
+//! What is kept and what goes when a cache is collected.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{Descriptor, Digest, Reference};
+
+/// How a cache is collected.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Collect {
+    /// Bytes that content and artifacts together may take: images that were not used for longest lose their names
+    /// until it is met. `None` leaves every name alone.
+    pub budget: Option<u64>,
+    /// Say what would go, and leave it.
+    pub dry_run: bool,
+    /// Content without a name stays for this long after it was stored or used last: for tools that write into the
+    /// store without taking a lease.
+    pub grace: Duration,
+}
+
+/// What a collection has done, or would do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Collected {
+    /// Names removed to meet the budget, in the order in which they went.
+    pub evicted: Vec<Reference>,
+    /// Blobs removed, sorted.
+    pub blobs: Vec<Digest>,
+    /// Artifacts removed.
+    pub artifacts: u64,
+    /// Partial downloads of dead writers and other remains removed.
+    pub remains: u64,
+    /// Bytes freed by all of these.
+    pub freed: u64,
+    /// Bytes of blobs and artifacts that are still here.
+    pub kept: u64,
+}
+
+/// What takes how much room in a cache. Content that several images share counts once in the totals (rule C 66
+/// `size_counts_blob_once`).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Every name, sorted.
+    pub images: Vec<ImageUsage>,
+    /// Bytes of all blobs.
+    pub blobs: u64,
+    /// Bytes of all artifacts.
+    pub artifacts: u64,
+    /// Bytes of blobs and artifacts that a collection would free now.
+    pub unused: u64,
+}
+
+/// What one name takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ImageUsage {
+    /// The name.
+    pub reference: Reference,
+    /// What it stands for.
+    pub descriptor: Descriptor,
+    /// Bytes of everything that it needs and that is here, artifacts included, each counted once.
+    pub size: u64,
+    /// Bytes of that which no other name needs.
+    pub unique: u64,
+    /// Whether it is never evicted.
+    pub pinned: bool,
+    /// When it was pulled or used last, if the cache knows.
+    pub used: Option<SystemTime>,
+}

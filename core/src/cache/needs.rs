@@ -1,0 +1,116 @@
+//! What a name needs.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use futures_util::future::BoxFuture;
+
+use super::{CacheProvider, CacheProviderExt};
+use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_index, is_manifest, limits};
+use crate::{Descriptor, Digest, Error, ErrorKind, Result};
+
+/// Everything that some descriptors lead to: nested indexes, manifests, configs and layers, here or not.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Needs {
+    /// The blobs.
+    pub blobs: HashMap<Digest, Need>,
+    /// Documents that are here and damaged: what they lead to is not known.
+    pub damaged: HashSet<Digest>,
+    /// The layers' uncompressed digests: artifacts are found by them.
+    pub diff_ids: HashSet<Digest>,
+}
+
+/// One blob that is needed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Need {
+    /// The descriptor that asked for it first.
+    pub descriptor: Descriptor,
+    /// Whether its absence is damage. The children of an index may be absent: an image is pulled for one platform.
+    pub required: bool,
+}
+
+impl Needs {
+    /// What `descriptor` leads to, as far as its documents are in `cache`.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit), with the digest as context `blob`, for indexes nested too deep;
+    /// [`Io`](crate::ErrorKind::Io). Damage is none: see [`Needs::damaged`].
+    pub async fn of<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<Self> {
+        let mut needs = Self::default();
+        needs.add(cache, descriptor, true, limits::NESTING).await?;
+        Ok(needs)
+    }
+
+    /// Whether any of these digests is needed.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.blobs.contains_key(digest) || self.diff_ids.contains(digest)
+    }
+
+    fn add<'a, C: CacheProvider + ?Sized>(
+        &'a mut self,
+        cache: &'a C,
+        descriptor: &'a Descriptor,
+        required: bool,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if !self.note(descriptor, required) {
+                return Ok(());
+            }
+            let media_type = descriptor.media_type();
+            if !(is_index(media_type) || is_manifest(media_type)) {
+                return Ok(());
+            }
+            let content = cache.content(descriptor, limits::MANIFEST).await;
+            let raw = match content.and_then(|content| RawManifest::described(content, descriptor)) {
+                Ok(raw) => raw,
+                Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+                Err(_) => {
+                    self.damaged.insert(descriptor.digest().clone());
+                    return Ok(());
+                }
+            };
+            let Document::Index(index) = raw.document() else { return self.add_image(cache, &raw).await };
+            if depth == 0 {
+                let message = format!("indexes are nested more than {} deep", limits::NESTING);
+                return Err(Error::limit(message).with_context("blob", descriptor.digest()));
+            }
+            for child in index.manifests() {
+                self.add(cache, child, false, depth - 1).await?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn add_image<C: CacheProvider + ?Sized>(&mut self, cache: &C, raw: &RawManifest) -> Result<()> {
+        for blob in raw.references() {
+            self.note(&blob, true);
+        }
+        let manifest = raw.image()?;
+        if check_is_image(manifest).is_err() {
+            return Ok(());
+        }
+        // A config that cannot be read leads to no artifacts; they can be made again.
+        if let Ok(bytes) = cache.content(manifest.config(), limits::CONFIG).await
+            && let Ok(config) = RawConfig::new(manifest, bytes)
+        {
+            self.diff_ids.extend(config.diff_ids()?);
+        }
+        Ok(())
+    }
+
+    /// Whether this is the first that asks for the blob.
+    fn note(&mut self, descriptor: &Descriptor, required: bool) -> bool {
+        match self.blobs.entry(descriptor.digest().clone()) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().required |= required;
+                false
+            }
+            Entry::Vacant(place) => {
+                place.insert(Need { descriptor: descriptor.clone(), required });
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Reading everything again.
+
+use std::collections::HashMap;
+
+use super::{CacheProvider, CacheProviderExt, Need, Needs};
+use crate::progress::Progress;
+use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
+
+/// What of a cache is verified.
+#[derive(Clone, Debug, Default)]
+pub struct Verify {
+    /// The images whose content is read; `None` reads everything that is here, named or not, and every artifact.
+    pub images: Option<Vec<Reference>>,
+    /// Take what is damaged out of sight, so that the next pull brings it again.
+    pub repair: bool,
+    /// Where events go.
+    pub progress: Progress,
+}
+
+/// What a verification has found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Verified {
+    /// Blobs and artifacts read.
+    pub checked: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// One damaged thing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Damage {
+    /// What it is.
+    pub part: Part,
+    /// What is wrong with it, in one line.
+    pub reason: String,
+    /// Names that need it.
+    pub images: Vec<Reference>,
+    /// Whether it was taken out of sight.
+    pub repaired: bool,
+}
+
+/// Which part of a cache.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Part {
+    /// A file made from a layer: its format as text, and the layer.
+    Artifact(String, Digest),
+    /// Content that is there but not what its digest says.
+    Blob(Digest),
+    /// Content that an image needs and that is not there.
+    Missing(Digest),
+    /// The list of names itself.
+    Names,
+}
+
+/// The body of [`CacheProvider::verify`] for caches that cannot list their content: everything that names need.
+pub(super) async fn by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
+    let mut verified = Verified::default();
+    let mut wanted: Vec<_> = needed(cache, what.images.as_deref()).await?.into_iter().collect();
+    wanted.sort_by_cached_key(|(digest, _)| digest.to_string());
+    for (digest, (need, images)) in wanted {
+        let (part, error) = match cache.verify_blob(&need.descriptor).await {
+            Ok(()) => {
+                verified.checked += 1;
+                verified.bytes += need.descriptor.size();
+                continue;
+            }
+            Err(e) if *e.kind() == ErrorKind::NotFound && !need.required => continue,
+            Err(e) if *e.kind() == ErrorKind::NotFound => (Part::Missing(digest.clone()), e),
+            Err(e) if *e.kind() == ErrorKind::Corrupt => (Part::Blob(digest.clone()), e),
+            Err(e) => return Err(e),
+        };
+        verified.checked += 1;
+        let repaired = what.repair && matches!(part, Part::Blob(_));
+        if repaired {
+            cache.quarantine(&digest).await?;
+        }
+        verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
+    }
+    Ok(verified)
+}
+
+/// Every blob that these images need, all images if none are given, with the names that need it.
+///
+/// # Errors
+/// [`NotFound`](crate::ErrorKind::NotFound) for an image that is not here; otherwise as [`Needs::of`].
+pub async fn needed<C: CacheProvider + ?Sized>(
+    cache: &C,
+    images: Option<&[Reference]>,
+) -> Result<HashMap<Digest, (Need, Vec<Reference>)>> {
+    let mut needed: HashMap<Digest, (Need, Vec<Reference>)> = HashMap::new();
+    for (name, top) in selected(cache, images).await? {
+        let needs = Needs::of(cache, &top).await.map_err(|e| e.with_image(&name))?;
+        for (digest, need) in needs.blobs {
+            let (known, names) = needed.entry(digest).or_insert_with(|| (need.clone(), Vec::new()));
+            known.required |= need.required;
+            names.push(name.clone());
+        }
+    }
+    Ok(needed)
+}
+
+async fn selected<C: CacheProvider + ?Sized>(
+    cache: &C,
+    images: Option<&[Reference]>,
+) -> Result<Vec<(Reference, Descriptor)>> {
+    let Some(images) = images else { return cache.list().await };
+    let mut selected = Vec::with_capacity(images.len());
+    for image in images {
+        let found = cache.find_descriptor(image).await?;
+        let missing = || Error::not_found("not in the store").with_image(image).with_endpoint(cache);
+        selected.push((image.clone(), found.ok_or_else(missing)?));
+    }
+    Ok(selected)
+}
