@@ -174,7 +174,9 @@ impl CacheProvider for BrokenCache {
             match change {
                 NameChange::Remove(name) => self.drop_name(name).await?,
                 NameChange::Set(name, descriptor) => self.set(name, descriptor).await?,
-                NameChange::Pin(_) | NameChange::Unpin(_) => self.inner.update(&[change.clone()]).await?,
+                NameChange::Pin(_) | NameChange::Unpin(_) => {
+                    self.inner.update(std::slice::from_ref(change)).await?
+                }
             }
         }
         Ok(())
