@@ -12,6 +12,8 @@ const LENGTH: usize = 1024;
 
 /// Parses a reference, normalised as every other tool does: `alpine` is `docker.io/library/alpine:latest`.
 ///
+/// By hand, because the pattern that `oci-spec` matches takes longer to compile than to pull an image that is here.
+///
 /// # Errors
 /// [`Config`](crate::ErrorKind::Config) before any I/O (rule R 9 `invalid_reference_rejected_before_io`).
 ///
@@ -21,11 +23,12 @@ const LENGTH: usize = 1024;
 /// assert_eq!(reference::parse("alpine")?.whole(), "docker.io/library/alpine:latest");
 /// assert_eq!(reference::parse("localhost/x")?.registry(), "localhost");
 /// assert_eq!(reference::parse("host:5000/x:1")?.registry(), "host:5000");
+/// assert_eq!(reference::parse("[::1]:5000/x")?.registry(), "[::1]:5000");
 /// assert!(reference::parse("UPPER/case").is_err());
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Reference> {
-    let invalid = |why: String| {
+    let invalid = |why: &str| {
         Error::config(format!("invalid image reference {text:?}: {why}"))
             .with_hint("a reference is [host[:port]/]repository[:tag][@digest], in lower case")
     };
@@ -34,15 +37,77 @@ pub fn parse(text: &str) -> Result<Reference> {
         let message = format!("invalid image reference {start:?}…: it has {} bytes", text.len());
         return Err(Error::config(message));
     }
-    let reference = Reference::try_from(text).map_err(|e| invalid(e.to_string()))?;
-    // oci-spec takes `UPPER/case` for a Docker Hub repository, Docker for a host: nobody means either.
-    if reference.repository().bytes().any(|c| c.is_ascii_uppercase()) {
-        return Err(invalid("repository names are in lower case".to_owned()));
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (text, None),
+    };
+    if let Some(digest) = digest {
+        digest::parse(digest).map_err(|e| invalid(e.message()))?;
     }
-    if let Some(text) = reference.digest() {
-        digest::parse(text).map_err(|e| invalid(e.message().to_owned()))?;
+    let last = rest.rfind('/').map_or(0, |slash| slash + 1);
+    let (name, tag) = match rest[last..].find(':') {
+        Some(colon) => (&rest[..last + colon], Some(&rest[last + colon + 1..])),
+        None => (rest, None),
+    };
+    if tag.is_some_and(|tag| !is_tag(tag)) {
+        return Err(invalid("a tag has at most 128 letters, digits, and _ . - after the first"));
     }
-    Ok(reference)
+    let (host, path) = match name.split_once('/') {
+        Some((host, path)) if host == "localhost" || host.contains(['.', ':', '[']) => (host, path),
+        _ => (DOCKER_HUB, name),
+    };
+    if !is_host(host) {
+        return Err(invalid("the registry is no host name or address with an optional port"));
+    }
+    if path.bytes().any(|c| c.is_ascii_uppercase()) {
+        return Err(invalid("repository names are in lower case"));
+    }
+    let host = if host == "index.docker.io" { DOCKER_HUB } else { host };
+    let library = host == DOCKER_HUB && !path.contains('/');
+    let repository = if library { format!("library/{path}") } else { path.to_owned() };
+    if repository.len() > 255 || !path.split('/').all(is_component) {
+        return Err(invalid("a repository is lower-case words joined by . _ __ - and /"));
+    }
+    let (host, tag) = (host.to_owned(), tag.map(str::to_owned));
+    Ok(match (tag, digest) {
+        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, repository, tag, digest.to_owned()),
+        (None, Some(digest)) => Reference::with_digest(host, repository, digest.to_owned()),
+        (tag, None) => Reference::with_tag(host, repository, tag.unwrap_or_else(|| "latest".to_owned())),
+    })
+}
+
+/// The registry of names that have none.
+const DOCKER_HUB: &str = "docker.io";
+
+/// `host[:port]`; the host is a name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rfind(']') {
+        Some(end) => {
+            (&text[..=end], text[end + 1..].strip_prefix(':').or(Some("0").filter(|_| text.ends_with(']'))))
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, Some("0")),
+        },
+    };
+    let is_label = |label: &str| {
+        let inner = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_port = |port: &str| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    port.is_some_and(is_port)
+        && match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => host.split('.').all(is_label),
+        }
+}
+
+/// One part of a repository: words of `[a-z0-9]+`, joined by `.`, `_`, `__` or any number of `-`.
+fn is_component(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let joint = |joint: &str| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|c| c == b'-');
+    text.starts_with(word) && text.ends_with(word) && text.split(word).all(joint)
 }
 
 /// The digest in a reference, parsed. It wins over the tag (rule R 7 `tag_plus_digest_uses_digest_only`).

@@ -168,6 +168,7 @@ async fn short_names_normalise_identically_in_every_backend(stage: &dyn Stage) {
         ("localhost/x", "localhost/x:latest"),
         ("localhost:5000/x:1", "localhost:5000/x:1"),
         ("host:80/a/b/c", "host:80/a/b/c:latest"),
+        ("[::1]:5000/x", "[::1]:5000/x:latest"),
     ];
     let sample = samples::image();
     for (short, long) in long_forms {

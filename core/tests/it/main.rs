@@ -6,4 +6,5 @@ mod copy;
 mod fixture;
 mod layer;
 mod pull;
+mod reference;
 mod source;
