@@ -20,10 +20,12 @@ pub mod server;
 pub mod stages;
 pub mod tree;
 
+mod http;
 mod rule;
 mod stage;
 mod suite;
 
+pub use http::{HttpSetup, HttpStage, Mirror};
 pub use rule::Rule;
 pub use stage::{
     CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, Makes, MaterializerStage,

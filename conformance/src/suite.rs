@@ -32,6 +32,14 @@ macro_rules! materializer_suite {
     };
 }
 
+/// One `#[test]` for each rule about registries over HTTP (group R) on an [`HttpStage`](crate::HttpStage).
+#[macro_export]
+macro_rules! http_suite {
+    ($stage:expr) => {
+        $crate::__http_rules! { __tests ($crate::rules::http(), $stage) }
+    };
+}
+
 /// One `#[test]` for each hostile input on a [`Stage`](crate::Stage): see [`hostile`](crate::hostile).
 #[macro_export]
 macro_rules! hostile_suite {
@@ -150,6 +158,17 @@ macro_rules! __materializer_rules {
             stacked_layers_equal_flat_image
             whiteouts_and_opaque_in_overlay_form
             output_absent_after_any_error
+        }
+    };
+}
+
+/// The names of the rules about HTTP.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __http_rules {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            token_reused_across_blobs_and_refreshed_on_401
         }
     };
 }

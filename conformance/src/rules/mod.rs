@@ -4,6 +4,7 @@
 //! M materializers.
 
 mod cache;
+mod endpoints;
 mod equivalence;
 mod errors;
 mod materializer;
@@ -11,7 +12,7 @@ mod probe;
 mod pull;
 mod source;
 
-use crate::{CacheStage, MaterializerStage, Rule, Stage};
+use crate::{CacheStage, HttpStage, MaterializerStage, Rule, Stage};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
@@ -26,4 +27,9 @@ pub fn cache() -> impl Iterator<Item = Rule<dyn CacheStage>> {
 /// The rules about materializers, in the order of the catalogue.
 pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
     materializer::RULES.iter().copied()
+}
+
+/// The rules about registries that are reached over HTTP, in the order of the catalogue.
+pub fn http() -> impl Iterator<Item = Rule<dyn HttpStage>> {
+    [endpoints::RULES].into_iter().flatten().copied()
 }

@@ -15,6 +15,9 @@ fn the_macros_name_every_rule() {
     let named = plyfold_conformance::__hostile_rows! { __names () };
     let tables: Vec<_> = hostile::rows().map(|row| row.name).collect();
     assert_eq!(named.to_vec(), tables);
+    let named = plyfold_conformance::__http_rules! { __names () };
+    let tables: Vec<_> = rules::http().map(|rule| rule.name).collect();
+    assert_eq!(named.to_vec(), tables);
     let named = plyfold_conformance::__materializer_rules! { __names () };
     let tables: Vec<_> = rules::materializer().map(|rule| rule.name).collect();
     assert_eq!(named.to_vec(), tables);
@@ -25,7 +28,8 @@ fn ids_and_texts_are_unique() {
     let registry = rules::registry().map(|rule| (rule.id, rule.text));
     let cache = rules::cache().map(|rule| (rule.id, rule.text));
     let materializer = rules::materializer().map(|rule| (rule.id, rule.text));
-    let all: Vec<_> = registry.chain(cache).chain(materializer).collect();
+    let http = rules::http().map(|rule| (rule.id, rule.text));
+    let all: Vec<_> = registry.chain(cache).chain(http).chain(materializer).collect();
     let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
     let texts: BTreeSet<_> = all.iter().map(|(_, text)| text).collect();
     assert_eq!((ids.len(), texts.len()), (all.len(), all.len()));

@@ -8,6 +8,7 @@ mod hostile;
 mod listing;
 mod peer;
 mod push;
+mod stage;
 
 mod suite {
     use plyfold_conformance::stages::Server;
@@ -19,6 +20,10 @@ mod suite {
 
     plyfold_conformance::registry_suite!(Server::new(connect));
     plyfold_conformance::hostile_suite!(Server::new(connect));
+}
+
+mod http_suite {
+    plyfold_conformance::http_suite!(crate::stage::Http);
 }
 
 use std::fmt::Debug;

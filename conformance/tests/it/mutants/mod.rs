@@ -3,6 +3,7 @@
 mod base;
 mod cache;
 mod client;
+mod http;
 mod layers;
 mod materializer;
 mod registry;
@@ -14,6 +15,7 @@ use plyfold_conformance::{Makes, rules};
 
 use self::base::{Broken, Fault};
 use self::cache::{BrokenCaches, CacheFault};
+use self::http::{HttpFault, Small};
 use self::materializer::{ListingFault, Listings};
 
 /// For each registry rule the faults that it must catch.
@@ -81,6 +83,10 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 62", &[CacheFault::RemoveNeedsName]),
 ];
 
+/// For each rule about HTTP the faults that it must catch.
+const HTTP: &[(&str, &[HttpFault])] =
+    &[("R 34", &[HttpFault::TokensForgotten, HttpFault::TokensKept, HttpFault::TokensShared])];
+
 /// For each materializer rule the faults that it must catch, in what makes layers or images.
 const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
     (
@@ -114,6 +120,9 @@ fn what_is_sound_passes() {
     for rule in rules::cache() {
         assert!(rule.holds(&BrokenCaches(CacheFault::None)), "{rule}");
     }
+    for rule in rules::http() {
+        assert!(rule.holds(&Small(HttpFault::None)), "{rule}");
+    }
     for rule in rules::materializer() {
         for makes in [Makes::Disks, Makes::Images, Makes::Layers] {
             assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
@@ -140,6 +149,15 @@ fn every_cache_rule_catches_its_mutants() {
 }
 
 #[test]
+fn every_http_rule_catches_its_mutants() {
+    for rule in rules::http() {
+        for fault in faults(HTTP, rule.id) {
+            assert!(!rule.holds(&Small(*fault)), "{rule} does not see {fault:?}");
+        }
+    }
+}
+
+#[test]
 fn every_materializer_rule_catches_its_mutants() {
     for rule in rules::materializer() {
         for (makes, fault) in faults(MATERIALIZER, rule.id) {
@@ -152,8 +170,10 @@ fn every_materializer_rule_catches_its_mutants() {
 #[test]
 fn no_rule_lacks_a_mutant() {
     let rules = rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id));
+    let rules = rules.chain(rules::http().map(|rule| rule.id));
     let rules: BTreeSet<_> = rules.chain(rules::materializer().map(|rule| rule.id)).collect();
     let tables = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0));
+    let tables = tables.chain(HTTP.iter().map(|row| row.0));
     let tables: BTreeSet<_> = tables.chain(MATERIALIZER.iter().map(|row| row.0)).collect();
     assert_eq!(rules, tables);
 }

@@ -1,0 +1,203 @@
+//! A small HTTP client that keeps the rules about HTTP, and its mutants.
+
+mod access;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use plyfold_conformance::{HttpSetup, HttpStage};
+use plyfold_core::{
+    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Reference, Result,
+    reference,
+};
+
+use self::wire::{Request, Response};
+
+/// What is wrong with a mutant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(dead_code, reason = "faults of the rules about mirrors, which come next")]
+pub(super) enum HttpFault {
+    AnyRealm,
+    CredentialsFollowRedirects,
+    CredentialsToMirrors,
+    EndpointsHidden,
+    FallbackOnAbsenceOnly,
+    HelpersIgnored,
+    IdentityTokensIgnored,
+    MirrorsIgnored,
+    MirrorsNeverResolve,
+    MirrorsReversed,
+    MirrorsTrusted,
+    NamespaceToOrigin,
+    NamespaceUnsaid,
+    None,
+    SecretsInDebug,
+    SecretsInErrors,
+    TokensForgotten,
+    TokensKept,
+    TokensShared,
+}
+
+/// Opens the small client, with one fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Small(pub(super) HttpFault);
+
+#[async_trait]
+impl HttpStage for Small {
+    async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
+        Ok(Box::new(SmallRegistry { setup: setup.clone(), fault: self.0, grants: Arc::default() }))
+    }
+}
+
+/// The client.
+#[derive(Clone)]
+pub(super) struct SmallRegistry {
+    setup: HttpSetup,
+    fault: HttpFault,
+    /// `Authorization` by host and repository.
+    grants: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl SmallRegistry {
+    /// Asks the mirrors, then the registry; `read` judges an answer of success.
+    async fn ask<T, F>(&self, request: &Request, name: &Reference, read: impl Fn(Response) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut failures = Vec::new();
+        for (host, is_mirror) in self.endpoints(name) {
+            let mut request = request.clone();
+            host.clone_into(&mut request.host);
+            let says_namespace = match self.fault {
+                HttpFault::NamespaceToOrigin => true,
+                HttpFault::NamespaceUnsaid => false,
+                _ => is_mirror,
+            };
+            if says_namespace {
+                request.target = format!("{}?ns={}", request.target, self.setup.host);
+            }
+            let outcome = match self.authorized(&request, name.repository()).await {
+                Ok(response) if matches!(response.status, 200 | 206) => read(response).await,
+                Ok(response) => Err(response.error(&request.target)),
+                Err(e) => Err(e),
+            };
+            let error = match outcome {
+                Ok(read) => return Ok(read),
+                Err(e) => e,
+            };
+            if self.fault == HttpFault::FallbackOnAbsenceOnly && *error.kind() != ErrorKind::NotFound {
+                return Err(error);
+            }
+            failures.push(error);
+        }
+        let mut last = failures.pop().expect("the registry itself is always asked");
+        if self.fault != HttpFault::EndpointsHidden {
+            for failure in failures {
+                let endpoint = failure.context("endpoint").unwrap_or_default();
+                last = last.with_context("mirrors", format!("{endpoint}: {}", failure.message()));
+            }
+        }
+        Err(last)
+    }
+
+    /// The endpoints in the order they are asked; with whether one is a mirror.
+    fn endpoints(&self, name: &Reference) -> Vec<(String, bool)> {
+        let may_serve = |resolve: bool| match self.fault {
+            HttpFault::MirrorsIgnored => false,
+            HttpFault::MirrorsNeverResolve => name.digest().is_some(),
+            HttpFault::MirrorsTrusted => true,
+            _ => resolve || name.digest().is_some(),
+        };
+        let mirrors = self.setup.mirrors.iter().filter(|mirror| may_serve(mirror.resolve));
+        let mut endpoints: Vec<_> = mirrors.map(|mirror| (mirror.host.clone(), true)).collect();
+        if self.fault == HttpFault::MirrorsReversed {
+            endpoints.reverse();
+        }
+        endpoints.push((self.setup.host.clone(), false));
+        endpoints
+    }
+
+    /// Follows redirects; another host does not see the credentials.
+    async fn followed(&self, request: &Request, authorization: Option<&str>) -> Result<Response> {
+        let (mut request, mut authorization) = (request.clone(), authorization);
+        for _ in 0..10 {
+            let sent = match authorization {
+                Some(value) => request.clone().with("Authorization", value),
+                None => request.clone(),
+            };
+            let response = sent.send().await?;
+            let location = response.header("location").filter(|_| (300..400).contains(&response.status));
+            let Some(place) = location.and_then(|url| url.strip_prefix("http://")?.split_once('/')) else {
+                return Ok(response);
+            };
+            let (host, path) = (place.0.to_owned(), format!("/{}", place.1));
+            if host != request.host && self.fault != HttpFault::CredentialsFollowRedirects {
+                authorization = None;
+            }
+            (request.host, request.target) = (host, path);
+        }
+        Err(Error::limit("too many redirects"))
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for SmallRegistry {
+    async fn manifest(&self, name: &Reference) -> Result<RawManifest> {
+        let wanted = reference::digest_of(name)?;
+        let which = name.digest().or(name.tag()).unwrap_or("latest");
+        let target = format!("/v2/{}/manifests/{which}", name.repository());
+        let wanted = wanted.as_ref();
+        self.ask(&Request::new("GET", "", target), name, |response| async move {
+            let media_type = response.header("content-type").map(MediaType::from);
+            let stated = response.header("docker-content-digest").and_then(|text| text.parse().ok());
+            let bytes = response.document().await?;
+            match wanted.or(stated.as_ref()) {
+                Some(digest) => RawManifest::verified(bytes, media_type.as_ref(), digest),
+                None => RawManifest::new(bytes, media_type.as_ref()),
+            }
+        })
+        .await
+    }
+
+    async fn blob(&self, name: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let span = range.resolve(blob.size())?;
+        let target = format!("/v2/{}/blobs/{}", name.repository(), blob.digest());
+        let mut request = Request::new("GET", "", target);
+        let is_part = span != (0..blob.size());
+        if is_part {
+            request = request.with("Range", format!("bytes={}-{}", span.start, span.end - 1));
+        }
+        let by_digest = reference::by_digest(name, blob.digest());
+        self.ask(&request, &by_digest, |response| {
+            let span = span.clone();
+            async move {
+                let stated = response.header("content-range").unwrap_or_default();
+                let asked = format!("bytes {}-{}/{}", span.start, span.end.saturating_sub(1), blob.size());
+                match response.status {
+                    206 if is_part && stated == asked => Blob::ranged(blob, span, response.body()),
+                    206 => Err(Error::corrupt("another range than was asked for")),
+                    _ => Blob::new(blob, response.body()),
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl fmt::Display for SmallRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "small:{}", self.setup.host)
+    }
+}
+
+impl fmt::Debug for SmallRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fault {
+            HttpFault::SecretsInDebug => write!(f, "{:?} {:?}", self.setup.login, self.grants),
+            _ => fmt::Display::fmt(self, f),
+        }
+    }
+}
