@@ -149,11 +149,34 @@ pub(crate) fn write_document(root: &Root, name: &str, target: &Path, mode: u32, 
 
 /// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped, or its process dies.
 pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
-    let path = folder(root, &["locks"], true)?.join(name);
-    let at = |e: io::Error| Error::io(format!("locking {}", path.display()), e);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| at(e.into()))?;
-    let file = File::from(file);
-    file.lock().map_err(at)?;
+    let (file, path) = lock_file(root, name)?;
+    file.lock().map_err(|e| locking(&path, e))?;
     Ok(file)
+}
+
+/// As [`lock`], for any number of holders at once; `None` while someone has it alone.
+pub(crate) fn try_lock_shared(root: &Root, name: &str) -> Result<Option<File>> {
+    let (file, path) = lock_file(root, name)?;
+    tried(file.try_lock_shared(), file, &path)
+}
+
+fn lock_file(root: &Root, name: &str) -> Result<(File, PathBuf)> {
+    let path = folder(root, &["locks"], true)?.join(name);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok((File::from(file), path)),
+        Err(e) => Err(locking(&path, e.into())),
+    }
+}
+
+fn tried(outcome: Result<(), TryLockError>, file: File, path: &Path) -> Result<Option<File>> {
+    match outcome {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(locking(path, e)),
+    }
+}
+
+fn locking(path: &Path, e: io::Error) -> Error {
+    Error::io(format!("locking {}", path.display()), e)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Ingest, NameChange, find_among,
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Ingest, Lease, NameChange, find_among,
 };
 use crate::materializer::Output;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Mismatch, Reference, Result, digest};
@@ -23,6 +24,8 @@ pub struct MemoryCache(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Held by a collection alone; by leases and changes of names for a moment.
+    gate: tokio::sync::RwLock<()>,
     artifacts: TempDir,
 }
 
@@ -33,6 +36,11 @@ struct State {
     names: BTreeMap<String, (Reference, Descriptor)>,
     pins: BTreeSet<String>,
     made: HashMap<ArtifactKey, (PathBuf, u64)>,
+    /// When each blob was stored or used last.
+    used: HashMap<Digest, SystemTime>,
+    /// What is protected, by a number for each lease.
+    leases: BTreeMap<u64, Vec<Digest>>,
+    next_lease: u64,
     /// One lock for each thing being written; an entry stays for the cache's life.
     writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -44,17 +52,28 @@ impl MemoryCache {
     /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
     pub fn new() -> Result<Self> {
         let artifacts = TempDir::new().map_err(|e| Error::io("making a temporary directory", e))?;
-        Ok(Self(Arc::new(Shared { state: Mutex::default(), artifacts })))
+        Ok(Self(Arc::new(Shared {
+            state: Mutex::default(),
+            gate: tokio::sync::RwLock::default(),
+            artifacts,
+        })))
     }
 
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it tells.
     pub fn insert_blob(&self, digest: Digest, content: impl Into<Bytes>) {
-        self.0.lock().blobs.insert(digest, content.into());
+        self.0.lock().store(digest, content.into());
     }
 
     async fn writer(&self, key: String) -> OwnedMutexGuard<()> {
         let lock = self.0.lock().writers.entry(key).or_default().clone();
         lock.lock_owned().await
+    }
+}
+
+impl State {
+    fn store(&mut self, digest: Digest, content: Bytes) {
+        self.used.insert(digest.clone(), SystemTime::now());
+        self.blobs.insert(digest, content);
     }
 }
 
@@ -108,6 +127,7 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        let _gate = self.0.gate.read().await;
         let mut state = self.0.lock();
         // A change that fails leaves all as it was.
         let (mut names, mut pins) = (state.names.clone(), state.pins.clone());
@@ -154,6 +174,38 @@ impl CacheProvider for MemoryCache {
             file,
             _turn: turn,
         })))
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        let _gate = self.0.gate.read().await;
+        let mut state = self.0.lock();
+        let now = SystemTime::now();
+        for digest in content {
+            if let Some(used) = state.used.get_mut(digest) {
+                *used = now;
+            }
+        }
+        let number = state.next_lease;
+        state.next_lease += 1;
+        state.leases.insert(number, content.to_vec());
+        drop(state);
+        Ok(Lease::new(MemoryLease { cache: self.0.clone(), number }))
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        Ok(Lease::new(self.writer(format!("turn {work}")).await))
+    }
+}
+
+/// Ends when it is dropped.
+struct MemoryLease {
+    cache: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for MemoryLease {
+    fn drop(&mut self) {
+        self.cache.lock().leases.remove(&self.number);
     }
 }
 
@@ -215,7 +267,7 @@ impl BlobWriter for MemoryWriter {
             return Err(self.mismatch(Some(actual), self.offset()));
         }
         let Self { cache, blob, content, _turn } = *self;
-        cache.lock().blobs.insert(blob.digest().clone(), content.into());
+        cache.lock().store(blob.digest().clone(), content.into());
         Ok(())
     }
 

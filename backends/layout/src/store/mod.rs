@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use plyfold_core::cache::find_among;
 use plyfold_core::layout_index::{self, LayoutIndex};
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, NameChange,
-    Reference, Result, digest, reference,
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, Lease,
+    NameChange, Reference, Result, digest, reference,
 };
 
 use crate::durable::{self, Temp};
@@ -20,6 +20,7 @@ use crate::root::{Found, Root, blocking};
 
 mod artifact;
 mod ingest;
+mod lease;
 
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
 ///
@@ -27,6 +28,7 @@ mod ingest;
 #[derive(Clone, Debug)]
 pub struct Store {
     root: Arc<Root>,
+    turns: Arc<lease::Turns>,
 }
 
 impl Store {
@@ -43,7 +45,7 @@ impl Store {
         let path = path.as_ref();
         let absolute = std::path::absolute(path);
         let absolute = absolute.map_err(|e| Error::io(format!("finding {}", path.display()), e))?;
-        let store = Self { root: Arc::new(Root::new(absolute, true, false)) };
+        let store = Self::on(Root::new(absolute, true, false));
         store.prepare().map_err(|e| e.with_endpoint(&store))?;
         store.sweep();
         Ok(store)
@@ -51,7 +53,7 @@ impl Store {
 
     /// The handle of a directory that is looked at only when it is used.
     pub(crate) fn on(root: Root) -> Self {
-        Self { root: Arc::new(root) }
+        Self { root: Arc::new(root), turns: Arc::default() }
     }
 
     /// The store's directory: an OCI layout that any tool reads.
@@ -114,7 +116,7 @@ impl Store {
     }
 
     /// Waits until `attempt` yields something: until another owner, in whatever process, is done or dead.
-    async fn turn<T: Send + 'static>(
+    async fn poll<T: Send + 'static>(
         &self,
         attempt: impl Fn(&Arc<Root>) -> Result<Option<T>> + Clone + Send + 'static,
     ) -> Result<T> {
@@ -155,7 +157,7 @@ impl CacheProvider for Store {
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
         digest::supported(blob.digest())?;
         let wanted = blob.clone();
-        self.turn(move |root| ingest::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+        self.poll(move |root| ingest::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
@@ -213,7 +215,15 @@ impl CacheProvider for Store {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         let wanted = artifact::Place::of(key)?;
-        self.turn(move |root| artifact::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+        self.poll(move |root| artifact::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.take_lease(content).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.take_turn(work).await.map_err(|e| e.with_endpoint(self))
     }
 }
 

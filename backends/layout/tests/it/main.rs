@@ -4,6 +4,7 @@
 
 mod hostile;
 mod layout;
+mod lease;
 mod processes;
 mod store;
 

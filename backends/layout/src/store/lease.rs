@@ -1,0 +1,119 @@
+//! Leases and turns: files in `ingest/` whose owners live.
+//!
+//! A lease is written under the store lock, shared and for a moment; a collection holds that lock alone while it
+//! looks and removes. So a collection sees every lease that was taken before it, and a lease that was taken after
+//! it finds gone what is gone. Nobody holds the lock over the network.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use plyfold_core::{Digest, Error, ErrorKind, Lease, Result, digest};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+
+use super::Store;
+use crate::durable::{self, Temp};
+use crate::root::Root;
+
+/// What the names of lease files begin with. No blob's does: there is no such algorithm.
+const LEASE: &str = "lease-";
+/// The lock that leases share for a moment and that a collection holds alone.
+const LOCK: &str = "store";
+/// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
+const COLLECTOR: &str = "collector";
+
+/// The turns that tasks of this process wait for, each in the order in which they came. Only the first of them
+/// contends with other processes.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    async fn queue(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let queue = {
+            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.retain(|_, queue| queue.strong_count() > 0);
+            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            queues.insert(name.to_owned(), Arc::downgrade(&queue));
+            queue
+        };
+        queue.lock_owned().await
+    }
+}
+
+impl Store {
+    pub(super) async fn take_lease(&self, content: &[Digest]) -> Result<Lease> {
+        if content.is_empty() {
+            return Ok(Lease::none());
+        }
+        content.iter().try_for_each(digest::supported)?;
+        let content: Arc<[Digest]> = content.into();
+        let taken = self.poll(move |root| begin(root, &content)).await;
+        granted(taken.map(Lease::new))
+    }
+
+    pub(super) async fn take_turn(&self, work: &str) -> Result<Lease> {
+        let name = format!("turn-{}", digest::sha256(work.as_bytes()).digest());
+        let queue = self.turns.queue(&name).await;
+        let taken = self.poll(move |root| Temp::claim(root, &name)).await;
+        // In this order: the next one in the queue finds the file gone.
+        granted(taken.map(|temp| Lease::new((temp, queue))))
+    }
+}
+
+/// Where nothing can be written, nothing is protected: whoever may write there may collect.
+fn granted(taken: Result<Lease>) -> Result<Lease> {
+    match taken {
+        Err(e) if is_read_only(&e) => Ok(Lease::none()),
+        taken => taken,
+    }
+}
+
+fn is_read_only(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let read_only = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
+    *error.kind() == ErrorKind::Io && source.is_some_and(|source| read_only.contains(&source.kind()))
+}
+
+/// Takes a lease; `None` while a collection runs.
+fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
+    if is_collected(root)? {
+        return Ok(None);
+    }
+    let Some(_lock) = durable::try_lock_shared(root, LOCK)? else { return Ok(None) };
+    let Some(mut lease) = Temp::claim(root, &name())? else { return Ok(None) };
+    let lines: String = content.iter().map(|digest| format!("{digest}\n")).collect();
+    lease.file().write_all(lines.as_bytes()).map_err(|e| Error::io("writing a lease", e))?;
+    for digest in content {
+        touch(&root.blob_path(digest));
+    }
+    Ok(Some(lease))
+}
+
+/// Whether someone collects, or waits to. The remains of a dead collector are removed.
+fn is_collected(root: &Root) -> Result<bool> {
+    if !root.path().join("ingest").join(COLLECTOR).exists() {
+        return Ok(false);
+    }
+    Ok(Temp::claim(root, COLLECTOR)?.is_none())
+}
+
+/// A name that no other lease has: not of this process, of no other one, and not of one before it.
+fn name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{LEASE}{}-{}-{count}", std::process::id(), now.as_nanos())
+}
+
+/// Notes that a blob is used now. Best effort: it may be absent, or someone else's.
+fn touch(path: &Path) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let last_modification = Timespec { tv_sec: seconds, tv_nsec: i64::from(now.subsec_nanos()) };
+    let times = Timestamps { last_access, last_modification };
+    let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
