@@ -28,6 +28,6 @@ mod suite;
 pub use http::{HttpSetup, HttpStage, Mirror};
 pub use rule::Rule;
 pub use stage::{
-    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, Makes, MaterializerStage,
-    RetryAfter, Stage, Staged, Subject,
+    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, LayoutStage, Makes,
+    MaterializerStage, RetryAfter, Stage, Staged, Subject,
 };

@@ -45,7 +45,7 @@ impl<S: ?Sized> Rule<S> {
 /// Runs a check in a runtime of its own, and ends it when it takes too long.
 pub(crate) fn in_time<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Result<(), Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let outcome = runtime.block_on(async { tokio::time::timeout(TIME, check()).await });
         // A blocking thread that hangs must not keep the verdict.

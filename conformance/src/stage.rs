@@ -8,12 +8,16 @@ use async_trait::async_trait;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
-    BlobRange, CacheProvider, Descriptor, Digest, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
+    BlobRange, CacheProvider, Descriptor, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
     Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
 use crate::tree::{LayerEntry, TreeLine, overlaid, read_layer, stacked};
+
+pub use cache::{CacheMedium, CacheStage, CacheSubject, LayoutStage};
+
+mod cache;
 
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
 ///
@@ -262,38 +266,4 @@ pub enum Makes {
     Images,
     /// Layers: [`Materializer::layer`].
     Layers,
-}
-
-/// Makes caches: what [`cache_suite!`](crate::cache_suite) judges.
-#[async_trait]
-pub trait CacheStage: Send + Sync {
-    /// A fresh, empty cache.
-    async fn open(&self) -> CacheSubject;
-}
-
-/// A cache, and a way behind its back.
-#[derive(Debug)]
-pub struct CacheSubject {
-    /// The cache under test.
-    pub cache: Box<dyn CacheProvider>,
-    /// Its medium, for damage and for inspection.
-    pub medium: Box<dyn CacheMedium>,
-    /// What is derived from the cache. Only mutants replace it.
-    pub client: Box<dyn Client>,
-}
-
-impl CacheSubject {
-    /// A fresh cache on its medium.
-    pub fn new(cache: Box<dyn CacheProvider>, medium: impl CacheMedium + 'static) -> Self {
-        Self { cache, medium: Box::new(medium), client: Box::new(CoreClient) }
-    }
-}
-
-/// What a test does behind a cache's back. It also keeps the medium alive.
-pub trait CacheMedium: Debug + Send + Sync {
-    /// Replaces the stored content of a blob that is there.
-    fn damage(&self, digest: &Digest, content: &[u8]);
-
-    /// Temporary files and the like that no finished operation should leave, as text.
-    fn leftovers(&self) -> Vec<String>;
 }

@@ -12,7 +12,7 @@ macro_rules! registry_suite {
     };
 }
 
-/// One `#[test]` for each rule about a cache (group C) on a [`CacheStage`](crate::CacheStage).
+/// One `#[test]` for each rule about a cache (groups C, K and D) on a [`CacheStage`](crate::CacheStage).
 ///
 /// ```no_run
 /// plyfold_conformance::cache_suite!(plyfold_conformance::stages::Memory);
@@ -21,6 +21,35 @@ macro_rules! registry_suite {
 macro_rules! cache_suite {
     ($stage:expr) => {
         $crate::__cache_rules! { __tests ($crate::rules::cache(), $stage) }
+    };
+}
+
+/// One `#[test]` for each rule about a cache that is an OCI layout directory (groups C, K and D) on a
+/// [`LayoutStage`](crate::LayoutStage): what other programs see in it, and what they leave there.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use plyfold_conformance::LayoutStage;
+/// use plyfold_core::{CacheProvider, Result, memory::MemoryCache};
+///
+/// struct Directories;
+///
+/// #[async_trait::async_trait]
+/// impl LayoutStage for Directories {
+///     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
+///         // … the cache under test, in this directory.
+/// #       let _ = directory;
+/// #       Ok(Box::new(MemoryCache::new()?))
+///     }
+/// }
+///
+/// plyfold_conformance::layout_suite!(Directories);
+/// ```
+#[macro_export]
+macro_rules! layout_suite {
+    ($stage:expr) => {
+        $crate::__layout_rules! { __tests ($crate::rules::layout(), $stage) }
     };
 }
 
@@ -128,20 +157,49 @@ macro_rules! __cache_rules {
     ($then:ident $arguments:tt) => {
         $crate::$then! { $arguments
             absent_is_ok_none_not_error
-            find_by_tag_digest_and_child_digest
-            find_scoped_to_repository
             put_wrong_digest_publishes_nothing
             put_wrong_size_publishes_nothing
             put_reader_error_at_end_publishes_nothing_and_leaves_no_temp
             put_existing_is_idempotent_and_repairs_corrupt_existing
-            contains_means_complete_for_platform
-            missing_layer_reported_by_digest
-            pull_if_present_does_no_network_io
+            get_content_is_verified_or_flagged_raw
+            find_by_tag_digest_and_child_digest
+            find_scoped_to_repository
             descriptor_write_requires_name_and_replaces
             retag_keeps_other_names
             two_names_one_digest
             remove_keeps_shared_blobs
             remove_absent_is_documented_noop
+            list_sorted_and_stable
+            contains_means_complete_for_platform
+            missing_layer_reported_by_digest
+            pull_if_present_does_no_network_io
+            always_pull_refreshes_moved_tag
+            pull_fetches_only_missing_blobs
+            adding_second_platform_keeps_index_digest
+            platform_is_part_of_the_answer_on_hit
+            n_processes_add_n_tags_all_survive
+            n_threads_same_blob_one_write
+            winner_cancelled_waiter_succeeds
+            reader_never_sees_partial_blob_or_index
+            two_handles_one_process_exclude_each_other
+            nested_write_keeps_outer_lock
+            callback_reentry_no_deadlock
+            lock_not_held_over_network
+        }
+    };
+}
+
+/// The names of the rules about layout directories.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __layout_rules {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            unknown_files_and_fields_preserved
+            unsupported_layout_version_refused
+            index_old_or_new_never_torn
+            stale_temps_reclaimed_not_live_ones
+            stale_lock_of_dead_owner_recovered
         }
     };
 }

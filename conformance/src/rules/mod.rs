@@ -1,27 +1,33 @@
 //! The catalogue: every rule with its text and its check.
 //!
 //! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches,
-//! M materializers.
+//! K concurrency and D damage in caches, M materializers.
 
 mod cache;
 mod endpoints;
 mod equivalence;
 mod errors;
+mod layout;
 mod materializer;
 mod probe;
 mod pull;
 mod source;
 
-use crate::{CacheStage, HttpStage, MaterializerStage, Rule, Stage};
+use crate::{CacheStage, HttpStage, LayoutStage, MaterializerStage, Rule, Stage};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
     [pull::RULES, source::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
 }
 
-/// The rules about caches, in the order of the catalogue.
+/// The rules about caches, subject by subject.
 pub fn cache() -> impl Iterator<Item = Rule<dyn CacheStage>> {
-    cache::RULES.iter().copied()
+    cache::RULES.iter().copied().flatten().copied()
+}
+
+/// The rules about caches that are OCI layout directories, in the order of the catalogue.
+pub fn layout() -> impl Iterator<Item = Rule<dyn LayoutStage>> {
+    layout::RULES.iter().copied()
 }
 
 /// The rules about materializers, in the order of the catalogue.

@@ -1,11 +1,12 @@
 //! What several rules need: opening, altering, comparing.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use plyfold_core::{
     Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, ImageRegistryExt,
     ImageSource, MediaType, Names, Page, RawManifest, Reference, Result, reference,
@@ -130,15 +131,21 @@ pub(super) fn at(reference: &Reference, digest: &Digest) -> Reference {
 pub(super) struct Counting {
     inner: Box<dyn ImageRegistry>,
     calls: Arc<AtomicUsize>,
+    fetched: Arc<Mutex<Vec<Digest>>>,
 }
 
 impl Counting {
     pub(super) fn new(inner: &dyn ImageRegistry) -> Self {
-        Self { inner: dyn_clone::clone_box(inner), calls: Arc::default() }
+        Self { inner: dyn_clone::clone_box(inner), calls: Arc::default(), fetched: Arc::default() }
     }
 
     pub(super) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The blobs that were asked for, in this order.
+    pub(super) fn fetched(&self) -> Vec<Digest> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn count(&self) -> &dyn ImageRegistry {
@@ -161,6 +168,7 @@ impl ImageRegistry for Counting {
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).push(blob.digest().clone());
         self.count().blob(reference, blob, range).await
     }
 
@@ -207,5 +215,47 @@ impl ImageRegistry for Counting {
 
     fn unsupported(&self, what: &str) -> Error {
         self.inner.unsupported(what)
+    }
+}
+
+/// A registry that does something before it hands out a blob, such as wait, or use the cache that is being filled.
+#[derive(Clone)]
+pub(super) struct Hooked {
+    inner: Box<dyn ImageRegistry>,
+    hook: Arc<Hook>,
+}
+
+type Hook = dyn Fn(&Digest) -> BoxFuture<'static, ()> + Send + Sync;
+
+impl Hooked {
+    pub(super) fn new(
+        inner: &dyn ImageRegistry,
+        hook: impl Fn(&Digest) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner: dyn_clone::clone_box(inner), hook: Arc::new(hook) }
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for Hooked {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        (self.hook)(blob.digest()).await;
+        self.inner.blob(reference, blob, range).await
+    }
+}
+
+impl fmt::Display for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hooked({:?})", self.inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
-use plyfold_core::{Digest, reference};
+use plyfold_core::{CacheProvider, Digest, Result, reference};
 
 use crate::{CacheMedium, CacheStage, CacheSubject, Stage, Staged, Subject};
 
@@ -45,7 +45,12 @@ impl CacheStage for Memory {
     }
 }
 
+#[async_trait]
 impl CacheMedium for MemoryCache {
+    async fn reopen(&self) -> Result<Box<dyn CacheProvider>> {
+        Ok(Box::new(self.clone()))
+    }
+
     fn damage(&self, digest: &Digest, content: &[u8]) {
         self.insert_blob(digest.clone(), content.to_vec());
     }

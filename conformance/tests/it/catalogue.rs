@@ -12,6 +12,9 @@ fn the_macros_name_every_rule() {
     let named = plyfold_conformance::__cache_rules! { __names () };
     let tables: Vec<_> = rules::cache().map(|rule| rule.name).collect();
     assert_eq!(named.to_vec(), tables);
+    let named = plyfold_conformance::__layout_rules! { __names () };
+    let tables: Vec<_> = rules::layout().map(|rule| rule.name).collect();
+    assert_eq!(named.to_vec(), tables);
     let named = plyfold_conformance::__hostile_rows! { __names () };
     let tables: Vec<_> = hostile::rows().map(|row| row.name).collect();
     assert_eq!(named.to_vec(), tables);
@@ -27,6 +30,7 @@ fn the_macros_name_every_rule() {
 fn ids_and_texts_are_unique() {
     let registry = rules::registry().map(|rule| (rule.id, rule.text));
     let cache = rules::cache().map(|rule| (rule.id, rule.text));
+    let cache = cache.chain(rules::layout().map(|rule| (rule.id, rule.text)));
     let materializer = rules::materializer().map(|rule| (rule.id, rule.text));
     let http = rules::http().map(|rule| (rule.id, rule.text));
     let all: Vec<_> = registry.chain(cache).chain(http).chain(materializer).collect();

@@ -19,6 +19,11 @@ impl Lease {
     pub fn none() -> Self {
         Self(None)
     }
+
+    /// Whether it is a [lease of nothing](Self::none).
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl fmt::Debug for Lease {

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
-use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Reference, Result};
+use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject, LayoutStage};
+use plyfold_core::{
+    Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Reference, Result,
+};
 use plyfold_core::{digest, reference};
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
@@ -29,6 +31,7 @@ mod registry {
 
 mod cache {
     plyfold_conformance::cache_suite!(super::Fresh);
+    plyfold_conformance::layout_suite!(super::Fresh);
 }
 
 /// A store in a directory of its own.
@@ -46,7 +49,19 @@ impl CacheStage for Fresh {
     }
 }
 
+#[async_trait]
+impl LayoutStage for Fresh {
+    async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
+        Ok(Box::new(Store::open(directory)?))
+    }
+}
+
+#[async_trait]
 impl CacheMedium for Medium {
+    async fn reopen(&self) -> Result<Box<dyn CacheProvider>> {
+        Ok(Box::new(Store::open(self.0.path().join("store"))?))
+    }
+
     fn damage(&self, digest: &Digest, content: &[u8]) {
         let path = blob_path(&self.0.path().join("store"), digest);
         std::fs::remove_file(&path).unwrap();

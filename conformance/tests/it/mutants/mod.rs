@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod http;
 mod layers;
+mod layout;
 mod materializer;
 mod registry;
 mod sanitised;
@@ -16,6 +17,7 @@ use plyfold_conformance::{Makes, rules};
 use self::base::{Broken, Fault};
 use self::cache::{BrokenCaches, CacheFault};
 use self::http::{HttpFault, Small};
+use self::layout::{BrokenLayouts, LayoutFault};
 use self::materializer::{ListingFault, Listings};
 
 /// For each registry rule the faults that it must catch.
@@ -76,11 +78,34 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 47", &[CacheFault::ExistenceLies]),
     ("C 48", &[CacheFault::NothingIsHere]),
     ("C 49", &[CacheFault::AlwaysAsks]),
+    ("C 50", &[CacheFault::NeverRefreshes]),
+    ("C 51", &[CacheFault::FetchesAll]),
+    ("C 52", &[CacheFault::NamesTheManifest]),
+    ("C 53", &[CacheFault::PlatformIgnored]),
     ("C 58", &[CacheFault::FirstNameStays]),
     ("C 59", &[CacheFault::OneNameForEachDigest]),
     ("C 60", &[CacheFault::RemovesByDigest]),
     ("C 61", &[CacheFault::RemovesContent]),
     ("C 62", &[CacheFault::RemoveNeedsName]),
+    ("C 67", &[CacheFault::ListUnsorted]),
+    ("C 68", &[CacheFault::ContentUnverified]),
+    ("K 117", &[CacheFault::LosesUpdates]),
+    ("K 118", &[CacheFault::TwoWriters]),
+    ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),
+    ("K 120", &[CacheFault::PublishesInPieces, CacheFault::NamesVanish]),
+    ("K 121", &[CacheFault::HandlesIgnoreEachOther]),
+    ("K 122", &[CacheFault::NestedWriteFrees]),
+    ("K 123", &[CacheFault::OneLockForAll]),
+    ("K 124", &[CacheFault::OneLockForAll]),
+];
+
+/// For each rule about layout directories the faults that it must catch.
+const LAYOUT: &[(&str, &[LayoutFault])] = &[
+    ("C 71", &[LayoutFault::FieldsLost]),
+    ("C 72", &[LayoutFault::VersionIgnored]),
+    ("D 128", &[LayoutFault::WritesInPlace]),
+    ("D 130", &[LayoutFault::SweepsAll]),
+    ("D 131", &[LayoutFault::LockIsAFile]),
 ];
 
 /// For each rule about HTTP the faults that it must catch.
@@ -123,6 +148,9 @@ fn what_is_sound_passes() {
     for rule in rules::http() {
         assert!(rule.holds(&Small(HttpFault::None)), "{rule}");
     }
+    for rule in rules::layout() {
+        assert!(rule.holds(&BrokenLayouts(LayoutFault::None)), "{rule}");
+    }
     for rule in rules::materializer() {
         for makes in [Makes::Disks, Makes::Images, Makes::Layers] {
             assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
@@ -158,6 +186,15 @@ fn every_http_rule_catches_its_mutants() {
 }
 
 #[test]
+fn every_layout_rule_catches_its_mutants() {
+    for rule in rules::layout() {
+        for fault in faults(LAYOUT, rule.id) {
+            assert!(!rule.holds(&BrokenLayouts(*fault)), "{rule} does not see {fault:?}");
+        }
+    }
+}
+
+#[test]
 fn every_materializer_rule_catches_its_mutants() {
     for rule in rules::materializer() {
         for (makes, fault) in faults(MATERIALIZER, rule.id) {
@@ -170,9 +207,11 @@ fn every_materializer_rule_catches_its_mutants() {
 #[test]
 fn no_rule_lacks_a_mutant() {
     let rules = rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id));
+    let rules = rules.chain(rules::layout().map(|rule| rule.id));
     let rules = rules.chain(rules::http().map(|rule| rule.id));
     let rules: BTreeSet<_> = rules.chain(rules::materializer().map(|rule| rule.id)).collect();
     let tables = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0));
+    let tables = tables.chain(LAYOUT.iter().map(|row| row.0));
     let tables = tables.chain(HTTP.iter().map(|row| row.0));
     let tables: BTreeSet<_> = tables.chain(MATERIALIZER.iter().map(|row| row.0)).collect();
     assert_eq!(rules, tables);

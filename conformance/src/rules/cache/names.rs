@@ -1,0 +1,156 @@
+//! Names, and what is found by them.
+
+use plyfold_core::{CacheProviderExt, NameChange};
+
+use super::{amd64, document, name, names, pulled, set};
+use crate::CacheStage;
+use crate::rule::{Rule, rules};
+use crate::rules::probe::{NAME, at, sound};
+use crate::samples;
+
+pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+    "C 41" find_by_tag_digest_and_child_digest:
+        "a name is found by its tag, by its digest and by the digest of a child, nested ones included",
+    "C 42" find_scoped_to_repository:
+        "content that another repository has does not exist in this one",
+    "C 58" descriptor_write_requires_name_and_replaces:
+        "setting a name replaces what it stood for, in one transaction with other changes",
+    "C 59" retag_keeps_other_names:
+        "giving content one more name takes none of its names away",
+    "C 60" two_names_one_digest:
+        "two names may stand for one digest, each with a life of its own",
+    "C 61" remove_keeps_shared_blobs:
+        "removing a name keeps the content that another name needs",
+    "C 62" remove_absent_is_documented_noop:
+        "removing a name that is not there is a success and changes nothing",
+    "C 67" list_sorted_and_stable:
+        "names are listed by their text, the same whatever the order of changes and whichever handle is asked",
+};
+
+async fn find_by_tag_digest_and_child_digest(stage: &dyn CacheStage) {
+    for sample in [samples::index(), samples::nested_index()] {
+        let subject = pulled(stage, &sample, NAME).await;
+        let top = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("found by tag");
+        assert_eq!((top.digest(), top.size()), (sample.top.digest(), sample.top.size()));
+        let child = &sample.image_for("linux/amd64").manifest;
+        for wanted in [&sample.top, child] {
+            let found = sound(subject.cache.find_descriptor(&at(&name(NAME), wanted.digest())).await);
+            let found = found.unwrap_or_else(|| panic!("{} is found by digest", wanted.digest()));
+            assert_eq!((found.digest(), found.size()), (wanted.digest(), wanted.size()));
+            assert_eq!(found.media_type(), wanted.media_type());
+        }
+        let layer = at(&name(NAME), sample.image_for("linux/amd64").layers[0].descriptor.digest());
+        assert_eq!(sound(subject.cache.find_descriptor(&layer).await), None, "a layer is no image");
+    }
+}
+
+async fn find_scoped_to_repository(stage: &dyn CacheStage) {
+    let sample = samples::index();
+    let subject = pulled(stage, &sample, NAME).await;
+    let elsewhere = name("registry.example/other/app:1.2");
+    let child = at(&elsewhere, sample.image_for("linux/amd64").manifest.digest());
+    for absent in
+        [elsewhere.clone(), at(&elsewhere, sample.top.digest()), child, name("other.example/library/app:1.2")]
+    {
+        assert_eq!(sound(subject.cache.find_descriptor(&absent).await), None, "{absent}");
+    }
+    assert_eq!(sound(subject.cache.find_descriptor(&name("registry.example/library/app:2")).await), None);
+}
+
+async fn descriptor_write_requires_name_and_replaces(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let (first, second) = (document(&**cache, "first").await, document(&**cache, "second").await);
+    set(&**cache, NAME, &first).await;
+    set(&**cache, NAME, &second).await;
+    assert_eq!(names(&**cache).await, [(NAME.to_owned(), second.digest().clone())]);
+
+    let other = "registry.example/library/other:1";
+    let changes = [
+        NameChange::Set(name(other), first.clone()),
+        NameChange::Remove(name(NAME)),
+        NameChange::Set(name(other), second.clone()),
+    ];
+    sound(cache.update(&changes).await);
+    assert_eq!(names(&**cache).await, [(other.to_owned(), second.digest().clone())]);
+}
+
+async fn retag_keeps_other_names(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let content = document(&**cache, "one").await;
+    let all = ["registry.example/a:1", "registry.example/a:2", "registry.example/b:1"];
+    for (count, text) in all.iter().enumerate() {
+        set(&**cache, text, &content).await;
+        let found: Vec<_> = names(&**cache).await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(found, all[..=count]);
+    }
+}
+
+async fn two_names_one_digest(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let (one, other) = (document(&**cache, "one").await, document(&**cache, "other").await);
+    let (first, second) = ("registry.example/a:1", "registry.example/b:1");
+    set(&**cache, first, &one).await;
+    set(&**cache, second, &one).await;
+    set(&**cache, first, &other).await;
+    let both = [(first.to_owned(), other.digest().clone()), (second.to_owned(), one.digest().clone())];
+    assert_eq!(names(&**cache).await, both);
+    set(&**cache, first, &one).await;
+    sound(cache.remove(&name(first)).await);
+    assert_eq!(names(&**cache).await, both[1..]);
+}
+
+async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
+    let sample = samples::image();
+    let subject = pulled(stage, &sample, NAME).await;
+    let other = "registry.example/library/other:1";
+    set(&*subject.cache, other, &sample.top).await;
+    sound(subject.cache.remove(&name(NAME)).await);
+    assert_eq!(sound(subject.cache.find_descriptor(&name(NAME)).await), None);
+    assert!(sound(subject.cache.is_cached(&name(other), &amd64()).await));
+    for layer in &sample.images[0].layers {
+        sound(subject.cache.verify_blob(&layer.descriptor).await);
+    }
+}
+
+async fn remove_absent_is_documented_noop(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    sound(cache.remove(&name(NAME)).await);
+    let content = document(&**cache, "stays").await;
+    set(&**cache, NAME, &content).await;
+    for absent in
+        ["registry.example/library/app:1", "registry.example/library/ap:1.2", "other.example/library/app:1.2"]
+    {
+        sound(cache.remove(&name(absent)).await);
+    }
+    assert_eq!(names(&**cache).await, [(NAME.to_owned(), content.digest().clone())]);
+}
+
+async fn list_sorted_and_stable(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let sorted = [
+        "docker.io/library/alpine:3",
+        "registry.example/a/b:1",
+        "registry.example/a/b:10",
+        "registry.example/a/b:2",
+        "registry.example/a:1",
+        "registry.example:5000/a:1",
+    ];
+    let content = document(&**cache, "listed").await;
+    for order in [[3, 0, 5, 1, 4, 2], [5, 4, 3, 2, 1, 0]] {
+        for place in order {
+            set(&**cache, sorted[place], &content).await;
+        }
+        for handle in [cache.clone(), sound(subject.medium.reopen().await)] {
+            let listed: Vec<_> = names(&*handle).await.into_iter().map(|(name, _)| name).collect();
+            assert_eq!(listed, sorted);
+            assert_eq!(sound(handle.list().await), sound(cache.list().await));
+        }
+        sound(cache.remove(&name(sorted[1])).await);
+        sound(cache.remove(&name(sorted[4])).await);
+    }
+}

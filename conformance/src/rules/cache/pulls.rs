@@ -1,0 +1,169 @@
+//! What a pull into a cache asks for, and what it answers.
+
+use plyfold_core::{Blob, BlobRange, CacheProviderExt, Completeness, ErrorKind, Platform, PullPolicy};
+
+use super::{amd64, name, pull, pull_for, pulled, registry_with};
+use crate::CacheStage;
+use crate::rule::{Rule, rules};
+use crate::rules::probe::{Counting, NAME, assert_kind, error_of, sound};
+use crate::samples;
+
+pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+    "C 47" contains_means_complete_for_platform:
+        "an image is cached when manifest, config and every layer of that platform are here with the right sizes",
+    "C 48" missing_layer_reported_by_digest:
+        "what an incomplete image lacks is told by digest",
+    "C 49" pull_if_present_does_no_network_io:
+        "with everything here IfMissing and Never ask nobody, also when the tag has moved; Never lists what it lacks",
+    "C 50" always_pull_refreshes_moved_tag:
+        "Always follows a name that has moved; one that has not costs one question",
+    "C 51" pull_fetches_only_missing_blobs:
+        "what is here is not fetched again: each blob that is missing is, once",
+    "C 52" adding_second_platform_keeps_index_digest:
+        "a name of an index stands for that index whichever of its platforms are here",
+    "C 53" platform_is_part_of_the_answer_on_hit:
+        "an image for one platform is no answer to a question for another",
+};
+
+async fn contains_means_complete_for_platform(stage: &dyn CacheStage) {
+    let sample = samples::index();
+    let subject = pulled(stage, &sample, NAME).await;
+    let image = sample.image_for("linux/amd64");
+    let cached =
+        async |platform: &str| sound(subject.cache.completeness(&name(NAME), &sound(platform.parse())).await);
+    assert_eq!(cached("linux/amd64").await, Completeness::Complete);
+    assert!(matches!(cached("linux/arm64").await, Completeness::Incomplete(_)), "only amd64 was pulled");
+
+    for part in [&image.layers[0].descriptor, &image.layers[1].descriptor, &image.config] {
+        let content = sound(subject.cache.content(part, u64::MAX).await);
+        sound(subject.cache.quarantine(part.digest()).await);
+        assert_ne!(cached("linux/amd64").await, Completeness::Complete, "without {}", part.digest());
+        sound(subject.cache.put(sound(Blob::from_bytes(part, BlobRange::FULL, &content))).await);
+        assert_eq!(cached("linux/amd64").await, Completeness::Complete);
+    }
+    let layer = &image.layers[0].descriptor;
+    subject.medium.damage(layer.digest(), b"torn");
+    assert_ne!(cached("linux/amd64").await, Completeness::Complete, "with a layer of the wrong size");
+}
+
+async fn missing_layer_reported_by_digest(stage: &dyn CacheStage) {
+    let sample = samples::image();
+    let subject = pulled(stage, &sample, NAME).await;
+    let mut missing = Vec::new();
+    for layer in &sample.images[0].layers {
+        sound(subject.cache.quarantine(layer.descriptor.digest()).await);
+        missing.push(layer.descriptor.digest().clone());
+        let found = sound(subject.cache.completeness(&name(NAME), &amd64()).await);
+        assert_eq!(found, Completeness::Incomplete(missing.clone()));
+    }
+}
+
+async fn pull_if_present_does_no_network_io(stage: &dyn CacheStage) {
+    let (sample, newer) = (samples::image(), samples::custom_fields());
+    let subject = pulled(stage, &sample, NAME).await;
+    let registry = registry_with(&newer, NAME);
+    let counting = Counting::new(&registry);
+    for policy in [PullPolicy::IfMissing, PullPolicy::Never] {
+        let result = sound(pull(&subject, &counting, &name(NAME), policy).await);
+        assert!(result.cached);
+        assert_eq!(result.manifest.digest(), sample.top.digest(), "the tag has moved elsewhere, not here");
+        assert_eq!(counting.calls(), 0, "calls under {policy:?}");
+    }
+    let layer = sample.images[0].layers[1].descriptor.digest();
+    sound(subject.cache.quarantine(layer).await);
+    let error =
+        assert_kind(pull(&subject, &counting, &name(NAME), PullPolicy::Never).await, &ErrorKind::NotFound);
+    assert!(error.to_string().contains(layer.as_ref()), "{error}");
+    assert_eq!(counting.calls(), 0, "calls under Never with a missing layer");
+    let absent = pull(&subject, &counting, &name("registry.example/absent:1"), PullPolicy::Never).await;
+    assert_kind(absent, &ErrorKind::NotFound);
+    assert_eq!(counting.calls(), 0, "calls under Never for an unknown image");
+}
+
+async fn always_pull_refreshes_moved_tag(stage: &dyn CacheStage) {
+    let (sample, newer) = (samples::image(), samples::custom_fields());
+    let subject = pulled(stage, &sample, NAME).await;
+    let unmoved = Counting::new(&registry_with(&sample, NAME));
+    let result = sound(pull(&subject, &unmoved, &name(NAME), PullPolicy::Always).await);
+    assert!(result.cached);
+    assert_eq!((unmoved.calls(), unmoved.fetched()), (1, Vec::new()), "one question is enough");
+
+    let moved = Counting::new(&registry_with(&newer, NAME));
+    let result = sound(pull(&subject, &moved, &name(NAME), PullPolicy::Always).await);
+    assert_eq!(result.descriptor.digest(), newer.top.digest());
+    let found = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("the name stays");
+    assert_eq!(found.digest(), newer.top.digest());
+    assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+    assert_eq!(moved.fetched(), [newer.images[0].config.digest().clone()], "the layers are here");
+}
+
+async fn pull_fetches_only_missing_blobs(stage: &dyn CacheStage) {
+    let sample = samples::index();
+    let subject = pulled(stage, &sample, NAME).await;
+    let image = sample.image_for("linux/amd64");
+    for missing in [&image.layers[1].descriptor, &image.layers[0].descriptor, &image.config] {
+        sound(subject.cache.quarantine(missing.digest()).await);
+        let counting = Counting::new(&registry_with(&sample, NAME));
+        sound(pull(&subject, &counting, &name(NAME), PullPolicy::IfMissing).await);
+        assert_eq!(counting.fetched(), [missing.digest().clone()]);
+        assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+    }
+    // Another name of another repository finds here what it shares with the first.
+    let other = "elsewhere.example/other:1";
+    let counting = Counting::new(&registry_with(&sample, other));
+    sound(pull(&subject, &counting, &name(other), PullPolicy::IfMissing).await);
+    assert_eq!(counting.fetched(), []);
+}
+
+async fn adding_second_platform_keeps_index_digest(stage: &dyn CacheStage) {
+    for sample in [samples::index(), samples::nested_index()] {
+        let subject = stage.open().await;
+        let registry = Counting::new(&registry_with(&sample, NAME));
+        for platform in ["linux/amd64", "linux/arm64/v8"] {
+            let platform: Platform = sound(platform.parse());
+            let result = pull_for(&subject, &registry, &name(NAME), PullPolicy::IfMissing, &platform).await;
+            assert_eq!(sound(result).descriptor.digest(), sample.top.digest());
+            let here = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("the name is set");
+            assert_eq!(here.digest(), sample.top.digest());
+            assert_eq!(&sound(subject.cache.content(&here, u64::MAX).await), sample.top_bytes());
+        }
+        for platform in ["linux/amd64", "linux/arm64/v8"] {
+            assert!(
+                sound(subject.cache.is_cached(&name(NAME), &sound(platform.parse())).await),
+                "{platform}"
+            );
+        }
+    }
+}
+
+async fn platform_is_part_of_the_answer_on_hit(stage: &dyn CacheStage) {
+    let sample = samples::index();
+    let subject = pulled(stage, &sample, NAME).await;
+    let registry = Counting::new(&registry_with(&sample, NAME));
+    let arm64: Platform = sound("linux/arm64/v8".parse());
+    let image = sample.image_for("linux/arm64/v8");
+    let error = assert_kind(
+        pull_for(&subject, &registry, &name(NAME), PullPolicy::Never, &arm64).await,
+        &ErrorKind::NotFound,
+    );
+    assert!(error.to_string().contains(image.manifest.digest().as_ref()), "{error}");
+    let result = sound(pull_for(&subject, &registry, &name(NAME), PullPolicy::IfMissing, &arm64).await);
+    assert_eq!((result.manifest.digest(), result.cached), (image.manifest.digest(), false));
+    // Now both are here: each question has its own answer, and nobody is asked.
+    let counting = Counting::new(&registry_with(&sample, NAME));
+    for platform in ["linux/amd64", "linux/arm64/v8"] {
+        let wanted: Platform = sound(platform.parse());
+        let result = pull_for(&subject, &counting, &name(NAME), PullPolicy::IfMissing, &wanted).await;
+        assert_eq!(sound(result).manifest.digest(), sample.image_for(platform).manifest.digest());
+    }
+    assert_eq!(counting.calls(), 0);
+    // An image of one platform is not an image for another, here as little as there.
+    let plain = "registry.example/library/plain:1";
+    let registry = Counting::new(&registry_with(&samples::image(), plain));
+    sound(pull(&subject, &registry, &name(plain), PullPolicy::IfMissing).await);
+    for policy in [PullPolicy::IfMissing, PullPolicy::Never] {
+        let error = error_of(pull_for(&subject, &registry, &name(plain), policy, &arm64).await);
+        let available = vec!["linux/amd64".to_owned()];
+        assert_eq!(*error.kind(), ErrorKind::PlatformNotFound { available }, "{error}");
+    }
+}

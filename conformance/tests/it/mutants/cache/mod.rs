@@ -1,0 +1,233 @@
+//! Mutants of a cache.
+
+mod client;
+mod names;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
+    Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, reference,
+};
+
+use self::client::BrokenPull;
+use self::writer::BrokenWriter;
+
+/// What is wrong with a mutant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum CacheFault {
+    AbsenceIsError,
+    AlwaysAsks,
+    ChildrenUnknown,
+    ContentUnverified,
+    DamageKept,
+    DigestUnchecked,
+    DroppedWriterKeepsTurn,
+    ExistenceLies,
+    FetchesAll,
+    FirstNameStays,
+    HandlesIgnoreEachOther,
+    ListUnsorted,
+    LosesUpdates,
+    NamesTheManifest,
+    NamesVanish,
+    NestedWriteFrees,
+    NeverRefreshes,
+    None,
+    NothingIsHere,
+    OneLockForAll,
+    OneNameForEachDigest,
+    PlatformIgnored,
+    PublishesInPieces,
+    RemoveNeedsName,
+    RemovesByDigest,
+    RemovesContent,
+    RepositoriesMixed,
+    SizeUnchecked,
+    TwoWriters,
+    VisibleBeforeCommit,
+}
+
+/// Caches in memory with one fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BrokenCaches(pub(super) CacheFault);
+
+#[async_trait]
+impl CacheStage for BrokenCaches {
+    async fn open(&self) -> CacheSubject {
+        let inner = MemoryCache::new().unwrap();
+        let cache = BrokenCache { inner, fault: self.0, second: false, shared: Arc::default() };
+        let mut subject = CacheSubject::new(Box::new(cache.clone()), cache);
+        subject.client = Arc::new(BrokenPull(self.0));
+        subject
+    }
+
+    fn patience(&self) -> Duration {
+        match self.0 {
+            CacheFault::None => Duration::from_secs(30),
+            _ => Duration::from_secs(2),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BrokenCache {
+    inner: MemoryCache,
+    fault: CacheFault,
+    /// Whether this handle is not the first one.
+    second: bool,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Every size that was ever stored.
+    sizes: Mutex<HashMap<Digest, u64>>,
+    /// Held by the one who does anything, in the mutant that knows one lock.
+    everything: Arc<tokio::sync::Mutex<()>>,
+    /// Writers that are open.
+    open: AtomicUsize,
+    /// Whether one writer has ended beside another.
+    nested: AtomicBool,
+}
+
+impl BrokenCache {
+    /// Whether writers are granted without a look at others.
+    fn writers_are_free(&self) -> bool {
+        match self.fault {
+            CacheFault::TwoWriters => true,
+            CacheFault::HandlesIgnoreEachOther => self.second,
+            CacheFault::NestedWriteFrees => self.shared.nested.load(Ordering::SeqCst),
+            _ => false,
+        }
+    }
+}
+
+#[async_trait]
+impl CacheMedium for BrokenCache {
+    async fn reopen(&self) -> Result<Box<dyn CacheProvider>> {
+        Ok(Box::new(Self { second: true, ..self.clone() }))
+    }
+
+    fn damage(&self, digest: &Digest, content: &[u8]) {
+        CacheMedium::damage(&self.inner, digest, content);
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        CacheMedium::leftovers(&self.inner)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl CacheProvider for BrokenCache {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        let honest = self.inner.stat(digest).await?;
+        match self.fault {
+            CacheFault::AbsenceIsError if honest.is_none() => Err(Error::not_found("no such blob")),
+            CacheFault::ExistenceLies => {
+                Ok(self.shared.sizes.lock().unwrap().get(digest).copied().or(honest))
+            }
+            CacheFault::NothingIsHere => Ok(None),
+            _ => Ok(honest),
+        }
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let honest = self.inner.open(blob, range).await?;
+        Ok(if self.fault == CacheFault::ContentUnverified { honest.unverified() } else { honest })
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        self.shared.sizes.lock().unwrap().insert(blob.digest().clone(), blob.size());
+        let everything = match self.fault {
+            CacheFault::OneLockForAll => Some(self.shared.everything.clone().lock_owned().await),
+            _ => None,
+        };
+        let granted = if self.writers_are_free() && self.inner.stat(blob.digest()).await?.is_none() {
+            MemoryCache::new()?.ingest(blob).await?
+        } else {
+            self.inner.ingest(blob).await?
+        };
+        Ok(match granted {
+            Ingest::Present => Ingest::Present,
+            Ingest::Vacant(inner) => {
+                Ingest::Vacant(Box::new(BrokenWriter::new(self, inner, blob, everything)))
+            }
+        })
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        if self.fault == CacheFault::DamageKept { Ok(()) } else { self.inner.quarantine(digest).await }
+    }
+
+    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        let honest = self.inner.find_descriptor(name).await?;
+        let Some(wanted) = reference::digest_of(name)? else { return Ok(honest) };
+        let names = self.inner.list().await?;
+        let top = names.iter().find(|(_, descriptor)| *descriptor.digest() == wanted);
+        Ok(match self.fault {
+            CacheFault::ChildrenUnknown if top.is_none() => None,
+            CacheFault::RepositoriesMixed => top.map(|(_, descriptor)| descriptor.clone()).or(honest),
+            _ => honest,
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        let mut honest = self.inner.list().await?;
+        if self.fault == CacheFault::ListUnsorted {
+            honest.sort_by_key(|(name, _)| name.whole().len());
+        }
+        Ok(honest)
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        self.change_names(changes).await
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        self.inner.artifact(key).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.inner.lease(content).await
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.inner.turn(work).await
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        self.inner.free().await
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        self.inner.pins().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        self.inner.collect(policy).await
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        self.inner.verify(what).await
+    }
+}
+
+impl fmt::Display for BrokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mutant {:?}", self.fault)
+    }
+}

@@ -1,0 +1,213 @@
+//! Mutants of a cache that is an OCI layout directory.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use plyfold_conformance::LayoutStage;
+use plyfold_core::{
+    Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
+    Digest, ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify,
+};
+use plyfold_layout::Store;
+use serde_json::{Value, json};
+
+/// What is wrong with a mutant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LayoutFault {
+    FieldsLost,
+    LockIsAFile,
+    None,
+    SweepsAll,
+    VersionIgnored,
+    WritesInPlace,
+}
+
+/// Stores with one fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BrokenLayouts(pub(super) LayoutFault);
+
+#[async_trait]
+impl LayoutStage for BrokenLayouts {
+    async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
+        let inner = match Store::open(directory) {
+            Err(e) if self.0 == LayoutFault::VersionIgnored && *e.kind() == ErrorKind::Unsupported => {
+                fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+                Store::open(directory)?
+            }
+            outcome => outcome?,
+        };
+        if self.0 == LayoutFault::SweepsAll {
+            for entry in fs::read_dir(directory.join("ingest")).into_iter().flatten() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+        Ok(Box::new(BrokenLayout { inner, fault: self.0 }))
+    }
+
+    fn patience(&self) -> Duration {
+        if self.0 == LayoutFault::None { Duration::from_secs(30) } else { Duration::from_secs(2) }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct BrokenLayout {
+    inner: Store,
+    fault: LayoutFault,
+}
+
+impl BrokenLayout {
+    fn index(&self) -> PathBuf {
+        self.inner.path().join("index.json")
+    }
+
+    /// Writes only what the specification knows.
+    fn lose_fields(&self) {
+        let index: Value = serde_json::from_slice(&fs::read(self.index()).unwrap()).unwrap();
+        let known = |entry: &Value| {
+            let (media_type, digest, size) = (&entry["mediaType"], &entry["digest"], &entry["size"]);
+            let annotations = &entry["annotations"];
+            json!({ "mediaType": media_type, "digest": digest, "size": size, "annotations": annotations })
+        };
+        let entries: Vec<_> = index["manifests"].as_array().unwrap().iter().map(known).collect();
+        let index = json!({ "schemaVersion": 2, "manifests": entries });
+        fs::write(self.index(), index.to_string()).unwrap();
+    }
+
+    /// Writes the file where it stands.
+    async fn write_in_place(&self) {
+        let content = fs::read(self.index()).unwrap();
+        fs::write(self.index(), &content[..content.len() / 2]).unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        fs::write(self.index(), content).unwrap();
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl CacheProvider for BrokenLayout {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.inner.stat(digest).await
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.inner.open(blob, range).await
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        let lock = self.inner.path().join("locks").join(blob.digest().digest());
+        if self.fault == LayoutFault::LockIsAFile {
+            while fs::File::create_new(&lock).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(match self.inner.ingest(blob).await? {
+            Ingest::Vacant(inner) if self.fault == LayoutFault::LockIsAFile => {
+                Ingest::Vacant(Box::new(LockedWriter { inner: Some(inner), lock }))
+            }
+            outcome => {
+                let _ = fs::remove_file(lock);
+                outcome
+            }
+        })
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        self.inner.quarantine(digest).await
+    }
+
+    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        self.inner.find_descriptor(name).await
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        self.inner.list().await
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        self.inner.update(changes).await?;
+        match self.fault {
+            LayoutFault::FieldsLost => self.lose_fields(),
+            LayoutFault::WritesInPlace => self.write_in_place().await,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        self.inner.artifact(key).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.inner.lease(content).await
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.inner.turn(work).await
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        self.inner.free().await
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        self.inner.pins().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        self.inner.collect(policy).await
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        self.inner.verify(what).await
+    }
+}
+
+impl fmt::Display for BrokenLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mutant {:?}", self.fault)
+    }
+}
+
+/// A writer whose lock is the existence of a file.
+#[derive(Debug)]
+struct LockedWriter {
+    inner: Option<Box<dyn BlobWriter>>,
+    lock: PathBuf,
+}
+
+#[async_trait]
+impl BlobWriter for LockedWriter {
+    fn offset(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.offset())
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.inner.as_mut().expect("it has not ended").write(bytes).await
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.inner.as_mut().expect("it has not ended").restart().await
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        self.inner.take().expect("it has not ended").commit().await
+    }
+
+    async fn suspend(mut self: Box<Self>) -> Result<()> {
+        self.inner.take().expect("it has not ended").suspend().await
+    }
+}
+
+impl Drop for LockedWriter {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.lock);
+    }
+}
