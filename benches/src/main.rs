@@ -4,6 +4,7 @@
 
 mod inputs;
 mod measure;
+mod store;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -21,9 +22,10 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     match arguments.as_slice() {
         [] => compare(None),
+        [verb] if verb == "store" => store::compare(),
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | store]".into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `index.json` and `oci-layout` of an OCI image layout (OCI image spec, `image-layout.md`), in a directory or in
 //! an archive: which names it gives to which content, and how names change without losing what else it says.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -62,6 +63,8 @@ pub fn not_a_layout(why: &str) -> Error {
 pub struct LayoutIndex {
     document: Map<String, Value>,
     entries: Vec<Entry>,
+    /// The entries of each name.
+    by_name: HashMap<Reference, Vec<usize>>,
     place: PathBuf,
     itself: Option<Descriptor>,
 }
@@ -82,7 +85,8 @@ impl LayoutIndex {
             ("schemaVersion".to_owned(), 2.into()),
             ("mediaType".to_owned(), MediaType::ImageIndex.to_string().into()),
         ]);
-        Self { document, entries: Vec::new(), place: place.to_owned(), itself: None }
+        let (entries, by_name) = (Vec::new(), HashMap::new());
+        Self { document, entries, by_name, place: place.to_owned(), itself: None }
     }
 
     /// Parses the bytes of an `index.json`. `place` is the path of the directory or archive that it stands in:
@@ -111,8 +115,10 @@ impl LayoutIndex {
         }
         let entries = list.into_iter().map(|raw| Entry::parse(raw, place));
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
-        let mut index = Self { document, entries, place: place.to_owned(), itself: None };
+        let by_name = HashMap::with_capacity(entries.len());
+        let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
         index.name_the_nameless(bytes);
+        index.note_names();
         Ok(index)
     }
 
@@ -157,8 +163,8 @@ impl LayoutIndex {
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
     /// one name), or when no entry has a name and none can be told from the others.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let exact = |entry: &&Entry| entry.name.as_ref() == Some(name);
-        let mut found: Vec<&Entry> = self.entries.iter().filter(exact).collect();
+        let exact = self.by_name.get(name).into_iter().flatten();
+        let mut found: Vec<&Entry> = exact.filter_map(|&place| self.entries.get(place)).collect();
         let tag = name.tag().unwrap_or_default();
         let is_local = reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         if found.is_empty() && is_local {
@@ -220,7 +226,8 @@ impl LayoutIndex {
     /// Both annotations get the full name, so that every tool finds it; a name that is only a tag of this place
     /// (see [`reference::local`]) is written as that tag, unless `full` asks for full names always.
     pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
-        let pinned = self.pins().any(|pin| pin == name);
+        let mut known = self.by_name.get(name).into_iter().flatten();
+        let pinned = known.any(|&place| self.entries[place].annotation(PINNED).is_some());
         self.remove(name);
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
@@ -238,14 +245,27 @@ impl LayoutIndex {
         descriptor.set_annotations(Some(annotations));
         let raw = serde_json::to_value(&descriptor).unwrap_or_default();
         let tag = local.then(|| tag.to_owned());
+        self.by_name.insert(name.clone(), vec![self.entries.len()]);
         self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
     }
 
     /// Removes a name with its entry; whether it was there.
     pub fn remove(&mut self, name: &Reference) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|entry| entry.name.as_ref() != Some(name));
-        before != self.entries.len()
+        let there = self.by_name.contains_key(name);
+        if there {
+            self.entries.retain(|entry| entry.name.as_ref() != Some(name));
+            self.note_names();
+        }
+        there
+    }
+
+    fn note_names(&mut self) {
+        self.by_name.clear();
+        for (place, entry) in self.entries.iter().enumerate() {
+            if let Some(name) = &entry.name {
+                self.by_name.entry(name.clone()).or_default().push(place);
+            }
+        }
     }
 
     /// Removes the entries for a digest that have a name of `repository` or none; whether there were any.
@@ -255,6 +275,7 @@ impl LayoutIndex {
             let here = entry.name.as_ref().is_none_or(|name| reference::repository_of(name) == repository);
             entry.descriptor.digest() != digest || !here
         });
+        self.note_names();
         before != self.entries.len()
     }
 

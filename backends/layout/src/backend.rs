@@ -123,14 +123,15 @@ impl ImageRegistry for Layout {
 }
 
 fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<RawManifest> {
-    let (index, bytes) = root.index()?;
+    let names = root.index()?;
+    let (index, bytes) = (&names.0, &names.1);
     let content = |digest: &Digest| -> Result<Bytes> {
         let found = root.read_blob(digest, limits::MANIFEST)?;
         found.ok_or_else(|| Error::not_found(format!("no manifest {digest}")).with_context("blob", digest))
     };
     if let Some(digest) = wanted {
         let declared = index.entry(digest).map(Descriptor::media_type);
-        let itself = index.as_image(digest, &bytes);
+        let itself = index.as_image(digest, bytes);
         return itself.unwrap_or_else(|| RawManifest::verified(content(digest)?, declared, digest));
     }
     let Some(found) = index.find(name)? else {
@@ -141,7 +142,7 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
             names => error.with_hint(format!("it holds {}", names.join(", "))),
         });
     };
-    let itself = index.as_image(found.digest(), &bytes);
+    let itself = index.as_image(found.digest(), bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
 }
 

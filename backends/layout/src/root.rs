@@ -1,9 +1,12 @@
 //! A layout directory as it lies on disk: nothing is opened that is not a regular file inside it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
@@ -17,6 +20,35 @@ pub(crate) struct Root {
     /// For its owner alone, as a store is; otherwise files are readable by all.
     pub(crate) private: bool,
     follow: bool,
+    /// `index.json` as it was read last: with ten thousand names, parsing takes longer than all else.
+    read: Mutex<Option<(Stamp, Names)>>,
+}
+
+/// `index.json`, parsed and raw.
+pub(crate) type Names = Arc<(LayoutIndex, Bytes)>;
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` for a file that changed a moment ago: file systems keep time in ticks of some milliseconds, and a
+    /// second change within one leaves no trace.
+    fn of(found: &Metadata) -> Option<Self> {
+        const TICKS: Duration = Duration::from_millis(50);
+        let age = found.modified().ok()?.elapsed().ok()?;
+        (age > TICKS).then(|| Self {
+            file: (found.dev(), found.ino()),
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
 }
 
 /// What stands under a name in the layout.
@@ -31,7 +63,7 @@ pub(crate) enum Found {
 
 impl Root {
     pub(crate) fn new(path: PathBuf, private: bool, follow: bool) -> Self {
-        Self { path, private, follow }
+        Self { path, private, follow, read: Mutex::default() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -45,18 +77,26 @@ impl Root {
         Ok(true)
     }
 
-    /// `index.json`, parsed and raw.
-    pub(crate) fn index(&self) -> Result<(LayoutIndex, Bytes)> {
+    /// `index.json` as it is now.
+    pub(crate) fn index(&self) -> Result<Names> {
         if !self.is_layout()? {
             return Err(layout_index::not_a_layout("there is no oci-layout file"));
         }
-        let Some(bytes) = self.document("index.json", INDEX_LIMIT)? else {
+        let Some((file, size)) = self.open(&[], "index.json")? else {
             return Err(layout_index::not_a_layout("there is no index.json"));
         };
+        let stamp = file.metadata().ok().as_ref().and_then(Stamp::of);
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, names)) = known.as_ref().filter(|(before, _)| Some(*before) == stamp) {
+            return Ok(names.clone());
+        }
+        let bytes = read(file, size, "index.json", INDEX_LIMIT)?;
         let index = LayoutIndex::parse(&bytes, &self.path).map_err(|e| {
             e.with_hint("the file is left as it is; put a copy back, or move it away and start afresh")
         })?;
-        Ok((index, bytes))
+        let names = Arc::new((index, bytes));
+        *known = stamp.map(|stamp| (stamp, names.clone()));
+        Ok(names)
     }
 
     /// What stands where a blob belongs.

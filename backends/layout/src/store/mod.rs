@@ -169,11 +169,11 @@ impl CacheProvider for Store {
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let by_digest = reference::digest_of(name)?.is_some();
         let root = self.root.clone();
-        let (index, _) = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
+        let names = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
         if by_digest {
-            return find_among(self, &index.names(), name).await;
+            return find_among(self, &names.0.names(), name).await;
         }
-        index.find(name).map_err(|e| e.with_endpoint(self))
+        names.0.find(name).map_err(|e| e.with_endpoint(self))
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
@@ -230,10 +230,11 @@ impl CacheProvider for Store {
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
 pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
     let _lock = durable::lock(root, "index")?;
-    let (mut index, before) = root.index()?;
+    let before = root.index()?;
+    let mut index = before.0.clone();
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
-    if bytes != before {
+    if bytes != before.1 {
         durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &bytes)?;
     }
     Ok(outcome)

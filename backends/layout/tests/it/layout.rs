@@ -1,17 +1,19 @@
 //! Layouts as a target: what copies and deletions do to them.
 
 use std::fs;
+use std::time::Duration;
 
 use plyfold_conformance::samples;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt as _, Opened, Page, RawManifest, copy, reference,
+    CacheProvider as _, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt as _, NameChange, Opened,
+    Page, RawManifest, copy, reference,
 };
-use plyfold_layout::{Config, Layout};
+use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
-use super::{blob, blob_path, fails, name, names_in};
+use super::{blob, blob_path, described, fails, name, names_in};
 
 fn fresh() -> (Layout, TempDir) {
     let folder = TempDir::new().unwrap();
@@ -115,4 +117,25 @@ async fn content_of_another_name_is_mounted_without_moving_it() {
     assert!(layout.mount_blob(&name("b"), &content, &name("a")).await.unwrap());
     let absent = blob(b"absent").descriptor().clone();
     assert!(!layout.mount_blob(&name("b"), &absent, &name("a")).await.unwrap());
+}
+
+#[tokio::test]
+async fn names_that_another_tool_changes_in_place_are_seen() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (one, other) = (described(b"one"), described(b"two"));
+    store.update(&[NameChange::Set(name("a"), one.clone())]).await.unwrap();
+    let file = folder.path().join("index.json");
+    // What was read long after it was written is remembered.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(store.find_descriptor(&name("a")).await.unwrap().unwrap().digest(), one.digest());
+
+    // The same length, the same inode.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(one.digest().digest(), other.digest().digest())).unwrap();
+    assert_eq!(store.find_descriptor(&name("a")).await.unwrap().unwrap().digest(), other.digest());
+    // Twice within one tick of the file system's clock.
+    fs::write(&file, &text).unwrap();
+    assert_eq!(store.find_descriptor(&name("a")).await.unwrap().unwrap().digest(), one.digest());
+    assert_eq!(store.list().await.unwrap()[0].1.digest(), one.digest());
 }
