@@ -235,7 +235,8 @@ pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex)
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
     if bytes != before.1 {
-        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &bytes)?;
+        let path = root.path().join("index.json");
+        durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
     }
     Ok(outcome)
 }
