@@ -8,20 +8,24 @@ use bytes::Bytes;
 use dyn_clone::DynClone;
 
 use crate::materializer::{Format, Output};
-use crate::source::RegistrySource;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
 pub use collect::{Collect, Collected, ImageUsage, Usage};
+pub use ext::{CacheProviderExt, Completeness};
 pub use find::find_among;
 pub use lease::Lease;
 pub use needs::{Need, Needs};
+pub use push::{PushOptions, Sparse};
 pub use registry::CacheRegistry;
 pub use verify::{Damage, Part, Verified, Verify, needed};
 
 mod collect;
+mod ext;
 mod find;
+mod index;
 mod lease;
 mod needs;
+mod push;
 mod registry;
 mod verify;
 
@@ -147,6 +151,16 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be
     /// verified.
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest>;
+
+    /// Bytes of a blob that an [`ingest`](Self::ingest) has left for a later one to go on from: room that is taken
+    /// already. Not hashed again yet.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        let _ = digest;
+        Ok(0)
+    }
 
     /// Takes damaged content out of sight, so that the next [`ingest`](Self::ingest) finds it missing. Absence
     /// is a success.
@@ -298,6 +312,10 @@ impl CacheProvider for Box<dyn CacheProvider> {
         (**self).ingest(blob).await
     }
 
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        (**self).partial(digest).await
+    }
+
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         (**self).quarantine(digest).await
     }
@@ -346,143 +364,3 @@ impl CacheProvider for Box<dyn CacheProvider> {
         (**self).verify(what).await
     }
 }
-
-/// What a cache lacks of an image for one platform.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Completeness {
-    /// Manifest, config and every layer are here with the right sizes.
-    Complete,
-    /// The name is known, these are missing: config, layers, or the manifest of the platform itself.
-    Incomplete(Vec<Digest>),
-    /// The name is unknown.
-    Unknown,
-}
-
-/// What follows from [`CacheProvider`]'s methods, the same for every cache.
-#[async_trait]
-pub trait CacheProviderExt: CacheProvider {
-    /// Stores a whole blob. Content that is here already is read and verified; damaged content is replaced.
-    ///
-    /// # Contract
-    /// C 43 to C 46.
-    ///
-    /// # Errors
-    /// As [`CacheProvider::ingest`], [`BlobWriter::commit`] and the errors of `blob`'s stream: nothing is
-    /// visible then, and nothing is left behind.
-    async fn put(&self, blob: Blob) -> Result<()> {
-        let descriptor = blob.descriptor().clone();
-        let mut writer = match self.ingest(&descriptor).await? {
-            Ingest::Vacant(writer) => writer,
-            Ingest::Present => match self.verify_blob(&descriptor).await {
-                Ok(()) => return Ok(()),
-                Err(e) if *e.kind() == ErrorKind::Corrupt => {
-                    self.quarantine(descriptor.digest()).await?;
-                    match self.ingest(&descriptor).await? {
-                        Ingest::Vacant(writer) => writer,
-                        Ingest::Present => return Ok(()),
-                    }
-                }
-                Err(e) => return Err(e),
-            },
-        };
-        if writer.offset() > 0 {
-            writer.restart().await?;
-        }
-        // The writer hashes what it stores; hashing the stream as well would only cost time.
-        let mut blob = blob.unverified();
-        while let Some(chunk) = blob.chunk().await? {
-            writer.write(chunk).await?;
-        }
-        writer.commit().await
-    }
-
-    /// Reads a stored blob to its end, for the verdict alone.
-    ///
-    /// # Errors
-    /// As [`CacheProvider::open`].
-    async fn verify_blob(&self, blob: &Descriptor) -> Result<()> {
-        let mut blob = self.open(blob, BlobRange::FULL).await?;
-        while blob.chunk().await?.is_some() {}
-        Ok(())
-    }
-
-    /// The verified content of a stored document of at most `limit` bytes.
-    ///
-    /// # Errors
-    /// As [`CacheProvider::open`] and [`Blob::bytes`].
-    async fn content(&self, blob: &Descriptor, limit: u64) -> Result<Bytes> {
-        self.open(blob, BlobRange::FULL).await?.bytes(limit).await
-    }
-
-    /// Whether an image is here whole for a platform: config and every layer, sizes checked (rules C 47
-    /// `contains_means_complete_for_platform`, C 48 `missing_layer_reported_by_digest`).
-    ///
-    /// # Errors
-    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) when the index is here and has no such image;
-    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
-    async fn completeness(&self, reference: &Reference, platform: &Platform) -> Result<Completeness>
-    where
-        Self: Sized + Clone,
-    {
-        if self.find_descriptor(reference).await?.is_none() {
-            return Ok(Completeness::Unknown);
-        }
-        let source = match self.source(reference, platform).await {
-            Ok(source) => source,
-            // The index is here, what it chose is not.
-            Err(e) if *e.kind() == ErrorKind::NotFound => {
-                let missing = e.context("blob").map(crate::digest::parse).transpose()?;
-                return Ok(Completeness::Incomplete(missing.into_iter().collect()));
-            }
-            Err(e) => return Err(e),
-        };
-        let mut missing = Vec::new();
-        for blob in crate::ImageSource::raw(&source).references() {
-            if self.stat(blob.digest()).await? != Some(blob.size()) && !missing.contains(blob.digest()) {
-                missing.push(blob.digest().clone());
-            }
-        }
-        Ok(if missing.is_empty() { Completeness::Complete } else { Completeness::Incomplete(missing) })
-    }
-
-    /// Whether an image is here whole for a platform.
-    ///
-    /// # Errors
-    /// As [`CacheProviderExt::completeness`].
-    async fn is_cached(&self, reference: &Reference, platform: &Platform) -> Result<bool>
-    where
-        Self: Sized + Clone,
-    {
-        Ok(self.completeness(reference, platform).await? == Completeness::Complete)
-    }
-
-    /// An image that is here, opened for reading. No network.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) with the missing digest as context `blob`;
-    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound), [`Corrupt`](crate::ErrorKind::Corrupt).
-    async fn source(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource>
-    where
-        Self: Sized + Clone,
-    {
-        RegistrySource::open(Box::new(self.as_registry()), reference, platform).await
-    }
-
-    /// This cache seen as a registry of what it holds.
-    fn as_registry(&self) -> CacheRegistry
-    where
-        Self: Sized + Clone,
-    {
-        CacheRegistry(Box::new(self.clone()))
-    }
-
-    /// Removes a name; content stays until it is collected (rules C 61, C 62).
-    ///
-    /// # Errors
-    /// As [`CacheProvider::update`].
-    async fn remove(&self, reference: &Reference) -> Result<()> {
-        self.update(&[NameChange::Remove(reference.clone())]).await
-    }
-}
-
-impl<T: CacheProvider + ?Sized> CacheProviderExt for T {}

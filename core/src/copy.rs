@@ -140,7 +140,7 @@ impl Copier<'_> {
 }
 
 /// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign layer.
-fn is_foreign(media_type: &MediaType) -> bool {
+pub(crate) fn is_foreign(media_type: &MediaType) -> bool {
     let name = media_type.as_ref();
     name.contains(".nondistributable.") || name.contains(".image.rootfs.foreign.")
 }

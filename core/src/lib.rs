@@ -40,7 +40,7 @@ pub use backend::{Backend, Backends, Location, Opened, Options};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Collect, Collected,
-    Completeness, Ingest, Lease, NameChange, Usage, Verified, Verify,
+    Completeness, Ingest, Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};

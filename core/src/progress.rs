@@ -64,6 +64,12 @@ pub enum Event {
         /// Why the last one did.
         reason: String,
     },
+    /// Somebody else, in this process or another, pulls the same image: this pull waits, and takes over if that one
+    /// fails.
+    Waiting {
+        /// The image's name.
+        image: String,
+    },
     /// Something the user should know; the operation goes on.
     Warning {
         /// One line.

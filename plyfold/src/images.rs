@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{
-    Backends, CacheProvider as _, CacheProviderExt as _, Descriptor, Digest, Opened, Options, Platform,
-    PullOptions, PullResult, PulledLayer, Reference, Result, pull, reference,
+    Backends, CacheProvider as _, CacheProviderExt as _, Descriptor, Digest, Lease, Opened, Options,
+    Platform, PullOptions, PullResult, PulledLayer, Reference, Result, reference,
 };
 use plyfold_layout::Store;
 
@@ -32,7 +32,7 @@ pub struct Images {
     options: Options,
 }
 
-/// An image in the store.
+/// An image in the store. While it or a clone of it lives nothing of it is collected, also when its name is removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PulledImage {
@@ -50,6 +50,8 @@ pub struct PulledImage {
     pub layers: Vec<PulledLayer>,
     /// Whether nothing had to be fetched.
     pub cached: bool,
+    /// What keeps it in the store: for programs that hold on to the files and to nothing else.
+    pub lease: Lease,
 }
 
 impl Images {
@@ -84,12 +86,12 @@ impl Images {
     /// is refused: which registry is meant is for the program to say.
     ///
     /// # Errors
-    /// Those of [`Backends::open`] and [`pull`](plyfold_core::pull()).
+    /// Those of [`Backends::open`] and [`pull`](fn@plyfold_core::pull).
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         let opened = self.locate(image).await?;
         let reference = opened.reference().await?;
-        let result = pull(&opened.registry, &reference, &self.store, &options).await?;
-        Ok(self.pulled(result, options.platform))
+        let result = self.store.image_pull(&opened.registry, &reference, &options).await?;
+        Ok(self.pulled(result, &options.platform))
     }
 
     /// Brings an image into the store again: what is there is read and verified, what is damaged is replaced, and
@@ -101,12 +103,22 @@ impl Images {
         self.pull(image, PullOptions { force: true, ..options }).await
     }
 
+    /// Brings every image of an archive or a layout directory into the store, or the one that the URI names.
+    ///
+    /// # Errors
+    /// Those of [`Backends::open`] and [`CacheProviderExt::image_load`](plyfold_core::CacheProviderExt::image_load).
+    pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
+        let opened = self.locate(archive).await?;
+        let loaded = self.store.image_load(&opened, &options).await?;
+        Ok(loaded.into_iter().map(|result| self.pulled(result, &options.platform)).collect())
+    }
+
     /// Whether an image is in the store, whole. No network.
     ///
     /// # Errors
     /// As [`CacheProviderExt::completeness`](plyfold_core::CacheProviderExt::completeness).
     pub async fn is_cached(&self, name: &Reference, platform: &Platform) -> Result<bool> {
-        self.store.is_cached(name, platform).await
+        self.store.image_in_cache(name, platform).await
     }
 
     /// Removes a name; whether there was one. The content stays until it is collected.
@@ -173,15 +185,16 @@ impl Images {
         &self.backends
     }
 
-    fn pulled(&self, result: PullResult, platform: Platform) -> PulledImage {
+    fn pulled(&self, result: PullResult, platform: &Platform) -> PulledImage {
         PulledImage {
             path: self.store.path().to_owned(),
             reference: result.reference,
             digest: result.descriptor.digest().clone(),
             manifest: result.manifest.digest().clone(),
-            platform,
+            platform: platform.clone(),
             layers: result.layers,
             cached: result.cached,
+            lease: result.lease,
         }
     }
 }

@@ -37,8 +37,40 @@ impl Needs {
     /// [`Io`](crate::ErrorKind::Io). Damage is none: see [`Needs::damaged`].
     pub async fn of<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<Self> {
         let mut needs = Self::default();
-        needs.add(cache, descriptor, true, limits::NESTING).await?;
+        needs.include(cache, descriptor).await?;
         Ok(needs)
+    }
+
+    /// Adds what one more descriptor leads to.
+    ///
+    /// # Errors
+    /// As [`Needs::of`].
+    pub async fn include<C: CacheProvider + ?Sized>(
+        &mut self,
+        cache: &C,
+        descriptor: &Descriptor,
+    ) -> Result<()> {
+        self.add(cache, descriptor, true, limits::NESTING).await
+    }
+
+    /// Blobs and layers' uncompressed digests: what a [lease](CacheProvider::lease) takes.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.blobs.keys().chain(&self.diff_ids).cloned()
+    }
+
+    /// Blobs that are required and not here with the right size, sorted.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::stat`].
+    pub async fn missing<C: CacheProvider + ?Sized>(&self, cache: &C) -> Result<Vec<Digest>> {
+        let mut missing = Vec::new();
+        for (digest, need) in self.blobs.iter().filter(|(_, need)| need.required) {
+            if cache.stat(digest).await? != Some(need.descriptor.size()) {
+                missing.push(digest.clone());
+            }
+        }
+        missing.sort_by_cached_key(ToString::to_string);
+        Ok(missing)
     }
 
     /// Whether any of these digests is needed.

@@ -112,6 +112,10 @@ impl CacheProvider for MemoryCache {
         Ok(Ingest::Vacant(Box::new(MemoryWriter { cache, blob: blob.clone(), content, _turn: turn })))
     }
 
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        Ok(self.0.lock().partial.get(digest).map_or(0, |content| content.len() as u64))
+    }
+
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         self.0.lock().blobs.remove(digest);
         Ok(())

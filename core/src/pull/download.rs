@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::convert::Conversion;
 use super::{Engine, PulledLayer};
-use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProviderExt, Ingest};
+use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
     BlobRange, BlobReader, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistryExt, Result,
@@ -30,9 +30,6 @@ impl Engine<'_> {
                 Artifact::Vacant(writer) => slot = Some((writer, diff_id.clone())),
             }
         }
-        if self.options.force {
-            self.drop_damaged(layer).await.map_err(at)?;
-        }
         let (fetched, made) = match self.cache.ingest(layer).await.map_err(at)? {
             Ingest::Present => {
                 self.options.progress.emit(Event::BlobDone { digest: layer.digest().clone(), cached: true });
@@ -42,17 +39,6 @@ impl Engine<'_> {
         };
         let artifact = artifact.or(made);
         Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact }, fetched))
-    }
-
-    /// Reads a present blob again and takes it out of sight when it is damaged.
-    async fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
-        if self.cache.stat(blob.digest()).await?.is_none() {
-            return Ok(());
-        }
-        match self.cache.verify_blob(blob).await {
-            Err(e) if *e.kind() == ErrorKind::Corrupt => self.cache.quarantine(blob.digest()).await,
-            outcome => outcome,
-        }
     }
 
     /// Converts a blob that is here. One that turns out to be damaged is fetched again, once.

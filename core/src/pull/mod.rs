@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{CacheProvider, CacheProviderExt, Completeness, NameChange};
+use crate::cache::{CacheProvider, CacheProviderExt, Lease, NameChange};
 use crate::layer::LayerLimits;
 use crate::manifest::{RawConfig, RawManifest};
 use crate::progress::{Event, Progress};
@@ -25,8 +25,11 @@ use crate::{
 
 pub use retry::Retry;
 
+use present::Found;
+
 mod convert;
 mod download;
+mod present;
 mod retry;
 
 /// When a pull asks the backend.
@@ -48,7 +51,7 @@ pub enum PullPolicy {
 pub struct PullOptions {
     /// Layers downloaded at the same time.
     pub concurrency: usize,
-    /// Trust nothing that is here: read it again, replace what is damaged, and ask as [`PullPolicy::Always`].
+    /// Trust nothing that is here: [`verify`](Self::verify) it, and ask as [`PullPolicy::Always`].
     pub force: bool,
     /// Bounds on layers that are converted.
     pub limits: LayerLimits,
@@ -64,6 +67,9 @@ pub struct PullOptions {
     pub retry: Retry,
     /// How long a transfer may make no progress at all.
     pub stall: Duration,
+    /// Read what is here of the image again, also when all of it is. What is damaged is fetched again; under
+    /// [`PullPolicy::Never`] it is an error. Artifacts are not read (rule C 54 `verification_policy_applies_on_hit`).
+    pub verify: bool,
 }
 
 impl Default for PullOptions {
@@ -78,6 +84,7 @@ impl Default for PullOptions {
             progress: Progress::none(),
             retry: Retry::default(),
             stall: Duration::from_secs(30),
+            verify: false,
         }
     }
 }
@@ -97,6 +104,8 @@ pub struct PullResult {
     pub layers: Vec<PulledLayer>,
     /// Whether nothing had to be fetched.
     pub cached: bool,
+    /// Keeps all of it in the cache while this or a clone of it lives, also when the name goes.
+    pub lease: Lease,
 }
 
 /// A layer that is in the cache now.
@@ -112,13 +121,27 @@ pub struct PulledLayer {
 
 /// Brings an image into a cache.
 ///
+/// Everything that the image needs is [leased](CacheProvider::lease) before it is looked for, until the name stands
+/// for it, and on with the [result](PullResult::lease): an image in hand is not collected.
+///
+/// Of several pulls of one image for one platform under [`PullPolicy::IfMissing`], in whatever process, one fetches it
+/// while the others [wait](CacheProvider::turn), with [`Event::Waiting`]; the next one takes over when it fails or
+/// dies. Nothing else in the cache waits for a download, and images that are here never wait.
+///
+/// Nothing is fetched but the manifest when the cache says that it has [no room](CacheProvider::free) for what is
+/// missing of the blobs. What a [materializer](PullOptions::materializer) will make of them is not known beforehand, and
+/// not counted.
+///
 /// # Contract
-/// C 47 to C 51, R 29 `duplicate_layer_digests_fetched_once`, S 92. A digest in the reference wins over the tag.
+/// C 47 to C 54, R 29 `duplicate_layer_digests_fetched_once`, K 118 `n_threads_same_blob_one_write`, K 119
+/// `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92. A digest in the reference wins over the tag.
 /// The last progress event is [`Event::Finished`], always.
 ///
 /// # Errors
 /// Those of the backend and the cache, with the image in their context;
-/// [`NotFound`](crate::ErrorKind::NotFound) under [`PullPolicy::Never`] lists what is missing. Nothing half-made
+/// [`NotFound`](crate::ErrorKind::NotFound) under [`PullPolicy::Never`] lists what is missing;
+/// [`Io`](crate::ErrorKind::Io) with [`StorageFull`](std::io::ErrorKind::StorageFull) as its source when there is no
+/// room. Nothing half-made
 /// is visible then; what has been downloaded of a blob is kept for the next attempt when that attempt may resume.
 pub async fn pull(
     registry: &dyn ImageRegistry,
@@ -133,7 +156,8 @@ pub async fn pull(
         cache: dyn_clone::clone_box(cache),
         options,
     };
-    let result = engine.run().await.map_err(|e| e.with_image(reference));
+    // On the heap: callers would carry all of its states in futures of their own.
+    let result = Box::pin(engine.run()).await.map_err(|e| e.with_image(reference));
     options.progress.emit(Event::Finished { success: result.is_ok() });
     result
 }
@@ -157,114 +181,119 @@ struct Engine<'a> {
 impl Engine<'_> {
     async fn run(&self) -> Result<PullResult> {
         let always = self.options.force || self.options.policy == PullPolicy::Always;
-        if !always && let Some(result) = self.cached().await? {
-            return Ok(result);
+        if !always && let Some(found) = self.look().await? {
+            return self.take(found).await;
         }
-        if self.options.policy == PullPolicy::Never {
-            return Err(self.missing().await?);
+        match self.options.policy {
+            PullPolicy::Never => Err(self.missing().await?),
+            _ if self.options.force => self.fetch_image().await,
+            PullPolicy::Always => {
+                let found = if self.unmoved().await? { self.look().await? } else { None };
+                match found {
+                    Some(found) => self.take(found).await,
+                    None => self.fetch_image().await,
+                }
+            }
+            PullPolicy::IfMissing => {
+                let turn = self.turn().await?;
+                match self.look().await? {
+                    // Nobody waits while artifacts are made.
+                    Some(found) => {
+                        drop(turn);
+                        self.take(found).await
+                    }
+                    None => self.fetch_image().await,
+                }
+            }
         }
-        let refresh = always && !self.options.force;
-        if refresh
-            && self.unmoved().await?
-            && let Some(result) = self.cached().await?
-        {
-            return Ok(result);
-        }
+    }
+
+    /// The result out of the cache alone; artifacts are made if need be.
+    async fn take(&self, found: Found) -> Result<PullResult> {
+        let Found { source, config, lease } = found;
+        let layers = self.layers(source.raw(), config.as_ref()).await?;
+        Ok(self.result(&source, config, layers, lease))
+    }
+
+    /// Fetches what is missing.
+    async fn fetch_image(&self) -> Result<PullResult> {
         let source = self.retrying("manifest", || {
             RegistrySource::open(self.registry.clone(), self.reference, &self.options.platform)
         });
         let source = source.await?;
-        let config = self.store_config(&source).await?;
+        self.resolved(&source)?;
+        self.check_room(&source).await?;
+        let config = self.config(&source).await?;
+        let lease = self.lease(&source, config.as_ref()).await?;
+        if self.options.force || self.options.verify {
+            self.drop_damaged(&source).await?;
+        }
+        let manifest = source.manifest()?;
+        match &config {
+            Some(config) => {
+                let blob = Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?;
+                self.cache.put(blob).await?;
+            }
+            None => drop(self.layer(manifest.config(), None).await?),
+        }
         let layers = self.layers(source.raw(), config.as_ref()).await?;
         for raw in std::iter::once(source.raw()).chain(source.indexes()) {
             self.cache.put(Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await?;
         }
         let descriptor = source.root().descriptor().clone();
-        self.cache.update(&[NameChange::Set(self.name.clone(), descriptor.clone())]).await?;
-        let cached = layers.iter().all(|(_, fetched)| !fetched);
-        let layers = layers.into_iter().map(|(layer, _)| layer).collect();
-        let manifest = source.raw().clone();
-        Ok(PullResult { reference: self.name.clone(), descriptor, manifest, config, layers, cached })
+        self.cache.update(&[NameChange::Set(self.name.clone(), descriptor)]).await?;
+        Ok(self.result(&source, config, layers, lease))
     }
 
-    /// The result out of the cache alone, if the image is whole there.
-    async fn cached(&self) -> Result<Option<PullResult>> {
-        match self.cache.completeness(&self.name, &self.options.platform).await {
-            Ok(Completeness::Complete) => {}
-            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden.
-            Err(e) if self.options.policy == PullPolicy::Never => return Err(e),
-            Ok(_) | Err(_) => return Ok(None),
-        }
-        let source = self.cache.source(&self.name, &self.options.platform).await?;
-        let config = match source.config().await {
-            Ok(config) => Some(config),
-            Err(e) if *e.kind() == ErrorKind::Unsupported => None,
-            Err(e) => return Err(e),
-        };
-        let layers = self.layers(source.raw(), config.as_ref()).await?;
-        Ok(Some(PullResult {
+    fn result(
+        &self,
+        source: &RegistrySource,
+        config: Option<RawConfig>,
+        layers: Vec<(PulledLayer, bool)>,
+        lease: Lease,
+    ) -> PullResult {
+        PullResult {
             reference: self.name.clone(),
             descriptor: source.root().descriptor().clone(),
             manifest: source.raw().clone(),
             config,
             cached: layers.iter().all(|(_, fetched)| !fetched),
             layers: layers.into_iter().map(|(layer, _)| layer).collect(),
-        }))
+            lease,
+        }
     }
 
-    /// Whether the name still stands at the backend for what it stands for here: one request without content.
-    async fn unmoved(&self) -> Result<bool> {
-        let Some(here) = self.cache.find_descriptor(&self.name).await? else { return Ok(false) };
-        let there = self.retrying("manifest", || self.registry.resolve(self.reference)).await?;
-        Ok(there.digest() == here.digest())
-    }
-
-    async fn missing(&self) -> Result<Error> {
-        let image = &self.name;
-        let hint = "pull it with another policy, or load it from an archive";
-        let what = match self.cache.completeness(image, &self.options.platform).await? {
-            Completeness::Incomplete(list) => {
-                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-                format!("the image is not whole here and fetching is forbidden; missing: {}", list.join(", "))
-            }
-            _ => "the image is not here and fetching is forbidden".to_owned(),
-        };
-        Ok(Error::not_found(what).with_hint(hint).with_endpoint(&self.cache))
-    }
-
-    /// Fetches and keeps the config; `None` for artifacts, whose config is kept like a layer.
-    async fn store_config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
+    fn resolved(&self, source: &RegistrySource) -> Result<()> {
         let manifest = source.manifest()?;
-        let size = manifest
-            .layers()
-            .iter()
-            .map(Descriptor::size)
-            .fold(manifest.config().size(), u64::saturating_add);
+        let sizes = manifest.layers().iter().map(Descriptor::size);
+        let size = sizes.fold(manifest.config().size(), u64::saturating_add);
         let (image, digest) = (self.reference.whole(), source.descriptor().digest().clone());
         self.options.progress.emit(Event::Resolved { image, digest, size });
+        Ok(())
+    }
+
+    /// The config, from here or from the backend; `None` for artifacts, whose config is kept like a layer.
+    async fn config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
+        let manifest = source.manifest()?;
         if crate::manifest::check_is_image(manifest).is_err_and(|e| *e.kind() == ErrorKind::Unsupported) {
-            self.layer(manifest.config(), None).await?;
             return Ok(None);
         }
-        let config = self
-            .retrying("config", || async {
-                if let Some(config) = source.known_config() {
-                    return Ok(config.clone());
-                }
-                let here = CacheProviderExt::as_registry(&self.cache);
-                let present =
-                    self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());
-                if present
-                    && !self.options.force
-                    && let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await
-                {
-                    return Ok(config);
-                }
-                crate::registry::read_config(&self.registry, self.reference, manifest).await
-            })
-            .await?;
-        self.cache.put(Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?).await?;
-        Ok(Some(config))
+        let config = self.retrying("config", || async {
+            if let Some(config) = source.known_config() {
+                return Ok(config.clone());
+            }
+            let here = CacheProviderExt::as_registry(&self.cache);
+            let present =
+                self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());
+            if present
+                && !self.options.force
+                && let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await
+            {
+                return Ok(config);
+            }
+            crate::registry::read_config(&self.registry, self.reference, manifest).await
+        });
+        config.await.map(Some)
     }
 
     /// Every layer, several at a time, each digest once; with whether it had to be fetched.

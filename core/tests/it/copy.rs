@@ -2,32 +2,18 @@
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, MediaType,
-    Platforms, copy, digest,
+    CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, Platforms,
+    copy, digest,
 };
-use serde_json::json;
 
-use crate::fixture::{AMD64, layer, name, put_document, put_image};
+use crate::fixture::{AMD64, index_of, layer, name, put_image};
 
 /// An index of two images under `example.com/app:1`.
 async fn two_platforms() -> MemoryRegistry {
     let registry = MemoryRegistry::new("a");
     let image = name("example.com/app:1");
-    let mut children = Vec::new();
-    for arch in ["arm64", "amd64"] {
-        put_image(&registry, &image, ("linux", arch), &[layer(arch, 10)]);
-        let raw = registry.fetch_raw(&image).await.unwrap();
-        children.push(json!({
-            "mediaType": MediaType::ImageManifest.to_string(), "digest": raw.digest().to_string(),
-            "size": raw.bytes().len(), "platform": { "os": "linux", "architecture": arch },
-        }));
-    }
-    put_document(
-        &registry,
-        &image,
-        MediaType::ImageIndex,
-        &json!({ "schemaVersion": 2, "manifests": children }),
-    );
+    let (arm64, amd64) = ([layer("arm64", 10)], [layer("amd64", 10)]);
+    index_of(&registry, &image, &[("arm64", &arm64), ("amd64", &amd64)]).await;
     registry
 }
 

@@ -60,6 +60,24 @@ pub(crate) fn put_image(
     (put_document(registry, reference, MediaType::ImageManifest, &manifest), digests)
 }
 
+/// An index of images for linux, given by architecture and layers, under `reference`; its digest.
+pub(crate) async fn index_of(
+    registry: &MemoryRegistry,
+    reference: &Reference,
+    images: &[(&str, &[Vec<u8>])],
+) -> Digest {
+    let mut children = Vec::new();
+    for (architecture, layers) in images {
+        put_image(registry, reference, ("linux", architecture), layers);
+        let raw = registry.manifest(reference).await.unwrap();
+        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
+        child["platform"] = json!({ "os": "linux", "architecture": architecture });
+        children.push(child);
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": children });
+    put_document(registry, reference, MediaType::ImageIndex, &index)
+}
+
 /// A manifest or an index, valid or not, under `reference`.
 pub(crate) fn put_document(
     registry: &MemoryRegistry,
@@ -80,6 +98,8 @@ pub(crate) enum Fault {
     Breaks(u64),
     /// Ranges are ignored: the whole blob comes.
     IgnoresRange,
+    /// The answer is that it is not allowed.
+    Refuses,
     /// The stream never yields anything.
     Stalls,
 }
@@ -95,6 +115,7 @@ pub(crate) struct Scripted {
 pub(crate) struct Log {
     pub(crate) manifests: AtomicUsize,
     pub(crate) resolves: AtomicUsize,
+    layers: AtomicUsize,
     pub(crate) blobs: Mutex<Vec<(Digest, BlobRange)>>,
     faults: Mutex<Vec<Fault>>,
 }
@@ -110,6 +131,15 @@ impl Scripted {
         log.manifests.load(Ordering::Relaxed)
             + log.resolves.load(Ordering::Relaxed)
             + log.blobs.lock().unwrap().len()
+    }
+
+    pub(crate) fn manifest_requests(&self) -> usize {
+        self.log.manifests.load(Ordering::Relaxed)
+    }
+
+    /// Reads of layers, whichever.
+    pub(crate) fn layer_reads(&self) -> usize {
+        self.log.layers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn reads_of(&self, digest: &Digest) -> usize {
@@ -132,10 +162,12 @@ impl ImageRegistry for Scripted {
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         self.log.blobs.lock().unwrap().push((blob.digest().clone(), range));
         let is_layer = blob.media_type().as_ref().contains("layer");
+        self.log.layers.fetch_add(usize::from(is_layer), Ordering::Relaxed);
         let fault = if is_layer { self.log.faults.lock().unwrap().pop() } else { None };
         match fault {
             None => self.inner.blob(reference, blob, range).await,
             Some(Fault::IgnoresRange) => self.inner.blob(reference, blob, BlobRange::FULL).await,
+            Some(Fault::Refuses) => Err(Error::new(ErrorKind::Denied, "not allowed")),
             Some(Fault::Stalls) => Blob::new(blob, stream::pending()),
             Some(Fault::Breaks(after)) => {
                 let start = range.resolve(blob.size())?.start;

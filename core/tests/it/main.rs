@@ -5,6 +5,9 @@
 mod copy;
 mod fixture;
 mod layer;
+mod present;
 mod pull;
 mod reference;
 mod source;
+mod verbs;
+mod watched;

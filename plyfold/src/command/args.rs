@@ -61,6 +61,9 @@ pub(crate) enum Verb {
         /// Read everything again that the store has of the image, and ask the backend
         #[arg(long)]
         force: bool,
+        /// Read everything again that the store has of the image, and fetch what is damaged
+        #[arg(long)]
+        verify: bool,
     },
     /// List the images in the store
     List,

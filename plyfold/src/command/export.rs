@@ -15,7 +15,7 @@ use super::size::Size;
 pub(crate) async fn write(session: &Session, image: &str, out: PathBuf) -> Result<()> {
     let image = session.pull(image, Fetch::default()).await?;
     let name = reference::by_digest(&image.reference, &image.manifest);
-    let source = session.images.store().source(&name, &image.platform).await?;
+    let source = session.images.store().new_source(&name, &image.platform).await?;
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {
         let mut file = WholeFile::create(&target, stop)?;

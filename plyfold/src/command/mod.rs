@@ -53,8 +53,8 @@ fn run(args: Args, screen: Screen) -> Result<()> {
 async fn verb(args: Args, screen: Screen) -> Result<()> {
     let session = Session::open(args.global, screen);
     match args.verb {
-        Verb::Pull { image, policy, force } => {
-            let fetch = Fetch { policy: policy.into(), force, materializer: None };
+        Verb::Pull { image, policy, force, verify } => {
+            let fetch = Fetch { policy: policy.into(), force, verify, materializer: None };
             store::pull_image(&session.await?, &image, fetch).await
         }
         Verb::List => store::list(&session.await?).await,

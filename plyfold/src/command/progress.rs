@@ -43,6 +43,10 @@ impl Reporter {
                 let (what, reason) = (printable(&what), printable(&reason));
                 self.line(Loudness::Quiet, &format!("warning: {what}: attempt {attempt} failed: {reason}"));
             }
+            Event::Waiting { image } => {
+                let image = printable(&image);
+                self.line(Loudness::Normal, &format!("waiting for another pull of {image}"));
+            }
             Event::Warning { message } => {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
             }

@@ -25,6 +25,7 @@ pub(crate) struct Session {
 pub(crate) struct Fetch {
     pub(crate) policy: PullPolicy,
     pub(crate) force: bool,
+    pub(crate) verify: bool,
     pub(crate) materializer: Option<Box<dyn Materializer>>,
 }
 
@@ -49,6 +50,7 @@ impl Session {
                 platform: self.platform.clone(),
                 policy: fetch.policy,
                 progress,
+                verify: fetch.verify,
                 ..PullOptions::default()
             };
             self.images.pull(&image, options)

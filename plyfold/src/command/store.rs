@@ -4,8 +4,7 @@ use std::path::Path;
 
 use plyfold::{
     CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistryExt as _, ImageSourceExt as _,
-    PullOptions, PullPolicy, PullResult, PulledImage, PulledLayer, RawConfig, Reference, Result, printable,
-    pull,
+    PullOptions, PulledImage, PulledLayer, RawConfig, Reference, Result, printable,
 };
 use serde_json::{Value, json};
 
@@ -56,7 +55,7 @@ pub(crate) async fn inspect(session: &Session, image: &str, raw: bool) -> Result
         let manifest = store.as_registry().fetch_raw(&name).await?;
         return write(manifest.bytes());
     }
-    let source = store.source(&name, &session.platform).await?;
+    let source = store.new_source(&name, &session.platform).await?;
     let manifest = source.manifest()?;
     // An artifact has layers, but no configuration that is an image's.
     let config = match source.config().await {
@@ -103,33 +102,18 @@ fn summary(config: &RawConfig) -> String {
 }
 
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
-    let opened = session.images.locate(&archive_uri(archive, session)).await?;
-    let references = match &opened.reference {
-        Some(reference) => vec![reference.clone()],
-        None => opened.references().await?,
-    };
-    if references.is_empty() {
-        return Err(Error::not_found("no image has a name here").with_endpoint(&opened.registry));
-    }
-    let mut loaded = Vec::with_capacity(references.len());
-    for reference in references {
-        let result = session
-            .telling(|progress| {
-                let platform = session.platform.clone();
-                let options =
-                    PullOptions { platform, policy: PullPolicy::Always, progress, ..Default::default() };
-                let (registry, store) = (opened.registry.clone(), session.images.store());
-                async move { pull(&registry, &reference, store, &options).await }
-            })
-            .await?;
-        loaded.push(result);
-    }
+    let archive = archive_uri(archive, session);
+    let loaded = session.telling(|progress| {
+        let options = PullOptions { platform: session.platform.clone(), progress, ..Default::default() };
+        session.images.load(&archive, options)
+    });
+    let loaded = loaded.await?;
     let documents: Vec<Value> = loaded
         .iter()
-        .map(|image| json!({ "reference": image.reference.whole(), "digest": image.descriptor.digest() }))
+        .map(|image| json!({ "reference": image.reference.whole(), "digest": image.digest }))
         .collect();
     session.screen.show(&documents, || {
-        let line = |image: &PullResult| format!("{}  {}\n", image.reference, image.descriptor.digest());
+        let line = |image: &PulledImage| format!("{}  {}\n", image.reference, image.digest);
         loaded.iter().map(line).collect()
     })
 }

@@ -26,7 +26,7 @@ async fn pulled(archive: &Archive) -> Result<usize> {
     let options = PullOptions { platform: linux(), ..PullOptions::default() };
     let result = pull(archive, &image, &cache, &options).await;
     if result.is_err() {
-        assert!(!cache.is_cached(&image, &linux()).await?, "a failed pull left a name");
+        assert!(!cache.image_in_cache(&image, &linux()).await?, "a failed pull left a name");
     }
     let layer = result?.layers.remove(0).descriptor;
     Ok(cache.content(&layer, 1 << 20).await?.len())

@@ -49,7 +49,7 @@ fn pulled(uri: &str, sample: &Sample) -> Result<Digest, Failure> {
         let cache = MemoryCache::new()?;
         let options = PullOptions { platform: "linux/amd64".parse()?, ..PullOptions::default() };
         pull(&*opened.registry, &reference, &cache, &options).await?;
-        let source = cache.source(&reference, &options.platform).await?;
+        let source = cache.new_source(&reference, &options.platform).await?;
         let config = source.config().await?;
         let diff_ids: Vec<_> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         assert_eq!(config.diff_ids()?, diff_ids, "{uri}");

@@ -113,9 +113,10 @@ impl ArtifactWriter for DiskArtifact {
             let hashing = scope.spawn(|| seal_of(reader));
             (temp.publish(&path, 0o444), hashing.join())
         });
-        published?;
+        let drop_it = |_: &Error| drop(fs::remove_file(&path));
+        published.inspect_err(drop_it)?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");
-        let seal = seal.map_err(broken)?.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        let seal = seal.map_err(broken)?.inspect_err(drop_it)?;
         let bytes = serde_json::to_vec(&seal)
             .map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))?;
         let temp_name = format!("{}.seal", place.temp());

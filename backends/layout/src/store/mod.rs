@@ -160,6 +160,12 @@ impl CacheProvider for Store {
         self.poll(move |root| ingest::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
     }
 
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        digest::supported(digest)?;
+        let path = self.root.path().join("ingest").join(ingest::name_of(digest));
+        blocking(move || Ok(fs::metadata(path).map_or(0, |metadata| metadata.len()))).await
+    }
+
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         digest::supported(digest)?;
         let (root, digest) = (self.root.clone(), digest.clone());
@@ -235,8 +241,7 @@ pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex)
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
     if bytes != before.1 {
-        let path = root.path().join("index.json");
-        durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
+        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &bytes)?;
     }
     Ok(outcome)
 }

@@ -35,7 +35,7 @@ async fn absent_is_ok_none_not_error(stage: &dyn CacheStage) {
     for name in &names {
         assert_eq!(sound(cache.find_descriptor(name).await), None);
         assert_eq!(sound(cache.completeness(name, &amd64()).await), Completeness::Unknown);
-        assert!(!sound(cache.is_cached(name, &amd64()).await));
+        assert!(!sound(cache.image_in_cache(name, &amd64()).await));
     }
     assert_eq!(sound(cache.list().await), []);
     assert_kind(read(cache.open(&absent, BlobRange::FULL).await).await, &ErrorKind::NotFound);

@@ -109,7 +109,7 @@ async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
     set(&*subject.cache, other, &sample.top).await;
     sound(subject.cache.remove(&name(NAME)).await);
     assert_eq!(sound(subject.cache.find_descriptor(&name(NAME)).await), None);
-    assert!(sound(subject.cache.is_cached(&name(other), &amd64()).await));
+    assert!(sound(subject.cache.image_in_cache(&name(other), &amd64()).await));
     for layer in &sample.images[0].layers {
         sound(subject.cache.verify_blob(&layer.descriptor).await);
     }

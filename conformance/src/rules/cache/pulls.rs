@@ -93,7 +93,7 @@ async fn always_pull_refreshes_moved_tag(stage: &dyn CacheStage) {
     assert_eq!(result.descriptor.digest(), newer.top.digest());
     let found = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("the name stays");
     assert_eq!(found.digest(), newer.top.digest());
-    assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+    assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
     assert_eq!(moved.fetched(), [newer.images[0].config.digest().clone()], "the layers are here");
 }
 
@@ -106,7 +106,7 @@ async fn pull_fetches_only_missing_blobs(stage: &dyn CacheStage) {
         let counting = Counting::new(&registry_with(&sample, NAME));
         sound(pull(&subject, &counting, &name(NAME), PullPolicy::IfMissing).await);
         assert_eq!(counting.fetched(), [missing.digest().clone()]);
-        assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+        assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
     }
     // Another name of another repository finds here what it shares with the first.
     let other = "elsewhere.example/other:1";
@@ -129,7 +129,7 @@ async fn adding_second_platform_keeps_index_digest(stage: &dyn CacheStage) {
         }
         for platform in ["linux/amd64", "linux/arm64/v8"] {
             assert!(
-                sound(subject.cache.is_cached(&name(NAME), &sound(platform.parse())).await),
+                sound(subject.cache.image_in_cache(&name(NAME), &sound(platform.parse())).await),
                 "{platform}"
             );
         }

@@ -55,7 +55,7 @@ async fn callback_reentry_no_deadlock(stage: &dyn CacheStage) {
     sound(promptly(stage, "a pull whose backend uses the cache", pulled).await);
     drop(options);
     promptly(stage, "a receiver of progress that uses the cache", receiver).await.expect("it does not panic");
-    assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+    assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
     for at in ["source", "receiver"] {
         let text = format!("registry.example/from/a/{at}:1");
         assert!(names(&*subject.cache).await.iter().any(|(name, _)| *name == text), "{text}");
@@ -113,5 +113,5 @@ async fn lock_not_held_over_network(stage: &dyn CacheStage) {
 
     release.add_permits(1);
     sound(standing.await.expect("the pull does not panic"));
-    assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await), "all of it is still here");
+    assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await), "all of it is still here");
 }

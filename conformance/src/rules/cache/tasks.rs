@@ -136,7 +136,7 @@ async fn winner_cancelled_waiter_succeeds(stage: &dyn CacheStage) {
     tokio::task::yield_now().await;
     winner.abort();
     sound(promptly(stage, "the second pull", waiter).await.expect("the second pull does not panic"));
-    assert!(sound(subject.cache.is_cached(&name(NAME), &amd64()).await));
+    assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
 }
 
 async fn reader_never_sees_partial_blob_or_index(stage: &dyn CacheStage) {

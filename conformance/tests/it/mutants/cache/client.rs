@@ -43,7 +43,7 @@ impl Client for BrokenPull {
 /// Forgets what is here of an image, so that all of it is fetched.
 async fn drop_all(cache: &dyn CacheProvider, reference: &Reference, platform: &Platform) -> Result<()> {
     let cache = dyn_clone::clone_box(cache);
-    if let Ok(source) = cache.source(reference, platform).await {
+    if let Ok(source) = cache.new_source(reference, platform).await {
         for blob in source.raw().references() {
             cache.quarantine(blob.digest()).await?;
         }

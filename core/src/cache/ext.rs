@@ -1,0 +1,315 @@
+//! The verbs that follow from a cache's methods.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{CacheProvider, CacheRegistry, Ingest, NameChange, PushOptions, index, push};
+use crate::backend::Opened;
+use crate::pull::{self, PullOptions, PullPolicy, PullResult};
+use crate::registry::{ImageRegistry, ImageRegistryExt};
+use crate::source::RegistrySource;
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageSource, Platform, Reference, Result,
+    reference,
+};
+
+/// What a cache lacks of an image for one platform.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Completeness {
+    /// Manifest, config and every layer are here with the right sizes.
+    Complete,
+    /// The name is known, these are missing: config, layers, or the manifest of the platform itself.
+    Incomplete(Vec<Digest>),
+    /// The name is unknown.
+    Unknown,
+}
+
+/// What follows from [`CacheProvider`]'s methods, the same for every cache.
+#[async_trait]
+pub trait CacheProviderExt: CacheProvider {
+    /// Brings an image of a registry here: [`pull`](fn@crate::pull).
+    ///
+    /// # Contract
+    /// C 49 `pull_if_present_does_no_network_io`, C 50 `always_pull_refreshes_moved_tag`, C 51
+    /// `pull_fetches_only_missing_blobs`, C 52 `adding_second_platform_keeps_index_digest`, C 53
+    /// `platform_is_part_of_the_answer_on_hit`, C 54 `verification_policy_applies_on_hit`.
+    ///
+    /// # Errors
+    /// As [`pull`](fn@crate::pull).
+    async fn image_pull(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<PullResult>
+    where
+        Self: Sized,
+    {
+        pull::pull(registry, reference, self, options).await
+    }
+
+    /// Brings an image here again, trusting nothing that is here: [`PullOptions::force`].
+    ///
+    /// # Errors
+    /// As [`pull`](fn@crate::pull).
+    async fn force_pull(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<PullResult>
+    where
+        Self: Sized,
+    {
+        pull::pull(registry, reference, self, &PullOptions { force: true, ..options.clone() }).await
+    }
+
+    /// Whether an image is here whole for a platform: manifest, config and every layer, sizes checked.
+    ///
+    /// # Contract
+    /// C 47 `contains_means_complete_for_platform`, C 53 `platform_is_part_of_the_answer_on_hit`.
+    ///
+    /// # Errors
+    /// As [`CacheProviderExt::completeness`].
+    async fn image_in_cache(&self, reference: &Reference, platform: &Platform) -> Result<bool>
+    where
+        Self: Sized + Clone,
+    {
+        Ok(self.completeness(reference, platform).await? == Completeness::Complete)
+    }
+
+    /// What an image lacks here for a platform: config and layers, sizes checked.
+    ///
+    /// # Contract
+    /// C 47 `contains_means_complete_for_platform`, C 48 `missing_layer_reported_by_digest`.
+    ///
+    /// # Errors
+    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) when the index is here and has no such image;
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
+    async fn completeness(&self, reference: &Reference, platform: &Platform) -> Result<Completeness>
+    where
+        Self: Sized + Clone,
+    {
+        if self.find_descriptor(reference).await?.is_none() {
+            return Ok(Completeness::Unknown);
+        }
+        let source = match self.new_source(reference, platform).await {
+            Ok(source) => source,
+            // The index is here, what it chose is not.
+            Err(e) if *e.kind() == ErrorKind::NotFound => {
+                let missing = e.context("blob").map(crate::digest::parse).transpose()?;
+                return Ok(Completeness::Incomplete(missing.into_iter().collect()));
+            }
+            Err(e) => return Err(e),
+        };
+        let mut missing = Vec::new();
+        for blob in source.raw().references() {
+            if self.stat(blob.digest()).await? != Some(blob.size()) && !missing.contains(blob.digest()) {
+                missing.push(blob.digest().clone());
+            }
+        }
+        Ok(if missing.is_empty() { Completeness::Complete } else { Completeness::Incomplete(missing) })
+    }
+
+    /// Whether a registry has an image for a platform. An outage is an error, not `false`; so are credentials that
+    /// are refused.
+    ///
+    /// # Errors
+    /// As [`ImageRegistryExt::fetch_manifest`], absence excepted.
+    async fn image_in_registry(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<bool> {
+        match registry.fetch_manifest(reference, platform).await {
+            Ok(_) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PlatformNotFound { .. }) => {
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
+    /// the platform of `options`. Images that came before one that fails are kept. Each has a last progress event of
+    /// its own.
+    ///
+    /// # Contract
+    /// X 104 `import_performs_zero_network_io`, X 105 `multi_image_archive_enumerates_and_selects`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when nothing there has a name; otherwise as
+    /// [`pull`](fn@crate::pull).
+    async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>>
+    where
+        Self: Sized,
+    {
+        let references = match &from.reference {
+            Some(reference) => vec![reference.clone()],
+            None => from.references().await?,
+        };
+        if references.is_empty() {
+            return Err(Error::not_found("no image has a name here").with_endpoint(&from.registry));
+        }
+        // What stands in a file may be newer than what its name stands for here.
+        let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
+        let mut loaded = Vec::with_capacity(references.len());
+        for reference in &references {
+            loaded.push(pull::pull(&from.registry, reference, self, &options).await?);
+        }
+        Ok(loaded)
+    }
+
+    /// Lets a name stand for an index of these manifests, and yields it. Where it stands for an index already, that
+    /// one is carried on: a manifest takes the place of those for the same platform (variant, OS version and
+    /// features included) or of the same digest, others are added, and attestations go whose subject is in the
+    /// index no more. An image without a platform gets the one of its config.
+    ///
+    /// The same manifests give the same bytes, in whatever order they come: images first, sorted by platform, then
+    /// what has none, then attestations. Nothing is written when all of it is in the index already.
+    ///
+    /// # Contract
+    /// C 55 `index_write_create_update_replace_by_full_platform`, C 56 `index_write_drops_dangling_attestations`,
+    /// C 57 `index_write_is_deterministic`.
+    ///
+    /// # Errors
+    /// Nothing is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) with the digests when content
+    /// is not here that the given manifests need; [`Ambiguous`](crate::ErrorKind::Ambiguous) when two of them are
+    /// for one platform; [`Config`](crate::ErrorKind::Config) for a name with a digest and for no manifests;
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`limits`](crate::manifest::limits);
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the name stands for a single image;
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
+    async fn index_write(&self, name: &Reference, manifests: &[Descriptor]) -> Result<Descriptor> {
+        index::write(self, name, manifests).await
+    }
+
+    /// Lets a name stand for content that is here, whatever it stood for before.
+    ///
+    /// # Contract
+    /// C 58 `descriptor_write_requires_name_and_replaces`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is not here that it needs;
+    /// [`Config`](crate::ErrorKind::Config) when the name has another digest; [`Corrupt`](crate::ErrorKind::Corrupt)
+    /// and [`Unsupported`](crate::ErrorKind::Unsupported) when it is neither an image nor an index;
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn descriptor_write(&self, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+        if reference::digest_of(name)?.is_some_and(|digest| digest != *descriptor.digest()) {
+            let message = format!("the name's digest is not that of the content, {}", descriptor.digest());
+            return Err(Error::config(message).with_image(name));
+        }
+        let at = |e: Error| e.with_image(name).with_endpoint(self);
+        let _lease = index::present(self, std::slice::from_ref(descriptor), &[]).await.map_err(at)?;
+        self.update(&[NameChange::Set(name.clone(), descriptor.clone())]).await
+    }
+
+    /// Copies an image to a registry: everything that its name stands for, or one platform. Digests are unchanged,
+    /// unless [`Sparse::Rewrite`](super::Sparse::Rewrite) asks for an index of what is here.
+    ///
+    /// # Contract
+    /// C 75 `index_lists_platform_subset_modes_sparse_vs_rewritten`, X 99
+    /// `copy_a_to_b_preserves_digests_or_refuses`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the image is not here, or, listing them, when images of its
+    /// index are not; otherwise as [`copy`](fn@crate::copy). The target's name is not touched then.
+    async fn push(
+        &self,
+        name: &Reference,
+        registry: &dyn ImageRegistry,
+        target: &Reference,
+        options: &PushOptions,
+    ) -> Result<Descriptor>
+    where
+        Self: Sized + Clone,
+    {
+        push::push(self, name, registry, target, options).await
+    }
+
+    /// An image that is here, opened for reading. No network.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the missing digest as context `blob`;
+    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound), [`Corrupt`](crate::ErrorKind::Corrupt).
+    async fn new_source(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource>
+    where
+        Self: Sized + Clone,
+    {
+        RegistrySource::open(Box::new(self.as_registry()), reference, platform).await
+    }
+
+    /// This cache seen as a registry of what it holds.
+    fn as_registry(&self) -> CacheRegistry
+    where
+        Self: Sized + Clone,
+    {
+        CacheRegistry(Box::new(self.clone()))
+    }
+
+    /// The verified content of a stored document of at most `limit` bytes.
+    ///
+    /// # Contract
+    /// C 68 `get_content_is_verified_or_flagged_raw`.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::open`] and [`Blob::bytes`].
+    async fn content(&self, blob: &Descriptor, limit: u64) -> Result<Bytes> {
+        self.open(blob, BlobRange::FULL).await?.bytes(limit).await
+    }
+
+    /// Stores a whole blob. Content that is here already is read and verified; damaged content is replaced.
+    ///
+    /// # Contract
+    /// C 43 to C 46.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::ingest`], [`BlobWriter::commit`](super::BlobWriter::commit) and the errors of `blob`'s
+    /// stream: nothing is visible then, and nothing is left behind.
+    async fn put(&self, blob: Blob) -> Result<()> {
+        let descriptor = blob.descriptor().clone();
+        let mut writer = match self.ingest(&descriptor).await? {
+            Ingest::Vacant(writer) => writer,
+            Ingest::Present => match self.verify_blob(&descriptor).await {
+                Ok(()) => return Ok(()),
+                Err(e) if *e.kind() == ErrorKind::Corrupt => {
+                    self.quarantine(descriptor.digest()).await?;
+                    match self.ingest(&descriptor).await? {
+                        Ingest::Vacant(writer) => writer,
+                        Ingest::Present => return Ok(()),
+                    }
+                }
+                Err(e) => return Err(e),
+            },
+        };
+        if writer.offset() > 0 {
+            writer.restart().await?;
+        }
+        // The writer hashes what it stores; hashing the stream as well would only cost time.
+        let mut blob = blob.unverified();
+        while let Some(chunk) = blob.chunk().await? {
+            writer.write(chunk).await?;
+        }
+        writer.commit().await
+    }
+
+    /// Reads a stored blob to its end, for the verdict alone.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::open`].
+    async fn verify_blob(&self, blob: &Descriptor) -> Result<()> {
+        let mut blob = self.open(blob, BlobRange::FULL).await?;
+        while blob.chunk().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Removes a name; content stays until it is collected (rules C 61, C 62).
+    ///
+    /// # Errors
+    /// As [`CacheProvider::update`].
+    async fn remove(&self, reference: &Reference) -> Result<()> {
+        self.update(&[NameChange::Remove(reference.clone())]).await
+    }
+}
+
+impl<T: CacheProvider + ?Sized> CacheProviderExt for T {}

@@ -1,0 +1,297 @@
+//! Writing an index of manifests that are here.
+
+use oci_spec::image::Platform as PlatformDocument;
+use serde_json::{Map, Value};
+
+use super::{CacheProvider, CacheProviderExt, Lease, NameChange, Needs};
+use crate::manifest::{
+    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_index, is_manifest, limits,
+};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
+
+/// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
+pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
+
+/// The body of [`CacheProviderExt::index_write`].
+pub(super) async fn write<C: CacheProvider + ?Sized>(
+    cache: &C,
+    name: &Reference,
+    manifests: &[Descriptor],
+) -> Result<Descriptor> {
+    let at = |e: Error| e.with_image(name).with_endpoint(cache);
+    if name.digest().is_some() {
+        let hint = "write it under a tag: its digest follows from what is in it";
+        return Err(at(Error::config("an index cannot be written under a digest").with_hint(hint)));
+    }
+    if manifests.is_empty() {
+        return Err(at(Error::config("an index needs manifests, and none are given")));
+    }
+    // Others who change this index wait, so that none reads what another is about to replace.
+    let _turn = cache.turn(&format!("index {}", name.whole())).await?;
+    let before = existing(cache, name).await.map_err(at)?;
+    let given = entries(cache, manifests).await.map_err(at)?;
+    let merged = Merged::new(before.as_ref(), given).map_err(at)?;
+    let root = match &before {
+        Some(before) if !merged.is_changed => before.clone(),
+        _ => merged.into_raw().map_err(at)?,
+    };
+    let mut others = vec![root.digest().clone()];
+    if let Some(before) = &before {
+        others.extend(Needs::of(cache, before.descriptor()).await.map_err(at)?.digests());
+    }
+    let _lease = present(cache, manifests, &others).await.map_err(at)?;
+    cache.put(Blob::from_bytes(root.descriptor(), BlobRange::FULL, root.bytes())?).await?;
+    cache.update(&[NameChange::Set(name.clone(), root.descriptor().clone())]).await?;
+    Ok(root.descriptor().clone())
+}
+
+/// Leases everything that `wanted` need, and `others`, and sees that the former is here.
+pub(super) async fn present<C: CacheProvider + ?Sized>(
+    cache: &C,
+    wanted: &[Descriptor],
+    others: &[Digest],
+) -> Result<Lease> {
+    let mut all = Needs::default();
+    for descriptor in wanted {
+        let media_type = descriptor.media_type();
+        if !(is_index(media_type) || is_manifest(media_type)) {
+            let message = format!("{} is neither an image nor an index", descriptor.digest());
+            return Err(Error::unsupported(format!("{message}, but {media_type}")));
+        }
+        all.include(cache, descriptor).await?;
+    }
+    let content: Vec<Digest> = all.digests().chain(others.iter().cloned()).collect();
+    let lease = cache.lease(&content).await?;
+    // What was here before the lease may be gone: only now is it certain.
+    if let Some(damaged) = all.damaged.iter().next() {
+        return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
+    }
+    let missing = all.missing(cache).await?;
+    match missing.first() {
+        None => Ok(lease),
+        Some(first) => {
+            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
+            let message = format!("content is not in the store: {}", list.join(", "));
+            Err(Error::not_found(message).with_context("blob", first))
+        }
+    }
+}
+
+/// The index that a name stands for, if it stands for anything.
+async fn existing<C: CacheProvider + ?Sized>(cache: &C, name: &Reference) -> Result<Option<RawManifest>> {
+    let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
+    let content = cache.content(&descriptor, limits::MANIFEST).await;
+    let raw = RawManifest::described(content?, &descriptor)?;
+    match raw.document() {
+        Document::Index(_) => Ok(Some(raw)),
+        Document::Manifest(_) => Err(Error::unsupported("the name stands for a single image, not an index")
+            .with_hint("write the index under another name, or remove this one")),
+    }
+}
+
+/// What `index_write` is given, as entries of an index.
+async fn entries<C: CacheProvider + ?Sized>(cache: &C, manifests: &[Descriptor]) -> Result<Vec<Entry>> {
+    if manifests.len() > limits::INDEX_ENTRIES {
+        let message = format!("{} manifests, the limit is {}", manifests.len(), limits::INDEX_ENTRIES);
+        return Err(Error::limit(message));
+    }
+    let mut entries: Vec<Entry> = Vec::with_capacity(manifests.len());
+    for descriptor in manifests {
+        let mut descriptor = descriptor.clone();
+        if is_manifest(descriptor.media_type()) && annotation(&descriptor, SUBJECT).is_none() {
+            descriptor.set_platform(told_platform(cache, &descriptor).await?);
+        }
+        let entry = Entry::new(document_of(&descriptor), descriptor);
+        match entries.iter().find(|other| entry.replaces(other)) {
+            Some(other) if other.raw == entry.raw => {}
+            Some(other) => {
+                let (one, two) = (other.descriptor.digest(), entry.descriptor.digest());
+                let what = entry.platform.as_ref().map_or("one place", |platform| &platform.name);
+                return Err(Error::ambiguous(format!("two manifests for {what}: {one} and {two}")));
+            }
+            None => entries.push(entry),
+        }
+    }
+    Ok(entries)
+}
+
+/// The descriptor as JSON. oci-spec spells two fields of platforms in a way of its own.
+fn document_of(descriptor: &Descriptor) -> Value {
+    let mut document = serde_json::to_value(descriptor).unwrap_or_default();
+    if let Some(Value::Object(platform)) = document.get_mut("platform") {
+        for (own, of_spec) in [("os_version", "os.version"), ("os_features", "os.features")] {
+            if let Some(value) = platform.remove(own) {
+                platform.insert(of_spec.to_owned(), value);
+            }
+        }
+    }
+    document
+}
+
+/// The platform of a descriptor, with what only its image's config tells; `None` for artifacts.
+async fn told_platform<C: CacheProvider + ?Sized>(
+    cache: &C,
+    descriptor: &Descriptor,
+) -> Result<Option<PlatformDocument>> {
+    let told = descriptor.platform().clone();
+    let config = match own_config(cache, descriptor).await {
+        Ok(Some(config)) => config,
+        Ok(None) => return Ok(told),
+        // What is missing is reported with all else that is.
+        Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(told),
+        Err(e) => return Err(e),
+    };
+    let mut platform = told.unwrap_or_else(|| PlatformDocument::from(&config.platform()));
+    if platform.os_version().is_none() {
+        platform.set_os_version(config.document().os_version().clone());
+    }
+    if platform.os_features().is_none() {
+        platform.set_os_features(config.document().os_features().clone());
+    }
+    Ok(Some(platform))
+}
+
+async fn own_config<C: CacheProvider + ?Sized>(
+    cache: &C,
+    descriptor: &Descriptor,
+) -> Result<Option<RawConfig>> {
+    let raw = RawManifest::described(cache.content(descriptor, limits::MANIFEST).await?, descriptor)?;
+    let manifest = raw.image()?;
+    if check_is_image(manifest).is_err() {
+        return Ok(None);
+    }
+    let content = cache.content(manifest.config(), limits::CONFIG).await?;
+    RawConfig::new(manifest, content).map(Some)
+}
+
+/// An index with some of its entries replaced.
+struct Merged {
+    document: Map<String, Value>,
+    entries: Vec<Entry>,
+    is_changed: bool,
+}
+
+impl Merged {
+    fn new(before: Option<&RawManifest>, given: Vec<Entry>) -> Result<Self> {
+        let invalid = |e| Error::corrupt(format!("invalid document: {e}"));
+        let mut document: Map<String, Value> = match before {
+            Some(raw) => serde_json::from_slice(raw.bytes()).map_err(invalid)?,
+            None => Map::from_iter([
+                ("schemaVersion".to_owned(), 2.into()),
+                ("mediaType".to_owned(), MediaType::ImageIndex.as_ref().into()),
+            ]),
+        };
+        // Fields that plyfold does not know stay as they are, in the document and in its entries.
+        let old = match document.remove("manifests") {
+            Some(Value::Array(list)) => list,
+            _ => Vec::new(),
+        };
+        let old = old.into_iter().map(|raw| Ok(Entry::new(raw.clone(), serde_json::from_value(raw)?)));
+        let mut old = old.collect::<serde_json::Result<Vec<_>>>().map_err(invalid)?;
+        let count = old.len();
+        let unchanged = given.iter().all(|new| old.iter().any(|old| old.raw == new.raw));
+        old.retain(|old| !given.iter().any(|new| new.replaces(old)));
+        let mut merged = Self { document, entries: old, is_changed: false };
+        merged.entries.extend(given);
+        merged.drop_dangling();
+        merged.is_changed = !unchanged || merged.entries.len() != count;
+        Ok(merged)
+    }
+
+    /// Drops attestations whose subject is not here, and what attests to those, until none is left.
+    fn drop_dangling(&mut self) {
+        loop {
+            let here: Vec<String> = self.entries.iter().map(|e| e.descriptor.digest().to_string()).collect();
+            let before = self.entries.len();
+            self.entries.retain(|entry| {
+                annotation(&entry.descriptor, SUBJECT).is_none_or(|subject| here.iter().any(|d| d == subject))
+            });
+            if self.entries.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn into_raw(mut self) -> Result<RawManifest> {
+        self.entries.sort_by_cached_key(Entry::order);
+        let is_docker =
+            |entry: &Entry| entry.descriptor.media_type().as_ref().starts_with("application/vnd.docker.");
+        if !self.entries.iter().all(is_docker) {
+            self.document.insert("mediaType".to_owned(), MediaType::ImageIndex.as_ref().into());
+        }
+        let list = self.entries.into_iter().map(|entry| entry.raw).collect();
+        self.document.insert("manifests".to_owned(), Value::Array(list));
+        RawManifest::new(canonical_json(&Value::Object(self.document)), None)
+    }
+}
+
+/// A manifest in an index.
+struct Entry {
+    raw: Value,
+    descriptor: Descriptor,
+    platform: Option<FullPlatform>,
+}
+
+impl Entry {
+    fn new(raw: Value, descriptor: Descriptor) -> Self {
+        let platform = FullPlatform::of(&raw, &descriptor);
+        Self { raw, descriptor, platform }
+    }
+
+    /// Whether this takes the other's place: it is for the same platform, or the same content for the same subject
+    /// where not both have a platform.
+    fn replaces(&self, other: &Self) -> bool {
+        if let (Some(own), Some(other)) = (&self.platform, &other.platform) {
+            return own == other;
+        }
+        let (own, other) = (&self.descriptor, &other.descriptor);
+        own.digest() == other.digest() && annotation(own, SUBJECT) == annotation(other, SUBJECT)
+    }
+
+    fn order(&self) -> (u8, Option<FullPlatform>, String, Vec<u8>) {
+        let rank = match &self.platform {
+            _ if annotation(&self.descriptor, SUBJECT).is_some() => 2,
+            Some(_) => 0,
+            None => 1,
+        };
+        let digest = self.descriptor.digest().to_string();
+        (rank, self.platform.clone(), digest, canonical_json(&self.raw))
+    }
+}
+
+/// All that tells one platform from another (OCI image spec, `image-index.md`, property `platform`).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct FullPlatform {
+    /// `os/architecture[/variant]`, in the one spelling.
+    name: String,
+    os_version: Option<String>,
+    os_features: Vec<String>,
+    features: Vec<String>,
+}
+
+impl FullPlatform {
+    /// Out of the entry itself: oci-spec does not read all of it. `None` for `unknown/unknown`, which tells none.
+    fn of(raw: &Value, descriptor: &Descriptor) -> Option<Self> {
+        let platform = descriptor.platform().as_ref().map(Platform::from)?;
+        if platform.is_unknown() {
+            return None;
+        }
+        let field = |name: &str| raw.get("platform").and_then(|platform| platform.get(name));
+        let sorted = |name: &str| {
+            let list = field(name).and_then(Value::as_array).into_iter().flatten();
+            let mut list: Vec<String> = list.filter_map(Value::as_str).map(str::to_owned).collect();
+            list.sort();
+            list
+        };
+        Some(Self {
+            name: platform.to_string(),
+            os_version: field("os.version").and_then(Value::as_str).map(str::to_owned),
+            os_features: sorted("os.features"),
+            features: sorted("features"),
+        })
+    }
+}
+
+pub(super) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+}

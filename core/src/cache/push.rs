@@ -1,0 +1,249 @@
+//! From a cache to a registry.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::index::{SUBJECT, annotation};
+use super::{CacheProvider, CacheProviderExt, CacheRegistry, Needs};
+use crate::copy::{CopyOptions, Platforms, copy, is_foreign};
+use crate::manifest::{Document, RawManifest, canonical_json, is_index, is_manifest, limits};
+use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result, reference};
+
+/// How an image of a cache is pushed.
+#[derive(Clone, Debug, Default)]
+pub struct PushOptions {
+    /// How it is copied.
+    pub copy: CopyOptions,
+    /// What happens to an index of which not every image is here.
+    pub sparse: Sparse,
+}
+
+/// What becomes of an index of which not every image is here, as after a pull for one platform: registries take
+/// indexes only with all that they list.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sparse {
+    /// It is an error that lists what is missing.
+    #[default]
+    Refuse,
+    /// The registry gets an index of what is here: with another digest, and so without its signatures, and without
+    /// attestations of what it does not list.
+    Rewrite,
+}
+
+/// The body of [`CacheProviderExt::push`].
+pub(super) async fn push<C: CacheProvider + Clone>(
+    cache: &C,
+    name: &Reference,
+    registry: &dyn ImageRegistry,
+    target: &Reference,
+    options: &PushOptions,
+) -> Result<Descriptor> {
+    let source = cache.as_registry();
+    let root = source.fetch_raw(name).await?;
+    let _lease =
+        cache.lease(&Needs::of(cache, root.descriptor()).await?.digests().collect::<Vec<_>>()).await?;
+    if options.copy.platforms != Platforms::All {
+        return copy(&source, name, registry, target, &options.copy).await;
+    }
+    let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new() };
+    let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
+    let Some(first) = subset.absent.first() else {
+        return copy(&source, name, registry, target, &options.copy).await;
+    };
+    let digest = first.digest().clone();
+    match kept {
+        Some(kept) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
+            let source = Rewritten { source, name: name.clone(), root: kept, others: subset.rewritten };
+            copy(&source, name, registry, target, &options.copy).await
+        }
+        _ => {
+            let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();
+            Err(Error::not_found(format!(
+                "not all of the image is in the store; missing: {}",
+                list.join(", ")
+            ))
+            .with_image(name)
+            .with_endpoint(cache)
+            .with_context("blob", digest)
+            .with_hint("pull what is missing, push one platform, or have the index rewritten"))
+        }
+    }
+}
+
+/// `linux/arm64 (sha256:…)`.
+fn described(descriptor: &Descriptor) -> String {
+    let digest = descriptor.digest();
+    match descriptor.platform().as_ref().map(Platform::from) {
+        _ if annotation(descriptor, SUBJECT).is_some() => format!("an attestation ({digest})"),
+        Some(platform) if !platform.is_unknown() => format!("{platform} ({digest})"),
+        _ => digest.to_string(),
+    }
+}
+
+/// What of an index is here.
+struct Subset<'a, C> {
+    cache: &'a C,
+    absent: Vec<Descriptor>,
+    /// Indexes within the index, by their new digests.
+    rewritten: HashMap<Digest, RawManifest>,
+}
+
+impl<C: CacheProvider> Subset<'_, C> {
+    /// `raw` without what is not here: itself when all is, `None` when nothing is left.
+    fn of<'s>(
+        &'s mut self,
+        raw: &'s RawManifest,
+        depth: usize,
+    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
+        Box::pin(async move {
+            let Document::Index(index) = raw.document() else {
+                let whole = self.is_whole(raw).await?;
+                if !whole {
+                    self.absent.push(raw.descriptor().clone());
+                }
+                return Ok(whole.then(|| raw.clone()));
+            };
+            if depth == 0 {
+                return Err(Error::limit(format!("indexes are nested more than {} deep", limits::NESTING)));
+            }
+            let mut kept = Vec::with_capacity(index.manifests().len());
+            for child in index.manifests() {
+                kept.push(self.child(child, depth - 1).await?);
+            }
+            drop_dangling(index.manifests(), &mut kept);
+            with_children(raw, index.manifests(), kept)
+        })
+    }
+
+    /// What stands for a child: its own descriptor or that of what is left of it.
+    async fn child(&mut self, child: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
+        if self.cache.stat(child.digest()).await? != Some(child.size()) {
+            self.absent.push(child.clone());
+            return Ok(None);
+        }
+        let media_type = child.media_type();
+        if !(is_index(media_type) || is_manifest(media_type)) {
+            return Ok(Some(child.clone()));
+        }
+        let content = self.cache.content(child, limits::MANIFEST).await?;
+        let raw = RawManifest::described(content, child)?;
+        let before = self.absent.len();
+        let Some(kept) = self.of(&raw, depth).await? else {
+            if !is_index(media_type) {
+                self.absent.truncate(before);
+                self.absent.push(child.clone());
+            }
+            return Ok(None);
+        };
+        if kept.digest() == raw.digest() {
+            return Ok(Some(child.clone()));
+        }
+        let mut descriptor = child.clone();
+        descriptor.set_digest(kept.digest().clone());
+        descriptor.set_size(kept.descriptor().size());
+        self.rewritten.insert(kept.digest().clone(), kept);
+        Ok(Some(descriptor))
+    }
+
+    /// Whether config and layers are here; layers that may not be redistributed need not be.
+    async fn is_whole(&self, raw: &RawManifest) -> Result<bool> {
+        for blob in raw.references() {
+            if self.cache.stat(blob.digest()).await? != Some(blob.size()) && !is_foreign(blob.media_type()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The index with `kept` in place of its children, in their order; `None` when nothing is left.
+fn with_children(
+    raw: &RawManifest,
+    children: &[Descriptor],
+    kept: Vec<Option<Descriptor>>,
+) -> Result<Option<RawManifest>> {
+    if children.iter().zip(&kept).all(|(child, kept)| Some(child) == kept.as_ref()) {
+        return Ok(Some(raw.clone()));
+    }
+    let invalid = |e| Error::corrupt(format!("invalid document: {e}"));
+    let mut document: Value = serde_json::from_slice(raw.bytes()).map_err(invalid)?;
+    let Some(Value::Array(list)) = document.get_mut("manifests") else {
+        return Err(Error::corrupt("invalid document: there is no list \"manifests\""));
+    };
+    let left = std::mem::take(list).into_iter().zip(children.iter().zip(kept));
+    *list = left.filter_map(|(entry, (child, kept))| Some(with_content(entry, child, &kept?))).collect();
+    if list.is_empty() {
+        return Ok(None);
+    }
+    let media_type = raw.descriptor().media_type();
+    RawManifest::new(canonical_json(&document), Some(media_type)).map(Some)
+}
+
+/// The entry for `child`, with the content of `kept`. Fields that plyfold does not know stay.
+fn with_content(mut entry: Value, child: &Descriptor, kept: &Descriptor) -> Value {
+    if let Value::Object(entry) = &mut entry
+        && child.digest() != kept.digest()
+    {
+        entry.insert("digest".to_owned(), json!(kept.digest()));
+        entry.insert("size".to_owned(), json!(kept.size()));
+        entry.remove("data");
+    }
+    entry
+}
+
+/// Drops attestations whose subject is dropped.
+fn drop_dangling(children: &[Descriptor], kept: &mut [Option<Descriptor>]) {
+    let here: Vec<String> = children
+        .iter()
+        .zip(&*kept)
+        .filter(|(_, kept)| kept.is_some())
+        .map(|(c, _)| c.digest().to_string())
+        .collect();
+    for (child, kept) in children.iter().zip(kept) {
+        if annotation(child, SUBJECT).is_some_and(|subject| !here.iter().any(|digest| digest == subject)) {
+            *kept = None;
+        }
+    }
+}
+
+/// A cache whose one name stands for a part of an index.
+#[derive(Clone, Debug)]
+struct Rewritten {
+    source: CacheRegistry,
+    name: Reference,
+    root: RawManifest,
+    others: HashMap<Digest, RawManifest>,
+}
+
+#[async_trait]
+impl ImageRegistry for Rewritten {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        if *reference == self.name {
+            return Ok(self.root.clone());
+        }
+        let digest = reference::digest_of(reference)?;
+        match digest.and_then(|digest| self.others.get(&digest)) {
+            Some(rewritten) => Ok(rewritten.clone()),
+            None => self.source.manifest(reference).await,
+        }
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.source.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.source.capabilities()
+    }
+}
+
+impl fmt::Display for Rewritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)
+    }
+}

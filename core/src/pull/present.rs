@@ -1,0 +1,155 @@
+//! What is here already: looking, leasing, reading again.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{Engine, PullPolicy};
+use crate::cache::{CacheProvider, CacheProviderExt, Completeness, Lease};
+use crate::manifest::RawConfig;
+use crate::progress::Event;
+use crate::registry::ImageRegistry;
+use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
+use crate::{Descriptor, Digest, Error, ErrorKind, Result};
+
+/// An image that is in the cache whole, and stays there.
+pub(super) struct Found {
+    pub(super) source: RegistrySource,
+    pub(super) config: Option<RawConfig>,
+    pub(super) lease: Lease,
+}
+
+impl Engine<'_> {
+    /// The image out of the cache alone, if it is whole there.
+    pub(super) async fn look(&self) -> Result<Option<Found>> {
+        let (source, config) = match self.read_documents().await {
+            Ok(documents) => documents,
+            Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
+            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden.
+            Err(e) if self.options.policy == PullPolicy::Never => return Err(e),
+            Err(_) => return Ok(None),
+        };
+        let lease = self.lease(&source, config.as_ref()).await?;
+        // What was here before the lease may be gone: only now is it certain.
+        for blob in blobs(&source) {
+            if self.cache.stat(blob.digest()).await? != Some(blob.size()) {
+                return Ok(None);
+            }
+        }
+        if self.options.verify && !self.drop_damaged(&source).await? {
+            return Ok(None);
+        }
+        Ok(Some(Found { source, config, lease }))
+    }
+
+    /// The documents that are here; no config for artifacts.
+    async fn read_documents(&self) -> Result<(RegistrySource, Option<RawConfig>)> {
+        let source = self.cache.new_source(&self.name, &self.options.platform).await?;
+        let config = match source.known_config() {
+            Some(config) => Ok(config.clone()),
+            None => source.config().await,
+        };
+        match config {
+            Ok(config) => Ok((source, Some(config))),
+            Err(e) if *e.kind() == ErrorKind::Unsupported => Ok((source, None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Protects everything that the image needs, here or not yet.
+    pub(super) async fn lease(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<Lease> {
+        let mut content: Vec<Digest> = blobs(source).iter().map(|blob| blob.digest().clone()).collect();
+        if let Some(config) = config {
+            content.extend(config.diff_ids()?);
+        }
+        self.cache.lease(&content).await
+    }
+
+    /// Reads again what is here of the image; whether all of it is, and sound. What is damaged goes out of sight,
+    /// unless fetching is forbidden.
+    pub(super) async fn drop_damaged(&self, source: &RegistrySource) -> Result<bool> {
+        let jobs = blobs(source).into_iter().map(|blob| async move { self.is_sound(&blob).await });
+        let sound: Vec<bool> =
+            stream::iter(jobs).buffer_unordered(self.options.concurrency.max(1)).try_collect().await?;
+        Ok(sound.into_iter().all(|sound| sound))
+    }
+
+    async fn is_sound(&self, blob: &Descriptor) -> Result<bool> {
+        match self.cache.verify_blob(blob).await {
+            Ok(()) => Ok(true),
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) if *e.kind() == ErrorKind::Corrupt && self.options.policy != PullPolicy::Never => {
+                let message = format!("{} is damaged in the store and is fetched again", blob.digest());
+                self.options.progress.emit(Event::Warning { message });
+                self.cache.quarantine(blob.digest()).await?;
+                Ok(false)
+            }
+            Err(e) => Err(e.with_context("blob", blob.digest())),
+        }
+    }
+
+    /// Waits while somebody else pulls the same image.
+    pub(super) async fn turn(&self) -> Result<Lease> {
+        /// Time after which waiting is worth telling.
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let work = format!("pull {} {}", self.name.whole(), self.options.platform);
+        let mut turn = self.cache.turn(&work);
+        if let Ok(turn) = tokio::time::timeout(PATIENCE, &mut turn).await {
+            return turn;
+        }
+        self.options.progress.emit(Event::Waiting { image: self.name.whole() });
+        turn.await
+    }
+
+    /// Whether the name still stands at the backend for what it stands for here: one request without content.
+    pub(super) async fn unmoved(&self) -> Result<bool> {
+        let Some(here) = self.cache.find_descriptor(&self.name).await? else { return Ok(false) };
+        let there = self.retrying("manifest", || self.registry.resolve(self.reference)).await?;
+        Ok(there.digest() == here.digest())
+    }
+
+    /// The error for what is missing under [`PullPolicy::Never`].
+    pub(super) async fn missing(&self) -> Result<Error> {
+        let image = &self.name;
+        let hint = "pull it with another policy, or load it from an archive";
+        let what = match self.cache.completeness(image, &self.options.platform).await? {
+            Completeness::Incomplete(list) => {
+                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+                format!("the image is not whole here and fetching is forbidden; missing: {}", list.join(", "))
+            }
+            _ => "the image is not here and fetching is forbidden".to_owned(),
+        };
+        Ok(Error::not_found(what).with_hint(hint).with_endpoint(&self.cache))
+    }
+
+    /// Refuses a pull whose blobs have no room, before any of them is fetched.
+    pub(super) async fn check_room(&self, source: &RegistrySource) -> Result<()> {
+        let Some(free) = self.cache.free().await? else { return Ok(()) };
+        let mut counted: Vec<&Digest> = Vec::new();
+        let mut needed = 0_u64;
+        let blobs = blobs(source);
+        for blob in &blobs {
+            if counted.contains(&blob.digest()) || self.cache.stat(blob.digest()).await? == Some(blob.size())
+            {
+                continue;
+            }
+            let partial = self.cache.partial(blob.digest()).await?;
+            needed = needed.saturating_add(blob.size().saturating_sub(partial));
+            counted.push(blob.digest());
+        }
+        if needed <= free {
+            return Ok(());
+        }
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        Err(Error::new(ErrorKind::Io, format!("the image needs {needed} bytes more, and {free} are free"))
+            .with_source(full)
+            .with_endpoint(&self.cache)
+            .with_hint("`plyfold gc` removes what no image needs"))
+    }
+}
+
+/// Everything that an image has: indexes, manifest, config, layers.
+fn blobs(source: &RegistrySource) -> Vec<Descriptor> {
+    let documents = source.indexes().iter().chain(std::iter::once(source.raw()));
+    documents.map(|raw| raw.descriptor().clone()).chain(source.raw().references()).collect()
+}

@@ -1,0 +1,161 @@
+//! A cache that writes down what it is asked, takes turns, and has as much room as a test wants.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Ingest, Lease, NameChange,
+    Reference, Result,
+};
+
+/// What a [`Watched`] cache was asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Asked {
+    Ingest(Digest),
+    Lease(Vec<Digest>),
+    Stat(Digest),
+    Turn(String),
+    /// With the number of leases that were held.
+    Update(usize),
+}
+
+#[derive(Clone)]
+pub(crate) struct Watched {
+    inner: MemoryCache,
+    pub(crate) log: Arc<Mutex<Vec<Asked>>>,
+    leases: Arc<AtomicUsize>,
+    free: Arc<AtomicU64>,
+    lost: Arc<Mutex<Option<Digest>>>,
+    turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Watched {
+    pub(crate) fn new() -> Self {
+        Self::over(MemoryCache::new().unwrap())
+    }
+
+    pub(crate) fn over(inner: MemoryCache) -> Self {
+        Self {
+            inner,
+            log: Arc::default(),
+            leases: Arc::default(),
+            free: Arc::new(AtomicU64::new(u64::MAX)),
+            lost: Arc::default(),
+            turns: Arc::default(),
+        }
+    }
+
+    /// The memory behind it, to damage things.
+    pub(crate) fn inner(&self) -> &MemoryCache {
+        &self.inner
+    }
+
+    pub(crate) fn set_free(&self, bytes: u64) {
+        self.free.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Loses a blob at the moment when the next lease is taken, as to a collection that was faster.
+    pub(crate) fn lose_at_lease(&self, digest: &Digest) {
+        *self.lost.lock().unwrap() = Some(digest.clone());
+    }
+
+    /// Leases that are held now.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.load(Ordering::Relaxed)
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    fn note(&self, asked: Asked) {
+        self.log.lock().unwrap().push(asked);
+    }
+}
+
+#[async_trait]
+impl CacheProvider for Watched {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.note(Asked::Stat(digest.clone()));
+        self.inner.stat(digest).await
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.inner.open(blob, range).await
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        self.note(Asked::Ingest(blob.digest().clone()));
+        self.inner.ingest(blob).await
+    }
+
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        self.inner.partial(digest).await
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        self.inner.quarantine(digest).await
+    }
+
+    async fn find_descriptor(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.inner.find_descriptor(reference).await
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        self.inner.list().await
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        self.note(Asked::Update(self.leases()));
+        self.inner.update(changes).await
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        self.inner.artifact(key).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.note(Asked::Lease(content.to_vec()));
+        let lost = self.lost.lock().unwrap().take();
+        if let Some(lost) = lost {
+            self.inner.quarantine(&lost).await?;
+        }
+        self.leases.fetch_add(1, Ordering::Relaxed);
+        Ok(Lease::new(Counted(self.leases.clone())))
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.note(Asked::Turn(work.to_owned()));
+        let lock = self.turns.lock().unwrap().entry(work.to_owned()).or_default().clone();
+        Ok(Lease::new(Mutex::new(lock.lock_owned().await)))
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        Ok(Some(self.free.load(Ordering::Relaxed)))
+    }
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("watched")
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
