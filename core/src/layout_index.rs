@@ -1,13 +1,13 @@
 //! `index.json` and `oci-layout` of an OCI image layout (OCI image spec, `image-layout.md`), in a directory or in
 //! an archive: which names it gives to which content, and how names change without losing what else it says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
 
-use crate::manifest::{RawManifest, canonical_json};
+use crate::manifest::{RawManifest, sorted};
 use crate::strict::{self, Schema};
 use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, digest, printable, reference};
 
@@ -61,7 +61,8 @@ pub fn not_a_layout(why: &str) -> Error {
 /// Fields and entries that plyfold does not know are kept as they are.
 #[derive(Clone, Debug)]
 pub struct LayoutIndex {
-    document: Map<String, Value>,
+    /// All but the entries, as it was written.
+    document: BTreeMap<String, Box<RawValue>>,
     entries: Vec<Entry>,
     /// The entries of each name.
     by_name: HashMap<Reference, Vec<usize>>,
@@ -71,7 +72,8 @@ pub struct LayoutIndex {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    raw: Value,
+    /// As it was written.
+    raw: Box<RawValue>,
     descriptor: Descriptor,
     name: Option<Reference>,
     /// What [`REF_NAME`] says, when it is a tag.
@@ -81,9 +83,9 @@ struct Entry {
 impl LayoutIndex {
     /// An index without entries for the layout at `place`.
     pub fn new(place: &Path) -> Self {
-        let document = Map::from_iter([
-            ("schemaVersion".to_owned(), 2.into()),
-            ("mediaType".to_owned(), MediaType::ImageIndex.to_string().into()),
+        let document = BTreeMap::from([
+            ("schemaVersion".to_owned(), written(&2)),
+            ("mediaType".to_owned(), written(&MediaType::ImageIndex)),
         ]);
         let (entries, by_name) = (Vec::new(), HashMap::new());
         Self { document, entries, by_name, place: place.to_owned(), itself: None }
@@ -102,14 +104,16 @@ impl LayoutIndex {
         }
         strict::check(bytes, Schema::Manifest).map_err(at)?;
         let invalid = |why: String| at(Error::corrupt(format!("invalid document: {why}")));
-        let mut document: Map<String, Value> =
+        let mut document: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
-        if document.get("schemaVersion").and_then(Value::as_u64) != Some(2) {
+        let version = document.get("schemaVersion").map(|version| version.get());
+        if version != Some("2") {
             return Err(invalid("schemaVersion is not 2".to_owned()));
         }
-        let Some(Value::Array(list)) = document.remove("manifests") else {
-            return Err(invalid("there is no list \"manifests\"".to_owned()));
-        };
+        let list = document.remove("manifests");
+        let list = list.ok_or_else(|| invalid("there is no list \"manifests\"".to_owned()))?;
+        let list: Vec<&RawValue> =
+            serde_json::from_str(list.get()).map_err(|_| invalid("manifests is no list".to_owned()))?;
         if list.len() > ENTRIES {
             return Err(at(Error::limit(format!("it has {} entries, the limit is {ENTRIES}", list.len()))));
         }
@@ -243,7 +247,8 @@ impl LayoutIndex {
         }
         let mut descriptor = descriptor.clone();
         descriptor.set_annotations(Some(annotations));
-        let raw = serde_json::to_value(&descriptor).unwrap_or_default();
+        let fields = serde_json::to_value(&descriptor).unwrap_or_default();
+        let raw = written(&sorted(&fields));
         let tag = local.then(|| tag.to_owned());
         self.by_name.insert(name.clone(), vec![self.entries.len()]);
         self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
@@ -287,17 +292,19 @@ impl LayoutIndex {
             let written = entry.name.as_ref().filter(|_| entry.has_name());
             written.map(|name| (name.whole(), entry.descriptor.digest().to_string()))
         });
-        let mut document = self.document.clone();
-        let list = entries.into_iter().map(|entry| entry.raw.clone()).collect();
-        document.insert("manifests".to_owned(), Value::Array(list));
-        canonical_json(&Value::Object(document))
+        let list: Vec<&RawValue> = entries.into_iter().map(|entry| &*entry.raw).collect();
+        let list = written(&list);
+        let mut document: BTreeMap<&str, &RawValue> =
+            self.document.iter().map(|(key, value)| (key.as_str(), &**value)).collect();
+        document.insert("manifests", &list);
+        written(&document).get().as_bytes().to_vec()
     }
 }
 
 impl Entry {
-    fn parse(raw: Value, place: &Path) -> serde_json::Result<Self> {
-        let descriptor: Descriptor = serde_json::from_value(raw.clone())?;
-        let mut entry = Self { raw, descriptor, name: None, tag: None };
+    fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Self> {
+        let descriptor: Descriptor = serde_json::from_str(raw.get())?;
+        let mut entry = Self { raw: raw.to_owned(), descriptor, name: None, tag: None };
         let ref_name = entry.annotation(REF_NAME);
         let tag = ref_name.filter(|text| reference::is_tag(text)).map(str::to_owned);
         entry.name = match (entry.annotation(CONTAINERD_NAME), &tag, ref_name) {
@@ -320,8 +327,11 @@ impl Entry {
             Some(value) => annotations.insert(key.to_owned(), value.to_owned()),
             None => annotations.remove(key),
         };
-        if let Value::Object(raw) = &mut self.raw {
-            raw.insert("annotations".to_owned(), serde_json::to_value(&annotations).unwrap_or_default());
+        let fields: Option<BTreeMap<&str, &RawValue>> = serde_json::from_str(self.raw.get()).ok();
+        if let Some(mut fields) = fields {
+            let annotations = written(&annotations.iter().collect::<BTreeMap<_, _>>());
+            fields.insert("annotations", &annotations);
+            self.raw = written(&fields);
         }
         self.descriptor.set_annotations(Some(annotations));
     }
@@ -340,6 +350,11 @@ impl Entry {
         plain.set_annotations(Some(annotations).filter(|left| !left.is_empty()));
         plain
     }
+}
+
+/// JSON as it will stand in the file. Nothing that is written here lacks a form in JSON.
+fn written(value: &impl serde::Serialize) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// The image that a URI names within a layout, such as `3.20`, `alpine:3.20`, `3.20@sha256:…` or `@sha256:…`.

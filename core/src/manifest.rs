@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+use serde_json::Value;
 
 use crate::digest::Hasher;
 use crate::strict::{self, Schema};
@@ -309,21 +310,22 @@ impl RawConfig {
 }
 
 /// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.
-pub fn canonical_json(value: &serde_json::Value) -> Vec<u8> {
-    use serde_json::Value;
-    /// `serde_json::Map` may keep the order of insertion, depending on who else is in the build.
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-            Value::Object(map) => {
-                let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
-                pairs.sort_by(|a, b| a.0.cmp(&b.0));
-                Value::Object(pairs.into_iter().collect())
-            }
-            scalar => scalar.clone(),
-        }
-    }
+pub fn canonical_json(value: &Value) -> Vec<u8> {
     sorted(value).to_string().into_bytes()
+}
+
+/// The same value with the keys of every object in order. `serde_json::Map` may keep the order of insertion, depending
+/// on who else is in the build.
+pub(crate) fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(pairs.into_iter().collect())
+        }
+        scalar => scalar.clone(),
+    }
 }
 
 /// Whether a manifest's config is an image configuration.
