@@ -13,8 +13,10 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 pub use collect::{Collect, Collected, ImageUsage, Usage};
 pub use ext::{CacheProviderExt, Completeness};
 pub use find::find_among;
+pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
 pub use lease::Lease;
 pub use needs::{Need, Needs};
+pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
 pub use registry::CacheRegistry;
 pub use verify::{Damage, Part, Verified, Verify, needed};
@@ -23,8 +25,10 @@ mod collect;
 mod ext;
 mod find;
 mod index;
+mod inventory;
 mod lease;
 mod needs;
+mod plan;
 mod push;
 mod registry;
 mod verify;
@@ -205,7 +209,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact>;
 
     /// Protects content from [collection](Self::collect) until the lease is dropped or this process dies, and
-    /// counts as the use of what is here of it. To be taken before looking whether content is here, and held until
+    /// counts as the use of the blobs that are here of it. A document that is here protects what it leads to. To be
+    /// taken before looking whether content is here, and held until
     /// a name stands for it. `diff_id`s protect the artifacts that are made from those layers. Waits for a running
     /// collection, never for a pull.
     ///
@@ -263,8 +268,10 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
 
     /// Removes what neither a name nor a lease needs: names need their manifests, nested indexes and what these
     /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers. With a
-    /// [budget](Collect::budget) it first removes the names that were not used for longest, never a pinned one or one
-    /// whose content is leased. Safe beside pulls in other processes.
+    /// [budget](Collect::budget) it first removes the names that were not used for longest, until the rest fits or no
+    /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such. A
+    /// name was used when what it stands for was stored or leased last. Partial downloads that nobody has touched for
+    /// a day go, too. Safe beside pulls in other processes.
     ///
     /// # Contract
     /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`.

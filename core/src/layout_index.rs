@@ -201,6 +201,18 @@ impl LayoutIndex {
         self.entries.iter().map(|entry| &entry.descriptor)
     }
 
+    /// The entries without a name, each with whether it has one that is no reference.
+    pub fn nameless(&self) -> impl Iterator<Item = (&Descriptor, bool)> {
+        let nameless = self.entries.iter().filter(|entry| entry.name.is_none());
+        nameless.map(|entry| (&entry.descriptor, entry.has_name()))
+    }
+
+    /// Removes the entries for which `keep` says no, given their name, if they have one, and what they stand for.
+    pub fn retain(&mut self, mut keep: impl FnMut(Option<&Reference>, &Digest) -> bool) {
+        self.entries.retain(|entry| keep(entry.name.as_ref(), entry.descriptor.digest()));
+        self.note_names();
+    }
+
     /// `index.json` as an image of its own, when that is what [`find`](Self::find) has found.
     ///
     /// # Errors

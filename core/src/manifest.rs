@@ -166,6 +166,14 @@ impl RawManifest {
         }
     }
 
+    /// What this document is about, if it is a referrer (OCI image spec, `manifest.md`, `subject`).
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match &self.document {
+            Document::Index(index) => index.subject().as_ref(),
+            Document::Manifest(manifest) => manifest.subject().as_ref(),
+        }
+    }
+
     /// Everything this document refers to: children of an index, config and layers of a manifest.
     pub fn references(&self) -> Vec<Descriptor> {
         match &self.document {

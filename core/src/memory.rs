@@ -15,6 +15,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Re
 pub use cache::MemoryCache;
 
 mod cache;
+mod collect;
 
 crate::register!(Backend {
     schemes: &["memory"],

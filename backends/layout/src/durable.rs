@@ -154,7 +154,13 @@ pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
     Ok(file)
 }
 
-/// As [`lock`], for any number of holders at once; `None` while someone has it alone.
+/// As [`lock`]; `None` while someone else has it.
+pub(crate) fn try_lock(root: &Root, name: &str) -> Result<Option<File>> {
+    let (file, path) = lock_file(root, name)?;
+    tried(file.try_lock(), file, &path)
+}
+
+/// As [`try_lock`], for any number of holders at once.
 pub(crate) fn try_lock_shared(root: &Root, name: &str) -> Result<Option<File>> {
     let (file, path) = lock_file(root, name)?;
     tried(file.try_lock_shared(), file, &path)

@@ -12,8 +12,8 @@ pub struct Collect {
     pub budget: Option<u64>,
     /// Say what would go, and leave it.
     pub dry_run: bool,
-    /// Content without a name stays for this long after it was stored or used last: for tools that write into the
-    /// store without taking a lease.
+    /// Content without a name, and what it leads to, stays for this long after it was stored or used last: for tools
+    /// that write into the store without taking a lease. Names that were used within this time are not evicted.
     pub grace: Duration,
 }
 

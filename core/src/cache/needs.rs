@@ -18,6 +18,8 @@ pub struct Needs {
     pub damaged: HashSet<Digest>,
     /// The layers' uncompressed digests: artifacts are found by them.
     pub diff_ids: HashSet<Digest>,
+    /// Which of the documents are referrers, and their subjects. Nobody needs a subject because of its referrer.
+    pub subjects: HashMap<Digest, Digest>,
 }
 
 /// One blob that is needed.
@@ -103,6 +105,9 @@ impl Needs {
                     return Ok(());
                 }
             };
+            if let Some(subject) = raw.subject() {
+                self.subjects.insert(descriptor.digest().clone(), subject.digest().clone());
+            }
             let Document::Index(index) = raw.document() else { return self.add_image(cache, &raw).await };
             if depth == 0 {
                 let message = format!("indexes are nested more than {} deep", limits::NESTING);

@@ -13,33 +13,34 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Ingest, Lease, NameChange, find_among,
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease,
+    NameChange, Usage, find_among,
 };
 use crate::materializer::Output;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Mismatch, Reference, Result, digest};
 
 /// A [`CacheProvider`] in memory. Clones share content; the last one removes the artifacts.
 #[derive(Clone)]
-pub struct MemoryCache(Arc<Shared>);
+pub struct MemoryCache(pub(super) Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     /// Held by a collection alone; by leases and changes of names for a moment.
-    gate: tokio::sync::RwLock<()>,
+    pub(super) gate: tokio::sync::RwLock<()>,
     artifacts: TempDir,
 }
 
 #[derive(Default)]
-struct State {
-    blobs: HashMap<Digest, Bytes>,
-    partial: HashMap<Digest, Vec<u8>>,
-    names: BTreeMap<String, (Reference, Descriptor)>,
-    pins: BTreeSet<String>,
-    made: HashMap<ArtifactKey, (PathBuf, u64)>,
+pub(super) struct State {
+    pub(super) blobs: HashMap<Digest, Bytes>,
+    pub(super) partial: HashMap<Digest, (Vec<u8>, SystemTime)>,
+    pub(super) names: BTreeMap<String, (Reference, Descriptor)>,
+    pub(super) pins: BTreeSet<String>,
+    pub(super) made: HashMap<ArtifactKey, (PathBuf, u64)>,
     /// When each blob was stored or used last.
-    used: HashMap<Digest, SystemTime>,
+    pub(super) used: HashMap<Digest, SystemTime>,
     /// What is protected, by a number for each lease.
-    leases: BTreeMap<u64, Vec<Digest>>,
+    pub(super) leases: BTreeMap<u64, Vec<Digest>>,
     next_lease: u64,
     /// One lock for each thing being written; an entry stays for the cache's life.
     writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
@@ -78,7 +79,7 @@ impl State {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +107,7 @@ impl CacheProvider for MemoryCache {
         if state.blobs.get(blob.digest()).is_some_and(|content| content.len() as u64 == blob.size()) {
             return Ok(Ingest::Present);
         }
-        let content = state.partial.remove(blob.digest()).unwrap_or_default();
+        let content = state.partial.remove(blob.digest()).map(|(content, _)| content).unwrap_or_default();
         drop(state);
         let cache = self.0.clone();
         Ok(Ingest::Vacant(Box::new(MemoryWriter { cache, blob: blob.clone(), content, _turn: turn })))
@@ -199,6 +200,14 @@ impl CacheProvider for MemoryCache {
     async fn turn(&self, work: &str) -> Result<Lease> {
         Ok(Lease::new(self.writer(format!("turn {work}")).await))
     }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(self.inventory(&Collect::default()).await?.0.usage())
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        self.collect_now(policy).await.map_err(|e| e.with_endpoint(self))
+    }
 }
 
 /// Ends when it is dropped.
@@ -277,7 +286,7 @@ impl BlobWriter for MemoryWriter {
 
     async fn suspend(self: Box<Self>) -> Result<()> {
         let Self { cache, blob, content, _turn } = *self;
-        cache.lock().partial.insert(blob.digest().clone(), content);
+        cache.lock().partial.insert(blob.digest().clone(), (content, SystemTime::now()));
         Ok(())
     }
 }

@@ -84,9 +84,12 @@ fn sealed_size(path: &Path) -> Option<u64> {
     (seal.size == found.len()).then_some(seal.size)
 }
 
-fn seal_path(path: &Path) -> PathBuf {
+/// What the name of a seal has more than that of its artifact.
+pub(super) const SEAL: &str = ".seal";
+
+pub(super) fn seal_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".seal");
+    name.push(SEAL);
     name.into()
 }
 

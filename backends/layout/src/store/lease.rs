@@ -5,25 +5,28 @@
 //! it finds gone what is gone. Nobody holds the lock over the network.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use plyfold_core::{Digest, Error, ErrorKind, Lease, Result, digest};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use super::Store;
 use crate::durable::{self, Temp};
-use crate::root::Root;
+use crate::root::{Root, blocking};
 
 /// What the names of lease files begin with. No blob's does: there is no such algorithm.
-const LEASE: &str = "lease-";
+pub(super) const LEASE: &str = "lease-";
+/// Many times what the digests of the largest image take.
+const LIMIT: u64 = 16 << 20;
 /// The lock that leases share for a moment and that a collection holds alone.
 const LOCK: &str = "store";
 /// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
-const COLLECTOR: &str = "collector";
+pub(super) const COLLECTOR: &str = "collector";
 
 /// The turns that tasks of this process wait for, each in the order in which they came. Only the first of them
 /// contends with other processes.
@@ -84,8 +87,11 @@ fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
     }
     let Some(_lock) = durable::try_lock_shared(root, LOCK)? else { return Ok(None) };
     let Some(mut lease) = Temp::claim(root, &name())? else { return Ok(None) };
-    let lines: String = content.iter().map(|digest| format!("{digest}\n")).collect();
-    lease.file().write_all(lines.as_bytes()).map_err(|e| Error::io("writing a lease", e))?;
+    let lines: Vec<&str> = content.iter().map(AsRef::as_ref).collect();
+    lease
+        .file()
+        .write_all((lines.join("\n") + "\n").as_bytes())
+        .map_err(|e| Error::io("writing a lease", e))?;
     for digest in content {
         touch(&root.blob_path(digest));
     }
@@ -116,4 +122,43 @@ fn touch(path: &Path) {
     let last_modification = Timespec { tv_sec: seconds, tv_nsec: i64::from(now.subsec_nanos()) };
     let times = Timestamps { last_access, last_modification };
     let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
+
+/// What a lease protects; `None` when its holder is gone.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
+    let at = |e: io::Error| Error::io(format!("reading the lease {}", path.display()), e);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(at(e.into())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => return Ok(None),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(e)) => return Err(at(e)),
+    }
+    let mut lines = String::new();
+    file.take(LIMIT).read_to_string(&mut lines).map_err(at)?;
+    let digests: Result<Vec<Digest>> = lines.lines().map(digest::parse).collect();
+    digests.map(Some).map_err(|e| Error::corrupt(format!("{} is no lease: {}", path.display(), e.message())))
+}
+
+/// The right to collect. While it is held no lease is taken and no name changes.
+#[derive(Debug)]
+pub(super) struct Alone {
+    /// Held, and let go of in this order.
+    _locks: [File; 2],
+    _announced: Temp,
+}
+
+impl Alone {
+    /// Waits for another collection, then for those who take a lease at this moment: new ones wait from then on.
+    pub(super) async fn with(store: &Store) -> Result<Self> {
+        let announced = store.poll(|root| Temp::claim(root, COLLECTOR)).await?;
+        let leases = store.poll(|root| durable::try_lock(root, LOCK)).await?;
+        let root = store.root.clone();
+        let names = blocking(move || durable::lock(&root, "index")).await?;
+        Ok(Self { _locks: [names, leases], _announced: announced })
+    }
 }

@@ -11,14 +11,16 @@ use async_trait::async_trait;
 use plyfold_core::cache::find_among;
 use plyfold_core::layout_index::{self, LayoutIndex};
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, Lease,
-    NameChange, Reference, Result, digest, reference,
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
+    Ingest, Lease, NameChange, Reference, Result, Usage, digest, reference,
 };
 
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root, blocking};
 
 mod artifact;
+mod collect;
+mod contents;
 mod ingest;
 mod lease;
 
@@ -231,11 +233,24 @@ impl CacheProvider for Store {
     async fn turn(&self, work: &str) -> Result<Lease> {
         self.take_turn(work).await.map_err(|e| e.with_endpoint(self))
     }
+
+    async fn usage(&self) -> Result<Usage> {
+        collect::usage(self).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        collect::run(self, policy).await.map_err(|e| e.with_endpoint(self))
+    }
 }
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
 pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
     let _lock = durable::lock(root, "index")?;
+    change_locked(root, change)
+}
+
+/// As [`change_index`], for who holds the lock.
+fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
     let before = root.index()?;
     let mut index = before.0.clone();
     let outcome = change(&mut index)?;

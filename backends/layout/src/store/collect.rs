@@ -1,0 +1,191 @@
+//! Collection: names first and durably, then content.
+//!
+//! Cut off at any moment it leaves a store in which every name is as whole as before: what has lost its last name
+//! is nobody's, and the next collection goes on with it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use plyfold_core::cache::{Head, Inventory, Plan};
+use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
+
+use super::contents::{self, for_each, for_each_lone_seal};
+use super::lease::{Alone, COLLECTOR};
+use super::{Store, artifact, change_locked, ingest};
+use crate::durable::Temp;
+use crate::root::{Found, Root, blocking};
+
+/// How long partial downloads wait for somebody to go on.
+const PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long damaged blobs are there to be looked at.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
+    let alone = Alone::with(store).await?;
+    let (inventory, artifacts, leased) = inventory(store, policy, true).await?;
+    let (root, policy) = (store.root.clone(), policy.clone());
+    blocking(move || {
+        let plan = inventory.plan(policy.budget)?;
+        let mut sweep = Sweep { root: &root, policy: &policy, done: Collected::default() };
+        sweep.names(&plan)?;
+        sweep.content(plan, &artifacts)?;
+        sweep.ingest(&leased)?;
+        sweep.seals()?;
+        sweep.quarantine()?;
+        // Also when nobody waits for the outcome any more.
+        drop(alone);
+        Ok(sweep.done)
+    })
+    .await
+}
+
+pub(super) async fn usage(store: &Store) -> Result<Usage> {
+    let (inventory, ..) = inventory(store, &Collect::default(), false).await?;
+    blocking(move || Ok(inventory.usage())).await
+}
+
+/// What is here, where the artifacts are, and what is leased.
+async fn inventory(
+    store: &Store,
+    policy: &Collect,
+    evicts: bool,
+) -> Result<(Inventory, Vec<PathBuf>, HashSet<Digest>)> {
+    let root = store.root.clone();
+    let (mut holdings, artifacts) = blocking(move || contents::holdings(&root)).await?;
+    if evicts {
+        // Where `index.json` is an image itself, its name is no entry that could go.
+        let root = store.root.clone();
+        let index = blocking(move || root.index()).await?;
+        let entries: HashSet<&Digest> = index.0.entries().map(plyfold_core::Descriptor::digest).collect();
+        holdings.names.retain(|(_, top)| entries.contains(top.digest()));
+    }
+    let leased = holdings.leased.clone();
+    let root = store.root.clone();
+    let heads = |unread| blocking(move || -> Result<Vec<Head>> { contents::heads(&root, unread) });
+    Ok((Inventory::of(store, holdings, policy, heads).await?, artifacts, leased))
+}
+
+/// One collection at work. A dry run does all but remove.
+struct Sweep<'a> {
+    root: &'a Root,
+    policy: &'a Collect,
+    done: Collected,
+}
+
+impl Sweep<'_> {
+    fn names(&mut self, plan: &Plan) -> Result<()> {
+        self.done.evicted.clone_from(&plan.evicted);
+        if self.policy.dry_run || (plan.evicted.is_empty() && plan.nameless.is_empty()) {
+            return Ok(());
+        }
+        let evicted: HashSet<&Reference> = plan.evicted.iter().collect();
+        change_locked(self.root, |index| {
+            index.retain(|name, top| match name {
+                Some(name) => !evicted.contains(name),
+                None => !plan.nameless.contains(top),
+            });
+            Ok(())
+        })
+    }
+
+    fn content(&mut self, plan: Plan, artifacts: &[PathBuf]) -> Result<()> {
+        self.done.kept = plan.kept;
+        for artifact in plan.artifacts.iter().map(|place| &artifacts[*place]) {
+            // The seal first: from then on there is no artifact for us.
+            if !self.policy.dry_run {
+                remove(&artifact::seal_path(artifact))?;
+            }
+            if let Ok(metadata) = fs::symlink_metadata(artifact) {
+                self.remove(artifact, metadata.len())?;
+                self.done.artifacts += 1;
+            }
+        }
+        for (digest, held) in plan.blobs {
+            let path = self.root.blob_path(&digest);
+            match fs::symlink_metadata(&path) {
+                // Stored or used again since by someone who takes no lease.
+                Ok(metadata) if contents::held(&metadata) != held => self.done.kept += metadata.len(),
+                Ok(_) => {
+                    self.remove(&path, held.size)?;
+                    self.done.blobs.push(digest);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What dead owners have left; partial downloads wait a while for somebody to go on.
+    fn ingest(&mut self, leased: &HashSet<Digest>) -> Result<()> {
+        for_each(&self.root.path().join("ingest"), |entry, metadata| {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| *name != COLLECTOR && metadata.is_file()) else {
+                return Ok(());
+            };
+            if let Some(digest) = ingest::digest_in(name)
+                && metadata.len() > 0
+                && self.root.stat_blob(&digest)? == Found::Absent
+                && (leased.contains(&digest)
+                    || !is_older(metadata.modified(), PARTIAL.max(self.policy.grace)))
+            {
+                return Ok(());
+            }
+            // Somebody else's file, or somebody's who lives, is none of ours.
+            let Ok(Some(temp)) = Temp::claim(self.root, name) else { return Ok(()) };
+            self.done.remains += 1;
+            self.done.freed += metadata.len();
+            if self.policy.dry_run {
+                temp.keep();
+            }
+            Ok(())
+        })
+    }
+
+    /// Seals whose artifact somebody else has removed.
+    fn seals(&mut self) -> Result<()> {
+        for_each_lone_seal(self.root, |path, metadata| {
+            self.done.remains += 1;
+            self.remove(path, metadata.len())
+        })
+    }
+
+    /// Damaged blobs that had their time. Whatever else was set aside is for its owner to remove.
+    fn quarantine(&mut self) -> Result<()> {
+        for_each(&self.root.path().join("quarantine"), |entry, metadata| {
+            let name = entry.file_name();
+            let blob = name.to_str().and_then(|name| name.rsplit_once('.')).map(|(blob, _)| blob);
+            // When it was moved here.
+            let moved = u64::try_from(metadata.ctime()).unwrap_or(0);
+            let moved = SystemTime::UNIX_EPOCH + Duration::from_secs(moved);
+            let is_blob = blob.and_then(ingest::digest_in).is_some() && metadata.is_file();
+            if !is_blob || !is_older(Ok(moved), QUARANTINE) {
+                return Ok(());
+            }
+            self.done.remains += 1;
+            self.remove(&entry.path(), metadata.len())
+        })
+    }
+
+    fn remove(&mut self, path: &Path, size: u64) -> Result<()> {
+        self.done.freed += size;
+        if self.policy.dry_run { Ok(()) } else { remove(path) }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {
+    let since = SystemTime::now().checked_sub(age);
+    matches!((time, since), (Ok(time), Some(since)) if time < since)
+}

@@ -1,0 +1,246 @@
+//! What is kept, what goes, and what takes how much room.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use super::inventory::{Held, Inventory, Reach};
+use super::{ImageUsage, Usage};
+use crate::{Descriptor, Digest, Error, Reference, Result};
+
+/// What goes, and what that frees.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// Names that go, least recently used first. They go before any content does.
+    pub evicted: Vec<Reference>,
+    /// Of what has no name: referrers that go with their subject.
+    pub nameless: HashSet<Digest>,
+    /// Blobs that go, sorted. One that has changed since must stay.
+    pub blobs: Vec<(Digest, Held)>,
+    /// Artifacts that go, by their place in [`Holdings`](super::Holdings).
+    pub artifacts: Vec<usize>,
+    /// Bytes of blobs and artifacts that go.
+    pub freed: u64,
+    /// Bytes of blobs and artifacts that stay.
+    pub kept: u64,
+}
+
+/// One name, with everything it stands for: hostile input lets a name stand twice.
+struct Name<'a> {
+    reference: &'a Reference,
+    reaches: &'a [usize],
+    used: Option<SystemTime>,
+}
+
+impl Inventory {
+    /// Decides what goes; see [`CacheProvider::collect`](super::CacheProvider::collect).
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when a document is damaged that says what is needed, and others that
+    /// made it unreadable.
+    pub fn plan(mut self, budget: Option<u64>) -> Result<Plan> {
+        if let Some(error) = self.trouble() {
+            return Err(error);
+        }
+        let mut tally = Tally::fixed(&self);
+        let number = |digest| self.numbers.get(digest).copied();
+        let leased: HashSet<usize> = self.holdings.leased.iter().filter_map(number).collect();
+        let (lasting, mut others): (Vec<Name>, Vec<Name>) =
+            self.names().into_iter().partition(|name| self.is_lasting(name, &leased));
+        lasting.iter().flat_map(|name| name.reaches).for_each(|reach| tally.add(&self.reaches[*reach]));
+        // Whoever shares everything with what stays would lose its name for nothing.
+        others.retain(|name| {
+            let frees = name.reaches.iter().any(|reach| tally.lacks(&self.reaches[*reach]));
+            if !frees {
+                name.reaches.iter().for_each(|reach| tally.add(&self.reaches[*reach]));
+            }
+            frees
+        });
+        others.iter().flat_map(|name| name.reaches).for_each(|reach| tally.add(&self.reaches[*reach]));
+        others.sort_by_key(|name| name.used);
+        let mut evicted = Vec::new();
+        for name in others {
+            if budget.is_none_or(|budget| tally.kept <= budget) {
+                break;
+            }
+            name.reaches.iter().for_each(|reach| tally.remove(&self.reaches[*reach]));
+            evicted.push(name.reference.clone());
+        }
+        Ok(self.outcome(&tally, evicted))
+    }
+
+    /// What takes how much room. Damaged images count as far as they can be followed.
+    pub fn usage(&self) -> Usage {
+        let mut by_names = Tally::new(self);
+        for reach in &self.names {
+            by_names.add(&self.reaches[*reach]);
+        }
+        let images = self.holdings.names.iter().zip(&self.names).map(|((reference, descriptor), reach)| {
+            let reach = &self.reaches[*reach];
+            ImageUsage {
+                reference: reference.clone(),
+                descriptor: descriptor.clone(),
+                size: by_names.sum(reach, |_| true),
+                unique: by_names.sum(reach, |needed| needed == 1),
+                pinned: self.holdings.pins.contains(reference),
+                used: self.holdings.blobs.get(descriptor.digest()).map(|held| held.used),
+            }
+        });
+        let images = images.collect();
+        let blobs: u64 = self.holdings.blobs.values().map(|held| held.size).sum();
+        let artifacts: u64 = self.holdings.artifacts.iter().map(|artifact| artifact.held.size).sum();
+        let mut tally = Tally::fixed(self);
+        self.names.iter().for_each(|reach| tally.add(&self.reaches[*reach]));
+        let unused = if self.failing().is_some() { 0 } else { blobs + artifacts - tally.kept };
+        Usage { images, blobs, artifacts, unused }
+    }
+
+    /// The first of what is kept that cannot be followed, and its name.
+    fn failing(&self) -> Option<(usize, Option<&Reference>)> {
+        let failed = |reach: &usize| self.reaches[*reach].failed;
+        let mut pairs = self.holdings.names.iter().zip(&self.names);
+        let named = pairs.find_map(|((name, _), reach)| Some((failed(reach)?, Some(name))));
+        named.or_else(|| self.kept.iter().find_map(failed).map(|failed| (failed, None)))
+    }
+
+    fn trouble(&mut self) -> Option<Error> {
+        let (failed, name) = self.failing()?;
+        let name = name.cloned();
+        let error = self.failed.swap_remove(failed);
+        Some(match name {
+            Some(name) => error.with_image(name),
+            None => error,
+        })
+    }
+
+    fn names(&self) -> Vec<Name<'_>> {
+        let mut names = Vec::new();
+        let mut start = 0;
+        for same in self.holdings.names.chunk_by(|(name, _), (next, _)| name == next) {
+            let used = |digest| self.holdings.blobs.get(digest).map(|held| held.used);
+            names.push(Name {
+                reference: &same[0].0,
+                reaches: &self.names[start..start + same.len()],
+                used: same.iter().filter_map(|(_, top)| used(top.digest())).max(),
+            });
+            start += same.len();
+        }
+        names
+    }
+
+    /// Whether a name is not evicted, whatever the budget.
+    fn is_lasting(&self, name: &Name<'_>, leased: &HashSet<usize>) -> bool {
+        self.holdings.pins.contains(name.reference)
+            || name.used.is_some_and(|used| self.is_recent(used))
+            || name.reaches.iter().any(|reach| {
+                let Reach { blobs, layers, .. } = &self.reaches[*reach];
+                blobs.iter().chain(layers).any(|number| leased.contains(number))
+            })
+    }
+
+    fn outcome(self, tally: &Tally, evicted: Vec<Reference>) -> Plan {
+        let is_kept = |needed: &[u32], digest: &Digest| {
+            self.numbers.get(digest).is_some_and(|number| needed[*number] > 0)
+        };
+        let nameless = self.holdings.nameless.iter().map(Descriptor::digest);
+        let nameless = nameless.filter(|digest| !is_kept(&tally.blobs, digest)).cloned().collect();
+        let artifacts = self.holdings.artifacts.iter().enumerate();
+        let artifacts: Vec<usize> = artifacts
+            .filter(|(_, artifact)| !is_kept(&tally.layers, &artifact.diff_id))
+            .map(|(place, _)| place)
+            .collect();
+        let blobs = self.holdings.blobs.iter().filter(|(digest, _)| !is_kept(&tally.blobs, digest));
+        let mut blobs: Vec<(Digest, Held)> = blobs.map(|(digest, held)| (digest.clone(), *held)).collect();
+        blobs.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
+        let freed_blobs: u64 = blobs.iter().map(|(_, held)| held.size).sum();
+        let freed_artifacts: u64 =
+            artifacts.iter().map(|place| self.holdings.artifacts[*place].held.size).sum();
+        let freed = freed_blobs + freed_artifacts;
+        Plan { evicted, nameless, blobs, artifacts, freed, kept: tally.kept }
+    }
+}
+
+/// How many need each blob and each layer, and the bytes of all that anybody needs.
+struct Tally {
+    blobs: Vec<u32>,
+    layers: Vec<u32>,
+    blob_sizes: Vec<u64>,
+    artifact_sizes: Vec<u64>,
+    kept: u64,
+}
+
+impl Tally {
+    fn new(inventory: &Inventory) -> Self {
+        let count = inventory.numbers.len();
+        let mut tally = Self {
+            blobs: vec![0; count],
+            layers: vec![0; count],
+            blob_sizes: vec![0; count],
+            artifact_sizes: vec![0; count],
+            kept: 0,
+        };
+        for (digest, held) in &inventory.holdings.blobs {
+            if let Some(number) = inventory.numbers.get(digest) {
+                tally.blob_sizes[*number] = held.size;
+            }
+        }
+        for artifact in &inventory.holdings.artifacts {
+            if let Some(number) = inventory.numbers.get(&artifact.diff_id) {
+                tally.artifact_sizes[*number] += artifact.held.size;
+            }
+        }
+        tally
+    }
+
+    /// What is kept whatever names go.
+    fn fixed(inventory: &Inventory) -> Self {
+        let mut tally = Self::new(inventory);
+        inventory.kept.iter().for_each(|reach| tally.add(&inventory.reaches[*reach]));
+        let holdings = &inventory.holdings;
+        let number = |digest| inventory.numbers.get(digest).copied();
+        let leased: Vec<usize> = holdings.leased.iter().filter_map(number).collect();
+        let recent_blobs = holdings.blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
+        let blobs = recent_blobs.filter_map(|(digest, _)| number(digest)).chain(leased.iter().copied());
+        let recent_artifacts =
+            holdings.artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
+        let layers =
+            recent_artifacts.filter_map(|artifact| number(&artifact.diff_id)).chain(leased.iter().copied());
+        tally.add(&Reach { blobs: blobs.collect(), layers: layers.collect(), failed: None });
+        tally
+    }
+
+    fn add(&mut self, reach: &Reach) {
+        for &blob in &reach.blobs {
+            self.kept += if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
+            self.blobs[blob] += 1;
+        }
+        for &layer in &reach.layers {
+            self.kept += if self.layers[layer] == 0 { self.artifact_sizes[layer] } else { 0 };
+            self.layers[layer] += 1;
+        }
+    }
+
+    fn remove(&mut self, reach: &Reach) {
+        for &blob in &reach.blobs {
+            self.blobs[blob] -= 1;
+            self.kept -= if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
+        }
+        for &layer in &reach.layers {
+            self.layers[layer] -= 1;
+            self.kept -= if self.layers[layer] == 0 { self.artifact_sizes[layer] } else { 0 };
+        }
+    }
+
+    /// Whether nobody needs something yet that is here and that this reach needs.
+    fn lacks(&self, reach: &Reach) -> bool {
+        reach.blobs.iter().any(|&blob| self.blobs[blob] == 0 && self.blob_sizes[blob] > 0)
+            || reach.layers.iter().any(|&layer| self.layers[layer] == 0 && self.artifact_sizes[layer] > 0)
+    }
+
+    /// Bytes of a reach whose number of needers is `counted`.
+    fn sum(&self, reach: &Reach, counted: impl Fn(u32) -> bool) -> u64 {
+        let blobs = reach.blobs.iter().filter(|blob| counted(self.blobs[**blob]));
+        let layers = reach.layers.iter().filter(|layer| counted(self.layers[**layer]));
+        let blobs: u64 = blobs.map(|blob| self.blob_sizes[*blob]).sum();
+        blobs + layers.map(|layer| self.artifact_sizes[*layer]).sum::<u64>()
+    }
+}

@@ -1,0 +1,105 @@
+//! What a cache in memory holds, and how it is collected.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use super::MemoryCache;
+use crate::cache::{ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory};
+use crate::{Digest, Error, Reference, Result};
+
+/// How long partial downloads wait for somebody to go on.
+const PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl MemoryCache {
+    pub(super) async fn collect_now(&self, policy: &Collect) -> Result<Collected> {
+        let _gate = self.0.gate.write().await;
+        let (inventory, artifacts) = self.inventory(policy).await?;
+        let mut plan = inventory.plan(policy.budget)?;
+        let mut state = self.0.lock();
+        // What was stored again since is not what was looked at.
+        let (gone, changed): (Vec<_>, Vec<_>) =
+            plan.blobs.drain(..).partition(|(digest, held)| state.used.get(digest) == Some(&held.used));
+        let changed: u64 = changed.iter().map(|(_, held)| held.size).sum();
+        let since = SystemTime::now().checked_sub(PARTIAL.max(policy.grace));
+        let leased: HashSet<&Digest> = state.leases.values().flatten().collect();
+        let partial: Vec<(Digest, u64)> = state
+            .partial
+            .iter()
+            .filter(|(digest, (_, used))| {
+                !leased.contains(digest) && since.is_some_and(|since| *used < since)
+            })
+            .map(|(digest, (content, _))| (digest.clone(), content.len() as u64))
+            .collect();
+        if !policy.dry_run {
+            for name in &plan.evicted {
+                state.names.remove(&name.whole());
+                state.pins.remove(&name.whole());
+            }
+            for (digest, _) in &gone {
+                state.blobs.remove(digest);
+                state.used.remove(digest);
+            }
+            for key in plan.artifacts.iter().map(|place| &artifacts[*place]) {
+                if let Some((path, _)) = state.made.remove(key) {
+                    std::fs::remove_file(&path).map_err(|e| Error::io("removing an artifact", e))?;
+                }
+            }
+            for (digest, _) in &partial {
+                state.partial.remove(digest);
+            }
+        }
+        Ok(Collected {
+            evicted: plan.evicted,
+            blobs: gone.into_iter().map(|(digest, _)| digest).collect(),
+            artifacts: plan.artifacts.len() as u64,
+            remains: partial.len() as u64,
+            freed: plan.freed - changed + partial.iter().map(|(_, size)| size).sum::<u64>(),
+            kept: plan.kept + changed,
+        })
+    }
+
+    /// What is here, and the artifacts in their order there.
+    pub(super) async fn inventory(&self, policy: &Collect) -> Result<(Inventory, Vec<ArtifactKey>)> {
+        let (holdings, artifacts) = self.holdings()?;
+        let heads = |unread: Vec<Digest>| async move {
+            let state = self.0.lock();
+            let read = |digest: Digest| Head::of(&digest, state.blobs.get(&digest)?.clone());
+            Ok(unread.into_iter().filter_map(read).collect())
+        };
+        Ok((Inventory::of(self, holdings, policy, heads).await?, artifacts))
+    }
+
+    fn holdings(&self) -> Result<(Holdings, Vec<ArtifactKey>)> {
+        let state = self.0.lock();
+        let used = |digest| state.used.get(digest).copied().unwrap_or(SystemTime::UNIX_EPOCH);
+        let held = |digest, size| Held { size, used: used(digest) };
+        let mut made: Vec<ArtifactKey> = state.made.keys().cloned().collect();
+        made.sort_by_cached_key(|key| (key.diff_id.to_string(), key.format.clone()));
+        let artifacts =
+            made.iter().filter_map(|key| {
+                let (path, size) = state.made.get(key)?;
+                let used = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+                let used = used.map_err(|e| Error::io("looking at an artifact", e));
+                Some(used.map(|used| HeldArtifact {
+                    diff_id: key.diff_id.clone(),
+                    held: Held { size: *size, used },
+                }))
+            });
+        let artifacts = artifacts.collect::<Result<_>>()?;
+        let names: Vec<_> = state.names.values().cloned().collect();
+        let is_pinned = |name: &&Reference| state.pins.contains(&name.whole());
+        let holdings = Holdings {
+            pins: names.iter().map(|(name, _)| name).filter(is_pinned).cloned().collect(),
+            names,
+            leased: state.leases.values().flatten().cloned().collect(),
+            blobs: state
+                .blobs
+                .iter()
+                .map(|(digest, content)| (digest.clone(), held(digest, content.len() as u64)))
+                .collect(),
+            artifacts,
+            ..Holdings::default()
+        };
+        Ok((holdings, made))
+    }
+}
