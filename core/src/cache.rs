@@ -270,8 +270,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers. With a
     /// [budget](Collect::budget) it first removes the names that were not used for longest, until the rest fits or no
     /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such. A
-    /// name was used when what it stands for was stored or leased last. Partial downloads that nobody has touched for
-    /// a day go, too. Safe beside pulls in other processes.
+    /// name was used when what it stands for was stored or leased last. What dead writers have left goes, too, partial
+    /// downloads [after a while](Collect::resumable). Safe beside pulls in other processes.
     ///
     /// # Contract
     /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`.

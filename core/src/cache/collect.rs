@@ -15,6 +15,9 @@ pub struct Collect {
     /// Content without a name, and what it leads to, stays for this long after it was stored or used last: for tools
     /// that write into the store without taking a lease. Names that were used within this time are not evicted.
     pub grace: Duration,
+    /// Partial downloads whose writer is gone stay for this long, at least for [`grace`](Self::grace), so that the next
+    /// pull goes on from them.
+    pub resumable: Duration,
 }
 
 /// What a collection has done, or would do.

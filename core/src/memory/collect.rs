@@ -1,14 +1,11 @@
 //! What a cache in memory holds, and how it is collected.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::MemoryCache;
 use crate::cache::{ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory};
 use crate::{Digest, Error, Reference, Result};
-
-/// How long partial downloads wait for somebody to go on.
-const PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl MemoryCache {
     pub(super) async fn collect_now(&self, policy: &Collect) -> Result<Collected> {
@@ -20,13 +17,13 @@ impl MemoryCache {
         let (gone, changed): (Vec<_>, Vec<_>) =
             plan.blobs.drain(..).partition(|(digest, held)| state.used.get(digest) == Some(&held.used));
         let changed: u64 = changed.iter().map(|(_, held)| held.size).sum();
-        let since = SystemTime::now().checked_sub(PARTIAL.max(policy.grace));
+        let since = SystemTime::now().checked_sub(policy.resumable.max(policy.grace));
         let leased: HashSet<&Digest> = state.leases.values().flatten().collect();
         let partial: Vec<(Digest, u64)> = state
             .partial
             .iter()
             .filter(|(digest, (_, used))| {
-                !leased.contains(digest) && since.is_some_and(|since| *used < since)
+                !leased.contains(digest) && since.is_some_and(|since| *used <= since)
             })
             .map(|(digest, (content, _))| (digest.clone(), content.len() as u64))
             .collect();

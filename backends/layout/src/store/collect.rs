@@ -19,8 +19,6 @@ use super::{Store, artifact, change_locked, ingest};
 use crate::durable::Temp;
 use crate::root::{Found, Root, blocking};
 
-/// How long partial downloads wait for somebody to go on.
-const PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long damaged blobs are there to be looked at.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -130,7 +128,7 @@ impl Sweep<'_> {
                 && metadata.len() > 0
                 && self.root.stat_blob(&digest)? == Found::Absent
                 && (leased.contains(&digest)
-                    || !is_older(metadata.modified(), PARTIAL.max(self.policy.grace)))
+                    || !is_older(metadata.modified(), self.policy.resumable.max(self.policy.grace)))
             {
                 return Ok(());
             }
@@ -187,5 +185,5 @@ fn remove(path: &Path) -> Result<()> {
 
 fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {
     let since = SystemTime::now().checked_sub(age);
-    matches!((time, since), (Ok(time), Some(since)) if time < since)
+    matches!((time, since), (Ok(time), Some(since)) if time <= since)
 }

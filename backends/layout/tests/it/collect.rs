@@ -399,7 +399,7 @@ async fn remains_of_the_dead_go_and_what_lives_stays() {
         fs::write(store.path().join("quarantine").join(file), "set aside").unwrap();
     }
     let before = names_in(&ingest).len();
-    let collected = collect(&store, &Collect::default()).await;
+    let collected = collect(&store, &Collect { resumable: day, ..Collect::default() }).await;
     assert_eq!((collected.remains, collected.freed), (4, 16));
     assert_eq!(names_in(&ingest).len(), before - 4);
     for (content, stays) in
@@ -413,6 +413,8 @@ async fn remains_of_the_dead_go_and_what_lives_stays() {
     fs::write(partial(b"old"), "rest").unwrap();
     set_age(&partial(b"old"), 2 * day);
     assert_eq!(collect(&store, &patient).await.remains, 0);
+    assert_eq!(collect(&store, &Collect::default()).await.remains, 2, "without patience nothing waits");
+    assert!(partial(b"leased").exists() && partial(b"in flight").exists());
     writer.write(b" flight"[..].into()).await.unwrap();
     writer.commit().await.unwrap();
     drop(folder);
