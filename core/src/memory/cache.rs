@@ -114,7 +114,7 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
-        Ok(self.0.lock().partial.get(digest).map_or(0, |content| content.len() as u64))
+        Ok(self.0.lock().partial.get(digest).map_or(0, |(content, _)| content.len() as u64))
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
