@@ -226,7 +226,12 @@ macro_rules! __materializer_rules {
 macro_rules! __http_rules {
     ($then:ident $arguments:tt) => {
         $crate::$then! { $arguments
+            mirror_order_then_origin_fallback
+            mirror_digest_only_policy
+            credentials_never_sent_to_mirror_or_cross_origin_redirect
+            identity_token_and_helper_auth_flows
             token_reused_across_blobs_and_refreshed_on_401
+            errors_and_debug_never_contain_secrets
         }
     };
 }

@@ -89,8 +89,8 @@ impl fmt::Display for Location {
 
 /// Options of one backend, as given by `-o key=value`.
 ///
-/// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string; a key given
-/// several times is a list.
+/// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also a number that
+/// JSON would write in another way (`007`, `1e5`); a key given several times is a list.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Options(BTreeMap<String, serde_json::Value>);
 
@@ -118,7 +118,11 @@ impl Options {
             let (key, text) = pair.split_once('=').ok_or_else(|| {
                 Error::config(format!("invalid option {pair:?}")).with_hint("write -o key=value")
             })?;
-            let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+            let value = serde_json::from_str(text).ok().filter(|value: &Value| {
+                // It may have been meant as a text: nothing of it may get lost.
+                value.as_number().is_none_or(|number| number.to_string() == text)
+            });
+            let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
             match map.get_mut(key) {
                 Some(Value::Array(list)) => list.push(value),
                 Some(first) => *first = Value::Array(vec![first.take(), value]),

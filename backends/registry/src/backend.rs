@@ -12,10 +12,10 @@ use plyfold_core::{
     Page, RawManifest, Reference, Result, digest, reference,
 };
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Request, Response, StatusCode};
 
 use crate::auth::{Credential, Credentials};
-use crate::client::{Access, Client, text};
+use crate::client::{Access, Client, Target, text};
 use crate::{Config, errors};
 
 plyfold_core::register!(Backend {
@@ -87,16 +87,31 @@ impl Registry {
 
     fn with_credentials(host: &str, config: &Config, credentials: Credentials) -> Result<Self> {
         let client = Client::new(config, credentials)?;
-        client.policy.base(host)?;
+        // A host or a configuration that is not valid is told at once.
+        client.registry(host, "", Access::Catalog)?;
         Ok(Self { home: host.into(), client: Arc::new(client), config: Arc::new(config.clone()) })
     }
 
     /// Asks for a manifest by the reference's digest, or else by its tag.
-    pub(crate) async fn ask_manifest(&self, method: Method, reference: &Reference) -> Result<Response> {
+    /// Whether the registry lets us in with the credentials that it asks for; `false` when it asks for none.
+    ///
+    /// # Errors
+    /// [`Auth`](plyfold_core::ErrorKind::Auth) when it refuses them, and those of the request.
+    pub(crate) async fn check_login(&self) -> Result<bool> {
+        let target = self.client.registry(&self.home, "", Access::Login)?;
+        let at = |e: Error| e.with_endpoint(self);
+        let response = self.client.send(&target, target.request(Method::GET, "")).await.map_err(at)?;
+        if !response.status().is_success() {
+            return Err(at(errors::status(response, "login").await));
+        }
+        Ok(self.client.auth().granted(&target.scope).await.is_some())
+    }
+
+    fn manifest_request(&self, method: Method, reference: &Reference) -> Result<(Target, Request)> {
         let (target, reference) = self.client.target(reference, Access::Pull)?;
         let mut request = target.request(method, &manifest_path(&reference));
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-        self.client.send(&target, request).await
+        Ok((target, request))
     }
 
     /// What is added to every error: the image and this registry.
@@ -106,11 +121,23 @@ impl Registry {
 
     async fn read_manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let wanted = reference::digest_of(reference)?;
-        let response = self.ask_manifest(Method::GET, reference).await?;
+        let (target, request) = self.manifest_request(Method::GET, reference)?;
+        let (wanted, name) = (wanted.as_ref(), name_of(reference));
+        let read = |response, _| self.verified_manifest(response, wanted, &name);
+        self.client.ask(&target, request, read).await
+    }
+
+    /// The manifest in an answer. What a mirror says is checked before the next one is passed over.
+    async fn verified_manifest(
+        &self,
+        response: Response,
+        wanted: Option<&Digest>,
+        name: &str,
+    ) -> Result<RawManifest> {
         let media_type = media_type(&response);
         let stated = stated_digest(&response);
-        let bytes = self.client.document(response, limits::MANIFEST, &name_of(reference)).await?;
-        let raw = match wanted.as_ref().or(stated.as_ref()) {
+        let bytes = self.client.document(response, limits::MANIFEST, name).await?;
+        let raw = match wanted.or(stated.as_ref()) {
             Some(digest) => RawManifest::verified(bytes, media_type.as_ref(), digest)?,
             None => RawManifest::new(bytes, media_type.as_ref())?,
         };
@@ -129,7 +156,8 @@ impl Registry {
     /// The descriptor as HEAD tells it; `None` when the registry tells too little, or does not do HEAD.
     async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let wanted = reference::digest_of(reference)?;
-        let response = self.ask_manifest(Method::HEAD, reference).await?;
+        let (target, request) = self.manifest_request(Method::HEAD, reference)?;
+        let response = self.client.send(&target, request).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::BAD_REQUEST

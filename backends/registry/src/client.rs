@@ -1,32 +1,40 @@
 //! Requests to a registry: authentication on 401, redirects by our own policy.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use plyfold_core::{Error, ErrorKind, Reference, Result, reference};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
-use crate::auth::{Auth, Credentials, Exchange, Scope};
-use crate::policy::{Policy, same_origin};
+use crate::auth::{Auth, Credentials, Exchange, Permission, Scope};
+use crate::hosts::{self, Endpoint, Part, Places, Turns};
+use crate::policy::{Policy, origin, same_origin};
 use crate::transport::Transport;
 use crate::{Config, errors};
 
 /// Redirects that one request may go through.
 const HOPS: usize = 10;
 
-/// A registry client: connections, policy, credentials and tokens.
+/// A registry client: endpoints, policy, credentials and tokens.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) policy: Policy,
     pub(crate) transport: Transport,
     auth: Auth,
+    places: Places,
+    turns: Turns,
 }
 
 /// What a request is for: where, and with which permission.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Scheme, host and port of the registry.
+    /// The root of the API that requests are made for: the registry's own, which may not be the first to be asked.
     pub(crate) base: Url,
     pub(crate) scope: Scope,
+    /// Who is asked, in order; the last one is at `base`.
+    endpoints: Arc<[Endpoint]>,
+    permission: Permission,
 }
 
 /// The permissions that requests need.
@@ -34,18 +42,27 @@ pub(crate) struct Target {
 pub(crate) enum Access<'a> {
     Catalog,
     Delete,
+    /// None: only who we are.
+    Login,
     /// Push, and pull from another repository to mount from it.
     Mount(&'a str),
     Pull,
     Push,
 }
 
+/// What the mirrors said before the registry was asked, for its error.
+#[derive(Clone, Debug)]
+pub(crate) struct Failures(pub(crate) String);
+
 impl Client {
     pub(crate) fn new(config: &Config, credentials: Credentials) -> Result<Self> {
+        let places = Places::new(config)?;
         Ok(Self {
             policy: Policy::new(config),
-            transport: Transport::new(config)?,
+            transport: places.usual().clone(),
             auth: Auth::new(credentials),
+            places,
+            turns: Turns::default(),
         })
     }
 
@@ -63,21 +80,31 @@ impl Client {
     }
 
     /// A registry, or with a repository a part of it. Both come from a parsed reference or URI.
+    ///
+    /// What is written goes to one host alone: the first that takes it.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a registry, a `hosts.toml` or a certificate that is not valid,
+    /// [`Unsupported`](ErrorKind::Unsupported) when no host takes what is written.
     pub(crate) fn registry(&self, registry: &str, repository: &str, access: Access<'_>) -> Result<Target> {
-        let base = self.policy.base(registry)?;
-        let access = match access {
-            Access::Catalog => "registry:catalog:*".to_owned(),
-            Access::Delete => format!("repository:{repository}:pull,push,delete"),
-            Access::Mount(from) => format!("repository:{repository}:pull,push repository:{from}:pull"),
-            Access::Pull => format!("repository:{repository}:pull"),
-            Access::Push => format!("repository:{repository}:pull,push"),
-        };
-        let (registry, repository) = (registry.to_owned(), repository.to_owned());
-        Ok(Target { base, scope: Scope { registry, repository, access } })
+        let mut endpoints = self.places.of(&self.policy, registry)?;
+        if matches!(access, Access::Delete | Access::Mount(_) | Access::Push) {
+            let first = endpoints.iter().find(|endpoint| endpoint.may_push()).cloned();
+            let first =
+                first.ok_or_else(|| Error::unsupported(format!("no host of {registry} may be written to")));
+            endpoints = Arc::new([first?]);
+        }
+        if access == Access::Login {
+            endpoints = endpoints.last().cloned().into_iter().collect();
+        }
+        let last = endpoints.last().ok_or_else(|| Error::config(format!("{registry} has no host")))?;
+        let permission = Permission::new(repository, access);
+        let (base, scope) = (last.root.clone(), last.scope(&permission));
+        Ok(Target { base, scope, endpoints, permission })
     }
 
-    /// Sends a request and returns the final answer, whatever its status; one with 401 only if it is not the
-    /// registry's own.
+    /// Sends a request to the endpoints in their order, and returns the first answer of success, or else the
+    /// registry's own, whatever its status; one with 401 only if it is not the registry's own challenge.
     ///
     /// A request whose body is a stream is sent once: it must follow one with the same scope.
     ///
@@ -85,30 +112,98 @@ impl Client {
     /// [`Auth`](ErrorKind::Auth) when the registry accepts none of what we have, and those of the transport and
     /// of the redirect policy.
     pub(crate) async fn send(&self, target: &Target, request: Request) -> Result<Response> {
+        let read = |response: Response, is_last: bool| async move {
+            if is_last || response.status().is_success() {
+                return Ok(response);
+            }
+            Err(errors::status(response, "answer").await)
+        };
+        self.ask(target, request, read).await
+    }
+
+    /// Sends a request to the endpoints in their order until `read` accepts an answer; it is told whether there is
+    /// no other endpoint after this one.
+    ///
+    /// # Errors
+    /// Those of the last endpoint, with what the others said (rule R 30 `mirror_order_then_origin_fallback`).
+    pub(crate) async fn ask<T, F>(
+        &self,
+        target: &Target,
+        request: Request,
+        read: impl Fn(Response, bool) -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        let endpoints = target.endpoints_for(&request);
+        let [others @ .., last] = &endpoints[..] else {
+            let message = format!("no host of {} is trusted with this", target.scope.registry);
+            return Err(Error::unsupported(message).with_endpoint(origin(&target.base)));
+        };
+        let part = (!others.is_empty() && hosts::reads_blob(&request)).then(|| Part::of(&request));
+        let first = part.as_ref().map_or(0, |part| self.turns.first(part, endpoints.len()));
+        let answered = |at: usize| part.clone().into_iter().for_each(|part| self.turns.answered(part, at));
+        let mut failures = Vec::new();
+        for (at, endpoint) in others.iter().enumerate().skip(first) {
+            // Only what is written streams its body, and that has one endpoint.
+            let Some(request) = request.try_clone() else { break };
+            let outcome = match self.once(target, endpoint, request).await {
+                Ok(response) => read(response, false).await,
+                Err(e) => Err(e),
+            };
+            match outcome {
+                Ok(done) => {
+                    answered(at);
+                    return Ok(done);
+                }
+                Err(e) => failures.push(format!("{}: {}", origin(&endpoint.root), e.message())),
+            }
+        }
+        let failures = failures.join("; ");
+        let told = |e: Error| if failures.is_empty() { e } else { e.with_context("mirrors", &failures) };
+        let mut response = self.once(target, last, request).await.map_err(told)?;
+        if !failures.is_empty() {
+            response.extensions_mut().insert(Failures(failures.clone()));
+        }
+        let done = read(response, true).await.map_err(told)?;
+        answered(others.len());
+        Ok(done)
+    }
+
+    /// Sends a request to one endpoint, with what it needs to be let in.
+    async fn once(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
+        let request = endpoint.adopt(&target.base, request);
+        let scope = endpoint.scope(&target.permission);
         // An upload may have been sent to another host: that one gets no credentials.
-        let is_own = same_origin(&target.base, request.url());
+        let is_own = same_origin(&endpoint.root, request.url());
         let again = request.try_clone();
-        let granted = if is_own { self.auth.granted(&target.scope).await } else { None };
-        let response = self.follow(request, granted.as_ref()).await?;
+        let granted = if is_own { self.auth.granted(&scope).await } else { None };
+        let response = self.follow(endpoint, request, granted.as_ref()).await?;
         let is_challenge = response.status() == StatusCode::UNAUTHORIZED
             && is_own
-            && same_origin(&target.base, response.url());
+            && same_origin(&endpoint.root, response.url());
         let Some(again) = again.filter(|_| is_challenge) else { return Ok(response) };
-        let exchange = Exchange { transport: &self.transport, policy: &self.policy, base: &target.base };
-        let answer = self.auth.answer(&exchange, &target.scope, response.headers(), granted.as_ref()).await;
+        let exchange =
+            Exchange { transport: &endpoint.transport, policy: &self.policy, base: &endpoint.root };
+        let answer = self.auth.answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
         // The words of a HEAD's answer are missing, those of a GET's say why: they are not worth a request.
-        let answer = answer.map_err(|e| e.with_endpoint(&target.base))?;
+        let answer = answer.map_err(|e| e.with_endpoint(origin(&endpoint.root)))?;
         drop(response);
-        let response = self.follow(again, Some(&answer)).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && same_origin(&target.base, response.url()) {
-            self.auth.forget(&target.scope, &answer).await;
+        let response = self.follow(endpoint, again, Some(&answer)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && same_origin(&endpoint.root, response.url()) {
+            self.auth.forget(&scope, &answer).await;
         }
         Ok(response)
     }
 
-    /// Sends a request through redirects. `Authorization` is dropped at the first hop to another scheme, host or
-    /// port, and stays dropped.
-    async fn follow(&self, mut request: Request, authorization: Option<&HeaderValue>) -> Result<Response> {
+    /// Sends a request through redirects. `Authorization` and what else is for this host alone are dropped at the
+    /// first hop to another scheme, host or port, and stay dropped.
+    async fn follow(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response> {
         if let Some(value) = authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
@@ -116,23 +211,24 @@ impl Client {
         let start = request.url().clone();
         for _ in 0..=HOPS {
             let next = request.try_clone();
-            let response = self.transport.execute(request).await?;
+            let response = endpoint.transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
                 return Ok(response);
             };
             let to = self.location(&response)?;
             if !same_origin(response.url(), &to) {
                 next.headers_mut().remove(AUTHORIZATION);
+                endpoint.disown(next.headers_mut());
             }
             *next.url_mut() = to;
             request = next;
         }
-        Err(Error::limit(format!("more than {HOPS} redirects")).with_endpoint(crate::policy::origin(&start)))
+        Err(Error::limit(format!("more than {HOPS} redirects")).with_endpoint(origin(&start)))
     }
 
     /// The URL that an answer points to, if the policy lets us go there.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
-        let at = crate::policy::origin(response.url());
+        let at = origin(response.url());
         let text = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let url = text.and_then(|text| response.url().join(text).ok());
         let url = url.ok_or_else(|| {
@@ -156,14 +252,29 @@ impl Client {
 }
 
 impl Target {
-    /// A request below this repository: `/v2/NAME/` and `path`, whose parts come from parsed values.
+    /// A request below this repository: its name and `path`, whose parts come from parsed values.
     pub(crate) fn request(&self, method: Method, path: &str) -> Request {
         let mut url = self.base.clone();
-        match self.scope.repository.as_str() {
-            "" => url.set_path(&format!("/v2/{path}")),
-            repository => url.set_path(&format!("/v2/{repository}/{path}")),
+        let root = self.base.path();
+        match self.permission.repository() {
+            "" => url.set_path(&format!("{root}{path}")),
+            repository => url.set_path(&format!("{root}{repository}/{path}")),
         }
         Request::new(method, url)
+    }
+
+    /// Who may be asked: all that are trusted with it, or the one that a link led to.
+    fn endpoints_for(&self, request: &Request) -> Vec<&Endpoint> {
+        let url = request.url();
+        let last = self.endpoints.last();
+        let is_linked = |endpoint: &&Endpoint| same_origin(&endpoint.root, url);
+        if !same_origin(&self.base, url)
+            && let Some(linked) = self.endpoints.iter().find(is_linked).or(last)
+        {
+            return vec![linked];
+        }
+        let is_write = self.permission.writes();
+        self.endpoints.iter().filter(|endpoint| is_write || endpoint.may_answer(request)).collect()
     }
 }
 

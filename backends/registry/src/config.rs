@@ -1,11 +1,13 @@
 //! Options of the backend, as a program sets them or as `-o key=value` gives them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::auth::Secret;
+use crate::auth::{Secret, secret};
+use crate::hosts::Hosts;
 
 /// How registries are reached. `Debug` shows no secret.
 ///
@@ -23,6 +25,8 @@ use crate::auth::Secret;
 pub struct Config {
     /// Ignores every stored credential.
     pub anonymous: bool,
+    /// The one file of stored credentials, in place of those that are looked for.
+    pub auth_file: Option<PathBuf>,
     /// Files with CA certificates (PEM) that are trusted besides the system's.
     #[serde(deserialize_with = "one_or_many")]
     pub ca: Vec<PathBuf>,
@@ -33,15 +37,24 @@ pub struct Config {
     /// How long a connection may take to be made; seconds as an option.
     #[serde(deserialize_with = "seconds")]
     pub connect_timeout: Duration,
-    /// The directory of Docker's `config.json`; `None` is `$DOCKER_CONFIG`, or else `~/.docker`.
+    /// The directory of Docker's `config.json`, which is then the one file of stored credentials.
     pub docker_config: Option<PathBuf>,
+    /// Where programs `docker-credential-NAME` are; `None` is `$PATH`.
+    pub helper_path: Option<PathBuf>,
     /// How long a credential helper of `config.json` may take; seconds as an option.
     #[serde(deserialize_with = "seconds")]
     pub helper_timeout: Duration,
+    /// Where the content of registries is, by their name or `_default`; wins over `hosts_dir`.
+    pub hosts: BTreeMap<String, Hosts>,
+    /// Folders with a `HOST/hosts.toml` or `HOST/*.crt`, as containerd and Docker have them. The first folder that
+    /// has one for a registry counts.
+    #[serde(deserialize_with = "one_or_many")]
+    pub hosts_dir: Vec<PathBuf>,
     /// Loopback hosts (`host` or `host:port`) that speak TLS.
     #[serde(deserialize_with = "one_or_many")]
     pub https: Vec<String>,
     /// The password for `username`.
+    #[serde(deserialize_with = "secret::option")]
     pub password: Option<Secret>,
     /// Hosts (`host` or `host:port`) that are reached without TLS.
     #[serde(deserialize_with = "one_or_many")]
@@ -55,6 +68,7 @@ pub struct Config {
     /// The `User-Agent` of requests.
     pub user_agent: String,
     /// The user for the registry that the URI names, and for no other; wins over stored credentials.
+    #[serde(deserialize_with = "secret::option")]
     pub username: Option<Secret>,
 }
 
@@ -62,12 +76,16 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             anonymous: false,
+            auth_file: None,
             ca: Vec::new(),
             client_cert: None,
             client_key: None,
             connect_timeout: Duration::from_secs(10),
             docker_config: None,
+            helper_path: None,
             helper_timeout: Duration::from_secs(10),
+            hosts: BTreeMap::new(),
+            hosts_dir: HOSTS_DIRS.map(PathBuf::from).to_vec(),
             https: Vec::new(),
             password: None,
             plain_http: Vec::new(),
@@ -79,7 +97,13 @@ impl Default for Config {
     }
 }
 
-fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+/// Where the tools that define these files look for them.
+const HOSTS_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
+
+/// A value, or a list of values.
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany<T> {
@@ -123,10 +147,17 @@ mod tests {
     fn secrets_stay_out_of_debug_and_of_errors() {
         let config = parse(&["username=me", "password=hunter2"]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
-        // `-o` takes what looks like a number for one: the message must not quote it.
-        let error = parse(&["password=8675309"]).unwrap_err();
+        let error = parse(&[r#"password=["8675309"]"#]).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Config);
         assert!(!format!("{error} {error:?}").contains("8675309"));
+    }
+
+    #[test]
+    fn passwords_that_look_like_numbers_are_texts() {
+        for text in ["8675309", "007", "1e5", "0.10", "-0", "123456789012345678901234567890", "true"] {
+            let config = parse(&[&format!("password={text}")]).unwrap();
+            assert_eq!(config.password.unwrap().reveal(), text);
+        }
         assert_eq!(parse(&[r#"password="8675309""#]).unwrap().password.unwrap().reveal(), "8675309");
     }
 }

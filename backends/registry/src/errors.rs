@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::client::text;
+use crate::client::{Failures, text};
 use crate::policy::origin;
 use crate::transport::head_of_body;
 
@@ -21,6 +21,7 @@ const WORDS: usize = 400;
 /// The error that an answer other than success stands for; `what` was asked for, such as `manifest 1.2`.
 pub(crate) async fn status(response: Response, what: &str) -> Error {
     let (status, endpoint) = (response.status(), origin(response.url()));
+    let failures = response.extensions().get::<Failures>().cloned();
     let retry_after = retry_after(response.headers(), SystemTime::now());
     // A fresh token that is good but not enough (RFC 6750 3.1): Docker Hub's way to say 403.
     let lacks_scope = text(response.headers(), WWW_AUTHENTICATE.as_str())
@@ -44,7 +45,10 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
         message = format!("{message} ({code}: {words})");
     }
     let spoke_http_to_tls = body.windows(12).any(|window| window.eq_ignore_ascii_case(b"HTTPS server"));
-    let error = Error::new(kind.clone(), message).with_endpoint(&endpoint);
+    let mut error = Error::new(kind.clone(), message).with_endpoint(&endpoint);
+    if let Some(Failures(mirrors)) = failures {
+        error = error.with_context("mirrors", mirrors);
+    }
     match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
         (_, true) => {
             error.with_hint("this loopback host speaks TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")

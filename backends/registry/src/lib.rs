@@ -36,13 +36,15 @@ mod blobs;
 mod client;
 mod config;
 mod errors;
+mod hosts;
 mod listing;
 mod policy;
 mod push;
 mod tls;
 mod transport;
 
-pub use auth::Secret;
+pub use auth::{Keeper, Login, Secret, login, logout};
 pub use backend::Registry;
 pub use config::Config;
+pub use hosts::{ClientCertificate, Host, HostCapability, Hosts};
 pub use oci_client;

@@ -30,8 +30,9 @@ impl Policy {
         }
     }
 
-    /// Scheme, host and port of a registry as references name it. Docker Hub's API has a host of its own.
-    pub(crate) fn base(&self, registry: &str) -> Result<Url> {
+    /// Scheme, host and port of a registry as references name it; `has_tls` when it has TLS options of its own.
+    /// Docker Hub's API has a host of its own.
+    pub(crate) fn base(&self, registry: &str, has_tls: bool) -> Result<Url> {
         let host = match registry {
             "docker.io" | "index.docker.io" => "registry-1.docker.io",
             other => other,
@@ -47,11 +48,40 @@ impl Policy {
             return Err(refused(&https, "link-local addresses are never registries"));
         }
         let listed = |list: &[String]| lists(list, &https);
-        let loopback_default = is_loopback(&https) && !self.has_tls_options && !registry.ends_with(":443");
+        let has_tls = has_tls || self.has_tls_options || registry.ends_with(":443");
+        let loopback_default = is_loopback(&https) && !has_tls;
         if listed(&self.plain_http) || (loopback_default && !listed(&self.https)) {
             return parse("http");
         }
         Ok(https)
+    }
+
+    /// The root of the API on a host that a configuration names by its URL. Who writes `http` there means it.
+    pub(crate) fn root(url: &str, override_path: bool) -> Result<Url> {
+        let invalid = |why: &str| Error::config(format!("a host of the configuration is not valid: {why}"));
+        let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let mut root = Url::parse(&text).map_err(|_| invalid("it is no URL"))?;
+        if has_login(&root) {
+            return Err(
+                invalid("it carries a user name").with_hint("`plyfold login HOST` stores credentials")
+            );
+        }
+        if !matches!(root.scheme(), "http" | "https") {
+            return Err(invalid("its scheme is neither https nor http"));
+        }
+        if root.query().is_some() || root.fragment().is_some() {
+            return Err(invalid("it has a query or a fragment"));
+        }
+        if is_link_local(&root) {
+            return Err(refused(&root, "link-local addresses are never registries"));
+        }
+        if root.host_str() == Some("docker.io") {
+            root.set_host(Some("registry-1.docker.io")).map_err(|_| invalid("it has no host"))?;
+        }
+        let path = root.path().trim_end_matches('/').to_owned();
+        let is_whole = override_path || path.ends_with("/v2");
+        root.set_path(&if is_whole { format!("{path}/") } else { format!("{path}/v2/") });
+        Ok(root)
     }
 
     /// Whether a URL that `from` sent us to may be requested: never out of TLS into the clear, never another
@@ -156,7 +186,7 @@ mod tests {
     }
 
     fn base(config: &Config, registry: &str) -> String {
-        policy(config).base(registry).unwrap().to_string()
+        policy(config).base(registry, false).unwrap().to_string()
     }
 
     #[test]
@@ -186,9 +216,35 @@ mod tests {
     }
 
     #[test]
+    fn configured_hosts_have_the_root_that_containerd_gives_them() {
+        let root = |url, override_path| Policy::root(url, override_path).ok().map(|root| root.to_string());
+        for (url, override_path, expected) in [
+            ("https://m.example", false, Some("https://m.example/v2/")),
+            ("m.example:5000", false, Some("https://m.example:5000/v2/")),
+            ("http://m.example/", false, Some("http://m.example/v2/")),
+            ("https://m.example/v2", false, Some("https://m.example/v2/")),
+            ("https://m.example/us", false, Some("https://m.example/us/v2/")),
+            ("https://m.example/us/", true, Some("https://m.example/us/")),
+            ("https://m.example/v2/up", true, Some("https://m.example/v2/up/")),
+            ("https://m.example", true, Some("https://m.example/")),
+            ("https://docker.io", false, Some("https://registry-1.docker.io/v2/")),
+            ("https://user:pw@m.example", false, None),
+            ("https://169.254.169.254", false, None),
+            ("https://m.example?x", false, None),
+            ("httpx://m.example", false, None),
+            ("file:///etc", false, None),
+            ("", false, None),
+        ] {
+            assert_eq!(root(url, override_path).as_deref(), expected, "{url}");
+        }
+        let own_tls = policy(&Config::default()).base("localhost:5000", true).unwrap();
+        assert_eq!(own_tls.as_str(), "https://localhost:5000/");
+    }
+
+    #[test]
     fn hosts_that_are_more_than_a_host_are_refused() {
         for registry in ["user@host", "host/path", "host?x", "host#x", "", "169.254.169.254", "[fe80::1]"] {
-            assert!(policy(&Config::default()).base(registry).is_err(), "{registry:?}");
+            assert!(policy(&Config::default()).base(registry, false).is_err(), "{registry:?}");
         }
     }
 

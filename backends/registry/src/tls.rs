@@ -1,14 +1,19 @@
 //! The TLS side of connections: whom to trust and who we are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use plyfold_core::{Error, Result};
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::Config;
+use crate::hosts::{ClientCertificate, Host};
 
 /// The system's CA certificates, read once: there are some hundred.
 static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
@@ -17,32 +22,131 @@ static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
     roots
 });
 
-/// The system's CA certificates and the configured ones, TLS 1.2 or 1.3, and the client's own certificate.
+/// Whom a host is believed to be, and who we are to it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Identity {
+    ca: Vec<PathBuf>,
+    client: Vec<ClientCertificate>,
+    skip_verify: bool,
+}
+
+impl Identity {
+    /// Of hosts without options of their own.
+    pub(crate) fn new(config: &Config) -> Self {
+        let client = config
+            .client_cert
+            .as_ref()
+            .map(|cert| ClientCertificate { cert: cert.clone(), key: config.client_key.clone() });
+        Self { ca: config.ca.clone(), client: client.into_iter().collect(), skip_verify: false }
+    }
+
+    /// Of one host. A mirror gets no certificate that was not given for it.
+    pub(crate) fn of_host(mut self, host: &Host, is_mirror: bool) -> Self {
+        self.ca.extend(host.ca.iter().cloned());
+        if is_mirror || !host.client.is_empty() {
+            self.client.clone_from(&host.client);
+        }
+        self.skip_verify = host.skip_verify;
+        self
+    }
+}
+
+/// The system's CA certificates and those of the identity, TLS 1.2 or 1.3, and the client's own certificates.
 ///
 /// `ring` is named here, so that neither a process-wide provider nor `CMake` is needed. A system without any CA
 /// certificate is no error: plain HTTP and own CAs work there, other hosts fail as untrusted.
-pub(crate) fn client(config: &Config) -> Result<ClientConfig> {
+pub(crate) fn client(identity: &Identity) -> Result<ClientConfig> {
     let mut roots = SYSTEM.clone();
-    for path in &config.ca {
+    for path in &identity.ca {
         for certificate in certificates(path)? {
             roots.add(certificate).map_err(|e| invalid(path, "is not a CA certificate", e))?;
         }
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| Error::config("no TLS version is available").with_source(e))?
-        .with_root_certificates(roots);
-    let Some(certificate) = &config.client_cert else {
-        if config.client_key.is_some() {
-            return Err(Error::config("client-key is given without client-cert"));
-        }
-        return Ok(builder.with_no_client_auth());
+        .map_err(|e| Error::config("no TLS version is available").with_source(e))?;
+    let builder = if identity.skip_verify {
+        let anyone = Anyone(Arc::clone(&provider));
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(anyone))
+    } else {
+        builder.with_root_certificates(roots)
     };
-    let key = config.client_key.as_ref().unwrap_or(certificate);
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| invalid(key, "holds no private key", e))?;
-    builder
-        .with_client_auth_cert(certificates(certificate)?, private)
-        .map_err(|e| invalid(certificate, "does not go with its key", e))
+    let keys: Vec<_> =
+        identity.client.iter().map(|certificate| key(&provider, certificate)).collect::<Result<_>>()?;
+    if keys.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    Ok(builder.with_client_cert_resolver(Arc::new(Keys(keys))))
+}
+
+fn key(provider: &CryptoProvider, certificate: &ClientCertificate) -> Result<Arc<CertifiedKey>> {
+    let path = certificate.key.as_ref().unwrap_or(&certificate.cert);
+    let private = PrivateKeyDer::from_pem_file(path).map_err(|e| invalid(path, "holds no private key", e))?;
+    let key = CertifiedKey::from_der(certificates(&certificate.cert)?, private, provider);
+    key.map(Arc::new).map_err(|e| invalid(&certificate.cert, "does not go with its key", e))
+}
+
+/// The client's certificates, of which the server takes the first that it knows the issuer of.
+#[derive(Debug)]
+struct Keys(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Keys {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let mut usable = self.0.iter().filter(|key| key.key.choose_scheme(schemes).is_some());
+        // An issuer's name stands in the certificate as it stands in the server's question.
+        let is_known = |key: &&Arc<CertifiedKey>| {
+            let names = |certificate: &CertificateDer<'_>, issuer: &[u8]| {
+                certificate.windows(issuer.len().max(1)).any(|part| part == issuer)
+            };
+            issuers.iter().any(|issuer| key.cert.iter().any(|certificate| names(certificate, issuer)))
+        };
+        let first = usable.clone().next();
+        usable.find(is_known).or(first).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// Believes every certificate, and still demands that the server has its key (`skip_verify`).
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// All certificates of a PEM file; a file with none is an error, not an empty list.

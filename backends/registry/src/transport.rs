@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::{Error, ErrorKind, Result};
-use reqwest::{ClientBuilder, Request, Response, redirect};
+use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
+use crate::auth::Secret;
+use crate::hosts::Host;
 use crate::{Config, errors, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
@@ -28,11 +30,17 @@ struct Clients {
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 impl Transport {
-    pub(crate) fn new(config: &Config) -> Result<Self> {
-        let tls = tls::client(config)?;
+    pub(crate) fn new(config: &Config, identity: &tls::Identity, host: &Host) -> Result<Self> {
+        if config.client_key.is_some() && config.client_cert.is_none() {
+            return Err(Error::config("client-key is given without client-cert"));
+        }
+        let tls = tls::client(identity)?;
+        let proxy = host.proxy.as_ref().map(proxy).transpose()?;
         let build = |builder: ClientBuilder| {
+            // One that is named for a host is meant, also for a host on this machine.
+            let builder = proxy.iter().fold(builder, |builder, proxy| builder.proxy(proxy.clone()));
             builder
-                .connect_timeout(config.connect_timeout)
+                .connect_timeout(host.dial_timeout.unwrap_or(config.connect_timeout))
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .tls_backend_preconfigured(tls.clone())
@@ -77,6 +85,16 @@ impl Transport {
             Err(Error::new(ErrorKind::Timeout, message).with_endpoint(endpoint))
         })
     }
+}
+
+/// The proxy that is named for a host. What is wrong with it is not quoted: it may hold a password.
+fn proxy(url: &Secret) -> Result<Proxy> {
+    let invalid = || Error::config("the proxy of a host is not valid").with_hint("write http://HOST:PORT");
+    let parsed = Url::parse(url.reveal()).map_err(|_| invalid())?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        return Err(invalid());
+    }
+    Proxy::all(parsed).map_err(|_| invalid())
 }
 
 async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {

@@ -1,23 +1,194 @@
 //! R: which endpoint is asked, and which credentials it sees.
 
-use std::time::Duration;
+use bytes::Bytes;
+use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, reference};
 
-use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Reference};
-
+use super::origin::{
+    LIFE, PASSWORD, USER, basic, bearer, bearers, by_tag, login, opened, program, read_all, serve, stored,
+    tokens, write,
+};
 use super::probe::{assert_kind, read, sound};
 use crate::rule::{Rule, rules};
-use crate::samples::{self, Sample};
-use crate::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
+use crate::samples;
+use crate::server::{Auth, Exchange, Fault, FaultServer, On};
 use crate::{HttpSetup, HttpStage};
 
 pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
+    "R 30" mirror_order_then_origin_fallback:
+        "mirrors are asked in their order and told whose content it is, the registry itself last and without that; \
+         any failure of one leads to the next, and an error tells how each of them failed",
+    "R 31" mirror_digest_only_policy:
+        "a mirror that is not trusted to resolve names sees no request for a name, and serves content by digest",
+    "R 32" credentials_never_sent_to_mirror_or_cross_origin_redirect:
+        "credentials stay with the host they are for: mirrors, redirects to other origins and foreign token servers \
+         see none",
+    "R 33" identity_token_and_helper_auth_flows:
+        "an identity token is posted to the token server and nowhere else; a credential helper is asked for the \
+         registry, and what it knows is used",
     "R 34" token_reused_across_blobs_and_refreshed_on_401:
         "one token serves all requests of a repository; a refused one is replaced once, and no other \
          repository sees it",
 };
 
-/// What no error, no `Debug` and no other server may ever see.
-const PASSWORD: &str = "pw-7b1e4c";
+async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    let failures: [&[Fault]; 7] = [
+        &[],
+        &[Fault::Close],
+        &[Fault::Status(404)],
+        &[Fault::Status(401)],
+        &[Fault::Status(429), Fault::Header("Retry-After", Some("3600".to_owned()))],
+        &[Fault::Status(503)],
+        &[Fault::Body(Bytes::from_static(b"<html>log in</html>"))],
+    ];
+    for failure in failures {
+        let [first, second, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+        let setup = HttpSetup::of(&origin).with_mirror(&first, true).with_mirror(&second, true);
+        let registry = opened(stage, &setup).await;
+        if !failure.is_empty() {
+            first.script(On::any(), failure.to_vec());
+        }
+        let by_digest = reference::by_digest(&setup.reference("library/app:1.2"), sample.top.digest());
+        for name in [setup.reference("library/app:1.2"), by_digest] {
+            let raw = sound(registry.manifest(&name).await);
+            assert!(raw.bytes() == sample.top_bytes(), "{failure:?}: the manifest");
+        }
+        let blob = read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await;
+        // A blob is only known to be wrong when it has been read.
+        if !matches!(failure, [Fault::Body(_)]) {
+            assert!(Some(&sound(blob)) == sample.blob(layer.digest()), "{failure:?}: the layer");
+        }
+        assert!(!first.requests().is_empty(), "{failure:?}: the first mirror is asked");
+        assert_eq!(second.requests().is_empty(), failure.is_empty(), "{failure:?}: the second mirror");
+        assert!(origin.requests().is_empty(), "{failure:?}: no mirror had to be passed over");
+        let says_whose = |exchange: &Exchange| namespace(exchange) == Some(setup.host.clone());
+        assert!(
+            first.requests().iter().chain(&second.requests()).all(says_whose),
+            "mirrors are told whose it is"
+        );
+    }
+    let [first, second, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+    let setup = HttpSetup::of(&origin).with_mirror(&first, true).with_mirror(&second, true);
+    let registry = opened(stage, &setup).await;
+    first.script(On::any(), [Fault::Status(503)]);
+    second.script(On::any(), [Fault::Close]);
+    sound(registry.manifest(&by_tag(&setup)).await);
+    assert!(!origin.requests().is_empty() && origin.requests().iter().all(|seen| namespace(seen).is_none()));
+    origin.script(On::any(), [Fault::Status(404)]);
+    let error = assert_kind(registry.manifest(&by_tag(&setup)).await, &ErrorKind::NotFound);
+    let told = format!("{error}");
+    for server in [&first, &second, &origin] {
+        assert!(told.contains(server.host()), "the error names {}: {told}", server.host());
+    }
+}
+
+async fn mirror_digest_only_policy(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+    // A mirror that would lie about the name.
+    mirror.tag("library/app", "1.2", samples::uncompressed().top.digest());
+    let setup = HttpSetup::of(&origin).with_mirror(&mirror, false);
+    let registry = opened(stage, &setup).await;
+    let name = by_tag(&setup);
+    let raw = sound(registry.manifest(&name).await);
+    assert_eq!(raw.digest(), sample.top.digest(), "what the name stands for is the registry's to say");
+    assert!(mirror.requests().is_empty(), "no request for a name: {:?}", mirror.requests());
+    origin.clear_requests();
+    let by_digest = reference::by_digest(&name, sample.top.digest());
+    let raw = sound(registry.manifest(&by_digest).await);
+    assert!(raw.bytes() == sample.top_bytes());
+    read_all(&*registry, &name, &sample).await;
+    assert!(!mirror.requests().is_empty(), "content by digest comes from the mirror");
+    assert!(origin.requests().is_empty(), "and not from the registry: {:?}", origin.requests());
+    // Content that is not what the digest says is no content, whoever sends it.
+    mirror.script(On::manifests(), [Fault::Flip(10)]);
+    let raw = sound(registry.manifest(&by_digest).await);
+    assert!(raw.bytes() == sample.top_bytes());
+    assert!(!origin.requests().is_empty());
+}
+
+async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    for auth in [Auth::Basic(login()), bearer()] {
+        // The mirror asks for a login too, in words that any client understands.
+        let (mirror, origin) = (serve(auth.clone(), &sample), serve(auth.clone(), &sample));
+        let stored = stored(&origin, &serde_json::json!({ "auth": basic() }));
+        let plain = HttpSetup::of(&origin).with_mirror(&mirror, true);
+        let from_file = HttpSetup { docker_config: Some(stored.path().to_owned()), ..plain.clone() };
+        for setup in [plain.with_login(&login()), from_file] {
+            mirror.clear_requests();
+            let registry = opened(stage, &setup).await;
+            sound(registry.manifest(&by_tag(&setup)).await);
+            sound(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
+            assert!(!mirror.requests().is_empty(), "the mirror is asked");
+            assert_unseen(&mirror, "a mirror");
+        }
+    }
+    for auth in [Auth::Basic(login()), bearer()] {
+        let (storage, origin) = (serve(Auth::Anonymous, &sample), serve(auth, &sample));
+        let to = format!("{}/v2/library/app/blobs/{}", storage.url(), layer.digest());
+        // The first answer may be the challenge.
+        origin.script(On::blob(layer.digest()).skip(1), [Fault::Redirect(307, to)]);
+        let setup = HttpSetup::of(&origin).with_login(&login());
+        let registry = opened(stage, &setup).await;
+        sound(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
+        assert!(!storage.requests().is_empty(), "the redirect is followed");
+        assert_unseen(&storage, "the target of a redirect");
+    }
+    let foreign = serve(bearer(), &sample);
+    // Another loopback address is another host.
+    let realm = format!("{}/token", foreign.url().replace("127.0.0.1", "127.0.0.2"));
+    let origin = serve(Auth::Bearer { login: Some(login()), ttl: LIFE, realm: Some(realm) }, &sample);
+    let setup = HttpSetup::of(&origin).with_login(&login());
+    assert_kind(opened(stage, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
+    assert!(foreign.requests().iter().all(|seen| seen.header("authorization").is_none()));
+}
+
+async fn identity_token_and_helper_auth_flows(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    let server = serve(bearer(), &sample);
+    let folder = stored(&server, &serde_json::json!({ "identitytoken": PASSWORD }));
+    let setup = HttpSetup { docker_config: Some(folder.path().to_owned()), ..HttpSetup::of(&server) };
+    sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+    let asked = tokens(&server);
+    assert!(!asked.is_empty() && asked.iter().all(|seen| seen.method == "POST"), "{asked:?}");
+    assert!(server.requests().iter().all(|seen| !seen.target.contains(PASSWORD)), "not in a URL");
+    let helpers = tempfile::tempdir().expect("a temporary directory");
+    let named = |name: &str, script: &str| {
+        program(helpers.path(), &format!("docker-credential-{name}"), script);
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        write(folder.path(), &serde_json::json!({ "credHelpers": { server.host(): name } }));
+        folder
+    };
+    let answer = |user: &str, secret: &str| {
+        // It is asked on standard input, for this registry and for nothing else.
+        let answer = format!(r#"{{"ServerURL":"%s","Username":"{user}","Secret":"{secret}"}}"#);
+        let host = server.host();
+        format!(
+            r#"read -r server; [ "$1" = get ] && [ "$server" = "{host}" ] && printf '{answer}' "$server""#
+        )
+    };
+    for (name, user, method) in [("basic", USER, "GET"), ("identity", "<token>", "POST")] {
+        server.clear_requests();
+        let folder = named(name, &answer(user, PASSWORD));
+        let setup = HttpSetup {
+            docker_config: Some(folder.path().to_owned()),
+            helpers: Some(helpers.path().to_owned()),
+            ..HttpSetup::of(&server)
+        };
+        sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+        assert!(tokens(&server).iter().all(|seen| seen.method == method), "{name}: {:?}", tokens(&server));
+    }
+    let folder = named("broken", &format!("echo {PASSWORD}; exit 1"));
+    let setup = HttpSetup {
+        docker_config: Some(folder.path().to_owned()),
+        helpers: Some(helpers.path().to_owned()),
+        ..HttpSetup::of(&server)
+    };
+    assert_kind(opened(stage, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
+}
 
 async fn token_reused_across_blobs_and_refreshed_on_401(stage: &dyn HttpStage) {
     let sample = samples::image();
@@ -50,41 +221,19 @@ async fn token_reused_across_blobs_and_refreshed_on_401(stage: &dyn HttpStage) {
     assert!(tokens(&server).len() <= 1 && server.requests().len() <= 3, "{:?}", server.requests());
 }
 
-/// A server that has the sample as `library/app:1.2`.
-fn serve(auth: Auth, sample: &Sample) -> FaultServer {
-    let server = FaultServer::with(Options { auth, ..Options::default() });
-    let server = server.expect("the loopback interface has a free port");
-    server.put("library/app", "1.2", sample);
-    server
-}
-
-fn login() -> Login {
-    Login::new("user-5d0c", PASSWORD)
-}
-
-fn bearer() -> Auth {
-    Auth::Bearer { login: Some(login()), ttl: Duration::from_secs(300), realm: None }
-}
-
-async fn opened(stage: &dyn HttpStage, setup: &HttpSetup) -> Box<dyn ImageRegistry> {
-    sound(stage.open(setup).await)
-}
-
-/// Reads every blob of the sample that is no manifest, whole.
-async fn read_all(registry: &dyn ImageRegistry, name: &Reference, sample: &Sample) {
-    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
-        let content = read(registry.blob(name, &blob.descriptor, BlobRange::FULL).await).await;
-        assert!(sound(content) == blob.bytes, "the bytes of {}", blob.descriptor.digest());
+/// Nothing that proves who we are has reached this server.
+#[track_caller]
+fn assert_unseen(server: &FaultServer, who: &str) {
+    for seen in server.requests() {
+        let shown = format!("{seen:?}");
+        assert!(seen.header("authorization").is_none() && !shown.contains(PASSWORD), "{who} saw {shown}");
+        assert!(!shown.contains(&basic()), "{who} saw {shown}");
     }
 }
 
-/// The requests for tokens.
-fn tokens(server: &FaultServer) -> Vec<Exchange> {
-    server.requests().into_iter().filter(|exchange| exchange.target.starts_with("/token")).collect()
-}
-
-/// The `Authorization` headers of requests whose target contains `text`.
-fn bearers(requests: &[Exchange], text: &str) -> Vec<String> {
-    let of = requests.iter().filter(|exchange| exchange.target.contains(text));
-    of.filter_map(|exchange| exchange.header("authorization").map(str::to_owned)).collect()
+/// The registry that a request is said to be for.
+fn namespace(exchange: &Exchange) -> Option<String> {
+    let (_, query) = exchange.target.split_once('?')?;
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("ns="))?;
+    Some(value.replace("%3A", ":"))
 }

@@ -9,8 +9,10 @@ mod equivalence;
 mod errors;
 mod layout;
 mod materializer;
+mod origin;
 mod probe;
 mod pull;
+mod secrets;
 mod source;
 
 use crate::{CacheStage, HttpStage, LayoutStage, MaterializerStage, Rule, Stage};
@@ -37,5 +39,5 @@ pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
 
 /// The rules about registries that are reached over HTTP, in the order of the catalogue.
 pub fn http() -> impl Iterator<Item = Rule<dyn HttpStage>> {
-    [endpoints::RULES].into_iter().flatten().copied()
+    [endpoints::RULES, secrets::RULES].into_iter().flatten().copied()
 }

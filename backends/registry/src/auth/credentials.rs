@@ -1,9 +1,8 @@
-//! Whose credentials go to which registry: those of the configuration, or else those that Docker has stored.
+//! Whose credentials go to which registry: those of the configuration, or else those that other tools have stored.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -11,11 +10,12 @@ use oci_client::secrets::RegistryAuth;
 use plyfold_core::{Error, Result};
 use serde::Deserialize;
 
-use super::{Secret, helper};
+use super::Secret;
+use super::helper::Helpers;
 use crate::Config;
 
-/// Bytes of a `config.json` that are read.
-const FILE: u64 = 1 << 20;
+/// Bytes of a file of credentials that are read.
+pub(super) const FILE: u64 = 1 << 20;
 
 /// What proves who we are.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,10 +46,9 @@ pub(crate) struct Credentials {
     /// The registry that `own` is for, and no other.
     home: String,
     own: Option<Credential>,
-    /// Docker's `config.json`; `None` for anonymous use.
-    file: Option<PathBuf>,
-    /// How long a credential helper may take.
-    helper_timeout: Duration,
+    /// Docker's `config.json`, podman's `auth.json`, in the order they are looked at; none for anonymous use.
+    files: Vec<PathBuf>,
+    helpers: Helpers,
 }
 
 impl Credentials {
@@ -59,14 +58,14 @@ impl Credentials {
             (Some(user), Some(password)) => Some(Credential::Basic(user.clone(), password.clone())),
             _ => return Err(Error::config("username and password are only of use together")),
         };
-        let file = if config.anonymous { None } else { docker_config(config) };
-        Ok(Self { home: canonical(home), own, file, helper_timeout: config.helper_timeout })
+        let files = if config.anonymous { Vec::new() } else { files(config) };
+        Ok(Self { home: canonical(home), own, files, helpers: Helpers::new(config) })
     }
 
     pub(crate) fn set_own(&mut self, own: Option<Credential>) {
         // Who passes `Anonymous` means it.
         if own.is_none() {
-            self.file = None;
+            self.files.clear();
         }
         self.own = own;
     }
@@ -77,22 +76,65 @@ impl Credentials {
         if let (Some(own), true) = (&self.own, canonical(registry) == self.home) {
             return Ok(Some(own.clone()));
         }
-        let Some(file) = &self.file else { return Ok(None) };
-        let Some(stored) = read(file)? else { return Ok(None) };
-        stored
-            .of(registry, repository, self.helper_timeout)
-            .map_err(|e| e.with_context("path", file.display()))
+        for file in &self.files {
+            let Some(stored) = read(file)? else { continue };
+            let found = stored.of(registry, repository, &self.helpers);
+            if let Some(credential) = found.map_err(|e| e.with_context("path", file.display()))? {
+                return Ok(Some(credential));
+            }
+        }
+        Ok(None)
     }
 }
 
-fn docker_config(config: &Config) -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || Some(std::env::home_dir()?.join(".docker"));
-    let directory = config.docker_config.clone().or_else(|| set("DOCKER_CONFIG")).or_else(home)?;
-    Some(directory.join("config.json"))
+/// Where credentials may be stored. What somebody names is the one place; else `$DOCKER_CONFIG`, and the places of
+/// containers-auth.json(5) in its order.
+fn files(config: &Config) -> Vec<PathBuf> {
+    if let Some(named) = named(config) {
+        return vec![named];
+    }
+    let home = std::env::home_dir();
+    let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
+    let runtime = set("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")).or_else(|| {
+        // Root has no such folder of its own; podman takes this one.
+        let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").ok()?);
+        Some(PathBuf::from(format!("/run/containers/{user}/auth.json")))
+    });
+    let own = set("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+    let places = [
+        set("DOCKER_CONFIG").map(|folder| folder.join("config.json")),
+        runtime,
+        own.map(|folder| folder.join("containers/auth.json")),
+        in_home(".docker/config.json"),
+    ];
+    places.into_iter().flatten().collect()
+}
+
+/// The file that the configuration or `$REGISTRY_AUTH_FILE` names.
+fn named(config: &Config) -> Option<PathBuf> {
+    let docker = config.docker_config.as_ref().map(|folder| folder.join("config.json"));
+    config.auth_file.clone().or(docker).or_else(|| set("REGISTRY_AUTH_FILE"))
+}
+
+/// Where new credentials are stored.
+pub(super) fn file_to_write(config: &Config) -> Option<PathBuf> {
+    let docker = || set("DOCKER_CONFIG").or_else(|| Some(std::env::home_dir()?.join(".docker")));
+    named(config).or_else(|| Some(docker()?.join("config.json")))
+}
+
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn read(path: &Path) -> Result<Option<File>> {
+    let Some(text) = content(path)? else { return Ok(None) };
+    // The parser's message could quote a secret: where it stands is enough.
+    let parsed = serde_json::from_slice(&text).map_err(|e| not_json(path, &e));
+    parsed.map(Some)
+}
+
+/// The bytes of a file of credentials, if it is there.
+pub(super) fn content(path: &Path) -> Result<Option<Vec<u8>>> {
     let unreadable = |e| Error::io("reading stored credentials", e).with_context("path", path.display());
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -105,13 +147,12 @@ fn read(path: &Path) -> Result<Option<File>> {
         let message = format!("stored credentials have more than {FILE} bytes");
         return Err(Error::limit(message).with_context("path", path.display()));
     }
-    // The parser's message could quote a secret: where it stands is enough.
-    let parsed = serde_json::from_slice(&text).map_err(|e| {
-        let message =
-            format!("stored credentials are not valid JSON, line {} column {}", e.line(), e.column());
-        Error::config(message).with_context("path", path.display())
-    });
-    parsed.map(Some)
+    Ok(Some(text))
+}
+
+pub(super) fn not_json(path: &Path, e: &serde_json::Error) -> Error {
+    let message = format!("stored credentials are not valid JSON, line {} column {}", e.line(), e.column());
+    Error::config(message).with_context("path", path.display())
 }
 
 /// The parts of Docker's `config.json` that matter here.
@@ -139,12 +180,12 @@ struct Entry {
 
 impl File {
     /// What a registry's own helper knows, or what stands in the file, or what the helper for all registries knows.
-    fn of(&self, registry: &str, repository: &str, timeout: Duration) -> Result<Option<Credential>> {
+    fn of(&self, registry: &str, repository: &str, helpers: &Helpers) -> Result<Option<Credential>> {
         let registry = canonical(registry);
-        let server = if registry == "docker.io" { DOCKER_HUB } else { &registry };
+        let server = server(&registry);
         let own = self.cred_helpers.iter().find(|(key, _)| canonical(key) == registry);
         if let Some((_, name)) = own {
-            return helper::credential(name, server, timeout);
+            return helpers.credential(name, server);
         }
         if let Some(entry) = self.entry(&format!("{registry}/{repository}"))
             && let Some(credential) = entry.credential()?
@@ -152,7 +193,7 @@ impl File {
             return Ok(Some(credential));
         }
         let store = self.creds_store.as_deref().filter(|name| !name.is_empty());
-        store.map_or(Ok(None), |name| helper::credential(name, server, timeout))
+        store.map_or(Ok(None), |name| helpers.credential(name, server))
     }
 
     /// The entry for the longest prefix of `registry/repository` (containers-auth.json(5)), under any of the
@@ -169,6 +210,11 @@ impl File {
 
 /// What Docker calls its own registry when it speaks to a helper.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// What Docker calls a registry when it stores its credentials.
+pub(super) fn server(canonical: &str) -> &str {
+    if canonical == "docker.io" { DOCKER_HUB } else { canonical }
+}
 
 impl Entry {
     fn credential(&self) -> Result<Option<Credential>> {
@@ -205,7 +251,7 @@ fn decoded(auth: &str) -> Result<Credential> {
 }
 
 /// `https://index.docker.io/v1/`, `registry-1.docker.io` and `docker.io` are one registry.
-fn canonical(key: &str) -> String {
+pub(super) fn canonical(key: &str) -> String {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
@@ -277,6 +323,28 @@ mod tests {
             assert_eq!(*error.kind(), ErrorKind::Auth);
             assert!(error.message().contains(name), "{registry}: {error}");
         }
+    }
+
+    /// Podman's file is read as podman writes it.
+    #[test]
+    fn an_auth_file_is_the_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let auth_file = folder.path().join("auth.json");
+        let json = r#"{"auths":{"quay.io/org/app":{"auth":"YXBwOjE="},"quay.io/org":{"auth":"b3JnOjI="},
+            "quay.io":{"auth":"YWxsOjM="},"docker.io":{"auth":"aHViOjQ="}}}"#;
+        std::fs::write(&auth_file, json).unwrap();
+        let config = Config {
+            auth_file: Some(auth_file),
+            docker_config: Some("/nonexistent".into()),
+            ..Config::default()
+        };
+        let credentials = Credentials::new(&config, "home.example").unwrap();
+        let of = |registry, repository| credentials.of(registry, repository).unwrap();
+        assert_eq!(of("quay.io", "org/app"), Some(basic("app", "1")));
+        assert_eq!(of("quay.io", "org/other"), Some(basic("org", "2")));
+        assert_eq!(of("quay.io", "organ/x"), Some(basic("all", "3")));
+        assert_eq!(of("docker.io", "library/alpine"), Some(basic("hub", "4")));
+        assert_eq!(of("ghcr.io", "org/app"), None);
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! Credential helpers: programs named `docker-credential-NAME` that keep secrets for Docker.
 //!
 //! The protocol is that of docker-credential-helpers: `get` with the server on standard input answers with JSON on
-//! standard output. Nothing that a helper writes ever gets into an error: it may be a secret.
+//! standard output, `store` takes such JSON, `erase` a server. Nothing that a helper writes ever gets into an error: it may be a secret.
 
-use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use plyfold_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::Secret;
 use super::credentials::Credential;
+use crate::Config;
 
 /// Bytes of a helper's answer that are read.
 const ANSWER: u64 = 64 << 10;
@@ -28,58 +30,99 @@ struct Answer {
     secret: Secret,
 }
 
-/// Asks the helper `name` for the credential of `server`.
-///
-/// # Errors
-/// `Auth` when it is not there, hangs, fails or answers with anything else than a credential.
-pub(super) fn credential(name: &str, server: &str, timeout: Duration) -> Result<Option<Credential>> {
-    let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
-    if name.is_empty() || !name.bytes().all(known) {
-        return Err(failed(name, "its name is none").with_hint("it is the NAME of docker-credential-NAME"));
-    }
-    ask(OsStr::new(&format!("docker-credential-{name}")), name, server, timeout)
+/// How helpers are asked.
+#[derive(Clone, Debug)]
+pub(super) struct Helpers {
+    /// Where they are; `None` is `$PATH`.
+    path: Option<PathBuf>,
+    /// How long one may take.
+    timeout: Duration,
 }
 
-fn ask(program: &OsStr, name: &str, server: &str, timeout: Duration) -> Result<Option<Credential>> {
-    let deadline = Instant::now() + timeout;
-    let mut command = Command::new(program);
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => failed(name, "it is not installed").with_hint(format!(
-            "put docker-credential-{name} into PATH, or take it out of Docker's config.json"
-        )),
-        _ => failed(name, "it cannot be started").with_source(e),
-    })?;
-    let mut child = Killed(child);
-    if let Some(mut stdin) = child.0.stdin.take() {
-        // One that does not read its input may still answer.
-        let _ = stdin.write_all(server.as_bytes());
+impl Helpers {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { path: config.helper_path.clone(), timeout: config.helper_timeout }
     }
-    let answer = answer(&mut child.0, deadline).ok_or_else(|| failed(name, "it does not answer in time"))?;
-    if answer.len() as u64 > ANSWER {
-        return Err(failed(name, "its answer is too long"));
+
+    /// Asks the helper `name` for the credential of `server`.
+    ///
+    /// # Errors
+    /// `Auth` when it is not there, hangs, fails or answers with anything else than a credential.
+    pub(super) fn credential(&self, name: &str, server: &str) -> Result<Option<Credential>> {
+        let Some(answer) = self.ask(name, "get", server)? else { return Ok(None) };
+        let parsed: Answer =
+            serde_json::from_slice(&answer).map_err(|_| failed(name, "its answer is no credential"))?;
+        Ok(Some(match parsed.username.reveal() {
+            "<token>" => Credential::Refresh(parsed.secret),
+            _ => Credential::Basic(parsed.username, parsed.secret),
+        }))
     }
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let status = loop {
-        match child.0.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if !left().is_zero() => thread::sleep(Duration::from_millis(5)),
+
+    /// Hands a credential over.
+    ///
+    /// # Errors
+    /// As [`Helpers::credential`].
+    pub(super) fn store(&self, name: &str, server: &str, user: &Secret, secret: &Secret) -> Result<()> {
+        let entry = json!({ "ServerURL": server, "Username": user.reveal(), "Secret": secret.reveal() });
+        let stored = self.ask(name, "store", &entry.to_string())?;
+        stored.map(drop).ok_or_else(|| failed(name, "it knows no such registry"))
+    }
+
+    /// Has a credential forgotten; with whether there was one.
+    ///
+    /// # Errors
+    /// As [`Helpers::credential`].
+    pub(super) fn erase(&self, name: &str, server: &str) -> Result<bool> {
+        Ok(self.ask(name, "erase", server)?.is_some())
+    }
+
+    /// Runs a helper; `None` when it says that it knows no such credential.
+    fn ask(&self, name: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> {
+        let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+        if name.is_empty() || !name.bytes().all(known) {
+            return Err(
+                failed(name, "its name is none").with_hint("it is the NAME of docker-credential-NAME")
+            );
+        }
+        let program = format!("docker-credential-{name}");
+        let program = self.path.as_ref().map_or_else(|| program.clone().into(), |path| path.join(&program));
+        let deadline = Instant::now() + self.timeout;
+        let mut command = Command::new(program);
+        command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => failed(name, "it is not installed").with_hint(format!(
+                "put docker-credential-{name} into PATH, or take it out of Docker's config.json"
+            )),
+            _ => failed(name, "it cannot be started").with_source(e),
+        })?;
+        let mut child = Killed(child);
+        if let Some(mut stdin) = child.0.stdin.take() {
+            // One that does not read its input may still answer.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let answer =
+            answer(&mut child.0, deadline).ok_or_else(|| failed(name, "it does not answer in time"))?;
+        if answer.len() as u64 > ANSWER {
+            return Err(failed(name, "its answer is too long"));
+        }
+        let status = ended(&mut child.0, name, deadline)?;
+        match status.success() {
+            true => Ok(Some(answer)),
+            false if answer.trim_ascii() == NOT_FOUND => Ok(None),
+            false => Err(failed(name, &format!("it failed ({status})"))),
+        }
+    }
+}
+
+fn ended(child: &mut Child, name: &str, deadline: Instant) -> Result<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
             Ok(None) => return Err(failed(name, "it does not end in time")),
             Err(e) => return Err(failed(name, "it cannot be waited for").with_source(e)),
         }
-    };
-    if !status.success() {
-        if answer.trim_ascii() == NOT_FOUND {
-            return Ok(None);
-        }
-        return Err(failed(name, &format!("it failed ({status})")));
     }
-    let parsed: Answer =
-        serde_json::from_slice(&answer).map_err(|_| failed(name, "its answer is no credential"))?;
-    Ok(Some(match parsed.username.reveal() {
-        "<token>" => Credential::Refresh(parsed.secret),
-        _ => Credential::Basic(parsed.username, parsed.secret),
-    }))
 }
 
 /// What the helper writes, up to a byte more than it may; `None` when it is not done by `deadline`.
@@ -108,12 +151,13 @@ impl Drop for Killed {
 }
 
 fn failed(name: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Auth, format!("the credential helper {name:?} gave no credential: {why}"))
+    Error::new(ErrorKind::Auth, format!("the credential helper {name:?} did not do its part: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use super::*;
 
@@ -128,7 +172,11 @@ mod tests {
             .status();
         assert!(written.unwrap().success());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        ask(path.as_os_str(), "test", "r.example", Duration::from_secs(2))
+        helpers(folder.path()).credential("test", "r.example")
+    }
+
+    fn helpers(path: &Path) -> Helpers {
+        Helpers { path: Some(path.to_owned()), timeout: Duration::from_secs(2) }
     }
 
     #[test]
@@ -160,7 +208,7 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(20), "{script}");
         }
         for name in ["", "../../bin/sh", "a b", "no-such-helper-anywhere"] {
-            let error = credential(name, "r.example", Duration::from_secs(2)).unwrap_err();
+            let error = helpers(Path::new("/nonexistent")).credential(name, "r.example").unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Auth, "{name}");
             assert!(error.hint().is_some(), "{name}");
         }

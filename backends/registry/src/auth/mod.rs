@@ -3,7 +3,8 @@
 mod challenge;
 mod credentials;
 mod helper;
-mod secret;
+pub(crate) mod secret;
+mod store;
 mod token;
 
 use std::collections::HashMap;
@@ -19,21 +20,71 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use self::challenge::Challenge;
 pub(crate) use self::credentials::{Credential, Credentials};
 pub use self::secret::Secret;
+pub use self::store::{Keeper, Login, login, logout};
+use crate::client::Access;
 use crate::policy::{Policy, origin};
 use crate::transport::Transport;
 
 /// Grants that are kept; beyond this all are forgotten and asked for again.
 const GRANTS: usize = 1024;
 
-/// What a request needs permission for.
+/// What a request needs permission for, on one host.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Scope {
-    /// The registry as references name it.
+    /// Scheme, host and port: tokens stay with them.
+    pub(crate) origin: String,
+    /// The name that the host's credentials are stored under.
     pub(crate) registry: String,
     /// The repository, for credentials of namespaces; empty for the registry as a whole.
     pub(crate) repository: String,
     /// The scopes in the token server's language, separated by blanks ("Token Scope Documentation").
     pub(crate) access: String,
+}
+
+/// What a request needs permission for, on whichever host.
+#[derive(Clone, Debug)]
+pub(crate) struct Permission {
+    repository: String,
+    /// The repository that is mounted from.
+    from: Option<String>,
+    actions: &'static str,
+}
+
+impl Permission {
+    pub(crate) fn new(repository: &str, access: Access<'_>) -> Self {
+        let (actions, from) = match access {
+            Access::Catalog => ("*", None),
+            Access::Delete => ("pull,push,delete", None),
+            Access::Login => ("", None),
+            Access::Mount(from) => ("pull,push", Some(from.to_owned())),
+            Access::Pull => ("pull", None),
+            Access::Push => ("pull,push", None),
+        };
+        Self { repository: repository.to_owned(), from, actions }
+    }
+
+    /// Empty for the registry as a whole.
+    pub(crate) fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        self.actions.contains("push")
+    }
+
+    /// The same on a host, in the token server's language; the host may have names of its own.
+    pub(crate) fn on(&self, root: &Url, registry: &str, name: impl Fn(&str) -> String) -> Scope {
+        let (repository, actions) = (name(&self.repository), self.actions);
+        let mut access = match actions {
+            "" => String::new(),
+            "*" => "registry:catalog:*".to_owned(),
+            _ => format!("repository:{repository}:{actions}"),
+        };
+        if let Some(from) = &self.from {
+            access = format!("{access} repository:{}:pull", name(from));
+        }
+        Scope { origin: origin(root), registry: registry.to_owned(), repository, access }
+    }
 }
 
 /// Credentials, and what they were exchanged for.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 /// A user name, password or token. `Debug` shows that there is one, not which.
@@ -32,9 +31,23 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match serde_json::Value::deserialize(deserializer) {
             Ok(serde_json::Value::String(text)) => Ok(Self(text)),
-            _ => Err(D::Error::custom(
-                "a user name or password is not a text; put one that looks like a number in double quotes",
-            )),
+            _ => Err(not_text()),
         }
     }
+}
+
+/// An option that is a text, also when it looks like a number: `-o` keeps those as they are written.
+pub(crate) fn option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    match serde_json::Value::deserialize(deserializer) {
+        Ok(serde_json::Value::String(text)) => Ok(Some(Secret(text))),
+        Ok(serde_json::Value::Null) => Ok(None),
+        Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
+            Ok(Some(Secret(value.to_string())))
+        }
+        _ => Err(not_text()),
+    }
+}
+
+fn not_text<E: serde::de::Error>() -> E {
+    E::custom("a user name, password or header field is not a text")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use plyfold_conformance::{HttpSetup, HttpStage};
 use plyfold_core::{ImageRegistry, Result};
-use plyfold_registry::{Config, Registry, Secret};
+use plyfold_registry::{Config, Host, HostCapability, Hosts, Registry, Secret};
 
 pub(crate) struct Http;
 
@@ -13,7 +13,16 @@ pub(crate) struct Http;
 impl HttpStage for Http {
     async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
         let stored = setup.docker_config.clone();
+        let mirrors = setup.mirrors.iter().map(|mirror| {
+            let mut capabilities = vec![HostCapability::Pull];
+            capabilities.extend(mirror.resolve.then_some(HostCapability::Resolve));
+            (format!("http://{}", mirror.host), Host { capabilities: Some(capabilities), ..Host::default() })
+        });
+        let hosts = Hosts { host: mirrors.collect(), ..Hosts::default() };
         let config = Config {
+            hosts: [(setup.host.clone(), hosts)].into(),
+            hosts_dir: Vec::new(),
+            helper_path: setup.helpers.clone(),
             docker_config: Some(stored.unwrap_or_else(|| PathBuf::from("/nonexistent"))),
             username: setup.login.as_ref().map(|login| Secret::new(&*login.user)),
             password: setup.login.as_ref().map(|login| Secret::new(&*login.password)),

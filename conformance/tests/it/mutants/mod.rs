@@ -109,8 +109,24 @@ const LAYOUT: &[(&str, &[LayoutFault])] = &[
 ];
 
 /// For each rule about HTTP the faults that it must catch.
-const HTTP: &[(&str, &[HttpFault])] =
-    &[("R 34", &[HttpFault::TokensForgotten, HttpFault::TokensKept, HttpFault::TokensShared])];
+const HTTP: &[(&str, &[HttpFault])] = &[
+    (
+        "R 30",
+        &[
+            HttpFault::EndpointsHidden,
+            HttpFault::FallbackOnAbsenceOnly,
+            HttpFault::MirrorsIgnored,
+            HttpFault::MirrorsReversed,
+            HttpFault::NamespaceToOrigin,
+            HttpFault::NamespaceUnsaid,
+        ],
+    ),
+    ("R 31", &[HttpFault::MirrorsIgnored, HttpFault::MirrorsTrusted]),
+    ("R 32", &[HttpFault::AnyRealm, HttpFault::CredentialsFollowRedirects, HttpFault::CredentialsToMirrors]),
+    ("R 33", &[HttpFault::HelpersIgnored, HttpFault::IdentityTokensIgnored]),
+    ("R 34", &[HttpFault::TokensForgotten, HttpFault::TokensKept, HttpFault::TokensShared]),
+    ("R 35", &[HttpFault::SecretsInDebug, HttpFault::SecretsInErrors]),
+];
 
 /// For each materializer rule the faults that it must catch, in what makes layers or images.
 const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[

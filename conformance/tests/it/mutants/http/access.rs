@@ -82,6 +82,9 @@ impl SmallRegistry {
             }
         };
         let response = request.send().await?;
+        if response.status >= 500 {
+            return Err(response.error("token"));
+        }
         if response.status != 200 {
             let shown = match self.fault {
                 HttpFault::SecretsInErrors => format!("{request:?}"),

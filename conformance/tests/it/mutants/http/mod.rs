@@ -18,7 +18,6 @@ use self::wire::{Request, Response};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(dead_code, reason = "faults of the rules about mirrors, which come next")]
 pub(super) enum HttpFault {
     AnyRealm,
     CredentialsFollowRedirects,
@@ -28,7 +27,6 @@ pub(super) enum HttpFault {
     HelpersIgnored,
     IdentityTokensIgnored,
     MirrorsIgnored,
-    MirrorsNeverResolve,
     MirrorsReversed,
     MirrorsTrusted,
     NamespaceToOrigin,
@@ -95,10 +93,9 @@ impl SmallRegistry {
         }
         let mut last = failures.pop().expect("the registry itself is always asked");
         if self.fault != HttpFault::EndpointsHidden {
-            for failure in failures {
-                let endpoint = failure.context("endpoint").unwrap_or_default();
-                last = last.with_context("mirrors", format!("{endpoint}: {}", failure.message()));
-            }
+            let told = |e: &Error| format!("{}: {}", e.context("endpoint").unwrap_or_default(), e.message());
+            let mirrors: Vec<_> = failures.iter().map(told).collect();
+            last = last.with_context("mirrors", mirrors.join("; "));
         }
         Err(last)
     }
@@ -107,7 +104,6 @@ impl SmallRegistry {
     fn endpoints(&self, name: &Reference) -> Vec<(String, bool)> {
         let may_serve = |resolve: bool| match self.fault {
             HttpFault::MirrorsIgnored => false,
-            HttpFault::MirrorsNeverResolve => name.digest().is_some(),
             HttpFault::MirrorsTrusted => true,
             _ => resolve || name.digest().is_some(),
         };

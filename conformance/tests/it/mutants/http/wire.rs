@@ -38,9 +38,10 @@ impl Request {
         };
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([*name, ": ", value.as_str(), "\r\n"]);
         }
-        head.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len()));
+        let length = self.body.len().to_string();
+        head.extend(["Content-Length: ", &length, "\r\nConnection: close\r\n\r\n"]);
         let mut stream = BufReader::new(TcpStream::connect(&self.host).await.map_err(broken)?);
         stream.write_all(head.as_bytes()).await.map_err(broken)?;
         stream.write_all(&self.body).await.map_err(broken)?;

@@ -1,0 +1,204 @@
+//! Which endpoints have a registry's content, in the order they are asked.
+
+mod file;
+mod turns;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plyfold_core::{Error, Result};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Request, Url};
+
+pub use self::file::{ClientCertificate, Host, HostCapability, Hosts};
+pub(crate) use self::turns::{Part, Turns};
+use crate::Config;
+use crate::auth::{Permission, Scope};
+use crate::policy::{Policy, same_origin};
+use crate::tls::Identity;
+use crate::transport::Transport;
+
+/// Registries whose endpoints are kept; beyond this all are forgotten and looked up again.
+const REGISTRIES: usize = 256;
+
+/// The endpoints of every registry, looked up once for each.
+#[derive(Debug)]
+pub(crate) struct Places {
+    config: Config,
+    /// For endpoints without options of their own.
+    usual: Transport,
+    known: Mutex<HashMap<String, Arc<[Endpoint]>>>,
+}
+
+/// One host that has a registry's content.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// The API's root; ends in a slash.
+    pub(crate) root: Url,
+    /// The name that its credentials are stored under.
+    pub(crate) name: String,
+    pub(crate) transport: Transport,
+    /// The registry that it stands in for, when it has another name.
+    namespace: Option<String>,
+    header: HeaderMap,
+    host: Arc<Host>,
+}
+
+impl Places {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        if let Some(field) = config.hosts.values().flat_map(Hosts::unknown).next() {
+            return Err(Error::config(format!("unknown field {field:?} in hosts")));
+        }
+        let usual = Transport::new(config, &Identity::new(config), &Host::default())?;
+        Ok(Self { config: config.clone(), usual, known: Mutex::default() })
+    }
+
+    pub(crate) fn usual(&self) -> &Transport {
+        &self.usual
+    }
+
+    /// The mirrors of a registry in their order, and the registry itself.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for a host, a `hosts.toml` or a certificate that is not valid.
+    pub(crate) fn of(&self, policy: &Policy, registry: &str) -> Result<Arc<[Endpoint]>> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoints) = known().get(registry) {
+            return Ok(Arc::clone(endpoints));
+        }
+        let configured = self.config.hosts.get(registry).or_else(|| self.config.hosts.get(file::DEFAULT));
+        let hosts = if let Some(hosts) = configured {
+            hosts.clone()
+        } else {
+            // Before the name becomes a path.
+            policy.base(registry, false)?;
+            Hosts::find(&self.config.hosts_dir, registry)?.unwrap_or_default()
+        };
+        let at = |e: Error| e.with_context("registry", registry);
+        let endpoints = self.endpoints(policy, registry, hosts).map_err(at)?;
+        let mut known = known();
+        if known.len() >= REGISTRIES {
+            known.clear();
+        }
+        Ok(Arc::clone(known.entry(registry.to_owned()).or_insert(endpoints)))
+    }
+
+    fn endpoints(&self, policy: &Policy, registry: &str, hosts: Hosts) -> Result<Arc<[Endpoint]>> {
+        let own = hosts.own;
+        let base = policy.base(registry, !own.ca.is_empty() || !own.client.is_empty() || own.skip_verify)?;
+        let mut endpoints = Vec::with_capacity(hosts.host.len() + 1);
+        for (url, host) in hosts.host {
+            let root = Policy::root(&url, host.override_path)?;
+            endpoints.push(self.endpoint(registry, &base, root, host)?);
+        }
+        let named = hosts.server.as_ref().map(|url| Policy::root(url, own.override_path)).transpose()?;
+        let root = named.unwrap_or_else(|| {
+            let mut root = base.clone();
+            root.set_path("/v2/");
+            root
+        });
+        endpoints.push(self.endpoint(registry, &base, root, own)?);
+        Ok(endpoints.into())
+    }
+
+    /// One host for a registry, which would be at `base` if nothing were configured.
+    fn endpoint(&self, registry: &str, base: &Url, root: Url, host: Host) -> Result<Endpoint> {
+        let same_port =
+            root.port() == base.port() || root.port_or_known_default() == base.port_or_known_default();
+        let is_other = !(same_port && root.host() == base.host());
+        let identity = Identity::new(&self.config).of_host(&host, is_other);
+        let is_usual =
+            identity == Identity::new(&self.config) && host.proxy.is_none() && host.dial_timeout.is_none();
+        let transport =
+            if is_usual { self.usual.clone() } else { Transport::new(&self.config, &identity, &host)? };
+        Ok(Endpoint {
+            name: if is_other { authority(&root) } else { registry.to_owned() },
+            namespace: is_other.then(|| registry.to_owned()),
+            header: header(&host)?,
+            host: Arc::new(host),
+            root,
+            transport,
+        })
+    }
+}
+
+impl Endpoint {
+    /// Whether this host is trusted with a read.
+    pub(crate) fn may_answer(&self, request: &Request) -> bool {
+        let path = request.url().path();
+        if path.contains("/referrers/") && self.host.may(HostCapability::Referrers) {
+            return true;
+        }
+        // The name of content has a colon, that of a tag has none: content proves itself.
+        let is_content = path.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let is_content = is_content && (path.contains("/blobs/") || path.contains("/manifests/"));
+        self.host.may(if is_content { HostCapability::Pull } else { HostCapability::Resolve })
+    }
+
+    /// Whether this host may be written to.
+    pub(crate) fn may_push(&self) -> bool {
+        self.host.may(HostCapability::Push)
+    }
+
+    /// A permission as this host and its token server name it: behind a path of its own a repository has another
+    /// name.
+    pub(crate) fn scope(&self, permission: &Permission) -> Scope {
+        let prefix = self.root.path().strip_prefix("/v2/").unwrap_or_default();
+        permission.on(&self.root, &self.name, |repository| format!("{prefix}{repository}"))
+    }
+
+    /// A request that was made for `from`, made for this host.
+    pub(crate) fn adopt(&self, from: &Url, mut request: Request) -> Request {
+        let rest = request.url().path().strip_prefix(from.path());
+        if let Some(rest) = rest.filter(|_| same_origin(from, request.url())) {
+            let mut url = self.root.clone();
+            url.set_path(&format!("{}{rest}", self.root.path()));
+            url.set_query(request.url().query());
+            *request.url_mut() = url;
+        }
+        if !same_origin(&self.root, request.url()) {
+            return request;
+        }
+        if let Some(namespace) = &self.namespace
+            && !request.url().query_pairs().any(|(key, _)| key == "ns")
+        {
+            request.url_mut().query_pairs_mut().append_pair("ns", namespace);
+        }
+        for (name, value) in &self.header {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
+    }
+
+    /// Takes away what is for this host alone.
+    pub(crate) fn disown(&self, headers: &mut HeaderMap) {
+        for name in self.header.keys() {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether a request is for a blob's bytes.
+pub(crate) fn reads_blob(request: &Request) -> bool {
+    request.method() == Method::GET && request.url().path().contains("/blobs/sha")
+}
+
+/// `HOST` or `HOST:PORT`.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn header(host: &Host) -> Result<HeaderMap> {
+    let mut header = HeaderMap::new();
+    for (name, values) in &host.header {
+        let invalid = || Error::config(format!("the header field {name:?} cannot be sent"));
+        let key: HeaderName = name.parse().map_err(|_| invalid())?;
+        for value in values {
+            let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| invalid())?;
+            value.set_sensitive(true);
+            header.append(key.clone(), value);
+        }
+    }
+    Ok(header)
+}
