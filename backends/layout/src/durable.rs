@@ -118,14 +118,23 @@ impl Temp {
 
     /// Makes the content durable, then visible as `target`, whose directory must exist. After a failure nothing
     /// is visible and the file is gone.
-    pub(crate) fn publish(mut self, target: &Path, mode: u32) -> Result<()> {
+    pub(crate) fn publish(self, target: &Path, mode: u32) -> Result<()> {
+        self.settle(target, mode)?;
+        sync_dir(parent(target)).inspect_err(|_| {
+            // What may not outlive a power cut must not be taken for stored.
+            let _ = fs::remove_file(target);
+        })
+    }
+
+    /// Makes the content durable and gives it its name, which is not durable yet.
+    fn settle(mut self, target: &Path, mode: u32) -> Result<()> {
         let at = |e| Error::io(format!("storing {}", target.display()), e);
         let mode = if self.private { mode & 0o700 } else { mode };
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
         self.file.sync_data().map_err(at)?;
         fs::rename(&self.path, target).map_err(at)?;
         self.armed = false;
-        sync_dir(parent(target))
+        Ok(())
     }
 }
 
@@ -139,12 +148,33 @@ impl Drop for Temp {
     }
 }
 
-/// Replaces a small file as a whole.
+/// Writes a small file as a whole.
 pub(crate) fn write_document(root: &Root, name: &str, target: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    filled(root, name, bytes)?.publish(target, mode)
+}
+
+/// Replaces a small file as a whole. After a failure `before` is visible, which is what it has held.
+pub(crate) fn replace_document(
+    root: &Root,
+    name: &str,
+    target: &Path,
+    mode: u32,
+    (before, after): (&[u8], &[u8]),
+) -> Result<()> {
+    filled(root, name, after)?.settle(target, mode)?;
+    sync_dir(parent(target)).inspect_err(|_| {
+        // What may not outlive a power cut must not be taken for stored.
+        if let Err(e) = filled(root, name, before).and_then(|temp| temp.settle(target, mode)) {
+            tracing::warn!("putting {} back: {e}", target.display());
+        }
+    })
+}
+
+fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
     let mut temp = Temp::claim_empty(root, name)?;
     let written = temp.file().write_all(bytes);
-    written.map_err(|e| Error::io(format!("writing {}", target.display()), e))?;
-    temp.publish(target, mode)
+    written.map_err(|e| Error::io(format!("writing {}", temp.path.display()), e))?;
+    Ok(temp)
 }
 
 /// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped, or its process dies.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -47,6 +48,14 @@ impl Mount {
     /// # Errors
     /// Those of [`Run::success`], such as for a file that is still open.
     pub fn unmount(mut self) -> Result<(), Failure> {
+        // A process that another test starts just now has our files too, until it is what it is to be.
+        for _ in 0..20 {
+            if Run::new("umount").arg(self.path()).success().is_ok() {
+                self.mounted = false;
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Run::new("umount").arg(self.path()).success()?;
         self.mounted = false;
         Ok(())

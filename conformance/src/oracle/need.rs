@@ -21,6 +21,8 @@ pub enum Need {
         /// The Debian package that has it.
         package: &'static str,
     },
+    /// strace, and the right to trace a child.
+    Tracing,
 }
 
 impl Need {
@@ -32,12 +34,18 @@ impl Need {
     pub const KERNEL_EROFS: Self = Self::FileSystem("erofs");
     /// overlayfs in the kernel.
     pub const KERNEL_OVERLAY: Self = Self::FileSystem("overlay");
+    /// ext4's maker.
+    pub const MKFS_EXT4: Self = Self::Tool { name: "mkfs.ext4", package: "e2fsprogs" };
+    /// XFS' maker.
+    pub const MKFS_XFS: Self = Self::Tool { name: "mkfs.xfs", package: "xfsprogs" };
     /// The reader of VMDK and other disk images.
     pub const QEMU_IMG: Self = Self::Tool { name: "qemu-img", package: "qemu-utils" };
     /// The registry and layout client.
     pub const SKOPEO: Self = Self::Tool { name: "skopeo", package: "skopeo" };
     /// The unpacker of OCI images.
     pub const UMOCI: Self = Self::Tool { name: "umoci", package: "umoci" };
+    /// Who can shut a file system down as a power cut does, XFS and others.
+    pub const XFS_IO: Self = Self::Tool { name: "xfs_io", package: "xfsprogs" };
 
     /// Why the need is not met, in one clause; `None` when it is.
     pub fn missing(&self) -> Option<String> {
@@ -46,6 +54,12 @@ impl Need {
             Self::Mounts => (!may_mount()).then(|| "mounting is not allowed: run as root".to_owned()),
             Self::Tool { name, package } => {
                 find(name).is_none().then(|| format!("{name} is missing: install {package}"))
+            }
+            Self::Tracing => {
+                let strace = Self::Tool { name: "strace", package: "strace" };
+                strace
+                    .missing()
+                    .or_else(|| (!may_trace()).then(|| "tracing a process is not allowed".to_owned()))
             }
         }
     }
@@ -69,6 +83,11 @@ fn kernel_has(file_system: &str) -> bool {
 fn may_mount() -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     *MAY.get_or_init(|| Mount::new("tmpfs", "none", "size=64k").is_ok())
+}
+
+fn may_trace() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| Run::new("strace").args(["-f", "-o", "/dev/null", "true"]).success().is_ok())
 }
 
 #[cfg(test)]

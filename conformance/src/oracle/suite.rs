@@ -73,15 +73,27 @@ pub fn run(checks: &[Check]) -> ExitCode {
 
 /// Makes the `main` of a test binary with `harness = false` out of functions that return a
 /// [`Verdict`](crate::oracle::Verdict), and the [`Need`](crate::oracle::Need)s of each.
+///
+/// A binary that runs itself as a child process says so first: `child worker;` names a function that yields the
+/// exit code when it finds that it is one.
 #[macro_export]
 macro_rules! oracle_tests {
-    ($($check:ident needs [$($need:expr),+ $(,)?];)+) => {
+    (child $child:path; $($checks:tt)+) => {
         fn main() -> ::std::process::ExitCode {
-            $crate::oracle::run(&[$($crate::oracle::Check {
-                name: stringify!($check),
-                needs: &[$($need),+],
-                run: $check,
-            }),+])
+            let as_child: ::std::option::Option<::std::process::ExitCode> = $child();
+            as_child.unwrap_or_else(|| $crate::oracle::run($crate::oracle_tests!(@list $($checks)+)))
+        }
+    };
+    (@list $($check:ident needs [$($need:expr),+ $(,)?];)+) => {
+        &[$($crate::oracle::Check {
+            name: stringify!($check),
+            needs: &[$($need),+],
+            run: $check,
+        }),+]
+    };
+    ($($checks:tt)+) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::oracle::run($crate::oracle_tests!(@list $($checks)+))
         }
     };
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use plyfold_core::{
@@ -27,7 +27,7 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
     "D 128" index_old_or_new_never_torn:
         "whoever reads index.json beside writers reads a whole document with every name that was promised",
     "D 130" stale_temps_reclaimed_not_live_ones:
-        "what dead writers have left goes, what living ones write stays",
+        "what dead writers have left goes in the end, what living ones write stays",
     "D 131" stale_lock_of_dead_owner_recovered:
         "no lock outlives its owner: what a dead process held is free at once",
 };
@@ -145,8 +145,9 @@ async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Nobody is alive who wrote into this copy.
+    // Nobody has been alive for a month who wrote into this copy.
     let copy = Place::copy_of(&place.path);
+    copy.age();
     let heir = sound(stage.open(&copy.path).await);
     match heir.collect(&Collect::default()).await {
         Ok(_) => assert!(copy.files_with(&content[..4096]).is_empty(), "nobody writes these any more"),
@@ -219,6 +220,15 @@ impl Place {
             fs::copy(&file, &target).expect("files can be copied");
         }
         copy
+    }
+
+    /// Makes every file a month older.
+    fn age(&self) {
+        let then = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
+        for file in files_in(&self.path) {
+            let opened = fs::File::open(file).and_then(|file| file.set_modified(then));
+            opened.expect("times can be set");
+        }
     }
 
     /// The files that contain these bytes.

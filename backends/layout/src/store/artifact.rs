@@ -116,10 +116,9 @@ impl ArtifactWriter for DiskArtifact {
             let hashing = scope.spawn(|| seal_of(reader));
             (temp.publish(&path, 0o444), hashing.join())
         });
-        let drop_it = |_: &Error| drop(fs::remove_file(&path));
-        published.inspect_err(drop_it)?;
+        published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");
-        let seal = seal.map_err(broken)?.inspect_err(drop_it)?;
+        let seal = seal.map_err(broken)?.inspect_err(|_| drop(fs::remove_file(&path)))?;
         let bytes = serde_json::to_vec(&seal)
             .map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))?;
         let temp_name = format!("{}.seal", place.temp());

@@ -1,7 +1,6 @@
 //! Blobs on their way into the store.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -235,11 +234,7 @@ impl Partial {
             return Err(mismatch(&blob, Some(actual), length));
         }
         durable::folder(&root, &["blobs", blob.digest().algorithm().as_ref()], root.private)?;
-        let target = root.blob_path(blob.digest());
-        temp.publish(&target, 0o444).inspect_err(|_| {
-            // What may not outlive a power cut must not be taken for stored.
-            let _ = fs::remove_file(&target);
-        })
+        temp.publish(&root.blob_path(blob.digest()), 0o444)
     }
 
     fn at(&self, e: io::Error) -> Error {

@@ -256,7 +256,8 @@ fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
     if bytes != before.1 {
-        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &bytes)?;
+        let path = root.path().join("index.json");
+        durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
     }
     Ok(outcome)
 }

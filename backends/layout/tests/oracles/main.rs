@@ -1,4 +1,12 @@
-//! Layouts as skopeo and umoci see them, and the store on disks that refuse.
+//! Layouts as skopeo and umoci see them, and the store on disks that refuse, in processes that die and through power
+//! cuts.
+
+mod order;
+mod power;
+mod scene;
+mod steps;
+mod trace;
+mod worker;
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +22,12 @@ use plyfold_core::{
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
+use order::every_name_comes_after_what_it_needs;
+use power::{power_cut_on_ext4_loses_nothing, power_cut_on_xfs_loses_nothing};
+use steps::{enospc_eio_short_write_clean_fail, kill_at_every_syscall_leaves_openable_store};
+
 oracle_tests! {
+    child worker::child;
     skopeo_writes_what_we_read needs [Need::SKOPEO];
     skopeo_reads_the_store needs [Need::SKOPEO];
     skopeo_reads_what_a_copy_made needs [Need::SKOPEO];
@@ -22,6 +35,11 @@ oracle_tests! {
     umoci_reads_what_a_copy_made needs [Need::UMOCI];
     a_store_that_cannot_be_written_is_read needs [Need::Mounts];
     a_full_disk_leaves_no_trace needs [Need::Mounts];
+    every_name_comes_after_what_it_needs needs [Need::Tracing];
+    kill_at_every_syscall_leaves_openable_store needs [Need::Tracing];
+    enospc_eio_short_write_clean_fail needs [Need::Tracing];
+    power_cut_on_ext4_loses_nothing needs [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
+    power_cut_on_xfs_loses_nothing needs [Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO];
 }
 
 const FULL: &str = "registry.example/library/app:1.2";
