@@ -151,7 +151,7 @@ impl Bench {
 
 /// Whether each layer of an image has the artifact that its pull has reported.
 fn has_artifacts(store: &Store, name: &str) -> Verdict {
-    let source = block(store.source(&reference::parse(name)?, &"linux/amd64".parse()?))??;
+    let source = block(store.new_source(&reference::parse(name)?, &"linux/amd64".parse()?))??;
     for layer in source.manifest()?.layers() {
         // The layers are plain tars.
         let key = ArtifactKey { format: ErofsLayer::default().format(), diff_id: layer.digest().clone() };

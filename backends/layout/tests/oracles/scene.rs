@@ -123,7 +123,7 @@ pub(crate) fn whole(store: &Store, image: &str) -> Verdict {
     if found != Completeness::Complete {
         return Err(Failure::new(format!("{image} was lost: {found:?}")));
     }
-    let source = block(store.source(&name, &platform))??;
+    let source = block(store.new_source(&name, &platform))??;
     for blob in source.raw().references() {
         block(store.verify_blob(&blob))??;
     }
