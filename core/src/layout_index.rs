@@ -2,9 +2,11 @@
 //! an archive: which names it gives to which content, and how names change without losing what else it says.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::manifest::{RawManifest, sorted};
@@ -124,6 +126,28 @@ impl LayoutIndex {
         index.name_the_nameless(bytes);
         index.note_names();
         Ok(index)
+    }
+
+    /// What can still be read of a damaged `index.json`: its fields, and every entry that is one by itself. With broken
+    /// JSON that is nothing, because nobody knows what the rest of it said.
+    pub fn salvage(bytes: &[u8], place: &Path) -> Self {
+        let mut index = Self::new(place);
+        let Ok(fields) = serde_json::from_slice::<Fields<'_>>(bytes) else { return index };
+        for (key, raw) in fields.0 {
+            if key == "manifests" {
+                let list: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+                let room = ENTRIES.saturating_sub(index.entries.len());
+                index.entries.extend(list.into_iter().filter_map(|raw| Entry::alone(raw, place)).take(room));
+            } else {
+                index.document.entry(key).or_insert_with(|| raw.to_owned());
+            }
+        }
+        // Whatever else was wrong with the document is left behind.
+        if Self::parse(&index.to_bytes(), place).is_err() {
+            index.document = Self::new(place).document;
+        }
+        index.note_names();
+        index
     }
 
     /// Tools such as crane write layouts without any name. A single image is `latest` then; where every entry has
@@ -314,6 +338,13 @@ impl LayoutIndex {
 }
 
 impl Entry {
+    /// An entry out of a document that is damaged elsewhere.
+    fn alone(raw: &RawValue, place: &Path) -> Option<Self> {
+        let document = format!(r#"{{"manifests":[{}]}}"#, raw.get());
+        strict::check(document.as_bytes(), Schema::Manifest).ok()?;
+        Self::parse(raw, place).ok()
+    }
+
     fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Self> {
         let descriptor: Descriptor = serde_json::from_str(raw.get())?;
         let mut entry = Self { raw: raw.to_owned(), descriptor, name: None, tag: None };
@@ -367,6 +398,31 @@ impl Entry {
 /// JSON as it will stand in the file. Nothing that is written here lacks a form in JSON.
 fn written(value: &impl serde::Serialize) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// The fields of a JSON object in their order, also those that stand twice.
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// The image that a URI names within a layout, such as `3.20`, `alpine:3.20`, `3.20@sha256:…` or `@sha256:…`.

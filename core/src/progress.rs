@@ -64,6 +64,13 @@ pub enum Event {
         /// Why the last one did.
         reason: String,
     },
+    /// More content has been read again. May be dropped when nobody reads: `read` is a total, not a step.
+    VerifyProgress {
+        /// Bytes so far, from 0.
+        read: u64,
+        /// Bytes altogether.
+        total: u64,
+    },
     /// Somebody else, in this process or another, pulls the same image: this pull waits, and takes over if that one
     /// fails.
     Waiting {
@@ -80,7 +87,7 @@ pub enum Event {
 impl Event {
     /// Events that a slow reader may miss: a later one says the same and more.
     fn is_droppable(&self) -> bool {
-        matches!(self, Self::BlobProgress { .. })
+        matches!(self, Self::BlobProgress { .. } | Self::VerifyProgress { .. })
     }
 }
 
@@ -136,7 +143,7 @@ impl Progress {
         Self(None)
     }
 
-    /// Tells an event. Never blocks; only [`Event::BlobProgress`] is ever dropped.
+    /// Tells an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
     pub fn emit(&self, event: Event) {
         let Some(sender) = &self.0 else { return };
         let mut state = lock(&sender.0.state);

@@ -19,7 +19,7 @@ pub(crate) fn create_dirs(path: &Path, private: bool) -> Result<()> {
             create_dirs(parent(path), false)?;
             create_dirs(path, private)
         }
-        Err(e) => Err(Error::io(format!("making the directory {}", path.display()), e)),
+        Err(e) => Err(refused(format!("making the directory {}", path.display()), e)),
     }
 }
 
@@ -44,6 +44,17 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     synced.map_err(|e| Error::io(format!("syncing the directory {}", path.display()), e))
 }
 
+/// An error of a write to the layout.
+fn refused(action: String, e: io::Error) -> Error {
+    let denied = e.kind() == io::ErrorKind::PermissionDenied;
+    let error = Error::io(action, e);
+    if denied {
+        return error
+            .with_hint("this user may read here but not write: become its owner, or use another store");
+    }
+    error
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -66,7 +77,7 @@ impl Temp {
     /// has left is still in it.
     pub(crate) fn claim(root: &Root, name: &str) -> Result<Option<Self>> {
         let path = folder(root, &["ingest"], true)?.join(name);
-        let at = |e: io::Error| Error::io(format!("opening {}", path.display()), e);
+        let at = |e: io::Error| refused(format!("opening {}", path.display()), e);
         // Only a regular file of our own is opened for good; the folder is writable by its owner alone.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         loop {
@@ -111,6 +122,11 @@ impl Temp {
         File::open(&self.path).map_err(|e| Error::io(format!("opening {}", self.path.display()), e))
     }
 
+    /// The lock on the file, for as long as the returned handle lives as well.
+    pub(crate) fn share(&self) -> Result<File> {
+        self.file.try_clone().map_err(|e| Error::io(format!("keeping {} locked", self.path.display()), e))
+    }
+
     /// Leaves the file where it is, for a later owner.
     pub(crate) fn keep(mut self) {
         self.armed = false;
@@ -128,7 +144,7 @@ impl Temp {
 
     /// Makes the content durable and gives it its name, which is not durable yet.
     fn settle(mut self, target: &Path, mode: u32) -> Result<()> {
-        let at = |e| Error::io(format!("storing {}", target.display()), e);
+        let at = |e| refused(format!("storing {}", target.display()), e);
         let mode = if self.private { mode & 0o700 } else { mode };
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
         self.file.sync_data().map_err(at)?;
@@ -214,5 +230,5 @@ fn tried(outcome: Result<(), TryLockError>, file: File, path: &Path) -> Result<O
 }
 
 fn locking(path: &Path, e: io::Error) -> Error {
-    Error::io(format!("locking {}", path.display()), e)
+    refused(format!("locking {}", path.display()), e)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, digest};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 
 /// A layout directory, which need not exist yet.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ impl Root {
         if !self.is_layout()? {
             return Err(layout_index::not_a_layout("there is no oci-layout file"));
         }
+        self.read_index().map_err(|e| if *e.kind() == ErrorKind::Io { e } else { self.damaged_index(&e) })
+    }
+
+    fn read_index(&self) -> Result<Names> {
         let Some((file, size)) = self.open(&[], "index.json")? else {
             return Err(layout_index::not_a_layout("there is no index.json"));
         };
@@ -91,12 +95,51 @@ impl Root {
             return Ok(names.clone());
         }
         let bytes = read(file, size, "index.json", INDEX_LIMIT)?;
-        let index = LayoutIndex::parse(&bytes, &self.path).map_err(|e| {
-            e.with_hint("the file is left as it is; put a copy back, or move it away and start afresh")
-        })?;
-        let names = Arc::new((index, bytes));
+        let names = Arc::new((LayoutIndex::parse(&bytes, &self.path)?, bytes));
         *known = stamp.map(|stamp| (stamp, names.clone()));
         Ok(names)
+    }
+
+    /// As [`Root::index`], and reads the file whatever is known of it.
+    pub(crate) fn index_again(&self) -> Result<Names> {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.index()
+    }
+
+    /// What is in the place of `index.json`, whatever it says.
+    pub(crate) fn index_bytes(&self) -> Result<Option<Bytes>> {
+        self.document("index.json", INDEX_LIMIT)
+    }
+
+    /// The content of `index.json` when it is itself the image with this digest.
+    pub(crate) fn index_as_image(&self, digest: &Digest) -> Result<Option<Bytes>> {
+        let names = self.index()?;
+        Ok(names.0.as_image(digest, &names.1).map(|_| names.1.clone()))
+    }
+
+    /// The same error, with what its reader can do here.
+    fn damaged_index(&self, e: &Error) -> Error {
+        let hint = if self.private {
+            "`plyfold verify --repair` sets the file aside and goes on with every name that can still be read"
+        } else {
+            "the file is left as it is; put a copy back, or move it away and start afresh"
+        };
+        Error::new(e.kind().clone(), e.message()).with_context("document", "index.json").with_hint(hint)
+    }
+
+    /// Bytes that this user can still write here.
+    pub(crate) fn free(&self) -> Result<u64> {
+        let room = rustix::fs::statvfs(&self.path);
+        let room =
+            room.map_err(|e| Error::io(format!("asking how full {} is", self.path.display()), e.into()))?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
+    /// Whether this user cannot write here. The folder decides: whoever may not change it cannot change a name.
+    pub(crate) fn is_read_only(&self) -> bool {
+        use rustix::io::Errno;
+        let refused = rustix::fs::accessat(CWD, &self.path, Access::WRITE_OK, AtFlags::EACCESS).err();
+        matches!(refused, Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
     }
 
     /// What stands where a blob belongs.
@@ -139,7 +182,8 @@ impl Root {
         self.path.join(blobs).join(algorithm).join(name)
     }
 
-    fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
+    /// A blob's file, of whatever size.
+    pub(crate) fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
         let (folders, name) = blob_path(digest);
         self.open(&folders, name)
     }
@@ -233,7 +277,7 @@ fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn describe(kind: FileType) -> &'static str {
+pub(crate) fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "a symbolic link",
         FileType::Directory => "a directory",

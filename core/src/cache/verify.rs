@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{CacheProvider, CacheProviderExt, Need, Needs};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
 
 /// What of a cache is verified.
@@ -57,10 +57,20 @@ pub enum Part {
 
 /// The body of [`CacheProvider::verify`] for caches that cannot list their content: everything that names need.
 pub(super) async fn by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
+    let verified = read_by_names(cache, what).await;
+    what.progress.emit(Event::Finished { success: verified.is_ok() });
+    verified
+}
+
+async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut wanted: Vec<_> = needed(cache, what.images.as_deref()).await?.into_iter().collect();
     wanted.sort_by_cached_key(|(digest, _)| digest.to_string());
+    let total = wanted.iter().map(|(_, (need, _))| need.descriptor.size()).fold(0, u64::saturating_add);
+    let mut read = 0_u64;
     for (digest, (need, images)) in wanted {
+        read = read.saturating_add(need.descriptor.size());
+        what.progress.emit(Event::VerifyProgress { read, total });
         let (part, error) = match cache.verify_blob(&need.descriptor).await {
             Ok(()) => {
                 verified.checked += 1;

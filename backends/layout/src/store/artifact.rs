@@ -1,10 +1,11 @@
 //! Files made from layers.
 //!
 //! An artifact is present when its seal is there and tells its size. The seal is written last, so that nothing
-//! is taken for whole that is not, and it has the digest that shows later damage.
+//! is taken for whole that is not, and it has the digest that shows later damage. Until then its maker holds the
+//! lock on it: one without a seal and without a lock was lost on the way.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,25 +24,28 @@ pub(super) struct Place {
 
 /// What is written beside an artifact when it is whole.
 #[derive(serde::Deserialize, serde::Serialize)]
-struct Seal {
-    digest: Digest,
-    size: u64,
+pub(super) struct Seal {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
 }
 
 impl Place {
     pub(super) fn of(key: &ArtifactKey) -> Result<Self> {
-        digest::supported(&key.diff_id)?;
-        let (format, extension) = (key.format.to_string(), key.format.extension);
+        Self::new(&key.format.to_string(), &key.diff_id, key.format.extension)
+    }
+
+    pub(super) fn new(format: &str, diff_id: &Digest, extension: &str) -> Result<Self> {
+        digest::supported(diff_id)?;
         let safe = |text: &str| {
             let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.=+".contains(&c);
             !text.is_empty() && !text.starts_with('.') && text.bytes().all(known)
         };
-        if !safe(&format) || !safe(extension) {
+        if !safe(format) || !safe(extension) {
             let message = format!("format {format:?} with extension {extension:?} is no file name");
             return Err(Error::new(ErrorKind::Internal, message));
         }
-        let (algorithm, hex) = (key.diff_id.algorithm().to_string(), key.diff_id.digest());
-        let folders = ["artifacts".to_owned(), format, algorithm, hex[..2].to_owned()];
+        let (algorithm, hex) = (diff_id.algorithm().to_string(), diff_id.digest());
+        let folders = ["artifacts".to_owned(), format.to_owned(), algorithm, hex[..2].to_owned()];
         Ok(Self { folders, file: format!("{hex}.{extension}") })
     }
 
@@ -50,7 +54,7 @@ impl Place {
     }
 
     /// The name of the temporary file. No blob's has the format in front.
-    fn temp(&self) -> String {
+    pub(super) fn temp(&self) -> String {
         let [_, format, algorithm, _] = &self.folders;
         format!("{format}-{algorithm}-{}", self.file)
     }
@@ -73,15 +77,33 @@ pub(super) fn begin(root: &Arc<Root>, place: &Place) -> Result<Option<Artifact>>
 
 /// The size of an artifact that is whole.
 fn sealed_size(path: &Path) -> Option<u64> {
+    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let seal = seal(path)?;
+    (seal.size == found.len()).then_some(seal.size)
+}
+
+/// What the seal of an artifact says; `None` when there is none that can be read.
+pub(super) fn seal(path: &Path) -> Option<Seal> {
     /// Much more than any seal has.
     const LIMIT: u64 = 4096;
-    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let seal = seal_path(path);
     fs::symlink_metadata(&seal).ok().filter(fs::Metadata::is_file)?;
     let mut bytes = Vec::new();
     File::open(&seal).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    let seal: Seal = serde_json::from_slice(&bytes).ok()?;
-    (seal.size == found.len()).then_some(seal.size)
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Removes an artifact: its seal first, because what has none is taken for missing.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    for path in [&seal_path(path), path] {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("removing {}", path.display()), e));
+            }
+            _ => {}
+        }
+    }
+    path.parent().map_or(Ok(()), durable::sync_dir)
 }
 
 /// What the name of a seal has more than that of its artifact.
@@ -112,6 +134,7 @@ impl ArtifactWriter for DiskArtifact {
         durable::folder(&root, &folders, root.private)?;
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;
+        let _in_the_making = temp.share()?;
         let (published, seal) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| seal_of(reader));
             (temp.publish(&path, 0o444), hashing.join())

@@ -11,7 +11,7 @@ use plyfold_core::digest::Hasher;
 use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result, digest};
 use tokio::sync::{mpsc, oneshot};
 
-use super::quarantine;
+use super::quarantine::quarantine;
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 

@@ -1,28 +1,36 @@
 //! The store: a layout that keeps what has been pulled.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use plyfold_core::cache::find_among;
-use plyfold_core::layout_index::{self, LayoutIndex};
+use plyfold_core::layout_index::{self, ENTRIES, INDEX_LIMIT, LayoutIndex};
+use plyfold_core::manifest::is_index;
+use plyfold_core::progress::Event;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
-    Ingest, Lease, NameChange, Reference, Result, Usage, digest, reference,
+    ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest, reference,
 };
 
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root, blocking};
 
 mod artifact;
+mod boot;
 mod collect;
 mod contents;
 mod ingest;
+mod inventory;
 mod lease;
+mod quarantine;
+mod reading;
+mod verify;
 
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
 ///
@@ -39,6 +47,9 @@ impl Store {
     /// What dead processes have left is removed, partial downloads excepted: the next pull goes on from them.
     /// A store that cannot be written, such as one on a read-only file system, can be read.
     ///
+    /// The first open after a boot reads again what was stored shortly before the machine went down, because other
+    /// tools do not sync what they write; the manual's page `store` says how much that is.
+    ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) when the directory has other content,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a layout of another version,
@@ -50,6 +61,7 @@ impl Store {
         let store = Self::on(Root::new(absolute, true, false));
         store.prepare().map_err(|e| e.with_endpoint(&store))?;
         store.sweep();
+        boot::check(&store.root);
         Ok(store)
     }
 
@@ -63,6 +75,11 @@ impl Store {
         self.root.path()
     }
 
+    /// Whether this user cannot write here: images can be read, and nothing else.
+    pub fn is_read_only(&self) -> bool {
+        self.root.is_read_only()
+    }
+
     pub(crate) fn root(&self) -> &Arc<Root> {
         &self.root
     }
@@ -72,7 +89,7 @@ impl Store {
         let root = &*self.root;
         match root.is_layout() {
             Ok(true) => return Ok(()),
-            Err(e) if *e.kind() != plyfold_core::ErrorKind::NotFound => return Err(e),
+            Err(e) if *e.kind() != ErrorKind::NotFound => return Err(e),
             _ => durable::create_dirs(root.path(), root.private)?,
         }
         self.refuse_foreign_content()?;
@@ -81,17 +98,22 @@ impl Store {
             return Ok(());
         }
         durable::folder(root, &["blobs"], root.private)?;
-        // The marker comes last: what has it is whole.
-        let index = LayoutIndex::new(root.path()).to_bytes();
-        durable::write_document(root, "index.json", &root.path().join("index.json"), 0o644, &index)?;
+        // The marker comes last: what has it is whole. Names that are there already are someone's, whatever has
+        // become of their marker.
+        let index = root.path().join("index.json");
+        if fs::symlink_metadata(&index).is_err() {
+            let empty = LayoutIndex::new(root.path()).to_bytes();
+            durable::write_document(root, "index.json", &index, 0o644, &empty)?;
+        }
         let marker = root.path().join("oci-layout");
         durable::write_document(root, "oci-layout", &marker, 0o644, layout_index::LAYOUT.as_bytes())
     }
 
     /// A directory that someone else fills is not turned into a layout.
     fn refuse_foreign_content(&self) -> Result<()> {
-        const OWN: [&str; 7] =
-            ["artifacts", "blobs", "index.json", "ingest", "locks", "lost+found", "quarantine"];
+        // The marker too: another process may have made the layout since we looked.
+        const OWN: [&str; 8] =
+            ["artifacts", "blobs", "index.json", "ingest", "locks", "lost+found", "oci-layout", "quarantine"];
         let path = self.root.path();
         let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
         for entry in fs::read_dir(path).map_err(at)? {
@@ -148,12 +170,20 @@ impl CacheProvider for Store {
         let start = range.resolve(blob.size())?.start;
         let (root, wanted) = (self.root.clone(), blob.clone());
         let opened = blocking(move || {
-            let mut file = root.open_blob(&wanted)?;
+            let mut file = match root.open_blob(&wanted) {
+                // Layouts without names may be one image themselves, as the OCI image spec allows.
+                Err(e) if *e.kind() == ErrorKind::NotFound && is_index(wanted.media_type()) => {
+                    return Ok(Content::Index(root.index_as_image(wanted.digest())?.ok_or(e)?));
+                }
+                opened => opened?,
+            };
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
-            Ok(file)
+            Ok(Content::File(file))
         });
-        let file = opened.await.map_err(|e| e.with_endpoint(self))?;
-        Blob::from_reader(blob, range, file)
+        match opened.await.map_err(|e| e.with_endpoint(self))? {
+            Content::File(file) => Blob::from_reader(blob, range, file),
+            Content::Index(bytes) => Blob::from_bytes(blob, range, &bytes),
+        }
     }
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
@@ -171,7 +201,7 @@ impl CacheProvider for Store {
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         digest::supported(digest)?;
         let (root, digest) = (self.root.clone(), digest.clone());
-        blocking(move || quarantine(&root, &digest)).await.map_err(|e| e.with_endpoint(self))
+        blocking(move || quarantine::quarantine(&root, &digest)).await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
@@ -241,6 +271,23 @@ impl CacheProvider for Store {
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
         collect::run(self, policy).await.map_err(|e| e.with_endpoint(self))
     }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        let root = self.root.clone();
+        blocking(move || root.free().map(Some)).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        let verified = verify::verify(self, what).await.map_err(|e| e.with_endpoint(self));
+        what.progress.emit(Event::Finished { success: verified.is_ok() });
+        verified
+    }
+}
+
+/// What a blob is read from.
+enum Content {
+    File(File),
+    Index(Bytes),
 }
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
@@ -255,32 +302,15 @@ fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result
     let mut index = before.0.clone();
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
+    if bytes.len() as u64 > INDEX_LIMIT || index.entries().count() > ENTRIES {
+        let error = Error::limit("index.json would become larger than anyone reads it");
+        return Err(error.with_hint("remove names that nobody needs"));
+    }
     if bytes != before.1 {
         let path = root.path().join("index.json");
         durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
     }
     Ok(outcome)
-}
-
-/// Moves what stands where a blob belongs to `quarantine/`, for someone to look at.
-fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
-    if root.stat_blob(digest)? == Found::Absent {
-        return Ok(());
-    }
-    let from = root.blob_path(digest);
-    let folder = durable::folder(root, &["quarantine"], true)?;
-    let name = ingest::name_of(digest);
-    let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };
-    let free = (0..u32::MAX).map(target).find(|path| fs::symlink_metadata(path).is_err());
-    let Some(target) = free else { return Ok(()) };
-    match fs::rename(&from, &target) {
-        Ok(()) => {}
-        // Another process was faster.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io(format!("moving {} away", from.display()), e)),
-    }
-    tracing::warn!("{digest} is damaged and was moved to {}", target.display());
-    from.parent().map_or(Ok(()), durable::sync_dir)
 }
 
 impl fmt::Display for Store {

@@ -8,6 +8,7 @@ mod layout;
 mod lease;
 mod processes;
 mod store;
+mod verify;
 
 use std::path::{Path, PathBuf};
 

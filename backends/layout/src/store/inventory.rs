@@ -1,0 +1,135 @@
+//! What lies where blobs and artifacts belong. Foreign files are passed over.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use plyfold_core::cache::Part;
+use plyfold_core::{Digest, Error, Result, digest};
+use rustix::fs::FileType;
+
+use crate::root::Root;
+
+/// A file, or whatever stands in its place.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// The blob or the artifact that belongs there.
+    pub(super) part: Part,
+    pub(super) path: PathBuf,
+    pub(super) kind: FileType,
+    pub(super) size: u64,
+    /// When its content or its inode changed last, in nanoseconds since 1970. Unlike the time of the content alone,
+    /// nobody can set it.
+    pub(super) changed: i128,
+    pub(super) identity: Identity,
+}
+
+/// Which file it is, whatever its name: device and inode.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+impl Item {
+    /// `None` when it is gone by now.
+    fn new(part: Part, path: PathBuf) -> Result<Option<Self>> {
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+        };
+        Ok(Some(Self {
+            part,
+            path,
+            kind: FileType::from_raw_mode(metadata.mode()),
+            size: metadata.len(),
+            changed: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
+            identity: identity(&metadata),
+        }))
+    }
+}
+
+/// Everything.
+pub(super) fn all(root: &Root) -> Result<Vec<Item>> {
+    let mut items = blobs(root, |_| true)?;
+    items.extend(artifacts(root, |_| true)?);
+    Ok(items)
+}
+
+/// The blobs that are `wanted`.
+pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    let blobs = root.path().join("blobs");
+    if !is_folder(&blobs)? {
+        return Ok(items);
+    }
+    for algorithm in ["sha256", "sha384", "sha512"] {
+        let folder = blobs.join(algorithm);
+        for name in names(&folder)? {
+            let Ok(digest) = digest::parse(&format!("{algorithm}:{name}")) else { continue };
+            if wanted(&digest) {
+                items.extend(Item::new(Part::Blob(digest), folder.join(name))?);
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// The artifacts of layers that are `wanted`, of every format: `artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>`.
+/// Seals and other files beside them are no artifacts: their extension has more than one part.
+pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for format in folders(&root.path().join("artifacts"))? {
+        for algorithm in folders(&format)? {
+            for shard in folders(&algorithm)? {
+                for name in names(&shard)? {
+                    let Some((hex, extension)) = name.split_once('.') else { continue };
+                    let text = format!("{}:{hex}", last(&algorithm));
+                    let Ok(diff_id) = digest::parse(&text) else { continue };
+                    if !extension.contains('.') && hex.starts_with(last(&shard)) && wanted(&diff_id) {
+                        let part = Part::Artifact(last(&format).to_owned(), diff_id);
+                        items.extend(Item::new(part, shard.join(&name))?);
+                    }
+                }
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// The last component of a path that [`folders`] has made.
+fn last(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// The folders in a folder.
+fn folders(path: &Path) -> Result<Vec<PathBuf>> {
+    let inner = names(path)?.into_iter().map(|name| path.join(name));
+    // What is no folder there, such as a link to one, is not ours.
+    Ok(inner.filter(|inner| fs::symlink_metadata(inner).is_ok_and(|found| found.is_dir())).collect())
+}
+
+/// The names in a folder that are text, as ours are; none when there is no such folder.
+fn names(path: &Path) -> Result<Vec<String>> {
+    if !is_folder(path)? {
+        return Ok(Vec::new());
+    }
+    let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(at)? {
+        names.extend(entry.map_err(at)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Whether there is a folder; anything else in its place is an error, because it could lead outside.
+fn is_folder(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(Error::corrupt(format!("{} is not a directory", path.display()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
+}

@@ -1,0 +1,146 @@
+//! What is damaged goes out of sight, and is kept for someone to look at.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plyfold_core::cache::Part;
+use plyfold_core::layout_index::LayoutIndex;
+use plyfold_core::{Digest, Error, ErrorKind, Result};
+
+use super::Store;
+use super::artifact::{self, Place};
+use super::ingest::name_of;
+use super::inventory::{Identity, Item, identity};
+use crate::durable::{self, Temp};
+use crate::root::{Found, Root};
+
+/// Moves what stands where a blob belongs to `quarantine/`.
+pub(super) fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
+    if root.stat_blob(digest)? == Found::Absent {
+        return Ok(());
+    }
+    if let Some(target) = move_away(root, &root.blob_path(digest), &name_of(digest))? {
+        tracing::warn!("{digest} is damaged and was moved to {}", target.display());
+    }
+    Ok(())
+}
+
+/// What became of something damaged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Removal {
+    /// Another process writes it anew, and nobody may touch it meanwhile.
+    Busy,
+    /// It is out of sight.
+    Done,
+    /// Another file stands there by now, or none.
+    Replaced,
+}
+
+/// Takes a damaged item out of sight: a blob goes to `quarantine/`, an artifact, which can be made again, goes for
+/// good. Beside writers: nothing is touched that has been published since the item was looked at.
+pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
+    let place = match &item.part {
+        Part::Artifact(format, diff_id) => {
+            let extension = item.path.extension().and_then(|extension| extension.to_str());
+            Some(Place::new(format, diff_id, extension.unwrap_or_default())?)
+        }
+        _ => None,
+    };
+    let (name, turn) = match (&item.part, &place) {
+        (Part::Blob(digest), _) => (name_of(digest), name_of(digest)),
+        (_, Some(place)) => (place.temp(), place.temp()),
+        _ => return Ok(Removal::Replaced),
+    };
+    // The right to write it: as long as we hold it, nobody publishes another in its place.
+    let Some(mut turn) = Temp::claim(root, &turn)? else { return Ok(Removal::Busy) };
+    let removal = if stands(&item.path, item.identity) {
+        match place {
+            Some(_) if item.kind.is_file() => artifact::remove(&item.path)?,
+            _ => drop(move_away(root, &item.path, &name)?),
+        }
+        Removal::Done
+    } else {
+        Removal::Replaced
+    };
+    // A partial download that someone has left there is still good.
+    let partial = turn.file().metadata().is_ok_and(|metadata| metadata.len() > 0);
+    if partial {
+        turn.keep();
+    }
+    Ok(removal)
+}
+
+fn stands(path: &Path, expected: Identity) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| identity(&metadata) == expected)
+}
+
+/// Sets a damaged `index.json` aside, and writes one in its place with every entry that can still be read; what was
+/// done, in a few words. `None` when it is sound by now.
+pub(super) fn replace_index(store: &Store) -> Result<Option<String>> {
+    let root = store.root();
+    // The marker may be what is missing.
+    store.prepare()?;
+    let _lock = durable::lock(root, "index")?;
+    match root.index_again() {
+        Ok(_) => return Ok(None),
+        Err(e) if is_damage(&e) => {}
+        Err(e) => return Err(e),
+    }
+    let index = match root.index_bytes() {
+        Ok(Some(bytes)) => LayoutIndex::salvage(&bytes, root.path()),
+        Ok(None) | Err(_) => LayoutIndex::new(root.path()),
+    };
+    let path = root.path().join("index.json");
+    let aside = keep(root, &path, "index.json")?;
+    durable::write_document(root, "index.json", &path, 0o644, &index.to_bytes())?;
+    let kept = format!("{} of its entries could be kept", index.entries().count());
+    Ok(Some(match aside {
+        Some(aside) => {
+            let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("{kept}; the file is now quarantine/{name}")
+        }
+        None => kept,
+    }))
+}
+
+/// Whether an error of [`Root::index`] is about what the file says, and not about reading it.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Ambiguous | ErrorKind::Corrupt | ErrorKind::Limit)
+}
+
+/// Gives a file a second name in `quarantine/`: so there is no moment without it. What cannot have one is moved.
+fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let folder = durable::folder(root, &["quarantine"], true)?;
+    for count in 0..u32::MAX {
+        let target = folder.join(format!("{name}.{count}"));
+        match fs::hard_link(from, &target) {
+            Ok(()) => {
+                durable::sync_dir(&folder)?;
+                return Ok(Some(target));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(_) => return move_away(root, from, name),
+        }
+    }
+    Ok(None)
+}
+
+/// Moves whatever stands at `from` to `quarantine/`, beside what is there of the same name; where it is now. `None`
+/// when another process was faster.
+fn move_away(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let folder = durable::folder(root, &["quarantine"], true)?;
+    let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };
+    let free = (0..u32::MAX).map(target).find(|path| fs::symlink_metadata(path).is_err());
+    let Some(target) = free else { return Ok(None) };
+    match fs::rename(from, &target) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(format!("moving {} away", from.display()), e)),
+    }
+    // First where it is, then where it was: a power cut may leave both names, never none.
+    durable::sync_dir(&folder)?;
+    from.parent().map_or(Ok(()), durable::sync_dir)?;
+    Ok(Some(target))
+}

@@ -1,0 +1,189 @@
+//! Reading files again, on all cores, at the speed of the disk.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _};
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use plyfold_core::cache::Part;
+use plyfold_core::digest::Hasher;
+use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
+use rustix::fs::{Advice, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::artifact;
+use super::inventory::{Item, identity};
+use crate::root::{Root, describe};
+
+/// What is read at once by each thread, and all that it holds.
+const CHUNK: usize = 1 << 20;
+
+/// What reading an item has shown.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It is not what it should be: why, in one line.
+    Damaged(String),
+    /// It is gone, or another one by now: there is nothing to say about it.
+    Gone,
+    /// It is still being made.
+    Unfinished,
+    /// It is what it should be.
+    Sound,
+}
+
+/// Who looks on while items are read.
+pub(super) trait Watch: Sync {
+    /// More bytes have been read.
+    fn read(&self, count: u64);
+    /// Whether nobody waits for the outcome any more.
+    fn is_over(&self) -> bool;
+}
+
+/// Reads every item to its end and hands its verdict to `each`. The largest come first, so that no thread is left
+/// with one of them when the others are done.
+///
+/// # Errors
+/// The first of a thread, after which none begins another item: `Io` when reading fails for another reason than what
+/// is stored, `Cancelled`, and those of `each`.
+pub(super) fn read_all<W: Watch>(
+    root: &Root,
+    mut items: Vec<Item>,
+    watch: &W,
+    each: impl Fn(Item, Verdict) -> Result<()> + Sync,
+) -> Result<()> {
+    items.sort_by_key(|item| std::cmp::Reverse(item.size));
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    let (next, failed, outcome) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Ok(())));
+    let work = || {
+        let mut chunk = vec![0; CHUNK];
+        while !failed.load(Ordering::Relaxed)
+            && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            let read = Reading { root, watch }.verdict(item, &mut chunk);
+            if let Err(e) = read.and_then(|verdict| each(item.clone(), verdict)) {
+                failed.store(true, Ordering::Relaxed);
+                *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread it takes longer, no more.
+            let _ = thread::Builder::new().name("plyfold-verify".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Reading<'a, W> {
+    root: &'a Root,
+    watch: &'a W,
+}
+
+impl<W: Watch> Reading<'_, W> {
+    fn verdict(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+        if !item.kind.is_file() {
+            return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
+        }
+        let outcome = match &item.part {
+            Part::Blob(digest) => self.blob(digest, item, chunk),
+            _ => self.artifact(item, chunk),
+        };
+        match outcome {
+            Err(e) if is_of_the_content(&e) => Ok(Verdict::Damaged(one_line(&e))),
+            outcome => outcome,
+        }
+    }
+
+    fn blob(&self, digest: &Digest, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+        let Some((file, _)) = self.root.open_file(digest)? else { return Ok(Verdict::Gone) };
+        if !is(&file, item)? {
+            return Ok(Verdict::Gone);
+        }
+        let (actual, size) = self.hash(file, digest, chunk)?;
+        Ok(if actual == *digest { Verdict::Sound } else { mismatch(digest, actual, size) })
+    }
+
+    fn artifact(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+        let Some(file) = open(&item.path)? else { return Ok(Verdict::Gone) };
+        if !is(&file, item)? {
+            return Ok(Verdict::Gone);
+        }
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Verdict::Unfinished),
+            Err(TryLockError::Error(e)) => return Err(Error::io("locking an artifact", e)),
+        }
+        let Some(seal) = artifact::seal(&item.path) else {
+            return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));
+        };
+        if seal.size != item.size {
+            let (size, sealed) = (item.size, seal.size);
+            return Ok(Verdict::Damaged(format!("size mismatch: sealed with {sealed} bytes, it has {size}")));
+        }
+        let (actual, size) = self.hash(file, &seal.digest, chunk)?;
+        Ok(if actual == seal.digest { Verdict::Sound } else { mismatch(&seal.digest, actual, size) })
+    }
+
+    /// The digest of a file's bytes, and how many they are.
+    fn hash(&self, mut file: File, like: &Digest, chunk: &mut [u8]) -> Result<(Digest, u64)> {
+        let mut hasher = Hasher::like(like)?;
+        // The kernel reads ahead twice as far. Where there is no advice, it reads as ever.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        let mut size = 0;
+        loop {
+            if self.watch.is_over() {
+                return Err(Error::new(ErrorKind::Cancelled, "the verification was given up"));
+            }
+            let count = match file.read(chunk) {
+                Ok(0) => return Ok((hasher.finish(), size)),
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(Error::io("it cannot be read", e)),
+            };
+            hasher.update(&chunk[..count]);
+            size += count as u64;
+            self.watch.read(count as u64);
+        }
+    }
+}
+
+/// Opens a file that may have been replaced by anything since it was looked at.
+fn open(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT | Errno::LOOP) => Ok(None),
+        Err(e) => Err(Error::io("it cannot be opened", e.into())),
+    }
+}
+
+fn is(file: &File, item: &Item) -> Result<bool> {
+    let metadata = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
+    Ok(identity(&metadata) == item.identity)
+}
+
+fn mismatch(expected: &Digest, actual: Digest, size: u64) -> Verdict {
+    let mismatch =
+        Mismatch { expected: expected.clone(), actual: Some(actual), expected_size: None, actual_size: size };
+    Verdict::Damaged(Error::mismatch(mismatch).message().to_owned())
+}
+
+/// Whether an error tells of what is stored: bytes that the disk does not give back, or that belong to someone else.
+fn is_of_the_content(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let errno = source.and_then(Errno::from_io_error);
+    *error.kind() == ErrorKind::Corrupt
+        || matches!(errno, Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ACCESS | Errno::PERM))
+}
+
+fn one_line(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{}: {source}", error.message()),
+        None => error.message().to_owned(),
+    }
+}

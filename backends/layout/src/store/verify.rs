@@ -1,0 +1,283 @@
+//! Everything again: names, what they need, and every file, read to its end.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plyfold_core::cache::{Damage, Need, Needs, Part};
+use plyfold_core::progress::{Event, Progress};
+use plyfold_core::{
+    CacheProvider as _, Descriptor, Digest, Error, ErrorKind, Reference, Result, Verified, Verify, digest,
+};
+
+use super::Store;
+use super::inventory::{self, Item};
+use super::quarantine::{self, Removal};
+use super::reading::{self, Verdict, Watch};
+use crate::root::{Found, Root, blocking};
+
+pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
+    let mut verified = Verified::default();
+    let mut names_are_known = true;
+    if let Some(damage) = verify_names(store, what.repair).await? {
+        names_are_known = damage.repaired;
+        verified.damage.push(damage);
+    }
+    if !names_are_known && what.images.is_some() {
+        // Which content is meant, nobody can say.
+        return Ok(verified);
+    }
+    let wanted = if names_are_known { Wanted::of(store, what).await? } else { Wanted::default() };
+    let stop = StopOnDrop::default();
+    let job = Job {
+        wanted,
+        everything: what.images.is_none(),
+        repair: what.repair,
+        progress: what.progress.clone(),
+        stop: stop.0.clone(),
+        total: AtomicU64::new(0),
+        read: AtomicU64::new(0),
+        verified: Mutex::new(verified),
+    };
+    let root = store.root().clone();
+    let job = blocking(move || job.run(&root).map(|()| job)).await?;
+    drop(stop);
+    let missing = missing(store, &job).await?;
+    let mut verified = job.verified.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verified.bytes = job.read.into_inner();
+    verified.damage.extend(missing);
+    verified.damage.sort_by_cached_key(|damage| rank(&damage.part));
+    Ok(verified)
+}
+
+/// Whether the list of names can be read; replaces it if it cannot.
+async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
+    let store = store.clone();
+    blocking(move || {
+        let error = match store.root().index_again() {
+            Ok(_) => return Ok(None),
+            Err(e) if quarantine::is_damage(&e) => e,
+            Err(e) => return Err(e),
+        };
+        let mut damage = Damage {
+            part: Part::Names,
+            reason: error.message().to_owned(),
+            images: Vec::new(),
+            repaired: false,
+        };
+        if repair {
+            let Some(done) = quarantine::replace_index(&store)? else { return Ok(None) };
+            damage.reason = format!("{}; {done}", damage.reason);
+            damage.repaired = true;
+        }
+        Ok(Some(damage))
+    })
+    .await
+}
+
+/// What images need.
+#[derive(Debug, Default)]
+struct Wanted {
+    images: Vec<(Reference, Descriptor)>,
+    /// With the images that need it, as places in the list of them.
+    blobs: HashMap<Digest, (Need, Vec<usize>)>,
+    diff_ids: HashMap<Digest, Vec<usize>>,
+}
+
+impl Wanted {
+    async fn of(store: &Store, what: &Verify) -> Result<Self> {
+        let mut wanted = Self { images: selected(store, what).await?, ..Self::default() };
+        let mut known: HashMap<Digest, Needs> = HashMap::new();
+        for index in 0..wanted.images.len() {
+            let (name, top) = wanted.images[index].clone();
+            if !known.contains_key(top.digest()) {
+                let needs = match Needs::of(store, &top).await {
+                    Ok(needs) => needs,
+                    Err(e) if *e.kind() == ErrorKind::Io => return Err(e.with_image(&name)),
+                    Err(e) => {
+                        // Its content is read all the same, if it is there; what is missing cannot be told.
+                        what.progress.emit(Event::Warning { message: e.with_image(&name).to_string() });
+                        Needs::default()
+                    }
+                };
+                known.insert(top.digest().clone(), needs);
+            }
+            if let Some(needs) = known.get(top.digest()) {
+                wanted.add(needs, index);
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn add(&mut self, needs: &Needs, image: usize) {
+        for (digest, need) in &needs.blobs {
+            let (known, images) =
+                self.blobs.entry(digest.clone()).or_insert_with(|| (need.clone(), Vec::new()));
+            known.required |= need.required;
+            images.push(image);
+        }
+        for diff_id in &needs.diff_ids {
+            self.diff_ids.entry(diff_id.clone()).or_default().push(image);
+        }
+    }
+
+    /// The images that need a part.
+    fn images_of(&self, part: &Part) -> impl Iterator<Item = &(Reference, Descriptor)> {
+        let images = match part {
+            Part::Artifact(_, diff_id) => self.diff_ids.get(diff_id),
+            Part::Blob(digest) | Part::Missing(digest) => self.blobs.get(digest).map(|(_, images)| images),
+            _ => None,
+        };
+        images.into_iter().flatten().filter_map(|&index| self.images.get(index))
+    }
+}
+
+async fn selected(store: &Store, what: &Verify) -> Result<Vec<(Reference, Descriptor)>> {
+    let Some(images) = &what.images else { return store.list().await };
+    let mut selected = Vec::with_capacity(images.len());
+    for image in images {
+        let found = store.find_descriptor(image).await?;
+        let missing = || Error::not_found("not in the store").with_image(image);
+        selected.push((image.clone(), found.ok_or_else(missing)?));
+    }
+    Ok(selected)
+}
+
+/// The reading of files.
+struct Job {
+    wanted: Wanted,
+    everything: bool,
+    repair: bool,
+    progress: Progress,
+    stop: Arc<AtomicBool>,
+    total: AtomicU64,
+    read: AtomicU64,
+    verified: Mutex<Verified>,
+}
+
+impl Job {
+    fn run(&self, root: &Root) -> Result<()> {
+        let wanted = |digest: &Digest| self.everything || self.wanted.blobs.contains_key(digest);
+        let mut items = inventory::blobs(root, wanted)?;
+        let wanted = |diff_id: &Digest| self.everything || self.wanted.diff_ids.contains_key(diff_id);
+        items.extend(inventory::artifacts(root, wanted)?);
+        self.total.store(items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
+        reading::read_all(root, items, self, |item, verdict| self.judge(root, item, verdict))
+    }
+
+    fn judge(&self, root: &Root, item: Item, verdict: Verdict) -> Result<()> {
+        let (reason, repaired) = match verdict {
+            Verdict::Gone | Verdict::Unfinished => return Ok(()),
+            Verdict::Damaged(why) if self.repair => match quarantine::remove(root, &item)? {
+                Removal::Replaced => return Ok(()),
+                Removal::Done => (Some(why), true),
+                Removal::Busy => (Some(format!("{why}; another process is writing it anew")), false),
+            },
+            Verdict::Damaged(why) => (Some(why), false),
+            // What it holds is right, and what asks for it is wrong: to move it would help nobody.
+            Verdict::Sound => (self.other_size(&item), false),
+        };
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.checked += 1;
+        if let Some(reason) = reason {
+            let images = self.wanted.images_of(&item.part).map(|(name, _)| name.clone()).collect();
+            verified.damage.push(Damage { part: item.part, reason, images, repaired });
+        }
+        Ok(())
+    }
+
+    /// What is wrong when a blob is as its digest says, but a descriptor gives it another size.
+    fn other_size(&self, item: &Item) -> Option<String> {
+        let Part::Blob(digest) = &item.part else { return None };
+        let declared = self.wanted.blobs.get(digest)?.0.descriptor.size();
+        let message =
+            || format!("size mismatch: an image declares {declared} bytes, the content has {}", item.size);
+        (declared != item.size).then(message)
+    }
+}
+
+impl Watch for Job {
+    fn read(&self, count: u64) {
+        let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
+        self.progress.emit(Event::VerifyProgress { read, total: self.total.load(Ordering::Relaxed) });
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Content that is required and not here. Looked for last, and for names that still stand: what others have removed
+/// meanwhile is not missing.
+async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
+    let absent = absent(store, job).await?;
+    if absent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now: HashSet<(Reference, Digest)> =
+        store.list().await?.into_iter().map(|(name, top)| (name, top.digest().clone())).collect();
+    let mut missing = Vec::new();
+    for digest in absent {
+        let mut images = Vec::new();
+        for (name, top) in job.wanted.images_of(&Part::Missing(digest.clone())) {
+            let listed = now.contains(&(name.clone(), top.digest().clone()));
+            if listed || (!job.everything && store.find_descriptor(name).await?.as_ref() == Some(top)) {
+                images.push(name.clone());
+            }
+        }
+        if !images.is_empty() {
+            let reason = "an image needs it, and it is not here".to_owned();
+            missing.push(Damage { part: Part::Missing(digest), reason, images, repaired: false });
+        }
+    }
+    Ok(missing)
+}
+
+/// Required content that is not here, apart from what has just been taken out of sight.
+async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
+    let removed: HashSet<Digest> = {
+        let verified = job.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let blob = |damage: &Damage| match &damage.part {
+            Part::Blob(digest) => Some(digest.clone()),
+            _ => None,
+        };
+        verified.damage.iter().filter_map(blob).collect()
+    };
+    let required = job.wanted.blobs.iter().filter(|(_, (need, _))| need.required);
+    let required: Vec<Digest> =
+        required.map(|(digest, _)| digest).filter(|digest| !removed.contains(*digest)).cloned().collect();
+    let root = store.root().clone();
+    blocking(move || {
+        let mut absent = Vec::new();
+        for digest in required {
+            // What cannot be verified cannot be stored either; whoever pulls it is told so.
+            let is_absent = digest::supported(&digest).is_ok() && root.stat_blob(&digest)? == Found::Absent;
+            if is_absent && root.index_as_image(&digest)?.is_none() {
+                absent.push(digest);
+            }
+        }
+        Ok(absent)
+    })
+    .await
+}
+
+/// The order of a report: names, content, artifacts.
+fn rank(part: &Part) -> (u8, String) {
+    match part {
+        Part::Names => (0, String::new()),
+        Part::Missing(digest) => (1, digest.to_string()),
+        Part::Blob(digest) => (2, digest.to_string()),
+        Part::Artifact(format, diff_id) => (3, format!("{diff_id} {format}")),
+        _ => (4, String::new()),
+    }
+}
+
+/// Tells the threads that nobody waits for them any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
