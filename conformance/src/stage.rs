@@ -5,11 +5,13 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use async_trait::async_trait;
+use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
-    BlobRange, CacheProvider, Descriptor, ImageRegistry, ImageSource, ImageSourceExt, LayerArtifact,
-    Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
+    BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, ImageSourceExt,
+    LayerArtifact, Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource,
+    Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -213,6 +215,28 @@ pub trait Client: Debug + Send + Sync {
         options: &PullOptions,
     ) -> Result<PullResult> {
         plyfold_core::pull(registry, reference, cache, options).await
+    }
+
+    /// An index of a cache's manifests, under a name.
+    async fn index_write(
+        &self,
+        cache: &dyn CacheProvider,
+        name: &Reference,
+        manifests: &[Descriptor],
+    ) -> Result<Descriptor> {
+        cache.index_write(name, manifests).await
+    }
+
+    /// An image out of a cache.
+    async fn push(
+        &self,
+        cache: &dyn CacheProvider,
+        name: &Reference,
+        registry: &dyn ImageRegistry,
+        target: &Reference,
+        options: &PushOptions,
+    ) -> Result<Descriptor> {
+        dyn_clone::clone_box(cache).push(name, registry, target, options).await
     }
 }
 

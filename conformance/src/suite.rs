@@ -177,6 +177,14 @@ macro_rules! __cache_rules {
             pull_fetches_only_missing_blobs
             adding_second_platform_keeps_index_digest
             platform_is_part_of_the_answer_on_hit
+            index_write_create_update_replace_by_full_platform
+            index_write_drops_dangling_attestations
+            index_write_is_deterministic
+            index_lists_platform_subset_modes_sparse_vs_rewritten
+            gc_keeps_reachable_incl_nested_referrers_and_leases
+            gc_skips_in_flight_ingest
+            evict_is_lru_and_never_pinned
+            size_counts_blob_once
             n_processes_add_n_tags_all_survive
             n_threads_same_blob_one_write
             winner_cancelled_waiter_succeeds
@@ -185,6 +193,10 @@ macro_rules! __cache_rules {
             nested_write_keeps_outer_lock
             callback_reentry_no_deadlock
             lock_not_held_over_network
+            gc_vs_pull_vs_remove_stress
+            open_reader_survives_remove
+            verification_policy_applies_on_hit
+            truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched
         }
     };
 }

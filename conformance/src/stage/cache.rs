@@ -19,6 +19,11 @@ pub trait CacheStage: Send + Sync {
     /// A fresh, empty cache.
     async fn open(&self) -> CacheSubject;
 
+    /// Whether the cache collects, counts and pins; otherwise the rules about it check that it says so.
+    fn collects(&self) -> bool {
+        true
+    }
+
     /// How long a rule waits for what must not wait. Only mutants, whose wait is in vain, shorten it.
     fn patience(&self) -> Duration {
         PATIENCE

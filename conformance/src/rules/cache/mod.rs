@@ -1,6 +1,10 @@
 //! C, K and D: what a cache must do.
 
+mod beside;
 mod blobs;
+mod collect;
+mod damage;
+mod indexes;
 mod names;
 mod pulls;
 mod reentry;
@@ -23,8 +27,17 @@ use crate::stages::fill;
 use crate::{CacheStage, CacheSubject, Staged};
 
 /// The rules of each file in turn.
-pub(super) const RULES: &[&[Rule<dyn CacheStage>]] =
-    &[blobs::RULES, names::RULES, pulls::RULES, tasks::RULES, reentry::RULES];
+pub(super) const RULES: &[&[Rule<dyn CacheStage>]] = &[
+    blobs::RULES,
+    names::RULES,
+    pulls::RULES,
+    indexes::RULES,
+    collect::RULES,
+    tasks::RULES,
+    reentry::RULES,
+    beside::RULES,
+    damage::RULES,
+];
 
 /// A cache that holds the amd64 image of a sample.
 async fn pulled(stage: &dyn CacheStage, sample: &Sample, text: &str) -> CacheSubject {

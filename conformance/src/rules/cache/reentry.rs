@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use plyfold_core::{
-    Blob, CacheProvider, CacheProviderExt, Descriptor, Progress, PullOptions, PullPolicy, Verify,
+    Blob, CacheProvider, CacheProviderExt, Collect, Descriptor, ErrorKind, Progress, PullOptions, PullPolicy,
+    Verify,
 };
 use tokio::sync::{Notify, Semaphore};
 
 use super::{amd64, blob, document, handles, name, names, promptly, pull, registry_with, set, stream_of};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
-use crate::rules::probe::{Hooked, NAME, sound};
+use crate::rules::probe::{Hooked, NAME, assert_kind, sound};
 use crate::samples;
 
 pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
@@ -101,6 +102,13 @@ async fn lock_not_held_over_network(stage: &dyn CacheStage) {
             sound(cache.verify(&Verify::default()).await);
             sound(cache.free().await);
             sound(cache.pins().await);
+            if stage.collects() {
+                sound(cache.usage().await);
+                sound(cache.collect(&Collect::default()).await);
+            } else {
+                assert_kind(cache.usage().await, &ErrorKind::Unsupported);
+                assert_kind(cache.collect(&Collect::default()).await, &ErrorKind::Unsupported);
+            }
             sound(cache.remove(&name(&text)).await);
         })
         .await;

@@ -21,6 +21,7 @@ pub(super) enum LayoutFault {
     FieldsLost,
     LockIsAFile,
     None,
+    OverwritesCorruptIndex,
     SweepsAll,
     VersionIgnored,
     WritesInPlace,
@@ -115,6 +116,10 @@ impl CacheProvider for BrokenLayout {
         })
     }
 
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        self.inner.partial(digest).await
+    }
+
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         self.inner.quarantine(digest).await
     }
@@ -128,7 +133,15 @@ impl CacheProvider for BrokenLayout {
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        self.inner.update(changes).await?;
+        match self.inner.update(changes).await {
+            Err(e)
+                if self.fault == LayoutFault::OverwritesCorruptIndex && *e.kind() == ErrorKind::Corrupt =>
+            {
+                fs::write(self.index(), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+                self.inner.update(changes).await?;
+            }
+            outcome => outcome?,
+        }
         match self.fault {
             LayoutFault::FieldsLost => self.lose_fields(),
             LayoutFault::WritesInPlace => self.write_in_place().await,

@@ -2,10 +2,12 @@
 
 use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
+use plyfold_core::cache::{PushOptions, Sparse};
 use plyfold_core::{
-    CacheProvider, CacheProviderExt, ImageRegistry, ImageSource, NameChange, Platform, PullOptions,
-    PullPolicy, PullResult, Reference, Result,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, NameChange,
+    Platform, PullOptions, PullPolicy, PullResult, RawManifest, Reference, Result,
 };
+use serde_json::{Value, json};
 
 use super::CacheFault;
 
@@ -28,6 +30,7 @@ impl Client for BrokenPull {
             CacheFault::NeverRefreshes if options.policy == PullPolicy::Always => {
                 options.policy = PullPolicy::IfMissing;
             }
+            CacheFault::VerifyIgnored => (options.verify, options.force) = (false, false),
             CacheFault::PlatformIgnored => options.platform = Platform::new("linux", "amd64", None),
             _ => {}
         }
@@ -38,6 +41,65 @@ impl Client for BrokenPull {
         }
         Ok(result)
     }
+
+    async fn index_write(
+        &self,
+        cache: &dyn CacheProvider,
+        name: &Reference,
+        manifests: &[Descriptor],
+    ) -> Result<Descriptor> {
+        let before = match cache.find_descriptor(name).await? {
+            Some(before) => entries(cache, &before).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let honest = CoreClient.index_write(cache, name, manifests).await?;
+        let mut entries = entries(cache, &honest).await?;
+        let given = |entry: &Value| manifests.iter().position(|m| entry["digest"] == m.digest().as_ref());
+        match self.0 {
+            CacheFault::DanglingKept => {
+                let about = |entry: &&Value| entry["annotations"]["vnd.docker.reference.digest"].is_string();
+                let lost: Vec<_> = before.iter().filter(about).filter(|old| !entries.contains(old)).collect();
+                entries.extend(lost.into_iter().cloned());
+            }
+            CacheFault::IndexInOrder => entries.sort_by_key(given),
+            CacheFault::VariantForgotten => {
+                let place = |entry: &Value| {
+                    let platform = &entry["platform"];
+                    (platform["os"].to_string(), platform["architecture"].to_string())
+                };
+                let taken: Vec<_> = entries.iter().filter(|e| given(e).is_some()).map(place).collect();
+                entries.retain(|entry| given(entry).is_some() || !taken.contains(&place(entry)));
+            }
+            _ => return Ok(honest),
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": honest.media_type(), "manifests": entries });
+        let raw = RawManifest::new(index.to_string(), None)?;
+        cache.put(Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await?;
+        cache.update(&[NameChange::Set(name.clone(), raw.descriptor().clone())]).await?;
+        Ok(raw.descriptor().clone())
+    }
+
+    async fn push(
+        &self,
+        cache: &dyn CacheProvider,
+        name: &Reference,
+        registry: &dyn ImageRegistry,
+        target: &Reference,
+        options: &PushOptions,
+    ) -> Result<Descriptor> {
+        let sparse = match self.0 {
+            CacheFault::PushRefuses => Sparse::Refuse,
+            CacheFault::PushRewrites => Sparse::Rewrite,
+            _ => options.sparse,
+        };
+        let options = PushOptions { sparse, ..options.clone() };
+        CoreClient.push(cache, name, registry, target, &options).await
+    }
+}
+
+async fn entries(cache: &dyn CacheProvider, index: &Descriptor) -> Result<Vec<Value>> {
+    let document: Value = serde_json::from_slice(&cache.content(index, 1 << 20).await?).unwrap();
+    Ok(document["manifests"].as_array().cloned().unwrap_or_default())
 }
 
 /// Forgets what is here of an image, so that all of it is fetched.

@@ -1,6 +1,7 @@
 //! Mutants of a cache.
 
 mod client;
+mod collect;
 mod names;
 mod writer;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+use plyfold_core::cache::Part;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
@@ -27,14 +29,22 @@ pub(super) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
     ChildrenUnknown,
+    CollectsInFlight,
+    CollectsLeased,
+    CollectsReferrers,
     ContentUnverified,
+    CountsTwice,
     DamageKept,
+    DanglingKept,
     DigestUnchecked,
     DroppedWriterKeepsTurn,
+    EvictsNewest,
+    EvictsPinned,
     ExistenceLies,
     FetchesAll,
     FirstNameStays,
     HandlesIgnoreEachOther,
+    IndexInOrder,
     ListUnsorted,
     LosesUpdates,
     NamesTheManifest,
@@ -47,12 +57,19 @@ pub(super) enum CacheFault {
     OneNameForEachDigest,
     PlatformIgnored,
     PublishesInPieces,
+    PushRefuses,
+    PushRewrites,
+    ReaderLosesContent,
     RemoveNeedsName,
     RemovesByDigest,
     RemovesContent,
+    RepairsNothing,
     RepositoriesMixed,
     SizeUnchecked,
     TwoWriters,
+    VariantForgotten,
+    VerifyIgnored,
+    VerifyReadsNothing,
     VisibleBeforeCommit,
 }
 
@@ -97,6 +114,8 @@ struct Shared {
     open: AtomicUsize,
     /// Whether one writer has ended beside another.
     nested: AtomicBool,
+    /// How many collections there were.
+    collections: AtomicUsize,
 }
 
 impl BrokenCache {
@@ -143,7 +162,11 @@ impl CacheProvider for BrokenCache {
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         let honest = self.inner.open(blob, range).await?;
-        Ok(if self.fault == CacheFault::ContentUnverified { honest.unverified() } else { honest })
+        match self.fault {
+            CacheFault::ContentUnverified => Ok(honest.unverified()),
+            CacheFault::ReaderLosesContent => self.clone().read_in_pieces(blob, honest),
+            _ => Ok(honest),
+        }
     }
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
@@ -163,6 +186,10 @@ impl CacheProvider for BrokenCache {
                 Ingest::Vacant(Box::new(BrokenWriter::new(self, inner, blob, everything)))
             }
         })
+    }
+
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        self.inner.partial(digest).await
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
@@ -198,6 +225,9 @@ impl CacheProvider for BrokenCache {
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        if self.fault == CacheFault::CollectsLeased {
+            return Ok(Lease::none());
+        }
         self.inner.lease(content).await
     }
 
@@ -214,15 +244,26 @@ impl CacheProvider for BrokenCache {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
+        let mut honest = self.inner.usage().await?;
+        if self.fault == CacheFault::CountsTwice {
+            honest.blobs = honest.images.iter().map(|image| image.size).sum::<u64>() + honest.unused;
+        }
+        Ok(honest)
     }
 
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        self.inner.collect(policy).await
+        self.collect_wrongly(policy).await
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
-        self.inner.verify(what).await
+        let repair = what.repair && self.fault != CacheFault::RepairsNothing;
+        let mut honest = self.inner.verify(&Verify { repair, ..what.clone() }).await?;
+        match self.fault {
+            CacheFault::RepairsNothing => honest.damage.iter_mut().for_each(|d| d.repaired = what.repair),
+            CacheFault::VerifyReadsNothing => honest.damage.retain(|d| !matches!(d.part, Part::Blob(_))),
+            _ => {}
+        }
+        Ok(honest)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::{BlobWriter, Descriptor, Result, digest};
+use plyfold_core::{BlobWriter, Descriptor, Error, Result, digest};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{BrokenCache, CacheFault};
@@ -17,6 +17,8 @@ pub(super) struct BrokenWriter {
     cache: BrokenCache,
     blob: Descriptor,
     content: Vec<u8>,
+    /// Collections before it began.
+    collections: usize,
     /// Whether others may write the same blob.
     free: bool,
     _everything: Option<OwnedMutexGuard<()>>,
@@ -35,6 +37,7 @@ impl BrokenWriter {
             cache: cache.clone(),
             blob: blob.clone(),
             content: Vec::new(),
+            collections: cache.shared.collections.load(Ordering::SeqCst),
             free: cache.writers_are_free(),
             _everything: everything,
         }
@@ -82,6 +85,11 @@ impl BlobWriter for BrokenWriter {
             CacheFault::DigestUnchecked => self.publish(),
             CacheFault::SizeUnchecked if digest::sha256(&self.content) == *self.blob.digest() => {
                 self.publish();
+            }
+            CacheFault::CollectsInFlight
+                if self.collections != self.cache.shared.collections.load(Ordering::SeqCst) =>
+            {
+                return Err(Error::not_found("the temporary file is gone"));
             }
             _ => {
                 inner.commit().await?;

@@ -1,20 +1,21 @@
 //! C, K and D on caches that are OCI layout directories: what other tools see of them, and what they leave there.
 
+mod place;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Collect, Descriptor, ErrorKind, Ingest, NameChange,
     Reference, Verify, digest, reference,
 };
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
+use self::place::{Place, Theirs, documents, replace};
 use super::probe::{NAME, assert_kind, sound};
 use crate::LayoutStage;
 use crate::rule::{Rule, rules};
@@ -27,7 +28,7 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
     "D 128" index_old_or_new_never_torn:
         "whoever reads index.json beside writers reads a whole document with every name that was promised",
     "D 130" stale_temps_reclaimed_not_live_ones:
-        "what dead writers have left goes in the end, what living ones write stays",
+        "what dead writers have left goes when it is asked to, what living ones write stays",
     "D 131" stale_lock_of_dead_owner_recovered:
         "no lock outlives its owner: what a dead process held is free at once",
 };
@@ -145,9 +146,8 @@ async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Nobody has been alive for a month who wrote into this copy.
+    // Nobody is alive who wrote into this copy, and nothing is to wait for another.
     let copy = Place::copy_of(&place.path);
-    copy.age();
     let heir = sound(stage.open(&copy.path).await);
     match heir.collect(&Collect::default()).await {
         Ok(_) => assert!(copy.files_with(&content[..4096]).is_empty(), "nobody writes these any more"),
@@ -196,141 +196,6 @@ async fn stale_lock_of_dead_owner_recovered(stage: &dyn LayoutStage) {
     };
     let outcome = tokio::time::timeout(stage.patience(), recovered).await;
     outcome.expect("the dead hold no locks");
-}
-
-/// A directory for one cache.
-struct Place {
-    path: PathBuf,
-    _folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = TempDir::new().expect("a temporary directory can be made");
-        Self { path: folder.path().join("layout"), _folder: folder }
-    }
-
-    /// What a process leaves that dies now: its files, and none of its locks.
-    fn copy_of(path: &Path) -> Self {
-        let copy = Self::new();
-        for file in files_in(path) {
-            let inside = file.strip_prefix(path).expect("a file of the directory");
-            let target = copy.path.join(inside);
-            fs::create_dir_all(target.parent().expect("it has a folder")).expect("folders can be made");
-            fs::copy(&file, &target).expect("files can be copied");
-        }
-        copy
-    }
-
-    /// Makes every file a month older.
-    fn age(&self) {
-        let then = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
-        for file in files_in(&self.path) {
-            let opened = fs::File::open(file).and_then(|file| file.set_modified(then));
-            opened.expect("times can be set");
-        }
-    }
-
-    /// The files that contain these bytes.
-    fn files_with(&self, part: &[u8]) -> Vec<PathBuf> {
-        let contains = |file: &PathBuf| {
-            let content = fs::read(file).expect("files can be read");
-            content.windows(part.len()).any(|window| window == part)
-        };
-        files_in(&self.path).into_iter().filter(contains).collect()
-    }
-}
-
-/// What other programs keep in the same directory.
-struct Theirs {
-    blob: plyfold_core::Digest,
-    entry: Value,
-    files: Vec<(&'static str, &'static str)>,
-}
-
-impl Theirs {
-    fn add_to(path: &Path) -> Self {
-        let files = vec![
-            ("NOTES", "keep me"),
-            ("blobs/README", "keep me too"),
-            ("org.example.tool/state.json", "{}"),
-        ];
-        for (file, content) in &files {
-            let file = path.join(file);
-            fs::create_dir_all(file.parent().expect("it has a folder")).expect("folders can be made");
-            fs::write(file, content).expect("files can be written");
-        }
-        let content = br#"{ "schemaVersion":2, "mediaType":"application/vnd.oci.image.index.v1+json", "manifests":[] }"#;
-        let blob = digest::sha256(content);
-        let folder = path.join("blobs/sha256");
-        fs::create_dir_all(&folder).expect("folders can be made");
-        fs::write(folder.join(blob.digest()), content).expect("files can be written");
-        let entry = json!({
-            "mediaType": "application/vnd.oci.image.index.v1+json", "size": content.len(), "digest": blob,
-            "annotations": {
-                "org.opencontainers.image.ref.name": "registry.example/theirs:1", "org.example.note": "kept"
-            },
-            "org.example.unknown": { "b": [1, 2.5], "a": null },
-        });
-        edit_index(path, |index| {
-            index["org.example.future"] = json!({ "kept": [true] });
-            index["annotations"] = json!({ "org.example.owner": "someone" });
-            index["manifests"].as_array_mut().expect("a list").push(entry.clone());
-        });
-        Self { blob, entry, files }
-    }
-
-    #[track_caller]
-    fn assert_kept(&self, path: &Path, after: &str) {
-        for (file, content) in &self.files {
-            let found = fs::read_to_string(path.join(file)).unwrap_or_default();
-            assert_eq!(found, *content, "{file} after {after}");
-        }
-        let index = index_of(path);
-        assert_eq!(index["org.example.future"], json!({ "kept": [true] }), "after {after}");
-        assert_eq!(index["annotations"]["org.example.owner"], "someone", "after {after}");
-        let entries = index["manifests"].as_array().expect("a list");
-        assert!(entries.contains(&self.entry), "{index} has their entry no more after {after}");
-        assert!(path.join("blobs/sha256").join(self.blob.digest()).exists(), "their blob after {after}");
-    }
-}
-
-fn index_of(path: &Path) -> Value {
-    let bytes = fs::read(path.join("index.json")).expect("a layout has the file index.json");
-    serde_json::from_slice(&bytes).expect("index.json is JSON")
-}
-
-fn edit_index(path: &Path, edit: impl FnOnce(&mut Value)) {
-    let mut index = index_of(path);
-    edit(&mut index);
-    replace(&path.join("index.json"), index.to_string().as_bytes());
-}
-
-/// As another tool would write it, whatever the modes of what was there.
-fn replace(file: &Path, content: &[u8]) {
-    let beside = file.with_extension("by-hand");
-    fs::write(&beside, content).and_then(|()| fs::rename(&beside, file)).expect("files can be written");
-}
-
-/// The documents at the top, with their content.
-fn documents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let top = ["index.json", "oci-layout"].map(|file| path.join(file));
-    top.into_iter().map(|file| (file.clone(), fs::read(&file).expect("files can be read"))).collect()
-}
-
-/// Every regular file below a folder, sorted.
-fn files_in(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let entries = fs::read_dir(folder).expect("folders can be read");
-    for path in entries.map(|entry| entry.expect("folders can be read").path()) {
-        if path.is_dir() {
-            files.extend(files_in(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
 }
 
 fn name(text: &str) -> Reference {
