@@ -10,7 +10,7 @@ use reqwest::{Method, Request, Response, StatusCode, Url};
 use crate::auth::{Auth, Credentials, Exchange, Permission, Scope};
 use crate::hosts::{self, Endpoint, Part, Places, Turns};
 use crate::policy::{Policy, origin, same_origin};
-use crate::transport::Transport;
+use crate::transport::Patience;
 use crate::{Config, errors};
 
 /// Redirects that one request may go through.
@@ -20,7 +20,7 @@ const HOPS: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) policy: Policy,
-    pub(crate) transport: Transport,
+    pub(crate) patience: Patience,
     auth: Auth,
     places: Places,
     turns: Turns,
@@ -59,7 +59,7 @@ impl Client {
         let places = Places::new(config)?;
         Ok(Self {
             policy: Policy::new(config),
-            transport: places.usual().clone(),
+            patience: Patience::new(config),
             auth: Auth::new(credentials),
             places,
             turns: Turns::default(),
@@ -247,7 +247,7 @@ impl Client {
         if response.status() != StatusCode::OK {
             return Err(errors::status(response, what).await);
         }
-        self.transport.document(response, limit, what).await
+        self.patience.document(response, limit, what).await
     }
 }
 

@@ -43,7 +43,7 @@ impl Registry {
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         *request.body_mut() = Some(Body::wrap_stream(proven(blob, Arc::clone(&source))));
-        let stall = self.client.transport.upload_stall();
+        let stall = self.client.patience.upload_stall();
         let sending = pin!(self.client.send(target, request));
         let outcome = match select(sending, pin!(source.stands_still(stall))).await {
             Either::Left((outcome, _)) => outcome,

@@ -15,6 +15,12 @@ use crate::{Config, errors, policy, tls};
 pub(crate) struct Transport {
     proxied: Clients,
     direct: Clients,
+    pub(crate) patience: Patience,
+}
+
+/// How long is waited, for whichever host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
     /// How long a whole document may take. The time-out between two reads alone lets a byte per second pass.
     document_time: Duration,
 }
@@ -55,13 +61,8 @@ impl Transport {
         Ok(Self {
             proxied: clients(reqwest::Client::builder)?,
             direct: clients(|| reqwest::Client::builder().no_proxy())?,
-            document_time: config.read_timeout * 4,
+            patience: Patience::new(config),
         })
-    }
-
-    /// How long an upload may stand still.
-    pub(crate) fn upload_stall(&self) -> Duration {
-        self.document_time
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -72,12 +73,23 @@ impl Transport {
         let client = if is_upload { &clients.writing } else { &clients.reading };
         client.execute(request).await.map_err(|e| errors::transport(e, &url))
     }
+}
+
+impl Patience {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { document_time: config.read_timeout * 4 }
+    }
+
+    /// How long an upload may stand still.
+    pub(crate) fn upload_stall(self) -> Duration {
+        self.document_time
+    }
 
     /// The whole body, at most `limit` bytes of it.
     ///
     /// # Errors
     /// [`Limit`](ErrorKind::Limit) as soon as the body is seen to be longer.
-    pub(crate) async fn document(&self, response: Response, limit: u64, what: &str) -> Result<Bytes> {
+    pub(crate) async fn document(self, response: Response, limit: u64, what: &str) -> Result<Bytes> {
         let endpoint = policy::origin(response.url());
         let whole = tokio::time::timeout(self.document_time, body(response, limit, what)).await;
         whole.unwrap_or_else(|_| {
