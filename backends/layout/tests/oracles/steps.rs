@@ -51,7 +51,8 @@ enum Blow {
 #[derive(Debug)]
 struct Step {
     syscall: String,
-    path: PathBuf,
+    /// `None` for files that have another name each time: any call of the kind is struck then.
+    path: Option<PathBuf>,
     blow: Blow,
     /// The blobs that are in the store already.
     held: Vec<PathBuf>,
@@ -98,9 +99,10 @@ fn steps(
     let calls = record(scene, &scene.store("recorded", filled)?, images)?;
     let published = calls.iter().filter_map(|call| call.to.clone());
     let published: Vec<PathBuf> = published.filter(|to| to.starts_with("blobs")).collect();
-    let mut places = BTreeMap::<(String, PathBuf), BTreeSet<String>>::new();
+    let mut places = BTreeMap::<(String, Option<PathBuf>), BTreeSet<String>>::new();
     for call in calls.iter().filter(|call| call.path != Path::new("reported")) {
-        places.entry((call.name.clone(), call.path.clone())).or_default().insert(call.thread.clone());
+        let path = Some(&call.path).filter(|path| !path.starts_with("ingest/lease-")).cloned();
+        places.entry((call.name.clone(), path)).or_default().insert(call.thread.clone());
     }
     let mut steps = Vec::new();
     for ((syscall, path), threads) in places {
@@ -110,7 +112,10 @@ fn steps(
             blows(&syscall).into_iter().flat_map(|blow| (0..threads.len()).map(move |held| (blow, held)))
         {
             let (syscall, path, held) = (syscall.clone(), path.clone(), published[..held].to_vec());
-            steps.push(Step { syscall, path, blow, held });
+            // A failure of any call, such as reading a library, is not ours to report.
+            if path.is_some() || matches!(blow, Blow::Kill) {
+                steps.push(Step { syscall, path, blow, held });
+            }
         }
     }
     Ok(steps)
@@ -129,7 +134,6 @@ fn strike(
     for blob in &step.held {
         fs::copy(scene.after.join(blob), store.join(blob))?;
     }
-    let target = if step.path.as_os_str().is_empty() { store.clone() } else { store.join(&step.path) };
     let log = store.with_extension("log");
     let syscall = &step.syscall;
     let how = match step.blow {
@@ -137,7 +141,13 @@ fn strike(
         Blow::Kill => "signal=SIGKILL".to_owned(),
     };
     let run = Run::new("strace").args(["-f", "-y", "-e", &format!("trace={syscall}"), "-e"]);
-    let run = run.arg(format!("inject={syscall}:{how}:when={nth}")).arg("-P").arg(target).arg("-o").arg(&log);
+    let run = run.arg(format!("inject={syscall}:{how}:when={nth}")).arg("-o").arg(&log);
+    let run = match &step.path {
+        // Without a slash at its end.
+        Some(path) if path.as_os_str().is_empty() => run.arg("-P").arg(&store),
+        Some(path) => run.arg("-P").arg(store.join(path)),
+        None => run,
+    };
     let run = run.arg(std::env::current_exe()?).limit(Duration::from_secs(60));
     let said = scene.directed(run, &store, images).output()?;
     match step.blow {
