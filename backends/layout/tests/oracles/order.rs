@@ -4,7 +4,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Failure, Verdict};
 
-use crate::scene::{NEW, OLD, Scene};
+use crate::scene::{NEW, OLD, Scene, Start};
 use crate::trace::{Call, record};
 
 /// Content before its name, names before what leads to them, all of it before success is reported.
@@ -12,8 +12,8 @@ use crate::trace::{Call, record};
 /// A power cut on ext4 or XFS cannot show each step: their journals keep the order of names by themselves.
 pub(crate) fn every_name_comes_after_what_it_needs() -> Verdict {
     let scene = Scene::new()?;
-    for (name, filled, images) in [("fresh", false, OLD), ("filled", true, NEW)] {
-        let calls = record(&scene, &scene.store(name, filled)?, images)?;
+    for (name, start, image) in [("fresh", Start::Nothing, OLD), ("filled", Start::Old, NEW)] {
+        let calls = record(&scene, &scene.store(name, start)?, image)?;
         for call in &calls {
             judge(call, &calls)
                 .map_err(|why| Failure::new(format!("{name}: {why}: {call:?}\n{calls:#?}")))?;

@@ -33,6 +33,14 @@ pub(crate) struct Scene {
     files_after: Files,
 }
 
+/// What is in a store before a worker comes to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    Nothing,
+    Old,
+    Both,
+}
+
 impl Scene {
     pub(crate) fn new() -> Result<Self, Failure> {
         let folder = TempDir::new()?;
@@ -50,21 +58,23 @@ impl Scene {
         Ok(Self { folder, origin, before, after, files_before, files_after })
     }
 
-    /// A path for one more store: the copy of the one with the old image, or nothing yet.
-    pub(crate) fn store(&self, name: &str, filled: bool) -> Result<PathBuf, Failure> {
+    /// A path for one more store, and what is there.
+    pub(crate) fn store(&self, name: &str, start: Start) -> Result<PathBuf, Failure> {
         let path = self.folder.path().join(name);
         if path.exists() {
             fs::remove_dir_all(&path)?;
         }
-        if filled {
-            copy(&self.before, &path)?;
+        match start {
+            Start::Nothing => {}
+            Start::Old => copy(&self.before, &path)?,
+            Start::Both => copy(&self.after, &path)?,
         }
         Ok(path)
     }
 
     /// Tells a command that is a worker what to do.
-    pub(crate) fn directed(&self, run: Run, store: &Path, images: &str) -> Run {
-        run.env(worker::STORE, store).env(worker::ORIGIN, &self.origin).env(worker::IMAGES, images)
+    pub(crate) fn directed(&self, run: Run, store: &Path, orders: &str) -> Run {
+        run.env(worker::STORE, store).env(worker::ORIGIN, &self.origin).env(worker::ORDERS, orders)
     }
 
     /// Whether the store has both images after one more pull, and nothing that is not needed.

@@ -8,19 +8,21 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use plyfold_conformance::oracle::{Captured, Failure, Run, Verdict};
+use plyfold_layout::Store;
 
-use crate::scene::{self, NEW, Scene};
+use crate::scene::{self, NEW, OLD, Scene, Start};
 use crate::trace::record;
 use crate::worker;
 
 /// Rule D 127, and with it D 128 `index_old_or_new_never_torn` and D 131 `stale_lock_of_dead_owner_recovered`.
 pub(crate) fn kill_at_every_syscall_leaves_openable_store() -> Verdict {
     let scene = Scene::new()?;
+    let removal = format!("{}{OLD}", worker::REMOVE);
     let mut struck = 0;
-    for (filled, images) in [(false, ""), (true, NEW)] {
-        struck += sweep(&scene, filled, images, |_| vec![Blow::Kill])?;
+    for (start, orders) in [(Start::Nothing, ""), (Start::Old, NEW), (Start::Both, &removal)] {
+        struck += sweep(&scene, start, orders, |_, _| vec![Blow::Kill])?;
     }
-    assert!(struck > 100, "{struck} steps are not all that such a pull takes");
+    assert!(struck > 150, "{struck} steps are not all that such work takes");
     Ok(())
 }
 
@@ -28,10 +30,14 @@ pub(crate) fn kill_at_every_syscall_leaves_openable_store() -> Verdict {
 pub(crate) fn enospc_eio_short_write_clean_fail() -> Verdict {
     let scene = Scene::new()?;
     let mut struck = 0;
-    for (filled, images) in [(false, ""), (true, NEW)] {
-        struck += sweep(&scene, filled, images, |syscall| match syscall {
-            // What cannot be removed stays, and harms nobody.
-            "unlink" | "unlinkat" => Vec::new(),
+    for (start, orders) in [(Start::Nothing, ""), (Start::Old, NEW)] {
+        struck += sweep(&scene, start, orders, |syscall, path| match syscall {
+            // Without this note the next open reads what it need not read.
+            _ if path == Some(Path::new("locks/boot")) => Vec::new(),
+            // A failure of any call, such as reading a library, is not ours to report.
+            _ if path.is_none() => Vec::new(),
+            // What cannot be removed stays and harms nobody, and what cannot be touched is older than it could be.
+            "unlink" | "unlinkat" | "utimensat" => Vec::new(),
             "fchmod" | "flock" | "ftruncate" => vec![Blow::Error("EIO")],
             "mkdir" | "mkdirat" | "openat" => vec![Blow::Error("ENOSPC")],
             _ => vec![Blow::Error("EIO"), Blow::Error("ENOSPC")],
@@ -61,17 +67,17 @@ struct Step {
 /// Strikes a worker wherever it changes the store, each time in a store of its own; how often that was.
 fn sweep(
     scene: &Scene,
-    filled: bool,
-    images: &str,
-    blows: impl Fn(&str) -> Vec<Blow>,
+    start: Start,
+    orders: &str,
+    blows: impl Fn(&str, Option<&Path>) -> Vec<Blow>,
 ) -> Result<usize, Failure> {
-    let steps = Mutex::new(steps(scene, filled, images, blows)?);
+    let steps = Mutex::new(steps(scene, start, orders, blows)?);
     let next = || steps.lock().ok()?.pop();
     let crew = |number: usize| -> Result<usize, Failure> {
         let mut all = 0;
         while let Some(step) = next() {
             let mut struck = 0;
-            while strike(scene, filled, images, &step, struck + 1, number)
+            while strike(scene, start, orders, &step, struck + 1, number)
                 .map_err(|e| Failure::new(format!("{step:?}, time {}: {e:?}", struck + 1)))?
             {
                 struck += 1;
@@ -92,30 +98,28 @@ fn sweep(
 /// Where a worker that is let alone changes the store.
 fn steps(
     scene: &Scene,
-    filled: bool,
-    images: &str,
-    blows: impl Fn(&str) -> Vec<Blow>,
+    start: Start,
+    orders: &str,
+    blows: impl Fn(&str, Option<&Path>) -> Vec<Blow>,
 ) -> Result<Vec<Step>, Failure> {
-    let calls = record(scene, &scene.store("recorded", filled)?, images)?;
+    let calls = record(scene, &scene.store("recorded", start)?, orders)?;
     let published = calls.iter().filter_map(|call| call.to.clone());
     let published: Vec<PathBuf> = published.filter(|to| to.starts_with("blobs")).collect();
     let mut places = BTreeMap::<(String, Option<PathBuf>), BTreeSet<String>>::new();
     for call in calls.iter().filter(|call| call.path != Path::new("reported")) {
-        let path = Some(&call.path).filter(|path| !path.starts_with("ingest/lease-")).cloned();
+        let path =
+            Some(&call.path).filter(|path| !path.to_string_lossy().starts_with("ingest/lease-")).cloned();
         places.entry((call.name.clone(), path)).or_default().insert(call.thread.clone());
     }
     let mut steps = Vec::new();
     for ((syscall, path), threads) in places {
         // strace counts for each thread, and each blob has its own: the second one there is the first when the
         // blob of the one before is in the store.
-        for (blow, held) in
-            blows(&syscall).into_iter().flat_map(|blow| (0..threads.len()).map(move |held| (blow, held)))
-        {
+        let rounds = if path.is_some() { threads.len().min(published.len() + 1) } else { 1 };
+        let all = blows(&syscall, path.as_deref()).into_iter();
+        for (blow, held) in all.flat_map(|blow| (0..rounds).map(move |held| (blow, held))) {
             let (syscall, path, held) = (syscall.clone(), path.clone(), published[..held].to_vec());
-            // A failure of any call, such as reading a library, is not ours to report.
-            if path.is_some() || matches!(blow, Blow::Kill) {
-                steps.push(Step { syscall, path, blow, held });
-            }
+            steps.push(Step { syscall, path, blow, held });
         }
     }
     Ok(steps)
@@ -124,13 +128,13 @@ fn steps(
 /// Whether the worker came there for the `nth` time. If so, it was struck, and the store has survived.
 fn strike(
     scene: &Scene,
-    filled: bool,
-    images: &str,
+    start: Start,
+    orders: &str,
     step: &Step,
     nth: usize,
     crew: usize,
 ) -> Result<bool, Failure> {
-    let store = scene.store(&format!("struck-{crew}"), filled)?;
+    let store = scene.store(&format!("struck-{crew}"), start)?;
     for blob in &step.held {
         fs::copy(scene.after.join(blob), store.join(blob))?;
     }
@@ -149,7 +153,7 @@ fn strike(
         None => run,
     };
     let run = run.arg(std::env::current_exe()?).limit(Duration::from_secs(60));
-    let said = scene.directed(run, &store, images).output()?;
+    let said = scene.directed(run, &store, orders).output()?;
     match step.blow {
         Blow::Kill if said.status.signal() == Some(9) => {}
         Blow::Error(_) if refused(&fs::read_to_string(&log)?, &said)? => {
@@ -161,8 +165,13 @@ fn strike(
         _ if said.status.success() => return Ok(false),
         _ => return Err(Failure::new(said)),
     }
-    if filled {
-        scene.survives(&store, matches!(step.blow, Blow::Error(_)))?;
+    match start {
+        Start::Nothing => {}
+        Start::Old => scene.survives(&store, matches!(step.blow, Blow::Error(_)))?,
+        Start::Both => {
+            scene::sound(&store)?;
+            scene::whole(&Store::open(&store)?, NEW)?;
+        }
     }
     scene.heals(&store)?;
     Ok(true)

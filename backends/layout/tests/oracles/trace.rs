@@ -28,12 +28,12 @@ pub(crate) struct Call {
     pub(crate) until: usize,
 }
 
-/// All calls of a worker that pulls `images` into the store; the last one is the report of its success.
-pub(crate) fn record(scene: &Scene, store: &Path, images: &str) -> Result<Vec<Call>, Failure> {
+/// All calls of a worker that is given `orders` for the store; the last one is the report of its success.
+pub(crate) fn record(scene: &Scene, store: &Path, orders: &str) -> Result<Vec<Call>, Failure> {
     let log = store.with_extension("log");
     let run = Run::new("strace").args(["-f", "-y", "-s", "4096", "-e"]).arg(format!("trace={CHANGING}"));
     let run = run.arg("-o").arg(&log).arg(std::env::current_exe()?);
-    scene.directed(run, store, images).success()?;
+    scene.directed(run, store, orders).success()?;
     let calls = parse(&fs::read_to_string(&log)?, store.to_str().unwrap_or_default());
     if calls.is_empty() {
         return Err(Failure::new("the trace shows no call"));

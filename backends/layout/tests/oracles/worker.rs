@@ -1,12 +1,15 @@
-//! The process that is killed: it opens a store, pulls images, and says how it went.
+//! The process that is killed: it opens a store, pulls and removes images, and says how it went.
 
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use plyfold_core::{PullOptions, PullResult, Result, pull, reference};
+use plyfold_core::{
+    CacheProvider as _, CacheProviderExt as _, Collect, PullOptions, PullResult, Result, pull, reference,
+};
 use plyfold_erofs::ErofsLayer;
 use plyfold_layout::{Config, Layout, Store};
 
@@ -14,8 +17,10 @@ use plyfold_layout::{Config, Layout, Store};
 pub(crate) const STORE: &str = "PLYFOLD_TEST_STORE";
 /// Set for a worker: the layout that it pulls from.
 pub(crate) const ORIGIN: &str = "PLYFOLD_TEST_ORIGIN";
-/// Set for a worker: the images, separated by spaces; without it they come line by line.
-pub(crate) const IMAGES: &str = "PLYFOLD_TEST_IMAGES";
+/// Set for a worker: the images to pull, separated by spaces; without it they come line by line.
+pub(crate) const ORDERS: &str = "PLYFOLD_TEST_ORDERS";
+/// Stands in front of an image that is to be removed, and what it alone needs with it.
+pub(crate) const REMOVE: char = '-';
 
 /// What a worker prints, in front of the image's name, when its pull was reported as a success.
 pub(crate) const DONE: &str = "done ";
@@ -41,16 +46,26 @@ pub(crate) fn child() -> Option<ExitCode> {
 fn work(store: &OsStr, origin: &OsStr) -> Result<()> {
     let store = Store::open(store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let pull = |image: &str, concurrency: usize| -> Result<()> {
-        runtime.block_on(pull_from(origin.as_ref(), image, &store, concurrency))?;
-        say(&format!("{DONE}{image}"));
+    let obey = |order: &str, concurrency: usize| -> Result<()> {
+        runtime.block_on(async {
+            match order.strip_prefix(REMOVE) {
+                Some(image) => remove(image, &store).await,
+                None => pull_from(origin.as_ref(), order, &store, concurrency).await.map(drop),
+            }
+        })?;
+        say(&format!("{DONE}{order}"));
         Ok(())
     };
-    match env::var(IMAGES) {
+    match env::var(ORDERS) {
         // Step by step the same each time.
-        Ok(images) => images.split_whitespace().try_for_each(|image| pull(image, 1)),
-        Err(_) => io::stdin().lines().try_for_each(|image| pull(&image?, 4)),
+        Ok(orders) => orders.split_whitespace().try_for_each(|order| obey(order, 1)),
+        Err(_) => io::stdin().lines().try_for_each(|order| obey(&order?, 4)),
     }
+}
+
+async fn remove(image: &str, store: &Store) -> Result<()> {
+    store.remove(&reference::parse(image)?).await?;
+    store.collect(&Collect { grace: Duration::ZERO, ..Collect::default() }).await.map(drop)
 }
 
 fn say(line: &str) {
