@@ -15,7 +15,40 @@ macro_rules! registry_suite {
 /// One `#[test]` for each rule about a cache (groups C, K and D) on a [`CacheStage`](crate::CacheStage).
 ///
 /// ```no_run
-/// plyfold_conformance::cache_suite!(plyfold_conformance::stages::Memory);
+/// use async_trait::async_trait;
+/// use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+/// use plyfold_core::{CacheProvider, Digest, Result, memory::MemoryCache};
+///
+/// struct Fresh;
+///
+/// /// Where the cache under test keeps things: a directory, a bucket, a database; here another cache.
+/// #[derive(Debug)]
+/// struct Medium(MemoryCache);
+///
+/// #[async_trait]
+/// impl CacheStage for Fresh {
+///     async fn open(&self) -> CacheSubject {
+///         let cache = MemoryCache::new().expect("a fresh cache opens");
+///         CacheSubject::new(Box::new(cache.clone()), Medium(cache))
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl CacheMedium for Medium {
+///     async fn reopen(&self) -> Result<Box<dyn CacheProvider>> {
+///         Ok(Box::new(self.0.clone()))
+///     }
+///
+///     fn damage(&self, digest: &Digest, content: &[u8]) {
+///         self.0.insert_blob(digest.clone(), content.to_vec());
+///     }
+///
+///     fn leftovers(&self) -> Vec<String> {
+///         Vec::new()
+///     }
+/// }
+///
+/// plyfold_conformance::cache_suite!(Fresh);
 /// ```
 #[macro_export]
 macro_rules! cache_suite {
@@ -209,6 +242,7 @@ macro_rules! __layout_rules {
         $crate::$then! { $arguments
             unknown_files_and_fields_preserved
             unsupported_layout_version_refused
+            corrupt_index_quarantined_not_destroyed
             index_old_or_new_never_torn
             stale_temps_reclaimed_not_live_ones
             stale_lock_of_dead_owner_recovered

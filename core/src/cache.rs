@@ -125,7 +125,8 @@ pub trait ArtifactWriter: Debug + Send {
 /// Verified content and names, on this machine or shared by a fleet.
 ///
 /// Nothing is visible before it is whole, verified and durable. Clones are cheap and share state. `Display` is
-/// where the cache lives, and goes into every error.
+/// where the cache lives, and goes into every error. Whatever a method calls back, such as the source of a blob that is
+/// being stored, may use the cache (rule K 123 `callback_reentry_no_deadlock`).
 #[async_trait]
 pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// The size of a blob that is here; `None` when it is not (rule C 40 `absent_is_ok_none_not_error`).
@@ -138,7 +139,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// Reads a blob that is here.
     ///
     /// # Contract
-    /// C 68 `get_content_is_verified_or_flagged_raw`.
+    /// C 68 `get_content_is_verified_or_flagged_raw`, K 120 `reader_never_sees_partial_blob_or_index`, K 126
+    /// `open_reader_survives_remove`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); [`Corrupt`](crate::ErrorKind::Corrupt), also on the stream, when
@@ -149,7 +151,9 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// until the writer ends, and take over when it fails.
     ///
     /// # Contract
-    /// C 43, C 44, C 45 `put_…_publishes_nothing`, C 46 `put_existing_is_idempotent_and_repairs_corrupt_existing`.
+    /// C 43, C 44, C 45 `put_…_publishes_nothing`, C 46 `put_existing_is_idempotent_and_repairs_corrupt_existing`, K
+    /// 118 `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 121
+    /// `two_handles_one_process_exclude_each_other`, K 122 `nested_write_keeps_outer_lock`.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be
@@ -196,10 +200,10 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// Changes names in one atomic, durable transaction, safe beside other processes.
     ///
     /// # Contract
-    /// C 58 to C 62.
+    /// C 58 to C 62, K 117 `n_processes_add_n_tags_all_survive`, K 120 `reader_never_sees_partial_blob_or_index`.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io).
+    /// [`NotFound`](crate::ErrorKind::NotFound) for a pin on a name that is not there; [`Io`](crate::ErrorKind::Io).
     async fn update(&self, changes: &[NameChange]) -> Result<()>;
 
     /// The file made from a layer, or the right to make it.
@@ -233,7 +237,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// The provided body is for caches that do not care if work is done twice.
     ///
     /// # Contract
-    /// K 118 `n_threads_same_blob_one_write`, K 124 `lock_not_held_over_network`.
+    /// K 118 `n_threads_same_blob_one_write`, K 121 `two_handles_one_process_exclude_each_other`, K 124
+    /// `lock_not_held_over_network`.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
@@ -274,7 +279,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// downloads [after a while](Collect::resumable). Safe beside pulls in other processes.
     ///
     /// # Contract
-    /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`.
+    /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`, K 126 `open_reader_survives_remove`.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt), and nothing is removed, when a document is damaged that says what is

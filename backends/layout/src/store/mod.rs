@@ -35,6 +35,12 @@ mod verify;
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
 ///
 /// Any number of processes may use one directory at once. Clones share a handle.
+///
+/// # Contract
+/// Beside that of [`CacheProvider`]: C 69, C 70 `…layout…readable`, C 71 `unknown_files_and_fields_preserved`, C 72
+/// `unsupported_layout_version_refused`, C 73 `read_only_directory_usable`, C 74
+/// `corrupt_index_quarantined_not_destroyed`, and D 127 to D 132 on crashes, power cuts, full disks and what the dead
+/// leave.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: Arc<Root>,

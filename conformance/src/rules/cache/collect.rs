@@ -126,7 +126,7 @@ async fn evict_is_lru_and_never_pinned(stage: &dyn CacheStage) {
     };
     let evicted = async |policy: Collect| {
         let evicted = sound(cache.collect(&policy).await).evicted;
-        evicted.iter().map(|name| name.whole()).collect::<Vec<_>>()
+        evicted.iter().map(plyfold_core::Reference::whole).collect::<Vec<_>>()
     };
     // The first one stored is not the one that was used least lately.
     use_it(0).await;

@@ -99,22 +99,22 @@ async fn verify(
     sound(subject.cache.verify(&Verify { images, repair, ..Verify::default() }).await).damage
 }
 
-async fn damage(subject: &CacheSubject, part: &Descriptor, change: fn(&mut Vec<u8>)) {
+async fn damage(subject: &CacheSubject, part: &Descriptor, change: fn(&[u8]) -> Vec<u8>) {
     let content: Bytes = sound(subject.cache.content(part, u64::MAX).await);
-    let mut content = content.to_vec();
-    change(&mut content);
-    subject.medium.damage(part.digest(), &content);
+    subject.medium.damage(part.digest(), &change(&content));
 }
 
-fn flipped(content: &mut Vec<u8>) {
+fn flipped(content: &[u8]) -> Vec<u8> {
+    let mut content = content.to_vec();
     let middle = content.len() / 2;
     content[middle] ^= 0x10;
+    content
 }
 
-fn truncated(content: &mut Vec<u8>) {
-    content.truncate(content.len() / 2);
+fn truncated(content: &[u8]) -> Vec<u8> {
+    content[..content.len() / 2].to_vec()
 }
 
-fn lengthened(content: &mut Vec<u8>) {
-    content.push(0);
+fn lengthened(content: &[u8]) -> Vec<u8> {
+    [content, &[0]].concat()
 }

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use plyfold_core::cache::Part;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Collect, Descriptor, ErrorKind, Ingest, NameChange,
-    Reference, Verify, digest, reference,
+    Reference, Verified, Verify, digest, reference,
 };
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use self::place::{Place, Theirs, documents, replace};
-use super::probe::{NAME, assert_kind, sound};
+use super::probe::{NAME, assert_kind, error_of, sound};
 use crate::LayoutStage;
 use crate::rule::{Rule, rules};
 
@@ -25,6 +26,8 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
         "files, fields and entries that the cache does not know survive what it writes",
     "C 72" unsupported_layout_version_refused:
         "a layout of another major version is Unsupported, and nothing in it changes",
+    "C 74" corrupt_index_quarantined_not_destroyed:
+        "a damaged index.json is an error and stays as it is, until it is asked to be set aside, whole",
     "D 128" index_old_or_new_never_torn:
         "whoever reads index.json beside writers reads a whole document with every name that was promised",
     "D 130" stale_temps_reclaimed_not_live_ones:
@@ -84,6 +87,48 @@ async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) {
         replace(&marker, text);
         let cache = sound(stage.open(&place.path).await);
         assert_eq!(sound(cache.list().await).len(), 1);
+    }
+}
+
+async fn corrupt_index_quarantined_not_destroyed(stage: &dyn LayoutStage) {
+    for corrupt in [
+        r#"{"schemaVersion":2,"manifests":[{"torn by a power cut"#,
+        r#"{"schemaVersion":2,"manifests":[],"manifests":[],"two":"readings"}"#,
+        r#"{"schemaVersion":2,"org.example":"no manifests"}"#,
+    ] {
+        let place = Place::new();
+        let cache = sound(stage.open(&place.path).await);
+        let content = stored(&*cache, b"kept").await;
+        set(&*cache, NAME, &content).await;
+        let index = place.path.join("index.json");
+        replace(&index, corrupt.as_bytes());
+        let unchanged = || assert_eq!(fs::read_to_string(&index).expect("it is still there"), corrupt);
+        for cache in [cache, sound(stage.open(&place.path).await)] {
+            assert_kind(cache.list().await, &ErrorKind::Corrupt);
+            assert_kind(cache.find_descriptor(&name(NAME)).await, &ErrorKind::Corrupt);
+            let changes = [NameChange::Set(name("registry.example/other:1"), content.clone())];
+            assert_kind(cache.update(&changes).await, &ErrorKind::Corrupt);
+            let error = error_of(cache.collect(&Collect::default()).await);
+            assert!([ErrorKind::Corrupt, ErrorKind::Unsupported].contains(error.kind()), "{error}");
+            unchanged();
+            sound(cache.verify_blob(&content).await);
+        }
+        let cache = sound(stage.open(&place.path).await);
+        let names_damage = |verified: Verified| {
+            let damage = verified.damage.into_iter().filter(|damage| damage.part == Part::Names);
+            damage.map(|damage| damage.repaired).collect::<Vec<_>>()
+        };
+        assert_eq!(names_damage(sound(cache.verify(&Verify::default()).await)), [false]);
+        unchanged();
+        let repair = Verify { repair: true, ..Verify::default() };
+        assert_eq!(names_damage(sound(cache.verify(&repair).await)), [true]);
+        assert_eq!(place.files_with(corrupt.as_bytes()).len(), 1, "it was set aside, not destroyed");
+        sound(cache.verify_blob(&content).await);
+        for cache in [cache, sound(stage.open(&place.path).await)] {
+            set(&*cache, NAME, &content).await;
+            assert_eq!(sound(cache.list().await).len(), 1);
+        }
+        assert_eq!(place.files_with(corrupt.as_bytes()).len(), 1, "and stays aside");
     }
 }
 

@@ -115,6 +115,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
 const LAYOUT: &[(&str, &[LayoutFault])] = &[
     ("C 71", &[LayoutFault::FieldsLost]),
     ("C 72", &[LayoutFault::VersionIgnored]),
+    ("C 74", &[LayoutFault::OverwritesCorruptIndex]),
     ("D 128", &[LayoutFault::WritesInPlace]),
     ("D 130", &[LayoutFault::SweepsAll]),
     ("D 131", &[LayoutFault::LockIsAFile]),
