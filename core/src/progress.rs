@@ -71,11 +71,11 @@ pub enum Event {
         /// Bytes altogether.
         total: u64,
     },
-    /// Somebody else, in this process or another, pulls the same image: this pull waits, and takes over if that one
-    /// fails.
+    /// Somebody else, in this process or another, fetches the same image or the same blob: this pull waits, and takes
+    /// over if that one fails.
     Waiting {
-        /// The image's name.
-        image: String,
+        /// Which image or blob, as text.
+        what: String,
     },
     /// Something the user should know; the operation goes on.
     Warning {

@@ -12,7 +12,12 @@ use crate::whole::blocking;
 
 /// Images of any backend, kept in a store.
 ///
-/// Clones are cheap and share the store; several processes may open one store at once.
+/// Clones are cheap and share the store; several processes may open one store at once. What they pull is leased: an
+/// image stays whole while its [`PulledImage`] lives, whatever is removed or
+/// [collected](crate::CacheProvider::collect) meanwhile, here or in another process. Of many that pull one image
+/// one fetches it, and the others wait.
+///
+/// `examples/runtime.rs` shows all that a runtime does: pull, materialize, list, and collect to a budget.
 ///
 /// ```no_run
 /// use plyfold::{Images, PullOptions, Rootfs};

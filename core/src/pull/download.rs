@@ -30,7 +30,8 @@ impl Engine<'_> {
                 Artifact::Vacant(writer) => slot = Some((writer, diff_id.clone())),
             }
         }
-        let (fetched, made) = match self.cache.ingest(layer).await.map_err(at)? {
+        let ingest = self.telling(layer.digest().to_string(), self.cache.ingest(layer));
+        let (fetched, made) = match ingest.await.map_err(at)? {
             Ingest::Present => {
                 self.options.progress.emit(Event::BlobDone { digest: layer.digest().clone(), cached: true });
                 self.materialize_present(layer, slot).await.map_err(at)?

@@ -126,7 +126,8 @@ pub struct PulledLayer {
 ///
 /// Of several pulls of one image for one platform under [`PullPolicy::IfMissing`], in whatever process, one fetches it
 /// while the others [wait](CacheProvider::turn), with [`Event::Waiting`]; the next one takes over when it fails or
-/// dies. Nothing else in the cache waits for a download, and images that are here never wait.
+/// dies, or has not ended after five minutes. Nothing else in the cache waits for a download, and images that are here
+/// never wait.
 ///
 /// Nothing is fetched but the manifest when the cache says that it has [no room](CacheProvider::free) for what is
 /// missing of the blobs. What a [materializer](PullOptions::materializer) will make of them is not known beforehand, and

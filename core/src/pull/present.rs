@@ -1,5 +1,6 @@
 //! What is here already: looking, leasing, reading again.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -88,17 +89,26 @@ impl Engine<'_> {
         }
     }
 
-    /// Waits while somebody else pulls the same image.
+    /// Waits while somebody else pulls the same image, but not for ever.
     pub(super) async fn turn(&self) -> Result<Lease> {
+        /// When many pulls of one image fail slowly, they must not fail one after the other. Whoever waits longer goes
+        /// ahead: then documents are fetched twice, but no blob.
+        const LIMIT: Duration = Duration::from_secs(300);
+        let work = format!("pull {} {}", self.name.whole(), self.options.platform);
+        let turn = self.telling(self.name.whole(), self.cache.turn(&work));
+        tokio::time::timeout(LIMIT, turn).await.unwrap_or_else(|_| Ok(Lease::none()))
+    }
+
+    /// Waits for what somebody else may be about to finish, and says so when it takes long.
+    pub(super) async fn telling<T>(&self, what: String, wait: impl Future<Output = T>) -> T {
         /// Time after which waiting is worth telling.
         const PATIENCE: Duration = Duration::from_millis(200);
-        let work = format!("pull {} {}", self.name.whole(), self.options.platform);
-        let mut turn = self.cache.turn(&work);
-        if let Ok(turn) = tokio::time::timeout(PATIENCE, &mut turn).await {
-            return turn;
+        let mut wait = pin!(wait);
+        if let Ok(outcome) = tokio::time::timeout(PATIENCE, &mut wait).await {
+            return outcome;
         }
-        self.options.progress.emit(Event::Waiting { image: self.name.whole() });
-        turn.await
+        self.options.progress.emit(Event::Waiting { what });
+        wait.await
     }
 
     /// Whether the name still stands at the backend for what it stands for here: one request without content.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    CacheProvider, CacheProviderExt, Descriptor, Digest, ErrorKind, PullOptions, PullPolicy, PullResult,
-    Reference, digest, pull,
+    CacheProvider, CacheProviderExt, Descriptor, Digest, ErrorKind, Ingest, PullOptions, PullPolicy,
+    PullResult, Reference, digest, pull,
 };
 
 use crate::fixture::{AMD64, Fault, Scripted, index_of, layer, name, put_image};
@@ -134,9 +134,39 @@ async fn a_pull_that_waits_says_so_and_asks_nothing_meanwhile() {
         let options = PullOptions { progress, ..options(PullPolicy::IfMissing) };
         async move { pull(&scripted, &image, &cache, &options).await }
     });
-    assert_eq!(events.next().await, Some(Event::Waiting { image: IMAGE.to_owned() }));
+    assert_eq!(events.next().await, Some(Event::Waiting { what: IMAGE.to_owned() }));
     assert_eq!((scripted.requests(), cache.leases()), (0, 0));
     drop(turn);
+    assert!(!waiting.await.unwrap().unwrap().cached);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_does_not_wait_for_ever() {
+    let ((image, registry), cache) = (staged().await, Watched::new());
+    let _turn = cache.turn(TURN).await.unwrap();
+    let start = tokio::time::Instant::now();
+    assert!(!pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap().cached);
+    assert_eq!(start.elapsed().as_secs(), 300);
+}
+
+#[tokio::test]
+async fn waiting_for_a_blob_is_told() {
+    let ((image, registry), cache) = (staged().await, Watched::new());
+    let layer = digest::sha256(&layer("b", 700));
+    let blob = Descriptor::new("application/octet-stream".into(), 2048, layer.clone());
+    let Ingest::Vacant(writer) = cache.ingest(&blob).await.unwrap() else { panic!("it is not here") };
+    let (progress, mut events) = Progress::channel();
+    let options = PullOptions { progress, ..options(PullPolicy::IfMissing) };
+    let waiting = tokio::spawn(async move { pull(&registry, &image, &cache, &options).await });
+    let mut waits = Vec::new();
+    while let Some(event) = events.next().await {
+        if let Event::Waiting { what } = event {
+            waits.push(what);
+            break;
+        }
+    }
+    assert_eq!(waits, [layer.as_ref()]);
+    drop(writer);
     assert!(!waiting.await.unwrap().unwrap().cached);
 }
 

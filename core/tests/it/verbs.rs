@@ -182,6 +182,14 @@ async fn what_an_index_says_beside_its_manifests_survives() {
 }
 
 #[tokio::test]
+async fn an_index_of_others_keeps_its_digest_while_nothing_is_new() {
+    let (registry, cache) = half_pulled().await;
+    let index = registry.fetch_index(&name(INDEX)).await.unwrap();
+    let written = cache.index_write(&name(INDEX), &index.manifests()[..1]).await.unwrap();
+    assert_eq!(written, *registry.fetch_raw(&name(INDEX)).await.unwrap().descriptor());
+}
+
+#[tokio::test]
 async fn an_index_that_cannot_be_written_changes_nothing() {
     let (cache, found) = filled(&[("a", "amd64"), ("b", "amd64")]).await;
     let index = name(INDEX);

@@ -43,9 +43,9 @@ impl Reporter {
                 let (what, reason) = (printable(&what), printable(&reason));
                 self.line(Loudness::Quiet, &format!("warning: {what}: attempt {attempt} failed: {reason}"));
             }
-            Event::Waiting { image } => {
-                let image = printable(&image);
-                self.line(Loudness::Normal, &format!("waiting for another pull of {image}"));
+            Event::Waiting { what } => {
+                let what = printable(&what);
+                self.line(Loudness::Normal, &format!("waiting for another pull of {what}"));
             }
             Event::Warning { message } => {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));

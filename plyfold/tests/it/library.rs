@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use plyfold::{Backends, ErrorKind, Images, Platform, PullOptions, PullPolicy, Rootfs, reference};
+use plyfold::{
+    Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, Images, Platform, PullOptions,
+    PullPolicy, Rootfs, reference,
+};
 use tempfile::TempDir;
 
 use super::baseline;
@@ -100,4 +103,42 @@ async fn an_image_that_is_gone_is_not_found() {
     assert!(!dir.path().join("out").exists());
     let never = PullOptions { policy: PullPolicy::Never, ..options() };
     assert_eq!(*images.pull(&sample(), never).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn an_image_in_hand_is_not_collected() {
+    let (dir, images) = open().await;
+    let rootfs = Rootfs::erofs_layers();
+    let options = PullOptions { materializer: Some(rootfs.layer_materializer()), ..options() };
+    let image = images.pull(&sample(), options).await.unwrap();
+    images.remove(&image.reference).await.unwrap();
+    let (hand, store) = (image.clone(), images.store());
+    drop(image);
+    let everything = Collect::default();
+    let collected = store.collect(&everything).await.unwrap();
+    assert_eq!((collected.artifacts, collected.freed), (0, 0), "{collected:?}");
+    for layer in &hand.layers {
+        store.verify_blob(&layer.descriptor).await.unwrap();
+        assert!(layer.artifact.as_ref().unwrap().0.is_file());
+    }
+    let (layer, artifact) = (hand.layers[0].descriptor.clone(), hand.layers[0].artifact.clone().unwrap().0);
+    drop(hand);
+    assert_eq!(store.collect(&everything).await.unwrap().artifacts, 2);
+    assert_eq!((store.stat(layer.digest()).await.unwrap(), artifact.exists()), (None, false));
+    drop(dir);
+}
+
+#[tokio::test]
+async fn an_archive_is_loaded_whole() {
+    let (dir, images) = open().await;
+    let archive = dir.path().join("images.tar");
+    let sample = plyfold_conformance::samples::image();
+    let names = ["a.example/app:1", "a.example/app:2"];
+    let images_of_it = names.map(|text| (text.to_owned(), &sample));
+    fs::write(&archive, plyfold_conformance::samples::docker_archive(&images_of_it)).unwrap();
+    let loaded = images.load(&format!("docker-archive:{}", archive.display()), options()).await.unwrap();
+    assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
+    for image in loaded {
+        assert!(images.is_cached(&image.reference, &platform()).await.unwrap());
+    }
 }
