@@ -8,8 +8,8 @@ use oci_client::secrets::RegistryAuth;
 use plyfold_core::backend::{Backend, Location, Opened, Options};
 use plyfold_core::manifest::{is_index, is_manifest, limits};
 use plyfold_core::{
-    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, MediaType, Mismatch, Names,
-    Page, RawManifest, Reference, Result, digest, reference,
+    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Mismatch,
+    Names, Page, RawManifest, Reference, Result, digest, reference,
 };
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode};
@@ -101,6 +101,12 @@ impl Registry {
         let target = self.client.registry(&self.home, "", Access::Login)?;
         let at = |e: Error| e.with_endpoint(self);
         let response = self.client.send(&target, target.request(Method::GET, "")).await.map_err(at)?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let refused = Error::new(ErrorKind::Auth, "the registry refuses this user name or password");
+            return Err(at(
+                refused.with_hint("many registries want an access token in place of the password")
+            ));
+        }
         if !response.status().is_success() {
             return Err(at(errors::status(response, "login").await));
         }

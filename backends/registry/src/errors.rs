@@ -88,7 +88,9 @@ fn kind(status: StatusCode, code: &str, retry_after: Option<Duration>) -> ErrorK
 
 fn hint(kind: &ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::Auth => Some("`docker login HOST` stores credentials; check their spelling and their age"),
+        ErrorKind::Auth => {
+            Some("`plyfold login HOST` stores credentials; check their spelling and their age")
+        }
         ErrorKind::Denied => {
             Some("log in as someone who may; a repository that does not exist can look the same")
         }

@@ -7,13 +7,26 @@
 //!
 //! # Plain HTTP and TLS
 //! Hosts are reached by HTTPS, and a TLS failure is never answered by a retry in the clear. Two exceptions are
-//! decided before the first packet, not by probing: hosts that `plain-http` lists, and loopback hosts
-//! (127.0.0.0/8, `::1`, `localhost`), which are plain HTTP unless their port is 443, `https` lists them, or an
-//! own CA or client certificate is configured.
+//! decided before the first packet, not by probing: hosts that `plain-http` lists or a `hosts.toml` names by
+//! `http://`, and loopback hosts (127.0.0.0/8, `::1`, `localhost`), which are plain HTTP unless their port is 443,
+//! `https` lists them, or an own CA or client certificate is configured.
+//!
+//! # Hosts and credentials
+//! Mirrors, CAs, client certificates, header fields and proxies come from `hosts.toml` files of containerd or from
+//! [`Config::hosts`]; credentials from the configuration, from Docker's `config.json`, from Podman's `auth.json`, or
+//! from the credential helpers that these name. The manual of `plyfold-core` has the order, on its page `registries`.
+//! [`login`] and [`logout`] write such files.
 //!
 //! # Proxies
 //! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, except that loopback hosts are always
-//! reached directly.
+//! reached directly. A proxy that is named for one host wins over them.
+//!
+//! # Which library does what
+//! `reqwest` holds connections, speaks HTTP/1.1 and goes through proxies; redirects, decompression and retries are off
+//! there, because each needs a decision of ours for each hop. `rustls` with `ring` does TLS: it refuses certificates
+//! without alternative names, and needs no system library. `toml` reads `hosts.toml`, in the order of the file, which is
+//! the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
+//! system's CAs.
 //!
 //! # What goes through `oci-client`
 //! Its credentials type: a program that holds an [`oci_client::secrets::RegistryAuth`] passes it to

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, reference};
 
 use super::origin::{
-    LIFE, PASSWORD, USER, basic, bearer, bearers, by_tag, login, opened, program, read_all, serve, stored,
+    LIFE, LOGIN, PASSWORD, USER, bearer, bearers, by_tag, login, opened, program, read_all, serve, stored,
     tokens, write,
 };
 use super::probe::{assert_kind, read, sound};
@@ -114,7 +114,7 @@ async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn H
     for auth in [Auth::Basic(login()), bearer()] {
         // The mirror asks for a login too, in words that any client understands.
         let (mirror, origin) = (serve(auth.clone(), &sample), serve(auth.clone(), &sample));
-        let stored = stored(&origin, &serde_json::json!({ "auth": basic() }));
+        let stored = stored(&origin, &serde_json::json!({ "auth": LOGIN }));
         let plain = HttpSetup::of(&origin).with_mirror(&mirror, true);
         let from_file = HttpSetup { docker_config: Some(stored.path().to_owned()), ..plain.clone() };
         for setup in [plain.with_login(&login()), from_file] {
@@ -227,7 +227,7 @@ fn assert_unseen(server: &FaultServer, who: &str) {
     for seen in server.requests() {
         let shown = format!("{seen:?}");
         assert!(seen.header("authorization").is_none() && !shown.contains(PASSWORD), "{who} saw {shown}");
-        assert!(!shown.contains(&basic()), "{who} saw {shown}");
+        assert!(!shown.contains(LOGIN), "{who} saw {shown}");
     }
 }
 

@@ -41,3 +41,6 @@ pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
 pub fn http() -> impl Iterator<Item = Rule<dyn HttpStage>> {
     [endpoints::RULES, secrets::RULES].into_iter().flatten().copied()
 }
+
+/// What the rules about HTTP use for secrets: a test can look for them in its logs.
+pub const SECRETS: [&str; 3] = [origin::PASSWORD, origin::LOGIN, secrets::SIGNATURE];

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use plyfold_core::{BlobRange, ImageRegistry, Reference};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,6 +17,8 @@ use crate::{HttpSetup, HttpStage};
 pub(super) const USER: &str = "user-5d0c";
 /// What no error, no `Debug` and no other server may ever see.
 pub(super) const PASSWORD: &str = "pw-7b1e4c";
+/// The two as `auth` of Docker's `config.json`, and behind `Basic`.
+pub(super) const LOGIN: &str = "dXNlci01ZDBjOnB3LTdiMWU0Yw==";
 /// How long tokens are good for: longer than any rule takes.
 pub(super) const LIFE: Duration = Duration::from_secs(300);
 
@@ -37,11 +37,6 @@ pub(super) fn by_tag(setup: &HttpSetup) -> Reference {
 
 pub(super) fn login() -> Login {
     Login::new(USER, PASSWORD)
-}
-
-/// The login as `auth` of Docker's `config.json`, and behind `Basic`.
-pub(super) fn basic() -> String {
-    STANDARD.encode(format!("{USER}:{PASSWORD}"))
 }
 
 pub(super) fn bearer() -> Auth {

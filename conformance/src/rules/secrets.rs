@@ -12,7 +12,7 @@ use plyfold_core::{BlobRange, Error, ImageRegistry, PullOptions, PullPolicy};
 use serde_json::json;
 
 use super::origin::{
-    LIFE, PASSWORD, USER, basic, bearer, by_tag, login, opened, program, serve, stored, tokens, write,
+    LIFE, LOGIN, PASSWORD, USER, bearer, by_tag, login, opened, program, serve, stored, tokens, write,
 };
 use super::probe::{error_of, read, sound};
 use crate::rule::{Rule, rules};
@@ -27,7 +27,7 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
 };
 
 /// Stands in the query of redirects, as storages sign theirs.
-const SIGNATURE: &str = "sig-93af61";
+pub(super) const SIGNATURE: &str = "sig-93af61";
 
 async fn errors_and_debug_never_contain_secrets(stage: &dyn HttpStage) {
     let shown = Shown::default();
@@ -39,7 +39,7 @@ async fn errors_and_debug_never_contain_secrets(stage: &dyn HttpStage) {
     let texts = shown.0.lock().expect("no test has panicked");
     assert!(texts.len() > 20, "there was much to show: {}", texts.len());
     for text in texts.iter() {
-        for secret in [PASSWORD, SIGNATURE, &basic(), "token-1", "token-2"] {
+        for secret in [PASSWORD, SIGNATURE, LOGIN, "token-1", "token-2"] {
             assert!(!text.contains(secret), "{secret} is shown: {text}");
         }
     }
@@ -144,7 +144,7 @@ async fn a_pull_with_trouble(stage: &dyn HttpStage, shown: &Shown) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     let server = serve(bearer(), &sample);
-    let folder = stored(&server, &json!({ "auth": basic() }));
+    let folder = stored(&server, &json!({ "auth": LOGIN }));
     let mirror = serve(bearer(), &sample);
     server.script(On::token().times(1), [Fault::Status(503)]);
     server.script(On::manifests().skip(1).times(1), [Fault::Status(500)]);

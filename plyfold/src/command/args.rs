@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 /// Options of every verb.
-#[derive(Debug, Group)]
+#[derive(Clone, Debug, Group)]
 pub(crate) struct Global {
     #[arg(
         long,
@@ -95,6 +95,21 @@ pub(crate) enum Verb {
         /// A docker-archive, an oci-archive, a layout directory, or a URI of one
         archive: String,
     },
+    /// Try a user name and a password on a registry, and store them where docker and podman find them too
+    #[cfg(feature = "registry")]
+    Login(Login),
+    /// Forget a registry's stored credentials
+    #[cfg(feature = "registry")]
+    Logout {
+        /// Which registry, as HOST[:PORT]
+        registry: String,
+        #[arg(
+            long,
+            value_name = "FILE",
+            help = "The file they are stored in [default: REGISTRY_AUTH_FILE, or Docker's config.json]"
+        )]
+        authfile: Option<PathBuf>,
+    },
     /// Write an image's root file system as one tar
     Export {
         /// Which image; it is pulled if it is not in the store
@@ -115,6 +130,26 @@ pub(crate) enum Verb {
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `login`.
+#[cfg(feature = "registry")]
+#[derive(Debug, Group)]
+pub(crate) struct Login {
+    /// Which registry, as HOST[:PORT]
+    pub(crate) registry: String,
+    /// Who; asked for on a terminal
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "The file to store them in [default: REGISTRY_AUTH_FILE, or Docker's config.json]"
+    )]
+    pub(crate) authfile: Option<PathBuf>,
 }
 
 /// Options of `materialize`.

@@ -52,13 +52,13 @@ pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Scre
 }
 
 /// The bytes of a file or of a pipe, until the work should end: a pipe may stay silent for ever.
-struct Input {
+pub(crate) struct Input {
     file: File,
     stop: Stop,
 }
 
 impl Input {
-    fn open(path: &Path, stop: &Stop) -> Result<Self> {
+    pub(crate) fn open(path: &Path, stop: &Stop) -> Result<Self> {
         let opened = if path == Path::new("-") {
             io::stdin().as_fd().try_clone_to_owned().map(File::from)
         } else {

@@ -17,6 +17,8 @@ mod export;
 mod failure;
 mod layer;
 mod log;
+#[cfg(feature = "registry")]
+mod login;
 mod materialize;
 mod progress;
 mod screen;
@@ -51,12 +53,16 @@ fn run(args: Args, screen: Screen) -> Result<()> {
 }
 
 async fn verb(args: Args, screen: Screen) -> Result<()> {
-    let session = Session::open(args.global, screen);
+    let session = Session::open(args.global.clone(), screen);
     match args.verb {
         Verb::Pull { image, policy, force, verify } => {
             let fetch = Fetch { policy: policy.into(), force, verify, materializer: None };
             store::pull_image(&session.await?, &image, fetch).await
         }
+        #[cfg(feature = "registry")]
+        Verb::Login(options) => login::store(options, &args.global, screen).await,
+        #[cfg(feature = "registry")]
+        Verb::Logout { registry, authfile } => login::forget(registry, authfile, &args.global, screen).await,
         Verb::List => store::list(&session.await?).await,
         Verb::Inspect { image, raw } => store::inspect(&session.await?, &image, raw).await,
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
     "pull",
     "list",
     "inspect",
@@ -22,6 +22,8 @@ const VERBS: [&str; 11] = [
     "layer",
     "disk",
     "load",
+    "login",
+    "logout",
     "export",
     "remove",
     "backends",

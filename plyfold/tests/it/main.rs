@@ -5,6 +5,7 @@
 mod baseline;
 mod command;
 mod library;
+mod login;
 mod readme;
 mod run;
 mod sample;

@@ -1,6 +1,7 @@
 //! Whole runs of the program, as text that can be compared.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -39,11 +40,26 @@ impl Place {
 
     /// Runs it: the line, the exit code, and what it wrote. `{}` stands for the directory for output.
     pub(crate) fn run(&self, line: &str) -> String {
+        self.run_fed(line, b"")
+    }
+
+    /// The same with something on standard input.
+    pub(crate) fn run_fed(&self, line: &str, input: &[u8]) -> String {
         let place = |word: &str| word.replace("{}", self.dir.path().to_str().unwrap());
         let host =
             |word: String| self.hosts.first().map_or(word.clone(), |host| word.replace("HOST:PORT", host));
         let arguments = line.split(' ').map(|word| host(place(word)));
-        let output = self.command(arguments).output().unwrap();
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if !input.is_empty() {
+            command.stdin(Stdio::piped());
+        }
+        let mut child = command.spawn().unwrap();
+        if let Some(mut stdin) = child.stdin.take() {
+            // It may end without having read all.
+            let _ = stdin.write_all(input);
+        }
+        let output = child.wait_with_output().unwrap();
         let mut parts = vec![format!("$ plyfold {line}\n[exit {}]\n", output.status.code().unwrap_or(-1))];
         for (name, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
             if !bytes.is_empty() {

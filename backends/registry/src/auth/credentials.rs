@@ -238,7 +238,7 @@ impl Entry {
 fn decoded(auth: &str) -> Result<Credential> {
     let invalid = || {
         Error::config("a stored credential is not base64 of user:password")
-            .with_hint("`docker login HOST` stores it again")
+            .with_hint("`plyfold login HOST` stores it again")
     };
     let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| invalid())?;
     let text = String::from_utf8(bytes).map_err(|_| invalid())?;

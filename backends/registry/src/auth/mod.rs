@@ -166,7 +166,7 @@ impl Auth {
             (Challenge::Basic, _) => {
                 return Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password")
                     .with_hint(format!(
-                        "`docker login {}` stores them, or pass -o username=… -o password=…",
+                        "`plyfold login {}` stores them, or pass -o username=… -o password=…",
                         scope.registry
                     )));
             }

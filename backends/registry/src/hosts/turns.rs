@@ -34,7 +34,9 @@ impl Turns {
     pub(crate) fn first(&self, part: &Part, count: usize) -> usize {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|_, (_, when)| when.elapsed() < MEMORY);
-        answers.get(part).map_or(0, |(last, _)| (last + 1).min(count.saturating_sub(1)))
+        // What broke may have been asked for whole.
+        let answer = answers.get(part).or_else(|| answers.get(&Part(part.0.clone(), None)));
+        answer.map_or(0, |(last, _)| (last + 1).min(count.saturating_sub(1)))
     }
 
     /// Remembers who has answered.

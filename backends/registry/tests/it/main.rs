@@ -5,10 +5,13 @@
 mod auth;
 mod blobs;
 mod hostile;
+mod hosts;
 mod listing;
 mod peer;
 mod push;
+mod secrets;
 mod stage;
+mod tls;
 
 mod suite {
     use plyfold_conformance::stages::Server;
@@ -44,7 +47,11 @@ fn serve(options: Options, sample: &Sample) -> (FaultServer, Reference) {
 
 /// A registry at `host`, untouched by the credentials of whoever runs the tests.
 fn open(host: &str, change: impl FnOnce(&mut Config)) -> Registry {
-    let mut config = Config { docker_config: Some(PathBuf::from("/nonexistent")), ..Config::default() };
+    let mut config = Config {
+        docker_config: Some(PathBuf::from("/nonexistent")),
+        hosts_dir: Vec::new(),
+        ..Config::default()
+    };
     change(&mut config);
     Registry::new(host, &config).unwrap()
 }

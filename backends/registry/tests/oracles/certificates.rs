@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use plyfold_conformance::oracle::Failure;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyPair, NameConstraints, date_time_ymd,
 };
 
 pub(crate) struct Authority {
@@ -17,8 +17,11 @@ impl Authority {
     pub(crate) fn new() -> Result<Self, Failure> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "plyfold test CA");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        // A client's certificate is chosen by the name of its issuer.
+        let key = KeyPair::generate()?;
+        let name = format!("plyfold test CA {:x?}", &key.public_key_raw()[..8]);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, key)?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("ca.pem"), issuer.pem())?;
         Ok(Self { issuer, folder })
@@ -42,6 +45,27 @@ impl Authority {
         self.server(params)
     }
 
+    /// A certificate for 127.0.0.1 from an authority below this one that is for 10.0.0.0/8 alone (RFC 5280 4.2.1.10).
+    pub(crate) fn constrained_server_options(&self) -> Result<String, Failure> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "plyfold constrained CA");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::IpAddress(CidrSubnet::V4(
+                [10, 0, 0, 0],
+                [255, 0, 0, 0],
+            ))],
+            excluded_subtrees: Vec::new(),
+        });
+        let below = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &self.issuer)?;
+        let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate()?;
+        let chain = leaf.signed_by(&key, &below)?.pem() + &below.pem();
+        let (certificate, key) = self.written(&chain, &key)?;
+        Ok(options(&certificate, &key))
+    }
+
     /// A client's certificate and its key.
     pub(crate) fn client(&self) -> Result<(PathBuf, PathBuf), Failure> {
         let mut params = CertificateParams::new(Vec::new())?;
@@ -53,17 +77,26 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let (certificate, key) = self.signed(&params)?;
-        let quoted = |path: &Path| format!("\"{}\"", path.display());
-        Ok(format!("{{certificate: {}, key: {}, minimumtls: tls1.2}}", quoted(&certificate), quoted(&key)))
+        Ok(options(&certificate, &key))
     }
 
     fn signed(&self, params: &CertificateParams) -> Result<(PathBuf, PathBuf), Failure> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
+        self.written(&certificate.pem(), &key)
+    }
+
+    fn written(&self, chain: &str, key: &KeyPair) -> Result<(PathBuf, PathBuf), Failure> {
         let folder = tempfile::tempdir_in(self.folder.path())?.keep();
         let (path, key_path) = (folder.join("leaf.pem"), folder.join("leaf.key"));
-        std::fs::write(&path, certificate.pem())?;
+        std::fs::write(&path, chain)?;
         std::fs::write(&key_path, key.serialize_pem())?;
         Ok((path, key_path))
     }
+}
+
+/// What stands behind `tls:` in the registry's configuration.
+fn options(certificate: &Path, key: &Path) -> String {
+    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    format!("{{certificate: {}, key: {}, minimumtls: tls1.2}}", quoted(certificate), quoted(key))
 }

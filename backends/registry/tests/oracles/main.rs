@@ -1,6 +1,7 @@
 //! The backend against real registries: plain, TLS, client certificates, htpasswd and tokens.
 
 mod certificates;
+mod hosts;
 mod registry;
 mod token;
 
@@ -10,13 +11,19 @@ use std::time::Duration;
 use plyfold_conformance::oracle::{Failure, Need, Run, Verdict};
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::FaultServer;
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::pull::Retry;
 use plyfold_core::{
-    Blob, BlobRange, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, Page, Reference, copy,
-    reference,
+    Blob, BlobRange, CopyOptions, Descriptor, ErrorKind, ImageRegistry, ImageRegistryExt, Page, PullOptions,
+    PullPolicy, RawManifest, Reference, copy, reference,
 };
 use plyfold_registry::{Config, Registry, Secret};
 
 use self::certificates::Authority;
+use self::hosts::{
+    a_pull_through_mirror_and_its_end, hosts_toml_names_certificates,
+    podman_s_login_is_ours_and_ours_is_skopeo_s,
+};
 use self::registry::DockerRegistry;
 use self::token::TokenServer;
 
@@ -28,9 +35,13 @@ plyfold_conformance::oracle_tests! {
     bytes_changed_on_its_disk_are_seen needs [DOCKER_REGISTRY];
     passwords_are_checked needs [DOCKER_REGISTRY];
     tokens_are_renewed_when_they_expire needs [DOCKER_REGISTRY];
+    a_token_runs_out_in_the_middle_of_a_pull needs [DOCKER_REGISTRY];
     tls_with_an_own_ca needs [DOCKER_REGISTRY];
     certificates_that_are_no_good needs [DOCKER_REGISTRY];
     client_certificates needs [DOCKER_REGISTRY];
+    hosts_toml_names_certificates needs [DOCKER_REGISTRY];
+    a_pull_through_mirror_and_its_end needs [DOCKER_REGISTRY];
+    podman_s_login_is_ours_and_ours_is_skopeo_s needs [DOCKER_REGISTRY, Need::SKOPEO];
 }
 
 fn images_go_there_and_come_back() -> Verdict {
@@ -136,6 +147,56 @@ fn tokens_are_renewed_when_they_expire() -> Verdict {
     Ok(())
 }
 
+/// A token is good for two seconds, and the layers come one after the other, each of them late.
+fn a_token_runs_out_in_the_middle_of_a_pull() -> Verdict {
+    let tokens = TokenServer::start(Duration::from_secs(2))?;
+    let server = DockerRegistry::start(&tokens.configuration(), "")?;
+    let registry = open(&server, with_login)?;
+    let sample = samples::image();
+    let name = push(&registry, &server, &sample)?;
+    let before = tokens.issued();
+    let options = PullOptions {
+        concurrency: 1,
+        platform: "linux/amd64".parse()?,
+        policy: PullPolicy::Always,
+        retry: Retry { attempts: 1, ..Retry::default() },
+        ..PullOptions::default()
+    };
+    let cache = MemoryCache::new()?;
+    let slow = Late(open(&server, with_login)?);
+    let pulled = block_on(plyfold_core::pull(&slow, &name, &cache, &options))?;
+    assert_eq!(pulled.layers.len(), sample.images[0].layers.len());
+    assert!(tokens.issued() > before + 1, "{} tokens", tokens.issued() - before);
+    Ok(())
+}
+
+/// Reads blobs a second and a half later than it is asked to.
+#[derive(Clone, Debug)]
+struct Late(Registry);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl ImageRegistry for Late {
+    async fn manifest(&self, reference: &Reference) -> plyfold_core::Result<RawManifest> {
+        self.0.manifest(reference).await
+    }
+
+    async fn blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        range: BlobRange,
+    ) -> plyfold_core::Result<Blob> {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        self.0.blob(reference, blob, range).await
+    }
+}
+
 fn tls_with_an_own_ca() -> Verdict {
     let authority = Authority::new()?;
     let server = DockerRegistry::start("", &authority.server_options(&["localhost", "127.0.0.1"])?)?;
@@ -160,12 +221,14 @@ fn certificates_that_are_no_good() -> Verdict {
         ("wrong host", authority.server_options(&["elsewhere.example"])?),
         ("common name only", authority.server_options(&[])?),
         ("another CA", other.server_options(&["127.0.0.1"])?),
+        ("a name that the CA may not vouch for", authority.constrained_server_options()?),
     ] {
         let server = DockerRegistry::start("", &options)?;
         let registry = open(&server, |config| config.ca = vec![authority.certificate()])?;
         let name = reference::parse(&format!("{}/a:1", server.host()))?;
         let error = assert_kind(block_on(registry.manifest(&name)), &ErrorKind::Tls);
         assert!(error.hint().is_some(), "{what}: {error}");
+        assert!(error.message().contains("certificate"), "{what}: {error}");
     }
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let file = tempfile::NamedTempFile::new()?;
@@ -212,7 +275,11 @@ fn push(registry: &Registry, server: &DockerRegistry, sample: &Sample) -> Result
 }
 
 fn open(server: &DockerRegistry, change: impl FnOnce(&mut Config)) -> plyfold_core::Result<Registry> {
-    let mut config = Config { docker_config: Some(PathBuf::from("/nonexistent")), ..Config::default() };
+    let mut config = Config {
+        docker_config: Some(PathBuf::from("/nonexistent")),
+        hosts_dir: Vec::new(),
+        ..Config::default()
+    };
     change(&mut config);
     Registry::new(server.host(), &config)
 }

@@ -1,0 +1,235 @@
+//! Hosts as `hosts.toml` and the configuration name them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use plyfold_conformance::samples::{self, Sample};
+use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On};
+use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Reference, reference};
+use plyfold_registry::{Config, Registry, Secret};
+
+use crate::{assert_kind, open};
+
+/// Three servers with the same image: two mirrors and the registry.
+fn servers(sample: &Sample) -> [FaultServer; 3] {
+    std::array::from_fn(|_| {
+        let server = FaultServer::start().unwrap();
+        server.put("library/app", "1.2", sample);
+        server
+    })
+}
+
+/// A folder with a `hosts.toml` for a registry.
+fn folder(registry: &str, text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join(registry);
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("hosts.toml"), text).unwrap();
+    folder
+}
+
+fn with_hosts(host: &str, folder: &Path) -> Registry {
+    open(host, |config| config.hosts_dir = vec![folder.to_owned()])
+}
+
+fn name(registry: &str) -> Reference {
+    reference::parse(&format!("{registry}/library/app:1.2")).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_sends_requests_to_its_hosts_in_its_order() {
+    let sample = samples::image();
+    let [z, a, origin] = servers(&sample);
+    // Neither the ports nor the alphabet decide.
+    let mut text = format!("server = \"{}\"\n", origin.url());
+    for mirror in [&z, &a] {
+        write!(text, "[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url()).unwrap();
+        write!(text, "[host.\"{}\".header]\nx-mirror = \"key-of-{}\"\n", mirror.url(), mirror.host())
+            .unwrap();
+    }
+    let folder = folder("registry.example", &text);
+    let registry = with_hosts("registry.example", folder.path());
+    z.script(On::any().skip(1), [Fault::Status(503)]);
+    registry.manifest(&name("registry.example")).await.unwrap();
+    registry.manifest(&name("registry.example")).await.unwrap();
+    assert_eq!((z.requests().len(), a.requests().len(), origin.requests().len()), (2, 1, 0));
+    for mirror in [&z, &a] {
+        let own = format!("key-of-{}", mirror.host());
+        assert!(mirror.requests().iter().all(|seen| seen.header("x-mirror") == Some(&own)));
+        assert!(mirror.requests().iter().all(|seen| seen.target.ends_with("?ns=registry.example")));
+    }
+    a.script(On::any(), [Fault::Status(404)]);
+    registry.manifest(&name("registry.example")).await.unwrap();
+    // The server has another name than the registry: it is a mirror like the others.
+    assert!(origin.requests().iter().all(|seen| seen.target.ends_with("?ns=registry.example")));
+    assert!(origin.requests()[0].header("x-mirror").is_none());
+}
+
+#[tokio::test]
+async fn the_default_is_for_registries_without_a_folder() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    let folder = folder("_default", &format!("[host.\"{}\"]\n", mirror.url()));
+    let registry = with_hosts(origin.host(), folder.path());
+    registry.manifest(&name(origin.host())).await.unwrap();
+    assert_eq!((mirror.requests().len(), origin.requests().len()), (1, 0));
+    // Without capabilities a host takes everything, writes too: so does containerd.
+    let pushed = registry.manifest(&name(origin.host())).await.unwrap();
+    registry
+        .push_manifest(&reference::parse(&format!("{}/library/app:2", origin.host())).unwrap(), &pushed)
+        .await
+        .unwrap();
+    assert!(mirror.tagged("library/app", "2").is_some() && origin.tagged("library/app", "2").is_none());
+}
+
+#[tokio::test]
+async fn what_is_written_goes_to_a_host_that_takes_it() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    let text = format!("[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url());
+    let own = folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), own.path());
+    let manifest = registry.manifest(&name(origin.host())).await.unwrap();
+    mirror.clear_requests();
+    let target = reference::parse(&format!("{}/library/app:2", origin.host())).unwrap();
+    registry.push_manifest(&target, &manifest).await.unwrap();
+    assert!(mirror.requests().is_empty() && origin.tagged("library/app", "2").is_some());
+    let readers = folder(origin.host(), "capabilities = [\"pull\"]\n");
+    let registry = with_hosts(origin.host(), readers.path());
+    assert_kind(registry.push_manifest(&target, &manifest).await, &ErrorKind::Unsupported);
+    // Nobody may say what a name stands for.
+    assert_kind(registry.manifest(&target).await, &ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn a_path_of_its_own_is_the_whole_prefix() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    mirror.put("cache/library/app", "1.2", &sample);
+    let text = format!("[host.\"{}/v2/cache\"]\noverride_path = true\n", mirror.url());
+    let folder = folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), folder.path());
+    registry.manifest(&name(origin.host())).await.unwrap();
+    let target = mirror.requests()[0].target.clone();
+    assert!(target.starts_with("/v2/cache/library/app/manifests/1.2?ns="), "{target}");
+    assert!(origin.requests().is_empty());
+}
+
+/// Behind a path of its own a repository has another name, for the token server too.
+#[tokio::test]
+async fn a_mirror_has_credentials_and_scopes_of_its_own() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    mirror.put("cache/library/app", "1.2", &sample);
+    let login = Login::new("mirror-user", "mirror-pw");
+    mirror.configure(|options| {
+        options.auth =
+            Auth::Bearer { login: Some(login), ttl: std::time::Duration::from_secs(300), realm: None };
+    });
+    let text = format!("[host.\"{}/v2/cache\"]\noverride_path = true\n", mirror.url());
+    let folder = folder(origin.host(), &text);
+    // "mirror-user:mirror-pw" and "user:s3cret-word"
+    let stored = format!(
+        r#"{{"auths":{{"{}":{{"auth":"bWlycm9yLXVzZXI6bWlycm9yLXB3"}},"{}":{{"auth":"dXNlcjpzM2NyZXQtd29yZA=="}}}}}}"#,
+        mirror.host(),
+        origin.host()
+    );
+    std::fs::write(folder.path().join("config.json"), stored).unwrap();
+    let registry = open(origin.host(), |config| {
+        config.hosts_dir = vec![folder.path().to_owned()];
+        config.docker_config = Some(folder.path().to_owned());
+    });
+    registry.manifest(&name(origin.host())).await.unwrap();
+    assert!(origin.requests().is_empty());
+    let asked = |exchange: &&Exchange| exchange.target.starts_with("/token");
+    let requests = mirror.requests();
+    let token = requests.iter().find(asked).unwrap();
+    assert!(token.target.contains("scope=repository%3Acache%2Flibrary%2Fapp%3Apull"), "{}", token.target);
+}
+
+#[tokio::test]
+async fn a_blob_that_broke_off_goes_on_at_the_next_host() {
+    let sample = samples::image();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    let [mirror, origin, _] = servers(&sample);
+    let folder = folder(origin.host(), &format!("[host.\"{}\"]\n", mirror.url()));
+    let registry = with_hosts(origin.host(), folder.path());
+    mirror.script(On::blobs(), [Fault::TruncateAt(100)]);
+    let name = name(origin.host());
+    let half = registry.blob(&name, &layer, BlobRange::FULL).await.unwrap().bytes(1 << 20).await;
+    assert_kind(half, &ErrorKind::Unavailable);
+    let rest = registry.blob(&name, &layer, BlobRange::from_start(100)).await.unwrap();
+    assert_eq!(rest.bytes(1 << 20).await.unwrap(), sample.blob(layer.digest()).unwrap().slice(100..));
+    assert_eq!(origin.served(layer.digest()).requests, 1);
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_for_its_host_alone_and_its_password_is_not_shown() {
+    let sample = samples::image();
+    let [mirror, origin, proxy] = servers(&sample);
+    // The server takes a request in absolute form for one of a path that it does not know.
+    let text = format!("[host.\"{}\"]\nproxy = \"http://me:s3cret-word@{}\"\n", mirror.url(), proxy.host());
+    let folder = folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), folder.path());
+    assert!(!format!("{registry:?}").contains("s3cret-word"));
+    registry.manifest(&name(origin.host())).await.unwrap();
+    assert!(mirror.requests().is_empty(), "through the proxy or not at all");
+    assert_eq!(origin.requests().len(), 1);
+    let seen = &proxy.requests()[0];
+    assert!(seen.target.starts_with(&mirror.url()), "{seen:?}");
+    assert_eq!(seen.header("proxy-authorization"), Some("Basic bWU6czNjcmV0LXdvcmQ="));
+    origin.script(On::any(), [Fault::Status(404)]);
+    assert_kind(registry.manifest(&name(origin.host())).await, &ErrorKind::NotFound);
+    // A proxy that is not there.
+    let text = format!("proxy = \"http://me:s3cret-word@127.0.0.1:1\"\nserver = \"{}\"\n", mirror.url());
+    let folder = self::folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), folder.path());
+    assert_kind(registry.manifest(&name(origin.host())).await, &ErrorKind::Unavailable);
+    for broken in ["s3cret-word", "ftp://s3cret-word", "socks9://a"] {
+        let folder = self::folder("r.example", &format!("proxy = \"{broken}\"\n"));
+        let config = Config { hosts_dir: vec![folder.path().to_owned()], ..Config::default() };
+        assert_kind(Registry::new("r.example", &config), &ErrorKind::Config);
+    }
+}
+
+#[test]
+fn mistakes_are_told_when_the_registry_is_opened() {
+    let broken = [
+        "[host.\"https://user:s3cret-word@m.example\"]\n",
+        "[host.\"https://169.254.169.254\"]\n",
+        "server = \"ftp://m.example\"\n",
+        "ca = \"none-such.pem\"\n",
+        "[header]\nx = \"s3cret-word\\n\"\n",
+        "[header]\n\"x y\" = \"s3cret-word\"\n",
+    ];
+    for text in broken {
+        let folder = folder("r.example", text);
+        let config = Config { hosts_dir: vec![folder.path().to_owned()], ..Config::default() };
+        let error = Registry::new("r.example", &config).unwrap_err();
+        let kinds = [ErrorKind::Config, ErrorKind::Unsupported];
+        assert!(kinds.contains(error.kind()), "{text}: {error}");
+        assert!(!format!("{error} {error:?}").contains("s3cret-word"), "{error:?}");
+    }
+    let unknown = plyfold_core::Options::parse([
+        r#"hosts={"r.example":{"host":[{"url":"https://m","skip-verify":true}]}}"#,
+    ]);
+    let config: Config = unknown.unwrap().config().unwrap();
+    let error = assert_kind(Registry::new("r.example", &config), &ErrorKind::Config);
+    assert!(error.message().contains("skip-verify"), "{error}");
+}
+
+/// The login of the URI's registry is not for a mirror of that registry.
+#[tokio::test]
+async fn a_server_of_another_name_gets_no_login() {
+    let sample = samples::image();
+    let [server, _, _] = servers(&sample);
+    server.configure(|options| options.auth = Auth::Basic(Login::new("user", "s3cret-word")));
+    let folder = folder("registry.example", &format!("server = \"{}\"\n", server.url()));
+    let registry = open("registry.example", |config| {
+        config.hosts_dir = vec![folder.path().to_owned()];
+        config.username = Some(Secret::new("user"));
+        config.password = Some(Secret::new("s3cret-word"));
+    });
+    assert_kind(registry.manifest(&name("registry.example")).await, &ErrorKind::Auth);
+    assert!(server.requests().iter().all(|seen| seen.header("authorization").is_none()));
+}

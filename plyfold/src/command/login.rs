@@ -1,0 +1,155 @@
+//! `login` and `logout`: credentials of registries, kept where other tools keep theirs.
+
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use plyfold::backends::registry::{Config, Keeper, Login as Stored, Secret, login, logout};
+use plyfold::whole::{Stop, blocking};
+use plyfold::{Error, Options, Result, printable};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use serde_json::{Value, json};
+
+use super::args::{Global, Login};
+use super::layer::Input;
+use super::screen::{Loudness, Screen, tell};
+
+/// Bytes of a user name or a password.
+const LONGEST: u64 = 64 << 10;
+
+/// Tries a user name and a password on a registry, and stores them when they are good.
+pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Result<()> {
+    let Login { registry, username, password_stdin, authfile } = options;
+    let config = config(global, authfile)?;
+    let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
+    let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
+    let Stored { keeper, checked, .. } = login(&registry, &user, &password, &config).await?;
+    if screen.loudness() >= Loudness::Normal {
+        if !checked {
+            tell(&format!("warning: {} let us in without them\n", printable(&registry)));
+        }
+        if matches!(keeper, Keeper::File(_)) {
+            tell(
+                "note: the file holds the password as it is; credsStore in it names a helper that keeps it safe\n",
+            );
+        }
+    }
+    let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked });
+    screen.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown(&keeper)))
+}
+
+/// Forgets what is stored for a registry.
+pub(crate) async fn forget(
+    registry: String,
+    authfile: Option<PathBuf>,
+    global: &Global,
+    screen: Screen,
+) -> Result<()> {
+    let keepers = logout(&registry, &config(global, authfile)?).await?;
+    let list: Vec<Value> = keepers.iter().map(document).collect();
+    screen.show(&json!({ "registry": registry, "keepers": list }), || {
+        let lines = keepers
+            .iter()
+            .map(|keeper| format!("{}  removed from {}\n", printable(&registry), shown(keeper)));
+        lines.collect()
+    })
+}
+
+fn config(global: &Global, authfile: Option<PathBuf>) -> Result<Config> {
+    let config: Config = Options::parse(global.option.iter().map(String::as_str))?.config()?;
+    Ok(Config { auth_file: authfile.or(config.auth_file), ..config })
+}
+
+fn document(keeper: &Keeper) -> Value {
+    match keeper {
+        Keeper::File(path) => json!({ "file": path }),
+        Keeper::Helper(name) => json!({ "helper": name }),
+        _ => Value::Null,
+    }
+}
+
+fn shown(keeper: &Keeper) -> String {
+    match keeper {
+        Keeper::File(path) => path.display().to_string(),
+        Keeper::Helper(name) => format!("docker-credential-{name}"),
+        _ => String::new(),
+    }
+}
+
+/// What is not given yet: from standard input, or by asking on the terminal.
+fn ask(
+    user: Option<Secret>,
+    password: Option<Secret>,
+    password_stdin: bool,
+    stop: &Stop,
+) -> Result<(Secret, Secret)> {
+    let is_terminal = io::stdin().is_terminal();
+    let missing = |what: &str, hint: &str| Error::config(format!("no {what} is given")).with_hint(hint);
+    let mut input = Input::open(Path::new("-"), stop)?;
+    let user = match user {
+        Some(user) => user,
+        None if is_terminal && !password_stdin => Secret::new(line(&mut input, "user name: ")?),
+        None => return Err(missing("user name", "-u USER gives one")),
+    };
+    let password = if password_stdin {
+        let mut text = String::new();
+        let unreadable = |e| Error::io("reading the password from standard input", e);
+        input.take(LONGEST).read_to_string(&mut text).map_err(unreadable)?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        Secret::new(text.strip_suffix('\r').unwrap_or(text))
+    } else if let Some(password) = password {
+        password
+    } else if is_terminal {
+        let _silent = Silent::new();
+        let password = line(&mut input, "password: ")?;
+        // The user's own line feed was not shown.
+        tell("\n");
+        Secret::new(password)
+    } else {
+        return Err(missing("password", "--password-stdin reads it from standard input"));
+    };
+    match (user.reveal(), password.reveal()) {
+        ("", _) => Err(missing("user name", "-u USER gives one")),
+        (_, "") => Err(missing("password", "an empty one cannot be stored")),
+        _ => Ok((user, password)),
+    }
+}
+
+/// One line from the terminal, without its end.
+fn line(input: &mut Input, question: &str) -> Result<String> {
+    // Bars have no part in this, and a question has no line feed.
+    let _ = io::stderr().write_all(question.as_bytes());
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while text.len() < LONGEST as usize
+        && input.read(&mut byte).map_err(|e| Error::io("reading from the terminal", e))? > 0
+        && byte != *b"\n"
+    {
+        text.push(byte[0]);
+    }
+    let text = String::from_utf8(text).map_err(|_| Error::config("what was typed is not UTF-8"))?;
+    Ok(text.trim_end_matches('\r').to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Silent(Option<Termios>);
+
+impl Silent {
+    fn new() -> Self {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(mut modes) = before.clone() {
+            modes.local_modes.remove(LocalModes::ECHO);
+            // Where it cannot be silenced the user sees what is typed, as with any other program.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs no modes.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
