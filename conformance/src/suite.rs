@@ -272,12 +272,29 @@ macro_rules! __materializer_rules {
 macro_rules! __http_rules {
     ($then:ident $arguments:tt) => {
         $crate::$then! { $arguments
+            resume_sends_closed_range_at_exact_offset
+            resume_without_accept_ranges
+            status_200_to_range_restarts_from_zero
+            status_206_with_wrong_content_range_rejected
+            status_416_resets_partial
+            resume_survives_process_restart
+            partial_prefix_rehashed_before_resume
+            no_progress_timeout_bounds_attempts
+            retry_after_seconds_and_date_honoured_and_capped
+            status_429_5xx_retried_4xx_not
+            exact_attempt_count
+            concurrency_bound_reached_never_exceeded
+            duplicate_layer_digests_fetched_once
             mirror_order_then_origin_fallback
             mirror_digest_only_policy
             credentials_never_sent_to_mirror_or_cross_origin_redirect
             identity_token_and_helper_auth_flows
             token_reused_across_blobs_and_refreshed_on_401
             errors_and_debug_never_contain_secrets
+            tag_list_pagination_follows_link_same_host_only
+            referrers_api_and_tag_fallback_equal
+            head_without_body_support_falls_back_to_get
+            content_type_mismatch_with_body_mediatype_rejected
         }
     };
 }

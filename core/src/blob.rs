@@ -79,6 +79,7 @@ pub struct Blob {
     offset: u64,
     read: u64,
     length: u64,
+    endpoint: Option<String>,
     hasher: Option<Hasher>,
     stream: Option<BoxStream<'static, Result<Bytes>>>,
 }
@@ -93,6 +94,7 @@ impl Blob {
         stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<Self> {
         Ok(Self {
+            endpoint: None,
             hasher: Some(Hasher::like(descriptor.digest())?),
             length: descriptor.size(),
             offset: 0,
@@ -117,6 +119,7 @@ impl Blob {
             return Self::new(descriptor, stream);
         }
         Ok(Self {
+            endpoint: None,
             hasher: None,
             length: range.end.saturating_sub(range.start),
             offset: range.start,
@@ -182,6 +185,18 @@ impl Blob {
     /// What is being read.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// Adds who serves these bytes, where that is not the backend itself but a host that it was sent to.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl fmt::Display) -> Self {
+        self.endpoint = Some(endpoint.to_string());
+        self
+    }
+
+    /// Who serves these bytes, if the backend said so.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
     }
 
     /// Where in the blob the first byte of this read stands.

@@ -57,8 +57,8 @@ pub enum Ingest {
     Vacant(Box<dyn BlobWriter>),
 }
 
-/// One blob being written. Dropping it without [`commit`](Self::commit) or [`suspend`](Self::suspend) leaves
-/// nothing behind (rule C 45).
+/// One blob being written. Dropping it without [`commit`](Self::commit), [`suspend`](Self::suspend) or
+/// [`set_resumable`](Self::set_resumable) leaves nothing behind (rule C 45).
 #[async_trait]
 pub trait BlobWriter: Debug + Send {
     /// Bytes already held, in order from 0: more than 0 when an earlier attempt was suspended or died. They have
@@ -83,6 +83,12 @@ pub trait BlobWriter: Debug + Send {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) with [`Error::as_mismatch`](crate::Error::as_mismatch): nothing
     /// becomes visible. [`Io`](crate::ErrorKind::Io): likewise, and the bytes are dropped.
     async fn commit(self: Box<Self>) -> Result<()>;
+
+    /// Says whether dropping this writer, as happens to a pull that is given up, keeps the bytes as
+    /// [`suspend`](Self::suspend) does. At first it does not. A cache that cannot keep them ignores it.
+    fn set_resumable(&mut self, resumable: bool) {
+        let _ = resumable;
+    }
 
     /// Keeps the bytes for a later attempt to resume.
     ///

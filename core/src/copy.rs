@@ -1,14 +1,19 @@
 //! The copy engine: an image from one backend into another, digests unchanged.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::manifest::{Document, RawManifest, limits};
 use crate::progress::{Event, Progress};
+use crate::pull::Retry;
 use crate::registry::{ImageRegistry, ImageRegistryExt};
-use crate::source;
 use crate::{
-    BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, digest,
+    reference, source,
 };
 
 /// What of an index is copied.
@@ -30,11 +35,21 @@ pub struct CopyOptions {
     pub platforms: Platforms,
     /// Where events go.
     pub progress: Progress,
+    /// Copies what refers to the image, too: signatures, SBOMs, and what refers to those.
+    pub referrers: bool,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
 }
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { concurrency: 4, platforms: Platforms::default(), progress: Progress::none() }
+        Self {
+            concurrency: 4,
+            platforms: Platforms::default(),
+            progress: Progress::none(),
+            referrers: false,
+            retry: Retry::default(),
+        }
     }
 }
 
@@ -55,7 +70,10 @@ pub async fn copy(
     if !to.capabilities().push {
         return Err(to.unsupported("store images").with_image(target));
     }
-    let copier = Copier { from, image, to, target, options };
+    if options.referrers && !from.capabilities().referrers {
+        return Err(from.unsupported("list referrers").with_image(image));
+    }
+    let copier = Copier { from, image, to, target, options, documents: Mutex::default() };
     let result = copier.run().await;
     options.progress.emit(Event::Finished { success: result.is_ok() });
     result
@@ -67,21 +85,31 @@ struct Copier<'a> {
     to: &'a dyn ImageRegistry,
     target: &'a Reference,
     options: &'a CopyOptions,
+    /// Manifests and indexes that have been copied.
+    documents: Mutex<BTreeSet<String>>,
 }
+
+/// Endings of the tags under which cosign keeps what belongs to an image where there are no referrers.
+const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
 impl Copier<'_> {
     async fn run(&self) -> Result<Descriptor> {
-        let raw = match &self.options.platforms {
-            Platforms::All => self.from.fetch_raw(self.image).await?,
-            Platforms::One(platform) => source::find(self.from, self.image, platform).await?.raw,
-        };
+        let raw = self.retrying("manifest", || async {
+            match &self.options.platforms {
+                Platforms::All => self.from.fetch_raw(self.image).await,
+                Platforms::One(platform) => Ok(source::find(self.from, self.image, platform).await?.raw),
+            }
+        });
+        let raw = raw.await?;
         if reference::digest_of(self.target)?.is_some_and(|digest| digest != *raw.digest()) {
             let message = format!("the target's digest is not that of the image, {}", raw.digest());
             return Err(Error::config(message).with_image(self.target));
         }
         self.content(&raw, limits::NESTING).await?;
-        let pushed = self.to.push_manifest(self.target, &raw).await;
-        pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
+        self.push(self.target, &raw).await?;
+        if self.options.referrers {
+            self.referrers(limits::NESTING).await?;
+        }
         Ok(raw.descriptor().clone())
     }
 
@@ -94,14 +122,66 @@ impl Copier<'_> {
                 return Err(Error::limit(message).with_image(self.image));
             }
             for child in index.manifests() {
-                let child = self.from.fetch_child(self.image, child).await?;
+                let child = self.retrying("manifest", || self.from.fetch_child(self.image, child)).await?;
                 self.content(&child, depth - 1).await?;
-                let name = reference::by_digest(self.target, child.digest());
-                let pushed = self.to.push_manifest(&name, &child).await;
-                pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
+                self.push(&reference::by_digest(self.target, child.digest()), &child).await?;
             }
             Ok(())
         })
+    }
+
+    async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
+        let pushed = self.retrying("manifest", || self.to.push_manifest(name, raw)).await;
+        pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
+        self.documents().insert(raw.digest().to_string());
+        Ok(())
+    }
+
+    /// Copies what refers to the documents that have been copied, and what refers to that.
+    async fn referrers(&self, depth: usize) -> Result<()> {
+        let (mut done, mut depth) = (BTreeSet::new(), depth);
+        loop {
+            let subjects: Vec<String> = self.documents().difference(&done).cloned().collect();
+            if subjects.is_empty() {
+                return Ok(());
+            }
+            if depth == 0 {
+                let message = format!("referrers of referrers, more than {} deep", limits::NESTING);
+                return Err(Error::limit(message).with_image(self.image));
+            }
+            for subject in subjects {
+                self.referrers_of(&digest::parse(&subject)?).await?;
+                done.insert(subject);
+            }
+            depth -= 1;
+        }
+    }
+
+    async fn referrers_of(&self, subject: &Digest) -> Result<()> {
+        let listed = self.retrying("referrers", || self.from.referrers(self.image, subject, None)).await?;
+        for referrer in listed {
+            if self.documents().contains(referrer.digest().as_ref()) {
+                continue;
+            }
+            let raw = self.retrying("referrer", || self.from.fetch_child(self.image, &referrer)).await?;
+            self.content(&raw, limits::NESTING).await?;
+            self.push(&reference::by_digest(self.target, raw.digest()), &raw).await?;
+        }
+        let stem = subject.as_ref().replacen(':', "-", 1);
+        for ending in COSIGN {
+            let tag = format!("{stem}.{ending}");
+            if !reference::is_tag(&tag) {
+                continue;
+            }
+            let name = tagged(self.image, &tag);
+            let raw = match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
+                Err(e) if *e.kind() == ErrorKind::NotFound => continue,
+                outcome => outcome?,
+            };
+            self.content(&raw, limits::NESTING).await?;
+            self.push(&tagged(self.target, &tag), &raw).await?;
+        }
+        Ok(())
     }
 
     /// Copies config and layers, each digest once.
@@ -113,30 +193,100 @@ impl Copier<'_> {
             }
         }
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
-        stream::iter(jobs).buffer_unordered(self.options.concurrency.max(1)).try_collect().await
+        let concurrency =
+            self.options.concurrency.min(self.from.concurrency()).min(self.to.concurrency()).max(1);
+        stream::iter(jobs).buffer_unordered(concurrency).try_collect().await
     }
 
     async fn blob(&self, blob: &Descriptor) -> Result<()> {
-        let digest: Digest = blob.digest().clone();
-        self.options.progress.emit(Event::BlobStarted {
-            digest: digest.clone(),
-            size: blob.size(),
-            resumed_at: 0,
-        });
-        let content = match self.from.fetch_blob(self.image, blob, BlobRange::FULL).await {
-            // Layers that may not be redistributed need not be anywhere but at their own URL.
-            Err(e) if *e.kind() == ErrorKind::NotFound && is_foreign(blob.media_type()) => {
-                let message = format!("{digest} may not be redistributed and is not copied");
-                self.options.progress.emit(Event::Warning { message });
-                return Ok(());
-            }
-            outcome => outcome?,
+        let digest = blob.digest();
+        let at = |e: Error| e.with_image(self.image).with_endpoint(self.to).with_context("blob", digest);
+        let left_out = || {
+            let message = format!("{digest} may not be redistributed and is not copied");
+            self.options.progress.emit(Event::Warning { message });
         };
-        let pushed = self.to.push_blob(self.target, content).await;
-        pushed.map_err(|e| e.with_image(self.image).with_endpoint(self.to).with_context("blob", &digest))?;
-        self.options.progress.emit(Event::BlobDone { digest, cached: false });
+        let (foreign, has_url) =
+            (is_foreign(blob.media_type()), blob.urls().as_ref().is_some_and(|urls| !urls.is_empty()));
+        if foreign && has_url {
+            left_out();
+            return Ok(());
+        }
+        let is_there =
+            self.retrying(digest.as_ref(), || self.to.has_blob(self.target, blob)).await.map_err(at)?;
+        if is_there || self.mounted(blob).await {
+            self.options.progress.emit(Event::BlobDone { digest: digest.clone(), cached: true });
+            return Ok(());
+        }
+        let (size, resumed_at) = (blob.size(), 0);
+        self.options.progress.emit(Event::BlobStarted { digest: digest.clone(), size, resumed_at });
+        let attempt = AtomicU32::new(0);
+        let moved = self.retrying(digest.as_ref(), || async {
+            let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await?;
+            let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
+            self.to.push_blob(self.target, self.watched(content, attempt)?).await
+        });
+        match moved.await.map_err(at) {
+            // Such a layer need not be anywhere but at its own URL, whether it names that or not.
+            Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
+            outcome => {
+                outcome?;
+                self.options.progress.emit(Event::BlobDone { digest: digest.clone(), cached: false });
+            }
+        }
         Ok(())
     }
+
+    /// Whether the target could take the blob from the image's repository, which is on the same registry.
+    async fn mounted(&self, blob: &Descriptor) -> bool {
+        let is_same_registry = self.from.to_string() == self.to.to_string()
+            && self.image.registry() == self.target.registry()
+            && self.image.repository() != self.target.repository();
+        if !is_same_registry || !self.to.capabilities().mount {
+            return false;
+        }
+        // A mount saves work. What it cannot do is left to the push, which has an error of its own.
+        self.to.mount_blob(self.target, blob, self.image).await.unwrap_or(false)
+    }
+
+    /// The same bytes, verified, with their progress told.
+    fn watched(&self, content: Blob, attempt: u32) -> Result<Blob> {
+        let descriptor = content.descriptor().clone();
+        let (digest, progress) = (descriptor.digest().clone(), self.options.progress.clone());
+        let endpoint = content.endpoint().map_or_else(|| self.from.to_string(), str::to_owned);
+        progress.emit(Event::BlobOpened { digest: digest.clone(), endpoint, attempt });
+        let mut received = 0;
+        let told = content.unverified().map_ok(move |chunk| {
+            received += chunk.len() as u64;
+            progress.emit(Event::BlobProgress { digest: digest.clone(), received });
+            chunk
+        });
+        Blob::new(&descriptor, told)
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or the bound on attempts is reached.
+    async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(e) => e,
+            };
+            failures += 1;
+            self.options.retry.pause(failures, error, what, &self.options.progress).await?;
+        }
+    }
+
+    fn documents(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tagged(image: &Reference, tag: &str) -> Reference {
+    Reference::with_tag(image.registry().to_owned(), image.repository().to_owned(), tag.to_owned())
 }
 
 /// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign layer.

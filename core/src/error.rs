@@ -110,6 +110,7 @@ struct Inner {
     context: Vec<(&'static str, String)>,
     hint: Option<String>,
     mismatch: Option<Mismatch>,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -122,6 +123,7 @@ impl Error {
             context: Vec::new(),
             hint: None,
             mismatch: None,
+            retry_after: None,
             source: None,
         }))
     }
@@ -218,6 +220,13 @@ impl Error {
         self
     }
 
+    /// Adds how long the endpoint asked to wait, for kinds that do not hold it.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.0.retry_after = Some(delay);
+        self
+    }
+
     /// Adds the underlying error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -235,7 +244,8 @@ impl Error {
         &self.0.message
     }
 
-    /// The value of a context key: `image`, `endpoint`, `layer`, `path`, `attempt`.
+    /// The value of a context key: `image`, `endpoint`, `layer`, `path`, `attempt`, and `range` when an
+    /// endpoint answered with another range than it was asked for.
     pub fn context(&self, key: &str) -> Option<&str> {
         self.0.context.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
     }
@@ -253,6 +263,14 @@ impl Error {
     /// Expected and actual digest and size, when content was not what was promised.
     pub fn as_mismatch(&self) -> Option<&Mismatch> {
         self.0.mismatch.as_ref()
+    }
+
+    /// How long the endpoint asked to wait before the next attempt, if it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.0.kind {
+            ErrorKind::RateLimited { retry_after } => retry_after.or(self.0.retry_after),
+            _ => self.0.retry_after,
+        }
     }
 
     /// Whether the same call may succeed later without anyone changing anything.

@@ -18,6 +18,15 @@ pub enum Event {
         /// Whether it was there before.
         cached: bool,
     },
+    /// An attempt to read a blob has been answered: its bytes come now.
+    BlobOpened {
+        /// Which blob.
+        digest: Digest,
+        /// Who answered: the backend, or the host that it was sent to.
+        endpoint: String,
+        /// Which attempt this is, from 1.
+        attempt: u32,
+    },
     /// More bytes of a blob have arrived. May be dropped when nobody reads: `received` is a total, not a step.
     BlobProgress {
         /// Which blob.

@@ -93,7 +93,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Contract
     /// R 1 `pull_by_tag_returns_exact_manifest_bytes`, R 2
     /// `pull_by_digest_verifies_against_requested_digest_not_header`, R 3, R 4, R 7
-    /// `tag_plus_digest_uses_digest_only`, R 8, E 108.
+    /// `tag_plus_digest_uses_digest_only`, R 8, E 108; over HTTP R 39
+    /// `content_type_mismatch_with_body_mediatype_rejected`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name or content,
@@ -105,7 +106,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// A backend that cannot start at the range's first byte starts at 0; [`Blob::offset`] tells.
     ///
     /// # Contract
-    /// E 110 `digest_mismatch_carries_expected_actual_size`, H 138, S 92 `error_mid_stream_never_looks_like_eof`.
+    /// E 110 `digest_mismatch_carries_expected_actual_size`, H 138, S 92 `error_mid_stream_never_looks_like_eof`;
+    /// over HTTP R 17 to R 21, about ranges.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and on the stream [`Corrupt`](crate::ErrorKind::Corrupt) with
@@ -126,6 +128,15 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// What this backend can do beyond reading. No I/O.
     fn capabilities(&self) -> Capabilities {
         Capabilities::READ
+    }
+
+    /// How many blobs can be read from this backend, or stored in it, at the same time; whoever does more at once
+    /// waits. No I/O.
+    ///
+    /// # Contract
+    /// R 28 `concurrency_bound_reached_never_exceeded`.
+    fn concurrency(&self) -> usize {
+        usize::MAX
     }
 
     /// Tags of a repository (`registry/repository`).
@@ -180,6 +191,16 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("store blobs"))
     }
 
+    /// Whether the repository that `reference` names is known to have a blob, for who would store it otherwise.
+    /// `false` is always a sound answer.
+    ///
+    /// # Errors
+    /// [`Denied`](crate::ErrorKind::Denied), and what the medium reports.
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        let _ = (reference, blob);
+        Ok(false)
+    }
+
     /// Makes a blob of another repository of the same registry available here without moving bytes; `false`
     /// when the registry will not, and the blob must be pushed.
     ///
@@ -209,6 +230,16 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     async fn delete(&self, reference: &Reference) -> Result<()> {
         let _ = reference;
         Err(self.unsupported("delete"))
+    }
+
+    /// Removes a blob from the repository that `reference` names.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied),
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
+        let _ = (reference, digest);
+        Err(self.unsupported("delete blobs"))
     }
 
     /// The error for what [`capabilities`](Self::capabilities) does not list.
@@ -346,6 +377,10 @@ impl ImageRegistry for Box<dyn ImageRegistry> {
         (**self).capabilities()
     }
 
+    fn concurrency(&self) -> usize {
+        (**self).concurrency()
+    }
+
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         (**self).tags(repository, page).await
     }
@@ -377,6 +412,14 @@ impl ImageRegistry for Box<dyn ImageRegistry> {
 
     async fn delete(&self, reference: &Reference) -> Result<()> {
         (**self).delete(reference).await
+    }
+
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        (**self).has_blob(reference, blob).await
+    }
+
+    async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
+        (**self).delete_blob(reference, digest).await
     }
 
     fn unsupported(&self, what: &str) -> Error {

@@ -66,6 +66,10 @@ pub struct Registry {
 }
 
 impl Registry {
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The registry at `host` or `host:port`. No I/O over the network.
     ///
     /// # Errors
@@ -125,7 +129,7 @@ impl Registry {
         move |e| e.with_image(reference).with_endpoint(self)
     }
 
-    async fn read_manifest(&self, reference: &Reference) -> Result<RawManifest> {
+    pub(crate) async fn read_manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let wanted = reference::digest_of(reference)?;
         let (target, request) = self.manifest_request(Method::GET, reference)?;
         let (wanted, name) = (wanted.as_ref(), name_of(reference));
@@ -166,9 +170,11 @@ impl Registry {
         let response = self.client.send(&target, request).await?;
         match response.status() {
             StatusCode::OK => {}
+            // 404 may be about HEAD and not about the name: GET decides, and says it in words.
             StatusCode::BAD_REQUEST
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::NOT_ACCEPTABLE
+            | StatusCode::NOT_FOUND
             | StatusCode::NOT_IMPLEMENTED => return Ok(None),
             _ => return Err(errors::status(response, &name_of(reference)).await),
         }
@@ -211,6 +217,10 @@ impl ImageRegistry for Registry {
         CAPABILITIES
     }
 
+    fn concurrency(&self) -> usize {
+        self.client.limits.connections()
+    }
+
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         self.list_tags(repository, &page).await.map_err(|e| e.with_image(repository).with_endpoint(self))
     }
@@ -243,8 +253,17 @@ impl ImageRegistry for Registry {
         self.write_manifest(reference, manifest).await.map_err(self.at(reference))
     }
 
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        let found = self.stat_blob(reference, blob).await;
+        found.map_err(|e| self.at(reference)(e).with_context("blob", blob.digest()))
+    }
+
     async fn delete(&self, reference: &Reference) -> Result<()> {
         self.remove(reference).await.map_err(self.at(reference))
+    }
+
+    async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
+        self.remove_blob(reference, digest).await.map_err(self.at(reference))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading blobs: closed ranges, checked against what came.
 
 use std::future::ready;
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -10,7 +11,10 @@ use reqwest::header::{
 };
 use reqwest::{Method, Request, Response, StatusCode};
 
+use crate::backend::stated_digest;
 use crate::client::{Access, Target, text};
+use crate::limits::Permit;
+use crate::parts::Parted;
 use crate::policy::origin;
 use crate::{Registry, errors};
 
@@ -30,32 +34,29 @@ impl Registry {
         if range.is_empty() && !is_whole {
             return Blob::ranged(blob, range, stream::empty());
         }
-        if is_whole {
-            let response = self.client.send(&target, request(&target, Method::GET, blob)).await?;
-            return opened(response, blob, range).await;
-        }
-        let mut request = request(&target, Method::GET, blob);
-        // Closed ranges alone work everywhere: some registries refuse `bytes=N-`.
-        let closed = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end - 1));
-        request.headers_mut().insert(RANGE, closed.map_err(|e| internal("a range is a header", e))?);
-        let response = match self.client.send(&target, request).await {
-            // An unsatisfiable range makes docker-registry break the connection. A blob that is shorter than its
-            // descriptor says is the one reason why this one can be.
-            Err(e) if *e.kind() == ErrorKind::Unavailable => {
-                return Err(self.shorter(&target, blob).await.unwrap_or(e));
+        let response = if self.is_parted(&range) {
+            match self.read_parts(&target, blob, &range).await? {
+                Parted::Blob(blob) => return Ok(*blob),
+                Parted::Answer(response) => response,
             }
-            outcome => outcome?,
+        } else if is_whole {
+            self.client.send(&target, request(&target, Method::GET, blob)).await?
+        } else {
+            let request = ranged_request(&target, Method::GET, blob, &range)?;
+            match self.client.send(&target, request).await {
+                // An unsatisfiable range makes docker-registry break the connection. A blob that is shorter than
+                // its descriptor says is the one reason why this one can be.
+                Err(e) if *e.kind() == ErrorKind::Unavailable => {
+                    return Err(self.shorter(&target, blob).await.unwrap_or(e));
+                }
+                outcome => outcome?,
+            }
         };
-        let is_usable = match response.status() {
-            StatusCode::PARTIAL_CONTENT => states_range(&response, &range, blob.size()),
-            StatusCode::RANGE_NOT_SATISFIABLE => false,
-            _ => true,
-        };
-        if is_usable {
+        if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             return opened(response, blob, range).await;
         }
         drop(response);
-        let whole = self.client.send(&target, self::request(&target, Method::GET, blob)).await?;
+        let whole = self.client.send(&target, request(&target, Method::GET, blob)).await?;
         opened(whole, blob, range).await
     }
 
@@ -67,7 +68,7 @@ impl Registry {
     }
 
     /// Whether the repository has this blob, by HEAD.
-    pub(crate) async fn has_blob(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
+    pub(crate) async fn find_blob(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
         let response = self.client.send(target, request(target, Method::HEAD, blob)).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
@@ -85,8 +86,21 @@ fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
     request
 }
 
+/// A request for a part. Closed ranges alone work everywhere: some registries refuse `bytes=N-`.
+pub(crate) fn ranged_request(
+    target: &Target,
+    method: Method,
+    blob: &Descriptor,
+    range: &Range<u64>,
+) -> Result<Request> {
+    let mut request = request(target, method, blob);
+    let closed = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+    request.headers_mut().insert(RANGE, closed.map_err(|e| internal("a range is a header", e))?);
+    Ok(request)
+}
+
 /// The blob in an answer: the whole of it under 200, the range under a checked 206.
-async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u64>) -> Result<Blob> {
+pub(crate) async fn opened(response: Response, blob: &Descriptor, range: Range<u64>) -> Result<Blob> {
     if !response.status().is_success() {
         return Err(errors::status(response, &name(blob)).await);
     }
@@ -97,13 +111,25 @@ async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u6
             "the registry sent {coding}-coded content that nobody asked for"
         )));
     }
+    let stated = stated_digest(&response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
+    if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
+        return Err(Error::corrupt(format!("the registry sent {stated} in place of {}", blob.digest()))
+            .with_endpoint(origin(response.url())));
+    }
+    let endpoint = origin(response.url());
     match response.status() {
         StatusCode::OK => {}
         StatusCode::PARTIAL_CONTENT if states_range(&response, &range, blob.size()) => {
-            return Blob::ranged(blob, range.clone(), content(response, range.end - range.start));
+            let part = content(response, range.end - range.start);
+            return Ok(Blob::ranged(blob, range.clone(), part)?.with_endpoint(endpoint));
         }
+        // One answer out of many that went wrong is no reason to give up what is here already.
         StatusCode::PARTIAL_CONTENT => {
-            return Err(Error::corrupt("the registry sent another range than it was asked for"));
+            let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or("none").to_owned();
+            let message = "the registry sent another range than it was asked for";
+            return Err(Error::new(ErrorKind::Unavailable, message)
+                .with_endpoint(endpoint)
+                .with_context("range", stated));
         }
         _ => return Err(errors::status(response, &name(blob)).await),
     }
@@ -112,29 +138,32 @@ async fn opened(response: Response, blob: &Descriptor, range: std::ops::Range<u6
     }
     if range.end == blob.size() {
         // From the first byte on: the whole, which its end will verify.
-        return Blob::new(blob, content(response, blob.size()));
+        return Ok(Blob::new(blob, content(response, blob.size()))?.with_endpoint(endpoint));
     }
-    Blob::ranged(blob, 0..range.end, first(content(response, blob.size()), range.end))
+    let part = first(content(response, blob.size()), range.end);
+    Ok(Blob::ranged(blob, 0..range.end, part)?.with_endpoint(endpoint))
 }
 
 /// Whether `Content-Range` (RFC 9110 14.4) is exactly what was asked for; the total may be unknown.
-fn states_range(response: &Response, range: &std::ops::Range<u64>, size: u64) -> bool {
+pub(crate) fn states_range(response: &Response, range: &Range<u64>, size: u64) -> bool {
     let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or_default();
     let exact = format!("bytes {}-{}/", range.start, range.end.saturating_sub(1));
     stated.strip_prefix(&exact).is_some_and(|total| total == "*" || total == size.to_string())
 }
 
 /// The body, which should have `length` bytes.
-fn content(response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     let url = response.url().clone();
     // Neither a length nor chunks: only the connection's end marks the body's, and it may have come too early.
     let is_closed_by_end =
         response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
     let cut = Error::new(ErrorKind::Unavailable, "the connection closed before the end of the blob")
         .with_endpoint(origin(&url));
+    let permit = Permit::take(&mut response);
     let body = response.bytes_stream().map_err(move |e| errors::transport(e, &url));
     let marked = body.map(Some).chain(stream::iter([None]));
     marked.scan((0, Some(cut)), move |(read, cut), item| {
+        let _held = &permit;
         let item = match item {
             Some(Ok(chunk)) => {
                 *read += chunk.len() as u64;

@@ -9,6 +9,7 @@ use reqwest::{Method, Request, Response, StatusCode, Url};
 
 use crate::auth::{Auth, Credentials, Exchange, Permission, Scope};
 use crate::hosts::{self, Endpoint, Part, Places, Turns};
+use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
 use crate::transport::Patience;
 use crate::{Config, errors};
@@ -21,6 +22,9 @@ const HOPS: usize = 10;
 pub(crate) struct Client {
     pub(crate) policy: Policy,
     pub(crate) patience: Patience,
+    pub(crate) limits: Limits,
+    /// Held while a list of referrers is read, changed and written.
+    pub(crate) lists: tokio::sync::Mutex<()>,
     auth: Auth,
     places: Places,
     turns: Turns,
@@ -60,6 +64,8 @@ impl Client {
         Ok(Self {
             policy: Policy::new(config),
             patience: Patience::new(config),
+            limits: Limits::new(config),
+            lists: tokio::sync::Mutex::default(),
             auth: Auth::new(credentials),
             places,
             turns: Turns::default(),
@@ -172,6 +178,13 @@ impl Client {
 
     /// Sends a request to one endpoint, with what it needs to be let in.
     async fn once(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
+        let permit = self.limits.admit(&endpoint.root, target.permission.writes()).await?;
+        let mut response = self.authorized(target, endpoint, request).await?;
+        permit.ride(&mut response);
+        Ok(response)
+    }
+
+    async fn authorized(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
         let request = endpoint.adopt(&target.base, request);
         let scope = endpoint.scope(&target.permission);
         // An upload may have been sent to another host: that one gets no credentials.
@@ -211,6 +224,7 @@ impl Client {
         let start = request.url().clone();
         for _ in 0..=HOPS {
             let next = request.try_clone();
+            self.limits.pace(request.url()).await;
             let response = endpoint.transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
                 return Ok(response);

@@ -1,6 +1,7 @@
 //! Options of the backend, as a program sets them or as `-o key=value` gives them.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ pub struct Config {
     /// Loopback hosts (`host` or `host:port`) that speak TLS.
     #[serde(deserialize_with = "one_or_many")]
     pub https: Vec<String>,
+    /// Requests that a host answers at the same time, reads and writes apart; `None` bounds them by what is done
+    /// at once alone.
+    pub max_connections: Option<NonZero<usize>>,
+    /// Ranges of one layer of 32 MiB or more that are read at the same time, at most 8 of 4 MiB, which are held in
+    /// memory; 1 reads it in one go. More than 1 helps where a host limits the speed of each connection.
+    pub parallel_ranges: usize,
     /// The password for `username`.
     #[serde(deserialize_with = "secret::option")]
     pub password: Option<Secret>,
@@ -62,9 +69,14 @@ pub struct Config {
     /// How long a server may be silent; seconds as an option.
     #[serde(deserialize_with = "seconds")]
     pub read_timeout: Duration,
+    /// Requests that a host gets in a second, evenly spread; `None` does not slow down.
+    pub requests_per_second: Option<NonZero<u32>>,
     /// Token servers (`host` or `host:port`, by HTTPS) that may see credentials of registries on other hosts.
     #[serde(deserialize_with = "one_or_many")]
     pub trusted_realm: Vec<String>,
+    /// MiB of a blob that are sent by one request, at most 64, which are held in memory; 0 sends a blob in one go.
+    /// An upload in chunks goes on where a connection broke, and passes proxies that bound what they let through.
+    pub upload_chunk: u32,
     /// The `User-Agent` of requests.
     pub user_agent: String,
     /// The user for the registry that the URI names, and for no other; wins over stored credentials.
@@ -87,10 +99,14 @@ impl Default for Config {
             hosts: BTreeMap::new(),
             hosts_dir: HOSTS_DIRS.map(PathBuf::from).to_vec(),
             https: Vec::new(),
+            max_connections: None,
+            parallel_ranges: 1,
             password: None,
             plain_http: Vec::new(),
             read_timeout: Duration::from_secs(30),
+            requests_per_second: None,
             trusted_realm: Vec::new(),
+            upload_chunk: 0,
             user_agent: concat!("plyfold/", env!("CARGO_PKG_VERSION")).to_owned(),
             username: None,
         }

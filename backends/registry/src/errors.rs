@@ -49,6 +49,9 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     if let Some(Failures(mirrors)) = failures {
         error = error.with_context("mirrors", mirrors);
     }
+    if let Some(delay) = retry_after {
+        error = error.with_retry_after(delay);
+    }
     match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
         (_, true) => {
             error.with_hint("this loopback host speaks TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")

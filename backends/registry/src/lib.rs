@@ -28,6 +28,10 @@
 //! the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
 //! system's CAs.
 //!
+//! # Transfers
+//! The manual's page [`transfers`](plyfold_core::manual::transfers) says how content moves, what is tried again and
+//! what the options `max-connections`, `requests-per-second`, `parallel-ranges` and `upload-chunk` are for.
+//!
 //! # What goes through `oci-client`
 //! Its credentials type: a program that holds an [`oci_client::secrets::RegistryAuth`] passes it to
 //! [`Registry::with_auth`]. Its requests are not used, because version 0.18 leaves no place to guard them:
@@ -50,11 +54,15 @@ mod client;
 mod config;
 mod errors;
 mod hosts;
+mod limits;
 mod listing;
+mod parts;
 mod policy;
 mod push;
+mod subject;
 mod tls;
 mod transport;
+mod upload;
 
 pub use auth::{Keeper, Login, Secret, login, logout};
 pub use backend::Registry;

@@ -13,6 +13,7 @@ use crate::Registry;
 use crate::backend::media_type;
 use crate::client::{Access, Target};
 use crate::policy::same_origin;
+use crate::subject::fallback;
 
 /// Bytes of one page.
 const PAGE: u64 = 4 << 20;
@@ -80,7 +81,8 @@ impl Registry {
         Ok(found)
     }
 
-    async fn referrers_api(
+    /// What the API for referrers says; `None` where there is none.
+    pub(crate) async fn referrers_api(
         &self,
         target: &Target,
         subject: &Digest,
@@ -115,10 +117,7 @@ impl Registry {
     }
 
     async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
-        // `ALGORITHM-HEX`, which is always a tag: 128 characters hold sha256 and, cut off, anything longer.
-        let tag: String = subject.as_ref().replacen(':', "-", 1).chars().take(128).collect();
-        let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-        let name = Reference::with_tag(registry, repository, tag);
+        let name = fallback(reference, subject);
         match self.manifest(&name).await {
             Ok(raw) => children(&raw),
             Err(e) if *e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -149,7 +148,10 @@ impl Registry {
         let next = next_link(&response);
         let bytes = self.client.document(response, PAGE, what).await?;
         let next = next?;
-        if next.as_ref().is_some_and(|next| next.path() != asked.path() || next.query() == asked.query()) {
+        let query = |url: &Url| url.query().unwrap_or_default().to_owned();
+        if next.as_ref().is_some_and(|next| {
+            next.path() != asked.path() || [query(&asked), String::new()].contains(&query(next))
+        }) {
             return Err(Error::corrupt(
                 "the registry's link to the next page leads elsewhere or in a circle",
             ));

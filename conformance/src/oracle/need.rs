@@ -14,6 +14,9 @@ pub enum Need {
     FileSystem(&'static str),
     /// The right to mount: root, and no container that forbids it.
     Mounts,
+    /// A program that Debian does not have. It judges where somebody has installed it, and is never required: a test
+    /// does not fetch programs.
+    Peer(&'static str),
     /// A program.
     Tool {
         /// Its name in `PATH`.
@@ -26,6 +29,12 @@ pub enum Need {
 }
 
 impl Need {
+    /// The signer of images.
+    pub const COSIGN: Self = Self::Peer("cosign");
+    /// The registry client of go-containerregistry.
+    pub const CRANE: Self = Self::Peer("crane");
+    /// The client for artifacts in registries.
+    pub const ORAS: Self = Self::Peer("oras");
     /// ext4's checker.
     pub const E2FSCK: Self = Self::Tool { name: "e2fsck", package: "e2fsprogs" };
     /// EROFS' checker.
@@ -47,11 +56,17 @@ impl Need {
     /// Who can shut a file system down as a power cut does, XFS and others.
     pub const XFS_IO: Self = Self::Tool { name: "xfs_io", package: "xfsprogs" };
 
+    /// Whether it may be demanded that the need is met, by `PLYFOLD_ORACLES=require`.
+    pub fn is_required(&self) -> bool {
+        !matches!(self, Self::Peer(_))
+    }
+
     /// Why the need is not met, in one clause; `None` when it is.
     pub fn missing(&self) -> Option<String> {
         match self {
             Self::FileSystem(name) => (!kernel_has(name)).then(|| format!("the kernel has no {name}")),
             Self::Mounts => (!may_mount()).then(|| "mounting is not allowed: run as root".to_owned()),
+            Self::Peer(name) => find(name).is_none().then(|| format!("{name} is missing, and not in Debian")),
             Self::Tool { name, package } => {
                 find(name).is_none().then(|| format!("{name} is missing: install {package}"))
             }
@@ -99,5 +114,6 @@ mod tests {
         assert_eq!(Need::Tool { name: "sh", package: "dash" }.missing(), None);
         assert_eq!(Need::FileSystem("proc").missing(), None);
         assert!(Need::FileSystem("plyfoldfs").missing().is_some());
+        assert!(Need::Peer("plyfold-no-such-peer").missing().is_some());
     }
 }

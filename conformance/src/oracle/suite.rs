@@ -53,8 +53,9 @@ pub struct Check {
 
 impl Check {
     fn trial(self, required: bool) -> Trial {
-        let missing: Vec<_> = self.needs.iter().filter_map(Need::missing).collect();
-        let reason = missing.join("; ");
+        let missing: Vec<_> = self.needs.iter().filter_map(|need| Some((need, need.missing()?))).collect();
+        let required = required && missing.iter().any(|(need, _)| need.is_required());
+        let reason = missing.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
         if missing.is_empty() {
             return Trial::test(self.name, move || (self.run)().map_err(|failure| Failed::from(failure.0)));
         }

@@ -8,12 +8,14 @@ mod endpoints;
 mod equivalence;
 mod errors;
 mod layout;
+mod listing;
 mod materializer;
 mod origin;
 mod probe;
 mod pull;
 mod secrets;
 mod source;
+mod transfers;
 
 use crate::{CacheStage, HttpStage, LayoutStage, MaterializerStage, Rule, Stage};
 
@@ -39,7 +41,7 @@ pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
 
 /// The rules about registries that are reached over HTTP, in the order of the catalogue.
 pub fn http() -> impl Iterator<Item = Rule<dyn HttpStage>> {
-    [endpoints::RULES, secrets::RULES].into_iter().flatten().copied()
+    [transfers::RULES, endpoints::RULES, secrets::RULES, listing::RULES].into_iter().flatten().copied()
 }
 
 /// What the rules about HTTP use for secrets: a test can look for them in its logs.

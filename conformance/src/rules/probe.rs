@@ -180,6 +180,10 @@ impl ImageRegistry for Counting {
         self.inner.capabilities()
     }
 
+    fn concurrency(&self) -> usize {
+        self.inner.concurrency()
+    }
+
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         self.count().tags(repository, page).await
     }
@@ -211,6 +215,14 @@ impl ImageRegistry for Counting {
 
     async fn delete(&self, reference: &Reference) -> Result<()> {
         self.count().delete(reference).await
+    }
+
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        self.count().has_blob(reference, blob).await
+    }
+
+    async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
+        self.count().delete_blob(reference, digest).await
     }
 
     fn unsupported(&self, what: &str) -> Error {

@@ -86,6 +86,10 @@ impl State {
             ("GET", Route::Referrers(name, digest)) if self.options.referrers => {
                 self.referrers(request, name, digest)
             }
+            ("GET", Route::Upload(name, id)) => match self.uploads.get(id) {
+                Some(upload) => Response { status: 204, ..accepted(name, id, upload.len()) },
+                None => Response::error(404, "BLOB_UPLOAD_UNKNOWN"),
+            },
             ("GET" | "HEAD", _) => Response::error(404, "NOT_FOUND"),
             _ if !self.options.push => Response::error(405, "UNSUPPORTED"),
             ("POST", Route::Upload(name, "")) => self.start_upload(request, name),

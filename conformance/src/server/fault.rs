@@ -133,6 +133,8 @@ pub enum Fault {
     IgnoreRange,
     /// The bandwidth: this many bytes, then this pause, again and again.
     Pace(usize, Duration),
+    /// Only this many bytes of the request's body arrive.
+    Received(usize),
     /// A redirect with this status to this location.
     Redirect(u16, String),
     /// The connection is reset (RST) after this many bytes of the body.
@@ -143,6 +145,8 @@ pub enum Fault {
     Status(u16),
     /// More bytes than there are, chunked.
     Surplus(usize),
+    /// Every token that was handed out has run out by now.
+    TokenExpiry,
     /// The connection closes after this many bytes of the body.
     TruncateAt(u64),
     /// A `Content-Range` that starts this many bytes later than the body does.
@@ -154,8 +158,10 @@ pub enum Fault {
 impl Fault {
     /// What changes before the request is answered.
     fn prepare(&self, request: &mut Request) {
-        if matches!(self, Self::IgnoreRange) {
-            request.headers.retain(|(name, _)| name != "range");
+        match self {
+            Self::IgnoreRange => request.headers.retain(|(name, _)| name != "range"),
+            Self::Received(bytes) => request.body.truncate(*bytes),
+            _ => {}
         }
     }
 
@@ -181,7 +187,8 @@ impl Fault {
             Self::Header(name, Some(value)) => response = response.with(name, value),
             Self::Header(name, None) => response.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name)),
             Self::Http10 => response.framing = Framing::Close,
-            Self::IgnoreRange => {}
+            // Done before the honest answer was made.
+            Self::IgnoreRange | Self::Received(_) | Self::TokenExpiry => {}
             Self::Pace(bytes, pause) => response.pace = Some((*bytes, *pause)),
             Self::Redirect(status, to) => response = Response::new(*status, "").with("Location", to),
             Self::ResetAt(at) => response.end = End::ResetAt(*at),

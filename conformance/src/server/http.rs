@@ -9,6 +9,9 @@ use bytes::Bytes;
 /// A request head longer than this is refused.
 const HEAD: u64 = 64 << 10;
 
+/// How long the bytes before a reset have to arrive.
+const DELIVERY: Duration = Duration::from_millis(20);
+
 /// One request, its body read to the end.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -225,7 +228,11 @@ impl Response {
             // Ends when the client, or the server's end, closes the connection.
             End::Endless => while self.piece(stream, &[0; 4096]).is_ok() {},
             End::StallAt(_) => while stream.read(&mut [0; 64])? > 0 {},
-            End::ResetAt(_) => rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO))?,
+            End::ResetAt(_) => {
+                // A reset throws away what is still on its way: what is counted is to have arrived.
+                std::thread::sleep(DELIVERY);
+                rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO))?;
+            }
             End::TruncateAt(_) => {}
         }
         Ok(false)

@@ -295,6 +295,11 @@ impl FaultServer {
         })
     }
 
+    /// How many connections clients have made.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections().accepted
+    }
+
     /// The highest number of requests that were answered at the same time.
     pub fn busiest(&self) -> usize {
         self.shared.state().busiest
@@ -390,6 +395,9 @@ impl State {
         self.busiest = self.busiest.max(self.busy);
         let mut heard = request.clone();
         let faults = self.scripts.take(&mut heard);
+        if faults.iter().any(|fault| matches!(fault, Fault::TokenExpiry)) {
+            self.tokens.revoke();
+        }
         let honest = self.answer(&heard);
         let response = distorted(&faults, honest);
         self.log.push(Exchange {

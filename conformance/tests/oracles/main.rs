@@ -1,5 +1,6 @@
 //! The oracle helpers themselves, where they need rights or tools, and the suite's media as skopeo sees them.
 
+mod peers;
 mod rootfs;
 mod skopeo;
 
@@ -10,6 +11,7 @@ use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict,
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
+use self::peers::{crane_pulls_and_pushes, oras_pulls_and_pushes};
 use self::rootfs::{gnu_tar_unpacks_the_flattened_golden_tree, umoci_unpacks_the_golden_tree};
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
@@ -18,6 +20,8 @@ oracle_tests! {
     devices_owners_and_attributes_differ needs [Need::Mounts];
     a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
     skopeo_pulls_and_pushes needs [Need::SKOPEO];
+    crane_pulls_and_pushes needs [Need::CRANE];
+    oras_pulls_and_pushes needs [Need::ORAS];
     skopeo_reads_every_medium needs [Need::SKOPEO];
     gnu_tar_unpacks_the_flattened_golden_tree needs [Need::Tool { name: "tar", package: "tar" }, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];

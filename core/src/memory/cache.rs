@@ -110,7 +110,13 @@ impl CacheProvider for MemoryCache {
         let content = state.partial.remove(blob.digest()).map(|(content, _)| content).unwrap_or_default();
         drop(state);
         let cache = self.0.clone();
-        Ok(Ingest::Vacant(Box::new(MemoryWriter { cache, blob: blob.clone(), content, _turn: turn })))
+        Ok(Ingest::Vacant(Box::new(MemoryWriter {
+            cache,
+            blob: blob.clone(),
+            content,
+            resumable: false,
+            _turn: turn,
+        })))
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
@@ -238,6 +244,7 @@ struct MemoryWriter {
     cache: Arc<Shared>,
     blob: Descriptor,
     content: Vec<u8>,
+    resumable: bool,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -272,22 +279,35 @@ impl BlobWriter for MemoryWriter {
         Ok(())
     }
 
-    async fn commit(self: Box<Self>) -> Result<()> {
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        self.resumable = false;
         let mut hasher = digest::Hasher::like(self.blob.digest())?;
         hasher.update(&self.content);
         let actual = hasher.finish();
         if self.offset() != self.blob.size() || actual != *self.blob.digest() {
             return Err(self.mismatch(Some(actual), self.offset()));
         }
-        let Self { cache, blob, content, _turn } = *self;
-        cache.lock().store(blob.digest().clone(), content.into());
+        let content = std::mem::take(&mut self.content);
+        self.cache.lock().store(self.blob.digest().clone(), content.into());
         Ok(())
     }
 
-    async fn suspend(self: Box<Self>) -> Result<()> {
-        let Self { cache, blob, content, _turn } = *self;
-        cache.lock().partial.insert(blob.digest().clone(), (content, SystemTime::now()));
+    fn set_resumable(&mut self, resumable: bool) {
+        self.resumable = resumable;
+    }
+
+    async fn suspend(mut self: Box<Self>) -> Result<()> {
+        self.resumable = true;
         Ok(())
+    }
+}
+
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        if self.resumable {
+            let content = std::mem::take(&mut self.content);
+            self.cache.lock().partial.insert(self.blob.digest().clone(), (content, SystemTime::now()));
+        }
     }
 }
 

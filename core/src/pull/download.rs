@@ -3,7 +3,8 @@
 use tokio::sync::mpsc;
 
 use super::convert::Conversion;
-use super::{Engine, PulledLayer};
+use super::retry::Patience;
+use super::{Engine, PulledLayer, Retry};
 use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
@@ -88,6 +89,8 @@ impl Engine<'_> {
         mut writer: Box<dyn BlobWriter>,
         slot: Option<Slot>,
     ) -> Result<Option<Made>> {
+        // Another layer's failure or the user may end this at any time.
+        writer.set_resumable(true);
         let resumed_at = writer.offset();
         let digest = layer.digest().clone();
         self.options.progress.emit(Event::BlobStarted {
@@ -107,26 +110,35 @@ impl Engine<'_> {
             }
             None => {}
         }
-        if let Err(e) = self.receive(layer, &mut *writer, tee.as_mut()).await {
-            // A transfer that broke can go on where it stopped; content that is wrong cannot.
-            if e.is_retryable() {
+        let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
+            Ok(interruptions) => interruptions,
+            Err(e) => {
+                // A transfer that broke can go on where it stopped; content that is wrong cannot.
+                if !e.is_retryable() {
+                    writer.set_resumable(false);
+                    return Err(e);
+                }
                 writer.suspend().await?;
+                return Err(e);
             }
-            return Err(e);
-        }
-        let converted = match tee {
+        };
+        let mut converted = match tee {
             Some(tee) => Some((tee.conversion.finish().await, tee.diff_id)),
             None => None,
         };
         if let Err(e) = writer.commit().await {
-            if resumed_at == 0 || *e.kind() != ErrorKind::Corrupt {
+            let is_pieced = resumed_at > 0 || interruptions > 0;
+            if !is_pieced || *e.kind() != ErrorKind::Corrupt {
                 return Err(e);
             }
-            // The bytes an earlier attempt left may have been the wrong ones: once more, from the start.
+            // The bytes of an earlier attempt may have been the wrong ones: once more, from the start.
             let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Err(e) };
             writer.restart().await?;
             self.receive(layer, &mut *writer, None).await?;
             writer.commit().await?;
+            if let Some((_, diff_id)) = converted.take() {
+                pending = self.artifact_slot(diff_id).await?;
+            }
         }
         self.options.progress.emit(Event::BlobDone { digest, cached: false });
         match (converted, pending) {
@@ -136,23 +148,28 @@ impl Engine<'_> {
         }
     }
 
-    /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped.
+    /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped; with
+    /// how many there were.
     async fn receive(
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Tee>,
-    ) -> Result<()> {
-        let (mut failures, mut row_start) = (0, writer.offset());
+    ) -> Result<u32> {
+        let (mut attempt, mut failures, mut row_start) = (Attempt::first(), 0, writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
-            let error = match self.transfer(layer, writer, tee.as_deref_mut()).await {
+            let error = match self.transfer(layer, writer, tee.as_deref_mut(), &attempt).await {
                 Ok(()) => break,
                 Err(e) => e,
             };
-            if writer.offset() >= row_start + super::Retry::PROGRESS {
+            if writer.offset() >= row_start + Retry::PROGRESS {
                 failures = 0;
             }
             (failures, row_start) = (failures + 1, writer.offset());
+            attempt.number += 1;
+            // An endpoint that gets ranges wrong again and again may still get the whole right.
+            attempt.is_whole =
+                error.context("range").is_some() && failures + 1 >= self.options.retry.attempts;
             self.options
                 .retry
                 .pause(failures, error, layer.digest().as_ref(), &self.options.progress)
@@ -162,7 +179,7 @@ impl Engine<'_> {
             // An empty chunk is the end; a conversion that has failed already reports by itself.
             let _ = sender.send(Ok(bytes::Bytes::new())).await;
         }
-        Ok(())
+        Ok(attempt.number - 1)
     }
 
     /// One attempt: from the writer's offset to the end, or to the first failure.
@@ -171,21 +188,24 @@ impl Engine<'_> {
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Tee>,
+        attempt: &Attempt,
     ) -> Result<()> {
         let digest = layer.digest();
-        let stalled = || {
-            let message = format!("no progress for {:?}", self.options.stall);
-            Error::new(ErrorKind::Timeout, message).with_endpoint(&self.registry)
-        };
         let start = writer.offset();
-        let opened = self.registry.fetch_blob(self.reference, layer, BlobRange::from_start(start));
-        let blob = tokio::time::timeout(self.options.stall, opened).await.map_err(|_| stalled())??;
+        let range = BlobRange::from_start(if attempt.is_whole { 0 } else { start });
+        let mut patience = Patience::new(self.options.stall);
+        let at = |e: Error| e.with_endpoint(&self.registry);
+        let opened = patience.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
+        let mut blob = opened.map_err(at)?.unverified();
+        self.options.progress.emit(Event::BlobOpened {
+            digest: digest.clone(),
+            endpoint: blob.endpoint().map_or_else(|| self.registry.to_string(), str::to_owned),
+            attempt: attempt.number,
+        });
         // A backend without ranges begins earlier; what is here already is passed over, and the digest decides.
         let mut surplus = start.saturating_sub(blob.offset());
-        let mut blob = blob.unverified();
-        loop {
-            let next = tokio::time::timeout(self.options.stall, blob.chunk()).await.map_err(|_| stalled())?;
-            let Some(mut chunk) = next? else { return Ok(()) };
+        while let Some(mut chunk) = patience.wait(blob.chunk()).await.map_err(at)? {
+            patience.moved(chunk.len());
             let skipped = usize::try_from(surplus).unwrap_or(usize::MAX).min(chunk.len());
             surplus -= skipped as u64;
             let chunk = chunk.split_off(skipped);
@@ -204,6 +224,17 @@ impl Engine<'_> {
                 tee.sender = None;
             }
         }
+        Ok(())
+    }
+
+    /// The right to make a layer's artifact once more; `None` when somebody else has made it by now.
+    async fn artifact_slot(&self, diff_id: Digest) -> Result<Option<Slot>> {
+        let Some(materializer) = &self.options.materializer else { return Ok(None) };
+        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
+        match self.cache.artifact(&key).await? {
+            Artifact::Present(..) => Ok(None),
+            Artifact::Vacant(writer) => Ok(Some((writer, diff_id))),
+        }
     }
 
     async fn publish(&self, writer: Box<dyn ArtifactWriter>, diff_id: &Digest) -> Result<Made> {
@@ -221,6 +252,20 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 
 type Slot = (Box<dyn ArtifactWriter>, Digest);
 type Made = (std::path::PathBuf, u64);
+
+/// One of the attempts to read a blob.
+struct Attempt {
+    /// From 1.
+    number: u32,
+    /// Whether it asks for the blob from its first byte, whatever is here.
+    is_whole: bool,
+}
+
+impl Attempt {
+    fn first() -> Self {
+        Self { number: 1, is_whole: false }
+    }
+}
 
 /// The conversion that sees the bytes while they arrive.
 struct Tee {

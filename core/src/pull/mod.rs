@@ -134,8 +134,9 @@ pub struct PulledLayer {
 /// not counted.
 ///
 /// # Contract
-/// C 47 to C 54, R 29 `duplicate_layer_digests_fetched_once`, K 118 `n_threads_same_blob_one_write`, K 119
-/// `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92. A digest in the reference wins over the tag.
+/// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
+/// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92.
+/// A digest in the reference wins over the tag.
 /// The last progress event is [`Event::Finished`], always.
 ///
 /// # Errors
@@ -320,8 +321,9 @@ impl Engine<'_> {
         // Owned descriptors: with borrowed ones the compiler cannot prove that a pull may move between threads.
         let jobs =
             unique.into_iter().map(|(layer, diff_id)| async move { self.layer(&layer, diff_id).await });
+        let concurrency = self.options.concurrency.min(self.registry.concurrency()).max(1);
         let done: Vec<(PulledLayer, bool)> =
-            stream::iter(jobs).buffer_unordered(self.options.concurrency.max(1)).try_collect().await?;
+            stream::iter(jobs).buffer_unordered(concurrency).try_collect().await?;
         let by_digest: HashMap<&Digest, &(PulledLayer, bool)> =
             done.iter().map(|item| (item.0.descriptor.digest(), item)).collect();
         layers

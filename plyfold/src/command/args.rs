@@ -71,6 +71,9 @@ pub(crate) enum Verb {
     Inspect {
         /// Which image
         image: String,
+        /// Ask the image's backend, not the store; no layer is fetched
+        #[arg(long)]
+        remote: bool,
         /// Write what the name stands for, a manifest or an index, exactly as it was received
         #[arg(long)]
         raw: bool,
@@ -117,6 +120,39 @@ pub(crate) enum Verb {
         /// The file to write
         #[arg(long, value_name = "FILE.tar")]
         out: PathBuf,
+    },
+    /// Copy an image from one place to another, past the store: all platforms of it, or the one of --platform
+    Copy {
+        /// What to copy
+        source: String,
+        /// Where to, and under which name
+        target: String,
+        /// Copy what refers to the image, too, such as signatures and SBOMs
+        #[arg(long)]
+        referrers: bool,
+    },
+    /// Copy an image of the store to another place
+    Push {
+        /// Which image
+        image: String,
+        /// Where to, and under which name
+        target: String,
+        /// Of an index that is not all in the store, push one of what is there: with another digest
+        #[arg(long)]
+        rewrite_index: bool,
+    },
+    /// List the tags of a repository; with HOST/ alone, as in registry:HOST/, the repositories of a registry
+    Tags {
+        /// Which repository
+        repository: String,
+    },
+    /// Delete from where an image is: a tag, or by digest a manifest and all its tags
+    Delete {
+        /// What to delete, with its tag or digest
+        image: String,
+        /// The digest is that of a blob
+        #[arg(long)]
+        blob: bool,
     },
     /// Remove an image's name from the store
     Remove {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use plyfold::{Error, ErrorKind, Result};
+use plyfold::{Error, ErrorKind, Result, Sparse};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Verb};
@@ -21,6 +21,7 @@ mod log;
 mod login;
 mod materialize;
 mod progress;
+mod registry;
 mod screen;
 mod session;
 mod size;
@@ -64,12 +65,21 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         #[cfg(feature = "registry")]
         Verb::Logout { registry, authfile } => login::forget(registry, authfile, &args.global, screen).await,
         Verb::List => store::list(&session.await?).await,
-        Verb::Inspect { image, raw } => store::inspect(&session.await?, &image, raw).await,
+        Verb::Inspect { image, raw, remote } => store::inspect(&session.await?, &image, raw, remote).await,
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export { image, out } => export::write(&session.await?, &image, out).await,
+        Verb::Copy { source, target, referrers } => {
+            registry::copy_image(&session.await?, &source, &target, referrers).await
+        }
+        Verb::Push { image, target, rewrite_index } => {
+            let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
+            registry::push(&session.await?, &image, &target, sparse).await
+        }
+        Verb::Tags { repository } => registry::tags(&session.await?, &repository).await,
+        Verb::Delete { image, blob } => registry::delete(&session.await?, &image, blob).await,
         Verb::Remove { image } => store::remove(&session.await?, &image).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),

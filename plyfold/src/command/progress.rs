@@ -27,6 +27,7 @@ impl Reporter {
                 self.line(Loudness::Normal, &format!("{image} is {digest}, {}", Size(size)));
             }
             Event::BlobStarted { digest, size, resumed_at } => self.start(digest, size, resumed_at),
+            Event::BlobOpened { digest, endpoint, attempt } => self.opened(&digest, &endpoint, attempt),
             Event::BlobProgress { digest, received } => {
                 if let Some((bar, _)) = self.blobs.get(&digest) {
                     bar.set_position(received);
@@ -61,7 +62,8 @@ impl Reporter {
             self.line(Loudness::Normal, &format!("{} resumes after {kept}", short(&digest)));
         }
         let bar = if self.screen.draws() { BARS.add(ProgressBar::new(size)) } else { ProgressBar::hidden() };
-        let style = "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
+        let style =
+            "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}{msg}";
         // The template is a constant: it parses.
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
@@ -69,6 +71,19 @@ impl Reporter {
         bar.set_prefix(short(&digest).to_owned());
         bar.set_position(resumed_at);
         self.blobs.insert(digest, (bar, size));
+    }
+
+    /// Says who answered, and at which attempt when it is not the first.
+    fn opened(&mut self, digest: &Digest, endpoint: &str, attempt: u32) {
+        let endpoint = printable(endpoint);
+        let from = match attempt {
+            1 => format!("from {endpoint}"),
+            _ => format!("from {endpoint}, attempt {attempt}"),
+        };
+        if let Some((bar, _)) = self.blobs.get(digest) {
+            bar.set_message(format!(" {from}"));
+        }
+        self.line(Loudness::Verbose, &format!("{} is read {from}", short(digest)));
     }
 
     fn done(&mut self, digest: &Digest, cached: bool) {

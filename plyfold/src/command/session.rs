@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use plyfold::progress::Progress;
 use plyfold::{
-    Backends, Error, Images, Location, Materializer, Options, Platform, PullOptions, PullPolicy, PulledImage,
-    Reference, Result, printable, reference,
+    Backends, Error, Images, Location, Materializer, Opened, Options, Platform, PullOptions, PullPolicy,
+    PulledImage, Reference, Result, printable, reference,
 };
 
 use super::args::Global;
@@ -17,6 +17,8 @@ use super::screen::Screen;
 pub(crate) struct Session {
     pub(crate) images: Images,
     pub(crate) platform: Platform,
+    /// The platform that the user asked for, if any.
+    pub(crate) only: Option<Platform>,
     pub(crate) screen: Screen,
 }
 
@@ -37,7 +39,8 @@ impl Session {
         };
         let options = Options::parse(global.option.iter().map(String::as_str))?;
         let images = Images::open(store).await?.with_options(options);
-        Ok(Self { images, platform: global.platform.unwrap_or_default(), screen })
+        let only = global.platform;
+        Ok(Self { images, platform: only.clone().unwrap_or_default(), only, screen })
     }
 
     /// Brings an image here, and tells about it meanwhile.
@@ -74,6 +77,11 @@ impl Session {
         let work = work(progress);
         let (outcome, ()) = tokio::join!(work, report);
         outcome
+    }
+
+    /// Opens the backend that an image is in.
+    pub(crate) async fn locate(&self, image: &str) -> Result<Opened> {
+        self.images.locate(&self.uri(image)?).await
     }
 
     /// The name that an image has in the store.

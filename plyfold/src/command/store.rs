@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use plyfold::{
-    CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistryExt as _, ImageSourceExt as _,
-    PullOptions, PulledImage, PulledLayer, RawConfig, Reference, Result, printable,
+    CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistry, ImageRegistryExt as _,
+    ImageSourceExt as _, PullOptions, PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result,
+    printable,
 };
 use serde_json::{Value, json};
 
@@ -48,14 +49,18 @@ pub(crate) async fn remove(session: &Session, image: &str) -> Result<()> {
     session.screen.show(&json!({ "removed": name.whole() }), || format!("{name} removed\n"))
 }
 
-pub(crate) async fn inspect(session: &Session, image: &str, raw: bool) -> Result<()> {
-    let name = session.name(image).await?;
-    let store = session.images.store();
+pub(crate) async fn inspect(session: &Session, image: &str, raw: bool, remote: bool) -> Result<()> {
+    let (registry, name): (Box<dyn ImageRegistry>, Reference) = if remote {
+        let opened = session.locate(image).await?;
+        let name = opened.reference().await?;
+        (opened.registry, name)
+    } else {
+        (Box::new(session.images.store().as_registry()), session.name(image).await?)
+    };
     if raw {
-        let manifest = store.as_registry().fetch_raw(&name).await?;
-        return write(manifest.bytes());
+        return write(registry.fetch_raw(&name).await?.bytes());
     }
-    let source = store.new_source(&name, &session.platform).await?;
+    let source = RegistrySource::open(registry, &name, &session.platform).await?;
     let manifest = source.manifest()?;
     // An artifact has layers, but no configuration that is an image's.
     let config = match source.config().await {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 17] = [
     "pull",
     "list",
     "inspect",
@@ -25,6 +25,10 @@ const VERBS: [&str; 13] = [
     "login",
     "logout",
     "export",
+    "copy",
+    "push",
+    "tags",
+    "delete",
     "remove",
     "backends",
     "completions",

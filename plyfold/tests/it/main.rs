@@ -7,5 +7,6 @@ mod command;
 mod library;
 mod login;
 mod readme;
+mod registry;
 mod run;
 mod sample;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -57,6 +58,8 @@ pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor) -> Result<Option<Ingest
 struct DiskWriter {
     blob: Descriptor,
     offset: u64,
+    /// Whether the thread keeps what it has when nobody wants more.
+    resumable: Arc<AtomicBool>,
     steps: Option<mpsc::Sender<Step>>,
     outcome: oneshot::Receiver<Result<()>>,
     thread: Option<JoinHandle<()>>,
@@ -73,13 +76,15 @@ impl DiskWriter {
     fn start(partial: Partial) -> Result<Self> {
         let (blob, offset) = (partial.blob.clone(), partial.length);
         let (steps, received) = mpsc::channel(IN_FLIGHT);
+        let resumable = Arc::new(AtomicBool::new(false));
+        let kept = Arc::clone(&resumable);
         let (done, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new().name("plyfold-ingest".to_owned()).spawn(move || {
             // Nobody listens when the writer was dropped; the temporary file is gone then.
-            let _ = done.send(partial.run(received));
+            let _ = done.send(partial.run(received, &kept));
         });
         let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
-        Ok(Self { blob, offset, steps: Some(steps), outcome, thread: Some(thread) })
+        Ok(Self { blob, offset, resumable, steps: Some(steps), outcome, thread: Some(thread) })
     }
 
     async fn send(&mut self, step: Step) -> Result<()> {
@@ -129,14 +134,18 @@ impl BlobWriter for DiskWriter {
         self.end(Step::Commit).await
     }
 
+    fn set_resumable(&mut self, resumable: bool) {
+        self.resumable.store(resumable, Ordering::Release);
+    }
+
     async fn suspend(self: Box<Self>) -> Result<()> {
         self.end(Step::Suspend).await
     }
 }
 
 impl Drop for DiskWriter {
-    /// Leaves nothing behind, also not for a moment: the thread has at most a few chunks to write before it sees
-    /// that nobody wants them.
+    /// Leaves nothing behind that is not to be resumed, also not for a moment: the thread has at most a few chunks
+    /// to write before it sees that nobody wants more.
     fn drop(&mut self) {
         self.steps = None;
         if let Some(thread) = self.thread.take() {
@@ -184,19 +193,21 @@ impl Partial {
         Ok(partial)
     }
 
-    fn run(mut self, mut steps: mpsc::Receiver<Step>) -> Result<()> {
+    fn run(mut self, mut steps: mpsc::Receiver<Step>, resumable: &AtomicBool) -> Result<()> {
         while let Some(step) = steps.blocking_recv() {
             match step {
                 Step::Commit => return self.publish(),
                 Step::Restart => self.restart()?,
-                Step::Suspend => {
-                    self.flush()?;
-                    self.temp.keep();
-                    return Ok(());
-                }
+                Step::Suspend => return self.suspend(),
                 Step::Write(bytes) => self.write(&bytes)?,
             }
         }
+        if resumable.load(Ordering::Acquire) { self.suspend() } else { Ok(()) }
+    }
+
+    fn suspend(mut self) -> Result<()> {
+        self.flush()?;
+        self.temp.keep();
         Ok(())
     }
 

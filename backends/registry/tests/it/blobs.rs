@@ -51,13 +51,12 @@ async fn ranges_are_closed_and_exact() {
     assert!(server.requests().is_empty());
 }
 
-/// Rules R 19 `200_to_range_restarts_from_zero`, R 20 and R 21: what is not the range that was asked for is not
-/// taken for it; the blob comes from its start instead.
+/// Rules R 19 `200_to_range_restarts_from_zero` and R 21 `416_resets_partial`: the blob comes from its start.
 #[tokio::test]
-async fn what_is_not_the_range_starts_over() {
+async fn what_is_not_a_range_starts_over() {
     let sample = samples::uncompressed();
     let (layer, content) = layer(&sample);
-    for fault in [Fault::IgnoreRange, Fault::WrongRange(1), Fault::WrongTotal(1 << 40), Fault::Status(416)] {
+    for fault in [Fault::IgnoreRange, Fault::Status(416)] {
         let shown = format!("{fault:?}");
         let (server, name) = serve(Options::default(), &sample);
         server.script(On::blobs().ranged(true), [fault]);
@@ -68,6 +67,23 @@ async fn what_is_not_the_range_starts_over() {
         let (offset, bytes) =
             read(registry.blob(&name, &layer, BlobRange::new(100, 200)).await).await.unwrap();
         assert_eq!((offset, bytes.as_slice()), (0, &content[..200]), "{shown}");
+    }
+}
+
+/// Rule R 20 `206_with_wrong_content_range_rejected`: none of it is read, and it may be asked for again.
+#[tokio::test]
+async fn another_range_than_the_one_asked_for_is_refused() {
+    let sample = samples::uncompressed();
+    let (layer, _) = layer(&sample);
+    let without = Fault::Header("Content-Range", None);
+    for fault in [Fault::WrongRange(1), Fault::WrongTotal(1 << 40), without] {
+        let (server, name) = serve(Options::default(), &sample);
+        server.script(On::blobs().ranged(true), [fault]);
+        let registry = open(server.host(), |_| ());
+        let refused = registry.blob(&name, &layer, BlobRange::from_start(100)).await;
+        let error = assert_kind(refused, &ErrorKind::Unavailable);
+        assert!(error.context("range").is_some(), "{error}");
+        assert_eq!(server.requests().len(), 1);
     }
 }
 
@@ -90,6 +106,7 @@ async fn a_broken_connection_to_a_range_is_looked_into() {
 #[tokio::test]
 async fn damage_never_ends_well() {
     let sample = samples::uncompressed();
+    let header = |name, value: &str| Fault::Header(name, Some(value.to_owned()));
     let (layer, _) = layer(&sample);
     for (faults, kind) in [
         (vec![Fault::Flip(700)], ErrorKind::Corrupt),
@@ -101,6 +118,7 @@ async fn damage_never_ends_well() {
         (vec![Fault::ResetAt(500)], ErrorKind::Unavailable),
         (vec![Fault::Chunked, Fault::TruncateAt(500)], ErrorKind::Unavailable),
         (vec![Fault::Http10, Fault::TruncateAt(500)], ErrorKind::Unavailable),
+        (vec![header("Docker-Content-Digest", sample.top.digest().as_ref())], ErrorKind::Corrupt),
         (vec![Fault::Status(404)], ErrorKind::NotFound),
         (vec![Fault::Status(500)], ErrorKind::Unavailable),
     ] {

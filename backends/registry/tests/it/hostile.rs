@@ -108,6 +108,14 @@ async fn resolve_is_one_head_where_that_is_enough() {
         let (server, name) = serve(without, &sample);
         assert_eq!(open(server.host(), |_| ()).resolve(&name).await.unwrap(), sample.top);
     }
+    // What HEAD cannot find GET may; what neither finds is not there, and GET says so in words.
+    let (server, name) = serve(Options::default(), &sample);
+    server.script(On::any().method("HEAD"), [Fault::Status(404)]);
+    let registry = open(server.host(), |_| ());
+    assert_eq!(registry.resolve(&name).await.unwrap(), sample.top);
+    server.script(On::any(), [Fault::Status(404)]);
+    let error = assert_kind(registry.resolve(&name).await, &ErrorKind::NotFound);
+    assert!(error.to_string().contains("SCRIPTED"), "{error}");
 }
 
 /// A tag that moves between two requests: each answer is whole, and by digest it is the one that was meant.

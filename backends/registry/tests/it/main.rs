@@ -4,6 +4,7 @@
 
 mod auth;
 mod blobs;
+mod faults;
 mod hostile;
 mod hosts;
 mod listing;
@@ -12,6 +13,7 @@ mod push;
 mod secrets;
 mod stage;
 mod tls;
+mod transfers;
 
 mod suite {
     use plyfold_conformance::stages::Server;

@@ -6,9 +6,12 @@ use futures_util::stream;
 use plyfold_conformance::samples;
 use plyfold_conformance::server::{Auth, Fault, FaultServer, Login, On, Options};
 use plyfold_core::{
-    Blob, BlobRange, CopyOptions, Error, ErrorKind, ImageRegistry, ImageRegistryExt, copy, reference,
+    Blob, BlobRange, CopyOptions, Descriptor, Digest, Error, ErrorKind, ImageRegistry, ImageRegistryExt,
+    MediaType, RawManifest, Result, copy, digest, reference,
 };
+use plyfold_registry::Registry;
 
+use crate::transfers::noise;
 use crate::{assert_kind, open, serve, with_login};
 
 fn protected() -> FaultServer {
@@ -33,8 +36,7 @@ async fn copies_keep_every_byte() {
         }
         for blob in &sample.blobs {
             let stored = to.content(target.repository(), blob.descriptor.digest());
-            let own = stored
-                .or_else(|| to.content(target.repository(), &plyfold_core::digest::sha256(&blob.bytes)));
+            let own = stored.or_else(|| to.content(target.repository(), &digest::sha256(&blob.bytes)));
             assert_eq!(own.as_ref(), Some(&blob.bytes), "{}", sample.name);
         }
         let raw = registry.fetch_raw(&target).await.unwrap();
@@ -162,4 +164,276 @@ async fn slow_uploads_pass_and_dead_ones_end() {
     server.script(On::any().method("PUT"), [Fault::Delay(Duration::from_secs(3))]);
     let blob = Blob::from_bytes(&layer, BlobRange::FULL, &content).unwrap();
     assert_kind(registry.push_blob(&other, blob).await, &ErrorKind::Timeout);
+}
+
+/// A blob of five MiB and a bit, and how to push it.
+fn large() -> (Descriptor, bytes::Bytes) {
+    let content = noise(3, (5 << 20) + 123);
+    let kind = MediaType::from("application/octet-stream");
+    (Descriptor::new(kind, content.len() as u64, digest::sha256(&content)), content)
+}
+
+async fn send(registry: &Registry, host: &str) -> (Descriptor, bytes::Bytes, Result<()>) {
+    let (blob, content) = large();
+    let name = reference::parse(&format!("{host}/a:1")).unwrap();
+    let sent = registry.push_blob(&name, Blob::from_bytes(&blob, BlobRange::FULL, &content).unwrap()).await;
+    (blob, content, sent)
+}
+
+/// The bytes of each request that carried some of an upload.
+fn uploaded(server: &FaultServer, method: &str) -> Vec<Option<String>> {
+    let requests = server.requests();
+    let carried = requests.iter().filter(|x| x.method == method && x.target.contains("/uploads/"));
+    carried.map(|x| x.header("content-range").map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn chunks_are_as_large_as_wanted_or_as_the_registry_demands() {
+    let range = |from: usize, to: usize| Some(format!("{from}-{to}"));
+    let mib = 1 << 20;
+    for (wanted, least, ranges) in [
+        (2, None, vec![range(0, 2 * mib - 1), range(2 * mib, 4 * mib - 1), range(4 * mib, 5 * mib + 122)]),
+        (2, Some(3 * mib), vec![range(0, 3 * mib - 1), range(3 * mib, 5 * mib + 122)]),
+        (6, None, vec![]),
+        (0, Some(mib), vec![]),
+        (2, Some(100 * mib), vec![]),
+    ] {
+        let server = protected();
+        let least = Fault::Header("OCI-Chunk-Min-Length", least.map(|least| least.to_string()));
+        server.script(On::target("/uploads/").method("POST"), [least]);
+        let registry = open(server.host(), |config| {
+            with_login(config);
+            config.upload_chunk = wanted;
+        });
+        let (blob, content, sent) = send(&registry, server.host()).await;
+        sent.unwrap();
+        assert!(server.content("a", blob.digest()) == Some(content));
+        assert_eq!(uploaded(&server, "PATCH"), ranges, "{wanted} MiB");
+        assert_eq!(uploaded(&server, "PUT"), [None]);
+    }
+}
+
+/// What arrived of a chunk is not sent again, whether the registry said so or not.
+#[tokio::test]
+async fn an_upload_goes_on_where_it_broke_off() {
+    let mib = 1 << 20;
+    for (faults, resumed) in [
+        (vec![Fault::Received(70_000), Fault::Close], Some(2 * mib + 70_000)),
+        (vec![Fault::Received(0), Fault::Status(503)], Some(2 * mib)),
+        (vec![Fault::Close], Some(4 * mib)),
+        // It says itself that it has not got all.
+        (vec![Fault::Received(70_000)], Some(2 * mib + 70_000)),
+        // It believes to be elsewhere, and is not.
+        (vec![Fault::Received(0), Fault::Status(416)], Some(2 * mib)),
+    ] {
+        let shown = format!("{faults:?}");
+        let server = FaultServer::start().unwrap();
+        server.script(On::any().method("PATCH").skip(1).times(1), faults);
+        let registry = open(server.host(), |config| config.upload_chunk = 2);
+        let (blob, content, sent) = send(&registry, server.host()).await;
+        sent.unwrap();
+        assert!(server.content("a", blob.digest()) == Some(content), "{shown}");
+        let ranges = uploaded(&server, "PATCH");
+        let starts: Vec<_> = ranges.iter().flatten().map(|range| range.split('-').next().unwrap()).collect();
+        assert_eq!(starts[2].parse().ok(), resumed, "{shown}");
+    }
+    // A registry that has forgotten the upload, and one that never moves on.
+    for (on, faults, kind) in [
+        (On::target("/uploads/upload").method("GET"), vec![Fault::Status(404)], ErrorKind::NotFound),
+        (On::target("/uploads/upload").method("PATCH"), vec![Fault::Received(0)], ErrorKind::Unavailable),
+    ] {
+        let server = FaultServer::start().unwrap();
+        server.script(On::any().method("PATCH").skip(1).times(1), [Fault::Received(0), Fault::Close]);
+        server.script(on, faults);
+        let registry = open(server.host(), |config| config.upload_chunk = 2);
+        let (blob, _, sent) = send(&registry, server.host()).await;
+        assert_kind(sent, &kind);
+        assert_eq!(server.content("a", blob.digest()), None);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_without_chunks_gets_the_blob_in_one_go() {
+    for status in [400, 404, 405, 501] {
+        let server = FaultServer::start().unwrap();
+        server.script(On::any().method("PATCH"), [Fault::Received(0), Fault::Status(status)]);
+        let registry = open(server.host(), |config| config.upload_chunk = 2);
+        let (blob, content, sent) = send(&registry, server.host()).await;
+        sent.unwrap();
+        assert!(server.content("a", blob.digest()) == Some(content), "{status}");
+        assert_eq!(uploaded(&server, "PATCH").len(), 1);
+    }
+}
+
+/// A chunk may be sent elsewhere, but not in the clear and not with our token; a source that breaks stores nothing.
+#[tokio::test]
+async fn chunks_pass_the_same_policy() {
+    let server = protected();
+    let storage = FaultServer::start().unwrap();
+    let to = |url: String| Fault::Header("Location", Some(url));
+    server
+        .script(On::any().method("PATCH").times(1), [to(format!("{}/v2/a/blobs/uploads/x", storage.url()))]);
+    server.script(On::any().method("PATCH").skip(1), [to("http://evil.example/x".to_owned())]);
+    let chunked = |config: &mut plyfold_registry::Config| {
+        with_login(config);
+        config.upload_chunk = 2;
+    };
+    let registry = open(server.host(), chunked);
+    assert_kind(send(&registry, server.host()).await.2, &ErrorKind::NotFound);
+    assert!(storage.requests().iter().all(|x| x.header("authorization").is_none()));
+    assert!(!storage.requests().is_empty());
+    assert_kind(send(&registry, server.host()).await.2, &ErrorKind::Unsupported);
+
+    let server = FaultServer::start().unwrap();
+    let (blob, content) = large();
+    let mut wrong = content.to_vec();
+    wrong[4 << 20] ^= 1;
+    let registry = open(server.host(), |config| config.upload_chunk = 2);
+    let name = reference::parse(&format!("{}/a:1", server.host())).unwrap();
+    let broken = Blob::from_bytes(&blob, BlobRange::FULL, &wrong.into()).unwrap();
+    assert_kind(registry.push_blob(&name, broken).await, &ErrorKind::Corrupt);
+    assert!(uploaded(&server, "PUT").is_empty());
+}
+
+/// Where there is no API for referrers, the list under the fallback tag is kept; others' entries stay.
+#[tokio::test]
+async fn subjects_are_listed_with_and_without_the_api() {
+    let sample = samples::subject();
+    let subject = sample.subject.as_ref().unwrap().manifest.digest().clone();
+    let tag = subject.as_ref().replace(':', "-");
+    for referrers in [true, false] {
+        let (from, name) = serve(Options::default(), &sample);
+        let to = FaultServer::with(Options { referrers, ..Options::default() }).unwrap();
+        let target = reference::parse(&format!("{}/copied:1", to.host())).unwrap();
+        let (source, registry) = (open(from.host(), |_| ()), open(to.host(), |_| ()));
+        copy(&source, &name, &registry, &target, &CopyOptions::default()).await.unwrap();
+        assert_eq!(to.tagged("copied", &tag).is_some(), !referrers);
+        let listed = registry.referrers(&target, &subject, None).await.unwrap();
+        assert_eq!(listed, source.referrers(&name, &subject, None).await.unwrap(), "{referrers}");
+
+        // Somebody else's, at the same time as ours: both stay.
+        let (first, second) = (signature(&subject, "first"), signature(&subject, "second"));
+        let by_digest = |raw: &RawManifest| reference::by_digest(&target, raw.digest());
+        let (one, two) = (by_digest(&first), by_digest(&second));
+        let pushed =
+            tokio::join!(registry.push_manifest(&one, &first), registry.push_manifest(&two, &second));
+        pushed.0.unwrap();
+        pushed.1.unwrap();
+        registry.push_manifest(&one, &first).await.unwrap();
+        let listed = registry.referrers(&target, &subject, None).await.unwrap();
+        assert_eq!(listed.len(), 3, "{referrers}: {listed:?}");
+        registry.delete(&one).await.unwrap();
+        let listed = registry.referrers(&target, &subject, None).await.unwrap();
+        assert_eq!(listed.len(), 2, "{referrers}");
+        assert!(listed.iter().any(|other| other.digest() == second.digest()));
+    }
+}
+
+fn signature(subject: &Digest, name: &str) -> RawManifest {
+    let empty =
+        r#""digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2"#;
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{manifest}","artifactType":"application/vnd.example.{name}",
+        "config":{{"mediaType":"application/vnd.oci.empty.v1+json",{empty}}},"layers":[],
+        "subject":{{"mediaType":"{manifest}","digest":"{subject}","size":2}}}}"#
+    );
+    RawManifest::new(text, None).unwrap()
+}
+
+/// A copy moves what is missing, mounts what the registry has, and leaves what may not be redistributed.
+#[tokio::test]
+async fn copies_move_as_little_as_they_can() {
+    let sample = samples::image();
+    let (server, name) = serve(Options::default(), &sample);
+    let registry = open(server.host(), |_| ());
+    let target = reference::parse(&format!("{}/beside:1", server.host())).unwrap();
+    copy(&registry, &name, &registry, &target, &CopyOptions::default()).await.unwrap();
+    let gets = |server: &FaultServer| {
+        let requests = server.requests();
+        requests.iter().filter(|x| x.method == "GET" && x.target.contains("/blobs/")).count()
+    };
+    assert_eq!((gets(&server), uploaded(&server, "PUT").len()), (0, 0));
+    assert!(server.content("beside", sample.images[0].config.digest()).is_some());
+
+    // Again elsewhere, twice: the second one reads nothing.
+    let to = FaultServer::start().unwrap();
+    let target = reference::parse(&format!("{}/a:1", to.host())).unwrap();
+    let elsewhere = open(to.host(), |_| ());
+    copy(&registry, &name, &elsewhere, &target, &CopyOptions::default()).await.unwrap();
+    let first = gets(&server);
+    copy(&registry, &name, &elsewhere, &target, &CopyOptions::default()).await.unwrap();
+    assert_eq!((first > 0, gets(&server)), (true, first));
+
+    let foreign = samples::non_distributable();
+    let (server, name) = serve(Options::default(), &foreign);
+    let target = reference::parse(&format!("{}/foreign:1", to.host())).unwrap();
+    copy(&open(server.host(), |_| ()), &name, &elsewhere, &target, &CopyOptions::default()).await.unwrap();
+    let layers = foreign.images[0].layers.iter();
+    let copied = layers.map(|layer| to.content("foreign", layer.descriptor.digest()).is_some());
+    assert_eq!(copied.collect::<Vec<_>>(), [false, true]);
+}
+
+/// A copy goes through the same trouble as a pull.
+#[tokio::test]
+async fn copies_try_again() {
+    let sample = samples::image();
+    let (server, name) = serve(Options::default(), &sample);
+    let to = FaultServer::start().unwrap();
+    let target = reference::parse(&format!("{}/a:1", to.host())).unwrap();
+    server.script(On::blobs().times(1), [Fault::TruncateAt(50)]);
+    server.script(On::manifests().times(1), [Fault::Status(503)]);
+    to.script(On::any().method("PUT").times(2), [Fault::Status(500)]);
+    to.script(On::any().method("HEAD").times(1), [Fault::Close]);
+    let mut options = CopyOptions::default();
+    options.retry.base = Duration::from_millis(1);
+    copy(&open(server.host(), |_| ()), &name, &open(to.host(), |_| ()), &target, &options).await.unwrap();
+    to.script(On::any().method("PUT"), [Fault::Status(403)]);
+    let again = reference::parse(&format!("{}/b:1", to.host())).unwrap();
+    let denied = copy(&open(server.host(), |_| ()), &name, &open(to.host(), |_| ()), &again, &options).await;
+    assert_kind(denied, &ErrorKind::Denied);
+}
+
+/// What refers to an image goes with it when that is wanted: through the API, through the fallback tag, and what
+/// cosign keeps under tags of its own.
+#[tokio::test]
+async fn referrers_are_copied_when_that_is_wanted() {
+    let sample = samples::subject();
+    let image = sample.subject.as_ref().unwrap().manifest.digest().clone();
+    let (from, name) = serve(Options::default(), &sample);
+    let source = open(from.host(), |_| ());
+    let of_referrer = signature(sample.top.digest(), "of-a-referrer");
+    source.push_manifest(&reference::by_digest(&name, of_referrer.digest()), &of_referrer).await.unwrap();
+    let cosign = format!("{}.sig", image.as_ref().replace(':', "-"));
+    let signed = reference::parse(&format!("{}/library/app:{cosign}", from.host())).unwrap();
+    source.push_manifest(&signed, &signature(&digest::sha256(b"unrelated"), "cosign")).await.unwrap();
+    for referrers in [true, false] {
+        let to = FaultServer::with(Options { referrers, ..Options::default() }).unwrap();
+        let (registry, target) =
+            (open(to.host(), |_| ()), reference::parse(&format!("{}/copied:1", to.host())).unwrap());
+        let pinned = reference::by_digest(&name, &image);
+        let mut options = CopyOptions::default();
+        copy(&source, &pinned, &registry, &target, &options).await.unwrap();
+        assert!(registry.referrers(&target, &image, None).await.unwrap().is_empty());
+        options.referrers = true;
+        copy(&source, &pinned, &registry, &target, &options).await.unwrap();
+        let listed = registry.referrers(&target, &image, None).await.unwrap();
+        assert_eq!(listed, source.referrers(&name, &image, None).await.unwrap());
+        let listed = registry.referrers(&target, sample.top.digest(), None).await.unwrap();
+        assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [of_referrer.digest()]);
+        assert!(to.tagged("copied", &cosign).is_some());
+    }
+}
+
+#[tokio::test]
+async fn blobs_are_deleted() {
+    let sample = samples::image();
+    let (server, name) = serve(Options::default(), &sample);
+    let registry = open(server.host(), |_| ());
+    let layer = &sample.images[0].layers[0].descriptor;
+    registry.delete_blob(&name, layer.digest()).await.unwrap();
+    assert_eq!(server.content("library/app", layer.digest()), None);
+    assert_kind(registry.delete_blob(&name, layer.digest()).await, &ErrorKind::NotFound);
+    server.configure(|options| options.push = false);
+    assert_kind(registry.delete(&name).await, &ErrorKind::Unsupported);
 }

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod hosts;
+mod peers;
 mod registry;
 mod token;
 
@@ -24,6 +25,10 @@ use self::hosts::{
     a_pull_through_mirror_and_its_end, hosts_toml_names_certificates,
     podman_s_login_is_ours_and_ours_is_skopeo_s,
 };
+use self::peers::{
+    crane_pulls_what_we_push_and_we_what_it_pushes, oras_pulls_what_we_push_and_we_what_it_pushes,
+    signatures_and_sboms_are_listed_and_copied,
+};
 use self::registry::DockerRegistry;
 use self::token::TokenServer;
 
@@ -42,6 +47,9 @@ plyfold_conformance::oracle_tests! {
     hosts_toml_names_certificates needs [DOCKER_REGISTRY];
     a_pull_through_mirror_and_its_end needs [DOCKER_REGISTRY];
     podman_s_login_is_ours_and_ours_is_skopeo_s needs [DOCKER_REGISTRY, Need::SKOPEO];
+    crane_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::CRANE];
+    oras_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::ORAS];
+    signatures_and_sboms_are_listed_and_copied needs [DOCKER_REGISTRY, Need::COSIGN, Need::ORAS];
 }
 
 fn images_go_there_and_come_back() -> Verdict {

@@ -123,6 +123,19 @@ const LAYOUT: &[(&str, &[LayoutFault])] = &[
 
 /// For each rule about HTTP the faults that it must catch.
 const HTTP: &[(&str, &[HttpFault])] = &[
+    ("R 17", &[HttpFault::RangesOpen]),
+    ("R 18", &[HttpFault::RangesNever]),
+    ("R 19", &[HttpFault::WholeTakenForPart]),
+    ("R 20", &[HttpFault::ContentRangeIgnored]),
+    ("R 21", &[HttpFault::UnsatisfiedIsFinal]),
+    ("R 22", &[HttpFault::PartialsDropped]),
+    ("R 23", &[HttpFault::PartialsTrusted]),
+    ("R 24", &[HttpFault::AttemptsGrow]),
+    ("R 25", &[HttpFault::DelaysIgnored]),
+    ("R 26", &[HttpFault::NothingRetried, HttpFault::PermanentRetried]),
+    ("R 27", &[HttpFault::AttemptsGrow]),
+    ("R 28", &[HttpFault::ConcurrencyIgnored, HttpFault::OneLayerAtATime]),
+    ("R 29", &[HttpFault::DuplicatesFetched]),
     (
         "R 30",
         &[
@@ -139,6 +152,10 @@ const HTTP: &[(&str, &[HttpFault])] = &[
     ("R 33", &[HttpFault::HelpersIgnored, HttpFault::IdentityTokensIgnored]),
     ("R 34", &[HttpFault::TokensForgotten, HttpFault::TokensKept, HttpFault::TokensShared]),
     ("R 35", &[HttpFault::SecretsInDebug, HttpFault::SecretsInErrors]),
+    ("R 36", &[HttpFault::LinksAnywhere, HttpFault::LinksIgnored]),
+    ("R 37", &[HttpFault::FallbackTagUnknown, HttpFault::FiltersTrusted]),
+    ("R 38", &[HttpFault::HeadAlone]),
+    ("R 39", &[HttpFault::LabelsIgnored]),
 ];
 
 /// For each materializer rule the faults that it must catch, in what makes layers or images.

@@ -1,6 +1,9 @@
 //! A small HTTP client that keeps the rules about HTTP, and its mutants.
 
 mod access;
+mod blobs;
+mod listing;
+mod pull;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -8,35 +11,56 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use plyfold_conformance::{HttpSetup, HttpStage};
+use plyfold_conformance::{Client, HttpSetup, HttpStage};
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Reference, Result,
-    reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Names, Page,
+    RawManifest, Reference, Result, reference,
 };
 
+use self::pull::BrokenPull;
 use self::wire::{Request, Response};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum HttpFault {
     AnyRealm,
+    AttemptsGrow,
+    ConcurrencyIgnored,
+    ContentRangeIgnored,
     CredentialsFollowRedirects,
     CredentialsToMirrors,
+    DelaysIgnored,
+    DuplicatesFetched,
     EndpointsHidden,
     FallbackOnAbsenceOnly,
+    FallbackTagUnknown,
+    FiltersTrusted,
+    HeadAlone,
     HelpersIgnored,
     IdentityTokensIgnored,
+    LabelsIgnored,
+    LinksAnywhere,
+    LinksIgnored,
     MirrorsIgnored,
     MirrorsReversed,
     MirrorsTrusted,
     NamespaceToOrigin,
     NamespaceUnsaid,
     None,
+    NothingRetried,
+    OneLayerAtATime,
+    PartialsDropped,
+    PartialsTrusted,
+    PermanentRetried,
+    RangesNever,
+    RangesOpen,
     SecretsInDebug,
     SecretsInErrors,
     TokensForgotten,
     TokensKept,
     TokensShared,
+    UnsatisfiedIsFinal,
+    WholeTakenForPart,
 }
 
 /// Opens the small client, with one fault.
@@ -47,6 +71,10 @@ pub(super) struct Small(pub(super) HttpFault);
 impl HttpStage for Small {
     async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
         Ok(Box::new(SmallRegistry { setup: setup.clone(), fault: self.0, grants: Arc::default() }))
+    }
+
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(BrokenPull(self.0))
     }
 }
 
@@ -146,8 +174,10 @@ impl ImageRegistry for SmallRegistry {
         let which = name.digest().or(name.tag()).unwrap_or("latest");
         let target = format!("/v2/{}/manifests/{which}", name.repository());
         let wanted = wanted.as_ref();
+        let labels_count = self.fault != HttpFault::LabelsIgnored;
         self.ask(&Request::new("GET", "", target), name, |response| async move {
-            let media_type = response.header("content-type").map(MediaType::from);
+            let media_type =
+                response.header("content-type").filter(|_| labels_count).map(listing::media_type);
             let stated = response.header("docker-content-digest").and_then(|text| text.parse().ok());
             let bytes = response.document().await?;
             match wanted.or(stated.as_ref()) {
@@ -159,27 +189,27 @@ impl ImageRegistry for SmallRegistry {
     }
 
     async fn blob(&self, name: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        let span = range.resolve(blob.size())?;
-        let target = format!("/v2/{}/blobs/{}", name.repository(), blob.digest());
-        let mut request = Request::new("GET", "", target);
-        let is_part = span != (0..blob.size());
-        if is_part {
-            request = request.with("Range", format!("bytes={}-{}", span.start, span.end - 1));
+        self.read(name, blob, range).await
+    }
+
+    async fn resolve(&self, name: &Reference) -> Result<Descriptor> {
+        match self.head(name).await? {
+            Some(descriptor) => Ok(descriptor),
+            None => Ok(self.manifest(name).await?.descriptor().clone()),
         }
-        let by_digest = reference::by_digest(name, blob.digest());
-        self.ask(&request, &by_digest, |response| {
-            let span = span.clone();
-            async move {
-                let stated = response.header("content-range").unwrap_or_default();
-                let asked = format!("bytes {}-{}/{}", span.start, span.end.saturating_sub(1), blob.size());
-                match response.status {
-                    206 if is_part && stated == asked => Blob::ranged(blob, span, response.body()),
-                    206 => Err(Error::corrupt("another range than was asked for")),
-                    _ => Blob::new(blob, response.body()),
-                }
-            }
-        })
-        .await
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
+        self.list_tags(repository, &page).await
+    }
+
+    async fn referrers(
+        &self,
+        name: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        self.list_referrers(name, subject, artifact_type).await
     }
 }
 

@@ -134,8 +134,13 @@ impl Response {
             500.. => ErrorKind::Unavailable,
             _ => ErrorKind::Unsupported,
         };
-        Error::new(kind, format!("{what}: status {}", self.status))
+        let error = Error::new(kind, format!("{what}: status {}", self.status))
             .with_endpoint(format!("http://{}", self.host))
+            .with_context("status", self.status);
+        match self.retry_after() {
+            Some(delay) => error.with_retry_after(delay),
+            None => error,
+        }
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -1,0 +1,133 @@
+//! How many requests at a time, and how many a second, one host gets from us.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plyfold_core::{Error, ErrorKind, Result};
+use reqwest::{Response, Url};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::Config;
+use crate::policy::origin;
+
+/// The limits that a configuration sets, for each host by itself.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    connections: Option<NonZero<usize>>,
+    interval: Option<Duration>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+#[derive(Debug)]
+struct Host {
+    /// Reads and writes are counted apart: a copy within one host reads while it writes.
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    next: Mutex<Instant>,
+}
+
+/// The right to one request, held until its answer is read. Rides on the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Permit {
+    _held: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            connections: config.max_connections,
+            interval: config.requests_per_second.map(|rate| Duration::from_secs(1) / rate.get()),
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// How many reads a host takes at the same time.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.map_or(usize::MAX, NonZero::get)
+    }
+
+    /// Waits until a host may have one request more.
+    pub(crate) async fn admit(&self, host: &Url, is_write: bool) -> Result<Permit> {
+        if self.connections.is_none() {
+            return Ok(Permit { _held: None });
+        }
+        let host = self.host(host);
+        let slots = if is_write { &host.writes } else { &host.reads };
+        let held = Arc::clone(slots).acquire_owned().await;
+        let held = held.map_err(|e| Error::new(ErrorKind::Internal, "limiting requests").with_source(e))?;
+        Ok(Permit { _held: Some(Arc::new(held)) })
+    }
+
+    /// Waits for a host's next turn: requests are spread evenly.
+    pub(crate) async fn pace(&self, host: &Url) {
+        let Some(interval) = self.interval else { return };
+        let turn = {
+            let host = self.host(host);
+            let mut next = host.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = (*next).max(Instant::now());
+            *next = turn + interval;
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+    }
+
+    fn host(&self, url: &Url) -> Arc<Host> {
+        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = || Arc::new(Semaphore::new(self.connections().min(Semaphore::MAX_PERMITS)));
+        let fresh = || Arc::new(Host { reads: slots(), writes: slots(), next: Mutex::new(Instant::now()) });
+        Arc::clone(hosts.entry(origin(url)).or_insert_with(fresh))
+    }
+}
+
+impl Permit {
+    /// Lets the answer carry the permit, so that dropping one drops the other.
+    pub(crate) fn ride(self, response: &mut Response) {
+        response.extensions_mut().insert(self);
+    }
+
+    /// Takes the permit of an answer whose body is about to be taken out of it.
+    pub(crate) fn take(response: &mut Response) -> Option<Self> {
+        response.extensions_mut().remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(host: &str) -> Url {
+        Url::parse(&format!("https://{host}/")).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_spread_for_each_host_by_itself() {
+        let config = Config { requests_per_second: NonZero::new(4), ..Config::default() };
+        let limits = Limits::new(&config);
+        let start = Instant::now();
+        for _ in 0..9 {
+            limits.pace(&url("a.example")).await;
+        }
+        assert_eq!(start.elapsed().as_millis(), 2000);
+        limits.pace(&url("b.example")).await;
+        assert_eq!(start.elapsed().as_millis(), 2000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_has_so_many_requests_and_no_more() {
+        let config = Config { max_connections: NonZero::new(2), ..Config::default() };
+        let limits = Limits::new(&config);
+        let soon = Duration::from_millis(1);
+        let first = limits.admit(&url("a.example"), false).await.unwrap();
+        let _second = limits.admit(&url("a.example"), false).await.unwrap();
+        let host = url("a.example");
+        tokio::time::timeout(soon, limits.admit(&host, false)).await.unwrap_err();
+        let _write = limits.admit(&host, true).await.unwrap();
+        let _elsewhere = limits.admit(&url("b.example"), false).await.unwrap();
+        drop(first);
+        tokio::time::timeout(soon, limits.admit(&host, false)).await.unwrap().unwrap();
+    }
+}

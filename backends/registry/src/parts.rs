@@ -1,0 +1,148 @@
+//! Several ranges of one very large layer at the same time, put together in order.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Result};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::Registry;
+use crate::blobs::{opened, ranged_request, states_range};
+use crate::client::Target;
+
+/// Bytes of one part. All that wait for their turn are held in memory.
+const PART: u64 = 4 << 20;
+/// Parts that may be open at the same time: with [`PART`] this bounds memory for any blob.
+const MOST: usize = 8;
+/// Smaller blobs come in one piece.
+const LARGE: u64 = 32 << 20;
+
+/// What the first part said about ranges.
+pub(crate) enum Parted {
+    /// All of the range, in parts.
+    Blob(Box<Blob>),
+    /// Not what was asked for: the answer, for who knows what to do about it.
+    Answer(Response),
+}
+
+impl Registry {
+    /// Whether a range is worth being read in parts.
+    pub(crate) fn is_parted(&self, range: &Range<u64>) -> bool {
+        self.ahead() > 1 && range.end - range.start >= LARGE
+    }
+
+    fn ahead(&self) -> usize {
+        self.config().parallel_ranges.min(MOST)
+    }
+
+    /// Opens the first part; the others follow when that one shows that the registry has ranges.
+    pub(crate) async fn read_parts(
+        &self,
+        target: &Target,
+        blob: &Descriptor,
+        range: &Range<u64>,
+    ) -> Result<Parted> {
+        let first = range.start..range.end.min(range.start + PART);
+        let response = self.client.send(target, ranged_request(target, Method::GET, blob, &first)?).await?;
+        let is_range =
+            response.status() == StatusCode::PARTIAL_CONTENT && states_range(&response, &first, blob.size());
+        if !is_range {
+            return Ok(Parted::Answer(response));
+        }
+        let first = opened(response, blob, first).await?;
+        let endpoint = first.endpoint().unwrap_or_default().to_owned();
+        let next = first.offset() + PART;
+        let source = Source { registry: self.clone(), target: target.clone(), blob: blob.clone() };
+        let parts = in_order(source, first, next..range.end, self.ahead());
+        let whole = Blob::ranged(blob, range.clone(), parts)?.with_endpoint(endpoint);
+        Ok(Parted::Blob(Box::new(whole)))
+    }
+}
+
+/// Where the parts come from.
+#[derive(Clone)]
+struct Source {
+    registry: Registry,
+    target: Target,
+    blob: Descriptor,
+}
+
+impl Source {
+    async fn open(&self, range: Range<u64>) -> Result<Blob> {
+        let request = ranged_request(&self.target, Method::GET, &self.blob, &range)?;
+        let response = self.registry.client.send(&self.target, request).await?;
+        let part = opened(response, &self.blob, range.clone()).await?;
+        if part.offset() != range.start {
+            return Err(Error::new(ErrorKind::Unavailable, "the registry had ranges, and has them no more")
+                .with_context("range", "none"));
+        }
+        Ok(part)
+    }
+}
+
+/// One part on its way; dropping it ends the request.
+struct Part {
+    chunks: mpsc::UnboundedReceiver<Result<Bytes>>,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    fn start(open: impl Future<Output = Result<Blob>> + Send + 'static) -> Self {
+        // Unbounded, and yet no more than `PART` bytes: a blob yields no byte beyond its range.
+        let (sender, chunks) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            let read = async {
+                let mut part = open.await?;
+                while let Some(chunk) = part.chunk().await? {
+                    if sender.send(Ok(chunk)).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            if let Err(e) = read.await {
+                // Nobody listens when the whole was given up.
+                let _ = sender.send(Err(e));
+            }
+        });
+        Self { chunks, task }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The first part and then all of `rest`, `ahead` parts of it under way at any time.
+fn in_order(
+    source: Source,
+    first: Blob,
+    rest: Range<u64>,
+    ahead: usize,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let parts = VecDeque::from([Part::start(async move { Ok(first) })]);
+    stream::try_unfold((parts, rest), move |(mut parts, mut rest)| {
+        let source = source.clone();
+        async move {
+            loop {
+                while parts.len() < ahead && rest.start < rest.end {
+                    let part = rest.start..rest.end.min(rest.start + PART);
+                    rest.start = part.end;
+                    let source = source.clone();
+                    parts.push_back(Part::start(async move { source.open(part).await }));
+                }
+                let Some(front) = parts.front_mut() else { return Ok(None) };
+                match front.chunks.recv().await {
+                    Some(chunk) => return Ok(Some((chunk?, (parts, rest)))),
+                    None => parts.pop_front(),
+                };
+            }
+        }
+    })
+}

@@ -1,0 +1,174 @@
+//! Subjects where a registry has no API for referrers: the index under the fallback tag (distribution specification,
+//! "Pushing Manifests with Subject" and "Deleting Manifests").
+
+use plyfold_core::manifest::Document;
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result};
+use serde_json::{Value, json};
+
+use crate::Registry;
+use crate::client::{Access, Target};
+
+/// How often a list is written again because somebody else wrote it at the same time.
+const TRIES: usize = 5;
+
+/// What happens to a list of referrers.
+enum Change<'a> {
+    Add(&'a RawManifest),
+    Remove(&'a Digest),
+}
+
+impl Registry {
+    /// Adds a manifest that has just been stored to the list of its subject's referrers.
+    pub(crate) async fn list_under_subject(
+        &self,
+        target: &Target,
+        reference: &Reference,
+        manifest: &RawManifest,
+        subject: &Descriptor,
+    ) -> Result<()> {
+        self.change_list(target, &fallback(reference, subject.digest()), &Change::Add(manifest)).await
+    }
+
+    /// Takes a manifest that has just been deleted out of the list, where the registry does not do so itself.
+    pub(crate) async fn unlist(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        subject: &Digest,
+    ) -> Result<()> {
+        let (target, reference) = self.client.target(reference, Access::Delete)?;
+        if self.referrers_api(&target, subject, None).await?.is_some() {
+            return Ok(());
+        }
+        self.change_list(&target, &fallback(&reference, subject), &Change::Remove(digest)).await
+    }
+
+    /// Reads, changes and writes a list until it is as it should be. Other processes hold no lock of ours: whoever
+    /// writes looks again whether somebody else did.
+    async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
+        let _turn = self.client.lists.lock().await;
+        for _ in 0..TRIES {
+            let old = match self.read_manifest(list).await {
+                Ok(raw) => Some(raw),
+                Err(e) if *e.kind() == ErrorKind::NotFound => None,
+                Err(e) => return Err(e),
+            };
+            let Some(new) = changed(old.as_ref(), change)? else { return Ok(()) };
+            let new = RawManifest::new(new, Some(&MediaType::ImageIndex))?;
+            self.put_manifest(target, list, &new).await?;
+        }
+        Err(Error::new(ErrorKind::Unavailable, "others keep changing the list of referrers")
+            .with_context("list", list))
+    }
+}
+
+/// The name of the index of a subject's referrers. `ALGORITHM-HEX` is always a tag: 128 characters hold sha256 and,
+/// cut off, anything longer ("Referrers Tag Schema").
+pub(crate) fn fallback(reference: &Reference, subject: &Digest) -> Reference {
+    let tag = subject.as_ref().replacen(':', "-", 1).chars().take(128).collect();
+    Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
+}
+
+/// What a manifest or an index says it belongs to.
+pub(crate) fn subject(manifest: &RawManifest) -> Option<&Descriptor> {
+    match manifest.document() {
+        Document::Index(index) => index.subject().as_ref(),
+        Document::Manifest(manifest) => manifest.subject().as_ref(),
+    }
+}
+
+/// The list after a change, or `None` when it is so already. What others have written into it stays.
+fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<Vec<u8>>> {
+    let empty = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": [] });
+    let mut list = match old {
+        None => empty,
+        Some(raw) if matches!(raw.document(), Document::Manifest(_)) => {
+            return Err(Error::corrupt("the tag for the list of referrers names no index"));
+        }
+        Some(raw) => serde_json::from_slice(raw.bytes())
+            .map_err(|e| Error::corrupt("the list of referrers is no JSON").with_source(e))?,
+    };
+    let entries = list["manifests"].as_array_mut();
+    let entries = entries.ok_or_else(|| Error::corrupt("the list of referrers has no entries"))?;
+    let at = |digest: &Digest| entries.iter().position(|entry| entry["digest"] == digest.as_ref());
+    match change {
+        Change::Add(manifest) if at(manifest.digest()).is_some() => return Ok(None),
+        Change::Add(manifest) => entries.push(entry(manifest)),
+        Change::Remove(digest) => match at(digest) {
+            Some(index) => drop(entries.remove(index)),
+            None => return Ok(None),
+        },
+    }
+    let written = serde_json::to_vec(&list);
+    written.map(Some).map_err(|e| Error::new(ErrorKind::Internal, "writing an index").with_source(e))
+}
+
+/// A manifest as lists of referrers have it ("Listing Referrers").
+fn entry(manifest: &RawManifest) -> Value {
+    let descriptor = manifest.descriptor();
+    let mut entry = json!({
+        "mediaType": descriptor.media_type().as_ref(),
+        "digest": descriptor.digest().as_ref(),
+        "size": descriptor.size(),
+    });
+    let (artifact_type, annotations) = match manifest.document() {
+        Document::Index(index) => (index.artifact_type().clone(), index.annotations()),
+        Document::Manifest(manifest) => {
+            let own = manifest.artifact_type().clone();
+            (own.or_else(|| Some(manifest.config().media_type().clone())), manifest.annotations())
+        }
+    };
+    if let Some(artifact_type) = artifact_type {
+        entry["artifactType"] = artifact_type.as_ref().into();
+    }
+    if let Some(annotations) = annotations {
+        entry["annotations"] = json!(annotations);
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(name: &str) -> RawManifest {
+        let config = r#"{"mediaType":"application/vnd.example.sig","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}"#;
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[],"annotations":{{"name":"{name}"}}}}"#
+        );
+        RawManifest::new(text, None).unwrap()
+    }
+
+    #[test]
+    fn entries_of_others_and_fields_of_the_future_stay() {
+        let old = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","future":[1],"manifests":[
+            {"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"theirs":true}]}"#;
+        let old = RawManifest::new(old, None).unwrap();
+        let ours = signature("ours");
+        let new = changed(Some(&old), &Change::Add(&ours)).unwrap().unwrap();
+        let list: Value = serde_json::from_slice(&new).unwrap();
+        assert_eq!(list["future"], json!([1]));
+        assert_eq!(list["manifests"][0]["theirs"], json!(true));
+        assert_eq!(list["manifests"][1]["digest"], ours.digest().as_ref());
+        assert_eq!(list["manifests"][1]["artifactType"], "application/vnd.example.sig");
+        assert_eq!(list["manifests"][1]["annotations"], json!({ "name": "ours" }));
+
+        let new = RawManifest::new(new, None).unwrap();
+        assert_eq!(changed(Some(&new), &Change::Add(&ours)).unwrap(), None);
+        let back = changed(Some(&new), &Change::Remove(ours.digest())).unwrap().unwrap();
+        let back = RawManifest::new(back, None).unwrap();
+        assert_eq!(changed(Some(&back), &Change::Remove(ours.digest())).unwrap(), None);
+        assert_eq!(changed(None, &Change::Remove(ours.digest())).unwrap(), None);
+        assert!(changed(Some(&ours), &Change::Add(&ours)).is_err());
+    }
+
+    #[test]
+    fn fallback_tags_are_tags() {
+        let name: Reference = plyfold_core::reference::parse("r.example/a:1").unwrap();
+        for (text, length) in [("sha256:", 64), ("sha512:", 128)] {
+            let digest = plyfold_core::digest::parse(&format!("{text}{}", "a".repeat(length))).unwrap();
+            let list = fallback(&name, &digest);
+            assert!(plyfold_core::reference::is_tag(list.tag().unwrap()), "{list}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Blobs on their way into a registry (distribution specification, "Pushing blobs"): in one PUT, or in chunks that
+//! survive a broken connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt, stream};
+use plyfold_core::progress::Progress;
+use plyfold_core::pull::Retry;
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use reqwest::{Body, Method, Request, Response, StatusCode, Url};
+
+use crate::client::{Access, Target, text};
+use crate::{Registry, errors};
+
+/// The largest chunk, which is held in memory, in bytes.
+const LARGEST: u64 = 64 << 20;
+/// Bytes of a chunk that are handed to the connection at a time: what moves is seen to move.
+const PIECE: usize = 64 << 10;
+/// What happens after a chunk has failed.
+const RETRY: Retry = Retry { attempts: 5, base: Duration::from_millis(200), cap: Duration::from_secs(10) };
+
+/// An upload that a registry has begun.
+struct Upload {
+    /// Where it goes on.
+    url: Url,
+    /// The least that every chunk but the last must have, in bytes.
+    least: u64,
+}
+
+impl Registry {
+    /// Stores a blob; nothing but a HEAD is sent when the registry has it.
+    pub(crate) async fn write_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        let descriptor = blob.descriptor().clone();
+        digest::supported(descriptor.digest())?;
+        let (target, _) = self.client.target(reference, Access::Push)?;
+        if self.find_blob(&target, &descriptor).await? {
+            return Ok(());
+        }
+        let upload = self.begin(&target).await?;
+        let wanted = u64::from(self.config().upload_chunk) << 20;
+        let chunk = wanted.max(upload.least);
+        if wanted == 0 || chunk > LARGEST || descriptor.size() <= chunk {
+            return self.put(&target, upload.url, Content::new(blob)).await;
+        }
+        self.chunks(&target, upload, Content::new(blob), chunk).await
+    }
+
+    async fn begin(&self, target: &Target) -> Result<Upload> {
+        let response = self.client.send(target, post(target)).await?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(errors::status(response, "upload").await);
+        }
+        let least = text(response.headers(), "oci-chunk-min-length").and_then(|text| text.parse().ok());
+        Ok(Upload { url: self.client.location(&response)?, least: least.unwrap_or(0) })
+    }
+
+    /// Sends all of a blob in one PUT.
+    async fn put(&self, target: &Target, mut url: Url, content: Content) -> Result<()> {
+        let descriptor = content.blob.descriptor().clone();
+        url.query_pairs_mut().append_pair("digest", descriptor.digest().as_ref());
+        let source = Arc::new(Source::default());
+        let request = octets(Request::new(Method::PUT, url), descriptor.size());
+        let body = content.proven(Arc::clone(&source));
+        let response = self.moving(target, request, body, source).await?;
+        expect_created(response, "upload").await
+    }
+
+    /// Sends a blob by one PATCH for each chunk. What the registry has not received is sent again.
+    async fn chunks(
+        &self,
+        target: &Target,
+        mut upload: Upload,
+        mut content: Content,
+        size: u64,
+    ) -> Result<()> {
+        let mut start = 0;
+        loop {
+            // The end of the blob proves it, and the PUT comes behind that: nothing wrong is ever complete.
+            let chunk = content.chunk(size).await?;
+            if chunk.is_empty() {
+                break;
+            }
+            match self.chunk(target, &mut upload, start, chunk.clone()).await {
+                Ok(()) => {}
+                // No chunks here, it seems: the same in one go.
+                Err(e) if start == 0 && is_about_chunks(e.kind()) => {
+                    let upload = self.begin(target).await?;
+                    content.held.push_front(chunk);
+                    return self.put(target, upload.url, content).await;
+                }
+                Err(e) => return Err(e),
+            }
+            start += chunk.len() as u64;
+        }
+        let mut url = upload.url;
+        url.query_pairs_mut().append_pair("digest", content.blob.descriptor().digest().as_ref());
+        let mut request = Request::new(Method::PUT, url);
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        expect_created(self.client.send(target, request).await?, "upload").await
+    }
+
+    /// Sends one chunk, which begins at `start`, until the registry has all of it.
+    async fn chunk(&self, target: &Target, upload: &mut Upload, start: u64, chunk: Bytes) -> Result<()> {
+        let (mut sent, mut failures) = (0, 0);
+        while sent < chunk.len() {
+            let part = chunk.slice(sent..);
+            let error = match self.patch(target, upload, start + sent as u64, part).await {
+                Ok(received) => match within(received, start, chunk.len()).filter(|now| *now > sent) {
+                    Some(now) => {
+                        sent = now;
+                        continue;
+                    }
+                    None => lost(received, start),
+                },
+                Err(e) => e,
+            };
+            failures += 1;
+            RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+            let received = self.received(target, upload).await?;
+            sent = within(received, start, chunk.len()).ok_or_else(|| lost(received, start))?;
+        }
+        Ok(())
+    }
+
+    /// Sends bytes that begin at `start`; with how many the registry has now in all.
+    async fn patch(&self, target: &Target, upload: &mut Upload, start: u64, bytes: Bytes) -> Result<u64> {
+        let end = start + bytes.len() as u64;
+        let mut request = octets(Request::new(Method::PATCH, upload.url.clone()), bytes.len() as u64);
+        let range = HeaderValue::from_str(&format!("{start}-{}", end - 1));
+        let range =
+            range.map_err(|e| Error::new(ErrorKind::Internal, "a range is a header").with_source(e))?;
+        request.headers_mut().insert(CONTENT_RANGE, range);
+        let source = Arc::new(Source::default());
+        let response = self.moving(target, request, pieces(bytes, Arc::clone(&source)), source).await?;
+        match response.status() {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {}
+            // The registry has another number of bytes than we think: it will say how many.
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(Error::new(ErrorKind::Unavailable, "the registry has received another part"));
+            }
+            _ => return Err(errors::status(response, "upload").await),
+        }
+        upload.url = self.client.location(&response)?;
+        Ok(received(&response).unwrap_or(end))
+    }
+
+    /// How many bytes of an upload the registry has.
+    async fn received(&self, target: &Target, upload: &mut Upload) -> Result<u64> {
+        let mut failures = 0;
+        loop {
+            let asked = self.client.send(target, Request::new(Method::GET, upload.url.clone())).await;
+            let error = match asked {
+                Ok(response) if response.status().is_success() => {
+                    if let Ok(url) = self.client.location(&response) {
+                        upload.url = url;
+                    }
+                    return Ok(received(&response).unwrap_or(0));
+                }
+                Ok(response) => errors::status(response, "upload").await,
+                Err(e) => e,
+            };
+            failures += 1;
+            RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+        }
+    }
+
+    /// Sends a request with a body that may take as long as it moves.
+    async fn moving(
+        &self,
+        target: &Target,
+        mut request: Request,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        source: Arc<Source>,
+    ) -> Result<Response> {
+        *request.body_mut() = Some(Body::wrap_stream(body));
+        let stall = self.client.patience.upload_stall();
+        let sending = pin!(self.client.send(target, request));
+        let outcome = match select(sending, pin!(source.stands_still(stall))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("the upload made no progress for {stall:?}")))
+            }
+        };
+        // When the source broke, what the registry or the connection says about it is of no interest.
+        match source.take_error() {
+            Some(error) => Err(error),
+            None => outcome,
+        }
+    }
+
+    /// Whether the repository has this blob, by HEAD.
+    pub(crate) async fn stat_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        digest::supported(blob.digest())?;
+        let (target, _) = self.client.target(reference, Access::Push)?;
+        self.find_blob(&target, blob).await
+    }
+}
+
+/// A request that begins an upload.
+pub(crate) fn post(target: &Target) -> Request {
+    let mut request = target.request(Method::POST, "blobs/uploads/");
+    // Some registries refuse a POST that does not say that it is empty.
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    request
+}
+
+pub(crate) async fn expect_created(response: Response, what: &str) -> Result<()> {
+    match response.status() {
+        // 201 by the specification; 200, 202 and 204 in the field.
+        status if status.is_success() => Ok(()),
+        _ => Err(errors::status(response, what).await),
+    }
+}
+
+fn octets(mut request: Request, length: u64) -> Request {
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    request
+}
+
+/// The number of bytes in an answer's `Range: 0-LAST`. One that has nothing says `0-0`, as one that has one byte:
+/// no chunk of ours is that small.
+fn received(response: &Response) -> Option<u64> {
+    let last = text(response.headers(), RANGE.as_str())?.trim_start_matches("bytes=").strip_prefix("0-")?;
+    last.parse().ok().map(|last: u64| if last == 0 { 0 } else { last + 1 })
+}
+
+/// How much of a chunk a registry has that has `received` bytes in all.
+fn within(received: u64, start: u64, length: usize) -> Option<usize> {
+    let of_chunk = usize::try_from(received.checked_sub(start)?).ok()?;
+    (of_chunk <= length).then_some(of_chunk)
+}
+
+fn lost(received: u64, start: u64) -> Error {
+    let message = format!("the registry has {received} bytes of an upload that was at {start}");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// Whether a refusal may mean that the registry takes no chunks.
+fn is_about_chunks(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Unsupported)
+}
+
+/// A blob, of which some bytes have been read already.
+struct Content {
+    held: VecDeque<Bytes>,
+    blob: Blob,
+}
+
+impl Content {
+    fn new(blob: Blob) -> Self {
+        Self { held: VecDeque::new(), blob }
+    }
+
+    /// The next bytes, at most `size` of them; none at the verified end.
+    async fn chunk(&mut self, size: u64) -> Result<Bytes> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut chunk = BytesMut::new();
+        while chunk.len() < size {
+            let held = self.held.pop_front();
+            let next = if held.is_some() { held } else { self.blob.chunk().await? };
+            let Some(mut bytes) = next else { break };
+            let rest = bytes.split_off(bytes.len().min(size - chunk.len()));
+            chunk.extend_from_slice(&bytes);
+            if !rest.is_empty() {
+                self.held.push_front(rest);
+            }
+        }
+        Ok(chunk.freeze())
+    }
+
+    /// The bytes as they come, the last ones held back until the end has proven them all: a registry that does not
+    /// check digests never gets a whole blob that is wrong.
+    fn proven(self, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        stream::try_unfold((Some(self), None::<Bytes>), move |(content, mut last)| {
+            let source = Arc::clone(&source);
+            async move {
+                let Some(mut content) = content else { return Ok(None) };
+                loop {
+                    let held = content.held.pop_front();
+                    let next = if held.is_some() {
+                        held
+                    } else {
+                        content.blob.chunk().await.map_err(|e| source.fail(e))?
+                    };
+                    source.moved();
+                    let Some(chunk) = next else { return Ok(last.map(|last| (last, (None, None)))) };
+                    if let Some(ready) = last.replace(chunk) {
+                        return Ok(Some((ready, (Some(content), last))));
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// What is known about the bytes of an upload while they are on their way.
+#[derive(Debug, Default)]
+struct Source {
+    chunks: AtomicU64,
+    error: Mutex<Option<Error>>,
+}
+
+impl Source {
+    /// Returns when no chunk has moved for this long.
+    async fn stands_still(&self, stall: Duration) {
+        loop {
+            let before = self.chunks.load(Ordering::Relaxed);
+            tokio::time::sleep(stall).await;
+            if self.chunks.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    fn moved(&self) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fail(&self, error: Error) -> io::Error {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        io::Error::other("the source of the upload broke")
+    }
+}
+
+/// Bytes in pieces.
+fn pieces(bytes: Bytes, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let starts = (0..bytes.len()).step_by(PIECE);
+    stream::iter(starts).map(move |start| {
+        source.moved();
+        Ok(bytes.slice(start..bytes.len().min(start + PIECE)))
+    })
+}

@@ -1,0 +1,174 @@
+//! The clients of others on the other end: what we push they pull, what they push we pull, and what they attach to
+//! an image is listed and copied.
+
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Failure, Run, Verdict};
+use plyfold_conformance::samples::{self, Sample};
+use plyfold_conformance::server::FaultServer;
+use plyfold_core::{
+    BlobRange, CopyOptions, Descriptor, ImageRegistry, ImageRegistryExt, MediaType, Reference, copy, digest,
+    reference,
+};
+use plyfold_registry::{Config, Registry};
+
+use crate::registry::DockerRegistry;
+use crate::{block_on, open, push};
+
+/// What we push to docker-registry crane, oras and skopeo pull; every byte is there, and the digest is ours.
+pub(crate) fn crane_pulls_what_we_push_and_we_what_it_pushes() -> Verdict {
+    let server = DockerRegistry::start("", "")?;
+    let registry = open(&server, |_| ())?;
+    let folder = tempfile::tempdir()?;
+    for sample in [samples::image(), samples::zstandard(), samples::docker_image()] {
+        let name = push(&registry, &server, &sample)?;
+        let said = Run::new("crane").args(["digest", "--insecure", &name.whole()]).success()?;
+        assert_eq!(said.stdout.trim(), sample.top.digest().as_ref());
+        let layout = folder.path().join(sample.name);
+        Run::new("crane")
+            .args(["pull", "--insecure", "--format=oci", &name.whole()])
+            .arg(&layout)
+            .success()?;
+        holds(&layout, &sample)?;
+        let theirs = named(server.host(), &format!("crane/{}", name.repository()))?;
+        Run::new("crane").args(["push", "--insecure"]).arg(&layout).arg(theirs.whole()).success()?;
+        reads_back(&registry, &theirs, &sample)?;
+    }
+    let sample = samples::index();
+    let name = push(&registry, &server, &sample)?;
+    let theirs = named(server.host(), "crane/index")?;
+    Run::new("crane").args(["copy", "--insecure", &name.whole(), &theirs.whole()]).success()?;
+    reads_back(&registry, &theirs, &sample)
+}
+
+pub(crate) fn oras_pulls_what_we_push_and_we_what_it_pushes() -> Verdict {
+    let server = DockerRegistry::start("", "")?;
+    let registry = open(&server, |_| ())?;
+    let folder = tempfile::tempdir()?;
+    for sample in [samples::image(), samples::index(), samples::artifact()] {
+        let name = push(&registry, &server, &sample)?;
+        let layout = folder.path().join(sample.name);
+        let local = format!("{}:1", layout.display());
+        let down = ["copy", "--from-plain-http", "--to-oci-layout", &name.whole(), &local];
+        Run::new("oras").args(down).success()?;
+        holds(&layout, &sample)?;
+        let theirs = named(server.host(), &format!("oras/{}", name.repository()))?;
+        let up = ["copy", "--to-plain-http", "--from-oci-layout", &local, &theirs.whole()];
+        Run::new("oras").args(up).success()?;
+        reads_back(&registry, &theirs, &sample)?;
+    }
+    Ok(())
+}
+
+/// Signatures by cosign, as a referrer and under a tag of its own, and an SBOM by oras: all are listed where the
+/// registry has an API for that and where it has none, and go along with a copy to either.
+pub(crate) fn signatures_and_sboms_are_listed_and_copied() -> Verdict {
+    let (without, with) = (DockerRegistry::start("", "")?, FaultServer::start()?);
+    let folder = tempfile::tempdir()?;
+    let keys = cosign(folder.path()).args(["generate-key-pair"]).success()?;
+    let (private, public) = (folder.path().join("cosign.key"), folder.path().join("cosign.pub"));
+    assert!(private.exists() && public.exists(), "{keys}");
+    let sbom = folder.path().join("sbom.json");
+    std::fs::write(&sbom, r#"{"spdxVersion":"SPDX-2.3"}"#)?;
+    let sample = samples::image();
+    for (from, to) in [(without.host(), with.host()), (with.host(), without.host())] {
+        let source = Registry::new(from, &Config { anonymous: true, ..Config::default() })?;
+        let target = Registry::new(to, &Config { anonymous: true, ..Config::default() })?;
+        let name = named(from, "signed")?;
+        publish(&source, &name, &sample)?;
+        let pinned = reference::by_digest(&name, sample.top.digest()).whole();
+        for bundle in ["--new-bundle-format=true", "--new-bundle-format=false"] {
+            sign(folder.path(), &private, bundle, &pinned)?;
+        }
+        let attach = [
+            "attach",
+            "--plain-http",
+            "--disable-path-validation",
+            "--artifact-type",
+            "application/spdx+json",
+        ];
+        Run::new("oras").args(attach).arg(&pinned).arg(format!("{}:text/json", sbom.display())).success()?;
+
+        let list = |registry: &Registry, name: &Reference, kind: Option<&MediaType>| {
+            let listed = block_on(registry.referrers(name, sample.top.digest(), kind));
+            listed.map(|list| {
+                let mut digests: Vec<_> = list.iter().map(|one| one.digest().to_string()).collect();
+                digests.sort();
+                digests
+            })
+        };
+        let listed = list(&source, &name, None)?;
+        let spdx = MediaType::from("application/spdx+json");
+        assert_eq!((listed.len(), list(&source, &name, Some(&spdx))?.len()), (2, 1), "{from}");
+
+        let copied = named(to, "copied")?;
+        let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+        block_on(copy(&source, &name, &target, &copied, &options))?;
+        assert_eq!(list(&target, &copied, None)?, listed, "{to}");
+        let discovered = Run::new("oras")
+            .args(["discover", "--plain-http", "--format=json", &copied.whole()])
+            .success()?;
+        assert!(listed.iter().all(|digest| discovered.stdout.contains(digest)), "{discovered}");
+        // Both kinds of signature are good where they went to: the tagged one as soon as the other is gone.
+        verify(folder.path(), &public, &copied)?;
+        let tag = format!("{}.sig", sample.top.digest().as_ref().replace(':', "-"));
+        let tagged = Reference::with_tag(to.to_owned(), "copied".to_owned(), tag);
+        assert!(block_on(target.exists(&tagged))?);
+    }
+    Ok(())
+}
+
+fn cosign(folder: &Path) -> Run {
+    // Everything it keeps stays in the folder; it asks for no password.
+    Run::new("sh")
+        .env("HOME", folder)
+        .env("COSIGN_PASSWORD", "password")
+        .env("TUF_ROOT", folder.join("tuf"))
+        .args(["-c", r#"cd "$HOME" && exec cosign "$@""#, "cosign"])
+}
+
+fn sign(folder: &Path, key: &Path, bundle: &str, image: &str) -> Verdict {
+    let offline = ["--tlog-upload=false", "--use-signing-config=false", "--allow-http-registry", "-y"];
+    cosign(folder).arg("sign").args(offline).arg(bundle).arg("--key").arg(key).arg(image).success()?;
+    Ok(())
+}
+
+fn verify(folder: &Path, key: &Path, image: &Reference) -> Verdict {
+    let offline = ["--insecure-ignore-tlog", "--allow-http-registry", "--key"];
+    cosign(folder).arg("verify").args(offline).arg(key).arg(image.whole()).success()?;
+    Ok(())
+}
+
+fn named(host: &str, repository: &str) -> Result<Reference, Failure> {
+    Ok(reference::parse(&format!("{host}/{repository}:1"))?)
+}
+
+/// Pushes a sample under a name.
+fn publish(registry: &Registry, name: &Reference, sample: &Sample) -> Verdict {
+    let from = FaultServer::start()?;
+    from.put("a", "1", sample);
+    let source = Registry::new(from.host(), &Config { anonymous: true, ..Config::default() })?;
+    block_on(copy(&source, &named(from.host(), "a")?, registry, name, &CopyOptions::default()))?;
+    Ok(())
+}
+
+/// Every byte of the sample is in a layout directory.
+fn holds(layout: &Path, sample: &Sample) -> Verdict {
+    for blob in &sample.blobs {
+        let file = layout.join("blobs/sha256").join(digest::sha256(&blob.bytes).digest());
+        assert_eq!(std::fs::read(file)?, &blob.bytes[..], "{}", sample.name);
+    }
+    Ok(())
+}
+
+/// Every byte of the sample is in the registry under a name.
+fn reads_back(registry: &Registry, name: &Reference, sample: &Sample) -> Verdict {
+    assert_eq!(block_on(registry.fetch_raw(name))?.bytes(), sample.top_bytes(), "{}", sample.name);
+    let blobs = |blob: &&samples::SampleBlob| !blob.is_manifest();
+    for blob in sample.blobs.iter().filter(blobs) {
+        let descriptor: &Descriptor = &blob.descriptor;
+        let read = async { registry.blob(name, descriptor, BlobRange::FULL).await?.bytes(1 << 20).await };
+        assert_eq!(block_on(read)?, blob.bytes, "{}", sample.name);
+    }
+    Ok(())
+}

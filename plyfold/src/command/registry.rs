@@ -1,0 +1,98 @@
+//! `copy`, `push`, `tags` and `delete`: images where they are, without the store.
+
+use plyfold::progress::Progress;
+use plyfold::{
+    CacheProviderExt as _, CopyOptions, Descriptor, Error, Names, Page, Platforms, PushOptions, Reference,
+    Result, Sparse, copy, printable, reference,
+};
+use serde_json::json;
+
+use super::screen::write;
+use super::session::Session;
+
+/// Names that one listing may have.
+const NAMES: usize = 1 << 20;
+
+/// Copies an image from one place to another.
+pub(crate) async fn copy_image(session: &Session, source: &str, target: &str, referrers: bool) -> Result<()> {
+    let from = session.locate(source).await?;
+    let (image, to) = (from.reference().await?, session.locate(target).await?);
+    let name = to.reference().await?;
+    let copied = session.telling(|progress| {
+        let options = CopyOptions { referrers, ..options(session, progress) };
+        let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
+        async move { copy(from, image, to, name, &options).await }
+    });
+    show(session, &name, &copied.await?)
+}
+
+/// Copies an image of the store to another place.
+pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
+    let image = session.name(image).await?;
+    let to = session.locate(target).await?;
+    let name = to.reference().await?;
+    let pushed = session.telling(|progress| {
+        let options = PushOptions { copy: options(session, progress), sparse };
+        let (store, image, to, name) = (session.images.store(), &image, &*to.registry, &name);
+        async move { store.push(image, to, name, &options).await }
+    });
+    show(session, &name, &pushed.await?)
+}
+
+fn options(session: &Session, progress: Progress) -> CopyOptions {
+    let platforms = session.only.clone().map_or(Platforms::All, Platforms::One);
+    CopyOptions { platforms, progress, ..CopyOptions::default() }
+}
+
+fn show(session: &Session, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+    let digest = descriptor.digest();
+    session
+        .screen
+        .show(&json!({ "reference": name.whole(), "digest": digest }), || format!("{name}  {digest}\n"))
+}
+
+/// Lists the tags of a repository, or the repositories of a registry.
+pub(crate) async fn tags(session: &Session, repository: &str) -> Result<()> {
+    let opened = session.locate(repository).await?;
+    let (mut after, mut all, mut count) = (None, Vec::new(), 0);
+    loop {
+        let page = Page { limit: None, after };
+        let Names { names, next } = match &opened.reference {
+            Some(name) => opened.registry.tags(&reference::repository_of(name), page).await?,
+            None => opened.registry.repositories(page).await?,
+        };
+        count += names.len();
+        if count > NAMES {
+            return Err(Error::limit(format!("more than {NAMES} names")).with_endpoint(&opened.registry));
+        }
+        if session.screen.json() {
+            all.extend(names);
+        } else {
+            let lines: String = names.iter().map(|name| format!("{}\n", printable(name))).collect();
+            write(lines.as_bytes())?;
+        }
+        match next {
+            Some(_) => after = next,
+            None => break,
+        }
+    }
+    if session.screen.json() { session.screen.show(&all, String::new) } else { Ok(()) }
+}
+
+/// Removes a tag, a manifest with all its tags, or a blob.
+pub(crate) async fn delete(session: &Session, image: &str, is_blob: bool) -> Result<()> {
+    let opened = session.locate(image).await?;
+    let name = opened.reference().await?;
+    let digest = reference::digest_of(&name)?;
+    // `latest` goes only when somebody says so.
+    let says_tag = name.tag().is_some_and(|tag| image.ends_with(&format!(":{tag}")));
+    match (&digest, is_blob) {
+        (Some(digest), true) => opened.registry.delete_blob(&name, digest).await?,
+        (None, true) => return Err(Error::config("a blob is named by its digest").with_image(&name)),
+        (None, false) if !says_tag => {
+            return Err(Error::config("which tag, or which digest?").with_image(printable(image)));
+        }
+        _ => opened.registry.delete(&name).await?,
+    }
+    session.screen.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
+}

@@ -1,0 +1,100 @@
+//! The verbs about registries, and pulls that end before their time.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use plyfold_conformance::samples::{self, LayerBuilder};
+use plyfold_conformance::server::{Fault, FaultServer, On};
+
+use super::run::{Place, check};
+
+#[test]
+fn images_in_registries() {
+    let server = FaultServer::start().unwrap();
+    let sample = samples::index();
+    for tag in ["1", "1.2", "latest"] {
+        server.put("org/app", tag, &sample);
+    }
+    let mut place = Place::new();
+    place.hosts.push(server.host().to_owned());
+    let other = format!("HOST:PORT/org/app@{}", sample.top.digest());
+    let lines = [
+        "tags HOST:PORT/org/app".to_owned(),
+        "tags HOST:PORT/org/app --json".to_owned(),
+        "tags registry:HOST:PORT/".to_owned(),
+        "tags HOST:PORT/org/none".to_owned(),
+        "inspect HOST:PORT/org/app:1 --platform linux/amd64".to_owned(),
+        "inspect HOST:PORT/org/app:1 --platform linux/amd64 --remote".to_owned(),
+        "copy HOST:PORT/org/app:1 HOST:PORT/org/copied:1".to_owned(),
+        "copy HOST:PORT/org/app:1 HOST:PORT/org/copied:amd64 --platform linux/amd64 --referrers".to_owned(),
+        "copy HOST:PORT/org/app:1 oci:{}/layout:app --platform linux/amd64 --json".to_owned(),
+        "pull HOST:PORT/org/app:1 --platform linux/amd64 -q".to_owned(),
+        "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:1".to_owned(),
+        "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:1 --platform linux/amd64".to_owned(),
+        "tags HOST:PORT/org/pushed".to_owned(),
+        "delete HOST:PORT/org/app".to_owned(),
+        "delete HOST:PORT/org/app --blob".to_owned(),
+        "delete HOST:PORT/org/app:1.2".to_owned(),
+        "tags HOST:PORT/org/app".to_owned(),
+        format!("delete {other} --json"),
+        "tags HOST:PORT/org/app".to_owned(),
+        format!("delete {other} --blob"),
+    ];
+    check("registries", &lines.map(|line| place.run(&line)));
+    // Showing an image is reading its manifests and its config, no layer.
+    let layers = &sample.image_for("linux/amd64").layers;
+    place.run("inspect HOST:PORT/org/copied:1 --platform linux/amd64 --remote");
+    let last = server.requests();
+    let shown = last.iter().rev().take_while(|x| !x.target.contains("/tags/"));
+    let of_layers = |target: &str| layers.iter().any(|l| target.ends_with(l.descriptor.digest().as_ref()));
+    assert!(shown.filter(|x| x.target.contains("org/copied")).all(|x| !of_layers(&x.target)));
+}
+
+/// The size of the layer of a pull that is interrupted, in bytes.
+const SIZE: u64 = 16 << 20;
+
+/// A pull that ends in the middle, by itself or not, costs the next one little more than the rest.
+#[test]
+fn what_has_come_is_not_fetched_again() {
+    let mut content = vec![0; SIZE as usize - 3 * 512];
+    for (at, byte) in content.iter_mut().enumerate() {
+        *byte = (at * 7 + at / 251) as u8;
+    }
+    let sample =
+        samples::of_layers("interrupted", &[LayerBuilder::new().file("f", 0o644, &content).finish()]);
+    let layer = sample.images[0].layers[0].descriptor.digest();
+    for signal in ["KILL", "INT"] {
+        let server = FaultServer::start().unwrap();
+        server.put("org/app", "1", &sample);
+        server.script(On::blob(layer).times(1), [Fault::Pace(64 << 10, Duration::from_millis(4))]);
+        let place = Place::new();
+        let image = format!("{}/org/app:1", server.host());
+        let pull = || place.command(["pull", &image, "--platform", "linux/amd64", "-q"]);
+        let mut child = Running(pull().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let start = Instant::now();
+        while server.served(layer).bytes < SIZE / 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "the pull does not move");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = child.0.id().to_string();
+        let killed = std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        assert!(killed.success() && !child.0.wait().unwrap().success(), "the pull is interrupted");
+        server.clear_requests();
+        let again = pull().output().unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        let fetched = server.served(layer).bytes;
+        assert!(fetched <= SIZE * 55 / 100, "{signal}: {fetched} bytes of {SIZE}");
+        assert!(fetched > SIZE * 10 / 100, "{signal}: it was interrupted in the middle");
+    }
+}
+
+/// A child that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
