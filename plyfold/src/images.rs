@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{
-    Backends, CacheProvider as _, CacheProviderExt as _, Descriptor, Digest, Lease, Opened, Options,
-    Platform, PullOptions, PullResult, PulledLayer, Reference, Result, reference,
+    Backends, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Digest, Lease,
+    NameChange, Opened, Options, Platform, PullOptions, PullResult, PulledLayer, Reference, Result, Usage,
+    reference,
 };
 use plyfold_layout::Store;
 
@@ -142,6 +143,39 @@ impl Images {
     /// As [`CacheProvider::list`](plyfold_core::CacheProvider::list).
     pub async fn list_cached(&self) -> Result<Vec<(Reference, Descriptor)>> {
         self.store.list().await
+    }
+
+    /// Keeps a name whatever [budget](plyfold_core::Collect::budget) a collection is given.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name; otherwise as
+    /// [`CacheProvider::update`](plyfold_core::CacheProvider::update).
+    pub async fn pin(&self, name: &Reference) -> Result<()> {
+        self.store.update(&[NameChange::Pin(name.clone())]).await
+    }
+
+    /// Lets a collection remove a name again.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::update`](plyfold_core::CacheProvider::update).
+    pub async fn unpin(&self, name: &Reference) -> Result<()> {
+        self.store.update(&[NameChange::Unpin(name.clone())]).await
+    }
+
+    /// Which image takes how much room, and the store as a whole.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::usage`](plyfold_core::CacheProvider::usage).
+    pub async fn usage(&self) -> Result<Usage> {
+        self.store.usage().await
+    }
+
+    /// Removes what no name needs, and names to meet a budget. Safe beside pulls, in whatever process.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::collect`](plyfold_core::CacheProvider::collect).
+    pub async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        self.store.collect(policy).await
     }
 
     /// The name that `image`, written as for [`Images::pull`], has in the store. No network.

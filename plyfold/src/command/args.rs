@@ -1,11 +1,12 @@
 //! What can be written on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use plyfold::{Platform, PullPolicy};
 
-use super::size;
+use super::{age, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
@@ -65,7 +66,7 @@ pub(crate) enum Verb {
         #[arg(long)]
         verify: bool,
     },
-    /// List the images in the store
+    /// List the images in the store with the room that each takes, and what of it no other image needs
     List,
     /// Show an image of the store
     Inspect {
@@ -154,10 +155,35 @@ pub(crate) enum Verb {
         #[arg(long)]
         blob: bool,
     },
-    /// Remove an image's name from the store
+    /// Remove names of images from the store, also pinned ones; `gc` removes their content
     Remove {
-        /// Which image
-        image: String,
+        /// Which images: all of the names go or, when one is not there, none
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Keep images whatever budget `gc` is given
+    Pin {
+        /// Which images
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Let `gc` remove pinned images again
+    Unpin {
+        /// Which images
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Remove from the store what no image needs; safe beside everything else
+    Gc {
+        /// Say what would go, and leave it
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove images, least recently used first, until the rest takes at most this; never pinned ones
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        budget: Option<u64>,
+        /// Leave what was stored or used within this time, such as 90s, 15m, 12h or 7d
+        #[arg(long, value_name = "DURATION", value_parser = age::parse, default_value = "0s", hide_default_value = true)]
+        grace: Duration,
     },
     /// List the backends and their schemes
     Backends,

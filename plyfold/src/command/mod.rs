@@ -10,11 +10,13 @@ use args::{Args, Verb};
 use screen::Screen;
 use session::{Fetch, Session};
 
+mod age;
 mod args;
 mod backends;
 mod disk;
 mod export;
 mod failure;
+mod kept;
 mod layer;
 mod log;
 #[cfg(feature = "registry")]
@@ -64,7 +66,7 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Login(options) => login::store(options, &args.global, screen).await,
         #[cfg(feature = "registry")]
         Verb::Logout { registry, authfile } => login::forget(registry, authfile, &args.global, screen).await,
-        Verb::List => store::list(&session.await?).await,
+        Verb::List => kept::list(&session.await?).await,
         Verb::Inspect { image, raw, remote } => store::inspect(&session.await?, &image, raw, remote).await,
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
@@ -80,7 +82,10 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         }
         Verb::Tags { repository } => registry::tags(&session.await?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&session.await?, &image, blob).await,
-        Verb::Remove { image } => store::remove(&session.await?, &image).await,
+        Verb::Remove { images } => kept::remove(&session.await?, &images).await,
+        Verb::Pin { images } => kept::pin(&session.await?, &images, true).await,
+        Verb::Unpin { images } => kept::pin(&session.await?, &images, false).await,
+        Verb::Gc { dry_run, budget, grace } => kept::collect(&session.await?, dry_run, budget, grace).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),
     }

@@ -1,11 +1,10 @@
-//! `pull`, `list`, `inspect`, `remove` and `load`: what is in the store.
+//! `pull`, `inspect` and `load`: images in the store.
 
 use std::path::Path;
 
 use plyfold::{
-    CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistry, ImageRegistryExt as _,
-    ImageSourceExt as _, PullOptions, PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result,
-    printable,
+    CacheProviderExt as _, ErrorKind, ImageRegistry, ImageRegistryExt as _, ImageSourceExt as _, PullOptions,
+    PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result, printable,
 };
 use serde_json::{Value, json};
 
@@ -16,37 +15,6 @@ use super::size::Size;
 pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> Result<()> {
     let image = session.pull(image, fetch).await?;
     session.screen.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
-}
-
-pub(crate) async fn list(session: &Session) -> Result<()> {
-    let names = session.images.list_cached().await?;
-    let documents: Vec<Value> = names
-        .iter()
-        .map(|(name, descriptor)| {
-            json!({
-                "reference": name.whole(),
-                "digest": descriptor.digest(),
-                "media_type": descriptor.media_type(),
-                "size": descriptor.size(),
-            })
-        })
-        .collect();
-    session.screen.show(&documents, || {
-        let row = |(name, descriptor): &(Reference, Descriptor)| {
-            [printable(&name.whole()).to_string(), descriptor.digest().to_string()]
-        };
-        table(["IMAGE", "DIGEST"], &names.iter().map(row).collect::<Vec<_>>())
-    })
-}
-
-pub(crate) async fn remove(session: &Session, image: &str) -> Result<()> {
-    let name = session.name(image).await?;
-    if !session.images.remove(&name).await? {
-        return Err(Error::not_found("not in the store")
-            .with_image(name)
-            .with_hint("`plyfold list` shows what is in the store"));
-    }
-    session.screen.show(&json!({ "removed": name.whole() }), || format!("{name} removed\n"))
 }
 
 pub(crate) async fn inspect(session: &Session, image: &str, raw: bool, remote: bool) -> Result<()> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 20] = [
     "pull",
     "list",
     "inspect",
@@ -30,6 +30,9 @@ const VERBS: [&str; 17] = [
     "tags",
     "delete",
     "remove",
+    "pin",
+    "unpin",
+    "gc",
     "backends",
     "completions",
 ];
@@ -61,6 +64,35 @@ fn an_image_comes_and_goes() {
         "inspect localhost/sample",
     ];
     check("store", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn what_nothing_needs_goes() {
+    let place = Place::new();
+    let lines = [
+        "gc",
+        "pull oci:examples/sample:latest --platform linux/amd64 -q",
+        "load {}/app.tar --platform linux/amd64 -q",
+        "pin localhost/sample a.example/app:1",
+        "unpin localhost/sample",
+        "pin localhost/sample a.example/none:1",
+        "list",
+        "gc --budget 0 --dry-run",
+        "gc --budget 0 --grace 1h",
+        "gc --budget 0",
+        "list",
+        "remove a.example/app:1 a.example/none:1",
+        "remove a.example/app:1 a.example/app:1",
+        "list",
+        "gc --dry-run --json",
+        "gc --json -q",
+        "list --json",
+        "gc --grace 1w",
+        "gc --budget lots",
+    ];
+    let image = samples::of_layers("app", &[LayerBuilder::new().file("a", 0o644, b"a").finish()]);
+    fs::write(place.path("app.tar"), oci_archive(&[("a.example/app:1".to_owned(), &image)])).unwrap();
+    check("gc", &lines.map(|line| place.run(line)));
 }
 
 #[test]
