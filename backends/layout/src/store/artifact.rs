@@ -106,12 +106,9 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), durable::sync_dir)
 }
 
-/// What the name of a seal has more than that of its artifact.
-pub(super) const SEAL: &str = ".seal";
-
 pub(super) fn seal_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(SEAL);
+    name.push(".seal");
     name.into()
 }
 

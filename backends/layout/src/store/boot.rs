@@ -161,6 +161,7 @@ mod tests {
             path: "blob".into(),
             kind: rustix::fs::FileType::RegularFile,
             size: 0,
+            used: std::time::SystemTime::UNIX_EPOCH,
             changed: minute * 60 * NANOS,
             identity: (0, 0),
         };

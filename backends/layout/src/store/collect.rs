@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use plyfold_core::cache::{Head, Inventory, Plan};
 use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
 
-use super::contents::{self, for_each, for_each_lone_seal};
+use super::contents::{self, for_each};
 use super::lease::{Alone, COLLECTOR};
 use super::{Store, artifact, change_locked, ingest};
 use crate::durable::Temp;
@@ -32,7 +32,6 @@ pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
         sweep.names(&plan)?;
         sweep.content(plan, &artifacts)?;
         sweep.ingest(&leased)?;
-        sweep.seals()?;
         sweep.quarantine()?;
         // Also when nobody waits for the outcome any more.
         drop(alone);
@@ -140,14 +139,6 @@ impl Sweep<'_> {
                 temp.keep();
             }
             Ok(())
-        })
-    }
-
-    /// Seals whose artifact somebody else has removed.
-    fn seals(&mut self) -> Result<()> {
-        for_each_lone_seal(self.root, |path, metadata| {
-            self.done.remains += 1;
-            self.remove(path, metadata.len())
         })
     }
 

@@ -1,22 +1,18 @@
-//! What lies in the store's folders.
+//! What the store holds, as a collection has to know it.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::collections::HashSet;
 use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings};
+use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings, Part};
 use plyfold_core::manifest::limits;
-use plyfold_core::{Descriptor, Digest, Error, MediaType, Result, digest};
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
-use super::lease;
-use crate::root::Root;
-
-/// The algorithms of blobs that can be verified. Others are someone else's, and left alone.
-const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
+use super::{inventory, lease};
+use crate::root::{Found, Root};
 
 /// What the store holds, and where its artifacts are, in the same order.
 pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
@@ -26,7 +22,6 @@ pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
         names: index.names(),
         pins: index.pins().cloned().collect(),
         leased: leased(root)?,
-        blobs: blobs(root)?,
         ..Holdings::default()
     };
     for (top, has_name) in index.nameless() {
@@ -35,10 +30,17 @@ pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
         list.push(top.clone());
     }
     let mut paths = Vec::new();
-    for_each_artifact(root, |diff_id, path, metadata| {
-        holdings.artifacts.push(HeldArtifact { diff_id, held: held(metadata) });
-        paths.push(path);
-    })?;
+    for item in inventory::all(root)?.into_iter().filter(|item| item.kind.is_file()) {
+        let held = Held { size: item.size, used: item.used };
+        match item.part {
+            Part::Blob(digest) => drop(holdings.blobs.insert(digest, held)),
+            Part::Artifact(_, diff_id) => {
+                holdings.artifacts.push(HeldArtifact { diff_id, held });
+                paths.push(item.path);
+            }
+            _ => {}
+        }
+    }
     Ok((holdings, paths))
 }
 
@@ -56,10 +58,13 @@ pub(super) fn heads(root: &Root, blobs: Vec<Digest>) -> Result<Vec<Head>> {
 /// The content of a blob that begins like a document.
 fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     let at = |e| Error::io(format!("reading {digest}"), e);
-    let Ok(metadata) = fs::symlink_metadata(root.blob_path(digest)) else { return Ok(None) };
-    let blob = Descriptor::new(MediaType::Other(String::new()), metadata.len(), digest.clone());
-    // What is gone by now, or was replaced by something else, is no document of ours.
-    let Ok(file) = root.open_blob(&blob) else { return Ok(None) };
+    let Found::File(size) = root.stat_blob(digest)? else { return Ok(None) };
+    let file = match root.open_blob(&Descriptor::new(MediaType::Other(String::new()), size, digest.clone())) {
+        Ok(file) => file,
+        // It is gone by now, or something else.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => return Ok(None),
+        Err(e) => return Err(e),
+    };
     let mut content = Vec::new();
     (&file).take(Head::PEEK as u64).read_to_end(&mut content).map_err(at)?;
     if !Head::may_be(&content) {
@@ -67,20 +72,6 @@ fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     }
     file.take(limits::MANIFEST).read_to_end(&mut content).map_err(at)?;
     Ok(Some(content.into()))
-}
-
-fn blobs(root: &Root) -> Result<HashMap<Digest, Held>> {
-    let mut blobs = HashMap::new();
-    for algorithm in ALGORITHMS {
-        for_each(&root.path().join("blobs").join(algorithm), |entry, metadata| {
-            let name = entry.file_name();
-            if let Some(digest) = digest_of(algorithm, &name).filter(|_| metadata.is_file()) {
-                blobs.insert(digest, held(metadata));
-            }
-            Ok(())
-        })?;
-    }
-    Ok(blobs)
 }
 
 /// What the leases protect whose holders live.
@@ -94,61 +85,6 @@ fn leased(root: &Root) -> Result<HashSet<Digest>> {
         Ok(())
     })?;
     Ok(leased)
-}
-
-/// Every artifact of whatever format, sealed or not.
-fn for_each_artifact(root: &Root, mut each: impl FnMut(Digest, PathBuf, &Metadata)) -> Result<()> {
-    for_each_shelf(root, |algorithm, shelf| {
-        for_each(shelf, |entry, metadata| {
-            let name = entry.file_name();
-            if artifact_of_seal(&name).is_none()
-                && metadata.is_file()
-                && let Some(diff_id) = made_from(algorithm, &name)
-            {
-                each(diff_id, entry.path(), metadata);
-            }
-            Ok(())
-        })
-    })
-}
-
-/// Seals whose artifact is gone.
-pub(super) fn for_each_lone_seal(
-    root: &Root,
-    mut each: impl FnMut(&Path, &Metadata) -> Result<()>,
-) -> Result<()> {
-    for_each_shelf(root, |algorithm, shelf| {
-        for_each(shelf, |entry, metadata| {
-            let name = entry.file_name();
-            let Some(artifact) = artifact_of_seal(&name) else { return Ok(()) };
-            let is_ours = metadata.is_file() && made_from(algorithm, OsStr::new(artifact)).is_some();
-            if is_ours && fs::symlink_metadata(shelf.join(artifact)).is_err() {
-                return each(&entry.path(), metadata);
-            }
-            Ok(())
-        })
-    })
-}
-
-/// The folders `artifacts/<format>/<algorithm>/<xx>`.
-fn for_each_shelf(root: &Root, mut each: impl FnMut(&str, &Path) -> Result<()>) -> Result<()> {
-    for format in folders(&root.path().join("artifacts"))? {
-        for algorithm in ALGORITHMS {
-            for shelf in folders(&format.join(algorithm))? {
-                each(algorithm, &shelf)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn folders(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for_each(path, |entry, metadata| {
-        folders.extend(metadata.is_dir().then(|| entry.path()));
-        Ok(())
-    })?;
-    Ok(folders)
 }
 
 /// Calls `each` for what is in a folder; a missing folder is empty. What vanishes meanwhile is left out, and links
@@ -179,17 +115,4 @@ pub(super) fn for_each(
 
 pub(super) fn held(metadata: &Metadata) -> Held {
     Held { size: metadata.len(), used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
-}
-
-fn artifact_of_seal(name: &OsStr) -> Option<&str> {
-    name.to_str()?.strip_suffix(super::artifact::SEAL)
-}
-
-fn made_from(algorithm: &str, name: &OsStr) -> Option<Digest> {
-    let (hex, _extension) = name.to_str()?.split_once('.')?;
-    digest::parse(&format!("{algorithm}:{hex}")).ok()
-}
-
-fn digest_of(algorithm: &str, name: &OsStr) -> Option<Digest> {
-    digest::parse(&format!("{algorithm}:{}", name.to_str()?)).ok()
 }

@@ -4,6 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use plyfold_core::cache::Part;
 use plyfold_core::{Digest, Error, Result, digest};
@@ -19,6 +20,8 @@ pub(super) struct Item {
     pub(super) path: PathBuf,
     pub(super) kind: FileType,
     pub(super) size: u64,
+    /// When it was stored or leased last: leases set the time of the content.
+    pub(super) used: SystemTime,
     /// When its content or its inode changed last, in nanoseconds since 1970. Unlike the time of the content alone,
     /// nobody can set it.
     pub(super) changed: i128,
@@ -45,6 +48,7 @@ impl Item {
             path,
             kind: FileType::from_raw_mode(metadata.mode()),
             size: metadata.len(),
+            used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
             changed: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
             identity: identity(&metadata),
         }))

@@ -1,5 +1,6 @@
 //! Several processes on one store: this test binary runs itself.
 
+mod collectors;
 mod pulls;
 
 use std::path::Path;
