@@ -78,10 +78,12 @@ async fn a_suspended_download_goes_on_after_a_restart() {
     assert_eq!(store.stat(described(CONTENT).digest()).await.unwrap(), None);
 
     let store = Store::open(folder.path().join("new/store")).unwrap();
+    assert_eq!(store.partial(described(CONTENT).digest()).await.unwrap(), 10);
     let mut writer = vacant(&store).await;
     assert_eq!(writer.offset(), 10);
     writer.write(CONTENT[10..].into()).await.unwrap();
     writer.commit().await.unwrap();
+    assert_eq!(store.partial(described(CONTENT).digest()).await.unwrap(), 0);
     store.verify_blob(&described(CONTENT)).await.unwrap();
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
 }
