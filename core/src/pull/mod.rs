@@ -25,10 +25,12 @@ use crate::{
 
 pub use retry::Retry;
 
+use here::Here;
 use present::Found;
 
 mod convert;
 mod download;
+mod here;
 mod present;
 mod retry;
 
@@ -220,7 +222,7 @@ impl Engine<'_> {
     /// Fetches what is missing.
     async fn fetch_image(&self) -> Result<PullResult> {
         let source = self.retrying("manifest", || {
-            RegistrySource::open(self.registry.clone(), self.reference, &self.options.platform)
+            RegistrySource::open(self.documents(), self.reference, &self.options.platform)
         });
         let source = source.await?;
         self.resolved(&source)?;
@@ -265,6 +267,14 @@ impl Engine<'_> {
         }
     }
 
+    /// Where manifest and config are read.
+    fn documents(&self) -> Box<dyn ImageRegistry> {
+        if self.options.force {
+            return self.registry.clone();
+        }
+        Box::new(Here { registry: self.registry.clone(), cache: self.cache.clone() })
+    }
+
     fn resolved(&self, source: &RegistrySource) -> Result<()> {
         let manifest = source.manifest()?;
         let sizes = manifest.layers().iter().map(Descriptor::size);
@@ -281,19 +291,10 @@ impl Engine<'_> {
             return Ok(None);
         }
         let config = self.retrying("config", || async {
-            if let Some(config) = source.known_config() {
-                return Ok(config.clone());
+            match source.known_config() {
+                Some(config) => Ok(config.clone()),
+                None => source.config().await,
             }
-            let here = CacheProviderExt::as_registry(&self.cache);
-            let present =
-                self.cache.stat(manifest.config().digest()).await? == Some(manifest.config().size());
-            if present
-                && !self.options.force
-                && let Ok(config) = crate::registry::read_config(&here, self.reference, manifest).await
-            {
-                return Ok(config);
-            }
-            crate::registry::read_config(&self.registry, self.reference, manifest).await
         });
         config.await.map(Some)
     }

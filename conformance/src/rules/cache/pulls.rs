@@ -98,21 +98,22 @@ async fn always_pull_refreshes_moved_tag(stage: &dyn CacheStage) {
 }
 
 async fn pull_fetches_only_missing_blobs(stage: &dyn CacheStage) {
-    let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
-    let image = sample.image_for("linux/amd64");
-    for missing in [&image.layers[1].descriptor, &image.layers[0].descriptor, &image.config] {
-        sound(subject.cache.quarantine(missing.digest()).await);
-        let counting = Counting::new(&registry_with(&sample, NAME));
-        sound(pull(&subject, &counting, &name(NAME), PullPolicy::IfMissing).await);
-        assert_eq!(counting.fetched(), [missing.digest().clone()]);
-        assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
+    for sample in [samples::index(), samples::image()] {
+        let subject = pulled(stage, &sample, NAME).await;
+        let image = sample.image_for("linux/amd64");
+        for missing in [&image.layers[1].descriptor, &image.layers[0].descriptor, &image.config] {
+            sound(subject.cache.quarantine(missing.digest()).await);
+            let counting = Counting::new(&registry_with(&sample, NAME));
+            sound(pull(&subject, &counting, &name(NAME), PullPolicy::IfMissing).await);
+            assert_eq!(counting.fetched(), [missing.digest().clone()]);
+            assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
+        }
+        // Another name of another repository finds here what it shares with the first.
+        let other = "elsewhere.example/other:1";
+        let counting = Counting::new(&registry_with(&sample, other));
+        sound(pull(&subject, &counting, &name(other), PullPolicy::IfMissing).await);
+        assert_eq!(counting.fetched(), []);
     }
-    // Another name of another repository finds here what it shares with the first.
-    let other = "elsewhere.example/other:1";
-    let counting = Counting::new(&registry_with(&sample, other));
-    sound(pull(&subject, &counting, &name(other), PullPolicy::IfMissing).await);
-    assert_eq!(counting.fetched(), []);
 }
 
 async fn adding_second_platform_keeps_index_digest(stage: &dyn CacheStage) {
