@@ -2,6 +2,7 @@
 
 mod collectors;
 mod pulls;
+mod stress;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -136,7 +137,9 @@ async fn reader_never_sees_partial_blob_or_index() {
             break;
         }
     }
-    writers.into_iter().for_each(|writer| drop(writer.said()));
+    for writer in writers {
+        writer.said();
+    }
     assert_eq!(checked.len(), WRITERS * EACH);
     assert!(states.len() > 3, "the writers were seen at work {} times", states.len());
 }

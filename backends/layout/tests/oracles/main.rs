@@ -3,6 +3,7 @@
 
 mod order;
 mod power;
+mod room;
 mod scene;
 mod steps;
 mod trace;
@@ -24,6 +25,7 @@ use tempfile::TempDir;
 
 use order::every_name_comes_after_what_it_needs;
 use power::{power_cut_on_ext4_loses_nothing, power_cut_on_xfs_loses_nothing};
+use room::a_disk_of_any_size_leaves_no_trace;
 use steps::{enospc_eio_short_write_clean_fail, kill_at_every_syscall_leaves_openable_store};
 
 oracle_tests! {
@@ -35,6 +37,7 @@ oracle_tests! {
     umoci_reads_what_a_copy_made needs [Need::UMOCI];
     a_store_that_cannot_be_written_is_read needs [Need::Mounts];
     a_full_disk_leaves_no_trace needs [Need::Mounts];
+    a_disk_of_any_size_leaves_no_trace needs [Need::Mounts];
     every_name_comes_after_what_it_needs needs [Need::Tracing];
     kill_at_every_syscall_leaves_openable_store needs [Need::Tracing];
     enospc_eio_short_write_clean_fail needs [Need::Tracing];

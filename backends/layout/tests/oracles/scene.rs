@@ -1,13 +1,14 @@
 //! A store with one image, another image that is to be pulled into it, and the judgement of what a disaster left.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use plyfold_conformance::oracle::{Failure, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_core::{CacheProviderExt as _, Completeness, ImageSource as _, digest, reference};
-use plyfold_layout::Store;
+use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
 use crate::{block, worker};
@@ -43,7 +44,12 @@ pub(crate) enum Start {
 
 impl Scene {
     pub(crate) fn new() -> Result<Self, Failure> {
-        let folder = TempDir::new()?;
+        Self::on(&env::temp_dir())
+    }
+
+    /// A scene whose stores are on this disk.
+    pub(crate) fn on(disk: &Path) -> Result<Self, Failure> {
+        let folder = TempDir::new_in(disk)?;
         let (origin, before) = (folder.path().join("origin"), folder.path().join("before"));
         let (old, new) = (image("old", &[200, 3]), image("new", &[200, 600_000, 5]));
         samples::write_layout(&origin, &[(OLD.to_owned(), &old), (NEW.to_owned(), &new)])?;
@@ -70,6 +76,11 @@ impl Scene {
             Start::Both => copy(&self.after, &path)?,
         }
         Ok(path)
+    }
+
+    /// Where images come from.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(&self.origin, Config::default())
     }
 
     /// Tells a command that is a worker what to do.

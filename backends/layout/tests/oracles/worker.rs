@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use plyfold_core::{
-    CacheProvider as _, CacheProviderExt as _, Collect, PullOptions, PullResult, Result, pull, reference,
+    CacheProvider as _, CacheProviderExt as _, Collect, ImageRegistry, PullOptions, PullResult, Result,
+    reference,
 };
 use plyfold_erofs::ErofsLayer;
 use plyfold_layout::{Config, Layout, Store};
@@ -73,9 +74,19 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Pulls one image, so many layers at once, each into an EROFS image.
+/// Pulls one image from a layout, so many layers at once, each into an EROFS image.
 pub(crate) async fn pull_from(
     origin: &Path,
+    image: &str,
+    store: &Store,
+    concurrency: usize,
+) -> Result<PullResult> {
+    pull(&Layout::new(origin, Config::default()), image, store, concurrency).await
+}
+
+/// As [`pull_from`], from any registry.
+pub(crate) async fn pull(
+    registry: &dyn ImageRegistry,
     image: &str,
     store: &Store,
     concurrency: usize,
@@ -86,5 +97,5 @@ pub(crate) async fn pull_from(
         platform: "linux/amd64".parse()?,
         ..PullOptions::default()
     };
-    pull(&Layout::new(origin, Config::default()), &reference::parse(image)?, store, &options).await
+    plyfold_core::pull(registry, &reference::parse(image)?, store, &options).await
 }
