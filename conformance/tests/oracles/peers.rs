@@ -13,20 +13,25 @@ pub(crate) fn crane_pulls_and_pushes() -> Verdict {
         let layout = folder.path().join(sample.name);
         let source = format!("{}/a/b:{}", from.host(), sample.name);
         Run::new("crane").args(["pull", "--insecure", "--format=oci", &source]).arg(&layout).success()?;
-        let target = format!("{}/c:{}", to.host(), sample.name);
+        let target = format!("{}/copied:{}", to.host(), sample.name);
         Run::new("crane").args(["push", "--insecure"]).arg(&layout).arg(&target).success()?;
-        assert_eq!(to.tagged("c", sample.name), Some(sample.top.digest().to_string()), "{}", sample.name);
+        assert_eq!(
+            to.tagged("copied", sample.name),
+            Some(sample.top.digest().to_string()),
+            "{}",
+            sample.name
+        );
         for blob in &sample.blobs {
-            let stored = to.content("c", blob.descriptor.digest());
+            let stored = to.content("copied", blob.descriptor.digest());
             assert_eq!(stored.as_ref(), Some(&blob.bytes), "{}", sample.name);
         }
     }
     let sample = samples::index();
     from.put("a/b", "index", &sample);
-    let copy = [format!("{}/a/b:index", from.host()), format!("{}/c:index", to.host())];
+    let copy = [format!("{}/a/b:index", from.host()), format!("{}/copied:index", to.host())];
     Run::new("crane").args(["copy", "--insecure"]).args(&copy).success()?;
-    assert_eq!(to.tagged("c", "index"), Some(sample.top.digest().to_string()));
-    let listed = Run::new("crane").args(["ls", "--insecure", &format!("{}/c", to.host())]).success()?;
+    assert_eq!(to.tagged("copied", "index"), Some(sample.top.digest().to_string()));
+    let listed = Run::new("crane").args(["ls", "--insecure", &format!("{}/copied", to.host())]).success()?;
     assert!(listed.stdout.lines().any(|tag| tag == "index"), "{listed}");
     Ok(())
 }
@@ -41,10 +46,14 @@ pub(crate) fn oras_pulls_and_pushes() -> Verdict {
         let subject = sample.subject.as_ref().map(|image| image.manifest.digest().to_string());
         let subject = subject.unwrap_or_default();
         let copy = ["copy", "-r", "--from-plain-http", "--to-plain-http"];
-        let names = [format!("{}/a/b@{subject}", from.host()), format!("{}/c:1", to.host())];
+        let names = [format!("{}/a/b@{subject}", from.host()), format!("{}/copied:1", to.host())];
         Run::new("oras").args(copy).args(&names).success()?;
         for blob in &sample.blobs {
-            assert_eq!(to.content("c", blob.descriptor.digest()).as_ref(), Some(&blob.bytes), "{referrers}");
+            assert_eq!(
+                to.content("copied", blob.descriptor.digest()).as_ref(),
+                Some(&blob.bytes),
+                "{referrers}"
+            );
         }
         let listed =
             Run::new("oras").args(["discover", "--plain-http", "--format=json", &names[1]]).success()?;

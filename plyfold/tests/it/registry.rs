@@ -31,6 +31,7 @@ fn images_in_registries() {
         "pull HOST:PORT/org/app:1 --platform linux/amd64 -q".to_owned(),
         "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:1".to_owned(),
         "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:1 --platform linux/amd64".to_owned(),
+        "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:2 --rewrite-index --json".to_owned(),
         "tags HOST:PORT/org/pushed".to_owned(),
         "delete HOST:PORT/org/app".to_owned(),
         "delete HOST:PORT/org/app --blob".to_owned(),

@@ -26,8 +26,8 @@ use self::hosts::{
     podman_s_login_is_ours_and_ours_is_skopeo_s,
 };
 use self::peers::{
-    crane_pulls_what_we_push_and_we_what_it_pushes, oras_pulls_what_we_push_and_we_what_it_pushes,
-    signatures_and_sboms_are_listed_and_copied,
+    crane_pulls_what_we_push_and_we_what_it_pushes, docker_registry_takes_chunks,
+    oras_pulls_what_we_push_and_we_what_it_pushes, signatures_and_sboms_are_listed_and_copied,
 };
 use self::registry::DockerRegistry;
 use self::token::TokenServer;
@@ -47,6 +47,7 @@ plyfold_conformance::oracle_tests! {
     hosts_toml_names_certificates needs [DOCKER_REGISTRY];
     a_pull_through_mirror_and_its_end needs [DOCKER_REGISTRY];
     podman_s_login_is_ours_and_ours_is_skopeo_s needs [DOCKER_REGISTRY, Need::SKOPEO];
+    docker_registry_takes_chunks needs [DOCKER_REGISTRY];
     crane_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::CRANE];
     oras_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::ORAS];
     signatures_and_sboms_are_listed_and_copied needs [DOCKER_REGISTRY, Need::COSIGN, Need::ORAS];

@@ -7,8 +7,8 @@ use plyfold_conformance::oracle::{Failure, Run, Verdict};
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::FaultServer;
 use plyfold_core::{
-    BlobRange, CopyOptions, Descriptor, ImageRegistry, ImageRegistryExt, MediaType, Reference, copy, digest,
-    reference,
+    Blob, BlobRange, CopyOptions, Descriptor, ImageRegistry, ImageRegistryExt, MediaType, Reference, copy,
+    digest, reference,
 };
 use plyfold_registry::{Config, Registry};
 
@@ -41,12 +41,27 @@ pub(crate) fn crane_pulls_what_we_push_and_we_what_it_pushes() -> Verdict {
     reads_back(&registry, &theirs, &sample)
 }
 
+/// Chunks, of which docker-registry says how much it has received.
+pub(crate) fn docker_registry_takes_chunks() -> Verdict {
+    let server = DockerRegistry::start("", "")?;
+    let registry = open(&server, |config| config.upload_chunk = 1)?;
+    let content: Vec<u8> = (0..(3 << 20) + 17).map(|at: usize| (at * 7 + at / 251) as u8).collect();
+    let content = bytes::Bytes::from(content);
+    let blob = Descriptor::new("application/octet-stream".into(), 3_145_745, digest::sha256(&content));
+    let name = named(server.host(), "chunks")?;
+    block_on(registry.push_blob(&name, Blob::from_bytes(&blob, BlobRange::FULL, &content)?))?;
+    let read = async { registry.blob(&name, &blob, BlobRange::FULL).await?.bytes(4 << 20).await };
+    assert!(block_on(read)? == content);
+    Ok(())
+}
+
 pub(crate) fn oras_pulls_what_we_push_and_we_what_it_pushes() -> Verdict {
     let server = DockerRegistry::start("", "")?;
     let registry = open(&server, |_| ())?;
     let folder = tempfile::tempdir()?;
     for sample in [samples::image(), samples::index(), samples::artifact()] {
-        let name = push(&registry, &server, &sample)?;
+        let name = named(server.host(), &sample.name.replace('_', "-"))?;
+        publish(&registry, &name, &sample)?;
         let layout = folder.path().join(sample.name);
         let local = format!("{}:1", layout.display());
         let down = ["copy", "--from-plain-http", "--to-oci-layout", &name.whole(), &local];
