@@ -185,6 +185,20 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DURATION", value_parser = age::parse, default_value = "0s", hide_default_value = true)]
         grace: Duration,
     },
+    /// Read everything in the store again, and say what is damaged or missing
+    #[command(
+        after_help = "Exit code 0 says that everything is whole now, 5 that something is damaged or missing: \
+        also what --repair has just moved away and an image needs. `plyfold pull` brings that again."
+    )]
+    Verify {
+        /// Which images; everything in the store if there are none
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+        /// Move damaged blobs to the store's folder quarantine, remove damaged block devices, and replace an
+        /// index.json that cannot be read by one with every name that can
+        #[arg(long)]
+        repair: bool,
+    },
     /// List the backends and their schemes
     Backends,
     /// Write a completion script for a shell

@@ -22,7 +22,9 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         None => rootfs,
     };
     rootfs.check()?;
-    let fetch = Fetch { materializer: Some(rootfs.layer_materializer()), ..Fetch::default() };
+    // Where nothing can be kept, the layers' images are made beside the output, after the pull.
+    let keeps = !session.images.store().is_read_only();
+    let fetch = Fetch { materializer: keeps.then(|| rootfs.layer_materializer()), ..Fetch::default() };
     let image = session.pull(&options.image, fetch).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
     session.screen.show(&document(&image, &disks), || text(&disks))

@@ -28,6 +28,7 @@ mod screen;
 mod session;
 mod size;
 mod store;
+mod verify;
 
 /// Runs the program with the process's arguments.
 pub(crate) fn main() -> ExitCode {
@@ -86,6 +87,7 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Pin { images } => kept::pin(&session.await?, &images, true).await,
         Verb::Unpin { images } => kept::pin(&session.await?, &images, false).await,
         Verb::Gc { dry_run, budget, grace } => kept::collect(&session.await?, dry_run, budget, grace).await,
+        Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),
     }

@@ -13,11 +13,12 @@ use super::size::Size;
 pub(crate) struct Reporter {
     screen: Screen,
     blobs: HashMap<Digest, (ProgressBar, u64)>,
+    verification: Option<ProgressBar>,
 }
 
 impl Reporter {
     pub(crate) fn new(screen: Screen) -> Self {
-        Self { screen, blobs: HashMap::new() }
+        Self { screen, blobs: HashMap::new(), verification: None }
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
@@ -51,8 +52,16 @@ impl Reporter {
             Event::Warning { message } => {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
             }
+            Event::VerifyProgress { read, total } => {
+                let bar = self.verification.get_or_insert_with(|| bar(self.screen, "read again", total));
+                bar.set_position(read);
+            }
             // The caller knows how it ended.
-            _ => {}
+            _ => {
+                if let Some(bar) = self.verification.take() {
+                    bar.finish_and_clear();
+                }
+            }
         }
     }
 
@@ -61,14 +70,7 @@ impl Reporter {
             let kept = Size(resumed_at);
             self.line(Loudness::Normal, &format!("{} resumes after {kept}", short(&digest)));
         }
-        let bar = if self.screen.draws() { BARS.add(ProgressBar::new(size)) } else { ProgressBar::hidden() };
-        let style =
-            "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}{msg}";
-        // The template is a constant: it parses.
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
-        }
-        bar.set_prefix(short(&digest).to_owned());
+        let bar = bar(self.screen, short(&digest), size);
         bar.set_position(resumed_at);
         self.blobs.insert(digest, (bar, size));
     }
@@ -102,6 +104,18 @@ impl Reporter {
             tell(&format!("{line}\n"));
         }
     }
+}
+
+fn bar(screen: Screen, what: &str, size: u64) -> ProgressBar {
+    let bar = if screen.draws() { BARS.add(ProgressBar::new(size)) } else { ProgressBar::hidden() };
+    let style =
+        "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}{msg}";
+    // The template is a constant: it parses.
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(what.to_owned());
+    bar
 }
 
 /// Enough of a digest to tell it from others.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "pull",
     "list",
     "inspect",
@@ -33,6 +33,7 @@ const VERBS: [&str; 20] = [
     "pin",
     "unpin",
     "gc",
+    "verify",
     "backends",
     "completions",
 ];
@@ -93,6 +94,22 @@ fn what_nothing_needs_goes() {
     let image = samples::of_layers("app", &[LayerBuilder::new().file("a", 0o644, b"a").finish()]);
     fs::write(place.path("app.tar"), oci_archive(&[("a.example/app:1".to_owned(), &image)])).unwrap();
     check("gc", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn a_store_is_verified_and_repaired() {
+    let place = Place::new();
+    let pull = "pull oci:examples/sample:latest --platform linux/amd64 -q";
+    let run = |lines: &[&str]| lines.iter().map(|line| place.run(line)).collect::<Vec<_>>();
+    let mut runs = run(&[pull, "verify", "verify localhost/sample --json", "verify nobody"]);
+    let layer = "store/blobs/sha256/617e415ce3fed1cb433e84f0ff90f87445ab66413e9e87c35d48b8c9ffbfeda4";
+    fs::remove_file(place.path(layer)).unwrap();
+    fs::write(place.path(layer), "torn").unwrap();
+    let damaged = ["verify", "verify --repair --json", "verify", "verify --json -q", pull, "verify --repair"];
+    runs.extend(run(&damaged));
+    fs::write(place.path("store/index.json"), "torn").unwrap();
+    runs.extend(run(&["list", "verify", "verify --repair", "list"]));
+    check("verify", &runs);
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! `verify`: whatever the store holds, read again.
+
+use std::fmt::Write as _;
+
+use plyfold::cache::{Damage, Part};
+use plyfold::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
+use serde_json::{Value, json};
+
+use super::session::Session;
+use super::size::Size;
+
+/// Reads images, or everything, again; an error when something is not whole afterwards.
+pub(crate) async fn check(session: &Session, images: &[String], repair: bool) -> Result<()> {
+    let mut names = Vec::with_capacity(images.len());
+    for image in images {
+        names.push(session.name(image).await?);
+    }
+    let images = (!names.is_empty()).then_some(names);
+    let verified = session
+        .telling(|progress| async move {
+            session.images.store().verify(&Verify { images, repair, progress }).await
+        })
+        .await?;
+    session.screen.show(&document(&verified), || text(&verified))?;
+    outcome(&verified)
+}
+
+fn document(verified: &Verified) -> Value {
+    let damage: Vec<Value> = verified.damage.iter().map(damage_document).collect();
+    json!({ "checked": verified.checked, "bytes": verified.bytes, "damage": damage })
+}
+
+fn damage_document(damage: &Damage) -> Value {
+    let mut document = match &damage.part {
+        Part::Artifact(format, diff_id) => {
+            json!({ "part": "artifact", "format": format, "diff_id": diff_id })
+        }
+        Part::Blob(digest) => json!({ "part": "blob", "digest": digest }),
+        Part::Missing(digest) => json!({ "part": "missing", "digest": digest }),
+        Part::Names => json!({ "part": "names" }),
+        _ => json!({ "part": "other" }),
+    };
+    document["reason"] = damage.reason.clone().into();
+    document["images"] = damage.images.iter().map(Reference::whole).collect();
+    document["repaired"] = damage.repaired.into();
+    document
+}
+
+fn text(verified: &Verified) -> String {
+    let mut text = String::new();
+    for damage in &verified.damage {
+        let what = match &damage.part {
+            Part::Artifact(format, diff_id) => format!("{format} of {diff_id}"),
+            Part::Blob(digest) => format!("blob {digest}"),
+            Part::Missing(digest) => format!("missing {digest}"),
+            Part::Names => "names, in index.json".to_owned(),
+            _ => "something else".to_owned(),
+        };
+        let _ = writeln!(text, "{what}\n  {}", printable(&damage.reason));
+        for image in &damage.images {
+            let _ = writeln!(text, "  needed by {}", printable(&image.whole()));
+        }
+        if damage.repaired {
+            let done = match &damage.part {
+                Part::Artifact(..) => "removed: it is made again when it is needed",
+                Part::Blob(_) => "moved to quarantine",
+                _ => "replaced",
+            };
+            let _ = writeln!(text, "  {done}");
+        }
+    }
+    let files = if verified.checked == 1 { "file" } else { "files" };
+    let _ = write!(text, "{} {files} read, {}: ", verified.checked, Size(verified.bytes));
+    let repaired = verified.damage.iter().filter(|damage| damage.repaired).count();
+    let _ = match (verified.damage.len(), repaired) {
+        (0, _) => writeln!(text, "nothing is damaged"),
+        (damaged, 0) => writeln!(text, "{damaged} damaged or missing"),
+        (damaged, repaired) => writeln!(text, "{damaged} damaged or missing, {repaired} repaired"),
+    };
+    text
+}
+
+/// Whether everything is whole now: what was taken out of sight and an image needs is not.
+fn outcome(verified: &Verified) -> Result<()> {
+    let is_missing = |damage: &Damage| match damage.part {
+        Part::Missing(_) => true,
+        Part::Blob(_) => damage.repaired && !damage.images.is_empty(),
+        _ => false,
+    };
+    let damaged = verified.damage.iter().filter(|damage| !damage.repaired && !is_missing(damage)).count();
+    let missing = verified.damage.iter().filter(|damage| is_missing(damage)).collect::<Vec<_>>();
+    if damaged > 0 {
+        let error = Error::corrupt("the store is damaged");
+        return Err(error.with_hint("`plyfold verify --repair` takes out of sight what is damaged"));
+    }
+    let Some(image) = missing.iter().find_map(|damage| damage.images.first()) else { return Ok(()) };
+    let error = Error::corrupt("what an image needs is missing").with_image(image);
+    Err(error.with_hint(format!("`plyfold pull {image}` fetches what is missing")))
+}
