@@ -165,11 +165,17 @@ impl Error {
         if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>) {
             return Self::from(source);
         }
-        let mut error = Self::new(ErrorKind::Io, action);
-        if source.kind() == io::ErrorKind::StorageFull {
-            error = error.with_hint("the disk is full: free some space, or point --store or --out elsewhere");
-        }
-        error.with_source(source)
+        let error = Self::new(ErrorKind::Io, action);
+        let hint = match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "nothing can be written there: point --store or --out elsewhere"
+            }
+            io::ErrorKind::StorageFull => {
+                "the disk is full: free some space, or point --store or --out elsewhere"
+            }
+            _ => return error.with_source(source),
+        };
+        error.with_hint(hint).with_source(source)
     }
 
     /// Content whose digest or size disagrees with its descriptor.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Materializer, PullOptions, PullPolicy, Result, pull, reference};
 use plyfold_erofs::ErofsLayer;
 
+use self::beside::Beside;
 use crate::whole::blocking;
-use crate::{CacheProviderExt as _, Images, PulledImage};
+use crate::{CacheProvider, CacheProviderExt as _, Images, PulledImage};
 
+mod beside;
 mod compose;
 mod directory;
 mod guide;
@@ -96,6 +98,8 @@ impl Images {
     /// as clones, else as hard links. **A file that may be a hard link must not be written to.** Files of an
     /// earlier call are replaced, unless it is an `upper.ext4` that has been written to.
     ///
+    /// With a store that cannot be written, what is missing of the layers' images is made for this call alone.
+    ///
     /// On an error, also a full disk, and when the future is dropped, no file has appeared in `out`.
     ///
     /// # Errors
@@ -111,8 +115,17 @@ impl Images {
             ..PullOptions::default()
         };
         let name = reference::by_digest(&image.reference, &image.manifest);
-        let pulled = pull(&self.store().as_registry(), &name, self.store(), &options).await?;
+        let store = self.store();
+        // Held until the files are in their place.
+        let cache: Box<dyn CacheProvider> =
+            if store.is_read_only() { Box::new(Beside::new(store, out)?) } else { Box::new(store.clone()) };
+        let pulled = pull(&store.as_registry(), &name, &cache, &options).await?;
         let layers = compose::artifacts(&pulled)?;
-        blocking(move |stop| plan.compose(&layers, stop)).await.map_err(|e| e.with_image(&image.reference))
+        let composed = blocking(move |stop| {
+            let disks = plan.compose(&layers, stop);
+            drop(cache);
+            disks
+        });
+        composed.await.map_err(|e| e.with_image(&image.reference))
     }
 }

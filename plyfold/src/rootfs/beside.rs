@@ -1,0 +1,102 @@
+//! Layers' images of a store that cannot be written.
+
+use std::fmt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use plyfold_core::{
+    Artifact, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest,
+    NameChange, Output, Reference, Result,
+};
+use plyfold_layout::Store;
+use tempfile::{NamedTempFile, TempDir};
+
+/// A store whose missing artifacts are made in a folder beside the output. They go away with the last clone.
+#[derive(Clone, Debug)]
+pub(super) struct Beside {
+    store: Store,
+    folder: Arc<TempDir>,
+}
+
+impl Beside {
+    /// The folder lies where `out` will be, so that what is made in it can be linked from there.
+    pub(super) fn new(store: &Store, out: &Path) -> Result<Self> {
+        let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
+        let place = out.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(&out);
+        let folder = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
+        let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
+        Ok(Self { store: store.clone(), folder: Arc::new(folder.map_err(at)?) })
+    }
+}
+
+#[async_trait]
+impl CacheProvider for Beside {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.store.stat(digest).await
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.store.open(blob, range).await
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        self.store.ingest(blob).await
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        self.store.quarantine(digest).await
+    }
+
+    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        self.store.find_descriptor(name).await
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        self.store.list().await
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        self.store.update(changes).await
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        // To ask for one that is not there ends in an error: nothing can be made in the store.
+        if let Ok(Artifact::Present(path, size)) = self.store.artifact(key).await {
+            return Ok(Artifact::Present(path, size));
+        }
+        let mut builder = tempfile::Builder::new();
+        let file = builder.permissions(Permissions::from_mode(0o600)).tempfile_in(self.folder.path());
+        let file = file.map_err(|e| Error::io("making a temporary file", e))?;
+        Ok(Artifact::Vacant(Box::new(Making { file, _folder: self.folder.clone() })))
+    }
+}
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[derive(Debug)]
+struct Making {
+    file: NamedTempFile<File>,
+    _folder: Arc<TempDir>,
+}
+
+impl ArtifactWriter for Making {
+    fn output(&mut self) -> &mut dyn Output {
+        self.file.as_file_mut()
+    }
+
+    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+        let at = |e| Error::io("keeping a layer's image", e);
+        // As in a store: it may become a hard link, and is never written to again.
+        self.file.as_file().set_permissions(Permissions::from_mode(0o400)).map_err(at)?;
+        let size = self.file.as_file().metadata().map_err(at)?.len();
+        let (_, path) = self.file.keep().map_err(|e| at(e.error))?;
+        Ok((path, size))
+    }
+}
