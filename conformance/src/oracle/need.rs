@@ -14,8 +14,8 @@ pub enum Need {
     FileSystem(&'static str),
     /// The right to mount: root, and no container that forbids it.
     Mounts,
-    /// A program that Debian does not have. It judges where somebody has installed it, and is never required: a test
-    /// does not fetch programs.
+    /// A program that Debian does not have, or only with much else. It judges where somebody has installed it, and is
+    /// never required: a test does not fetch programs.
     Peer(&'static str),
     /// A program.
     Tool {
@@ -47,6 +47,8 @@ impl Need {
     pub const MKFS_EXT4: Self = Self::Tool { name: "mkfs.ext4", package: "e2fsprogs" };
     /// XFS' maker.
     pub const MKFS_XFS: Self = Self::Tool { name: "mkfs.xfs", package: "xfsprogs" };
+    /// The container engine; it brings a runtime and a network with it.
+    pub const PODMAN: Self = Self::Peer("podman");
     /// The reader of VMDK and other disk images.
     pub const QEMU_IMG: Self = Self::Tool { name: "qemu-img", package: "qemu-utils" };
     /// The registry and layout client.

@@ -19,6 +19,8 @@ use super::{Store, artifact, change_locked, ingest};
 use crate::durable::Temp;
 use crate::root::{Found, Root, blocking};
 
+/// How long another tool may take between two writes to a temporary file.
+const FOREIGN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long damaged blobs are there to be looked at.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -129,6 +131,9 @@ impl Sweep<'_> {
                 && (leased.contains(&digest)
                     || !is_older(metadata.modified(), self.policy.resumable.max(self.policy.grace)))
             {
+                return Ok(());
+            }
+            if ingest::is_foreign(name) && !is_older(metadata.modified(), FOREIGN.max(self.policy.grace)) {
                 return Ok(());
             }
             // Somebody else's file, or somebody's who lives, is none of ours.

@@ -33,6 +33,11 @@ pub(super) fn digest_in(name: &str) -> Option<Digest> {
     digest::parse(&format!("{algorithm}:{hex}")).ok()
 }
 
+/// Whether a file in `ingest/` is another tool's: oras has a folder of this name too, and locks nothing in it.
+pub(super) fn is_foreign(name: &str) -> bool {
+    name.split_once('_').is_some_and(|(hex, _)| digest::parse(&format!("sha256:{hex}")).is_ok())
+}
+
 /// Begins to write a blob; `None` while another writer is alive.
 pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor) -> Result<Option<Ingest>> {
     let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == Found::File(blob.size()));

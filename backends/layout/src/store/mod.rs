@@ -139,7 +139,7 @@ impl Store {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             let resumable = ingest::digest_in(name).is_some() && entry.metadata().is_ok_and(|m| m.len() > 0);
-            if !resumable {
+            if !resumable && !ingest::is_foreign(name) {
                 drop(Temp::claim(&self.root, name));
             }
         }

@@ -161,9 +161,12 @@ async fn temporary_files_of_the_dead_are_swept_and_those_of_the_living_stay() {
     ] {
         fs::write(ingest.join(file), content).unwrap();
     }
+    // oras, which has a folder of that name, too.
+    fs::write(ingest.join(format!("{hex}_1234")), "half").unwrap();
     let writer = vacant(&store).await;
     Store::open(store.path()).unwrap();
-    let mut left = [format!("sha256-{hex}"), format!("sha256-{}", digest::sha256(CONTENT).digest())];
+    let ours = digest::sha256(CONTENT);
+    let mut left = [format!("{hex}_1234"), format!("sha256-{hex}"), format!("sha256-{}", ours.digest())];
     left.sort();
     assert_eq!(names_in(&ingest), left);
     drop(writer);

@@ -1,6 +1,7 @@
 //! Layouts as skopeo and umoci see them, and the store on disks that refuse, in processes that die and through power
 //! cuts.
 
+mod interop;
 mod order;
 mod power;
 mod room;
@@ -23,6 +24,11 @@ use plyfold_core::{
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
+use interop::{
+    a_layout_as_docker_saves_it_is_a_store, a_layout_by_oras_is_a_store, a_layout_by_skopeo_is_a_store,
+    a_layout_by_umoci_is_a_store, crane_reads_the_store, layouts_by_crane_are_stores, oras_reads_the_store,
+    podman_reads_the_store_and_its_layout_is_one, umoci_reads_the_store,
+};
 use order::every_name_comes_after_what_it_needs;
 use power::{power_cut_on_ext4_loses_nothing, power_cut_on_xfs_loses_nothing};
 use room::a_disk_of_any_size_leaves_no_trace;
@@ -35,6 +41,15 @@ oracle_tests! {
     skopeo_reads_what_a_copy_made needs [Need::SKOPEO];
     umoci_writes_what_we_read needs [Need::UMOCI];
     umoci_reads_what_a_copy_made needs [Need::UMOCI];
+    a_layout_as_docker_saves_it_is_a_store needs [Need::Tool { name: "tar", package: "tar" }];
+    a_layout_by_skopeo_is_a_store needs [Need::SKOPEO];
+    a_layout_by_umoci_is_a_store needs [Need::UMOCI];
+    umoci_reads_the_store needs [Need::UMOCI];
+    podman_reads_the_store_and_its_layout_is_one needs [Need::PODMAN];
+    layouts_by_crane_are_stores needs [Need::CRANE];
+    crane_reads_the_store needs [Need::CRANE];
+    a_layout_by_oras_is_a_store needs [Need::ORAS];
+    oras_reads_the_store needs [Need::ORAS];
     a_store_that_cannot_be_written_is_read needs [Need::Mounts];
     a_full_disk_leaves_no_trace needs [Need::Mounts];
     a_disk_of_any_size_leaves_no_trace needs [Need::Mounts];
