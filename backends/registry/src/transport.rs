@@ -1,5 +1,6 @@
 //! One request, one answer: connections, time-outs, and bodies that never grow beyond a bound.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +12,27 @@ use crate::hosts::Host;
 use crate::{Config, errors, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
+///
+/// They are made for the first request: the system has some hundred CA certificates, and reading them takes longer
+/// than a pull that finds everything here.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
+    recipe: Arc<Recipe>,
+    pub(crate) patience: Patience,
+}
+
+#[derive(Debug)]
+struct Recipe {
+    config: Config,
+    identity: tls::Identity,
+    host: Host,
+    made: OnceLock<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
     proxied: Clients,
     direct: Clients,
-    pub(crate) patience: Patience,
 }
 
 /// How long is waited, for whichever host.
@@ -36,7 +53,42 @@ struct Clients {
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 impl Transport {
-    pub(crate) fn new(config: &Config, identity: &tls::Identity, host: &Host) -> Result<Self> {
+    /// The clients of one host, or of all without options of their own.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for options that are not valid; files are only read now when some are named.
+    pub(crate) fn new(config: &Config, identity: tls::Identity, host: &Host) -> Result<Self> {
+        let has_options = identity != tls::Identity::default() || host.proxy.is_some();
+        let recipe = Recipe { config: config.clone(), identity, host: host.clone(), made: OnceLock::new() };
+        let transport = Self { recipe: Arc::new(recipe), patience: Patience::new(config) };
+        if has_options || config.client_key.is_some() || config.user_agent != Config::default().user_agent {
+            transport.recipe.made()?;
+        }
+        Ok(transport)
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
+        let url = request.url().clone();
+        let made = self.recipe.made()?;
+        let clients = if policy::is_loopback(&url) { &made.direct } else { &made.proxied };
+        let is_upload = request.body().is_some_and(|body| body.as_bytes().is_none());
+        let client = if is_upload { &clients.writing } else { &clients.reading };
+        client.execute(request).await.map_err(|e| errors::transport(e, &url))
+    }
+}
+
+impl Recipe {
+    fn made(&self) -> Result<&Made> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let made = self.make()?;
+        Ok(self.made.get_or_init(|| made))
+    }
+
+    fn make(&self) -> Result<Made> {
+        let Self { config, identity, host, .. } = self;
         if config.client_key.is_some() && config.client_cert.is_none() {
             return Err(Error::config("client-key is given without client-cert"));
         }
@@ -58,20 +110,10 @@ impl Transport {
             let reading = build(builder().read_timeout(config.read_timeout))?;
             Ok::<_, Error>(Clients { reading, writing: build(builder())? })
         };
-        Ok(Self {
+        Ok(Made {
             proxied: clients(reqwest::Client::builder)?,
             direct: clients(|| reqwest::Client::builder().no_proxy())?,
-            patience: Patience::new(config),
         })
-    }
-
-    /// Sends a request and waits for the head of the answer.
-    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
-        let url = request.url().clone();
-        let clients = if policy::is_loopback(&url) { &self.direct } else { &self.proxied };
-        let is_upload = request.body().is_some_and(|body| body.as_bytes().is_none());
-        let client = if is_upload { &clients.writing } else { &clients.reading };
-        client.execute(request).await.map_err(|e| errors::transport(e, &url))
     }
 }
 
@@ -138,4 +180,18 @@ pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8
     // What has come by then is enough.
     let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
     content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_read_when_they_are_needed_or_named() {
+        let usual = Transport::new(&Config::default(), tls::Identity::default(), &Host::default()).unwrap();
+        assert!(usual.recipe.made.get().is_none());
+        let missing = Config { ca: vec!["/nonexistent".into()], ..Config::default() };
+        let told = Transport::new(&missing, tls::Identity::new(&missing), &Host::default());
+        assert_eq!(*told.unwrap_err().kind(), ErrorKind::Config);
+    }
 }

@@ -4,7 +4,7 @@ mod file;
 mod turns;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plyfold_core::{Error, Result};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -25,9 +25,8 @@ const REGISTRIES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Places {
     config: Config,
-    /// For endpoints without options of their own. Made when it is needed first: the system has some hundred CA
-    /// certificates, and reading them takes longer than a pull that finds everything here.
-    usual: OnceLock<Transport>,
+    /// For endpoints without options of their own.
+    usual: Transport,
     known: Mutex<HashMap<String, Arc<[Endpoint]>>>,
 }
 
@@ -50,23 +49,8 @@ impl Places {
         if let Some(field) = config.hosts.values().flat_map(Hosts::unknown).next() {
             return Err(Error::config(format!("unknown field {field:?} in hosts")));
         }
-        let places = Self { config: config.clone(), usual: OnceLock::new(), known: Mutex::default() };
-        // What is configured wrongly is told at once.
-        let plain = Config::default();
-        if Identity::new(config) != Identity::new(&plain)
-            || (&config.user_agent, &config.client_key) != (&plain.user_agent, &plain.client_key)
-        {
-            places.usual()?;
-        }
-        Ok(places)
-    }
-
-    fn usual(&self) -> Result<Transport> {
-        if let Some(usual) = self.usual.get() {
-            return Ok(usual.clone());
-        }
-        let usual = Transport::new(&self.config, &Identity::new(&self.config), &Host::default())?;
-        Ok(self.usual.get_or_init(|| usual).clone())
+        let usual = Transport::new(config, Identity::new(config), &Host::default())?;
+        Ok(Self { config: config.clone(), usual, known: Mutex::default() })
     }
 
     /// The mirrors of a registry in their order, and the registry itself.
@@ -122,7 +106,7 @@ impl Places {
         let is_usual =
             identity == Identity::new(&self.config) && host.proxy.is_none() && host.dial_timeout.is_none();
         let transport =
-            if is_usual { self.usual()? } else { Transport::new(&self.config, &identity, &host)? };
+            if is_usual { self.usual.clone() } else { Transport::new(&self.config, identity, &host)? };
         Ok(Endpoint {
             name: if is_other { authority(&root) } else { registry.to_owned() },
             namespace: is_other.then(|| registry.to_owned()),
