@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use plyfold_core::digest::Hasher;
 use plyfold_core::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Reference, Result, digest};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
@@ -12,7 +13,7 @@ use reqwest::header::{
 use reqwest::{Method, Request, Response, StatusCode};
 
 use crate::backend::stated_digest;
-use crate::client::{Access, Target, text};
+use crate::client::{Access, Mirrored, Target, text};
 use crate::limits::Permit;
 use crate::parts::Parted;
 use crate::policy::origin;
@@ -40,10 +41,11 @@ impl Registry {
                 Parted::Answer(response) => response,
             }
         } else if is_whole {
-            self.client.send(&target, request(&target, Method::GET, blob)).await?
+            let fits = |response: &Response| fits(response, blob, &range);
+            self.client.send_if(&target, request(&target, Method::GET, blob), fits).await?
         } else {
             let request = ranged_request(&target, Method::GET, blob, &range)?;
-            match self.client.send(&target, request).await {
+            match self.client.send_if(&target, request, |response| fits(response, blob, &range)).await {
                 // An unsatisfiable range makes docker-registry break the connection. A blob that is shorter than
                 // its descriptor says is the one reason why this one can be.
                 Err(e) if *e.kind() == ErrorKind::Unavailable => {
@@ -104,37 +106,20 @@ pub(crate) async fn opened(response: Response, blob: &Descriptor, range: Range<u
     if !response.status().is_success() {
         return Err(errors::status(response, &name(blob)).await);
     }
-    if let Some(coding) = text(response.headers(), CONTENT_ENCODING.as_str())
-        && !coding.eq_ignore_ascii_case("identity")
-    {
-        return Err(Error::corrupt(format!(
-            "the registry sent {coding}-coded content that nobody asked for"
-        )));
-    }
-    let stated = stated_digest(&response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
-    if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
-        return Err(Error::corrupt(format!("the registry sent {stated} in place of {}", blob.digest()))
-            .with_endpoint(origin(response.url())));
-    }
+    fits(&response, blob, &range)?;
     let endpoint = origin(response.url());
+    let is_mirrored = response.extensions().get::<Mirrored>().is_some();
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::PARTIAL_CONTENT if states_range(&response, &range, blob.size()) => {
+        StatusCode::PARTIAL_CONTENT => {
             let part = content(response, range.end - range.start);
             return Ok(Blob::ranged(blob, range.clone(), part)?.with_endpoint(endpoint));
         }
-        // One answer out of many that went wrong is no reason to give up what is here already.
-        StatusCode::PARTIAL_CONTENT => {
-            let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or("none").to_owned();
-            let message = "the registry sent another range than it was asked for";
-            return Err(Error::new(ErrorKind::Unavailable, message)
-                .with_endpoint(endpoint)
-                .with_context("range", stated));
-        }
         _ => return Err(errors::status(response, &name(blob)).await),
     }
-    if let Some(length) = response.content_length().filter(|length| *length != blob.size()) {
-        return Err(wrong_size(blob, length));
+    if range.end == blob.size() && is_mirrored {
+        let proven = proven(content(response, blob.size()), blob, &endpoint)?;
+        return Ok(Blob::new(blob, proven)?.with_endpoint(endpoint));
     }
     if range.end == blob.size() {
         // From the first byte on: the whole, which its end will verify.
@@ -142,6 +127,64 @@ pub(crate) async fn opened(response: Response, blob: &Descriptor, range: Range<u
     }
     let part = first(content(response, blob.size()), range.end);
     Ok(Blob::ranged(blob, 0..range.end, part)?.with_endpoint(endpoint))
+}
+
+/// Whether the head of an answer of success is that of the blob, or of the range.
+fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()> {
+    if let Some(coding) = text(response.headers(), CONTENT_ENCODING.as_str())
+        && !coding.eq_ignore_ascii_case("identity")
+    {
+        return Err(Error::corrupt(format!(
+            "the registry sent {coding}-coded content that nobody asked for"
+        )));
+    }
+    let endpoint = origin(response.url());
+    let stated = stated_digest(response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
+    if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
+        return Err(Error::corrupt(format!("the registry sent {stated} in place of {}", blob.digest()))
+            .with_endpoint(endpoint));
+    }
+    match response.status() {
+        // One answer out of many that went wrong is no reason to give up what is here already.
+        StatusCode::PARTIAL_CONTENT if !states_range(response, range, blob.size()) => {
+            let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or("none").to_owned();
+            let message = "the registry sent another range than it was asked for";
+            Err(Error::new(ErrorKind::Unavailable, message)
+                .with_endpoint(endpoint)
+                .with_context("range", stated))
+        }
+        StatusCode::OK => match response.content_length().filter(|length| *length != blob.size()) {
+            Some(length) => Err(wrong_size(blob, length)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// A mirror's content, the last of it held back until it has proven to be the blob. When it is not, it is as if the
+/// mirror had broken off: there are others to go on with.
+fn proven(
+    content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    blob: &Descriptor,
+    endpoint: &str,
+) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
+    let wrong = Error::new(ErrorKind::Unavailable, "the mirror sent other content than was asked for")
+        .with_endpoint(endpoint);
+    let (hasher, wanted) = (Hasher::like(blob.digest())?, blob.digest().clone());
+    let state = (content.boxed(), None::<Bytes>, Some((hasher, wanted, wrong)));
+    Ok(stream::try_unfold(state, |(mut content, mut held, proof)| async move {
+        let Some((mut hasher, wanted, wrong)) = proof else { return Ok(None) };
+        while let Some(chunk) = content.try_next().await? {
+            hasher.update(&chunk);
+            if let Some(ready) = held.replace(chunk) {
+                return Ok(Some((ready, (content, held, Some((hasher, wanted, wrong))))));
+            }
+        }
+        if hasher.finish() != wanted {
+            return Err(wrong);
+        }
+        Ok(held.map(|last| (last, (content, None, None))))
+    }))
 }
 
 /// Whether `Content-Range` (RFC 9110 14.4) is exactly what was asked for; the total may be unknown.

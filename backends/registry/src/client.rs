@@ -54,6 +54,10 @@ pub(crate) enum Access<'a> {
     Push,
 }
 
+/// Marks an answer that is not the last that can be had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mirrored;
+
 /// What the mirrors said before the registry was asked, for its error.
 #[derive(Clone, Debug)]
 pub(crate) struct Failures(pub(crate) String);
@@ -118,11 +122,28 @@ impl Client {
     /// [`Auth`](ErrorKind::Auth) when the registry accepts none of what we have, and those of the transport and
     /// of the redirect policy.
     pub(crate) async fn send(&self, target: &Target, request: Request) -> Result<Response> {
+        self.send_if(target, request, |_| Ok(())).await
+    }
+
+    /// The same, where the head of a mirror's answer must also be as `accepts` wants it.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn send_if(
+        &self,
+        target: &Target,
+        request: Request,
+        accepts: impl Fn(&Response) -> Result<()> + Send + Sync,
+    ) -> Result<Response> {
+        let accepts = &accepts;
         let read = |response: Response, is_last: bool| async move {
-            if is_last || response.status().is_success() {
+            if is_last {
                 return Ok(response);
             }
-            Err(errors::status(response, "answer").await)
+            if !response.status().is_success() {
+                return Err(errors::status(response, "answer").await);
+            }
+            accepts(&response).map(|()| response)
         };
         self.ask(target, request, read).await
     }
@@ -154,7 +175,10 @@ impl Client {
             // Only what is written streams its body, and that has one endpoint.
             let Some(request) = request.try_clone() else { break };
             let outcome = match self.once(target, endpoint, request).await {
-                Ok(response) => read(response, false).await,
+                Ok(mut response) => {
+                    response.extensions_mut().insert(Mirrored);
+                    read(response, false).await
+                }
                 Err(e) => Err(e),
             };
             match outcome {
