@@ -1,7 +1,11 @@
 //! R: which endpoint is asked, and which credentials it sees.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, reference};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::pull::Retry;
+use plyfold_core::{BlobRange, CacheProvider, ErrorKind, ImageRegistry, PullOptions, reference};
 
 use super::origin::{
     LIFE, LOGIN, PASSWORD, USER, bearer, bearers, by_tag, login, opened, program, read_all, serve, stored,
@@ -80,6 +84,30 @@ async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
     let told = format!("{error}");
     for server in [&first, &second, &origin] {
         assert!(told.contains(server.host()), "the error names {}: {told}", server.host());
+    }
+    pull_past_wrong_content(stage).await;
+}
+
+/// A pull gets every byte right although its mirror gets some of them wrong.
+async fn pull_past_wrong_content(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    for fault in [Fault::Flip(5), Fault::TruncateAt(50), Fault::Body(Bytes::from_static(b"<html></html>"))] {
+        let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+        mirror.script(On::blobs(), [fault.clone()]);
+        let setup = HttpSetup::of(&origin).with_mirror(&mirror, true);
+        let registry = opened(stage, &setup).await;
+        let options = PullOptions {
+            platform: sound("linux/amd64".parse()),
+            retry: Retry { base: Duration::from_millis(1), ..Retry::default() },
+            ..PullOptions::default()
+        };
+        let cache = sound(MemoryCache::new());
+        sound(stage.client().pull(&*registry, &by_tag(&setup), &cache, &options).await);
+        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+            let held = read(cache.open(&blob.descriptor, BlobRange::FULL).await).await;
+            assert!(sound(held) == blob.bytes, "{fault:?}");
+        }
+        assert!(mirror.requests().iter().any(|seen| seen.target.contains("/blobs/")), "the mirror is asked");
     }
 }
 

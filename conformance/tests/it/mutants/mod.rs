@@ -141,6 +141,7 @@ const HTTP: &[(&str, &[HttpFault])] = &[
         &[
             HttpFault::EndpointsHidden,
             HttpFault::FallbackOnAbsenceOnly,
+            HttpFault::MirrorContentTrusted,
             HttpFault::MirrorsIgnored,
             HttpFault::MirrorsReversed,
             HttpFault::NamespaceToOrigin,

@@ -41,6 +41,7 @@ pub(super) enum HttpFault {
     LabelsIgnored,
     LinksAnywhere,
     LinksIgnored,
+    MirrorContentTrusted,
     MirrorsIgnored,
     MirrorsReversed,
     MirrorsTrusted,
