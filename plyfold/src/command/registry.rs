@@ -68,8 +68,8 @@ pub(crate) async fn tags(session: &Session, repository: &str) -> Result<()> {
         if session.screen.json() {
             all.extend(names);
         } else {
-            let lines: String = names.iter().map(|name| format!("{}\n", printable(name))).collect();
-            write(lines.as_bytes())?;
+            let lines: Vec<String> = names.iter().map(|name| format!("{}\n", printable(name))).collect();
+            write(lines.concat().as_bytes())?;
         }
         match next {
             Some(_) => after = next,

@@ -172,10 +172,7 @@ impl Bench {
         let mut options = quick();
         options.retry.attempts = ATTEMPTS as u32;
         let (_, result) = self.pull(&options);
-        let error = match result {
-            Ok(_) => return Err(TestCaseError::fail("it ended well")),
-            Err(e) => e,
-        };
+        let Err(error) = result else { return Err(TestCaseError::fail("it ended well")) };
         let kinds: Vec<_> = script.iter().map(|trouble| trouble.kind()).collect();
         // A machine under load may find the server too slow where it is nothing but broken.
         prop_assert!(kinds.contains(error.kind()) || *error.kind() == ErrorKind::Timeout, "{error:?}");
