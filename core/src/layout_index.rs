@@ -2,16 +2,18 @@
 //! an archive: which names it gives to which content, and how names change without losing what else it says.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::manifest::{RawManifest, sorted};
 use crate::strict::{self, Schema};
 use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, digest, printable, reference};
+
+use entry::{Entry, Fields, written};
+
+mod entry;
 
 /// The full name of an image, as containerd and Docker write it.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -70,16 +72,6 @@ pub struct LayoutIndex {
     by_name: HashMap<Reference, Vec<usize>>,
     place: PathBuf,
     itself: Option<Descriptor>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    /// As it was written.
-    raw: Box<RawValue>,
-    descriptor: Descriptor,
-    name: Option<Reference>,
-    /// What [`REF_NAME`] says, when it is a tag.
-    tag: Option<String>,
 }
 
 impl LayoutIndex {
@@ -334,94 +326,6 @@ impl LayoutIndex {
             self.document.iter().map(|(key, value)| (key.as_str(), &**value)).collect();
         document.insert("manifests", &list);
         written(&document).get().as_bytes().to_vec()
-    }
-}
-
-impl Entry {
-    /// An entry out of a document that is damaged elsewhere.
-    fn alone(raw: &RawValue, place: &Path) -> Option<Self> {
-        let document = format!(r#"{{"manifests":[{}]}}"#, raw.get());
-        strict::check(document.as_bytes(), Schema::Manifest).ok()?;
-        Self::parse(raw, place).ok()
-    }
-
-    fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Self> {
-        let descriptor: Descriptor = serde_json::from_str(raw.get())?;
-        let mut entry = Self { raw: raw.to_owned(), descriptor, name: None, tag: None };
-        let ref_name = entry.annotation(REF_NAME);
-        let tag = ref_name.filter(|text| reference::is_tag(text)).map(str::to_owned);
-        entry.name = match (entry.annotation(CONTAINERD_NAME), &tag, ref_name) {
-            (Some(full), _, _) | (None, None, Some(full)) => reference::parse(full).ok(),
-            (None, Some(tag), _) => reference::local(place, tag).ok(),
-            (None, None, None) => None,
-        };
-        entry.tag = tag;
-        Ok(entry)
-    }
-
-    fn annotation(&self, key: &str) -> Option<&str> {
-        self.descriptor.annotations().as_ref()?.get(key).map(String::as_str)
-    }
-
-    /// Changes one annotation, and nothing else of what the entry says.
-    fn annotate(&mut self, key: &str, value: Option<&str>) {
-        let mut annotations = self.descriptor.annotations().clone().unwrap_or_default();
-        match value {
-            Some(value) => annotations.insert(key.to_owned(), value.to_owned()),
-            None => annotations.remove(key),
-        };
-        let fields: Option<BTreeMap<&str, &RawValue>> = serde_json::from_str(self.raw.get()).ok();
-        if let Some(mut fields) = fields {
-            let annotations = written(&annotations.iter().collect::<BTreeMap<_, _>>());
-            fields.insert("annotations", &annotations);
-            self.raw = written(&fields);
-        }
-        self.descriptor.set_annotations(Some(annotations));
-    }
-
-    fn has_name(&self) -> bool {
-        self.annotation(CONTAINERD_NAME).or(self.annotation(REF_NAME)).is_some()
-    }
-
-    /// The descriptor without the annotations that belong to the name.
-    fn plain(&self) -> Descriptor {
-        let mut annotations = self.descriptor.annotations().clone().unwrap_or_default();
-        annotations.remove(CONTAINERD_NAME);
-        annotations.remove(REF_NAME);
-        annotations.remove(PINNED);
-        let mut plain = self.descriptor.clone();
-        plain.set_annotations(Some(annotations).filter(|left| !left.is_empty()));
-        plain
-    }
-}
-
-/// JSON as it will stand in the file. Nothing that is written here lacks a form in JSON.
-fn written(value: &impl serde::Serialize) -> Box<RawValue> {
-    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-/// The fields of a JSON object in their order, also those that stand twice.
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Object)
     }
 }
 
