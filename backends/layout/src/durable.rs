@@ -38,6 +38,22 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
     Ok(path)
 }
 
+/// Syncs the directories in a directory.
+pub(crate) fn sync_folders(path: &Path) -> Result<()> {
+    let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(at)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(at)?;
+        if entry.file_type().map_err(at)?.is_dir() {
+            sync_dir(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Syncs a directory, so that what was renamed into it stays.
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());

@@ -313,6 +313,8 @@ fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result
         return Err(error.with_hint("remove names that nobody needs"));
     }
     if bytes != before.1 {
+        // Another process may have shown a blob that this name needs, and not have synced its folder yet.
+        durable::sync_folders(&root.path().join("blobs"))?;
         let path = root.path().join("index.json");
         durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
     }

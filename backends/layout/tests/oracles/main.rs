@@ -29,7 +29,7 @@ use interop::{
     a_layout_by_umoci_is_a_store, crane_reads_the_store, layouts_by_crane_are_stores, oras_reads_the_store,
     podman_reads_the_store_and_its_layout_is_one, umoci_reads_the_store,
 };
-use order::every_name_comes_after_what_it_needs;
+use order::{a_name_waits_for_content_that_was_here_before, every_name_comes_after_what_it_needs};
 use power::{power_cut_on_ext4_loses_nothing, power_cut_on_xfs_loses_nothing};
 use room::a_disk_of_any_size_leaves_no_trace;
 use steps::{enospc_eio_short_write_clean_fail, kill_at_every_syscall_leaves_openable_store};
@@ -54,6 +54,7 @@ oracle_tests! {
     a_full_disk_leaves_no_trace needs [Need::Mounts];
     a_disk_of_any_size_leaves_no_trace needs [Need::Mounts];
     every_name_comes_after_what_it_needs needs [Need::Tracing];
+    a_name_waits_for_content_that_was_here_before needs [Need::Tracing];
     kill_at_every_syscall_leaves_openable_store needs [Need::Tracing];
     enospc_eio_short_write_clean_fail needs [Need::Tracing];
     power_cut_on_ext4_loses_nothing needs [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use plyfold_conformance::oracle::{Failure, Verdict};
+use plyfold_core::{CacheProviderExt as _, reference};
+use plyfold_layout::Store;
 
+use crate::block;
 use crate::scene::{NEW, OLD, Scene, Start};
 use crate::trace::{Call, record};
 
@@ -22,6 +25,23 @@ pub(crate) fn every_name_comes_after_what_it_needs() -> Verdict {
         assert!(renames > 8, "{renames} names are not all that such a pull makes");
     }
     Ok(())
+}
+
+/// Content that another process has shown may not be in its folder for good yet.
+pub(crate) fn a_name_waits_for_content_that_was_here_before() -> Verdict {
+    let scene = Scene::new()?;
+    let path = scene.store("unnamed", Start::Old)?;
+    block(Store::open(&path)?.remove(&reference::parse(OLD)?))??;
+    let calls = record(&scene, &path, OLD)?;
+    let blobs = Path::new("blobs/sha256");
+    assert!(!calls.iter().any(|call| call.to.as_ref().is_some_and(|to| to.starts_with(blobs))), "{calls:#?}");
+    let named = calls.iter().find(|call| call.to.as_deref() == Some(Path::new("index.json")));
+    let named = named.ok_or_else(|| Failure::new("no name is set"))?;
+    let syncs = |call: &&Call| call.name.ends_with("sync") && call.path == blobs && call.until < named.from;
+    match calls.iter().find(syncs) {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(format!("the folder is not synced: {calls:#?}"))),
+    }
 }
 
 fn judge(call: &Call, calls: &[Call]) -> Result<(), &'static str> {
