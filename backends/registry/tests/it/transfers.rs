@@ -202,7 +202,8 @@ async fn trickles_end_in_a_timeout() {
 async fn what_was_under_way_is_kept_when_another_layer_fails() {
     let (server, name, layers) = serve_blobs(&[noise(1, 50_000), noise(2, 50_000)]);
     server.script(On::blob(layers[0].digest()).times(1), [Fault::StallAt(30_000)]);
-    let late = [Fault::Delay(Duration::from_millis(200)), Fault::Status(403)];
+    // Long enough for the first bytes of the other layer, also on a busy machine.
+    let late = [Fault::Status(403), Fault::Delay(Duration::from_secs(1))];
     server.script(On::blob(layers[1].digest()).times(1), late);
     let cache = MemoryCache::new().unwrap();
     let registry = open(server.host(), |_| ());
@@ -211,7 +212,9 @@ async fn what_was_under_way_is_kept_when_another_layer_fails() {
     pull(&registry, &name, &cache, &options).await.unwrap();
     let ranges: Vec<_> =
         server.requests().iter().filter_map(|x| x.header("range").map(str::to_owned)).collect();
-    assert_eq!(ranges, ["bytes=30000-49999"]);
+    let [range] = ranges.as_slice() else { panic!("{ranges:?}") };
+    let start = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix("-49999")).unwrap();
+    assert!((1..=30_000).contains(&start.parse::<u32>().unwrap()), "{range}");
 }
 
 /// Who answers, at which attempt, stands in the events.
