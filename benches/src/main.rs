@@ -4,6 +4,7 @@
 
 mod inputs;
 mod measure;
+mod pull;
 mod store;
 
 use std::error::Error;
@@ -23,9 +24,13 @@ fn main() -> Result<()> {
     match arguments.as_slice() {
         [] => compare(None),
         [verb] if verb == "store" => store::compare(),
+        [verb, image] if verb == "pull" => {
+            let image = image.to_str().ok_or("an image is text")?;
+            pull::compare(&Bench::from_env()?, &plyfold()?, image)
+        }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | store]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | store | pull IMAGE]".into()),
     }
 }
 
@@ -39,13 +44,19 @@ fn merge(out: &Path, layers: &[OsString]) -> Result<()> {
     Ok(ErofsMerged::default().image(&layers, &mut out)?)
 }
 
+/// The command under measurement.
+fn plyfold() -> Result<PathBuf> {
+    let beside = env::current_exe()?.with_file_name("plyfold");
+    Ok(env::var_os("PLYFOLD").map_or(beside, PathBuf::from))
+}
+
 fn compare(rootfs: Option<&Path>) -> Result<()> {
     let this = env::current_exe()?;
-    let plyfold = env::var_os("PLYFOLD").map_or_else(|| this.with_file_name("plyfold"), PathBuf::from);
+    let plyfold = plyfold()?;
     let mkfs = env::var_os("MKFS_EROFS").unwrap_or_else(|| "mkfs.erofs".into());
     let scratch = tempfile::tempdir()?;
     let at = |name: &str| scratch.path().join(name);
-    let bench = Bench::new(env::var("RUNS").ok().map_or(Ok(5), |runs| runs.parse())?);
+    let bench = Bench::from_env()?;
 
     let layer = |tar: &Path| Program::new(&plyfold).arg("layer").arg(tar).arg("--out").out(&at("ours"));
     let peer = |tar: &Path, more: &[&str]| {

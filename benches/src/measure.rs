@@ -10,9 +10,9 @@ use crate::Result;
 
 /// The table's first line.
 pub(crate) const HEAD: &str =
-    "case                                plyfold    mkfs.erofs  ratio  goal             peak memory";
+    "case                                plyfold          peer  ratio  goal             peak memory";
 
-/// A command line, and the file that it makes.
+/// A command line, and the file or folder that it makes.
 #[derive(Clone)]
 pub(crate) struct Program {
     words: Vec<OsString>,
@@ -34,15 +34,23 @@ impl Program {
     }
 
     /// An argument that names the output, which is removed before each run.
-    pub(crate) fn out(mut self, file: &Path) -> Self {
+    pub(crate) fn out(self, file: &Path) -> Self {
+        self.out_as("", file)
+    }
+
+    /// As [`Program::out`], with something in front of the name.
+    pub(crate) fn out_as(mut self, prefix: &str, file: &Path) -> Self {
         self.out = Some(file.to_owned());
-        self.arg(file)
+        let mut word = OsString::from(prefix);
+        word.push(file);
+        self.arg(word)
     }
 
     /// Runs it and answers its wall time in seconds, and its peak memory in KiB where GNU `time` is installed.
     pub(crate) fn run(&self) -> Result<(f64, Option<u64>)> {
         if let Some(out) = &self.out {
-            match fs::remove_file(out) {
+            let removed = if out.is_dir() { fs::remove_dir_all(out) } else { fs::remove_file(out) };
+            match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
@@ -100,8 +108,9 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(runs: usize) -> Self {
-        Self { runs: runs.max(1) }
+    pub(crate) fn from_env() -> Result<Self> {
+        let runs = std::env::var("RUNS").ok().map_or(Ok(5), |runs| runs.parse::<usize>())?;
+        Ok(Self { runs: runs.max(1) })
     }
 
     /// Measures both in turn, so that a change of the machine's load meets both, and prints a line of the table.
