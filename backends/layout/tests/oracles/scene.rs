@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use plyfold_conformance::oracle::{Failure, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
-use plyfold_core::{CacheProviderExt as _, Completeness, ImageSource as _, digest, reference};
+use plyfold_core::{
+    CacheProvider as _, CacheProviderExt as _, Completeness, ImageSource as _, NameChange, digest, reference,
+};
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
@@ -93,6 +95,7 @@ impl Scene {
         let store = Store::open(path)?;
         for image in [OLD, NEW] {
             block(worker::pull_from(&self.origin, image, &store, 1))??;
+            block(store.update(&[NameChange::Unpin(reference::parse(image)?)]))??;
         }
         let files = files(path)?;
         if files != self.files_after {

@@ -17,9 +17,9 @@ use crate::worker;
 /// Rule D 127, and with it D 128 `index_old_or_new_never_torn` and D 131 `stale_lock_of_dead_owner_recovered`.
 pub(crate) fn kill_at_every_syscall_leaves_openable_store() -> Verdict {
     let scene = Scene::new()?;
-    let removal = format!("{}{OLD}", worker::REMOVE);
+    let eviction = format!("{}{OLD}", worker::EVICT);
     let mut struck = 0;
-    for (start, orders) in [(Start::Nothing, ""), (Start::Old, NEW), (Start::Both, &removal)] {
+    for (start, orders) in [(Start::Nothing, ""), (Start::Old, NEW), (Start::Both, &eviction)] {
         struck += sweep(&scene, start, orders, |_, _| vec![Blow::Kill])?;
     }
     assert!(struck > 150, "{struck} steps are not all that such work takes");

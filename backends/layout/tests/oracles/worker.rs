@@ -1,4 +1,4 @@
-//! The process that is killed: it opens a store, pulls and removes images, and says how it went.
+//! The process that is killed: it opens a store, pulls and evicts images, and says how it went.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use plyfold_core::{
-    CacheProvider as _, CacheProviderExt as _, Collect, ImageRegistry, PullOptions, PullResult, Result,
-    reference,
+    CacheProvider as _, Collect, ImageRegistry, NameChange, PullOptions, PullResult, Result, reference,
 };
 use plyfold_erofs::ErofsLayer;
 use plyfold_layout::{Config, Layout, Store};
@@ -20,8 +19,8 @@ pub(crate) const STORE: &str = "PLYFOLD_TEST_STORE";
 pub(crate) const ORIGIN: &str = "PLYFOLD_TEST_ORIGIN";
 /// Set for a worker: the images to pull, separated by spaces; without it they come line by line.
 pub(crate) const ORDERS: &str = "PLYFOLD_TEST_ORDERS";
-/// Stands in front of an image that is to be removed, and what it alone needs with it.
-pub(crate) const REMOVE: char = '-';
+/// Stands in front of an image that is to be evicted, and what it alone needs with it.
+pub(crate) const EVICT: char = '-';
 
 /// What a worker prints, in front of the image's name, when its pull was reported as a success.
 pub(crate) const DONE: &str = "done ";
@@ -49,8 +48,8 @@ fn work(store: &OsStr, origin: &OsStr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let obey = |order: &str, concurrency: usize| -> Result<()> {
         runtime.block_on(async {
-            match order.strip_prefix(REMOVE) {
-                Some(image) => remove(image, &store).await,
+            match order.strip_prefix(EVICT) {
+                Some(image) => evict(image, &store).await,
                 None => pull_from(origin.as_ref(), order, &store, concurrency).await.map(drop),
             }
         })?;
@@ -64,9 +63,13 @@ fn work(store: &OsStr, origin: &OsStr) -> Result<()> {
     }
 }
 
-async fn remove(image: &str, store: &Store) -> Result<()> {
-    store.remove(&reference::parse(image)?).await?;
-    store.collect(&Collect { grace: Duration::ZERO, ..Collect::default() }).await.map(drop)
+/// Evicts one image: all others are pinned, and nothing fits the budget.
+async fn evict(image: &str, store: &Store) -> Result<()> {
+    let image = reference::parse(image)?;
+    let others = store.list().await?.into_iter().filter(|(name, _)| *name != image);
+    store.update(&others.map(|(name, _)| NameChange::Pin(name)).collect::<Vec<_>>()).await?;
+    let policy = Collect { budget: Some(0), grace: Duration::ZERO, ..Collect::default() };
+    store.collect(&policy).await.map(drop)
 }
 
 fn say(line: &str) {
