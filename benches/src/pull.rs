@@ -36,12 +36,12 @@ pub(crate) fn compare(bench: &Bench, plyfold: &Path, image: &str) -> Result<()> 
 fn floor(image: &str, store: &Path) -> Result<Program> {
     let (host, name) = image.split_once('/').ok_or("an image is host/repository:tag")?;
     let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
-    let mut script = String::new();
+    let mut script = Vec::new();
     for blob in fs::read_dir(store.join("blobs/sha256"))? {
         let digest = blob?.file_name().into_string().map_err(|_| "a blob has an odd name")?;
         // Whatever is no blob there is a manifest, and small.
         let url = format!("http://{host}/v2/{repository}/blobs/sha256:{digest}");
-        script += &format!("curl --silent '{url}' | sha256sum & ");
+        script.push(format!("curl --silent '{url}' | sha256sum & "));
     }
-    Ok(Program::new("sh").arg("-c").arg(script + "wait"))
+    Ok(Program::new("sh").arg("-c").arg(script.concat() + "wait"))
 }

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, Descriptor, MediaType, NameChange, Reference,
-    digest, reference,
+    CacheProvider as _, Collect, Descriptor, MediaType, NameChange, Reference, digest, reference,
 };
 use plyfold_layout::Store;
 
@@ -78,6 +77,17 @@ async fn measure(path: &Path, names: usize) -> Result<Vec<(&'static str, Duratio
         added.push(start.elapsed());
     }
     calls.push(("add a name", middle(added)));
+    // Once each: they take seconds.
+    let start = Instant::now();
+    black_box(store.usage().await?);
+    calls.push(("usage", start.elapsed()));
+    let half: Vec<_> =
+        (0..names / 2).map(|image| Ok(NameChange::Remove(name(image)?))).collect::<Result<_>>()?;
+    store.update(&half).await?;
+    let start = Instant::now();
+    let collected = store.collect(&Collect::default()).await?;
+    calls.push(("collect half of it", start.elapsed()));
+    assert_eq!(collected.blobs.len(), names / 2 * BLOBS, "the other half stays");
     Ok(calls)
 }
 
@@ -102,25 +112,34 @@ fn name(index: usize) -> Result<Reference> {
     Ok(reference::parse(&format!("registry.example/team-{}/service-{index}:1.{index}", index % 50))?)
 }
 
-/// A store of `names` names, and ten blobs for each. Blobs are written behind the store's back: syncing each would take
+/// A store of `names` images of eight layers each. Blobs are written behind the store's back: syncing each would take
 /// minutes.
 fn fill(path: &Path, names: usize) -> Result<()> {
     let store = Store::open(path)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let content = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, MediaType::ImageIndex);
-    let top =
-        Descriptor::new(MediaType::ImageIndex, content.len() as u64, digest::sha256(content.as_bytes()));
-    let changes: Result<Vec<_>> =
-        (0..names).map(|index| Ok(NameChange::Set(name(index)?, top.clone()))).collect();
-    runtime.block_on(async {
-        store.put(Blob::from_bytes(&top, BlobRange::FULL, &content.into())?).await?;
-        store.update(&changes?).await?;
-        Ok::<_, Box<dyn std::error::Error>>(())
-    })?;
     let folder = path.join("blobs/sha256");
-    for blob in 0..names * BLOBS {
-        let content = format!("blob {blob}");
-        fs::write(folder.join(digest::sha256(content.as_bytes()).digest()), content)?;
+    fs::create_dir_all(&folder)?;
+    let keep = |media_type: MediaType, content: &str| -> Result<Descriptor> {
+        let digest = digest::sha256(content.as_bytes());
+        fs::write(folder.join(digest.digest()), content)?;
+        Ok(Descriptor::new(media_type, content.len() as u64, digest))
+    };
+    let mut changes = Vec::with_capacity(names);
+    for image in 0..names {
+        let layer = |layer: usize| keep(MediaType::ImageLayer, &format!("layer {layer} of {image}"));
+        let layers = (0..BLOBS - 2).map(layer).collect::<Result<Vec<_>>>()?;
+        let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.digest().as_ref()).collect();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":{}}}}}"#,
+            serde_json::to_string(&diff_ids)?
+        );
+        let config = serde_json::to_string(&keep(MediaType::ImageConfig, &config)?)?;
+        let layers = serde_json::to_string(&layers)?;
+        let media_type = MediaType::ImageManifest;
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{config},"layers":{layers}}}"#
+        );
+        changes.push(NameChange::Set(name(image)?, keep(media_type, &manifest)?));
     }
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(runtime.block_on(store.update(&changes))?)
 }
