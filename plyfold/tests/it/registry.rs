@@ -51,6 +51,31 @@ fn images_in_registries() {
     assert!(shown.filter(|x| x.target.contains("org/copied")).all(|x| !of_layers(&x.target)));
 }
 
+/// `HTTP_PROXY` is for every host but those of `NO_PROXY`, and what it is asked for is another host's.
+#[test]
+fn the_proxy_of_the_environment() {
+    let proxy = FaultServer::start().unwrap();
+    let place = Place::new();
+    for (exceptions, through) in [("other.invalid", true), ("other.invalid,registry.invalid", false)] {
+        proxy.clear_requests();
+        let arguments = ["tags", "registry.invalid/org/app", "-o", "plain-http=registry.invalid", "--json"];
+        let mut tags = place.command(arguments);
+        tags.env("HTTP_PROXY", format!("http://me:s3cret-word@{}", proxy.host())).env("NO_PROXY", exceptions);
+        let said = tags.output().unwrap();
+        assert!(!said.status.success());
+        assert!(!String::from_utf8_lossy(&said.stderr).contains("s3cret-word"));
+        let asked = proxy.requests();
+        assert_eq!(!asked.is_empty(), through, "{asked:?}");
+        for request in asked {
+            assert!(
+                request.target.starts_with("http://registry.invalid/v2/org/app/tags/list"),
+                "{request:?}"
+            );
+            assert_eq!(request.header("proxy-authorization"), Some("Basic bWU6czNjcmV0LXdvcmQ="));
+        }
+    }
+}
+
 /// The size of the layer of a pull that is interrupted, in bytes.
 const SIZE: u64 = 16 << 20;
 
