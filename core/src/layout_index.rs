@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -68,8 +69,8 @@ pub struct LayoutIndex {
     /// All but the entries, as it was written.
     document: BTreeMap<String, Box<RawValue>>,
     entries: Vec<Entry>,
-    /// The entries of each name.
-    by_name: HashMap<Reference, Vec<usize>>,
+    /// The entries of each name, once somebody asks; empty again after a change.
+    by_name: OnceLock<HashMap<Reference, Vec<usize>>>,
     place: PathBuf,
     itself: Option<Descriptor>,
 }
@@ -81,7 +82,7 @@ impl LayoutIndex {
             ("schemaVersion".to_owned(), written(&2)),
             ("mediaType".to_owned(), written(&MediaType::ImageIndex)),
         ]);
-        let (entries, by_name) = (Vec::new(), HashMap::new());
+        let (entries, by_name) = (Vec::new(), OnceLock::new());
         Self { document, entries, by_name, place: place.to_owned(), itself: None }
     }
 
@@ -113,10 +114,9 @@ impl LayoutIndex {
         }
         let entries = list.into_iter().map(|raw| Entry::parse(raw, place));
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
-        let by_name = HashMap::with_capacity(entries.len());
+        let by_name = OnceLock::new();
         let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
         index.name_the_nameless(bytes);
-        index.note_names();
         Ok(index)
     }
 
@@ -138,7 +138,6 @@ impl LayoutIndex {
         if Self::parse(&index.to_bytes(), place).is_err() {
             index.document = Self::new(place).document;
         }
-        index.note_names();
         index
     }
 
@@ -183,7 +182,7 @@ impl LayoutIndex {
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
     /// one name), or when no entry has a name and none can be told from the others.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let exact = self.by_name.get(name).into_iter().flatten();
+        let exact = self.by_name().get(name).into_iter().flatten();
         let mut found: Vec<&Entry> = exact.filter_map(|&place| self.entries.get(place)).collect();
         let tag = name.tag().unwrap_or_default();
         let is_local = reference::local(&self.place, tag).is_ok_and(|local| local == *name);
@@ -226,7 +225,7 @@ impl LayoutIndex {
     /// Removes the entries for which `keep` says no, given their name, if they have one, and what they stand for.
     pub fn retain(&mut self, mut keep: impl FnMut(Option<&Reference>, &Digest) -> bool) {
         self.entries.retain(|entry| keep(entry.name.as_ref(), entry.descriptor.digest()));
-        self.note_names();
+        self.by_name.take();
     }
 
     /// `index.json` as an image of its own, when that is what [`find`](Self::find) has found.
@@ -246,11 +245,12 @@ impl LayoutIndex {
 
     /// Marks a name as one that is never evicted, or takes the mark away; whether the name was there.
     pub fn pin(&mut self, name: &Reference, pinned: bool) -> bool {
-        let found = self.find(name).ok().flatten();
+        let mut there = false;
         for entry in self.entries.iter_mut().filter(|entry| entry.name.as_ref() == Some(name)) {
             entry.annotate(PINNED, pinned.then_some("true"));
+            there = true;
         }
-        found.is_some()
+        there
     }
 
     /// Lets a name stand for `descriptor` alone. A pinned name stays pinned.
@@ -258,8 +258,7 @@ impl LayoutIndex {
     /// Both annotations get the full name, so that every tool finds it; a name that is only a tag of this place
     /// (see [`reference::local`]) is written as that tag, unless `full` asks for full names always.
     pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
-        let mut known = self.by_name.get(name).into_iter().flatten();
-        let pinned = known.any(|&place| self.entries[place].annotation(PINNED).is_some());
+        let pinned = self.pins().any(|pin| pin == name);
         self.remove(name);
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
@@ -278,27 +277,27 @@ impl LayoutIndex {
         let fields = serde_json::to_value(&descriptor).unwrap_or_default();
         let raw = written(&sorted(&fields));
         let tag = local.then(|| tag.to_owned());
-        self.by_name.insert(name.clone(), vec![self.entries.len()]);
+        self.by_name.take();
         self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
     }
 
     /// Removes a name with its entry; whether it was there.
     pub fn remove(&mut self, name: &Reference) -> bool {
-        let there = self.by_name.contains_key(name);
-        if there {
-            self.entries.retain(|entry| entry.name.as_ref() != Some(name));
-            self.note_names();
-        }
-        there
+        let before = self.entries.len();
+        self.retain(|other, _| other != Some(name));
+        before != self.entries.len()
     }
 
-    fn note_names(&mut self) {
-        self.by_name.clear();
-        for (place, entry) in self.entries.iter().enumerate() {
-            if let Some(name) = &entry.name {
-                self.by_name.entry(name.clone()).or_default().push(place);
+    fn by_name(&self) -> &HashMap<Reference, Vec<usize>> {
+        self.by_name.get_or_init(|| {
+            let mut by_name: HashMap<Reference, Vec<usize>> = HashMap::with_capacity(self.entries.len());
+            for (place, entry) in self.entries.iter().enumerate() {
+                if let Some(name) = &entry.name {
+                    by_name.entry(name.clone()).or_default().push(place);
+                }
             }
-        }
+            by_name
+        })
     }
 
     /// Removes the entries for a digest that have a name of `repository` or none; whether there were any.
@@ -308,7 +307,7 @@ impl LayoutIndex {
             let here = entry.name.as_ref().is_none_or(|name| reference::repository_of(name) == repository);
             entry.descriptor.digest() != digest || !here
         });
-        self.note_names();
+        self.by_name.take();
         before != self.entries.len()
     }
 
