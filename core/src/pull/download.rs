@@ -19,18 +19,7 @@ impl Engine<'_> {
         diff_id: Option<Digest>,
     ) -> Result<(PulledLayer, bool)> {
         let at = |e: Error| e.with_context("layer", layer.digest());
-        let mut artifact = None;
-        let mut slot = None;
-        if let (Some(materializer), Some(diff_id)) = (&self.options.materializer, &diff_id) {
-            let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
-            match self.cache.artifact(&key).await.map_err(at)? {
-                Artifact::Present(path, size) => {
-                    self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: true });
-                    artifact = Some((path, size));
-                }
-                Artifact::Vacant(writer) => slot = Some((writer, diff_id.clone())),
-            }
-        }
+        let (there, slot) = self.artifact(diff_id.as_ref()).await.map_err(at)?;
         let ingest = self.telling(layer.digest().to_string(), self.cache.ingest(layer));
         let (fetched, made) = match ingest.await.map_err(at)? {
             Ingest::Present => {
@@ -39,8 +28,22 @@ impl Engine<'_> {
             }
             Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
         };
-        let artifact = artifact.or(made);
-        Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact }, fetched))
+        Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact: there.or(made) }, fetched))
+    }
+
+    /// A layer's artifact, or the right to make it; neither when none is asked for.
+    async fn artifact(&self, diff_id: Option<&Digest>) -> Result<(Option<Made>, Option<Slot>)> {
+        let (Some(materializer), Some(diff_id)) = (&self.options.materializer, diff_id) else {
+            return Ok((None, None));
+        };
+        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
+        match self.cache.artifact(&key).await? {
+            Artifact::Present(path, size) => {
+                self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: true });
+                Ok((Some((path, size)), None))
+            }
+            Artifact::Vacant(writer) => Ok((None, Some((writer, diff_id.clone())))),
+        }
     }
 
     /// Converts a blob that is here. One that turns out to be damaged is fetched again, once.
@@ -55,25 +58,19 @@ impl Engine<'_> {
             Err(e) => e,
         };
         let damaged = error.as_mismatch().is_some_and(|mismatch| mismatch.expected == *layer.digest());
-        let Some(materializer) = self.options.materializer.as_ref().filter(|_| damaged) else {
-            return Err(error);
-        };
-        if self.options.policy == super::PullPolicy::Never {
+        if !damaged || self.options.policy == super::PullPolicy::Never {
             return Err(error);
         }
         let message = format!("{} is damaged in the store and is fetched again", layer.digest());
         self.options.progress.emit(Event::Warning { message });
         self.cache.quarantine(layer.digest()).await?;
-        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
-        let slot = match self.cache.artifact(&key).await? {
-            Artifact::Present(path, size) => return Ok((true, Some((path, size)))),
-            Artifact::Vacant(writer) => (writer, diff_id),
+        let (there, slot) = self.artifact(Some(&diff_id)).await?;
+        let made = match (self.cache.ingest(layer).await?, slot) {
+            (Ingest::Vacant(writer), slot) => self.fetch(layer, writer, slot).await?,
+            (Ingest::Present, Some(slot)) => Some(self.convert_present(layer, slot).await?),
+            (Ingest::Present, None) => None,
         };
-        let made = match self.cache.ingest(layer).await? {
-            Ingest::Vacant(writer) => self.fetch(layer, writer, Some(slot)).await?,
-            Ingest::Present => Some(self.convert_present(layer, slot).await?),
-        };
-        Ok((true, made))
+        Ok((true, there.or(made)))
     }
 
     async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
@@ -98,8 +95,7 @@ impl Engine<'_> {
             size: layer.size(),
             resumed_at,
         });
-        let mut pending = None;
-        let mut tee = None;
+        let (mut there, mut pending, mut tee) = (None, None, None);
         match slot {
             // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
             Some(slot) if resumed_at > 0 => pending = Some(slot),
@@ -136,15 +132,16 @@ impl Engine<'_> {
             writer.restart().await?;
             self.receive(layer, &mut *writer, None).await?;
             writer.commit().await?;
-            if let Some((_, diff_id)) = converted.take() {
-                pending = self.artifact_slot(diff_id).await?;
+            // What was made of the wrong bytes goes first: nobody can make the artifact while it is there.
+            if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
+                (there, pending) = self.artifact(Some(&diff_id)).await?;
             }
         }
         self.options.progress.emit(Event::BlobDone { digest, cached: false });
         match (converted, pending) {
             (Some((artifact, diff_id)), _) => Ok(Some(self.publish(artifact?, &diff_id).await?)),
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
-            (None, None) => Ok(None),
+            (None, None) => Ok(there),
         }
     }
 
@@ -225,16 +222,6 @@ impl Engine<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The right to make a layer's artifact once more; `None` when somebody else has made it by now.
-    async fn artifact_slot(&self, diff_id: Digest) -> Result<Option<Slot>> {
-        let Some(materializer) = &self.options.materializer else { return Ok(None) };
-        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
-        match self.cache.artifact(&key).await? {
-            Artifact::Present(..) => Ok(None),
-            Artifact::Vacant(writer) => Ok(Some((writer, diff_id))),
-        }
     }
 
     async fn publish(&self, writer: Box<dyn ArtifactWriter>, diff_id: &Digest) -> Result<Made> {

@@ -35,6 +35,21 @@ pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": digest::sha256(content).to_string(), "size": content.len() })
 }
 
+/// An image of one compressed layer under `reference`.
+pub(crate) fn put_compressed(registry: &MemoryRegistry, reference: &Reference, tar: &[u8], gzip: &[u8]) {
+    let diff_id = digest::sha256(tar).to_string();
+    let rootfs = json!({ "type": "layers", "diff_ids": [diff_id] });
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs }).to_string().into_bytes();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(),
+        "config": descriptor(MediaType::ImageConfig.as_ref(), &config),
+        "layers": [descriptor(MediaType::ImageLayerGzip.as_ref(), gzip)],
+    });
+    registry.insert_blob(reference, digest::sha256(&config), config);
+    registry.insert_blob(reference, digest::sha256(gzip), gzip.to_vec());
+    put_document(registry, reference, MediaType::ImageManifest, &manifest);
+}
+
 /// An image of plain tar layers under `reference`; the digests of its layers.
 pub(crate) fn put_image(
     registry: &MemoryRegistry,
@@ -96,6 +111,8 @@ pub(crate) fn put_document(
 pub(crate) enum Fault {
     /// The stream breaks after so many bytes.
     Breaks(u64),
+    /// The byte at the first place is another one, and the stream breaks after so many.
+    FlipsAndBreaks(usize, u64),
     /// Ranges are ignored: the whole blob comes.
     IgnoresRange,
     /// The answer is that it is not allowed.
@@ -171,6 +188,13 @@ impl ImageRegistry for Scripted {
             Some(Fault::IgnoresRange) => self.inner.blob(reference, blob, BlobRange::FULL).await,
             Some(Fault::Refuses) => Err(Error::new(ErrorKind::Denied, "not allowed")),
             Some(Fault::Stalls) => Blob::new(blob, stream::pending()),
+            Some(Fault::FlipsAndBreaks(at, after)) => {
+                let head = self.inner.blob(reference, blob, BlobRange::new(0, after)).await?;
+                let mut head = head.bytes(after).await?.to_vec();
+                head[at] ^= 1;
+                let broken = Error::new(ErrorKind::Unavailable, "connection reset");
+                Blob::new(blob, stream::iter([Ok(head.into()), Err(broken)]))
+            }
             Some(Fault::Breaks(after)) => {
                 let start = range.resolve(blob.size())?.start;
                 let head = BlobRange::new(start, (start + after).min(blob.size()));

@@ -1,15 +1,16 @@
 //! The pull engine.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    BlobRange, CacheProvider, CacheProviderExt, Completeness, ErrorKind, Platform, PullOptions, PullPolicy,
-    pull,
+    BlobRange, CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Materializer, Output,
+    Platform, PullOptions, PullPolicy, Result, layer::LayerTar, pull,
 };
 
-use crate::fixture::{AMD64, Fault, Scripted, layer, name, put_image};
+use crate::fixture::{AMD64, Fault, Scripted, layer, name, put_compressed, put_image};
 
 fn options(policy: PullPolicy) -> PullOptions {
     let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
@@ -151,6 +152,38 @@ async fn wrong_content_is_refused_at_once_and_nothing_becomes_visible() {
     assert_eq!(scripted.reads_of(&layers[0]), 1);
     assert_eq!(cache.stat(&layers[0]).await.unwrap(), None);
     assert_eq!(cache.list().await.unwrap(), []);
+}
+
+/// Keeps nothing of a layer that is sound.
+#[derive(Clone, Copy, Debug)]
+struct Drain;
+
+impl Materializer for Drain {
+    fn format(&self) -> Format {
+        Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
+        tar.finish().map(drop)
+    }
+}
+
+/// The time in a gzip header is in the blob's digest and not in the tar's: the conversion finds nothing wrong.
+#[tokio::test]
+async fn an_artifact_of_a_blob_that_was_put_together_wrongly_is_made_again() {
+    let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let image = name("example.com/app:1");
+    let tar = layer("a", 5000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let gzip = gzip.finish().unwrap();
+    put_compressed(&registry, &image, &tar, &gzip);
+    let scripted = Scripted::new(&registry, &[Fault::FlipsAndBreaks(4, 100)]);
+    let options = PullOptions { materializer: Some(Box::new(Drain)), ..options(PullPolicy::IfMissing) };
+    let pulled = tokio::time::timeout(Duration::from_secs(20), pull(&scripted, &image, &cache, &options));
+    let pulled = pulled.await.expect("nothing waits for itself").unwrap();
+    assert!(pulled.layers[0].artifact.is_some());
+    assert_eq!(scripted.layer_reads(), 3);
 }
 
 #[tokio::test]
