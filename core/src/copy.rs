@@ -263,20 +263,11 @@ impl Copier<'_> {
         Blob::new(&descriptor, told)
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or the bound on attempts is reached.
     async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let mut failures = 0;
-        loop {
-            let error = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(e) => e,
-            };
-            failures += 1;
-            self.options.retry.pause(failures, error, what, &self.options.progress).await?;
-        }
+        self.options.retry.run(what, &self.options.progress, attempt).await
     }
 
     fn documents(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -39,6 +39,11 @@ pub fn is_manifest(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageManifest || media_type.as_ref() == DOCKER_MANIFEST
 }
 
+/// Whether content of this type is a manifest or an index: a document, not a blob.
+pub fn is_document(media_type: &MediaType) -> bool {
+    is_manifest(media_type) || is_index(media_type)
+}
+
 /// A manifest or an index exactly as it was received: these bytes are what its digest is the hash of, and they
 /// are what every copy carries on.
 ///
@@ -200,8 +205,7 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
     }
     let stated = head.media_type.as_deref().map(MediaType::from);
     // A generic type on the wire says nothing about the document.
-    let declared =
-        declared.filter(|name| is_index(name) || is_manifest(name) || name.as_ref().contains("vnd."));
+    let declared = declared.filter(|name| is_document(name) || name.as_ref().contains("vnd."));
     if let (Some(stated), Some(declared)) = (&stated, declared)
         && stated != declared
     {
@@ -214,9 +218,7 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         (true, false) => MediaType::ImageManifest,
         (false, true) => MediaType::ImageIndex,
         (false, false) => {
-            if let Some(other) =
-                stated.as_ref().or(declared).filter(|name| !is_index(name) && !is_manifest(name))
-            {
+            if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_document(name)) {
                 return Err(Error::unsupported(format!("{other} is neither an image nor an index")));
             }
             return Err(Error::corrupt("invalid document: neither \"layers\" nor \"manifests\""));

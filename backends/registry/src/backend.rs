@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use oci_client::secrets::RegistryAuth;
 use plyfold_core::backend::{Backend, Location, Opened, Options};
-use plyfold_core::manifest::{is_index, is_manifest, limits};
+use plyfold_core::manifest::{is_document, limits};
 use plyfold_core::{
     Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Mismatch,
     Names, Page, RawManifest, Reference, Result, digest, reference,
@@ -185,11 +185,10 @@ impl Registry {
         if wanted.as_ref().is_some_and(contradicts) {
             return Ok(None);
         }
-        let known = |name: &MediaType| is_index(name) || is_manifest(name);
         // `content_length()` is that of the body, which HEAD does not have.
         let size = text(response.headers(), CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
         let size = size.filter(|size| (1..=limits::MANIFEST).contains(size));
-        let parts = (media_type(&response).filter(known), size, wanted.or(stated));
+        let parts = (media_type(&response).filter(is_document), size, wanted.or(stated));
         let (Some(media_type), Some(size), Some(digest)) = parts else { return Ok(None) };
         Ok(Some(Descriptor::new(media_type, size, digest)))
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{CacheProvider, CacheProviderExt, Lease, NameChange, Needs};
 use crate::manifest::{
-    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_index, is_manifest, limits,
+    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_document, is_manifest, limits,
 };
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
 
@@ -54,7 +54,7 @@ pub(super) async fn present<C: CacheProvider + ?Sized>(
     let mut all = Needs::default();
     for descriptor in wanted {
         let media_type = descriptor.media_type();
-        if !(is_index(media_type) || is_manifest(media_type)) {
+        if !is_document(media_type) {
             let message = format!("{} is neither an image nor an index", descriptor.digest());
             return Err(Error::unsupported(format!("{message}, but {media_type}")));
         }

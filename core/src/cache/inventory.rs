@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{CacheProvider, Collect, Needs};
-use crate::manifest::{RawManifest, is_index, is_manifest, limits};
+use crate::manifest::{RawManifest, is_document, limits};
 use crate::{Descriptor, Digest, Error, Reference, Result};
 
 /// What a cache holds, as it lists it.
@@ -250,7 +250,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
             reach.blobs.push(number);
             self.described.insert(number);
             let media_type = need.descriptor.media_type();
-            if is_index(media_type) || is_manifest(media_type) {
+            if is_document(media_type) {
                 self.note_document(&need.descriptor, needs.subjects.get(digest).cloned());
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 
 use super::{CacheProvider, CacheProviderExt};
-use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_index, is_manifest, limits};
+use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
 /// Everything that some descriptors lead to: nested indexes, manifests, configs and layers, here or not.
@@ -92,7 +92,7 @@ impl Needs {
                 return Ok(());
             }
             let media_type = descriptor.media_type();
-            if !(is_index(media_type) || is_manifest(media_type)) {
+            if !is_document(media_type) {
                 return Ok(());
             }
             let content = cache.content(descriptor, limits::MANIFEST).await;

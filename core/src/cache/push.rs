@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::index::{SUBJECT, annotation};
 use super::{CacheProvider, CacheProviderExt, CacheRegistry, Needs};
 use crate::copy::{CopyOptions, Platforms, copy, is_foreign};
-use crate::manifest::{Document, RawManifest, canonical_json, is_index, is_manifest, limits};
+use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result, reference};
 
@@ -127,7 +127,7 @@ impl<C: CacheProvider> Subset<'_, C> {
             return Ok(None);
         }
         let media_type = child.media_type();
-        if !(is_index(media_type) || is_manifest(media_type)) {
+        if !is_document(media_type) {
             return Ok(Some(child.clone()));
         }
         let content = self.cache.content(child, limits::MANIFEST).await?;

@@ -338,22 +338,16 @@ impl Engine<'_> {
             .collect()
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or the bound on attempts is reached.
+    /// As [`Retry::run`]; an attempt without an answer has failed, too.
     async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let mut failures = 0;
-        loop {
-            let stalled =
-                || Error::new(ErrorKind::Timeout, format!("no answer for {:?}", self.options.stall));
-            let outcome = tokio::time::timeout(self.options.stall, attempt()).await;
-            let error = match outcome.unwrap_or_else(|_| Err(stalled())) {
-                Ok(value) => return Ok(value),
-                Err(e) => e,
-            };
-            failures += 1;
-            self.options.retry.pause(failures, error, what, &self.options.progress).await?;
-        }
+        let stall = self.options.stall;
+        let answered = || async {
+            let stalled = |_| Err(Error::new(ErrorKind::Timeout, format!("no answer for {stall:?}")));
+            tokio::time::timeout(stall, attempt()).await.unwrap_or_else(stalled)
+        };
+        self.options.retry.run(what, &self.options.progress, answered).await
     }
 }

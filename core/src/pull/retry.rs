@@ -28,6 +28,25 @@ impl Retry {
     /// is as good as nothing.
     pub const STEP: u64 = 16 << 10;
 
+    /// Runs `attempt` at `what` until it succeeds, or until [`pause`](Self::pause) ends the row.
+    ///
+    /// # Errors
+    /// That of the last attempt.
+    pub async fn run<T, F>(&self, what: &str, progress: &Progress, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(e) => e,
+            };
+            failures += 1;
+            self.pause(failures, error, what, progress).await?;
+        }
+    }
+
     /// Waits before the next attempt at `what`, or ends the row; `failures` is how many there were in it.
     ///
     /// # Errors
