@@ -137,6 +137,28 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     made.with_endpoint(endpoint).with_source(error)
 }
 
+/// Whether the connection was closed before any of the request went out, and nobody knows why.
+pub(crate) fn is_unbegun(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let mut reasons = causes.skip_while(|cause| !cause.is::<hyper::Error>());
+    let canceled =
+        reasons.next().and_then(|cause| cause.downcast_ref()).is_some_and(hyper::Error::is_canceled);
+    // What hyper knows of the connection's end is an error of its own or of the system below it.
+    canceled && !reasons.any(|cause| cause.is::<hyper::Error>() || cause.is::<io::Error>())
+}
+
+/// The error of a server that asked for a certificate of the client, and then closed the connection without a word.
+pub(crate) fn refused_client(error: reqwest::Error, url: &Url) -> Error {
+    let host = url.host_str().unwrap_or_default();
+    Error::new(ErrorKind::Tls, format!("{host} asked for a client certificate and closed the connection"))
+        .with_hint(CLIENT_CERTIFICATE)
+        .with_endpoint(origin(url))
+        .with_source(error.without_url())
+}
+
+const CLIENT_CERTIFICATE: &str =
+    "the registry may want a client certificate: -o client-cert=FILE -o client-key=FILE";
+
 /// What a chain of errors comes down to.
 struct Causes<'a> {
     tls: Option<&'a rustls::Error>,
@@ -187,9 +209,7 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidCertificate(_) => {
             "-o ca=FILE trusts the CA that signed the registry's certificate"
         }
-        rustls::Error::AlertReceived(_) => {
-            "the registry may want a client certificate: -o client-cert=FILE -o client-key=FILE"
-        }
+        rustls::Error::AlertReceived(_) => CLIENT_CERTIFICATE,
         rustls::Error::InvalidMessage(_) => {
             "the host may not speak TLS at all: -o plain-http=HOST if you trust the network to it"
         }

@@ -26,7 +26,7 @@
 //! there, because each needs a decision of ours for each hop. `rustls` with `ring` does TLS: it refuses certificates
 //! without alternative names, and needs no system library. `toml` reads `hosts.toml`, in the order of the file, which is
 //! the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
-//! system's CAs.
+//! system's CAs. `hyper` is below `reqwest`, and named for its error that says that a request was never begun.
 //!
 //! # Transfers
 //! The manual's page [`transfers`](plyfold_core::manual::transfers) says how content moves, what is tried again and

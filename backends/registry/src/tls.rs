@@ -1,6 +1,7 @@
 //! The TLS side of connections: whom to trust and who we are.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use plyfold_core::{Error, Result};
@@ -55,7 +56,9 @@ impl Identity {
 ///
 /// `ring` is named here, so that neither a process-wide provider nor `CMake` is needed. A system without any CA
 /// certificate is no error: plain HTTP and own CAs work there, other hosts fail as untrusted.
-pub(crate) fn client(identity: &Identity) -> Result<ClientConfig> {
+///
+/// With it whether a server has asked for a certificate of the client.
+pub(crate) fn client(identity: &Identity) -> Result<(ClientConfig, Arc<AtomicBool>)> {
     let mut roots = SYSTEM.clone();
     for path in &identity.ca {
         for certificate in certificates(path)? {
@@ -72,12 +75,10 @@ pub(crate) fn client(identity: &Identity) -> Result<ClientConfig> {
     } else {
         builder.with_root_certificates(roots)
     };
-    let keys: Vec<_> =
-        identity.client.iter().map(|certificate| key(&provider, certificate)).collect::<Result<_>>()?;
-    if keys.is_empty() {
-        return Ok(builder.with_no_client_auth());
-    }
-    Ok(builder.with_client_cert_resolver(Arc::new(Keys(keys))))
+    let own = identity.client.iter().map(|certificate| key(&provider, certificate));
+    let keys = Keys { own: own.collect::<Result<_>>()?, asked: Arc::default() };
+    let asked = Arc::clone(&keys.asked);
+    Ok((builder.with_client_cert_resolver(Arc::new(keys)), asked))
 }
 
 fn key(provider: &CryptoProvider, certificate: &ClientCertificate) -> Result<Arc<CertifiedKey>> {
@@ -89,11 +90,15 @@ fn key(provider: &CryptoProvider, certificate: &ClientCertificate) -> Result<Arc
 
 /// The client's certificates, of which the server takes the first that it knows the issuer of.
 #[derive(Debug)]
-struct Keys(Vec<Arc<CertifiedKey>>);
+struct Keys {
+    own: Vec<Arc<CertifiedKey>>,
+    asked: Arc<AtomicBool>,
+}
 
 impl ResolvesClientCert for Keys {
     fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let mut usable = self.0.iter().filter(|key| key.key.choose_scheme(schemes).is_some());
+        self.asked.store(true, Ordering::Relaxed);
+        let mut usable = self.own.iter().filter(|key| key.key.choose_scheme(schemes).is_some());
         // An issuer's name stands in the certificate as it stands in the server's question.
         let is_known = |key: &&Arc<CertifiedKey>| {
             let names = |certificate: &CertificateDer<'_>, issuer: &[u8]| {
@@ -106,7 +111,7 @@ impl ResolvesClientCert for Keys {
     }
 
     fn has_certs(&self) -> bool {
-        !self.0.is_empty()
+        !self.own.is_empty()
     }
 }
 

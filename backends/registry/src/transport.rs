@@ -1,5 +1,6 @@
 //! One request, one answer: connections, time-outs, and bodies that never grow beyond a bound.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ struct Recipe {
 struct Made {
     proxied: Clients,
     direct: Clients,
+    /// Whether a server has asked for a certificate of the client.
+    asked: Arc<AtomicBool>,
 }
 
 /// How long is waited, for whichever host.
@@ -48,6 +51,9 @@ struct Clients {
     reading: reqwest::Client,
     writing: reqwest::Client,
 }
+
+/// How many connections may be closed without a reason before a request is begun.
+const CONNECTIONS: u32 = 3;
 
 /// How long the words of an error are waited for.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
@@ -68,13 +74,29 @@ impl Transport {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
+    ///
+    /// When a connection is closed just before the request is begun, the reason gets lost. The request is sent again
+    /// then: the next connection may tell. If none does, it is the client's certificate when there was talk of one:
+    /// with TLS 1.3 the server's verdict on it comes after the handshake.
+    pub(crate) async fn execute(&self, mut request: Request) -> Result<Response> {
         let url = request.url().clone();
         let made = self.recipe.made()?;
         let clients = if policy::is_loopback(&url) { &made.direct } else { &made.proxied };
         let is_upload = request.body().is_some_and(|body| body.as_bytes().is_none());
         let client = if is_upload { &clients.writing } else { &clients.reading };
-        client.execute(request).await.map_err(|e| errors::transport(e, &url))
+        for _ in 1..CONNECTIONS {
+            let Some(again) = request.try_clone() else { break };
+            match client.execute(request).await {
+                Err(e) if errors::is_unbegun(&e) => request = again,
+                outcome => return outcome.map_err(|e| errors::transport(e, &url)),
+            }
+        }
+        client.execute(request).await.map_err(|e| {
+            if errors::is_unbegun(&e) && made.asked.load(Ordering::Relaxed) {
+                return errors::refused_client(e, &url);
+            }
+            errors::transport(e, &url)
+        })
     }
 }
 
@@ -92,7 +114,7 @@ impl Recipe {
         if config.client_key.is_some() && config.client_cert.is_none() {
             return Err(Error::config("client-key is given without client-cert"));
         }
-        let tls = tls::client(identity)?;
+        let (tls, asked) = tls::client(identity)?;
         let proxy = host.proxy.as_ref().map(proxy).transpose()?;
         let build = |builder: ClientBuilder| {
             // One that is named for a host is meant, also for a host on this machine.
@@ -113,6 +135,7 @@ impl Recipe {
         Ok(Made {
             proxied: clients(reqwest::Client::builder)?,
             direct: clients(|| reqwest::Client::builder().no_proxy())?,
+            asked,
         })
     }
 }
