@@ -54,7 +54,7 @@ pub struct PulledImage {
     pub platform: Platform,
     /// The layers, bottom first.
     pub layers: Vec<PulledLayer>,
-    /// Whether nothing had to be fetched.
+    /// Whether every layer was here already; the name may still have been asked for.
     pub cached: bool,
     /// What keeps it in the store: for programs that hold on to the files and to nothing else.
     pub lease: Lease,

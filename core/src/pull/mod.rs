@@ -104,7 +104,7 @@ pub struct PullResult {
     pub config: Option<RawConfig>,
     /// Its layers, bottom first.
     pub layers: Vec<PulledLayer>,
-    /// Whether nothing had to be fetched.
+    /// Whether every layer was here already; the name may still have been asked for.
     pub cached: bool,
     /// Keeps all of it in the cache while this or a clone of it lives, also when the name goes.
     pub lease: Lease,
