@@ -107,8 +107,10 @@ impl LayoutIndex {
         }
         let list = document.remove("manifests");
         let list = list.ok_or_else(|| invalid("there is no list \"manifests\"".to_owned()))?;
-        let list: Vec<&RawValue> =
+        // umoci and oras write an empty list as null.
+        let list: Option<Vec<&RawValue>> =
             serde_json::from_str(list.get()).map_err(|_| invalid("manifests is no list".to_owned()))?;
+        let list = list.unwrap_or_default();
         if list.len() > ENTRIES {
             return Err(at(Error::limit(format!("it has {} entries, the limit is {ENTRIES}", list.len()))));
         }
@@ -194,7 +196,7 @@ impl LayoutIndex {
                 return Ok(Some(itself.clone()));
             }
             let nameless = self.entries.len() > 1 && self.entries.iter().all(|entry| !entry.has_name());
-            found = self.entries.iter().filter(|_| nameless).collect();
+            found = self.entries.iter().filter(|_| nameless || self.is_one_without_a_tag()).collect();
         }
         let Some((first, others)) = found.split_first() else { return Ok(None) };
         if others.iter().any(|other| other.descriptor.digest() != first.descriptor.digest()) {
@@ -203,6 +205,21 @@ impl LayoutIndex {
             return Err(Error::ambiguous(message).with_image(name).with_hint("choose one by @DIGEST"));
         }
         Ok(Some(first.plain()))
+    }
+
+    /// The names that images are asked for by, sorted: where the only image has a digest in place of a tag, such as
+    /// crane writes it, it is `latest` too.
+    pub fn references(&self) -> Vec<Reference> {
+        let mut names: Vec<_> = self.names().into_iter().map(|(name, _)| name).collect();
+        if self.is_one_without_a_tag() {
+            names.extend(reference::local(&self.place, "latest"));
+        }
+        names
+    }
+
+    fn is_one_without_a_tag(&self) -> bool {
+        let by_digest = |entry: &Entry| entry.name.as_ref().is_some_and(|name| name.tag().is_none());
+        matches!(self.entries.as_slice(), [only] if by_digest(only))
     }
 
     /// The descriptor that the index has for a digest.
@@ -214,6 +231,15 @@ impl LayoutIndex {
     /// The descriptors of all entries, named or not.
     pub fn entries(&self) -> impl Iterator<Item = &Descriptor> {
         self.entries.iter().map(|entry| &entry.descriptor)
+    }
+
+    /// What the repository of this place has by digest: entries without any name, and those that have a bare tag beside
+    /// a full name.
+    pub fn by_digest(&self) -> Vec<(Reference, Descriptor)> {
+        let Ok(local) = reference::local(&self.place, "latest") else { return Vec::new() };
+        let here = self.entries.iter().filter(|entry| entry.tag.is_some() || !entry.has_name());
+        let name = |entry: &Entry| reference::by_digest(&local, entry.descriptor.digest());
+        here.map(|entry| (name(entry), entry.plain())).collect()
     }
 
     /// The entries without a name, each with whether it has one that is no reference.
@@ -260,6 +286,7 @@ impl LayoutIndex {
     pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
         let pinned = self.pins().any(|pin| pin == name);
         self.remove(name);
+        self.keep_derived_names();
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         let mut annotations = descriptor.annotations().clone().unwrap_or_default();
@@ -279,6 +306,16 @@ impl LayoutIndex {
         let tag = local.then(|| tag.to_owned());
         self.by_name.take();
         self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
+    }
+
+    /// Writes down the name that an entry has only for being the only one.
+    fn keep_derived_names(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {
+            if let Some(tag) = entry.name.as_ref().and_then(Reference::tag).map(str::to_owned) {
+                entry.annotate(REF_NAME, Some(&tag));
+                entry.tag = Some(tag);
+            }
+        }
     }
 
     /// Removes a name with its entry; whether it was there.

@@ -29,7 +29,7 @@ impl OciImages {
     }
 
     pub(crate) fn names(&self) -> Vec<Reference> {
-        self.index.names().into_iter().map(|(name, _)| name).collect()
+        self.index.references()
     }
 
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {

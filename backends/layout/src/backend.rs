@@ -47,7 +47,7 @@ impl Layout {
     }
 
     async fn names(&self) -> Result<Vec<Reference>> {
-        self.work(|root| Ok(root.index()?.0.names().into_iter().map(|(name, _)| name).collect())).await
+        self.work(|root| Ok(root.index()?.0.references())).await
     }
 }
 

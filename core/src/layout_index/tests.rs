@@ -67,10 +67,53 @@ fn layouts_without_names() {
 }
 
 #[test]
+fn a_list_of_nothing_may_be_null() {
+    let bytes = br#"{"schemaVersion":2,"manifests":null}"#;
+    let mut index = LayoutIndex::parse(bytes, PLACE.as_ref()).unwrap();
+    assert_eq!(names(&index), [""; 0]);
+    index.set(&reference::parse("alpine").unwrap(), &descriptor("a"), true);
+    let again = LayoutIndex::parse(&index.to_bytes(), PLACE.as_ref()).unwrap();
+    assert_eq!(names(&again), ["docker.io/library/alpine:latest"]);
+}
+
+#[test]
+fn the_only_image_keeps_its_name_beside_another() {
+    let mut index = index(&[("", "a", r#","future":[1,2]"#)]).unwrap();
+    let latest = image_in(PLACE.as_ref(), "latest").unwrap();
+    for name in ["alpine", "busybox"] {
+        index.set(&reference::parse(name).unwrap(), &descriptor(name), false);
+        let again = LayoutIndex::parse(&index.to_bytes(), PLACE.as_ref()).unwrap();
+        assert_eq!(again.find(&latest).unwrap().unwrap().digest(), descriptor("a").digest());
+    }
+    let text = String::from_utf8(index.to_bytes()).unwrap();
+    assert!(text.contains(r#""future":[1,2]"#) && text.contains(r#"ref.name":"latest""#), "{text}");
+    // Whoever sets that very name takes it over.
+    index.set(&latest, &descriptor("b"), false);
+    assert_eq!(find(&index, "latest").unwrap().as_ref(), Some(descriptor("b").digest()));
+}
+
+#[test]
+fn an_image_that_is_named_by_digest_is_the_latest_where_it_is_alone() {
+    let named = |seed: &str| format!(r#""{REF_NAME}":"ghcr.io/o/{seed}@{}""#, descriptor(seed).digest());
+    let only = index(&[(&named("a"), "a", "")]).unwrap();
+    let references: Vec<_> = only.references().iter().map(Reference::whole).collect();
+    assert_eq!(
+        references,
+        [format!("ghcr.io/o/a@{}", descriptor("a").digest()), "localhost/base:latest".to_owned()]
+    );
+    assert_eq!(find(&only, "latest").unwrap().as_ref(), Some(descriptor("a").digest()));
+    assert_eq!(find(&only, "v1").unwrap(), None);
+    let two = index(&[(&named("a"), "a", ""), (&named("b"), "b", "")]).unwrap();
+    assert_eq!(find(&two, "latest").unwrap(), None);
+    let tagged = index(&[(&format!(r#""{REF_NAME}":"v1""#), "a", "")]).unwrap();
+    assert_eq!(find(&tagged, "latest").unwrap(), None);
+}
+
+#[test]
 fn changes_keep_what_else_there_is_and_give_the_same_bytes_in_any_order() {
     let (one, two) = (reference::parse("ghcr.io/o/app:1").unwrap(), reference::parse("alpine").unwrap());
     let local = reference::local(PLACE.as_ref(), "v1").unwrap();
-    let start = index(&[("", "old", r#","future":[1,2]"#)]).unwrap();
+    let start = index(&[("", "old", r#","future":[1,2]"#), ("", "older", "")]).unwrap();
     let changed = |order: [&Reference; 3]| {
         let mut index = start.clone();
         for name in order {

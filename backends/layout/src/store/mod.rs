@@ -215,7 +215,8 @@ impl CacheProvider for Store {
         let root = self.root.clone();
         let names = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
         if by_digest {
-            return find_among(self, &names.0.names(), name).await;
+            let known = [names.0.names(), names.0.by_digest()].concat();
+            return find_among(self, &known, name).await;
         }
         names.0.find(name).map_err(|e| e.with_endpoint(self))
     }

@@ -218,11 +218,13 @@ async fn names_keep_what_else_the_index_says_and_write_nothing_when_nothing_chan
     let index = store.path().join("index.json");
     let digest = digest::sha256(b"theirs");
     let theirs = format!(r#"{{"mediaType":"a/b","size":6,"digest":"{digest}","future":{{"b":1,"a":2}}}}"#);
-    fs::write(&index, format!(r#"{{"schemaVersion":2,"more":[1.5],"manifests":[{theirs}]}}"#)).unwrap();
+    let other = theirs.replace("\"size\":6", "\"size\":7");
+    fs::write(&index, format!(r#"{{"schemaVersion":2,"more":[1.5],"manifests":[{theirs},{other}]}}"#))
+        .unwrap();
     fs::write(store.path().join("NOTES"), "kept").unwrap();
     store.update(&[NameChange::Set(name("alpine:3"), described(CONTENT))]).await.unwrap();
     let text = fs::read_to_string(&index).unwrap();
-    for kept in [r#""more":[1.5]"#, theirs.as_str()] {
+    for kept in [r#""more":[1.5]"#, theirs.as_str(), other.as_str()] {
         assert!(text.contains(kept), "{kept} in {text}");
     }
     let full = "docker.io/library/alpine:3";
