@@ -240,8 +240,11 @@ macro_rules! __cache_rules {
 macro_rules! __layout_rules {
     ($then:ident $arguments:tt) => {
         $crate::$then! { $arguments
+            foreign_layout_by_skopeo_crane_docker_readable
+            our_layout_readable_by_skopeo_crane_regctl
             unknown_files_and_fields_preserved
             unsupported_layout_version_refused
+            read_only_directory_usable
             corrupt_index_quarantined_not_destroyed
             index_old_or_new_never_torn
             stale_temps_reclaimed_not_live_ones

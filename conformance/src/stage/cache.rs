@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plyfold_core::{CacheProvider, Digest, Result};
+use plyfold_core::{CacheProvider, Digest, ImageRegistry, Result};
 
 use super::{Client, CoreClient};
 
@@ -73,6 +73,13 @@ pub trait LayoutStage: Send + Sync {
     /// # Errors
     /// Those of opening the cache.
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>>;
+
+    /// The layout in `directory` as a registry, by a handle that writes nothing unless it is pushed to; `None` when
+    /// there is no such backend.
+    async fn registry(&self, directory: &Path) -> Option<Box<dyn ImageRegistry>> {
+        let _ = directory;
+        None
+    }
 
     /// As [`CacheStage::patience`].
     fn patience(&self) -> Duration {

@@ -9,24 +9,6 @@ use plyfold_conformance::{hostile, rules};
 /// of the tests that judge it, and these.
 const ELSEWHERE: &[(&str, &str, &str, &[&str])] = &[
     (
-        "C 69",
-        "foreign_layout_by_skopeo_crane_docker_readable",
-        "backends/layout/tests/oracles/main.rs",
-        &["skopeo_writes_what_we_read", "umoci_writes_what_we_read"],
-    ),
-    (
-        "C 70",
-        "our_layout_readable_by_skopeo_crane_regctl",
-        "backends/layout/tests/oracles/main.rs",
-        &["skopeo_reads_the_store", "skopeo_reads_what_a_copy_made", "umoci_reads_what_a_copy_made"],
-    ),
-    (
-        "C 73",
-        "read_only_directory_usable",
-        "backends/layout/tests/oracles/main.rs",
-        &["a_store_that_cannot_be_written_is_read"],
-    ),
-    (
         "D 127",
         "kill_at_every_syscall_leaves_openable_store",
         "backends/layout/tests/oracles/main.rs",

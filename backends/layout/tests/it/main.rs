@@ -56,6 +56,10 @@ impl LayoutStage for Fresh {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
         Ok(Box::new(Store::open(directory)?))
     }
+
+    async fn registry(&self, directory: &Path) -> Option<Box<dyn ImageRegistry>> {
+        Some(Box::new(Layout::new(directory, Config::default())))
+    }
 }
 
 #[async_trait]

@@ -1,6 +1,10 @@
 //! C, K and D on caches that are OCI layout directories: what other tools see of them, and what they leave there.
 
+mod forms;
 mod place;
+mod reading;
+mod strict;
+mod tools;
 
 use std::fs;
 use std::sync::Arc;
@@ -17,15 +21,25 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use self::place::{Place, Theirs, documents, replace};
+use self::reading::read_only_directory_usable;
+use self::tools::{
+    foreign_layout_by_skopeo_crane_docker_readable, our_layout_readable_by_skopeo_crane_regctl,
+};
 use super::probe::{NAME, assert_kind, error_of, sound};
 use crate::LayoutStage;
 use crate::rule::{Rule, rules};
 
 pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
+    "C 69" foreign_layout_by_skopeo_crane_docker_readable:
+        "a layout as any tool writes it is read: each image by its name, verified; as a cache it is used in place",
+    "C 70" our_layout_readable_by_skopeo_crane_regctl:
+        "a reader that knows the specification alone finds every name and every byte, and nothing else among the blobs",
     "C 71" unknown_files_and_fields_preserved:
         "files, fields and entries that the cache does not know survive what it writes",
     "C 72" unsupported_layout_version_refused:
         "a layout of another major version is Unsupported, and nothing in it changes",
+    "C 73" read_only_directory_usable:
+        "reading changes nothing in the directory, and needs no right to write there",
     "C 74" corrupt_index_quarantined_not_destroyed:
         "a damaged index.json is an error and stays as it is, until it is asked to be set aside, whole",
     "D 128" index_old_or_new_never_torn:

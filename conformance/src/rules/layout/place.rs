@@ -95,7 +95,7 @@ impl Theirs {
     }
 }
 
-fn index_of(path: &Path) -> Value {
+pub(super) fn index_of(path: &Path) -> Value {
     let bytes = fs::read(path.join("index.json")).expect("a layout has the file index.json");
     serde_json::from_slice(&bytes).expect("index.json is JSON")
 }
@@ -119,7 +119,7 @@ pub(super) fn documents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Every regular file below a folder, sorted.
-fn files_in(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files_in(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).expect("folders can be read");
     for path in entries.map(|entry| entry.expect("folders can be read").path()) {

@@ -1,5 +1,7 @@
 //! Mutants of a cache that is an OCI layout directory.
 
+mod foreign;
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,20 +12,34 @@ use bytes::Bytes;
 use plyfold_conformance::LayoutStage;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify,
+    Digest, ErrorKind, ImageRegistry, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify,
 };
-use plyfold_layout::Store;
+use plyfold_layout::{Config, Layout, Store};
 use serde_json::{Value, json};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LayoutFault {
+    BlobsInUpperCase,
     FieldsLost,
+    ForeignFilesSwept,
     LockIsAFile,
+    NamelessUnknown,
     None,
+    NotesOpening,
+    NotesReading,
+    NotesRegistry,
+    NullRefused,
     OverwritesCorruptIndex,
+    PortsCutOff,
+    RefNamesUnwritten,
+    SizesUnknown,
     SweepsAll,
+    TagsAlone,
+    TempsAmongBlobs,
+    UntypedRefused,
     VersionIgnored,
+    VersionOfItsOwn,
     WritesInPlace,
 }
 
@@ -34,6 +50,9 @@ pub(super) struct BrokenLayouts(pub(super) LayoutFault);
 #[async_trait]
 impl LayoutStage for BrokenLayouts {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
+        if let Some(refused) = foreign::refuse(self.0, directory) {
+            return Err(refused);
+        }
         let inner = match Store::open(directory) {
             Err(e) if self.0 == LayoutFault::VersionIgnored && *e.kind() == ErrorKind::Unsupported => {
                 fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -46,7 +65,15 @@ impl LayoutStage for BrokenLayouts {
                 fs::remove_file(entry.unwrap().path()).unwrap();
             }
         }
+        foreign::after_opening(self.0, directory);
         Ok(Box::new(BrokenLayout { inner, fault: self.0 }))
+    }
+
+    async fn registry(&self, directory: &Path) -> Option<Box<dyn ImageRegistry>> {
+        if self.0 == LayoutFault::NotesRegistry {
+            fs::write(directory.join("last-read"), "now").unwrap();
+        }
+        Some(Box::new(Layout::new(directory, Config::default())))
     }
 
     fn patience(&self) -> Duration {
@@ -95,6 +122,9 @@ impl CacheProvider for BrokenLayout {
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        if self.fault == LayoutFault::NotesReading {
+            foreign::note_use(self.inner.path(), blob.digest());
+        }
         self.inner.open(blob, range).await
     }
 
@@ -106,6 +136,10 @@ impl CacheProvider for BrokenLayout {
             }
         }
         Ok(match self.inner.ingest(blob).await? {
+            Ingest::Vacant(inner) if self.fault == LayoutFault::BlobsInUpperCase => {
+                let path = foreign::blob_path(self.inner.path(), blob.digest());
+                Ingest::Vacant(Box::new(foreign::RenamingWriter { inner, path }))
+            }
             Ingest::Vacant(inner) if self.fault == LayoutFault::LockIsAFile => {
                 Ingest::Vacant(Box::new(LockedWriter { inner: Some(inner), lock }))
             }
@@ -125,6 +159,9 @@ impl CacheProvider for BrokenLayout {
     }
 
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        if let Some(misread) = foreign::misread(self.fault, self.inner.path(), name) {
+            return misread;
+        }
         self.inner.find_descriptor(name).await
     }
 
@@ -145,7 +182,7 @@ impl CacheProvider for BrokenLayout {
         match self.fault {
             LayoutFault::FieldsLost => self.lose_fields(),
             LayoutFault::WritesInPlace => self.write_in_place().await,
-            _ => {}
+            fault => foreign::after_naming(fault, self.inner.path()),
         }
         Ok(())
     }

@@ -113,8 +113,31 @@ const CACHE: &[(&str, &[CacheFault])] = &[
 
 /// For each rule about layout directories the faults that it must catch.
 const LAYOUT: &[(&str, &[LayoutFault])] = &[
+    (
+        "C 69",
+        &[
+            LayoutFault::FieldsLost,
+            LayoutFault::ForeignFilesSwept,
+            LayoutFault::NamelessUnknown,
+            LayoutFault::NullRefused,
+            LayoutFault::PortsCutOff,
+            LayoutFault::TagsAlone,
+            LayoutFault::UntypedRefused,
+        ],
+    ),
+    (
+        "C 70",
+        &[
+            LayoutFault::BlobsInUpperCase,
+            LayoutFault::RefNamesUnwritten,
+            LayoutFault::SizesUnknown,
+            LayoutFault::TempsAmongBlobs,
+            LayoutFault::VersionOfItsOwn,
+        ],
+    ),
     ("C 71", &[LayoutFault::FieldsLost]),
     ("C 72", &[LayoutFault::VersionIgnored]),
+    ("C 73", &[LayoutFault::NotesOpening, LayoutFault::NotesReading, LayoutFault::NotesRegistry]),
     ("C 74", &[LayoutFault::OverwritesCorruptIndex]),
     ("D 128", &[LayoutFault::WritesInPlace]),
     ("D 130", &[LayoutFault::SweepsAll]),
