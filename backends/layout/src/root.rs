@@ -106,6 +106,11 @@ impl Root {
         self.index()
     }
 
+    /// What is in the place of `oci-layout`, whatever it says.
+    pub(crate) fn marker_bytes(&self) -> Result<Option<Bytes>> {
+        self.document("oci-layout", LAYOUT_LIMIT)
+    }
+
     /// What is in the place of `index.json`, whatever it says.
     pub(crate) fn index_bytes(&self) -> Result<Option<Bytes>> {
         self.document("index.json", INDEX_LIMIT)

@@ -28,6 +28,7 @@ mod contents;
 mod ingest;
 mod inventory;
 mod lease;
+mod marker;
 mod quarantine;
 mod reading;
 mod verify;
@@ -51,13 +52,15 @@ impl Store {
     /// Opens the store at `path`, and makes it when there is none: a directory for its owner alone.
     ///
     /// What dead processes have left is removed, partial downloads excepted: the next pull goes on from them.
-    /// A store that cannot be written, such as one on a read-only file system, can be read.
+    /// A store that cannot be written, such as one on a read-only file system, can be read. An `oci-layout` file that a
+    /// power cut has emptied goes to `quarantine/`, and one is written in its place.
     ///
     /// The first open after a boot reads again what was stored shortly before the machine went down, because other
     /// tools do not sync what they write; the manual's page `store` says how much that is.
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) when the directory has other content,
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when nobody can tell which version of a layout it is,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a layout of another version,
     /// [`Io`](plyfold_core::ErrorKind::Io).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -95,6 +98,7 @@ impl Store {
         let root = &*self.root;
         match root.is_layout() {
             Ok(true) => return Ok(()),
+            Err(e) if *e.kind() == ErrorKind::Corrupt && root.private => return marker::replace(root, e),
             Err(e) if *e.kind() != ErrorKind::NotFound => return Err(e),
             _ => durable::create_dirs(root.path(), root.private)?,
         }

@@ -79,10 +79,12 @@ fn stands(path: &Path, expected: Identity) -> bool {
 /// done, in a few words. `None` when it is sound by now.
 pub(super) fn replace_index(store: &Store) -> Result<Option<String>> {
     let root = store.root();
-    // The marker may be what is missing.
+    // The marker may be what is missing or damaged.
+    let had_marker = root.is_layout().is_ok_and(|is_layout| is_layout);
     store.prepare()?;
     let _lock = durable::lock(root, "index")?;
     match root.index_again() {
+        Ok(_) if !had_marker => return Ok(Some("the file oci-layout was written anew".to_owned())),
         Ok(_) => return Ok(None),
         Err(e) if is_damage(&e) => {}
         Err(e) => return Err(e),
@@ -110,7 +112,7 @@ pub(super) fn is_damage(error: &Error) -> bool {
 }
 
 /// Gives a file a second name in `quarantine/`: so there is no moment without it. What cannot have one is moved.
-fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
+pub(super) fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
     let folder = durable::folder(root, &["quarantine"], true)?;
     for count in 0..u32::MAX {
         let target = folder.join(format!("{name}.{count}"));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use plyfold_core::{
     Artifact, ArtifactKey, ArtifactWriter, BlobRange, BlobWriter, CacheProvider as _, CacheProviderExt as _,
-    ErrorKind, Format, Ingest, NameChange, digest,
+    ErrorKind, Format, ImageRegistry as _, Ingest, NameChange, digest,
 };
-use plyfold_layout::Store;
+use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
 use super::{blob, blob_path, described, fails, name, names_in};
@@ -253,6 +253,68 @@ async fn a_corrupt_index_is_an_error_and_stays_as_it_is() {
     }
     fs::remove_file(&index).unwrap();
     fails(Store::open(store.path()).unwrap().list().await, &ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_marker_that_a_power_cut_has_emptied_is_set_aside_and_written_anew() {
+    let zeros = "\0".repeat(31);
+    for blank in ["", &zeros, &zeros.repeat(100), "{\"imageLayoutVersion\":\"1.0", "{"] {
+        let (store, _folder) = fresh();
+        store.put(blob(CONTENT)).await.unwrap();
+        store.update(&[NameChange::Set(name("a"), described(CONTENT))]).await.unwrap();
+        let path = |file: &str| store.path().join(file);
+        fs::write(path("oci-layout"), blank).unwrap();
+        // A reader leaves it as it is.
+        let reader = Layout::new(store.path(), Config::default());
+        fails(reader.manifest(&name("a")).await, &ErrorKind::Corrupt);
+        fails(reader.push_blob(&name("a"), blob(b"more")).await, &ErrorKind::Corrupt);
+        fails(store.list().await, &ErrorKind::Corrupt);
+        assert_eq!(fs::read_to_string(path("oci-layout")).unwrap(), blank);
+
+        let again = Store::open(store.path()).unwrap();
+        assert_eq!(fs::read_to_string(path("oci-layout")).unwrap(), r#"{"imageLayoutVersion":"1.0.0"}"#);
+        assert_eq!(fs::read_to_string(path("quarantine/oci-layout.0")).unwrap(), blank);
+        for store in [&store, &again] {
+            assert_eq!(store.list().await.unwrap().len(), 1);
+            store.verify_blob(&described(CONTENT)).await.unwrap();
+        }
+        // Beside a list of names that is damaged too.
+        for file in ["oci-layout", "index.json"] {
+            fs::write(path(file), blank).unwrap();
+        }
+        let again = Store::open(store.path()).unwrap();
+        fails(again.list().await, &ErrorKind::Corrupt);
+        assert_eq!(names_in(&path("quarantine")), ["oci-layout.0", "oci-layout.1"]);
+        assert_eq!(fs::read_to_string(path("index.json")).unwrap(), blank);
+    }
+}
+
+#[tokio::test]
+async fn a_marker_is_replaced_only_where_it_tells_nothing_and_all_else_tells_of_a_store() {
+    let (store, folder) = fresh();
+    let marker = store.path().join("oci-layout");
+    for text in ["{}", "null", r#"{"imageLayoutVersion":2}"#, r#"{"imageLayoutVersion":"2.0"#, "version: 10"]
+    {
+        fs::write(&marker, text).unwrap();
+        let error = fails(Store::open(store.path()), &ErrorKind::Corrupt);
+        assert!(error.hint().is_some_and(|hint| hint.contains("imageLayoutVersion")), "{error:?}");
+        assert_eq!(fs::read_to_string(&marker).unwrap(), text);
+    }
+    let outside = folder.path().join("outside");
+    fs::write(&outside, "").unwrap();
+    fs::remove_file(&marker).unwrap();
+    symlink(&outside, &marker).unwrap();
+    fails(Store::open(store.path()), &ErrorKind::Corrupt);
+    // Someone else's folder, with a file of that name.
+    let theirs = folder.path().join("theirs");
+    fs::create_dir_all(theirs.join("blobs")).unwrap();
+    for (file, content) in [("oci-layout", ""), ("index.json", "[]")] {
+        fs::write(theirs.join(file), content).unwrap();
+    }
+    fails(Store::open(&theirs), &ErrorKind::Corrupt);
+    assert_eq!(names_in(&theirs), ["blobs", "index.json", "oci-layout"]);
+    fs::write(theirs.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    Store::open(&theirs).unwrap();
 }
 
 #[tokio::test]

@@ -347,6 +347,13 @@ async fn an_index_that_is_gone_or_no_file_is_replaced_and_its_marker_too() {
     }
     assert_eq!(fs::read(&outside).unwrap(), content);
     assert_eq!(scene.quarantined(), ["index.json.0", "index.json.1"]);
+    // A marker that says nothing any more, under an open store.
+    fs::write(&index, &content).unwrap();
+    fs::write(scene.store.path().join("oci-layout"), [0; 31]).unwrap();
+    assert!(!only(&scene.verify(false).await).repaired);
+    assert!(only(&scene.verify(true).await).repaired);
+    assert_eq!(scene.verify(true).await.damage, []);
+    assert_eq!(scene.quarantined(), ["index.json.0", "index.json.1", "oci-layout.0"]);
     // Without its marker the directory still has the names of someone.
     fs::write(&index, &content).unwrap();
     fs::remove_file(scene.store.path().join("oci-layout")).unwrap();

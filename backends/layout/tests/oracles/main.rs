@@ -195,6 +195,14 @@ fn a_store_that_cannot_be_written_is_read() -> Verdict {
     assert_eq!(*refused.kind(), ErrorKind::Io, "{refused}");
     let refused = block(async { store.put(content(10)?.1).await.map_err(Failure::from) })?;
     assert!(refused.is_err());
+    // A damaged marker stays: whoever may not write here may not repair either.
+    let remount = |how: &str| Run::new("mount").args(["-o", how]).arg(disk.path()).success();
+    remount("remount,rw")?;
+    fs::write(path.join("oci-layout"), "")?;
+    remount("remount,ro")?;
+    assert_eq!(*Store::open(&path).expect_err("it is damaged").kind(), ErrorKind::Corrupt);
+    remount("remount,rw")?;
+    Store::open(&path)?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod strict;
 mod tools;
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use plyfold_core::{
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use self::place::{Place, Theirs, documents, replace};
+use self::place::{Place, Theirs, documents, files_in, replace};
 use self::reading::read_only_directory_usable;
 use self::tools::{
     foreign_layout_by_skopeo_crane_docker_readable, our_layout_readable_by_skopeo_crane_regctl,
@@ -37,7 +38,7 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
     "C 71" unknown_files_and_fields_preserved:
         "files, fields and entries that the cache does not know survive what it writes",
     "C 72" unsupported_layout_version_refused:
-        "a layout of another major version is Unsupported, and nothing in it changes",
+        "a layout of another major version, or of one that cannot be told, is refused, and nothing in it changes",
     "C 73" read_only_directory_usable:
         "reading changes nothing in the directory, and needs no right to write there",
     "C 74" corrupt_index_quarantined_not_destroyed:
@@ -83,7 +84,8 @@ async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) {
     for (text, kind) in [
         (r#"{"imageLayoutVersion":"2.0.0"}"#, ErrorKind::Unsupported),
         (r#"{"imageLayoutVersion":"10.0.0"}"#, ErrorKind::Unsupported),
-        (r#"{"imageLayoutVersion":"#, ErrorKind::Corrupt),
+        (r#"{"imageLayoutVersion":"2.0"#, ErrorKind::Corrupt),
+        (r#"{"imageLayoutVersion":2}"#, ErrorKind::Corrupt),
     ] {
         replace(&marker, text.as_bytes());
         let before = documents(&place.path);
@@ -95,6 +97,25 @@ async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) {
         assert_kind(cache.list().await, &kind);
         assert_kind(cache.find_descriptor(&name(NAME)).await, &kind);
         assert_eq!(documents(&place.path), before, "a layout that is not ours to write");
+    }
+    // One that says nothing, as after a power cut, may also be set aside whole and be written anew.
+    for text in ["", &"\0".repeat(31), r#"{"imageLayoutVersion":"#] {
+        replace(&marker, text.as_bytes());
+        let before = documents(&place.path);
+        let listed = async { stage.open(&place.path).await?.list().await };
+        match listed.await {
+            Ok(names) => {
+                assert_eq!(names.len(), 1);
+                let aside = |file: &PathBuf| {
+                    *file != marker && fs::read(file).is_ok_and(|kept| kept == text.as_bytes())
+                };
+                assert!(files_in(&place.path).iter().any(aside), "it was set aside, not destroyed");
+            }
+            Err(error) => {
+                assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+                assert_eq!(documents(&place.path), before);
+            }
+        }
     }
     // A later minor version and fields of the future are no reason to refuse.
     for text in [r#"{"imageLayoutVersion":"1.1.0","future":[1]}"#.as_bytes(), &ours] {

@@ -31,6 +31,7 @@ pub(super) enum LayoutFault {
     NotesRegistry,
     NullRefused,
     OverwritesCorruptIndex,
+    OverwritesCorruptVersion,
     PortsCutOff,
     RefNamesUnwritten,
     SizesUnknown,
@@ -53,6 +54,7 @@ impl LayoutStage for BrokenLayouts {
         if let Some(refused) = foreign::refuse(self.0, directory) {
             return Err(refused);
         }
+        foreign::before_opening(self.0, directory);
         let inner = match Store::open(directory) {
             Err(e) if self.0 == LayoutFault::VersionIgnored && *e.kind() == ErrorKind::Unsupported => {
                 fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

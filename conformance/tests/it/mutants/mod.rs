@@ -136,7 +136,7 @@ const LAYOUT: &[(&str, &[LayoutFault])] = &[
         ],
     ),
     ("C 71", &[LayoutFault::FieldsLost]),
-    ("C 72", &[LayoutFault::VersionIgnored]),
+    ("C 72", &[LayoutFault::OverwritesCorruptVersion, LayoutFault::VersionIgnored]),
     ("C 73", &[LayoutFault::NotesOpening, LayoutFault::NotesReading, LayoutFault::NotesRegistry]),
     ("C 74", &[LayoutFault::OverwritesCorruptIndex]),
     ("D 128", &[LayoutFault::WritesInPlace]),

@@ -40,6 +40,14 @@ pub(super) fn refuse(fault: LayoutFault, directory: &Path) -> Option<Error> {
     refused.then(|| Error::corrupt("no index.json"))
 }
 
+pub(super) fn before_opening(fault: LayoutFault, directory: &Path) {
+    let marker = directory.join("oci-layout");
+    let is_damaged = || fs::read(&marker).is_ok_and(|text| serde_json::from_slice::<Value>(&text).is_err());
+    if fault == LayoutFault::OverwritesCorruptVersion && is_damaged() {
+        fs::write(&marker, r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    }
+}
+
 pub(super) fn after_opening(fault: LayoutFault, directory: &Path) {
     match fault {
         LayoutFault::ForeignFilesSwept => {

@@ -1,0 +1,57 @@
+//! An `oci-layout` file that says nothing any more.
+//!
+//! Whoever does not sync what they write may find it empty, or full of zeros, after a power cut. A store of which
+//! everything else is here is not lost for that.
+
+use std::fs;
+
+use plyfold_core::layout_index::{LAYOUT, LayoutIndex};
+use plyfold_core::{Error, Result};
+use serde::de::IgnoredAny;
+
+use super::quarantine;
+use crate::durable;
+use crate::root::Root;
+
+/// Sets a damaged `oci-layout` aside, and writes one in its place; `damage` where that is not safe: where it may have
+/// told another version, where it may not be written, and where nothing else says that this is a store.
+pub(super) fn replace(root: &Root, damage: Error) -> Result<()> {
+    let refused = |damage: Error| {
+        let hint = format!("if this is a layout of version 1, its file oci-layout must say {LAYOUT}");
+        Err(damage.with_hint(hint))
+    };
+    if root.is_read_only() || !is_blank(root)? || !is_store(root) {
+        return refused(damage);
+    }
+    let _lock = durable::lock(root, "index")?;
+    // Another process may have been faster.
+    if root.is_layout().is_ok_and(|is_layout| is_layout) {
+        return Ok(());
+    }
+    if !is_blank(root)? {
+        return refused(damage);
+    }
+    let path = root.path().join("oci-layout");
+    if let Some(aside) = quarantine::keep(root, &path, "oci-layout")? {
+        tracing::warn!("{} is damaged and was moved to {}", path.display(), aside.display());
+    }
+    durable::write_document(root, "oci-layout", &path, 0o644, LAYOUT.as_bytes())
+}
+
+/// Whether the file is no JSON, as all its versions are, and has no number in it that another version begins with.
+fn is_blank(root: &Root) -> Result<bool> {
+    let Some(bytes) = root.marker_bytes()? else { return Ok(true) };
+    let mut numbers = bytes.split(|c| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    Ok(serde_json::from_slice::<IgnoredAny>(&bytes).is_err()
+        && numbers.next().is_none_or(|first| first == b"1"))
+}
+
+/// Whether there is content, and beside it names, or what only a store has.
+fn is_store(root: &Root) -> bool {
+    let is_folder = |name| fs::symlink_metadata(root.path().join(name)).is_ok_and(|found| found.is_dir());
+    let has_names = || {
+        let bytes = root.index_bytes().ok().flatten();
+        bytes.is_some_and(|bytes| LayoutIndex::parse(&bytes, root.path()).is_ok())
+    };
+    is_folder("blobs") && (is_folder("locks") || has_names())
+}
