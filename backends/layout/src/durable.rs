@@ -12,13 +12,18 @@ use crate::root::Root;
 
 /// Makes a directory and its parents, each synced into its parent.
 pub(crate) fn create_dirs(path: &Path, private: bool) -> Result<()> {
-    match DirBuilder::new().mode(if private { 0o700 } else { 0o777 }).create(path) {
-        Ok(()) => sync_dir(parent(path)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+    let create = || DirBuilder::new().mode(if private { 0o700 } else { 0o777 }).create(path);
+    let created = match create() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && parent(path) != path => {
             create_dirs(parent(path), false)?;
-            create_dirs(path, private)
+            // Once: in /proc nothing can be made, and it is not found there for ever.
+            create()
         }
+        created => created,
+    };
+    match created {
+        Ok(()) => sync_dir(parent(path)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(refused(format!("making the directory {}", path.display()), e)),
     }
 }
