@@ -92,9 +92,14 @@ impl ImageRegistry for Layout {
         self.store.put(blob).await
     }
 
-    async fn mount_blob(&self, _: &Reference, blob: &Descriptor, _: &Reference) -> Result<bool> {
+    async fn has_blob(&self, _: &Reference, blob: &Descriptor) -> Result<bool> {
+        // What is wrong with the directory is for the push to say, which may also make one.
+        Ok(self.store.stat(blob.digest()).await.is_ok_and(|found| found == Some(blob.size())))
+    }
+
+    async fn mount_blob(&self, name: &Reference, blob: &Descriptor, _: &Reference) -> Result<bool> {
         self.prepare().await?;
-        Ok(self.store.stat(blob.digest()).await? == Some(blob.size()))
+        self.has_blob(name, blob).await
     }
 
     async fn push_manifest(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
