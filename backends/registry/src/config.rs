@@ -121,7 +121,7 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "neither a text of the right form nor a list of them")]
     enum OneOrMany<T> {
         One(T),
         Many(Vec<T>),

@@ -21,6 +21,7 @@ const WORDS: usize = 400;
 /// The error that an answer other than success stands for; `what` was asked for, such as `manifest 1.2`.
 pub(crate) async fn status(response: Response, what: &str) -> Error {
     let (status, endpoint) = (response.status(), origin(response.url()));
+    let is_plain = response.url().scheme() == "http";
     let failures = response.extensions().get::<Failures>().cloned();
     let retry_after = retry_after(response.headers(), SystemTime::now());
     // A fresh token that is good but not enough (RFC 6750 3.1): Docker Hub's way to say 403.
@@ -44,7 +45,9 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
         let code: String = code.chars().take(WORDS).collect();
         message = format!("{message} ({code}: {words})");
     }
-    let spoke_http_to_tls = body.windows(12).any(|window| window.eq_ignore_ascii_case(b"HTTPS server"));
+    // An answer to HEAD has no body, and no other reason for this status.
+    let spoke_http_to_tls = is_plain && body.is_empty()
+        || body.windows(12).any(|window| window.eq_ignore_ascii_case(b"HTTPS server"));
     let mut error = Error::new(kind.clone(), message).with_endpoint(&endpoint);
     if let Some(Failures(mirrors)) = failures {
         error = error.with_context("mirrors", mirrors);
@@ -54,7 +57,7 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     }
     match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
         (_, true) => {
-            error.with_hint("this loopback host speaks TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")
+            error.with_hint("the host seems to speak TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")
         }
         (Some(hint), _) => error.with_hint(hint),
         (None, _) => error,
@@ -205,6 +208,11 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
         }
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
             "the certificate is for other names: use the name that it was made for"
+        }
+        rustls::Error::InvalidCertificate(Bad::Other(other))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE"
         }
         rustls::Error::InvalidCertificate(_) => {
             "-o ca=FILE trusts the CA that signed the registry's certificate"

@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::backend::{manifest_path, name_of, stated_digest};
 use crate::client::{Access, Target};
+use crate::policy::origin;
 use crate::subject::subject;
 use crate::upload::{expect_created, post};
 use crate::{Registry, errors};
@@ -93,8 +94,15 @@ impl Registry {
         let (target, name) = self.client.target(reference, Access::Delete)?;
         self.send_delete(&target, &manifest_path(&name), &name_of(&name)).await.map_err(|e| {
             match (e.kind(), &digest) {
-                (ErrorKind::Unsupported, None) => {
-                    e.with_hint("some registries delete by digest only, and all tags of it with that")
+                // docker-registry calls the tag an invalid digest; others say 405.
+                (ErrorKind::Corrupt | ErrorKind::Unsupported, None) => {
+                    let hint = format!(
+                        "`plyfold inspect --remote {reference}` shows the digest; deleting that takes all tags of it along"
+                    );
+                    Error::unsupported("the registry deletes by digest only")
+                        .with_endpoint(origin(&target.base))
+                        .with_hint(hint)
+                        .with_source(e)
                 }
                 _ => e,
             }

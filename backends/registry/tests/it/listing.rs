@@ -100,3 +100,18 @@ async fn deletes_by_tag_and_by_digest() {
     registry.delete(&pinned).await.unwrap();
     assert_eq!(server.tagged("library/app", "other"), None);
 }
+
+#[tokio::test]
+async fn a_registry_that_deletes_no_tags_says_so() {
+    let sample = samples::image();
+    let (server, name) = serve(Options::default(), &sample);
+    let registry = open(server.host(), |_| ());
+    let invalid = r#"{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match"}]}"#;
+    let docker_registry = vec![Fault::Status(400), Fault::Body(invalid.into())];
+    for faults in [docker_registry, vec![Fault::Status(405)]] {
+        server.script(On::any().method("DELETE").times(1), faults);
+        let error = registry.delete(&name).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("inspect --remote")), "{error}");
+    }
+}
