@@ -135,11 +135,42 @@ impl Options {
     /// The options as a backend's configuration.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for an unknown key or a value of another type.
+    /// [`Config`](crate::ErrorKind::Config) for an unknown key or a value of another type; its context `option` names
+    /// the one that is wrong.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        self.read().map_err(|message| {
+            let error = Error::config(format!("invalid backend option: {message}"));
+            // Whatever it is about, the outcome is another one without it.
+            let is_culprit = |key: &&String| self.without(key).read::<T>().err().as_ref() != Some(&message);
+            match self.0.keys().find(is_culprit) {
+                Some(key) => error.with_context("option", key),
+                None => error,
+            }
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, String> {
         let object = self.0.clone().into_iter().collect();
-        serde_json::from_value(serde_json::Value::Object(object))
-            .map_err(|e| Error::config(format!("invalid backend option: {e}")))
+        serde_json::from_value(serde_json::Value::Object(object)).map_err(|e| e.to_string())
+    }
+
+    /// The same without the option of this name.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Self {
+        let mut others = self.clone();
+        others.0.remove(key);
+        others
+    }
+
+    /// Whether there is an option of this name.
+    pub fn contains(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// The option that a backend has refused because it knows none of that name, if that is what `error` says.
+    pub fn unknown_in(error: &Error) -> Option<&str> {
+        let is_unknown = error.message().starts_with("invalid backend option: unknown field");
+        error.contexts().find(|(key, _)| is_unknown && *key == "option").map(|(_, name)| name)
     }
 }
 
@@ -256,7 +287,12 @@ impl Backends {
 
     /// Whether `uri` begins with the scheme of one of them.
     pub fn knows(&self, uri: &str) -> bool {
-        Location::parse(uri).is_ok_and(|location| self.by_scheme.contains_key(location.scheme.as_str()))
+        self.of(uri).is_some()
+    }
+
+    /// The backend that opens `uri`, by its scheme.
+    pub fn of(&self, uri: &str) -> Option<&Backend> {
+        self.by_scheme.get(Location::parse(uri).ok()?.scheme.as_str())
     }
 
     /// Opens a URI.
