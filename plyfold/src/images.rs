@@ -91,6 +91,9 @@ impl Images {
     /// such as `ghcr.io/org/app:1.2`, which stands for `registry:ghcr.io/org/app:1.2`. A name without a registry
     /// is refused: which registry is meant is for the program to say.
     ///
+    /// Directories and archives of one file name may give one name to different images. Pull those by
+    /// [`PullPolicy::Always`](plyfold_core::PullPolicy::Always), which costs no network there.
+    ///
     /// # Errors
     /// Those of [`Backends::open`] and [`pull`](fn@plyfold_core::pull).
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,6 +150,26 @@ impl WholeFile {
         Ok(metadata.map_err(|e| e.with_context("path", self.target.display()))?.len())
     }
 
+    /// Refuses to take the place of a disk that may hold what a guest has written: of one that differs from this one in
+    /// length or in its first block, whose superblock changes with the first mount of an ext4 (`s_mtime`, `s_mnt_count`,
+    /// offsets 44 and 52).
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config).
+    pub fn replaces_no_used_disk(&self) -> Result<()> {
+        let Ok(there) = File::open(&self.target) else { return Ok(()) };
+        let head = |file: &File| {
+            let mut head = [0; 4096];
+            file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
+        };
+        match (head(self.file()), head(&there)) {
+            (Ok(new), Ok(there)) if new == there => Ok(()),
+            _ => Err(Error::config("there is a disk of another size, or one that has been written to")
+                .with_context("path", self.target.display())
+                .with_hint("remove it if nobody needs it any more, or choose another place")),
+        }
+    }
+
     /// Makes the file visible and yields its size in bytes.
     ///
     /// # Errors
@@ -176,7 +196,11 @@ impl Read for WholeFile {
 impl Write for WholeFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.stop.check()?;
-        self.file.as_file_mut().write(buf)
+        let written = self.file.as_file_mut().write(buf);
+        // Whoever writes also reads, and must not be the one that is named.
+        written.map_err(|e| {
+            Error::io("writing the output", e).with_context("path", self.target.display()).into()
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

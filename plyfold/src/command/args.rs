@@ -13,7 +13,8 @@ use super::{age, size};
 #[command(name = "plyfold", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(after_help = "IMAGE is scheme:rest (`plyfold backends` lists the schemes) or a name: `alpine` is \
     registry:docker.io/library/alpine:latest.\n\
-    Exit codes: 0 success, 1 failure, 2 usage, 3 not found, 4 access denied, 5 corrupt content.")]
+    Exit codes: 0 success, 1 failure, 2 usage, 3 not found, 4 access denied, 5 corrupt content; SIGINT and SIGTERM \
+    end it as such.")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -23,18 +24,17 @@ pub(crate) struct Args {
 
 /// Options of every verb.
 #[derive(Clone, Debug, Group)]
+#[command(next_help_heading = "Options of every verb")]
 pub(crate) struct Global {
     #[arg(
         long,
         global = true,
         value_name = "DIR",
-        env = "PLYFOLD_STORE",
-        hide_env = true,
         help = "Where images are kept [default: PLYFOLD_STORE, XDG_DATA_HOME/plyfold, or ~/.local/share/plyfold]"
     )]
     pub(crate) store: Option<PathBuf>,
     /// Which image of an index, as os/arch[/variant] [default: linux on this processor]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_parser = platform)]
     pub(crate) platform: Option<Platform>,
     /// Write one JSON document to standard output, and errors as JSON to standard error
     #[arg(long, global = true)]
@@ -42,10 +42,10 @@ pub(crate) struct Global {
     /// Show no progress: results, warnings and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Show what was there already, too
+    /// Show what was there already, where blobs come from, and notes
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
-    /// An option of the image's backend; may be given several times
+    /// An option of the image's backend, such as ca=FILE; may be given several times
     #[arg(short, long = "option", global = true, value_name = "KEY=VALUE")]
     pub(crate) option: Vec<String>,
 }
@@ -53,12 +53,15 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Bring an image into the store
+    #[command(
+        after_help = "Examples:\n  plyfold pull alpine\n  plyfold pull ghcr.io/org/app:1.2 --platform linux/arm64\n  plyfold pull registry.lan:5000/app -o ca=lan.pem"
+    )]
     Pull {
         /// What to pull
         image: String,
-        /// When to ask the image's backend
-        #[arg(long, value_enum, default_value_t)]
-        policy: Policy,
+        /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
+        #[arg(long, value_enum)]
+        policy: Option<Policy>,
         /// Read everything again that the store has of the image, and ask the backend
         #[arg(long)]
         force: bool,
@@ -69,6 +72,9 @@ pub(crate) enum Verb {
     /// List the images in the store with the room that each takes, and what of it no other image needs
     List,
     /// Show an image of the store
+    #[command(
+        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
+    )]
     Inspect {
         /// Which image
         image: String,
@@ -80,27 +86,34 @@ pub(crate) enum Verb {
         raw: bool,
     },
     /// Make block devices out of an image
+    #[command(after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1")]
     Materialize(Materialize),
     /// Make an EROFS image out of one layer
+    #[command(
+        after_help = "Examples:\n  plyfold layer layer.tar.gz --out layer.erofs\n  tar -C rootfs -c . | plyfold layer - --out layer.erofs"
+    )]
     Layer {
         /// A layer's tar, plain or compressed by gzip or zstd; `-` is standard input
         tar: PathBuf,
         /// The file to write
-        #[arg(long, value_name = "FILE.erofs")]
+        #[arg(long, value_name = "FILE.erofs", value_parser = file)]
         out: PathBuf,
         /// Hash nothing, which is faster: the image has no UUID then, and no digest is shown
         #[arg(long)]
         no_digests: bool,
     },
     /// Make an empty ext4 disk, to be the upper of an overlay
+    #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
     Disk(Disk),
     /// Bring every image of an archive or a layout directory into the store, without any network
+    #[command(after_help = "Examples:\n  plyfold load images.tar\n  docker save app:1 | plyfold load -")]
     Load {
-        /// A docker-archive, an oci-archive, a layout directory, or a URI of one
+        /// A docker-archive, an oci-archive, a layout directory, or a URI of one; `-` is standard input
         archive: String,
     },
     /// Try a user name and a password on a registry, and store them where docker and podman find them too
     #[cfg(feature = "registry")]
+    #[command(after_help = "Examples:\n  plyfold login registry.lan:5000 -u me --password-stdin < password")]
     Login(Login),
     /// Forget a registry's stored credentials
     #[cfg(feature = "registry")]
@@ -115,14 +128,20 @@ pub(crate) enum Verb {
         authfile: Option<PathBuf>,
     },
     /// Write an image's root file system as one tar
+    #[command(
+        after_help = "Examples:\n  plyfold export alpine --out alpine.tar\n  plyfold export alpine --out - | tar -t"
+    )]
     Export {
         /// Which image; it is pulled if it is not in the store
         image: String,
-        /// The file to write
+        /// The file to write; `-` is standard output
         #[arg(long, value_name = "FILE.tar")]
         out: PathBuf,
     },
     /// Copy an image from one place to another, past the store: all platforms of it, or the one of --platform
+    #[command(
+        after_help = "Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
+    )]
     Copy {
         /// What to copy
         source: String,
@@ -133,6 +152,9 @@ pub(crate) enum Verb {
         referrers: bool,
     },
     /// Copy an image of the store to another place
+    #[command(
+        after_help = "Examples:\n  plyfold push alpine registry.lan:5000/alpine:3\n  plyfold push alpine oci:layouts/alpine:3 --platform linux/arm64"
+    )]
     Push {
         /// Which image
         image: String,
@@ -142,12 +164,14 @@ pub(crate) enum Verb {
         #[arg(long)]
         rewrite_index: bool,
     },
-    /// List the tags of a repository; with HOST/ alone, as in registry:HOST/, the repositories of a registry
+    /// List the tags of a repository; with HOST/ alone the repositories of a registry
+    #[command(after_help = "Examples:\n  plyfold tags ghcr.io/org/app\n  plyfold tags registry.lan:5000/")]
     Tags {
         /// Which repository
         repository: String,
     },
     /// Delete from where an image is: a tag, or by digest a manifest and all its tags
+    #[command(after_help = "Examples:\n  plyfold delete registry.lan:5000/app:1")]
     Delete {
         /// What to delete, with its tag or digest
         image: String,
@@ -174,6 +198,7 @@ pub(crate) enum Verb {
         images: Vec<String>,
     },
     /// Remove from the store what no image needs; safe beside everything else
+    #[command(after_help = "Examples:\n  plyfold gc --dry-run\n  plyfold gc --budget 20G --grace 1h")]
     Gc {
         /// Say what would go, and leave it
         #[arg(long)]
@@ -202,6 +227,9 @@ pub(crate) enum Verb {
     /// List the backends and their schemes
     Backends,
     /// Write a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  plyfold completions bash > /etc/bash_completion.d/plyfold\n  plyfold completions zsh > \"${fpath[1]}/_plyfold\"\n  plyfold completions fish > ~/.config/fish/completions/plyfold.fish"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -251,7 +279,7 @@ pub(crate) struct Disk {
     #[arg(long, value_parser = size::parse)]
     pub(crate) size: u64,
     /// The file to write
-    #[arg(long, value_name = "FILE.ext4")]
+    #[arg(long, value_name = "FILE.ext4", value_parser = file)]
     pub(crate) out: PathBuf,
 }
 
@@ -267,12 +295,11 @@ pub(crate) enum Form {
 }
 
 /// [`PullPolicy`] on the command line.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Policy {
     /// Ask what the name stands for now, and fetch what is missing
     Always,
     /// Ask only when something is missing
-    #[default]
     IfMissing,
     /// Never ask
     Never,
@@ -285,5 +312,17 @@ impl From<Policy> for PullPolicy {
             Policy::IfMissing => Self::IfMissing,
             Policy::Never => Self::Never,
         }
+    }
+}
+
+fn platform(text: &str) -> Result<Platform, String> {
+    text.parse().map_err(|_| "write os/arch[/variant], such as linux/arm64 or linux/arm/v7".to_owned())
+}
+
+/// A file that is written here and there, and so cannot be a pipe.
+fn file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "-" => Err("a disk image cannot go through a pipe; ./- is a file of that name".to_owned()),
+        path => Ok(path.into()),
     }
 }

@@ -17,9 +17,11 @@ pub(crate) async fn make(options: Disk, screen: Screen) -> Result<()> {
         let disk = Ext4Upper::new(size)?;
         let mut file = WholeFile::create(&target, stop)?;
         disk.image(&[], &mut file)?;
+        file.replaces_no_used_disk()?;
         file.publish()
     })
-    .await?;
+    .await
+    .map_err(|e| e.with_context("path", out.display()))?;
     screen.show(&json!({ "path": out, "size": size }), || {
         format!("{}  {} ext4, empty\n", out.display(), Size(size))
     })

@@ -1,10 +1,10 @@
 //! `export`: an image's root file system as one tar.
 
-use std::io::BufWriter;
-use std::path::PathBuf;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
 
-use plyfold::whole::{WholeFile, blocking};
-use plyfold::{CacheProviderExt as _, ImageSourceExt as _, Result, flatten, reference};
+use plyfold::whole::{Stop, WholeFile, blocking};
+use plyfold::{CacheProviderExt as _, Error, ImageSourceExt as _, Result, flatten, reference};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -13,17 +13,58 @@ use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
 pub(crate) async fn write(session: &Session, image: &str, out: PathBuf) -> Result<()> {
+    let to_pipe = out == Path::new("-");
+    if to_pipe {
+        check_pipe(session.screen.json())?;
+    }
     let image = session.pull(image, Fetch::default()).await?;
     let name = reference::by_digest(&image.reference, &image.manifest);
     let source = session.images.store().new_source(&name, &image.platform).await?;
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {
-        let mut file = WholeFile::create(&target, stop)?;
         let open = |layer| runtime.block_on(source.layer_tar(layer));
-        flatten(source.layers()?.len(), open, BufWriter::with_capacity(1 << 20, &mut file))?;
-        file.publish()
+        let layers = source.layers()?.len();
+        if to_pipe {
+            let mut pipe = Pipe { stop: stop.clone(), is_closed: false };
+            let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
+            return if pipe.is_closed { Ok(None) } else { written.map(|()| None) };
+        }
+        let mut file = WholeFile::create(&target, stop)?;
+        flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
+        file.publish().map(Some)
     });
-    let size = size.await.map_err(|e| e.with_image(&image.reference))?;
+    let Some(size) = size.await.map_err(|e| e.with_image(&image.reference))? else { return Ok(()) };
     let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
     session.screen.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
+}
+
+fn check_pipe(is_json: bool) -> Result<()> {
+    if is_json {
+        return Err(Error::config("--json and --out - both want standard output"));
+    }
+    if io::stdout().is_terminal() {
+        let error = Error::config("a tar is nothing for a terminal");
+        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
+    }
+    Ok(())
+}
+
+/// Standard output, until the work should end.
+struct Pipe {
+    stop: Stop,
+    /// The reader has seen enough, which is no failure.
+    is_closed: bool,
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        let written = io::stdout().lock().write(buf);
+        self.is_closed |= written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().lock().flush()
+    }
 }

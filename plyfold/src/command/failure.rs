@@ -58,7 +58,8 @@ fn causes(error: &Error) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
     for cause in chain {
         // Many errors repeat their source in their own text.
-        if causes.last().is_none_or(|above| !above.contains(&cause)) {
+        let above = causes.last().map_or("", String::as_str);
+        if !above.contains(&cause) && !error.message().contains(&cause) {
             causes.push(cause);
         }
     }

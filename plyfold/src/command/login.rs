@@ -19,6 +19,7 @@ const LONGEST: u64 = 64 << 10;
 /// Tries a user name and a password on a registry, and stores them when they are good.
 pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Result<()> {
     let Login { registry, username, password_stdin, authfile } = options;
+    check_host(&registry)?;
     let config = config(global, authfile)?;
     let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
     let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
@@ -44,6 +45,7 @@ pub(crate) async fn forget(
     global: &Global,
     screen: Screen,
 ) -> Result<()> {
+    check_host(&registry)?;
     let keepers = logout(&registry, &config(global, authfile)?).await?;
     let list: Vec<Value> = keepers.iter().map(document).collect();
     screen.show(&json!({ "registry": registry, "keepers": list }), || {
@@ -52,6 +54,14 @@ pub(crate) async fn forget(
             .map(|keeper| format!("{}  removed from {}\n", printable(&registry), shown(keeper)));
         lines.collect()
     })
+}
+
+fn check_host(registry: &str) -> Result<()> {
+    if registry.contains('/') {
+        return Err(Error::config(format!("no registry host: {}", printable(registry)))
+            .with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
+    }
+    Ok(())
 }
 
 fn config(global: &Global, authfile: Option<PathBuf>) -> Result<Config> {

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use plyfold::{Error, ErrorKind, Result, Sparse};
-use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Verb};
+use places::Places;
 use screen::Screen;
 use session::{Fetch, Session};
+use stop::Signal;
 
 mod age;
 mod args;
@@ -16,17 +17,20 @@ mod backends;
 mod disk;
 mod export;
 mod failure;
+mod image;
 mod kept;
 mod layer;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
+mod places;
 mod progress;
 mod registry;
 mod screen;
 mod session;
 mod size;
+mod stop;
 mod store;
 mod verify;
 
@@ -39,50 +43,63 @@ pub(crate) fn main() -> ExitCode {
     let screen = Screen::new(&args.global);
     log::listen(screen);
     match run(args, screen) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Stopped(signal)) => {
+            failure::report(&Error::new(ErrorKind::Cancelled, "interrupted"), screen);
+            stop::end_by(signal)
+        }
         Err(error) => failure::report(&error, screen),
     }
 }
 
-fn run(args: Args, screen: Screen) -> Result<()> {
+/// How a run ends that does not fail.
+enum Outcome {
+    Done,
+    Stopped(Signal),
+}
+
+fn run(args: Args, screen: Screen) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     // Dropping the runtime waits for its blocking threads, and those take their temporary files with them.
     runtime.block_on(async {
         tokio::select! {
-            outcome = verb(args, screen) => outcome,
-            outcome = interrupted() => outcome,
+            outcome = verb(args, screen) => outcome.map(|()| Outcome::Done),
+            signal = stop::asked() => signal.map(Outcome::Stopped),
         }
     })
 }
 
 async fn verb(args: Args, screen: Screen) -> Result<()> {
-    let session = Session::open(args.global.clone(), screen);
-    match args.verb {
+    let Args { global, verb } = args;
+    let session = Session::open(&global, screen);
+    let places = || Places::new(&global, screen);
+    match verb {
         Verb::Pull { image, policy, force, verify } => {
-            let fetch = Fetch { policy: policy.into(), force, verify, materializer: None };
+            let fetch = Fetch { policy: policy.map(Into::into), force, verify, materializer: None };
             store::pull_image(&session.await?, &image, fetch).await
         }
         #[cfg(feature = "registry")]
-        Verb::Login(options) => login::store(options, &args.global, screen).await,
+        Verb::Login(options) => login::store(options, &global, screen).await,
         #[cfg(feature = "registry")]
-        Verb::Logout { registry, authfile } => login::forget(registry, authfile, &args.global, screen).await,
+        Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, screen).await,
         Verb::List => kept::list(&session.await?).await,
-        Verb::Inspect { image, raw, remote } => store::inspect(&session.await?, &image, raw, remote).await,
+        Verb::Inspect { image, raw, remote: true } => store::inspect_remote(&places()?, &image, raw).await,
+        Verb::Inspect { image, raw, remote: false } => store::inspect(&session.await?, &image, raw).await,
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export { image, out } => export::write(&session.await?, &image, out).await,
         Verb::Copy { source, target, referrers } => {
-            registry::copy_image(&session.await?, &source, &target, referrers).await
+            registry::copy_image(&places()?, &source, &target, referrers).await
         }
         Verb::Push { image, target, rewrite_index } => {
             let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
             registry::push(&session.await?, &image, &target, sparse).await
         }
-        Verb::Tags { repository } => registry::tags(&session.await?, &repository).await,
-        Verb::Delete { image, blob } => registry::delete(&session.await?, &image, blob).await,
+        Verb::Tags { repository } => registry::tags(&places()?, &repository).await,
+        Verb::Delete { image, blob } => registry::delete(&places()?, &image, blob).await,
         Verb::Remove { images } => kept::remove(&session.await?, &images).await,
         Verb::Pin { images } => kept::pin(&session.await?, &images, true).await,
         Verb::Unpin { images } => kept::pin(&session.await?, &images, false).await,
@@ -91,15 +108,4 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => backends::completions(shell),
     }
-}
-
-/// Ends in an error when the user or the system asks the program to stop.
-async fn interrupted() -> Result<()> {
-    let listen = |kind| signal(kind).map_err(|e| Error::io("listening for signals", e));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Err(Error::new(ErrorKind::Cancelled, "interrupted"))
 }

@@ -7,6 +7,8 @@ use plyfold::{
 };
 use serde_json::json;
 
+use super::places::Places;
+use super::progress::Doing;
 use super::screen::write;
 use super::session::Session;
 
@@ -14,46 +16,44 @@ use super::session::Session;
 const NAMES: usize = 1 << 20;
 
 /// Copies an image from one place to another.
-pub(crate) async fn copy_image(session: &Session, source: &str, target: &str, referrers: bool) -> Result<()> {
-    let from = session.locate(source).await?;
-    let (image, to) = (from.reference().await?, session.locate(target).await?);
-    let name = to.reference().await?;
-    let copied = session.telling(|progress| {
-        let options = CopyOptions { referrers, ..options(session, progress) };
+pub(crate) async fn copy_image(places: &Places, source: &str, target: &str, referrers: bool) -> Result<()> {
+    let (from, to, name) = places.ends(source, target).await?;
+    let image = from.reference().await?;
+    let copied = places.telling(Doing::Copy, |progress| {
+        let options = CopyOptions { referrers, ..options(places, progress) };
         let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
         async move { copy(from, image, to, name, &options).await }
     });
-    show(session, &name, &copied.await?)
+    show(places, &name, &copied.await?)
 }
 
 /// Copies an image of the store to another place.
 pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
-    let image = session.name(image).await?;
-    let to = session.locate(target).await?;
-    let name = to.reference().await?;
-    let pushed = session.telling(|progress| {
-        let options = PushOptions { copy: options(session, progress), sparse };
+    let (places, image) = (&session.places, session.name(image).await?);
+    let (to, name) = places.target(target).await?;
+    let pushed = places.telling(Doing::Copy, |progress| {
+        let options = PushOptions { copy: options(places, progress), sparse };
         let (store, image, to, name) = (session.images.store(), &image, &*to.registry, &name);
         async move { store.push(image, to, name, &options).await }
     });
-    show(session, &name, &pushed.await?)
+    show(places, &name, &pushed.await?)
 }
 
-fn options(session: &Session, progress: Progress) -> CopyOptions {
-    let platforms = session.only.clone().map_or(Platforms::All, Platforms::One);
+fn options(places: &Places, progress: Progress) -> CopyOptions {
+    let platforms = places.only.clone().map_or(Platforms::All, Platforms::One);
     CopyOptions { platforms, progress, ..CopyOptions::default() }
 }
 
-fn show(session: &Session, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()> {
     let digest = descriptor.digest();
-    session
+    places
         .screen
         .show(&json!({ "reference": name.whole(), "digest": digest }), || format!("{name}  {digest}\n"))
 }
 
 /// Lists the tags of a repository, or the repositories of a registry.
-pub(crate) async fn tags(session: &Session, repository: &str) -> Result<()> {
-    let opened = session.locate(repository).await?;
+pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
+    let opened = places.locate(repository).await?;
     let (mut after, mut all, mut count) = (None, Vec::new(), 0);
     loop {
         let page = Page { limit: None, after };
@@ -65,7 +65,7 @@ pub(crate) async fn tags(session: &Session, repository: &str) -> Result<()> {
         if count > NAMES {
             return Err(Error::limit(format!("more than {NAMES} names")).with_endpoint(&opened.registry));
         }
-        if session.screen.json() {
+        if places.screen.json() {
             all.extend(names);
         } else {
             let lines: Vec<String> = names.iter().map(|name| format!("{}\n", printable(name))).collect();
@@ -76,12 +76,16 @@ pub(crate) async fn tags(session: &Session, repository: &str) -> Result<()> {
             None => break,
         }
     }
-    if session.screen.json() { session.screen.show(&all, String::new) } else { Ok(()) }
+    if places.screen.json() { places.screen.show(&all, String::new) } else { Ok(()) }
 }
 
 /// Removes a tag, a manifest with all its tags, or a blob.
-pub(crate) async fn delete(session: &Session, image: &str, is_blob: bool) -> Result<()> {
-    let opened = session.locate(image).await?;
+pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Result<()> {
+    let opened = places.locate(image).await?;
+    if !opened.registry.capabilities().delete {
+        let error = Error::unsupported("nothing can be deleted there").with_image(printable(image));
+        return Err(error.with_endpoint(&opened.registry));
+    }
     let name = opened.reference().await?;
     let digest = reference::digest_of(&name)?;
     // `latest` goes only when somebody says so.
@@ -94,5 +98,5 @@ pub(crate) async fn delete(session: &Session, image: &str, is_blob: bool) -> Res
         }
         _ => opened.registry.delete(&name).await?,
     }
-    session.screen.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
+    places.screen.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
 }

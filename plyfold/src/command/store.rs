@@ -1,13 +1,20 @@
 //! `pull`, `inspect` and `load`: images in the store.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
+use plyfold::whole::blocking;
 use plyfold::{
-    CacheProviderExt as _, ErrorKind, ImageRegistry, ImageRegistryExt as _, ImageSourceExt as _, PullOptions,
-    PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result, printable,
+    CacheProviderExt as _, Error, ErrorKind, ImageRegistry, ImageRegistryExt as _, ImageSourceExt as _,
+    PullOptions, PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result, printable,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use super::layer::Input;
+use super::places::Places;
+use super::progress::Doing;
 use super::screen::{table, write};
 use super::session::{Fetch, Session};
 use super::size::Size;
@@ -17,18 +24,24 @@ pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> 
     session.screen.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
 }
 
-pub(crate) async fn inspect(session: &Session, image: &str, raw: bool, remote: bool) -> Result<()> {
-    let (registry, name): (Box<dyn ImageRegistry>, Reference) = if remote {
-        let opened = session.locate(image).await?;
-        let name = opened.reference().await?;
-        (opened.registry, name)
-    } else {
-        (Box::new(session.images.store().as_registry()), session.name(image).await?)
-    };
+/// Shows an image of the store.
+pub(crate) async fn inspect(session: &Session, image: &str, raw: bool) -> Result<()> {
+    let name = session.name(image).await?;
+    show(&session.places, Box::new(session.images.store().as_registry()), &name, raw).await
+}
+
+/// Shows an image where it is, and needs no store.
+pub(crate) async fn inspect_remote(places: &Places, image: &str, raw: bool) -> Result<()> {
+    let opened = places.locate(image).await?;
+    let name = opened.reference().await?;
+    show(places, opened.registry, &name, raw).await
+}
+
+async fn show(places: &Places, registry: Box<dyn ImageRegistry>, name: &Reference, raw: bool) -> Result<()> {
     if raw {
-        return write(registry.fetch_raw(&name).await?.bytes());
+        return write(registry.fetch_raw(name).await?.bytes());
     }
-    let source = RegistrySource::open(registry, &name, &session.platform).await?;
+    let source = RegistrySource::open(registry, name, &places.platform()).await?;
     let manifest = source.manifest()?;
     // An artifact has layers, but no configuration that is an image's.
     let config = match source.config().await {
@@ -43,7 +56,7 @@ pub(crate) async fn inspect(session: &Session, image: &str, raw: bool, remote: b
         "manifest": { "digest": source.descriptor().digest(), "document": manifest },
         "config": config.as_ref().map(RawConfig::document),
     });
-    session.screen.show(&document, || {
+    places.screen.show(&document, || {
         let (digest, manifest_digest) = (source.root().digest(), source.descriptor().digest());
         let mut text = format!("image     {name}\ndigest    {digest}\nmanifest  {manifest_digest}\n");
         text.extend(config.iter().map(summary));
@@ -75,9 +88,14 @@ fn summary(config: &RawConfig) -> String {
 }
 
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
-    let archive = archive_uri(archive, session);
-    let loaded = session.telling(|progress| {
-        let options = PullOptions { platform: session.platform.clone(), progress, ..Default::default() };
+    // It goes away when the images are in the store.
+    let spooled = if archive == "-" { Some(spooled().await?) } else { None };
+    let archive = match &spooled {
+        Some(folder) => format!("docker-archive:{}", folder.path().join(STDIN).display()),
+        None => archive_uri(archive, session),
+    };
+    let loaded = session.places.telling(Doing::Fetch, |progress| {
+        let options = PullOptions { platform: session.places.platform(), progress, ..Default::default() };
         session.images.load(&archive, options)
     });
     let loaded = loaded.await?;
@@ -91,9 +109,25 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     })
 }
 
+/// What unnamed images of an archive that came through a pipe are called after.
+const STDIN: &str = "stdin.tar";
+
+/// Standard input as a file: archives are read in any order, and a pipe comes in its own.
+async fn spooled() -> Result<TempDir> {
+    blocking(|stop| {
+        let folder = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", e))?;
+        let path = folder.path().join(STDIN);
+        let at = |e| Error::io("writing standard input to a file", e).with_context("path", path.display());
+        let mut file = File::create_new(&path).map_err(at)?;
+        io::copy(&mut Input::open(Path::new("-"), stop)?, &mut file).map_err(at)?;
+        Ok(folder)
+    })
+    .await
+}
+
 /// A path as a URI. Archives are read by what is in them, whichever scheme they are opened by.
 fn archive_uri(archive: &str, session: &Session) -> String {
-    if session.images.backends().knows(archive) {
+    if session.places.backends.knows(archive) {
         return archive.to_owned();
     }
     let scheme = if Path::new(archive).is_dir() { "oci" } else { "docker-archive" };

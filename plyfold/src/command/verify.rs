@@ -6,6 +6,7 @@ use plyfold::cache::{Damage, Part};
 use plyfold::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
+use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
 
@@ -17,7 +18,8 @@ pub(crate) async fn check(session: &Session, images: &[String], repair: bool) ->
     }
     let images = (!names.is_empty()).then_some(names);
     let verified = session
-        .telling(|progress| async move {
+        .places
+        .telling(Doing::Fetch, |progress| async move {
             session.images.store().verify(&Verify { images, repair, progress }).await
         })
         .await?;

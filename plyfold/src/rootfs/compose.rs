@@ -75,7 +75,7 @@ impl Plan {
             let upper = upper.root(set.root(layers)?)?;
             disks.upper = Some(set.add(UPPER, |file| {
                 upper.image(&[], file)?;
-                check_unused(file)
+                file.replaces_no_used_disk()
             })?);
         }
         set.publish()?;
@@ -141,23 +141,6 @@ impl Set<'_> {
 const MERGED: &str = "merged.erofs";
 #[cfg(feature = "ext4")]
 const UPPER: &str = "upper.ext4";
-
-/// Refuses to replace a disk that may hold what a guest has written: one that differs from the new one in length or
-/// in its first block, whose superblock changes with the first mount (`s_mtime`, `s_mnt_count`, offsets 44 and 52).
-#[cfg(feature = "ext4")]
-fn check_unused(new: &WholeFile) -> Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let Ok(there) = std::fs::File::open(new.target()) else { return Ok(()) };
-    let head = |file: &std::fs::File| {
-        let mut head = [0; 4096];
-        file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
-    };
-    match (head(new.file()), head(&there)) {
-        (Ok(new), Ok(there)) if new == there => Ok(()),
-        _ => Err(Error::config(format!("{UPPER} exists and has been written to"))
-            .with_hint("remove it if nobody needs it any more, or choose another directory")),
-    }
-}
 
 /// The parts of the one disk by their names beside the descriptor: the merged image knows its layers by their
 /// place on it.

@@ -118,7 +118,7 @@ fn is_progress(line: &str) -> bool {
     let (digest, rest) = line.split_once(' ').unwrap_or_default();
     digest.len() == 12
         && digest.bytes().all(|c| c.is_ascii_hexdigit())
-        && ["fetched", "converted", "is "].iter().any(|word| rest.starts_with(word))
+        && ["copied", "fetched", "converted", "is "].iter().any(|word| rest.starts_with(word))
 }
 
 /// Compares runs with the file of that name.

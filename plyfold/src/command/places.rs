@@ -1,0 +1,129 @@
+//! Where images can be: backends, their options, and the two ends of a copy.
+
+use std::collections::BTreeMap;
+
+use plyfold::progress::Progress;
+use plyfold::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
+
+use super::args::Global;
+use super::image::Image;
+use super::progress::{Doing, Reporter};
+use super::screen::Screen;
+
+/// The places that images come from and go to, and how to talk about it. There need not be a store.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) backends: Backends,
+    pub(crate) options: Options,
+    /// The platform that the user asked for, if any.
+    pub(crate) only: Option<Platform>,
+    pub(crate) screen: Screen,
+}
+
+impl Places {
+    pub(crate) fn new(global: &Global, screen: Screen) -> Result<Self> {
+        let options = Options::parse(global.option.iter().map(String::as_str))?;
+        Ok(Self { backends: Backends::linked()?, options, only: global.platform.clone(), screen })
+    }
+
+    /// The platform to choose from an index.
+    pub(crate) fn platform(&self) -> Platform {
+        self.only.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn image(&self, image: &str) -> Result<Image> {
+        Image::parse(image, &self.backends)
+    }
+
+    /// Opens the backend that an image is in.
+    pub(crate) async fn locate(&self, image: &str) -> Result<Opened> {
+        self.backends.open(&self.image(image)?.uri(), &self.options).await
+    }
+
+    /// Opens the backend that an image is to go to.
+    pub(crate) async fn target(&self, image: &str) -> Result<(Opened, Reference)> {
+        let uri = self.writable(image)?;
+        named(self.backends.open(&uri, &self.options).await?, image)
+    }
+
+    /// Opens both ends of a copy, each with the options that it knows. One that neither knows is an error.
+    pub(crate) async fn ends(&self, source: &str, target: &str) -> Result<(Opened, Opened, Reference)> {
+        let writable = self.writable(target)?;
+        let (from, refused) = self.open_knowing(&self.image(source)?.uri()).await?;
+        let (to, mut unknown) = self.open_knowing(&writable).await?;
+        if let Some(error) = refused.keys().find_map(|key| unknown.remove(key)) {
+            return Err(error);
+        }
+        let is_for_both = |key: &str| {
+            self.options.contains(key) && !refused.contains_key(key) && !unknown.contains_key(key)
+        };
+        let is_one_place = from.registry.to_string() == to.registry.to_string();
+        // What one registry is to see is not for the other.
+        if !is_one_place
+            && let Some(secret) = ["password", "username"].into_iter().find(|key| is_for_both(key))
+        {
+            return Err(Error::config("which of the two registries are the user name and the password for?")
+                .with_context("option", secret)
+                .with_hint("`plyfold login` stores them for each registry by itself"));
+        }
+        let (to, name) = named(to, target)?;
+        Ok((from, to, name))
+    }
+
+    /// Opens a URI with what it knows of the options; the others, and what it says of each.
+    async fn open_knowing(&self, uri: &str) -> Result<(Opened, BTreeMap<String, Error>)> {
+        let (mut options, mut strange) = (self.options.clone(), BTreeMap::new());
+        loop {
+            let error = match self.backends.open(uri, &options).await {
+                Ok(opened) => return Ok((opened, strange)),
+                Err(e) => e,
+            };
+            let Some(key) = Options::unknown_in(&error).map(str::to_owned) else { return Err(error) };
+            options = options.without(&key);
+            strange.insert(key, error);
+        }
+    }
+
+    /// The URI of what can be written to, as far as the scheme tells.
+    fn writable(&self, image: &str) -> Result<String> {
+        let uri = self.image(image)?.uri();
+        match self.backends.of(&uri) {
+            Some(backend) if !backend.capabilities.push => {
+                let error = Error::unsupported("images there are read, and not written");
+                let hint =
+                    "copy to oci:DIRECTORY:TAG; `tar -C DIRECTORY -cf FILE .` makes an oci-archive of that";
+                Err(error.with_image(printable(image)).with_hint(hint))
+            }
+            _ => Ok(uri),
+        }
+    }
+
+    /// Runs work that tells events, and shows them until the last one.
+    pub(crate) async fn telling<T, F>(&self, doing: Doing, work: impl FnOnce(Progress) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (progress, mut events) = Progress::channel();
+        let mut reporter = Reporter::new(self.screen, doing);
+        let report = async {
+            while let Some(event) = events.next().await {
+                reporter.tell(event);
+            }
+        };
+        // The work drops its end of the channel, and so ends the report.
+        let work = work(progress);
+        let (outcome, ()) = tokio::join!(work, report);
+        outcome
+    }
+}
+
+/// A target with the name that was given. None is looked for: the image that has it would lose it.
+fn named(target: Opened, image: &str) -> Result<(Opened, Reference)> {
+    match target.reference.clone() {
+        Some(name) => Ok((target, name)),
+        None => Err(Error::config("under which name?")
+            .with_image(printable(image))
+            .with_endpoint(&target.registry)
+            .with_hint("name the target, as in oci:DIRECTORY:TAG or registry:HOST/REPOSITORY:TAG")),
+    }
+}
