@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::root::Root;
 
@@ -36,6 +37,10 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(Error::corrupt(format!("{} is not a directory", path.display()))),
+            // Whoever has removed the layout does not get a part of it back.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !root.path().is_dir() => {
+                return Err(Error::not_found(format!("there is no directory {}", root.path().display())));
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => create_dirs(&path, private)?,
             Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
         }
@@ -101,9 +106,17 @@ impl Temp {
         let at = |e: io::Error| refused(format!("opening {}", path.display()), e);
         // Only a regular file of our own is opened for good; the folder is writable by its owner alone.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut reopened = false;
         loop {
             let file = match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
                 Ok(file) => File::from(file),
+                Err(Errno::ACCESS) if !reopened => {
+                    reopened = true;
+                    if !make_writable(&path).map_err(at)? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
                 Err(e) => return Err(at(e.into())),
             };
             let ours = file.metadata().map_err(at)?;
@@ -172,6 +185,22 @@ impl Temp {
         fs::rename(&self.path, target).map_err(at)?;
         self.armed = false;
         Ok(())
+    }
+}
+
+/// Gives a temporary file back its mode when its owner died just before it was published; whether nobody owns it.
+fn make_writable(path: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // It has been published since, or was never there.
+        Err(Errno::NOENT) => return Ok(true),
+        Err(e) => return Err(e.into()),
+    };
+    match file.try_lock() {
+        Ok(()) => file.set_permissions(Permissions::from_mode(0o600)).map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 

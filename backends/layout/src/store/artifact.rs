@@ -142,7 +142,8 @@ impl ArtifactWriter for DiskArtifact {
         let bytes = serde_json::to_vec(&seal)
             .map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))?;
         let temp_name = format!("{}.seal", place.temp());
-        durable::write_document(&root, &temp_name, &seal_path(&path), 0o444, &bytes)?;
+        let sealed = durable::write_document(&root, &temp_name, &seal_path(&path), 0o444, &bytes);
+        sealed.inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok((path, seal.size))
     }
 }

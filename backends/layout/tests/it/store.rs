@@ -10,6 +10,7 @@ use plyfold_core::{
     ErrorKind, Format, ImageRegistry as _, Ingest, NameChange, digest,
 };
 use plyfold_layout::{Config, Layout, Store};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
 use super::{blob, blob_path, described, fails, name, names_in};
@@ -146,6 +147,42 @@ async fn two_handles_exclude_each_other_and_the_next_takes_over() {
     second.write(CONTENT[10..].into()).await.unwrap();
     second.commit().await.unwrap();
     assert!(matches!(waiting.await.unwrap(), Ingest::Present));
+}
+
+/// This thread, and those that it starts, may open what anybody may who is not root.
+fn without_privileges() {
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+    set_capabilities(None, sets).unwrap();
+}
+
+/// Just before it gets its name a file becomes read-only, also for whoever waits for it.
+#[test]
+fn a_writer_about_to_publish_is_waited_for_and_succeeded() {
+    without_privileges();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let (store, _folder) = fresh();
+        let mut writer = vacant(&store).await;
+        let file = format!("sha256-{}", described(CONTENT).digest().digest());
+        let read_only = fs::Permissions::from_mode(0o400);
+        fs::set_permissions(store.path().join("ingest").join(file), read_only).unwrap();
+        let wanted = described(CONTENT);
+        let waiting = tokio::time::timeout(Duration::from_millis(50), store.ingest(&wanted)).await;
+        assert!(waiting.is_err(), "its writer lives: {waiting:?}");
+        // As if it had died there.
+        writer.write(CONTENT[..10].into()).await.unwrap();
+        writer.suspend().await.unwrap();
+        let mut writer = vacant(&store).await;
+        assert_eq!(writer.offset(), 10);
+        writer.write(CONTENT[10..].into()).await.unwrap();
+        writer.commit().await.unwrap();
+        store.verify_blob(&wanted).await.unwrap();
+        // Where nobody may write, that is the answer.
+        let ingest = store.path().join("ingest");
+        fs::set_permissions(&ingest, fs::Permissions::from_mode(0o500)).unwrap();
+        fails(store.ingest(&described(b"other")).await, &ErrorKind::Io);
+        fs::set_permissions(&ingest, fs::Permissions::from_mode(0o700)).unwrap();
+    });
 }
 
 #[tokio::test]
@@ -332,6 +369,18 @@ async fn folders_that_lead_outside_are_not_followed() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_was_removed_is_not_begun_anew_behind_its_back() {
+    let (store, _folder) = fresh();
+    fs::remove_dir_all(store.path()).unwrap();
+    fails(store.turn("work").await, &ErrorKind::NotFound);
+    fails(store.put(blob(CONTENT)).await, &ErrorKind::NotFound);
+    fails(store.remove(&name("a")).await, &ErrorKind::NotFound);
+    let layout = Layout::new(store.path(), Config::default());
+    fails(layout.delete(&name("a")).await, &ErrorKind::NotFound);
+    assert!(!store.path().exists());
+}
+
 fn key() -> ArtifactKey {
     let format = Format { name: "erofs", version: 3, options: "b512".to_owned(), extension: "erofs" };
     ArtifactKey { format, diff_id: digest::sha256(b"layer") }
@@ -391,6 +440,18 @@ async fn an_artifact_without_a_seal_or_of_another_size_is_made_again() {
         assert_eq!(make(&store, b"an image").await, path);
         assert_eq!(fs::read(&path).unwrap(), b"an image");
     }
+}
+
+#[tokio::test]
+async fn an_artifact_whose_seal_cannot_be_written_leaves_nothing() {
+    let (store, _folder) = fresh();
+    let path = make(&store, b"an image").await;
+    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    fs::remove_file(&seal).unwrap();
+    fs::create_dir(&seal).unwrap();
+    fails(vacant_artifact(&store).await.commit(), &ErrorKind::Io);
+    assert!(!path.exists());
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
 }
 
 #[tokio::test]
