@@ -132,12 +132,13 @@ impl Root {
         Error::new(e.kind().clone(), e.message()).with_context("document", "index.json").with_hint(hint)
     }
 
-    /// Bytes that this user can still write here.
-    pub(crate) fn free(&self) -> Result<u64> {
+    /// Bytes that this user can still write here; `None` where the file system does not say.
+    pub(crate) fn free(&self) -> Result<Option<u64>> {
         let room = rustix::fs::statvfs(&self.path);
         let room =
             room.map_err(|e| Error::io(format!("asking how full {} is", self.path.display()), e.into()))?;
-        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+        // A file system that has no blocks counts none, such as many in user space.
+        Ok((room.f_blocks > 0).then(|| room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
     /// Whether this user cannot write here. The folder decides: whoever may not change it cannot change a name.
@@ -301,4 +302,16 @@ where
 {
     let broken = |e| Error::new(ErrorKind::Internal, "file work was cut off").with_source(e);
     tokio::task::spawn_blocking(work).await.map_err(broken)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_does_not_count_is_not_full() {
+        let free = |path: &str| Root::new(path.into(), true, false).free().unwrap();
+        assert_eq!(free("/proc"), None);
+        assert!(free(env!("CARGO_MANIFEST_DIR")).is_some());
+    }
 }
