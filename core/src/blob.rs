@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::digest::Hasher;
-use crate::{Descriptor, Digest, Error, Mismatch, Result};
+use crate::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result};
 
 /// Bytes moved per step between a file and a stream.
 const CHUNK: usize = 256 << 10;
@@ -146,40 +147,35 @@ impl Blob {
     }
 
     /// A blob, or a range of it, out of a blocking reader that stands at the range's first byte.
-    /// The reader runs on a blocking thread, at most 1 MiB ahead; dropping the blob stops it.
+    /// The reader runs on blocking threads, at most 1 MiB ahead, and none of them ever waits for who reads the blob;
+    /// dropping the blob stops it. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// As [`Blob::ranged`].
     pub fn from_reader(
         descriptor: &Descriptor,
         range: BlobRange,
-        mut reader: impl Read + Send + 'static,
+        reader: impl Read + Send + 'static,
     ) -> Result<Self> {
         let range = range.resolve(descriptor.size())?;
-        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         // One byte more than the range shows a file that is longer than its descriptor says.
-        let mut left = if range == (0..descriptor.size()) { u64::MAX } else { range.end - range.start };
-        tokio::task::spawn_blocking(move || {
-            while left > 0 {
-                let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-                let mut chunk = vec![0; want];
-                let item = match reader.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(count) => {
-                        chunk.truncate(count);
-                        left -= count as u64;
-                        Ok(Bytes::from(chunk))
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(e) => Err(Error::io("reading a blob", e)),
+        let left = if range == (0..descriptor.size()) { u64::MAX } else { range.end - range.start };
+        let runtime = Handle::current();
+        let ahead = runtime.spawn_blocking(move || Burst::read(reader, left));
+        let bursts = stream::unfold(Some(ahead), move |ahead| {
+            let runtime = runtime.clone();
+            async move {
+                let broken = |e| Error::new(ErrorKind::Internal, "reading a blob was cut off").with_source(e);
+                let Burst { chunks, rest } = match ahead?.await.map_err(broken) {
+                    Ok(burst) => burst,
+                    Err(e) => return Some((vec![Err(e)], None)),
                 };
-                let stop = item.is_err();
-                if sender.blocking_send(item).is_err() || stop {
-                    break;
-                }
+                let rest =
+                    rest.map(|(reader, left)| runtime.spawn_blocking(move || Burst::read(reader, left)));
+                Some((chunks, rest))
             }
         });
-        Self::ranged(descriptor, range, received(receiver))
+        Self::ranged(descriptor, range, bursts.flat_map(stream::iter))
     }
 
     /// What is being read.
@@ -328,9 +324,34 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// A stream of what a bounded channel receives.
-fn received(receiver: mpsc::Receiver<Result<Bytes>>) -> impl Stream<Item = Result<Bytes>> + Send {
-    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+/// What is read of a file at a time: while one burst is consumed, the next one is read.
+struct Burst<R> {
+    chunks: Vec<Result<Bytes>>,
+    /// The reader, and how many bytes it has to read; `None` at the end.
+    rest: Option<(R, u64)>,
+}
+
+impl<R: Read> Burst<R> {
+    fn read(mut reader: R, mut left: u64) -> Self {
+        let mut chunks = Vec::with_capacity(IN_FLIGHT / 2);
+        while left > 0 && chunks.len() < IN_FLIGHT / 2 {
+            let mut chunk = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
+            match reader.read(&mut chunk) {
+                Ok(0) => return Self { chunks, rest: None },
+                Ok(count) => {
+                    chunk.truncate(count);
+                    left -= count as u64;
+                    chunks.push(Ok(chunk.into()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    chunks.push(Err(Error::io("reading a blob", e)));
+                    return Self { chunks, rest: None };
+                }
+            }
+        }
+        Self { chunks, rest: (left > 0).then_some((reader, left)) }
+    }
 }
 
 /// The blocking side of a channel of chunks: made by [`Blob::into_reader`] or fed by the pull engine.
@@ -361,7 +382,7 @@ impl io::BufRead for BlobReader {
                 }
                 Some(Err(e)) => return Err(e.into()),
                 None => {
-                    let cancelled = Error::new(crate::ErrorKind::Cancelled, "the transfer was cancelled");
+                    let cancelled = Error::new(ErrorKind::Cancelled, "the transfer was cancelled");
                     return Err(cancelled.into());
                 }
             }

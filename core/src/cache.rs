@@ -58,7 +58,7 @@ pub enum Ingest {
 }
 
 /// One blob being written. Dropping it without [`commit`](Self::commit), [`suspend`](Self::suspend) or
-/// [`set_resumable`](Self::set_resumable) leaves nothing behind (rule C 45).
+/// [`set_resumable`](Self::set_resumable) leaves nothing behind (rule C 45), unless something was there before it.
 #[async_trait]
 pub trait BlobWriter: Debug + Send {
     /// Bytes already held, in order from 0: more than 0 when an earlier attempt was suspended or died. They have
@@ -85,7 +85,7 @@ pub trait BlobWriter: Debug + Send {
     async fn commit(self: Box<Self>) -> Result<()>;
 
     /// Says whether dropping this writer, as happens to a pull that is given up, keeps the bytes as
-    /// [`suspend`](Self::suspend) does. At first it does not. A cache that cannot keep them ignores it.
+    /// [`suspend`](Self::suspend) does. At first it does so when it begins beyond 0. A cache that cannot keep them ignores it.
     fn set_resumable(&mut self, resumable: bool) {
         let _ = resumable;
     }

@@ -282,6 +282,7 @@ pub trait CacheProviderExt: CacheProvider {
                 Err(e) => return Err(e),
             },
         };
+        writer.set_resumable(false);
         if writer.offset() > 0 {
             writer.restart().await?;
         }

@@ -113,8 +113,8 @@ impl CacheProvider for MemoryCache {
         Ok(Ingest::Vacant(Box::new(MemoryWriter {
             cache,
             blob: blob.clone(),
+            resumable: !content.is_empty(),
             content,
-            resumable: false,
             _turn: turn,
         })))
     }

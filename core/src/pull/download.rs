@@ -75,7 +75,7 @@ impl Engine<'_> {
 
     async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
         let blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let writer = self.convert(blob.into_reader(), writer, diff_id.clone()).finish().await?;
+        let writer = self.convert(blob.into_reader(), writer, diff_id.clone())?.finish().await?;
         self.publish(writer, &diff_id).await
     }
 
@@ -101,7 +101,7 @@ impl Engine<'_> {
             Some(slot) if resumed_at > 0 => pending = Some(slot),
             Some((artifact, diff_id)) => {
                 let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-                let conversion = self.convert(BlobReader::new(receiver), artifact, diff_id.clone());
+                let conversion = self.convert(BlobReader::new(receiver), artifact, diff_id.clone())?;
                 tee = Some(Tee { sender: Some(sender), conversion, diff_id });
             }
             None => {}

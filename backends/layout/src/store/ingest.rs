@@ -81,7 +81,8 @@ impl DiskWriter {
     fn start(partial: Partial) -> Result<Self> {
         let (blob, offset) = (partial.blob.clone(), partial.length);
         let (steps, received) = mpsc::channel(IN_FLIGHT);
-        let resumable = Arc::new(AtomicBool::new(false));
+        // What an earlier attempt has left stays, also when nobody waits any more for this one to begin.
+        let resumable = Arc::new(AtomicBool::new(offset > 0));
         let kept = Arc::clone(&resumable);
         let (done, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new().name("plyfold-ingest".to_owned()).spawn(move || {

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use plyfold_core::{Digest, Error, ErrorKind, Lease, Result, digest};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use tokio::sync::OwnedMutexGuard;
 
 use super::Store;
 use crate::durable::{self, Temp};
@@ -25,16 +26,18 @@ pub(super) const LEASE: &str = "lease-";
 const LIMIT: u64 = 16 << 20;
 /// The lock that leases share for a moment and that a collection holds alone.
 const LOCK: &str = "store";
+/// The lock of who changes names.
+pub(super) const NAMES: &str = "index";
 /// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
 pub(super) const COLLECTOR: &str = "collector";
 
-/// The turns that tasks of this process wait for, each in the order in which they came. Only the first of them
+/// The turns, and the right to change names, that tasks of this process wait for, each in the order in which they came. Only the first of them
 /// contends with other processes.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
-    async fn queue(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(super) async fn queue(&self, name: &str) -> OwnedMutexGuard<()> {
         let queue = {
             let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             queues.retain(|_, queue| queue.strong_count() > 0);
@@ -139,8 +142,13 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
         Err(TryLockError::Error(e)) => return Err(at(e)),
     }
     let mut lines = String::new();
-    file.take(LIMIT).read_to_string(&mut lines).map_err(at)?;
-    let digests: Result<Vec<Digest>> = lines.lines().map(digest::parse).collect();
+    file.take(LIMIT + 1).read_to_string(&mut lines).map_err(at)?;
+    if lines.len() as u64 > LIMIT {
+        return Err(Error::limit(format!("the lease {} has more than {LIMIT} bytes", path.display())));
+    }
+    // Whoever does not hold the store lock may see one that is being written: its last line comes later.
+    let whole = lines.rfind('\n').map_or("", |end| &lines[..end]);
+    let digests: Result<Vec<Digest>> = whole.lines().map(digest::parse).collect();
     digests.map(Some).map_err(|e| Error::corrupt(format!("{} is no lease: {}", path.display(), e.message())))
 }
 
@@ -149,6 +157,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
 pub(super) struct Alone {
     /// Held, and let go of in this order.
     _locks: [File; 2],
+    _names: OwnedMutexGuard<()>,
     _announced: Temp,
 }
 
@@ -157,8 +166,9 @@ impl Alone {
     pub(super) async fn with(store: &Store) -> Result<Self> {
         let announced = store.poll(|root| Temp::claim(root, COLLECTOR)).await?;
         let leases = store.poll(|root| durable::try_lock(root, LOCK)).await?;
+        let changes = store.turns.queue(NAMES).await;
         let root = store.root.clone();
-        let names = blocking(move || durable::lock(&root, "index")).await?;
-        Ok(Self { _locks: [names, leases], _announced: announced })
+        let names = blocking(move || durable::lock(&root, NAMES)).await?;
+        Ok(Self { _locks: [names, leases], _names: changes, _announced: announced })
     }
 }

@@ -103,7 +103,7 @@ impl Store {
             _ => durable::create_dirs(root.path(), root.private)?,
         }
         self.refuse_foreign_content()?;
-        let _lock = durable::lock(root, "index")?;
+        let _lock = durable::lock(root, lease::NAMES)?;
         if root.is_layout()? {
             return Ok(());
         }
@@ -243,8 +243,18 @@ impl CacheProvider for Store {
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let (root, changes) = (self.root.clone(), changes.to_vec());
+        // One thread at most waits for the lock: the one who has it may need the others.
+        let turn = self.turns.queue(lease::NAMES).await;
+        let waiting = Arc::new(());
+        let caller = Arc::downgrade(&waiting);
         let updated = blocking(move || {
-            change_index(&root, |index| {
+            let _turn = turn;
+            let _lock = durable::lock(&root, lease::NAMES)?;
+            if caller.strong_count() == 0 {
+                // Its lease has gone with it, and by now the content may have.
+                return Err(Error::new(ErrorKind::Cancelled, "nobody waits for the change of names"));
+            }
+            change_locked(&root, |index| {
                 for change in &changes {
                     match change {
                         NameChange::Pin(name) if !index.pin(name, true) => {
@@ -259,7 +269,9 @@ impl CacheProvider for Store {
                 Ok(())
             })
         });
-        updated.await.map_err(|e| e.with_endpoint(self))
+        let updated = updated.await.map_err(|e| e.with_endpoint(self));
+        drop(waiting);
+        updated
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
@@ -285,7 +297,7 @@ impl CacheProvider for Store {
 
     async fn free(&self) -> Result<Option<u64>> {
         let root = self.root.clone();
-        blocking(move || root.free().map(Some)).await.map_err(|e| e.with_endpoint(self))
+        blocking(move || root.free()).await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
@@ -303,7 +315,7 @@ enum Content {
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
 pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
-    let _lock = durable::lock(root, "index")?;
+    let _lock = durable::lock(root, lease::NAMES)?;
     change_locked(root, change)
 }
 

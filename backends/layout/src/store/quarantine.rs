@@ -12,6 +12,7 @@ use super::Store;
 use super::artifact::{self, Place};
 use super::ingest::name_of;
 use super::inventory::{Identity, Item, identity};
+use super::lease::NAMES;
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 
@@ -82,7 +83,7 @@ pub(super) fn replace_index(store: &Store) -> Result<Option<String>> {
     // The marker may be what is missing or damaged.
     let had_marker = root.is_layout().is_ok_and(|is_layout| is_layout);
     store.prepare()?;
-    let _lock = durable::lock(root, "index")?;
+    let _lock = durable::lock(root, NAMES)?;
     match root.index_again() {
         Ok(_) if !had_marker => return Ok(Some("the file oci-layout was written anew".to_owned())),
         Ok(_) => return Ok(None),

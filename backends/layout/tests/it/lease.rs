@@ -53,6 +53,18 @@ async fn a_lease_is_a_use() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_being_written_is_in_nobodys_way() {
+    let (store, _folder) = fresh();
+    drop(store.lease(&[described(CONTENT).digest().clone()]).await.unwrap());
+    let path = store.path().join("ingest/lease-1");
+    fs::write(&path, format!("{}\nsha256:ab", described(CONTENT).digest())).unwrap();
+    let owner = fs::File::open(&path).unwrap();
+    owner.lock().unwrap();
+    store.put(blob(CONTENT)).await.unwrap();
+    assert_eq!(store.usage().await.unwrap().unused, 0, "its first line is whole");
+}
+
+#[tokio::test]
 async fn turns_for_one_work_follow_each_other_and_others_do_not_wait() {
     let (store, _folder) = fresh();
     let other = Store::open(store.path()).unwrap();
