@@ -1,7 +1,7 @@
 //! What a cache holds, and what of it leads where.
 
 use std::collections::{HashMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -89,8 +89,9 @@ pub struct Inventory {
     pub(super) kept: Vec<usize>,
     /// What cannot be followed to its end.
     pub(super) failed: Vec<Error>,
-    /// What was used after this is recent.
-    pub(super) since: Option<SystemTime>,
+    /// When it was looked at; what was used within the grace before that is recent.
+    pub(super) now: SystemTime,
+    pub(super) grace: Duration,
 }
 
 /// What one top leads to, as numbers.
@@ -135,7 +136,9 @@ impl Inventory {
     }
 
     pub(super) fn is_recent(&self, used: SystemTime) -> bool {
-        self.since.is_some_and(|since| used > since)
+        // What would have to be older than all time is recent.
+        let since = self.now.checked_sub(self.grace);
+        !self.grace.is_zero() && since.is_none_or(|since| used > since)
     }
 
     fn number(&mut self, digest: &Digest) -> usize {
@@ -195,7 +198,6 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
     fn new(cache: &'a C, mut holdings: Holdings, policy: &Collect) -> Self {
         holdings.names.sort_by_cached_key(|(name, top)| (name.whole(), top.digest().to_string()));
         holdings.names.dedup();
-        let since = SystemTime::now().checked_sub(policy.grace).filter(|_| !policy.grace.is_zero());
         let held = holdings.blobs.keys().chain(&holdings.leased);
         let held = held.chain(holdings.artifacts.iter().map(|artifact| &artifact.diff_id));
         let held: HashSet<Digest> = held.cloned().collect();
@@ -206,7 +208,8 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
             names: Vec::new(),
             kept: Vec::new(),
             failed: Vec::new(),
-            since,
+            now: SystemTime::now(),
+            grace: policy.grace,
         };
         Self {
             cache,

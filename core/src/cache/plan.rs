@@ -59,7 +59,7 @@ impl Inventory {
         others.sort_by_key(|name| name.used);
         let mut evicted = Vec::new();
         for name in others {
-            if budget.is_none_or(|budget| tally.kept <= budget) {
+            if budget.is_none_or(|budget| tally.kept <= u128::from(budget)) {
                 break;
             }
             name.reaches.iter().for_each(|reach| tally.remove(&self.reaches[*reach]));
@@ -86,12 +86,12 @@ impl Inventory {
             }
         });
         let images = images.collect();
-        let blobs: u64 = self.holdings.blobs.values().map(|held| held.size).sum();
-        let artifacts: u64 = self.holdings.artifacts.iter().map(|artifact| artifact.held.size).sum();
+        let blobs = sum(self.holdings.blobs.values().map(|held| held.size));
+        let artifacts = sum(self.holdings.artifacts.iter().map(|artifact| artifact.held.size));
         let mut tally = Tally::fixed(self);
         self.names.iter().for_each(|reach| tally.add(&self.reaches[*reach]));
         let unused = if self.failing().is_some() { 0 } else { blobs + artifacts - tally.kept };
-        Usage { images, blobs, artifacts, unused }
+        Usage { images, blobs: clamped(blobs), artifacts: clamped(artifacts), unused: clamped(unused) }
     }
 
     /// The first of what is kept that cannot be followed, and its name.
@@ -151,21 +151,28 @@ impl Inventory {
         let blobs = self.holdings.blobs.iter().filter(|(digest, _)| !is_kept(&tally.blobs, digest));
         let mut blobs: Vec<(Digest, Held)> = blobs.map(|(digest, held)| (digest.clone(), *held)).collect();
         blobs.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
-        let freed_blobs: u64 = blobs.iter().map(|(_, held)| held.size).sum();
-        let freed_artifacts: u64 =
-            artifacts.iter().map(|place| self.holdings.artifacts[*place].held.size).sum();
-        let freed = freed_blobs + freed_artifacts;
-        Plan { evicted, nameless, blobs, artifacts, freed, kept: tally.kept }
+        let freed = sum(blobs.iter().map(|(_, held)| held.size))
+            + sum(artifacts.iter().map(|place| self.holdings.artifacts[*place].held.size));
+        Plan { evicted, nameless, blobs, artifacts, freed: clamped(freed), kept: clamped(tally.kept) }
     }
+}
+
+/// Files with holes may have more bytes together than any disk, and than a `u64` counts.
+fn sum(sizes: impl Iterator<Item = u64>) -> u128 {
+    sizes.map(u128::from).sum()
+}
+
+fn clamped(bytes: u128) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// How many need each blob and each layer, and the bytes of all that anybody needs.
 struct Tally {
     blobs: Vec<u32>,
     layers: Vec<u32>,
-    blob_sizes: Vec<u64>,
-    artifact_sizes: Vec<u64>,
-    kept: u64,
+    blob_sizes: Vec<u128>,
+    artifact_sizes: Vec<u128>,
+    kept: u128,
 }
 
 impl Tally {
@@ -180,12 +187,12 @@ impl Tally {
         };
         for (digest, held) in &inventory.holdings.blobs {
             if let Some(number) = inventory.numbers.get(digest) {
-                tally.blob_sizes[*number] = held.size;
+                tally.blob_sizes[*number] = held.size.into();
             }
         }
         for artifact in &inventory.holdings.artifacts {
             if let Some(number) = inventory.numbers.get(&artifact.diff_id) {
-                tally.artifact_sizes[*number] += artifact.held.size;
+                tally.artifact_sizes[*number] += u128::from(artifact.held.size);
             }
         }
         tally
@@ -240,7 +247,7 @@ impl Tally {
     fn sum(&self, reach: &Reach, counted: impl Fn(u32) -> bool) -> u64 {
         let blobs = reach.blobs.iter().filter(|blob| counted(self.blobs[**blob]));
         let layers = reach.layers.iter().filter(|layer| counted(self.layers[**layer]));
-        let blobs: u64 = blobs.map(|blob| self.blob_sizes[*blob]).sum();
-        blobs + layers.map(|layer| self.artifact_sizes[*layer]).sum::<u64>()
+        let blobs: u128 = blobs.map(|blob| self.blob_sizes[*blob]).sum();
+        clamped(blobs + layers.map(|layer| self.artifact_sizes[*layer]).sum::<u128>())
     }
 }

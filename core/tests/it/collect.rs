@@ -1,9 +1,10 @@
 //! Collections of many small caches, judged by what must hold of every one.
 
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use plyfold_core::cache::Needs;
+use plyfold_core::cache::{Held, HeldArtifact, Holdings, Inventory, Needs};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, Collect, Descriptor, Digest, MediaType,
@@ -143,4 +144,37 @@ async fn one_cache(chance: &mut Chance) {
         }
     }
     drop(lease);
+}
+
+#[tokio::test]
+async fn what_may_stay_for_ever_stays() {
+    let cache = MemoryCache::new().unwrap();
+    let blob = put(&cache, "application/octet-stream", "stored without a name").await;
+    let policy = Collect { grace: Duration::MAX, budget: Some(0), ..Collect::default() };
+    assert_eq!(cache.collect(&policy).await.unwrap().blobs, []);
+    assert_eq!(cache.stat(blob.digest()).await.unwrap(), Some(blob.size()));
+}
+
+#[tokio::test]
+async fn sizes_beyond_all_numbers_are_counted_as_the_largest() {
+    let cache = MemoryCache::new().unwrap();
+    let used = SystemTime::UNIX_EPOCH;
+    let blobs = ["a", "b"].map(|seed| (digest::sha256(seed.as_bytes()), Held { size: u64::MAX, used }));
+    let diff_id = digest::sha256(b"c");
+    let artifact = HeldArtifact { diff_id, held: Held { size: u64::MAX, used } };
+    for leased in [Vec::new(), blobs.iter().map(|(digest, _)| digest.clone()).collect()] {
+        let holdings = Holdings {
+            leased: leased.iter().cloned().collect(),
+            blobs: blobs.iter().cloned().collect(),
+            artifacts: vec![artifact.clone(), artifact.clone()],
+            ..Holdings::default()
+        };
+        let policy = Collect::default();
+        let unread = |_| async { Ok(Vec::new()) };
+        let inventory = Inventory::of(&cache, holdings, &policy, unread).await.unwrap();
+        let usage = inventory.usage();
+        assert_eq!((usage.blobs, usage.artifacts), (u64::MAX, u64::MAX));
+        let plan = inventory.plan(Some(0)).unwrap();
+        assert_eq!((plan.freed, plan.kept), (u64::MAX, if leased.is_empty() { 0 } else { u64::MAX }));
+    }
 }

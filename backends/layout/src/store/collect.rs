@@ -107,7 +107,9 @@ impl Sweep<'_> {
             let path = self.root.blob_path(&digest);
             match fs::symlink_metadata(&path) {
                 // Stored or used again since by someone who takes no lease.
-                Ok(metadata) if contents::held(&metadata) != held => self.done.kept += metadata.len(),
+                Ok(metadata) if contents::held(&metadata) != held => {
+                    self.done.kept = self.done.kept.saturating_add(metadata.len());
+                }
                 Ok(_) => {
                     self.remove(&path, held.size)?;
                     self.done.blobs.push(digest);
@@ -139,7 +141,7 @@ impl Sweep<'_> {
             // Somebody else's file, or somebody's who lives, is none of ours.
             let Ok(Some(temp)) = Temp::claim(self.root, name) else { return Ok(()) };
             self.done.remains += 1;
-            self.done.freed += metadata.len();
+            self.done.freed = self.done.freed.saturating_add(metadata.len());
             if self.policy.dry_run {
                 temp.keep();
             }
@@ -165,7 +167,7 @@ impl Sweep<'_> {
     }
 
     fn remove(&mut self, path: &Path, size: u64) -> Result<()> {
-        self.done.freed += size;
+        self.done.freed = self.done.freed.saturating_add(size);
         if self.policy.dry_run { Ok(()) } else { remove(path) }
     }
 }
