@@ -19,6 +19,7 @@ pub use needs::{Need, Needs};
 pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
 pub use registry::CacheRegistry;
+pub(crate) use verify::set_aside;
 pub use verify::{Damage, Part, Verified, Verify, needed};
 
 mod collect;

@@ -122,6 +122,10 @@ impl Copier<'_> {
                 return Err(Error::limit(message).with_image(self.image));
             }
             for child in index.manifests() {
+                // Hostile input lists one document many times, and in each of those another.
+                if self.documents().contains(child.digest().as_ref()) {
+                    continue;
+                }
                 let child = self.retrying("manifest", || self.from.fetch_child(self.image, child)).await?;
                 self.content(&child, depth - 1).await?;
                 self.push(&reference::by_digest(self.target, child.digest()), &child).await?;

@@ -1,5 +1,6 @@
 //! Any layout directory as a registry.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -177,12 +178,16 @@ fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
 /// Whether any entry is this digest, or an index over it at any depth.
 fn leads_to(root: &Root, index: &LayoutIndex, digest: &Digest) -> Result<bool> {
     let mut level: Vec<Descriptor> = index.entries().cloned().collect();
+    let mut read = HashSet::new();
     for _ in 0..=limits::NESTING {
         if level.iter().any(|entry| entry.digest() == digest) {
             return Ok(true);
         }
         let mut below = Vec::new();
         for entry in level.iter().filter(|entry| is_index(entry.media_type())) {
+            if !read.insert(entry.digest().clone()) {
+                continue;
+            }
             let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
             if let Document::Index(inner) = RawManifest::described(bytes, entry)?.document() {
                 below.extend(inner.manifests().iter().cloned());

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{CacheProvider, CacheRegistry, Ingest, NameChange, PushOptions, index, push};
+use super::{CacheProvider, CacheRegistry, Ingest, NameChange, PushOptions, index, push, set_aside};
 use crate::backend::Opened;
 use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
@@ -273,7 +273,7 @@ pub trait CacheProviderExt: CacheProvider {
             Ingest::Present => match self.verify_blob(&descriptor).await {
                 Ok(()) => return Ok(()),
                 Err(e) if *e.kind() == ErrorKind::Corrupt => {
-                    self.quarantine(descriptor.digest()).await?;
+                    set_aside(self, &descriptor).await?;
                     match self.ingest(&descriptor).await? {
                         Ingest::Vacant(writer) => writer,
                         Ingest::Present => return Ok(()),

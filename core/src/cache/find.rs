@@ -1,5 +1,7 @@
 //! Finding by name and by digest, for caches that hold their names as a list.
 
+use std::collections::HashSet;
+
 use futures_util::future::BoxFuture;
 
 use super::{CacheProvider, CacheProviderExt};
@@ -29,22 +31,27 @@ pub async fn find_among<C: CacheProvider + ?Sized>(
     if let Some((_, descriptor)) = here().find(|(_, descriptor)| *descriptor.digest() == digest) {
         return Ok(Some(descriptor.clone()));
     }
+    let mut seen = HashSet::new();
     for (_, descriptor) in here().filter(|(_, descriptor)| is_index(descriptor.media_type())) {
-        if let Some(child) = find_child(cache, descriptor, &digest, limits::NESTING).await? {
+        if let Some(child) = find_child(cache, descriptor, &digest, limits::NESTING, &mut seen).await? {
             return Ok(Some(child));
         }
     }
     Ok(None)
 }
 
-/// A present child, at any depth, of a present index.
+/// A present child, at any depth, of a present index that was not `seen` with so much depth left.
 fn find_child<'a, C: CacheProvider + ?Sized>(
     cache: &'a C,
     index: &'a Descriptor,
     digest: &'a Digest,
     depth: usize,
+    seen: &'a mut HashSet<(Digest, usize)>,
 ) -> BoxFuture<'a, Result<Option<Descriptor>>> {
     Box::pin(async move {
+        if !seen.insert((index.digest().clone(), depth)) {
+            return Ok(None);
+        }
         let content = match cache.content(index, limits::MANIFEST).await {
             Ok(content) => content,
             // A sparse copy of an image keeps indexes whose children it does not have.
@@ -59,7 +66,7 @@ fn find_child<'a, C: CacheProvider + ?Sized>(
             }
         }
         for child in document.manifests().iter().filter(|child| is_index(child.media_type()) && depth > 0) {
-            if let Some(found) = find_child(cache, child, digest, depth - 1).await? {
+            if let Some(found) = find_child(cache, child, digest, depth - 1, seen).await? {
                 return Ok(Some(found));
             }
         }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
 
+use super::verify::as_held;
 use super::{CacheProvider, CacheProviderExt};
 use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
@@ -95,8 +96,7 @@ impl Needs {
             if !is_document(media_type) {
                 return Ok(());
             }
-            let content = cache.content(descriptor, limits::MANIFEST).await;
-            let raw = match content.and_then(|content| RawManifest::described(content, descriptor)) {
+            let raw = match read(cache, descriptor).await {
                 Ok(raw) => raw,
                 Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
@@ -150,4 +150,13 @@ impl Needs {
             }
         }
     }
+}
+
+/// A document that is here. Content that is right leads where it leads, also when the descriptor is wrong about its size.
+async fn read<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<RawManifest> {
+    let held = match as_held(cache, descriptor).await? {
+        Some(held) if held.size() != descriptor.size() => held,
+        _ => descriptor.clone(),
+    };
+    RawManifest::described(cache.content(&held, limits::MANIFEST).await?, &held)
 }

@@ -50,7 +50,7 @@ pub(super) async fn push<C: CacheProvider + Clone>(
     if options.copy.platforms != Platforms::All {
         return copy(&source, name, registry, target, &options.copy).await;
     }
-    let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new() };
+    let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
     let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
     let Some(first) = subset.absent.first() else {
         return copy(&source, name, registry, target, &options.copy).await;
@@ -91,6 +91,8 @@ struct Subset<'a, C> {
     absent: Vec<Descriptor>,
     /// Indexes within the index, by their new digests.
     rewritten: HashMap<Digest, RawManifest>,
+    /// Digest and size of what is left of each child that has been looked at, by its own.
+    left: HashMap<(Digest, u64), Option<(Digest, u64)>>,
 }
 
 impl<C: CacheProvider> Subset<'_, C> {
@@ -122,13 +124,32 @@ impl<C: CacheProvider> Subset<'_, C> {
 
     /// What stands for a child: its own descriptor or that of what is left of it.
     async fn child(&mut self, child: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
+        // Hostile input lists one document many times, and in each of those another.
+        let place = (child.digest().clone(), child.size());
+        let left = if let Some(left) = self.left.get(&place) {
+            left.clone()
+        } else {
+            let left = self.left_of(child, depth).await?;
+            self.left.insert(place, left.clone());
+            left
+        };
+        Ok(left.map(|(digest, size)| {
+            let mut descriptor = child.clone();
+            descriptor.set_digest(digest);
+            descriptor.set_size(size);
+            descriptor
+        }))
+    }
+
+    async fn left_of(&mut self, child: &Descriptor, depth: usize) -> Result<Option<(Digest, u64)>> {
+        let own = (child.digest().clone(), child.size());
         if self.cache.stat(child.digest()).await? != Some(child.size()) {
             self.absent.push(child.clone());
             return Ok(None);
         }
         let media_type = child.media_type();
         if !is_document(media_type) {
-            return Ok(Some(child.clone()));
+            return Ok(Some(own));
         }
         let content = self.cache.content(child, limits::MANIFEST).await?;
         let raw = RawManifest::described(content, child)?;
@@ -141,13 +162,11 @@ impl<C: CacheProvider> Subset<'_, C> {
             return Ok(None);
         };
         if kept.digest() == raw.digest() {
-            return Ok(Some(child.clone()));
+            return Ok(Some(own));
         }
-        let mut descriptor = child.clone();
-        descriptor.set_digest(kept.digest().clone());
-        descriptor.set_size(kept.descriptor().size());
+        let left = (kept.digest().clone(), kept.descriptor().size());
         self.rewritten.insert(kept.digest().clone(), kept);
-        Ok(Some(descriptor))
+        Ok(Some(left))
     }
 
     /// Whether config and layers are here; layers that may not be redistributed need not be.

@@ -83,13 +83,36 @@ async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> R
             Err(e) => return Err(e),
         };
         verified.checked += 1;
-        let repaired = what.repair && matches!(part, Part::Blob(_));
-        if repaired {
-            cache.quarantine(&digest).await?;
-        }
+        let repaired =
+            what.repair && matches!(part, Part::Blob(_)) && set_aside(cache, &need.descriptor).await?;
         verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
     }
     Ok(verified)
+}
+
+/// Takes a blob out of sight in which somebody has seen damage; whether it was still there. What has been stored in its
+/// place since stays, and so does content that is right and only has another size than `blob` says.
+pub(crate) async fn set_aside<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<bool> {
+    // Of many that have seen the damage one looks again at a time.
+    let _turn = cache.turn(&format!("set aside {}", blob.digest())).await?;
+    let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
+    match cache.verify_blob(&held).await {
+        Err(e) if *e.kind() == ErrorKind::Corrupt => {
+            cache.quarantine(blob.digest()).await?;
+            Ok(true)
+        }
+        Err(e) if *e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(false),
+    }
+}
+
+/// The descriptor of a blob with the size that it has here; `None` when it is not here.
+pub(super) async fn as_held<C: CacheProvider + ?Sized>(
+    cache: &C,
+    blob: &Descriptor,
+) -> Result<Option<Descriptor>> {
+    let size = cache.stat(blob.digest()).await?;
+    Ok(size.map(|size| Descriptor::new(blob.media_type().clone(), size, blob.digest().clone())))
 }
 
 /// Every blob that these images need, all images if none are given, with the names that need it.

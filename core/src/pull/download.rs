@@ -61,9 +61,7 @@ impl Engine<'_> {
         if !damaged || self.options.policy == super::PullPolicy::Never {
             return Err(error);
         }
-        let message = format!("{} is damaged in the store and is fetched again", layer.digest());
-        self.options.progress.emit(Event::Warning { message });
-        self.cache.quarantine(layer.digest()).await?;
+        self.set_aside(layer).await?;
         let (there, slot) = self.artifact(Some(&diff_id)).await?;
         let made = match (self.cache.ingest(layer).await?, slot) {
             (Ingest::Vacant(writer), slot) => self.fetch(layer, writer, slot).await?,
@@ -110,11 +108,11 @@ impl Engine<'_> {
             Ok(interruptions) => interruptions,
             Err(e) => {
                 // A transfer that broke can go on where it stopped; content that is wrong cannot.
-                if !e.is_retryable() {
+                if *e.kind() == ErrorKind::Corrupt {
                     writer.set_resumable(false);
-                    return Err(e);
+                } else if let Err(lost) = writer.suspend().await {
+                    tracing::debug!("what has come of {digest} is not kept: {lost}");
                 }
-                writer.suspend().await?;
                 return Err(e);
             }
         };
@@ -128,10 +126,11 @@ impl Engine<'_> {
                 return Err(e);
             }
             // The bytes of an earlier attempt may have been the wrong ones: once more, from the start.
-            let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Err(e) };
-            writer.restart().await?;
-            self.receive(layer, &mut *writer, None).await?;
-            writer.commit().await?;
+            if let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? {
+                writer.restart().await?;
+                self.receive(layer, &mut *writer, None).await?;
+                writer.commit().await?;
+            }
             // What was made of the wrong bytes goes first: nobody can make the artifact while it is there.
             if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
                 (there, pending) = self.artifact(Some(&diff_id)).await?;

@@ -315,6 +315,9 @@ impl Engine<'_> {
                     let message = format!("layer {} stands under two diff_ids", layer.digest());
                     return Err(Error::corrupt(message));
                 }
+                Some((other, _)) if other.size() != layer.size() => {
+                    return Err(Error::corrupt(format!("layer {} stands with two sizes", layer.digest())));
+                }
                 Some(_) => {}
                 None => unique.push((layer.clone(), diff_id)),
             }

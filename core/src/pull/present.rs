@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Engine, PullPolicy};
-use crate::cache::{CacheProvider, CacheProviderExt, Completeness, Lease};
+use crate::cache::{CacheProvider, CacheProviderExt, Completeness, Lease, set_aside};
 use crate::manifest::RawConfig;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
@@ -80,13 +80,24 @@ impl Engine<'_> {
             Ok(()) => Ok(true),
             Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) if *e.kind() == ErrorKind::Corrupt && self.options.policy != PullPolicy::Never => {
-                let message = format!("{} is damaged in the store and is fetched again", blob.digest());
-                self.options.progress.emit(Event::Warning { message });
-                self.cache.quarantine(blob.digest()).await?;
-                Ok(false)
+                if self.set_aside(blob).await? {
+                    return Ok(false);
+                }
+                // It was somebody else's to repair, or is right and this image is wrong about its size.
+                Ok(self.cache.stat(blob.digest()).await? == Some(blob.size()))
             }
             Err(e) => Err(e.with_context("blob", blob.digest())),
         }
+    }
+
+    /// Takes a blob out of sight if it is damaged, and says so; whether it was.
+    pub(super) async fn set_aside(&self, blob: &Descriptor) -> Result<bool> {
+        let was_damaged = set_aside(&self.cache, blob).await?;
+        if was_damaged {
+            let message = format!("{} is damaged in the store and is fetched again", blob.digest());
+            self.options.progress.emit(Event::Warning { message });
+        }
+        Ok(was_damaged)
     }
 
     /// Waits while somebody else pulls the same image, but not for ever.

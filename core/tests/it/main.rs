@@ -4,6 +4,7 @@
 
 mod collect;
 mod copy;
+mod doubt;
 mod fixture;
 mod layer;
 mod present;

@@ -36,6 +36,27 @@ fn registry() -> MemoryRegistry {
     registry
 }
 
+/// Every path through it leads through sixty children, four deep.
+#[tokio::test]
+async fn what_leads_to_an_image_is_read_once() {
+    let (layout, _folder) = fresh();
+    let sample = samples::image();
+    let victim = RawManifest::new(sample.top_bytes().clone(), None).unwrap();
+    layout.push_manifest(&name("app:victim"), &victim).await.unwrap();
+    let mut child = described(b"absent");
+    child.set_media_type("application/vnd.oci.image.manifest.v1+json".into());
+    for depth in 0..4 {
+        let list = vec![serde_json::to_value(&child).unwrap(); 60];
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": list }).to_string();
+        let index = RawManifest::new(index, None).unwrap();
+        layout.push_manifest(&name(&format!("app:{depth}")), &index).await.unwrap();
+        child = index.descriptor().clone();
+    }
+    let deleted = reference::by_digest(&name("app:victim"), victim.digest());
+    let deletion = tokio::time::timeout(Duration::from_secs(20), layout.delete(&deleted)).await;
+    deletion.expect("it follows every path").unwrap();
+}
+
 #[tokio::test]
 async fn the_first_push_makes_the_layout_and_tools_find_the_tag() {
     let (layout, folder) = fresh();
