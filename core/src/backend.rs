@@ -195,7 +195,7 @@ impl Opened {
         }
         let mut found = self.references().await?;
         match found.len() {
-            0 => Err(Error::not_found("no image has a name here").with_endpoint(&self.registry)),
+            0 => Err(self.nameless()),
             1 => Ok(found.remove(0)),
             _ => {
                 let names: Vec<String> = found.iter().take(20).map(Reference::whole).collect();
@@ -204,6 +204,11 @@ impl Opened {
                 Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
             }
         }
+    }
+
+    pub(crate) fn nameless(&self) -> Error {
+        let hint = format!("what is here without a name is chosen by its digest: {}@sha256:…", self.registry);
+        Error::not_found("no image has a name here").with_endpoint(&self.registry).with_hint(hint)
     }
 
     /// Every image that has a name here, sorted.

@@ -129,7 +129,8 @@ pub fn repository_of(reference: &Reference) -> String {
 }
 
 /// The name that an image gets when its medium holds only a tag, such as `latest` in the layout directory
-/// `/srv/My App`: `localhost/my-app:latest`. Every backend over a path derives it the same way.
+/// `/srv/My App`: `localhost/my-app:latest`. Every backend over a path derives it the same way, without what says how
+/// an archive is packed. A path that ends in no name, such as `.`, is looked up.
 ///
 /// # Errors
 /// [`Config`](crate::ErrorKind::Config) when `tag` is not a tag.
@@ -139,10 +140,19 @@ pub fn repository_of(reference: &Reference) -> String {
 /// use plyfold_core::reference;
 ///
 /// assert_eq!(reference::local(Path::new("/srv/My App"), "latest")?.whole(), "localhost/my-app:latest");
+/// assert_eq!(reference::local(Path::new("alpine-3.20.tar.gz"), "v1")?.whole(), "localhost/alpine-3-20:v1");
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn local(path: &Path, tag: &str) -> Result<Reference> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    /// All else behind a dot tells `alpine-3.19` from `alpine-3.20`.
+    const PACKED: [&str; 8] = [".bz2", ".gz", ".oci", ".tar", ".tgz", ".tzst", ".xz", ".zst"];
+    let found = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
+    let file = found.as_deref().unwrap_or(path).file_name().unwrap_or_default();
+    let file = file.to_string_lossy().to_lowercase();
+    let mut stem = file.as_str();
+    while let Some(shorter) = PACKED.iter().find_map(|packed| stem.strip_suffix(packed)) {
+        stem = shorter;
+    }
     let mut name = String::new();
     for c in stem.chars() {
         if c.is_ascii_lowercase() || c.is_ascii_digit() {

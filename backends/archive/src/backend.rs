@@ -84,11 +84,14 @@ impl Archive {
 impl Images {
     fn read(path: &Path, config: &Config) -> Result<Self> {
         let members = Members::scan(path, config)?;
-        if let Some(images) = OciImages::read(&members, path)? {
-            return Ok(Self::Oci(images));
-        }
-        if let Some(images) = DockerImages::read(&members, path)? {
+        let oci = OciImages::read(&members, path)?;
+        if oci.as_ref().is_none_or(OciImages::is_empty)
+            && let Some(images) = DockerImages::read(&members, path)?
+        {
             return Ok(Self::Docker(images));
+        }
+        if let Some(images) = oci {
+            return Ok(Self::Oci(images));
         }
         Err(Error::corrupt(
             "not an image archive: it has neither manifest.json nor oci-layout and index.json",

@@ -28,6 +28,11 @@ impl OciImages {
         Ok(Some(Self { members: members.clone(), index, bytes }))
     }
 
+    /// Docker 25.0 lists an image without a tag in `manifest.json` alone.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.entries().next().is_none()
+    }
+
     pub(crate) fn names(&self) -> Vec<Reference> {
         self.index.references()
     }

@@ -150,7 +150,7 @@ pub trait CacheProviderExt: CacheProvider {
             None => from.references().await?,
         };
         if references.is_empty() {
-            return Err(Error::not_found("no image has a name here").with_endpoint(&from.registry));
+            return Err(from.nameless());
         }
         // What stands in a file may be newer than what its name stands for here.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };

@@ -74,3 +74,23 @@ fn written() -> impl Strategy<Value = String> {
     ];
     (host, path, tag, digest).prop_map(|(host, path, tag, digest)| format!("{host}{path}{tag}{digest}"))
 }
+
+#[test]
+fn places_whose_names_differ_have_images_that_differ() {
+    let local = |path: &str| reference::local(path.as_ref(), "v1").unwrap().whole();
+    for (path, whole) in [
+        ("/mnt/alpine-3.19", "localhost/alpine-3-19:v1"),
+        ("/mnt/alpine-3.20/", "localhost/alpine-3-20:v1"),
+        ("alpine-3.20.tar", "localhost/alpine-3-20:v1"),
+        ("images.oci.tar.zst", "localhost/images:v1"),
+        ("my dir/Bücher & Co.", "localhost/b-cher-co:v1"),
+        ("/mnt/.tar", "localhost/image:v1"),
+        ("/", "localhost/image:v1"),
+    ] {
+        assert_eq!(local(path), whole, "{path}");
+    }
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(local("."), local(here.to_str().unwrap()));
+    assert_eq!(local("src/.."), local("."));
+    assert_eq!(local("./"), local("."));
+}
