@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use oci_client::secrets::RegistryAuth;
 use plyfold_core::{Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Secret;
 use super::helper::Helpers;
@@ -138,7 +138,10 @@ pub(super) fn content(path: &Path) -> Result<Option<Vec<u8>>> {
     let unreadable = |e| Error::io("reading stored credentials", e).with_context("path", path.display());
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Some users have no home but `/dev/null`.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(e) => return Err(unreadable(e)),
     };
     let mut text = Vec::new();
@@ -159,13 +162,18 @@ pub(super) fn not_json(path: &Path, e: &serde_json::Error) -> Error {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
-    #[serde(default)]
-    auths: BTreeMap<String, Entry>,
-    /// The helper of each registry.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
+    auths: BTreeMap<String, Option<Entry>>,
+    /// The helper of each registry; empty for one whose credentials stand in the file.
+    #[serde(default, deserialize_with = "or_none")]
     cred_helpers: BTreeMap<String, String>,
     /// The helper of all others.
     creds_store: Option<String>,
+}
+
+/// A table, which is `null` where the tools in Go have nothing to say.
+fn or_none<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Default, Deserialize)]
@@ -184,7 +192,7 @@ impl File {
         let registry = canonical(registry);
         let server = server(&registry);
         let own = self.cred_helpers.iter().find(|(key, _)| canonical(key) == registry);
-        if let Some((_, name)) = own {
+        if let Some((_, name)) = own.filter(|(_, name)| !name.is_empty()) {
             return helpers.credential(name, server);
         }
         if let Some(entry) = self.entry(&format!("{registry}/{repository}"))
@@ -192,7 +200,7 @@ impl File {
         {
             return Ok(Some(credential));
         }
-        let store = self.creds_store.as_deref().filter(|name| !name.is_empty());
+        let store = self.creds_store.as_deref().filter(|name| own.is_none() && !name.is_empty());
         store.map_or(Ok(None), |name| helpers.credential(name, server))
     }
 
@@ -202,7 +210,7 @@ impl File {
         let matching = self.auths.iter().filter_map(|(key, entry)| {
             let key = canonical(key);
             let rest = wanted.strip_prefix(key.as_str())?;
-            (rest.is_empty() || rest.starts_with('/')).then_some((key.len(), entry))
+            (rest.is_empty() || rest.starts_with('/')).then_some((key.len(), entry.as_ref()?))
         });
         matching.max_by_key(|(length, _)| *length).map(|(_, entry)| entry)
     }
@@ -310,9 +318,10 @@ mod tests {
     fn helpers_are_asked_where_the_file_has_no_answer() {
         let (_directory, credentials) = stored(
             r#"{"auths":{"r.example":{"username":"all","password":"1"},"empty.example":{}},
-                "credHelpers":{"h.example":"plyfold-test-own"},"credsStore":"plyfold-test-all"}"#,
+                "credHelpers":{"h.example":"plyfold-test-own","f.example":""},"credsStore":"plyfold-test-all"}"#,
         );
         assert_eq!(credentials.of("r.example", "x").unwrap(), Some(basic("all", "1")));
+        assert_eq!(credentials.of("f.example", "x").unwrap(), None);
         for (registry, name) in [
             ("h.example", "plyfold-test-own"),
             ("empty.example", "plyfold-test-all"),
@@ -359,6 +368,21 @@ mod tests {
         assert_eq!(credentials.of("home.example", "x").unwrap(), Some(basic("me", "pw")));
         assert_eq!(credentials.of("other.example", "x").unwrap(), None);
         assert_eq!(credentials.of("home.example:444", "x").unwrap(), None);
+    }
+
+    /// Go's tools write and read `null` for what is not there, and some users have no home but `/dev/null`.
+    #[test]
+    fn nothing_is_written_in_several_ways() {
+        for json in [
+            r#"{"auths":null,"credHelpers":null,"credsStore":null}"#,
+            r#"{"auths":{"a":null,"b":{"auth":null}}}"#,
+            "{}",
+        ] {
+            let (_directory, credentials) = stored(json);
+            assert_eq!(credentials.of("a", "x").unwrap(), None, "{json}");
+        }
+        let config = Config { auth_file: Some("/dev/null/auth.json".into()), ..Config::default() };
+        assert_eq!(Credentials::new(&config, "a").unwrap().of("a", "x").unwrap(), None);
     }
 
     #[test]

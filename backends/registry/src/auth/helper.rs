@@ -52,10 +52,12 @@ impl Helpers {
         let Some(answer) = self.ask(name, "get", server)? else { return Ok(None) };
         let parsed: Answer =
             serde_json::from_slice(&answer).map_err(|_| failed(name, "its answer is no credential"))?;
-        Ok(Some(match parsed.username.reveal() {
-            "<token>" => Credential::Refresh(parsed.secret),
-            _ => Credential::Basic(parsed.username, parsed.secret),
-        }))
+        Ok(match (parsed.username.reveal(), parsed.secret.reveal()) {
+            // What some say who know no credential.
+            ("", "") => None,
+            ("<token>", _) => Some(Credential::Refresh(parsed.secret)),
+            _ => Some(Credential::Basic(parsed.username, parsed.secret)),
+        })
     }
 
     /// Hands a credential over.
@@ -187,6 +189,8 @@ mod tests {
         let token = r#"printf '{"Username":"<token>","Secret":"t"}'"#;
         assert_eq!(asked(token).unwrap(), Some(Credential::Refresh(Secret::new("t"))));
         assert_eq!(asked("echo credentials not found in native keychain; exit 1").unwrap(), None);
+        // A helper of one registry that is asked for another: it succeeds with nothing.
+        assert_eq!(asked(r#"printf '{"ServerURL":"","Username":"","Secret":""}'"#).unwrap(), None);
     }
 
     /// Row 74 of the catalogue of bad inputs.

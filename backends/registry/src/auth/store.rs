@@ -191,7 +191,10 @@ fn helper_of(document: &Map<String, Value>, registry: &str) -> Option<String> {
 }
 
 fn table<'a>(document: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<String, Value>> {
-    let value = document.entry(name).or_insert_with(|| json!({}));
+    let value = document.entry(name).or_insert(Value::Null);
+    if value.is_null() {
+        *value = json!({});
+    }
     value
         .as_object_mut()
         .ok_or_else(|| Error::config(format!("{name} in stored credentials is no JSON object")))
@@ -289,6 +292,16 @@ esac
         // The helper of all others is not there: nothing is stored in the clear in its place.
         assert_eq!(*insert(&store, "other.lan").unwrap_err().kind(), ErrorKind::Auth);
         assert!(!fs::read_to_string(&store.path).unwrap().contains("other.lan"));
+    }
+
+    #[test]
+    fn a_table_that_is_null_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), "config.json");
+        fs::write(&store.path, r#"{"auths":null}"#).unwrap();
+        assert_eq!(store.remove("r.lan").unwrap(), []);
+        insert(&store, "r.lan").unwrap();
+        assert_eq!(read(&store.path)["auths"]["r.lan"]["auth"], "dXNlcjpwdw==");
     }
 
     #[test]
