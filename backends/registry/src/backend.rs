@@ -114,7 +114,7 @@ impl Registry {
         if !response.status().is_success() {
             return Err(at(errors::status(response, "login").await));
         }
-        Ok(self.client.auth().granted(&target.scope).await.is_some())
+        Ok(self.client.auth().granted(&target.scope, false).await.is_some())
     }
 
     fn manifest_request(&self, method: Method, reference: &Reference) -> Result<(Target, Request)> {

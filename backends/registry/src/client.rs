@@ -214,7 +214,7 @@ impl Client {
         // An upload may have been sent to another host: that one gets no credentials.
         let is_own = same_origin(&endpoint.root, request.url());
         let again = request.try_clone();
-        let granted = if is_own { self.auth.granted(&scope).await } else { None };
+        let granted = if is_own { self.auth.granted(&scope, again.is_none()).await } else { None };
         let response = self.follow(endpoint, request, granted.as_ref()).await?;
         let is_challenge = response.status() == StatusCode::UNAUTHORIZED
             && is_own

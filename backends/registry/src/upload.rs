@@ -70,7 +70,7 @@ impl Registry {
         let request = octets(Request::new(Method::PUT, url), descriptor.size());
         let body = content.proven(Arc::clone(&source));
         let response = self.moving(target, request, body, source).await?;
-        expect_created(response, "upload").await
+        expect_created(response, "upload").await.map_err(forgotten)
     }
 
     /// Sends a blob by one PATCH for each chunk. What the registry has not received is sent again.
@@ -96,7 +96,7 @@ impl Registry {
                     content.held.push_front(chunk);
                     return self.put(target, upload.url, content).await;
                 }
-                Err(e) => return Err(e),
+                Err(e) => return Err(forgotten(e)),
             }
             start += chunk.len() as u64;
         }
@@ -104,12 +104,12 @@ impl Registry {
         url.query_pairs_mut().append_pair("digest", content.blob.descriptor().digest().as_ref());
         let mut request = Request::new(Method::PUT, url);
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        expect_created(self.client.send(target, request).await?, "upload").await
+        expect_created(self.client.send(target, request).await?, "upload").await.map_err(forgotten)
     }
 
     /// Sends one chunk, which begins at `start`, until the registry has all of it.
     async fn chunk(&self, target: &Target, upload: &mut Upload, start: u64, chunk: Bytes) -> Result<()> {
-        let (mut sent, mut failures) = (0, 0);
+        let (mut sent, mut failures, mut renewed) = (0, 0, false);
         while sent < chunk.len() {
             let part = chunk.slice(sent..);
             let error = match self.patch(target, upload, start + sent as u64, part).await {
@@ -122,8 +122,13 @@ impl Registry {
                 },
                 Err(e) => e,
             };
-            failures += 1;
-            RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+            // Bytes are sent once, and their token may have run out: the next question brings a new one.
+            if *error.kind() == ErrorKind::Auth && !renewed {
+                renewed = true;
+            } else {
+                failures += 1;
+                RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+            }
             let received = self.received(target, upload).await?;
             sent = within(received, start, chunk.len()).ok_or_else(|| lost(received, start))?;
         }
@@ -242,6 +247,16 @@ fn within(received: u64, start: u64, length: usize) -> Option<usize> {
 fn lost(received: u64, start: u64) -> Error {
     let message = format!("the registry has {received} bytes of an upload that was at {start}");
     Error::new(ErrorKind::Unavailable, message)
+}
+
+/// What a registry no longer knows of an upload has to start again, with all of the blob.
+fn forgotten(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Error::new(ErrorKind::Unavailable, "the registry has forgotten the upload").with_source(error)
+        }
+        _ => error,
+    }
 }
 
 /// Whether a refusal may mean that the registry takes no chunks.

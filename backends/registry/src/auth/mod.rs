@@ -104,6 +104,12 @@ struct Grant {
     until: Option<Instant>,
 }
 
+impl Grant {
+    fn is_valid(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
 impl Auth {
     pub(crate) fn new(credentials: Credentials) -> Self {
         Self { credentials, grants: Mutex::default() }
@@ -113,12 +119,12 @@ impl Auth {
         &self.credentials
     }
 
-    /// What an earlier request was granted and still holds. No I/O of its own.
-    pub(crate) async fn granted(&self, scope: &Scope) -> Option<HeaderValue> {
+    /// What an earlier request was granted and still holds; also what may hold no longer, for a request that is
+    /// `once` sent and has no second try. No I/O of its own.
+    pub(crate) async fn granted(&self, scope: &Scope, once: bool) -> Option<HeaderValue> {
         let slot = self.slot(scope);
         let grant = slot.lock().await;
-        let valid = grant.as_ref().filter(|grant| grant.until.is_none_or(|until| Instant::now() < until));
-        valid.map(|grant| grant.header.clone())
+        grant.as_ref().filter(|grant| once || grant.is_valid()).map(|grant| grant.header.clone())
     }
 
     /// The credential for a scope's repository, looked up off the async threads.
@@ -145,7 +151,8 @@ impl Auth {
         let slot = self.slot(scope);
         let mut grant = slot.lock().await;
         // Another task may have been faster.
-        if let Some(newer) = grant.as_ref().filter(|grant| Some(&grant.header) != refused) {
+        let newer = grant.as_ref().filter(|grant| grant.is_valid() && Some(&grant.header) != refused);
+        if let Some(newer) = newer {
             return Ok(newer.header.clone());
         }
         *grant = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_conformance::samples;
 use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
-use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, ImageRegistryExt, Platform, reference};
+use plyfold_core::{Blob, BlobRange, ErrorKind, ImageRegistry, ImageRegistryExt, Platform, reference};
 use plyfold_registry::oci_client::secrets::RegistryAuth;
 
 use crate::{assert_kind, open, serve, with_login};
@@ -94,6 +94,34 @@ async fn one_token_serves_all_blobs_and_is_renewed_once() {
     server.clear_requests();
     assert_kind(read_all().await, &ErrorKind::Auth);
     assert_eq!((tokens(&server).len(), server.requests().len()), (1, 3));
+}
+
+/// A token that has run out by our own clock is replaced, and not shown to the registry again.
+#[tokio::test]
+async fn a_token_that_ran_out_is_replaced() {
+    let ttl = Duration::from_secs(1);
+    let auth = Auth::Bearer { login: Some(login()), ttl, realm: None };
+    let (server, name) = serve(Options { auth, ..Options::default() }, &samples::image());
+    let registry = open(server.host(), with_login);
+    for asked in 1..3 {
+        registry.manifest(&name).await.unwrap();
+        assert_eq!(tokens(&server).len(), asked);
+        tokio::time::sleep(ttl).await;
+    }
+}
+
+/// The bytes of an upload are sent once, and have no second try with a new token.
+#[tokio::test]
+async fn an_upload_goes_with_the_token_that_it_began_with() {
+    let sample = samples::image();
+    let (server, name) = serve(bearer(None), &sample);
+    let soon = r#"{"token":"token-1","expires_in":1}"#;
+    server.script(On::token(), [Fault::Body(soon.into())]);
+    server.script(On::any().method("POST"), [Fault::Delay(Duration::from_secs(1))]);
+    let layer = &sample.images[0].layers[0].descriptor;
+    let blob = Blob::from_bytes(layer, BlobRange::FULL, sample.blob(layer.digest()).unwrap()).unwrap();
+    let name = reference::parse(&name.whole().replace("library/app", "other")).unwrap();
+    open(server.host(), with_login).push_blob(&name, blob).await.unwrap();
 }
 
 fn challenge(server: &FaultServer) -> String {

@@ -11,7 +11,7 @@ use plyfold_core::{
 };
 use plyfold_registry::Registry;
 
-use crate::transfers::noise;
+use crate::transfers::{noise, quick};
 use crate::{assert_kind, open, serve, with_login};
 
 fn protected() -> FaultServer {
@@ -96,7 +96,8 @@ async fn upload_locations_pass_the_policy() {
     let blob = || Blob::from_bytes(layer, BlobRange::FULL, content).unwrap();
     let storage = FaultServer::start().unwrap();
     for (location, kind) in [
-        (format!("{}/v2/a/blobs/uploads/x", storage.url()), ErrorKind::NotFound),
+        // It knows of no such upload.
+        (format!("{}/v2/a/blobs/uploads/x", storage.url()), ErrorKind::Unavailable),
         ("http://evil.example/upload".to_owned(), ErrorKind::Unsupported),
         ("file:///etc/passwd".to_owned(), ErrorKind::Unsupported),
     ] {
@@ -239,7 +240,7 @@ async fn an_upload_goes_on_where_it_broke_off() {
     }
     // A registry that has forgotten the upload, and one that never moves on.
     for (on, faults, kind) in [
-        (On::target("/uploads/upload").method("GET"), vec![Fault::Status(404)], ErrorKind::NotFound),
+        (On::target("/uploads/upload").method("GET"), vec![Fault::Status(404)], ErrorKind::Unavailable),
         (On::target("/uploads/upload").method("PATCH"), vec![Fault::Received(0)], ErrorKind::Unavailable),
     ] {
         let server = FaultServer::start().unwrap();
@@ -250,6 +251,35 @@ async fn an_upload_goes_on_where_it_broke_off() {
         assert_kind(sent, &kind);
         assert_eq!(server.content("a", blob.digest()), None);
     }
+}
+
+/// A token that runs out between two chunks, or before the last request, costs nothing but a new token.
+#[tokio::test]
+async fn an_upload_outlives_its_token() {
+    for on in [On::any().method("PATCH").skip(1).times(1), On::any().method("PUT").times(1)] {
+        let server = protected();
+        server.script(on.clone(), [Fault::TokenExpiry]);
+        let registry = open(server.host(), |config| {
+            with_login(config);
+            config.upload_chunk = 2;
+        });
+        let (blob, content, sent) = send(&registry, server.host()).await;
+        sent.unwrap();
+        assert!(server.content("a", blob.digest()) == Some(content), "{on:?}");
+    }
+}
+
+/// An upload that the registry has forgotten starts again (distribution specification, "Pushing blobs").
+#[tokio::test]
+async fn a_forgotten_upload_starts_again() {
+    let sample = samples::uncompressed();
+    let (from, name) = serve(Options::default(), &sample);
+    let to = FaultServer::start().unwrap();
+    to.script(On::target("/uploads/upload").times(1), [Fault::Received(0), Fault::Status(404)]);
+    let target = reference::parse(&format!("{}/a:1", to.host())).unwrap();
+    let options = CopyOptions { retry: quick().retry, ..CopyOptions::default() };
+    copy(&open(from.host(), |_| ()), &name, &open(to.host(), |_| ()), &target, &options).await.unwrap();
+    assert_eq!(to.tagged("a", "1"), Some(sample.top.digest().to_string()));
 }
 
 #[tokio::test]
@@ -279,7 +309,7 @@ async fn chunks_pass_the_same_policy() {
         config.upload_chunk = 2;
     };
     let registry = open(server.host(), chunked);
-    assert_kind(send(&registry, server.host()).await.2, &ErrorKind::NotFound);
+    assert_kind(send(&registry, server.host()).await.2, &ErrorKind::Unavailable);
     assert!(storage.requests().iter().all(|x| x.header("authorization").is_none()));
     assert!(!storage.requests().is_empty());
     assert_kind(send(&registry, server.host()).await.2, &ErrorKind::Unsupported);
