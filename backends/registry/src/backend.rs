@@ -171,11 +171,7 @@ impl Registry {
         match response.status() {
             StatusCode::OK => {}
             // 404 may be about HEAD and not about the name: GET decides, and says it in words.
-            StatusCode::BAD_REQUEST
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::NOT_FOUND
-            | StatusCode::NOT_IMPLEMENTED => return Ok(None),
+            status if errors::is_lack(status) => return Ok(None),
             _ => return Err(errors::status(response, &name_of(reference)).await),
         }
         let stated = stated_digest(&response);

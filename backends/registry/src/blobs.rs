@@ -74,8 +74,8 @@ impl Registry {
         let response = self.client.send(target, request(target, Method::HEAD, blob)).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
-            // Some registries answer 405 to HEAD: pushing again is harmless.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            // It is not there, or the registry does not do HEAD: pushing again is harmless.
+            status if errors::is_lack(status) => Ok(false),
             _ => Err(errors::status(response, &name(blob)).await),
         }
     }

@@ -92,6 +92,11 @@ fn kind(status: StatusCode, code: &str, retry_after: Option<Duration>) -> ErrorK
     }
 }
 
+/// Whether a status may be that of a registry that lacks what was asked for: this method, or this API.
+pub(crate) fn is_lack(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 404 | 405 | 406 | 501)
+}
+
 fn hint(kind: &ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::Auth => {

@@ -9,11 +9,11 @@ use reqwest::header::{ACCEPT, HeaderValue, LINK};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::Registry;
 use crate::backend::media_type;
 use crate::client::{Access, Target};
 use crate::policy::same_origin;
 use crate::subject::fallback;
+use crate::{Registry, errors};
 
 /// Bytes of one page.
 const PAGE: u64 = 4 << 20;
@@ -97,7 +97,7 @@ impl Registry {
             let accept = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
             request.headers_mut().insert(ACCEPT, accept);
             let response = self.client.send(target, request).await?;
-            if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+            if errors::is_lack(response.status()) {
                 return Ok(None);
             }
             // A front end that answers every path with a page of its own has no such API either.

@@ -115,3 +115,20 @@ async fn a_registry_that_deletes_no_tags_says_so() {
         assert!(error.hint().is_some_and(|hint| hint.contains("inspect --remote")), "{error}");
     }
 }
+
+/// Registries say in several ways that they have no such API.
+#[tokio::test]
+async fn referrers_are_found_by_tag_whatever_the_api_says() {
+    let sample = samples::subject();
+    let subject = sample.subject.as_ref().unwrap().manifest.digest().clone();
+    let (server, name) = serve(Options { referrers: false, ..Options::default() }, &sample);
+    let registry = open(server.host(), |_| ());
+    for status in [400, 404, 405, 406, 501] {
+        server.clear_scripts();
+        server.script(On::target("/referrers/"), [Fault::Status(status)]);
+        assert_eq!(registry.referrers(&name, &subject, None).await.unwrap().len(), 1, "{status}");
+    }
+    server.clear_scripts();
+    server.script(On::target("/referrers/"), [Fault::Status(503)]);
+    assert_kind(registry.referrers(&name, &subject, None).await, &ErrorKind::Unavailable);
+}

@@ -325,6 +325,18 @@ async fn chunks_pass_the_same_policy() {
     assert!(uploaded(&server, "PUT").is_empty());
 }
 
+/// Registries that do not do HEAD say so in several ways: what they may have is pushed again.
+#[tokio::test]
+async fn a_registry_without_head_gets_the_blob() {
+    for status in [400, 404, 405, 501] {
+        let server = FaultServer::start().unwrap();
+        server.script(On::any().method("HEAD"), [Fault::Status(status)]);
+        let (blob, content, sent) = send(&open(server.host(), |_| ()), server.host()).await;
+        sent.unwrap();
+        assert!(server.content("a", blob.digest()) == Some(content), "{status}");
+    }
+}
+
 /// Where there is no API for referrers, the list under the fallback tag is kept; others' entries stay.
 #[tokio::test]
 async fn subjects_are_listed_with_and_without_the_api() {
