@@ -145,13 +145,16 @@ impl Registry {
         }
         let asked = request.url().clone();
         let response = self.client.send(target, request).await?;
+        // A mirror may have a path of its own, and is told whose content is meant.
+        let answered = response.url().clone();
         let next = next_link(&response);
         let bytes = self.client.document(response, PAGE, what).await?;
         let next = next?;
-        let query = |url: &Url| url.query().unwrap_or_default().to_owned();
-        if next.as_ref().is_some_and(|next| {
-            next.path() != asked.path() || [query(&asked), String::new()].contains(&query(next))
-        }) {
+        let is_astray = |next: &Url| {
+            ![asked.path(), answered.path()].contains(&next.path())
+                || [None, Some(""), asked.query(), answered.query()].contains(&next.query())
+        };
+        if next.as_ref().is_some_and(is_astray) {
             return Err(Error::corrupt(
                 "the registry's link to the next page leads elsewhere or in a circle",
             ));
@@ -189,6 +192,10 @@ fn next_target(mut value: &str) -> Option<&str> {
 fn names(mut names: Vec<String>, page: &Page, link: Option<String>) -> Names {
     names.sort_unstable();
     names.dedup();
+    // A registry that does not know `last` has sent what comes before it once more.
+    if let Some(at) = page.after.as_ref().and_then(|after| names.binary_search(after).ok()) {
+        names.drain(..=at);
+    }
     if let Some(limit) = page.limit.filter(|limit| names.len() > (*limit).max(1)) {
         names.truncate(limit.max(1));
         let next = names.last().cloned();

@@ -47,6 +47,25 @@ async fn pages_follow_links_on_the_same_host() {
     assert!(registry.tags(&repository, Page::default()).await.unwrap().names.is_empty());
 }
 
+/// A registry that knows neither `n` nor `last` still has an end.
+#[tokio::test]
+async fn a_registry_that_sends_everything_each_time_is_cut_into_pages() {
+    let (server, _) = serve(Options::default(), &samples::image());
+    server.script(On::target("/tags/list"), [Fault::Body(r#"{"tags":["c","a","b","d"]}"#.into())]);
+    let registry = open(server.host(), |_| ());
+    let repository = format!("{}/library/app", server.host());
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..4 {
+        let names = registry.tags(&repository, Page { limit: Some(2), after }).await.unwrap();
+        found.extend(names.names);
+        after = names.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found.concat().as_str(), after), ("abcd", None));
+}
+
 #[tokio::test]
 async fn repositories_have_their_host() {
     let server = FaultServer::with(Options { page: 1, ..Options::default() }).unwrap();
