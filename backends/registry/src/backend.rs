@@ -96,7 +96,6 @@ impl Registry {
         Ok(Self { home: host.into(), client: Arc::new(client), config: Arc::new(config.clone()) })
     }
 
-    /// Asks for a manifest by the reference's digest, or else by its tag.
     /// Whether the registry lets us in with the credentials that it asks for; `false` when it asks for none.
     ///
     /// # Errors
@@ -117,13 +116,6 @@ impl Registry {
         Ok(self.client.auth().granted(&target.scope, false).await.is_some())
     }
 
-    fn manifest_request(&self, method: Method, reference: &Reference) -> Result<(Target, Request)> {
-        let (target, reference) = self.client.target(reference, Access::Pull)?;
-        let mut request = target.request(method, &manifest_path(&reference));
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-        Ok((target, request))
-    }
-
     /// What is added to every error: the image and this registry.
     pub(crate) fn at<'a>(&'a self, reference: &'a Reference) -> impl Fn(Error) -> Error + 'a {
         move |e| e.with_image(reference).with_endpoint(self)
@@ -131,14 +123,15 @@ impl Registry {
 
     pub(crate) async fn read_manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let wanted = reference::digest_of(reference)?;
-        let (target, request) = self.manifest_request(Method::GET, reference)?;
+        let (target, reference) = &self.client.target(reference, Access::Pull)?;
+        let request = manifest_request(target, Method::GET, reference);
         let (wanted, name) = (wanted.as_ref(), name_of(reference));
         let read = |response, _| self.verified_manifest(response, wanted, &name);
-        self.client.ask(&target, request, read).await
+        self.client.ask(target, request, read).await
     }
 
     /// The manifest in an answer. What a mirror says is checked before the next one is passed over.
-    async fn verified_manifest(
+    pub(crate) async fn verified_manifest(
         &self,
         response: Response,
         wanted: Option<&Digest>,
@@ -166,8 +159,9 @@ impl Registry {
     /// The descriptor as HEAD tells it; `None` when the registry tells too little, or does not do HEAD.
     async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let wanted = reference::digest_of(reference)?;
-        let (target, request) = self.manifest_request(Method::HEAD, reference)?;
-        let response = self.client.send(&target, request).await?;
+        let (target, reference) = &self.client.target(reference, Access::Pull)?;
+        let request = manifest_request(target, Method::HEAD, reference);
+        let response = self.client.send(target, request).await?;
         match response.status() {
             StatusCode::OK => {}
             // 404 may be about HEAD and not about the name: GET decides, and says it in words.
@@ -275,6 +269,13 @@ impl fmt::Debug for Registry {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// Asks for a manifest by the reference's digest, or else by its tag.
+pub(crate) fn manifest_request(target: &Target, method: Method, reference: &Reference) -> Request {
+    let mut request = target.request(method, &manifest_path(reference));
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
+    request
 }
 
 /// The path of a manifest below its repository. The digest wins over the tag (rule R 7).

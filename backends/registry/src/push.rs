@@ -2,7 +2,7 @@
 
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, RawManifest, Reference, Result, digest, reference};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, Request, StatusCode};
 
 use crate::backend::{manifest_path, name_of, stated_digest};
 use crate::client::{Access, Target};
@@ -56,21 +56,13 @@ impl Registry {
     }
 
     /// Stores a manifest; with whether the registry takes care of its subject.
-    pub(crate) async fn put_manifest(
+    async fn put_manifest(
         &self,
         target: &Target,
         reference: &Reference,
         manifest: &RawManifest,
     ) -> Result<bool> {
-        let path = match reference.tag() {
-            Some(tag) => format!("manifests/{tag}"),
-            None => manifest_path(reference),
-        };
-        let mut request = target.request(Method::PUT, &path);
-        let content_type = HeaderValue::from_str(manifest.descriptor().media_type().as_ref())
-            .map_err(|e| Error::corrupt("the manifest's media type is not one").with_source(e))?;
-        request.headers_mut().insert(CONTENT_TYPE, content_type);
-        *request.body_mut() = Some(manifest.bytes().clone().into());
+        let request = manifest_put(target, reference, manifest)?;
         let response = self.client.send(target, request).await?;
         let stated = stated_digest(&response);
         let knows_subject = response.headers().contains_key("oci-subject");
@@ -127,4 +119,22 @@ impl Registry {
         }
         Err(errors::status(response, what).await)
     }
+}
+
+/// A request that stores a manifest.
+pub(crate) fn manifest_put(
+    target: &Target,
+    reference: &Reference,
+    manifest: &RawManifest,
+) -> Result<Request> {
+    let path = match reference.tag() {
+        Some(tag) => format!("manifests/{tag}"),
+        None => manifest_path(reference),
+    };
+    let mut request = target.request(Method::PUT, &path);
+    let content_type = HeaderValue::from_str(manifest.descriptor().media_type().as_ref())
+        .map_err(|e| Error::corrupt("the manifest's media type is not one").with_source(e))?;
+    request.headers_mut().insert(CONTENT_TYPE, content_type);
+    *request.body_mut() = Some(manifest.bytes().clone().into());
+    Ok(request)
 }

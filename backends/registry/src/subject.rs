@@ -1,15 +1,26 @@
 //! Subjects where a registry has no API for referrers: the index under the fallback tag (distribution specification,
 //! "Pushing Manifests with Subject" and "Deleting Manifests").
 
+use std::time::Duration;
+
 use plyfold_core::manifest::Document;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result};
+use reqwest::header::{ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::Registry;
+use crate::backend::{manifest_request, name_of};
 use crate::client::{Access, Target};
+use crate::push::manifest_put;
+use crate::upload::expect_created;
 
-/// How often a list is written again because somebody else wrote it at the same time.
-const TRIES: usize = 5;
+/// How often a list is written again because somebody else wrote it at the same time: as many writers as that can
+/// meet, for each time one of them is done.
+const TRIES: usize = 10;
+/// What is waited at most for others who are writing.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What happens to a list of referrers.
 enum Change<'a> {
@@ -43,29 +54,54 @@ impl Registry {
         self.change_list(&target, &fallback(&reference, subject), &Change::Remove(digest)).await
     }
 
-    /// Reads, changes and writes a list until it is as it should be. Other processes hold no lock of ours: whoever
-    /// writes looks again whether somebody else did.
+    /// Reads, changes and writes a list until it is as it should be. Other processes hold no lock of ours: a registry
+    /// with conditional writes refuses what is based on an old list; where there are none, whoever has written looks
+    /// again whether somebody else did.
     async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
         let _turn = self.client.lists.lock().await;
         for _ in 0..TRIES {
-            let old = match self.read_manifest(list).await {
-                Ok(raw) => Some(raw),
-                Err(e) if *e.kind() == ErrorKind::NotFound => None,
-                Err(e) => return Err(e),
-            };
+            let start = Instant::now();
+            let (old, condition) = self.read_list(target, list).await?;
             let Some(new) = changed(old.as_ref(), change)? else { return Ok(()) };
             let new = RawManifest::new(new, Some(&MediaType::ImageIndex))?;
-            self.put_manifest(target, list, &new).await?;
+            let mut request = manifest_put(target, list, &new)?;
+            request.headers_mut().extend(condition);
+            let response = self.client.send(target, request).await?;
+            if response.status() != StatusCode::PRECONDITION_FAILED {
+                expect_created(response, &name_of(list)).await?;
+            }
+            // Who has read the same list and is no slower than we are has written it by then.
+            tokio::time::sleep(start.elapsed().min(LONGEST_WAIT)).await;
         }
         Err(Error::new(ErrorKind::Unavailable, "others keep changing the list of referrers")
             .with_context("list", list))
     }
+
+    /// A list where it is written, for mirrors may be behind; and what has to hold for it to be overwritten.
+    async fn read_list(
+        &self,
+        target: &Target,
+        list: &Reference,
+    ) -> Result<(Option<RawManifest>, Option<(HeaderName, HeaderValue)>)> {
+        let request = manifest_request(target, Method::GET, list);
+        let response = self.client.send(target, request).await?;
+        // One that is weak never matches (RFC 9110 13.1.1).
+        let version = response.headers().get(ETAG).filter(|version| version.as_bytes().starts_with(b"\""));
+        let version = version.cloned();
+        match self.verified_manifest(response, None, &name_of(list)).await {
+            Ok(raw) => Ok((Some(raw), version.map(|version| (IF_MATCH, version)))),
+            Err(e) if *e.kind() == ErrorKind::NotFound => {
+                Ok((None, Some((IF_NONE_MATCH, HeaderValue::from_static("*")))))
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
-/// The name of the index of a subject's referrers. `ALGORITHM-HEX` is always a tag: 128 characters hold sha256 and,
-/// cut off, anything longer ("Referrers Tag Schema").
+/// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
+/// ("Referrers Tag Schema").
 pub(crate) fn fallback(reference: &Reference, subject: &Digest) -> Reference {
-    let tag = subject.as_ref().replacen(':', "-", 1).chars().take(128).collect();
+    let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
     Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
 }
 
@@ -111,10 +147,12 @@ fn entry(manifest: &RawManifest) -> Value {
         "digest": descriptor.digest().as_ref(),
         "size": descriptor.size(),
     });
+    // An empty one is as good as none.
+    let given = |kind: &Option<MediaType>| kind.clone().filter(|kind| !kind.as_ref().is_empty());
     let (artifact_type, annotations) = match manifest.document() {
-        Document::Index(index) => (index.artifact_type().clone(), index.annotations()),
+        Document::Index(index) => (given(index.artifact_type()), index.annotations()),
         Document::Manifest(manifest) => {
-            let own = manifest.artifact_type().clone();
+            let own = given(manifest.artifact_type());
             (own.or_else(|| Some(manifest.config().media_type().clone())), manifest.annotations())
         }
     };
@@ -162,13 +200,23 @@ mod tests {
         assert!(changed(Some(&ours), &Change::Add(&ours)).is_err());
     }
 
+    /// "If the artifactType is empty or missing in the image manifest" it is the config's type.
+    #[test]
+    fn an_empty_artifact_type_is_none() {
+        let plain = signature("x");
+        let text = String::from_utf8(plain.bytes().to_vec()).unwrap();
+        let empty = text.replacen('{', r#"{"artifactType":"","#, 1);
+        let empty = RawManifest::new(empty, None).unwrap();
+        assert_eq!(entry(&empty)["artifactType"], entry(&plain)["artifactType"]);
+    }
+
     #[test]
     fn fallback_tags_are_tags() {
         let name: Reference = plyfold_core::reference::parse("r.example/a:1").unwrap();
-        for (text, length) in [("sha256:", 64), ("sha512:", 128)] {
-            let digest = plyfold_core::digest::parse(&format!("{text}{}", "a".repeat(length))).unwrap();
-            let list = fallback(&name, &digest);
-            assert!(plyfold_core::reference::is_tag(list.tag().unwrap()), "{list}");
+        for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
+            let digest = plyfold_core::digest::parse(&format!("{algorithm}:{}", "a".repeat(length))).unwrap();
+            let tag = format!("{algorithm}-{}", "a".repeat(64));
+            assert_eq!(fallback(&name, &digest).tag(), Some(tag.as_str()));
         }
     }
 }

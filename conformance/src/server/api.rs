@@ -132,7 +132,10 @@ impl State {
         let Some((digest, stored)) = repository.manifest(reference) else {
             return Response::error(404, "MANIFEST_UNKNOWN");
         };
-        let response = Response::new(200, stored.bytes).with("Content-Type", stored.media_type);
+        let mut response = Response::new(200, stored.bytes).with("Content-Type", stored.media_type);
+        if self.options.etags {
+            response = response.with("ETag", etag(&digest));
+        }
         if self.options.digest_header { response.with("Docker-Content-Digest", digest) } else { response }
     }
 
@@ -214,7 +217,14 @@ impl State {
         let digest = if by_digest { reference.to_owned() } else { own_digest };
         let media_type = request.header("content-type").unwrap_or_default().to_owned();
         let subject = content::subject(&bytes);
+        let has_conditions = self.options.etags;
         let repository = self.repository(name);
+        let current = repository.manifest(reference).map(|(digest, _)| etag(&digest));
+        let is_other = request.header("if-match").is_some_and(|wanted| current.as_deref() != Some(wanted));
+        let is_there = request.header("if-none-match") == Some("*") && current.is_some();
+        if has_conditions && (is_other || is_there) {
+            return Response::error(412, "PRECONDITION_FAILED");
+        }
         repository.manifests.insert(digest.clone(), Stored { media_type, bytes });
         if !by_digest {
             repository.tags.insert(reference.to_owned(), digest.clone());
@@ -245,6 +255,11 @@ impl State {
     pub(super) fn repository(&mut self, name: &str) -> &mut Repository {
         self.repositories.entry(name.to_owned()).or_default()
     }
+}
+
+/// The version of what a name stands for (RFC 9110 8.8.3).
+fn etag(digest: &str) -> String {
+    format!("\"{digest}\"")
 }
 
 fn created(name: &str, digest: &str) -> Response {

@@ -71,9 +71,11 @@ pub(super) fn verified(digest: &str, bytes: &[u8]) -> Option<bool> {
     Some(hasher.finish() == digest)
 }
 
-/// The tag under which referrers are listed where there is no API for them ("Referrers Tag Schema").
+/// The tag under which referrers are listed where there is no API for them ("Referrers Tag Schema"): of the digest no
+/// more than 64 characters.
 pub(super) fn fallback_tag(digest: &str) -> String {
-    digest.replace(':', "-")
+    let (algorithm, hex) = digest.split_once(':').unwrap_or_default();
+    format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex))
 }
 
 /// The text of a digest, as the keys of [`Repository`] are written.

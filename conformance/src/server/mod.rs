@@ -54,6 +54,8 @@ pub struct Options {
     pub auth: Auth,
     /// Sends `Docker-Content-Digest` with manifests.
     pub digest_header: bool,
+    /// Sends `ETag` with manifests, and takes conditional writes of them.
+    pub etags: bool,
     /// Answers HEAD; otherwise 405.
     pub head: bool,
     /// The longest page of a listing.
@@ -70,6 +72,7 @@ impl Default for Options {
             accept_ranges: true,
             auth: Auth::Anonymous,
             digest_header: true,
+            etags: true,
             head: true,
             page: usize::MAX,
             push: true,

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use plyfold_conformance::samples::{self, Sample};
-use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On};
-use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Reference, reference};
+use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
+use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Page, Reference, digest, reference};
 use plyfold_registry::{Config, Registry, Secret};
 
+use crate::push::signature;
 use crate::{assert_kind, open};
 
 /// Three servers with the same image: two mirrors and the registry.
@@ -113,6 +114,58 @@ async fn a_path_of_its_own_is_the_whole_prefix() {
     let target = mirror.requests()[0].target.clone();
     assert!(target.starts_with("/v2/cache/library/app/manifests/1.2?ns="), "{target}");
     assert!(origin.requests().is_empty());
+}
+
+/// A mirror's links lead below its own path.
+#[tokio::test]
+async fn pages_of_a_mirror_with_a_path_of_its_own() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    mirror.configure(|options| options.page = 1);
+    for tag in ["1", "2", "3"] {
+        mirror.put("cache/library/app", tag, &sample);
+    }
+    let text = format!("[host.\"{}/v2/cache\"]\noverride_path = true\n", mirror.url());
+    let folder = folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), folder.path());
+    let (repository, mut page) = (format!("{}/library/app", origin.host()), Page::default());
+    for tag in ["1", "2", "3"] {
+        let names = registry.tags(&repository, page).await.unwrap();
+        assert_eq!(names.names, [tag]);
+        page = Page { after: names.next, limit: None };
+    }
+    assert_eq!(page.after, None);
+    // A link to the page that it stands on.
+    let circle = Fault::Header("Link", Some("</v2/cache/library/app/tags/list?last=2>; rel=next".to_owned()));
+    mirror.script(On::target("/tags/list"), [circle]);
+    origin.script(On::any(), [Fault::Close]);
+    let circle = Page { after: Some("?last=2".to_owned()), limit: None };
+    assert_kind(registry.tags(&repository, circle).await, &ErrorKind::Corrupt);
+}
+
+/// A mirror may be behind: the list of referrers is changed as it is where it is written.
+#[tokio::test]
+async fn a_list_of_referrers_is_read_where_it_is_written() {
+    let sample = samples::subject();
+    let subject = sample.subject.as_ref().unwrap().manifest.digest().clone();
+    let old = FaultServer::with(Options { referrers: false, ..Options::default() }).unwrap();
+    let origin = FaultServer::with(Options { referrers: false, ..Options::default() }).unwrap();
+    // The mirror has a list of long ago, the registry has one with the sample in it.
+    old.put("library/app", "1.2", &sample);
+    let tag = subject.as_ref().replace(':', "-");
+    let empty = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let digest = digest::sha256(empty.as_bytes());
+    old.put_manifest("library/app", &digest, "application/vnd.oci.image.index.v1+json", empty.into());
+    old.tag("library/app", &tag, &digest);
+    origin.put("library/app", "1.2", &sample);
+    let text = format!("[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", old.url());
+    let own = folder(origin.host(), &text);
+    let registry = with_hosts(origin.host(), own.path());
+    let ours = signature(&subject, "ours");
+    let name = reference::by_digest(&name(origin.host()), ours.digest());
+    registry.push_manifest(&name, &ours).await.unwrap();
+    let listed = open(origin.host(), |_| ()).referrers(&name, &subject, None).await.unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
 }
 
 /// Behind a path of its own a repository has another name, for the token server too.

@@ -371,7 +371,73 @@ async fn subjects_are_listed_with_and_without_the_api() {
     }
 }
 
-fn signature(subject: &Digest, name: &str) -> RawManifest {
+/// Two processes that read a list at the same time and write it one after the other: nobody's entry is lost.
+#[tokio::test]
+async fn lists_of_referrers_are_written_as_they_were_read() {
+    let sample = samples::image();
+    let subject = sample.top.digest();
+    let (server, name) = serve(Options { referrers: false, ..Options::default() }, &sample);
+    let list = On::manifest(subject.as_ref().replace(':', "-"));
+    let reads =
+        || server.requests().iter().filter(|x| x.method == "GET" && x.target.contains("/sha256-")).count();
+    // The list is made by the first pair, and changed by the second.
+    for round in 1..3 {
+        server.clear_requests();
+        server.script(list.clone().method("GET").times(1), [Fault::Delay(Duration::from_millis(300))]);
+        let push = async |who: &str| {
+            let raw = signature(subject, &format!("{who}-{round}"));
+            let name = reference::by_digest(&name, raw.digest());
+            open(server.host(), |_| ()).push_manifest(&name, &raw).await.unwrap();
+        };
+        let late = async {
+            while reads() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            push("fast").await;
+        };
+        tokio::join!(push("slow"), late);
+        let listed = open(server.host(), |_| ()).referrers(&name, subject, None).await.unwrap();
+        assert_eq!(listed.len(), 2 * round, "{listed:?}");
+    }
+    server.clear_scripts();
+    let many = (0..6).map(|at| {
+        let raw = signature(subject, &format!("many-{at}"));
+        let (registry, name) = (open(server.host(), |_| ()), reference::by_digest(&name, raw.digest()));
+        async move { registry.push_manifest(&name, &raw).await.unwrap() }
+    });
+    futures_util::future::join_all(many).await;
+    assert_eq!(open(server.host(), |_| ()).referrers(&name, subject, None).await.unwrap().len(), 10);
+}
+
+/// A registry without conditional writes: who has written looks again when others as slow as this one are done.
+#[tokio::test]
+async fn a_list_is_looked_at_again_when_others_are_done() {
+    let sample = samples::image();
+    let (server, name) = serve(Options { etags: false, referrers: false, ..Options::default() }, &sample);
+    let delay = Duration::from_millis(100);
+    server.script(On::target("/manifests/sha256-"), [Fault::Delay(delay)]);
+    let raw = signature(sample.top.digest(), "ours");
+    let registry = open(server.host(), |_| ());
+    registry.manifest(&name).await.unwrap();
+    let name = reference::by_digest(&name, raw.digest());
+    let start = std::time::Instant::now();
+    registry.push_manifest(&name, &raw).await.unwrap();
+    // Read, written, waited for as long as both took, read.
+    assert!(start.elapsed() >= delay * 5, "{:?}", start.elapsed());
+}
+
+/// A registry that shows no list and lets none be made is not asked for ever.
+#[tokio::test]
+async fn conditions_that_never_hold_end() {
+    let sample = samples::image();
+    let (server, name) = serve(Options { referrers: false, ..Options::default() }, &sample);
+    server.script(On::target("/manifests/sha256-").method("GET"), [Fault::Status(404)]);
+    let raw = signature(sample.top.digest(), "ours");
+    let name = reference::by_digest(&name, raw.digest());
+    assert_kind(open(server.host(), |_| ()).push_manifest(&name, &raw).await, &ErrorKind::Unavailable);
+}
+
+pub(crate) fn signature(subject: &Digest, name: &str) -> RawManifest {
     let empty =
         r#""digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2"#;
     let manifest = "application/vnd.oci.image.manifest.v1+json";
