@@ -1,5 +1,7 @@
 //! `copy`, `push`, `tags` and `delete`: images where they are, without the store.
 
+use std::collections::BTreeSet;
+
 use plyfold::progress::Progress;
 use plyfold::{
     CacheProviderExt as _, CopyOptions, Descriptor, Error, Names, Page, Platforms, PushOptions, Reference,
@@ -54,14 +56,15 @@ fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()
 /// Lists the tags of a repository, or the repositories of a registry.
 pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
     let opened = places.locate(repository).await?;
-    let (mut after, mut all, mut count) = (None, Vec::new(), 0);
+    let (mut after, mut all, mut count, mut seen) = (None, Vec::new(), 0, BTreeSet::new());
     loop {
         let page = Page { limit: None, after };
         let Names { names, next } = match &opened.reference {
             Some(name) => opened.registry.tags(&reference::repository_of(name), page).await?,
             None => opened.registry.repositories(page).await?,
         };
-        count += names.len();
+        // An empty page counts, too.
+        count += names.len().max(1);
         if count > NAMES {
             return Err(Error::limit(format!("more than {NAMES} names")).with_endpoint(&opened.registry));
         }
@@ -71,10 +74,12 @@ pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
             let lines: Vec<String> = names.iter().map(|name| format!("{}\n", printable(name))).collect();
             write(lines.concat().as_bytes())?;
         }
-        match next {
-            Some(_) => after = next,
-            None => break,
+        let Some(next) = next else { break };
+        if !seen.insert(next.clone()) {
+            let message = "the pages of names lead in a circle";
+            return Err(Error::corrupt(message).with_endpoint(&opened.registry));
         }
+        after = Some(next);
     }
     if places.screen.json() { places.screen.show(&all, String::new) } else { Ok(()) }
 }

@@ -81,6 +81,25 @@ const SIZE: u64 = 16 << 20;
 
 /// A pull that ends in the middle, by itself or not, costs the next one little more than the rest.
 #[test]
+/// A listing that leads back to where it was ends.
+#[test]
+fn pages_in_a_circle() {
+    let server = FaultServer::start().unwrap();
+    server.put("org/app", "1", &samples::image());
+    let place = Place::new();
+    for body in [r#"{"tags":["1"]}"#, r#"{"tags":[]}"#] {
+        server.clear_scripts();
+        for (on, to) in [("list?last=b", "a"), ("list", "b")] {
+            let link = format!("</v2/org/app/tags/list?last={to}>; rel=next");
+            server.script(On::target(on), [Fault::Body(body.into()), Fault::Header("Link", Some(link))]);
+        }
+        let repository = format!("{}/org/app", server.host());
+        let said = place.command(["tags", &repository]).output().unwrap();
+        assert!(!said.status.success());
+        assert!(String::from_utf8_lossy(&said.stderr).contains("in a circle"), "{said:?}");
+    }
+}
+
 fn what_has_come_is_not_fetched_again() {
     let mut content = vec![0; SIZE as usize - 3 * 512];
     for (at, byte) in content.iter_mut().enumerate() {
