@@ -58,6 +58,7 @@ mod limits;
 mod listing;
 mod parts;
 mod policy;
+mod proxy;
 mod push;
 mod subject;
 mod tls;

@@ -10,6 +10,7 @@ use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
 use crate::auth::Secret;
 use crate::hosts::Host;
+use crate::proxy::Exceptions;
 use crate::{Config, errors, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
@@ -34,6 +35,8 @@ struct Recipe {
 struct Made {
     proxied: Clients,
     direct: Clients,
+    /// Who is reached directly besides.
+    exceptions: Exceptions,
     /// Whether a server has asked for a certificate of the client.
     asked: Arc<AtomicBool>,
 }
@@ -81,7 +84,8 @@ impl Transport {
     pub(crate) async fn execute(&self, mut request: Request) -> Result<Response> {
         let url = request.url().clone();
         let made = self.recipe.made()?;
-        let clients = if policy::is_loopback(&url) { &made.direct } else { &made.proxied };
+        let is_direct = policy::is_loopback(&url) || made.exceptions.has(&url);
+        let clients = if is_direct { &made.direct } else { &made.proxied };
         let is_upload = request.body().is_some_and(|body| body.as_bytes().is_none());
         let client = if is_upload { &clients.writing } else { &clients.reading };
         for _ in 1..CONNECTIONS {
@@ -135,6 +139,7 @@ impl Recipe {
         Ok(Made {
             proxied: clients(reqwest::Client::builder)?,
             direct: clients(|| reqwest::Client::builder().no_proxy())?,
+            exceptions: Exceptions::of_environment(),
             asked,
         })
     }

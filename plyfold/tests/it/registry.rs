@@ -56,7 +56,12 @@ fn images_in_registries() {
 fn the_proxy_of_the_environment() {
     let proxy = FaultServer::start().unwrap();
     let place = Place::new();
-    for (exceptions, through) in [("other.invalid", true), ("other.invalid,registry.invalid", false)] {
+    for (exceptions, through) in [
+        ("other.invalid", true),
+        ("other.invalid,registry.invalid", false),
+        ("registry.invalid:80", false),
+        ("registry.invalid:5000", true),
+    ] {
         proxy.clear_requests();
         let arguments = ["tags", "registry.invalid/org/app", "-o", "plain-http=registry.invalid", "--json"];
         let mut tags = place.command(arguments);
@@ -76,11 +81,6 @@ fn the_proxy_of_the_environment() {
     }
 }
 
-/// The size of the layer of a pull that is interrupted, in bytes.
-const SIZE: u64 = 16 << 20;
-
-/// A pull that ends in the middle, by itself or not, costs the next one little more than the rest.
-#[test]
 /// A listing that leads back to where it was ends.
 #[test]
 fn pages_in_a_circle() {
@@ -100,6 +100,11 @@ fn pages_in_a_circle() {
     }
 }
 
+/// The size of the layer of a pull that is interrupted, in bytes.
+const SIZE: u64 = 16 << 20;
+
+/// A pull that ends in the middle, by itself or not, costs the next one little more than the rest.
+#[test]
 fn what_has_come_is_not_fetched_again() {
     let mut content = vec![0; SIZE as usize - 3 * 512];
     for (at, byte) in content.iter_mut().enumerate() {
