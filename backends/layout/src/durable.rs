@@ -166,6 +166,12 @@ impl Temp {
         self.armed = false;
     }
 
+    /// Removes the file, where it matters that it is gone.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.armed = false;
+        fs::remove_file(&self.path).map_err(|e| refused(format!("removing {}", self.path.display()), e))
+    }
+
     /// Makes the content durable, then visible as `target`, whose directory must exist. After a failure nothing
     /// is visible and the file is gone.
     pub(crate) fn publish(self, target: &Path, mode: u32) -> Result<()> {

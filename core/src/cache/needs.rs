@@ -128,11 +128,12 @@ impl Needs {
         if check_is_image(manifest).is_err() {
             return Ok(());
         }
-        // A config that cannot be read leads to no artifacts; they can be made again.
-        if let Ok(bytes) = cache.content(manifest.config(), limits::CONFIG).await
-            && let Ok(config) = RawConfig::new(manifest, bytes)
-        {
-            self.diff_ids.extend(config.diff_ids()?);
+        let content = cache.content(manifest.config(), limits::CONFIG).await;
+        match content.and_then(|bytes| RawConfig::new(manifest, bytes)) {
+            Ok(config) => self.diff_ids.extend(config.diff_ids()?),
+            Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+            // One that is absent or damaged leads to no artifacts; they can be made again.
+            Err(_) => {}
         }
         Ok(())
     }

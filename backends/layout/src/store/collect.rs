@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use plyfold_core::cache::{Head, Inventory, Plan};
-use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
+use plyfold_core::{Collect, Collected, Digest, Error, ErrorKind, Reference, Result, Usage};
 
 use super::contents::{self, for_each};
-use super::lease::{Alone, COLLECTOR};
+use super::lease::{Alone, COLLECTOR, is_read_only};
 use super::{Store, artifact, change_locked, ingest};
 use crate::durable::Temp;
 use crate::root::{Found, Root, blocking};
@@ -139,13 +139,19 @@ impl Sweep<'_> {
                 return Ok(());
             }
             // Somebody else's file, or somebody's who lives, is none of ours.
-            let Ok(Some(temp)) = Temp::claim(self.root, name) else { return Ok(()) };
+            let temp = match Temp::claim(self.root, name) {
+                Ok(Some(temp)) => temp,
+                Ok(None) => return Ok(()),
+                Err(e) if *e.kind() == ErrorKind::Corrupt || is_read_only(&e) => return Ok(()),
+                Err(e) => return Err(e),
+            };
             self.done.remains += 1;
             self.done.freed = self.done.freed.saturating_add(metadata.len());
             if self.policy.dry_run {
                 temp.keep();
+                return Ok(());
             }
-            Ok(())
+            temp.remove()
         })
     }
 

@@ -77,7 +77,8 @@ fn granted(taken: Result<Lease>) -> Result<Lease> {
     }
 }
 
-fn is_read_only(error: &Error) -> bool {
+/// Whether this user may not write there.
+pub(super) fn is_read_only(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let read_only = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
     *error.kind() == ErrorKind::Io && source.is_some_and(|source| read_only.contains(&source.kind()))
