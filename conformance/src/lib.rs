@@ -10,8 +10,10 @@
 //! - [`server`]: a loopback registry with scripted faults.
 //! - [`stages`]: media with samples in them, for backends that read such media.
 //! - [`oracle`]: the tools and kernels of others as judges, in tests that say what they need.
+//! - [`durability`]: what crashes, full disks and power cuts leave of caches that are OCI layout directories.
 //! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so.
 
+pub mod durability;
 pub mod hostile;
 pub mod oracle;
 pub mod rules;

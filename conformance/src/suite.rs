@@ -125,6 +125,16 @@ macro_rules! __tests {
 
 #[doc(hidden)]
 #[macro_export]
+macro_rules! __checks {
+    (($stage:expr) $($name:ident)*) => {
+        [$($crate::durability::check(stringify!($name), || {
+            $crate::durability::judge(&$stage, stringify!($name))
+        })),*]
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
 macro_rules! __names {
     (() $($name:ident)*) => {
         [$(stringify!($name)),*]
@@ -249,6 +259,25 @@ macro_rules! __layout_rules {
             index_old_or_new_never_torn
             stale_temps_reclaimed_not_live_ones
             stale_lock_of_dead_owner_recovered
+        }
+    };
+}
+
+/// The names of the tests of durability.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __durability_tests {
+    ($then:ident $arguments:tt) => {
+        $crate::$then! { $arguments
+            kill_at_every_syscall_leaves_openable_store
+            every_name_comes_after_what_it_needs
+            a_name_waits_for_content_that_was_here_before
+            power_cut_on_ext4_loses_nothing
+            power_cut_on_xfs_loses_nothing
+            enospc_eio_short_write_clean_fail
+            a_collection_that_is_refused_leaves_whole_images
+            a_disk_of_any_size_leaves_no_trace
+            a_full_disk_leaves_no_trace
         }
     };
 }

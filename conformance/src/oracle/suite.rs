@@ -76,7 +76,8 @@ pub fn run(checks: &[Check]) -> ExitCode {
 /// [`Verdict`](crate::oracle::Verdict), and the [`Need`](crate::oracle::Need)s of each.
 ///
 /// A binary that runs itself as a child process says so first: `child worker;` names a function that yields the
-/// exit code when it finds that it is one.
+/// exit code when it finds that it is one. `durability Stage;` stands there instead for a cache whose
+/// [durability](crate::durability) is judged, and adds those tests to the list, which may be empty then.
 #[macro_export]
 macro_rules! oracle_tests {
     (child $child:path; $($checks:tt)+) => {
@@ -85,12 +86,21 @@ macro_rules! oracle_tests {
             as_child.unwrap_or_else(|| $crate::oracle::run($crate::oracle_tests!(@list $($checks)+)))
         }
     };
-    (@list $($check:ident needs [$($need:expr),+ $(,)?];)+) => {
+    (durability $stage:expr; $($checks:tt)*) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::durability::child(&[&$stage]).unwrap_or_else(|| {
+                let mut checks = $crate::__durability_tests! { __checks ($stage) }.to_vec();
+                checks.extend_from_slice($crate::oracle_tests!(@list $($checks)*));
+                $crate::oracle::run(&checks)
+            })
+        }
+    };
+    (@list $($check:ident needs [$($need:expr),* $(,)?];)*) => {
         &[$($crate::oracle::Check {
             name: stringify!($check),
-            needs: &[$($need),+],
+            needs: &[$($need),*],
             run: $check,
-        }),+]
+        }),*]
     };
     ($($checks:tt)+) => {
         fn main() -> ::std::process::ExitCode {

@@ -1,5 +1,6 @@
 //! The oracle helpers themselves, where they need rights or tools, and the suite's media as skopeo sees them.
 
+mod durability;
 mod peers;
 mod rootfs;
 mod skopeo;
@@ -11,11 +12,22 @@ use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict,
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
+use self::durability::{
+    every_test_of_durability_has_a_mutant, what_a_full_disk_leaves_is_caught,
+    what_a_power_cut_loses_is_caught, what_a_tracer_shows_is_caught,
+};
 use self::peers::{crane_pulls_and_pushes, oras_pulls_and_pushes};
 use self::rootfs::{gnu_tar_unpacks_the_flattened_golden_tree, umoci_unpacks_the_golden_tree};
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
 oracle_tests! {
+    child durability::child;
+    every_test_of_durability_has_a_mutant needs [];
+    what_a_tracer_shows_is_caught needs [Need::Tracing];
+    what_a_power_cut_loses_is_caught needs [
+        Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    what_a_full_disk_leaves_is_caught needs [Need::Mounts];
     mounts_end_with_their_value needs [Need::Mounts];
     devices_owners_and_attributes_differ needs [Need::Mounts];
     a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];

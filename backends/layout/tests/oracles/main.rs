@@ -1,14 +1,8 @@
 //! Layouts as skopeo and umoci see them, and the store on disks that refuse, in processes that die and through power
 //! cuts.
 
+mod durability;
 mod interop;
-mod order;
-mod power;
-mod room;
-mod scene;
-mod steps;
-mod trace;
-mod worker;
 
 use std::fs;
 use std::path::Path;
@@ -24,18 +18,15 @@ use plyfold_core::{
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
+use durability::Stores;
 use interop::{
     a_layout_as_docker_saves_it_is_a_store, a_layout_by_oras_is_a_store, a_layout_by_skopeo_is_a_store,
     a_layout_by_umoci_is_a_store, crane_reads_the_store, layouts_by_crane_are_stores, oras_reads_the_store,
     podman_reads_the_store_and_its_layout_is_one, umoci_reads_the_store,
 };
-use order::{a_name_waits_for_content_that_was_here_before, every_name_comes_after_what_it_needs};
-use power::{power_cut_on_ext4_loses_nothing, power_cut_on_xfs_loses_nothing};
-use room::a_disk_of_any_size_leaves_no_trace;
-use steps::{enospc_eio_short_write_clean_fail, kill_at_every_syscall_leaves_openable_store};
 
 oracle_tests! {
-    child worker::child;
+    durability Stores;
     skopeo_writes_what_we_read needs [Need::SKOPEO];
     skopeo_reads_the_store needs [Need::SKOPEO];
     skopeo_reads_what_a_copy_made needs [Need::SKOPEO];
@@ -51,14 +42,6 @@ oracle_tests! {
     a_layout_by_oras_is_a_store needs [Need::ORAS];
     oras_reads_the_store needs [Need::ORAS];
     a_store_that_cannot_be_written_is_read needs [Need::Mounts];
-    a_full_disk_leaves_no_trace needs [Need::Mounts];
-    a_disk_of_any_size_leaves_no_trace needs [Need::Mounts];
-    every_name_comes_after_what_it_needs needs [Need::Tracing];
-    a_name_waits_for_content_that_was_here_before needs [Need::Tracing];
-    kill_at_every_syscall_leaves_openable_store needs [Need::Tracing];
-    enospc_eio_short_write_clean_fail needs [Need::Tracing];
-    power_cut_on_ext4_loses_nothing needs [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
-    power_cut_on_xfs_loses_nothing needs [Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO];
 }
 
 const FULL: &str = "registry.example/library/app:1.2";
@@ -203,22 +186,5 @@ fn a_store_that_cannot_be_written_is_read() -> Verdict {
     assert_eq!(*Store::open(&path).expect_err("it is damaged").kind(), ErrorKind::Corrupt);
     remount("remount,rw")?;
     Store::open(&path)?;
-    Ok(())
-}
-
-fn a_full_disk_leaves_no_trace() -> Verdict {
-    let disk = Mount::new("tmpfs", "none", "size=4m")?;
-    let store = Store::open(disk.path().join("store"))?;
-    let (small, blob) = content(1000)?;
-    block(store.put(blob))??;
-    for size in [5 << 20, 64 << 20] {
-        let (large, blob) = content(size)?;
-        let error = block(store.put(blob))?.expect_err("the disk is full");
-        assert_eq!(*error.kind(), ErrorKind::Io, "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("full")), "{error:?}");
-        assert_eq!(block(store.stat(large.digest()))??, None);
-        assert_eq!(fs::read_dir(store.path().join("ingest"))?.count(), 0);
-    }
-    block(store.verify_blob(&small))??;
     Ok(())
 }

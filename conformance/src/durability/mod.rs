@@ -1,0 +1,199 @@
+//! Caches that are OCI layout directories through crashes: processes killed at any system call, disks that refuse and
+//! disks that are full, power cuts (rules D 127, D 129 and D 132).
+//!
+//! What the other suites judge in one process, this one judges in workers: the test binary runs itself, under strace or
+//! on a disk of its own, and looks at what is left. So it stands among the [oracles](crate::oracle), in
+//! `tests/oracles/main.rs` with `harness = false`, and what a machine has not is told like any other need:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use plyfold_conformance::durability::{DurabilityStage, Role};
+//! use plyfold_core::{CacheProvider, Result, memory::MemoryCache};
+//!
+//! struct Directories;
+//!
+//! #[async_trait::async_trait]
+//! impl DurabilityStage for Directories {
+//!     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
+//!         // … the cache under test, in this directory.
+//! #       let _ = directory;
+//! #       Ok(Box::new(MemoryCache::new()?))
+//!     }
+//!
+//!     fn role(&self, path: &Path) -> Role {
+//!         if path.starts_with("tmp") { Role::Temporary } else { Role::Content }
+//!     }
+//! }
+//!
+//! plyfold_conformance::oracle_tests! {
+//!     durability Directories;
+//! }
+//! ```
+//!
+//! More tests may follow, as [`oracle_tests!`](crate::oracle_tests) takes them. The cache stores blobs at
+//! `blobs/<algorithm>/<hex>` and names in `index.json`, as layouts do; what else is in its directory, the stage says.
+//! What a failure must leave is asked of the cache itself, and of the files: a blob that can be seen has the content of
+//! its name, before anybody has opened the cache again.
+
+mod artifact;
+mod kills;
+mod order;
+mod power;
+mod refusals;
+mod room;
+mod scene;
+mod steps;
+mod strike;
+mod trace;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use plyfold_core::{CacheProvider, Result};
+
+use crate::oracle::{Check, Failure, Need, Verdict};
+
+pub use worker::child;
+
+/// Opens caches that are OCI layout directories: what `durability` in [`oracle_tests!`](crate::oracle_tests) judges.
+#[async_trait]
+pub trait DurabilityStage: Send + Sync {
+    /// A handle on the cache in `directory`, which is made when there is none.
+    ///
+    /// # Errors
+    /// Those of opening the cache.
+    async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>>;
+
+    /// What a file or folder is for, by its path in the cache's directory. [`Role::Content`] for what layouts have.
+    fn role(&self, path: &Path) -> Role;
+
+    /// Which one it is, in a test binary that has several.
+    fn name(&self) -> String {
+        String::new()
+    }
+
+    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another. A conversion
+    /// takes one until its layer is here; one more is for a cache that writes on such a thread meanwhile.
+    ///
+    /// strace counts each thread's calls for itself. A cache that needs one thread alone, beside threads of its own
+    /// for each blob, is struck at every single call, and the suite sees to it.
+    fn blocking_threads(&self) -> usize {
+        2
+    }
+}
+
+/// What a file in a cache's directory is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// It stays, is never written where it can be seen, and is there again whenever the same work is done.
+    Content,
+    /// It may be there or not, whatever is in it, such as a file to lock.
+    Lock,
+    /// As [`Role::Lock`], and the cache can do without: what cannot be written there is no failure.
+    Note,
+    /// As [`Role::Content`], and with it the artifact at this path is taken for whole. Where artifacts are whole as
+    /// soon as they have their names, that is the file's own path.
+    Seal(PathBuf),
+    /// It is there for a moment, or until an unfinished download goes on: after a failure it is not.
+    Temporary,
+}
+
+/// One test of a rule about durability.
+#[derive(Clone, Copy, Debug)]
+pub struct DurabilityTest {
+    /// Group and number of the rule in the catalogue.
+    pub id: &'static str,
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The test's name.
+    pub name: &'static str,
+    /// What it demands.
+    pub text: &'static str,
+    /// What has to be there for it to run.
+    pub needs: &'static [Need],
+    judge: fn(&dyn DurabilityStage) -> Verdict,
+}
+
+impl DurabilityTest {
+    /// Judges a stage, which `main` has offered to [`child`].
+    ///
+    /// # Errors
+    /// A [`Failure`] with the rule's id, the test's name and text, and what went wrong.
+    pub fn judge(&self, stage: &dyn DurabilityStage) -> Verdict {
+        let Self { id, name, text, .. } = self;
+        (self.judge)(stage).map_err(|why| Failure::new(format!("{id} `{name}` is broken\n  {text}\n{why:?}")))
+    }
+}
+
+const KILLS: (&str, &str) = ("D 127", "kill_at_every_syscall_leaves_openable_store");
+const POWER: (&str, &str) = ("D 129", "visible_blob_is_always_whole_after_power_cut");
+const REFUSALS: (&str, &str) = ("D 132", "enospc_eio_short_write_clean_fail");
+
+macro_rules! tests {
+    ($($rule:ident $module:ident::$judge:ident $needs:expr; $text:literal,)+) => {
+        &[$(DurabilityTest {
+            id: $rule.0,
+            rule: $rule.1,
+            name: stringify!($judge),
+            text: $text,
+            needs: &$needs,
+            judge: $module::$judge,
+        }),+]
+    };
+}
+
+const TESTS: &[DurabilityTest] = tests! {
+    KILLS kills::kill_at_every_syscall_leaves_openable_store [Need::Tracing];
+        "killed at any call, an open, a pull or a collection leaves whole images, and can be done again",
+    POWER order::every_name_comes_after_what_it_needs [Need::Tracing];
+        "content is synced before its name, a name's folder before what rests on it, everything before success",
+    POWER order::a_name_waits_for_content_that_was_here_before [Need::Tracing];
+        "content that another process has shown is in its folder for good before a name stands for it",
+    POWER power::power_cut_on_ext4_loses_nothing [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
+        "after a power cut on ext4 whatever can be seen is whole, and whatever was promised is there",
+    POWER power::power_cut_on_xfs_loses_nothing [
+        Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+        "after a power cut on XFS whatever can be seen is whole, and whatever was promised is there",
+    REFUSALS refusals::enospc_eio_short_write_clean_fail [Need::Tracing];
+        "a pull or an open whose call is refused fails as Io, once, and leaves what was there before",
+    REFUSALS refusals::a_collection_that_is_refused_leaves_whole_images [Need::Tracing];
+        "a collection whose call is refused fails as Io or does without, and can be done again",
+    REFUSALS room::a_disk_of_any_size_leaves_no_trace [Need::Mounts];
+        "a disk that is full after any number of pages is an error that says so, and nothing is left",
+    REFUSALS room::a_full_disk_leaves_no_trace [Need::Mounts];
+        "a blob that does not fit is an error that says so, and nothing is left of it",
+};
+
+/// The tests, in the order of the catalogue.
+pub fn tests() -> impl Iterator<Item = DurabilityTest> {
+    TESTS.iter().copied()
+}
+
+/// The test `name` as one of a test binary, where `run` judges it.
+///
+/// # Panics
+/// When there is none: a mistake in the macro that calls this.
+#[doc(hidden)]
+pub fn check(name: &'static str, run: fn() -> Verdict) -> Check {
+    let test = find(name);
+    Check { name, needs: test.needs, run }
+}
+
+/// Judges a stage by the test `name`.
+///
+/// # Errors
+/// Those of [`DurabilityTest::judge`].
+///
+/// # Panics
+/// When there is none: a mistake in the macro that calls this.
+#[doc(hidden)]
+pub fn judge(stage: &dyn DurabilityStage, name: &str) -> Verdict {
+    find(name).judge(stage)
+}
+
+fn find(name: &str) -> DurabilityTest {
+    tests().find(|test| test.name == name).expect("the suite has this test")
+}

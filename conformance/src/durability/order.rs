@@ -1,0 +1,76 @@
+//! The order that loses nothing, on any file system that keeps what `fsync` promises.
+
+use std::path::Path;
+
+use plyfold_core::{CacheProviderExt as _, reference};
+
+use super::scene::{self, NEW, OLD, Scene, Start, block};
+use super::trace::{Call, record};
+use super::{DurabilityStage, Role};
+use crate::oracle::{Failure, Verdict};
+
+/// A power cut on ext4 or XFS cannot show each step: their journals keep the order of names by themselves.
+pub(super) fn every_name_comes_after_what_it_needs(stage: &dyn DurabilityStage) -> Verdict {
+    let scene = Scene::new(stage)?;
+    for (name, start, image) in [("fresh", Start::Nothing, OLD), ("filled", Start::Old, NEW)] {
+        let calls = record(&scene, &scene.store(name, start)?, image)?;
+        for call in &calls {
+            judge(stage, call, &calls)
+                .map_err(|why| Failure::new(format!("{name}: {why}: {call:?}\n{calls:#?}")))?;
+        }
+        let named = calls.iter().filter(|call| call.to.is_some()).count();
+        // Four blobs at least, and the name of the image.
+        assert!(named > 4, "{named} names are not all that such a pull makes");
+    }
+    Ok(())
+}
+
+pub(super) fn a_name_waits_for_content_that_was_here_before(stage: &dyn DurabilityStage) -> Verdict {
+    let scene = Scene::new(stage)?;
+    let path = scene.store("unnamed", Start::Old)?;
+    block(async { stage.open(&path).await?.remove(&reference::parse(OLD)?).await })??;
+    let calls = record(&scene, &path, OLD)?;
+    let blobs = Path::new("blobs/sha256");
+    let named = calls.iter().find(|call| call.to.as_deref() == Some(Path::new("index.json")));
+    let named = named.ok_or_else(|| Failure::new("no name is set"))?;
+    let waits = |call: &Call| call.syncs() && call.path == blobs && call.until < named.from;
+    if calls.iter().any(waits) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the folder is not synced before the name is set: {calls:#?}")))
+}
+
+fn judge(stage: &dyn DurabilityStage, call: &Call, calls: &[Call]) -> Result<(), &'static str> {
+    let synced = |path: &Path, after: usize, before: usize| {
+        let syncs = |other: &&Call| other.syncs() && other.path == path;
+        calls.iter().filter(syncs).any(|sync| sync.from > after && sync.until < before)
+    };
+    let role = |path: &Path| scene::role(stage, path);
+    let stays = |path: &Path| matches!(role(path), Role::Content | Role::Seal(_));
+    if call.writes() && !call.is_report() && stays(&call.path) {
+        return Err("it is written where it can be seen");
+    }
+    let made = match (&*call.name, &call.to) {
+        ("mkdir" | "mkdirat", _) if stays(&call.path) => &call.path,
+        (_, Some(to)) if !stays(to) => return Ok(()),
+        (_, Some(to)) => {
+            let writes = |other: &&Call| other.path == call.path && other.from < call.from && other.writes();
+            let last =
+                calls.iter().filter(writes).map(|write| write.until).max().ok_or("nothing was written")?;
+            if !synced(&call.path, last, call.from) {
+                return Err("the content is not synced when it gets its name");
+            }
+            to
+        }
+        _ => return Ok(()),
+    };
+    let folder = made.parent().unwrap_or(Path::new(""));
+    // The names of images rest on all that came before, the seal on the artifact, the report on everything.
+    let rests = |other: &&Call| {
+        let on_this =
+            |to: &Path| to == Path::new("index.json") || (to != made && role(to) == Role::Seal(made.clone()));
+        other.from > call.until && (other.is_report() || other.to.as_deref().is_some_and(on_this))
+    };
+    let next = calls.iter().find(rests).ok_or("nothing comes after it")?;
+    if synced(folder, call.until, next.from) { Ok(()) } else { Err("its folder is not synced in time") }
+}

@@ -1,0 +1,191 @@
+//! Every step of a worker's work, one blow at each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::scene::{NEW, OLD, Scene, Start};
+use super::strike::{Landing, strike};
+use super::trace::{Call, record};
+use super::worker::EVICT;
+use crate::oracle::{Failure, Verdict};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Blow {
+    Error(&'static str),
+    Kill,
+}
+
+/// One kind of call on one file, where workers are struck.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) syscall: String,
+    /// `None` for files that have another name each time: any call of the kind is struck then.
+    pub(super) by: Option<PathBuf>,
+    pub(super) blow: Blow,
+    /// How often a worker that is let alone comes there.
+    calls: usize,
+    /// The blobs that are stored one after another, so many of which are there already in each round.
+    published: Vec<PathBuf>,
+    /// For each round which of a thread's calls are struck.
+    rounds: Vec<Vec<usize>>,
+    /// The files that have the same name each time, for a step on those that have not.
+    pub(super) known: BTreeSet<PathBuf>,
+}
+
+/// One kind of work, to be done again and again.
+pub(super) struct Sweep<'a> {
+    pub(super) scene: &'a Scene<'a>,
+    pub(super) start: Start,
+    pub(super) orders: String,
+}
+
+/// A collection where there is one, a pull, and an open that makes the cache.
+pub(super) fn sweeps<'a>(scene: &'a Scene<'a>) -> impl Iterator<Item = Sweep<'a>> {
+    let collection = scene.evicts().then(|| (Start::Both, format!("{EVICT}{OLD}")));
+    let others = [(Start::Old, NEW.to_owned()), (Start::Nothing, String::new())];
+    collection.into_iter().chain(others).map(move |(start, orders)| Sweep { scene, start, orders })
+}
+
+/// How many calls were recorded and struck, in how many runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    calls: usize,
+    struck: usize,
+    runs: usize,
+}
+
+impl Sweep<'_> {
+    /// Strikes a worker wherever it uses the cache, each time in a cache of its own, with the blows for calls of one
+    /// name on one file.
+    pub(super) fn run(&self, what: &str, blows: impl Fn(&[&Call]) -> Vec<Blow>) -> Verdict {
+        let steps = Mutex::new(self.steps(blows)?);
+        let crew = |number: usize| -> Result<Tally, Failure> {
+            let mut tally = Tally::default();
+            while let Some(step) = steps.lock().ok().and_then(|mut steps| steps.pop()) {
+                let struck = self.strike_all(&step, number, &mut tally.runs).inspect_err(|_| {
+                    // One failure is enough.
+                    steps.lock().into_iter().for_each(|mut steps| steps.clear());
+                })?;
+                tally.calls += step.calls;
+                tally.struck += struck.min(step.calls);
+            }
+            Ok(tally)
+        };
+        let tallies = std::thread::scope(|scope| {
+            let crew = &crew;
+            let crews: Vec<_> = (0..3).map(|number| scope.spawn(move || crew(number))).collect();
+            let joined =
+                crews.into_iter().map(|crew| crew.join().unwrap_or_else(|_| Err(Failure::new("a panic"))));
+            joined.collect::<Vec<_>>()
+        });
+        let mut all = Tally::default();
+        for tally in tallies {
+            let tally = tally?;
+            all.calls += tally.calls;
+            all.struck += tally.struck;
+            all.runs += tally.runs;
+        }
+        let Tally { calls, struck, runs } = all;
+        let start = self.start;
+        writeln!(std::io::stderr(), "{what} from {start:?}: {struck} of {calls} calls, in {runs} runs")?;
+        // An open makes two documents, a folder and a lock; whatever else is done takes more.
+        if struck < 10 { Err(Failure::new("that is not all that such work takes")) } else { Ok(()) }
+    }
+
+    /// Whether the same thread makes the same calls each time.
+    fn is_steady(&self) -> bool {
+        self.scene.stage.blocking_threads() == 1
+    }
+
+    /// How often a worker was struck at this step.
+    fn strike_all(&self, step: &Step, crew: usize, runs: &mut usize) -> Result<usize, Failure> {
+        let mut strike = |held: usize, nth: usize| {
+            *runs += 1;
+            let held = &step.published[..held];
+            strike(self, step, held, nth, crew)
+                .map_err(|e| Failure::new(format!("{step:?}, time {nth} with {} blobs: {e:?}", held.len())))
+        };
+        let mut struck = 0;
+        for (held, numbers) in step.rounds.iter().enumerate() {
+            for nth in numbers {
+                if let Landing::Struck(calls) = strike(held, *nth)? {
+                    struck += calls;
+                }
+            }
+        }
+        // Where threads take turns, their calls have other numbers each time.
+        let rounds = if struck < step.calls { step.rounds.len() } else { 0 };
+        for held in 0..rounds {
+            for nth in 1.. {
+                match strike(held, nth)? {
+                    Landing::Elsewhere => {}
+                    Landing::Missed => break,
+                    Landing::Struck(calls) => struck += calls,
+                }
+            }
+        }
+        let enough = if self.is_steady() { step.calls } else { 1 };
+        if struck < enough {
+            return Err(Failure::new(format!("{step:?} was reached {struck} times alone")));
+        }
+        Ok(struck)
+    }
+
+    /// Where a worker that is let alone uses the cache.
+    fn steps(&self, blows: impl Fn(&[&Call]) -> Vec<Blow>) -> Result<Vec<Step>, Failure> {
+        let again = || record(self.scene, &self.scene.store("recorded", self.start)?, &self.orders);
+        let (first, calls) = (again()?, again()?);
+        let known: BTreeSet<&Path> = first.iter().map(|call| &*call.by).collect();
+        let published = calls.iter().filter_map(|call| call.to.clone());
+        let published: Vec<PathBuf> = published.filter(|to| to.starts_with("blobs")).collect();
+        let mut places = BTreeMap::<(&str, Option<&Path>), Vec<&Call>>::new();
+        for call in calls.iter().filter(|call| !call.is_report()) {
+            let by = Some(&*call.by).filter(|by| known.contains(by));
+            places.entry((&call.name, by)).or_default().push(call);
+        }
+        let mut steps = Vec::new();
+        for ((syscall, by), calls) in places {
+            let rounds = Self::rounds(by, &calls, published.len());
+            let known = if by.is_none() {
+                known.iter().map(|by| by.to_path_buf()).collect()
+            } else {
+                BTreeSet::new()
+            };
+            // Any write may be the one that wakes the runtime.
+            let is_safe = |blow: &Blow| by.is_some() || syscall != "write" || matches!(blow, Blow::Kill);
+            for blow in blows(&calls).into_iter().filter(is_safe) {
+                let (syscall, by) = (syscall.to_owned(), by.map(Path::to_owned));
+                let (calls, published) = (calls.len(), published.clone());
+                steps.push(Step {
+                    syscall,
+                    by,
+                    blow,
+                    calls,
+                    published,
+                    rounds: rounds.clone(),
+                    known: known.clone(),
+                });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// strace counts for each thread, and each blob may have its own: the second one there is the first when the blob of
+    /// the one before is in the cache. So in each round it is the turn of the thread that is the first to come there.
+    fn rounds(by: Option<&Path>, calls: &[&Call], blobs: usize) -> Vec<Vec<usize>> {
+        if by.is_none() {
+            // Counted with the calls on other files.
+            return vec![calls.iter().map(|call| call.nth).collect()];
+        }
+        let mut threads: Vec<(&str, usize)> = Vec::new();
+        for call in calls {
+            match threads.iter_mut().find(|(thread, _)| *thread == call.thread) {
+                Some((_, times)) => *times += 1,
+                None => threads.push((&call.thread, 1)),
+            }
+        }
+        threads.iter().take(blobs + 1).map(|(_, times)| (1..=*times).collect()).collect()
+    }
+}
