@@ -149,6 +149,17 @@ impl Options {
         })
     }
 
+    /// Refuses every option, for a backend that has none.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when there is one.
+    pub fn refuse(&self) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        self.config().map(|Nothing {}| ())
+    }
+
     fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, String> {
         let object = self.0.clone().into_iter().collect();
         serde_json::from_value(serde_json::Value::Object(object)).map_err(|e| e.to_string())

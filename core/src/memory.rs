@@ -31,11 +31,7 @@ const CAPABILITIES: Capabilities =
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     static NAMED: LazyLock<Mutex<HashMap<String, MemoryRegistry>>> = LazyLock::new(Mutex::default);
-    /// No option exists yet.
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Config {}
-    let Config {} = options.config()?;
+    options.refuse()?;
     let (name, image) = location.path_and_image();
     let reference = image.map(reference::parse).transpose()?;
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -21,7 +21,8 @@ plyfold_core::register!(Backend {
     summary: "images in a plain folder",
     syntax: "folder:DIR[:NAME]",
     capabilities: Capabilities::READ,
-    open: |location, _| Box::pin(async move {
+    open: |location, options| Box::pin(async move {
+        options.refuse()?;
         let (path, image) = location.path_and_image();
         Ok(Opened {
             registry: Box::new(Folder(path.into())),

@@ -38,7 +38,10 @@ async fn a_program_that_links_it_pulls_from_it() {
     let sample = plyfold_conformance::samples::image();
     let subject = Folders.open(&[Staged::new("registry.example/app:1", &sample)]).await;
     let uri = format!("{}:registry.example/app:1", subject.registry);
-    let opened = Backends::linked().unwrap().open(&uri, &Options::default()).await.unwrap();
+    let backends = Backends::linked().unwrap();
+    let opened = backends.open(&uri, &Options::default()).await.unwrap();
+    let error = backends.open(&uri, &Options::parse(["depth=3"]).unwrap()).await.unwrap_err();
+    assert_eq!(Options::unknown_in(&error), Some("depth"));
     let cache = MemoryCache::new().unwrap();
     let platform: Platform = "linux/amd64".parse().unwrap();
     let options = PullOptions { platform, ..PullOptions::default() };
