@@ -276,13 +276,21 @@ fn buildx_nothing() -> Form {
         .finds("latest", &index)
 }
 
+/// It keeps the sign in front of a digest, which is no tag then, and tells where content came from.
 fn containerd() -> Form {
     let (image, other) = (samples::image(), samples::nested_index());
-    let by_digest = format!("registry.example/org/app@{}", other.top.digest());
-    let full = entry(&other, &format!(r#","annotations":{{"io.containerd.image.name":"{by_digest}"}}"#));
-    let entries = [twice_named(&image, "registry.example/org/app:1.2", ""), full];
-    Form::new("ctr images export, nerdctl save", &[&image, &other], TIGHT, typed(&entries))
-        .finds("registry.example/org/app:1.2", &image)
+    let source = r#""containerd.io/distribution.source.registry.example":"org/app","#;
+    let entry = |sample: &Sample, name: &str, object: &str| {
+        let names = [("io.containerd.image.name", name), ("org.opencontainers.image.ref.name", object)];
+        let names = names.map(|(key, value)| format!(r#""{key}":"{value}""#)).join(",");
+        entry(sample, &format!(r#","annotations":{{{source}{names}}}"#))
+    };
+    let (name, object) = ("registry.example/org/app", format!("@{}", other.top.digest()));
+    let (tagged, by_digest) = (format!("{name}:1.2"), format!("{name}{object}"));
+    let entries = [entry(&image, &tagged, "1.2"), entry(&other, &by_digest, &object)];
+    Form::new("ctr images export, nerdctl save", &[&image, &other], TIGHT, untyped(&entries))
+        .with("manifest.json", "[]")
+        .finds(tagged, &image)
         .finds(by_digest, &other)
 }
 
