@@ -66,8 +66,8 @@ async fn drop_partials(
     cache: &dyn CacheProvider,
 ) -> Result<()> {
     for layer in layers(registry, name).await? {
-        if let Ingest::Vacant(writer) = cache.ingest(&layer).await? {
-            drop(writer);
+        if let Ingest::Vacant(mut writer) = cache.ingest(&layer).await? {
+            writer.set_resumable(false);
         }
     }
     Ok(())
