@@ -80,10 +80,10 @@ pub enum Event {
         /// Bytes altogether.
         total: u64,
     },
-    /// Somebody else, in this process or another, fetches the same image or the same blob: this pull waits, and takes
-    /// over if that one fails.
+    /// Somebody else, in this process or another, fetches the same image or the same blob or makes the same artifact:
+    /// this pull waits, and takes over if that one fails.
     Waiting {
-        /// Which image or blob, as text.
+        /// Which image, blob or layer, as text.
         what: String,
     },
     /// Something the user should know; the operation goes on.

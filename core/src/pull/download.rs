@@ -37,7 +37,7 @@ impl Engine<'_> {
             return Ok((None, None));
         };
         let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
-        match self.cache.artifact(&key).await? {
+        match self.telling(key.diff_id.to_string(), self.cache.artifact(&key)).await? {
             Artifact::Present(path, size) => {
                 self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: true });
                 Ok((Some((path, size)), None))

@@ -7,10 +7,11 @@ use std::time::Duration;
 use plyfold_core::cache::Verify;
 use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    CacheProvider, CacheProviderExt as _, Collect, CopyOptions, Descriptor, Digest, ErrorKind, Format,
-    Ingest, Materializer, MediaType, NameChange, Output, PullOptions, PullPolicy, PushOptions, Reference,
-    Result, copy, digest, pull, reference,
+    Artifact, ArtifactKey, CacheProvider, CacheProviderExt as _, Collect, CopyOptions, Descriptor, Digest,
+    ErrorKind, Format, Ingest, Materializer, MediaType, NameChange, Output, PullOptions, PullPolicy,
+    PushOptions, Reference, Result, copy, digest, pull, reference,
 };
 use serde_json::{Value, json};
 
@@ -221,6 +222,24 @@ impl Materializer for Drain {
     fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
         tar.finish().map(drop)
     }
+}
+
+#[tokio::test]
+async fn waiting_for_an_artifact_is_told() {
+    let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let image = name("example.com/app:1");
+    let (_, layers) = put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 300)]);
+    let key = ArtifactKey { format: Drain.format(), diff_id: layers[0].clone() };
+    let Artifact::Vacant(theirs) = cache.artifact(&key).await.unwrap() else { panic!("nothing is here") };
+    let (progress, mut events) = Progress::channel();
+    let options =
+        PullOptions { materializer: Some(Box::new(Drain)), progress, ..options(PullPolicy::IfMissing) };
+    let pulling = tokio::spawn(async move { pull(&registry, &image, &cache, &options).await });
+    let what = layers[0].to_string();
+    let told = async { while events.next().await.unwrap() != (Event::Waiting { what: what.clone() }) {} };
+    tokio::time::timeout(LONG, told).await.expect("it waits without a word");
+    drop(theirs);
+    pulling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
