@@ -99,8 +99,11 @@ impl Helpers {
         })?;
         let mut child = Killed(child);
         if let Some(mut stdin) = child.0.stdin.take() {
-            // One that does not read its input may still answer.
-            let _ = stdin.write_all(input.as_bytes());
+            let input = input.to_owned();
+            // Not joined: one that does not read its input may still answer, and a pipe takes 64 KiB.
+            thread::spawn(move || {
+                let _ = stdin.write_all(input.as_bytes());
+            });
         }
         let answer =
             answer(&mut child.0, deadline).ok_or_else(|| failed(name, "it does not answer in time"))?;
@@ -165,6 +168,11 @@ mod tests {
 
     /// Asks a shell script.
     fn asked(script: &str) -> Result<Option<Credential>> {
+        helpers(scripted(script).path()).credential("test", "r.example")
+    }
+
+    /// A folder with a shell script for a helper.
+    fn scripted(script: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker-credential-test");
         // Written by another process: a descriptor for writing that a fork inherits makes the script busy.
@@ -174,7 +182,7 @@ mod tests {
             .status();
         assert!(written.unwrap().success());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        helpers(folder.path()).credential("test", "r.example")
+        folder
     }
 
     fn helpers(path: &Path) -> Helpers {
@@ -211,6 +219,11 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{script}: {error:?}");
             assert!(start.elapsed() < Duration::from_secs(20), "{script}");
         }
+        let folder = scripted("sleep 20");
+        let start = Instant::now();
+        let long = Secret::new("hunter2".repeat(20_000));
+        let error = helpers(folder.path()).store("test", "r.example", &Secret::new("u"), &long).unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(10) && !format!("{error:?}").contains("hunter2"));
         for name in ["", "../../bin/sh", "a b", "no-such-helper-anywhere"] {
             let error = helpers(Path::new("/nonexistent")).credential(name, "r.example").unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Auth, "{name}");
