@@ -121,14 +121,14 @@ impl Places {
 impl Endpoint {
     /// Whether this host is trusted with a read.
     pub(crate) fn may_answer(&self, request: &Request) -> bool {
-        let path = request.url().path();
-        if path.contains("/referrers/") && self.host.may(HostCapability::Referrers) {
-            return true;
+        let mut parts = request.url().path().rsplit('/');
+        let (last, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        match kind {
+            "referrers" if self.host.may(HostCapability::Referrers) => true,
+            // The name of content has a colon, that of a tag has none: content proves itself.
+            "blobs" | "manifests" if last.contains(':') => self.host.may(HostCapability::Pull),
+            _ => self.host.may(HostCapability::Resolve),
         }
-        // The name of content has a colon, that of a tag has none: content proves itself.
-        let is_content = path.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        let is_content = is_content && (path.contains("/blobs/") || path.contains("/manifests/"));
-        self.host.may(if is_content { HostCapability::Pull } else { HostCapability::Resolve })
     }
 
     /// Whether this host may be written to.

@@ -102,6 +102,30 @@ async fn what_is_written_goes_to_a_host_that_takes_it() {
     assert_kind(registry.manifest(&target).await, &ErrorKind::Unsupported);
 }
 
+/// A repository may have the words of the API in its name: that makes nobody trusted with its tags.
+#[tokio::test]
+async fn capabilities_are_for_what_is_asked_and_not_for_names() {
+    let sample = samples::image();
+    let [mirror, origin, _] = servers(&sample);
+    let capabilities = "capabilities = [\"pull\", \"referrers\"]";
+    let own = folder(origin.host(), &format!("[host.\"{}\"]\n{capabilities}\n", mirror.url()));
+    let registry = with_hosts(origin.host(), own.path());
+    for repository in ["a/referrers/b", "a/manifests/b"] {
+        for server in [&mirror, &origin] {
+            server.put(repository, "1.2", &sample);
+        }
+        let name = reference::parse(&format!("{}/{repository}:1.2", origin.host())).unwrap();
+        registry.manifest(&name).await.unwrap();
+        assert!(mirror.requests().is_empty(), "{:?}", mirror.requests());
+    }
+    let capabilities = "capabilities = [\"pull\"]";
+    let own = folder(origin.host(), &format!("[host.\"{}\"]\n{capabilities}\n", mirror.url()));
+    let registry = with_hosts(origin.host(), own.path());
+    let name = reference::parse(&format!("{}/a/manifests/b:1.2", origin.host())).unwrap();
+    registry.referrers(&name, sample.top.digest(), None).await.unwrap();
+    assert!(mirror.requests().is_empty(), "{:?}", mirror.requests());
+}
+
 #[tokio::test]
 async fn a_path_of_its_own_is_the_whole_prefix() {
     let sample = samples::image();
