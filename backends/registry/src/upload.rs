@@ -45,12 +45,10 @@ impl Registry {
             return Ok(());
         }
         let upload = self.begin(&target).await?;
-        let wanted = u64::from(self.config().upload_chunk) << 20;
-        let chunk = wanted.max(upload.least);
-        if wanted == 0 || chunk > LARGEST || descriptor.size() <= chunk {
-            return self.put(&target, upload.url, Content::new(blob)).await;
+        match chunk_size(self.config().upload_chunk, upload.least, descriptor.size()) {
+            Some(size) => self.chunks(&target, upload, Content::new(blob), size).await,
+            None => self.put(&target, upload.url, Content::new(blob)).await,
         }
-        self.chunks(&target, upload, Content::new(blob), chunk).await
     }
 
     async fn begin(&self, target: &Target) -> Result<Upload> {
@@ -209,6 +207,13 @@ impl Registry {
     }
 }
 
+/// Bytes of one chunk of a blob of `size`, when it goes in chunks at all.
+fn chunk_size(mebibytes: u32, least: u64, size: u64) -> Option<u64> {
+    let wanted = (u64::from(mebibytes) << 20).min(LARGEST);
+    let chunk = wanted.max(least);
+    (wanted > 0 && chunk <= LARGEST && chunk < size).then_some(chunk)
+}
+
 /// A request that begins an upload.
 pub(crate) fn post(target: &Target) -> Request {
     let mut request = target.request(Method::POST, "blobs/uploads/");
@@ -357,4 +362,25 @@ fn pieces(bytes: Bytes, source: Arc<Source>) -> impl Stream<Item = io::Result<By
         source.moved();
         Ok(bytes.slice(start..bytes.len().min(start + PIECE)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_bounded() {
+        let mib = 1 << 20;
+        for (wanted, least, size, expected) in [
+            (0, 0, 9 * mib, None),
+            (2, 0, 9 * mib, Some(2 * mib)),
+            (2, 3 * mib, 9 * mib, Some(3 * mib)),
+            (2, 100 * mib, 900 * mib, None),
+            (9, 0, 9 * mib, None),
+            (100, 0, 900 * mib, Some(LARGEST)),
+            (u32::MAX, 0, u64::MAX, Some(LARGEST)),
+        ] {
+            assert_eq!(chunk_size(wanted, least, size), expected, "{wanted} MiB, {least}, {size}");
+        }
+    }
 }
