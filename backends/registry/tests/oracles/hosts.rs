@@ -11,7 +11,7 @@ use plyfold_registry::{Registry, Secret};
 
 use super::certificates::Authority;
 use super::registry::DockerRegistry;
-use super::{assert_kind, block_on, open, push, with_login};
+use super::{assert_kind, block_on, htpasswd, open, push, with_login};
 
 /// Client certificates and CAs, once in `hosts.toml` and once as a folder of Docker's.
 pub(super) fn hosts_toml_names_certificates() -> Verdict {
@@ -99,10 +99,7 @@ pub(super) fn a_pull_through_mirror_and_its_end() -> Verdict {
 /// What skopeo's login stores we use, and skopeo uses what ours stores; the registry checks bcrypt.
 pub(super) fn podman_s_login_is_ours_and_ours_is_skopeo_s() -> Verdict {
     let folder = tempfile::tempdir()?;
-    let htpasswd = folder.path().join("htpasswd");
-    // `user:s3cret-word`
-    fs::write(&htpasswd, "user:$2y$05$cAfH4dHE53643aXilCb9f.Eo0AztPrQx8g.9CuvnYC5S0KZLDEWZK\n")?;
-    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", htpasswd.display());
+    let auth = htpasswd(folder.path())?;
     let server = DockerRegistry::start(&auth, "")?;
     let name = push(&open(&server, with_login)?, &server, &samples::image())?;
     let theirs = folder.path().join("theirs.json");

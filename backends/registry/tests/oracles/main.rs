@@ -4,9 +4,10 @@ mod certificates;
 mod hosts;
 mod peers;
 mod registry;
+mod rules;
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plyfold_conformance::oracle::{Failure, Need, Run, Verdict};
@@ -30,6 +31,10 @@ use self::peers::{
     oras_pulls_what_we_push_and_we_what_it_pushes, signatures_and_sboms_are_listed_and_copied,
 };
 use self::registry::DockerRegistry;
+use self::rules::{
+    every_rule_on_a_plain_registry, every_rule_over_mutual_tls, every_rule_over_tls,
+    every_rule_through_a_mirror, every_rule_with_a_password, every_rule_with_tokens_of_two_seconds,
+};
 use self::token::TokenServer;
 
 const DOCKER_REGISTRY: Need = Need::Tool { name: "docker-registry", package: "docker-registry" };
@@ -51,6 +56,12 @@ plyfold_conformance::oracle_tests! {
     crane_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::CRANE];
     oras_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::ORAS];
     signatures_and_sboms_are_listed_and_copied needs [DOCKER_REGISTRY, Need::COSIGN, Need::ORAS];
+    every_rule_on_a_plain_registry needs [DOCKER_REGISTRY];
+    every_rule_over_tls needs [DOCKER_REGISTRY];
+    every_rule_over_mutual_tls needs [DOCKER_REGISTRY];
+    every_rule_with_a_password needs [DOCKER_REGISTRY];
+    every_rule_with_tokens_of_two_seconds needs [DOCKER_REGISTRY];
+    every_rule_through_a_mirror needs [DOCKER_REGISTRY];
 }
 
 fn images_go_there_and_come_back() -> Verdict {
@@ -124,10 +135,7 @@ fn bytes_changed_on_its_disk_are_seen() -> Verdict {
 
 fn passwords_are_checked() -> Verdict {
     let folder = tempfile::tempdir()?;
-    let file = folder.path().join("htpasswd");
-    // `user:s3cret-word`
-    std::fs::write(&file, "user:$2y$05$cAfH4dHE53643aXilCb9f.Eo0AztPrQx8g.9CuvnYC5S0KZLDEWZK\n")?;
-    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", file.display());
+    let auth = htpasswd(folder.path())?;
     let server = DockerRegistry::start(&auth, "")?;
     let name = push(&open(&server, with_login)?, &server, &samples::image())?;
     assert_kind(block_on(open(&server, |_| ())?.manifest(&name)), &ErrorKind::Auth);
@@ -306,6 +314,14 @@ fn open(server: &DockerRegistry, change: impl FnOnce(&mut Config)) -> plyfold_co
     };
     change(&mut config);
     Registry::new(server.host(), &config)
+}
+
+/// What makes the registry ask for the password that [`with_login`] knows.
+fn htpasswd(folder: &Path) -> Result<String, Failure> {
+    let file = folder.join("htpasswd");
+    // `user:s3cret-word`
+    std::fs::write(&file, "user:$2y$05$cAfH4dHE53643aXilCb9f.Eo0AztPrQx8g.9CuvnYC5S0KZLDEWZK\n")?;
+    Ok(format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", file.display()))
 }
 
 fn with_login(config: &mut Config) {
