@@ -54,6 +54,8 @@ pub fn child(stages: &[&'static dyn DurabilityStage]) -> Option<ExitCode> {
 
 /// Makes a command a worker that does what `orders` say, step by step the same each time.
 pub(super) fn directed(run: Run, stage: &dyn DurabilityStage, store: &Path, orders: &str) -> Run {
+    // Of cargo's folders for libraries each costs a dozen calls before the worker begins.
+    let run = run.env("LD_LIBRARY_PATH", "");
     run.env(STAGE, stage.name()).env(STORE, store).env(ORDERS, orders)
 }
 
