@@ -23,10 +23,17 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
     let config = config(global, authfile)?;
     let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
     let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
-    let Stored { keeper, checked, .. } = login(&registry, &user, &password, &config).await?;
+    let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
     if screen.loudness() >= Loudness::Normal {
         if !checked {
             tell(&format!("warning: {} let us in without them\n", printable(&registry)));
+        }
+        if let Some(file) = &shadowed_by {
+            let (file, registry) = (file.display(), printable(&registry));
+            tell(&format!(
+                "warning: {file} has another login of {registry} and is read first: \
+                 plyfold logout {registry} --authfile {file}\n"
+            ));
         }
         if matches!(keeper, Keeper::File(_)) {
             tell(
@@ -34,7 +41,7 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
             );
         }
     }
-    let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked });
+    let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked, "shadowed_by": shadowed_by });
     screen.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown(&keeper)))
 }
 

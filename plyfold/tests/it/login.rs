@@ -85,6 +85,33 @@ fn the_file_is_docker_s_own() {
     assert!(pull.env("DOCKER_CONFIG", &folder).output().unwrap().status.success());
 }
 
+/// podman's file is read before Docker's: an old login there goes on being used, and whoever logs in hears of it.
+#[test]
+fn another_login_that_is_read_first_is_told() {
+    let (_server, place) = locked();
+    let host = &place.hosts[0];
+    let (home, older) = (place.dir.path().join("home"), place.dir.path().join("run/containers/auth.json"));
+    fs::create_dir_all(older.parent().unwrap()).unwrap();
+    let login = |more: &[&str]| {
+        let arguments = ["login", host, "-u", "me", "--password-stdin"];
+        let mut command = place.command(arguments.iter().chain(more));
+        command.env("HOME", &home).env("XDG_RUNTIME_DIR", place.dir.path().join("run"));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        output
+    };
+    for (auth, is_told) in [("bWU6b2xk", true), ("bWU6czNjcmV0LXdvcmQ=", false)] {
+        fs::write(&older, format!(r#"{{"auths":{{"{host}":{{"auth":"{auth}"}}}}}}"#)).unwrap();
+        let document: Value = serde_json::from_slice(&login(&["--json"]).stdout).unwrap();
+        assert_eq!(document["shadowed_by"].as_str(), is_told.then(|| older.to_str().unwrap()), "{auth}");
+        let said = String::from_utf8(login(&[]).stderr).unwrap();
+        assert_eq!(said.contains("is read first: plyfold logout"), is_told, "{said}");
+    }
+}
+
 /// On a terminal both are asked for, and the password is not shown.
 #[test]
 fn a_terminal_does_not_show_the_password() {

@@ -76,11 +76,16 @@ impl Credentials {
         if let (Some(own), true) = (&self.own, canonical(registry) == self.home) {
             return Ok(Some(own.clone()));
         }
+        Ok(self.stored(registry, repository)?.map(|(credential, _)| credential))
+    }
+
+    /// What the files have for a repository, and which of them.
+    pub(super) fn stored(&self, registry: &str, repository: &str) -> Result<Option<(Credential, &Path)>> {
         for file in &self.files {
             let Some(stored) = read(file)? else { continue };
             let found = stored.of(registry, repository, &self.helpers);
             if let Some(credential) = found.map_err(|e| e.with_context("path", file.display()))? {
-                return Ok(Some(credential));
+                return Ok(Some((credential, file)));
             }
         }
         Ok(None)

@@ -11,7 +11,7 @@ use plyfold_core::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
 use super::Secret;
-use super::credentials::{canonical, content, file_to_write, not_json, server};
+use super::credentials::{Credential, Credentials, canonical, content, file_to_write, not_json, server};
 use super::helper::Helpers;
 use crate::{Config, Registry};
 
@@ -33,6 +33,8 @@ pub struct Login {
     pub keeper: Keeper,
     /// Whether the registry asked for credentials at all: one that lets everyone in says nothing about them.
     pub checked: bool,
+    /// A file that is read before that one and has other credentials for the registry: they go on being used.
+    pub shadowed_by: Option<PathBuf>,
 }
 
 /// Shows a user name and a password to a registry, and stores them when they are good: where the configuration or
@@ -46,8 +48,16 @@ pub async fn login(registry: &str, user: &Secret, password: &Secret, config: &Co
     let own = Config { username: Some(user.clone()), password: Some(password.clone()), ..config.clone() };
     let checked = Registry::new(registry, &own)?.check_login().await?;
     let (registry, user, password) = (registry.to_owned(), user.clone(), password.clone());
-    let keeper = on_thread(config, move |store| store.insert(&registry, &user, &password)).await?;
-    Ok(Login { keeper, checked })
+    let found = Credentials::new(&Config { username: None, password: None, ..config.clone() }, &registry)?;
+    let stored = on_thread(config, move |store| {
+        let keeper = store.insert(&registry, &user, &password)?;
+        // Files that cannot be read say so when they are needed.
+        let first = found.stored(&registry, "").ok().flatten();
+        let other = first.filter(|(first, _)| *first != Credential::Basic(user, password));
+        Ok((keeper, other.map(|(_, file)| file.to_owned())))
+    });
+    let (keeper, shadowed_by) = stored.await?;
+    Ok(Login { keeper, checked, shadowed_by })
 }
 
 /// Forgets the credentials of a registry, and of its namespaces; with where they were.
