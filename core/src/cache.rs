@@ -86,7 +86,8 @@ pub trait BlobWriter: Debug + Send {
     async fn commit(self: Box<Self>) -> Result<()>;
 
     /// Says whether dropping this writer, as happens to a pull that is given up, keeps the bytes as
-    /// [`suspend`](Self::suspend) does. At first it does so when it begins beyond 0. A cache that cannot keep them ignores it.
+    /// [`suspend`](Self::suspend) does. At first it does so when it begins beyond 0. A cache that cannot keep them
+    /// ignores it.
     fn set_resumable(&mut self, resumable: bool) {
         let _ = resumable;
     }

@@ -12,6 +12,10 @@ use crate::{
     Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, digest, reference,
 };
 
+pub use listing::{Names, Page};
+
+mod listing;
+
 /// What a registry can do beyond reading; known without I/O.
 ///
 /// What is `false` here answers [`Unsupported`](crate::ErrorKind::Unsupported) at once (rule E 113
@@ -37,46 +41,6 @@ impl Capabilities {
     /// Manifests and blobs, nothing else.
     pub const READ: Self =
         Self { delete: false, mount: false, push: false, referrers: false, repositories: false, tags: false };
-}
-
-/// A page of a listing.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Page {
-    /// At most this many items; `None` leaves it to the backend.
-    pub limit: Option<usize>,
-    /// Continue after this item: the [`Names::next`] of the page before.
-    pub after: Option<String>,
-}
-
-/// One page of names, sorted bytewise.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Names {
-    /// The names on this page.
-    pub names: Vec<String>,
-    /// The token of the next page; `None` on the last.
-    pub next: Option<String>,
-}
-
-impl Page {
-    /// This page of a whole listing, for backends that hold all names; `names` must be sorted bytewise.
-    ///
-    /// ```
-    /// use plyfold_core::Page;
-    ///
-    /// let all = ["a", "b", "c"];
-    /// let first = Page { limit: Some(2), after: None }.of(all);
-    /// assert_eq!((first.names.len(), first.next.as_deref()), (2, Some("b")));
-    /// let second = Page { limit: Some(2), after: first.next }.of(all);
-    /// assert_eq!((second.names, second.next), (vec!["c".to_owned()], None));
-    /// ```
-    pub fn of<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Names {
-        let after = self.after.as_deref();
-        let mut rest = names.into_iter().filter(|name| after.is_none_or(|after| name.as_ref() > after));
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let names: Vec<String> = rest.by_ref().take(limit).map(|name| name.as_ref().to_owned()).collect();
-        let next = rest.next().and_then(|_| names.last().cloned());
-        Names { names, next }
-    }
 }
 
 /// Named images: a registry, a layout directory, an archive.

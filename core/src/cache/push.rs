@@ -70,7 +70,10 @@ pub(super) async fn push<C: CacheProvider + Clone>(
             .with_image(name)
             .with_endpoint(cache)
             .with_context("blob", digest)
-            .with_hint("pull what is missing, or push one platform (--platform), or an index of what is here (--rewrite-index)"))
+            .with_hint(
+                "pull what is missing, or push one platform (--platform), \
+                 or an index of what is here (--rewrite-index)",
+            ))
         }
     }
 }

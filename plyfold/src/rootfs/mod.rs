@@ -104,8 +104,8 @@ impl Images {
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
-    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when the image is not in the store any more; those of the
-    /// materializers; [`Io`](crate::ErrorKind::Io).
+    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when the image is not in the store any more; those
+    /// of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::Plan::new(rootfs, out)?;
         let options = PullOptions {

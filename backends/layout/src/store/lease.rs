@@ -31,8 +31,8 @@ pub(super) const NAMES: &str = "index";
 /// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
 pub(super) const COLLECTOR: &str = "collector";
 
-/// The turns, and the right to change names, that tasks of this process wait for, each in the order in which they came. Only the first of them
-/// contends with other processes.
+/// The turns, and the right to change names, that tasks of this process wait for, each in the order in which they came.
+/// Only the first of them contends with other processes.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 

@@ -1,7 +1,8 @@
 //! Credential helpers: programs named `docker-credential-NAME` that keep secrets for Docker.
 //!
 //! The protocol is that of docker-credential-helpers: `get` with the server on standard input answers with JSON on
-//! standard output, `store` takes such JSON, `erase` a server. Nothing that a helper writes ever gets into an error: it may be a secret.
+//! standard output, `store` takes such JSON, `erase` a server. Nothing that a helper writes ever gets into an error: it
+//! may be a secret.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
