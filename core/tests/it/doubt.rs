@@ -5,17 +5,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use plyfold_core::cache::Verify;
-use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     Artifact, ArtifactKey, CacheProvider, CacheProviderExt as _, Collect, CopyOptions, Descriptor, Digest,
-    ErrorKind, Format, Ingest, Materializer, MediaType, NameChange, Output, PullOptions, PullPolicy,
-    PushOptions, Reference, Result, copy, digest, pull, reference,
+    ErrorKind, Ingest, Materializer, MediaType, NameChange, PullOptions, PullPolicy, PushOptions, Reference,
+    copy, digest, pull, reference,
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{AMD64, Fault, Scripted, descriptor, layer, name, put_document, put_image};
+use crate::fixture::{AMD64, Drain, Fault, Scripted, descriptor, layer, name, put_document, put_image};
 use crate::watched::{Asked, Watched};
 
 /// More than anything here takes, on a machine that is busy.
@@ -208,20 +207,6 @@ async fn documents_that_are_listed_many_times_are_read_once() {
     let names = cache.list().await.unwrap();
     assert_eq!(plyfold_core::cache::find_among(&cache, &names, &missing).await.unwrap(), None);
     opened(&cache);
-}
-
-/// Keeps nothing of a layer that is sound.
-#[derive(Clone, Copy, Debug)]
-struct Drain;
-
-impl Materializer for Drain {
-    fn format(&self) -> Format {
-        Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
-    }
-
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
-        tar.finish().map(drop)
-    }
 }
 
 #[tokio::test]

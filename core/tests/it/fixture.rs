@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Reference,
-    Result, digest, reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Materializer, MediaType,
+    Output, RawManifest, Reference, Result, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -216,5 +217,19 @@ impl fmt::Display for Scripted {
 impl fmt::Debug for Scripted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scripted")
+    }
+}
+
+/// Keeps nothing of a layer that is sound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain;
+
+impl Materializer for Drain {
+    fn format(&self) -> Format {
+        Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
+        tar.finish().map(drop)
     }
 }

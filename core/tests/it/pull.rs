@@ -6,11 +6,11 @@ use std::time::Duration;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    BlobRange, CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Materializer, Output,
-    Platform, PullOptions, PullPolicy, Result, layer::LayerTar, pull,
+    BlobRange, CacheProvider, CacheProviderExt, Completeness, ErrorKind, Platform, PullOptions, PullPolicy,
+    pull,
 };
 
-use crate::fixture::{AMD64, Fault, Scripted, layer, name, put_compressed, put_image};
+use crate::fixture::{AMD64, Drain, Fault, Scripted, layer, name, put_compressed, put_image};
 
 fn options(policy: PullPolicy) -> PullOptions {
     let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
@@ -152,20 +152,6 @@ async fn wrong_content_is_refused_at_once_and_nothing_becomes_visible() {
     assert_eq!(scripted.reads_of(&layers[0]), 1);
     assert_eq!(cache.stat(&layers[0]).await.unwrap(), None);
     assert_eq!(cache.list().await.unwrap(), []);
-}
-
-/// Keeps nothing of a layer that is sound.
-#[derive(Clone, Copy, Debug)]
-struct Drain;
-
-impl Materializer for Drain {
-    fn format(&self) -> Format {
-        Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
-    }
-
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
-        tar.finish().map(drop)
-    }
 }
 
 /// The time in a gzip header is in the blob's digest and not in the tar's: the conversion finds nothing wrong.
