@@ -14,21 +14,13 @@ use plyfold_core::{
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{AMD64, Drain, Fault, Scripted, descriptor, layer, name, put_document, put_image};
+use crate::fixture::{
+    Drain, Fault, Scripted, descriptor, layer, name, options, put_document, put_image, verifying,
+};
 use crate::watched::{Asked, Watched};
 
 /// More than anything here takes, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(60);
-
-fn options(policy: PullPolicy) -> PullOptions {
-    let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
-    options.retry.base = Duration::from_millis(1);
-    options
-}
-
-fn verifying(policy: PullPolicy) -> PullOptions {
-    PullOptions { verify: true, ..options(policy) }
-}
 
 /// An image like another, with one of its layers once more or of another size.
 async fn relayered(registry: &MemoryRegistry, from: &str, to: &str, change: impl FnOnce(&mut Vec<Value>)) {

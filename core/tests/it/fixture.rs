@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Materializer, MediaType,
-    Output, RawManifest, Reference, Result, digest, reference,
+    Output, PullOptions, PullPolicy, RawManifest, Reference, Result, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,18 @@ pub(crate) const AMD64: &str = "linux/amd64";
 
 pub(crate) fn name(text: &str) -> Reference {
     reference::parse(text).unwrap()
+}
+
+/// A pull for amd64 that waits no time between two attempts.
+pub(crate) fn options(policy: PullPolicy) -> PullOptions {
+    let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
+    options.retry.base = Duration::from_millis(1);
+    options
+}
+
+/// The same, reading again what is here.
+pub(crate) fn verifying(policy: PullPolicy) -> PullOptions {
+    PullOptions { verify: true, ..options(policy) }
 }
 
 /// A tar of one file.

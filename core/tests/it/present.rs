@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::time::Duration;
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
@@ -11,21 +10,11 @@ use plyfold_core::{
     PullResult, Reference, digest, pull,
 };
 
-use crate::fixture::{AMD64, Fault, Scripted, index_of, layer, name, put_image};
+use crate::fixture::{AMD64, Fault, Scripted, index_of, layer, name, options, put_image, verifying};
 use crate::watched::{Asked, Watched};
 
 const IMAGE: &str = "example.com/app:1";
 const TURN: &str = "pull example.com/app:1 linux/amd64";
-
-fn options(policy: PullPolicy) -> PullOptions {
-    let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
-    options.retry.base = Duration::from_millis(1);
-    options
-}
-
-fn verifying(policy: PullPolicy) -> PullOptions {
-    PullOptions { verify: true, ..options(policy) }
-}
 
 /// An index of an image of two layers for amd64 under [`IMAGE`].
 async fn staged() -> (Reference, MemoryRegistry) {

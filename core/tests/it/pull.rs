@@ -10,13 +10,10 @@ use plyfold_core::{
     pull,
 };
 
-use crate::fixture::{AMD64, Drain, Fault, Scripted, layer, name, put_compressed, put_image};
+use crate::fixture::{self, AMD64, Drain, Fault, Scripted, layer, name, put_compressed, put_image};
 
 fn options(policy: PullPolicy) -> PullOptions {
-    let mut options = PullOptions { platform: AMD64.parse().unwrap(), policy, ..PullOptions::default() };
-    options.retry.base = Duration::from_millis(1);
-    options.stall = Duration::from_millis(200);
-    options
+    PullOptions { stall: Duration::from_millis(200), ..fixture::options(policy) }
 }
 
 #[tokio::test]
