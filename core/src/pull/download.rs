@@ -125,12 +125,7 @@ impl Engine<'_> {
             if !is_pieced || *e.kind() != ErrorKind::Corrupt {
                 return Err(e);
             }
-            // The bytes of an earlier attempt may have been the wrong ones: once more, from the start.
-            if let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? {
-                writer.restart().await?;
-                self.receive(layer, &mut *writer, None).await?;
-                writer.commit().await?;
-            }
+            self.fetch_anew(layer).await?;
             // What was made of the wrong bytes goes first: nobody can make the artifact while it is there.
             if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
                 (there, pending) = self.artifact(Some(&diff_id)).await?;
@@ -142,6 +137,15 @@ impl Engine<'_> {
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
             (None, None) => Ok(there),
         }
+    }
+
+    /// Downloads a blob once more, from the start: the bytes of an earlier attempt may have been the wrong ones. Nothing
+    /// is fetched when somebody else has stored it by now.
+    async fn fetch_anew(&self, layer: &Descriptor) -> Result<()> {
+        let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Ok(()) };
+        writer.restart().await?;
+        self.receive(layer, &mut *writer, None).await?;
+        writer.commit().await
     }
 
     /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped; with
