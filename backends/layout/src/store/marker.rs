@@ -9,6 +9,7 @@ use plyfold_core::layout_index::{LAYOUT, LayoutIndex};
 use plyfold_core::{Error, Result};
 use serde::de::IgnoredAny;
 
+use super::lease::NAMES;
 use super::quarantine;
 use crate::durable;
 use crate::root::Root;
@@ -23,7 +24,7 @@ pub(super) fn replace(root: &Root, damage: Error) -> Result<()> {
     if root.is_read_only() || !is_blank(root)? || !is_store(root) {
         return refused(damage);
     }
-    let _lock = durable::lock(root, "index")?;
+    let _lock = durable::lock(root, NAMES)?;
     // Another process may have been faster.
     if root.is_layout().is_ok_and(|is_layout| is_layout) {
         return Ok(());
