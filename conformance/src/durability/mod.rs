@@ -74,8 +74,8 @@ pub trait DurabilityStage: Send + Sync {
         String::new()
     }
 
-    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another. A conversion
-    /// takes one until its layer is here; one more is for a cache that writes on such a thread meanwhile.
+    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another: one for the pull,
+    /// and one more for a cache that writes a blob on such a thread meanwhile.
     ///
     /// strace counts each thread's calls for itself. A cache that needs one thread alone, beside threads of its own
     /// for each blob, is struck at every single call, and the suite sees to it.
