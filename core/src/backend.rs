@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use crate::registry::{Capabilities, ImageRegistry, Page};
-use crate::{Error, Reference, Result, reference};
+use crate::{Digest, Error, Reference, Result, reference};
 
 /// A kind of place that images come from: one entry for each crate that implements
 /// [`ImageRegistry`]. Register it with [`register!`](crate::register).
@@ -185,6 +185,9 @@ impl Options {
     }
 }
 
+/// Names that are looked at to see whether they are of one image.
+const ALIASES: usize = 20;
+
 /// An opened location.
 #[derive(Debug)]
 pub struct Opened {
@@ -195,19 +198,25 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The image that the URI names, or the only one that there is.
+    /// The image that the URI names, or the only one that there is, by the first of its names.
     ///
     /// # Errors
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) with the list when there are several,
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none, and those of the listing.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none, [`Config`](crate::ErrorKind::Config) when the URI
+    /// names none and nothing can be listed there, and those of the listing.
     pub async fn reference(&self) -> Result<Reference> {
         if let Some(reference) = &self.reference {
             return Ok(reference.clone());
+        }
+        if !self.registry.capabilities().repositories {
+            let hint = format!("append the name of the image: {}:NAME", self.registry);
+            return Err(Error::config("which image?").with_endpoint(&self.registry).with_hint(hint));
         }
         let mut found = self.references().await?;
         match found.len() {
             0 => Err(self.nameless()),
             1 => Ok(found.remove(0)),
+            2..=ALIASES if self.are_one(&found).await? => Ok(found.remove(0)),
             _ => {
                 let names: Vec<String> = found.iter().take(20).map(Reference::whole).collect();
                 let message = format!("several images and none chosen: {}", names.join(", "));
@@ -215,6 +224,18 @@ impl Opened {
                 Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
             }
         }
+    }
+
+    /// Whether all of these names stand for one image.
+    async fn are_one(&self, names: &[Reference]) -> Result<bool> {
+        let mut first: Option<Digest> = None;
+        for name in names {
+            let digest = self.registry.resolve(name).await?.digest().clone();
+            if first.get_or_insert_with(|| digest.clone()) != &digest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn nameless(&self) -> Error {
@@ -291,6 +312,13 @@ impl Backends {
             }
         }
         Ok(self)
+    }
+
+    /// The same without the backend that claims `scheme`, under any of its schemes.
+    #[must_use]
+    pub fn without(mut self, scheme: &str) -> Self {
+        self.by_scheme.retain(|_, backend| !backend.schemes.contains(&scheme));
+        self
     }
 
     /// The backends, each once, by the name of their first scheme.

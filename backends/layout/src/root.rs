@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, digest};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags};
 
 /// A layout directory, which need not exist yet.
 #[derive(Debug)]
@@ -137,8 +137,10 @@ impl Root {
         let room = rustix::fs::statvfs(&self.path);
         let room =
             room.map_err(|e| Error::io(format!("asking how full {} is", self.path.display()), e.into()))?;
-        // A file system that has no blocks counts none, such as many in user space.
-        Ok((room.f_blocks > 0).then(|| room.f_bavail.saturating_mul(room.f_frsize)))
+        // A file system that has no blocks counts none, such as many in user space. One that is read-only is not full,
+        // though it may say so: a write tells what is wrong.
+        let is_read_only = room.f_flag.contains(StatVfsMountFlags::RDONLY);
+        Ok((room.f_blocks > 0 && !is_read_only).then(|| room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
     /// Whether this user cannot write here. The folder decides: whoever may not change it cannot change a name.

@@ -71,9 +71,9 @@ pub(crate) enum Verb {
     },
     /// List the images in the store with the room that each takes, and what of it no other image needs
     List,
-    /// Show an image of the store
+    /// Show an image of the store, or of an archive or a directory
     #[command(
-        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
+        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
     )]
     Inspect {
         /// Which image

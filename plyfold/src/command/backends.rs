@@ -1,15 +1,16 @@
 //! `backends` and `completions`: about the program itself.
 
 use clap::CommandFactory as _;
-use plyfold::{Backend, Backends, Capabilities, Result};
+use plyfold::{Backend, Capabilities, Result};
 use serde_json::{Value, json};
 
 use super::args::Args;
+use super::places;
 use super::screen::{Screen, table, write};
 
 /// Lists what is linked into this program.
 pub(crate) fn list(screen: Screen) -> Result<()> {
-    let backends = Backends::linked()?;
+    let backends = places::backends()?;
     let documents: Vec<Value> = backends.iter().map(document).collect();
     screen.show(&documents, || {
         let rows: Vec<[String; 3]> = backends

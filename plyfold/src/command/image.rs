@@ -1,8 +1,8 @@
 //! How an image is named on the command line.
 
-use std::path::Path;
+use plyfold::{Backend, Backends, Error, Location, Reference, Result, printable, reference};
 
-use plyfold::{Backends, Error, Location, Reference, Result, printable, reference};
+use super::path::Written;
 
 /// What somebody has written for an image.
 #[derive(Debug)]
@@ -14,34 +14,61 @@ pub(crate) enum Image {
 }
 
 impl Image {
+    /// What is read from.
     pub(crate) fn parse(image: &str, backends: &Backends) -> Result<Self> {
+        Self::read(image, backends, Written::source)
+    }
+
+    /// What is written to.
+    pub(crate) fn target(image: &str, backends: &Backends) -> Result<Self> {
+        Self::read(image, backends, Written::target)
+    }
+
+    fn read<'a>(
+        image: &'a str,
+        backends: &Backends,
+        of_path: fn(&Written<'a>) -> Result<String>,
+    ) -> Result<Self> {
         if let Ok(location) = Location::parse(image)
             && let Some(backend) = backends.of(image)
         {
-            let is_registry = backend.schemes.contains(&"registry");
-            return if is_registry && is_lone_host(&location.rest) {
-                Err(no_repository(&location.rest))
-            } else {
-                Ok(Self::Uri(image.to_owned()))
+            return match location.rest.as_str() {
+                "" => Err(Error::config("which image?")
+                    .with_image(printable(image))
+                    .with_hint(format!("write {}", backend.syntax))),
+                host if is_registry(backend) && is_lone_host(host) => Err(no_repository(host)),
+                _ => Ok(Self::Uri(image.to_owned())),
             };
         }
-        if let Some(path) = path_in(image) {
-            return Err(path_or_name(image, path));
+        if let Some(path) = Written::certain(image) {
+            return of_path(&path).map(Self::Uri);
         }
-        if ["/", "./", "../"].iter().any(|start| image.starts_with(start)) {
-            let hint =
-                format!("write oci:{image} for a layout directory, docker-archive:{image} for an archive");
-            return Err(Error::config("a path needs a scheme").with_image(printable(image)).with_hint(hint));
-        }
-        if image.strip_suffix('/').is_some_and(|host| !host.contains('/')) {
+        let path = Written::possible(image);
+        if path.is_none() && image.strip_suffix('/').is_some_and(|host| !host.contains('/')) {
             return Ok(Self::Uri(format!("registry:{image}")));
         }
-        match reference::parse(image) {
-            Ok(_) if is_lone_host(image) => Err(no_repository(image)),
-            Ok(name) => Ok(Self::Name(name)),
+        match (reference::parse(image), path) {
+            (Ok(_), Some(path)) => Err(path.or_name()),
+            (Err(_), Some(path)) => of_path(&path).map(Self::Uri),
+            (Ok(_), None) if is_lone_host(image) => Err(no_repository(image)),
+            (Ok(name), None) => Ok(Self::Name(name)),
             // With a scheme that nobody knows the better error is that of the backends, which lists them.
-            Err(_) if Location::parse(image).is_ok() => Ok(Self::Uri(image.to_owned())),
-            Err(e) => Err(e),
+            (Err(_), None) if Location::parse(image).is_ok() => Ok(Self::Uri(image.to_owned())),
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    /// Refuses what names a registry and nothing in it, where an image is needed.
+    pub(crate) fn in_repository(self, backends: &Backends) -> Result<Self> {
+        match &self {
+            Self::Uri(uri) if self.is_remote(backends) => match uri.strip_suffix('/') {
+                Some(uri) => {
+                    let place = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+                    Err(no_repository(place.trim_start_matches('/')))
+                }
+                None => Ok(self),
+            },
+            _ => Ok(self),
         }
     }
 
@@ -65,24 +92,13 @@ impl Image {
     pub(crate) fn is_remote(&self, backends: &Backends) -> bool {
         match self {
             Self::Name(_) => true,
-            Self::Uri(uri) => backends.of(uri).is_some_and(|backend| backend.schemes.contains(&"registry")),
+            Self::Uri(uri) => backends.of(uri).is_some_and(is_registry),
         }
     }
 }
 
-fn path_or_name(image: &str, path: &Path) -> Error {
-    let scheme = if path.is_dir() { "oci" } else { "docker-archive" };
-    Error::config(format!("{} is a path here, and may be a name", path.display()))
-        .with_image(printable(image))
-        .with_hint(format!("write {scheme}:{image} for the path, or registry:{image} for the name"))
-}
-
-/// An image at the path that a bare name begins with: a file, or a layout directory.
-fn path_in(image: &str) -> Option<&Path> {
-    let whole = Path::new(image);
-    let before_tag = image.rsplit_once(':').map(|(path, _)| Path::new(path));
-    let holds_image = |path: &&Path| path.is_file() || path.join("oci-layout").is_file();
-    [Some(whole), before_tag].into_iter().flatten().find(holds_image)
+fn is_registry(backend: &Backend) -> bool {
+    backend.schemes.contains(&"registry")
 }
 
 /// Whether this is a host with a port. Read as docker reads it, it is an image `host` of Docker Hub by a tag.
@@ -96,7 +112,7 @@ fn is_lone_host(text: &str) -> bool {
 fn no_repository(host: &str) -> Error {
     Error::config("a registry, and no repository of it")
         .with_image(printable(host))
-        .with_hint(format!("write {host}/REPOSITORY, or registry:{host}/ for the registry itself"))
+        .with_hint(format!("write {host}/REPOSITORY[:TAG]; `plyfold tags {host}/` lists the repositories"))
 }
 
 #[cfg(test)]
@@ -127,8 +143,39 @@ mod tests {
         {
             assert!(read(image).contains("no repository"), "{image}: {}", read(image));
         }
-        for image in ["/nowhere/image", "./nowhere", "../nowhere/image.tar"] {
-            assert!(read(image).contains("a path needs a scheme"), "{image}: {}", read(image));
+        for image in ["/nowhere/image", "./nowhere", "../nowhere/image.tar", "image.tar", "nowhere/"] {
+            assert!(read(image).contains("there is no file or directory"), "{image}: {}", read(image));
+        }
+        for image in ["registry:", "docker://", "oci:"] {
+            assert!(read(image).contains("which image?"), "{image}: {}", read(image));
+        }
+        // Tests run in the directory of this package.
+        for (image, uri) in [
+            ("./src", "oci:./src"),
+            ("src/:v1", "oci:src:v1"),
+            ("./Cargo.toml", "docker-archive:./Cargo.toml"),
+        ] {
+            assert_eq!(read(image), uri);
+        }
+        assert!(read("src/lib.rs").contains("may be a name"), "{}", read("src/lib.rs"));
+        // No name has capitals.
+        assert_eq!(read("Cargo.toml"), "docker-archive:Cargo.toml");
+    }
+
+    #[test]
+    fn what_is_written_to_has_a_name() {
+        let backends = Backends::linked().unwrap();
+        let target = |image| {
+            Image::target(image, &backends)
+                .map_or_else(|e| e.hint().unwrap_or_default().to_owned(), |image| image.uri())
+        };
+        for (image, said) in [
+            ("./big:v1", "oci:./big:v1"),
+            ("./big", "write oci:./big:TAG, with a tag of your choice"),
+            ("o.tar", "oci-archive:o.tar"),
+            ("app:1", "registry:docker.io/library/app:1"),
+        ] {
+            assert_eq!(target(image), said);
         }
     }
 }

@@ -24,6 +24,7 @@ mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
+mod path;
 mod places;
 mod progress;
 mod registry;
@@ -84,8 +85,14 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         #[cfg(feature = "registry")]
         Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, screen).await,
         Verb::List => kept::list(&session.await?).await,
-        Verb::Inspect { image, raw, remote: true } => store::inspect_remote(&places()?, &image, raw).await,
-        Verb::Inspect { image, raw, remote: false } => store::inspect(&session.await?, &image, raw).await,
+        Verb::Inspect { image, raw, remote } => {
+            let places = places()?;
+            // What is on this machine is shown as it is there: asking costs nothing.
+            if remote || !places.image(&image)?.is_remote(&places.backends) {
+                return store::inspect_remote(&places, &image, raw).await;
+            }
+            store::inspect(&session.await?, &image, raw).await
+        }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
         Verb::Disk(disk) => disk::make(disk, screen).await,

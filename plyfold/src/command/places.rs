@@ -23,7 +23,7 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn new(global: &Global, screen: Screen) -> Result<Self> {
         let options = Options::parse(global.option.iter().map(String::as_str))?;
-        Ok(Self { backends: Backends::linked()?, options, only: global.platform.clone(), screen })
+        Ok(Self { backends: backends()?, options, only: global.platform.clone(), screen })
     }
 
     /// The platform to choose from an index.
@@ -32,12 +32,17 @@ impl Places {
     }
 
     pub(crate) fn image(&self, image: &str) -> Result<Image> {
-        Image::parse(image, &self.backends)
+        Image::parse(image, &self.backends)?.in_repository(&self.backends)
     }
 
     /// Opens the backend that an image is in.
     pub(crate) async fn locate(&self, image: &str) -> Result<Opened> {
         self.backends.open(&self.image(image)?.uri(), &self.options).await
+    }
+
+    /// Opens a repository, or a registry as a whole.
+    pub(crate) async fn repository(&self, repository: &str) -> Result<Opened> {
+        self.backends.open(&Image::parse(repository, &self.backends)?.uri(), &self.options).await
     }
 
     /// Opens the backend that an image is to go to.
@@ -86,7 +91,7 @@ impl Places {
 
     /// The URI of what can be written to, as far as the scheme tells.
     fn writable(&self, image: &str) -> Result<String> {
-        let uri = self.image(image)?.uri();
+        let uri = Image::target(image, &self.backends)?.in_repository(&self.backends)?.uri();
         match self.backends.of(&uri) {
             Some(backend) if !backend.capabilities.push => {
                 let error = Error::unsupported("images there are read, and not written");
@@ -115,6 +120,11 @@ impl Places {
         let (outcome, ()) = tokio::join!(work, report);
         outcome
     }
+}
+
+/// What a program that ends after one verb can use: nothing stays in its memory.
+pub(crate) fn backends() -> Result<Backends> {
+    Ok(Backends::linked()?.without("memory"))
 }
 
 /// A target with the name that was given. None is looked for: the image that has it would lose it.

@@ -55,7 +55,7 @@ fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()
 
 /// Lists the tags of a repository, or the repositories of a registry.
 pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
-    let opened = places.locate(repository).await?;
+    let opened = places.repository(repository).await?;
     let (mut after, mut all, mut count, mut seen) = (None, Vec::new(), 0, BTreeSet::new());
     loop {
         let page = Page { limit: None, after };

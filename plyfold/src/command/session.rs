@@ -32,7 +32,8 @@ impl Session {
     pub(crate) async fn open(global: &Global, screen: Screen) -> Result<Self> {
         let places = Places::new(global, screen)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
-        let images = Images::open(store).await?.with_options(places.options.clone());
+        let images = Images::open(store).await?;
+        let images = images.with_backends(places.backends.clone()).with_options(places.options.clone());
         Ok(Self { images, places, screen })
     }
 

@@ -6,6 +6,7 @@ mod baseline;
 mod command;
 mod library;
 mod login;
+mod names;
 mod places;
 mod readme;
 mod registry;

@@ -24,7 +24,7 @@ fn copies_go_where_they_are_told() {
         // There is one image by now, which nobody has named.
         format!("{sample} oci:{{}}/layout"),
         format!("{sample} oci-archive:{{}}/new.tar:1"),
-        format!("{sample} ./layout:1"),
+        format!("{sample} {{}}/layout:1 -v"),
         format!("{sample} HOST:PORT/org/app:1 {login} -q"),
         format!("{sample} HOST:PORT/org/app:1 -o depth=3"),
         format!("{sample} HOST:PORT"),

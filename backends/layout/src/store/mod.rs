@@ -68,6 +68,10 @@ impl Store {
         let absolute = std::path::absolute(path);
         let absolute = absolute.map_err(|e| Error::io(format!("finding {}", path.display()), e))?;
         let store = Self::on(Root::new(absolute, true, false));
+        if let Some(other) = other_than_directory(store.path()) {
+            let error = Error::config(format!("the store cannot be at {}: {other}", path.display()));
+            return Err(error.with_hint("choose a directory of its own"));
+        }
         store.prepare().map_err(|e| e.with_endpoint(&store))?;
         store.sweep();
         boot::check(&store.root);
@@ -305,6 +309,13 @@ impl CacheProvider for Store {
         what.progress.emit(Event::Finished { success: verified.is_ok() });
         verified
     }
+}
+
+/// What stands in the way of a directory at this path, if anything does.
+fn other_than_directory(path: &Path) -> Option<String> {
+    let in_the_way =
+        path.ancestors().find(|ancestor| ancestor.exists()).filter(|ancestor| !ancestor.is_dir())?;
+    Some(format!("{} is not a directory", in_the_way.display()))
 }
 
 /// What a blob is read from.

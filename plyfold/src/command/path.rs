@@ -1,0 +1,170 @@
+//! Words that are paths: what is written without a scheme and looks like a file or a directory.
+
+use std::path::Path;
+
+use plyfold::{Error, Result, printable, reference};
+
+/// How archives are called, before a tag.
+const ARCHIVES: [&str; 9] =
+    [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"];
+
+/// A path, and the name of an image in it.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Written<'a> {
+    word: &'a str,
+    path: &'a str,
+    image: Option<&'a str>,
+}
+
+impl<'a> Written<'a> {
+    /// `PATH` or `PATH:IMAGE`. What is there decides; else an image's name has no slash.
+    fn split(word: &'a str) -> Self {
+        let whole = Self { word, path: word, image: None };
+        if Path::new(word).exists() {
+            return whole;
+        }
+        match word.split_once(':') {
+            Some((path, image)) if Path::new(path).exists() || !image.contains('/') => {
+                Self { word, path, image: Some(image).filter(|image| !image.is_empty()) }
+            }
+            _ => whole,
+        }
+    }
+
+    /// What cannot be meant as a name in a registry.
+    pub(crate) fn certain(word: &'a str) -> Option<Self> {
+        let written = Self::split(word);
+        let path = written.path;
+        let begins = path.starts_with(['/', '.', '~']) || path.contains("/./") || path.contains("/../");
+        (begins || written.is_archive() || written.is_folder()).then_some(written)
+    }
+
+    /// What is here under this path, an image by its looks, and may be meant as a name as well.
+    pub(crate) fn possible(word: &'a str) -> Option<Self> {
+        let written = Self::split(word);
+        let path = Path::new(written.path);
+        (path.is_file() || path.join("oci-layout").is_file()).then_some(written)
+    }
+
+    /// Whether it is called as archives are. `host.example/app.tar` is in a registry, unless there is such a directory.
+    fn is_archive(&self) -> bool {
+        let lower = self.path.to_ascii_lowercase();
+        let folder = self.path.rsplit_once('/').map(|(folder, _)| folder);
+        let first = folder.map_or("", |folder| folder.split('/').next().unwrap_or_default());
+        let is_host = first == "localhost" || first.contains(['.', ':']);
+        ARCHIVES.iter().any(|name| lower.ends_with(name))
+            && (!is_host || folder.is_some_and(|folder| Path::new(folder).is_dir()))
+    }
+
+    /// `name/`: no name of an image ends so, but that of a registry does.
+    fn is_folder(&self) -> bool {
+        let Some(path) = self.path.strip_suffix('/') else { return false };
+        path.contains('/') || Path::new(path).is_dir() || !(path == "localhost" || path.contains(['.', ':']))
+    }
+
+    /// The URI of what is read.
+    pub(crate) fn source(&self) -> Result<String> {
+        self.check()?;
+        let path = Path::new(self.path);
+        match (path.is_dir(), path.exists(), self.image) {
+            (true, _, image) => Ok(self.layout(image)),
+            (false, true, None) => Ok(format!("docker-archive:{}", self.path)),
+            (false, true, Some(image)) => {
+                let error = Error::config("which form of archive names the image?");
+                let hint = format!(
+                    "write docker-archive:{path}:NAME[:TAG] or oci-archive:{path}:TAG; {image:?} may be either",
+                    path = self.path
+                );
+                Err(error.with_image(printable(self.word)).with_hint(hint))
+            }
+            (false, false, _) => Err(self.absent()),
+        }
+    }
+
+    /// The URI of what is written to.
+    pub(crate) fn target(&self) -> Result<String> {
+        self.check()?;
+        if self.is_archive() || Path::new(self.path).is_file() {
+            return Ok(format!("oci-archive:{}", self.path));
+        }
+        match self.image {
+            Some(image) => Ok(self.layout(Some(image))),
+            None => Err(Error::config("under which name?")
+                .with_image(printable(self.word))
+                .with_hint(format!("write {}, with a tag of your choice", self.layout(Some("TAG"))))),
+        }
+    }
+
+    /// The error for what is a path and may be a name.
+    pub(crate) fn or_name(&self) -> Error {
+        let is_layout = Path::new(self.path).is_dir();
+        let uri = if is_layout { self.layout(self.image) } else { format!("docker-archive:{}", self.word) };
+        Error::config(format!("{} is a path here, and may be a name", printable(self.path)))
+            .with_image(printable(self.word))
+            .with_hint(format!("write {uri} for the path, or registry:{} for the name", self.word))
+    }
+
+    fn layout(&self, image: Option<&str>) -> String {
+        let path = self.path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(self.path);
+        image.map_or_else(|| format!("oci:{path}"), |image| format!("oci:{path}:{image}"))
+    }
+
+    /// What a URI cannot hold, or a shell has left as it is.
+    fn check(&self) -> Result<()> {
+        let refused = if self.path.starts_with('~') {
+            ("the shell has not expanded the ~ of a path", "write the whole path")
+        } else if self.path.contains(':') {
+            ("a path with a colon cannot be written for an image", "rename it, or make a link to it")
+        } else {
+            return Ok(());
+        };
+        Err(Error::config(refused.0).with_image(printable(self.word)).with_hint(refused.1))
+    }
+
+    fn absent(&self) -> Error {
+        let error = Error::not_found(format!("there is no file or directory {}", printable(self.path)));
+        let error = error.with_image(printable(self.word));
+        match reference::parse(self.word) {
+            Ok(name) => error.with_hint(format!("write registry:{name} for a name in a registry")),
+            Err(_) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_path_is_one() {
+        for (word, path, image) in [
+            ("./big", "./big", None),
+            ("../big:v1", "../big", Some("v1")),
+            ("/srv/big:app:1", "/srv/big", Some("app:1")),
+            ("~/big", "~/big", None),
+            (".", ".", None),
+            (".big", ".big", None),
+            ("big/../other", "big/../other", None),
+            ("o.tar", "o.tar", None),
+            ("O.TAR.gz", "O.TAR.gz", None),
+            ("out/o.tgz:v1", "out/o.tgz", Some("v1")),
+            ("big/", "big/", None),
+            ("a.b/c/", "a.b/c/", None),
+        ] {
+            assert_eq!(Written::certain(word), Some(Written { word, path, image }), "{word}");
+        }
+        for name in [
+            "alpine",
+            "alpine:3.20",
+            "org/app",
+            "ghcr.io/",
+            "localhost:5000/",
+            "localhost:5000/app:1",
+            "registry.invalid/app.tar",
+            "tar",
+            "app@sha256:00",
+        ] {
+            assert_eq!(Written::certain(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How images are written on the command line: names, paths, URIs.
+
+use std::fs;
+
+use plyfold_conformance::samples::{self, LayerBuilder, docker_archive};
+
+use super::run::{Place, check, failure};
+
+/// What looks like a path is one, or is refused with what to write.
+#[test]
+fn paths_and_names() {
+    let place = Place::new();
+    let image = samples::of_layers("app", &[LayerBuilder::new().file("a", 0o644, b"a").finish()]);
+    let other = samples::of_layers("other", &[LayerBuilder::new().file("b", 0o644, b"b").finish()]);
+    let named = |image| move |name: &str| (name.to_owned(), image);
+    let one = ["a.example/app:1", "a.example/app:2"].map(named(&image));
+    let two = [named(&image)("a.example/app:1"), named(&other)("a.example/other:1")];
+    fs::write(place.path("one.tar"), docker_archive(&one)).unwrap();
+    fs::write(place.path("two.tar"), docker_archive(&two)).unwrap();
+    let platform = "--platform linux/amd64";
+    let lines = [
+        "copy oci:examples/sample:latest o.tar",
+        "copy oci:examples/sample:latest {}/o.tar:v1",
+        "copy oci:examples/sample:latest {}/layout",
+        "copy oci:examples/sample:latest {}/layout:v1 -q",
+        "copy oci:examples/sample:latest {}/lay:out:v1",
+        "pull ./examples/sample --platform linux/amd64 -q",
+        "pull examples/sample/ --platform linux/amd64 -q",
+        "pull ./nowhere",
+        "pull nowhere.tar",
+        "pull nowhere/",
+        "pull ~/sample",
+        "pull examples/sample",
+        "pull README.md",
+        "pull {}/one.tar:app",
+        &format!("pull {{}}/one.tar -q {platform}"),
+        &format!("pull {{}}/two.tar -q {platform}"),
+        &format!("inspect {{}}/one.tar {platform}"),
+        &format!("inspect --remote {{}}/one.tar {platform}"),
+        &format!("export {{}}/one.tar --out {{}}/rootfs.tar -q {platform}"),
+        "pull registry.invalid/",
+        "inspect --remote registry:registry.invalid/",
+        "delete docker://registry.invalid/",
+        "pull registry:",
+        "pull oci:",
+        "pull memory:here:app",
+    ];
+    check("names", &lines.map(|line| place.run(line)));
+}
+
+/// A store that is none is a mistake in the command line, and is told as such.
+#[test]
+fn a_store_is_a_directory() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    for store in ["/dev/null".to_owned(), "/dev/null/store".to_owned(), place.path("file/in/it")] {
+        let output = place.command(["--store", &store, "list"]).output().unwrap();
+        let (code, said) = failure(&output);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("is not a directory"), "{said}");
+    }
+}
