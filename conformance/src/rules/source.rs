@@ -23,7 +23,8 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "S 81" flattened_tar_equals_overlay_of_layers:
         "the stacked layers are the tree that overlayfs shows: names, kinds, metadata, content, links",
     "S 82" whiteout_file_dir_opaque_including_same_layer_order:
-        "a whiteout hides what lower layers have, never what its own layer brings, wherever it stands in the tar",
+        "a whiteout hides what lower layers have, never what its own layer brings, wherever it stands in the tar; \
+         its parent is what the entries before it make of the path",
     "S 83" hardlink_to_overwritten_or_deleted_target:
         "a hard link keeps its file when the name that it was made from is overwritten or deleted",
     "S 84" hardlink_target_precedes_link_in_output:
@@ -179,8 +180,36 @@ async fn whiteout_file_dir_opaque_including_same_layer_order(stage: &dyn Stage) 
         let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
         assert_eq!(names.join(" "), expected, "{case}");
     }
+    marks_before_and_after_a_link(stage).await;
     let kept = [LayerBuilder::new().file("f", 0o600, b"upper").whiteout("f")];
     assert_eq!(what(&sound(of(stage, kept).await), "/f"), r#"file 5 "upper""#, "its own layer's file stays");
+}
+
+/// A mark stands in the directory that its parent is when the mark is read.
+async fn marks_before_and_after_a_link(stage: &dyn Stage) {
+    let lower = || {
+        LayerBuilder::new()
+            .dir("a", 0o755)
+            .file("a/f", 0o644, b"")
+            .dir("b", 0o755)
+            .file("b/f", 0o644, b"")
+            .file("b/g", 0o644, b"")
+    };
+    let cases = [
+        (
+            "a whiteout, then a link",
+            LayerBuilder::new().whiteout("a/f").symlink("a", "/b"),
+            "/ /a /b /b/f /b/g",
+        ),
+        ("a link, then a whiteout", LayerBuilder::new().symlink("a", "/b").whiteout("a/f"), "/ /a /b /b/g"),
+        ("opaque, then a link", LayerBuilder::new().opaque("a").symlink("a", "/b"), "/ /a /b /b/f /b/g"),
+        ("a link, then opaque", LayerBuilder::new().symlink("a", "/b").opaque("a"), "/ /a /b"),
+    ];
+    for (case, upper, expected) in cases {
+        let tree = sound(of(stage, [lower(), upper]).await);
+        let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
+        assert_eq!(names.join(" "), expected, "{case}");
+    }
 }
 
 async fn hardlink_to_overwritten_or_deleted_target(stage: &dyn Stage) {

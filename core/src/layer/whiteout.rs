@@ -2,6 +2,7 @@
 //!
 //! OCI image spec, "Representing Changes": `.wh.NAME` removes its sibling `NAME`, `.wh..wh..opq` removes all
 //! that the lower layers have in its directory. Both concern lower layers only, wherever they stand in the tar.
+//! Where the name's directory is, the entries before it decide (see [`tree`](crate::tree)).
 
 use crate::{Error, Result};
 

@@ -38,8 +38,6 @@ type Place = (NodeId, Box<[u8]>);
 pub struct LayerTreeBuilder<C> {
     tree: Tree<C>,
     sets: HashSet<Xattrs>,
-    whiteouts: Vec<ImagePath>,
-    opaque: Vec<ImagePath>,
     /// Hard links whose target has not been seen yet.
     links: BTreeMap<Place, ImagePath>,
 }
@@ -47,13 +45,7 @@ pub struct LayerTreeBuilder<C> {
 impl<C> LayerTreeBuilder<C> {
     /// A builder for an empty layer.
     pub fn new() -> Self {
-        Self {
-            tree: Tree::new(),
-            sets: HashSet::new(),
-            whiteouts: Vec::new(),
-            opaque: Vec::new(),
-            links: BTreeMap::new(),
-        }
+        Self { tree: Tree::new(), sets: HashSet::new(), links: BTreeMap::new() }
     }
 
     /// Takes the next entry. `content` is asked where the bytes of a regular file lie, given its size and its
@@ -67,26 +59,22 @@ impl<C> LayerTreeBuilder<C> {
         content: impl FnOnce(u64, Option<&[DataExtent]>) -> Result<C>,
     ) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
-        let listed = match classify(&path)? {
+        let change = classify(&path)?;
+        if matches!(change, Change::Opaque(_) | Change::Whiteout(_))
+            && !matches!(kind, EntryKind::File { .. } | EntryKind::HardLink { .. })
+        {
+            return Err(Error::corrupt(format!("the whiteout {path} is not a regular file")));
+        }
+        match change {
             Change::Ignored => return Ok(()),
-            Change::Opaque(directory) => Some((directory, &mut self.opaque)),
-            Change::Whiteout(hidden) => Some((hidden, &mut self.whiteouts)),
-            Change::Plain => None,
-        };
-        if let Some((subject, list)) = listed {
-            if !matches!(kind, EntryKind::File { .. } | EntryKind::HardLink { .. }) {
-                return Err(Error::corrupt(format!("the whiteout {path} is not a regular file")));
-            }
-            list.push(subject);
-            return Ok(());
+            Change::Opaque(directory) => return self.opaque(&directory),
+            Change::Whiteout(hidden) => return self.whiteout(&hidden),
+            Change::Plain => {}
         }
         let kind = match kind {
             EntryKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
             // Overlayfs' form of a whiteout, in tars of overlay upper directories.
-            EntryKind::CharDevice { major: 0, minor: 0 } => {
-                self.whiteouts.push(path);
-                return Ok(());
-            }
+            EntryKind::CharDevice { major: 0, minor: 0 } => return self.whiteout(&path),
             EntryKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
             EntryKind::Directory => return self.directory(&path, metadata),
             EntryKind::Fifo => Kind::Fifo,
@@ -103,23 +91,12 @@ impl<C> LayerTreeBuilder<C> {
         Ok(())
     }
 
-    /// Settles what depends on the whole layer: links to later files, whiteouts, link counts.
+    /// Settles what depends on the whole layer: links to later files, link counts.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for hard links in a circle or to a directory, and for whiteouts
-    /// behind more than 40 symbolic links.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for hard links in a circle or to a directory.
     pub fn finish(mut self) -> Result<LayerTree<C>> {
         let mut lower_links = self.settle_links()?;
-        for directory in std::mem::take(&mut self.opaque) {
-            if let Some(id) = self.tree.directory_at(&directory, Missing::Imply)?
-                && let Some(directory) = self.tree.directory_mut(id)
-            {
-                directory.opaque = true;
-            }
-        }
-        for hidden in std::mem::take(&mut self.whiteouts) {
-            self.whiteout(&hidden)?;
-        }
         self.tree.finish();
         for node in &mut self.tree.nodes {
             if let Kind::Directory(directory) = &mut node.kind
@@ -140,7 +117,10 @@ impl<C> LayerTreeBuilder<C> {
             let existing = self.tree.child(parent, path.name());
             if existing.is_none_or(|id| self.tree.node(id).directory().is_none()) {
                 let id = self.push(Kind::Directory(super::Directory::default()), metadata);
-                let replaces = existing.is_some() || self.links.contains_key(&(parent, path.name().into()));
+                let parent_directory = self.tree.node(parent).directory();
+                let hidden = parent_directory.is_some_and(|parent| parent.whiteouts.contains(path.name()));
+                let replaces =
+                    hidden || existing.is_some() || self.links.contains_key(&(parent, path.name().into()));
                 if let Some(directory) = self.tree.directory_mut(id) {
                     directory.opaque = replaces;
                 }
@@ -174,6 +154,7 @@ impl<C> LayerTreeBuilder<C> {
         } else {
             if let Some(directory) = self.tree.directory_mut(parent) {
                 directory.children.remove(path.name());
+                directory.whiteouts.remove(path.name());
             }
             self.links.insert((parent, path.name().into()), target);
         }
@@ -236,6 +217,17 @@ impl<C> LayerTreeBuilder<C> {
         Ok(lower)
     }
 
+    /// Hides what lower layers have in the directory. Only what stands before the mark says which one that is.
+    fn opaque(&mut self, directory: &ImagePath) -> Result<()> {
+        if let Some(id) = self.tree.directory_at(directory, Missing::Imply)?
+            && let Some(directory) = self.tree.directory_mut(id)
+        {
+            directory.opaque = true;
+        }
+        Ok(())
+    }
+
+    /// Hides the name in lower layers. As for [`Self::opaque`], what follows does not move the mark.
     fn whiteout(&mut self, hidden: &ImagePath) -> Result<()> {
         if hidden.is_root() {
             return Err(Error::corrupt("the root directory is a whiteout"));

@@ -35,6 +35,8 @@
 //! - An entry whose parent is any other kind of file turns that file into an implied, opaque directory.
 //! - A whiteout, and a character device 0:0, hides what *lower* layers have under the name, never an entry of
 //!   its own layer, wherever it stands in the tar. `.wh.d` and `d/` in one layer: `d` is opaque.
+//! - The parent of a whiteout or of an opaque mark is found when the mark is read, as by every extractor: a
+//!   symbolic link is followed only if it stands before the mark.
 //! - A hard link takes the file that its target names when the link is read; a target that only comes later is
 //!   found at the end. Its own metadata is ignored, as by `tar`. A link to itself, in a circle, to a directory
 //!   or to a whiteout is an error. A target that the layer does not have at all is looked for in the layers

@@ -98,6 +98,14 @@ fn one_layer_follows_the_rules() {
         ("f=1 f/.wh.g=", "f=1"),
         ("f/.wh.g= f=1", "f=1"),
         ("usr/700 lib@usr lib/.wh.f=", "lib@usr usr/700 usr/.wh.f"),
+        ("b/700 a/.wh.a= a@/b", "a@/b b/700"),
+        ("b/700 a/700 a/.wh.a= a@/b", "a@/b b/700"),
+        ("b/700 a/a! a@/b", "a@/b b/700"),
+        ("b/700 a@/b a/.wh.a=", "a@/b b/700 b/.wh.a"),
+        ("b/700 a/.wh..wh..opq= a@/b", "a@/b b/700"),
+        ("b/700 a@/b a/.wh..wh..opq=", "a@/b b/700*"),
+        ("a@/b a/.wh.a= a/700", "a/700* b/755? b/.wh.a"),
+        (".wh.h= h>f f=1", "f=1x2 h=1x2"),
         (".wh..wh.plnk/1.2=x .wh..wh.aufs=", ""),
     ] {
         assert_eq!(show(&layer(entries).unwrap().tree), tree, "{entries}");
@@ -164,6 +172,10 @@ fn layers_stack_as_overlayfs_does() {
         (&["f=1 g>f", ".wh.f="], "g=1"),
         (&["s@x", "d/h>s"], "d/755? d/h@x s@x"),
         (&["f=1", ".wh.h= h>f"], "f=1x2 h=1x2"),
+        (&["a/700 a/a=1 b/700 b/a=2", "a/.wh.a= a@/b"], "a@/b b/700 b/a=2"),
+        (&["a/700 a/a=1 b/700 b/a=2", "a@/b a/.wh.a="], "a@/b b/700"),
+        (&["a/700 a/a=1 b/700 b/a=2", "a/.wh..wh..opq= a@/b"], "a@/b b/700 b/a=2"),
+        (&["a/700 a/a=1 b/700 b/a=2", "a@/b a/.wh..wh..opq="], "a@/b b/700"),
     ] {
         let image = Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap();
         assert_eq!(show(&image), tree, "{layers:?}");

@@ -62,6 +62,7 @@ pub(super) enum Fault {
     VariantIgnored,
     WhiteoutsByOrder,
     WhiteoutsIgnored,
+    WhiteoutsLast,
     XattrsLost,
 }
 

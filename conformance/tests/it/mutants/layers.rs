@@ -26,6 +26,12 @@ pub(super) async fn broken(fault: Fault, source: &dyn ImageSource, index: usize)
         Fault::HardLinksCopied => copied_links(entries),
         Fault::ParentsForced => entries.into_iter().flat_map(with_parents).collect(),
         Fault::WhiteoutsByOrder => hidden_by_order(entries),
+        Fault::WhiteoutsLast => {
+            let (marks, mut rest): (Vec<_>, Vec<_>) =
+                entries.into_iter().partition(|entry| hidden(&entry.entry).is_some());
+            rest.extend(marks);
+            rest
+        }
         Fault::WhiteoutsIgnored => {
             entries.into_iter().filter(|entry| hidden(&entry.entry).is_none()).collect()
         }

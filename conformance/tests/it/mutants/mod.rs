@@ -44,7 +44,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("S 79", &[Fault::DiffIdIgnored]),
     ("S 80", &[Fault::MediaTypeTrusted]),
     ("S 81", &[Fault::WhiteoutsIgnored, Fault::XattrsLost]),
-    ("S 82", &[Fault::WhiteoutsByOrder, Fault::WhiteoutsIgnored]),
+    ("S 82", &[Fault::WhiteoutsByOrder, Fault::WhiteoutsIgnored, Fault::WhiteoutsLast]),
     ("S 83", &[Fault::HardLinksCopied]),
     ("S 84", &[Fault::ForwardLinksLost, Fault::FlatTarReversed]),
     ("S 85", &[Fault::ErrorsEndTheLayer]),
