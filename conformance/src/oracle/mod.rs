@@ -21,7 +21,7 @@
 //!
 //! `cargo test` and `cargo nextest` then report a test whose need is not met as *ignored*, with the reason in its
 //! name: `[e2fsck is missing: install e2fsprogs] fsck_is_clean`. With `PLYFOLD_ORACLES=require` in the environment
-//! it fails instead; `.ci/run` sets that.
+//! it fails instead; `.ci/run` sets that. A test that runs a program which its needs do not declare fails everywhere.
 //!
 //! The rest of the module is what such tests have in common: [`Run`] a command with a time limit, a [`Mount`] or
 //! [`LoopDevice`] that goes away when it is dropped, and the first [`Difference`] of two directory trees.
@@ -38,3 +38,4 @@ pub use mount::{LoopDevice, Mount};
 pub use need::Need;
 pub use run::{Captured, Run};
 pub use suite::{Check, Failure, Verdict, run};
+pub use tree::xattrs;

@@ -1,5 +1,6 @@
 //! What an oracle test needs, and whether it is there.
 
+use std::cell::Cell;
 use std::env;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,7 +13,7 @@ use super::{Mount, Run};
 pub enum Need {
     /// A file system that the kernel can mount.
     FileSystem(&'static str),
-    /// The right to mount: root, and no container that forbids it.
+    /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount` and `losetup`.
     Mounts,
     /// A program that Debian does not have, or only with much else. It judges where somebody has installed it, and is
     /// never required: a test does not fetch programs.
@@ -26,6 +27,30 @@ pub enum Need {
     },
     /// strace, and the right to trace a child.
     Tracing,
+}
+
+/// Programs that a check runs without declaring them: POSIX has them, so every machine with a shell does.
+pub(super) const ALWAYS: &[&str] = &["chmod", "chown", "cp", "sh"];
+
+thread_local! {
+    /// The needs of the check that runs on this thread.
+    static DECLARED: Cell<Option<&'static [Need]>> = const { Cell::new(None) };
+}
+
+/// Runs `check` as one that may use what `needs` declare, and nothing else.
+pub(super) fn with_needs<T>(needs: &'static [Need], check: impl FnOnce() -> T) -> T {
+    DECLARED.set(Some(needs));
+    check()
+}
+
+/// Panics when the check that runs on this thread uses a program that its needs do not declare.
+pub(super) fn assert_declared(program: &str) {
+    let Some(needs) = DECLARED.get() else { return };
+    let declared = || needs.iter().any(|need| need.programs().contains(&program));
+    assert!(
+        program.contains('/') || ALWAYS.contains(&program) || declared(),
+        "the test runs {program}, which its needs do not declare"
+    );
 }
 
 impl Need {
@@ -43,6 +68,8 @@ impl Need {
     pub const KERNEL_EROFS: Self = Self::FileSystem("erofs");
     /// overlayfs in the kernel.
     pub const KERNEL_OVERLAY: Self = Self::FileSystem("overlay");
+    /// The unpacker of tars, GNU's.
+    pub const GNU_TAR: Self = Self::Tool { name: "tar", package: "tar" };
     /// ext4's maker.
     pub const MKFS_EXT4: Self = Self::Tool { name: "mkfs.ext4", package: "e2fsprogs" };
     /// XFS' maker.
@@ -57,6 +84,16 @@ impl Need {
     pub const UMOCI: Self = Self::Tool { name: "umoci", package: "umoci" };
     /// Who can shut a file system down as a power cut does, XFS and others.
     pub const XFS_IO: Self = Self::Tool { name: "xfs_io", package: "xfsprogs" };
+
+    /// The programs that a test with this need may run.
+    fn programs(&self) -> &[&'static str] {
+        match self {
+            Self::FileSystem(_) => &["modprobe"],
+            Self::Mounts => &["losetup", "mount", "umount"],
+            Self::Peer(name) | Self::Tool { name, .. } => std::slice::from_ref(name),
+            Self::Tracing => &["strace"],
+        }
+    }
 
     /// Whether it may be demanded that the need is met, by `PLYFOLD_ORACLES=require`.
     pub fn is_required(&self) -> bool {

@@ -23,7 +23,12 @@ pub struct Run {
 
 impl Run {
     /// The command `name`, without arguments yet.
+    ///
+    /// # Panics
+    /// In a [`Check`](super::Check) whose needs do not declare the program: such a test passes only on a machine that
+    /// happens to have it. Programs named by a path, and those of [`ALWAYS`](need::ALWAYS), need no declaration.
     pub fn new(name: &str) -> Self {
+        need::assert_declared(name);
         let mut command = Command::new(need::find(name).unwrap_or_else(|| name.into()));
         command.env("LC_ALL", "C").stdin(Stdio::null());
         Self { name: name.to_owned(), command, limit: Duration::from_secs(600) }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::Need;
+use super::{Need, need};
 
 /// The outcome of a check.
 pub type Verdict = Result<(), Failure>;
@@ -57,7 +57,9 @@ impl Check {
         let required = required && missing.iter().any(|(need, _)| need.is_required());
         let reason = missing.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
         if missing.is_empty() {
-            return Trial::test(self.name, move || (self.run)().map_err(|failure| Failed::from(failure.0)));
+            let run =
+                move || need::with_needs(self.needs, self.run).map_err(|failure| Failed::from(failure.0));
+            return Trial::test(self.name, run);
         }
         // The harness has no place for a reason but the kind, which it shows in front of the name.
         let failed = Failed::from(reason.clone());
@@ -111,9 +113,24 @@ macro_rules! oracle_tests {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Run;
     use super::*;
 
     const ABSENT: Need = Need::Tool { name: "plyfold-no-such-tool", package: "nothing" };
+
+    fn undeclared() -> Verdict {
+        Run::new("true").success()?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_check_that_runs_a_program_without_a_need_fails() {
+        const TRUE: Need = Need::Tool { name: "true", package: "coreutils" };
+        let without = Check { name: "without", needs: &[], run: undeclared }.trial(true);
+        let with = Check { name: "with", needs: &[TRUE], run: undeclared }.trial(true);
+        let conclusion = libtest_mimic::run(&quiet(), vec![without, with]);
+        assert_eq!((conclusion.num_passed, conclusion.num_failed), (1, 1));
+    }
 
     fn unreachable() -> Verdict {
         panic!("ran without its need");

@@ -86,7 +86,11 @@ fn node(path: &Path, name: &[u8], first_names: &mut HashMap<(u64, u64), Vec<u8>>
     })
 }
 
-fn xattrs(path: &Path) -> std::io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+/// The extended attributes of `path`, not of what a link there points to; none where the file system has none.
+///
+/// # Errors
+/// What the kernel answers, such as [`NotFound`](std::io::ErrorKind::NotFound).
+pub fn xattrs(path: &Path) -> std::io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     // XATTR_LIST_MAX and XATTR_SIZE_MAX of the kernel.
     let mut list = vec![0_u8; 65536];
     let mut value = vec![0_u8; 65536];

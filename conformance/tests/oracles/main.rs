@@ -29,13 +29,13 @@ oracle_tests! {
     ];
     what_a_full_disk_leaves_is_caught needs [Need::Mounts];
     mounts_end_with_their_value needs [Need::Mounts];
-    devices_owners_and_attributes_differ needs [Need::Mounts];
-    a_loop_device_shows_its_file needs [Need::Mounts, Need::Tool { name: "losetup", package: "mount" }];
+    devices_owners_and_attributes_differ needs [Need::Mounts, Need::Tool { name: "mknod", package: "coreutils" }];
+    a_loop_device_shows_its_file needs [Need::Mounts];
     skopeo_pulls_and_pushes needs [Need::SKOPEO];
     crane_pulls_and_pushes needs [Need::CRANE];
     oras_pulls_and_pushes needs [Need::ORAS];
     skopeo_reads_every_medium needs [Need::SKOPEO];
-    gnu_tar_unpacks_the_flattened_golden_tree needs [Need::Tool { name: "tar", package: "tar" }, Need::Mounts];
+    gnu_tar_unpacks_the_flattened_golden_tree needs [Need::GNU_TAR, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
 }
 

@@ -23,7 +23,7 @@ oracle_tests! {
     the_store_is_a_layout_for_others needs [Need::SKOPEO];
     a_store_on_a_read_only_mount_is_used needs [Need::Mounts];
     a_store_of_someone_else_is_used needs [Need::Mounts, SETPRIV];
-    a_full_disk_leaves_nothing needs [Need::Mounts];
+    a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
 }
 

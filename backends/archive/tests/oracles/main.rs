@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 oracle_tests! {
     skopeo_writes_an_oci_archive needs [Need::SKOPEO];
-    skopeo_writes_a_docker_archive needs [Need::SKOPEO];
+    skopeo_writes_a_docker_archive needs [Need::SKOPEO, Need::Tool { name: "gzip", package: "gzip" }];
     skopeo_writes_several_names needs [Need::SKOPEO];
     podman_saves_both_forms needs [PODMAN, Need::SKOPEO];
 }

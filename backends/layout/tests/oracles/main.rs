@@ -32,7 +32,7 @@ oracle_tests! {
     skopeo_reads_what_a_copy_made needs [Need::SKOPEO];
     umoci_writes_what_we_read needs [Need::UMOCI];
     umoci_reads_what_a_copy_made needs [Need::UMOCI];
-    a_layout_as_docker_saves_it_is_a_store needs [Need::Tool { name: "tar", package: "tar" }];
+    a_layout_as_docker_saves_it_is_a_store needs [Need::GNU_TAR];
     a_layout_by_skopeo_is_a_store needs [Need::SKOPEO];
     a_layout_by_umoci_is_a_store needs [Need::UMOCI];
     umoci_reads_the_store needs [Need::UMOCI];
