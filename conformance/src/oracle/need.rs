@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -119,11 +120,16 @@ impl Need {
     }
 }
 
-/// Where a program is: in `PATH`, or where administrators' tools are when `PATH` is a user's.
+/// Where a program is, in [`path`].
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+    env::split_paths(&path()).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// `PATH`, and the folders of administrators' programs, which the `PATH` of a user lacks.
+pub(super) fn path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 fn kernel_has(file_system: &str) -> bool {

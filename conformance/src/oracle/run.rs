@@ -30,7 +30,8 @@ impl Run {
     pub fn new(name: &str) -> Self {
         need::assert_declared(name);
         let mut command = Command::new(need::find(name).unwrap_or_else(|| name.into()));
-        command.env("LC_ALL", "C").stdin(Stdio::null());
+        // What it starts finds programs where it was found.
+        command.env("LC_ALL", "C").env("PATH", need::path()).stdin(Stdio::null());
         Self { name: name.to_owned(), command, limit: Duration::from_secs(600) }
     }
 
