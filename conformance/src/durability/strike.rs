@@ -84,7 +84,7 @@ fn worker(sweep: &Sweep, step: &Step, nth: usize, store: &Path, log: &Path) -> R
         Some(path) => run.arg("-P").arg(store.join(path)),
         None => run,
     };
-    let run = run.arg(myself()?).limit(Duration::from_secs(60));
+    let run = run.arg(myself()?).limit(Duration::from_secs(300));
     Ok(directed(run, sweep.scene.stage, store, &sweep.orders))
 }
 
