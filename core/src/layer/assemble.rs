@@ -17,12 +17,6 @@ pub(super) struct Extensions {
     pub(super) pax: Option<Pax>,
 }
 
-impl Extensions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.long_name.is_none() && self.long_link.is_none() && self.pax.is_none()
-    }
-}
-
 /// The entry that `header` is the last part of.
 ///
 /// # Errors
@@ -35,14 +29,26 @@ pub(super) fn entry(
     sparse: Option<Sparse>,
     limits: &LayerLimits,
 ) -> Result<Entry> {
-    let name = name(header, long.long_name.as_deref(), pax)?;
-    let path = ImagePath::within(&name, limits)?;
-    let kind = kind(header, long, pax, &name, sparse, limits).map_err(|e| e.with_context("path", &path))?;
-    if path.is_root() && (name.is_empty() || kind != EntryKind::Directory) {
+    let path = path(header, long, pax, limits)?;
+    let kind = kind(header, long, pax, sparse, limits).map_err(|e| e.with_context("path", &path))?;
+    if path.is_root() && kind != EntryKind::Directory {
         return Err(Error::corrupt("an entry has no name"));
     }
     let metadata = metadata(header, pax, limits).map_err(|e| e.with_context("path", &path))?;
     Ok(Entry { path, kind, metadata })
+}
+
+/// Where the entry stands in the image.
+///
+/// # Errors
+/// [`Ambiguous`](crate::ErrorKind::Ambiguous) when its GNU and its PAX name differ, and those of the path.
+pub(super) fn path(
+    header: &Header<'_>,
+    long: &Extensions,
+    pax: &Pax,
+    limits: &LayerLimits,
+) -> Result<ImagePath> {
+    ImagePath::within(&name(header, long.long_name.as_deref(), pax)?, limits)
 }
 
 /// Bytes of data that stand behind the header. PAX wins over the header always: readers that disagreed here
@@ -58,7 +64,13 @@ pub(super) fn stored(header: &Header<'_>, pax: &Pax, long_name: Option<&[u8]>) -
     })
 }
 
-/// Whether the entry is a regular file.
+/// Whether an entry of this type stands for something in an image, or is refused: `M` continues a file whose
+/// first part is in another volume.
+pub(super) fn is_known(typeflag: u8) -> bool {
+    is_file(typeflag) || matches!(typeflag, b'1'..=b'6' | b'D' | b'M')
+}
+
+/// Whether the entry is a regular file, if its name does not say that it is a directory.
 pub(super) fn is_file(typeflag: u8) -> bool {
     matches!(typeflag, b'\0' | b'0' | b'7' | b'S')
 }
@@ -85,7 +97,6 @@ fn kind(
     header: &Header<'_>,
     long: &Extensions,
     pax: &Pax,
-    name: &[u8],
     sparse: Option<Sparse>,
     limits: &LayerLimits,
 ) -> Result<EntryKind> {
@@ -105,8 +116,11 @@ fn kind(
         }
     };
     Ok(match header.typeflag() {
-        // Before typeflags had a directory, a slash at the end made one.
-        b'\0' if name.ends_with(b"/") => EntryKind::Directory,
+        // Before typeflags had a directory, a slash at the end made one. GNU tar and bsdtar read every type of
+        // file so, whatever data it has.
+        b'\0' | b'0' | b'7' if name(header, long.long_name.as_deref(), pax)?.ends_with(b"/") => {
+            EntryKind::Directory
+        }
         flag if is_file(flag) => file(stored(header, pax, long.long_name.as_deref())?, sparse, limits)?,
         b'1' => EntryKind::HardLink { target: ImagePath::within(link()?, limits)? },
         b'2' => EntryKind::Symlink { target: link()?.to_vec() },

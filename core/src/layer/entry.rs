@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use super::LayerLimits;
+use super::{LayerLimits, whiteout};
 use crate::{Error, Result, printable};
 
 /// A path inside an image: relative to the root, no leading, trailing or double slash, no `.` or `..`.
 ///
-/// The root itself is the empty path. Any bytes but NUL are allowed, each component is 1 to 255 bytes.
+/// The root itself is the empty path. Any bytes but NUL are allowed, each component is 1 to 255 bytes. A
+/// whiteout's name is counted without its prefix `.wh.`: the file that it hides may have a name of 255 bytes.
 #[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ImagePath(Vec<u8>);
 
@@ -15,17 +16,18 @@ impl ImagePath {
     /// The root directory.
     pub const ROOT: Self = Self(Vec::new());
 
-    /// A tar's name for a file: slashes at either end and `.` components fall away, so that absolute names stay
-    /// within the image.
+    /// A tar's name for a file, cleaned as Docker cleans it: empty components and `.` fall away, `..` takes away
+    /// the component before it (without a look at symbolic links), and absolute names are names from the image's
+    /// root, whose parent is the root.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for `..`, NUL and an empty component between two others;
-    /// [`Limit`](crate::ErrorKind::Limit) beyond the default [`LayerLimits`].
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for NUL and for a relative name that leaves the root by `..`, also
+    /// where it comes back; [`Limit`](crate::ErrorKind::Limit) beyond the default [`LayerLimits`].
     ///
     /// ```
     /// use plyfold_core::layer::ImagePath;
     ///
-    /// assert_eq!(ImagePath::parse(b"./usr/bin/")?.as_bytes(), b"usr/bin");
+    /// assert_eq!(ImagePath::parse(b"./usr//lib/../bin/")?.as_bytes(), b"usr/bin");
     /// assert!(ImagePath::parse(b"../etc/passwd").is_err());
     /// # Ok::<(), plyfold_core::Error>(())
     /// ```
@@ -36,39 +38,26 @@ impl ImagePath {
     /// As [`ImagePath::parse`], with other limits.
     pub(super) fn within(name: &[u8], limits: &LayerLimits) -> Result<Self> {
         let shown = || printable(&String::from_utf8_lossy(&name[..name.len().min(256)])).to_string();
-        if name.len() > limits.path {
-            return Err(Error::limit(format!(
-                "a path of {} bytes, the limit is {}",
-                name.len(),
-                limits.path
-            ))
-            .with_context("path", shown()));
-        }
-        let mut rest = name;
-        while let Some(tail) = rest.strip_prefix(b"/").or_else(|| rest.strip_prefix(b"./")) {
-            rest = tail;
-        }
-        while let Some(head) = rest.strip_suffix(b"/") {
-            rest = head;
-        }
-        let mut clean = Vec::with_capacity(rest.len());
-        for component in rest.split(|byte| *byte == b'/').filter(|_| !rest.is_empty()) {
+        let mut clean = Vec::new();
+        for component in name.split(|byte| *byte == b'/') {
+            let counted = hidden_name(component).len();
             match component {
-                b"." => continue,
-                b"" | b".." => {
-                    return Err(Error::corrupt(format!(
-                        "path {} has a component {:?}",
-                        shown(),
-                        String::from_utf8_lossy(component)
-                    )));
+                b"" | b"." => continue,
+                b".." if clean.is_empty() && !name.starts_with(b"/") => {
+                    return Err(Error::corrupt(format!("path {} leaves the root directory", shown())));
+                }
+                b".." => {
+                    let parent = clean.iter().rposition(|byte| *byte == b'/');
+                    clean.truncate(parent.unwrap_or_default());
+                    continue;
                 }
                 _ if component.contains(&0) => {
                     return Err(Error::corrupt(format!("path {} has a NUL byte", shown())));
                 }
-                _ if component.len() > limits.component => {
-                    let (length, limit) = (component.len(), limits.component);
+                _ if counted > limits.component => {
+                    let limit = limits.component;
                     return Err(Error::limit(format!(
-                        "a path component of {length} bytes, the limit is {limit}"
+                        "a path component of {counted} bytes, the limit is {limit}"
                     ))
                     .with_context("path", shown()));
                 }
@@ -79,7 +68,13 @@ impl ImagePath {
             }
             clean.extend_from_slice(component);
         }
-        Ok(Self(clean))
+        let path = Self(clean);
+        let counted = path.0.len() - path.name().len() + hidden_name(path.name()).len();
+        if counted > limits.path {
+            return Err(Error::limit(format!("a path of {counted} bytes, the limit is {}", limits.path))
+                .with_context("path", shown()));
+        }
+        Ok(path)
     }
 
     /// Wraps bytes that already have the form described above.
@@ -118,6 +113,11 @@ impl ImagePath {
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
+}
+
+/// The part of a component that a limit counts: without the prefix of a whiteout.
+fn hidden_name(component: &[u8]) -> &[u8] {
+    component.strip_prefix(whiteout::PREFIX).unwrap_or(component)
 }
 
 impl fmt::Display for ImagePath {

@@ -49,10 +49,23 @@ impl<'a> Header<'a> {
         let prefix = match self.dialect() {
             Dialect::Ustar => self.text(345..500),
             Dialect::Star => self.text(345..476),
-            Dialect::Gnu | Dialect::V7 => &[],
+            Dialect::Gnu => self.prefix_of_old_go(),
+            Dialect::V7 => &[],
         };
         let name = self.text(0..100);
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+    }
+
+    /// Go before 1.8, and so Docker before 1.13, wrote a prefix in place of the old GNU format's times (offsets 345
+    /// and 357). As Go's reader does, it is told by times that are no numbers and a prefix that is ASCII.
+    fn prefix_of_old_go(&self) -> &'a [u8] {
+        let is_time = |range: Range<usize>| {
+            let field = &self.0[range];
+            let digits = until_nul(field).trim_ascii();
+            matches!(field[0], 0 | 0x80..) || digits.iter().all(|digit| matches!(digit, b'0'..=b'7'))
+        };
+        let prefix = self.text(345..500);
+        if prefix.is_ascii() && !(is_time(345..357) && is_time(357..369)) { prefix } else { &[] }
     }
 
     pub(super) fn link_name(&self) -> &[u8] {

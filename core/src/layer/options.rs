@@ -50,9 +50,9 @@ pub struct LayerLimits {
     /// Uncompressed bytes for each compressed one, judged from the first GiB of output on. Deflate reaches
     /// 1,032 at most; zstd reaches tens of thousands, and such frames are bombs or empty disks.
     pub ratio: u64,
-    /// Bytes of a path or of a link's target.
+    /// Bytes of a path (once it is cleaned, and without a whiteout's prefix) or of a link's target.
     pub path: usize,
-    /// Bytes of one component of a path.
+    /// Bytes of one component of a path, without a whiteout's prefix.
     pub component: usize,
     /// Bytes of one PAX extended header, GNU long name, or GNU long link name.
     pub extension_header: u64,
@@ -157,7 +157,7 @@ pub enum Warning {
     MissingEnd,
     /// Bytes other than zero follow the end of the tar; they count for the `diff_id` and for nothing else.
     TrailingData,
-    /// A volume label or another entry that is no file was left out.
+    /// A volume label or an entry of a type that no reader of layers knows was left out.
     Skipped {
         /// The entry's name.
         path: ImagePath,

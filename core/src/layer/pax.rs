@@ -54,14 +54,18 @@ impl Pax {
         Ok(pax)
     }
 
-    /// Puts a later global header over this one.
+    /// Puts a later global header over this one. Names that it gives to all files are left out: Go and libarchive
+    /// do not apply them, and a name for all files leaves but one of them.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for what no two files can share: readers disagree about it, and
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for a size or a map for all files: readers disagree about it, and
     /// so could be made to see different files. [`Limit`](crate::ErrorKind::Limit) for too much in all.
-    pub(super) fn merge_global(&mut self, later: Self, limits: &LayerLimits) -> Result<()> {
+    pub(super) fn merge_global(&mut self, mut later: Self, limits: &LayerLimits) -> Result<()> {
+        for name in ["path", "linkpath"] {
+            later.records.remove(name.as_bytes());
+        }
         for key in later.records.keys() {
-            if matches!(key.as_slice(), b"path" | b"linkpath" | b"size") || key.starts_with(GNU_SPARSE) {
+            if key == b"size" || key.starts_with(GNU_SPARSE) {
                 let key = String::from_utf8_lossy(key);
                 return Err(Error::corrupt(format!("a global extended header sets {key} for all files")));
             }
@@ -117,8 +121,7 @@ impl Pax {
                 // GNU tar writes `=` and `%` of a name so, because a key ends at its first `=`.
                 xattrs.insert(unescape(name, |code| matches!(code, b'=' | b'%')), value.clone());
             } else if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
-                let decoded = base64(value).ok_or_else(|| invalid(key, value))?;
-                xattrs.entry(unescape(name, |_| true)).or_insert(decoded);
+                xattrs.entry(unescape(name, |_| true)).or_insert_with(|| base64(value));
             }
         }
         for (name, value) in &xattrs {
@@ -153,7 +156,9 @@ fn record(body: &[u8]) -> Result<(&[u8], &[u8], &[u8])> {
         let pair = record.get(space + 1..)?.strip_suffix(b"\n")?;
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         let (key, value) = (&pair[..equals], &pair[equals + 1..]);
-        let valid = !key.is_empty() && !key.contains(&0) && str::from_utf8(key).is_ok();
+        // A name of an extended attribute is bytes; every other key is text.
+        let text = key.starts_with(SCHILY_XATTR) || str::from_utf8(key).is_ok();
+        let valid = !key.is_empty() && !key.contains(&0) && text;
         valid.then_some((key, value, rest))
     };
     parse().ok_or_else(|| {
@@ -227,29 +232,24 @@ fn unescape(text: &[u8], wanted: impl Fn(u8) -> bool) -> Vec<u8> {
     out
 }
 
-/// RFC 4648 section 4, with or without padding.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.trim_ascii_end();
-    let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    for group in text.chunks(4) {
-        let mut bits = 0_u32;
-        for at in 0..4 {
-            let value = match group.get(at).copied().unwrap_or(b'A') {
-                upper @ b'A'..=b'Z' => upper - b'A',
-                lower @ b'a'..=b'z' => lower - b'a' + 26,
-                digit @ b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        let bytes = bits.to_be_bytes();
-        out.extend_from_slice(match group.len() {
-            1 => return None,
-            length => &bytes[1..length],
-        });
+/// RFC 4648 section 4, read as libarchive reads what it writes: with or without padding, which ends it, and without
+/// regard to line breaks and other bytes that are not of the alphabet.
+fn base64(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: &u8| match byte {
+        upper @ b'A'..=b'Z' => Some(upper - b'A'),
+        lower @ b'a'..=b'z' => Some(lower - b'a' + 26),
+        digit @ b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let end = |byte: &&u8| !matches!(byte, b'=' | b'_');
+    let digits: Vec<u8> = text.iter().take_while(end).filter_map(digit).collect();
+    let mut out = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    for group in digits.chunks(4) {
+        let bits =
+            (0..4).fold(0, |bits, at| bits << 6 | u32::from(group.get(at).copied().unwrap_or_default()));
+        out.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
     }
-    Some(out)
+    out
 }

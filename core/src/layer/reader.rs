@@ -8,7 +8,7 @@ use super::header::{BLOCK, Header, until_nul};
 use super::pax::Pax;
 use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
-use super::{Compression, Entry, EntryKind, ImagePath, LayerLimits, LayerOptions, LayerSummary, Warning};
+use super::{Compression, Entry, EntryKind, LayerLimits, LayerOptions, LayerSummary, Warning};
 use crate::{Descriptor, Error, ErrorKind, Result};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
@@ -118,32 +118,35 @@ impl LayerTar {
         while let Some(block) = self.header()? {
             let header = Header::new(&block)?;
             match header.typeflag() {
+                // Of two extensions of one kind the last counts, as in Go and in GNU tar.
                 b'x' | b'X' => {
                     let body = self.extension(&header)?;
-                    once(&mut before.pax, Pax::parse(&body, &self.limits)?, "extended headers")?;
+                    before.pax = Some(Pax::parse(&body, &self.limits)?);
                 }
                 b'g' => {
                     let body = self.extension(&header)?;
                     self.globals.merge_global(Pax::parse(&body, &self.limits)?, &self.limits)?;
                 }
-                b'L' => once(&mut before.long_name, self.long_text(&header)?, "long names")?,
-                b'K' => once(&mut before.long_link, self.long_text(&header)?, "long link names")?,
-                b'V' => self.volume_label(&header)?,
-                _ => return self.entry(&header, before).map(Some),
+                b'L' => before.long_name = self.long_text(&header)?,
+                b'K' => before.long_link = self.long_text(&header)?,
+                flag if assemble::is_known(flag) => return self.entry(&header, before).map(Some),
+                _ => self.unknown(&header, &std::mem::take(&mut before))?,
             }
-        }
-        if !before.is_empty() {
-            return Err(truncated("an entry's extensions"));
         }
         self.ended = true;
         Ok(None)
     }
 
-    fn entry(&mut self, header: &Header<'_>, mut before: Extensions) -> Result<Entry> {
+    fn count(&mut self) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(Error::limit(format!("more than {} entries", self.limits.entries)));
         }
+        Ok(())
+    }
+
+    fn entry(&mut self, header: &Header<'_>, mut before: Extensions) -> Result<Entry> {
+        self.count()?;
         let pax = before.pax.take().unwrap_or_default().over(&self.globals);
         let stored = assemble::stored(header, &pax, before.long_name.as_deref())?;
         let limits = self.limits.clone();
@@ -251,20 +254,24 @@ impl LayerTar {
         Ok(body)
     }
 
-    /// The body of a GNU long name: ends with NUL or its last byte.
-    fn long_text(&mut self, header: &Header<'_>) -> Result<Vec<u8>> {
+    /// The body of a GNU long name: ends with its first NUL or its last byte. An empty one says nothing.
+    fn long_text(&mut self, header: &Header<'_>) -> Result<Option<Vec<u8>>> {
         let body = self.extension(header)?;
-        let text = until_nul(&body);
-        if body[text.len()..].iter().any(|byte| *byte != 0) {
-            return Err(Error::corrupt("a long name has a NUL byte"));
-        }
-        Ok(text.to_vec())
+        Ok(Some(until_nul(&body).to_vec()).filter(|text| !text.is_empty()))
     }
 
-    fn volume_label(&mut self, header: &Header<'_>) -> Result<()> {
-        let path = ImagePath::within(&header.path(), &self.limits)?;
+    /// Leaves out an entry of a type that POSIX reserves or a vendor defined: GNU's volume labels, Solaris' access
+    /// rights. GNU tar and bsdtar make a file of what they do not know, as POSIX advises, and what reads layers
+    /// (Docker, containerd, umoci) refuses it. A file that says nothing in any image is no reason to refuse one.
+    fn unknown(&mut self, header: &Header<'_>, before: &Extensions) -> Result<()> {
+        self.count()?;
+        let pax = before.pax.clone().unwrap_or_default().over(&self.globals);
+        // The name serves the warning alone; that of a label is any text.
+        let path = assemble::path(header, before, &pax, &self.limits).unwrap_or_default();
+        self.left = assemble::stored(header, &pax, before.long_name.as_deref())?;
+        self.padding = self.left.next_multiple_of(BLOCK as u64) - self.left;
         self.warn(Warning::Skipped { path, typeflag: header.typeflag() });
-        Ok(())
+        self.skip_data()
     }
 
     fn warn(&mut self, warning: Warning) {
@@ -317,14 +324,6 @@ impl fmt::Debug for LayerTar {
             .field("left", &self.left)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
-    }
-}
-
-/// Keeps what may stand before an entry once: readers disagree which of two counts.
-fn once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<()> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Error::ambiguous(format!("an entry has two {what}"))),
     }
 }
 

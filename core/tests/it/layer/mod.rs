@@ -1,8 +1,10 @@
 //! Layers: every dialect of tar, every compression, and every way to get them wrong.
 
+mod accepted;
 mod archive;
 mod dialects;
 mod flatten;
 mod hostile;
+mod peers;
 mod random;
 mod streams;
