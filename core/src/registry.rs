@@ -71,7 +71,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     ///
     /// # Contract
     /// E 110 `digest_mismatch_carries_expected_actual_size`, H 138, S 92 `error_mid_stream_never_looks_like_eof`;
-    /// over HTTP R 17 to R 21, about ranges.
+    /// over HTTP R 17 to R 21, about ranges, and R 171 `content_encoding_does_not_decide`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and on the stream [`Corrupt`](crate::ErrorKind::Corrupt) with

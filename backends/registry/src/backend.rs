@@ -156,32 +156,41 @@ impl Registry {
         }
     }
 
-    /// The descriptor as HEAD tells it; `None` when the registry tells too little, or does not do HEAD.
+    /// The descriptor as HEAD tells it; `None` when GET has to decide.
     async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let wanted = reference::digest_of(reference)?;
         let (target, reference) = &self.client.target(reference, Access::Pull)?;
         let request = manifest_request(target, Method::HEAD, reference);
-        let response = self.client.send(target, request).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            // 404 may be about HEAD and not about the name: GET decides, and says it in words.
-            status if errors::is_lack(status) => return Ok(None),
-            _ => return Err(errors::status(response, &name_of(reference)).await),
-        }
-        let stated = stated_digest(&response);
-        let contradicts = |wanted: &Digest| {
-            stated.as_ref().is_some_and(|stated| stated.algorithm() == wanted.algorithm() && stated != wanted)
+        let (wanted, name) = (wanted.as_ref(), name_of(reference));
+        let name = name.as_str();
+        let read = |response: Response, is_last: bool| async move {
+            match response.status() {
+                StatusCode::OK => Ok(described(&response, wanted)),
+                // A mirror that has not got it is passed over. The registry's 404 may be about HEAD and not about the
+                // name: GET decides, and says it in words.
+                StatusCode::NOT_FOUND if !is_last => Err(errors::status(response, name).await),
+                status if errors::is_lack(status) || errors::is_signed_for_get(&response) => Ok(None),
+                _ => Err(errors::status(response, name).await),
+            }
         };
-        if wanted.as_ref().is_some_and(contradicts) {
-            return Ok(None);
-        }
-        // `content_length()` is that of the body, which HEAD does not have.
-        let size = text(response.headers(), CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
-        let size = size.filter(|size| (1..=limits::MANIFEST).contains(size));
-        let parts = (media_type(&response).filter(is_document), size, wanted.or(stated));
-        let (Some(media_type), Some(size), Some(digest)) = parts else { return Ok(None) };
-        Ok(Some(Descriptor::new(media_type, size, digest)))
+        self.client.ask(target, request, read).await
     }
+}
+
+/// The descriptor that an answer to HEAD stands for; `None` when it says too little.
+fn described(response: &Response, wanted: Option<&Digest>) -> Option<Descriptor> {
+    let stated = stated_digest(response);
+    let contradicts = |wanted: &Digest| {
+        stated.as_ref().is_some_and(|stated| stated.algorithm() == wanted.algorithm() && stated != wanted)
+    };
+    if wanted.is_some_and(contradicts) {
+        return None;
+    }
+    // `content_length()` is that of the body, which HEAD does not have.
+    let size = text(response.headers(), CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
+    let size = size.filter(|size| (1..=limits::MANIFEST).contains(size))?;
+    let media_type = media_type(response).filter(is_document)?;
+    Some(Descriptor::new(media_type, size, wanted.cloned().or(stated)?))
 }
 
 #[async_trait]

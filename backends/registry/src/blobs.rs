@@ -75,6 +75,21 @@ impl Registry {
         match response.status() {
             StatusCode::OK => Ok(true),
             // It is not there, or the registry does not do HEAD: pushing again is harmless.
+            status if errors::is_lack(status) && !errors::is_signed_for_get(&response) => Ok(false),
+            _ if errors::is_signed_for_get(&response) => self.starts(target, blob).await,
+            _ => Err(errors::status(response, &name(blob)).await),
+        }
+    }
+
+    /// Whether the repository has this blob, by a GET of its first byte.
+    async fn starts(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
+        let request = match blob.size() {
+            0 => request(target, Method::GET, blob),
+            _ => ranged_request(target, Method::GET, blob, &(0..1))?,
+        };
+        let response = self.client.send(target, request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(true),
             status if errors::is_lack(status) => Ok(false),
             _ => Err(errors::status(response, &name(blob)).await),
         }
@@ -83,7 +98,7 @@ impl Registry {
 
 fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
     let mut request = target.request(method, &format!("blobs/{}", blob.digest()));
-    // A content coding would change the bytes that the digest is for.
+    // What compresses on the way would change the bytes that the digest is for.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     request
 }
@@ -130,14 +145,10 @@ pub(crate) async fn opened(response: Response, blob: &Descriptor, range: Range<u
 }
 
 /// Whether the head of an answer of success is that of the blob, or of the range.
+///
+/// A `Content-Encoding` decides nothing: web servers label what is stored as gzip with it. The digest is that of the
+/// bytes as they are sent.
 fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()> {
-    if let Some(coding) = text(response.headers(), CONTENT_ENCODING.as_str())
-        && !coding.eq_ignore_ascii_case("identity")
-    {
-        return Err(Error::corrupt(format!(
-            "the registry sent {coding}-coded content that nobody asked for"
-        )));
-    }
     let endpoint = origin(response.url());
     let stated = stated_digest(response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
     if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
@@ -154,7 +165,12 @@ fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()
                 .with_context("range", stated))
         }
         StatusCode::OK => match response.content_length().filter(|length| *length != blob.size()) {
-            Some(length) => Err(wrong_size(blob, length)),
+            Some(length) => Err(match text(response.headers(), CONTENT_ENCODING.as_str()) {
+                Some(coding) => wrong_size(blob, length).with_hint(format!(
+                    "it was sent with Content-Encoding: {coding}; a proxy on the way may have compressed it"
+                )),
+                None => wrong_size(blob, length),
+            }),
             None => Ok(()),
         },
         _ => Ok(()),

@@ -58,6 +58,10 @@ pub(crate) enum Access<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mirrored;
 
+/// Marks an answer of the place that the registry has redirected the request to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Redirected;
+
 /// What the mirrors said before the registry was asked, for its error.
 #[derive(Clone, Debug)]
 pub(crate) struct Failures(pub(crate) String);
@@ -246,11 +250,14 @@ impl Client {
         }
         let may_follow = matches!(*request.method(), Method::GET | Method::HEAD);
         let start = request.url().clone();
-        for _ in 0..=HOPS {
+        for hop in 0..=HOPS {
             let next = request.try_clone();
             self.limits.pace(request.url()).await;
-            let response = endpoint.transport.execute(request).await?;
+            let mut response = endpoint.transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
+                if hop > 0 {
+                    response.extensions_mut().insert(Redirected);
+                }
                 return Ok(response);
             };
             let to = self.location(&response)?;

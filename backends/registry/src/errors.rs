@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::client::{Failures, text};
+use crate::client::{Failures, Redirected, text};
 use crate::policy::origin;
 use crate::transport::head_of_body;
 
@@ -95,6 +95,14 @@ fn kind(status: StatusCode, code: &str, retry_after: Option<Duration>) -> ErrorK
 /// Whether a status may be that of a registry that lacks what was asked for: this method, or this API.
 pub(crate) fn is_lack(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 404 | 405 | 406 | 501)
+}
+
+/// Whether a HEAD was redirected to a place that does not answer it. Storages sign their URLs for one method, and that
+/// is GET: they refuse any other with 403, or 400 or 401. What the registry itself refuses is refused.
+pub(crate) fn is_signed_for_get(response: &Response) -> bool {
+    let is_redirected = response.extensions().get::<Redirected>().is_some();
+    let status = response.status();
+    is_redirected && status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
 fn hint(kind: &ErrorKind) -> Option<&'static str> {

@@ -55,6 +55,7 @@ mod config;
 mod errors;
 mod hosts;
 mod limits;
+mod link;
 mod listing;
 mod parts;
 mod policy;

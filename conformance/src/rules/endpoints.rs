@@ -32,6 +32,9 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 34" token_reused_across_blobs_and_refreshed_on_401:
         "one token serves all requests of a repository; a refused one is replaced once, and no other \
          repository sees it",
+    "R 172" challenge_scope_is_answered_as_asked:
+        "a token is asked for under the names that the registry's challenge uses, and never with more rights than are \
+         needed",
 };
 
 async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
@@ -247,6 +250,34 @@ async fn token_reused_across_blobs_and_refreshed_on_401(stage: &dyn HttpStage) {
     server.clear_requests();
     assert_kind(registry.manifest(&name).await, &ErrorKind::Auth);
     assert!(tokens(&server).len() <= 1 && server.requests().len() <= 3, "{:?}", server.requests());
+}
+
+async fn challenge_scope_is_answered_as_asked(stage: &dyn HttpStage) {
+    for (asked, answer) in [
+        ("repository:library/app:pull", "repository:library/app:pull"),
+        ("repository:hub/library/app:pull", "repository:hub/library/app:pull"),
+        ("repository:Library/App:pull", "repository:Library/App:pull"),
+        ("repository:127.0.0.1:5000/library/app:pull", "repository:127.0.0.1:5000/library/app:pull"),
+        ("aws", "aws"),
+        ("repository:library/app:pull,push,delete", "repository:library/app:pull"),
+        ("repository:hub/library/app:pull,push", "repository:hub/library/app:pull"),
+    ] {
+        let server = serve(bearer(), &samples::image());
+        let challenge = format!(r#"Bearer realm="{}/token",service="s",scope="{asked}""#, server.url());
+        let refusal = [Fault::Status(401), Fault::Header("WWW-Authenticate", Some(challenge))];
+        server.script(On::manifests().times(1), refusal);
+        let setup = HttpSetup::of(&server).with_login(&login());
+        sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+        let scopes: Vec<_> = tokens(&server).iter().flat_map(scopes).collect();
+        assert_eq!(scopes, [answer], "asked for {asked}");
+    }
+}
+
+/// The scopes that a request asks for a token for.
+fn scopes(exchange: &Exchange) -> Vec<String> {
+    let query = exchange.target.split_once('?').map_or("", |(_, query)| query);
+    let values = query.split('&').filter_map(|pair| pair.strip_prefix("scope="));
+    values.map(|value| value.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",")).collect()
 }
 
 /// Nothing that proves who we are has reached this server.

@@ -10,11 +10,13 @@ use crate::{HttpSetup, HttpStage};
 
 pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 36" tag_list_pagination_follows_link_same_host_only:
-        "a listing goes on where its link leads, on the same host; another host is never asked",
+        "a listing goes on where its link leads, in whatever form, on the same host; another host is never asked, and \
+         a link that cannot be read is an error: a list that is cut short never looks whole",
     "R 37" referrers_api_and_tag_fallback_equal:
         "referrers are the same with and without an API for them, and filtered wherever they come from",
     "R 38" head_without_body_support_falls_back_to_get:
-        "what a name stands for takes one HEAD, and a GET where HEAD says too little",
+        "what a name stands for takes one HEAD, and a GET where HEAD says too little, or is redirected to a storage \
+         whose URLs are signed for GET",
     "R 39" content_type_mismatch_with_body_mediatype_rejected:
         "a manifest that is labelled as something else is corrupt, and so is what is no manifest at all",
 };
@@ -30,6 +32,29 @@ async fn tag_list_pagination_follows_link_same_host_only(stage: &dyn HttpStage) 
     let repository = reference::repository_of(&setup.reference("library/app:1.0"));
     for limit in [None, Some(1), Some(4), Some(100)] {
         assert_eq!(sound(listed(&*registry, &repository, limit).await), names, "{limit:?} at a time");
+    }
+    let page = "/v2/library/app/tags/list?last=1.1";
+    for link in [
+        format!("<{page}>; rel=next"),
+        format!("<{page}>; REL=\"last next\""),
+        format!("<{}{page}>; title=\"a, b\"; rel=\"next\"", server.url()),
+        format!("</v2/library/app/tags/list>; rel=\"first\", <{page}>; rel=\"next\""),
+        "<?last=1.1>; rel=\"next\"".to_owned(),
+        format!("{page}; rel=\"next\""),
+        format!("<{page}>"),
+        // These cannot be read. Every name or an error, nothing else.
+        format!("<{page}; rel=\"next\""),
+        format!("<{page}>; rel=\"next"),
+        "<>; rel=\"next\"".to_owned(),
+    ] {
+        let is_broken = link.starts_with("<>") || link.matches('"').count() % 2 == 1 || !link.contains('>');
+        let is_bare = !link.starts_with('<');
+        server.script(On::target("/tags/list").times(1), [Fault::Header("Link", Some(link.clone()))]);
+        match listed(&*registry, &repository, None).await {
+            Ok(all) => assert_eq!(all, names, "{link}"),
+            Err(e) => assert!(is_broken || is_bare, "{link}: {e}"),
+        }
+        server.clear_scripts();
     }
     let other = serve(Options::default());
     for path in ["/v2/library/app/tags/list?last=1.1", "/elsewhere"] {
@@ -86,6 +111,23 @@ async fn head_without_body_support_falls_back_to_get(stage: &dyn HttpStage) {
     server.configure(|options| options.digest_header = true);
     server.script(On::any().method("HEAD"), [Fault::Status(404)]);
     assert_eq!(sound(registry.resolve(&name).await), sample.top, "404 to HEAD alone");
+    server.clear_scripts();
+    let storage = serve(Options::default());
+    server.script(On::any().method("HEAD"), [Fault::Redirect(307, format!("{}/signed?x=1", storage.url()))]);
+    for status in [400, 403, 404, 405] {
+        storage.clear_scripts();
+        storage.script(On::any(), [Fault::Status(status)]);
+        assert_eq!(
+            sound(registry.resolve(&name).await),
+            sample.top,
+            "{status} to a HEAD that was redirected"
+        );
+    }
+    // What the registry itself refuses stays refused.
+    server.clear_scripts();
+    server.script(On::any(), [Fault::Status(403)]);
+    assert_kind(registry.resolve(&name).await, &ErrorKind::Denied);
+    server.clear_scripts();
     server.remove("library/app", sample.top.digest());
     assert_kind(registry.resolve(&name).await, &ErrorKind::NotFound);
 }

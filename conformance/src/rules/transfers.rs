@@ -42,6 +42,9 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
         "as many layers are fetched at once as configured, and no more",
     "R 29" duplicate_layer_digests_fetched_once:
         "a layer that an image has twice is fetched once",
+    "R 171" content_encoding_does_not_decide:
+        "a blob that is labelled with a Content-Encoding is judged by the bytes that were sent: they are the blob, or \
+         corrupt",
 };
 
 async fn resume_sends_closed_range_at_exact_offset(stage: &dyn HttpStage) {
@@ -217,6 +220,36 @@ async fn duplicate_layer_digests_fetched_once(stage: &dyn HttpStage) {
 
 /// The size of each layer in bytes.
 const SIZE: u64 = 64 << 10;
+
+async fn content_encoding_does_not_decide(stage: &dyn HttpStage) {
+    for coding in ["gzip", "x-gzip", "zstd", "br", "identity"] {
+        let scene = Scene::new(1, Options::default());
+        let label = Fault::Header("Content-Encoding", Some(coding.to_owned()));
+        scene.server.script(On::blobs(), [label]);
+        scene.pulled(stage).await;
+        let registry = sound(stage.open(&scene.setup()).await);
+        let part = sound(registry.blob(&scene.name, &scene.layers[0], BlobRange::new(5, 50)).await);
+        let at = usize::try_from(part.offset()).expect("a small offset");
+        let bytes = sound(part.bytes(SIZE).await);
+        assert!(bytes == scene.content(0).slice(at..at + bytes.len()), "{coding}");
+    }
+    let scene = Scene::new(1, Options::default());
+    for faults in [vec![Fault::GzipEncoded], vec![Fault::GzipEncoded, Fault::Chunked]] {
+        scene.server.clear_scripts();
+        scene.server.script(On::blobs(), faults);
+        let registry = sound(stage.open(&scene.setup()).await);
+        let blob = registry.blob(&scene.name, &scene.layers[0], BlobRange::FULL).await;
+        let read = match blob {
+            Ok(blob) => blob.bytes(SIZE).await,
+            Err(e) => Err(e),
+        };
+        // A client that undoes the coding has the blob, too.
+        match read {
+            Ok(bytes) => assert!(bytes == scene.content(0)),
+            Err(e) => assert_eq!(*e.kind(), ErrorKind::Corrupt, "{e}"),
+        }
+    }
+}
 
 /// A server with one image, whose layers tests break.
 struct Scene {

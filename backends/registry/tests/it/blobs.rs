@@ -1,9 +1,11 @@
 //! Ranges, resumption and damage (hostile rows 5, 61 to 63, 67).
 
 use plyfold_conformance::samples::{self, Sample};
-use plyfold_conformance::server::{Fault, On, Options};
+use plyfold_conformance::server::{Fault, FaultServer, On, Options};
 use plyfold_core::memory::MemoryCache;
-use plyfold_core::{Blob, BlobRange, Descriptor, ErrorKind, ImageRegistry, Platform, PullOptions, pull};
+use plyfold_core::{
+    Blob, BlobRange, Descriptor, ErrorKind, ImageRegistry, Platform, PullOptions, pull, reference,
+};
 
 use crate::{assert_kind, open, serve};
 
@@ -171,4 +173,46 @@ async fn foreign_urls_are_ignored() {
     let registry = open(server.host(), |_| ());
     assert_kind(registry.blob(&name, &layer, BlobRange::FULL).await, &ErrorKind::NotFound);
     assert!(elsewhere.requests().is_empty());
+}
+
+/// Storages sign their URLs for GET alone, and refuse the HEAD that a registry redirects to them.
+#[tokio::test]
+async fn a_blob_behind_a_redirect_is_found_where_head_is_refused() {
+    let sample = samples::image();
+    let layer = &sample.images[0].layers[0].descriptor;
+    let (storage, _) = serve(Options::default(), &sample);
+    let (server, name) = serve(Options::default(), &sample);
+    let to = format!("{}/v2/library/app/blobs/{}?sig=x", storage.url(), layer.digest());
+    server.script(On::blob(layer.digest()), [Fault::Redirect(307, to)]);
+    let registry = open(server.host(), |_| ());
+    for status in [400, 401, 403, 405] {
+        storage.clear_scripts();
+        storage.clear_requests();
+        storage.script(On::any().method("HEAD"), [Fault::Status(status)]);
+        assert!(registry.has_blob(&name, layer).await.unwrap(), "{status}");
+        let asked = storage.requests();
+        assert_eq!(asked.last().unwrap().header("range"), Some("bytes=0-0"), "{status}");
+    }
+    storage.remove("library/app", layer.digest());
+    assert!(!registry.has_blob(&name, layer).await.unwrap());
+    // What the registry itself refuses, or a storage that is down, is no absence.
+    storage.script(On::any(), [Fault::Status(503)]);
+    assert_kind(registry.has_blob(&name, layer).await, &ErrorKind::Unavailable);
+    server.clear_scripts();
+    server.script(On::any(), [Fault::Status(403)]);
+    assert_kind(registry.has_blob(&name, layer).await, &ErrorKind::Denied);
+}
+
+/// A mirror that does HEAD badly still says what a name stands for.
+#[tokio::test]
+async fn a_mirror_without_head_is_asked_by_get() {
+    let sample = samples::image();
+    let (mirror, name) = serve(Options { head: false, ..Options::default() }, &sample);
+    let gone = FaultServer::start().unwrap().host().to_owned();
+    let hosts = format!(r#"hosts={{"{gone}":{{"host":[{{"url":"{}"}}]}}}}"#, mirror.url());
+    let config: plyfold_registry::Config =
+        plyfold_core::Options::parse([hosts.as_str()]).unwrap().config().unwrap();
+    let registry = open(&gone, |own| own.hosts = config.hosts);
+    let name = reference::parse(&name.whole().replace(mirror.host(), &gone)).unwrap();
+    assert_eq!(registry.resolve(&name).await.unwrap(), sample.top);
 }

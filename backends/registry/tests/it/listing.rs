@@ -151,3 +151,24 @@ async fn referrers_are_found_by_tag_whatever_the_api_says() {
     server.script(On::target("/referrers/"), [Fault::Status(503)]);
     assert_kind(registry.referrers(&name, &subject, None).await, &ErrorKind::Unavailable);
 }
+
+/// Referrers come in pages too. A later page that fails is no reason to ask the fallback tag, which may know less.
+#[tokio::test]
+async fn a_page_of_referrers_that_is_missing_is_an_error() {
+    let sample = samples::subject();
+    let (server, name) = serve(Options::default(), &sample);
+    let subject = sample.subject.as_ref().unwrap().manifest.digest().clone();
+    let registry = open(server.host(), |_| ());
+    let all = registry.referrers(&name, &subject, None).await.unwrap();
+    assert!(!all.is_empty());
+    let link = |target: &str| Fault::Header("Link", Some(format!("{target}; rel=\"next\"")));
+    for status in [404, 405, 503] {
+        server.clear_scripts();
+        server.script(On::target("/referrers/").times(1), [link("<?page=2>")]);
+        server.script(On::target("page=2"), [Fault::Status(status)]);
+        registry.referrers(&name, &subject, None).await.unwrap_err();
+    }
+    server.clear_scripts();
+    server.script(On::target("/referrers/").times(1), [link("<?page=2")]);
+    assert_kind(registry.referrers(&name, &subject, None).await, &ErrorKind::Corrupt);
+}

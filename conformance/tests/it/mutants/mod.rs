@@ -176,10 +176,20 @@ const HTTP: &[(&str, &[HttpFault])] = &[
     ("R 33", &[HttpFault::HelpersIgnored, HttpFault::IdentityTokensIgnored]),
     ("R 34", &[HttpFault::TokensForgotten, HttpFault::TokensKept, HttpFault::TokensShared]),
     ("R 35", &[HttpFault::SecretsInDebug, HttpFault::SecretsInErrors]),
-    ("R 36", &[HttpFault::LinksAnywhere, HttpFault::LinksIgnored]),
+    (
+        "R 36",
+        &[
+            HttpFault::BareLinksIgnored,
+            HttpFault::BrokenLinksIgnored,
+            HttpFault::LinksAnywhere,
+            HttpFault::LinksIgnored,
+        ],
+    ),
     ("R 37", &[HttpFault::FallbackTagUnknown, HttpFault::FiltersTrusted]),
-    ("R 38", &[HttpFault::HeadAlone]),
+    ("R 38", &[HttpFault::HeadAlone, HttpFault::HeadForbiddenIsFinal]),
     ("R 39", &[HttpFault::LabelsIgnored]),
+    ("R 171", &[HttpFault::CodingsRefused]),
+    ("R 172", &[HttpFault::ScopesAsKnown, HttpFault::ScopesWidened]),
 ];
 
 /// For each materializer rule the faults that it must catch, in what makes layers or images.

@@ -63,7 +63,7 @@ impl SmallRegistry {
         if credential.is_some() && same(realm_host) != same(host) && self.fault != HttpFault::AnyRealm {
             return Err(refused("untrusted realm"));
         }
-        let scope = format!("repository%3A{}%3Apull", repository.replace('/', "%2F"));
+        let scope = self.scope(challenge, repository).replace(':', "%3A").replace('/', "%2F");
         let request = match credential {
             Some(Credential::Refresh(token)) => {
                 let mut post = Request::new("POST", realm_host, format!("/{path}"))
@@ -97,6 +97,19 @@ impl SmallRegistry {
         let token = body["token"].as_str().or_else(|| body["access_token"].as_str());
         let token = token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
         token.map(|token| format!("Bearer {token}")).ok_or_else(|| refused("no token"))
+    }
+
+    /// The scope that answers a challenge: for reading, under the name that it uses.
+    fn scope(&self, challenge: &str, repository: &str) -> String {
+        let asked = challenge.split("scope=\"").nth(1).and_then(|rest| rest.split('"').next());
+        match asked.map(|asked| (asked, asked.rsplit_once(':'))) {
+            Some((asked, Some(_))) if self.fault == HttpFault::ScopesWidened => asked.to_owned(),
+            Some((_, Some((resource, _)))) if self.fault != HttpFault::ScopesAsKnown => {
+                format!("{resource}:pull")
+            }
+            Some((asked, None)) if !asked.is_empty() => asked.to_owned(),
+            _ => format!("repository:{repository}:pull"),
+        }
     }
 
     fn credential(&self, host: &str) -> Result<Option<Credential>> {

@@ -36,6 +36,10 @@ impl SmallRegistry {
             response.host == self.setup.host || self.fault == HttpFault::MirrorContentTrusted
         };
         self.ask(&request(name, blob), &by_digest, |response| async {
+            let is_coded = response.header("content-encoding").is_some();
+            if is_coded && self.fault == HttpFault::CodingsRefused {
+                return Err(Error::corrupt("it is encoded"));
+            }
             if is_trusted(&response) {
                 return Blob::new(blob, response.body());
             }

@@ -21,8 +21,12 @@ impl SmallRegistry {
         let response =
             self.authorized(&Request::new("HEAD", &self.setup.host, target), name.repository()).await?;
         if response.status != 200 {
-            let error = response.error("HEAD");
-            return if self.fault == HttpFault::HeadAlone { Err(error) } else { Ok(None) };
+            let is_final = match self.fault {
+                HttpFault::HeadAlone => true,
+                HttpFault::HeadForbiddenIsFinal => response.status == 403,
+                _ => false,
+            };
+            return if is_final { Err(response.error("HEAD")) } else { Ok(None) };
         }
         let digest = response.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let size = response.header("content-length").and_then(|text| text.parse().ok());
@@ -48,7 +52,12 @@ impl SmallRegistry {
             return Err(response.error("tags"));
         }
         let link = response.header("link").filter(|_| self.fault != HttpFault::LinksIgnored);
-        let next = link.and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+        let link = link.filter(|link| self.fault != HttpFault::BareLinksIgnored || link.starts_with('<'));
+        let next = match next_target(link.unwrap_or_default()) {
+            None if self.fault == HttpFault::BrokenLinksIgnored => None,
+            None => return Err(Error::corrupt("a link that cannot be read")),
+            Some(next) => next.map(|next| self.below(next, name.repository())),
+        };
         if next.as_ref() == Some(&target) {
             return Err(Error::corrupt("a link in a circle"));
         }
@@ -60,6 +69,15 @@ impl SmallRegistry {
             .map_err(|_| Error::corrupt("the list of tags is no JSON"))?;
         let tags = document["tags"].as_array().cloned().unwrap_or_default();
         Ok(Names { names: tags.iter().filter_map(|tag| Some(tag.as_str()?.to_owned())).collect(), next })
+    }
+
+    /// A link's target as a path of this host where it is one.
+    fn below(&self, target: &str, repository: &str) -> String {
+        let own = target.strip_prefix(&format!("http://{}", self.setup.host)).unwrap_or(target);
+        match own.strip_prefix('?') {
+            Some(query) => format!("/v2/{repository}/tags/list?{query}"),
+            None => own.to_owned(),
+        }
     }
 
     pub(super) async fn list_referrers(
@@ -92,4 +110,25 @@ impl SmallRegistry {
         }
         Ok(found)
     }
+}
+
+/// The target of the link whose relation is `next` or unstated, if there is one; `None` for what cannot be read.
+fn next_target(link: &str) -> Option<Option<&str>> {
+    if link.matches('"').count() % 2 == 1 {
+        return None;
+    }
+    for one in link.split(", <").filter(|one| !one.is_empty()) {
+        let bracketed = one.trim_start_matches('<');
+        let is_bare = one == link && one == bracketed;
+        let (target, parameters) =
+            if is_bare { one.split_once(';').unwrap_or((one, "")) } else { bracketed.split_once('>')? };
+        let parameters = parameters.to_ascii_lowercase();
+        if target.is_empty() {
+            return None;
+        }
+        if !parameters.contains("rel=") || parameters.contains("next") {
+            return Some(Some(target));
+        }
+    }
+    Some(None)
 }
