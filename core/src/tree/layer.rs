@@ -152,6 +152,12 @@ impl<C> LayerTreeBuilder<C> {
             self.check_link(path, id)?;
             self.place(parent, path.name(), id);
         } else {
+            if self.hides(&target)? {
+                return Err(Error::corrupt(format!(
+                    "{path} is a hard link to {target}, which its layer hides"
+                ))
+                .with_hint("the link stands behind a whiteout of its target, or what replaces it"));
+            }
             if let Some(directory) = self.tree.directory_mut(parent) {
                 directory.children.remove(path.name());
                 directory.whiteouts.remove(path.name());
@@ -159,6 +165,25 @@ impl<C> LayerTreeBuilder<C> {
             self.links.insert((parent, path.name().into()), target);
         }
         Ok(())
+    }
+
+    /// Whether what the layer has so far hides this name, which it does not have, in lower layers.
+    fn hides(&mut self, path: &ImagePath) -> Result<bool> {
+        let components: Vec<&[u8]> = path.components().collect();
+        let mut here = NodeId::ROOT;
+        for (depth, name) in components.iter().enumerate() {
+            let Some(directory) = self.tree.node(here).directory() else { return Ok(true) };
+            let Some(child) = self.tree.child(here, name) else {
+                return Ok(directory.opaque || directory.whiteouts.contains(*name));
+            };
+            here = child;
+            if let Kind::Symlink { .. } = self.tree.node(child).kind {
+                let link = ImagePath::from_clean(components[..=depth].join(&b'/'));
+                let Some(target) = self.tree.directory_at(&link, Missing::Absent)? else { return Ok(false) };
+                here = target;
+            }
+        }
+        Ok(false)
     }
 
     fn check_link(&self, path: &ImagePath, target: NodeId) -> Result<()> {

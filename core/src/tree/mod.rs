@@ -40,7 +40,8 @@
 //! - A hard link takes the file that its target names when the link is read; a target that only comes later is
 //!   found at the end. Its own metadata is ignored, as by `tar`. A link to itself, in a circle, to a directory
 //!   or to a whiteout is an error. A target that the layer does not have at all is looked for in the layers
-//!   below ([`LowerLink`]), before this layer's changes.
+//!   below ([`LowerLink`]), before this layer's changes. If the layer has hidden it before the link, by a
+//!   whiteout, an opaque mark or another file in its place, that is an error, as for every extractor.
 //!
 //! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases that overlayfs cannot
 //! know: an implied directory over a symbolic link merges into the directory that the link names, and an

@@ -182,6 +182,38 @@ fn layers_stack_as_overlayfs_does() {
     }
 }
 
+/// As umoci, which extracts in order: the file is gone when the link to it is made.
+#[test]
+fn hard_links_to_what_their_layer_has_hidden_are_refused() {
+    for (lower, upper) in [
+        ("f=1", ".wh.f= h>f"),
+        ("f=1", "f! h>f"),
+        ("f=1", ".wh.f= h>f f=2"),
+        ("d/700 d/f=1", ".wh.d= h>d/f"),
+        ("d/700 d/f=1", ".wh.d= d/700 h>d/f"),
+        ("d/700 d/f=1", "d/.wh..wh..opq= h>d/f"),
+        ("d/700 d/e/700 d/e/f=1", "d/.wh..wh..opq= h>d/e/f"),
+        ("d/700 d/f=1", "d=2 h>d/f"),
+        ("d/700 d/f=1", "d=2 d/700 h>d/f"),
+        ("d/700 d/f=1", "d/700 l@d d/.wh.f= h>l/f"),
+    ] {
+        let error = Tree::from_layers([layer(lower), layer(upper)]).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Corrupt, "{upper}");
+        assert!(error.message().contains("hides"), "{upper}: {error}");
+    }
+    for (lower, upper, tree) in [
+        ("f=1", "h>f .wh.f=", "h=1"),
+        ("f=1", ".wh.g= h>f", "f=1x2 h=1x2"),
+        ("f=1 g=2", ".wh.f= f=3 h>f", "f=3x2 g=2 h=3x2"),
+        ("d/700 d/f=1", "h>d/f d/.wh..wh..opq=", "d/700 h=1"),
+        ("d/700 d/f=1", "d/711 d/.wh.g= h>d/f", "d/711 d/f=1x2 h=1x2"),
+        ("d/700 d/f=1 l@d", "h>l/f", "d/700 d/f=1x2 h=1x2 l@d"),
+    ] {
+        let image = Tree::from_layers([layer(lower), layer(upper)]).unwrap();
+        assert_eq!(show(&image), tree, "{upper}");
+    }
+}
+
 #[test]
 fn hard_links_to_nothing_are_refused() {
     for layers in [&["h>f"][..], &["f=1", ".wh.f=", "h>f"], &["d/700", "h>d"], &["a@a", "h>a/f"]] {
