@@ -248,11 +248,11 @@ fn expanded(mut file: File, config: &Config) -> Result<File> {
     Ok(spool)
 }
 
-/// A member's name as a key: no `./`, no doubled slashes. `None` for names that no document can mean: with
-/// `..`, not UTF-8, too long, or empty.
+/// A member's name as a key, cleaned as the names in layers are. `None` for names that no document can mean: that
+/// lead out of the archive, are not UTF-8, too long, or empty.
 fn clean(name: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(name).ok().filter(|text| text.len() <= NAME)?;
-    resolve("", text).filter(|key| !key.is_empty() && !text.split('/').any(|part| part == ".."))
+    resolve("", text).filter(|key| !key.is_empty())
 }
 
 /// A link's target as a key; `None` when it leads out of the archive.
@@ -278,6 +278,7 @@ mod tests {
     #[test]
     fn keys() {
         assert_eq!(clean(b"./a//b/"), Some("a/b".to_owned()));
+        assert_eq!(clean(b"x/../index.json"), Some("index.json".to_owned()));
         assert_eq!(clean(b"a/../../b"), None);
         assert_eq!(clean(b"\xff"), None);
         assert_eq!(resolve("x", "../y/layer.tar"), Some("y/layer.tar".to_owned()));

@@ -17,7 +17,9 @@ use self::durability::{
     what_a_power_cut_loses_is_caught, what_a_tracer_shows_is_caught,
 };
 use self::peers::{crane_pulls_and_pushes, oras_pulls_and_pushes};
-use self::rootfs::{gnu_tar_unpacks_the_flattened_golden_tree, umoci_unpacks_the_golden_tree};
+use self::rootfs::{
+    gnu_tar_unpacks_the_flattened_golden_tree, umoci_reads_odd_layers_alike, umoci_unpacks_the_golden_tree,
+};
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
 oracle_tests! {
@@ -36,6 +38,7 @@ oracle_tests! {
     oras_pulls_and_pushes needs [Need::ORAS];
     skopeo_reads_every_medium needs [Need::SKOPEO];
     gnu_tar_unpacks_the_flattened_golden_tree needs [Need::GNU_TAR, Need::Mounts];
+    umoci_reads_odd_layers_alike needs [Need::UMOCI, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
 }
 

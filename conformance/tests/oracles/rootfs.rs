@@ -1,13 +1,16 @@
 //! The golden tree of the sample root file system is what other unpackers make of it.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::Path;
 
-use plyfold_conformance::oracle::{Mount, Run, Verdict};
-use plyfold_conformance::samples::{self, Sample};
+use plyfold_conformance::oracle::{Failure, Mount, Run, Verdict};
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_core::flatten;
 use plyfold_core::layer::{LayerOptions, LayerTar};
+use plyfold_core::tree::{Kind, LayerTree, LayerTreeBuilder, Tree};
+use plyfold_core::{Error, Result};
 
 /// umoci reads the layout and unpacks it.
 pub(crate) fn umoci_unpacks_the_golden_tree() -> Verdict {
@@ -18,6 +21,88 @@ pub(crate) fn umoci_unpacks_the_golden_tree() -> Verdict {
     let image = format!("{}:latest", layout.display());
     Run::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).success()?;
     is_golden(&bundle.join("rootfs"))
+}
+
+/// umoci makes of layers that are not as they should be what we make of them, or refuses them, too.
+pub(crate) fn umoci_reads_odd_layers_alike() -> Verdict {
+    let layer = LayerBuilder::new;
+    let file = |path: &str| layer().file(path, 0o644, b"1");
+    let longest = "n".repeat(255);
+    let below = || layer().dir("d", 0o755).file("d/f", 0o644, b"1").finish();
+    let whiteout = layer().pax("path", format!(".wh.{longest}")).file("w", 0o644, b"");
+    for (name, layers) in [
+        (
+            "slashes",
+            vec![layer().dir("usr//", 0o755).file("usr//x", 0o644, b"1").hard_link("y", "usr//x").finish()],
+        ),
+        ("dots", vec![file("usr/./x").hard_link("y", "./usr/./x").finish()]),
+        ("dots inside", vec![file("usr/lib/../x").hard_link("y", "usr/lib/../x").finish()]),
+        ("above an absolute root", vec![file("/../x").hard_link("y", "/../x").finish()]),
+        ("the longest whiteout", vec![file(&longest).finish(), whiteout.finish()]),
+        ("a link, then its whiteout", vec![below(), layer().hard_link("h", "d/f").whiteout("d/f").finish()]),
+        ("a whiteout, then its link", vec![below(), layer().whiteout("d/f").hard_link("h", "d/f").finish()]),
+        ("an opaque mark, then a link", vec![below(), layer().opaque("d").hard_link("h", "d/f").finish()]),
+        ("a new directory, then a link", {
+            vec![below(), file("d").dir("d", 0o755).hard_link("h", "d/f").finish()]
+        }),
+    ] {
+        assert_eq!(ours(&layers).ok(), by_umoci(&layers)?, "{name}");
+    }
+    Ok(())
+}
+
+/// The names of files with their content, of directories with none.
+type Names = BTreeMap<String, Option<Vec<u8>>>;
+
+fn ours(layers: &[Vec<u8>]) -> Result<Names> {
+    let image = Tree::from_layers(layers.iter().map(|tar| layer_tree(tar)))?;
+    let named = image.walk().skip(1).map(|(path, id)| {
+        let content = match &image.node(id).kind {
+            Kind::File { content, .. } => Some(content.clone()),
+            _ => None,
+        };
+        (path.to_string(), content)
+    });
+    Ok(named.collect())
+}
+
+fn layer_tree(tar: &[u8]) -> Result<LayerTree<Vec<u8>>> {
+    let mut tar = LayerTar::new(std::io::Cursor::new(tar.to_vec()), LayerOptions::default())?;
+    let mut tree = LayerTreeBuilder::new();
+    while let Some(entry) = tar.next_entry()? {
+        tree.insert(entry, |size, _| {
+            let content = tar.data()?.to_vec();
+            tar.consume(content.len());
+            if content.len() as u64 == size { Ok(content) } else { Err(Error::corrupt("a file in pieces")) }
+        })?;
+    }
+    tree.finish()
+}
+
+/// `None` for what umoci refuses.
+fn by_umoci(layers: &[Vec<u8>]) -> std::result::Result<Option<Names>, Failure> {
+    let folder = tempfile::tempdir()?;
+    let (layout, bundle) = (folder.path().join("layout"), folder.path().join("bundle"));
+    samples::write_layout(&layout, &[("latest".to_owned(), &samples::of_layers("odd", layers))])?;
+    let image = format!("{}:latest", layout.display());
+    if !Run::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).output()?.status.success() {
+        return Ok(None);
+    }
+    let root = bundle.join("rootfs");
+    let mut names = Names::new();
+    let mut pending = vec![root.clone()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let kind = fs::symlink_metadata(&path)?.file_type();
+            let content = if kind.is_file() { Some(fs::read(&path)?) } else { None };
+            names.insert(format!("/{}", path.strip_prefix(&root)?.display()), content);
+            if kind.is_dir() {
+                pending.push(path);
+            }
+        }
+    }
+    Ok(Some(names))
 }
 
 /// Rule S 81: GNU tar unpacks the image's layers, flattened into one tar.
