@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::digest::Hasher;
-use crate::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result};
+use crate::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size};
 
 /// Bytes moved per step between a file and a stream.
 const CHUNK: usize = 256 << 10;
@@ -230,8 +230,9 @@ impl Blob {
         if self.length > limit {
             let digest = self.descriptor.digest();
             return Err(Error::limit(format!(
-                "{digest} declares {} bytes, the limit is {limit}",
-                self.length
+                "{digest} declares {}, the limit is {}",
+                Size(self.length),
+                Size(limit)
             )));
         }
         let mut content = Vec::new();

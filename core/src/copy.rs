@@ -196,6 +196,8 @@ impl Copier<'_> {
                 unique.push(blob);
             }
         }
+        let size = unique.iter().map(Descriptor::size).fold(0, u64::saturating_add);
+        self.options.progress.emit(Event::Planned { size });
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
         let concurrency =
             self.options.concurrency.min(self.from.concurrency()).min(self.to.concurrency()).max(1);
@@ -218,7 +220,11 @@ impl Copier<'_> {
         let is_there =
             self.retrying(digest.as_ref(), || self.to.has_blob(self.target, blob)).await.map_err(at)?;
         if is_there || self.mounted(blob).await {
-            self.options.progress.emit(Event::BlobDone { digest: digest.clone(), cached: true });
+            self.options.progress.emit(Event::BlobDone {
+                digest: digest.clone(),
+                size: blob.size(),
+                cached: true,
+            });
             return Ok(());
         }
         let (size, resumed_at) = (blob.size(), 0);
@@ -234,7 +240,7 @@ impl Copier<'_> {
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
                 outcome?;
-                self.options.progress.emit(Event::BlobDone { digest: digest.clone(), cached: false });
+                self.options.progress.emit(Event::BlobDone { digest: digest.clone(), size, cached: false });
             }
         }
         Ok(())

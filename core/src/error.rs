@@ -226,6 +226,13 @@ impl Error {
         self
     }
 
+    /// Says what the reader can do, in place of what was said: for who knows better.
+    #[must_use]
+    pub fn with_better_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
     /// Adds how long the endpoint asked to wait, for kinds that do not hold it.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {

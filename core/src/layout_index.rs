@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::manifest::{RawManifest, sorted};
 use crate::strict::{self, Schema};
-use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, digest, printable, reference};
+use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, printable, reference};
 
 use entry::{Entry, Fields, written};
 
@@ -95,7 +95,7 @@ impl LayoutIndex {
     pub fn parse(bytes: &[u8], place: &Path) -> Result<Self> {
         let at = |e: Error| e.with_context("document", "index.json");
         if bytes.len() as u64 > INDEX_LIMIT {
-            return Err(Error::limit(format!("index.json has more than {INDEX_LIMIT} bytes")));
+            return Err(Error::limit(format!("index.json has more than {}", Size(INDEX_LIMIT))));
         }
         strict::check(bytes, Schema::Manifest).map_err(at)?;
         let invalid = |why: String| at(Error::corrupt(format!("invalid document: {why}")));

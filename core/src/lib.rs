@@ -28,6 +28,7 @@ mod blob;
 mod error;
 mod flatten;
 mod materializer;
+mod size;
 mod strict;
 
 /// The documents of the OCI specifications, as the rest of the ecosystem holds them.
@@ -53,4 +54,5 @@ pub use progress::Progress;
 pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};
 pub use reference::Reference;
 pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page};
+pub use size::Size;
 pub use source::{ImageSource, ImageSourceExt, RegistrySource};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::digest::Hasher;
 use crate::strict::{self, Schema};
-use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, digest};
+use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Size, digest};
 
 /// Bounds on documents. Memory follows these, never what an input declares.
 pub mod limits {
@@ -126,9 +126,9 @@ impl RawManifest {
     fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
         if bytes.len() as u64 > limits::MANIFEST {
             return Err(Error::limit(format!(
-                "manifest {digest} has {} bytes, the limit is {}",
-                bytes.len(),
-                limits::MANIFEST
+                "manifest {digest} has {}, the limit is {}",
+                Size(bytes.len() as u64),
+                Size(limits::MANIFEST)
             )));
         }
         strict::check(&bytes, Schema::Manifest).map_err(|e| e.with_context("manifest", &digest))?;
@@ -351,7 +351,8 @@ pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
             .with_hint("artifacts can be pulled and copied, but they hold no root file system"));
     }
     if config.size() > limits::CONFIG {
-        let message = format!("config declares {} bytes, the limit is {}", config.size(), limits::CONFIG);
+        let message =
+            format!("config declares {}, the limit is {}", Size(config.size()), Size(limits::CONFIG));
         return Err(Error::limit(message));
     }
     Ok(())

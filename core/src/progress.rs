@@ -15,6 +15,8 @@ pub enum Event {
     BlobDone {
         /// Which blob.
         digest: Digest,
+        /// Its size in bytes.
+        size: u64,
         /// Whether it was there before.
         cached: bool,
     },
@@ -50,10 +52,17 @@ pub enum Event {
     },
     /// A layer has become a block-device file.
     LayerDone {
-        /// The layer.
+        /// The layer's blob.
+        digest: Digest,
+        /// The digest of its uncompressed tar.
         diff_id: Digest,
         /// Whether the file was there before.
         cached: bool,
+    },
+    /// A copy begins with the blobs of one more manifest, some of which may be there already.
+    Planned {
+        /// Bytes of its config and layers together, each digest once.
+        size: u64,
     },
     /// The image has been found.
     Resolved {

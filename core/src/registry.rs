@@ -9,7 +9,8 @@ use oci_spec::image::{ImageIndex, ImageManifest};
 use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, limits};
 use crate::source::{self, RegistrySource};
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, digest, reference,
+    Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, Size, digest,
+    reference,
 };
 
 pub use listing::{Names, Page};
@@ -242,7 +243,7 @@ pub trait ImageRegistryExt: ImageRegistry {
     async fn fetch_child(&self, reference: &Reference, child: &Descriptor) -> Result<RawManifest> {
         digest::supported(child.digest())?;
         if child.size() > limits::MANIFEST {
-            let message = format!("{} declares {} bytes for a manifest", child.digest(), child.size());
+            let message = format!("{} declares {} for a manifest", child.digest(), Size(child.size()));
             return Err(Error::limit(message).with_image(reference));
         }
         let manifest = self.manifest(&reference::by_digest(reference, child.digest())).await;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plyfold_core::{Error, Result, printable};
+use plyfold_core::{Error, Result, Size, printable};
 use tar::EntryType;
 
 use crate::Config;
@@ -69,8 +69,8 @@ impl Members {
             let link = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
             names += name.len() + link.as_ref().map_or(0, String::len);
             if map.len() == MEMBERS || names > NAMES {
-                let message =
-                    format!("the archive has more than {MEMBERS} members, or {NAMES} bytes of names");
+                let names = Size(NAMES as u64);
+                let message = format!("the archive has more than {MEMBERS} members, or {names} of names");
                 return Err(Error::limit(message));
             }
             if map.contains_key(&name) && DOCUMENTS.contains(&name.as_str()) {
@@ -127,7 +127,8 @@ impl Members {
     pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
         let Some(member) = self.find(name)? else { return Ok(None) };
         if member.size > limit {
-            let message = format!("{} has {} bytes, the limit is {limit}", printable(name), member.size);
+            let message =
+                format!("{} has {}, the limit is {}", printable(name), Size(member.size), Size(limit));
             return Err(Error::limit(message));
         }
         let mut content = Vec::new();
@@ -241,7 +242,7 @@ fn expanded(mut file: File, config: &Config) -> Result<File> {
     let size =
         io::copy(&mut expanding.take(config.spool_limit.saturating_add(1)), &mut spool).map_err(broken)?;
     if size > config.spool_limit {
-        let message = format!("the archive expands to more than {} bytes", config.spool_limit);
+        let message = format!("the archive expands to more than {}", Size(config.spool_limit));
         return Err(Error::limit(message).with_hint("raise it with -o spool-limit=BYTES"));
     }
     spool.seek(SeekFrom::Start(0)).map_err(reading)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
-use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, digest};
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags};
 
 /// A layout directory, which need not exist yet.
@@ -272,7 +272,7 @@ fn blob_path(digest: &Digest) -> ([&str; 2], &str) {
 }
 
 fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {
-    let too_large = |size| Error::limit(format!("{name} has {size} bytes, the limit is {limit}"));
+    let too_large = |size| Error::limit(format!("{name} has {}, the limit is {}", Size(size), Size(limit)));
     if size > limit {
         return Err(too_large(size));
     }

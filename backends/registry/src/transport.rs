@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, ErrorKind, Result, Size};
 use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
 use crate::auth::Secret;
@@ -182,7 +182,7 @@ fn proxy(url: &Secret) -> Result<Proxy> {
 async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {
     let url = response.url().clone();
     let too_long =
-        || Error::limit(format!("{what} has more than {limit} bytes")).with_endpoint(policy::origin(&url));
+        || Error::limit(format!("{what} has more than {}", Size(limit))).with_endpoint(policy::origin(&url));
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_long());
     }

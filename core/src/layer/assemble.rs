@@ -4,7 +4,7 @@ use super::header::Header;
 use super::pax::Pax;
 use super::sparse::Sparse;
 use super::{Entry, EntryKind, ImagePath, LayerLimits, Metadata};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// What stood before a header and belongs to its entry.
 #[derive(Default)]
@@ -154,7 +154,7 @@ fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<Ent
         }
     };
     if size > limits.file {
-        return Err(Error::limit(format!("a file of {size} bytes, the limit is {}", limits.file)));
+        return Err(Error::limit(format!("a file of {}, the limit is {}", Size(size), Size(limits.file))));
     }
     Ok(EntryKind::File { size, extents })
 }

@@ -9,7 +9,7 @@ use super::codec::Codec;
 use super::pool::{Chunk, Pool};
 use super::{Compression, LayerLimits, LayerOptions};
 use crate::digest::Hasher;
-use crate::{Digest, Error, ErrorKind, Mismatch, Result};
+use crate::{Digest, Error, ErrorKind, Mismatch, Result, Size};
 
 /// Output below which the ratio is nobody's business: a layer of zeros that a disk holds easily.
 const RATIO_FLOOR: u64 = 1 << 30;
@@ -317,7 +317,7 @@ fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
     if size <= limits.uncompressed {
         return Ok(());
     }
-    Err(Error::limit(format!("the layer has more than {} bytes uncompressed", limits.uncompressed)))
+    Err(Error::limit(format!("the layer has more than {} uncompressed", Size(limits.uncompressed))))
 }
 
 fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
@@ -325,7 +325,9 @@ fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
         return Ok(());
     }
     Err(Error::limit(format!(
-        "{compressed} bytes of the layer became {size}, more than {} for each",
+        "{} of the layer became {}, more than {} bytes for each",
+        Size(compressed),
+        Size(size),
         limits.ratio
     )))
 }

@@ -3,7 +3,7 @@
 use super::header::{BLOCK, Header, number};
 use super::pax::{Pax, digits};
 use super::{DataExtent, LayerLimits};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// What is known of a sparse file once its map is read.
 pub(super) struct Sparse {
@@ -45,7 +45,11 @@ impl Sparse {
             }
         }
         if size > limits.file {
-            return Err(Error::limit(format!("a sparse file of {size} bytes, the limit is {}", limits.file)));
+            return Err(Error::limit(format!(
+                "a sparse file of {}, the limit is {}",
+                Size(size),
+                Size(limits.file)
+            )));
         }
         if map.end > size {
             return Err(invalid("has data beyond its end"));

@@ -17,6 +17,9 @@ pub mod store {}
 #[doc = include_str!("transfers.md")]
 pub mod transfers {}
 
+#[doc = include_str!("command.md")]
+pub mod command {}
+
 #[doc = include_str!("errors.md")]
 pub mod errors {}
 

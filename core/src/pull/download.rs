@@ -19,11 +19,15 @@ impl Engine<'_> {
         diff_id: Option<Digest>,
     ) -> Result<(PulledLayer, bool)> {
         let at = |e: Error| e.with_context("layer", layer.digest());
-        let (there, slot) = self.artifact(diff_id.as_ref()).await.map_err(at)?;
+        let (there, slot) = self.artifact(layer, diff_id.as_ref()).await.map_err(at)?;
         let ingest = self.telling(layer.digest().to_string(), self.cache.ingest(layer));
         let (fetched, made) = match ingest.await.map_err(at)? {
             Ingest::Present => {
-                self.options.progress.emit(Event::BlobDone { digest: layer.digest().clone(), cached: true });
+                self.options.progress.emit(Event::BlobDone {
+                    digest: layer.digest().clone(),
+                    size: layer.size(),
+                    cached: true,
+                });
                 self.materialize_present(layer, slot).await.map_err(at)?
             }
             Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
@@ -32,14 +36,22 @@ impl Engine<'_> {
     }
 
     /// A layer's artifact, or the right to make it; neither when none is asked for.
-    async fn artifact(&self, diff_id: Option<&Digest>) -> Result<(Option<Made>, Option<Slot>)> {
+    async fn artifact(
+        &self,
+        layer: &Descriptor,
+        diff_id: Option<&Digest>,
+    ) -> Result<(Option<Made>, Option<Slot>)> {
         let (Some(materializer), Some(diff_id)) = (&self.options.materializer, diff_id) else {
             return Ok((None, None));
         };
         let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
         match self.telling(key.diff_id.to_string(), self.cache.artifact(&key)).await? {
             Artifact::Present(path, size) => {
-                self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: true });
+                self.options.progress.emit(Event::LayerDone {
+                    digest: layer.digest().clone(),
+                    diff_id: diff_id.clone(),
+                    cached: true,
+                });
                 Ok((Some((path, size)), None))
             }
             Artifact::Vacant(writer) => Ok((None, Some((writer, diff_id.clone())))),
@@ -62,7 +74,7 @@ impl Engine<'_> {
             return Err(error);
         }
         self.set_aside(layer).await?;
-        let (there, slot) = self.artifact(Some(&diff_id)).await?;
+        let (there, slot) = self.artifact(layer, Some(&diff_id)).await?;
         let made = match (self.cache.ingest(layer).await?, slot) {
             (Ingest::Vacant(writer), slot) => self.fetch(layer, writer, slot).await?,
             (Ingest::Present, Some(slot)) => Some(self.convert_present(layer, slot).await?),
@@ -74,7 +86,7 @@ impl Engine<'_> {
     async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
         let blob = self.cache.open(layer, BlobRange::FULL).await?;
         let writer = self.convert(blob.into_reader(), writer, diff_id.clone())?.finish().await?;
-        self.publish(writer, &diff_id).await
+        self.publish(layer, writer, &diff_id).await
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
@@ -128,12 +140,12 @@ impl Engine<'_> {
             self.fetch_anew(layer).await?;
             // What was made of the wrong bytes goes first: nobody can make the artifact while it is there.
             if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
-                (there, pending) = self.artifact(Some(&diff_id)).await?;
+                (there, pending) = self.artifact(layer, Some(&diff_id)).await?;
             }
         }
-        self.options.progress.emit(Event::BlobDone { digest, cached: false });
+        self.options.progress.emit(Event::BlobDone { digest, size: layer.size(), cached: false });
         match (converted, pending) {
-            (Some((artifact, diff_id)), _) => Ok(Some(self.publish(artifact?, &diff_id).await?)),
+            (Some((artifact, diff_id)), _) => Ok(Some(self.publish(layer, artifact?, &diff_id).await?)),
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
             (None, None) => Ok(there),
         }
@@ -227,12 +239,21 @@ impl Engine<'_> {
         Ok(())
     }
 
-    async fn publish(&self, writer: Box<dyn ArtifactWriter>, diff_id: &Digest) -> Result<Made> {
+    async fn publish(
+        &self,
+        layer: &Descriptor,
+        writer: Box<dyn ArtifactWriter>,
+        diff_id: &Digest,
+    ) -> Result<Made> {
         let made = tokio::task::spawn_blocking(move || writer.commit());
         let made = made
             .await
             .map_err(|e| Error::new(ErrorKind::Internal, "committing an artifact").with_source(e))??;
-        self.options.progress.emit(Event::LayerDone { diff_id: diff_id.clone(), cached: false });
+        self.options.progress.emit(Event::LayerDone {
+            digest: layer.digest().clone(),
+            diff_id: diff_id.clone(),
+            cached: false,
+        });
         Ok(made)
     }
 }

@@ -11,7 +11,7 @@ use crate::manifest::RawConfig;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
-use crate::{Descriptor, Digest, Error, ErrorKind, Result};
+use crate::{Descriptor, Digest, Error, ErrorKind, Result, Size};
 
 /// An image that is in the cache whole, and stays there.
 pub(super) struct Found {
@@ -162,10 +162,13 @@ impl Engine<'_> {
             return Ok(());
         }
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(Error::new(ErrorKind::Io, format!("the image needs {needed} bytes more, and {free} are free"))
-            .with_source(full)
-            .with_endpoint(&self.cache)
-            .with_hint("`plyfold gc` removes what no image needs"))
+        Err(Error::new(
+            ErrorKind::Io,
+            format!("the image needs {} more, and {} are free", Size(needed), Size(free)),
+        )
+        .with_source(full)
+        .with_endpoint(&self.cache)
+        .with_hint("`plyfold gc` removes what no image needs"))
     }
 }
 

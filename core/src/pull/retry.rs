@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::progress::{Event, Progress};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Size};
 
 /// What happens after a failed attempt. Only errors whose
 /// [`is_retryable`](Error::is_retryable) says so are tried again.
@@ -104,7 +104,7 @@ impl Patience {
         outcome.unwrap_or_else(|_| {
             let message = match self.moved {
                 0 => format!("no progress for {:?}", self.limit),
-                moved => format!("no more than {moved} bytes in {:?}", self.limit),
+                moved => format!("no more than {} in {:?}", Size(moved), self.limit),
             };
             Err(Error::new(ErrorKind::Timeout, message))
         })

@@ -1,7 +1,7 @@
 //! The empty upper disk: its options and what they make of the cache key.
 
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result, Size};
 use sha2::{Digest as _, Sha256};
 
 use crate::format::BLOCK_SIZE;
@@ -37,7 +37,7 @@ impl Ext4Upper {
     /// multiple of 4096.
     pub fn new(size: u64) -> Result<Self> {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
-            return Err(Error::config(format!("an ext4 disk cannot have {size} bytes"))
+            return Err(Error::config(format!("an ext4 disk cannot have {}", Size(size)))
                 .with_hint("choose a size from 64 MiB to 16 TiB"));
         }
         if !size.is_multiple_of(BLOCK_SIZE as u64) {

@@ -1,5 +1,6 @@
 //! What can be written on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{age, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
-#[command(name = "plyfold", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(name = "plyfold", version, arg_required_else_help = true)]
 #[command(after_help = "IMAGE is scheme:rest (`plyfold backends` lists the schemes) or a name: `alpine` is \
     registry:docker.io/library/alpine:latest.\n\
     Exit codes: 0 success, 1 failure, 2 usage, 3 not found, 4 access denied, 5 corrupt content; SIGINT and SIGTERM \
@@ -36,7 +37,7 @@ pub(crate) struct Global {
     /// Which image of an index, as os/arch[/variant] [default: linux on this processor]
     #[arg(long, global = true, value_parser = platform)]
     pub(crate) platform: Option<Platform>,
-    /// Write one JSON document to standard output, and errors as JSON to standard error
+    /// Write one JSON document to standard output, and progress and errors as JSON lines to standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Show no progress: results, warnings and errors only
@@ -70,7 +71,15 @@ pub(crate) enum Verb {
         verify: bool,
     },
     /// List the images in the store with the room that each takes, and what of it no other image needs
-    List,
+    #[command(visible_aliases = ["images", "ls"])]
+    List {
+        /// Show whole digests and names
+        #[arg(long)]
+        no_trunc: bool,
+        // For `ls IMAGE`, which people try.
+        #[arg(hide = true)]
+        image: Option<String>,
+    },
     /// Show an image of the store, or of an archive or a directory
     #[command(
         after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
@@ -84,6 +93,9 @@ pub(crate) enum Verb {
         /// Write what the name stands for, a manifest or an index, exactly as it was received
         #[arg(long)]
         raw: bool,
+        /// Show whole digests and values
+        #[arg(long)]
+        no_trunc: bool,
     },
     /// Make block devices out of an image
     #[command(after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1")]
@@ -179,7 +191,16 @@ pub(crate) enum Verb {
         #[arg(long)]
         blob: bool,
     },
+    /// Give an image of the store one more name
+    #[command(after_help = "Examples:\n  plyfold tag alpine registry.lan:5000/alpine:3")]
+    Tag {
+        /// Which image
+        image: String,
+        /// The name, which is taken from another image if it has it
+        name: String,
+    },
     /// Remove names of images from the store, also pinned ones; `gc` removes their content
+    #[command(visible_aliases = ["rm", "rmi"])]
     Remove {
         /// Which images: all of the names go or, when one is not there, none
         #[arg(required = true, value_name = "IMAGE")]
@@ -233,6 +254,13 @@ pub(crate) enum Verb {
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
+    },
+    /// Write the images that complete a command line, for the scripts of `completions`
+    #[command(hide = true)]
+    NamesForCompletion {
+        /// The words of the line without the program's name, the last one as far as it is written
+        #[arg(last = true)]
+        words: Vec<OsString>,
     },
 }
 

@@ -1,12 +1,10 @@
-//! `backends` and `completions`: about the program itself.
+//! `backends`: what is linked into the program.
 
-use clap::CommandFactory as _;
 use plyfold::{Backend, Capabilities, Result};
 use serde_json::{Value, json};
 
-use super::args::Args;
 use super::places;
-use super::screen::{Screen, table, write};
+use super::screen::{Screen, table};
 
 /// Lists what is linked into this program.
 pub(crate) fn list(screen: Screen) -> Result<()> {
@@ -21,13 +19,6 @@ pub(crate) fn list(screen: Screen) -> Result<()> {
             .collect();
         table(["SCHEMES", "IMAGE", "WHAT"], &rows)
     })
-}
-
-/// Writes a completion script.
-pub(crate) fn completions(shell: clap_complete::Shell) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "plyfold", &mut script);
-    write(&script)
 }
 
 fn document(backend: &Backend) -> Value {

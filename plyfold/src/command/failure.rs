@@ -7,20 +7,25 @@ use plyfold::{Error, ErrorKind, printable};
 use serde_json::{Map, Value, json};
 
 use super::screen::{Screen, tell};
+use super::verbs;
 
 /// Reports a failure on standard error.
 pub(crate) fn report(error: &Error, screen: Screen) -> ExitCode {
-    tell(&if screen.json() { format!("{:#}\n", document(error)) } else { text(error) });
+    tell(&if screen.json() { format!("{}\n", document(error)) } else { text(error) });
     ExitCode::from(code(error.kind()))
 }
 
 /// Reports a command line that is not one; also where `--help` and `--version` come through.
 pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
-    if usage.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+    let is_json = std::env::args_os().any(|argument| argument == "--json");
+    let other = verbs::other(usage);
+    if let Some(error) = other.filter(|_| usage.use_stderr()) {
+        tell(&if is_json { format!("{}\n", document(&error)) } else { text(&error) });
+    } else if usage.use_stderr() && is_json {
         let message = usage.render().to_string();
         let message = message.trim_start_matches("error: ").trim_end();
         let error = Error::config(message);
-        tell(&format!("{:#}\n", document(&error)));
+        tell(&format!("{}\n", document(&error)));
     } else {
         // Nothing can be told when the terminal is gone.
         let _ = usage.print();
@@ -40,7 +45,7 @@ fn text(error: &Error) -> String {
     text
 }
 
-/// The same as a JSON document, with the kind.
+/// The same as a JSON document on one line, with the kind: the last line of standard error.
 fn document(error: &Error) -> Value {
     let context: Map<String, Value> =
         error.contexts().map(|(key, value)| (key.to_owned(), value.into())).collect();

@@ -5,19 +5,23 @@ use std::time::{Duration, SystemTime};
 
 use plyfold::cache::ImageUsage;
 use plyfold::{
-    CacheProvider as _, Collect, Collected, Error, NameChange, Reference, Result, Usage, printable,
+    CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
+    Usage, printable,
 };
 use serde_json::{Value, json};
 
 use super::age::ago;
-use super::screen::table;
+use super::image::Image;
+use super::near;
+use super::progress::short;
+use super::screen::{columns, table_within};
 use super::session::Session;
 use super::size::Size;
 
 /// How long partial downloads wait for the next pull.
 const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(crate) async fn list(session: &Session) -> Result<()> {
+pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     let usage = session.images.usage().await?;
     let images: Vec<Value> = usage.images.iter().map(image).collect();
     let document = json!({
@@ -28,9 +32,10 @@ pub(crate) async fn list(session: &Session) -> Result<()> {
     });
     session.screen.show(&document, || {
         let row = |image: &ImageUsage| {
+            let (name, digest) = (&image.reference, image.descriptor.digest());
             [
-                printable(&image.reference.whole()).to_string(),
-                image.descriptor.digest().to_string(),
+                if no_trunc { name.whole() } else { familiar(name) },
+                if no_trunc { digest.to_string() } else { short(digest).to_owned() },
                 Size(image.size).to_string(),
                 Size(image.unique).to_string(),
                 image.used.map_or_else(|| "-".to_owned(), ago),
@@ -38,8 +43,56 @@ pub(crate) async fn list(session: &Session) -> Result<()> {
             ]
         };
         let head = ["IMAGE", "DIGEST", "SIZE", "UNIQUE", "USED", "PINNED"];
-        table(head, &usage.images.iter().map(row).collect::<Vec<_>>()) + &totals(&usage)
+        let columns = columns().filter(|_| !no_trunc);
+        table_within(columns, head, &usage.images.iter().map(row).collect::<Vec<_>>()) + &totals(&usage)
     })
+}
+
+/// A name as people write it: what every verb adds by itself is left out, and of a digest what tells it from others.
+pub(crate) fn familiar(name: &Reference) -> String {
+    let whole = name.whole();
+    let whole = match name.digest().and_then(|digest| digest.split_once(':')) {
+        Some((algorithm, hex)) if hex.len() > 12 => {
+            whole.replace(&format!("{algorithm}:{hex}"), &format!("{algorithm}:{}…", &hex[..12]))
+        }
+        _ => whole,
+    };
+    let on_hub = whole.strip_prefix("docker.io/").map(|name| name.strip_prefix("library/").unwrap_or(name));
+    on_hub.map_or(whole.clone(), str::to_owned)
+}
+
+/// The error for files within an image, which are not listed yet.
+pub(crate) fn no_files(image: &str) -> Error {
+    let image = printable(image);
+    Error::config("the list is of images; the files in one are not listed yet").with_image(&image).with_hint(
+        format!(
+            "`plyfold inspect {image}` shows the image, `plyfold export {image} --out - | tar -t` its files"
+        ),
+    )
+}
+
+/// Gives an image of the store one more name.
+pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()> {
+    let from = session.name(image).await?;
+    let to = match session.places.image(name)? {
+        Image::Name(name) if name.digest().is_none() => name,
+        Image::Name(_) => {
+            return Err(Error::config("a name is a tag, not a digest").with_image(printable(name)));
+        }
+        Image::Uri(_) => {
+            let error = Error::config("a name in the store, not a place").with_image(printable(name));
+            return Err(
+                error.with_hint("write [HOST/]REPOSITORY:TAG; `plyfold push` copies to another place")
+            );
+        }
+    };
+    let store = session.images.store();
+    let Some(descriptor) = store.find_descriptor(&from).await? else {
+        return Err(near::absent(&session.images, from).await);
+    };
+    store.descriptor_write(&to, &descriptor).await?;
+    let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
+    session.screen.show(&document, || format!("{to}  {}\n", descriptor.digest()))
 }
 
 fn image(image: &ImageUsage) -> Value {
@@ -91,9 +144,7 @@ async fn known(session: &Session, images: &[String]) -> Result<Vec<Reference>> {
     for image in images {
         let name = session.name(image).await?;
         if !here.contains(&name) {
-            return Err(Error::not_found("not in the store")
-                .with_image(name)
-                .with_hint("`plyfold list` shows what is in the store"));
+            return Err(near::absent(&session.images, name).await);
         }
         if !names.contains(&name) {
             names.push(name);

@@ -1,7 +1,7 @@
 //! `layer`: one layer as an EROFS image.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,12 @@ use plyfold::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
-use super::screen::{Loudness, Screen, tell};
+use super::screen::{Loudness, Screen};
 use super::size::Size;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Screen) -> Result<()> {
+    refuse_terminal(&tar)?;
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
         let mut file = WholeFile::create(&target, stop)?;
@@ -29,7 +30,7 @@ pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Scre
     })
     .await?;
     if screen.loudness() >= Loudness::Quiet {
-        summary.warnings.iter().for_each(|warning| tell(&format!("warning: {warning}\n")));
+        summary.warnings.iter().for_each(|warning| screen.say("warning", &warning.to_string()));
     }
     let LayerSummary { diff_id, size: tar_size, blob, blob_size, compression, warnings, .. } = summary;
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
@@ -49,6 +50,15 @@ pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Scre
         let erofs = format!("erofs    {}  {}\n", out.display(), Size(size));
         [digest.unwrap_or_default(), diff_id.unwrap_or_default(), erofs].concat()
     })
+}
+
+/// Refuses a terminal in place of a tar: it would be waited for in silence.
+pub(crate) fn refuse_terminal(path: &Path) -> Result<()> {
+    if path == Path::new("-") && io::stdin().is_terminal() {
+        return Err(Error::config("standard input is a terminal, and a tar does not come from one")
+            .with_hint("write the name of a file, or let a program write into a pipe"));
+    }
+    Ok(())
 }
 
 /// The bytes of a file or of a pipe, until the work should end: a pipe may stay silent for ever.

@@ -2,25 +2,24 @@
 
 use std::fmt::{Debug, Write as _};
 
-use plyfold::printable;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::screen::{Loudness, Screen, tell};
+use super::screen::{Loudness, Screen};
 
 /// Shows the warnings of plyfold's crates, and with `-v` all that they tell.
 pub(crate) fn listen(screen: Screen) {
     let level = match screen.loudness() {
-        Loudness::Silent => Level::ERROR,
         Loudness::Quiet | Loudness::Normal => Level::WARN,
         Loudness::Verbose => Level::DEBUG,
     };
     // Only a second subscriber in one process could fail.
-    let _ = tracing::subscriber::set_global_default(Log { level });
+    let _ = tracing::subscriber::set_global_default(Log { screen, level });
 }
 
 struct Log {
+    screen: Screen,
     level: Level,
 }
 
@@ -37,7 +36,7 @@ impl Subscriber for Log {
             Level::WARN => "warning",
             _ => "note",
         };
-        tell(&format!("{level}: {}{}\n", line.message, line.fields));
+        self.screen.say(level, &format!("{}{}", line.message, line.fields));
     }
 
     // Spans are not enabled.
@@ -63,7 +62,6 @@ struct Line {
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let value = format!("{value:?}");
-        let value = printable(&value);
         // Writing to a String cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value}"),

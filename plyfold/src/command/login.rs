@@ -26,19 +26,21 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
     let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
     if screen.loudness() >= Loudness::Normal {
         if !checked {
-            tell(&format!("warning: {} let us in without them\n", printable(&registry)));
+            screen.say("warning", &format!("{registry} let us in without them"));
         }
         if let Some(file) = &shadowed_by {
-            let (file, registry) = (file.display(), printable(&registry));
-            tell(&format!(
-                "warning: {file} has another login of {registry} and is read first: \
-                 plyfold logout {registry} --authfile {file}\n"
-            ));
+            let file = file.display();
+            screen.say(
+                "warning",
+                &format!(
+                    "{file} has another login of {registry} and is read first: \
+                     plyfold logout {registry} --authfile {file}"
+                ),
+            );
         }
         if matches!(keeper, Keeper::File(_)) {
-            tell(
-                "note: the file holds the password as it is; credsStore in it names a helper that keeps it safe\n",
-            );
+            let helper = "credsStore in it names a helper that keeps it safe";
+            screen.say("note", &format!("the file holds the password as it is; {helper}"));
         }
     }
     let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked, "shadowed_by": shadowed_by });

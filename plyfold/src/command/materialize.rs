@@ -6,6 +6,7 @@ use plyfold::{Disks, PulledImage, Result, Rootfs};
 use serde_json::{Value, json};
 
 use super::args::{Form, Materialize};
+use super::progress::short;
 use super::session::{Fetch, Session};
 use super::size::Size;
 use super::store::pulled;
@@ -27,7 +28,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     let fetch = Fetch { materializer: keeps.then(|| rootfs.layer_materializer()), ..Fetch::default() };
     let image = session.pull(&options.image, fetch).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
-    session.screen.show(&document(&image, &disks), || text(&disks))
+    session.screen.show(&document(&image, &disks), || text(&image, &disks))
 }
 
 fn document(image: &PulledImage, disks: &Disks) -> Value {
@@ -45,10 +46,18 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     })
 }
 
-fn text(disks: &Disks) -> String {
+fn text(image: &PulledImage, disks: &Disks) -> String {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let line = |path: &Path| format!("{}  {}\n", path.display(), Size(size(path)));
-    let mut text: String = disks.files().map(line).collect();
+    let line = |(index, path): (usize, &Path)| {
+        // Which layer a file was made of; what follows the layers' files was made of them all.
+        let layer = image.layers.get(index).filter(|_| index < disks.layers.len());
+        let diff_id = layer.and_then(|layer| layer.diff_id.as_ref());
+        let made = layer.map(|layer| format!("  layer {}", short(layer.descriptor.digest())));
+        let made = made.unwrap_or_default()
+            + &diff_id.map(|id| format!(", diff_id {}", short(id))).unwrap_or_default();
+        format!("{}  {}{made}\n", path.display(), Size(size(path)))
+    };
+    let mut text: String = disks.files().enumerate().map(line).collect();
     text.push_str("\nTo mount it here, as root:\n\n");
     text.extend(disks.mount_script().lines().map(|line| format!("  {line}\n")));
     if let Some(lines) = disks.boot_lines() {

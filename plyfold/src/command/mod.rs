@@ -1,29 +1,34 @@
 //! The command: arguments in, one verb, an exit code out.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
-use plyfold::{Error, ErrorKind, Result, Sparse};
+use plyfold::{Error, Result, Sparse};
 
 use args::{Args, Verb};
 use places::Places;
 use screen::Screen;
 use session::{Fetch, Session};
-use stop::Signal;
+use stop::{Leftovers, Signal};
 
 mod age;
 mod args;
 mod backends;
+mod complete;
 mod disk;
+mod events;
 mod export;
 mod failure;
 mod image;
+mod inspect;
 mod kept;
 mod layer;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
+mod near;
 mod path;
 mod places;
 mod progress;
@@ -33,6 +38,7 @@ mod session;
 mod size;
 mod stop;
 mod store;
+mod verbs;
 mod verify;
 
 /// Runs the program with the process's arguments.
@@ -45,8 +51,8 @@ pub(crate) fn main() -> ExitCode {
     log::listen(screen);
     match run(args, screen) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Stopped(signal)) => {
-            failure::report(&Error::new(ErrorKind::Cancelled, "interrupted"), screen);
+        Ok(Outcome::Stopped(signal, leftovers)) => {
+            failure::report(&stop::interrupted(&leftovers), screen);
             stop::end_by(signal)
         }
         Err(error) => failure::report(&error, screen),
@@ -56,25 +62,26 @@ pub(crate) fn main() -> ExitCode {
 /// How a run ends that does not fail.
 enum Outcome {
     Done,
-    Stopped(Signal),
+    Stopped(Signal, Arc<Leftovers>),
 }
 
 fn run(args: Args, screen: Screen) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     // Dropping the runtime waits for its blocking threads, and those take their temporary files with them.
+    let leftovers = Arc::<Leftovers>::default();
     runtime.block_on(async {
         tokio::select! {
-            outcome = verb(args, screen) => outcome.map(|()| Outcome::Done),
-            signal = stop::asked() => signal.map(Outcome::Stopped),
+            outcome = verb(args, screen, &leftovers) => outcome.map(|()| Outcome::Done),
+            signal = stop::asked() => signal.map(|signal| Outcome::Stopped(signal, leftovers.clone())),
         }
     })
 }
 
-async fn verb(args: Args, screen: Screen) -> Result<()> {
+async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<()> {
     let Args { global, verb } = args;
-    let session = Session::open(&global, screen);
-    let places = || Places::new(&global, screen);
+    let session = Session::open(&global, screen, leftovers);
+    let places = || Places::new(&global, screen, leftovers);
     match verb {
         Verb::Pull { image, policy, force, verify } => {
             let fetch = Fetch { policy: policy.map(Into::into), force, verify, materializer: None };
@@ -84,14 +91,18 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Login(options) => login::store(options, &global, screen).await,
         #[cfg(feature = "registry")]
         Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, screen).await,
-        Verb::List => kept::list(&session.await?).await,
-        Verb::Inspect { image, raw, remote } => {
+        Verb::List { image: Some(image), .. } => Err(kept::no_files(&image)),
+        Verb::List { no_trunc, image: None } => kept::list(&session.await?, no_trunc).await,
+        Verb::Tag { image, name } => kept::tag(&session.await?, &image, &name).await,
+        Verb::NamesForCompletion { words } => complete::names(&words).await,
+        Verb::Inspect { image, raw, remote, no_trunc } => {
+            let shown = inspect::Shown { raw, no_trunc };
             let places = places()?;
             // What is on this machine is shown as it is there: asking costs nothing.
             if remote || !places.image(&image)?.is_remote(&places.backends) {
-                return store::inspect_remote(&places, &image, raw).await;
+                return inspect::there(&places, &image, shown).await;
             }
-            store::inspect(&session.await?, &image, raw).await
+            inspect::here(&session.await?, &image, shown).await
         }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
@@ -113,6 +124,6 @@ async fn verb(args: Args, screen: Screen) -> Result<()> {
         Verb::Gc { dry_run, budget, grace } => kept::collect(&session.await?, dry_run, budget, grace).await,
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
         Verb::Backends => backends::list(screen),
-        Verb::Completions { shell } => backends::completions(shell),
+        Verb::Completions { shell } => complete::script(shell),
     }
 }

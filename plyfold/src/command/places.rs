@@ -1,6 +1,7 @@
 //! Where images can be: backends, their options, and the two ends of a copy.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plyfold::progress::Progress;
 use plyfold::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
@@ -9,6 +10,7 @@ use super::args::Global;
 use super::image::Image;
 use super::progress::{Doing, Reporter};
 use super::screen::Screen;
+use super::stop::Leftovers;
 
 /// The places that images come from and go to, and how to talk about it. There need not be a store.
 #[derive(Debug)]
@@ -18,12 +20,19 @@ pub(crate) struct Places {
     /// The platform that the user asked for, if any.
     pub(crate) only: Option<Platform>,
     pub(crate) screen: Screen,
+    leftovers: Arc<Leftovers>,
 }
 
 impl Places {
-    pub(crate) fn new(global: &Global, screen: Screen) -> Result<Self> {
+    pub(crate) fn new(global: &Global, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<Self> {
         let options = Options::parse(global.option.iter().map(String::as_str))?;
-        Ok(Self { backends: backends()?, options, only: global.platform.clone(), screen })
+        Ok(Self {
+            backends: backends()?,
+            options,
+            only: global.platform.clone(),
+            screen,
+            leftovers: leftovers.clone(),
+        })
     }
 
     /// The platform to choose from an index.
@@ -109,7 +118,7 @@ impl Places {
         F: Future<Output = Result<T>>,
     {
         let (progress, mut events) = Progress::channel();
-        let mut reporter = Reporter::new(self.screen, doing);
+        let mut reporter = Reporter::new(self.screen, doing, self.leftovers.clone());
         let report = async {
             while let Some(event) = events.next().await {
                 reporter.tell(event);

@@ -1,19 +1,22 @@
-//! Progress: bars on a terminal, lines elsewhere.
+//! Progress: bars on a terminal, lines elsewhere, JSON lines for programs.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::io;
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use plyfold::progress::Event;
 use plyfold::{Digest, digest, printable};
 use rustix::termios::tcgetwinsize;
 
+use super::events::{self, Documents};
 use super::screen::{BARS, Loudness, Screen, tell};
 use super::size::Size;
+use super::stop::Leftovers;
 
 /// What the events are about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Doing {
     /// Blobs go from one place to another, past the store.
     Copy,
@@ -25,34 +28,67 @@ pub(crate) enum Doing {
 pub(crate) struct Reporter {
     screen: Screen,
     doing: Doing,
-    blobs: HashMap<Digest, (ProgressBar, u64)>,
+    leftovers: Arc<Leftovers>,
+    documents: Documents,
+    blobs: HashMap<Digest, Transfer>,
+    total: Total,
     verification: Option<ProgressBar>,
 }
 
+/// One blob that is under way.
+struct Transfer {
+    bar: ProgressBar,
+    size: u64,
+    resumed_at: u64,
+    received: u64,
+}
+
+/// All blobs together: the bytes that this run has to move.
+#[derive(Default)]
+struct Total {
+    planned: u64,
+    moved: u64,
+    bar: Option<ProgressBar>,
+}
+
 impl Reporter {
-    pub(crate) fn new(screen: Screen, doing: Doing) -> Self {
-        Self { screen, doing, blobs: HashMap::new(), verification: None }
+    pub(crate) fn new(screen: Screen, doing: Doing, leftovers: Arc<Leftovers>) -> Self {
+        Self {
+            screen,
+            doing,
+            leftovers,
+            documents: Documents::default(),
+            blobs: HashMap::new(),
+            total: Total::default(),
+            verification: None,
+        }
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
+        if self.screen.json() {
+            let least = if events::is_warning(&event) { Loudness::Quiet } else { Loudness::Normal };
+            if self.screen.loudness() >= least
+                && let Some(document) = self.documents.of(&event)
+            {
+                tell(&format!("{document}\n"));
+            }
+        }
         match event {
             Event::Resolved { image, digest, size } => {
-                let image = printable(&image);
+                self.plan(size);
+                let (image, digest) = (printable(&image), short(&digest));
                 self.line(Loudness::Normal, &format!("{image} is {digest}, {}", Size(size)));
             }
+            Event::Planned { size } => self.plan(size),
             Event::BlobStarted { digest, size, resumed_at } => self.start(digest, size, resumed_at),
             Event::BlobOpened { digest, endpoint, attempt } => self.opened(&digest, &endpoint, attempt),
-            Event::BlobProgress { digest, received } => {
-                if let Some((bar, _)) = self.blobs.get(&digest) {
-                    bar.set_position(received);
-                }
+            Event::BlobProgress { digest, received } => self.received(&digest, received),
+            Event::BlobDone { digest, size, cached } => self.done(&digest, size, cached),
+            Event::LayerDone { digest, cached: false, .. } => {
+                self.line(Loudness::Normal, &format!("{} converted", short(&digest)));
             }
-            Event::BlobDone { digest, cached } => self.done(&digest, cached),
-            Event::LayerDone { diff_id, cached: false } => {
-                self.line(Loudness::Normal, &format!("{} converted", short(&diff_id)));
-            }
-            Event::LayerDone { diff_id, cached: true } => {
-                self.line(Loudness::Verbose, &format!("{} is converted already", short(&diff_id)));
+            Event::LayerDone { digest, cached: true, .. } => {
+                self.line(Loudness::Verbose, &format!("{} is converted already", short(&digest)));
             }
             Event::Retrying { what, attempt, reason } => {
                 let (what, reason) = (shown(&what), printable(&reason));
@@ -69,12 +105,13 @@ impl Reporter {
                 bar.set_position(read);
             }
             // The caller knows how it ended.
-            _ => {
-                if let Some(bar) = self.verification.take() {
-                    bar.finish_and_clear();
-                }
-            }
+            _ => self.clear(),
         }
+    }
+
+    /// More is to be moved, as far as it is not there.
+    fn plan(&mut self, size: u64) {
+        self.total.planned = self.total.planned.saturating_add(size);
     }
 
     fn start(&mut self, digest: Digest, size: u64, resumed_at: u64) {
@@ -82,8 +119,29 @@ impl Reporter {
             let kept = Size(resumed_at);
             self.line(Loudness::Normal, &format!("{} resumes after {kept}", short(&digest)));
         }
-        let bar = bar(self.screen, short(&digest), size, resumed_at);
-        self.blobs.insert(digest, (bar, size));
+        // One blob that is all there is to move needs no second bar.
+        self.total.planned = self.total.planned.saturating_sub(resumed_at);
+        if self.total.bar.is_none() && self.total.planned > size + SMALL {
+            self.total.bar = Some(bar(self.screen, "total", self.total.planned, 0));
+        }
+        let transfer = Transfer {
+            bar: self.blob_bar(&digest, size, resumed_at),
+            size,
+            resumed_at,
+            received: resumed_at,
+        };
+        self.blobs.insert(digest, transfer);
+        self.show_total();
+    }
+
+    /// A bar above that of all blobs.
+    fn blob_bar(&self, digest: &Digest, size: u64, resumed_at: u64) -> ProgressBar {
+        let blob = unshown(short(digest), size, resumed_at);
+        match &self.total.bar {
+            Some(total) if self.screen.draws() => BARS.insert_before(total, blob),
+            _ if self.screen.draws() => BARS.add(blob),
+            _ => blob,
+        }
     }
 
     /// Says who answered, and at which attempt when it is not the first.
@@ -94,42 +152,89 @@ impl Reporter {
             1 => format!("from {endpoint}"),
             _ => format!("attempt {attempt} from {endpoint}"),
         };
-        if let Some((bar, _)) = self.blobs.get(digest) {
-            bar.set_message(format!(", {from}"));
+        if let Some(transfer) = self.blobs.get(digest) {
+            transfer.bar.set_message(format!(", {from}"));
         }
         self.line(Loudness::Verbose, &format!("{} is read, {from}", short(digest)));
     }
 
-    fn done(&mut self, digest: &Digest, cached: bool) {
+    fn received(&mut self, digest: &Digest, received: u64) {
+        if let Some(transfer) = self.blobs.get_mut(digest) {
+            transfer.received = received;
+            transfer.bar.set_position(received);
+            self.show_total();
+        }
+    }
+
+    fn done(&mut self, digest: &Digest, size: u64, cached: bool) {
         if cached {
+            self.total.planned = self.total.planned.saturating_sub(size);
+            self.show_total();
             let place = match self.doing {
                 Doing::Copy => "there",
                 Doing::Fetch => "here",
             };
             return self.line(Loudness::Verbose, &format!("{} is {place} already", short(digest)));
         }
-        if let Some((bar, size)) = self.blobs.remove(digest) {
-            bar.finish_and_clear();
+        if let Some(transfer) = self.blobs.remove(digest) {
+            transfer.bar.finish_and_clear();
+            self.total.moved += size.saturating_sub(transfer.resumed_at);
+            self.show_total();
             let done = match self.doing {
                 Doing::Copy => "copied",
-                Doing::Fetch => "fetched",
+                Doing::Fetch => {
+                    self.leftovers.whole(size);
+                    "fetched"
+                }
             };
-            self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(size)));
+            self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(transfer.size)));
         }
+    }
+
+    fn show_total(&self) {
+        let Some(bar) = &self.total.bar else { return };
+        let under_way = self.blobs.values().map(|blob| blob.received.saturating_sub(blob.resumed_at));
+        bar.set_length(self.total.planned);
+        bar.set_position(under_way.fold(self.total.moved, u64::saturating_add).min(self.total.planned));
     }
 
     /// Writes a line, unless the user wants less.
     fn line(&self, least: Loudness, line: &str) {
-        if self.screen.loudness() >= least {
+        if self.screen.loudness() >= least && !self.screen.json() {
             tell(&format!("{line}\n"));
         }
     }
+
+    /// Takes what is drawn off the terminal.
+    fn clear(&mut self) {
+        let blobs = self.blobs.values().map(|transfer| &transfer.bar);
+        blobs.chain(&self.total.bar).chain(&self.verification).for_each(ProgressBar::finish_and_clear);
+        self.verification = None;
+    }
 }
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.clear();
+        if self.doing == Doing::Fetch {
+            self.blobs.keys().for_each(|digest| self.leftovers.begun(digest));
+        }
+    }
+}
+
+/// Bytes beside a blob that are not worth a second bar, such as an image's config.
+const SMALL: u64 = 64 << 10;
 
 /// Columns that a terminal needs for a bar beside the numbers and where they come from.
 const WIDE: u16 = 100;
 
 fn bar(screen: Screen, what: &str, size: u64, start: u64) -> ProgressBar {
+    let bar = unshown(what, size, start);
+    if screen.draws() { BARS.add(bar) } else { bar }
+}
+
+/// A bar that is not on the terminal yet.
+fn unshown(what: &str, size: u64, start: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden());
     bar.set_position(start);
     bar.tick();
@@ -137,23 +242,28 @@ fn bar(screen: Screen, what: &str, size: u64, start: u64) -> ProgressBar {
     bar.reset_eta();
     let is_wide = tcgetwinsize(io::stderr()).is_ok_and(|terminal| terminal.ws_col >= WIDE);
     // A line that wraps is in the way of the next: what is too long for a narrow terminal is cut off.
-    let template = if is_wide {
-        "{prefix} {wide_bar} {done} of {size}, {binary_bytes_per_sec}, {eta}{msg}"
-    } else {
-        "{prefix} {done} of {size}, {binary_bytes_per_sec}, {eta}{wide_msg}"
+    let template = match what {
+        "total" => "{prefix:12} {wide_bar} {done} of {size}, {speed}, {eta}",
+        _ if is_wide => "{prefix} {wide_bar} {done} of {size}, {speed}, {eta}{msg}",
+        _ => "{prefix} {done} of {size}, {speed}, {eta}{wide_msg}",
     };
     // The templates are constants: they parse. What cannot be written is not shown.
     if let Ok(style) = ProgressStyle::with_template(template) {
         let done = |state: &ProgressState, out: &mut dyn Write| {
             let _ = write!(out, "{}", Size(state.pos()));
         };
-        let total = move |_: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{}", Size(size));
+        let total = |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{}", Size(state.len().unwrap_or(0)));
         };
-        bar.set_style(style.with_key("done", done).with_key("size", total));
+        let speed = |state: &ProgressState, out: &mut dyn Write| {
+            #[expect(clippy::cast_sign_loss, reason = "no speed is negative")]
+            let speed = Size(state.per_sec() as u64);
+            let _ = write!(out, "{speed}/s");
+        };
+        bar.set_style(style.with_key("done", done).with_key("size", total).with_key("speed", speed));
     }
     bar.set_prefix(what.to_owned());
-    if screen.draws() { BARS.add(bar) } else { bar }
+    bar
 }
 
 /// What something is about: a digest as in all other lines, or else as it is.

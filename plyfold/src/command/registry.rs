@@ -9,6 +9,7 @@ use plyfold::{
 };
 use serde_json::json;
 
+use super::near;
 use super::places::Places;
 use super::progress::Doing;
 use super::screen::write;
@@ -26,12 +27,15 @@ pub(crate) async fn copy_image(places: &Places, source: &str, target: &str, refe
         let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
         async move { copy(from, image, to, name, &options).await }
     });
-    show(places, &name, &copied.await?)
+    match copied.await {
+        Ok(copied) => show(places, &name, &copied),
+        Err(e) => Err(near::with_tags(e, &*from.registry, &image).await),
+    }
 }
 
 /// Copies an image of the store to another place.
 pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
-    let (places, image) = (&session.places, session.name(image).await?);
+    let (places, image) = (&session.places, near::known(&session.images, session.name(image).await?).await?);
     let (to, name) = places.target(target).await?;
     let pushed = places.telling(Doing::Copy, |progress| {
         let options = PushOptions { copy: options(places, progress), sparse };

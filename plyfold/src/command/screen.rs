@@ -4,8 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
 
 use indicatif::MultiProgress;
-use plyfold::{Error, Result};
+use plyfold::{Error, Result, printable};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
+use serde_json::json;
 
 use super::args::Global;
 
@@ -19,8 +21,6 @@ pub(crate) struct Screen {
 /// How much to say besides the result.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Loudness {
-    /// Errors.
-    Silent,
     /// Warnings and errors.
     Quiet,
     /// What is done.
@@ -33,8 +33,6 @@ impl Screen {
     pub(crate) fn new(global: &Global) -> Self {
         let loudness = match global {
             Global { verbose: true, .. } => Loudness::Verbose,
-            // What standard error holds is to be one document, too.
-            Global { json: true, .. } => Loudness::Silent,
             Global { quiet: true, .. } => Loudness::Quiet,
             _ => Loudness::Normal,
         };
@@ -55,6 +53,15 @@ impl Screen {
         !self.json && self.loudness >= Loudness::Normal && io::stderr().is_terminal()
     }
 
+    /// Says something beside the result, with a word for what it is: `warning`, `note`. As JSON it is an event.
+    pub(crate) fn say(self, level: &str, message: &str) {
+        if self.json {
+            tell(&format!("{}\n", json!({ "event": level, "message": message })));
+        } else {
+            tell(&format!("{level}: {}\n", printable(message)));
+        }
+    }
+
     /// Writes the result: `document` as JSON, or `text`, which ends in a line feed.
     pub(crate) fn show(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         if self.json {
@@ -65,6 +72,12 @@ impl Screen {
         }
         write(text().as_bytes())
     }
+}
+
+/// Columns of the terminal that results go to, if they go to one.
+pub(crate) fn columns() -> Option<usize> {
+    let columns = tcgetwinsize(io::stdout()).ok().map(|terminal| usize::from(terminal.ws_col));
+    columns.filter(|columns| *columns > 0)
 }
 
 /// Writes bytes to standard output. A reader that has seen enough and closed it is no failure.
@@ -102,4 +115,69 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     };
     let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
     line(head) + &rows.collect::<String>()
+}
+
+/// The same on a terminal of so many columns: what is too long of the first column is left out of its middle.
+pub(crate) fn table_within<const N: usize>(
+    columns: Option<usize>,
+    head: [&str; N],
+    rows: &[[String; N]],
+) -> String {
+    /// Below this a name tells nothing.
+    const LEAST: usize = 16;
+    let text = table(head, rows);
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let over = columns.map_or(0, |columns| widest.saturating_sub(columns));
+    if over == 0 {
+        return text;
+    }
+    let first = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
+    let room = first.saturating_sub(over).max(LEAST);
+    let shorter = rows.iter().map(|row| {
+        let mut row = row.clone();
+        row[0] = without_middle(&row[0], room);
+        row
+    });
+    table(head, &shorter.collect::<Vec<_>>())
+}
+
+/// At most so many characters: `registry.lan:5000/…/app:1.2`.
+fn without_middle(text: &str, room: usize) -> String {
+    let count = text.chars().count();
+    if count <= room {
+        return text.to_owned();
+    }
+    let end = (room - 1) / 2;
+    let (start, end) = (room - 1 - end, count - end);
+    text.chars().take(start).chain(['…']).chain(text.chars().skip(end)).collect()
+}
+
+/// The start of a line, where a terminal has no more columns.
+pub(crate) fn cut(line: &str, columns: Option<usize>) -> String {
+    match columns {
+        Some(columns) if line.chars().count() > columns => {
+            line.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
+        }
+        _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let rows = [
+            ["registry.lan:5000/team/of/many/app:1.2.3".to_owned(), "x".repeat(40)],
+            ["alpine:3".to_owned(), "y".to_owned()],
+        ];
+        let narrow = table_within(Some(72), ["IMAGE", "WHAT"], &rows);
+        assert_eq!(narrow.lines().map(|line| line.chars().count()).max(), Some(72));
+        assert!(narrow.contains("registry.lan:5…y/app:1.2.3") || narrow.contains('…'), "{narrow}");
+        assert!(narrow.contains("\nalpine:3  "), "{narrow}");
+        assert_eq!(table_within(None, ["IMAGE", "WHAT"], &rows), table(["IMAGE", "WHAT"], &rows));
+        assert_eq!(without_middle("abcdefghij", 5), "ab…ij");
+        assert_eq!((cut("abcdef", Some(4)).as_str(), cut("abcdef", None).as_str()), ("abc…", "abcdef"));
+    }
 }

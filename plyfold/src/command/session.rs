@@ -1,13 +1,18 @@
 //! What the verbs about the store share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use plyfold::{Error, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result};
+use plyfold::{
+    Error, ErrorKind, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result,
+};
 
 use super::args::Global;
+use super::near;
 use super::places::Places;
 use super::progress::Doing;
 use super::screen::Screen;
+use super::stop::Leftovers;
 
 /// An open store, and the places that its images come from.
 #[derive(Debug)]
@@ -29,21 +34,24 @@ pub(crate) struct Fetch {
 }
 
 impl Session {
-    pub(crate) async fn open(global: &Global, screen: Screen) -> Result<Self> {
-        let places = Places::new(global, screen)?;
+    pub(crate) async fn open(global: &Global, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<Self> {
+        let places = Places::new(global, screen, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
         let images = Images::open(store).await?;
+        leftovers.store(images.store());
         let images = images.with_backends(places.backends.clone()).with_options(places.options.clone());
         Ok(Self { images, places, screen })
     }
 
     /// Brings an image here, and tells about it meanwhile.
     pub(crate) async fn pull(&self, image: &str, fetch: Fetch) -> Result<PulledImage> {
+        let never = fetch.policy == Some(PullPolicy::Never);
         let image = self.places.image(image)?;
         let is_remote = image.is_remote(&self.places.backends);
         let by_default = if is_remote { PullPolicy::IfMissing } else { PullPolicy::Always };
         let image = image.text();
-        self.places
+        let pulled = self
+            .places
             .telling(Doing::Fetch, |progress| {
                 let options = PullOptions {
                     force: fetch.force,
@@ -56,7 +64,18 @@ impl Session {
                 };
                 self.images.pull(&image, options)
             })
-            .await
+            .await;
+        match pulled {
+            Err(e) if is_remote && *e.kind() == ErrorKind::NotFound && !never => {
+                // Where it is was opened once, so it can be again.
+                let opened = self.images.locate(&image).await?;
+                Err(match &opened.reference {
+                    Some(name) => near::with_tags(e, &*opened.registry, name).await,
+                    None => e,
+                })
+            }
+            pulled => pulled,
+        }
     }
 
     /// The name that an image has in the store.
@@ -65,7 +84,7 @@ impl Session {
     }
 }
 
-fn default_store() -> Result<PathBuf> {
+pub(crate) fn default_store() -> Result<PathBuf> {
     let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(store) = given("PLYFOLD_STORE") {
         return Ok(store);

@@ -1,6 +1,6 @@
 //! Sizes as people write them: `512M`, `8G`, `1TiB`.
 
-use std::fmt::{self, Display};
+pub(crate) use plyfold::Size;
 
 /// Bytes out of a number with an optional binary unit: `K`, `M`, `G`, `T`, also as `KiB` and so on.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
@@ -17,20 +17,6 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".to_owned())
-}
-
-/// Bytes for a reader: `17 B`, `2.5 MiB`.
-pub(crate) struct Size(pub(crate) u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        let Some(unit) = (self.0.max(1).ilog2() as usize / 10).checked_sub(1) else {
-            return f.pad(&format!("{} B", self.0));
-        };
-        let tenths = (u128::from(self.0) * 10) >> (10 * (unit + 1));
-        f.pad(&format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]))
-    }
 }
 
 #[cfg(test)]
@@ -54,20 +40,6 @@ mod tests {
             ["", "G", "8GB", "8.5G", "-1", "8 G", "1P", "99999999999999999999", "18446744073709551615K"]
         {
             assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_shown_rounded_down() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            ((8 << 30) - 1, "7.9 GiB"),
-            (u64::MAX, "15.9 EiB"),
-        ] {
-            assert_eq!(Size(bytes).to_string(), text);
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Signals that ask the program to end.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use plyfold::{Error, Result};
+use plyfold::backends::layout::Store;
+use plyfold::{CacheProvider as _, Digest, Error, ErrorKind, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{SignalKind, signal};
+
+use super::size::Size;
 
 /// The number of a signal.
 pub(crate) type Signal = i32;
@@ -28,6 +31,51 @@ pub(crate) async fn asked() -> Result<Signal> {
     };
     is_asked.store(true, Ordering::Relaxed);
     Ok(number)
+}
+
+/// What has come into the store and stays there when the work is given up.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    store: OnceLock<Store>,
+    begun: Mutex<Vec<Digest>>,
+    whole: AtomicU64,
+}
+
+impl Leftovers {
+    /// Where it comes to.
+    pub(crate) fn store(&self, store: &Store) {
+        // A run opens one.
+        let _ = self.store.set(store.clone());
+    }
+
+    /// A blob of this size is whole.
+    pub(crate) fn whole(&self, size: u64) {
+        self.whole.fetch_add(size, Ordering::Relaxed);
+    }
+
+    /// A blob has begun to come, and is not whole.
+    pub(crate) fn begun(&self, digest: &Digest) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(digest.clone());
+    }
+
+    /// How many bytes are there; asked for when nothing writes any more.
+    pub(crate) fn bytes(&self) -> u64 {
+        let whole = self.whole.load(Ordering::Relaxed);
+        let begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let (Some(store), Ok(runtime)) = (self.store.get(), runtime) else { return whole };
+        let partial = begun.iter().map(|digest| runtime.block_on(store.partial(digest)).unwrap_or(0));
+        partial.fold(whole, u64::saturating_add)
+    }
+}
+
+/// The error of a run that was interrupted, with what is kept of its work.
+pub(crate) fn interrupted(leftovers: &Leftovers) -> Error {
+    let message = match leftovers.bytes() {
+        0 => "interrupted".to_owned(),
+        bytes => format!("interrupted; {} are kept, and the same command goes on from there", Size(bytes)),
+    };
+    Error::new(ErrorKind::Cancelled, message)
 }
 
 /// Ends the program by the signal that it got: a shell's loop goes on after any exit code, and a supervisor takes one

@@ -1,93 +1,25 @@
-//! `pull`, `inspect` and `load`: images in the store.
+//! `pull` and `load`: images come into the store.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use plyfold::whole::blocking;
-use plyfold::{
-    CacheProviderExt as _, Error, ErrorKind, ImageRegistry, ImageRegistryExt as _, ImageSourceExt as _,
-    PullOptions, PulledImage, PulledLayer, RawConfig, Reference, RegistrySource, Result, printable,
-};
+use plyfold::{Error, PullOptions, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::layer::Input;
-use super::places::Places;
+use super::layer::{Input, refuse_terminal};
 use super::progress::Doing;
-use super::screen::{table, write};
 use super::session::{Fetch, Session};
-use super::size::Size;
 
 pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> Result<()> {
     let image = session.pull(image, fetch).await?;
     session.screen.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
 }
 
-/// Shows an image of the store.
-pub(crate) async fn inspect(session: &Session, image: &str, raw: bool) -> Result<()> {
-    let name = session.name(image).await?;
-    show(&session.places, Box::new(session.images.store().as_registry()), &name, raw).await
-}
-
-/// Shows an image where it is, and needs no store.
-pub(crate) async fn inspect_remote(places: &Places, image: &str, raw: bool) -> Result<()> {
-    let opened = places.locate(image).await?;
-    let name = opened.reference().await?;
-    show(places, opened.registry, &name, raw).await
-}
-
-async fn show(places: &Places, registry: Box<dyn ImageRegistry>, name: &Reference, raw: bool) -> Result<()> {
-    if raw {
-        return write(registry.fetch_raw(name).await?.bytes());
-    }
-    let source = RegistrySource::open(registry, name, &places.platform()).await?;
-    let manifest = source.manifest()?;
-    // An artifact has layers, but no configuration that is an image's.
-    let config = match source.config().await {
-        Ok(config) => Some(config),
-        Err(e) if *e.kind() == ErrorKind::Unsupported => None,
-        Err(e) => return Err(e),
-    };
-    let document = json!({
-        "reference": name.whole(),
-        "digest": source.root().digest(),
-        "platform": config.as_ref().map(|config| config.platform().to_string()),
-        "manifest": { "digest": source.descriptor().digest(), "document": manifest },
-        "config": config.as_ref().map(RawConfig::document),
-    });
-    places.screen.show(&document, || {
-        let (digest, manifest_digest) = (source.root().digest(), source.descriptor().digest());
-        let mut text = format!("image     {name}\ndigest    {digest}\nmanifest  {manifest_digest}\n");
-        text.extend(config.iter().map(summary));
-        let layers: Vec<[String; 2]> = manifest
-            .layers()
-            .iter()
-            .map(|layer| [layer.digest().to_string(), Size(layer.size()).to_string()])
-            .collect();
-        text + "\n" + &table(["LAYER", "SIZE"], &layers)
-    })
-}
-
-/// The lines of a configuration that people look for.
-fn summary(config: &RawConfig) -> String {
-    let document = config.document();
-    let process = document.config().as_ref();
-    let list = |list: Option<&Vec<String>>| list.map(|words| words.join(" "));
-    let lines = [
-        ("platform", Some(config.platform().to_string())),
-        ("created", document.created().clone()),
-        ("entry", list(process.and_then(|process| process.entrypoint().as_ref()))),
-        ("command", list(process.and_then(|process| process.cmd().as_ref()))),
-        ("user", process.and_then(|process| process.user().clone())),
-        ("workdir", process.and_then(|process| process.working_dir().clone())),
-    ];
-    let shown = lines.into_iter().filter_map(|(name, value)| Some((name, value.filter(|v| !v.is_empty())?)));
-    let lines = shown.map(|(name, value)| format!("{name:<8}  {}\n", printable(&value)));
-    lines.collect::<Vec<_>>().concat()
-}
-
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
+    refuse_terminal(Path::new(archive))?;
     // It goes away when the images are in the store.
     let spooled = if archive == "-" { Some(spooled().await?) } else { None };
     let archive = match &spooled {

@@ -6,6 +6,7 @@ use plyfold::cache::{Damage, Part};
 use plyfold::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
+use super::near;
 use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
@@ -14,7 +15,7 @@ use super::size::Size;
 pub(crate) async fn check(session: &Session, images: &[String], repair: bool) -> Result<()> {
     let mut names = Vec::with_capacity(images.len());
     for image in images {
-        names.push(session.name(image).await?);
+        names.push(near::known(&session.images, session.name(image).await?).await?);
     }
     let images = (!names.is_empty()).then_some(names);
     let verified = session

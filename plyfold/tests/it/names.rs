@@ -60,3 +60,25 @@ fn a_store_is_a_directory() {
         assert!(said.contains("is not a directory"), "{said}");
     }
 }
+
+/// A shell that asks in the middle of a line gets the names of images, as people write them and as they are.
+#[test]
+fn names_complete_a_line() {
+    let place = Place::new();
+    place.run("pull oci:examples/sample:latest --platform linux/amd64 -q");
+    place.run("tag localhost/sample alpine:3");
+    let names = |words: &[&str]| {
+        let output = place.command(["names-for-completion", "--"].iter().chain(words)).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(names(&["inspect", ""]), "alpine:3\ndocker.io/library/alpine:3\nlocalhost/sample:latest\n");
+    assert_eq!(names(&["rm", "-v", "alpine:"]), "alpine:3\n");
+    assert_eq!(names(&["push", "loc"]), "localhost/sample:latest\n");
+    for words in [&["gc", ""][..], &["inspect", "--"], &["inspect", "none"], &[]] {
+        assert_eq!(names(words), "", "{words:?}");
+    }
+    let none = place.path("none");
+    assert_eq!(names(&["--store", &none, "inspect", ""]), "");
+    assert!(!std::path::Path::new(&none).exists(), "asking makes no store");
+}

@@ -95,6 +95,9 @@ impl Place {
         }
         // When an image was used is chance, too.
         let text: String = text.split_inclusive('\n').map(timeless).collect();
+        // How often progress is told is chance.
+        let text: String =
+            text.split_inclusive('\n').filter(|line| !line.contains(r#""event":"blob-progress""#)).collect();
         // Layers are fetched and converted at once: which is done first is chance.
         let (mut progress, rest): (Vec<&str>, Vec<&str>) =
             text.split_inclusive('\n').partition(|line| is_progress(line));
@@ -115,6 +118,10 @@ fn timeless(line: &str) -> String {
 }
 
 fn is_progress(line: &str) -> bool {
+    let concurrent = ["blob-done", "blob-opened", "blob-started", "layer-done"];
+    if concurrent.iter().any(|event| line.contains(&format!(r#""event":"{event}""#))) {
+        return true;
+    }
     let (digest, rest) = line.split_once(' ').unwrap_or_default();
     digest.len() == 12
         && digest.bytes().all(|c| c.is_ascii_hexdigit())

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plyfold_conformance::samples::{self, LayerBuilder};
+use plyfold::Digest;
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::server::{Fault, FaultServer, On};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -18,58 +19,173 @@ const COLUMNS: u16 = 80;
 /// A pull that goes on tells how fast it is now, in lines that fit.
 #[test]
 fn bars_fit_and_tell_the_speed() {
-    let mut content = vec![0; SIZE as usize - 3 * 512];
-    for (at, byte) in content.iter_mut().enumerate() {
-        *byte = (at * 7 + at / 251) as u8;
-    }
-    let sample = samples::of_layers("slow", &[LayerBuilder::new().file("f", 0o644, &content).finish()]);
-    let layer = sample.images[0].layers[0].descriptor.digest();
-    let server = FaultServer::start().unwrap();
-    server.put("org/app", "1", &sample);
-    server.script(On::blob(layer), [Fault::Pace(64 << 10, Duration::from_millis(20))]);
-    let place = Place::new();
-    let image = format!("{}/org/app:1", server.host());
-    let pull = || place.command(["pull", &image, "--platform", "linux/amd64"]);
-    let mut child = Running(pull().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let scene = Scene::new(1);
+    let layer = scene.layer(0);
+    let mut child = Running(scene.pull().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let start = Instant::now();
-    while server.served(layer).bytes < SIZE / 2 {
+    while scene.server.served(layer).bytes < SIZE / 2 {
         assert!(start.elapsed() < Duration::from_secs(60), "the pull does not move");
         std::thread::sleep(Duration::from_millis(1));
     }
     child.0.kill().unwrap();
     child.0.wait().unwrap();
 
+    let (mut child, mut screen) = scene.on_a_terminal();
+    let shown = rest_of(&mut screen);
+    assert!(child.0.wait().unwrap().success());
+    assert!(shown.contains("resumes after"), "{shown:?}");
+    let drawn = drawn(&shown, " of 4.0 MiB");
+    assert!(
+        drawn.iter().any(|line| line.contains(&format!(", from http://{}", scene.server.host())[..20])),
+        "{shown:?}"
+    );
+    for line in drawn {
+        assert!(line.chars().count() <= usize::from(COLUMNS), "{line:?}");
+        assert!(!line.contains("GiB/s"), "what was here before is no speed: {line:?}");
+    }
+}
+
+/// Several layers have one more bar for all of them, with a speed and the time that is left.
+#[test]
+fn a_total_fits_a_narrow_terminal() {
+    let scene = Scene::new(3);
+    let (mut child, mut screen) = scene.on_a_terminal();
+    let shown = rest_of(&mut screen);
+    assert!(child.0.wait().unwrap().success());
+    // The bars are written one behind the other, each as wide as the terminal.
+    let total = drawn(&shown, "total  ").into_iter().map(|line| &line[line.find("total  ").unwrap()..]);
+    let total: Vec<&str> = total.collect();
+    assert!(!total.is_empty(), "{shown:?}");
+    assert!(total.iter().any(|line| line.contains(" of 12.0 MiB, ") && line.contains("iB/s, ")), "{total:?}");
+    for line in total {
+        assert!(line.chars().count() <= usize::from(COLUMNS), "{line:?}");
+    }
+    is_clear(&shown);
+}
+
+/// An interrupt leaves one line, which says what is kept, and no bar.
+#[test]
+fn an_interrupt_leaves_one_line() {
+    let scene = Scene::new(2);
+    let (mut child, mut screen) = scene.on_a_terminal();
+    let mut shown = String::new();
+    while scene.server.served(scene.layer(0)).bytes < SIZE / 2 {
+        shown += &some_of(&mut screen);
+    }
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    shown += &rest_of(&mut screen);
+    assert!(!child.0.wait().unwrap().success());
+    is_clear(&shown);
+    let said = shown.rsplit("error: interrupted; ").next().unwrap();
+    let (size, rest) = said.split_once(" MiB are kept").expect(said);
+    assert!((1.0..=8.0).contains(&size.parse::<f64>().unwrap()), "{said}");
+    assert_eq!(rest.trim_end(), ", and the same command goes on from there");
+}
+
+/// A list and an image fit a terminal of 80 columns, however long their names and values.
+#[test]
+fn lists_fit() {
+    let place = Place::new();
+    place.run("pull oci:examples/sample:latest --platform linux/amd64 -q");
+    place.run("tag localhost/sample registry.of-a-long-name.example:5000/a/repository/deep/within:1.2.3");
+    for arguments in [&["list"][..], &["inspect", "localhost/sample", "--platform", "linux/amd64"]] {
+        let (mut screen, terminal) = terminal();
+        let mut command = place.command(arguments);
+        command.stdout(terminal);
+        let mut child = Running(command.spawn().unwrap());
+        drop(command);
+        let shown = rest_of(&mut screen);
+        assert!(child.0.wait().unwrap().success());
+        assert!(shown.lines().count() > 2, "{shown}");
+        for line in shown.lines() {
+            assert!(line.chars().count() <= usize::from(COLUMNS), "{line:?}");
+        }
+    }
+}
+
+/// A slow registry with an image, and a store.
+struct Scene {
+    place: Place,
+    server: FaultServer,
+    sample: Sample,
+}
+
+impl Scene {
+    fn new(layers: usize) -> Self {
+        let content = |layer: usize| {
+            let mut content = vec![0; SIZE as usize - 3 * 512];
+            for (at, byte) in content.iter_mut().enumerate() {
+                *byte = (at * (7 + layer) + at / 251) as u8;
+            }
+            LayerBuilder::new().file("f", 0o644, &content).finish()
+        };
+        let sample = samples::of_layers("slow", &(0..layers).map(content).collect::<Vec<_>>());
+        let server = FaultServer::start().unwrap();
+        server.put("org/app", "1", &sample);
+        for layer in &sample.images[0].layers {
+            let slow = Fault::Pace(64 << 10, Duration::from_millis(20));
+            server.script(On::blob(layer.descriptor.digest()), [slow]);
+        }
+        Self { place: Place::new(), server, sample }
+    }
+
+    fn layer(&self, index: usize) -> &Digest {
+        self.sample.images[0].layers[index].descriptor.digest()
+    }
+
+    fn pull(&self) -> Command {
+        let image = format!("{}/org/app:1", self.server.host());
+        self.place.command(["pull", &image, "--platform", "linux/amd64"])
+    }
+
+    fn on_a_terminal(&self) -> (Running, File) {
+        let (screen, terminal) = terminal();
+        let mut command = self.pull();
+        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal);
+        let child = Running(command.spawn().unwrap());
+        // The terminal's other end has no writer but the child when this command is gone.
+        (child, screen)
+    }
+}
+
+/// What a terminal of 80 columns shows, and the terminal.
+fn terminal() -> (File, File) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
     let path = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
     let terminal = File::options().read(true).write(true).open(path).unwrap();
     tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    let mut command = pull();
-    command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal);
-    let mut child = Running(command.spawn().unwrap());
-    // The terminal's other end has no writer but the child now.
-    drop(command);
-    let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
-    let mut screen = File::from(controller);
+    (File::from(controller), terminal)
+}
+
+fn some_of(screen: &mut File) -> String {
+    let mut bytes = [0; 4096];
     // Linux ends the reading of a terminal that nobody has open any more by EIO.
+    let count = screen.read(&mut bytes).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
+fn rest_of(screen: &mut File) -> String {
+    let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
     while let Ok(count @ 1..) = screen.read(&mut bytes) {
         shown.extend_from_slice(&bytes[..count]);
     }
-    assert!(child.0.wait().unwrap().success());
-    let shown = String::from_utf8(shown).unwrap();
-    assert!(shown.contains("resumes after"), "{shown:?}");
-    let drawn: Vec<&str> =
-        shown.split(['\r', '\n', '\u{1b}']).filter(|line| line.contains(" of 4.0 MiB")).collect();
-    assert!(
-        drawn.iter().any(|line| line.contains(&format!(", from http://{}", server.host())[..20])),
-        "{shown:?}"
-    );
-    for line in drawn {
-        let line = line.strip_prefix("[2K").unwrap_or(line);
-        assert!(line.chars().count() <= usize::from(COLUMNS), "{line:?}");
-        assert!(!line.contains("GiB/s"), "what was here before is no speed: {line:?}");
-    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// The lines with this text, as they were drawn.
+fn drawn<'a>(shown: &'a str, text: &str) -> Vec<&'a str> {
+    let lines = shown.split(['\r', '\n', '\u{1b}']).filter(|line| line.contains(text));
+    lines.map(|line| line.strip_prefix("[2K").unwrap_or(line)).collect()
+}
+
+/// Nothing of a bar is left: what is drawn last is erased before it ends.
+fn is_clear(shown: &str) {
+    let last_bar = shown.rfind("iB/s, ").expect("bars were drawn");
+    let after = &shown[last_bar..];
+    assert!(after.contains("\u{1b}[2K"), "a bar is left: {after:?}");
 }
 
 /// A child that does not outlive its test.

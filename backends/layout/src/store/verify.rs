@@ -190,8 +190,9 @@ impl Job {
     fn other_size(&self, item: &Item) -> Option<String> {
         let Part::Blob(digest) = &item.part else { return None };
         let declared = self.wanted.blobs.get(digest)?.0.descriptor.size();
-        let message =
-            || format!("size mismatch: an image declares {declared} bytes, the content has {}", item.size);
+        let message = || {
+            format!("size mismatch: an image declares {declared} bytes, the content has {} bytes", item.size)
+        };
         (declared != item.size).then(message)
     }
 }

@@ -1,0 +1,44 @@
+//! Sizes for readers.
+
+use std::fmt::{self, Display};
+
+/// Bytes for a reader, rounded down to a tenth of a binary unit.
+///
+/// ```
+/// use plyfold_core::Size;
+///
+/// assert_eq!(Size(17).to_string(), "17 B");
+/// assert_eq!(Size(5 << 19).to_string(), "2.5 MiB");
+/// ```
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Size(pub u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let Some(unit) = (self.0.max(1).ilog2() as usize / 10).checked_sub(1) else {
+            return f.pad(&format!("{} B", self.0));
+        };
+        let tenths = (u128::from(self.0) * 10) >> (10 * (unit + 1));
+        f.pad(&format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_rounded_down() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((8 << 30) - 1, "7.9 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `inspect`: what an image is.
+
+use plyfold::{
+    CacheProvider as _, CacheProviderExt as _, Digest, Error, ErrorKind, ImageRegistry,
+    ImageRegistryExt as _, ImageSourceExt as _, RawConfig, Reference, RegistrySource, Result, printable,
+};
+use serde_json::json;
+
+use super::near;
+use super::places::Places;
+use super::progress::short;
+use super::screen::{columns, cut, table, write};
+use super::session::Session;
+use super::size::Size;
+
+/// How an image is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    /// The bytes of its document.
+    pub(crate) raw: bool,
+    /// Whole digests and values.
+    pub(crate) no_trunc: bool,
+}
+
+/// Shows an image of the store.
+pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result<()> {
+    let name = session.name(image).await?;
+    let registry = Box::new(session.images.store().as_registry());
+    match show(&session.places, registry, &name, shown).await {
+        Err(e) if *e.kind() == ErrorKind::NotFound => Err(absent(session, e, &name).await),
+        shown => shown,
+    }
+}
+
+/// The same error; when the name is not in the store, with what is near it.
+async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
+    match session.images.store().find_descriptor(name).await {
+        Ok(None) => {
+            let near = near::in_store(&session.images, name).await;
+            error.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it"))
+        }
+        _ => error,
+    }
+}
+
+/// Shows an image where it is, and needs no store.
+pub(crate) async fn there(places: &Places, image: &str, shown: Shown) -> Result<()> {
+    let opened = places.locate(image).await?;
+    let name = opened.reference().await?;
+    let registry = opened.registry.clone();
+    match show(places, opened.registry, &name, shown).await {
+        Err(e) => Err(near::with_tags(e, &*registry, &name).await),
+        shown => shown,
+    }
+}
+
+async fn show(
+    places: &Places,
+    registry: Box<dyn ImageRegistry>,
+    name: &Reference,
+    shown: Shown,
+) -> Result<()> {
+    if shown.raw {
+        return write(registry.fetch_raw(name).await?.bytes());
+    }
+    let source = RegistrySource::open(registry, name, &places.platform()).await?;
+    let manifest = source.manifest()?;
+    // An artifact has layers, but no configuration that is an image's.
+    let config = match source.config().await {
+        Ok(config) => Some(config),
+        Err(e) if *e.kind() == ErrorKind::Unsupported => None,
+        Err(e) => return Err(e),
+    };
+    let document = json!({
+        "reference": name.whole(),
+        "digest": source.root().digest(),
+        "platform": config.as_ref().map(|config| config.platform().to_string()),
+        "manifest": { "digest": source.descriptor().digest(), "document": manifest },
+        "config": config.as_ref().map(RawConfig::document),
+    });
+    let digest = |digest: &Digest| if shown.no_trunc { digest.to_string() } else { short(digest).to_owned() };
+    places.screen.show(&document, || {
+        let mut lines = vec![
+            ("image", name.whole()),
+            ("digest", digest(source.root().digest())),
+            ("manifest", digest(source.descriptor().digest())),
+        ];
+        lines.extend(config.iter().flat_map(summary));
+        // One name for all lines of a list.
+        let mut last = "";
+        let columns = columns().filter(|_| !shown.no_trunc);
+        let mut text = String::new();
+        for (name, value) in &lines {
+            let label = if *name == last { "" } else { name };
+            text += &cut(&format!("{label:<10}  {}", printable(value)), columns);
+            text.push('\n');
+            last = name;
+        }
+        let diff_ids = config.as_ref().and_then(|config| config.diff_ids().ok()).unwrap_or_default();
+        let mut layers: Vec<[String; 4]> = Vec::new();
+        for (index, layer) in manifest.layers().iter().enumerate() {
+            let diff_id = diff_ids.get(index).map_or_else(|| "-".to_owned(), &digest);
+            let kind = layer.media_type().to_string();
+            let kind = kind.rsplit_once(".layer.v1.").map_or(kind.as_str(), |(_, kind)| kind).to_owned();
+            layers.push([
+                digest(layer.digest()),
+                diff_id,
+                Size(layer.size()).to_string(),
+                printable(&kind).to_string(),
+            ]);
+        }
+        text + "\n" + &table(["LAYER", "DIFF_ID", "SIZE", "TYPE"], &layers)
+    })
+}
+
+/// What of a configuration people look for, one line for each value of a list.
+fn summary(config: &RawConfig) -> Vec<(&'static str, String)> {
+    let document = config.document();
+    let process = document.config().as_ref();
+    let words = |words: Option<&Vec<String>>| {
+        let quoted = words.map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>());
+        quoted.map(|words| words.join(" "))
+    };
+    let mut lines = vec![("platform", config.platform().to_string())];
+    let one =
+        |name, value: Option<String>| value.filter(|value| !value.is_empty()).map(|value| (name, value));
+    lines.extend(one("created", document.created().clone()));
+    let Some(process) = process else { return lines };
+    lines.extend(one("entrypoint", words(process.entrypoint().as_ref())));
+    lines.extend(one("command", words(process.cmd().as_ref())));
+    lines.extend(one("user", process.user().clone()));
+    lines.extend(one("workdir", process.working_dir().clone()));
+    lines.extend(process.env().iter().flatten().map(|value| ("env", value.clone())));
+    lines.extend(one("ports", process.exposed_ports().as_ref().map(|ports| ports.join(", "))));
+    lines.extend(one("volumes", process.volumes().as_ref().map(|volumes| volumes.join(", "))));
+    lines.extend(one("stopsignal", process.stop_signal().clone()));
+    let mut labels: Vec<_> = process.labels().iter().flatten().collect();
+    labels.sort();
+    lines.extend(labels.into_iter().map(|(name, value)| ("labels", format!("{name}={value}"))));
+    lines
+}
+
+/// A word of a command as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@,%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -1,0 +1,162 @@
+//! What somebody may have meant.
+
+use std::time::Duration;
+
+use plyfold::{
+    CacheProvider as _, Error, ErrorKind, ImageRegistry, Images, Page, Reference, Result, printable,
+    reference,
+};
+
+/// Names that are offered.
+const OFFERED: usize = 3;
+
+/// Tags that are looked at: one answer of a registry.
+const TAGS: usize = 1000;
+
+/// How long a registry may take to list them, once it has said that there is no such tag.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The hint for a name that is not in the store: the ones there that are like it.
+pub(crate) async fn in_store(images: &Images, wanted: &Reference) -> String {
+    let list = "`plyfold list` shows what is in the store";
+    // What is wrong with the store is not what this error is about.
+    let names = images.list_cached().await.unwrap_or_default();
+    let names: Vec<String> = names.into_iter().map(|(name, _)| name.whole()).collect();
+    match offered(&nearest_names(&wanted.whole(), &names)) {
+        Some(names) => format!("did you mean {names}? {list}"),
+        None => list.to_owned(),
+    }
+}
+
+/// The same error, with tags of the repository like the one that is not there: one request.
+pub(crate) async fn with_tags(error: Error, registry: &dyn ImageRegistry, wanted: &Reference) -> Error {
+    let Some(tag) = wanted.tag().filter(|_| wanted.digest().is_none()) else { return error };
+    if *error.kind() != ErrorKind::NotFound || !registry.capabilities().tags {
+        return error;
+    }
+    let repository = reference::repository_of(wanted);
+    let page = Page { limit: Some(TAGS), after: None };
+    let tags = tokio::time::timeout(PATIENCE, registry.tags(&repository, page)).await;
+    let Ok(Ok(tags)) = tags else { return error };
+    let near = nearest(tag, &tags.names);
+    let all = format!("`plyfold tags {repository}` lists all tags");
+    match offered(&near.into_iter().map(|tag| format!("{repository}:{tag}")).collect::<Vec<_>>()) {
+        Some(names) => error.with_better_hint(format!("did you mean {names}? {all}")),
+        None if tags.names.is_empty() => error,
+        None => error.with_better_hint(all),
+    }
+}
+
+/// The same name, which is in the store.
+pub(crate) async fn known(images: &Images, name: Reference) -> Result<Reference> {
+    match images.store().find_descriptor(&name).await? {
+        Some(_) => Ok(name),
+        None => Err(absent(images, name).await),
+    }
+}
+
+/// The error for a name that is not in the store.
+pub(crate) async fn absent(images: &Images, name: Reference) -> Error {
+    let hint = in_store(images, &name).await;
+    Error::not_found("not in the store").with_image(name).with_hint(hint)
+}
+
+fn offered(names: &[String]) -> Option<String> {
+    let names: Vec<String> = names.iter().map(|name| printable(name).to_string()).collect();
+    let (last, others) = names.split_last()?;
+    Some(if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) })
+}
+
+/// The tags that are most like the one wanted, best first; none that is like it by chance alone.
+fn nearest(wanted: &str, tags: &[String]) -> Vec<String> {
+    best(tags.iter().filter_map(|tag| Some((likeness(wanted, tag)?, tag))))
+}
+
+/// The same for whole names: one part of them differs, or the registry does.
+fn nearest_names(wanted: &str, names: &[String]) -> Vec<String> {
+    let parts = |name: &str| -> Vec<String> { name.split_inclusive(['/', ':']).map(str::to_owned).collect() };
+    let wanted = parts(wanted);
+    let likeness = |name: &String| {
+        let name = parts(name);
+        // Repository and tag, which people write without a registry.
+        let tail = |name: &[String]| name.len().saturating_sub(2);
+        if wanted[tail(&wanted)..] == name[tail(&name)..] {
+            return Some(1);
+        }
+        let mut others = wanted.iter().zip(&name).filter(|(wanted, part)| wanted != part);
+        let one = others.next().filter(|_| wanted.len() == name.len() && others.next().is_none());
+        one.and_then(|(wanted, part)| likeness(wanted, part))
+    };
+    best(names.iter().filter_map(|name| Some((likeness(name)?, name))))
+}
+
+fn best<'a>(near: impl Iterator<Item = (usize, &'a String)>) -> Vec<String> {
+    let mut near: Vec<(usize, &String)> = near.collect();
+    near.sort();
+    near.into_iter().take(OFFERED).map(|(_, name)| name.clone()).collect()
+}
+
+/// How far a word is from the one wanted, if it is near.
+fn likeness(wanted: &str, word: &str) -> Option<usize> {
+    let far = wanted.chars().count().div_ceil(3).max(1);
+    let is_part = wanted.len() > 1 && (word.starts_with(wanted) || word.ends_with(wanted));
+    let distance = if is_part { 1 } else { distance(wanted, word) };
+    (distance <= far).then_some(distance)
+}
+
+/// How many characters have to be added, left out, changed or swapped with their neighbour.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    for (row, a) in one.iter().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, b) in other.iter().enumerate() {
+            let changed = above[column] + usize::from(a != b);
+            let mut least = changed.min(above[column + 1] + 1).min(current[column] + 1);
+            let is_swapped = row > 0 && column > 0 && *a == other[column - 1] && one[row - 1] == *b;
+            if is_swapped {
+                least = least.min(before[column - 1] + 1);
+            }
+            current.push(least);
+        }
+        before = std::mem::replace(&mut above, current);
+    }
+    above.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_found() {
+        let tags = ["1", "1.2", "1.2.3", "latest", "v1.2.4", "edge"].map(str::to_owned);
+        for (wanted, near) in [
+            ("lates", vec!["latest"]),
+            ("latset", vec!["latest"]),
+            ("1.2.4", vec!["1.2.3", "v1.2.4", "1.2"]),
+            ("1.3", vec!["1.2"]),
+            ("nightly", vec![]),
+        ] {
+            assert_eq!(nearest(wanted, &tags), near, "{wanted}");
+        }
+        let names = ["localhost/sample:latest", "a.example/app:1", "a.example/app:2"].map(str::to_owned);
+        for (wanted, near) in [
+            ("docker.io/library/sample:latest", vec!["localhost/sample:latest"]),
+            ("localhost/sampel:latest", vec!["localhost/sample:latest"]),
+            ("a.example/app:3", vec!["a.example/app:1", "a.example/app:2"]),
+            ("a.example/none:1", vec![]),
+            ("b.example/other:1", vec![]),
+        ] {
+            assert_eq!(nearest_names(wanted, &names), near, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        for (one, other, count) in [("", "", 0), ("", "ab", 2), ("ab", "ba", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(one, other), count, "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Verbs that people type and that are called otherwise here.
+
+use clap::error::{ContextKind, ContextValue};
+use plyfold::{Error, printable};
+
+/// What other programs call it, and what does it here.
+const OTHERS: [(&[&str], &str); 16] = [
+    (
+        &["mount", "run", "create", "boot", "start"],
+        "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them",
+    ),
+    (
+        &["save", "archive"],
+        "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory",
+    ),
+    (
+        &["cat", "extract", "unpack", "cp", "diff"],
+        "files in an image are not shown one by one yet; `plyfold export IMAGE --out - | tar -x` unpacks all of them",
+    ),
+    (&["fetch", "download", "get"], "`plyfold pull IMAGE` brings an image into the store"),
+    (&["upload", "publish"], "`plyfold push IMAGE TARGET` copies an image of the store to another place"),
+    (&["import"], "`plyfold load ARCHIVE` brings the images of an archive into the store"),
+    (&["show", "info", "manifest", "config", "history", "digest"], "`plyfold inspect IMAGE` shows an image"),
+    (
+        &["search", "catalog", "repos", "repositories"],
+        "`plyfold tags HOST/` lists the repositories of a registry, `plyfold tags HOST/REPOSITORY` the tags of one",
+    ),
+    (
+        &["prune", "clean", "cleanup", "purge"],
+        "`plyfold gc` removes what no image needs, `plyfold remove IMAGE` an image",
+    ),
+    (&["df", "du", "usage", "size"], "`plyfold list` shows the room that each image takes"),
+    (&["untag"], "`plyfold remove IMAGE` removes a name from the store"),
+    (
+        &["check", "fsck", "scrub", "repair"],
+        "`plyfold verify` reads the store again, `plyfold verify --repair` repairs it",
+    ),
+    (
+        &["convert", "erofs", "mkfs"],
+        "`plyfold layer TAR --out FILE.erofs` converts a layer, `plyfold materialize IMAGE` a whole image",
+    ),
+    (&["auth", "signin"], "`plyfold login HOST` stores a login"),
+    (&["version"], "`plyfold --version` shows the version"),
+    (
+        &["build", "exec", "ps", "stop", "kill", "logs", "commit"],
+        "plyfold neither builds images nor runs them; `plyfold materialize IMAGE` makes what virtual machines boot from",
+    ),
+];
+
+/// The error for a verb of another program, if that is what clap has refused.
+pub(crate) fn other(usage: &clap::Error) -> Option<Error> {
+    let Some(ContextValue::String(verb)) = usage.get(ContextKind::InvalidSubcommand) else { return None };
+    let (_, hint) = OTHERS.iter().find(|(verbs, _)| verbs.contains(&verb.as_str()))?;
+    Some(Error::config(format!("there is no verb {}", printable(verb))).with_hint(*hint))
+}
