@@ -111,6 +111,7 @@ struct Inner {
     hint: Option<String>,
     mismatch: Option<Mismatch>,
     retry_after: Option<Duration>,
+    attempts: Option<u32>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -124,6 +125,7 @@ impl Error {
             hint: None,
             mismatch: None,
             retry_after: None,
+            attempts: None,
             source: None,
         }))
     }
@@ -240,6 +242,13 @@ impl Error {
         self
     }
 
+    /// Says how many attempts in a row can help, the first one included, such as 2 for a host that does not exist.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = Some(attempts);
+        self
+    }
+
     /// Adds the underlying error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -284,6 +293,11 @@ impl Error {
             ErrorKind::RateLimited { retry_after } => retry_after.or(self.0.retry_after),
             _ => self.0.retry_after,
         }
+    }
+
+    /// How many attempts in a row can help, the first one included; `None` where only the caller bounds them.
+    pub fn attempts(&self) -> Option<u32> {
+        self.0.attempts
     }
 
     /// Whether the same call may succeed later without anyone changing anything.

@@ -10,7 +10,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::client::{Failures, Redirected, text};
-use crate::policy::origin;
+use crate::policy::{is_loopback, origin};
 use crate::transport::head_of_body;
 
 /// Bytes of an error's body that are read; the rest is left on the wire.
@@ -145,8 +145,12 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
         let step = if error.is_connect() { "connecting to" } else { "waiting for" };
         Error::new(ErrorKind::Timeout, format!("{step} {host} took too long"))
     } else if error.is_connect() {
-        Error::new(ErrorKind::Unavailable, format!("cannot connect to {host}: {}", causes.last))
-            .with_hint(connect_hint(&causes))
+        let failed = Error::new(ErrorKind::Unavailable, format!("cannot connect to {host}: {}", causes.last))
+            .with_hint(connect_hint(&causes));
+        match causes.attempts(url) {
+            Some(attempts) => failed.with_attempts(attempts),
+            None => failed,
+        }
     } else {
         Error::new(ErrorKind::Unavailable, format!("the connection to {host} broke: {}", causes.last))
     };
@@ -200,6 +204,19 @@ impl<'a> Causes<'a> {
             };
         }
         causes
+    }
+}
+
+impl Causes<'_> {
+    /// How many attempts can help where no connection is made, if not as many as the caller likes: a name that does not
+    /// exist may be a fault of one name server, and a port of this machine on which nothing listens stays so.
+    fn attempts(&self, url: &Url) -> Option<u32> {
+        // A name server that does not answer (`EAI_AGAIN`) may answer later.
+        let is_temporary = self.last.contains("Temporary failure") || self.last.contains("try again");
+        if self.is_dns {
+            return (!is_temporary).then_some(2);
+        }
+        (self.io == Some(io::ErrorKind::ConnectionRefused) && is_loopback(url)).then_some(1)
     }
 }
 

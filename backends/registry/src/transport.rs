@@ -46,6 +46,8 @@ struct Made {
 pub(crate) struct Patience {
     /// How long a whole document may take. The time-out between two reads alone lets a byte per second pass.
     document_time: Duration,
+    /// How long an upload may stand still.
+    upload_stall: Duration,
 }
 
 /// The time-out of `reading` begins with the request: `writing` is for bodies that take longer than that.
@@ -147,12 +149,12 @@ impl Recipe {
 
 impl Patience {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { document_time: config.read_timeout * 4 }
+        Self { document_time: config.read_timeout, upload_stall: config.read_timeout * 4 }
     }
 
     /// How long an upload may stand still.
     pub(crate) fn upload_stall(self) -> Duration {
-        self.document_time
+        self.upload_stall
     }
 
     /// The whole body, at most `limit` bytes of it.

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
 use plyfold_core::progress::Progress;
-use plyfold_core::pull::Retry;
+use plyfold_core::pull::{Retry, Row};
 use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Body, Method, Request, Response, StatusCode, Url};
@@ -25,7 +25,12 @@ const LARGEST: u64 = 64 << 20;
 /// Bytes of a chunk that are handed to the connection at a time: what moves is seen to move.
 const PIECE: usize = 64 << 10;
 /// What happens after a chunk has failed.
-const RETRY: Retry = Retry { attempts: 5, base: Duration::from_millis(200), cap: Duration::from_secs(10) };
+const RETRY: Retry = Retry {
+    attempts: 5,
+    base: Duration::from_millis(200),
+    cap: Duration::from_secs(10),
+    total: Duration::from_secs(60),
+};
 
 /// An upload that a registry has begun.
 struct Upload {
@@ -107,7 +112,7 @@ impl Registry {
 
     /// Sends one chunk, which begins at `start`, until the registry has all of it.
     async fn chunk(&self, target: &Target, upload: &mut Upload, start: u64, chunk: Bytes) -> Result<()> {
-        let (mut sent, mut failures, mut renewed) = (0, 0, false);
+        let (mut sent, mut row, mut renewed) = (0, Row::default(), false);
         while sent < chunk.len() {
             let part = chunk.slice(sent..);
             let error = match self.patch(target, upload, start + sent as u64, part).await {
@@ -124,8 +129,7 @@ impl Registry {
             if *error.kind() == ErrorKind::Auth && !renewed {
                 renewed = true;
             } else {
-                failures += 1;
-                RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+                RETRY.pause(&mut row, error, "upload", &Progress::none()).await?;
             }
             let received = self.received(target, upload).await?;
             sent = within(received, start, chunk.len()).ok_or_else(|| lost(received, start))?;
@@ -157,7 +161,7 @@ impl Registry {
 
     /// How many bytes of an upload the registry has.
     async fn received(&self, target: &Target, upload: &mut Upload) -> Result<u64> {
-        let mut failures = 0;
+        let mut row = Row::default();
         loop {
             let asked = self.client.send(target, Request::new(Method::GET, upload.url.clone())).await;
             let error = match asked {
@@ -170,8 +174,7 @@ impl Registry {
                 Ok(response) => errors::status(response, "upload").await,
                 Err(e) => e,
             };
-            failures += 1;
-            RETRY.pause(failures, error, "upload", &Progress::none()).await?;
+            RETRY.pause(&mut row, error, "upload", &Progress::none()).await?;
         }
     }
 

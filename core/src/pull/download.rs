@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::convert::Conversion;
-use super::retry::Patience;
+use super::retry::{Patience, Row};
 use super::{Engine, PulledLayer, Retry};
 use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
 use crate::progress::Event;
@@ -168,23 +168,23 @@ impl Engine<'_> {
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Tee>,
     ) -> Result<u32> {
-        let (mut attempt, mut failures, mut row_start) = (Attempt::first(), 0, writer.offset());
+        let (mut attempt, mut row, mut row_start) = (Attempt::first(), Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
             let error = match self.transfer(layer, writer, tee.as_deref_mut(), &attempt).await {
                 Ok(()) => break,
                 Err(e) => e,
             };
             if writer.offset() >= row_start + Retry::PROGRESS {
-                failures = 0;
+                row = Row::default();
             }
-            (failures, row_start) = (failures + 1, writer.offset());
+            row_start = writer.offset();
             attempt.number += 1;
             // An endpoint that gets ranges wrong again and again may still get the whole right.
             attempt.is_whole =
-                error.context("range").is_some() && failures + 1 >= self.options.retry.attempts;
+                error.context("range").is_some() && row.failures() + 2 >= self.options.retry.attempts;
             self.options
                 .retry
-                .pause(failures, error, layer.digest().as_ref(), &self.options.progress)
+                .pause(&mut row, error, layer.digest().as_ref(), &self.options.progress)
                 .await?;
         }
         if let Some(sender) = tee.and_then(|tee| tee.sender.take()) {

@@ -23,7 +23,7 @@ use crate::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result,
 };
 
-pub use retry::Retry;
+pub use retry::{Retry, Row};
 
 use here::Here;
 use present::Found;

@@ -12,13 +12,31 @@ use crate::{Error, ErrorKind, Result, Size};
 /// [`is_retryable`](Error::is_retryable) says so are tried again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Retry {
-    /// Attempts in a row that may fail, the first one included. A transfer that moves at least
-    /// [`Retry::PROGRESS`] bytes starts a new row.
+    /// Attempts in a row that may fail, the first one included; [`Error::attempts`] may say fewer. A transfer that moves
+    /// at least [`Retry::PROGRESS`] bytes starts a new row.
     pub attempts: u32,
     /// The pause after the first failure; each further one doubles it.
     pub base: Duration,
     /// The longest pause, also when an endpoint asks for more.
     pub cap: Duration,
+    /// How long after the first failure of a row another attempt may begin. Pauses that the endpoint asks for do not
+    /// count.
+    pub total: Duration,
+}
+
+/// Failures in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Row {
+    failures: u32,
+    /// When the first attempt failed, later by each pause that the endpoint has asked for.
+    began: Option<Instant>,
+}
+
+impl Row {
+    /// How many attempts have failed so far.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
 }
 
 impl Retry {
@@ -36,40 +54,59 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut failures = 0;
+        let mut row = Row::default();
         loop {
             let error = match attempt().await {
                 Ok(value) => return Ok(value),
                 Err(e) => e,
             };
-            failures += 1;
-            self.pause(failures, error, what, progress).await?;
+            self.pause(&mut row, error, what, progress).await?;
         }
     }
 
-    /// Waits before the next attempt at `what`, or ends the row; `failures` is how many there were in it.
+    /// Adds a failed attempt at `what` to its row, and waits before the next one.
+    ///
+    /// An endpoint that says when it wants to be asked again (`Retry-After`) is believed up to [`cap`](Self::cap), but a
+    /// pause is never shorter than the back-off: an endpoint that says "now" again and again is not asked five times in
+    /// a millisecond.
     ///
     /// # Errors
-    /// `error` itself when it is not retryable or `failures` has reached the bound.
-    pub async fn pause(&self, failures: u32, error: Error, what: &str, progress: &Progress) -> Result<()> {
-        if !error.is_retryable() || failures >= self.attempts {
+    /// `error` itself when it is not retryable, or when the row has as many failures or lasts as long as it may.
+    pub async fn pause(&self, row: &mut Row, error: Error, what: &str, progress: &Progress) -> Result<()> {
+        row.failures += 1;
+        let failures = row.failures;
+        let asked = error.retry_after().unwrap_or_default().min(self.cap);
+        let pause = asked.max(self.back_off(failures)).min(self.cap);
+        let attempts = error.attempts().unwrap_or(u32::MAX).min(self.attempts);
+        let began = row.began.get_or_insert_with(Instant::now);
+        let is_late = began.elapsed() + (pause - asked) >= self.total;
+        *began += asked;
+        if !error.is_retryable() || failures >= attempts || is_late {
             return Err(if failures > 1 { error.with_context("attempt", failures) } else { error });
         }
-        let asked = error.retry_after();
         progress.emit(Event::Retrying {
             what: what.to_owned(),
             attempt: failures,
-            reason: error.to_string(),
+            reason: error.message().to_owned(),
         });
-        let doubled = self.base.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        tokio::time::sleep(asked.unwrap_or_else(|| jitter(doubled)).min(self.cap)).await;
+        tokio::time::sleep(pause).await;
         Ok(())
+    }
+
+    fn back_off(&self, failures: u32) -> Duration {
+        jitter(self.base.saturating_mul(1 << failures.saturating_sub(1).min(16)))
     }
 }
 
 impl Default for Retry {
+    /// Five attempts, the last one no later than a minute after the first failure; pauses of up to 0.5, 1, 2 and 4 s.
     fn default() -> Self {
-        Self { attempts: 5, base: Duration::from_millis(500), cap: Duration::from_secs(30) }
+        Self {
+            attempts: 5,
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            total: Duration::from_secs(60),
+        }
     }
 }
 
@@ -125,22 +162,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waits_as_asked_but_never_beyond_the_cap() {
-        let retry = Retry { attempts: 3, base: Duration::from_secs(1), cap: Duration::from_secs(20) };
+        let retry = Retry { base: Duration::from_secs(1), cap: Duration::from_secs(20), ..Retry::default() };
         for (asked, waited) in [(3, 3), (1_000_000_000, 20)] {
             let start = Instant::now();
             let retry_after = Some(Duration::from_secs(asked));
             let error = Error::new(ErrorKind::RateLimited { retry_after }, "slow down");
-            retry.pause(1, error, "blob", &Progress::none()).await.unwrap();
+            retry.pause(&mut Row::default(), error, "blob", &Progress::none()).await.unwrap();
             assert_eq!(start.elapsed().as_secs(), waited);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_that_says_when_it_ends_is_believed() {
-        let retry = Retry { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_secs(20) };
+        let retry = Retry { base: Duration::from_millis(1), ..Retry::default() };
         let start = Instant::now();
         let down = Error::new(ErrorKind::Unavailable, "down").with_retry_after(Duration::from_secs(7));
-        retry.pause(1, down, "blob", &Progress::none()).await.unwrap();
+        retry.pause(&mut Row::default(), down, "blob", &Progress::none()).await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 7);
     }
 
@@ -180,10 +217,49 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn permanent_errors_and_the_last_attempt_end_the_row() {
         let retry = Retry::default();
-        let denied = retry.pause(1, Error::new(ErrorKind::Denied, "no"), "blob", &Progress::none()).await;
+        let denied = retry
+            .pause(&mut Row::default(), Error::new(ErrorKind::Denied, "no"), "blob", &Progress::none())
+            .await;
         assert_eq!(*denied.unwrap_err().kind(), ErrorKind::Denied);
-        let down = Error::new(ErrorKind::Unavailable, "down");
-        let last = retry.pause(retry.attempts, down, "blob", &Progress::none()).await.unwrap_err();
-        assert_eq!(last.context("attempt"), Some("5"));
+        let down = || Error::new(ErrorKind::Unavailable, "down");
+        assert_eq!(attempts(retry, down).await, 5);
+        // A host that does not exist is not asked five times.
+        assert_eq!(attempts(retry, || down().with_attempts(2)).await, 2);
+        assert_eq!(attempts(retry, || down().with_attempts(9)).await, 5);
+    }
+
+    /// How many attempts there are when all fail at once.
+    async fn attempts(retry: Retry, error: impl Fn() -> Error) -> u32 {
+        let (mut row, progress) = (Row::default(), Progress::none());
+        loop {
+            if let Err(e) = retry.pause(&mut row, error(), "blob", &progress).await {
+                assert_eq!(e.context("attempt"), Some(&*row.failures().to_string()));
+                return row.failures();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_now_again_and_again_is_not_hammered() {
+        let start = Instant::now();
+        let now = || {
+            let retry_after = Some(Duration::ZERO);
+            Error::new(ErrorKind::RateLimited { retry_after }, "slow down")
+        };
+        assert_eq!(attempts(Retry::default(), now).await, 5);
+        assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_of_stalled_attempts_is_bounded_as_a_whole() {
+        let retry = Retry { total: Duration::from_secs(60), ..Retry::default() };
+        let (start, progress) = (Instant::now(), Progress::none());
+        let stalled = || async {
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            Err::<(), _>(Error::new(ErrorKind::Timeout, "no progress"))
+        };
+        let error = retry.run("blob", &progress, stalled).await.unwrap_err();
+        assert_eq!((error.kind(), error.context("attempt")), (&ErrorKind::Timeout, Some("4")));
+        assert!(start.elapsed() < Duration::from_secs(110), "{:?}", start.elapsed());
     }
 }
