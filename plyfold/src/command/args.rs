@@ -46,6 +46,9 @@ pub(crate) struct Global {
     /// Show what was there already, where blobs come from, and notes
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
+    /// How long after its first failure a request is tried again, such as 90s; 0s tries once [default: 1m]
+    #[arg(long, global = true, value_name = "TIME", value_parser = age::parse)]
+    pub(crate) retry_max_time: Option<Duration>,
     /// An option of the image's backend, such as ca=FILE; may be given several times
     #[arg(short, long = "option", global = true, value_name = "KEY=VALUE")]
     pub(crate) option: Vec<String>,

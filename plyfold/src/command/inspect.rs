@@ -61,16 +61,19 @@ async fn show(
     shown: Shown,
 ) -> Result<()> {
     if shown.raw {
-        return write(registry.fetch_raw(name).await?.bytes());
+        return write(places.asking("manifest", || registry.fetch_raw(name)).await?.bytes());
     }
-    let source = RegistrySource::open(registry, name, &places.platform()).await?;
-    let manifest = source.manifest()?;
-    // An artifact has layers, but no configuration that is an image's.
-    let config = match source.config().await {
-        Ok(config) => Some(config),
-        Err(e) if *e.kind() == ErrorKind::Unsupported => None,
-        Err(e) => return Err(e),
+    let ask = || async {
+        let source = RegistrySource::open(registry.clone(), name, &places.platform()).await?;
+        // An artifact has layers, but no configuration that is an image's.
+        match source.config().await {
+            Ok(config) => Ok((source, Some(config))),
+            Err(e) if *e.kind() == ErrorKind::Unsupported => Ok((source, None)),
+            Err(e) => Err(e),
+        }
     };
+    let (source, config) = places.asking("manifest", ask).await?;
+    let manifest = source.manifest()?;
     let document = json!({
         "reference": name.whole(),
         "digest": source.root().digest(),

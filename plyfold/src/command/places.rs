@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plyfold::progress::Progress;
+use plyfold::pull::Retry;
 use plyfold::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
 
 use super::args::Global;
@@ -20,17 +21,22 @@ pub(crate) struct Places {
     /// The platform that the user asked for, if any.
     pub(crate) only: Option<Platform>,
     pub(crate) screen: Screen,
+    /// What happens after a request that failed.
+    pub(crate) retry: Retry,
     leftovers: Arc<Leftovers>,
 }
 
 impl Places {
     pub(crate) fn new(global: &Global, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<Self> {
         let options = Options::parse(global.option.iter().map(String::as_str))?;
+        let retry = Retry::default();
+        let retry = Retry { total: global.retry_max_time.unwrap_or(retry.total), ..retry };
         Ok(Self {
             backends: backends()?,
             options,
             only: global.platform.clone(),
             screen,
+            retry,
             leftovers: leftovers.clone(),
         })
     }
@@ -110,6 +116,15 @@ impl Places {
             }
             _ => Ok(uri),
         }
+    }
+
+    /// Asks for something small until there is an answer, as pulls do.
+    pub(crate) async fn asking<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let run = |progress| async move { self.retry.run(what, &progress, attempt).await };
+        self.telling(Doing::Fetch, run).await
     }
 
     /// Runs work that tells events, and shows them until the last one.

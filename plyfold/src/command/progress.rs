@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, lines elsewhere, JSON lines for programs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(crate) struct Reporter {
     blobs: HashMap<Digest, Transfer>,
     total: Total,
     verification: Option<ProgressBar>,
+    /// The reasons for further attempts that have been told: each is told once.
+    reasons: HashSet<String>,
 }
 
 /// One blob that is under way.
@@ -61,6 +63,7 @@ impl Reporter {
             blobs: HashMap::new(),
             total: Total::default(),
             verification: None,
+            reasons: HashSet::new(),
         }
     }
 
@@ -91,8 +94,12 @@ impl Reporter {
                 self.line(Loudness::Verbose, &format!("{} is converted already", short(&digest)));
             }
             Event::Retrying { what, attempt, reason } => {
-                let (what, reason) = (shown(&what), printable(&reason));
-                self.line(Loudness::Quiet, &format!("warning: {what}: attempt {attempt} failed: {reason}"));
+                let line = format!("{}: attempt {attempt} failed: {}", shown(&what), printable(&reason));
+                if self.reasons.insert(reason) {
+                    self.line(Loudness::Quiet, &format!("warning: {line}; trying again"));
+                } else {
+                    self.line(Loudness::Verbose, &line);
+                }
             }
             Event::Waiting { what } => {
                 self.line(Loudness::Normal, &format!("waiting for another pull of {}", shown(&what)));

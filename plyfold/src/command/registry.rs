@@ -47,7 +47,7 @@ pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: S
 
 fn options(places: &Places, progress: Progress) -> CopyOptions {
     let platforms = places.only.clone().map_or(Platforms::All, Platforms::One);
-    CopyOptions { platforms, progress, ..CopyOptions::default() }
+    CopyOptions { platforms, progress, retry: places.retry, ..CopyOptions::default() }
 }
 
 fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()> {
@@ -62,11 +62,14 @@ pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
     let opened = places.repository(repository).await?;
     let (mut after, mut all, mut count, mut seen) = (None, Vec::new(), 0, BTreeSet::new());
     loop {
-        let page = Page { limit: None, after };
-        let Names { names, next } = match &opened.reference {
-            Some(name) => opened.registry.tags(&reference::repository_of(name), page).await?,
-            None => opened.registry.repositories(page).await?,
+        let ask = || async {
+            let page = Page { limit: None, after: after.clone() };
+            match &opened.reference {
+                Some(name) => opened.registry.tags(&reference::repository_of(name), page).await,
+                None => opened.registry.repositories(page).await,
+            }
         };
+        let Names { names, next } = places.asking("names", ask).await?;
         // An empty page counts, too.
         count += names.len().max(1);
         if count > NAMES {

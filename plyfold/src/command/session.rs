@@ -59,6 +59,7 @@ impl Session {
                     platform: self.places.platform(),
                     policy: fetch.policy.unwrap_or(by_default),
                     progress,
+                    retry: self.places.retry,
                     verify: fetch.verify,
                     ..PullOptions::default()
                 };
