@@ -213,6 +213,7 @@ macro_rules! __cache_rules {
             remove_keeps_shared_blobs
             remove_absent_is_documented_noop
             list_sorted_and_stable
+            a_name_needs_its_content
             contains_means_complete_for_platform
             missing_layer_reported_by_digest
             pull_if_present_does_no_network_io
@@ -228,6 +229,7 @@ macro_rules! __cache_rules {
             gc_skips_in_flight_ingest
             evict_is_lru_and_never_pinned
             size_counts_blob_once
+            partial_downloads_are_counted_and_dropped
             n_processes_add_n_tags_all_survive
             n_threads_same_blob_one_write
             winner_cancelled_waiter_succeeds
@@ -259,6 +261,9 @@ macro_rules! __layout_rules {
             index_old_or_new_never_torn
             stale_temps_reclaimed_not_live_ones
             stale_lock_of_dead_owner_recovered
+            push_beside_collection_leaves_whole_images
+            a_pushed_name_waits_for_all_that_it_needs
+            deletion_leaves_what_is_leased
         }
     };
 }

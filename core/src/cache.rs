@@ -10,17 +10,18 @@ use dyn_clone::DynClone;
 use crate::materializer::{Format, Output};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
-pub use collect::{Collect, Collected, ImageUsage, Usage};
+pub use collect::{Collect, Collected, ImageUsage, PartialBlob, Usage};
 pub use ext::{CacheProviderExt, Completeness};
 pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
 pub use lease::Lease;
+pub use naming::check_names;
 pub use needs::{Need, Needs};
 pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
 pub use registry::CacheRegistry;
 pub(crate) use verify::set_aside;
-pub use verify::{Damage, Part, Verified, Verify, needed};
+pub use verify::{Damage, Part, Remains, Verified, Verify, needed};
 
 mod collect;
 mod ext;
@@ -28,6 +29,7 @@ mod find;
 mod index;
 mod inventory;
 mod lease;
+mod naming;
 mod needs;
 mod plan;
 mod push;
@@ -205,13 +207,16 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>>;
 
-    /// Changes names in one atomic, durable transaction, safe beside other processes.
+    /// Changes names in one atomic, durable transaction, safe beside other processes. A name is set only for content that
+    /// is here: what it stands for and, of a manifest, config and layers; see [`check_names`]. To find it here, whoever
+    /// sets a name holds a [lease](Self::lease) on it since before looking.
     ///
     /// # Contract
-    /// C 58 to C 62, K 117 `n_processes_add_n_tags_all_survive`, K 120 `reader_never_sees_partial_blob_or_index`.
+    /// C 58 to C 62, C 183 `a_name_needs_its_content`, K 117 `n_processes_add_n_tags_all_survive`, K 120 `reader_never_sees_partial_blob_or_index`.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) for a pin on a name that is not there; [`Io`](crate::ErrorKind::Io).
+    /// Nothing is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) for a pin on a name that is not there,
+    /// and with the digests for content that is not here; [`Io`](crate::ErrorKind::Io).
     async fn update(&self, changes: &[NameChange]) -> Result<()>;
 
     /// The file made from a layer, or the right to make it.
@@ -271,7 +276,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// What takes how much room (rule C 66 `size_counts_blob_once`).
+    /// What takes how much room (rule C 66 `size_counts_blob_once`), partial downloads included (rule C 184
+    /// `partial_downloads_are_counted_and_dropped`).
     ///
     /// # Errors
     /// As [`CacheProvider::list`]; [`Unsupported`](crate::ErrorKind::Unsupported) where it is not counted.
@@ -298,7 +304,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
         Err(Error::unsupported("this cache does not collect").with_endpoint(self))
     }
 
-    /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to.
+    /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to. What writers that
+    /// were killed have left behind is no damage: it is [counted](Verified::remains).
     ///
     /// The provided body reads what names need: for caches that cannot list their content.
     ///

@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::manifest::{Document, RawManifest, limits};
+use crate::manifest::{Document, RawManifest, is_foreign, limits};
 use crate::progress::{Event, Progress};
 use crate::pull::Retry;
-use crate::registry::{ImageRegistry, ImageRegistryExt};
+use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, digest,
-    reference, source,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, digest, reference,
+    source,
 };
 
 /// What of an index is copied.
@@ -55,7 +55,8 @@ impl Default for CopyOptions {
 
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
-/// `copy_a_to_b_preserves_digests_or_refuses`).
+/// `copy_a_to_b_preserves_digests_or_refuses`). All of it is one [`PushSession`]: a name is set only when everything is
+/// there, also beside a collection of the target.
 ///
 /// # Errors
 /// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; otherwise those of both
@@ -67,13 +68,11 @@ pub async fn copy(
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Descriptor> {
-    if !to.capabilities().push {
-        return Err(to.unsupported("store images").with_image(target));
-    }
+    let session = PushSession::begin(to, target)?;
     if options.referrers && !from.capabilities().referrers {
         return Err(from.unsupported("list referrers").with_image(image));
     }
-    let copier = Copier { from, image, to, target, options, documents: Mutex::default() };
+    let copier = Copier { from, image, to, target, session, options, documents: Mutex::default() };
     let result = copier.run().await;
     options.progress.emit(Event::Finished { success: result.is_ok() });
     result
@@ -84,6 +83,8 @@ struct Copier<'a> {
     image: &'a Reference,
     to: &'a dyn ImageRegistry,
     target: &'a Reference,
+    /// Keeps what is there of the image until all names are set.
+    session: PushSession<'a>,
     options: &'a CopyOptions,
     /// Manifests and indexes that have been copied.
     documents: Mutex<BTreeSet<String>>,
@@ -135,7 +136,7 @@ impl Copier<'_> {
     }
 
     async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
-        let pushed = self.retrying("manifest", || self.to.push_manifest(name, raw)).await;
+        let pushed = self.retrying("manifest", || self.session.finish(name, raw)).await;
         pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
         self.documents().insert(raw.digest().to_string());
         Ok(())
@@ -190,6 +191,8 @@ impl Copier<'_> {
 
     /// Copies config and layers, each digest once.
     async fn blobs(&self, raw: &RawManifest) -> Result<()> {
+        // What is there now must still be there when the name is set.
+        self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
         let mut unique: Vec<Descriptor> = Vec::new();
         for blob in raw.references() {
             if !unique.iter().any(|other| other.digest() == blob.digest()) {
@@ -217,8 +220,7 @@ impl Copier<'_> {
             left_out();
             return Ok(());
         }
-        let is_there =
-            self.retrying(digest.as_ref(), || self.to.has_blob(self.target, blob)).await.map_err(at)?;
+        let is_there = self.retrying(digest.as_ref(), || self.session.has_blob(blob)).await.map_err(at)?;
         if is_there || self.mounted(blob).await {
             self.options.progress.emit(Event::BlobDone {
                 digest: digest.clone(),
@@ -233,7 +235,7 @@ impl Copier<'_> {
         let moved = self.retrying(digest.as_ref(), || async {
             let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await?;
             let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
-            self.to.push_blob(self.target, self.watched(content, attempt)?).await
+            self.session.put_blob(self.watched(content, attempt)?).await
         });
         match moved.await.map_err(at) {
             // Such a layer need not be anywhere but at its own URL, whether it names that or not.
@@ -255,7 +257,7 @@ impl Copier<'_> {
             return false;
         }
         // A mount saves work. What it cannot do is left to the push, which has an error of its own.
-        self.to.mount_blob(self.target, blob, self.image).await.unwrap_or(false)
+        self.session.mount_blob(blob, self.image).await.unwrap_or(false)
     }
 
     /// The same bytes, verified, with their progress told.
@@ -288,10 +290,4 @@ impl Copier<'_> {
 
 fn tagged(image: &Reference, tag: &str) -> Reference {
     Reference::with_tag(image.registry().to_owned(), image.repository().to_owned(), tag.to_owned())
-}
-
-/// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign layer.
-pub(crate) fn is_foreign(media_type: &MediaType) -> bool {
-    let name = media_type.as_ref();
-    name.contains(".nondistributable.") || name.contains(".image.rootfs.foreign.")
 }

@@ -53,6 +53,6 @@ pub use platform::Platform;
 pub use progress::Progress;
 pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};
 pub use reference::Reference;
-pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page};
+pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page, PushSession};
 pub use size::Size;
 pub use source::{ImageSource, ImageSourceExt, RegistrySource};

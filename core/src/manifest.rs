@@ -44,6 +44,13 @@ pub fn is_document(media_type: &MediaType) -> bool {
     is_manifest(media_type) || is_index(media_type)
 }
 
+/// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign layer:
+/// it need not be where its manifest is.
+pub fn is_foreign(media_type: &MediaType) -> bool {
+    let name = media_type.as_ref();
+    name.contains(".nondistributable.") || name.contains(".image.rootfs.foreign.")
+}
+
 /// A manifest or an index exactly as it was received: these bytes are what its digest is the hash of, and they
 /// are what every copy carries on.
 ///
@@ -187,6 +194,14 @@ impl RawManifest {
                 std::iter::once(manifest.config()).chain(manifest.layers()).cloned().collect()
             }
         }
+    }
+
+    /// What has to be where this document is: config and layers of a manifest, those aside that may not be
+    /// redistributed. An index may list images that are elsewhere.
+    pub fn requirements(&self) -> Vec<Descriptor> {
+        let mut references = self.references();
+        references.retain(|blob| !is_foreign(blob.media_type()));
+        if matches!(self.document, Document::Index(_)) { Vec::new() } else { references }
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{Backend, Location, Opened, Options};
-use crate::manifest::RawManifest;
+use crate::manifest::{RawManifest, is_foreign};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
 
@@ -89,6 +89,23 @@ impl MemoryRegistry {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tag is set only when everything is here that its manifest refers to.
+    fn check_here(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        let state = self.lock();
+        let repository = state.repository(reference).filter(|_| reference.tag().is_some());
+        let is_here = |blob: &Descriptor| {
+            let digest = blob.digest();
+            repository
+                .is_some_and(|here| here.blobs.contains_key(digest) || here.manifests.contains_key(digest))
+        };
+        let mut required = manifest.references();
+        required.retain(|blob| !is_foreign(blob.media_type()) && reference.tag().is_some() && !is_here(blob));
+        match required.first() {
+            None => Ok(()),
+            Some(absent) => Err(self.missing(format!("content {}", absent.digest()), reference)),
+        }
     }
 
     fn missing(&self, what: impl fmt::Display, reference: &Reference) -> Error {
@@ -177,7 +194,8 @@ impl ImageRegistry for MemoryRegistry {
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         let media_type = manifest.descriptor().media_type().clone();
         let digest = reference::digest_of(reference)?.unwrap_or_else(|| manifest.digest().clone());
-        RawManifest::verified(manifest.bytes().clone(), Some(&media_type), &digest)?;
+        let named = RawManifest::verified(manifest.bytes().clone(), Some(&media_type), &digest)?;
+        self.check_here(reference, &named)?;
         self.insert_manifest(reference, media_type, &digest, manifest.bytes().clone());
         Ok(())
     }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use dyn_clone::DynClone;
 use oci_spec::image::{ImageIndex, ImageManifest};
 
+use crate::cache::Lease;
 use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, limits};
 use crate::source::{self, RegistrySource};
 use crate::{
@@ -14,8 +15,10 @@ use crate::{
 };
 
 pub use listing::{Names, Page};
+pub use session::PushSession;
 
 mod listing;
+mod session;
 
 /// What a registry can do beyond reading; known without I/O.
 ///
@@ -176,22 +179,45 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("mount blobs"))
     }
 
-    /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone.
+    /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone. A tag is set only
+    /// when everything that the manifest or index leads to is there, where the medium can tell; a [`PushSession`] sees to
+    /// it everywhere.
     ///
     /// # Contract
-    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`.
+    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`; in a layout directory K 180
+    /// `push_beside_collection_leaves_whole_images`, K 181 `a_pushed_name_waits_for_all_that_it_needs`.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied).
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied),
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is missing.
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         let _ = (reference, manifest);
         Err(self.unsupported("store manifests"))
     }
 
-    /// Removes a name, or with a digest reference the manifest.
+    /// Protects content from being collected until the lease is dropped, here or not yet: for a push, which counts on what
+    /// it has found or stored until a name stands for it.
+    ///
+    /// The provided body is for media that remove nothing while an image is pushed.
+    ///
+    /// # Contract
+    /// K 180 `push_beside_collection_leaves_whole_images`.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NotFound`](crate::ErrorKind::NotFound).
+    /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be verified.
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        let _ = content;
+        Ok(Lease::none())
+    }
+
+    /// Removes a name, or with a digest reference the manifest. What a [lease](Self::lease) protects stays; its names go.
+    ///
+    /// # Contract
+    /// K 182 `deletion_leaves_what_is_leased`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), also when the manifest has no name and something else needs it;
+    /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn delete(&self, reference: &Reference) -> Result<()> {
         let _ = reference;
         Err(self.unsupported("delete"))
@@ -373,6 +399,10 @@ impl ImageRegistry for Box<dyn ImageRegistry> {
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         (**self).push_manifest(reference, manifest).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        (**self).lease(content).await
     }
 
     async fn delete(&self, reference: &Reference) -> Result<()> {

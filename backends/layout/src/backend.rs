@@ -1,23 +1,19 @@
 //! Any layout directory as a registry.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::layout_index::LayoutIndex;
-use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
+use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error, ImageRegistry,
-    NameChange, Names, Page, Reference, Result, reference,
+    Lease, Names, Page, Reference, Result, reference,
 };
 
 use crate::config::{CAPABILITIES, Config};
-use crate::durable;
 use crate::root::{Root, blocking};
-use crate::store::{Store, change_index};
+use crate::store::Store;
 
 /// An OCI layout directory of whatever origin. Clones share a handle.
 ///
@@ -108,23 +104,21 @@ impl ImageRegistry for Layout {
         let media_type = manifest.descriptor().media_type();
         let named = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest)?;
         self.prepare().await?;
+        let _stored = self.store.lease(std::slice::from_ref(named.digest())).await?;
         self.store.put(Blob::from_bytes(named.descriptor(), BlobRange::FULL, named.bytes())?).await?;
         // Without a tag it is content alone, such as the child of an index that gets its name last.
         let Some(tag) = name.tag() else { return Ok(()) };
         let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
-        self.store.update(&[NameChange::Set(name, named.descriptor().clone())]).await
+        self.store.name_whole(&name, named.descriptor()).await.map_err(|e| e.with_image(&name))
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.prepare().await?;
+        self.store.lease(content).await
     }
 
     async fn delete(&self, name: &Reference) -> Result<()> {
-        let wanted = reference::digest_of(name)?;
-        let image = name.clone();
-        let deleted = self.work(move |root| match wanted {
-            Some(digest) => delete_digest(root, &image, &digest),
-            None => change_index(root, |index| {
-                if index.remove(&image) { Ok(()) } else { Err(Error::not_found("no such name")) }
-            }),
-        });
-        deleted.await.map_err(|e| e.with_image(name))
+        self.store.delete(name).await.map_err(|e| e.with_image(name).with_endpoint(self))
     }
 }
 
@@ -150,52 +144,6 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
     };
     let itself = index.as_image(found.digest(), bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
-}
-
-/// Removes the names of a digest in the repository, and the manifest itself when nothing else leads to it.
-fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
-    let repository = reference::repository_of(name);
-    let (removed, needed) = change_index(root, |index| {
-        let removed = index.remove_digest(&repository, digest);
-        Ok((removed, leads_to(root, index, digest)?))
-    })?;
-    if needed {
-        let hint = "delete the index by its own name or digest";
-        let refusal = Error::unsupported(format!("{digest} is needed by another image")).with_hint(hint);
-        return if removed { Ok(()) } else { Err(refusal) };
-    }
-    let path = root.blob_path(digest);
-    match fs::remove_file(&path) {
-        Ok(()) => path.parent().map_or(Ok(()), durable::sync_dir),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && removed => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::not_found(format!("no manifest {digest}")))
-        }
-        Err(e) => Err(Error::io(format!("removing {}", path.display()), e)),
-    }
-}
-
-/// Whether any entry is this digest, or an index over it at any depth.
-fn leads_to(root: &Root, index: &LayoutIndex, digest: &Digest) -> Result<bool> {
-    let mut level: Vec<Descriptor> = index.entries().cloned().collect();
-    let mut read = HashSet::new();
-    for _ in 0..=limits::NESTING {
-        if level.iter().any(|entry| entry.digest() == digest) {
-            return Ok(true);
-        }
-        let mut below = Vec::new();
-        for entry in level.iter().filter(|entry| is_index(entry.media_type())) {
-            if !read.insert(entry.digest().clone()) {
-                continue;
-            }
-            let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
-            if let Document::Index(inner) = RawManifest::described(bytes, entry)?.document() {
-                below.extend(inner.manifests().iter().cloned());
-            }
-        }
-        level = below;
-    }
-    Ok(false)
 }
 
 impl fmt::Display for Layout {

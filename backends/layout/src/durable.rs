@@ -194,6 +194,22 @@ impl Temp {
     }
 }
 
+/// Whether nobody holds the lock on a file, which is only looked at; `false` when it is gone or no file.
+pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
+    let at = |e: io::Error| Error::io(format!("looking who owns {}", path.display()), e);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::PERM) => return Ok(false),
+        Err(e) => return Err(at(e.into())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(at(e)),
+    }
+}
+
 /// Gives a temporary file back its mode when its owner died just before it was published; whether nobody owns it.
 fn make_writable(path: &Path) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use plyfold_core::{
     Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, ImageRegistryExt,
-    ImageSource, MediaType, Names, Page, RawManifest, Reference, Result, reference,
+    ImageSource, Lease, MediaType, Names, Page, RawManifest, Reference, Result, reference,
 };
 
 use crate::samples::{self, Sample};
@@ -211,6 +211,10 @@ impl ImageRegistry for Counting {
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         self.count().push_manifest(reference, manifest).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.count().lease(content).await
     }
 
     async fn delete(&self, reference: &Reference) -> Result<()> {

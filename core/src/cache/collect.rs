@@ -16,7 +16,7 @@ pub struct Collect {
     /// that write into the store without taking a lease. Names that were used within this time are not evicted.
     pub grace: Duration,
     /// Partial downloads whose writer is gone stay for this long, at least for [`grace`](Self::grace), so that the next
-    /// pull goes on from them.
+    /// pull goes on from them. Zero drops them; those that are written or leased at the moment stay in any case.
     pub resumable: Duration,
 }
 
@@ -29,12 +29,27 @@ pub struct Collected {
     pub blobs: Vec<Digest>,
     /// Artifacts removed.
     pub artifacts: u64,
-    /// Partial downloads of dead writers and other remains removed.
+    /// Partial downloads removed, sorted.
+    pub partials: Vec<Digest>,
+    /// What dead writers have left otherwise, such as temporary files and block devices that are not whole, removed.
     pub remains: u64,
     /// Bytes freed by all of these.
     pub freed: u64,
     /// Bytes of blobs and artifacts that are still here.
     pub kept: u64,
+    /// Bytes of partial downloads that are still here.
+    pub resumable: u64,
+}
+
+/// A part of a blob that an interrupted download has left, or that is being written, and that the next one goes on from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PartialBlob {
+    /// The blob.
+    pub digest: Digest,
+    /// Bytes that are here of it.
+    pub size: u64,
+    /// When it was written to last.
+    pub used: SystemTime,
 }
 
 /// What takes how much room in a cache. Content that several images share counts once in the totals (rule C 66
@@ -49,6 +64,15 @@ pub struct Usage {
     pub artifacts: u64,
     /// Bytes of blobs and artifacts that a collection would free now.
     pub unused: u64,
+    /// Partial downloads, sorted by digest. They are in none of the sums.
+    pub partials: Vec<PartialBlob>,
+}
+
+impl Usage {
+    /// Bytes of all partial downloads.
+    pub fn partial(&self) -> u64 {
+        self.partials.iter().map(|partial| partial.size).fold(0, u64::saturating_add)
+    }
 }
 
 /// What one name takes.

@@ -3,6 +3,7 @@
 use oci_spec::image::Platform as PlatformDocument;
 use serde_json::{Map, Value};
 
+use super::naming::not_here;
 use super::{CacheProvider, CacheProviderExt, Lease, NameChange, Needs};
 use crate::manifest::{
     Document, RawConfig, RawManifest, canonical_json, check_is_image, is_document, is_manifest, limits,
@@ -11,6 +12,9 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Pl
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
 pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
+
+/// After so many changes of the name by others, what was read last is written.
+const ATTEMPTS: u32 = 16;
 
 /// The body of [`CacheProviderExt::index_write`].
 pub(super) async fn write<C: CacheProvider + ?Sized>(
@@ -28,21 +32,40 @@ pub(super) async fn write<C: CacheProvider + ?Sized>(
     }
     // Others who change this index wait, so that none reads what another is about to replace.
     let _turn = cache.turn(&format!("index {}", name.whole())).await?;
-    let before = existing(cache, name).await.map_err(at)?;
-    let given = entries(cache, manifests).await.map_err(at)?;
-    let merged = Merged::new(before.as_ref(), given).map_err(at)?;
-    let root = match &before {
-        Some(before) if !merged.is_changed => before.clone(),
-        _ => merged.into_raw().map_err(at)?,
+    let mut attempts = 0;
+    let (root, _lease) = loop {
+        let before = existing(cache, name).await.map_err(at)?;
+        let (root, lease) = joined(cache, before.as_ref(), manifests).await.map_err(at)?;
+        // What the index had before the lease may be gone, and its name with it: only now is it certain.
+        let now = existing(cache, name).await.map_err(at)?;
+        attempts += 1;
+        if now == before || attempts == ATTEMPTS {
+            break (root, lease);
+        }
     };
-    let mut others = vec![root.digest().clone()];
-    if let Some(before) = &before {
-        others.extend(Needs::of(cache, before.descriptor()).await.map_err(at)?.digests());
-    }
-    let _lease = present(cache, manifests, &others).await.map_err(at)?;
     cache.put(Blob::from_bytes(root.descriptor(), BlobRange::FULL, root.bytes())?).await?;
     cache.update(&[NameChange::Set(name.clone(), root.descriptor().clone())]).await?;
     Ok(root.descriptor().clone())
+}
+
+/// The index that has `before` and these manifests, and a lease on all of it.
+async fn joined<C: CacheProvider + ?Sized>(
+    cache: &C,
+    before: Option<&RawManifest>,
+    manifests: &[Descriptor],
+) -> Result<(RawManifest, Lease)> {
+    let given = entries(cache, manifests).await?;
+    let merged = Merged::new(before, given)?;
+    let root = match before {
+        Some(before) if !merged.is_changed => before.clone(),
+        _ => merged.into_raw()?,
+    };
+    let mut others = vec![root.digest().clone()];
+    if let Some(before) = before {
+        others.extend(Needs::of(cache, before.descriptor()).await?.digests());
+    }
+    let lease = present(cache, manifests, &others).await?;
+    Ok((root, lease))
 }
 
 /// Leases everything that `wanted` need, and `others`, and sees that the former is here.
@@ -67,14 +90,7 @@ pub(super) async fn present<C: CacheProvider + ?Sized>(
         return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
     }
     let missing = all.missing(cache).await?;
-    match missing.first() {
-        None => Ok(lease),
-        Some(first) => {
-            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
-            let message = format!("content is not in the store: {}", list.join(", "));
-            Err(Error::not_found(message).with_context("blob", first))
-        }
-    }
+    if missing.is_empty() { Ok(lease) } else { Err(not_here(&missing)) }
 }
 
 /// The index that a name stands for, if it stands for anything.

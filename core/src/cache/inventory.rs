@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{CacheProvider, Collect, Needs};
+use super::{CacheProvider, Collect, Needs, PartialBlob};
 use crate::manifest::{RawManifest, is_document, limits};
 use crate::{Descriptor, Digest, Error, Reference, Result};
 
@@ -27,6 +27,8 @@ pub struct Holdings {
     pub blobs: HashMap<Digest, Held>,
     /// Every artifact.
     pub artifacts: Vec<HeldArtifact>,
+    /// Every partial download.
+    pub partials: Vec<PartialBlob>,
 }
 
 /// A blob that is held.

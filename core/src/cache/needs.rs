@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::verify::as_held;
 use super::{CacheProvider, CacheProviderExt};
-use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, limits};
+use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, is_foreign, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
 /// Everything that some descriptors lead to: nested indexes, manifests, configs and layers, here or not.
@@ -28,7 +28,8 @@ pub struct Needs {
 pub struct Need {
     /// The descriptor that asked for it first.
     pub descriptor: Descriptor,
-    /// Whether its absence is damage. The children of an index may be absent: an image is pulled for one platform.
+    /// Whether its absence is damage. The children of an index may be absent: an image is pulled for one platform. So may
+    /// layers that may not be redistributed.
     pub required: bool,
 }
 
@@ -66,10 +67,29 @@ impl Needs {
     /// # Errors
     /// As [`CacheProvider::stat`].
     pub async fn missing<C: CacheProvider + ?Sized>(&self, cache: &C) -> Result<Vec<Digest>> {
+        self.absent(cache, |need| need.required).await
+    }
+
+    /// As [`Needs::missing`], the children of indexes included: what a whole image of all platforms lacks.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::stat`].
+    pub async fn missing_of_all<C: CacheProvider + ?Sized>(&self, cache: &C) -> Result<Vec<Digest>> {
+        self.absent(cache, |need| !is_foreign(need.descriptor.media_type())).await
+    }
+
+    async fn absent<C: CacheProvider + ?Sized>(
+        &self,
+        cache: &C,
+        counts: impl Fn(&Need) -> bool,
+    ) -> Result<Vec<Digest>> {
+        let counted = self.blobs.iter().filter(|(_, need)| counts(need));
+        let counted: Vec<(Digest, u64)> =
+            counted.map(|(digest, need)| (digest.clone(), need.descriptor.size())).collect();
         let mut missing = Vec::new();
-        for (digest, need) in self.blobs.iter().filter(|(_, need)| need.required) {
-            if cache.stat(digest).await? != Some(need.descriptor.size()) {
-                missing.push(digest.clone());
+        for (digest, size) in counted {
+            if cache.stat(&digest).await? != Some(size) {
+                missing.push(digest);
             }
         }
         missing.sort_by_cached_key(ToString::to_string);
@@ -122,7 +142,7 @@ impl Needs {
 
     async fn add_image<C: CacheProvider + ?Sized>(&mut self, cache: &C, raw: &RawManifest) -> Result<()> {
         for blob in raw.references() {
-            self.note(&blob, true);
+            self.note(&blob, !is_foreign(blob.media_type()));
         }
         let manifest = raw.image()?;
         if check_is_image(manifest).is_err() {

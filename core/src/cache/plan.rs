@@ -91,7 +91,10 @@ impl Inventory {
         let mut tally = Tally::fixed(self);
         self.names.iter().for_each(|reach| tally.add(&self.reaches[*reach]));
         let unused = if self.failing().is_some() { 0 } else { blobs + artifacts - tally.kept };
-        Usage { images, blobs: clamped(blobs), artifacts: clamped(artifacts), unused: clamped(unused) }
+        let mut partials = self.holdings.partials.clone();
+        partials.sort_by(|a, b| a.digest.as_ref().cmp(b.digest.as_ref()));
+        let (blobs, artifacts) = (clamped(blobs), clamped(artifacts));
+        Usage { images, blobs, artifacts, unused: clamped(unused), partials }
     }
 
     /// The first of what is kept that cannot be followed, and its name.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::index::{SUBJECT, annotation};
 use super::{CacheProvider, CacheProviderExt, CacheRegistry, Needs};
-use crate::copy::{CopyOptions, Platforms, copy, is_foreign};
-use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_index, limits};
+use crate::copy::{CopyOptions, Platforms, copy};
+use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result, reference};
 

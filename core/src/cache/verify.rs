@@ -26,6 +26,28 @@ pub struct Verified {
     pub bytes: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// What killed writers have left behind. It is no damage and in nobody's way; partial downloads are not among it.
+    pub remains: Remains,
+}
+
+/// Temporary files of dead processes, block devices that are not whole, and the like: what a kill or a power cut leaves of
+/// unfinished work. [`Verify::repair`] and a [collection](CacheProvider::collect) remove it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Remains {
+    /// How many there are.
+    pub count: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// How many of them were removed.
+    pub removed: u64,
+}
+
+impl std::ops::AddAssign for Remains {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.removed += other.removed;
+    }
 }
 
 /// One damaged thing.

@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
     Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease,
-    NameChange, Usage, find_among,
+    NameChange, Usage, check_names, find_among,
 };
 use crate::materializer::Output;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Mismatch, Reference, Result, digest};
@@ -63,6 +63,11 @@ impl MemoryCache {
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it tells.
     pub fn insert_blob(&self, digest: Digest, content: impl Into<Bytes>) {
         self.0.lock().store(digest, content.into());
+    }
+
+    /// Lets a name stand for content that may not be here: a test may want that.
+    pub fn insert_name(&self, name: &Reference, descriptor: Descriptor) {
+        self.0.lock().names.insert(name.whole(), (name.clone(), descriptor));
     }
 
     async fn writer(&self, key: String) -> OwnedMutexGuard<()> {
@@ -140,6 +145,9 @@ impl CacheProvider for MemoryCache {
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let _gate = self.0.gate.read().await;
         let mut state = self.0.lock();
+        let size = |digest: &Digest| Ok(state.blobs.get(digest).map(|content| content.len() as u64));
+        let document = |blob: &Descriptor| Ok(state.blobs.get(blob.digest()).cloned().unwrap_or_default());
+        check_names(changes, size, document).map_err(|e| e.with_endpoint(self))?;
         // A change that fails leaves all as it was.
         let (mut names, mut pins) = (state.names.clone(), state.pins.clone());
         for change in changes {

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::MemoryCache;
-use crate::cache::{ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory};
+use super::cache::State;
+use crate::cache::{
+    ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob,
+};
 use crate::{Digest, Error, Reference, Result};
 
 impl MemoryCache {
@@ -45,13 +48,19 @@ impl MemoryCache {
                 state.partial.remove(digest);
             }
         }
+        let freed: u64 = partial.iter().map(|(_, size)| size).sum();
+        let all: u64 = partials(&state).iter().map(|partial| partial.size).sum();
+        let mut partials: Vec<Digest> = partial.into_iter().map(|(digest, _)| digest).collect();
+        partials.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
         Ok(Collected {
             evicted: plan.evicted,
             blobs: gone.into_iter().map(|(digest, _)| digest).collect(),
             artifacts: plan.artifacts.len() as u64,
-            remains: partial.len() as u64,
-            freed: plan.freed - changed + partial.iter().map(|(_, size)| size).sum::<u64>(),
+            partials,
+            remains: 0,
+            freed: plan.freed - changed + freed,
             kept: plan.kept + changed,
+            resumable: if policy.dry_run { all - freed } else { all },
         })
     }
 
@@ -95,8 +104,19 @@ impl MemoryCache {
                 .map(|(digest, content)| (digest.clone(), held(digest, content.len() as u64)))
                 .collect(),
             artifacts,
+            partials: partials(&state),
             ..Holdings::default()
         };
         Ok((holdings, made))
     }
+}
+
+fn partials(state: &State) -> Vec<PartialBlob> {
+    let each = state.partial.iter();
+    each.map(|(digest, (content, used))| PartialBlob {
+        digest: digest.clone(),
+        size: content.len() as u64,
+        used: *used,
+    })
+    .collect()
 }

@@ -166,6 +166,9 @@ pub async fn pull(
     result
 }
 
+/// How often a pull fetches again what others have found damaged meanwhile.
+const REPAIRS: usize = 8;
+
 /// The name under which a pulled image is kept: a digest wins, because the tag may mean something else by now.
 fn cache_name(reference: &Reference) -> Reference {
     match reference.digest() {
@@ -232,21 +235,45 @@ impl Engine<'_> {
         if self.options.force || self.options.verify {
             self.drop_damaged(&source).await?;
         }
+        let set = NameChange::Set(self.name.clone(), source.root().descriptor().clone());
+        let mut layers = self.store(&source, config.as_ref()).await?;
+        for _ in 0..REPAIRS {
+            match self.cache.update(std::slice::from_ref(&set)).await {
+                // Others have found damage in what was here, and have taken it out of sight.
+                Err(e) if *e.kind() == ErrorKind::NotFound => {}
+                outcome => {
+                    outcome?;
+                    return Ok(self.result(&source, config, layers, lease));
+                }
+            }
+            let again = self.store(&source, config.as_ref()).await?;
+            let fetched = layers.iter().map(|(_, fetched)| *fetched).collect::<Vec<_>>();
+            layers =
+                again.into_iter().zip(fetched).map(|((layer, now), before)| (layer, now || before)).collect();
+        }
+        self.cache.update(&[set]).await?;
+        Ok(self.result(&source, config, layers, lease))
+    }
+
+    /// Stores what is missing of an image, documents last; its layers, with whether each had to be fetched.
+    async fn store(
+        &self,
+        source: &RegistrySource,
+        config: Option<&RawConfig>,
+    ) -> Result<Vec<(PulledLayer, bool)>> {
         let manifest = source.manifest()?;
-        match &config {
+        match config {
             Some(config) => {
                 let blob = Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?;
                 self.cache.put(blob).await?;
             }
             None => drop(self.layer(manifest.config(), None).await?),
         }
-        let layers = self.layers(source.raw(), config.as_ref()).await?;
+        let layers = self.layers(source.raw(), config).await?;
         for raw in std::iter::once(source.raw()).chain(source.indexes()) {
             self.cache.put(Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await?;
         }
-        let descriptor = source.root().descriptor().clone();
-        self.cache.update(&[NameChange::Set(self.name.clone(), descriptor)]).await?;
-        Ok(self.result(&source, config, layers, lease))
+        Ok(layers)
     }
 
     fn result(

@@ -10,6 +10,7 @@ mod layer;
 mod present;
 mod pull;
 mod reference;
+mod session;
 mod source;
 mod verbs;
 mod watched;

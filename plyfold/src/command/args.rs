@@ -222,7 +222,9 @@ pub(crate) enum Verb {
         images: Vec<String>,
     },
     /// Remove from the store what no image needs; safe beside everything else
-    #[command(after_help = "Examples:\n  plyfold gc --dry-run\n  plyfold gc --budget 20G --grace 1h")]
+    #[command(
+        after_help = "Examples:\n  plyfold gc --dry-run\n  plyfold gc --budget 20G --grace 1h\n  plyfold gc --partial"
+    )]
     Gc {
         /// Say what would go, and leave it
         #[arg(long)]
@@ -233,6 +235,9 @@ pub(crate) enum Verb {
         /// Leave what was stored or used within this time, such as 90s, 15m, 12h or 7d
         #[arg(long, value_name = "DURATION", value_parser = age::parse, default_value = "0s", hide_default_value = true)]
         grace: Duration,
+        /// Also drop partial downloads; without it they wait a day for the next pull to go on from them
+        #[arg(long)]
+        partial: bool,
     },
     /// Read everything in the store again, and say what is damaged or missing
     #[command(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use plyfold::cache::ImageUsage;
+use plyfold::cache::{ImageUsage, PartialBlob};
 use plyfold::{
     CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
     Usage, printable,
@@ -29,6 +29,7 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
         "blobs": usage.blobs,
         "artifacts": usage.artifacts,
         "unused": usage.unused,
+        "partials": usage.partials.iter().map(partial).collect::<Vec<_>>(),
     });
     session.screen.show(&document, || {
         let row = |image: &ImageUsage| {
@@ -95,15 +96,22 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     session.screen.show(&document, || format!("{to}  {}\n", descriptor.digest()))
 }
 
+fn partial(partial: &PartialBlob) -> Value {
+    json!({ "digest": partial.digest, "size": partial.size, "used": seconds(partial.used) })
+}
+
+fn seconds(time: SystemTime) -> Option<u64> {
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
 fn image(image: &ImageUsage) -> Value {
-    let since_epoch = |used: SystemTime| used.duration_since(SystemTime::UNIX_EPOCH).ok();
     json!({
         "reference": image.reference.whole(),
         "digest": image.descriptor.digest(),
         "media_type": image.descriptor.media_type(),
         "size": image.size,
         "unique": image.unique,
-        "used": image.used.and_then(since_epoch).map(|used| used.as_secs()),
+        "used": image.used.and_then(seconds),
         "pinned": image.pinned,
     })
 }
@@ -111,14 +119,26 @@ fn image(image: &ImageUsage) -> Value {
 /// The store as a whole, where it holds anything.
 fn totals(usage: &Usage) -> String {
     let total = usage.blobs + usage.artifacts;
-    if total == 0 {
+    if total == 0 && usage.partials.is_empty() {
         return String::new();
     }
     let unused = match usage.unused {
         0 => String::new(),
         unused => format!("; `plyfold gc` frees {}", Size(unused)),
     };
-    format!("\n{} in all{unused}\n", Size(total))
+    let partials = match usage.partials.len() {
+        0 => String::new(),
+        count => format!(
+            "{} ({}): pulling again resumes, `plyfold gc --partial` drops\n",
+            counted(count as u64, "partial download", "partial downloads"),
+            Size(usage.partial())
+        ),
+    };
+    format!("\n{} in all{unused}\n{partials}", Size(total))
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 pub(crate) async fn remove(session: &Session, images: &[String]) -> Result<()> {
@@ -168,35 +188,42 @@ pub(crate) async fn collect(
     dry_run: bool,
     budget: Option<u64>,
     grace: Duration,
+    partial: bool,
 ) -> Result<()> {
-    let policy = Collect { budget, dry_run, grace, resumable: RESUMABLE };
+    let resumable = if partial { Duration::ZERO } else { RESUMABLE };
+    let policy = Collect { budget, dry_run, grace, resumable };
     let collected = session.images.collect(&policy).await?;
     let document = json!({
         "dry_run": dry_run,
         "evicted": collected.evicted.iter().map(Reference::whole).collect::<Vec<_>>(),
         "blobs": collected.blobs,
         "artifacts": collected.artifacts,
+        "partials": collected.partials,
         "remains": collected.remains,
         "freed": collected.freed,
         "kept": collected.kept,
+        "resumable": collected.resumable,
     });
     session.screen.show(&document, || summary(&collected, dry_run))
 }
 
 fn summary(collected: &Collected, dry_run: bool) -> String {
-    let Collected { evicted, blobs, artifacts, remains, freed, kept } = collected;
+    let Collected { evicted, blobs, artifacts, partials, remains, freed, kept, resumable } = collected;
     let (removed, freed_word) =
         if dry_run { ("would be removed", "would be freed") } else { ("removed", "freed") };
     let counts = [
         (blobs.len() as u64, "blob", "blobs"),
         (*artifacts, "artifact", "artifacts"),
+        (partials.len() as u64, "partial download", "partial downloads"),
         (*remains, "remain of broken work", "remains of broken work"),
     ];
     let counts = counts.iter().filter(|(count, ..)| *count > 0);
-    let counts: Vec<String> = counts
-        .map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }))
-        .collect();
+    let counts: Vec<String> = counts.map(|(count, one, many)| counted(*count, one, many)).collect();
     let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
-    lines(evicted, removed)
-        + &format!("{what} {removed}: {} {freed_word}, {} in use\n", Size(*freed), Size(*kept))
+    let waiting = match resumable {
+        0 => String::new(),
+        waiting => format!("{} of partial downloads stay: --partial drops them\n", Size(*waiting)),
+    };
+    let outcome = format!("{what} {removed}: {} {freed_word}, {} in use\n", Size(*freed), Size(*kept));
+    lines(evicted, removed) + &outcome + &waiting
 }

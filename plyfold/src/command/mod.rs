@@ -121,7 +121,9 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
         Verb::Remove { images } => kept::remove(&session.await?, &images).await,
         Verb::Pin { images } => kept::pin(&session.await?, &images, true).await,
         Verb::Unpin { images } => kept::pin(&session.await?, &images, false).await,
-        Verb::Gc { dry_run, budget, grace } => kept::collect(&session.await?, dry_run, budget, grace).await,
+        Verb::Gc { dry_run, budget, grace, partial } => {
+            kept::collect(&session.await?, dry_run, budget, grace, partial).await
+        }
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
         Verb::Backends => backends::list(screen),
         Verb::Completions { shell } => complete::script(shell),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use plyfold::cache::{Damage, Part};
+use plyfold::cache::{Damage, Part, Remains};
 use plyfold::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
@@ -30,7 +30,9 @@ pub(crate) async fn check(session: &Session, images: &[String], repair: bool) ->
 
 fn document(verified: &Verified) -> Value {
     let damage: Vec<Value> = verified.damage.iter().map(damage_document).collect();
-    json!({ "checked": verified.checked, "bytes": verified.bytes, "damage": damage })
+    let Remains { count, bytes, removed } = verified.remains;
+    let remains = json!({ "count": count, "bytes": bytes, "removed": removed });
+    json!({ "checked": verified.checked, "bytes": verified.bytes, "damage": damage, "remains": remains })
 }
 
 fn damage_document(damage: &Damage) -> Value {
@@ -80,7 +82,18 @@ fn text(verified: &Verified) -> String {
         (damaged, 0) => writeln!(text, "{damaged} damaged or missing"),
         (damaged, repaired) => writeln!(text, "{damaged} damaged or missing, {repaired} repaired"),
     };
-    text
+    text + &left(verified.remains)
+}
+
+/// What killed processes have left, which is no damage.
+fn left(remains: Remains) -> String {
+    let Remains { count, bytes, removed } = remains;
+    let what = if count == 1 { "remain of broken work" } else { "remains of broken work" };
+    match count - removed.min(count) {
+        0 if count == 0 => String::new(),
+        0 => format!("{count} {what}, {}, removed\n", Size(bytes)),
+        _ => format!("{count} {what}, {}: no damage, `plyfold gc` removes them\n", Size(bytes)),
+    }
 }
 
 /// Whether everything is whole now: what was taken out of sight and an image needs is not.

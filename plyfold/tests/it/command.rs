@@ -131,6 +131,40 @@ fn a_store_is_verified_and_repaired() {
 }
 
 #[test]
+fn what_broken_work_leaves_is_told_and_dropped() {
+    let place = Place::new();
+    let pulled = place.run("pull oci:examples/sample:latest --platform linux/amd64 -q");
+    let leave = |folder: String, file: &str, content: &str| {
+        let folder = place.path(&format!("store/{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(format!("{folder}/{file}"), content).unwrap();
+    };
+    let digests = ["one", "two"].map(|text| plyfold::digest::sha256(text.as_bytes()));
+    for (digest, content) in digests.iter().zip(["a part", "another part"]) {
+        leave("ingest".to_owned(), &format!("sha256-{}", digest.digest()), content);
+    }
+    // Killed between a block device and its seal.
+    let hex = digests[0].digest();
+    let folder = format!("artifacts/erofs-layers-v1/sha256/{}", &hex[..2]);
+    leave(folder, &format!("{hex}.erofs"), "half of it");
+    let lines = [
+        "list",
+        "list --json",
+        "verify",
+        "verify --json -q",
+        "gc --dry-run",
+        "gc --partial --dry-run",
+        "verify --repair",
+        "gc",
+        "gc --partial --json",
+        "list",
+        "gc --partial",
+    ];
+    let runs: Vec<_> = std::iter::once(pulled).chain(lines.map(|line| place.run(line))).collect();
+    check("broken_work", &runs);
+}
+
+#[test]
 fn raw_is_the_bytes_as_they_were_received() {
     let place = Place::new();
     place.run("pull oci:examples/sample");

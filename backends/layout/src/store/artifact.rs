@@ -49,7 +49,7 @@ impl Place {
         Ok(Self { folders, file: format!("{hex}.{extension}") })
     }
 
-    fn path(&self, root: &Root) -> PathBuf {
+    pub(super) fn path(&self, root: &Root) -> PathBuf {
         self.folders.iter().fold(root.path().to_owned(), |path, folder| path.join(folder)).join(&self.file)
     }
 
@@ -129,6 +129,11 @@ impl ArtifactWriter for DiskArtifact {
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
+        // A seal that is there is of a file that was not whole or is gone: it must not vouch for this one.
+        let stale = seal_path(&path);
+        if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
+            fs::remove_file(&stale).map_err(|e| Error::io(format!("removing {}", stale.display()), e))?;
+        }
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;

@@ -78,11 +78,12 @@ fn changed_last(mut items: Vec<Item>, booted: i128, now: i128) -> Vec<Item> {
 
 fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
     reading::read_all(root, items, &Unwatched, |item, verdict| {
-        if let Verdict::Damaged(why) = verdict {
-            tracing::warn!("{} is damaged: {why}", item.path.display());
-            quarantine::remove(root, &item)?;
+        match verdict {
+            Verdict::Damaged(why) => tracing::warn!("{} is damaged: {why}", item.path.display()),
+            Verdict::Remains => {}
+            Verdict::Gone | Verdict::Sound | Verdict::Unfinished => return Ok(()),
         }
-        Ok(())
+        quarantine::remove(root, &item).map(drop)
     })
 }
 

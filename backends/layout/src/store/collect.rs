@@ -5,22 +5,20 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use plyfold_core::cache::{Head, Inventory, Plan};
-use plyfold_core::{Collect, Collected, Digest, Error, ErrorKind, Reference, Result, Usage};
+use plyfold_core::cache::{Head, Inventory, Plan, Remains};
+use plyfold_core::{Collect, Collected, Digest, Reference, Result, Usage};
 
 use super::contents::{self, for_each};
-use super::lease::{Alone, COLLECTOR, is_read_only};
-use super::{Store, artifact, change_locked, ingest};
-use crate::durable::Temp;
-use crate::root::{Found, Root, blocking};
+use super::lease::{Alone, COLLECTOR};
+use super::quarantine::{self, Removal};
+use super::remains::{self, is_older, remove_file};
+use super::{Store, artifact, change_locked, ingest, inventory};
+use crate::root::{Root, blocking};
 
-/// How long another tool may take between two writes to a temporary file.
-const FOREIGN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long damaged blobs are there to be looked at.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -30,10 +28,12 @@ pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
     let (root, policy) = (store.root.clone(), policy.clone());
     blocking(move || {
         let plan = inventory.plan(policy.budget)?;
-        let mut sweep = Sweep { root: &root, policy: &policy, done: Collected::default() };
+        let (done, gone) = (Collected::default(), HashSet::new());
+        let mut sweep = Sweep { root: &root, policy: &policy, done, artifacts: gone };
         sweep.names(&plan)?;
         sweep.content(plan, &artifacts)?;
         sweep.ingest(&leased)?;
+        sweep.parts()?;
         sweep.quarantine()?;
         // Also when nobody waits for the outcome any more.
         drop(alone);
@@ -73,6 +73,8 @@ struct Sweep<'a> {
     root: &'a Root,
     policy: &'a Collect,
     done: Collected,
+    /// Artifacts that go with their layers.
+    artifacts: HashSet<PathBuf>,
 }
 
 impl Sweep<'_> {
@@ -96,11 +98,12 @@ impl Sweep<'_> {
         for artifact in plan.artifacts.iter().map(|place| &artifacts[*place]) {
             // The seal first: from then on there is no artifact for us.
             if !self.policy.dry_run {
-                remove(&artifact::seal_path(artifact))?;
+                remove_file(&artifact::seal_path(artifact))?;
             }
             if let Ok(metadata) = fs::symlink_metadata(artifact) {
                 self.remove(artifact, metadata.len())?;
                 self.done.artifacts += 1;
+                self.artifacts.insert(artifact.clone());
             }
         }
         for (digest, held) in plan.blobs {
@@ -120,39 +123,62 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What dead owners have left; partial downloads wait a while for somebody to go on.
+    /// What dead owners have left in `ingest/`; partial downloads wait a while for somebody to go on.
     fn ingest(&mut self, leased: &HashSet<Digest>) -> Result<()> {
+        let patience = self.policy.resumable.max(self.policy.grace);
+        let mut remains = Remains::default();
         for_each(&self.root.path().join("ingest"), |entry, metadata| {
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| *name != COLLECTOR && metadata.is_file()) else {
                 return Ok(());
             };
-            if let Some(digest) = ingest::digest_in(name)
-                && metadata.len() > 0
-                && self.root.stat_blob(&digest)? == Found::Absent
-                && (leased.contains(&digest)
-                    || !is_older(metadata.modified(), self.policy.resumable.max(self.policy.grace)))
-            {
-                return Ok(());
-            }
-            if ingest::is_foreign(name) && !is_older(metadata.modified(), FOREIGN.max(self.policy.grace)) {
-                return Ok(());
-            }
-            // Somebody else's file, or somebody's who lives, is none of ours.
-            let temp = match Temp::claim(self.root, name) {
-                Ok(Some(temp)) => temp,
-                Ok(None) => return Ok(()),
-                Err(e) if *e.kind() == ErrorKind::Corrupt || is_read_only(&e) => return Ok(()),
-                Err(e) => return Err(e),
+            let Some(partial) = remains::partial(self.root, name, metadata)? else {
+                return remains::temporary(self.root, name, metadata, self.remains(), &mut remains);
             };
-            self.done.remains += 1;
-            self.done.freed = self.done.freed.saturating_add(metadata.len());
-            if self.policy.dry_run {
-                temp.keep();
-                return Ok(());
+            let waits = leased.contains(&partial.digest) || !is_older(Ok(partial.used), patience);
+            let mut removed = Remains::default();
+            if !waits {
+                remains::temporary(self.root, name, metadata, self.remains(), &mut removed)?;
             }
-            temp.remove()
-        })
+            if removed.count == 0 {
+                self.done.resumable = self.done.resumable.saturating_add(partial.size);
+            } else {
+                self.done.freed = self.done.freed.saturating_add(partial.size);
+                self.done.partials.push(partial.digest);
+            }
+            Ok(())
+        })?;
+        self.done.partials.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        self.add(remains);
+        Ok(())
+    }
+
+    /// Parts of artifacts that killed makers have left, also of layers that are needed.
+    fn parts(&mut self) -> Result<()> {
+        let mut remains = Remains::default();
+        remains::seals(self.root, self.remains(), &mut remains)?;
+        for item in inventory::artifacts(self.root, |_| true)? {
+            let is_left = item.kind.is_file() && !self.artifacts.contains(&item.path);
+            let is_part = is_left && remains::is_unsealed(&item.path)?;
+            if is_part && is_older(Ok(item.used), self.policy.grace) {
+                let gone = self.policy.dry_run || quarantine::remove(self.root, &item)? == Removal::Done;
+                if gone {
+                    self.done.kept = self.done.kept.saturating_sub(item.size);
+                    remains::note(&mut remains, item.size, gone);
+                }
+            }
+        }
+        self.add(remains);
+        Ok(())
+    }
+
+    fn remains(&self) -> remains::Policy {
+        remains::Policy { remove: !self.policy.dry_run, grace: self.policy.grace }
+    }
+
+    fn add(&mut self, remains: Remains) {
+        self.done.remains += remains.count;
+        self.done.freed = self.done.freed.saturating_add(remains.bytes);
     }
 
     /// Damaged blobs that had their time. Whatever else was set aside is for its owner to remove.
@@ -174,20 +200,6 @@ impl Sweep<'_> {
 
     fn remove(&mut self, path: &Path, size: u64) -> Result<()> {
         self.done.freed = self.done.freed.saturating_add(size);
-        if self.policy.dry_run { Ok(()) } else { remove(path) }
+        if self.policy.dry_run { Ok(()) } else { remove_file(path) }
     }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {
-    let since = SystemTime::now().checked_sub(age);
-    matches!((time, since), (Ok(time), Some(since)) if time <= since)
 }

@@ -11,7 +11,7 @@ use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings, Part};
 use plyfold_core::manifest::limits;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
-use super::{inventory, lease};
+use super::{inventory, lease, remains};
 use crate::root::{Found, Root};
 
 /// What the store holds, and where its artifacts are, in the same order.
@@ -22,6 +22,7 @@ pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
         names: index.names(),
         pins: index.pins().cloned().collect(),
         leased: leased(root)?,
+        partials: remains::partials(root)?,
         ..Holdings::default()
     };
     for (top, has_name) in index.nameless() {
@@ -56,7 +57,7 @@ pub(super) fn heads(root: &Root, blobs: Vec<Digest>) -> Result<Vec<Head>> {
 }
 
 /// The content of a blob that begins like a document.
-fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
+pub(super) fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     let at = |e| Error::io(format!("reading {digest}"), e);
     let Found::File(size) = root.stat_blob(digest)? else { return Ok(None) };
     let file = match root.open_blob(&Descriptor::new(MediaType::Other(String::new()), size, digest.clone())) {
@@ -75,7 +76,7 @@ fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
 }
 
 /// What the leases protect whose holders live.
-fn leased(root: &Root) -> Result<HashSet<Digest>> {
+pub(super) fn leased(root: &Root) -> Result<HashSet<Digest>> {
     let mut leased = HashSet::new();
     for_each(&root.path().join("ingest"), |entry, metadata| {
         let is_lease = entry.file_name().to_str().is_some_and(|name| name.starts_with(lease::LEASE));

@@ -10,6 +10,7 @@ use plyfold_core::cache::Part;
 use plyfold_core::{Digest, Error, Result, digest};
 use rustix::fs::FileType;
 
+use super::artifact::Place;
 use crate::root::Root;
 
 /// A file, or whatever stands in its place.
@@ -85,6 +86,35 @@ pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec
 /// Seals and other files beside them are no artifacts: their extension has more than one part.
 pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
+    each_in_shards(root, |format, diff_id, extension, path| {
+        if !extension.contains('.') && wanted(&diff_id) {
+            items.extend(Item::new(Part::Artifact(format.to_owned(), diff_id), path)?);
+        }
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+/// Seals beside which there is no artifact, and where that would be.
+pub(super) fn lone_seals(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
+    let mut seals = Vec::new();
+    each_in_shards(root, |format, diff_id, extension, path| {
+        let Some(extension) = extension.strip_suffix(".seal") else { return Ok(()) };
+        // What no format can be called is not ours.
+        let Ok(place) = Place::new(format, &diff_id, extension) else { return Ok(()) };
+        if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
+            seals.push((place, path));
+        }
+        Ok(())
+    })?;
+    Ok(seals)
+}
+
+/// Calls `each` with format, `diff_id`, extension and path of every file that is named after a layer.
+fn each_in_shards(
+    root: &Root,
+    mut each: impl FnMut(&str, Digest, &str, PathBuf) -> Result<()>,
+) -> Result<()> {
     for format in folders(&root.path().join("artifacts"))? {
         for algorithm in folders(&format)? {
             for shard in folders(&algorithm)? {
@@ -92,15 +122,14 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
                     let Some((hex, extension)) = name.split_once('.') else { continue };
                     let text = format!("{}:{hex}", last(&algorithm));
                     let Ok(diff_id) = digest::parse(&text) else { continue };
-                    if !extension.contains('.') && hex.starts_with(last(&shard)) && wanted(&diff_id) {
-                        let part = Part::Artifact(last(&format).to_owned(), diff_id);
-                        items.extend(Item::new(part, shard.join(&name))?);
+                    if hex.starts_with(last(&shard)) {
+                        each(last(&format), diff_id, extension, shard.join(&name))?;
                     }
                 }
             }
         }
     }
-    Ok(items)
+    Ok(())
 }
 
 /// The last component of a path that [`folders`] has made.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::cache::find_among;
+use plyfold_core::cache::{Needs, check_names, find_among};
 use plyfold_core::layout_index::{self, ENTRIES, INDEX_LIMIT, LayoutIndex};
-use plyfold_core::manifest::is_index;
+use plyfold_core::manifest::{is_index, limits};
 use plyfold_core::progress::Event;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
@@ -25,12 +25,14 @@ mod artifact;
 mod boot;
 mod collect;
 mod contents;
+mod delete;
 mod ingest;
 mod inventory;
 mod lease;
 mod marker;
 mod quarantine;
 mod reading;
+mod remains;
 mod verify;
 
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
@@ -259,6 +261,7 @@ impl CacheProvider for Store {
                 return Err(Error::new(ErrorKind::Cancelled, "nobody waits for the change of names"));
             }
             change_locked(&root, |index| {
+                check_here(&root, &changes)?;
                 for change in &changes {
                     match change {
                         NameChange::Pin(name) if !index.pin(name, true) => {
@@ -316,6 +319,40 @@ fn other_than_directory(path: &Path) -> Option<String> {
     let in_the_way =
         path.ancestors().find(|ancestor| ancestor.exists()).filter(|ancestor| !ancestor.is_dir())?;
     Some(format!("{} is not a directory", in_the_way.display()))
+}
+
+impl Store {
+    /// Lets a name stand for an image, all platforms of it, that is here whole. It stays whole meanwhile: whoever collects
+    /// sees first the lease and then the name.
+    pub(crate) async fn name_whole(&self, name: &Reference, top: &Descriptor) -> Result<()> {
+        let needs = Needs::of(self, top).await?;
+        let _lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
+        // What was here before the lease may be gone: only now is it certain.
+        if let Some(damaged) = needs.damaged.iter().next() {
+            return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
+        }
+        let missing = needs.missing_of_all(self).await?;
+        if let Some(first) = missing.first() {
+            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
+            let error = Error::not_found(format!("content is not in the layout: {}", list.join(", ")));
+            let error = error.with_context("blob", first).with_endpoint(self);
+            return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
+        }
+        self.update(&[NameChange::Set(name.clone(), top.clone())]).await
+    }
+}
+
+/// Whether everything is here that names need which are about to be set; for who holds the lock of names.
+fn check_here(root: &Root, changes: &[NameChange]) -> Result<()> {
+    let size = |digest: &Digest| {
+        let found = root.stat_blob(digest)?;
+        Ok(if let Found::File(size) = found { Some(size) } else { None })
+    };
+    let document = |blob: &Descriptor| {
+        let content = root.read_blob(blob.digest(), limits::MANIFEST)?;
+        content.ok_or_else(|| Error::not_found(format!("no blob {}", blob.digest())))
+    };
+    check_names(changes, size, document)
 }
 
 /// What a blob is read from.

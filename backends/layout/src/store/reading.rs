@@ -14,8 +14,8 @@ use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
 use rustix::fs::{Advice, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::artifact;
 use super::inventory::{Item, identity};
+use super::{artifact, remains};
 use crate::root::{Root, describe};
 
 /// What is read at once by each thread, and all that it holds.
@@ -30,6 +30,8 @@ pub(super) enum Verdict {
     Gone,
     /// It is still being made.
     Unfinished,
+    /// It was never finished, and nobody is making it: a killed writer has left it.
+    Remains,
     /// It is what it should be.
     Sound,
 }
@@ -117,6 +119,9 @@ impl<W: Watch> Reading<'_, W> {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Verdict::Unfinished),
             Err(TryLockError::Error(e)) => return Err(Error::io("locking an artifact", e)),
+        }
+        if remains::is_unsealed(&item.path)? {
+            return Ok(Verdict::Remains);
         }
         let Some(seal) = artifact::seal(&item.path) else {
             return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));

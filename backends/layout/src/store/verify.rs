@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use plyfold_core::cache::{Damage, Need, Needs, Part};
 use plyfold_core::progress::{Event, Progress};
@@ -14,6 +15,7 @@ use super::Store;
 use super::inventory::{self, Item};
 use super::quarantine::{self, Removal};
 use super::reading::{self, Verdict, Watch};
+use super::remains;
 use crate::root::{Found, Root, blocking};
 
 pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
@@ -162,12 +164,24 @@ impl Job {
         let wanted = |diff_id: &Digest| self.everything || self.wanted.diff_ids.contains_key(diff_id);
         items.extend(inventory::artifacts(root, wanted)?);
         self.total.store(items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
-        reading::read_all(root, items, self, |item, verdict| self.judge(root, item, verdict))
+        reading::read_all(root, items, self, |item, verdict| self.judge(root, item, verdict))?;
+        if self.everything {
+            let left = remains::all(root, remains::Policy { remove: self.repair, grace: Duration::ZERO })?;
+            let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.remains += left;
+        }
+        Ok(())
     }
 
     fn judge(&self, root: &Root, item: Item, verdict: Verdict) -> Result<()> {
         let (reason, repaired) = match verdict {
             Verdict::Gone | Verdict::Unfinished => return Ok(()),
+            Verdict::Remains => {
+                let removed = self.repair && quarantine::remove(root, &item)? == Removal::Done;
+                let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+                remains::note(&mut verified.remains, item.size, removed);
+                return Ok(());
+            }
             Verdict::Damaged(why) if self.repair => match quarantine::remove(root, &item)? {
                 Removal::Replaced => return Ok(()),
                 Removal::Done => (Some(why), true),

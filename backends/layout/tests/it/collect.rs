@@ -309,7 +309,8 @@ async fn artifacts_go_with_their_layers() {
     drop(lease);
     fs::remove_file(&paths[3]).unwrap();
     let collected = collect(&store, &Collect::default()).await;
-    assert_eq!((collected.artifacts, collected.freed), (0, 0), "somebody else has removed the last one");
+    assert_eq!((collected.artifacts, collected.remains), (0, 1), "somebody else has removed the last one");
+    assert!(!PathBuf::from(format!("{}.seal", paths[3].display())).exists());
     assert_eq!(artifact(&store, b"kept", FORMAT).await, paths[0], "what is left is whole");
 }
 
@@ -400,7 +401,8 @@ async fn remains_of_the_dead_go_and_what_lives_stays() {
     }
     let before = names_in(&ingest).len();
     let collected = collect(&store, &Collect { resumable: day, ..Collect::default() }).await;
-    assert_eq!((collected.remains, collected.freed), (4, 16));
+    assert_eq!((collected.remains, collected.freed), (3, 16));
+    assert_eq!((collected.partials, collected.resumable), (vec![digest::sha256(b"old")], 8));
     assert_eq!(names_in(&ingest).len(), before - 4);
     for (content, stays) in
         [("young", true), ("old", false), ("leased", true), ("here", false), ("in flight", true)]
@@ -412,8 +414,9 @@ async fn remains_of_the_dead_go_and_what_lives_stays() {
     let patient = Collect { grace: 3 * day, ..Collect::default() };
     fs::write(partial(b"old"), "rest").unwrap();
     set_age(&partial(b"old"), 2 * day);
-    assert_eq!(collect(&store, &patient).await.remains, 0);
-    assert_eq!(collect(&store, &Collect::default()).await.remains, 2, "without patience nothing waits");
+    assert_eq!(collect(&store, &patient).await.partials, []);
+    let impatient = collect(&store, &Collect::default()).await;
+    assert_eq!((impatient.partials.len(), impatient.remains), (2, 0), "without patience nothing waits");
     assert!(partial(b"leased").exists() && partial(b"in flight").exists());
     writer.write(b" flight"[..].into()).await.unwrap();
     writer.commit().await.unwrap();

@@ -18,7 +18,7 @@ use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{described, name, names_in};
+use super::{blob, described, name, names_in};
 
 const IMAGE: &str = "example.com/app:1";
 /// More than anything here takes, on a machine that is busy.
@@ -131,6 +131,8 @@ fn names_change_beside_a_collection_on_one_thread() {
     let folder = TempDir::new().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
     one_thread().block_on(async {
+        let _lease = store.lease(&[described(b"x").digest().clone()]).await.unwrap();
+        store.put(blob(b"x")).await.unwrap();
         let changes = async {
             for number in 0..20 {
                 let set = NameChange::Set(name(&format!("app:{number}")), described(b"x"));
@@ -175,6 +177,7 @@ fn a_change_of_names_that_is_dropped_while_it_waits_is_not_made() {
     let folder = TempDir::new().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
     one_thread().block_on(async {
+        store.put(blob(b"x")).await.unwrap();
         let set = |tag: &str| [NameChange::Set(name(&format!("app:{tag}")), described(b"x"))];
         let lock = fs::File::open(store.path().join("locks/index")).unwrap();
         lock.lock().unwrap();

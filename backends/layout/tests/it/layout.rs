@@ -7,8 +7,8 @@ use plyfold_conformance::samples;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    CacheProvider as _, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt as _, NameChange, Opened,
-    Page, RawManifest, copy, reference,
+    Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, ImageRegistry,
+    ImageRegistryExt as _, NameChange, Opened, Page, RawManifest, Reference, copy, reference,
 };
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
@@ -40,11 +40,8 @@ fn registry() -> MemoryRegistry {
 #[tokio::test]
 async fn what_leads_to_an_image_is_read_once() {
     let (layout, _folder) = fresh();
-    let sample = samples::image();
-    let victim = RawManifest::new(sample.top_bytes().clone(), None).unwrap();
-    layout.push_manifest(&name("app:victim"), &victim).await.unwrap();
-    let mut child = described(b"absent");
-    child.set_media_type("application/vnd.oci.image.manifest.v1+json".into());
+    let victim = push(&layout, &name("app:victim"), &samples::image()).await;
+    let mut child = push(&layout, &name("app:other"), &samples::no_layers()).await.descriptor().clone();
     for depth in 0..4 {
         let list = vec![serde_json::to_value(&child).unwrap(); 60];
         let index = serde_json::json!({ "schemaVersion": 2, "manifests": list }).to_string();
@@ -55,6 +52,17 @@ async fn what_leads_to_an_image_is_read_once() {
     let deleted = reference::by_digest(&name("app:victim"), victim.digest());
     let deletion = tokio::time::timeout(Duration::from_secs(20), layout.delete(&deleted)).await;
     deletion.expect("it follows every path").unwrap();
+}
+
+/// Pushes a single image as any client of registries does: blobs first, then the manifest.
+async fn push(layout: &Layout, target: &Reference, sample: &samples::Sample) -> RawManifest {
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        let content = Blob::from_bytes(&blob.descriptor, BlobRange::FULL, &blob.bytes).unwrap();
+        layout.push_blob(target, content).await.unwrap();
+    }
+    let raw = RawManifest::new(sample.top_bytes().clone(), None).unwrap();
+    layout.push_manifest(target, &raw).await.unwrap();
+    raw
 }
 
 #[tokio::test]
@@ -145,6 +153,7 @@ async fn names_that_another_tool_changes_in_place_are_seen() {
     let folder = TempDir::new().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let (one, other) = (described(b"one"), described(b"two"));
+    store.put(blob(b"one")).await.unwrap();
     store.update(&[NameChange::Set(name("a"), one.clone())]).await.unwrap();
     let file = folder.path().join("index.json");
     // What was read long after it was written is remembered.

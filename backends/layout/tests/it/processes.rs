@@ -2,6 +2,7 @@
 
 mod collectors;
 mod pulls;
+mod pushes;
 mod stress;
 
 use std::path::Path;

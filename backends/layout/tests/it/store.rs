@@ -252,6 +252,7 @@ async fn quarantine_keeps_each_piece_of_evidence() {
 #[tokio::test]
 async fn names_keep_what_else_the_index_says_and_write_nothing_when_nothing_changes() {
     let (store, _folder) = fresh();
+    store.put(blob(CONTENT)).await.unwrap();
     let index = store.path().join("index.json");
     let digest = digest::sha256(b"theirs");
     let theirs = format!(r#"{{"mediaType":"a/b","size":6,"digest":"{digest}","future":{{"b":1,"a":2}}}}"#);

@@ -3,14 +3,17 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use plyfold_conformance::samples::{self, Sample};
-use plyfold_core::cache::{Damage, Part};
-use plyfold_core::layout_index::ENTRIES;
+use plyfold_core::cache::{Damage, Part, Remains};
+use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::layout_index::{ENTRIES, LayoutIndex};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Digest, ErrorKind, Format, Ingest,
-    NameChange, PullOptions, Reference, Verified, Verify, pull,
+    Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, Digest, ErrorKind, Format,
+    Ingest, NameChange, PullOptions, Reference, Verified, Verify, pull,
 };
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
@@ -185,10 +188,9 @@ async fn damaged_artifacts_are_told_removed_and_made_again() {
     let scene = Scene::new().await;
     let path = scene.make(&scene.diff_id()).await;
     let seal = PathBuf::from(format!("{}.seal", path.display()));
-    let damages: [(&str, &dyn Fn()); 5] = [
+    let damages: [(&str, &dyn Fn()); 4] = [
         ("digest mismatch", &|| replace(&path, b"another of some bytes.")),
         ("size mismatch", &|| replace(&path, b"an image")),
-        ("no seal", &|| fs::remove_file(&seal).unwrap()),
         ("no seal", &|| replace(&seal, b"{")),
         ("a directory", &|| {
             fs::remove_file(&path).unwrap();
@@ -221,7 +223,8 @@ async fn an_artifact_in_the_making_is_not_damaged() {
     let verified = scene.verify(true).await;
     assert_eq!((&*verified.damage, verified.checked), (&[][..], 5));
     drop(maker);
-    assert_eq!(scene.verify(false).await.damage.len(), 1);
+    let verified = scene.verify(false).await;
+    assert_eq!((&*verified.damage, verified.remains.count), (&[][..], 1));
 }
 
 #[tokio::test]
@@ -246,7 +249,13 @@ async fn a_size_that_an_image_makes_up_is_told_and_the_content_stays() {
     let scene = Scene::new().await;
     let mut top = scene.sample.top.clone();
     top.set_size(top.size() + 1);
-    scene.store.update(&[NameChange::Set(name("liar"), top.clone())]).await.unwrap();
+    // Of another tool: ours does not set such a name.
+    let set = [NameChange::Set(name("liar"), top.clone())];
+    fails(scene.store.update(&set).await, &ErrorKind::NotFound);
+    let index = scene.store.path().join("index.json");
+    let mut names = LayoutIndex::parse(&fs::read(&index).unwrap(), scene.store.path()).unwrap();
+    names.set(&name("liar"), &top, true);
+    fs::write(&index, names.to_bytes()).unwrap();
     scene.store.remove(&name(NAME)).await.unwrap();
     let verified = scene.verify(true).await;
     let damage = only(&verified);
@@ -410,4 +419,81 @@ async fn free_room_is_what_this_user_can_still_write() {
     assert!(free.abs_diff(room.f_bavail * room.f_frsize) < 1 << 30);
     fs::remove_dir_all(scene.store.path()).unwrap();
     fails(scene.store.free().await, &ErrorKind::Io);
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_leaves_is_no_damage() {
+    let scene = Scene::new().await;
+    let store = scene.store.path();
+    let artifact = scene.make(&scene.diff_id()).await;
+    // Killed between an artifact and its seal.
+    fs::remove_file(format!("{}.seal", artifact.display())).unwrap();
+    // Killed between the removal of an artifact and that of its seal, in another order than ours.
+    let other = scene.make(&scene.sample.images[0].layers[1].diff_id).await;
+    fs::remove_file(&other).unwrap();
+    // Killed while it made an artifact, changed names, held a lease or a turn.
+    let temps = ["erofs-v1-sha256-00.erofs", "erofs-v1-sha256-00.erofs.seal", "index.json", "lease-1-2-3"];
+    for temp in temps {
+        fs::write(store.join("ingest").join(temp), "left").unwrap();
+    }
+    let partial = described(b"a download");
+    let Ingest::Vacant(mut writer) = scene.store.ingest(&partial).await.unwrap() else { panic!("it is new") };
+    writer.write(b"a down"[..].into()).await.unwrap();
+    writer.suspend().await.unwrap();
+    let sizes = |files: &[PathBuf]| files.iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
+    let seal = PathBuf::from(format!("{}.seal", other.display()));
+    let bytes = sizes(&[artifact.clone(), seal.clone()]) + 4 * 4;
+    let looked = scene.verify(false).await;
+    assert_eq!((&*looked.damage, looked.remains), (&[][..], Remains { count: 6, bytes, removed: 0 }));
+    assert!(artifact.exists(), "it has only looked");
+    // A collection finds the same, in use or not.
+    let dry = Collect { dry_run: true, resumable: Duration::from_secs(60), ..Collect::default() };
+    let would = scene.store.collect(&dry).await.unwrap();
+    assert_eq!((would.remains, would.freed, would.resumable), (6, bytes, 6));
+    let copy = scene.folder.path().join("copy");
+    assert!(Command::new("cp").arg("-r").args([store, &copy]).status().unwrap().success());
+    let did = Store::open(&copy).unwrap().collect(&Collect { dry_run: false, ..dry }).await.unwrap();
+    // An open has removed the temporary files.
+    assert_eq!((did.remains, did.freed, did.resumable), (2, bytes - 16, 6));
+    assert_eq!(
+        Store::open(&copy).unwrap().verify(&Verify::default()).await.unwrap().remains,
+        Remains::default()
+    );
+
+    let repaired = scene.verify(true).await;
+    assert_eq!((&*repaired.damage, repaired.remains), (&[][..], Remains { count: 6, bytes, removed: 6 }));
+    assert!(!artifact.exists() && !seal.exists());
+    assert_eq!(names_in(&store.join("ingest")).len(), 1, "the download goes on");
+    scene.make(&scene.diff_id()).await;
+    assert_eq!(scene.verify(false).await.remains, Remains::default());
+}
+
+#[tokio::test]
+async fn what_is_being_made_is_not_left_behind() {
+    let scene = Scene::new().await;
+    let diff_id = &scene.diff_id();
+    let artifact = scene.make(diff_id).await;
+    fs::remove_file(format!("{}.seal", artifact.display())).unwrap();
+    // As its maker holds it between the artifact and the seal.
+    let held = File::open(&artifact).unwrap();
+    held.lock().unwrap();
+    assert_eq!(scene.verify(true).await.remains, Remains::default());
+    assert_eq!(scene.store.collect(&Collect::default()).await.unwrap().remains, 0);
+    assert!(artifact.exists());
+    drop(held);
+    assert_eq!(scene.store.collect(&Collect::default()).await.unwrap().remains, 1);
+    assert!(!artifact.exists());
+}
+
+#[tokio::test]
+async fn layers_that_may_not_be_redistributed_are_not_missing() {
+    let (folder, sample) = (TempDir::new().unwrap(), samples::non_distributable());
+    let (origin, target) = (folder.path().join("origin"), folder.path().join("store"));
+    samples::write_layout(&origin, &[(NAME.to_owned(), &sample)]).unwrap();
+    let store = Store::open(&target).unwrap();
+    let (from, to) = (Layout::new(origin, Config::default()), Layout::new(&target, Config::default()));
+    copy(&from, &name(NAME), &to, &name(NAME), &CopyOptions::default()).await.unwrap();
+    let absent = sample.blobs.iter().filter(|blob| !blob_path(&target, blob.descriptor.digest()).exists());
+    assert_eq!(absent.count(), 1, "a layer is left out");
+    assert_eq!(store.verify(&Verify::default()).await.unwrap().damage, []);
 }

@@ -23,6 +23,8 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "to meet a budget the names go that were not used for longest, none that is pinned or leased",
     "C 66" size_counts_blob_once:
         "content that several names need, or one needs several times, is counted once",
+    "C 184" partial_downloads_are_counted_and_dropped:
+        "an interrupted download is counted by its digest, and goes when a collection is asked to, unless it is leased",
 };
 
 async fn gc_keeps_reachable_incl_nested_referrers_and_leases(stage: &dyn CacheStage) {
@@ -204,6 +206,51 @@ async fn size_counts_blob_once(stage: &dyn CacheStage) {
     let top = usage.images.iter().find(|image| image.reference.whole() == NAME).expect("it is listed");
     assert_eq!((top.size, top.unique), (whole, whole - part), "what the child needs is not its own");
     assert_eq!(sound(cache.collect(&Collect::default()).await).kept, whole + alone);
+}
+
+async fn partial_downloads_are_counted_and_dropped(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    if !stage.collects() {
+        return refuses_to_collect(&subject).await;
+    }
+    let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
+    let wanted = blob(b"a download that is interrupted");
+    let begin = async |part: &'static [u8]| {
+        let Ingest::Vacant(mut writer) = sound(cache.ingest(&wanted).await) else {
+            panic!("nothing is stored yet");
+        };
+        sound(writer.write(Bytes::from_static(part)).await);
+        writer
+    };
+    sound(begin(b"a download").await.suspend().await);
+    let held = sound(cache.partial(wanted.digest()).await);
+    let counted = async || {
+        let partials = sound(other.usage().await).partials.into_iter();
+        partials.filter(|partial| partial.digest == *wanted.digest()).map(|partial| partial.size).sum::<u64>()
+    };
+    assert_eq!(counted().await, held, "what is kept is counted");
+    if held == 0 {
+        return;
+    }
+    let patient = Collect { resumable: Duration::from_secs(3600), ..Collect::default() };
+    let collected = sound(other.collect(&patient).await);
+    assert_eq!((collected.partials, collected.resumable, collected.freed), (vec![], held, 0));
+    let lease = sound(cache.lease(std::slice::from_ref(wanted.digest())).await);
+    assert_eq!(collect(&*other).await.partials, [], "somebody is about to go on");
+    drop(lease);
+    let Ingest::Vacant(mut writer) = sound(cache.ingest(&wanted).await) else { panic!("it is not whole") };
+    assert_eq!(writer.offset(), held);
+    assert_eq!(collect(&*other).await.partials, [], "somebody goes on");
+    sound(writer.write(Bytes::from_static(b" that")).await);
+    sound(writer.suspend().await);
+    let held = held + 5;
+    assert_eq!(counted().await, held);
+    let would = sound(other.collect(&Collect { dry_run: true, ..Collect::default() }).await);
+    assert_eq!((would.partials, would.freed), (vec![wanted.digest().clone()], held));
+    assert_eq!(counted().await, held, "a dry run takes nothing");
+    let did = collect(&*other).await;
+    assert_eq!((did.partials, did.freed, did.resumable), (vec![wanted.digest().clone()], held, 0));
+    assert_eq!((counted().await, sound(cache.partial(wanted.digest()).await)), (0, 0));
 }
 
 /// Times of use lie apart by more than the coarsest clock of a file system in use.

@@ -1,11 +1,11 @@
 //! Names, and what is found by them.
 
-use plyfold_core::{CacheProviderExt, NameChange};
+use plyfold_core::{Blob, BlobRange, CacheProviderExt, ErrorKind, NameChange};
 
-use super::{amd64, document, name, names, pulled, set};
+use super::{amd64, blob, document, name, names, pulled, set};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
-use crate::rules::probe::{NAME, at, sound};
+use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;
 
 pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
@@ -25,6 +25,8 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "removing a name that is not there is a success and changes nothing",
     "C 67" list_sorted_and_stable:
         "names are listed by their text, the same whatever the order of changes and whichever handle is asked",
+    "C 183" a_name_needs_its_content:
+        "a name is set only for content that is here: what it stands for and, of a manifest, config and layers",
 };
 
 async fn find_by_tag_digest_and_child_digest(stage: &dyn CacheStage) {
@@ -152,5 +154,29 @@ async fn list_sorted_and_stable(stage: &dyn CacheStage) {
         }
         sound(cache.remove(&name(sorted[1])).await);
         sound(cache.remove(&name(sorted[4])).await);
+    }
+}
+
+async fn a_name_needs_its_content(stage: &dyn CacheStage) {
+    let sample = samples::image();
+    let subject = pulled(stage, &sample, NAME).await;
+    let (cache, other) = (&subject.cache, "registry.example/other:1");
+    let whole = [(NAME.to_owned(), sample.top.digest().clone())];
+    let absent = blob(b"never stored");
+    let changes = [NameChange::Remove(name(NAME)), NameChange::Set(name(other), absent.clone())];
+    let error = assert_kind(cache.update(&changes).await, &ErrorKind::NotFound);
+    assert!(error.to_string().contains(absent.digest().as_ref()), "{error}");
+    assert_eq!(names(&**cache).await, whole, "all of the changes or none");
+    let image = &sample.images[0];
+    for part in [&image.config, &image.layers[0].descriptor] {
+        sound(cache.quarantine(part.digest()).await);
+        let set = NameChange::Set(name(other), sample.top.clone());
+        let error = assert_kind(cache.update(std::slice::from_ref(&set)).await, &ErrorKind::NotFound);
+        assert!(error.to_string().contains(part.digest().as_ref()), "{error}");
+        assert_eq!(names(&**cache).await, whole);
+        let bytes = sample.blob(part.digest()).expect("a blob of the sample");
+        sound(cache.put(sound(Blob::from_bytes(part, BlobRange::FULL, bytes))).await);
+        sound(cache.update(&[set]).await);
+        sound(cache.remove(&name(other)).await);
     }
 }

@@ -2,6 +2,7 @@
 
 mod forms;
 mod place;
+mod pushes;
 mod reading;
 mod strict;
 mod tools;
@@ -22,6 +23,10 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use self::place::{Place, Theirs, documents, files_in, replace};
+use self::pushes::{
+    a_pushed_name_waits_for_all_that_it_needs, deletion_leaves_what_is_leased,
+    push_beside_collection_leaves_whole_images,
+};
 use self::reading::read_only_directory_usable;
 use self::tools::{
     foreign_layout_by_skopeo_crane_docker_readable, our_layout_readable_by_skopeo_crane_regctl,
@@ -49,6 +54,12 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
         "what dead writers have left goes when it is asked to, what living ones write stays",
     "D 131" stale_lock_of_dead_owner_recovered:
         "no lock outlives its owner: what a dead process held is free at once",
+    "K 180" push_beside_collection_leaves_whole_images:
+        "a push beside collections leaves a whole image, also of blobs that were here before and had no name",
+    "K 181" a_pushed_name_waits_for_all_that_it_needs:
+        "a pushed tag is set only when everything is here that its manifest or index leads to",
+    "K 182" deletion_leaves_what_is_leased:
+        "deleting by digest removes names, and never content that a lease protects or leads to",
 };
 
 async fn unknown_files_and_fields_preserved(stage: &dyn LayoutStage) {

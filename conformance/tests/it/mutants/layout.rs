@@ -1,6 +1,7 @@
 //! Mutants of a cache that is an OCI layout directory.
 
 mod foreign;
+mod pushes;
 
 use std::fmt;
 use std::fs;
@@ -21,10 +22,12 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LayoutFault {
     BlobsInUpperCase,
+    DeletesLeased,
     FieldsLost,
     ForeignFilesSwept,
     LockIsAFile,
     NamelessUnknown,
+    NamesUnchecked,
     None,
     NotesOpening,
     NotesReading,
@@ -33,6 +36,7 @@ pub(super) enum LayoutFault {
     OverwritesCorruptIndex,
     OverwritesCorruptVersion,
     PortsCutOff,
+    PushesUnleased,
     RefNamesUnwritten,
     SizesUnknown,
     SweepsAll,
@@ -75,7 +79,7 @@ impl LayoutStage for BrokenLayouts {
         if self.0 == LayoutFault::NotesRegistry {
             fs::write(directory.join("last-read"), "now").unwrap();
         }
-        Some(Box::new(Layout::new(directory, Config::default())))
+        Some(pushes::broken(self.0, directory, Layout::new(directory, Config::default())))
     }
 
     fn patience(&self) -> Duration {

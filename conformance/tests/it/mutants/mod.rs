@@ -98,6 +98,8 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 67", &[CacheFault::ListUnsorted]),
     ("C 68", &[CacheFault::ContentUnverified]),
     ("C 75", &[CacheFault::PushRefuses, CacheFault::PushRewrites]),
+    ("C 183", &[CacheFault::NamesWithoutContent]),
+    ("C 184", &[CacheFault::PartialsHidden, CacheFault::PartialsKept]),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),
     ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),
@@ -142,6 +144,9 @@ const LAYOUT: &[(&str, &[LayoutFault])] = &[
     ("D 128", &[LayoutFault::WritesInPlace]),
     ("D 130", &[LayoutFault::SweepsAll]),
     ("D 131", &[LayoutFault::LockIsAFile]),
+    ("K 180", &[LayoutFault::PushesUnleased]),
+    ("K 181", &[LayoutFault::NamesUnchecked]),
+    ("K 182", &[LayoutFault::DeletesLeased]),
 ];
 
 /// For each rule about HTTP the faults that it must catch.

@@ -1,6 +1,7 @@
 //! Mutants of collection and of what is read beside it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::stream;
 use plyfold_conformance::samples;
@@ -27,6 +28,10 @@ impl BrokenCache {
                 self.inner.quarantine(referrer.digest()).await?;
             }
             _ => {}
+        }
+        if self.fault == CacheFault::PartialsKept {
+            let week = Duration::from_secs(7 * 24 * 3600);
+            return self.inner.collect(&Collect { resumable: week, ..policy.clone() }).await;
         }
         self.inner.collect(policy).await
     }

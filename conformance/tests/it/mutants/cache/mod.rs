@@ -49,12 +49,15 @@ pub(super) enum CacheFault {
     LosesUpdates,
     NamesTheManifest,
     NamesVanish,
+    NamesWithoutContent,
     NestedWriteFrees,
     NeverRefreshes,
     None,
     NothingIsHere,
     OneLockForAll,
     OneNameForEachDigest,
+    PartialsHidden,
+    PartialsKept,
     PlatformIgnored,
     PublishesInPieces,
     PushRefuses,
@@ -247,6 +250,9 @@ impl CacheProvider for BrokenCache {
         let mut honest = self.inner.usage().await?;
         if self.fault == CacheFault::CountsTwice {
             honest.blobs = honest.images.iter().map(|image| image.size).sum::<u64>() + honest.unused;
+        }
+        if self.fault == CacheFault::PartialsHidden {
+            honest.partials.clear();
         }
         Ok(honest)
     }

@@ -14,6 +14,9 @@ impl BrokenCache {
             CacheFault::OneLockForAll => Some(self.shared.everything.lock().await),
             _ => None,
         };
+        if self.fault == CacheFault::None {
+            return self.inner.update(changes).await;
+        }
         if self.fault == CacheFault::LosesUpdates {
             return self.rewrite(changes).await;
         }
@@ -37,6 +40,10 @@ impl BrokenCache {
     async fn set(&self, name: &Reference, descriptor: &Descriptor) -> Result<()> {
         match self.fault {
             CacheFault::FirstNameStays if self.inner.find_descriptor(name).await?.is_some() => return Ok(()),
+            CacheFault::NamesWithoutContent => {
+                self.inner.insert_name(name, descriptor.clone());
+                return Ok(());
+            }
             CacheFault::NamesVanish => {
                 self.inner.remove(name).await?;
                 tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,0 +1,129 @@
+//! Deletion by name and by digest.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use plyfold_core::layout_index::LayoutIndex;
+use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
+use plyfold_core::{Descriptor, Digest, Error, Reference, Result, reference};
+
+use super::lease::Alone;
+use super::{Store, change_index, change_locked, contents};
+use crate::durable;
+use crate::root::{Root, blocking};
+
+impl Store {
+    /// Removes a name, or with a digest all names of a manifest in the repository and the manifest itself, unless an
+    /// index or a lease leads to it.
+    pub(crate) async fn delete(&self, name: &Reference) -> Result<()> {
+        let root = Arc::clone(self.root());
+        let wanted = reference::digest_of(name)?;
+        let image = name.clone();
+        let Some(digest) = wanted else {
+            let work = move || {
+                change_index(&root, |index| {
+                    if index.remove(&image) { Ok(()) } else { Err(Error::not_found("no such name")) }
+                })
+            };
+            return blocking(work).await;
+        };
+        let looked = Arc::clone(&root);
+        blocking(move || looked.index().map(drop)).await?;
+        // Nobody takes a lease and nobody changes names while the manifest is looked for and removed.
+        let alone = Alone::with(self).await?;
+        blocking(move || {
+            let deleted = delete_digest(&root, &image, &digest);
+            drop(alone);
+            deleted
+        })
+        .await
+    }
+}
+
+/// Removes the names of a digest in the repository, and the manifest itself when nothing else leads to it.
+fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
+    let repository = reference::repository_of(name);
+    let leased = leased_documents(root)?;
+    let (removed, needed) = change_locked(root, |index| {
+        let removed = index.remove_digest(&repository, digest);
+        Ok((removed, leads_to(root, index, &leased, digest)?))
+    })?;
+    let refused = |why: &str, hint: &str| {
+        if removed { Ok(()) } else { Err(Error::unsupported(format!("{digest} {why}")).with_hint(hint)) }
+    };
+    match needed {
+        Some(By::Lease) => {
+            return refused("is in use by a running pull or push", "`plyfold gc` removes it afterwards");
+        }
+        Some(By::Name) => {
+            return refused("is needed by another image", "delete the index by its own name or digest");
+        }
+        None => {}
+    }
+    let path = root.blob_path(digest);
+    match fs::remove_file(&path) {
+        Ok(()) => path.parent().map_or(Ok(()), durable::sync_dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && removed => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("no manifest {digest}")))
+        }
+        Err(e) => Err(Error::io(format!("removing {}", path.display()), e)),
+    }
+}
+
+/// What leads to a manifest.
+enum By {
+    Lease,
+    Name,
+}
+
+/// What leases protect of documents; nothing is told about leased blobs but their digests.
+struct Leased {
+    digests: HashSet<Digest>,
+    documents: Vec<Descriptor>,
+}
+
+fn leased_documents(root: &Root) -> Result<Leased> {
+    let digests = contents::leased(root)?;
+    let mut documents = Vec::new();
+    for digest in &digests {
+        let Some(content) = contents::document(root, digest)? else { continue };
+        // What is no document, or is damaged, leads nowhere.
+        if let Ok(raw) = RawManifest::verified(content, None, digest) {
+            documents.push(raw.descriptor().clone());
+        }
+    }
+    Ok(Leased { digests, documents })
+}
+
+/// Whether a lease or an entry is this digest, or an index over it at any depth.
+fn leads_to(root: &Root, index: &LayoutIndex, leased: &Leased, digest: &Digest) -> Result<Option<By>> {
+    if leased.digests.contains(digest) || reaches(root, leased.documents.clone(), digest)? {
+        return Ok(Some(By::Lease));
+    }
+    let named = reaches(root, index.entries().cloned().collect(), digest)?;
+    Ok(named.then_some(By::Name))
+}
+
+fn reaches(root: &Root, mut level: Vec<Descriptor>, digest: &Digest) -> Result<bool> {
+    let mut read = HashSet::new();
+    for _ in 0..=limits::NESTING {
+        if level.iter().any(|entry| entry.digest() == digest) {
+            return Ok(true);
+        }
+        let mut below = Vec::new();
+        for entry in level.iter().filter(|entry| is_index(entry.media_type())) {
+            if !read.insert(entry.digest().clone()) {
+                continue;
+            }
+            let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
+            if let Document::Index(inner) = RawManifest::described(bytes, entry)?.document() {
+                below.extend(inner.manifests().iter().cloned());
+            }
+        }
+        level = below;
+    }
+    Ok(false)
+}

@@ -1,0 +1,156 @@
+//! What killed writers have left behind: no damage, and in nobody's way.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use plyfold_core::cache::{PartialBlob, Remains};
+use plyfold_core::{Error, ErrorKind, Result};
+
+use super::artifact::Place;
+use super::contents::for_each;
+use super::inventory;
+use super::lease::{COLLECTOR, is_read_only};
+use super::{artifact, ingest};
+use crate::durable::{self, Temp};
+use crate::root::{Found, Root};
+
+/// How long another tool may take between two writes to a temporary file.
+const FOREIGN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is done with remains.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    /// They are removed, and not only counted.
+    pub(super) remove: bool,
+    /// What was changed within this time stays.
+    pub(super) grace: Duration,
+}
+
+/// The partial downloads, those that are being written included.
+pub(super) fn partials(root: &Root) -> Result<Vec<PartialBlob>> {
+    let mut partials = Vec::new();
+    for_each(&root.path().join("ingest"), |entry, metadata| {
+        partials.extend(entry.file_name().to_str().map(|name| partial(root, name, metadata)).transpose()?);
+        Ok(())
+    })?;
+    Ok(partials.into_iter().flatten().collect())
+}
+
+/// The partial download with this name in `ingest/`, if it is one.
+pub(super) fn partial(root: &Root, name: &str, metadata: &Metadata) -> Result<Option<PartialBlob>> {
+    let Some(digest) = ingest::digest_in(name).filter(|_| metadata.is_file() && metadata.len() > 0) else {
+        return Ok(None);
+    };
+    // When the blob is here, nobody goes on from it.
+    if root.stat_blob(&digest)? != Found::Absent {
+        return Ok(None);
+    }
+    let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(Some(PartialBlob { digest, size: metadata.len(), used }))
+}
+
+/// Finds temporary files whose owner is gone, partial downloads aside, and parts of artifacts.
+pub(super) fn all(root: &Root, policy: Policy) -> Result<Remains> {
+    let mut remains = Remains::default();
+    for_each(&root.path().join("ingest"), |entry, metadata| {
+        let name = entry.file_name();
+        match name.to_str().filter(|name| *name != COLLECTOR && metadata.is_file()) {
+            Some(name) if partial(root, name, metadata)?.is_none() => {
+                temporary(root, name, metadata, policy, &mut remains)
+            }
+            _ => Ok(()),
+        }
+    })?;
+    seals(root, policy, &mut remains)?;
+    Ok(remains)
+}
+
+/// A temporary file whose owner may be gone.
+pub(super) fn temporary(
+    root: &Root,
+    name: &str,
+    metadata: &Metadata,
+    policy: Policy,
+    remains: &mut Remains,
+) -> Result<()> {
+    if ingest::is_foreign(name) && !is_older(metadata.modified(), FOREIGN.max(policy.grace)) {
+        return Ok(());
+    }
+    if !policy.remove {
+        if durable::is_abandoned(&root.path().join("ingest").join(name))? {
+            note(remains, metadata.len(), false);
+        }
+        return Ok(());
+    }
+    // Somebody else's file, or somebody's who lives, is none of ours.
+    let temp = match Temp::claim(root, name) {
+        Ok(Some(temp)) => temp,
+        Ok(None) => return Ok(()),
+        Err(e) if *e.kind() == ErrorKind::Corrupt || is_read_only(&e) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    temp.remove()?;
+    note(remains, metadata.len(), true);
+    Ok(())
+}
+
+/// Seals whose artifact is gone: one would vouch for the next file of that name.
+pub(super) fn seals(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
+    for (place, path) in inventory::lone_seals(root)? {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if !metadata.is_file() || !is_older(metadata.modified(), policy.grace) {
+            continue;
+        }
+        let removed = policy.remove && remove_seal(root, &place, &path)?;
+        note(remains, metadata.len(), removed);
+    }
+    Ok(())
+}
+
+/// Removes a seal under the right to make its artifact, if that is still missing.
+fn remove_seal(root: &Root, place: &Place, path: &Path) -> Result<bool> {
+    let turn = match Temp::claim(root, &place.temp()) {
+        Ok(Some(turn)) => turn,
+        Ok(None) => return Ok(false),
+        Err(e) if is_read_only(&e) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let lone = fs::symlink_metadata(place.path(root)).is_err();
+    if lone {
+        remove_file(path)?;
+    }
+    drop(turn);
+    Ok(lone)
+}
+
+/// Counts what was found.
+pub(super) fn note(remains: &mut Remains, bytes: u64, removed: bool) {
+    remains.count += 1;
+    remains.bytes = remains.bytes.saturating_add(bytes);
+    remains.removed += u64::from(removed);
+}
+
+/// Whether an artifact has no seal and nobody is making it.
+pub(super) fn is_unsealed(path: &Path) -> Result<bool> {
+    if fs::symlink_metadata(artifact::seal_path(path)).is_ok() {
+        return Ok(false);
+    }
+    // Its maker holds its lock until it has a seal.
+    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(artifact::seal_path(path)).is_err())
+}
+
+pub(super) fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {
+    let since = SystemTime::now().checked_sub(age);
+    matches!((time, since), (Ok(time), Some(since)) if time <= since)
+}
+
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,171 @@
+//! Storing an image: begin, put, finish.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::sync::Mutex;
+
+use super::ImageRegistry;
+use crate::cache::Lease;
+use crate::manifest::{RawManifest, is_foreign};
+use crate::{Blob, Descriptor, Digest, Error, Reference, Result, reference};
+
+/// An image on its way into a registry.
+///
+/// What it looks for or stores is [leased](ImageRegistry::lease) before that, so no collection beside it takes any of it
+/// away until the session is dropped. A document goes in only after what it needs, and so a [name](Self::finish) is set
+/// only when everything is there: blobs first, then manifests, then indexes, names last.
+///
+/// Works with every backend: one that removes nothing by itself grants leases of nothing.
+#[derive(Debug)]
+pub struct PushSession<'a> {
+    registry: &'a dyn ImageRegistry,
+    target: &'a Reference,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is leased, and whether it is known to be there.
+    content: HashMap<Digest, bool>,
+    /// The same in the order in which it was leased.
+    leased: Vec<Digest>,
+    /// Each protects `leased` from a place on, up to the place of the next one.
+    leases: Vec<(usize, Lease)>,
+}
+
+impl<'a> PushSession<'a> {
+    /// Blobs and documents that one session handles: its memory, and the size of its leases.
+    pub const LIMIT: usize = 100_000;
+
+    /// Begins to store an image in the repository that `target` names. No I/O.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the registry stores nothing.
+    pub fn begin(registry: &'a dyn ImageRegistry, target: &'a Reference) -> Result<Self> {
+        if !registry.capabilities().push {
+            return Err(registry.unsupported("store images").with_image(target));
+        }
+        Ok(Self { registry, target, state: Mutex::default() })
+    }
+
+    /// Protects a document and what it refers to, here or not yet. The other methods do so for what they are given; to
+    /// call this first saves a lease for each blob.
+    ///
+    /// # Errors
+    /// Those of [`ImageRegistry::lease`]; [`Limit`](crate::ErrorKind::Limit) beyond [`LIMIT`](Self::LIMIT).
+    pub async fn expect(&self, document: &RawManifest) -> Result<()> {
+        let references = document.references();
+        let digests = references.iter().map(Descriptor::digest);
+        self.hold(std::iter::once(document.digest()).chain(digests).cloned().collect()).await
+    }
+
+    /// As [`ImageRegistry::has_blob`]; a blob that is there stays.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::has_blob`] and [`Self::expect`].
+    pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+        self.hold(vec![blob.digest().clone()]).await?;
+        let is_there = self.registry.has_blob(self.target, blob).await?;
+        self.note(blob.digest(), is_there).await;
+        Ok(is_there)
+    }
+
+    /// As [`ImageRegistry::mount_blob`]; a blob that was mounted stays.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::mount_blob`] and [`Self::expect`].
+    pub async fn mount_blob(&self, blob: &Descriptor, from: &Reference) -> Result<bool> {
+        self.hold(vec![blob.digest().clone()]).await?;
+        let is_there = self.registry.mount_blob(self.target, blob, from).await?;
+        self.note(blob.digest(), is_there).await;
+        Ok(is_there)
+    }
+
+    /// Stores a blob.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::push_blob`] and [`Self::expect`].
+    pub async fn put_blob(&self, blob: Blob) -> Result<()> {
+        let digest = blob.descriptor().digest().clone();
+        self.hold(vec![digest.clone()]).await?;
+        self.registry.push_blob(self.target, blob).await?;
+        self.note(&digest, true).await;
+        Ok(())
+    }
+
+    /// Stores a manifest or an index by its digest, such as a child of an index, after what it needs.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn put_manifest(&self, manifest: &RawManifest) -> Result<()> {
+        self.finish(&reference::by_digest(self.target, manifest.digest()), manifest).await
+    }
+
+    /// Stores a manifest or an index under a name, after what it needs. What is there stays until the session is dropped,
+    /// so one session may set several names.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when this session has neither found nor stored what the
+    /// document refers to, and the name is left alone; otherwise as [`ImageRegistry::push_manifest`]. Layers that may not
+    /// be redistributed may be elsewhere.
+    pub async fn finish(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
+        self.hold(vec![manifest.digest().clone()]).await?;
+        let missing = self.missing(manifest).await;
+        if let Some(first) = missing.first() {
+            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
+            let message = format!("content was not stored before its manifest: {}", list.join(", "));
+            let error = Error::not_found(message).with_image(name).with_context("blob", first);
+            return Err(error.with_endpoint(self.registry));
+        }
+        self.registry.push_manifest(name, manifest).await?;
+        self.note(manifest.digest(), true).await;
+        Ok(())
+    }
+
+    /// What a document refers to and nobody has found or stored.
+    async fn missing(&self, document: &RawManifest) -> Vec<Digest> {
+        let state = self.state.lock().await;
+        let is_missing = |blob: &Descriptor| {
+            !is_foreign(blob.media_type()) && state.content.get(blob.digest()) != Some(&true)
+        };
+        let references = document.references().into_iter();
+        references.filter(is_missing).map(|blob| blob.digest().clone()).collect()
+    }
+
+    async fn note(&self, digest: &Digest, is_there: bool) {
+        if let Some(known) = self.state.lock().await.content.get_mut(digest) {
+            *known |= is_there;
+        }
+    }
+
+    /// Leases what is not leased yet.
+    async fn hold(&self, digests: Vec<Digest>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let mut seen = HashSet::new();
+        let is_fresh = |digest: &Digest| !state.content.contains_key(digest) && seen.insert(digest.clone());
+        let fresh: Vec<Digest> = digests.into_iter().filter(is_fresh).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        if state.leased.len() + fresh.len() > Self::LIMIT {
+            let message = format!("the image has more than {} blobs and manifests", Self::LIMIT);
+            return Err(Error::limit(message).with_image(self.target));
+        }
+        // A lease is an open file. Together with those before it that are no larger it becomes one lease: so there are few,
+        // and each digest is written a few times.
+        let mut start = state.leased.len();
+        let end = start + fresh.len();
+        let mut kept = state.leases.len();
+        while kept > 0 && start - state.leases[kept - 1].0 <= end - start {
+            kept -= 1;
+            start = state.leases[kept].0;
+        }
+        let all: Vec<Digest> = state.leased[start..].iter().chain(&fresh).cloned().collect();
+        let lease = self.registry.lease(&all).await.map_err(|e| e.with_image(self.target))?;
+        state.leases.truncate(kept);
+        state.leases.push((start, lease));
+        state.content.extend(fresh.iter().map(|digest| (digest.clone(), false)));
+        state.leased.extend(fresh);
+        Ok(())
+    }
+}
