@@ -1,9 +1,8 @@
 //! Power cuts: a file system that stops from one moment to the next and forgets what was not synced.
 
 use std::env;
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,13 +10,12 @@ use plyfold_core::{
     Artifact, ArtifactKey, CacheProvider, CacheProviderExt as _, ImageSourceExt as _, Materializer as _,
     reference,
 };
-use tempfile::TempDir;
 
 use super::DurabilityStage;
 use super::artifact::{Summed, is_whole};
 use super::scene::{self, block};
 use super::worker::{DONE, commanded, pull_image};
-use crate::oracle::{Failure, Mount, Run, Verdict};
+use crate::oracle::{Failure, PowerDisk, Verdict};
 
 /// How many power cuts each file system gets; a few when it is not set.
 const ROUNDS: &str = "PLYFOLD_POWER_CUTS";
@@ -26,35 +24,23 @@ const FEW: u32 = 6;
 const IMAGES: u32 = 3;
 
 pub(super) fn power_cut_on_ext4_loses_nothing(stage: &dyn DurabilityStage) -> Verdict {
-    // Nothing is written by the clock, only when someone asks for it.
-    let options = ["-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0"];
-    cuts(stage, "ext4", &options, "loop,commit=1000")
+    cuts(stage, "ext4")
 }
 
 pub(super) fn power_cut_on_xfs_loses_nothing(stage: &dyn DurabilityStage) -> Verdict {
-    cuts(stage, "xfs", &[], "loop")
+    cuts(stage, "xfs")
 }
 
 /// A disk with a cache, and what was said to be in it.
 struct Bench<'a> {
     stage: &'a dyn DurabilityStage,
-    file_system: &'static str,
-    options: &'static str,
-    folder: TempDir,
+    disk: PowerDisk,
     promised: Vec<String>,
 }
 
-fn cuts(
-    stage: &dyn DurabilityStage,
-    file_system: &'static str,
-    make: &[&str],
-    options: &'static str,
-) -> Verdict {
+fn cuts(stage: &dyn DurabilityStage, file_system: &'static str) -> Verdict {
     let rounds = env::var(ROUNDS).ok().map_or(Ok(FEW), |text| text.parse::<u32>())?;
-    let mut bench = Bench { stage, file_system, options, folder: TempDir::new()?, promised: Vec::new() };
-    let disk = bench.disk();
-    File::create(&disk)?.set_len(1 << 30)?;
-    Run::new(&format!("mkfs.{file_system}")).arg("-q").args(make).arg(&disk).success()?;
+    let mut bench = Bench { stage, disk: PowerDisk::new(file_system, 1 << 30)?, promised: Vec::new() };
     // A round without a cut tells how long one takes.
     let whole = bench.round(0, None)?;
     for round in 1..=rounds {
@@ -86,18 +72,10 @@ fn names(round: u32) -> Vec<String> {
 }
 
 impl Bench<'_> {
-    fn disk(&self) -> PathBuf {
-        self.folder.path().join("disk")
-    }
-
-    fn mount(&self) -> Result<Mount, Failure> {
-        Mount::new(self.file_system, self.disk(), self.options)
-    }
-
     /// Pulls images until the power is cut; how long that took.
     fn round(&mut self, round: u32, cut: Option<Cut>) -> Result<Duration, Failure> {
         let names = names(round);
-        let disk = self.mount()?;
+        let disk = self.disk.mount()?;
         let start = Instant::now();
         let mut worker = Worker::start(self.stage, &disk.path().join("store"))?;
         match cut {
@@ -114,7 +92,7 @@ impl Bench<'_> {
             None => names.iter().try_for_each(|name| worker.order(name))?,
         }
         if cut.is_some() {
-            Run::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(disk.path()).success()?;
+            PowerDisk::cut(&disk)?;
         }
         // What was said was true at that time, whenever it is heard.
         self.promised.extend(worker.last_words());
@@ -125,7 +103,7 @@ impl Bench<'_> {
 
     /// Whether what can be seen is whole, and what was promised is there.
     fn judge(&self, round: u32) -> Verdict {
-        let disk = self.mount()?;
+        let disk = self.disk.mount()?;
         let path = disk.path().join("store");
         let corrupt = scene::unsound(self.stage, &path)?;
         if !corrupt.is_empty() {

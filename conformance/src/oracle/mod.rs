@@ -34,7 +34,7 @@ mod suite;
 pub(crate) mod tree;
 
 pub use difference::{Aspect, Difference, difference};
-pub use mount::{LoopDevice, Mount};
+pub use mount::{LoopDevice, Mount, PowerDisk};
 pub use need::Need;
 pub use run::{Captured, Run};
 pub use suite::{Check, Failure, Verdict, run};

@@ -1,12 +1,13 @@
 //! Mounts and loop devices that end with their value.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Failure, Run};
+use super::{Failure, Need, Run};
 
 /// A mounted file system, on a folder of its own, until it is dropped.
 #[derive(Debug)]
@@ -68,6 +69,57 @@ impl Drop for Mount {
             // Lazily: the folder must not be removed with the file system in it.
             let _ = Run::new("umount").arg("-l").arg(self.path()).output();
         }
+    }
+}
+
+/// A disk whose power can be cut: from one moment to the next its file system stops, and forgets what was not synced.
+#[derive(Debug)]
+pub struct PowerDisk {
+    folder: TempDir,
+    file_system: &'static str,
+}
+
+impl PowerDisk {
+    /// What disks with ext4 need.
+    pub const EXT4: [Need; 3] = [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
+    /// What disks with XFS need.
+    pub const XFS: [Need; 4] = [Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO];
+
+    /// Makes a disk of so many bytes, `ext4` or `xfs`, in a file.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`], and of the file.
+    pub fn new(file_system: &'static str, bytes: u64) -> Result<Self, Failure> {
+        let disk = Self { folder: TempDir::new()?, file_system };
+        File::create(disk.file())?.set_len(bytes)?;
+        let options: &[&str] = match file_system {
+            "ext4" => &["-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0"],
+            _ => &[],
+        };
+        Run::new(&format!("mkfs.{file_system}")).arg("-q").args(options).arg(disk.file()).success()?;
+        Ok(disk)
+    }
+
+    /// Mounts it, after a power cut too. Nothing is written by the clock, only when somebody asks for it.
+    ///
+    /// # Errors
+    /// Those of [`Mount::new`].
+    pub fn mount(&self) -> Result<Mount, Failure> {
+        let options = if self.file_system == "ext4" { "loop,commit=1000" } else { "loop" };
+        Mount::new(self.file_system, self.file(), options)
+    }
+
+    /// Cuts the power of a mounted disk, which can then be unmounted.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`].
+    pub fn cut(disk: &Mount) -> Result<(), Failure> {
+        Run::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(disk.path()).success()?;
+        Ok(())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("disk")
     }
 }
 
