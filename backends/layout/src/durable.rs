@@ -172,6 +172,12 @@ impl Temp {
         fs::remove_file(&self.path).map_err(|e| refused(format!("removing {}", self.path.display()), e))
     }
 
+    /// The file is for all to read, in whatever folder: outputs are links to it, and other users read those.
+    pub(crate) fn for_all(mut self) -> Self {
+        self.private = false;
+        self
+    }
+
     /// Makes the content durable, then visible as `target`, whose directory must exist. After a failure nothing
     /// is visible and the file is gone.
     pub(crate) fn publish(self, target: &Path, mode: u32) -> Result<()> {

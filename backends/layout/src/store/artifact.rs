@@ -3,6 +3,9 @@
 //! An artifact is present when its seal is there and tells its size. The seal is written last, so that nothing
 //! is taken for whole that is not, and it has the digest that shows later damage. Until then its maker holds the
 //! lock on it: one without a seal and without a lock was lost on the way.
+//!
+//! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
+//! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -139,7 +142,7 @@ impl ArtifactWriter for DiskArtifact {
         let _in_the_making = temp.share()?;
         let (published, seal) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| seal_of(reader));
-            (temp.publish(&path, 0o444), hashing.join())
+            (temp.for_all().publish(&path, 0o444), hashing.join())
         });
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");

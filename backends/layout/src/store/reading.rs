@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::num::NonZero;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -126,12 +127,18 @@ impl<W: Watch> Reading<'_, W> {
         let Some(seal) = artifact::seal(&item.path) else {
             return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));
         };
+        let names = file.metadata().map_or(1, |found| found.nlink());
         if seal.size != item.size {
             let (size, sealed) = (item.size, seal.size);
-            return Ok(Verdict::Damaged(format!("size mismatch: sealed with {sealed} bytes, it has {size}")));
+            let why = format!("size mismatch: sealed with {sealed} bytes, it has {size}");
+            return Ok(Verdict::Damaged(why + &linked(names)));
         }
         let (actual, size) = self.hash(file, &seal.digest, chunk)?;
-        Ok(if actual == seal.digest { Verdict::Sound } else { mismatch(&seal.digest, actual, size) })
+        Ok(match mismatch(&seal.digest, actual.clone(), size) {
+            _ if actual == seal.digest => Verdict::Sound,
+            Verdict::Damaged(why) => Verdict::Damaged(why + &linked(names)),
+            other => other,
+        })
     }
 
     /// The digest of a file's bytes, and how many they are.
@@ -154,6 +161,15 @@ impl<W: Watch> Reading<'_, W> {
             size += count as u64;
             self.watch.read(count as u64);
         }
+    }
+}
+
+/// What is to be known of an artifact that has so many names: who wrote to one of them has changed them all.
+fn linked(names: u64) -> String {
+    match names {
+        0 | 1 => String::new(),
+        2 => "; another file is a hard link to it, and has the same content".to_owned(),
+        names => format!("; {} other files are hard links to it, and have the same content", names - 1),
     }
 }
 

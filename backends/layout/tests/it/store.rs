@@ -410,7 +410,12 @@ async fn artifacts_lie_where_containerd_looks_for_them() {
     let hex = digest::sha256(b"layer").digest().to_owned();
     let expected = format!("artifacts/erofs-v3-b512/sha256/{}/{hex}.erofs", &hex[..2]);
     assert_eq!(path, store.path().join(expected));
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
+    // Links to it are for other users too; its folders are not.
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o444);
+    for folder in path.ancestors().skip(1).take_while(|folder| *folder != store.path()) {
+        assert_eq!(mode(folder), 0o700, "{}", folder.display());
+    }
     let found = store.artifact(&key()).await.unwrap();
     assert!(matches!(found, Artifact::Present(found, 8) if found == path));
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);

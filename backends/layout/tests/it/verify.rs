@@ -214,6 +214,33 @@ async fn damaged_artifacts_are_told_removed_and_made_again() {
 }
 
 #[tokio::test]
+async fn an_artifact_that_was_written_to_by_another_name_is_told_and_made_again() {
+    let scene = Scene::new().await;
+    let path = scene.make(&scene.layer()).await;
+    let link = scene.folder.path().join("link");
+    fs::hard_link(&path, &link).unwrap();
+    let content = fs::read(&path).unwrap();
+    let changed = vec![b'x'; content.len()];
+    fs::write(&link, &changed).unwrap();
+    let verify = |repair| {
+        let what = Verify { repair, ..Verify::default() };
+        let store = scene.store.clone();
+        async move { store.verify(&what).await.unwrap() }
+    };
+    for repair in [false, true] {
+        let verified = verify(repair).await;
+        let damage = only(&verified);
+        assert_eq!(damage.repaired, repair);
+        assert!(damage.reason.ends_with("another file is a hard link to it, and has the same content"));
+    }
+    assert_eq!(verify(false).await.damage, []);
+    // The artifact is a new file; what somebody has written is theirs.
+    assert_eq!(fs::read(scene.make(&scene.layer()).await).unwrap(), content);
+    assert_eq!(fs::read(&link).unwrap(), changed);
+    assert_eq!(verify(false).await.damage, []);
+}
+
+#[tokio::test]
 async fn an_artifact_in_the_making_is_not_damaged() {
     let scene = Scene::new().await;
     let path = scene.make(&scene.diff_id()).await;
