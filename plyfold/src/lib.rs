@@ -38,6 +38,8 @@ pub mod materializers {
 
 pub mod whole;
 
+mod shell;
+
 #[cfg(feature = "layout")]
 mod images;
 #[cfg(all(feature = "layout", feature = "erofs"))]

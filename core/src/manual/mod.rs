@@ -14,6 +14,9 @@ pub mod registries {}
 #[doc = include_str!("store.md")]
 pub mod store {}
 
+#[doc = include_str!("outputs.md")]
+pub mod outputs {}
+
 #[doc = include_str!("transfers.md")]
 pub mod transfers {}
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use plyfold::whole::{FileOptions, Owner};
 use plyfold::{Platform, PullPolicy};
 
 use super::{age, size};
@@ -116,6 +117,8 @@ pub(crate) enum Verb {
         /// Hash nothing, which is faster: the image has no UUID then, and no digest is shown
         #[arg(long)]
         no_digests: bool,
+        #[command(flatten)]
+        durably: Durably,
     },
     /// Make an empty ext4 disk, to be the upper of an overlay
     #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
@@ -152,6 +155,8 @@ pub(crate) enum Verb {
         /// The file to write; `-` is standard output
         #[arg(long, value_name = "FILE.tar")]
         out: PathBuf,
+        #[command(flatten)]
+        durably: Durably,
     },
     /// Copy an image from one place to another, past the store: all platforms of it, or the one of --platform
     #[command(
@@ -306,6 +311,17 @@ pub(crate) struct Materialize {
     /// Add an empty ext4 disk of this size, to be the upper of an overlay
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) upper: Option<u64>,
+    /// Make files of their own, never hard links to the store: such files may be written to
+    #[arg(long)]
+    pub(crate) copy: bool,
+    /// The permissions of the copies, such as 640 [default: as the umask says]
+    #[arg(long, requires = "copy", value_parser = mode)]
+    pub(crate) mode: Option<u32>,
+    /// The owner of the copies, by name or number
+    #[arg(long, requires = "copy", value_name = "USER[:GROUP]", value_parser = owner)]
+    pub(crate) owner: Option<Owner>,
+    #[command(flatten)]
+    pub(crate) durably: Durably,
 }
 
 /// Options of `disk`.
@@ -317,6 +333,22 @@ pub(crate) struct Disk {
     /// The file to write
     #[arg(long, value_name = "FILE.ext4", value_parser = file)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) durably: Durably,
+}
+
+/// Whether to wait for the disk: an option of every verb that writes files.
+#[derive(Clone, Copy, Debug, Group)]
+pub(crate) struct Durably {
+    /// Do not wait until the output is on the disk: a power cut soon afterwards may lose it
+    #[arg(long)]
+    no_sync: bool,
+}
+
+impl Durably {
+    pub(crate) fn options(self) -> FileOptions {
+        FileOptions::new().sync(!self.no_sync)
+    }
 }
 
 /// What `materialize` makes.
@@ -353,6 +385,18 @@ impl From<Policy> for PullPolicy {
 
 fn platform(text: &str) -> Result<Platform, String> {
     text.parse().map_err(|_| "write os/arch[/variant], such as linux/arm64 or linux/arm/v7".to_owned())
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "write three octal digits, such as 640".to_owned())
+}
+
+fn owner(text: &str) -> Result<Owner, String> {
+    text.parse().map_err(|e: plyfold::Error| match e.hint() {
+        Some(hint) => format!("{}; {hint}", e.message()),
+        None => e.message().to_owned(),
+    })
 }
 
 /// A file that is written here and there, and so cannot be a pipe.

@@ -11,11 +11,11 @@ use super::size::Size;
 
 /// Makes an empty ext4 disk.
 pub(crate) async fn make(options: Disk, screen: Screen) -> Result<()> {
-    let Disk { size, out } = options;
+    let Disk { size, out, durably } = options;
     let target = out.clone();
     blocking(move |stop| {
         let disk = Ext4Upper::new(size)?;
-        let mut file = WholeFile::create(&target, stop)?;
+        let mut file = WholeFile::create(&target, durably.options(), stop)?;
         disk.image(&[], &mut file)?;
         file.replaces_no_used_disk()?;
         file.publish()

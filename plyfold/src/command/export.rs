@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
-use plyfold::whole::{Stop, WholeFile, blocking};
+use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
 use plyfold::{CacheProviderExt as _, Error, ImageSourceExt as _, Result, flatten, reference};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -12,7 +12,7 @@ use super::session::{Fetch, Session};
 use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
-pub(crate) async fn write(session: &Session, image: &str, out: PathBuf) -> Result<()> {
+pub(crate) async fn write(session: &Session, image: &str, out: PathBuf, files: FileOptions) -> Result<()> {
     let to_pipe = out == Path::new("-");
     if to_pipe {
         check_pipe(session.screen.json())?;
@@ -29,7 +29,7 @@ pub(crate) async fn write(session: &Session, image: &str, out: PathBuf) -> Resul
             let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
             return if pipe.is_closed { Ok(None) } else { written.map(|()| None) };
         }
-        let mut file = WholeFile::create(&target, stop)?;
+        let mut file = WholeFile::create(&target, files, stop)?;
         flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
         file.publish().map(Some)
     });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold::layer::{Hashing, LayerOptions, LayerSummary, LayerTar};
 use plyfold::materializers::erofs::ErofsLayer;
-use plyfold::whole::{Stop, WholeFile, blocking};
+use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
 use plyfold::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
@@ -16,11 +16,17 @@ use super::screen::{Loudness, Screen};
 use super::size::Size;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
-pub(crate) async fn make(tar: PathBuf, out: PathBuf, digests: bool, screen: Screen) -> Result<()> {
+pub(crate) async fn make(
+    tar: PathBuf,
+    out: PathBuf,
+    digests: bool,
+    files: FileOptions,
+    screen: Screen,
+) -> Result<()> {
     refuse_terminal(&tar)?;
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
-        let mut file = WholeFile::create(&target, stop)?;
+        let mut file = WholeFile::create(&target, files, stop)?;
         let hashing = if digests { Hashing::Both } else { Hashing::Nothing };
         let options = LayerOptions { hashing, ..LayerOptions::default() };
         let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plyfold::{Disks, PulledImage, Result, Rootfs};
+use plyfold::{Disks, Error, PulledImage, Result, Rootfs};
 use serde_json::{Value, json};
 
 use super::args::{Form, Materialize};
@@ -22,6 +22,14 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         Some(bytes) => rootfs.upper(bytes),
         None => rootfs,
     };
+    let mut files = options.durably.options().copy(options.copy);
+    if let Some(mode) = options.mode {
+        files = files.mode(mode);
+    }
+    if let Some(owner) = options.owner {
+        files = files.owner(owner);
+    }
+    let rootfs = rootfs.files(files);
     rootfs.check()?;
     // Where nothing can be kept, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.store().is_read_only();
@@ -41,7 +49,8 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "merged": disks.merged,
         "vmdk": disks.vmdk,
         "upper": disks.upper,
-        "mount": disks.mount_script(),
+        "mount": disks.mount_script().ok(),
+        "mount_refused": disks.mount_script().err().map(|e| refusal(&e)),
         "boot": boot,
     })
 }
@@ -58,11 +67,21 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         format!("{}  {}{made}\n", path.display(), Size(size(path)))
     };
     let mut text: String = disks.files().enumerate().map(line).collect();
-    text.push_str("\nTo mount it here, as root:\n\n");
-    text.extend(disks.mount_script().lines().map(|line| format!("  {line}\n")));
+    match disks.mount_script() {
+        Ok(script) => {
+            text.push_str("\nTo mount it here, as root:\n\n");
+            text.extend(script.lines().map(|line| format!("  {line}\n")));
+        }
+        Err(e) => text.extend(["\nIt cannot be mounted here: ", &refusal(&e), "\n"]),
+    }
     if let Some(lines) = disks.boot_lines() {
         text.push_str("\nTo boot a virtual machine from it, whose guest is Linux 6.4 or later:\n\n");
         text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
     }
     text
+}
+
+/// Why there are no commands that mount it, and what does.
+fn refusal(error: &Error) -> String {
+    [Some(error.message()), error.hint()].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

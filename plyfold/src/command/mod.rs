@@ -105,10 +105,14 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
             inspect::here(&session.await?, &image, shown).await
         }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
-        Verb::Layer { tar, out, no_digests } => layer::make(tar, out, !no_digests, screen).await,
+        Verb::Layer { tar, out, no_digests, durably } => {
+            layer::make(tar, out, !no_digests, durably.options(), screen).await
+        }
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
-        Verb::Export { image, out } => export::write(&session.await?, &image, out).await,
+        Verb::Export { image, out, durably } => {
+            export::write(&session.await?, &image, out, durably.options()).await
+        }
         Verb::Copy { source, target, referrers } => {
             registry::copy_image(&places()?, &source, &target, referrers).await
         }

@@ -19,16 +19,17 @@ use tempfile::{NamedTempFile, TempDir};
 pub(super) struct Beside {
     store: Store,
     folder: Arc<TempDir>,
+    sync: bool,
 }
 
 impl Beside {
     /// The folder lies where `out` will be, so that what is made in it can be linked from there.
-    pub(super) fn new(store: &Store, out: &Path) -> Result<Self> {
+    pub(super) fn new(store: &Store, out: &Path, sync: bool) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
         let place = out.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(&out);
         let folder = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
         let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
-        Ok(Self { store: store.clone(), folder: Arc::new(folder.map_err(at)?) })
+        Ok(Self { store: store.clone(), folder: Arc::new(folder.map_err(at)?), sync })
     }
 }
 
@@ -70,7 +71,7 @@ impl CacheProvider for Beside {
         let mut builder = tempfile::Builder::new();
         let file = builder.permissions(Permissions::from_mode(0o600)).tempfile_in(self.folder.path());
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
-        Ok(Artifact::Vacant(Box::new(Making { file, _folder: self.folder.clone() })))
+        Ok(Artifact::Vacant(Box::new(Making { file, _folder: self.folder.clone(), sync: self.sync })))
     }
 }
 
@@ -84,6 +85,7 @@ impl fmt::Display for Beside {
 struct Making {
     file: NamedTempFile<File>,
     _folder: Arc<TempDir>,
+    sync: bool,
 }
 
 impl ArtifactWriter for Making {
@@ -93,8 +95,11 @@ impl ArtifactWriter for Making {
 
     fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
         let at = |e| Error::io("keeping a layer's image", e);
-        // As in a store: it may become a hard link, and is never written to again.
-        self.file.as_file().set_permissions(Permissions::from_mode(0o400)).map_err(at)?;
+        // As in a store: it may become a hard link, is on the disk then, and is never written to again.
+        self.file.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(at)?;
+        if self.sync {
+            self.file.as_file().sync_all().map_err(at)?;
+        }
         let size = self.file.as_file().metadata().map_err(at)?.len();
         let (_, path) = self.file.keep().map_err(|e| at(e.error))?;
         Ok((path, size))

@@ -1,73 +1,119 @@
 //! What to do with the files: mount them here, or boot a virtual machine from them.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Error, ErrorKind, Result};
 
 use super::Disks;
+use crate::shell::{c_string, quoted};
+
+/// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, and
+/// says nothing.
+const OPTIONS: usize = 4000;
+/// The layers that overlayfs takes (`OVL_MAX_STACK`).
+const LOWERS: usize = 500;
+/// The width that lists are wrapped to.
+const WIDTH: usize = 96;
 
 impl Disks {
-    /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux.
+    /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux, with util-linux.
     ///
-    /// A merged image needs Linux 5.16, layers and an upper 5.4.
-    pub fn mount_script(&self) -> String {
-        let mut script = String::from("M=/mnt/rootfs\n");
+    /// A merged image needs Linux 5.16, layers and an upper 5.4. Every layer gets a loop device of its own, which goes
+    /// away with its mount, so that one layer can be in many mounts. Mount points other than the root itself are in
+    /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
+    /// that it does take.
+    pub fn mount_script(&self) -> Result<String> {
+        let mut script = Script { lines: String::from("M=/mnt/rootfs\n(set -e\n") };
+        // The other way in, fsconfig(2), takes 256 bytes of an option, and libmount prefers it.
+        script.line("export LIBMOUNT_FORCE_MOUNT2=always");
+        script.line("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)");
+        script.line("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT");
         let lower = match &self.merged {
-            Some(merged) => self.mount_merged(merged, &mut script),
-            None => self.mount_layers(&mut script),
+            Some(merged) => self.mount_merged(merged, &mut script)?,
+            None => self.mount_layers(&mut script)?,
         };
-        if let Some(upper) = &self.upper {
-            let upper = quoted(upper);
-            let _ = writeln!(script, "mkdir -p $M $M.upper");
-            let _ = writeln!(script, "mount -t ext4 -o loop {upper} $M.upper");
-            let _ = writeln!(
-                script,
-                "mount -t overlay overlay -o lowerdir={lower},upperdir=$M.upper/upper,workdir=$M.upper/work $M"
-            );
-        } else if self.merged.is_none() && self.layers.len() > 1 {
-            let _ = writeln!(script, "mkdir -p $M\nmount -t overlay overlay -o ro,lowerdir={lower} $M");
-        }
-        script
+        self.mount_overlay(lower, &mut script);
+        script.line(")");
+        Ok(script.lines)
     }
 
-    /// Mounts the merged image, and says where.
-    fn mount_merged(&self, merged: &Path, script: &mut String) -> String {
-        let lower = if self.upper.is_some() { "$M.lower" } else { "$M" };
-        let _ = writeln!(script, "mkdir -p {lower}");
-        let _ = write!(script, "mount -t erofs -o ro");
-        for layer in &self.layers {
-            let _ = write!(script, ",device=$(losetup -r -f --show {})", quoted(layer));
+    /// Mounts the merged image, and says what its place is called in `$P`.
+    fn mount_merged(&self, merged: &Path, script: &mut Script) -> Result<&'static str> {
+        // Symbolic links make names short enough: `ro`, then `,device=NUMBER` each.
+        let options = self.layers.iter().enumerate().map(|(index, _)| format!(",device={index}").len());
+        if options.sum::<usize>() + "ro".len() > OPTIONS {
+            return Err(too_many(
+                self.layers.len(),
+                "mount(2) has no room for the names of so many devices",
+                "make one disk of them by --as vmdk, and boot a virtual machine from it",
+            ));
         }
-        let _ = writeln!(script, " $(losetup -r -f --show {}) {lower}", quoted(merged));
-        lower.to_owned()
+        let place = if self.upper.is_some() { "$P/lower" } else { "$M" };
+        script.line(&format!("mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\""));
+        script.for_each(&self.layers);
+        script.line("  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
+        script.line("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))");
+        script.line("done");
+        script.line(&format!("V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged))));
+        script.line(&format!("mount -t erofs -o \"ro$O\" \"$V\" \"{place}\"; rm -r \"$P/devices\""));
+        Ok("lower")
     }
 
-    /// Mounts each layer, and says where, the topmost first.
-    fn mount_layers(&self, script: &mut String) -> String {
+    /// Mounts each layer, and says what their places are called in `$P`, the topmost first.
+    fn mount_layers(&self, script: &mut Script) -> Result<&'static str> {
+        if self.layers.len() > LOWERS {
+            return Err(too_many(
+                self.layers.len(),
+                &format!("overlayfs takes {LOWERS}"),
+                "--as erofs-merged shows them as one image, --as vmdk as one disk",
+            ));
+        }
         let single = self.layers.len() == 1 && self.upper.is_none();
-        let place = |index| if single { "$M".to_owned() } else { format!("$M.layers/{index}") };
-        for (index, layer) in self.layers.iter().enumerate() {
-            let place = place(index);
-            let _ = writeln!(script, "mkdir -p {place}\nmount -t erofs -o loop,ro {} {place}", quoted(layer));
+        script.for_each(&self.layers);
+        script.line("  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
+        if single {
+            script.line("  mount -t erofs -o ro \"$V\" \"$M\"");
+        } else {
+            script.line("  mkdir -p \"$P/$N\"; mount -t erofs -o ro \"$V\" \"$P/$N\"");
+            script.line("  O=$N${O:+:$O}; N=$((N+1))");
         }
-        (0..self.layers.len()).rev().map(place).collect::<Vec<_>>().join(":")
+        script.line("done");
+        Ok("$O")
+    }
+
+    /// Joins what is mounted in `$P`. Names there are relative and have no character that overlayfs reads as its own.
+    fn mount_overlay(&self, lower: &str, script: &mut Script) {
+        if let Some(upper) = &self.upper {
+            // Never by a loop device of its own: two of them would let two kernels' caches write to one disk.
+            let upper = quoted(&absolute(upper));
+            script.line(&format!("mkdir -p \"$P/upper\"; mount -t ext4 -o loop {upper} \"$P/upper\""));
+            script.line("cd \"$P\"; mount -t overlay overlay \\");
+            script.line(&format!("  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\""));
+        } else if self.merged.is_none() && self.layers.len() > 1 {
+            script.line(&format!("cd \"$P\"; mount -t overlay overlay -o \"ro,lowerdir={lower}\" \"$M\""));
+        }
     }
 
     /// How virtual machines take the disks (`qemu`, `libkrun`), and what their `guest` then mounts, which needs Linux
     /// 6.4: a name and a line for each. `None` without a VMDK.
+    ///
+    /// The line for qemu is for a shell, that for libkrun is C.
     pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
-        let vmdk = self.vmdk.as_ref()?;
-        let mut qemu = format!("-drive file={},format=vmdk,if=virtio,readonly=on", option(vmdk));
-        let mut krun = format!(
-            "krun_add_disk2(ctx, \"rootfs\", {:?}, KRUN_DISK_FORMAT_VMDK, true);",
-            vmdk.to_string_lossy()
-        );
+        let vmdk = absolute(self.vmdk.as_ref()?);
+        let mut qemu = format!("-drive file={},format=vmdk,if=virtio,readonly=on", option(&vmdk));
+        let mut krun =
+            format!("krun_add_disk2(ctx, \"rootfs\", {}, KRUN_DISK_FORMAT_VMDK, true);", c_string(&vmdk));
         let mut guest = "mount -t erofs -o ro /dev/vda /lower".to_owned();
-        if let Some(upper) = &self.upper {
-            let _ = write!(qemu, " -drive file={},format=raw,if=virtio", option(upper));
+        if let Some(upper) = self.upper.as_deref().map(absolute) {
+            let _ = write!(qemu, " -drive file={},format=raw,if=virtio", option(&upper));
             let _ = write!(
                 krun,
-                " krun_add_disk2(ctx, \"upper\", {:?}, KRUN_DISK_FORMAT_RAW, false);",
-                upper.to_string_lossy()
+                " krun_add_disk2(ctx, \"upper\", {}, KRUN_DISK_FORMAT_RAW, false);",
+                c_string(&upper)
             );
             guest.push_str(" && mount -t ext4 /dev/vdb /upper && mount -t overlay overlay -o ");
             guest.push_str("lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work /root");
@@ -76,43 +122,105 @@ impl Disks {
     }
 }
 
-/// A path as a value within qemu's `-drive`, where a comma is doubled, and for a shell.
-fn option(path: &Path) -> String {
-    quoted(Path::new(&path.to_string_lossy().replace(',', ",,")))
+fn too_many(layers: usize, why: &str, hint: &str) -> Error {
+    let message = format!("no command mounts {layers} layers here: {why}");
+    Error::new(ErrorKind::Unsupported, message).with_hint(hint)
 }
 
-/// A path for a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+/// A script in the making.
+struct Script {
+    lines: String,
+}
+
+impl Script {
+    fn line(&mut self, line: &str) {
+        self.lines.push_str(line);
+        self.lines.push('\n');
+    }
+
+    /// The head of a loop over files: `$D/$F` is the file. The folder is written once, or in every name when they have
+    /// several.
+    fn for_each(&mut self, files: &[PathBuf]) {
+        let files: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
+        let folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("/"));
+        self.line(&format!("D={}", quoted(folder)));
+        let mut line = String::from("for F in");
+        for file in &files {
+            let name = file.strip_prefix(folder).unwrap_or(file);
+            let name = quoted(name);
+            if line.len() + 1 + name.len() > WIDTH {
+                line.push_str(" \\");
+                self.line(&line);
+                line = String::from("  ");
+            }
+            line.push(' ');
+            line.push_str(&name);
+        }
+        line.push_str("; do");
+        self.line(&line);
+    }
+}
+
+/// The path as it is from any folder: a command is often run from another one, as another user. What begins like a
+/// protocol of qemu's, `NAME:…`, does not any more.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
+}
+
+/// A path as a value within qemu's `-drive`, where a comma is doubled, and for a shell.
+fn option(path: &Path) -> String {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    let bytes = path.as_os_str().as_bytes();
+    let doubled = bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b',')));
+    quoted(Path::new(&std::ffi::OsString::from_vec(doubled.collect())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn disks(layers: &[&str], merged: bool, upper: bool) -> Disks {
+    fn disks(layers: usize, merged: bool, upper: bool) -> Disks {
+        let place = Path::new("/my disks/it's");
         Disks {
-            layers: layers.iter().map(Into::into).collect(),
-            merged: merged.then(|| "merged.erofs".into()),
-            vmdk: merged.then(|| "my disks/a,b.vmdk".into()),
-            upper: upper.then(|| "upper.ext4".into()),
+            layers: (0..layers).map(|index| place.join(format!("layer-{index:02}.erofs"))).collect(),
+            merged: merged.then(|| place.join("merged.erofs")),
+            vmdk: merged.then(|| place.join("a,b.vmdk")),
+            upper: upper.then(|| place.join("upper.ext4")),
         }
     }
 
     #[test]
-    fn paths_are_quoted() {
-        let script = disks(&["it's.erofs"], false, false).mount_script();
-        assert!(script.contains(r"'it'\''s.erofs' $M"), "{script}");
-        let lines = disks(&["a"], true, false).boot_lines().unwrap();
-        assert!(lines[0].1.contains("file='my disks/a,,b.vmdk',format=vmdk"), "{lines:?}");
+    fn paths_are_quoted_and_absolute() {
+        let script = disks(1, false, false).mount_script().unwrap();
+        assert!(script.contains(r"D='/my disks/it'\''s'"), "{script}");
+        let lines = disks(1, true, false).boot_lines().unwrap();
+        assert!(lines[0].1.contains(r"file='/my disks/it'\''s/a,,b.vmdk',format=vmdk"), "{lines:?}");
+        let relative = Disks { vmdk: Some("json:{}/a.vmdk".into()), ..Disks::default() };
+        let here = std::env::current_dir().unwrap();
+        let line = &relative.boot_lines().unwrap()[0].1;
+        assert!(line.starts_with(&format!("-drive file='{}/json:", here.display())), "{line}");
+        assert_eq!(disks(1, false, true).boot_lines(), None);
     }
 
     #[test]
-    fn the_topmost_layer_comes_first() {
-        let script = disks(&["a", "b"], false, false).mount_script();
-        assert!(script.ends_with("-o ro,lowerdir=$M.layers/1:$M.layers/0 $M\n"), "{script}");
-        assert_eq!(disks(&["a"], false, true).boot_lines(), None);
+    fn a_script_has_no_empty_line_and_one_for_each_layer_at_most() {
+        for layers in [1, 2, 240] {
+            let script = disks(layers, true, true).mount_script().unwrap();
+            assert!(script.lines().all(|line| !line.is_empty() && line.len() < 120), "{script}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_names_another_form() {
+        for (layers, merged, hint) in
+            [(501, false, "--as erofs-merged"), (1000, true, "--as vmdk"), (380, true, "--as vmdk")]
+        {
+            let error = disks(layers, merged, true).mount_script().unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Unsupported);
+            assert!(error.hint().is_some_and(|said| said.contains(hint)), "{error:?}");
+        }
+        for (layers, merged) in [(500, false), (370, true)] {
+            assert!(disks(layers, merged, true).mount_script().is_ok());
+        }
     }
 }

@@ -6,19 +6,20 @@ use plyfold_core::{Materializer, PullOptions, PullPolicy, Result, pull, referenc
 use plyfold_erofs::ErofsLayer;
 
 use self::beside::Beside;
-use crate::whole::blocking;
+use crate::whole::{FileOptions, blocking};
 use crate::{CacheProvider, CacheProviderExt as _, Images, PulledImage};
 
 mod beside;
 mod compose;
-mod directory;
 mod guide;
+mod set;
 
 /// What [`Images::materialize`] makes of an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rootfs {
     form: Form,
     upper: Option<u64>,
+    files: FileOptions,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,18 +33,18 @@ enum Form {
 impl Rootfs {
     /// One EROFS image for each layer, with whiteouts in overlayfs' form.
     pub fn erofs_layers() -> Self {
-        Self { form: Form::ErofsLayers, upper: None }
+        Self::of(Form::ErofsLayers)
     }
 
     /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
     pub fn erofs_merged() -> Self {
-        Self { form: Form::ErofsMerged, upper: None }
+        Self::of(Form::ErofsMerged)
     }
 
     /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.
     #[cfg(feature = "vmdk")]
     pub fn vmdk() -> Self {
-        Self { form: Form::Vmdk, upper: None }
+        Self::of(Form::Vmdk)
     }
 
     /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay. Its `upper/` has the mode, the
@@ -55,10 +56,21 @@ impl Rootfs {
         self
     }
 
+    /// How the files are written: durably or not, as links or as copies, whose they are.
+    #[must_use]
+    pub fn files(mut self, options: FileOptions) -> Self {
+        self.files = options;
+        self
+    }
+
+    fn of(form: Form) -> Self {
+        Self { form, upper: None, files: FileOptions::new() }
+    }
+
     /// Checks what can be checked without an image, before one is pulled.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size.
+    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size, or links another mode than the store's.
     pub fn check(&self) -> Result<()> {
         compose::Plan::new(self, Path::new("")).map(drop)
     }
@@ -69,7 +81,7 @@ impl Rootfs {
     }
 }
 
-/// The files that [`Images::materialize`] has made. Nothing else in the directory is touched.
+/// The files that [`Images::materialize`] has made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Disks {
@@ -94,13 +106,23 @@ impl Disks {
 impl Images {
     /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
     ///
-    /// The layers' images are kept in the store, and put into `out` without copying where the file system can:
-    /// as clones, else as hard links. **A file that may be a hard link must not be written to.** Files of an
-    /// earlier call are replaced, unless it is an `upper.ext4` that has been written to.
+    /// The layers' images are kept in the store, and put into `out` without copying where the file system can: as clones,
+    /// else as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
+    /// [`FileOptions::copy`] asks for files of `out`'s own, with their mode and owner.
+    ///
+    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set: files
+    /// of an older set go when the new one is whole, except an `upper.ext4` that the new one does not replace. Anything
+    /// else in `out` stays.
     ///
     /// With a store that cannot be written, what is missing of the layers' images is made for this call alone.
     ///
-    /// On an error, also a full disk, and when the future is dropped, no file has appeared in `out`.
+    /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole older
+    /// set. On success the set is on the disk, unless [`FileOptions::sync`] says that nobody waits for that. Across a power
+    /// cut a folder that is new, or that has an older set and nothing else, has all of the old or all of the new: the
+    /// new folder takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the
+    /// current directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files
+    /// are replaced one by one, and a power cut between two of them leaves a part of the old set or of the new one, never
+    /// files of both; `merged.erofs` and `rootfs.vmdk` come last.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
@@ -117,8 +139,11 @@ impl Images {
         let name = reference::by_digest(&image.reference, &image.manifest);
         let store = self.store();
         // Held until the files are in their place.
-        let cache: Box<dyn CacheProvider> =
-            if store.is_read_only() { Box::new(Beside::new(store, out)?) } else { Box::new(store.clone()) };
+        let cache: Box<dyn CacheProvider> = if store.is_read_only() {
+            Box::new(Beside::new(store, out, rootfs.files.sync)?)
+        } else {
+            Box::new(store.clone())
+        };
         let pulled = pull(&store.as_registry(), &name, &cache, &options).await?;
         let layers = compose::artifacts(&pulled)?;
         let composed = blocking(move |stop| {

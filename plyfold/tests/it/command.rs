@@ -317,6 +317,9 @@ fn failures() {
         "disk --size 1M --out {}/disk.ext4",
         "disk --size 64M --out {}/dir",
         "materialize oci:examples/sample --as vmdk --upper 3 --out {}/vmdk",
+        "materialize oci:examples/sample --as vmdk --mode 640 --out {}/vmdk",
+        "materialize oci:examples/sample --as vmdk --copy --mode 4755 --out {}/vmdk",
+        "materialize oci:examples/sample --as vmdk --copy --owner nobody-has-this --out {}/vmdk",
         "materialize oci:examples/sample --as vmdk --platform linux/amd64 --out {}/text -q",
         // Not found.
         "pull oci:examples/sample:nope",

@@ -1,11 +1,12 @@
 //! The facade as a runtime uses it.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use plyfold::{
-    Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, Images, Platform, PullOptions,
-    PullPolicy, Rootfs, reference,
+    Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, Images,
+    Platform, PullOptions, PullPolicy, PulledLayer, Rootfs, Verify, reference,
 };
 use tempfile::TempDir;
 
@@ -141,4 +142,62 @@ async fn an_archive_is_loaded_whole() {
     for image in loaded {
         assert!(images.is_cached(&image.reference, &platform()).await.unwrap());
     }
+}
+
+/// Where the store keeps what was made of a layer.
+async fn artifact(images: &Images, layer: &PulledLayer) -> PathBuf {
+    let format = Rootfs::erofs_layers().layer_materializer().format();
+    let key = ArtifactKey { format, diff_id: layer.diff_id.clone().unwrap() };
+    match images.store().artifact(&key).await.unwrap() {
+        Artifact::Present(path, _) => path,
+        Artifact::Vacant(_) => panic!("there is no artifact of {key:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_an_earlier_version_gives_files_that_all_may_read() {
+    let (dir, images) = open().await;
+    let image = images.pull(&sample(), options()).await.unwrap();
+    let made = images.materialize(&image, &Rootfs::erofs_merged(), &dir.path().join("first")).await.unwrap();
+    for layer in &image.layers {
+        let artifact = artifact(&images, layer).await;
+        fs::set_permissions(artifact, fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    drop(made);
+    let disks =
+        images.materialize(&image, &Rootfs::erofs_merged(), &dir.path().join("second")).await.unwrap();
+    for file in disks.files() {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o444, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_that_was_changed_by_a_link_is_found_and_made_again() {
+    let (dir, images) = open().await;
+    let image = images.pull(&sample(), options()).await.unwrap();
+    let (rootfs, out) = (Rootfs::erofs_layers(), dir.path().join("out"));
+    let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
+    let layer = &disks.layers[0];
+    let content = fs::read(layer).unwrap();
+    let artifact = artifact(&images, &image.layers[0]).await;
+    if fs::metadata(layer).unwrap().ino() != fs::metadata(&artifact).unwrap().ino() {
+        // The file system clones: a write to one is none to the other.
+        fs::remove_file(layer).unwrap();
+        fs::hard_link(&artifact, layer).unwrap();
+    }
+    // Root may, and so may who changes the mode.
+    fs::set_permissions(layer, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(layer, vec![7; content.len()]).unwrap();
+    let verify = |repair| Verify { repair, ..Verify::default() };
+    let found = images.store().verify(&verify(true)).await.unwrap();
+    assert_eq!(found.damage.len(), 1, "{found:?}");
+    assert!(found.damage[0].repaired && found.damage[0].reason.contains("hard link"), "{found:?}");
+    assert_eq!(images.store().verify(&verify(false)).await.unwrap().damage, []);
+    let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
+    assert!(fs::read(&disks.layers[0]).unwrap() == content);
+    // A copy may be written to, and the store never knows.
+    let copies = rootfs.files(plyfold::whole::FileOptions::new().copy(true).mode(0o600));
+    let disks = images.materialize(&image, &copies, &dir.path().join("copies")).await.unwrap();
+    fs::write(&disks.layers[0], "mine").unwrap();
+    assert_eq!(images.store().verify(&verify(false)).await.unwrap().damage, []);
 }

@@ -8,14 +8,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use plyfold::{Disks, Images, Platform, PullOptions, Rootfs};
+use plyfold::{Disks, Rootfs};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::MTIME;
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
+mod guide;
+mod modes;
+mod power;
+
+use guide::{
+    a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
+    qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
+};
+use modes::another_user_reads_every_file_of_a_set;
+use power::{
+    a_set_is_old_or_new_after_a_power_cut, a_set_is_whole_after_a_power_cut_on_ext4,
+    a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
+    single_files_are_whole_after_a_power_cut,
+};
+
 oracle_tests! {
+    a_script_that_fails_shows_nothing needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    every_form_mounts_from_odd_paths needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    one_layer_is_in_many_mounts needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, BASH];
+    qemu_finds_the_disks_at_odd_paths needs [Need::QEMU_IMG];
+    two_hundred_and_forty_layers_mount_whole needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    a_set_is_whole_after_a_power_cut_on_ext4 needs [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
+    a_set_is_whole_after_a_power_cut_on_xfs needs [
+        Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    a_set_is_old_or_new_after_a_power_cut needs [
+        Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    a_set_that_nobody_waits_for_is_lost needs [
+        Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    single_files_are_whole_after_a_power_cut needs [
+        Need::GNU_TAR,
+        Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
@@ -26,6 +61,9 @@ oracle_tests! {
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
 }
+
+/// Prompts and pasting apart, many people's shell.
+const BASH: Need = Need::Tool { name: "bash", package: "bash" };
 
 /// Runs a program as another user; root alone may, as root alone may mount.
 const SETPRIV: Need = Need::Tool { name: "setpriv", package: "util-linux" };
@@ -251,15 +289,8 @@ impl Work {
 
     /// The sample image as disks.
     fn disks(&self, rootfs: &Rootfs) -> Disks {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let images = Images::open(self.dir.path().join("store")).await.unwrap();
-            let platform: Platform = "linux/amd64".parse().unwrap();
-            let options = PullOptions { platform, ..PullOptions::default() };
-            let image = images.pull(sample_uri().to_str().unwrap(), options).await.unwrap();
-            let out = TempDir::with_prefix_in("disks-", self.dir.path()).unwrap().keep();
-            images.materialize(&image, rootfs, &out).await.unwrap()
-        })
+        let out = TempDir::with_prefix_in("disks-", self.dir.path()).unwrap().keep();
+        self.disks_at(rootfs, &out)
     }
 
     /// The program with a store, arguments, and a last one.
@@ -301,7 +332,7 @@ impl Work {
     fn mounted(&self, disks: &Disks, ignored: &[Aspect]) -> Verdict {
         let place = TempDir::new_in(self.dir.path()).unwrap();
         let root = place.path().join("rootfs");
-        let script = disks.mount_script().replace("/mnt/rootfs", root.to_str().unwrap());
+        let script = disks.mount_script()?.replace("/mnt/rootfs", root.to_str().unwrap());
         let _guard =
             Unmount { place: place.path().to_owned(), files: disks.files().map(Path::to_owned).collect() };
         Run::new("sh").args(["-euc", &script]).success()?;
@@ -322,13 +353,21 @@ struct Unmount {
     files: Vec<PathBuf>,
 }
 
-impl Drop for Unmount {
-    fn drop(&mut self) {
+impl Unmount {
+    fn unmount(&self) {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let places: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        // Spaces are written as numbers there.
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let places: Vec<String> = places.map(|place| place.replace("\\040", " ")).collect();
         for mounted in places.iter().rev().filter(|path| Path::new(path).starts_with(&self.place)) {
             let _ = Run::new("umount").arg(mounted).success();
         }
+    }
+}
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        self.unmount();
         for file in &self.files {
             let attached = Run::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(file).success();
             for device in attached.map(|seen| seen.stdout).unwrap_or_default().split_whitespace() {

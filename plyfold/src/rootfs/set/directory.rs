@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, Result};
 
+use crate::whole::sync;
+
 /// A directory, with what had to be created for it. Dropping it removes that again, unless it was
 /// [kept](Self::keep).
 #[derive(Debug)]
@@ -38,7 +40,12 @@ impl Directory {
         Err(Error::config("the output is not a directory").with_context("path", path.display()))
     }
 
-    pub(super) fn keep(mut self) {
+    /// Waits until what was created is on the disk by its name.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.created.iter().rev().try_for_each(|path| sync::folder(sync::parent(path)))
+    }
+
+    pub(super) fn keep(&mut self) {
         self.created.clear();
     }
 }

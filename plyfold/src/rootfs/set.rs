@@ -1,0 +1,263 @@
+//! Files that appear together, in place of an older set or not at all.
+//!
+//! All files are written, and synced, in a folder of their own. What comes then depends on what is in their place:
+//!
+//! | there is | the set appears by | a failure or a power cut leaves |
+//! |---|---|---|
+//! | nothing | one rename of the folder | nothing, or the whole set |
+//! | a folder with an older set and nothing else | one exchange of the two folders | the whole old set, or the new one |
+//! | any other folder | a rename for each file, which a failure undoes | on a failure the old set; after a power cut between two of them files of the old set or of the new one, never of both |
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Error, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use self::directory::Directory;
+use self::place::{Place, like};
+use self::stage::{OLD, Stage};
+use crate::whole::{FileOptions, Stop, WholeFile, sync};
+
+mod directory;
+mod place;
+mod stage;
+
+pub(super) const MERGED: &str = "merged.erofs";
+pub(super) const UPPER: &str = "upper.ext4";
+pub(super) const VMDK: &str = "rootfs.vmdk";
+
+/// The mode of files that a store may share.
+const SHARED: u32 = 0o444;
+
+/// The files, in a folder of their own.
+pub(super) struct Set<'a> {
+    out: &'a Path,
+    options: FileOptions,
+    stop: &'a Stop,
+    place: Place,
+    stage: Stage,
+    /// The folders that the output is in, as far as they are new.
+    parents: Directory,
+    names: Vec<String>,
+}
+
+impl<'a> Set<'a> {
+    /// Begins a set that will appear as the folder `out`.
+    pub(super) fn new(out: &'a Path, options: FileOptions, stop: &'a Stop) -> Result<Self> {
+        options.check()?;
+        let mut place = Place::of(out)?;
+        let parents = Directory::at(place.parent())?;
+        let mut begun = Stage::new(place.parent());
+        if let (Err(_), Place::Older(folder)) = (&begun, &place) {
+            // Who may write to the folder alone gets the files there one by one.
+            place = Place::Other(folder.clone());
+            begun = Stage::new(place.parent());
+        }
+        let stage = begun.map_err(|e| Error::io("making a folder for the output", e));
+        let stage = stage.map_err(|e| e.with_context("path", out.display()))?;
+        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new() })
+    }
+
+    /// Adds a file that is only read, and yields the path that it will have, and its size in bytes.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+    ) -> Result<(PathBuf, u64)> {
+        let mut options = self.options;
+        if !options.copy {
+            options.mode = Some(SHARED);
+        }
+        self.write(name, options, content)
+    }
+
+    /// Adds a file that its owner writes to, whatever its mode.
+    #[cfg(feature = "ext4")]
+    pub(super) fn add_writable(
+        &mut self,
+        name: &str,
+        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+    ) -> Result<(PathBuf, u64)> {
+        let mut options = self.options;
+        options.mode = options.mode.map(|mode| mode | 0o200);
+        self.write(name, options, content)
+    }
+
+    fn write(
+        &mut self,
+        name: &str,
+        options: FileOptions,
+        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+    ) -> Result<(PathBuf, u64)> {
+        self.stop.check()?;
+        let target = self.out.join(name);
+        let mut file = WholeFile::create_in(self.stage.path(), &target, options, self.stop)?;
+        content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
+        let size = file.settle(&self.stage.path().join(name))?;
+        self.names.push(name.to_owned());
+        Ok((target, size))
+    }
+
+    /// A folder for files that go away with the set.
+    #[cfg(feature = "ext4")]
+    pub(super) fn folder(&self) -> &Path {
+        self.stage.path()
+    }
+
+    /// Makes the set appear, and the older one go.
+    pub(super) fn publish(mut self) -> Result<()> {
+        self.stop.check()?;
+        let published = match self.place.clone() {
+            Place::Nothing { .. } => self.appear(),
+            Place::Older(folder) => self.exchange(&folder),
+            Place::Other(folder) => self.replace(&folder),
+        };
+        published.map_err(|e| e.with_context("path", self.out.display()))?;
+        self.parents.keep();
+        Ok(())
+    }
+
+    /// There was nothing: the folder gets its name.
+    fn appear(&mut self) -> Result<()> {
+        self.sync(self.stage.path())?;
+        let stage = self.stage.path().to_owned();
+        match renameat_with(CWD, &stage, CWD, self.out, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            // Where the file system does not know the flag: an empty folder at most is replaced.
+            Err(rustix::io::Errno::INVAL) if fs::rename(&stage, self.out).is_ok() => {}
+            // Another process has made it meanwhile.
+            Err(_) if self.out.is_dir() => return self.replace(self.out),
+            Err(e) => return Err(publishing(e.into())),
+        }
+        let synced = self
+            .sync(self.place.parent())
+            .and_then(|()| if self.options.sync { self.parents.sync() } else { Ok(()) });
+        match &synced {
+            Ok(()) => self.stage.keep(),
+            // What may not outlive a power cut must not be taken for stored. If this fails too, it is there and whole.
+            Err(_) => drop(fs::rename(self.out, &stage)),
+        }
+        synced
+    }
+
+    /// There is an older set and nothing else: the folders change places.
+    fn exchange(&mut self, folder: &Path) -> Result<()> {
+        let stage = self.stage.path().to_owned();
+        // What a guest has written to is kept, if the new set has none in its place.
+        let upper = folder.join(UPPER);
+        let keeps = !self.names.iter().any(|name| name == UPPER) && fs::symlink_metadata(&upper).is_ok();
+        let is_ready = place::is_a_set(folder)
+            && like(&stage, folder)
+            && (!keeps || fs::hard_link(&upper, stage.join(UPPER)).is_ok());
+        if !is_ready {
+            return self.replace(folder);
+        }
+        self.sync(&stage)?;
+        if renameat_with(CWD, &stage, CWD, folder, RenameFlags::EXCHANGE).is_err() {
+            return self.replace(folder);
+        }
+        self.sync(self.place.parent()).inspect_err(|_| {
+            let _ = renameat_with(CWD, &stage, CWD, folder, RenameFlags::EXCHANGE);
+        })?;
+        // Whatever has come into the old folder since is not ours to remove.
+        for entry in fs::read_dir(&stage).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let move_on =
+                || renameat_with(CWD, entry.path(), CWD, folder.join(&name), RenameFlags::NOREPLACE);
+            if !belongs(&name) && move_on().is_err() {
+                self.stage.keep();
+            }
+        }
+        Ok(())
+    }
+
+    /// There is a folder that others use: what is older goes, then the new files come.
+    fn replace(&mut self, folder: &Path) -> Result<()> {
+        let mut moves = Moves { old: self.stage.path().join(OLD), done: Vec::new() };
+        let outcome = fs::create_dir(&moves.old)
+            .map_err(publishing)
+            .and_then(|()| self.replace_each(folder, &mut moves))
+            .and_then(|()| self.sync(folder))
+            .and_then(|()| self.sync(sync::parent(folder)));
+        outcome.map_err(|e| {
+            if moves.undo() {
+                return e;
+            }
+            self.stage.keep();
+            e.with_hint(format!("older files that could not be put back are in {}", moves.old.display()))
+        })
+    }
+
+    fn replace_each(&self, folder: &Path, moves: &mut Moves) -> Result<()> {
+        // Old and new files never stand side by side: a merged image shows nonsense over layers that are not its own.
+        for name in place::names(folder).map_err(publishing)? {
+            let is_replaced = self.names.iter().any(|new| OsStr::new(new) == name);
+            let is_file = fs::symlink_metadata(folder.join(&name)).is_ok_and(|found| found.is_file());
+            if is_file && belongs(&name) && (name != UPPER || is_replaced) {
+                moves.make(&folder.join(&name), &moves.old.join(&name))?;
+            }
+        }
+        if !moves.done.is_empty() {
+            self.sync(folder)?;
+        }
+        let is_last = |name: &&String| *name == MERGED || *name == VMDK;
+        let (last, first): (Vec<&String>, Vec<&String>) = self.names.iter().partition(is_last);
+        for name in first {
+            moves.make(&self.stage.path().join(name), &folder.join(name))?;
+        }
+        if !last.is_empty() {
+            self.sync(folder)?;
+        }
+        for name in last {
+            moves.make(&self.stage.path().join(name), &folder.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self, folder: &Path) -> Result<()> {
+        if self.options.sync { sync::folder(folder) } else { Ok(()) }
+    }
+}
+
+fn publishing(e: io::Error) -> Error {
+    Error::io("publishing the output", e)
+}
+
+/// Whether a name in an output folder is one of a set's: `layer-NUMBER.erofs` and the constants.
+fn belongs(name: &OsStr) -> bool {
+    let layer = |name: &str| {
+        let number = name.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
+        number.is_some_and(|digits| digits.len() >= 2 && digits.bytes().all(|c| c.is_ascii_digit()))
+    };
+    name.to_str().is_some_and(|name| [MERGED, UPPER, VMDK].contains(&name) || layer(name))
+}
+
+/// Renames that can be undone.
+struct Moves {
+    /// Where what was replaced waits.
+    old: PathBuf,
+    done: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Moves {
+    fn make(&mut self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).map_err(publishing)?;
+        self.done.push((from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    /// Whether everything is where it was.
+    fn undo(&mut self) -> bool {
+        let mut is_undone = true;
+        for (from, to) in self.done.drain(..).rev() {
+            is_undone &= fs::rename(to, from).is_ok();
+        }
+        is_undone
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! The folder that a set's files wait in, and what the dead have left of theirs.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use tempfile::TempDir;
+
+use super::belongs;
+
+/// What the names of folders begin with whose files are not a set yet, or not any more.
+pub(super) const STAGE: &str = ".plyfold-set-";
+/// Where in such a folder the files are that were replaced one by one.
+pub(super) const OLD: &str = ".old";
+
+/// A new folder, and the lock that says that its maker lives.
+#[derive(Debug)]
+pub(super) struct Stage {
+    dir: TempDir,
+    _lock: File,
+}
+
+impl Stage {
+    /// A folder in another one, with the mode that the user's umask gives. What dead makers have left there is removed.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        /// How often another process may take a folder for one of the dead before it is locked.
+        const ATTEMPTS: usize = 10;
+        for _ in 0..ATTEMPTS {
+            let dir = tempfile::Builder::new().prefix(STAGE).tempdir_in(parent)?;
+            if let Some(lock) = lock(dir.path())? {
+                clear(parent, lock.metadata()?.uid());
+                return Ok(Self { dir, _lock: lock });
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Leaves what is at the path where it is.
+    pub(super) fn keep(&mut self) {
+        self.dir.disable_cleanup(true);
+    }
+}
+
+/// The lock on a folder that is still there; `None` when another process has it, or has removed the folder.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(folder) => File::from(folder),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let ours = folder.metadata()?;
+    let is_there = || {
+        fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+    };
+    match folder.try_lock() {
+        Ok(()) if is_there() => Ok(Some(folder)),
+        Ok(()) | Err(fs::TryLockError::WouldBlock) => Ok(None),
+        // Where nothing can be locked, nobody is taken for dead either.
+        Err(fs::TryLockError::Error(_)) => Ok(Some(folder)),
+    }
+}
+
+/// Removes what dead makers of this user have left in a folder. Best effort: it is in nobody's way.
+fn clear(parent: &Path, user: u32) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !entry.file_name().as_encoded_bytes().starts_with(STAGE.as_bytes()) {
+            continue;
+        }
+        let Ok(Some(folder)) = lock(&path) else { continue };
+        // A folder of another user could become a link to somewhere else at any moment.
+        let is_dead = folder.try_lock().is_ok() && folder.metadata().is_ok_and(|found| found.uid() == user);
+        if is_dead {
+            remove_files(&path.join(OLD));
+            remove_files(&path);
+        }
+    }
+}
+
+/// Removes the files that are a set's, and the folder if it is empty then.
+fn remove_files(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if belongs(&name) || name.as_encoded_bytes().starts_with(b".plyfold-") {
+            // A folder is no file, and stays.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
+}

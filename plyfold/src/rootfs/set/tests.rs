@@ -1,0 +1,160 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use super::stage::OLD as OLD_FOLDER;
+use super::*;
+
+/// What a folder has: names with their content.
+fn content(folder: &Path) -> BTreeMap<String, String> {
+    let names = place::names(folder).unwrap();
+    let read = |name: OsString| {
+        let text = fs::read_to_string(folder.join(&name)).unwrap_or_else(|_| "a folder".to_owned());
+        (name.into_string().unwrap(), text)
+    };
+    names.into_iter().map(read).collect()
+}
+
+fn files<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, String> {
+    files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+const SET: [(&str, &str); 3] = [("layer-00.erofs", "old"), ("layer-01.erofs", "old"), (MERGED, "old merged")];
+
+/// Publishes files after doing something in between.
+fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> Result<()> {
+    let stop = Stop::default();
+    let mut set = Set::new(out, FileOptions::new(), &stop)?;
+    for (name, text) in names {
+        let write = |file: &mut WholeFile| Ok(file.write_all(text.as_bytes())?);
+        let (path, _) = if *name == UPPER { set.add_writable(name, write)? } else { set.add(name, write)? };
+        assert_eq!(path, out.join(name));
+    }
+    between(set.stage.path());
+    set.publish()
+}
+
+#[test]
+fn a_new_folder_appears_with_all_its_files_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a/b/out");
+    publish(&out, &SET, |_| assert!(!out.exists())).unwrap();
+    assert_eq!(content(&out), files(SET));
+    assert_eq!(content(out.parent().unwrap()).len(), 1);
+    let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("layer-00.erofs"), mode(MERGED)), (0o444, 0o444));
+
+    let stop = Stop::default();
+    let dropped = dir.path().join("c/d/out");
+    drop(Set::new(&dropped, FileOptions::new(), &stop).unwrap());
+    assert_eq!(content(dir.path()).len(), 1);
+}
+
+#[test]
+fn an_older_set_is_exchanged_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    publish(&out, &SET, |_| {}).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o2750)).unwrap();
+    fs::write(out.join(UPPER), "a guest's").unwrap();
+    let (inode, before) = (fs::metadata(&out).unwrap().ino(), content(&out));
+    publish(&out, &[("layer-00.erofs", "new")], |_| assert_eq!(content(&out), before)).unwrap();
+    // Nothing is left of the old set but what a guest has written to.
+    assert_eq!(content(&out), files([("layer-00.erofs", "new"), (UPPER, "a guest's")]));
+    let found = fs::metadata(&out).unwrap();
+    assert_ne!(found.ino(), inode);
+    assert_eq!(found.mode() & 0o7777, 0o2750);
+    assert_eq!(content(dir.path()).len(), 1);
+}
+
+#[test]
+fn what_others_have_in_the_folder_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    publish(&out, &SET, |_| {}).unwrap();
+    fs::create_dir(out.join("theirs")).unwrap();
+    fs::create_dir(out.join("layer-07.erofs")).unwrap();
+    let inode = fs::metadata(&out).unwrap().ino();
+    publish(&out, &[("layer-00.erofs", "new"), (UPPER, "upper")], |_| {}).unwrap();
+    let folder = "a folder";
+    let expected = [("layer-00.erofs", "new"), ("layer-07.erofs", folder), (UPPER, "upper")];
+    let mut expected = files(expected);
+    expected.insert("theirs".to_owned(), folder.to_owned());
+    assert_eq!(content(&out), expected);
+    assert_eq!(fs::metadata(&out).unwrap().ino(), inode);
+    // Also what comes while the set is made.
+    fs::remove_dir(out.join("theirs")).unwrap();
+    fs::remove_dir(out.join("layer-07.erofs")).unwrap();
+    publish(&out, &SET, |_| fs::write(out.join("late"), "theirs").unwrap()).unwrap();
+    assert_eq!(content(&out).get("late").unwrap(), "theirs");
+    assert_eq!(content(&out).get(MERGED).unwrap(), "old merged");
+}
+
+#[test]
+fn a_set_that_fails_midway_leaves_the_older_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    publish(&out, &SET, |_| {}).unwrap();
+    let new = [("layer-00.erofs", "new"), ("layer-01.erofs", "new"), (MERGED, "new"), (VMDK, "new")];
+    for others in [false, true] {
+        if others {
+            fs::write(out.join("theirs"), "theirs").unwrap();
+        }
+        let before = content(&out);
+        let stop = Stop::default();
+        let mut set = Set::new(&out, FileOptions::new(), &stop).unwrap();
+        set.add("layer-00.erofs", |_| Ok(())).unwrap();
+        set.add("layer-01.erofs", |_| Err(Error::corrupt("no"))).unwrap_err();
+        drop(set);
+        assert_eq!(content(&out), before);
+    }
+    // The last file cannot get its place when the others have theirs.
+    let before = content(&out);
+    publish(&out, &new, |stage| fs::remove_file(stage.join(VMDK)).unwrap()).unwrap_err();
+    assert_eq!(content(&out), before);
+    assert_eq!(content(dir.path()).len(), 1);
+}
+
+#[test]
+fn what_the_dead_have_left_goes_with_the_next_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let stop = Stop::default();
+    // One that lives, one of the dead, and one with something else in it.
+    let mut alive = Set::new(&out, FileOptions::new(), &stop).unwrap();
+    alive.add(MERGED, |_| Ok(())).unwrap();
+    for name in ["dead", "other"] {
+        let dead = dir.path().join(format!("{}{name}", stage::STAGE));
+        fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
+        for file in [MERGED, ".plyfold-abc", ".old/layer-00.erofs"] {
+            fs::write(dead.join(file), "").unwrap();
+        }
+    }
+    let other = dir.path().join(format!("{}other/theirs", stage::STAGE));
+    fs::write(&other, "").unwrap();
+    publish(&out, &SET, |_| {}).unwrap();
+    let left = content(dir.path());
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(content(other.parent().unwrap()), files([("theirs", "")]));
+    alive.publish().unwrap();
+    assert_eq!(content(&out), files([(MERGED, "")]));
+}
+
+#[test]
+fn a_file_where_the_folder_belongs_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("out"), "").unwrap();
+    let error = publish(&dir.path().join("out"), &SET, |_| {}).unwrap_err();
+    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config);
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    assert!(publish(&dir.path().join("link"), &SET, |_| {}).is_err());
+    // A link to a folder is followed, and stays.
+    fs::create_dir(dir.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", dir.path().join("good")).unwrap();
+    for _ in 0..2 {
+        publish(&dir.path().join("good"), &SET, |_| {}).unwrap();
+        assert_eq!(content(&dir.path().join("real")), files(SET));
+        assert!(fs::symlink_metadata(dir.path().join("good")).unwrap().is_symlink());
+    }
+}

@@ -1,0 +1,269 @@
+//! One file.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Error, Output, Result};
+use tempfile::NamedTempFile;
+
+use super::{FileOptions, Stop, sync};
+use crate::shell;
+
+/// The mode of artifacts in a store, and of every link to one.
+const SHARED: u32 = 0o444;
+
+/// A file being written under another name beside its own. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct WholeFile {
+    file: NamedTempFile,
+    target: PathBuf,
+    options: FileOptions,
+    /// It is a link to a finished file, whose mode and owner are not ours to change.
+    is_link: bool,
+    stop: Stop,
+}
+
+impl WholeFile {
+    /// Begins a file that will appear at `target`, in place of a file that may be there.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) when `target` is something else than a file, such as a
+    /// directory or a device; [`NotFound`](plyfold_core::ErrorKind::NotFound) when its directory does not exist;
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn create(target: &Path, options: FileOptions, stop: &Stop) -> Result<Self> {
+        Self::create_in(sync::parent(target), target, options, stop)
+    }
+
+    /// As [`WholeFile::create`], for a file that is written in another folder of the same file system.
+    pub(crate) fn create_in(
+        directory: &Path,
+        target: &Path,
+        options: FileOptions,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let at = |e: Error| e.with_context("path", target.display());
+        if std::fs::symlink_metadata(target).is_ok_and(|there| !there.is_file()) {
+            let hint = "choose the name of a file; devices and links are never written through";
+            return Err(at(Error::config("the output is not a regular file").with_hint(hint)));
+        }
+        let mut builder = tempfile::Builder::new();
+        // As any new file: the user's umask decides.
+        builder.prefix(".plyfold-").permissions(Permissions::from_mode(0o666));
+        let file = builder.tempfile_in(directory).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => at(Error::not_found("the output's directory does not exist")
+                .with_hint(format!("`mkdir -p {}` makes it", shell::quoted(directory)))),
+            _ => at(Error::io("creating the output", e)),
+        })?;
+        Ok(Self { file, target: target.to_owned(), options, is_link: false, stop: stop.clone() })
+    }
+
+    /// Where the file will appear.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The file itself, for calls that need a descriptor.
+    pub fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Takes the content of a finished file: as a clone that shares its blocks, else as a hard link to it, unless the
+    /// options ask for a [copy](FileOptions::copy), else as a copy. Nothing may be written afterwards.
+    ///
+    /// A link has the mode 0444, which the finished file is given if it has another one; where that is refused, it is
+    /// copied. What is linked must be on the disk already.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
+    pub fn fill_from(&mut self, source: &Path) -> Result<()> {
+        let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
+        let mut content = File::open(source).map_err(at)?;
+        if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
+            return Ok(());
+        }
+        if !self.options.copy
+            && let Some(link) = self.link_to(source, &content)
+        {
+            (self.file, self.is_link) = (link, true);
+            return Ok(());
+        }
+        let mut content = self.stop.reader(&mut content);
+        io::copy(&mut content, self.file.as_file_mut()).map_err(at)?;
+        Ok(())
+    }
+
+    /// Another name of a file, which all may read; `None` where it cannot be had.
+    fn link_to(&self, source: &Path, content: &File) -> Option<NamedTempFile> {
+        if content.metadata().ok()?.permissions().mode() & 0o7777 != SHARED {
+            content.set_permissions(Permissions::from_mode(SHARED)).ok()?;
+        }
+        let beside = sync::parent(self.file.path());
+        // `make_in` tries other names while one is taken.
+        let link = tempfile::Builder::new().prefix(".plyfold-").make_in(beside, |path| {
+            std::fs::hard_link(source, path)?;
+            File::open(path)
+        });
+        link.ok()
+    }
+
+    /// Its size in bytes so far.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn size(&self) -> Result<u64> {
+        let metadata = self.file.as_file().metadata();
+        let metadata = metadata.map_err(|e| Error::io("looking at the output", e));
+        Ok(metadata.map_err(|e| e.with_context("path", self.target.display()))?.len())
+    }
+
+    /// Refuses to take the place of a disk that may hold what a guest has written: of one that differs from this one in
+    /// length or in its first block, whose superblock changes with the first mount of an ext4 (`s_mtime`, `s_mnt_count`,
+    /// offsets 44 and 52).
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config).
+    pub fn replaces_no_used_disk(&self) -> Result<()> {
+        let Ok(there) = File::open(&self.target) else { return Ok(()) };
+        let head = |file: &File| {
+            let mut head = [0; 4096];
+            file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
+        };
+        match (head(self.file()), head(&there)) {
+            (Ok(new), Ok(there)) if new == there => Ok(()),
+            _ => Err(Error::config("there is a disk of another size, or one that has been written to")
+                .with_context("path", self.target.display())
+                .with_hint("remove it if nobody needs it any more, or choose another place")),
+        }
+    }
+
+    /// Makes the file visible, and durable if the [options](FileOptions::sync) say so; yields its size in bytes.
+    ///
+    /// # Errors
+    /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled): what was there before is
+    /// still there, except when its folder cannot be synced after the file got its name.
+    pub fn publish(self) -> Result<u64> {
+        let (target, sync) = (self.target.clone(), self.options.sync);
+        let size = self.settle(&target)?;
+        if sync {
+            sync::folder(sync::parent(&target))?;
+        }
+        Ok(size)
+    }
+
+    /// Makes the content durable and gives it the name `path`, which is not durable yet.
+    pub(crate) fn settle(self, path: &Path) -> Result<u64> {
+        self.stop.check()?;
+        let size = self.size()?;
+        self.belong()?;
+        let Self { file, target, options, is_link, .. } = self;
+        // The store has synced what it has.
+        if options.sync && !is_link {
+            sync::content(file.as_file(), &target)?;
+        }
+        let at = |e| Error::io("publishing the output", e).with_context("path", target.display());
+        let temporary = file.path().to_owned();
+        file.persist(path).map_err(|e| at(e.error))?;
+        // rename(2) does nothing when both names are links to one file already.
+        let _ = std::fs::remove_file(temporary);
+        Ok(size)
+    }
+
+    /// Gives the file its owner and its mode.
+    fn belong(&self) -> Result<()> {
+        if self.is_link {
+            return Ok(());
+        }
+        let at = |action: &str, e| Error::io(action, e).with_context("path", self.target.display());
+        // The owner first: chown(2) may clear bits of the mode.
+        if let Some(owner) = self.options.owner {
+            fchown(self.file.as_file(), owner.user, owner.group).map_err(|e| {
+                let denied = e.kind() == io::ErrorKind::PermissionDenied;
+                let error = at("giving the output its owner", e);
+                if denied { error.with_hint("only root may give files to other users") } else { error }
+            })?;
+        }
+        if let Some(mode) = self.options.mode {
+            let permissions = Permissions::from_mode(mode);
+            self.file
+                .as_file()
+                .set_permissions(permissions)
+                .map_err(|e| at("giving the output its mode", e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for WholeFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.as_file_mut().read(buf)
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        let written = self.file.as_file_mut().write(buf);
+        // Whoever writes also reads, and must not be the one that is named.
+        written.map_err(|e| {
+            Error::io("writing the output", e).with_context("path", self.target.display()).into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+impl Seek for WholeFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_file_mut().seek(to)
+    }
+}
+
+impl Output for WholeFile {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.file.as_file().set_len(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_visible_before_publish() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        std::fs::write(&target, "old").unwrap();
+        let stop = Stop::default();
+        let mut file = WholeFile::create(&target, FileOptions::new(), &stop).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        drop(file);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+
+        let mut file = WholeFile::create(&target, FileOptions::new(), &stop).unwrap();
+        file.write_all(b"whole").unwrap();
+        assert_eq!(file.publish().unwrap(), 5);
+        assert_eq!(std::fs::read(&target).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for target in [dir.path(), Path::new("/dev/null"), &link] {
+            let error = WholeFile::create(target, FileOptions::new(), &stop).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Config, "{}", target.display());
+        }
+        let error = WholeFile::create(&dir.path().join("no/out"), FileOptions::new(), &stop).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound);
+    }
+}
