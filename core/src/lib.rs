@@ -22,6 +22,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod source;
+pub mod stall;
 pub mod tree;
 
 mod blob;

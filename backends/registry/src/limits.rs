@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, ErrorKind, Result, stall};
 use reqwest::{Response, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -56,7 +56,8 @@ impl Limits {
         }
         let host = self.host(host);
         let slots = if is_write { &host.writes } else { &host.reads };
-        let held = Arc::clone(slots).acquire_owned().await;
+        // Its server is not to blame for it: no time-out counts this.
+        let held = stall::held_back(Arc::clone(slots).acquire_owned()).await;
         let held = held.map_err(|e| Error::new(ErrorKind::Internal, "limiting requests").with_source(e))?;
         Ok(Permit { _held: Some(Arc::new(held)) })
     }
@@ -71,7 +72,7 @@ impl Limits {
             *next = turn + interval;
             turn
         };
-        tokio::time::sleep_until(turn).await;
+        stall::held_back(tokio::time::sleep_until(turn)).await;
     }
 
     fn host(&self, url: &Url) -> Arc<Host> {

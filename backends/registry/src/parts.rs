@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Result};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Result, stall};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -94,7 +94,8 @@ impl Part {
     fn start(open: impl Future<Output = Result<Blob>> + Send + 'static) -> Self {
         // Unbounded, and yet no more than `PART` bytes: a blob yields no byte beyond its range.
         let (sender, chunks) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
+        // Time-outs of the whole know what a part waits for.
+        let task = tokio::spawn(stall::inherit(async move {
             let read = async {
                 let mut part = open.await?;
                 while let Some(chunk) = part.chunk().await? {
@@ -108,7 +109,7 @@ impl Part {
                 // Nobody listens when the whole was given up.
                 let _ = sender.send(Err(e));
             }
-        });
+        }));
         Self { chunks, task }
     }
 }

@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
 use plyfold_core::progress::Progress;
 use plyfold_core::pull::{Retry, Row};
-use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest, stall};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 
@@ -187,12 +187,12 @@ impl Registry {
         source: Arc<Source>,
     ) -> Result<Response> {
         *request.body_mut() = Some(Body::wrap_stream(body));
-        let stall = self.client.patience.upload_stall();
+        let limit = self.client.patience.upload_stall();
         let sending = pin!(self.client.send(target, request));
-        let outcome = match select(sending, pin!(source.stands_still(stall))).await {
+        let outcome = match stall::scope(select(sending, pin!(source.stands_still(limit)))).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right(_) => {
-                Err(Error::new(ErrorKind::Timeout, format!("the upload made no progress for {stall:?}")))
+                Err(Error::new(ErrorKind::Timeout, format!("the upload made no progress for {limit:?}")))
             }
         };
         // When the source broke, what the registry or the connection says about it is of no interest.
@@ -334,10 +334,10 @@ struct Source {
 
 impl Source {
     /// Returns when no chunk has moved for this long.
-    async fn stands_still(&self, stall: Duration) {
+    async fn stands_still(&self, limit: Duration) {
         loop {
             let before = self.chunks.load(Ordering::Relaxed);
-            tokio::time::sleep(stall).await;
+            stall::sleep(limit).await;
             if self.chunks.load(Ordering::Relaxed) == before {
                 return;
             }

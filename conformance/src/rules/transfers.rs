@@ -148,8 +148,9 @@ async fn retry_after_seconds_and_date_honoured_and_capped(stage: &dyn HttpStage)
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
     let second = Duration::from_secs(1);
     for (value, status, cap, least, most) in [
-        (Some("1".to_owned()), 429, second * 10, second, second * 20),
+        // First of all, while the date is still to come.
         (Some(date), 503, second * 10, second, second * 20),
+        (Some("1".to_owned()), 429, second * 10, second, second * 20),
         (Some("1000000000".to_owned()), 429, second / 10, second / 10, second * 20),
         (None, 429, second / 10, Duration::ZERO, second * 20),
         (Some("soon".to_owned()), 429, second / 10, Duration::ZERO, second * 20),

@@ -20,7 +20,7 @@ use crate::progress::{Event, Progress};
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result, stall,
 };
 
 pub use retry::{Retry, Row};
@@ -373,10 +373,10 @@ impl Engine<'_> {
     where
         F: Future<Output = Result<T>>,
     {
-        let stall = self.options.stall;
+        let limit = self.options.stall;
         let answered = || async {
-            let stalled = |_| Err(Error::new(ErrorKind::Timeout, format!("no answer for {stall:?}")));
-            tokio::time::timeout(stall, attempt()).await.unwrap_or_else(stalled)
+            let stalled = || Err(Error::new(ErrorKind::Timeout, format!("no answer for {limit:?}")));
+            stall::timeout(limit, attempt()).await.unwrap_or_else(stalled)
         };
         self.options.retry.run(what, &self.options.progress, answered).await
     }

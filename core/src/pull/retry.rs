@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::progress::{Event, Progress};
+use crate::stall::Clock;
 use crate::{Error, ErrorKind, Result, Size};
 
 /// What happens after a failed attempt. Only errors whose
@@ -116,18 +117,19 @@ fn jitter(pause: Duration) -> Duration {
     pause / 1024 * (RandomState::new().hash_one(0) % 1025) as u32
 }
 
-/// Waits for the parts of one transfer, and ends it when it does not move. Only waiting counts: what is slow on
-/// this side is not the endpoint's fault.
+/// Waits for the parts of one transfer, and ends it when it does not move. Only waiting for the endpoint counts: neither
+/// what is slow on this side, nor what the backend is [held back](crate::stall::held_back) by.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
+    clock: Clock,
     waited: Duration,
     moved: u64,
 }
 
 impl Patience {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, waited: Duration::ZERO, moved: 0 }
+        Self { limit, clock: Clock::new(), waited: Duration::ZERO, moved: 0 }
     }
 
     /// Waits for the next part.
@@ -135,10 +137,10 @@ impl Patience {
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout) when fewer than [`Retry::STEP`] bytes have moved in all of the limit.
     pub(super) async fn wait<T>(&mut self, part: impl Future<Output = Result<T>>) -> Result<T> {
-        let start = Instant::now();
-        let outcome = tokio::time::timeout(self.limit.saturating_sub(self.waited), part).await;
-        self.waited += start.elapsed();
-        outcome.unwrap_or_else(|_| {
+        let (start, held) = (Instant::now(), self.clock.held());
+        let outcome = self.clock.timeout(self.limit.saturating_sub(self.waited), part).await;
+        self.waited += start.elapsed().saturating_sub(self.clock.held() - held);
+        outcome.unwrap_or_else(|| {
             let message = match self.moved {
                 0 => format!("no progress for {:?}", self.limit),
                 moved => format!("no more than {} in {:?}", Size(moved), self.limit),

@@ -253,3 +253,34 @@ async fn outages_say_when_to_come_back() {
     let error = assert_kind(open(server.host(), |_| ()).manifest(&name).await, &ErrorKind::Unavailable);
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
 }
+
+/// What waits for a limit of ours waits for nothing of the server's. The layer takes three seconds, all attempts of the
+/// other pull together would be over after two and a half.
+#[tokio::test]
+async fn waiting_for_ones_own_limit_is_no_stall_of_the_server() {
+    let (server, name, _) = serve_blobs(&[noise(1, 1 << 20)]);
+    server.script(On::blobs().method("GET"), [Fault::Pace(32 << 10, Duration::from_millis(100))]);
+    let registry = open(server.host(), |config| config.max_connections = NonZero::new(1));
+    let options = PullOptions { stall: Duration::from_millis(500), ..quick() };
+    let (first, second) = tokio::join!(fetch(&registry, &name, &options), fetch(&registry, &name, &options));
+    first.1.unwrap();
+    second.1.unwrap();
+    assert_eq!(server.busiest(), 1);
+}
+
+/// One request a second, and a patience of 300 ms: each request waits longer than that for its turn.
+#[tokio::test]
+async fn waiting_for_a_turn_is_no_stall_either() {
+    let (server, name, layers) = serve_blobs(&[noise(1, 1000), noise(2, 1000)]);
+    let slow = |host: &str| open(host, |config| config.requests_per_second = NonZero::new(1));
+    let (_, pulled) = fetch(&slow(server.host()), &name, &quick()).await;
+    pulled.unwrap();
+    let registry = open(server.host(), |config| {
+        config.requests_per_second = NonZero::new(1);
+        // An upload may stand still for four times as long.
+        config.read_timeout = Duration::from_millis(200);
+    });
+    let target = reference::parse(&format!("{}/org/copy:1", server.host())).unwrap();
+    let blob = registry.blob(&name, &layers[0], BlobRange::FULL).await.unwrap();
+    registry.push_blob(&target, blob).await.unwrap();
+}
