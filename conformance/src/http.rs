@@ -39,6 +39,10 @@ pub struct HttpSetup {
     pub docker_config: Option<PathBuf>,
     /// A folder with programs `docker-credential-NAME`.
     pub helpers: Option<PathBuf>,
+    /// Header fields of every request to `host`, and to no other.
+    pub header: Vec<(String, String)>,
+    /// The URL of the proxy for `host`, and for no other; it is used although the hosts are on the loopback interface.
+    pub proxy: Option<String>,
 }
 
 /// A place that has content of a registry.

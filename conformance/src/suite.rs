@@ -324,11 +324,13 @@ macro_rules! __http_rules {
             duplicate_layer_digests_fetched_once
             content_encoding_does_not_decide
             mirror_order_then_origin_fallback
+            failed_hosts_have_their_turn_again
             mirror_digest_only_policy
             credentials_never_sent_to_mirror_or_cross_origin_redirect
             identity_token_and_helper_auth_flows
             token_reused_across_blobs_and_refreshed_on_401
             challenge_scope_is_answered_as_asked
+            options_of_a_host_stay_with_it
             errors_and_debug_never_contain_secrets
             tag_list_pagination_follows_link_same_host_only
             referrers_api_and_tag_fallback_equal

@@ -118,7 +118,7 @@ impl Clock {
     async fn sleep(&self, duration: Duration) {
         let (start, before) = (Instant::now(), self.held());
         loop {
-            let counted = start.elapsed().saturating_sub(self.held() - before);
+            let counted = start.elapsed().saturating_sub(self.held().saturating_sub(before));
             let left = duration.saturating_sub(counted);
             let is_held = self.time().since.is_some();
             if left.is_zero() && !is_held {

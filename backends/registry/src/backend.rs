@@ -48,8 +48,8 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
 
 /// An OCI registry. Clones share connections and tokens.
 ///
-/// References to other registries are served too, by the same options; only the configured user name and
-/// password are for the one named here alone.
+/// References to other registries are served too, by the same options; only the configured user name, password and
+/// client certificate are for the one named here alone.
 ///
 /// ```
 /// use plyfold_registry::{Config, Registry};
@@ -90,7 +90,7 @@ impl Registry {
     }
 
     fn with_credentials(host: &str, config: &Config, credentials: Credentials) -> Result<Self> {
-        let client = Client::new(config, credentials)?;
+        let client = Client::new(config, host, credentials)?;
         // A host or a configuration that is not valid is told at once.
         client.registry(host, "", Access::Catalog)?;
         Ok(Self { home: host.into(), client: Arc::new(client), config: Arc::new(config.clone()) })

@@ -14,6 +14,7 @@ use reqwest::{Method, Request, Response, StatusCode};
 
 use crate::backend::stated_digest;
 use crate::client::{Access, Mirrored, Target, text};
+use crate::hosts::Watch;
 use crate::limits::Permit;
 use crate::parts::Parted;
 use crate::policy::origin;
@@ -117,30 +118,32 @@ pub(crate) fn ranged_request(
 }
 
 /// The blob in an answer: the whole of it under 200, the range under a checked 206.
-pub(crate) async fn opened(response: Response, blob: &Descriptor, range: Range<u64>) -> Result<Blob> {
+pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Range<u64>) -> Result<Blob> {
     if !response.status().is_success() {
         return Err(errors::status(response, &name(blob)).await);
     }
     fits(&response, blob, &range)?;
     let endpoint = origin(response.url());
     let is_mirrored = response.extensions().get::<Mirrored>().is_some();
+    let watch = Watch::take(&mut response);
     match response.status() {
         StatusCode::OK => {}
         StatusCode::PARTIAL_CONTENT => {
-            let part = content(response, range.end - range.start);
+            let part = Watch::over(watch, content(response, range.end - range.start));
             return Ok(Blob::ranged(blob, range.clone(), part)?.with_endpoint(endpoint));
         }
         _ => return Err(errors::status(response, &name(blob)).await),
     }
     if range.end == blob.size() && is_mirrored {
         let proven = proven(content(response, blob.size()), blob, &endpoint)?;
-        return Ok(Blob::new(blob, proven)?.with_endpoint(endpoint));
+        return Ok(Blob::new(blob, Watch::over(watch, proven))?.with_endpoint(endpoint));
     }
+    let content = Watch::over(watch, content(response, blob.size()));
     if range.end == blob.size() {
         // From the first byte on: the whole, which its end will verify.
-        return Ok(Blob::new(blob, content(response, blob.size()))?.with_endpoint(endpoint));
+        return Ok(Blob::new(blob, content)?.with_endpoint(endpoint));
     }
-    let part = first(content(response, blob.size()), range.end);
+    let part = first(content, range.end);
     Ok(Blob::ranged(blob, 0..range.end, part)?.with_endpoint(endpoint))
 }
 

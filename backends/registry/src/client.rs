@@ -8,7 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
 use crate::auth::{Auth, Credentials, Exchange, Permission, Scope};
-use crate::hosts::{self, Endpoint, Part, Places, Turns};
+use crate::hosts::{self, Endpoint, Places, Turns, Wanted};
 use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
 use crate::transport::Patience;
@@ -67,8 +67,8 @@ pub(crate) struct Redirected;
 pub(crate) struct Failures(pub(crate) String);
 
 impl Client {
-    pub(crate) fn new(config: &Config, credentials: Credentials) -> Result<Self> {
-        let places = Places::new(config)?;
+    pub(crate) fn new(config: &Config, home: &str, credentials: Credentials) -> Result<Self> {
+        let places = Places::new(config, home)?;
         Ok(Self {
             policy: Policy::new(config),
             patience: Patience::new(config),
@@ -145,7 +145,7 @@ impl Client {
                 return Ok(response);
             }
             if !response.status().is_success() {
-                return Err(errors::status(response, "answer").await);
+                return Err(errors::status(response, "content").await);
             }
             accepts(&response).map(|()| response)
         };
@@ -167,41 +167,42 @@ impl Client {
         F: Future<Output = Result<T>> + Send,
     {
         let endpoints = target.endpoints_for(&request);
-        let [others @ .., last] = &endpoints[..] else {
+        let Some(own) = endpoints.len().checked_sub(1) else {
             let message = format!("no host of {} is trusted with this", target.scope.registry);
             return Err(Error::unsupported(message).with_endpoint(origin(&target.base)));
         };
-        let part = (!others.is_empty() && hosts::reads_blob(&request)).then(|| Part::of(&request));
-        let first = part.as_ref().map_or(0, |part| self.turns.first(part, endpoints.len()));
-        let answered = |at: usize| part.clone().into_iter().for_each(|part| self.turns.answered(part, at));
-        let mut failures = Vec::new();
-        for (at, endpoint) in others.iter().enumerate().skip(first) {
+        let roots: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.root).collect();
+        let wanted = (own > 0 && hosts::reads_blob(&request)).then(|| Wanted::of(&request));
+        let order = wanted.as_ref().map(|blob| self.turns.order(blob, &roots));
+        let order = order.unwrap_or_else(|| (0..=own).collect());
+        let mut failures = Failed { own, all: Vec::new() };
+        let mut request = Some(request);
+        for (turn, at) in order.into_iter().enumerate() {
+            let is_last = turn == own;
             // Only what is written streams its body, and that has one endpoint.
-            let Some(request) = request.try_clone() else { break };
-            let outcome = match self.once(target, endpoint, request).await {
+            let next = if is_last { request.take() } else { request.as_ref().and_then(Request::try_clone) };
+            let Some(next) = next else { continue };
+            let watch = wanted.as_ref().map(|blob| self.turns.watch(blob, roots[at]));
+            let outcome = match self.once(target, endpoints[at], next).await {
                 Ok(mut response) => {
-                    response.extensions_mut().insert(Mirrored);
-                    read(response, false).await
+                    if at != own {
+                        response.extensions_mut().insert(Mirrored);
+                    } else if is_last && !failures.all.is_empty() {
+                        response.extensions_mut().insert(Failures(failures.of_mirrors(&roots)));
+                    }
+                    if let Some(watch) = watch {
+                        watch.ride(&mut response);
+                    }
+                    read(response, is_last && at == own).await
                 }
                 Err(e) => Err(e),
             };
             match outcome {
-                Ok(done) => {
-                    answered(at);
-                    return Ok(done);
-                }
-                Err(e) => failures.push(format!("{}: {}", origin(&endpoint.root), e.message())),
+                Ok(done) => return Ok(done),
+                Err(e) => failures.all.push((at, e)),
             }
         }
-        let failures = failures.join("; ");
-        let told = |e: Error| if failures.is_empty() { e } else { e.with_context("mirrors", &failures) };
-        let mut response = self.once(target, last, request).await.map_err(told)?;
-        if !failures.is_empty() {
-            response.extensions_mut().insert(Failures(failures.clone()));
-        }
-        let done = read(response, true).await.map_err(told)?;
-        answered(others.len());
-        Ok(done)
+        Err(failures.into_error(&roots))
     }
 
     /// Sends a request to one endpoint, with what it needs to be let in.
@@ -219,18 +220,18 @@ impl Client {
         let is_own = same_origin(&endpoint.root, request.url());
         let again = request.try_clone();
         let granted = if is_own { self.auth.granted(&scope, again.is_none()).await } else { None };
-        let response = self.follow(endpoint, request, granted.as_ref()).await?;
+        let response = self.follow(target, endpoint, request, granted.as_ref()).await?;
         let is_challenge = response.status() == StatusCode::UNAUTHORIZED
             && is_own
             && same_origin(&endpoint.root, response.url());
         let Some(again) = again.filter(|_| is_challenge) else { return Ok(response) };
-        let exchange =
-            Exchange { transport: &endpoint.transport, policy: &self.policy, base: &endpoint.root };
+        let (places, policy, endpoints) = (&self.places, &self.policy, &*target.endpoints);
+        let exchange = Exchange { places, policy, endpoints, endpoint };
         let answer = self.auth.answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
         // The words of a HEAD's answer are missing, those of a GET's say why: they are not worth a request.
         let answer = answer.map_err(|e| e.with_endpoint(origin(&endpoint.root)))?;
         drop(response);
-        let response = self.follow(endpoint, again, Some(&answer)).await?;
+        let response = self.follow(target, endpoint, again, Some(&answer)).await?;
         if response.status() == StatusCode::UNAUTHORIZED && same_origin(&endpoint.root, response.url()) {
             self.auth.forget(&scope, &answer).await;
         }
@@ -238,9 +239,10 @@ impl Client {
     }
 
     /// Sends a request through redirects. `Authorization` and what else is for this host alone are dropped at the
-    /// first hop to another scheme, host or port, and stay dropped.
+    /// first hop to another scheme, host or port, and stay dropped; each hop is made by the connections of its own host.
     async fn follow(
         &self,
+        target: &Target,
         endpoint: &Endpoint,
         mut request: Request,
         authorization: Option<&HeaderValue>,
@@ -253,7 +255,9 @@ impl Client {
         for hop in 0..=HOPS {
             let next = request.try_clone();
             self.limits.pace(request.url()).await;
-            let mut response = endpoint.transport.execute(request).await?;
+            let transport =
+                self.places.transport(&self.policy, &target.endpoints, endpoint, request.url())?;
+            let mut response = transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
                 if hop > 0 {
                     response.extensions_mut().insert(Redirected);
@@ -320,6 +324,38 @@ impl Target {
         }
         let is_write = self.permission.writes();
         self.endpoints.iter().filter(|endpoint| is_write || endpoint.may_answer(request)).collect()
+    }
+}
+
+/// How the hosts of a registry have failed.
+struct Failed {
+    /// Which of them is the registry itself.
+    own: usize,
+    all: Vec<(usize, Error)>,
+}
+
+impl Failed {
+    /// What the mirrors said.
+    fn of_mirrors(&self, roots: &[&Url]) -> String {
+        let mirrors = self.all.iter().filter(|(at, _)| *at != self.own);
+        let told = mirrors.map(|(at, e)| format!("{}: {}", origin(roots[*at]), e.message()));
+        told.collect::<Vec<_>>().join("; ")
+    }
+
+    /// The registry's own error, with what the mirrors said.
+    fn into_error(mut self, roots: &[&Url]) -> Error {
+        let told = self.of_mirrors(roots);
+        // Another attempt helps as long as it may help with one of them.
+        let retryable = self.all.iter().filter(|(_, e)| e.is_retryable());
+        let attempts = retryable.map(|(_, e)| e.attempts().unwrap_or(u32::MAX)).max();
+        let last = self.all.iter().position(|(at, _)| *at == self.own);
+        let last = last.map(|at| self.all.swap_remove(at)).or_else(|| self.all.pop());
+        let error = last.map_or_else(|| Error::new(ErrorKind::Internal, "no host was asked"), |(_, e)| e);
+        let error = match attempts.filter(|_| error.attempts().is_some()) {
+            Some(attempts) => error.with_attempts(attempts),
+            None => error,
+        };
+        if told.is_empty() { error } else { error.with_context("mirrors", told) }
     }
 }
 

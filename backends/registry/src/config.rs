@@ -31,7 +31,7 @@ pub struct Config {
     /// Files with CA certificates (PEM) that are trusted besides the system's.
     #[serde(deserialize_with = "one_or_many")]
     pub ca: Vec<PathBuf>,
-    /// The client's certificate chain (PEM), for registries that ask for one.
+    /// The client's certificate chain (PEM), for the registry that the URI names and for no other.
     pub client_cert: Option<PathBuf>,
     /// The private key of `client_cert` (PEM); `None` when it stands in the same file.
     pub client_key: Option<PathBuf>,
@@ -71,9 +71,10 @@ pub struct Config {
     pub read_timeout: Duration,
     /// Requests that a host gets in a second, evenly spread; `None` does not slow down.
     pub requests_per_second: Option<NonZero<u32>>,
-    /// Token servers (`host` or `host:port`, by HTTPS) that may see credentials of registries on other hosts.
-    #[serde(deserialize_with = "one_or_many")]
-    pub trusted_realm: Vec<String>,
+    /// Token servers (`host` or `host:port`) that may see credentials of registries on other hosts. `None` leaves it to
+    /// each registry that is reached by verified TLS to name its own, by HTTPS; an empty list allows none.
+    #[serde(deserialize_with = "list")]
+    pub trusted_realm: Option<Vec<String>>,
     /// MiB of a blob that are sent by one request, at most 64, which are held in memory; 0 sends a blob in one go.
     /// An upload in chunks goes on where a connection broke, and passes proxies that bound what they let through.
     pub upload_chunk: u32,
@@ -105,7 +106,7 @@ impl Default for Config {
             plain_http: Vec::new(),
             read_timeout: Duration::from_secs(30),
             requests_per_second: None,
-            trusted_realm: Vec::new(),
+            trusted_realm: None,
             upload_chunk: 0,
             user_agent: concat!("plyfold/", env!("CARGO_PKG_VERSION")).to_owned(),
             username: None,
@@ -132,6 +133,13 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     })
 }
 
+/// A list that may be empty: as an option, by an empty text.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let mut list: Vec<String> = one_or_many(deserializer)?;
+    list.retain(|entry| !entry.is_empty());
+    Ok(Some(list))
+}
+
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = u32::deserialize(deserializer)?;
     Ok(Duration::from_secs(seconds.max(1).into()))
@@ -152,6 +160,13 @@ mod tests {
         assert_eq!(parse(&["plain-http=a:1"]).unwrap().plain_http, ["a:1"]);
         assert_eq!(parse(&["plain-http=a:1", "plain-http=b"]).unwrap().plain_http, ["a:1", "b"]);
         assert_eq!(parse(&[r#"plain-http=["a:1","b"]"#]).unwrap().plain_http, ["a:1", "b"]);
+    }
+
+    #[test]
+    fn a_list_of_token_servers_may_be_empty() {
+        assert_eq!(parse(&[]).unwrap().trusted_realm, None);
+        assert_eq!(parse(&["trusted-realm="]).unwrap().trusted_realm, Some(Vec::new()));
+        assert_eq!(parse(&["trusted-realm=a"]).unwrap().trusted_realm, Some(vec!["a".to_owned()]));
     }
 
     #[test]

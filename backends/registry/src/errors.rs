@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::client::{Failures, Redirected, text};
 use crate::policy::{is_loopback, origin};
+use crate::resolver::LinkLocal;
 use crate::transport::head_of_body;
 
 /// Bytes of an error's body that are read; the rest is left on the wire.
@@ -138,7 +139,9 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     // The URL may hold a signature; the endpoint is enough.
     let error = error.without_url();
     let causes = Causes::of(&error);
-    let made = if let Some(tls) = causes.tls {
+    let made = if causes.is_link_local {
+        Error::unsupported(format!("refused to go to {endpoint}: it is at a link-local address"))
+    } else if let Some(tls) = causes.tls {
         Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"))
             .with_hint(tls_hint(tls))
     } else if error.is_timeout() || causes.io.is_some_and(|kind| kind == io::ErrorKind::TimedOut) {
@@ -184,16 +187,19 @@ struct Causes<'a> {
     tls: Option<&'a rustls::Error>,
     io: Option<io::ErrorKind>,
     is_dns: bool,
+    is_link_local: bool,
     last: String,
 }
 
 impl<'a> Causes<'a> {
     fn of(error: &'a (dyn StdError + 'static)) -> Self {
-        let mut causes = Self { tls: None, io: None, is_dns: false, last: error.to_string() };
+        let mut causes =
+            Self { tls: None, io: None, is_dns: false, is_link_local: false, last: error.to_string() };
         let mut next = Some(error);
         while let Some(error) = next {
             causes.last = error.to_string();
             causes.is_dns |= causes.last.starts_with("dns error");
+            causes.is_link_local |= error.is::<LinkLocal>();
             causes.tls = causes.tls.or(error.downcast_ref());
             let io = error.downcast_ref::<io::Error>();
             causes.io = io.map(io::Error::kind).or(causes.io);
@@ -245,7 +251,7 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
             "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE"
         }
         rustls::Error::InvalidCertificate(_) => {
-            "-o ca=FILE trusts the CA that signed the registry's certificate"
+            "-o ca=FILE trusts the CA that signed the certificate; a CA of hosts.toml is for its own host alone"
         }
         rustls::Error::AlertReceived(_) => CLIENT_CERTIFICATE,
         rustls::Error::InvalidMessage(_) => {

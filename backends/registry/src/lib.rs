@@ -2,8 +2,8 @@
 //!
 //! The protocol is the [distribution specification] 1.1 with the [token authentication] that registries share.
 //! Everything a registry answers is taken for hostile: bodies are bounded, digests are checked, ranges are
-//! compared, redirects and token realms pass a policy before a byte goes out, and credentials stay with the
-//! scheme, host and port they were given for.
+//! compared, redirects and token realms pass a policy before a byte goes out, and credentials, certificates, header
+//! fields and proxies stay with the scheme, host and port they were given for.
 //!
 //! # Plain HTTP and TLS
 //! Hosts are reached by HTTPS, and a TLS failure is never answered by a retry in the clear. Two exceptions are
@@ -61,6 +61,7 @@ mod parts;
 mod policy;
 mod proxy;
 mod push;
+mod resolver;
 mod subject;
 mod tls;
 mod transport;

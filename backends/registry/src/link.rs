@@ -77,10 +77,10 @@ fn relations(parameters: &str) -> Result<(Option<&str>, &str), &'static str> {
         }
         rest = after;
     }
-    match rest.is_empty() || rest.starts_with(',') {
-        true => Ok((found, rest)),
-        false => Err("its parameters are not separated by semicolons"),
+    if rest.is_empty() || rest.starts_with(',') {
+        return Ok((found, rest));
     }
+    Err("its parameters are not separated by semicolons")
 }
 
 /// Where a parameter ends: at the next semicolon or comma outside of quotes.
@@ -114,7 +114,7 @@ mod tests {
             (r#"</x> ; rel = "next" "#, Some("/x")),
             (r#"<?last=b>; rel="next""#, Some("?last=b")),
             (r#"/x?last=b; rel="next""#, Some("/x?last=b")),
-            (r#"https://r.example/x?last=b,c;rel=next"#, Some("https://r.example/x?last=b,c")),
+            ("https://r.example/x?last=b,c;rel=next", Some("https://r.example/x?last=b,c")),
             ("</x>", Some("/x")),
             ("/x", Some("/x")),
             (r#"</x>; rel="prev""#, None),

@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use crate::Config;
 
-/// Token servers that are known to serve a registry on another host.
+/// Token servers that are known to serve a registry on another host, whatever the configuration lists.
 const KNOWN_REALMS: &[(&str, &str)] =
     &[("registry-1.docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
 
@@ -16,7 +16,7 @@ const KNOWN_REALMS: &[(&str, &str)] =
 pub(crate) struct Policy {
     plain_http: Vec<String>,
     https: Vec<String>,
-    trusted_realm: Vec<String>,
+    trusted_realm: Option<Vec<String>>,
     has_tls_options: bool,
 }
 
@@ -44,7 +44,7 @@ impl Policy {
                 .ok_or_else(|| Error::config(format!("invalid registry host {registry:?}")))
         };
         let https = parse("https")?;
-        if is_link_local(&https) {
+        if is_at_link_local(&https) {
             return Err(refused(&https, "link-local addresses are never registries"));
         }
         let listed = |list: &[String]| lists(list, &https);
@@ -72,7 +72,7 @@ impl Policy {
         if root.query().is_some() || root.fragment().is_some() {
             return Err(invalid("it has a query or a fragment"));
         }
-        if is_link_local(&root) {
+        if is_at_link_local(&root) {
             return Err(refused(&root, "link-local addresses are never registries"));
         }
         if root.host_str() == Some("docker.io") {
@@ -90,7 +90,7 @@ impl Policy {
         if has_login(to) {
             return Err(refused(to, "it carries a user name"));
         }
-        if is_link_local(to) {
+        if is_at_link_local(to) {
             return Err(refused(to, "it is a link-local address"));
         }
         match to.scheme() {
@@ -105,7 +105,10 @@ impl Policy {
     }
 
     /// The token server that a challenge of `registry` names, and whether it may see the registry's credentials.
-    pub(crate) fn realm(&self, registry: &Url, realm: &str) -> Result<(Url, bool)> {
+    ///
+    /// A registry whose certificate was verified (`is_verified`) is believed: it could as well ask for the credentials
+    /// by Basic, and get them. In plain http anybody on the way could have named the token server.
+    pub(crate) fn realm(&self, registry: &Url, is_verified: bool, realm: &str) -> Result<(Url, bool)> {
         let untrusted = |why: String| Error::new(ErrorKind::Auth, format!("untrusted realm: {why}"));
         let url = Url::parse(realm).map_err(|_| untrusted("it is not a URL".to_owned()))?;
         let same_host = url.host() == registry.host();
@@ -116,7 +119,12 @@ impl Policy {
         let downgrade = registry.scheme() == "https" && url.scheme() == "http";
         let known =
             (registry.host_str().zip(url.host_str())).is_some_and(|pair| KNOWN_REALMS.contains(&pair));
-        let trusted = same_host || (known && url.port().is_none()) || lists(&self.trusted_realm, &url);
+        let is_known = known && url.scheme() == "https" && url.port().is_none();
+        let trusted = match &self.trusted_realm {
+            Some(listed) => lists(listed, &url),
+            None => is_verified && registry.scheme() == "https" && url.scheme() == "https",
+        };
+        let trusted = trusted || same_host || is_known;
         Ok((url, trusted && !downgrade))
     }
 }
@@ -140,17 +148,28 @@ pub(crate) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// 169.254.0.0/16, `fe80::/10`, and the one address outside of them that a cloud uses for metadata.
-fn is_link_local(url: &Url) -> bool {
+/// 169.254.0.0/16, `fe80::/10`, and the one address outside of them that a cloud uses for metadata; also as an IPv4
+/// address within IPv6: mapped, compatible (RFC 4291 2.5.5) or behind NAT64 (RFC 6052 2.1).
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     const EC2: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    match address(url) {
-        Some(IpAddr::V4(address)) => address.is_link_local(),
-        Some(IpAddr::V6(address)) => address.is_unicast_link_local() || address == EC2,
-        None => false,
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            let is_nat64 = address.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+            let [.., a, b, c, d] = address.octets();
+            let inner = if is_nat64 { Some(Ipv4Addr::new(a, b, c, d)) } else { address.to_ipv4() };
+            address.is_unicast_link_local()
+                || address == EC2
+                || inner.is_some_and(|inner| inner.is_link_local())
+        }
     }
 }
 
-/// The host when it is an address; an IPv4 address in IPv6 clothes is taken for what it is.
+fn is_at_link_local(url: &Url) -> bool {
+    address(url).is_some_and(is_link_local)
+}
+
+/// The host when it is an address; an IPv4-mapped IPv6 address is taken for the IPv4 address.
 fn address(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     if let Ok(address) = host.parse::<Ipv4Addr>() {
@@ -261,7 +280,16 @@ mod tests {
         assert!(!verdict("https://a", "http://127.0.0.1:2375/containers"));
         assert!(!verdict("http://127.0.0.1:5000", "http://evil.example/x"));
         assert!(!verdict("http://lan", "http://127.0.0.1/x"));
-        for address in ["169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "[fe80::1]"] {
+        for address in [
+            "169.254.169.254",
+            "2852039166",
+            "0xa9.0xfe.0xa9fe",
+            "[::ffff:169.254.169.254]",
+            "[::169.254.169.254]",
+            "[64:ff9b::169.254.169.254]",
+            "[fd00:ec2::254]",
+            "[fe80::1]",
+        ] {
             assert!(!verdict("https://a", &format!("https://{address}/latest")), "{address}");
         }
         assert!(!verdict("https://a", "file:///etc/passwd"));
@@ -269,26 +297,67 @@ mod tests {
         assert!(!verdict("https://a", "https://user:pw@b/x"));
     }
 
+    /// Whether credentials go to a realm: of a registry with a verified certificate, and of one without.
+    fn verdicts(config: &Config, registry: &str, realm: &str) -> Option<(bool, bool)> {
+        let registry = Url::parse(registry).unwrap();
+        let trusted = |is_verified| Some(policy(config).realm(&registry, is_verified, realm).ok()?.1);
+        trusted(true).zip(trusted(false))
+    }
+
     #[test]
-    fn credentials_stay_with_the_registry_and_its_known_token_server() {
-        let config = Config { trusted_realm: vec!["sso.example".into()], ..Config::default() };
-        let policy = policy(&config);
-        let verdict = |registry: &str, realm: &str| {
-            let outcome = policy.realm(&Url::parse(registry).unwrap(), realm);
-            outcome.ok().map(|(_, trusted)| trusted)
-        };
-        assert_eq!(verdict("https://r.example", "https://r.example/token"), Some(true));
-        assert_eq!(verdict("https://r.example", "https://r.example:8443/token"), Some(true));
-        assert_eq!(verdict("https://registry-1.docker.io", "https://auth.docker.io/token"), Some(true));
-        assert_eq!(verdict("https://registry-1.docker.io", "https://auth.docker.io:1/token"), Some(false));
-        assert_eq!(verdict("https://r.example", "https://sso.example/token"), Some(true));
-        assert_eq!(verdict("https://r.example", "https://evil.example/token"), Some(false));
-        assert_eq!(verdict("http://127.0.0.1:1", "http://127.0.0.1:2/token"), Some(true));
-        assert_eq!(verdict("http://127.0.0.1:1", "http://127.0.0.2:2/token"), Some(false));
-        for realm in ["http://r.example/token", "http://evil.example/t", "file:///etc/passwd", "junk", ""] {
-            assert_eq!(verdict("https://r.example", realm), None, "{realm}");
+    fn a_verified_registry_names_any_token_server_and_others_their_own() {
+        let config = Config::default();
+        for (registry, realm, verified, unverified) in [
+            ("https://r.example", "https://r.example/token", true, true),
+            ("https://r.example", "https://r.example:8443/token", true, true),
+            ("https://r.example", "https://sso.example/token", true, false),
+            ("https://r.example", "https://10.0.0.1:8443/token", true, false),
+            ("https://registry-1.docker.io", "https://auth.docker.io/token", true, true),
+            ("https://registry-1.docker.io", "https://auth.docker.io:1/token", true, false),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2/token", true, true),
+            ("http://127.0.0.1:1", "http://127.0.0.2:2/token", false, false),
+            ("http://127.0.0.1:1", "https://sso.example/token", false, false),
+        ] {
+            let expected = Some((verified, unverified));
+            assert_eq!(verdicts(&config, registry, realm), expected, "{registry} {realm}");
         }
-        assert_eq!(verdict("https://r.example", "https://169.254.169.254/token"), None);
-        assert_eq!(verdict("http://127.0.0.1:1", "http://169.254.169.254/token"), None);
+        for realm in [
+            "http://r.example/token",
+            "http://evil.example/t",
+            "https://user:pw@sso.example/t",
+            "https://169.254.169.254/token",
+            "https://[::ffff:169.254.169.254]/token",
+            "file:///etc/passwd",
+            "/token",
+            "junk",
+            "",
+        ] {
+            assert_eq!(verdicts(&config, "https://r.example", realm), None, "{realm}");
+        }
+        assert_eq!(verdicts(&config, "http://127.0.0.1:1", "http://169.254.169.254/token"), None);
+    }
+
+    #[test]
+    fn a_list_of_token_servers_is_all_there_are_beyond_the_registry_s_host() {
+        let listed = |list: &[&str]| Config {
+            trusted_realm: Some(list.iter().copied().map(str::to_owned).collect()),
+            ..Config::default()
+        };
+        for (list, registry, realm, expected) in [
+            (&["sso.example"][..], "https://r.example", "https://sso.example/token", true),
+            (&["sso.example"], "https://r.example", "https://other.example/token", false),
+            (&["sso.example:8443"], "https://r.example", "https://sso.example/token", false),
+            (&[], "https://r.example", "https://sso.example/token", false),
+            (&[], "https://r.example", "https://r.example/token", true),
+            (&[], "https://registry-1.docker.io", "https://auth.docker.io/token", true),
+            // Its user names it, the registry does not.
+            (&["sso.example"], "http://127.0.0.1:1", "https://sso.example/token", true),
+        ] {
+            assert_eq!(
+                verdicts(&listed(list), registry, realm),
+                Some((expected, expected)),
+                "{list:?} {realm}"
+            );
+        }
     }
 }

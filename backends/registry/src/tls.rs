@@ -34,21 +34,30 @@ pub(crate) struct Identity {
 impl Identity {
     /// Of hosts without options of their own.
     pub(crate) fn new(config: &Config) -> Self {
-        let client = config
-            .client_cert
-            .as_ref()
-            .map(|cert| ClientCertificate { cert: cert.clone(), key: config.client_key.clone() });
-        Self { ca: config.ca.clone(), client: client.into_iter().collect(), skip_verify: false }
+        Self { ca: config.ca.clone(), client: Vec::new(), skip_verify: false }
     }
 
-    /// Of one host. A mirror gets no certificate that was not given for it.
-    pub(crate) fn of_host(mut self, host: &Host, is_mirror: bool) -> Self {
+    /// Of the registry that the URI names: the configuration's client certificate is for it.
+    pub(crate) fn of_home(mut self, config: &Config) -> Self {
+        let own = config.client_cert.as_ref();
+        let own = own.map(|cert| ClientCertificate { cert: cert.clone(), key: config.client_key.clone() });
+        self.client.extend(own);
+        self
+    }
+
+    /// Of a host with options of its own.
+    pub(crate) fn of_host(mut self, host: &Host) -> Self {
         self.ca.extend(host.ca.iter().cloned());
-        if is_mirror || !host.client.is_empty() {
+        if !host.client.is_empty() {
             self.client.clone_from(&host.client);
         }
         self.skip_verify = host.skip_verify;
         self
+    }
+
+    /// Whether a server has to prove its name.
+    pub(crate) fn verifies(&self) -> bool {
+        !self.skip_verify
     }
 }
 

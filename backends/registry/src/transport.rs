@@ -11,6 +11,7 @@ use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 use crate::auth::Secret;
 use crate::hosts::Host;
 use crate::proxy::Exceptions;
+use crate::resolver::Resolver;
 use crate::{Config, errors, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
@@ -78,6 +79,11 @@ impl Transport {
         Ok(transport)
     }
 
+    /// Whether a server that is reached by TLS has to prove its name.
+    pub(crate) fn verifies(&self) -> bool {
+        self.recipe.identity.verifies()
+    }
+
     /// Sends a request and waits for the head of the answer.
     ///
     /// When a connection is closed just before the request is begun, the reason gets lost. The request is sent again
@@ -127,6 +133,7 @@ impl Recipe {
             let builder = proxy.iter().fold(builder, |builder, proxy| builder.proxy(proxy.clone()));
             builder
                 .connect_timeout(host.dial_timeout.unwrap_or(config.connect_timeout))
+                .dns_resolver(Resolver)
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .tls_backend_preconfigured(tls.clone())

@@ -115,7 +115,8 @@ impl Registry {
         let (mut sent, mut row, mut renewed) = (0, Row::default(), false);
         while sent < chunk.len() {
             let part = chunk.slice(sent..);
-            let error = match self.patch(target, upload, start + sent as u64, part).await {
+            let patch = self.patch(target, upload, start + sent as u64, part);
+            let error = match row.attempt(patch).await {
                 Ok(received) => match within(received, start, chunk.len()).filter(|now| *now > sent) {
                     Some(now) => {
                         sent = now;
@@ -163,7 +164,8 @@ impl Registry {
     async fn received(&self, target: &Target, upload: &mut Upload) -> Result<u64> {
         let mut row = Row::default();
         loop {
-            let asked = self.client.send(target, Request::new(Method::GET, upload.url.clone())).await;
+            let asked = self.client.send(target, Request::new(Method::GET, upload.url.clone()));
+            let asked = row.attempt(asked).await;
             let error = match asked {
                 Ok(response) if response.status().is_success() => {
                     if let Ok(url) = self.client.location(&response) {

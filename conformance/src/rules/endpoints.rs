@@ -13,7 +13,7 @@ use super::origin::{
 };
 use super::probe::{assert_kind, read, sound};
 use crate::rule::{Rule, rules};
-use crate::samples;
+use crate::samples::{self, Sample};
 use crate::server::{Auth, Exchange, Fault, FaultServer, On};
 use crate::{HttpSetup, HttpStage};
 
@@ -21,6 +21,9 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 30" mirror_order_then_origin_fallback:
         "mirrors are asked in their order and told whose content it is, the registry itself last and without that; \
          any failure of one leads to the next, and an error tells how each of them failed",
+    "R 174" failed_hosts_have_their_turn_again:
+        "a host that has answered well is asked first again; one that has failed stands back, and is asked again when \
+         the others fail",
     "R 31" mirror_digest_only_policy:
         "a mirror that is not trusted to resolve names sees no request for a name, and serves content by digest",
     "R 32" credentials_never_sent_to_mirror_or_cross_origin_redirect:
@@ -35,6 +38,9 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 172" challenge_scope_is_answered_as_asked:
         "a token is asked for under the names that the registry's challenge uses, and never with more rights than are \
          needed",
+    "R 173" options_of_a_host_stay_with_it:
+        "header fields and the proxy of a registry are not used for its mirrors, its token server on another port, or \
+         the targets of its redirects",
 };
 
 async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
@@ -96,22 +102,60 @@ async fn pull_past_wrong_content(stage: &dyn HttpStage) {
     let sample = samples::image();
     for fault in [Fault::Flip(5), Fault::TruncateAt(50), Fault::Body(Bytes::from_static(b"<html></html>"))] {
         let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
-        mirror.script(On::blobs(), [fault.clone()]);
+        mirror.script(On::blobs(), [fault]);
         let setup = HttpSetup::of(&origin).with_mirror(&mirror, true);
-        let registry = opened(stage, &setup).await;
-        let options = PullOptions {
-            platform: sound("linux/amd64".parse()),
-            retry: Retry { base: Duration::from_millis(1), ..Retry::default() },
-            ..PullOptions::default()
-        };
-        let cache = sound(MemoryCache::new());
-        sound(stage.client().pull(&*registry, &by_tag(&setup), &cache, &options).await);
-        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
-            let held = read(cache.open(&blob.descriptor, BlobRange::FULL).await).await;
-            assert!(sound(held) == blob.bytes, "{fault:?}");
-        }
+        pull_all(stage, &setup, &sample).await;
         assert!(mirror.requests().iter().any(|seen| seen.target.contains("/blobs/")), "the mirror is asked");
     }
+}
+
+/// A pull that ends well, with every byte.
+async fn pull_all(stage: &dyn HttpStage, setup: &HttpSetup, sample: &Sample) {
+    let registry = opened(stage, setup).await;
+    let options = PullOptions {
+        platform: sound("linux/amd64".parse()),
+        retry: Retry { base: Duration::from_millis(1), ..Retry::default() },
+        ..PullOptions::default()
+    };
+    let cache = sound(MemoryCache::new());
+    sound(stage.client().pull(&*registry, &by_tag(setup), &cache, &options).await);
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        let held = read(cache.open(&blob.descriptor, BlobRange::FULL).await).await;
+        assert!(sound(held) == blob.bytes, "the bytes of {}", blob.descriptor.digest());
+    }
+}
+
+async fn failed_hosts_have_their_turn_again(stage: &dyn HttpStage) {
+    let sample = samples::image();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    let scene = || {
+        let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+        let setup = HttpSetup::of(&origin).with_mirror(&mirror, true);
+        (mirror, origin, setup)
+    };
+    // An answer is no failure.
+    let (mirror, origin, setup) = scene();
+    let registry = opened(stage, &setup).await;
+    let of_layer = format!("/blobs/{}", layer.digest());
+    for round in 1..4 {
+        read_all(&*registry, &by_tag(&setup), &sample).await;
+        let asked = mirror.requests().iter().filter(|seen| seen.target.contains(&of_layer)).count();
+        assert_eq!(asked, round, "the mirror is asked first, each time");
+    }
+    assert!(origin.requests().is_empty(), "the registry is not asked: {:?}", origin.requests());
+    // The mirror cuts a transfer, and nobody else has the content.
+    for cuts in 1..4 {
+        let (mirror, origin, setup) = scene();
+        mirror.script(On::blob(layer.digest()).times(cuts), [Fault::TruncateAt(10)]);
+        origin.script(On::any(), [Fault::Close]);
+        pull_all(stage, &setup, &sample).await;
+    }
+    // The registry is down for a while, too: one answer of each is enough.
+    let (mirror, origin, setup) = scene();
+    mirror.script(On::blob(layer.digest()), [Fault::ResetAt(10)]);
+    origin.script(On::blob(layer.digest()).times(2), [Fault::Status(503)]);
+    pull_all(stage, &setup, &sample).await;
+    assert!(origin.served(layer.digest()).bytes > 0, "the registry sends what the mirror does not");
 }
 
 async fn mirror_digest_only_policy(stage: &dyn HttpStage) {
@@ -270,6 +314,50 @@ async fn challenge_scope_is_answered_as_asked(stage: &dyn HttpStage) {
         sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
         let scopes: Vec<_> = tokens(&server).iter().flat_map(scopes).collect();
         assert_eq!(scopes, [answer], "asked for {asked}");
+    }
+}
+
+async fn options_of_a_host_stay_with_it(stage: &dyn HttpStage) {
+    const FIELD: (&str, &str) = ("x-key", "key-of-the-registry");
+    let sample = samples::image();
+    let layer = sample.images[0].layers[0].descriptor.clone();
+    for is_proxied in [false, true] {
+        let [registry, proxy, mirror, storage] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
+        let tokens = serve(Auth::Bearer { login: None, ttl: LIFE, realm: None }, &sample);
+        mirror.script(On::any(), [Fault::Status(404)]);
+        // Who answers in the registry's name.
+        let (answering, other) = if is_proxied { (&proxy, &registry) } else { (&registry, &proxy) };
+        let challenge = format!(r#"Bearer realm="{}/token",service="s""#, tokens.url());
+        let refusal = [Fault::Status(401), Fault::Header("WWW-Authenticate", Some(challenge))];
+        answering.script(On::manifests().times(1), refusal);
+        let to = format!("{}/v2/library/app/blobs/{}", storage.url(), layer.digest());
+        answering.script(On::blobs(), [Fault::Redirect(307, to)]);
+        let setup = HttpSetup {
+            header: vec![(FIELD.0.to_owned(), FIELD.1.to_owned())],
+            proxy: is_proxied.then(|| proxy.url()),
+            ..HttpSetup::of(&registry).with_mirror(&mirror, false)
+        };
+        let opened = opened(stage, &setup).await;
+        sound(opened.manifest(&by_tag(&setup)).await);
+        sound(read(opened.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
+        assert!(other.requests().is_empty(), "the proxy is asked where there is one: {is_proxied}");
+        let asked = answering.requests();
+        assert!(
+            asked.len() > 2 && asked.iter().all(|seen| seen.header(FIELD.0) == Some(FIELD.1)),
+            "{asked:?}"
+        );
+        let whole = |seen: &Exchange| seen.target.starts_with(&format!("{}/v2/", registry.url()));
+        assert!(asked.iter().all(|seen| whole(seen) == is_proxied), "{asked:?}");
+        for (who, server) in
+            [("the mirror", &mirror), ("the token server", &tokens), ("the storage", &storage)]
+        {
+            let asked = server.requests();
+            assert!(
+                !asked.is_empty() && asked.iter().all(|seen| seen.target.starts_with('/')),
+                "{who}: {asked:?}"
+            );
+            assert!(asked.iter().all(|seen| seen.header(FIELD.0).is_none()), "{who}: {asked:?}");
+        }
     }
 }
 

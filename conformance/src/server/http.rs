@@ -77,9 +77,11 @@ impl Request {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The target's path.
+    /// The target's path. A proxy is sent the whole URL, which every server takes (RFC 9112 3.2.2).
     pub(super) fn path(&self) -> &str {
-        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+        let path = self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path);
+        let rest = path.strip_prefix("http://").and_then(|rest| Some(&rest[rest.find('/')?..]));
+        rest.unwrap_or(path)
     }
 
     /// A query parameter, decoded.

@@ -170,7 +170,8 @@ impl Engine<'_> {
     ) -> Result<u32> {
         let (mut attempt, mut row, mut row_start) = (Attempt::first(), Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
-            let error = match self.transfer(layer, writer, tee.as_deref_mut(), &attempt).await {
+            let transfer = self.transfer(layer, writer, tee.as_deref_mut(), &attempt);
+            let error = match row.attempt(transfer).await {
                 Ok(()) => break,
                 Err(e) => e,
             };

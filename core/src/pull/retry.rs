@@ -34,6 +34,16 @@ pub struct Row {
 }
 
 impl Row {
+    /// Makes one attempt. What it is [held back](crate::stall::held_back) by does not count for the row.
+    pub async fn attempt<F: Future>(&mut self, attempt: F) -> F::Output {
+        let clock = Clock::new();
+        let output = clock.scope(attempt).await;
+        if let Some(began) = &mut self.began {
+            *began += clock.held();
+        }
+        output
+    }
+
     /// How many attempts have failed so far.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -57,7 +67,7 @@ impl Retry {
     {
         let mut row = Row::default();
         loop {
-            let error = match attempt().await {
+            let error = match row.attempt(attempt()).await {
                 Ok(value) => return Ok(value),
                 Err(e) => e,
             };
@@ -139,7 +149,7 @@ impl Patience {
     pub(super) async fn wait<T>(&mut self, part: impl Future<Output = Result<T>>) -> Result<T> {
         let (start, held) = (Instant::now(), self.clock.held());
         let outcome = self.clock.timeout(self.limit.saturating_sub(self.waited), part).await;
-        self.waited += start.elapsed().saturating_sub(self.clock.held() - held);
+        self.waited += start.elapsed().saturating_sub(self.clock.held().saturating_sub(held));
         outcome.unwrap_or_else(|| {
             let message = match self.moved {
                 0 => format!("no progress for {:?}", self.limit),
@@ -181,6 +191,19 @@ mod tests {
         let down = Error::new(ErrorKind::Unavailable, "down").with_retry_after(Duration::from_secs(7));
         retry.pause(&mut Row::default(), down, "blob", &Progress::none()).await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 7);
+    }
+
+    /// A row lasts as long as the endpoint takes: an hour before a limit of one's own leaves it its minute.
+    #[tokio::test(start_paused = true)]
+    async fn what_holds_an_attempt_back_does_not_count_for_its_row() {
+        let tries = std::cell::Cell::new(0);
+        let attempt = || async {
+            crate::stall::held_back(tokio::time::sleep(Duration::from_secs(3600))).await;
+            tries.set(tries.get() + 1);
+            Err::<(), _>(Error::new(ErrorKind::Unavailable, "down"))
+        };
+        Retry::default().run("blob", &Progress::none(), attempt).await.unwrap_err();
+        assert_eq!(tries.get(), Retry::default().attempts);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ pub(crate) use self::credentials::{Credential, Credentials};
 pub use self::secret::Secret;
 pub use self::store::{Keeper, Login, login, logout};
 use crate::client::Access;
+use crate::hosts::{Endpoint, Places};
 use crate::policy::{Policy, origin};
 use crate::transport::Transport;
 
@@ -158,28 +159,7 @@ impl Auth {
         }
         *grant = None;
         let credential = self.stored(scope).await?;
-        let fresh = match (Challenge::of(challenge)?, credential) {
-            (_, Some(Credential::Token(token))) => Grant { header: bearer(&token)?, until: None },
-            (Challenge::Bearer { realm, service, scope: asked }, credential) => {
-                let (url, trusted) = exchange.policy.realm(exchange.base, &realm)?;
-                if credential.is_some() && !trusted {
-                    return Err(untrusted(&scope.registry, &url));
-                }
-                let access = scope::answered(&scope.access, asked.as_deref().unwrap_or_default());
-                token::fetch(exchange.transport, url, service.as_deref(), &access, credential.as_ref())
-                    .await?
-            }
-            (Challenge::Basic, Some(Credential::Basic(user, password))) => {
-                Grant { header: basic(&user, &password)?, until: None }
-            }
-            (Challenge::Basic, _) => {
-                return Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password")
-                    .with_hint(format!(
-                        "`plyfold login {}` stores them, or pass -o username=… -o password=…",
-                        scope.registry
-                    )));
-            }
-        };
+        let fresh = fresh(exchange, scope, Challenge::of(challenge)?, credential).await?;
         if Some(&fresh.header) == refused {
             return Err(Error::new(ErrorKind::Auth, "the registry refuses these credentials"));
         }
@@ -207,13 +187,76 @@ impl Auth {
     }
 }
 
+/// What a challenge is answered with.
+async fn fresh(
+    exchange: &Exchange<'_>,
+    scope: &Scope,
+    challenge: Challenge,
+    credential: Option<Credential>,
+) -> Result<Grant> {
+    match (challenge, credential) {
+        (_, Some(Credential::Token(token))) => {
+            exchange.log(scope, &exchange.endpoint.root);
+            Ok(Grant { header: bearer(&token)?, until: None })
+        }
+        (Challenge::Bearer { realm, service, scope: asked }, credential) => {
+            let (url, trusted) = exchange.realm(&realm)?;
+            if credential.is_some() {
+                if !trusted {
+                    return Err(untrusted(&scope.registry, &url));
+                }
+                exchange.log(scope, &url);
+            }
+            let access = scope::answered(&scope.access, asked.as_deref().unwrap_or_default());
+            let transport = exchange.transport(&url)?;
+            token::fetch(&transport, url, service.as_deref(), &access, credential.as_ref()).await
+        }
+        (Challenge::Basic, Some(Credential::Basic(user, password))) => {
+            exchange.log(scope, &exchange.endpoint.root);
+            Ok(Grant { header: basic(&user, &password)?, until: None })
+        }
+        (Challenge::Basic, _) => {
+            Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password").with_hint(
+                format!(
+                    "`plyfold login {}` stores them, or pass -o username=… -o password=…",
+                    scope.registry
+                ),
+            ))
+        }
+    }
+}
+
 /// What a conversation with a token server needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'a> {
-    pub(crate) transport: &'a Transport,
+    pub(crate) places: &'a Places,
     pub(crate) policy: &'a Policy,
-    /// The registry that challenged us.
-    pub(crate) base: &'a Url,
+    /// The registry's hosts.
+    pub(crate) endpoints: &'a [Endpoint],
+    /// The one that challenged us.
+    pub(crate) endpoint: &'a Endpoint,
+}
+
+impl Exchange<'_> {
+    fn realm(&self, realm: &str) -> Result<(Url, bool)> {
+        self.policy.realm(&self.endpoint.root, self.endpoint.transport.verifies(), realm)
+    }
+
+    fn transport(&self, realm: &Url) -> Result<Transport> {
+        self.places.transport(self.policy, self.endpoints, self.endpoint, realm)
+    }
+
+    /// Tells where credentials go.
+    fn log(&self, scope: &Scope, to: &Url) {
+        let (registry, from, to) = (&scope.registry, origin(&self.endpoint.root), origin(to));
+        if from == to {
+            tracing::debug!("the credentials for {registry} go to {to}");
+        } else {
+            tracing::info!(
+                "the credentials for {registry} go to {to}, which {from} names as its token server"
+            );
+        }
+    }
 }
 
 fn basic(user: &Secret, password: &Secret) -> Result<HeaderValue> {
@@ -239,6 +282,7 @@ fn untrusted(registry: &str, realm: &Url) -> Error {
     let host = realm.host_str().unwrap_or_default();
     let message =
         format!("untrusted realm: {registry} sends its users to {}, credentials stay here", origin(realm));
+    let host = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Error::new(ErrorKind::Auth, message)
         .with_hint(format!("-o trusted-realm={host} lets them go there; -o anonymous=true asks without them"))
 }

@@ -97,7 +97,17 @@ pub struct ClientCertificate {
 impl Hosts {
     /// What the folders say about a registry: the first that has one for it, or else for all.
     pub(super) fn find(folders: &[PathBuf], registry: &str) -> Result<Option<Self>> {
-        for name in folder_names(registry) {
+        let names = folder_names(registry).into_iter().chain([DEFAULT.to_owned()]);
+        Self::first(folders, names)
+    }
+
+    /// What the folders say about this host and no other.
+    pub(super) fn find_own(folders: &[PathBuf], host: &str) -> Result<Option<Self>> {
+        Self::first(folders, folder_names(host))
+    }
+
+    fn first(folders: &[PathBuf], names: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
+        for name in names {
             for folder in folders.iter().filter(|folder| !folder.as_os_str().is_empty()) {
                 let folder = folder.join(&name);
                 if folder.is_dir() {
@@ -188,7 +198,6 @@ fn folder_names(registry: &str) -> Vec<String> {
     }
     names.push(registry.to_owned());
     names.retain(|name| !name.starts_with('.') && !name.contains('/'));
-    names.push(DEFAULT.to_owned());
     names
 }
 

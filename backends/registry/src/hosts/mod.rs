@@ -11,10 +11,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, Url};
 
 pub use self::file::{ClientCertificate, Host, HostCapability, Hosts};
-pub(crate) use self::turns::{Part, Turns};
+pub(crate) use self::turns::{Turns, Wanted, Watch};
 use crate::Config;
 use crate::auth::{Permission, Scope};
-use crate::policy::{Policy, same_origin};
+use crate::policy::{Policy, origin, same_origin};
 use crate::tls::Identity;
 use crate::transport::Transport;
 
@@ -25,9 +25,13 @@ const REGISTRIES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Places {
     config: Config,
-    /// For endpoints without options of their own.
+    /// The registry that the URI names.
+    home: String,
+    /// For hosts without options of their own.
     usual: Transport,
     known: Mutex<HashMap<String, Arc<[Endpoint]>>>,
+    /// Connections to hosts that registries have sent us to, by scheme, host and port.
+    elsewhere: Mutex<HashMap<String, Transport>>,
 }
 
 /// One host that has a registry's content.
@@ -45,12 +49,13 @@ pub(crate) struct Endpoint {
 }
 
 impl Places {
-    pub(crate) fn new(config: &Config) -> Result<Self> {
+    pub(crate) fn new(config: &Config, home: &str) -> Result<Self> {
         if let Some(field) = config.hosts.values().flat_map(Hosts::unknown).next() {
             return Err(Error::config(format!("unknown field {field:?} in hosts")));
         }
         let usual = Transport::new(config, Identity::new(config), &Host::default())?;
-        Ok(Self { config: config.clone(), usual, known: Mutex::default() })
+        let (known, elsewhere) = (Mutex::default(), Mutex::default());
+        Ok(Self { config: config.clone(), home: home.to_owned(), usual, known, elsewhere })
     }
 
     /// The mirrors of a registry in their order, and the registry itself.
@@ -79,13 +84,55 @@ impl Places {
         Ok(Arc::clone(known.entry(registry.to_owned()).or_insert(endpoints)))
     }
 
+    /// The connections to a URL that one of a registry's `endpoints` has sent us to. Certificates, CAs, proxies and
+    /// what else is configured are those of the URL's own scheme, host and port, never those of the endpoint.
+    ///
+    /// # Errors
+    /// As [`Places::of`], about the host that the URL is on.
+    pub(crate) fn transport(
+        &self,
+        policy: &Policy,
+        endpoints: &[Endpoint],
+        from: &Endpoint,
+        url: &Url,
+    ) -> Result<Transport> {
+        let there = std::iter::once(from).chain(endpoints).find(|endpoint| same_origin(&endpoint.root, url));
+        if let Some(endpoint) = there {
+            return Ok(endpoint.transport.clone());
+        }
+        let elsewhere = || self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = origin(url);
+        if let Some(transport) = elsewhere().get(&place) {
+            return Ok(transport.clone());
+        }
+        let name = match authority(url) {
+            name if name == "registry-1.docker.io" => "docker.io".to_owned(),
+            name => name,
+        };
+        // `_default` is for registries, and not for whatever they name.
+        let hosts = match self.config.hosts.get(&name) {
+            Some(hosts) => Some(hosts.clone()),
+            None => Hosts::find_own(&self.config.hosts_dir, &name)?,
+        };
+        let endpoints = self.endpoints(policy, &name, hosts.unwrap_or_default())?;
+        let own = endpoints.last().filter(|endpoint| same_origin(&endpoint.root, url));
+        let transport = own.map_or_else(|| self.usual.clone(), |endpoint| endpoint.transport.clone());
+        let mut elsewhere = elsewhere();
+        if elsewhere.len() >= REGISTRIES {
+            elsewhere.clear();
+        }
+        Ok(elsewhere.entry(place).or_insert(transport).clone())
+    }
+
     fn endpoints(&self, policy: &Policy, registry: &str, hosts: Hosts) -> Result<Arc<[Endpoint]>> {
         let own = hosts.own;
-        let base = policy.base(registry, !own.ca.is_empty() || !own.client.is_empty() || own.skip_verify)?;
+        let has_tls = |own: &Host| !own.ca.is_empty() || !own.client.is_empty() || own.skip_verify;
+        let base = policy.base(registry, has_tls(&own))?;
+        let is_home = policy.base(&self.home, has_tls(&own))? == base;
         let mut endpoints = Vec::with_capacity(hosts.host.len() + 1);
         for (url, host) in hosts.host {
             let root = Policy::root(&url, host.override_path)?;
-            endpoints.push(self.endpoint(registry, &base, root, host)?);
+            endpoints.push(self.endpoint(registry, &base, root, host, false)?);
         }
         let named = hosts.server.as_ref().map(|url| Policy::root(url, own.override_path)).transpose()?;
         let root = named.unwrap_or_else(|| {
@@ -93,18 +140,20 @@ impl Places {
             root.set_path("/v2/");
             root
         });
-        endpoints.push(self.endpoint(registry, &base, root, own)?);
+        endpoints.push(self.endpoint(registry, &base, root, own, is_home)?);
         Ok(endpoints.into())
     }
 
-    /// One host for a registry, which would be at `base` if nothing were configured.
-    fn endpoint(&self, registry: &str, base: &Url, root: Url, host: Host) -> Result<Endpoint> {
+    /// One host for a registry, which would be at `base` if nothing were configured; `is_home` for the registry itself
+    /// when it is the one that the URI names.
+    fn endpoint(&self, registry: &str, base: &Url, root: Url, host: Host, is_home: bool) -> Result<Endpoint> {
         let same_port =
             root.port() == base.port() || root.port_or_known_default() == base.port_or_known_default();
         let is_other = !(same_port && root.host() == base.host());
-        let identity = Identity::new(&self.config).of_host(&host, is_other);
-        let is_usual =
-            identity == Identity::new(&self.config) && host.proxy.is_none() && host.dial_timeout.is_none();
+        let usual = Identity::new(&self.config);
+        let identity = if is_home && !is_other { usual.clone().of_home(&self.config) } else { usual.clone() };
+        let identity = identity.of_host(&host);
+        let is_usual = identity == usual && host.proxy.is_none() && host.dial_timeout.is_none();
         let transport =
             if is_usual { self.usual.clone() } else { Transport::new(&self.config, identity, &host)? };
         Ok(Endpoint {

@@ -1,50 +1,188 @@
-//! Whose turn it is: a blob that is asked for again was not good enough the first time.
+//! Which host is asked next for a blob: those that have failed for it lately stand behind the others.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use reqwest::Request;
-use reqwest::header::RANGE;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use plyfold_core::Result;
+use reqwest::{Request, Response, Url};
+use tokio::time::Instant;
 
-/// How long an answer is remembered: longer than the pause between two attempts.
+use crate::policy::origin;
+
+/// How long a failure is remembered: longer than the pauses between the attempts of a pull.
 const MEMORY: Duration = Duration::from_secs(120);
-/// Answers that are remembered; beyond this all are forgotten.
-const ANSWERS: usize = 4096;
+/// Failures that are remembered; beyond this all are forgotten.
+const FAILURES: usize = 4096;
 
-/// Which endpoint has answered for which part of a blob, lately.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<Part, (usize, Instant)>>);
+/// Which hosts have failed, for which blob, lately.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turns(Arc<Mutex<HashMap<Attempt, Instant>>>);
 
-/// A blob's path and the range's last byte. Who goes on where a transfer broke asks for the same end again; ranges
-/// that are read side by side have different ends.
+/// One blob on one host.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Part(String, Option<String>);
+struct Attempt {
+    blob: String,
+    host: String,
+}
 
-impl Part {
+/// A blob, as the registry that it belongs to names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted(String);
+
+impl Wanted {
+    /// The blob that a request reads.
     pub(crate) fn of(request: &Request) -> Self {
-        let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok());
-        let end = range.and_then(|range| range.rsplit_once('-')).map(|(_, end)| end.to_owned());
-        Self(request.url().path().to_owned(), end)
+        let url = request.url();
+        Self(format!("{}{}", origin(url), url.path()))
     }
 }
 
 impl Turns {
-    /// The first of `count` endpoints to be asked: the one after that which answered last.
-    pub(crate) fn first(&self, part: &Part, count: usize) -> usize {
-        let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|_, (_, when)| when.elapsed() < MEMORY);
-        // What broke may have been asked for whole.
-        let answer = answers.get(part).or_else(|| answers.get(&Part(part.0.clone(), None)));
-        answer.map_or(0, |(last, _)| (last + 1).min(count.saturating_sub(1)))
+    /// The order in which hosts are asked for a blob: those that have not failed for it as they are configured, and then
+    /// the others, beginning with the one whose failure is the longest ago. So the next attempt is made elsewhere, and
+    /// every host has its turn again.
+    pub(crate) fn order(&self, blob: &Wanted, hosts: &[&Url]) -> Vec<usize> {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|_, when| when.elapsed() < MEMORY);
+        let failure = |at: &usize| failures.get(&Attempt::new(blob, hosts[*at])).copied();
+        let mut order: Vec<usize> = (0..hosts.len()).collect();
+        // Stable: what is equal stays in its order, and none comes before some.
+        order.sort_by_key(failure);
+        order
     }
 
-    /// Remembers who has answered.
-    pub(crate) fn answered(&self, part: Part, endpoint: usize) {
-        let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= ANSWERS {
-            answers.clear();
+    /// Watches a request for a blob until its answer has been read.
+    pub(crate) fn watch(&self, blob: &Wanted, host: &Url) -> Watch {
+        let attempt = Attempt::new(blob, host);
+        Watch(Arc::new(Watched { turns: self.clone(), attempt, is_waiting: AtomicBool::new(true) }))
+    }
+
+    fn failed(&self, attempt: Attempt) {
+        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= FAILURES {
+            failures.clear();
         }
-        answers.insert(part, (endpoint, Instant::now()));
+        failures.insert(attempt, Instant::now());
+    }
+}
+
+impl Attempt {
+    fn new(blob: &Wanted, host: &Url) -> Self {
+        Self { blob: blob.0.clone(), host: origin(host) }
+    }
+}
+
+/// A request for a blob. It has failed when it is given up while it waits for the host, whoever gives it up: the host
+/// that does not answer in time, or stops in the middle, is found out by a time-out of the engine, which drops the
+/// request. Rides on the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch(Arc<Watched>);
+
+#[derive(Debug)]
+struct Watched {
+    turns: Turns,
+    attempt: Attempt,
+    is_waiting: AtomicBool,
+}
+
+impl Watch {
+    /// Lets the answer carry the watch, so that it is given up when the answer is.
+    pub(crate) fn ride(self, response: &mut Response) {
+        response.extensions_mut().insert(self);
+    }
+
+    /// Takes the watch of an answer whose body is about to be read.
+    pub(crate) fn take(response: &mut Response) -> Option<Self> {
+        response.extensions_mut().remove()
+    }
+
+    /// The content of a blob, watched until its end.
+    pub(crate) fn over(
+        watch: Option<Self>,
+        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        let state = (content.boxed(), watch);
+        stream::unfold(state, |(mut content, watch)| async move {
+            let set = |is_waiting| {
+                if let Some(Self(watched)) = &watch {
+                    watched.is_waiting.store(is_waiting, Ordering::Relaxed);
+                }
+            };
+            set(true);
+            let item = content.next().await;
+            // What is read no further after an error stays a failure; what the reader leaves is none.
+            set(matches!(item, Some(Err(_))));
+            Some((item?, (content, watch)))
+        })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.is_waiting.load(Ordering::Relaxed) {
+            self.turns.failed(self.attempt.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts() -> [Url; 3] {
+        ["https://a", "https://b", "https://origin"].map(|url| Url::parse(url).unwrap())
+    }
+
+    fn order(turns: &Turns, blob: &Wanted) -> Vec<usize> {
+        turns.order(blob, &hosts().each_ref())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_sends_a_host_to_the_end_and_round_again() {
+        let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
+        assert_eq!(order(&turns, &blob), [0, 1, 2]);
+        for (failed, expected) in
+            [(0, [1, 2, 0]), (1, [2, 0, 1]), (2, [0, 1, 2]), (0, [1, 2, 0]), (2, [1, 0, 2])]
+        {
+            drop(turns.watch(&blob, &hosts()[failed]));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(order(&turns, &blob), expected, "{failed} failed");
+        }
+        assert_eq!(order(&turns, &Wanted("2".to_owned())), [0, 1, 2], "another blob");
+        tokio::time::advance(MEMORY).await;
+        assert_eq!(order(&turns, &blob), [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_reader_leaves_is_no_failure_and_what_breaks_is_one() {
+        let part = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        let broken = || Err(plyfold_core::Error::new(plyfold_core::ErrorKind::Unavailable, "it broke"));
+        for (what, items, read, fails) in [
+            ("its end", vec![part("a"), part("b")], 3, false),
+            ("left early", vec![part("a"), part("b")], 1, false),
+            ("an error", vec![part("a"), broken()], 2, true),
+            ("never read", vec![part("a")], 0, true),
+        ] {
+            let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
+            let watch = turns.watch(&blob, &hosts()[0]);
+            let mut content = Box::pin(Watch::over(Some(watch), stream::iter(items)));
+            for _ in 0..read {
+                let _ = content.next().await;
+            }
+            drop(content);
+            assert_eq!(order(&turns, &blob)[0] != 0, fails, "{what}");
+        }
+        let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
+        let endless = stream::iter([part("a")]).chain(stream::pending());
+        let mut content = Box::pin(Watch::over(Some(turns.watch(&blob, &hosts()[0])), endless));
+        content.next().await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(1), content.next()).await.unwrap_err();
+        drop(content);
+        assert_eq!(order(&turns, &blob), [1, 2, 0], "given up while it waits");
     }
 }

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
-use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Page, Reference, digest, reference};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Page, Reference, digest, pull, reference};
 use plyfold_registry::{Config, Registry, Secret};
 
 use crate::push::signature;
+use crate::transfers::quick;
 use crate::{assert_kind, open};
 
 /// Three servers with the same image: two mirrors and the registry.
@@ -200,8 +203,7 @@ async fn a_mirror_has_credentials_and_scopes_of_its_own() {
     mirror.put("cache/library/app", "1.2", &sample);
     let login = Login::new("mirror-user", "mirror-pw");
     mirror.configure(|options| {
-        options.auth =
-            Auth::Bearer { login: Some(login), ttl: std::time::Duration::from_secs(300), realm: None };
+        options.auth = Auth::Bearer { login: Some(login), ttl: Duration::from_secs(300), realm: None };
     });
     let text = format!("[host.\"{}/v2/cache\"]\noverride_path = true\n", mirror.url());
     let folder = folder(origin.host(), &text);
@@ -244,7 +246,7 @@ async fn a_blob_that_broke_off_goes_on_at_the_next_host() {
 async fn a_proxy_is_used_for_its_host_alone_and_its_password_is_not_shown() {
     let sample = samples::image();
     let [mirror, origin, proxy] = servers(&sample);
-    // The server takes a request in absolute form for one of a path that it does not know.
+    proxy.script(On::any(), [Fault::Status(404)]);
     let text = format!("[host.\"{}\"]\nproxy = \"http://me:s3cret-word@{}\"\n", mirror.url(), proxy.host());
     let folder = folder(origin.host(), &text);
     let registry = with_hosts(origin.host(), folder.path());
@@ -309,4 +311,46 @@ async fn a_server_of_another_name_gets_no_login() {
     });
     assert_kind(registry.manifest(&name("registry.example")).await, &ErrorKind::Auth);
     assert!(server.requests().iter().all(|seen| seen.header("authorization").is_none()));
+}
+
+/// A mirror that goes silent is passed over for that blob, before its answer and in the middle of it; also when only the
+/// engine's time-out notices.
+#[tokio::test]
+async fn a_silent_mirror_is_passed_over() {
+    let sample = samples::image();
+    for fault in
+        [Fault::Delay(Duration::from_secs(20)), Fault::StallAt(10), Fault::Pace(1, Duration::from_secs(1))]
+    {
+        let [mirror, origin, _] = servers(&sample);
+        mirror.script(On::blobs(), [fault.clone()]);
+        let text = format!("[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url());
+        let folder = folder(origin.host(), &text);
+        let registry = with_hosts(origin.host(), folder.path());
+        let cache = MemoryCache::new().unwrap();
+        pull(&registry, &name(origin.host()), &cache, &quick()).await.unwrap();
+        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+            let of_blob = format!("/blobs/{}", blob.descriptor.digest());
+            let asked = mirror.requests().iter().filter(|seen| seen.target.contains(&of_blob)).count();
+            assert_eq!(asked, 1, "{fault:?}: the mirror is asked for {}", blob.descriptor.digest());
+        }
+    }
+}
+
+/// The mirror cuts each blob once, and nothing listens where the registry should be.
+#[tokio::test]
+async fn a_mirror_that_cuts_once_serves_the_pull_of_a_registry_that_is_gone() {
+    let sample = samples::image();
+    let [mirror, gone, _] = servers(&sample);
+    let host = gone.host().to_owned();
+    drop(gone);
+    for layer in &sample.images[0].layers {
+        mirror.script(On::blob(layer.descriptor.digest()).times(1), [Fault::TruncateAt(20)]);
+        // That the registry is gone for good is no reason to give up the mirror.
+        mirror.script(On::blob(layer.descriptor.digest()).times(1), [Fault::Status(503)]);
+    }
+    let folder =
+        folder(&host, &format!("[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url()));
+    let registry = with_hosts(&host, folder.path());
+    let cache = MemoryCache::new().unwrap();
+    pull(&registry, &name(&host), &cache, &quick()).await.unwrap();
 }

@@ -4,7 +4,9 @@
 
 mod auth;
 mod blobs;
+mod bound;
 mod faults;
+mod front;
 mod hostile;
 mod hosts;
 mod listing;

@@ -18,7 +18,11 @@ impl HttpStage for Http {
             capabilities.extend(mirror.resolve.then_some(HostCapability::Resolve));
             (format!("http://{}", mirror.host), Host { capabilities: Some(capabilities), ..Host::default() })
         });
-        let hosts = Hosts { host: mirrors.collect(), ..Hosts::default() };
+        let mut own = Host { proxy: setup.proxy.as_deref().map(Secret::new), ..Host::default() };
+        for (name, value) in &setup.header {
+            own.header.entry(name.clone()).or_default().push(Secret::new(&**value));
+        }
+        let hosts = Hosts { host: mirrors.collect(), own, ..Hosts::default() };
         let config = Config {
             hosts: [(setup.host.clone(), hosts)].into(),
             hosts_dir: Vec::new(),

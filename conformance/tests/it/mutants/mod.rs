@@ -176,6 +176,7 @@ const HTTP: &[(&str, &[HttpFault])] = &[
             HttpFault::NamespaceUnsaid,
         ],
     ),
+    ("R 174", &[HttpFault::AnswersRotate, HttpFault::FailedGivenUp]),
     ("R 31", &[HttpFault::MirrorsIgnored, HttpFault::MirrorsTrusted]),
     ("R 32", &[HttpFault::AnyRealm, HttpFault::CredentialsFollowRedirects, HttpFault::CredentialsToMirrors]),
     ("R 33", &[HttpFault::HelpersIgnored, HttpFault::IdentityTokensIgnored]),
@@ -195,6 +196,7 @@ const HTTP: &[(&str, &[HttpFault])] = &[
     ("R 39", &[HttpFault::LabelsIgnored]),
     ("R 171", &[HttpFault::CodingsRefused]),
     ("R 172", &[HttpFault::ScopesAsKnown, HttpFault::ScopesWidened]),
+    ("R 173", &[HttpFault::HeaderFollows, HttpFault::HeaderToTokenServers, HttpFault::ProxyForAll]),
 ];
 
 /// For each materializer rule the faults that it must catch, in what makes layers or images.

@@ -81,6 +81,12 @@ impl SmallRegistry {
                 }
             }
         };
+        let mut request = request;
+        match self.fault {
+            HttpFault::HeaderToTokenServers => request.headers.extend(self.setup.header.clone()),
+            HttpFault::ProxyForAll => request.proxy = self.own(request.clone()).proxy,
+            _ => {}
+        }
         let response = request.send().await?;
         if response.status >= 500 {
             return Err(response.error("token"));

@@ -54,9 +54,8 @@ impl SmallRegistry {
         let link = response.header("link").filter(|_| self.fault != HttpFault::LinksIgnored);
         let link = link.filter(|link| self.fault != HttpFault::BareLinksIgnored || link.starts_with('<'));
         let next = match next_target(link.unwrap_or_default()) {
-            None if self.fault == HttpFault::BrokenLinksIgnored => None,
-            None => return Err(Error::corrupt("a link that cannot be read")),
-            Some(next) => next.map(|next| self.below(next, name.repository())),
+            Err(_) if self.fault == HttpFault::BrokenLinksIgnored => None,
+            next => next?.map(|next| self.below(next, name.repository())),
         };
         if next.as_ref() == Some(&target) {
             return Err(Error::corrupt("a link in a circle"));
@@ -112,23 +111,22 @@ impl SmallRegistry {
     }
 }
 
-/// The target of the link whose relation is `next` or unstated, if there is one; `None` for what cannot be read.
-fn next_target(link: &str) -> Option<Option<&str>> {
+/// The target of the link whose relation is `next` or unstated, if there is one.
+fn next_target(link: &str) -> Result<Option<&str>> {
+    let unreadable = || Error::corrupt("a link that cannot be read");
     if link.matches('"').count() % 2 == 1 {
-        return None;
+        return Err(unreadable());
     }
     for one in link.split(", <").filter(|one| !one.is_empty()) {
         let bracketed = one.trim_start_matches('<');
         let is_bare = one == link && one == bracketed;
-        let (target, parameters) =
-            if is_bare { one.split_once(';').unwrap_or((one, "")) } else { bracketed.split_once('>')? };
+        let parts =
+            if is_bare { Some(one.split_once(';').unwrap_or((one, ""))) } else { bracketed.split_once('>') };
+        let (target, parameters) = parts.filter(|(target, _)| !target.is_empty()).ok_or_else(unreadable)?;
         let parameters = parameters.to_ascii_lowercase();
-        if target.is_empty() {
-            return None;
-        }
         if !parameters.contains("rel=") || parameters.contains("next") {
-            return Some(Some(target));
+            return Ok(Some(target));
         }
     }
-    Some(None)
+    Ok(None)
 }

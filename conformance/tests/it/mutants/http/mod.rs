@@ -6,7 +6,7 @@ mod listing;
 mod pull;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +23,7 @@ use self::wire::{Request, Response};
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum HttpFault {
+    AnswersRotate,
     AnyRealm,
     AttemptsGrow,
     BareLinksIgnored,
@@ -35,11 +36,14 @@ pub(super) enum HttpFault {
     DelaysIgnored,
     DuplicatesFetched,
     EndpointsHidden,
+    FailedGivenUp,
     FallbackOnAbsenceOnly,
     FallbackTagUnknown,
     FiltersTrusted,
     HeadAlone,
     HeadForbiddenIsFinal,
+    HeaderFollows,
+    HeaderToTokenServers,
     HelpersIgnored,
     IdentityTokensIgnored,
     LabelsIgnored,
@@ -57,6 +61,7 @@ pub(super) enum HttpFault {
     PartialsDropped,
     PartialsTrusted,
     PermanentRetried,
+    ProxyForAll,
     RangesNever,
     RangesOpen,
     ScopesAsKnown,
@@ -77,7 +82,8 @@ pub(super) struct Small(pub(super) HttpFault);
 #[async_trait]
 impl HttpStage for Small {
     async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
-        Ok(Box::new(SmallRegistry { setup: setup.clone(), fault: self.0, grants: Arc::default() }))
+        let (setup, fault) = (setup.clone(), self.0);
+        Ok(Box::new(SmallRegistry { setup, fault, grants: Arc::default(), passed_over: Arc::default() }))
     }
 
     fn client(&self) -> Box<dyn Client> {
@@ -92,6 +98,8 @@ pub(super) struct SmallRegistry {
     fault: HttpFault,
     /// `Authorization` by host and repository.
     grants: Arc<Mutex<BTreeMap<String, String>>>,
+    /// What a mutant does not ask a mirror for again.
+    passed_over: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl SmallRegistry {
@@ -104,6 +112,10 @@ impl SmallRegistry {
         for (host, is_mirror) in self.endpoints(name) {
             let mut request = request.clone();
             host.clone_into(&mut request.host);
+            let asked = format!("{host} {}", request.target);
+            if is_mirror && self.passed_over.lock().unwrap().contains(&asked) {
+                continue;
+            }
             let says_namespace = match self.fault {
                 HttpFault::NamespaceToOrigin => true,
                 HttpFault::NamespaceUnsaid => false,
@@ -112,15 +124,26 @@ impl SmallRegistry {
             if says_namespace {
                 request.target = format!("{}?ns={}", request.target, self.setup.host);
             }
+            if !is_mirror {
+                request = self.own(request);
+            }
             let outcome = match self.authorized(&request, name.repository()).await {
                 Ok(response) if matches!(response.status, 200 | 206) => read(response).await,
                 Ok(response) => Err(response.error(&request.target)),
                 Err(e) => Err(e),
             };
             let error = match outcome {
-                Ok(read) => return Ok(read),
+                Ok(read) => {
+                    if self.fault == HttpFault::AnswersRotate {
+                        self.passed_over.lock().unwrap().insert(asked);
+                    }
+                    return Ok(read);
+                }
                 Err(e) => e,
             };
+            if self.fault == HttpFault::FailedGivenUp {
+                self.passed_over.lock().unwrap().insert(asked);
+            }
             if self.fault == HttpFault::FallbackOnAbsenceOnly && *error.kind() != ErrorKind::NotFound {
                 return Err(error);
             }
@@ -151,6 +174,26 @@ impl SmallRegistry {
         endpoints
     }
 
+    /// A request with what is for the registry itself.
+    fn own(&self, mut request: Request) -> Request {
+        for (name, value) in &self.setup.header {
+            request = request.with(name, value);
+        }
+        request.proxy =
+            self.setup.proxy.as_deref().and_then(|url| Some(url.strip_prefix("http://")?.to_owned()));
+        request
+    }
+
+    /// Takes it away again.
+    fn disown(&self, request: &mut Request) {
+        if self.fault != HttpFault::HeaderFollows {
+            request.headers.retain(|(name, _)| self.setup.header.iter().all(|(own, _)| own != name));
+        }
+        if self.fault != HttpFault::ProxyForAll {
+            request.proxy = None;
+        }
+    }
+
     /// Follows redirects; another host does not see the credentials.
     async fn followed(&self, request: &Request, authorization: Option<&str>) -> Result<Response> {
         let (mut request, mut authorization) = (request.clone(), authorization);
@@ -167,6 +210,9 @@ impl SmallRegistry {
             let (host, path) = (place.0.to_owned(), format!("/{}", place.1));
             if host != request.host && self.fault != HttpFault::CredentialsFollowRedirects {
                 authorization = None;
+            }
+            if host != request.host {
+                self.disown(&mut request);
             }
             (request.host, request.target) = (host, path);
         }

@@ -14,19 +14,21 @@ pub(super) struct Request {
     pub(super) method: &'static str,
     pub(super) host: String,
     pub(super) target: String,
-    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
+    /// Who is asked in the host's place.
+    pub(super) proxy: Option<String>,
 }
 
 impl Request {
     pub(super) fn new(method: &'static str, host: &str, target: impl Into<String>) -> Self {
         let (host, target) = (host.to_owned(), target.into());
-        Self { method, host, target, headers: Vec::new(), body: Bytes::new() }
+        Self { method, host, target, headers: Vec::new(), body: Bytes::new(), proxy: None }
     }
 
     #[must_use]
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(super) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
         self
     }
 
@@ -36,13 +38,15 @@ impl Request {
             Error::new(ErrorKind::Unavailable, format!("the connection broke: {e}"))
                 .with_endpoint(format!("http://{}", self.host))
         };
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
+        let whole = self.proxy.as_ref().map(|_| format!("http://{}", self.host)).unwrap_or_default();
+        let mut head = format!("{} {whole}{} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.headers {
-            head.extend([*name, ": ", value.as_str(), "\r\n"]);
+            head.extend([name, ": ", value.as_str(), "\r\n"]);
         }
         let length = self.body.len().to_string();
         head.extend(["Content-Length: ", &length, "\r\nConnection: close\r\n\r\n"]);
-        let mut stream = BufReader::new(TcpStream::connect(&self.host).await.map_err(broken)?);
+        let peer = self.proxy.as_ref().unwrap_or(&self.host);
+        let mut stream = BufReader::new(TcpStream::connect(peer).await.map_err(broken)?);
         stream.write_all(head.as_bytes()).await.map_err(broken)?;
         stream.write_all(&self.body).await.map_err(broken)?;
         let mut lines = Vec::new();
