@@ -1,6 +1,5 @@
 //! What can be written on the command line.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -267,13 +266,6 @@ pub(crate) enum Verb {
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
-    },
-    /// Write the images that complete a command line, for the scripts of `completions`
-    #[command(hide = true)]
-    NamesForCompletion {
-        /// The words of the line without the program's name, the last one as far as it is written
-        #[arg(last = true)]
-        words: Vec<OsString>,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -36,18 +37,32 @@ pub(crate) fn script(shell: Shell) -> Result<()> {
     let script = match shell {
         Shell::Bash => format!("{script}{BASH}"),
         Shell::Fish => format!("{script}{}", fish()),
-        // The helper stands before what runs when the file is loaded.
-        Shell::Zsh => script
-            .replacen("\n_plyfold() {", &format!("{ZSH}\n_plyfold() {{"), 1)
-            .replace(" -- Which image:_default'", " -- Which image:_plyfold_images'"),
+        Shell::Zsh => zsh(&script),
         _ => script.into_owned(),
     };
     write(script.as_bytes())
 }
 
+/// What the scripts call this program with before the words of a line. It is no verb: scripts and help name it nowhere.
+const ASKED: &str = "names-for-completion";
+
+/// The words of a line that a shell wants completed, the last one as far as it is written.
+pub(crate) fn asked() -> Option<Vec<OsString>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let is_asked = arguments.next()? == ASKED && arguments.next()? == "--";
+    is_asked.then(|| arguments.collect())
+}
+
+/// Answers a shell.
+pub(crate) fn answer(words: &[OsString]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answered = runtime.is_ok_and(|runtime| runtime.block_on(names(words)).is_ok());
+    if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Writes the names that complete the last of the words of a command line, one a line. Whatever is wrong, a shell
 /// that asks in the middle of a line is told nothing.
-pub(crate) async fn names(words: &[OsString]) -> Result<()> {
+async fn names(words: &[OsString]) -> Result<()> {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let Some((last, before)) = words.split_last() else { return Ok(()) };
     if last.starts_with('-') || !before.iter().any(|word| NAMING.contains(word)) {
@@ -82,7 +97,7 @@ _plyfold_with_images() {
     fi
     local kept=()
     for name in "${COMPREPLY[@]}"; do
-        [[ $name == "<"* || $name == "["* ]] || kept+=("$name")
+        [[ $name == [-\<\[]* ]] || kept+=("$name")
     done
     COMPREPLY=("${kept[@]}")
     while IFS= read -r name; do
@@ -102,6 +117,18 @@ _plyfold_images() {
     _files
 }
 "#;
+
+/// The words of verbs that are images are completed by their names; the helper stands before what runs when the file is
+/// loaded.
+fn zsh(script: &str) -> String {
+    let images = ["':image -- ", "'*::images -- ", "'::image -- "];
+    let line = |line: &str| {
+        let is_image = images.iter().any(|image| line.contains(image));
+        if is_image { line.replace(":_default'", ":_plyfold_images'") } else { line.to_owned() }
+    };
+    let script: Vec<String> = script.split_inclusive('\n').map(line).collect();
+    script.concat().replacen("\n_plyfold() {", &format!("{ZSH}\n_plyfold() {{"), 1)
+}
 
 fn fish() -> String {
     let line = |verb: &str| {

@@ -84,7 +84,13 @@ impl Input {
             io::ErrorKind::NotFound => Error::not_found("no such file"),
             _ => Error::io("opening the layer", e),
         });
-        Ok(Self { file: file.map_err(|e| e.with_context("path", path.display()))?, stop: stop.clone() })
+        let file = file.map_err(|e| e.with_context("path", path.display()))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            let hint = format!("pack it: tar -C {} -c . | plyfold layer - --out FILE.erofs", path.display());
+            let error = Error::config("the layer is a directory, and not a tar");
+            return Err(error.with_context("path", path.display()).with_hint(hint));
+        }
+        Ok(Self { file, stop: stop.clone() })
     }
 }
 

@@ -43,6 +43,9 @@ mod verify;
 
 /// Runs the program with the process's arguments.
 pub(crate) fn main() -> ExitCode {
+    if let Some(words) = complete::asked() {
+        return complete::answer(&words);
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(usage) => return failure::usage(&usage),
@@ -94,7 +97,6 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
         Verb::List { image: Some(image), .. } => Err(kept::no_files(&image)),
         Verb::List { no_trunc, image: None } => kept::list(&session.await?, no_trunc).await,
         Verb::Tag { image, name } => kept::tag(&session.await?, &image, &name).await,
-        Verb::NamesForCompletion { words } => complete::names(&words).await,
         Verb::Inspect { image, raw, remote, no_trunc } => {
             let shown = inspect::Shown { raw, no_trunc };
             let places = places()?;

@@ -11,9 +11,9 @@ use plyfold::{Digest, digest, printable};
 use rustix::termios::tcgetwinsize;
 
 use super::events::{self, Documents};
-use super::screen::{BARS, Loudness, Screen, tell};
+use super::screen::{Loudness, Screen, draw, erase, tell};
 use super::size::Size;
-use super::stop::Leftovers;
+use super::stop::{self, Leftovers};
 
 /// What the events are about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,6 +68,9 @@ impl Reporter {
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
+        if self.screen.draws() && stop::is_interrupted() {
+            return;
+        }
         if self.screen.json() {
             let least = if events::is_warning(&event) { Loudness::Quiet } else { Loudness::Normal };
             if self.screen.loudness() >= least
@@ -144,11 +147,7 @@ impl Reporter {
     /// A bar above that of all blobs.
     fn blob_bar(&self, digest: &Digest, size: u64, resumed_at: u64) -> ProgressBar {
         let blob = unshown(short(digest), size, resumed_at);
-        match &self.total.bar {
-            Some(total) if self.screen.draws() => BARS.insert_before(total, blob),
-            _ if self.screen.draws() => BARS.add(blob),
-            _ => blob,
-        }
+        if self.screen.draws() { draw(blob, self.total.bar.as_ref()) } else { blob }
     }
 
     /// Says who answered, and at which attempt when it is not the first.
@@ -184,7 +183,7 @@ impl Reporter {
             return self.line(Loudness::Verbose, &format!("{} is {place} already", short(digest)));
         }
         if let Some(transfer) = self.blobs.remove(digest) {
-            transfer.bar.finish_and_clear();
+            erase(&transfer.bar);
             self.total.moved += size.saturating_sub(transfer.resumed_at);
             self.show_total();
             let done = match self.doing {
@@ -215,7 +214,7 @@ impl Reporter {
     /// Takes what is drawn off the terminal.
     fn clear(&mut self) {
         let blobs = self.blobs.values().map(|transfer| &transfer.bar);
-        blobs.chain(&self.total.bar).chain(&self.verification).for_each(ProgressBar::finish_and_clear);
+        blobs.chain(&self.total.bar).chain(&self.verification).for_each(erase);
         self.verification = None;
     }
 }
@@ -237,7 +236,7 @@ const WIDE: u16 = 100;
 
 fn bar(screen: Screen, what: &str, size: u64, start: u64) -> ProgressBar {
     let bar = unshown(what, size, start);
-    if screen.draws() { BARS.add(bar) } else { bar }
+    if screen.draws() { draw(bar, None) } else { bar }
 }
 
 /// A bar that is not on the terminal yet.

@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressBar};
 use plyfold::{Error, Result, printable};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
@@ -90,7 +91,38 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
 }
 
 /// The bars on the terminal, if there are any.
-pub(crate) static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// How many bars are on the terminal.
+static DRAWN: AtomicUsize = AtomicUsize::new(0);
+
+/// Puts a bar on the terminal, above another if there is one.
+pub(crate) fn draw(bar: ProgressBar, above: Option<&ProgressBar>) -> ProgressBar {
+    DRAWN.fetch_add(1, Ordering::Relaxed);
+    match above {
+        Some(other) => BARS.insert_before(other, bar),
+        None => BARS.add(bar),
+    }
+}
+
+/// Takes a bar off the terminal; one that is not on it is left as it is.
+pub(crate) fn erase(bar: &ProgressBar) {
+    if !bar.is_hidden() && !bar.is_finished() {
+        DRAWN.fetch_sub(1, Ordering::Relaxed);
+    }
+    bar.finish_and_clear();
+}
+
+/// Takes away the `^C` that a terminal shows when it is typed, and what erases the bars would not know of.
+///
+/// The cursor stands behind the last column of the last bar, or behind the `^C` in the line below. One more character
+/// brings it into the line below in both cases; from there it goes back.
+pub(crate) fn erase_typed() {
+    if DRAWN.load(Ordering::Relaxed) > 0 {
+        // A failure to do so has nowhere to be told.
+        let _ = io::stderr().lock().write_all(b" \r\x1b[K\x1b[1A");
+    }
+}
 
 /// Writes to standard error, above the bars. A failure to do so has nowhere to be told.
 pub(crate) fn tell(text: &str) {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use plyfold::backends::layout::Store;
 use plyfold::{CacheProvider as _, Digest, Error, ErrorKind, Result};
@@ -10,10 +10,19 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::screen;
 use super::size::Size;
 
 /// The number of a signal.
 pub(crate) type Signal = i32;
+
+/// Set by the signal's handler, before anything else knows of it.
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether an interrupt has come: what is drawn from now on would stand below what the terminal shows of it.
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
 
 /// Waits until the user or the system asks the program to end. Whoever asks again, while the work is being given up,
 /// ends it at once.
@@ -21,12 +30,16 @@ pub(crate) async fn asked() -> Result<Signal> {
     let listen = |kind| signal(kind).map_err(|e| Error::io("listening for signals", e));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let is_asked = Arc::new(AtomicBool::new(false));
+    flag::register(SIGINT, INTERRUPTED.clone()).map_err(|e| Error::io("listening for signals", e))?;
     for number in [SIGINT, SIGTERM] {
         flag::register_conditional_default(number, is_asked.clone())
             .map_err(|e| Error::io("listening for signals", e))?;
     }
     let number = tokio::select! {
-        _ = interrupt.recv() => SIGINT,
+        _ = interrupt.recv() => {
+            screen::erase_typed();
+            SIGINT
+        }
         _ = terminate.recv() => SIGTERM,
     };
     is_asked.store(true, Ordering::Relaxed);

@@ -316,6 +316,7 @@ fn failures() {
         "disk --size 8GB --out {}/disk.ext4",
         "disk --size 1M --out {}/disk.ext4",
         "disk --size 64M --out {}/dir",
+        "layer {}/dir --out {}/layer.erofs",
         "materialize oci:examples/sample --as vmdk --upper 3 --out {}/vmdk",
         "materialize oci:examples/sample --as vmdk --mode 640 --out {}/vmdk",
         "materialize oci:examples/sample --as vmdk --copy --mode 4755 --out {}/vmdk",
@@ -455,6 +456,8 @@ fn completions_name_every_verb() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = place.command(["completions", shell]).output().unwrap();
         let script = String::from_utf8(output.stdout).unwrap();
+        let asks = ["bash", "fish", "zsh"].contains(&shell);
+        assert_eq!(script.contains("names-for-completion"), asks, "{shell} asks for the names of images");
         for verb in VERBS {
             assert!(script.contains(verb), "{shell}: {verb}");
         }

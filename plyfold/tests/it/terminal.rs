@@ -1,13 +1,14 @@
 //! What a terminal shows.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plyfold::Digest;
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::server::{Fault, FaultServer, On};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -60,27 +61,44 @@ fn a_total_fits_a_narrow_terminal() {
     for line in total {
         assert!(line.chars().count() <= usize::from(COLUMNS), "{line:?}");
     }
-    is_clear(&shown);
+    let left = on_screen(&shown);
+    assert!(!left.iter().any(|line| line.contains("iB/s, ")), "{left:#?}");
 }
 
-/// An interrupt leaves one line, which says what is kept, and no bar.
+/// An interrupt leaves one line, which says what is kept, and no bar; also when it is typed, which a terminal shows.
 #[test]
 fn an_interrupt_leaves_one_line() {
+    let by_signal = |child: &Child, _: &mut File| {
+        kill_process(Pid::from_child(child), Signal::INT).unwrap();
+    };
+    let typed = |_: &Child, screen: &mut File| screen.write_all(b"\x03").unwrap();
+    let lines = interrupted(by_signal);
+    assert!(!lines.iter().any(|line| line.contains("iB/s, ")), "{lines:#?}");
+    let said = lines.iter().rfind(|line| !line.is_empty()).unwrap();
+    let said = said.strip_prefix("error: interrupted; ").expect(said);
+    let (size, rest) = said.split_once(" MiB are kept").expect(said);
+    assert!((1.0..=8.0).contains(&size.parse::<f64>().unwrap()), "{said}");
+    assert_eq!(rest, ", and the same command goes on from there");
+    // A bar that is being written when the key is pressed stands below what the terminal shows of the key.
+    let mut attempts = (0..4).map(|_| interrupted(typed));
+    let is_clear =
+        |lines: &Vec<String>| !lines.iter().any(|line| line.contains("iB/s, ") || line.contains("^C"));
+    assert!(attempts.any(|lines| is_clear(&lines)), "a bar is left");
+}
+
+/// What is on a terminal after a pull was interrupted in the middle.
+fn interrupted(how: impl Fn(&Child, &mut File)) -> Vec<String> {
     let scene = Scene::new(2);
     let (mut child, mut screen) = scene.on_a_terminal();
     let mut shown = String::new();
     while scene.server.served(scene.layer(0)).bytes < SIZE / 2 {
         shown += &some_of(&mut screen);
     }
-    let pid = child.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    how(&child.0, &mut screen);
     shown += &rest_of(&mut screen);
     assert!(!child.0.wait().unwrap().success());
-    is_clear(&shown);
-    let said = shown.rsplit("error: interrupted; ").next().unwrap();
-    let (size, rest) = said.split_once(" MiB are kept").expect(said);
-    assert!((1.0..=8.0).contains(&size.parse::<f64>().unwrap()), "{said}");
-    assert_eq!(rest.trim_end(), ", and the same command goes on from there");
+    assert!(shown.contains("iB/s, "), "bars were drawn: {shown:?}");
+    on_screen(&shown)
 }
 
 /// A list and an image fit a terminal of 80 columns, however long their names and values.
@@ -139,13 +157,16 @@ impl Scene {
         self.place.command(["pull", &image, "--platform", "linux/amd64"])
     }
 
+    /// The program on a terminal of its own, which sends it what is typed as signals.
     fn on_a_terminal(&self) -> (Running, File) {
         let (screen, terminal) = terminal();
-        let mut command = self.pull();
-        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal);
-        let child = Running(command.spawn().unwrap());
+        let pull = self.pull();
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(pull.get_program()).args(pull.get_args());
+        command.envs(pull.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+        command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::null()).stderr(terminal);
         // The terminal's other end has no writer but the child when this command is gone.
-        (child, screen)
+        (Running(command.spawn().unwrap()), screen)
     }
 }
 
@@ -181,11 +202,48 @@ fn drawn<'a>(shown: &'a str, text: &str) -> Vec<&'a str> {
     lines.map(|line| line.strip_prefix("[2K").unwrap_or(line)).collect()
 }
 
-/// Nothing of a bar is left: what is drawn last is erased before it ends.
-fn is_clear(shown: &str) {
-    let last_bar = shown.rfind("iB/s, ").expect("bars were drawn");
-    let after = &shown[last_bar..];
-    assert!(after.contains("\u{1b}[2K"), "a bar is left: {after:?}");
+/// What is on a terminal of 80 columns, and rows without end, after all that was written to it.
+fn on_screen(shown: &str) -> Vec<String> {
+    let (mut rows, mut row, mut column): (Vec<Vec<char>>, usize, usize) = (Vec::new(), 0, 0);
+    let mut rest = shown.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{1b}' => {
+                assert_eq!(rest.next(), Some('['));
+                let mut sequence = String::new();
+                while !sequence.ends_with(|c: char| c.is_ascii_alphabetic()) {
+                    sequence.push(rest.next().unwrap());
+                }
+                let (count, what) = sequence.split_at(sequence.len() - 1);
+                let count = count.parse().unwrap_or(1);
+                match what {
+                    "A" => row = row.saturating_sub(count),
+                    "B" => row += count,
+                    "K" if count == 2 => rows.get_mut(row).into_iter().for_each(Vec::clear),
+                    "K" => rows.get_mut(row).into_iter().for_each(|row| row.truncate(column)),
+                    "m" => {}
+                    other => panic!("an escape sequence that this terminal does not know: {other:?}"),
+                }
+            }
+            c => {
+                // The cursor waits behind the last column for what comes next.
+                if column == usize::from(COLUMNS) {
+                    (row, column) = (row + 1, 0);
+                }
+                if rows.len() <= row {
+                    rows.resize(row + 1, Vec::new());
+                }
+                if rows[row].len() <= column {
+                    rows[row].resize(column + 1, ' ');
+                }
+                rows[row][column] = c;
+                column += 1;
+            }
+        }
+    }
+    rows.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned()).collect()
 }
 
 /// A child that does not outlive its test.

@@ -60,6 +60,7 @@ oracle_tests! {
     a_store_of_someone_else_is_used needs [Need::Mounts, SETPRIV];
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
+    bash_completes_the_names_of_images needs [BASH];
 }
 
 /// Prompts and pasting apart, many people's shell.
@@ -67,6 +68,36 @@ const BASH: Need = Need::Tool { name: "bash", package: "bash" };
 
 /// Runs a program as another user; root alone may, as root alone may mount.
 const SETPRIV: Need = Need::Tool { name: "setpriv", package: "util-linux" };
+
+const BASH: Need = Need::Tool { name: "bash", package: "bash" };
+
+/// For bash a colon ends a word: what it completes is the part behind the last one.
+fn bash_completes_the_names_of_images() -> Verdict {
+    let dir = tempfile::tempdir()?;
+    let program = env!("CARGO_BIN_EXE_plyfold");
+    let run = |verb: &[&str]| Run::new(program).args(verb).arg("--store").arg(dir.path());
+    let sample = concat!("oci:", env!("CARGO_MANIFEST_DIR"), "/../examples/sample:latest");
+    run(&["pull", "--platform", "linux/amd64", sample]).success()?;
+    run(&["tag", "localhost/sample", "localhost:5000/app:1"]).success()?;
+    let store = dir.path().display();
+    for (words, completed) in [
+        (&["inspect", "loc"][..], "localhost/sample:latest localhost:5000/app:1"),
+        (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
+        (&["rmi", "localhost/sample", ":", ""], "latest"),
+        (&["ver"], "verify"),
+        (&["disk", "--si"], "--size"),
+    ] {
+        let line = format!("{program} {}", words.join(" ")).replace(" : ", ":");
+        let script = format!(
+            "source <({program} completions bash); export PLYFOLD_STORE={store}; COMP_LINE='{line}'; \
+             COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=({program} \"$@\"); COMP_CWORD=$#; \
+             _plyfold_with_images {program} \"${{@: -1}}\" \"${{@: -2:1}}\"; echo \"${{COMPREPLY[*]}}\""
+        );
+        let said = Run::new("bash").args(["--norc", "-c", &script, "bash"]).args(words).success()?;
+        assert_eq!(said.stdout.trim_end(), completed, "{line}");
+    }
+    Ok(())
+}
 
 fn a_store_on_a_read_only_mount_is_used() -> Verdict {
     let scene = ReadOnly::new()?;
