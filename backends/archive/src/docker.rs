@@ -1,13 +1,15 @@
 //! The form of `docker save` before version 25: `manifest.json`, configs, uncompressed layers.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use plyfold_core::digest::{self, Hasher};
 use plyfold_core::manifest::{canonical_json, limits};
 use plyfold_core::oci_spec::image::ImageConfiguration;
-use plyfold_core::{Digest, Error, MediaType, RawManifest, Reference, Result, printable, reference};
+use plyfold_core::{
+    Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, printable, reference,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -50,13 +52,18 @@ impl DockerImages {
         let mut found = Self { members: members.clone(), images: Vec::new(), blobs: HashMap::new() };
         for image in parse(&bytes)? {
             let names = names_of(&image, path);
-            let read = read_image(members, &image).inspect_err(|e| {
-                tracing::warn!("an image in {} cannot be read: {e}", path.display());
-            });
-            let manifest = read.ok().map(|(manifest, blobs)| {
-                found.blobs.extend(blobs);
-                manifest
-            });
+            let manifest = match read_image(members, &image) {
+                Ok((manifest, blobs)) => {
+                    found.blobs.extend(blobs);
+                    Some(manifest)
+                }
+                // What this machine cannot read is nothing to say about the image.
+                Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) => {
+                    tracing::warn!("an image in {} cannot be read: {e}", path.display());
+                    None
+                }
+            };
             found.images.push(Named { names, image, manifest });
         }
         Ok(Some(found))
@@ -146,9 +153,11 @@ fn describe(layer: &Member, diff_id: &Digest) -> Result<(MediaType, Digest)> {
     };
     let (mut hasher, mut reader, mut chunk) = (Hasher::sha256(), layer.reader(0), vec![0; 256 << 10]);
     loop {
-        match reader.read(&mut chunk).map_err(reading)? {
-            0 => return Ok((media_type, hasher.finish())),
-            count => hasher.update(&chunk[..count]),
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok((media_type, hasher.finish())),
+            Ok(count) => hasher.update(&chunk[..count]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(reading(e)),
         }
     }
 }

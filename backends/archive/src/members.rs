@@ -190,7 +190,13 @@ impl Read for &Headers<'_> {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut file = self.file;
-        let count = file.read(buf)?;
+        let count = loop {
+            match file.read(buf) {
+                // The `tar` crate takes a signal for the end of its work.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome?,
+            }
+        };
         self.read.set(self.read.get() + count as u64);
         Ok(count)
     }

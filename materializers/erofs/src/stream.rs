@@ -1,6 +1,6 @@
 //! The image as it grows: one stream of blocks, written in large pieces.
 
-use std::io::{IoSlice, SeekFrom};
+use std::io::{ErrorKind, IoSlice, SeekFrom};
 
 use plyfold_core::{Error, Output, Result};
 
@@ -51,7 +51,14 @@ impl<'a> BlockStream<'a> {
         }
         // What was gathered and what came go out together: large pieces are never copied.
         let pieces = [IoSlice::new(&self.gathered), IoSlice::new(bytes)];
-        let written = self.out.write_vectored(&pieces).map_err(failed)?;
+        let written = loop {
+            match self.out.write_vectored(&pieces) {
+                Ok(written) => break written,
+                // `write_all` goes on after a signal by itself; this call does not.
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
+        };
         if let Some(rest) = self.gathered.get(written..) {
             self.out.write_all(rest).map_err(failed)?;
         }

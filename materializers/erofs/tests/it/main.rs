@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod merged;
 mod peers;
+mod signals;
 mod suite;
 mod written;
 
