@@ -61,7 +61,8 @@ pub enum Ingest {
 }
 
 /// One blob being written. Dropping it without [`commit`](Self::commit), [`suspend`](Self::suspend) or
-/// [`set_resumable`](Self::set_resumable) leaves nothing behind (rule C 45), unless something was there before it.
+/// [`set_resumable`](Self::set_resumable) leaves nothing behind (rule C 45), unless something was there before it; that
+/// may take a moment, which [`discard`](Self::discard) waits for.
 #[async_trait]
 pub trait BlobWriter: Debug + Send {
     /// Bytes already held, in order from 0: more than 0 when an earlier attempt was suspended or died. They have
@@ -86,6 +87,9 @@ pub trait BlobWriter: Debug + Send {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) with [`Error::as_mismatch`](crate::Error::as_mismatch): nothing
     /// becomes visible. [`Io`](crate::ErrorKind::Io): likewise, and the bytes are dropped.
     async fn commit(self: Box<Self>) -> Result<()>;
+
+    /// Drops the writer as if nothing more came, and waits until nothing is left of it that is not to be kept.
+    async fn discard(self: Box<Self>) {}
 
     /// Says whether dropping this writer, as happens to a pull that is given up, keeps the bytes as
     /// [`suspend`](Self::suspend) does. At first it does so when it begins beyond 0. A cache that cannot keep them

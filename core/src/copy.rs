@@ -58,10 +58,25 @@ impl Default for CopyOptions {
 /// `copy_a_to_b_preserves_digests_or_refuses`). All of it is one [`PushSession`]: a name is set only when everything is
 /// there, also beside a collection of the target.
 ///
+/// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
+///
 /// # Errors
 /// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; otherwise those of both
 /// backends, with the image in their context. The target's name is not touched then.
 pub async fn copy(
+    from: &dyn ImageRegistry,
+    image: &Reference,
+    to: &dyn ImageRegistry,
+    target: &Reference,
+    options: &CopyOptions,
+) -> Result<Descriptor> {
+    let operation = options.progress.operation();
+    let options = CopyOptions { progress: operation.progress().clone(), ..options.clone() };
+    operation.end(copy_told(from, image, to, target, &options).await)
+}
+
+/// As [`copy`], as a part of an operation that tells its end by itself.
+pub(crate) async fn copy_told(
     from: &dyn ImageRegistry,
     image: &Reference,
     to: &dyn ImageRegistry,
@@ -73,9 +88,7 @@ pub async fn copy(
         return Err(from.unsupported("list referrers").with_image(image));
     }
     let copier = Copier { from, image, to, target, session, options, documents: Mutex::default() };
-    let result = copier.run().await;
-    options.progress.emit(Event::Finished { success: result.is_ok() });
-    result
+    copier.run().await
 }
 
 struct Copier<'a> {
@@ -229,8 +242,7 @@ impl Copier<'_> {
             });
             return Ok(());
         }
-        let (size, resumed_at) = (blob.size(), 0);
-        self.options.progress.emit(Event::BlobStarted { digest: digest.clone(), size, resumed_at });
+        let started = self.options.progress.start(blob, 0);
         let attempt = AtomicU32::new(0);
         let moved = self.retrying(digest.as_ref(), || async {
             let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await?;
@@ -242,7 +254,7 @@ impl Copier<'_> {
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
                 outcome?;
-                self.options.progress.emit(Event::BlobDone { digest: digest.clone(), size, cached: false });
+                started.done();
             }
         }
         Ok(())

@@ -24,6 +24,7 @@ pub mod registry;
 pub mod source;
 pub mod stall;
 pub mod tree;
+pub mod worker;
 
 mod blob;
 mod error;

@@ -1,11 +1,12 @@
 //! Progress events: never in the way of a download, and never without their end.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::Digest;
+use crate::{Descriptor, Digest, Result};
 
 /// What a pull or a conversion has to tell.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +37,7 @@ pub enum Event {
         /// Bytes so far, from 0.
         received: u64,
     },
-    /// A blob is about to be downloaded.
+    /// A blob is about to be downloaded. [`BlobDone`](Self::BlobDone) or [`BlobStopped`](Self::BlobStopped) follows.
     BlobStarted {
         /// Which blob.
         digest: Digest,
@@ -44,6 +45,11 @@ pub enum Event {
         size: u64,
         /// Bytes that an earlier attempt left.
         resumed_at: u64,
+    },
+    /// A blob that was [started](Self::BlobStarted) does not come: there was an error, or nobody waits for it any more.
+    BlobStopped {
+        /// Which blob.
+        digest: Digest,
     },
     /// The last event: nothing follows.
     Finished {
@@ -124,7 +130,11 @@ impl Event {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Option<Arc<Sender>>);
+pub struct Progress {
+    sender: Option<Arc<Sender>>,
+    /// Whether the operation that it is a part of has told its end.
+    ended: Option<Arc<AtomicBool>>,
+}
 
 /// The receiving side of [`Progress::channel`].
 #[derive(Debug)]
@@ -153,24 +163,123 @@ impl Progress {
     /// A sender and its receiver.
     pub fn channel() -> (Self, Events) {
         let shared = Arc::new(Shared::default());
-        (Self(Some(Arc::new(Sender(shared.clone())))), Events(shared))
+        (Self { sender: Some(Arc::new(Sender(shared.clone()))), ended: None }, Events(shared))
     }
 
     /// Nobody listens.
     pub fn none() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Tells an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
     pub fn emit(&self, event: Event) {
-        let Some(sender) = &self.0 else { return };
+        let Some(sender) = &self.sender else { return };
         let mut state = lock(&sender.0.state);
         if state.abandoned || (event.is_droppable() && state.queue.len() >= CAPACITY) {
             return;
         }
+        // Under the lock: what another thread has still to tell comes before the end or not at all.
+        if let Some(ended) = &self.ended {
+            let is_end = matches!(event, Event::Finished { .. });
+            if ended.fetch_or(is_end, Ordering::Relaxed) {
+                return;
+            }
+        }
         state.queue.push_back(event);
         drop(state);
         sender.0.changed.notify_one();
+    }
+
+    /// Begins an operation, whose last event is [`Event::Finished`] whatever becomes of it.
+    ///
+    /// ```
+    /// use plyfold_core::progress::{Event, Progress};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let (progress, mut events) = Progress::channel();
+    /// let operation = progress.operation();
+    /// let told = operation.progress().clone();
+    /// drop(operation);
+    /// told.emit(Event::Warning { message: "too late".to_owned() });
+    /// drop((progress, told));
+    /// assert_eq!(events.next().await, Some(Event::Finished { success: false }));
+    /// assert_eq!(events.next().await, None);
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn operation(&self) -> Operation {
+        let progress = Self { sender: self.sender.clone(), ended: Some(Arc::default()) };
+        Operation { progress, success: false, ends_here: true }
+    }
+
+    /// Tells that a blob is about to be moved, and later that it has been, or that it does not come.
+    pub(crate) fn start(&self, blob: &Descriptor, resumed_at: u64) -> Started {
+        let (digest, size) = (blob.digest().clone(), blob.size());
+        self.emit(Event::BlobStarted { digest: digest.clone(), size, resumed_at });
+        Started { progress: self.clone(), digest, size, is_done: false }
+    }
+}
+
+/// A piece of work that has a last event. Dropping it tells that it has failed.
+#[derive(Debug)]
+pub struct Operation {
+    progress: Progress,
+    success: bool,
+    ends_here: bool,
+}
+
+impl Operation {
+    /// Where the events of this operation go. What comes after its end is dropped.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Ends the operation as `outcome` says.
+    ///
+    /// # Errors
+    /// Those of `outcome`.
+    pub fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
+        self.success = outcome.is_ok();
+        outcome
+    }
+
+    /// Leaves it to another operation, which begins now, to tell the end.
+    pub fn hand_over(mut self) {
+        self.ends_here = false;
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.ends_here {
+            self.progress.emit(Event::Finished { success: self.success });
+        }
+    }
+}
+
+/// A blob that is being moved. Dropping it tells that it does not come.
+#[derive(Debug)]
+pub(crate) struct Started {
+    progress: Progress,
+    digest: Digest,
+    size: u64,
+    is_done: bool,
+}
+
+impl Started {
+    pub(crate) fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let digest = self.digest.clone();
+        self.progress.emit(if self.is_done {
+            Event::BlobDone { digest, size: self.size, cached: false }
+        } else {
+            Event::BlobStopped { digest }
+        });
     }
 }
 

@@ -119,6 +119,17 @@ impl RegistrySource {
         Ok(Self { registry, reference: reference.clone(), indexes, raw, config })
     }
 
+    /// An image whose manifest is in hand, with its config if that is known: nothing is looked up by a name, and blobs
+    /// are read from `registry`.
+    pub fn in_hand(
+        registry: Box<dyn ImageRegistry>,
+        reference: Reference,
+        raw: RawManifest,
+        config: Option<RawConfig>,
+    ) -> Self {
+        Self { registry, reference, indexes: Vec::new(), raw, config }
+    }
+
     /// The reference that was opened.
     pub fn reference(&self) -> &Reference {
         &self.reference
@@ -127,6 +138,11 @@ impl RegistrySource {
     /// The indexes between the reference and the manifest, outermost first; empty for a single image.
     pub fn indexes(&self) -> &[RawManifest] {
         &self.indexes
+    }
+
+    /// Where its blobs are read.
+    pub(crate) fn registry(&self) -> &dyn ImageRegistry {
+        &*self.registry
     }
 
     /// The config, when opening the image had to read it: whoever wants it next need not read it again.

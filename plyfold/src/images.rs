@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{
     Backends, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Digest, Lease,
-    NameChange, Opened, Options, Platform, PullOptions, PullResult, PulledLayer, Reference, Result, Usage,
-    reference,
+    NameChange, Opened, Options, Platform, PullOptions, PullResult, PulledLayer, RawConfig, RawManifest,
+    Reference, RegistrySource, Result, Usage, reference,
 };
 use plyfold_layout::Store;
 
@@ -58,6 +58,8 @@ pub struct PulledImage {
     pub cached: bool,
     /// What keeps it in the store: for programs that hold on to the files and to nothing else.
     pub lease: Lease,
+    raw: RawManifest,
+    config: Option<RawConfig>,
 }
 
 impl Images {
@@ -97,8 +99,10 @@ impl Images {
     /// # Errors
     /// Those of [`Backends::open`] and [`pull`](fn@plyfold_core::pull).
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
+        let operation = options.progress.operation();
         let opened = self.locate(image).await?;
         let reference = opened.reference().await?;
+        operation.hand_over();
         let result = self.store.image_pull(&opened.registry, &reference, &options).await?;
         Ok(self.pulled(result, &options.platform))
     }
@@ -117,9 +121,17 @@ impl Images {
     /// # Errors
     /// Those of [`Backends::open`] and [`CacheProviderExt::image_load`](plyfold_core::CacheProviderExt::image_load).
     pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
+        let operation = options.progress.operation();
         let opened = self.locate(archive).await?;
+        operation.hand_over();
         let loaded = self.store.image_load(&opened, &options).await?;
         Ok(loaded.into_iter().map(|result| self.pulled(result, &options.platform)).collect())
+    }
+
+    /// A pulled image, opened for reading: this one, also when its name stands for another image by now or for none.
+    pub fn source(&self, image: &PulledImage) -> RegistrySource {
+        let registry = Box::new(self.store.as_registry());
+        RegistrySource::in_hand(registry, image.reference.clone(), image.raw.clone(), image.config.clone())
     }
 
     /// Whether an image is in the store, whole. No network.
@@ -233,6 +245,8 @@ impl Images {
             reference: result.reference,
             digest: result.descriptor.digest().clone(),
             manifest: result.manifest.digest().clone(),
+            raw: result.manifest,
+            config: result.config,
             platform: platform.clone(),
             layers: result.layers,
             cached: result.cached,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::{CacheProvider, CacheRegistry, Ingest, NameChange, PushOptions, index, push, set_aside};
 use crate::backend::Opened;
+use crate::manifest::{RawManifest, limits};
 use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
@@ -90,10 +91,8 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        if self.find_descriptor(reference).await?.is_none() {
-            return Ok(Completeness::Unknown);
-        }
-        let source = match self.new_source(reference, platform).await {
+        let Some(top) = self.find_descriptor(reference).await? else { return Ok(Completeness::Unknown) };
+        let source = match self.source_of(reference, &top, platform).await {
             Ok(source) => source,
             // The index is here, what it chose is not.
             Err(e) if *e.kind() == ErrorKind::NotFound => {
@@ -133,7 +132,7 @@ pub trait CacheProviderExt: CacheProvider {
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
     /// the platform of `options`. Images that came before one that fails are kept. Each has a last progress event of
-    /// its own.
+    /// its own; where it fails before the first image, that failure has.
     ///
     /// # Contract
     /// X 104 `import_performs_zero_network_io`, X 105 `multi_image_archive_enumerates_and_selects`.
@@ -145,6 +144,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized,
     {
+        let operation = options.progress.operation();
         let references = match &from.reference {
             Some(reference) => vec![reference.clone()],
             None => from.references().await?,
@@ -152,6 +152,7 @@ pub trait CacheProviderExt: CacheProvider {
         if references.is_empty() {
             return Err(from.nameless());
         }
+        operation.hand_over();
         // What stands in a file may be newer than what its name stands for here.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(references.len());
@@ -236,7 +237,30 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        RegistrySource::open(Box::new(self.as_registry()), reference, platform).await
+        let registry = self.as_registry();
+        let root = registry.fetch_raw(reference).await?;
+        RegistrySource::open(Box::new(registry.fixed(reference.clone(), root)), reference, platform).await
+    }
+
+    /// The image for a platform that a descriptor leads to, opened for reading under the name `image`, whatever that
+    /// name stands for by now. No network.
+    ///
+    /// # Errors
+    /// As [`CacheProviderExt::new_source`].
+    async fn source_of(
+        &self,
+        image: &Reference,
+        top: &Descriptor,
+        platform: &Platform,
+    ) -> Result<RegistrySource>
+    where
+        Self: Sized + Clone,
+    {
+        let at = |e: Error| e.with_image(image).with_endpoint(self).with_context("blob", top.digest());
+        let content = self.content(top, limits::MANIFEST).await.map_err(at)?;
+        let root = RawManifest::described(content, top).map_err(at)?;
+        let registry = self.as_registry().fixed(image.clone(), root);
+        RegistrySource::open(Box::new(registry), image, platform).await
     }
 
     /// This cache seen as a registry of what it holds.
@@ -244,7 +268,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        CacheRegistry(Box::new(self.clone()))
+        CacheRegistry::new(Box::new(self.clone()))
     }
 
     /// The verified content of a stored document of at most `limit` bytes.
@@ -288,10 +312,17 @@ pub trait CacheProviderExt: CacheProvider {
         }
         // The writer hashes what it stores; hashing the stream as well would only cost time.
         let mut blob = blob.unverified();
-        while let Some(chunk) = blob.chunk().await? {
-            writer.write(chunk).await?;
+        loop {
+            let written = match blob.chunk().await {
+                Ok(Some(chunk)) => writer.write(chunk).await,
+                Ok(None) => return writer.commit().await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = written {
+                writer.discard().await;
+                return Err(e);
+            }
         }
-        writer.commit().await
     }
 
     /// Reads a stored blob to its end, for the verdict alone.

@@ -8,11 +8,11 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::index::{SUBJECT, annotation};
-use super::{CacheProvider, CacheProviderExt, CacheRegistry, Needs};
-use crate::copy::{CopyOptions, Platforms, copy};
+use super::{CacheProvider, CacheProviderExt, CacheRegistry, Lease, Needs};
+use crate::copy::{CopyOptions, Platforms, copy_told};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result, reference};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference};
 
 /// How an image of a cache is pushed.
 #[derive(Clone, Debug, Default)]
@@ -43,23 +43,35 @@ pub(super) async fn push<C: CacheProvider + Clone>(
     target: &Reference,
     options: &PushOptions,
 ) -> Result<Descriptor> {
-    let source = cache.as_registry();
-    let root = source.fetch_raw(name).await?;
-    let _lease =
-        cache.lease(&Needs::of(cache, root.descriptor()).await?.digests().collect::<Vec<_>>()).await?;
+    let operation = options.copy.progress.operation();
+    let copy = CopyOptions { progress: operation.progress().clone(), ..options.copy.clone() };
+    let options = PushOptions { copy, sparse: options.sparse };
+    operation.end(push_told(cache, name, registry, target, &options).await)
+}
+
+async fn push_told<C: CacheProvider + Clone>(
+    cache: &C,
+    name: &Reference,
+    registry: &dyn ImageRegistry,
+    target: &Reference,
+    options: &PushOptions,
+) -> Result<Descriptor> {
+    let (root, _lease) = in_hand(cache, name).await?;
+    // From here on the name may move: what is pushed is what it has stood for.
+    let source = cache.as_registry().fixed(name.clone(), root.clone());
     if options.copy.platforms != Platforms::All {
-        return copy(&source, name, registry, target, &options.copy).await;
+        return copy_told(&source, name, registry, target, &options.copy).await;
     }
     let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
     let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
     let Some(first) = subset.absent.first() else {
-        return copy(&source, name, registry, target, &options.copy).await;
+        return copy_told(&source, name, registry, target, &options.copy).await;
     };
     let digest = first.digest().clone();
     match kept {
         Some(kept) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
             let source = Rewritten { source, name: name.clone(), root: kept, others: subset.rewritten };
-            copy(&source, name, registry, target, &options.copy).await
+            copy_told(&source, name, registry, target, &options.copy).await
         }
         _ => {
             let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();
@@ -75,6 +87,34 @@ pub(super) async fn push<C: CacheProvider + Clone>(
                  or an index of what is here (--rewrite-index)",
             ))
         }
+    }
+}
+
+/// What a name stands for, and the lease of all that it leads to.
+async fn in_hand<C: CacheProvider + Clone>(cache: &C, name: &Reference) -> Result<(RawManifest, Lease)> {
+    /// Times that the name may move and lose what it stood for before there is a lease.
+    const MOVES: u32 = 16;
+    let mut moves = 0;
+    loop {
+        let root = match cache.as_registry().fetch_raw(name).await {
+            // It was found, and collected before it was read.
+            Err(e) if *e.kind() == ErrorKind::NotFound && moves < MOVES => {
+                moves += 1;
+                if cache.find_descriptor(name).await?.is_none() {
+                    return Err(e);
+                }
+                continue;
+            }
+            root => root?,
+        };
+        let needs = Needs::of(cache, root.descriptor()).await?;
+        let lease = cache.lease(&needs.digests().collect::<Vec<_>>()).await?;
+        // What was here before the lease may be gone: only now is it certain.
+        let is_here = cache.stat(root.digest()).await?.is_some();
+        if is_here || moves == MOVES {
+            return Ok((root, lease));
+        }
+        moves += 1;
     }
 }
 

@@ -79,9 +79,9 @@ pub enum Part {
 
 /// The body of [`CacheProvider::verify`] for caches that cannot list their content: everything that names need.
 pub(super) async fn by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
-    let verified = read_by_names(cache, what).await;
-    what.progress.emit(Event::Finished { success: verified.is_ok() });
-    verified
+    let operation = what.progress.operation();
+    let what = Verify { progress: operation.progress().clone(), ..what.clone() };
+    operation.end(read_by_names(cache, &what).await)
 }
 
 async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {

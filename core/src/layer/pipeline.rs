@@ -110,14 +110,14 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// A plain tar: its own digest is the `diff_id`, so that it is hashed once.
+    /// A plain tar: its own digest is the `diff_id`, if both are by one algorithm, so that it is hashed once.
     fn pass_on(mut self, first: Option<Chunk>, options: &LayerOptions, next: &Link<Totals>) -> Result<()> {
         let mut hashes = Vec::new();
         if options.hashes_blob() {
             hashes.push(Hash::start(options.blob.as_ref().map(oci_spec::image::Descriptor::digest))?);
         }
         let diff_id = options.diff_id.as_ref();
-        let serves = |hash: &Hash| diff_id.is_none_or(|expected| hash.is_like(expected));
+        let serves = |hash: &Hash| hash.algorithm == algorithm_of(diff_id);
         if options.hashes_tar() && !hashes.iter().any(serves) {
             hashes.push(Hash::start(diff_id)?);
         }
@@ -268,7 +268,7 @@ impl Hash {
     /// By the algorithm of `expected`, by sha256 when nothing is.
     fn start(expected: Option<&Digest>) -> Result<Self> {
         let mut hasher = expected.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
-        let algorithm = expected.map_or("sha256", |digest| digest.algorithm().as_ref()).to_owned();
+        let algorithm = algorithm_of(expected).to_owned();
         let (chunks, received) = mpsc::channel::<Arc<Chunk>>();
         let thread = spawn("layer-hash", move || {
             for chunk in received {
@@ -279,14 +279,15 @@ impl Hash {
         Ok(Self { chunks, thread, algorithm })
     }
 
-    fn is_like(&self, digest: &Digest) -> bool {
-        self.algorithm == digest.algorithm().as_ref()
-    }
-
     fn finish(self) -> Result<Digest> {
         drop(self.chunks);
         self.thread.join().map_err(|_| broken())
     }
+}
+
+/// What a stream is hashed by: by what it is expected to hash to, else by sha256.
+fn algorithm_of(expected: Option<&Digest>) -> &str {
+    expected.map_or("sha256", |digest| digest.algorithm().as_ref())
 }
 
 /// Hands over the end, if it is what was promised.

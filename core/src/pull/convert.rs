@@ -1,62 +1,147 @@
 //! A layer on its way through a materializer, on a thread of its own.
 
-use std::io::Read;
-use std::thread;
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::oneshot;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Engine;
 use crate::cache::ArtifactWriter;
 use crate::layer::{Hashing, LayerOptions, LayerTar};
-use crate::{Digest, Error, ErrorKind, Result};
+use crate::materializer::Output;
+use crate::{BlobReader, Digest, Error, ErrorKind, Result};
 
-/// A running conversion. Dropping it leaves the thread to end by itself: its input ends in an error then.
+/// Chunks between a layer's bytes and its conversion. Chunks are at most some hundred KiB in every backend.
+const IN_FLIGHT: usize = 8;
+
+/// A running conversion, and the way for its bytes. Dropping it ends the thread at its next step: its input ends in an
+/// error then, and its output takes no more.
 ///
 /// It waits for a download or for files that are read: in a thread of the runtime's pool it would keep them waiting for
 /// such a thread.
-pub(super) struct Conversion(oneshot::Receiver<Result<Box<dyn ArtifactWriter>>>);
+pub(super) struct Conversion {
+    input: Option<mpsc::Sender<Result<Bytes>>>,
+    outcome: oneshot::Receiver<Result<Box<dyn ArtifactWriter>>>,
+    pub(super) diff_id: Digest,
+    given_up: Arc<AtomicBool>,
+}
 
 impl Conversion {
+    /// Hands over bytes, or the error that ends them; whether more are wanted. A conversion that has failed says why in
+    /// its [outcome](Self::finish).
+    pub(super) async fn send(&mut self, bytes: Result<Bytes>) -> bool {
+        if let Some(input) = &self.input
+            && input.send(bytes).await.is_err()
+        {
+            self.input = None;
+        }
+        self.input.is_some()
+    }
+
+    /// Tells that all bytes have been handed over.
+    pub(super) async fn end(&mut self) {
+        // An empty chunk is the end.
+        self.send(Ok(Bytes::new())).await;
+        self.input = None;
+    }
+
     /// The artifact, verified against its `diff_id` but not yet visible.
-    pub(super) async fn finish(self) -> Result<Box<dyn ArtifactWriter>> {
+    pub(super) async fn finish(mut self) -> Result<Box<dyn ArtifactWriter>> {
+        self.input = None;
         let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread broke").with_source(e);
-        self.0.await.map_err(broken)?
+        (&mut self.outcome).await.map_err(broken)?
+    }
+}
+
+impl Drop for Conversion {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 }
 
 impl Engine<'_> {
-    /// Starts converting a layer's bytes into `artifact`.
+    /// Starts converting a layer's bytes, which come one by one, into `artifact`.
     ///
     /// # Errors
     /// `Io` when no thread can be started.
     pub(super) fn convert(
         &self,
-        source: impl Read + Send + 'static,
         mut artifact: Box<dyn ArtifactWriter>,
         diff_id: Digest,
     ) -> Result<Conversion> {
         let materializer = self.options.materializer.clone();
         // Whoever hands over the bytes checks the blob's digest.
         let options = LayerOptions {
-            diff_id: Some(diff_id),
+            diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
             limits: self.options.limits.clone(),
             ..LayerOptions::default()
         };
+        let (input, bytes) = mpsc::channel(IN_FLIGHT);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&given_up);
         let work = move || {
-            let mut tar = LayerTar::new(source, options)?;
+            let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
             if let Some(materializer) = materializer {
-                materializer.layer(&mut tar, artifact.output())?;
+                materializer.layer(&mut tar, &mut Wanted { output: artifact.output(), is_over })?;
             }
             // The verdict is the engine's, whatever a materializer forgets: the tar ends as its diff_id says.
             tar.finish()?;
             Ok(artifact)
         };
         let (done, outcome) = oneshot::channel();
-        let thread = thread::Builder::new().name("plyfold-convert".to_owned());
         // Nobody listens when the conversion was dropped; what it has made goes with the message.
-        let started = thread.spawn(move || drop(done.send(work())));
-        started.map_err(|e| Error::io("starting a thread", e))?;
-        Ok(Conversion(outcome))
+        self.workers.start("plyfold-convert", move || drop(done.send(work())))?;
+        Ok(Conversion { input: Some(input), outcome, diff_id, given_up })
+    }
+}
+
+/// An output that takes nothing more when the conversion is given up: a materializer may have much to write after it has
+/// read all.
+struct Wanted<'a> {
+    output: &'a mut dyn Output,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Wanted<'_> {
+    fn output(&mut self) -> io::Result<&mut dyn Output> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cancelled, "the conversion was given up").into());
+        }
+        Ok(self.output)
+    }
+}
+
+impl Read for Wanted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.output()?.read(buf)
+    }
+}
+
+impl Write for Wanted<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.output()?.write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.output()?.write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output()?.flush()
+    }
+}
+
+impl Seek for Wanted<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.output()?.seek(position)
+    }
+}
+
+impl Output for Wanted<'_> {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.output()?.set_len(length)
     }
 }

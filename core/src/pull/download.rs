@@ -1,15 +1,11 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use tokio::sync::mpsc;
-
 use super::convert::Conversion;
 use super::retry::{Patience, Row};
 use super::{Engine, PulledLayer, Retry};
 use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
 use crate::progress::Event;
-use crate::{
-    BlobRange, BlobReader, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistryExt, Result,
-};
+use crate::{BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistryExt, Result};
 
 impl Engine<'_> {
     /// Brings one blob here and makes its artifact; with whether anything had to be fetched.
@@ -84,9 +80,16 @@ impl Engine<'_> {
     }
 
     async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
-        let blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let writer = self.convert(blob.into_reader(), writer, diff_id.clone())?.finish().await?;
-        self.publish(layer, writer, &diff_id).await
+        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let mut conversion = self.convert(writer, diff_id.clone())?;
+        while let Some(chunk) = blob.chunk().await.transpose() {
+            let is_last = chunk.is_err();
+            if !conversion.send(chunk).await || is_last {
+                break;
+            }
+        }
+        conversion.end().await;
+        self.publish(layer, conversion.finish().await?, &diff_id).await
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
@@ -99,21 +102,13 @@ impl Engine<'_> {
         // Another layer's failure or the user may end this at any time.
         writer.set_resumable(true);
         let resumed_at = writer.offset();
-        let digest = layer.digest().clone();
-        self.options.progress.emit(Event::BlobStarted {
-            digest: digest.clone(),
-            size: layer.size(),
-            resumed_at,
-        });
+        let digest = layer.digest();
+        let started = self.options.progress.start(layer, resumed_at);
         let (mut there, mut pending, mut tee) = (None, None, None);
         match slot {
             // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
             Some(slot) if resumed_at > 0 => pending = Some(slot),
-            Some((artifact, diff_id)) => {
-                let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-                let conversion = self.convert(BlobReader::new(receiver), artifact, diff_id.clone())?;
-                tee = Some(Tee { sender: Some(sender), conversion, diff_id });
-            }
+            Some((artifact, diff_id)) => tee = Some(self.convert(artifact, diff_id)?),
             None => {}
         }
         let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
@@ -122,6 +117,7 @@ impl Engine<'_> {
                 // A transfer that broke can go on where it stopped; content that is wrong cannot.
                 if *e.kind() == ErrorKind::Corrupt {
                     writer.set_resumable(false);
+                    writer.discard().await;
                 } else if let Err(lost) = writer.suspend().await {
                     tracing::debug!("what has come of {digest} is not kept: {lost}");
                 }
@@ -129,7 +125,10 @@ impl Engine<'_> {
             }
         };
         let mut converted = match tee {
-            Some(tee) => Some((tee.conversion.finish().await, tee.diff_id)),
+            Some(tee) => {
+                let diff_id = tee.diff_id.clone();
+                Some((tee.finish().await, diff_id))
+            }
             None => None,
         };
         if let Err(e) = writer.commit().await {
@@ -143,7 +142,7 @@ impl Engine<'_> {
                 (there, pending) = self.artifact(layer, Some(&diff_id)).await?;
             }
         }
-        self.options.progress.emit(Event::BlobDone { digest, size: layer.size(), cached: false });
+        started.done();
         match (converted, pending) {
             (Some((artifact, diff_id)), _) => Ok(Some(self.publish(layer, artifact?, &diff_id).await?)),
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
@@ -166,7 +165,7 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
-        mut tee: Option<&mut Tee>,
+        mut tee: Option<&mut Conversion>,
     ) -> Result<u32> {
         let (mut attempt, mut row, mut row_start) = (Attempt::first(), Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
@@ -188,9 +187,8 @@ impl Engine<'_> {
                 .pause(&mut row, error, layer.digest().as_ref(), &self.options.progress)
                 .await?;
         }
-        if let Some(sender) = tee.and_then(|tee| tee.sender.take()) {
-            // An empty chunk is the end; a conversion that has failed already reports by itself.
-            let _ = sender.send(Ok(bytes::Bytes::new())).await;
+        if let Some(tee) = tee {
+            tee.end().await;
         }
         Ok(attempt.number - 1)
     }
@@ -200,7 +198,7 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
-        mut tee: Option<&mut Tee>,
+        mut tee: Option<&mut Conversion>,
         attempt: &Attempt,
     ) -> Result<()> {
         let digest = layer.digest();
@@ -229,12 +227,9 @@ impl Engine<'_> {
             self.options
                 .progress
                 .emit(Event::BlobProgress { digest: digest.clone(), received: writer.offset() });
-            if let Some(tee) = tee.as_deref_mut()
-                && let Some(sender) = &tee.sender
-                && sender.send(Ok(chunk)).await.is_err()
-            {
-                // The conversion has failed and says why when it is joined; the blob is still wanted.
-                tee.sender = None;
+            if let Some(tee) = tee.as_deref_mut() {
+                // The blob is wanted, also when its conversion has failed.
+                tee.send(Ok(chunk)).await;
             }
         }
         Ok(())
@@ -259,9 +254,6 @@ impl Engine<'_> {
     }
 }
 
-/// Chunks between a download and its conversion. Chunks are at most some hundred KiB in every backend.
-const CHUNKS_IN_FLIGHT: usize = 8;
-
 type Slot = (Box<dyn ArtifactWriter>, Digest);
 type Made = (std::path::PathBuf, u64);
 
@@ -277,11 +269,4 @@ impl Attempt {
     fn first() -> Self {
         Self { number: 1, is_whole: false }
     }
-}
-
-/// The conversion that sees the bytes while they arrive.
-struct Tee {
-    sender: Option<mpsc::Sender<Result<bytes::Bytes>>>,
-    conversion: Conversion,
-    diff_id: Digest,
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::cache::{CacheProvider, CacheProviderExt};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::ImageRegistry;
-use crate::{Blob, BlobRange, Descriptor, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, ErrorKind, Reference, Result};
 
 /// A registry whose configs are not asked for again when they are here, sound. To know the platform of an image
 /// without an index, its config has to be read.
@@ -17,6 +18,23 @@ pub(super) struct Here {
     pub(super) cache: Box<dyn CacheProvider>,
 }
 
+impl Here {
+    /// What is here of a document, sound.
+    async fn held(&self, blob: &Descriptor) -> Result<Option<Bytes>> {
+        if self.cache.stat(blob.digest()).await?.is_none() {
+            return Ok(None);
+        }
+        match self.cache.content(blob, limits::CONFIG).await {
+            Ok(content) => Ok(Some(content)),
+            // Whatever is wrong with what is here, the registry's content decides. What cannot be read is not wrong.
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::NotFound) => {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
 #[async_trait]
 impl ImageRegistry for Here {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
@@ -24,10 +42,8 @@ impl ImageRegistry for Here {
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        // Whatever is wrong here, the registry's content decides.
         if range.is_full()
-            && let Ok(Some(_)) = self.cache.stat(blob.digest()).await
-            && let Ok(content) = self.cache.content(blob, limits::CONFIG).await
+            && let Some(content) = self.held(blob).await?
         {
             return Blob::from_bytes(blob, range, &content);
         }

@@ -19,10 +19,12 @@ use crate::manifest::{RawConfig, RawManifest};
 use crate::progress::{Event, Progress};
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
+use crate::worker::Workers;
 use crate::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result, stall,
 };
 
+pub use materialize::materialize;
 pub use retry::{Retry, Row};
 
 use here::Here;
@@ -31,6 +33,7 @@ use present::Found;
 mod convert;
 mod download;
 mod here;
+mod materialize;
 mod present;
 mod retry;
 
@@ -139,7 +142,11 @@ pub struct PulledLayer {
 /// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
 /// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92.
 /// A digest in the reference wins over the tag.
-/// The last progress event is [`Event::Finished`], always.
+/// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
+/// Every [`Event::BlobStarted`] is followed by an [`Event::BlobDone`] or an [`Event::BlobStopped`].
+///
+/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and the
+/// runtime, when it is shut down, waits for them, as [`Workers`](crate::worker::Workers) says.
 ///
 /// # Errors
 /// Those of the backend and the cache, with the image in their context;
@@ -153,17 +160,19 @@ pub async fn pull(
     cache: &dyn CacheProvider,
     options: &PullOptions,
 ) -> Result<PullResult> {
+    let operation = options.progress.operation();
+    let options = &PullOptions { progress: operation.progress().clone(), ..options.clone() };
     let engine = Engine {
         registry: dyn_clone::clone_box(registry),
         reference,
         name: cache_name(reference),
         cache: dyn_clone::clone_box(cache),
         options,
+        workers: Workers::new(),
     };
     // On the heap: callers would carry all of its states in futures of their own.
-    let result = Box::pin(engine.run()).await.map_err(|e| e.with_image(reference));
-    options.progress.emit(Event::Finished { success: result.is_ok() });
-    result
+    let result = Box::pin(engine.run()).await;
+    operation.end(engine.end(result).await)
 }
 
 /// How often a pull fetches again what others have found damaged meanwhile.
@@ -183,9 +192,26 @@ struct Engine<'a> {
     name: Reference,
     cache: Box<dyn CacheProvider>,
     options: &'a PullOptions,
+    /// The threads that convert layers.
+    workers: Workers,
 }
 
 impl Engine<'_> {
+    /// What is told of all when it has ended. After an error nothing that is half made is left: the threads that have
+    /// been making it are waited for.
+    async fn end<T>(self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(value) => {
+                self.workers.done();
+                Ok(value)
+            }
+            Err(e) => {
+                self.workers.ended().await;
+                Err(e.with_image(self.reference))
+            }
+        }
+    }
+
     async fn run(&self) -> Result<PullResult> {
         let always = self.options.force || self.options.policy == PullPolicy::Always;
         if !always && let Some(found) = self.look().await? {
@@ -195,7 +221,10 @@ impl Engine<'_> {
             PullPolicy::Never => Err(self.missing().await?),
             _ if self.options.force => self.fetch_image().await,
             PullPolicy::Always => {
-                let found = if self.unmoved().await? { self.look().await? } else { None };
+                let found = match self.unmoved().await? {
+                    Some(here) => self.look_at(&here).await?,
+                    None => None,
+                };
                 match found {
                     Some(found) => self.take(found).await,
                     None => self.fetch_image().await,

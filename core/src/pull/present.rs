@@ -23,12 +23,31 @@ pub(super) struct Found {
 impl Engine<'_> {
     /// The image out of the cache alone, if it is whole there.
     pub(super) async fn look(&self) -> Result<Option<Found>> {
-        let (source, config) = match self.read_documents().await {
+        /// Times that the name may move and lose what it stood for while we look.
+        const MOVES: u32 = 16;
+        let mut top = self.cache.find_descriptor(&self.name).await?;
+        for _ in 0..MOVES {
+            let Some(here) = top else { return Ok(None) };
+            if let Some(found) = self.look_at(&here).await? {
+                return Ok(Some(found));
+            }
+            top = self.cache.find_descriptor(&self.name).await?;
+            if top.as_ref() == Some(&here) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The image that a descriptor leads to, whatever becomes of its name, if it is whole in the cache.
+    pub(super) async fn look_at(&self, top: &Descriptor) -> Result<Option<Found>> {
+        let (source, config) = match self.read_documents(top).await {
             Ok(documents) => documents,
             Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
-            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden.
-            Err(e) if self.options.policy == PullPolicy::Never => return Err(e),
-            Err(_) => return Ok(None),
+            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden. Nothing
+            // else is: what this machine cannot read no registry has lost.
+            Err(e) if self.options.policy != PullPolicy::Never && is_to_be_fetched(&e) => return Ok(None),
+            Err(e) => return Err(e),
         };
         let lease = self.lease(&source, config.as_ref()).await?;
         // What was here before the lease may be gone: only now is it certain.
@@ -44,8 +63,8 @@ impl Engine<'_> {
     }
 
     /// The documents that are here; no config for artifacts.
-    async fn read_documents(&self) -> Result<(RegistrySource, Option<RawConfig>)> {
-        let source = self.cache.new_source(&self.name, &self.options.platform).await?;
+    async fn read_documents(&self, top: &Descriptor) -> Result<(RegistrySource, Option<RawConfig>)> {
+        let source = self.cache.source_of(&self.name, top, &self.options.platform).await?;
         let config = match source.known_config() {
             Some(config) => Ok(config.clone()),
             None => source.config().await,
@@ -122,11 +141,11 @@ impl Engine<'_> {
         wait.await
     }
 
-    /// Whether the name still stands at the backend for what it stands for here: one request without content.
-    pub(super) async fn unmoved(&self) -> Result<bool> {
-        let Some(here) = self.cache.find_descriptor(&self.name).await? else { return Ok(false) };
+    /// What the name stands for here, if it stands for the same at the backend: one request without content.
+    pub(super) async fn unmoved(&self) -> Result<Option<Descriptor>> {
+        let Some(here) = self.cache.find_descriptor(&self.name).await? else { return Ok(None) };
         let there = self.retrying("manifest", || self.registry.resolve(self.reference)).await?;
-        Ok(there.digest() == here.digest())
+        Ok((there.digest() == here.digest()).then_some(here))
     }
 
     /// The error for what is missing under [`PullPolicy::Never`].
@@ -170,6 +189,11 @@ impl Engine<'_> {
         .with_endpoint(&self.cache)
         .with_hint("`plyfold gc` removes what no image needs"))
     }
+}
+
+/// Whether what is here is damaged, or is not what the platform needs: a fetch mends that.
+fn is_to_be_fetched(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::PlatformNotFound { .. })
 }
 
 /// Everything that an image has: indexes, manifest, config, layers.

@@ -5,8 +5,11 @@
 mod collect;
 mod copy;
 mod doubt;
+mod ended;
 mod fixture;
+mod in_hand;
 mod layer;
+mod local_errors;
 mod present;
 mod pull;
 mod reference;

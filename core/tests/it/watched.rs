@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Ingest, Lease, NameChange,
-    Reference, Result,
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, Lease,
+    NameChange, Reference, Result,
 };
 
 /// What a [`Watched`] cache was asked for.
@@ -25,6 +26,9 @@ pub(crate) enum Asked {
     Update(usize),
 }
 
+/// What fails from now on, and how.
+type Failure = (fn(&Asked) -> bool, io::ErrorKind);
+
 #[derive(Clone)]
 pub(crate) struct Watched {
     inner: MemoryCache,
@@ -34,6 +38,8 @@ pub(crate) struct Watched {
     lost: Arc<Mutex<Option<Digest>>>,
     stale: Arc<Mutex<Option<(Digest, Bytes)>>>,
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    moving: Arc<Mutex<Option<NameChange>>>,
+    failing: Arc<Mutex<Option<Failure>>>,
 }
 
 impl Watched {
@@ -50,6 +56,8 @@ impl Watched {
             lost: Arc::default(),
             stale: Arc::default(),
             turns: Arc::default(),
+            moving: Arc::default(),
+            failing: Arc::default(),
         }
     }
 
@@ -72,6 +80,16 @@ impl Watched {
         *self.stale.lock().unwrap() = Some((digest.clone(), content));
     }
 
+    /// Changes a name as soon as the next question about a name is answered, as another process may.
+    pub(crate) fn move_after_find(&self, change: NameChange) {
+        *self.moving.lock().unwrap() = Some(change);
+    }
+
+    /// Fails from now on when it is asked for such things, as a disk or this process's limits make it.
+    pub(crate) fn fail(&self, at: fn(&Asked) -> bool, kind: io::ErrorKind) {
+        *self.failing.lock().unwrap() = Some((at, kind));
+    }
+
     /// Leases that are held now.
     pub(crate) fn leases(&self) -> usize {
         self.leases.load(Ordering::Relaxed)
@@ -85,17 +103,26 @@ impl Watched {
     fn note(&self, asked: Asked) {
         self.log.lock().unwrap().push(asked);
     }
+
+    fn failed(&self, asked: &Asked) -> Result<()> {
+        match *self.failing.lock().unwrap() {
+            Some((at, kind)) if at(asked) => Err(Error::io("looking at the disk", kind.into())),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
 impl CacheProvider for Watched {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         self.note(Asked::Stat(digest.clone()));
+        self.failed(&Asked::Stat(digest.clone()))?;
         self.inner.stat(digest).await
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         self.note(Asked::Open(blob.digest().clone()));
+        self.failed(&Asked::Open(blob.digest().clone()))?;
         let stale = self.stale.lock().unwrap().take_if(|(digest, _)| digest == blob.digest());
         if let Some((_, content)) = stale {
             return Blob::from_bytes(blob, range, &content);
@@ -120,6 +147,10 @@ impl CacheProvider for Watched {
         let found = self.inner.find_descriptor(reference).await;
         // As on a disk, others come in between.
         tokio::task::yield_now().await;
+        let change = self.moving.lock().unwrap().take();
+        if let Some(change) = change {
+            self.inner.update(&[change]).await?;
+        }
         found
     }
 

@@ -51,6 +51,7 @@ fn document(event: &Event) -> Option<Value> {
         Event::BlobStarted { digest, size, resumed_at } => {
             json!({ "event": "blob-started", "digest": digest, "size": size, "resumed_at": resumed_at })
         }
+        Event::BlobStopped { digest } => json!({ "event": "blob-stopped", "digest": digest }),
         Event::Finished { success } => json!({ "event": "finished", "success": success }),
         Event::LayerDone { digest, diff_id, cached } => {
             json!({ "event": "layer-done", "digest": digest, "diff_id": diff_id, "cached": cached })

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
-use plyfold::{CacheProviderExt as _, Error, ImageSourceExt as _, Result, flatten, reference};
+use plyfold::{Error, ImageSourceExt as _, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -18,8 +18,7 @@ pub(crate) async fn write(session: &Session, image: &str, out: PathBuf, files: F
         check_pipe(session.screen.json())?;
     }
     let image = session.pull(image, Fetch::default()).await?;
-    let name = reference::by_digest(&image.reference, &image.manifest);
-    let source = session.images.store().new_source(&name, &image.platform).await?;
+    let source = session.images.source(&image);
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {
         let open = |layer| runtime.block_on(source.layer_tar(layer));

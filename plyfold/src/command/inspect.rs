@@ -25,8 +25,16 @@ pub(crate) struct Shown {
 /// Shows an image of the store.
 pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result<()> {
     let name = session.name(image).await?;
-    let registry = Box::new(session.images.store().as_registry());
-    match show(&session.places, registry, &name, shown).await {
+    let store = session.images.store().as_registry();
+    // One look at the name: it may be moved before the documents below it have been read.
+    let shown = match store.fetch_raw(&name).await {
+        Ok(root) => {
+            let registry = Box::new(store.fixed(name.clone(), root));
+            show(&session.places, registry, &name, shown).await
+        }
+        Err(e) => Err(e),
+    };
+    match shown {
         Err(e) if *e.kind() == ErrorKind::NotFound => Err(absent(session, e, &name).await),
         shown => shown,
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use plyfold::{Error, Result, Sparse};
@@ -62,6 +63,10 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The longest that the program waits, when all is said, for threads that have seen that they are not wanted any more.
+/// It is more than any of them waits for another.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How a run ends that does not fail.
 enum Outcome {
     Done,
@@ -71,14 +76,16 @@ enum Outcome {
 fn run(args: Args, screen: Screen) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
-    // Dropping the runtime waits for its blocking threads, and those take their temporary files with them.
     let leftovers = Arc::<Leftovers>::default();
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = verb(args, screen, &leftovers) => outcome.map(|()| Outcome::Done),
             signal = stop::asked() => signal.map(|signal| Outcome::Stopped(signal, leftovers.clone())),
         }
-    })
+    });
+    // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.
+    runtime.shutdown_timeout(PATIENCE);
+    outcome
 }
 
 async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<()> {

@@ -114,6 +114,14 @@ impl Reporter {
                 let bar = self.verification.get_or_insert_with(|| bar(self.screen, "read again", total, 0));
                 bar.set_position(read);
             }
+            Event::BlobStopped { digest } => {
+                if let Some(transfer) = self.blobs.remove(&digest) {
+                    transfer.bar.finish_and_clear();
+                    if self.doing == Doing::Fetch {
+                        self.leftovers.begun(&digest);
+                    }
+                }
+            }
             // The caller knows how it ended.
             _ => self.clear(),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,9 +65,11 @@ impl CacheProvider for Beside {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        // To ask for one that is not there ends in an error: nothing can be made in the store.
-        if let Ok(Artifact::Present(path, size)) = self.store.artifact(key).await {
-            return Ok(Artifact::Present(path, size));
+        match self.store.artifact(key).await {
+            Ok(Artifact::Present(path, size)) => return Ok(Artifact::Present(path, size)),
+            // To ask for one that is not there ends in an error: nothing can be made in the store.
+            Err(e) if !is_read_only(&e) => return Err(e),
+            _ => {}
         }
         let mut builder = tempfile::Builder::new();
         let file = builder.permissions(Permissions::from_mode(0o600)).tempfile_in(self.folder.path());
@@ -79,6 +82,13 @@ impl fmt::Display for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.store.fmt(f)
     }
+}
+
+/// Whether an error says that nothing can be written there.
+fn is_read_only(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let read_only = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
+    source.is_some_and(|source| read_only.contains(&source.kind()))
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, ErrorKind, LayerArtifact, Materializer as _, PullResult, Result};
+use plyfold_core::{Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
 use plyfold_erofs::ErofsMerged;
 
 #[cfg(feature = "ext4")]
@@ -24,16 +24,15 @@ pub(super) struct Plan {
 }
 
 /// The layers' images that a pull has left in the store, bottom first.
-pub(super) fn artifacts(pulled: &PullResult) -> Result<Vec<LayerArtifact>> {
-    let artifacts = pulled.layers.iter().map(|layer| {
+pub(super) fn artifacts(layers: &[PulledLayer]) -> Result<Vec<LayerArtifact>> {
+    let artifacts = layers.iter().map(|layer| {
         let (path, size) = layer.artifact.clone()?;
         Some(LayerArtifact { path, size, diff_id: layer.diff_id.clone() })
     });
     // An artifact, as opposed to an image, has layers that are no tars.
-    artifacts.collect::<Option<_>>().ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "not an image: it holds no root file system")
-            .with_image(&pulled.reference)
-    })
+    artifacts
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, "not an image: it holds no root file system"))
 }
 
 impl Plan {

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Materializer, PullOptions, PullPolicy, Result, pull, reference};
+use plyfold_core::{Materializer, PullOptions, Result, pull};
 use plyfold_erofs::ErofsLayer;
 
 use self::beside::Beside;
 use crate::whole::{FileOptions, blocking};
-use crate::{CacheProvider, CacheProviderExt as _, Images, PulledImage};
+use crate::{CacheProvider, Images, PulledImage};
 
 mod beside;
 mod compose;
@@ -116,6 +116,8 @@ impl Images {
     ///
     /// With a store that cannot be written, what is missing of the layers' images is made for this call alone.
     ///
+    /// The image is the one in hand, also when its name has been moved or removed since it was pulled.
+    ///
     /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole older
     /// set. On success the set is on the disk, unless [`FileOptions::sync`] says that nobody waits for that. Across a power
     /// cut a folder that is new, or that has an older set and nothing else, has all of the old or all of the new: the
@@ -126,17 +128,12 @@ impl Images {
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
-    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when the image is not in the store any more; those
+    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in the store any more; those
     /// of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::Plan::new(rootfs, out)?;
-        let options = PullOptions {
-            materializer: Some(rootfs.layer_materializer()),
-            platform: image.platform.clone(),
-            policy: PullPolicy::Never,
-            ..PullOptions::default()
-        };
-        let name = reference::by_digest(&image.reference, &image.manifest);
+        let options =
+            PullOptions { materializer: Some(rootfs.layer_materializer()), ..PullOptions::default() };
         let store = self.store();
         // Held until the files are in their place.
         let cache: Box<dyn CacheProvider> = if store.is_read_only() {
@@ -144,8 +141,8 @@ impl Images {
         } else {
             Box::new(store.clone())
         };
-        let pulled = pull(&store.as_registry(), &name, &cache, &options).await?;
-        let layers = compose::artifacts(&pulled)?;
+        let layers = pull::materialize(&self.source(image), &cache, &options).await?;
+        let layers = compose::artifacts(&layers).map_err(|e| e.with_image(&image.reference))?;
         let composed = blocking(move |stop| {
             let disks = plan.compose(&layers, stop);
             drop(cache);

@@ -125,7 +125,14 @@ impl WholeFile {
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config).
     pub fn replaces_no_used_disk(&self) -> Result<()> {
-        let Ok(there) = File::open(&self.target) else { return Ok(()) };
+        let there = match File::open(&self.target) {
+            Ok(there) => there,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => {
+                let error = Error::io("looking at the disk that is there", e);
+                return Err(error.with_context("path", self.target.display()));
+            }
+        };
         let head = |file: &File| {
             let mut head = [0; 4096];
             file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
@@ -205,9 +212,10 @@ impl Write for WholeFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.stop.check()?;
         let written = self.file.as_file_mut().write(buf);
-        // Whoever writes also reads, and must not be the one that is named.
-        written.map_err(|e| {
-            Error::io("writing the output", e).with_context("path", self.target.display()).into()
+        // Whoever writes also reads, and must not be the one that is named. After a signal the write is tried again.
+        written.map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            _ => Error::io("writing the output", e).with_context("path", self.target.display()).into(),
         })
     }
 

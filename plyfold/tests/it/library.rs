@@ -5,15 +5,21 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use plyfold::{
-    Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, Images,
-    Platform, PullOptions, PullPolicy, PulledLayer, Rootfs, Verify, reference,
+    Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
+    ImageSourceExt as _, Images, NameChange, Platform, PullOptions, PullPolicy, PulledLayer, Rootfs, Verify,
+    reference,
 };
+use plyfold_conformance::samples::{self, LayerBuilder};
 use tempfile::TempDir;
 
 use super::baseline;
 
 fn options() -> PullOptions {
     PullOptions { platform: platform(), ..PullOptions::default() }
+}
+
+fn options_always() -> PullOptions {
+    PullOptions { policy: PullPolicy::Always, ..options() }
 }
 
 fn platform() -> Platform {
@@ -98,12 +104,74 @@ async fn an_image_that_is_gone_is_not_found() {
     let (dir, images) = open().await;
     let image = images.pull(&sample(), options()).await.unwrap();
     images.remove(&image.reference).await.unwrap();
-    let error =
-        images.materialize(&image, &Rootfs::erofs_layers(), &dir.path().join("out")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::NotFound);
-    assert!(!dir.path().join("out").exists());
+    // It has lost its name, and is in hand.
+    let (rootfs, out) = (Rootfs::erofs_merged(), dir.path().join("out"));
+    images.materialize(&image, &rootfs, &out).await.unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    for folder in ["artifacts", "blobs/sha256"] {
+        fs::remove_dir_all(image.path.join(folder)).unwrap();
+    }
+    let error = images.materialize(&image, &rootfs, &out).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("image")),
+        (&ErrorKind::NotFound, Some("localhost/sample:latest"))
+    );
+    assert!(!out.exists());
+    let left = fs::read_dir(image.path.join("ingest")).unwrap();
+    let left: Vec<PathBuf> = left.map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none()), "an artifact is half made: {left:?}");
     let never = PullOptions { policy: PullPolicy::Never, ..options() };
     assert_eq!(*images.pull(&sample(), never).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// While somebody moves the tag, and somebody collects.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_is_the_image_that_was_pulled() {
+    const ROUNDS: usize = 40;
+    let (dir, images) = open().await;
+    let contents = [&b"one"[..], b"another"];
+    let mut tops = Vec::new();
+    for content in contents {
+        let layer = LayerBuilder::new().file("f", 0o644, content).finish();
+        let made = samples::of_layers("moved", &[layer]);
+        let layout = dir.path().join(format!("layout-{}", tops.len())).join("app");
+        fs::create_dir_all(&layout).unwrap();
+        samples::write_layout(&layout, &[("localhost/app:1".to_owned(), &made)]).unwrap();
+        let image = images.pull(&format!("oci:{}:1", layout.display()), options_always()).await.unwrap();
+        let stays = reference::parse(&format!("localhost/app:stays-{}", tops.len())).unwrap();
+        let top = images.store().find_descriptor(&image.reference).await.unwrap().unwrap();
+        images.store().update(&[NameChange::Set(stays, top.clone())]).await.unwrap();
+        tops.push(top);
+    }
+    let name = reference::parse("localhost/app:1").unwrap();
+    let (store, moved, tops_of_it) = (images.store().clone(), name.clone(), tops.clone());
+    let beside = tokio::spawn(async move {
+        for top in tops_of_it.iter().cycle() {
+            store.update(&[NameChange::Set(moved.clone(), top.clone())]).await.unwrap();
+            store.collect(&Collect::default()).await.unwrap();
+        }
+    });
+    let mut seen = [0; 2];
+    for round in 0..ROUNDS {
+        let never = PullOptions { policy: PullPolicy::Never, ..options() };
+        let image = images.pull("localhost/app:1", never).await.unwrap();
+        let which = tops.iter().position(|top| *top.digest() == image.digest).unwrap();
+        seen[which] += 1;
+        let out = dir.path().join(format!("out-{round}"));
+        let disks = images.materialize(&image, &Rootfs::erofs_layers(), &out).await.unwrap();
+        let made = fs::read(&disks.layers[0]).unwrap();
+        assert!(made.windows(contents[which].len()).any(|part| part == contents[which]), "round {round}");
+        let source = images.source(&image);
+        let tar = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Handle::current();
+            let mut tar = Vec::new();
+            plyfold::flatten(1, |layer| runtime.block_on(source.layer_tar(layer)), &mut tar).map(|()| tar)
+        });
+        let tar = tar.await.unwrap().unwrap();
+        assert!(tar.windows(contents[which].len()).any(|part| part == contents[which]), "round {round}");
+    }
+    beside.abort();
+    assert!(seen.iter().all(|count| *count > 0), "the name was never moved: {seen:?}");
 }
 
 #[tokio::test]
@@ -133,10 +201,10 @@ async fn an_image_in_hand_is_not_collected() {
 async fn an_archive_is_loaded_whole() {
     let (dir, images) = open().await;
     let archive = dir.path().join("images.tar");
-    let sample = plyfold_conformance::samples::image();
+    let sample = samples::image();
     let names = ["a.example/app:1", "a.example/app:2"];
     let images_of_it = names.map(|text| (text.to_owned(), &sample));
-    fs::write(&archive, plyfold_conformance::samples::docker_archive(&images_of_it)).unwrap();
+    fs::write(&archive, samples::docker_archive(&images_of_it)).unwrap();
     let loaded = images.load(&format!("docker-archive:{}", archive.display()), options()).await.unwrap();
     assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
     for image in loaded {

@@ -4,6 +4,7 @@
 
 mod baseline;
 mod command;
+mod interrupted;
 mod library;
 mod login;
 mod names;

@@ -76,7 +76,7 @@ async fn put_wrong_size_publishes_nothing(stage: &dyn CacheStage) {
         let outcome = if written.is_ok() {
             writer.commit().await
         } else {
-            drop(writer);
+            writer.discard().await;
             written
         };
         assert_kind(outcome, &ErrorKind::Corrupt);

@@ -74,6 +74,33 @@ fn hashing_is_a_choice_that_expectations_overrule() {
     }
 }
 
+/// A `diff_id` is a sha256, unless the config names another: it is not the blob's digest whatever that is hashed by.
+#[test]
+fn the_diff_id_of_a_plain_layer_is_a_sha256_whatever_its_blob_is_named_by() {
+    let tar = tar();
+    let mut hasher =
+        digest::Hasher::like(&digest::parse(&format!("sha512:{}", "0".repeat(128))).unwrap()).unwrap();
+    hasher.update(&tar);
+    let sha512 = hasher.finish();
+    let blob = Descriptor::new(MediaType::ImageLayer, tar.len() as u64, sha512.clone());
+    for (diff_id, expected) in [
+        (None, digest::sha256(&tar)),
+        (Some(digest::sha256(&tar)), digest::sha256(&tar)),
+        (Some(sha512.clone()), sha512.clone()),
+    ] {
+        for hashing in [Hashing::Both, Hashing::Tar] {
+            let options = LayerOptions {
+                blob: Some(blob.clone()),
+                diff_id: diff_id.clone(),
+                hashing,
+                ..LayerOptions::default()
+            };
+            let summary = read_with(&tar, options).unwrap().1;
+            assert_eq!((summary.diff_id.as_ref(), summary.blob.as_ref()), (Some(&expected), Some(&sha512)));
+        }
+    }
+}
+
 /// Rows 29, 31, 32.
 #[test]
 fn broken_compression() {

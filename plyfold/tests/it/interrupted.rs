@@ -1,0 +1,154 @@
+//! The program when it is asked to end in the middle of its work: nothing half made stays.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
+use plyfold_conformance::server::{Fault, FaultServer, On};
+
+use super::run::Place;
+
+/// Longer than anything here takes, on a machine that is busy.
+const LONG: Duration = Duration::from_secs(120);
+
+/// An image whose layers take a while to convert.
+fn sample() -> Sample {
+    let layer = |number: usize| {
+        let content: Vec<u8> = (0..6 << 20).map(|at: usize| (at * 7 + at / 251 + number) as u8).collect();
+        let mut layer = LayerBuilder::new();
+        for name in ["a", "b", "c"] {
+            layer = layer.file(name, 0o644, &content);
+        }
+        layer.finish()
+    };
+    samples::of_layers("interrupted", &(0..3).map(layer).collect::<Vec<_>>())
+}
+
+/// What is in a folder that is no partial download, which is kept to go on from.
+fn half_made(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with("sha256-")).collect()
+}
+
+/// Whether something is being made of a layer.
+fn is_converting(store: &Path) -> bool {
+    half_made(&store.join("ingest")).iter().any(|name| Path::new(name).extension().is_some())
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits for something to happen while the program runs; whether it did.
+fn until(child: &mut Child, happens: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if happens() {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(start.elapsed() < LONG, "nothing happens");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// The program, silent, with what it needs to be ended.
+fn start(place: &Place, arguments: &[&str]) -> Running {
+    let mut command = place.command(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    Running(command.spawn().unwrap())
+}
+
+#[test]
+fn materialize_leaves_nothing_half_made_when_it_is_interrupted() {
+    let sample = sample();
+    let mut met = 0;
+    for round in 0..6 {
+        let server = FaultServer::start().unwrap();
+        server.put("org/app", "1", &sample);
+        let place = Place::new();
+        let (image, out) = (format!("{}/org/app:1", server.host()), place.path("out"));
+        let store = place.dir.path().join("store");
+        let platform = ["--platform", "linux/amd64"];
+        let materialize = ["materialize", &image, "--as", "erofs-merged", "--out", &out];
+        // While it is downloaded, and out of what is here.
+        if round % 2 == 1 {
+            assert!(
+                place.command(["pull", &image].iter().chain(&platform)).output().unwrap().status.success()
+            );
+        }
+        let mut child = start(&place, &[&materialize[..], &platform].concat());
+        if until(&mut child.0, || is_converting(&store)) {
+            sleep(Duration::from_millis(round * 7));
+            signal(&child.0, if round < 3 { "INT" } else { "TERM" });
+        }
+        met += u32::from(!child.0.wait().unwrap().success());
+        assert_eq!(half_made(&store.join("ingest")), [""; 0], "round {round}");
+    }
+    assert!(met > 0, "it was never interrupted");
+}
+
+/// The other layers are being converted when one turns out to be wrong.
+#[test]
+fn materialize_leaves_nothing_half_made_when_it_fails() {
+    let sample = sample();
+    let server = FaultServer::start().unwrap();
+    server.put("org/app", "1", &sample);
+    let last = &sample.images[0].layers[2].descriptor;
+    server.script(On::blob(last.digest()), [Fault::Flip(1000)]);
+    for _ in 0..3 {
+        let place = Place::new();
+        let (image, out) = (format!("{}/org/app:1", server.host()), place.path("out"));
+        let arguments = ["materialize", &image, "--out", &out, "--platform", "linux/amd64", "-q"];
+        assert!(!place.command(arguments).output().unwrap().status.success());
+        assert_eq!(half_made(&place.dir.path().join("store/ingest")), [""; 0]);
+        assert_eq!(place.files(), [""; 0]);
+    }
+}
+
+/// A tar that stops to come, and files that take a while to write.
+#[test]
+fn outputs_leave_nothing_half_made_when_they_are_interrupted() {
+    let content = vec![7; 40 << 20];
+    let tar = LayerBuilder::new().file("f", 0o644, &content).finish();
+    let sample = samples::of_layers("written", std::slice::from_ref(&tar));
+    let place = Place::new();
+    let layout = place.dir.path().join("store/layout");
+    fs::create_dir_all(&layout).unwrap();
+    samples::write_layout(&layout, &[("localhost/layout:1".to_owned(), &sample)]).unwrap();
+    fs::write(place.dir.path().join("store/layer.tar"), &tar).unwrap();
+    let (image, input) = (format!("oci:{}:1", layout.display()), place.path("store/layer.tar"));
+    let out = place.path("out");
+    let images = place.path("store/images");
+    let export = ["--store", &images, "export", &image, "--out", &out, "--platform", "linux/amd64"];
+    let layer = ["layer", &input, "--out", &out];
+    let silent = ["layer", "-", "--out", &out];
+    for (arguments, name) in [(&export[..], "INT"), (&layer, "TERM"), (&silent, "INT")] {
+        let mut child = start(&place, arguments);
+        let is_met = until(&mut child.0, || place.files().iter().any(|name| name.contains(".plyfold-")));
+        assert!(is_met, "{arguments:?} makes no file");
+        signal(&child.0, name);
+        let ended = child.0.wait().unwrap();
+        let left = place.files();
+        assert!(left.is_empty() || (ended.success() && left == ["out"]), "{arguments:?}: {left:?}");
+        let _ = fs::remove_file(&out);
+    }
+}
+
+/// A child that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
