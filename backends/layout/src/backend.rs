@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error, ImageRegistry,
-    Lease, Names, Page, Reference, Result, reference,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error, ErrorKind,
+    ImageRegistry, Lease, Names, Page, Reference, Result, reference,
 };
 
 use crate::config::{CAPABILITIES, Config};
@@ -90,8 +90,12 @@ impl ImageRegistry for Layout {
     }
 
     async fn has_blob(&self, _: &Reference, blob: &Descriptor) -> Result<bool> {
-        // What is wrong with the directory is for the push to say, which may also make one.
-        Ok(self.store.stat(blob.digest()).await.is_ok_and(|found| found == Some(blob.size())))
+        match self.store.stat(blob.digest()).await {
+            Ok(found) => Ok(found == Some(blob.size())),
+            // The push may make the directory.
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     async fn mount_blob(&self, name: &Reference, blob: &Descriptor, _: &Reference) -> Result<bool> {

@@ -128,9 +128,14 @@ impl Temp {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(e)) => return Err(at(e)),
             }
-            let named = fs::symlink_metadata(&path);
-            if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
-                return Ok(Some(Self { file, path, private: root.private, armed: true }));
+            match fs::symlink_metadata(&path) {
+                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
+                    return Ok(Some(Self { file, path, private: root.private, armed: true }));
+                }
+                // Its owner has removed or published it since it was opened.
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(at(e)),
             }
         }
     }
@@ -274,8 +279,14 @@ fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
 /// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped, or its process dies.
 pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
     let (file, path) = lock_file(root, name)?;
-    file.lock().map_err(|e| locking(&path, e))?;
-    Ok(file)
+    loop {
+        match file.lock() {
+            Ok(()) => return Ok(file),
+            // A signal came while it waited.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(locking(&path, e)),
+        }
+    }
 }
 
 /// As [`lock`]; `None` while someone else has it.

@@ -29,6 +29,7 @@ mod config;
 mod durable;
 mod root;
 mod store;
+mod watch;
 
 pub use backend::Layout;
 pub use config::Config;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use plyfold_core::digest::Hasher;
 use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, Output, Result, digest};
 
+use super::lease::Queued;
 use crate::durable::{self, Temp};
 use crate::root::Root;
 
@@ -64,36 +65,55 @@ impl Place {
 }
 
 /// Begins to make an artifact; `None` while another maker is alive.
-pub(super) fn begin(root: &Arc<Root>, place: &Place) -> Result<Option<Artifact>> {
+pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
-    if let Some(size) = sealed_size(&path) {
+    if let Some(size) = sealed_size(&path)? {
         return Ok(Some(Artifact::Present(path, size)));
     }
     let Some(mut temp) = Temp::claim(root, &place.temp())? else { return Ok(None) };
-    if let Some(size) = sealed_size(&path) {
+    if let Some(size) = sealed_size(&path)? {
         return Ok(Some(Artifact::Present(path, size)));
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
-    let writer = DiskArtifact { root: root.clone(), place: place.clone(), temp };
+    let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
+    let writer = DiskArtifact { root, place, temp, queued };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
 /// The size of an artifact that is whole.
-fn sealed_size(path: &Path) -> Option<u64> {
-    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+fn sealed_size(path: &Path) -> Result<Option<u64>> {
+    let Some(found) = file(path)? else { return Ok(None) };
     let seal = seal(path)?;
-    (seal.size == found.len()).then_some(seal.size)
+    Ok(seal.filter(|seal| seal.size == found.len()).map(|seal| seal.size))
 }
 
-/// What the seal of an artifact says; `None` when there is none that can be read.
-pub(super) fn seal(path: &Path) -> Option<Seal> {
+/// What the seal of an artifact says; `None` when there is none, or none that says anything. One that cannot be read
+/// for another reason is an error: the artifact may be whole.
+pub(super) fn seal(path: &Path) -> Result<Option<Seal>> {
     /// Much more than any seal has.
     const LIMIT: u64 = 4096;
     let seal = seal_path(path);
-    fs::symlink_metadata(&seal).ok().filter(fs::Metadata::is_file)?;
+    if file(&seal)?.is_none() {
+        return Ok(None);
+    }
+    let opened = match File::open(&seal) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(format!("opening {}", seal.display()), e)),
+    };
     let mut bytes = Vec::new();
-    File::open(&seal).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    let read = opened.take(LIMIT).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(format!("reading {}", seal.display()), e))?;
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
+/// What is known of a regular file; `None` when there is none.
+fn file(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found).filter(fs::Metadata::is_file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
 }
 
 /// Removes an artifact: its seal first, because what has none is taken for missing.
@@ -120,6 +140,8 @@ struct DiskArtifact {
     root: Arc<Root>,
     place: Place,
     temp: Temp,
+    /// Let go of after the file: the next one in the queue finds it gone.
+    queued: Queued,
 }
 
 impl ArtifactWriter for DiskArtifact {
@@ -128,7 +150,7 @@ impl ArtifactWriter for DiskArtifact {
     }
 
     fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
-        let Self { root, place, temp } = *self;
+        let Self { root, place, temp, queued: _queued } = *self;
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
@@ -161,10 +183,12 @@ fn seal_of(mut file: File) -> Result<Seal> {
     let mut chunk = vec![0; 256 << 10];
     let mut size = 0;
     loop {
-        let count = file.read(&mut chunk).map_err(|e| Error::io("reading an artifact", e))?;
-        if count == 0 {
-            return Ok(Seal { digest: hasher.finish(), size });
-        }
+        let count = match file.read(&mut chunk) {
+            Ok(0) => return Ok(Seal { digest: hasher.finish(), size }),
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::io("reading an artifact", e)),
+        };
         hasher.update(&chunk[..count]);
         size += count as u64;
     }

@@ -5,12 +5,13 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use plyfold_core::cache::{Head, Inventory, Plan, Remains};
-use plyfold_core::{Collect, Collected, Digest, Reference, Result, Usage};
+use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
 
 use super::contents::{self, for_each};
 use super::lease::{Alone, COLLECTOR};
@@ -100,10 +101,14 @@ impl Sweep<'_> {
             if !self.policy.dry_run {
                 remove_file(&artifact::seal_path(artifact))?;
             }
-            if let Ok(metadata) = fs::symlink_metadata(artifact) {
-                self.remove(artifact, metadata.len())?;
-                self.done.artifacts += 1;
-                self.artifacts.insert(artifact.clone());
+            match fs::symlink_metadata(artifact) {
+                Ok(metadata) => {
+                    self.remove(artifact, metadata.len())?;
+                    self.done.artifacts += 1;
+                    self.artifacts.insert(artifact.clone());
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(format!("looking at {}", artifact.display()), e)),
             }
         }
         for (digest, held) in plan.blobs {
@@ -117,7 +122,8 @@ impl Sweep<'_> {
                     self.remove(&path, held.size)?;
                     self.done.blobs.push(digest);
                 }
-                Err(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
             }
         }
         Ok(())

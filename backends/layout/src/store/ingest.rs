@@ -4,14 +4,15 @@ use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::digest::Hasher;
+use plyfold_core::worker::Workers;
 use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result, digest};
 use tokio::sync::{mpsc, oneshot};
 
+use super::lease::Queued;
 use super::quarantine::quarantine;
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
@@ -39,7 +40,7 @@ pub(super) fn is_foreign(name: &str) -> bool {
 }
 
 /// Begins to write a blob; `None` while another writer is alive.
-pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor) -> Result<Option<Ingest>> {
+pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Result<Option<Ingest>> {
     let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == Found::File(blob.size()));
     if present()? {
         return Ok(Some(Ingest::Present));
@@ -53,7 +54,7 @@ pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor) -> Result<Option<Ingest
         quarantine(root, blob.digest())?;
     }
     let partial = Partial::resume(root.clone(), blob.clone(), temp)?;
-    Ok(Some(Ingest::Vacant(Box::new(DiskWriter::start(partial)?))))
+    Ok(Some(Ingest::Vacant(Box::new(DiskWriter::start(partial, queued.clone())?))))
 }
 
 /// The async end of a thread that hashes and writes one blob.
@@ -67,7 +68,8 @@ struct DiskWriter {
     resumable: Arc<AtomicBool>,
     steps: Option<mpsc::Sender<Step>>,
     outcome: oneshot::Receiver<Result<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread: told to end when the last step has been sent.
+    workers: Workers,
 }
 
 enum Step {
@@ -78,19 +80,22 @@ enum Step {
 }
 
 impl DiskWriter {
-    fn start(partial: Partial) -> Result<Self> {
+    fn start(partial: Partial, queued: Queued) -> Result<Self> {
         let (blob, offset) = (partial.blob.clone(), partial.length);
         let (steps, received) = mpsc::channel(IN_FLIGHT);
         // What an earlier attempt has left stays, also when nobody waits any more for this one to begin.
         let resumable = Arc::new(AtomicBool::new(offset > 0));
         let kept = Arc::clone(&resumable);
         let (done, outcome) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("plyfold-ingest".to_owned()).spawn(move || {
-            // Nobody listens when the writer was dropped; the temporary file is gone then.
-            let _ = done.send(partial.run(received, &kept));
-        });
-        let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
-        Ok(Self { blob, offset, resumable, steps: Some(steps), outcome, thread: Some(thread) })
+        let workers = Workers::new();
+        workers.start("plyfold-ingest", move || {
+            let outcome = partial.run(received, &kept);
+            // The next one in the queue finds the temporary file gone.
+            drop(queued);
+            // Nobody listens when the writer was dropped.
+            let _ = done.send(outcome);
+        })?;
+        Ok(Self { blob, offset, resumable, steps: Some(steps), outcome, workers })
     }
 
     async fn send(&mut self, step: Step) -> Result<()> {
@@ -105,8 +110,9 @@ impl DiskWriter {
     /// The last step: whoever stops waiting for it does not stop it.
     async fn end(mut self, step: Step) -> Result<()> {
         self.send(step).await?;
-        self.thread = None;
-        (&mut self.outcome).await.unwrap_or_else(|_| Err(ended()))
+        let outcome = (&mut self.outcome).await.unwrap_or_else(|_| Err(ended()));
+        self.workers.done();
+        outcome
     }
 }
 
@@ -140,23 +146,17 @@ impl BlobWriter for DiskWriter {
         self.end(Step::Commit).await
     }
 
+    async fn discard(mut self: Box<Self>) {
+        self.steps = None;
+        self.workers.ended().await;
+    }
+
     fn set_resumable(&mut self, resumable: bool) {
         self.resumable.store(resumable, Ordering::Release);
     }
 
     async fn suspend(self: Box<Self>) -> Result<()> {
         self.end(Step::Suspend).await
-    }
-}
-
-impl Drop for DiskWriter {
-    /// Leaves nothing behind that is not to be resumed, also not for a moment: the thread has at most a few chunks
-    /// to write before it sees that nobody wants more.
-    fn drop(&mut self) {
-        self.steps = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -189,10 +189,12 @@ impl Partial {
         }
         let mut chunk = vec![0; if held > 0 { BUFFER } else { 0 }];
         while partial.length < held {
-            let count = partial.temp.file().read(&mut chunk).map_err(at)?;
-            if count == 0 {
-                break;
-            }
+            let count = match partial.temp.file().read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(at(e)),
+            };
             partial.hasher.update(&chunk[..count]);
             partial.length += count as u64;
         }
@@ -213,7 +215,10 @@ impl Partial {
 
     fn suspend(mut self) -> Result<()> {
         self.flush()?;
-        self.temp.keep();
+        // Nothing is nothing to go on from.
+        if self.length > 0 {
+            self.temp.keep();
+        }
         Ok(())
     }
 

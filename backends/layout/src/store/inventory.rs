@@ -139,9 +139,17 @@ fn last(path: &Path) -> &str {
 
 /// The folders in a folder.
 fn folders(path: &Path) -> Result<Vec<PathBuf>> {
-    let inner = names(path)?.into_iter().map(|name| path.join(name));
-    // What is no folder there, such as a link to one, is not ours.
-    Ok(inner.filter(|inner| fs::symlink_metadata(inner).is_ok_and(|found| found.is_dir())).collect())
+    let mut folders = Vec::new();
+    for inner in names(path)?.into_iter().map(|name| path.join(name)) {
+        match fs::symlink_metadata(&inner) {
+            Ok(found) if found.is_dir() => folders.push(inner),
+            // What is no folder there, such as a link to one, is not ours.
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(format!("looking at {}", inner.display()), e)),
+        }
+    }
+    Ok(folders)
 }
 
 /// The names in a folder that are text, as ours are; none when there is no such folder.

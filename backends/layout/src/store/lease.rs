@@ -4,17 +4,17 @@
 //! looks and removes. So a collection sees every lease that was taken before it, and a lease that was taken after
 //! it finds gone what is gone. Nobody holds the lock over the network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use plyfold_core::{Digest, Error, ErrorKind, Lease, Result, digest};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockWriteGuard};
 
 use super::Store;
 use crate::durable::{self, Temp};
@@ -31,15 +31,35 @@ pub(super) const NAMES: &str = "index";
 /// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
 pub(super) const COLLECTOR: &str = "collector";
 
-/// The turns, and the right to change names, that tasks of this process wait for, each in the order in which they came.
-/// Only the first of them contends with other processes.
+/// What tasks of this process wait for: the turns, the right to write a blob or an artifact and to change names, each in
+/// the order in which they came. Only the first of them contends with other processes, and the next one is woken when it
+/// is done.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct Turns {
+    queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held by a collection alone, and by who takes a lease for that moment.
+    gate: Arc<tokio::sync::RwLock<()>>,
+}
+
+/// The first place in a queue, until the last clone is dropped.
+pub(super) type Queued = Arc<OwnedMutexGuard<()>>;
 
 impl Turns {
+    /// Those of a directory: all its handles in this process share them.
+    pub(super) fn of(path: &Path) -> Arc<Self> {
+        static ALL: Mutex<BTreeMap<PathBuf, Weak<Turns>>> = Mutex::new(BTreeMap::new());
+        // One that cannot be told from others has its own; then its handles wait as those of other processes do.
+        let Ok(path) = std::path::absolute(path) else { return Arc::default() };
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turns| turns.strong_count() > 0);
+        let turns = all.get(&path).and_then(Weak::upgrade).unwrap_or_default();
+        all.insert(path, Arc::downgrade(&turns));
+        turns
+    }
+
     pub(super) async fn queue(&self, name: &str) -> OwnedMutexGuard<()> {
         let queue = {
-            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
             queues.retain(|_, queue| queue.strong_count() > 0);
             let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
             queues.insert(name.to_owned(), Arc::downgrade(&queue));
@@ -56,14 +76,16 @@ impl Store {
         }
         content.iter().try_for_each(digest::supported)?;
         let content: Arc<[Digest]> = content.into();
-        let taken = self.poll(move |root| begin(root, &content)).await;
+        let _gate = self.turns.gate.read().await;
+        let taken = self.poll(&self.in_progress(COLLECTOR), move |root| begin(root, &content)).await;
         granted(taken.map(Lease::new))
     }
 
     pub(super) async fn take_turn(&self, work: &str) -> Result<Lease> {
         let name = format!("turn-{}", digest::sha256(work.as_bytes()).digest());
         let queue = self.turns.queue(&name).await;
-        let taken = self.poll(move |root| Temp::claim(root, &name)).await;
+        let path = self.in_progress(&name);
+        let taken = self.poll(&path, move |root| Temp::claim(root, &name)).await;
         // In this order: the next one in the queue finds the file gone.
         granted(taken.map(|temp| Lease::new((temp, queue))))
     }
@@ -104,7 +126,9 @@ fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
 
 /// Whether someone collects, or waits to. The remains of a dead collector are removed.
 fn is_collected(root: &Root) -> Result<bool> {
-    if !root.path().join("ingest").join(COLLECTOR).exists() {
+    let path = root.path().join("ingest").join(COLLECTOR);
+    let is_there = path.try_exists();
+    if !is_there.map_err(|e| Error::io(format!("looking at {}", path.display()), e))? {
         return Ok(false);
     }
     Ok(Temp::claim(root, COLLECTOR)?.is_none())
@@ -160,16 +184,20 @@ pub(super) struct Alone {
     _locks: [File; 2],
     _names: OwnedMutexGuard<()>,
     _announced: Temp,
+    _gate: OwnedRwLockWriteGuard<()>,
 }
 
 impl Alone {
     /// Waits for another collection, then for those who take a lease at this moment: new ones wait from then on.
     pub(super) async fn with(store: &Store) -> Result<Self> {
-        let announced = store.poll(|root| Temp::claim(root, COLLECTOR)).await?;
-        let leases = store.poll(|root| durable::try_lock(root, LOCK)).await?;
+        let gate = store.turns.gate.clone().write_owned().await;
+        let announced =
+            store.poll(&store.in_progress(COLLECTOR), |root| Temp::claim(root, COLLECTOR)).await?;
+        let lock = store.root.path().join("locks").join(LOCK);
+        let leases = store.poll(&lock, |root| durable::try_lock(root, LOCK)).await?;
         let changes = store.turns.queue(NAMES).await;
         let root = store.root.clone();
         let names = blocking(move || durable::lock(&root, NAMES)).await?;
-        Ok(Self { _locks: [names, leases], _names: changes, _announced: announced })
+        Ok(Self { _locks: [names, leases], _names: changes, _announced: announced, _gate: gate })
     }
 }

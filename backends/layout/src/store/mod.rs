@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::cache::{Needs, check_names, find_among};
 use plyfold_core::layout_index::{self, ENTRIES, INDEX_LIMIT, LayoutIndex};
 use plyfold_core::manifest::{is_index, limits};
-use plyfold_core::progress::Event;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
     ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest, reference,
@@ -20,6 +18,7 @@ use plyfold_core::{
 
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root, blocking};
+use crate::watch;
 
 mod artifact;
 mod boot;
@@ -82,7 +81,8 @@ impl Store {
 
     /// The handle of a directory that is looked at only when it is used.
     pub(crate) fn on(root: Root) -> Self {
-        Self { root: Arc::new(root), turns: Arc::default() }
+        let turns = lease::Turns::of(root.path());
+        Self { root: Arc::new(root), turns }
     }
 
     /// The store's directory: an OCI layout that any tool reads.
@@ -117,7 +117,12 @@ impl Store {
         // The marker comes last: what has it is whole. Names that are there already are someone's, whatever has
         // become of their marker.
         let index = root.path().join("index.json");
-        if fs::symlink_metadata(&index).is_err() {
+        let found = match fs::symlink_metadata(&index) {
+            Ok(_) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(Error::io(format!("looking at {}", index.display()), e)),
+        };
+        if !found {
             let empty = LayoutIndex::new(root.path()).to_bytes();
             durable::write_document(root, "index.json", &index, 0o644, &empty)?;
         }
@@ -155,20 +160,25 @@ impl Store {
         }
     }
 
-    /// Waits until `attempt` yields something: until another owner, in whatever process, is done or dead.
+    /// Where the temporary file of this name is.
+    fn in_progress(&self, name: &str) -> PathBuf {
+        self.root.path().join("ingest").join(name)
+    }
+
+    /// Waits until `attempt` yields something: until the owner of the file at `path`, in whatever process, is done or
+    /// dead.
     async fn poll<T: Send + 'static>(
         &self,
+        path: &Path,
         attempt: impl Fn(&Arc<Root>) -> Result<Option<T>> + Clone + Send + 'static,
     ) -> Result<T> {
-        let mut pause = Duration::from_millis(2);
         loop {
             let (root, attempt) = (self.root.clone(), attempt.clone());
             if let Some(outcome) = blocking(move || attempt(&root)).await? {
                 return Ok(outcome);
             }
             // No lock call blocks a thread here: a caller that gives up while waiting is gone at once.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
+            watch::released(path).await;
         }
     }
 }
@@ -204,14 +214,22 @@ impl CacheProvider for Store {
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
         digest::supported(blob.digest())?;
-        let wanted = blob.clone();
-        self.poll(move |root| ingest::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+        let (wanted, name) = (blob.clone(), ingest::name_of(blob.digest()));
+        let queued = Arc::new(self.turns.queue(&name).await);
+        let path = self.in_progress(&name);
+        let begun = self.poll(&path, move |root| ingest::begin(root, &wanted, &queued));
+        begun.await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
         digest::supported(digest)?;
-        let path = self.root.path().join("ingest").join(ingest::name_of(digest));
-        blocking(move || Ok(fs::metadata(path).map_or(0, |metadata| metadata.len()))).await
+        let path = self.in_progress(&ingest::name_of(digest));
+        let held = blocking(move || match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+        });
+        held.await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
@@ -283,7 +301,11 @@ impl CacheProvider for Store {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         let wanted = artifact::Place::of(key)?;
-        self.poll(move |root| artifact::begin(root, &wanted)).await.map_err(|e| e.with_endpoint(self))
+        let name = wanted.temp();
+        let queued = Arc::new(self.turns.queue(&name).await);
+        let path = self.in_progress(&name);
+        let begun = self.poll(&path, move |root| artifact::begin(root, &wanted, &queued));
+        begun.await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -308,9 +330,9 @@ impl CacheProvider for Store {
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
-        let verified = verify::verify(self, what).await.map_err(|e| e.with_endpoint(self));
-        what.progress.emit(Event::Finished { success: verified.is_ok() });
-        verified
+        let operation = what.progress.operation();
+        let what = Verify { progress: operation.progress().clone(), ..what.clone() };
+        operation.end(verify::verify(self, &what).await.map_err(|e| e.with_endpoint(self)))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
     };
     // The right to write it: as long as we hold it, nobody publishes another in its place.
     let Some(mut turn) = Temp::claim(root, &turn)? else { return Ok(Removal::Busy) };
-    let removal = if stands(&item.path, item.identity) {
+    let removal = if stands(&item.path, item.identity)? {
         match place {
             Some(_) if item.kind.is_file() => artifact::remove(&item.path)?,
             _ => drop(move_away(root, &item.path, &name)?),
@@ -72,8 +72,12 @@ pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
     Ok(removal)
 }
 
-fn stands(path: &Path, expected: Identity) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| identity(&metadata) == expected)
+fn stands(path: &Path, expected: Identity) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(identity(&metadata) == expected),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
 }
 
 /// Sets a damaged `index.json` aside, and writes one in its place with every entry that can still be read; what was
@@ -92,7 +96,10 @@ pub(super) fn replace_index(store: &Store) -> Result<Option<String>> {
     }
     let index = match root.index_bytes() {
         Ok(Some(bytes)) => LayoutIndex::salvage(&bytes, root.path()),
-        Ok(None) | Err(_) => LayoutIndex::new(root.path()),
+        Ok(None) => LayoutIndex::new(root.path()),
+        Err(e) if is_damage(&e) => LayoutIndex::new(root.path()),
+        // What cannot be read now may hold every name.
+        Err(e) => return Err(e),
     };
     let path = root.path().join("index.json");
     let aside = keep(root, &path, "index.json")?;
@@ -135,7 +142,9 @@ pub(super) fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBu
 fn move_away(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
     let folder = durable::folder(root, &["quarantine"], true)?;
     let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };
-    let free = (0..u32::MAX).map(target).find(|path| fs::symlink_metadata(path).is_err());
+    let free = (0..u32::MAX)
+        .map(target)
+        .find(|path| fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound));
     let Some(target) = free else { return Ok(None) };
     match fs::rename(from, &target) {
         Ok(()) => {}

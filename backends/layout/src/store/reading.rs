@@ -124,7 +124,7 @@ impl<W: Watch> Reading<'_, W> {
         if remains::is_unsealed(&item.path)? {
             return Ok(Verdict::Remains);
         }
-        let Some(seal) = artifact::seal(&item.path) else {
+        let Some(seal) = artifact::seal(&item.path)? else {
             return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));
         };
         let names = file.metadata().map_or(1, |found| found.nlink());

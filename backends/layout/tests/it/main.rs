@@ -10,6 +10,7 @@ mod lease;
 mod processes;
 mod store;
 mod verify;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 

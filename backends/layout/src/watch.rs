@@ -1,0 +1,74 @@
+//! Waiting for the locks of other processes.
+//!
+//! A lock is a file that its owner holds by flock(2), and the end of an owner is told to nobody. So one thread of this
+//! process looks at all the files that something here waits for, as long as there are any. No thread of a runtime's pool
+//! does: a pool that is full of waiting would leave none for the work that is waited for.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use tokio::sync::oneshot;
+
+/// Time between two looks at a file.
+const PAUSE: Duration = Duration::from_millis(20);
+
+static WAITING: Mutex<Waiting> = Mutex::new(Waiting { files: Vec::new(), is_watched: false });
+
+struct Waiting {
+    files: Vec<(PathBuf, oneshot::Sender<()>)>,
+    /// Whether there is a thread that looks at them.
+    is_watched: bool,
+}
+
+/// Waits [`PAUSE`] at least, and until nobody owns the file at `path`. By then somebody else may own it again.
+pub(crate) async fn released(path: &Path) {
+    let (told, is_released) = oneshot::channel();
+    if watch(path, told).is_ok() {
+        // The thread looks until it has told.
+        let _ = is_released.await;
+    } else {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn watch(path: &Path, told: oneshot::Sender<()>) -> io::Result<()> {
+    let mut waiting = waiting();
+    if !waiting.is_watched {
+        thread::Builder::new().name("plyfold-watch".to_owned()).spawn(look)?;
+        waiting.is_watched = true;
+    }
+    waiting.files.push((path.to_owned(), told));
+    Ok(())
+}
+
+fn look() {
+    loop {
+        thread::sleep(PAUSE);
+        let mut files = std::mem::take(&mut waiting().files);
+        files.retain(|(path, told)| !told.is_closed() && is_owned(path));
+        // What is dropped here tells that it is free.
+        let mut waiting = waiting();
+        waiting.files.append(&mut files);
+        if waiting.files.is_empty() {
+            waiting.is_watched = false;
+            return;
+        }
+    }
+}
+
+/// Whether somebody owns a file. What cannot be looked at is not owned: whoever tries to own it is told what is wrong.
+fn is_owned(path: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let Ok(file) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else { return false };
+    matches!(File::from(file).try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+}
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    // A panic elsewhere cannot leave the list half changed.
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
