@@ -78,9 +78,10 @@ fn run(args: Args, screen: Screen) -> Result<Outcome> {
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     let leftovers = Arc::<Leftovers>::default();
     let outcome = runtime.block_on(async {
+        let signals = stop::listen()?;
         tokio::select! {
             outcome = verb(args, screen, &leftovers) => outcome.map(|()| Outcome::Done),
-            signal = stop::asked() => signal.map(|signal| Outcome::Stopped(signal, leftovers.clone())),
+            signal = signals.asked() => Ok(Outcome::Stopped(signal, leftovers.clone())),
         }
     });
     // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.

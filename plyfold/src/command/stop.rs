@@ -8,7 +8,7 @@ use plyfold::backends::layout::Store;
 use plyfold::{CacheProvider as _, Digest, Error, ErrorKind, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
 use super::screen;
 use super::size::Size;
@@ -24,26 +24,40 @@ pub(crate) fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Waits until the user or the system asks the program to end. Whoever asks again, while the work is being given up,
-/// ends it at once.
-pub(crate) async fn asked() -> Result<Signal> {
-    let listen = |kind| signal(kind).map_err(|e| Error::io("listening for signals", e));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+/// The signals that ask the program to end.
+pub(crate) struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    is_asked: Arc<AtomicBool>,
+}
+
+/// Listens from now on: to be called before anything is made that a signal would leave behind.
+pub(crate) fn listen() -> Result<Signals> {
+    let listen = |kind| unix::signal(kind).map_err(|e| Error::io("listening for signals", e));
+    let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let is_asked = Arc::new(AtomicBool::new(false));
     flag::register(SIGINT, INTERRUPTED.clone()).map_err(|e| Error::io("listening for signals", e))?;
     for number in [SIGINT, SIGTERM] {
         flag::register_conditional_default(number, is_asked.clone())
             .map_err(|e| Error::io("listening for signals", e))?;
     }
-    let number = tokio::select! {
-        _ = interrupt.recv() => {
-            screen::erase_typed();
-            SIGINT
-        }
-        _ = terminate.recv() => SIGTERM,
-    };
-    is_asked.store(true, Ordering::Relaxed);
-    Ok(number)
+    Ok(Signals { interrupt, terminate, is_asked })
+}
+
+impl Signals {
+    /// Waits until the user or the system asks the program to end. Whoever asks again, while the work is being given
+    /// up, ends it at once.
+    pub(crate) async fn asked(mut self) -> Signal {
+        let number = tokio::select! {
+            _ = self.interrupt.recv() => {
+                screen::erase_typed();
+                SIGINT
+            }
+            _ = self.terminate.recv() => SIGTERM,
+        };
+        self.is_asked.store(true, Ordering::Relaxed);
+        number
+    }
 }
 
 /// What has come into the store and stays there when the work is given up.
