@@ -69,8 +69,6 @@ const BASH: Need = Need::Tool { name: "bash", package: "bash" };
 /// Runs a program as another user; root alone may, as root alone may mount.
 const SETPRIV: Need = Need::Tool { name: "setpriv", package: "util-linux" };
 
-const BASH: Need = Need::Tool { name: "bash", package: "bash" };
-
 /// For bash a colon ends a word: what it completes is the part behind the last one.
 fn bash_completes_the_names_of_images() -> Verdict {
     let dir = tempfile::tempdir()?;
