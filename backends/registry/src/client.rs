@@ -149,7 +149,7 @@ impl Client {
             }
             accepts(&response).map(|()| response)
         };
-        self.ask(target, request, read).await
+        Box::pin(self.ask(target, request, read)).await
     }
 
     /// Sends a request to the endpoints in their order until `read` accepts an answer; it is told whether there is

@@ -219,7 +219,7 @@ impl Engine<'_> {
         }
         match self.options.policy {
             PullPolicy::Never => Err(self.missing().await?),
-            _ if self.options.force => self.fetch_image().await,
+            _ if self.options.force => Box::pin(self.fetch_image()).await,
             PullPolicy::Always => {
                 let found = match self.unmoved().await? {
                     Some(here) => self.look_at(&here).await?,
@@ -227,7 +227,7 @@ impl Engine<'_> {
                 };
                 match found {
                     Some(found) => self.take(found).await,
-                    None => self.fetch_image().await,
+                    None => Box::pin(self.fetch_image()).await,
                 }
             }
             PullPolicy::IfMissing => {
@@ -238,7 +238,7 @@ impl Engine<'_> {
                         drop(turn);
                         self.take(found).await
                     }
-                    None => self.fetch_image().await,
+                    None => Box::pin(self.fetch_image()).await,
                 }
             }
         }

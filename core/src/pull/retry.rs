@@ -90,7 +90,7 @@ impl Retry {
         let pause = asked.max(self.back_off(failures)).min(self.cap);
         let attempts = error.attempts().unwrap_or(u32::MAX).min(self.attempts);
         let began = row.began.get_or_insert_with(Instant::now);
-        let is_late = began.elapsed() + (pause - asked) >= self.total;
+        let is_late = began.elapsed() + pause.saturating_sub(asked) >= self.total;
         *began += asked;
         if !error.is_retryable() || failures >= attempts || is_late {
             return Err(if failures > 1 { error.with_context("attempt", failures) } else { error });
