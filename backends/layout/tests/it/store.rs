@@ -67,7 +67,7 @@ async fn only_an_empty_directory_or_a_layout_becomes_a_store() {
     fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
     fails(Store::open(path), &ErrorKind::Unsupported);
     let file = path.join("someone's file");
-    fails(Store::open(file), &ErrorKind::Corrupt);
+    fails(Store::open(file), &ErrorKind::Config);
 }
 
 #[tokio::test]
