@@ -90,7 +90,7 @@ async fn stacked_layers_equal_flat_image(stage: &dyn MaterializerStage) {
     }
     // Overlayfs counts links of its own.
     let comparable = |line: &TreeLine| TreeLine { links: 0, ..line.clone() }.to_string();
-    for layers in [rootfs(), small()] {
+    for layers in [rootfs(), small(), marks()] {
         let made = Made::of(stage, &layers);
         let reference = sound(stacked(entries(&layers)));
         assert_trees(&stage.overlaid(&made.layers), &reference, comparable);
@@ -308,6 +308,17 @@ fn rootfs() -> Vec<Vec<u8>> {
 /// The layers of the usual small image.
 fn small() -> Vec<Vec<u8>> {
     samples::image().images[0].layers.iter().map(|layer| layer.tar.to_vec()).collect()
+}
+
+/// Marks in a directory that then becomes a link to another one.
+fn marks() -> Vec<Vec<u8>> {
+    let names = ["a", "b", "c"];
+    let lower = names.iter().fold(LayerBuilder::new().dir("./", 0o755), |layer, name| {
+        layer.dir(name, 0o755).file(format!("{name}/f"), 0o644, name.as_bytes())
+    });
+    let upper =
+        LayerBuilder::new().dir("./", 0o755).whiteout("a/f").symlink("a", "/b").opaque("c").symlink("c", "b");
+    vec![lower.finish(), upper.finish()]
 }
 
 /// A directory of 1,000 files, and one path of 60 components.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Failure, Mount, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
-use plyfold_conformance::tree::{TreeLine, mounted};
+use plyfold_conformance::tree::{TreeLine, mounted, read_tar, stacked};
 use plyfold_core::flatten;
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::tree::{Kind, LayerTree, LayerTreeBuilder, Tree};
@@ -103,6 +103,46 @@ fn by_umoci(layers: &[Vec<u8>]) -> std::result::Result<Option<Names>, Failure> {
         }
     }
     Ok(Some(names))
+}
+
+/// Rules S 82 and 83: umoci unpacks the tree that these layers make, in whatever order their marks and links stand.
+pub(crate) fn umoci_unpacks_marks_and_links_in_order() -> Verdict {
+    let lower = || {
+        LayerBuilder::new()
+            .dir("./", 0o755)
+            .dir("a", 0o755)
+            .file("a/f", 0o644, b"1")
+            .dir("b", 0o755)
+            .file("b/f", 0o644, b"2")
+            .file("b/g", 0o644, b"3")
+            .file("h", 0o644, b"lower")
+    };
+    let uppers = [
+        LayerBuilder::new().whiteout("a/f").symlink("a", "/b"),
+        LayerBuilder::new().symlink("a", "/b").whiteout("a/f"),
+        LayerBuilder::new().opaque("a").symlink("a", "/b"),
+        LayerBuilder::new().symlink("a", "/b").opaque("a"),
+        LayerBuilder::new().hard_link("k", "h").file("h", 0o600, b"upper"),
+        LayerBuilder::new().file("h", 0o600, b"upper").hard_link("k", "h"),
+        LayerBuilder::new().hard_link("k", "h").hard_link("l", "k").file("h", 0o600, b"upper"),
+        LayerBuilder::new().hard_link("k", "b/f").symlink("b", "a"),
+    ];
+    for (number, upper) in uppers.into_iter().enumerate() {
+        let folder = tempfile::tempdir()?;
+        let (layout, bundle) = (folder.path().join("layout"), folder.path().join("bundle"));
+        let layers = [lower().finish(), upper.finish()];
+        let images: &[(String, &Sample)] = &[("latest".to_owned(), &samples::of_layers("links", &layers))];
+        samples::write_layout(&layout, images)?;
+        let image = format!("{}:latest", layout.display());
+        Run::new("umoci").args(["unpack", "--image", &image]).arg(&bundle).success()?;
+        let entries = layers.map(|tar| read_tar(tar).expect("a sample's layer is sound"));
+        let expected = stacked(entries.into()).expect("a sample's layers stack");
+        let names = |lines: Vec<TreeLine>| -> Vec<_> {
+            lines.into_iter().map(|line| (line.path, line.what, line.mode)).collect()
+        };
+        assert_eq!(names(mounted(&bundle.join("rootfs"))?), names(expected), "upper layer {number}");
+    }
+    Ok(())
 }
 
 /// Rule S 81: GNU tar unpacks the image's layers, flattened into one tar.

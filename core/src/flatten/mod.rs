@@ -1,17 +1,18 @@
 //! An image as one tar: its layers stacked, whiteouts applied.
 //!
 //! Two passes over the layers, since a tar cannot say what a later layer takes away: the first keeps metadata
-//! only, the second passes on the content that is still there. Memory holds the metadata, never content.
+//! only, the second passes on the content that is still there. Memory holds the metadata, never content, within the
+//! [`TreeLimits`] of the layers.
 //!
 //! The order is fixed, so the same layers give the same bytes (rule S 91): directories, parents first, missing
 //! ones as 0755 root:root (S 87); regular files, bottom layer first, in the order of its tar; links, devices and
 //! FIFOs; at last the further names of files, behind the first one that they link to (S 84).
 
-use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write;
 
-use crate::layer::{DataExtent, EntryKind, ImagePath, LayerTar};
-use crate::tree::{Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
+use crate::layer::{DataExtent, EntryKind, ImagePath, LayerTar, TreeLimits};
+use crate::tree::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Place, Tree};
 use crate::{Error, Result};
 
 mod writer;
@@ -19,15 +20,31 @@ mod writer;
 use writer::{Item, Runs, TarWriter};
 
 /// Where a file's bytes lie: the entry of a layer that brought them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Content {
-    layer: usize,
-    entry: u64,
-    extents: Option<Vec<DataExtent>>,
+    layer: u32,
+    entry: u32,
+    /// Tells other runs of data, which only a layer that changed between the readings has.
+    extents: u64,
 }
 
-/// A layer's surviving files: their first names, by the number of their entry.
-type Files = BTreeMap<u64, (ImagePath, NodeId)>;
+impl HeapSize for Content {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// The first name of every file of an image, by its node.
+struct FirstNames(Vec<Option<Place>>);
+
+impl FirstNames {
+    fn path(&self, tree: &Tree<Content>, id: NodeId) -> ImagePath {
+        match self.0[id.index()] {
+            Some(place) => tree.path(place, |directory| self.0[directory.index()]),
+            None => ImagePath::ROOT,
+        }
+    }
+}
 
 /// Writes the image of `layers` layers, bottom first, to `out` as one tar. `open` starts a layer from its
 /// beginning and is asked for each twice.
@@ -54,96 +71,109 @@ type Files = BTreeMap<u64, (ImagePath, NodeId)>;
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: impl Write) -> Result<()> {
-    let tree = Tree::from_layers((0..layers).map(|layer| metadata(layer, open(layer)?)))?;
-    let mut files: Vec<Files> = vec![Files::new(); layers];
-    let mut first_names: BTreeMap<NodeId, ImagePath> = BTreeMap::new();
-    let (mut specials, mut links) = (Vec::new(), Vec::new());
+    let first = if layers == 0 { None } else { Some(open(0)?) };
+    // The image may take as much memory as a layer.
+    let limits = first.as_ref().map_or_else(TreeLimits::default, |tar| tar.limits().tree.clone());
+    let mut first = first.into_iter();
+    let trees = (0..layers).map(|layer| metadata(layer, first.next().map_or_else(|| open(layer), Ok)?));
+    let tree = Tree::from_layers_within(trees, limits)?;
+    let mut names = FirstNames(vec![None; tree.capacity()]);
+    let (mut files, mut specials, mut links) = (Vec::new(), Vec::new(), Vec::new());
     let mut tar = TarWriter::new(out);
-    for (path, id) in tree.walk() {
+    let mut walk = tree.walk();
+    while let Some((place, id)) = walk.step() {
         let node = tree.node(id);
-        if let Kind::Directory(_) = node.kind {
-            tar.header(&path, node, Item::Directory)?;
+        if names.0[id.index()].is_some() {
+            links.extend(place.map(|place| (place, id)));
             continue;
         }
-        if tree.links(id) > 1 {
-            if first_names.contains_key(&id) {
-                links.push((path, id));
-                continue;
-            }
-            first_names.insert(id, path.clone());
-        }
+        names.0[id.index()] = place;
         match &node.kind {
-            Kind::File { content, .. } => drop(files[content.layer].insert(content.entry, (path, id))),
-            _ => specials.push((path, id)),
+            Kind::Directory(_) => tar.header(&walk.path(), node, Item::Directory)?,
+            Kind::File { content, .. } => files.push((*content, id)),
+            _ => specials.push(id),
         }
     }
-    for (layer, files) in files.into_iter().enumerate().filter(|(_, files)| !files.is_empty()) {
-        copy_files(&mut tar, &tree, files, open(layer)?)?;
+    files.sort_unstable();
+    for files in files.chunk_by(|(one, _), (other, _)| one.layer == other.layer) {
+        let layer = files.first().map_or(0, |(content, _)| content.layer as usize);
+        copy_files(&mut tar, &tree, &names, files, open(layer)?)?;
     }
-    for (path, id) in specials {
+    for id in specials {
         let node = tree.node(id);
-        tar.header(
-            &path,
-            node,
-            match &node.kind {
-                Kind::BlockDevice { major, minor } => Item::BlockDevice(*major, *minor),
-                Kind::CharDevice { major, minor } => Item::CharDevice(*major, *minor),
-                Kind::Fifo => Item::Fifo,
-                Kind::Symlink { target } => Item::Symlink(target),
-                // No tar has sockets, so none came in by one; the others were dealt with above.
-                Kind::Directory(_) | Kind::File { .. } | Kind::Socket => continue,
-            },
-        )?;
+        let item = match &node.kind {
+            Kind::BlockDevice { major, minor } => Item::BlockDevice(*major, *minor),
+            Kind::CharDevice { major, minor } => Item::CharDevice(*major, *minor),
+            Kind::Fifo => Item::Fifo,
+            Kind::Symlink { target } => Item::Symlink(target),
+            // No tar has sockets, so none came in by one; the others were dealt with above.
+            Kind::Directory(_) | Kind::File { .. } | Kind::Socket => continue,
+        };
+        tar.header(&names.path(&tree, id), node, item)?;
     }
-    for (path, id) in links {
-        if let Some(target) = first_names.get(&id) {
-            tar.header(&path, tree.node(id), Item::HardLink(target.as_bytes()))?;
-        }
+    for (place, id) in links {
+        let path = tree.path(place, |directory| names.0[directory.index()]);
+        let target = names.path(&tree, id);
+        tar.header(&path, tree.node(id), Item::HardLink(target.as_bytes()))?;
     }
     tar.end()
 }
 
 /// The first pass over a layer, to its verified end.
 fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<Content>> {
-    let mut builder = LayerTreeBuilder::new();
+    let counted =
+        |number: usize| u32::try_from(number).map_err(|_| Error::limit("more than 2^32 layers or entries"));
+    let layer = counted(layer)?;
+    let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
     let mut number = 0;
     while let Some(entry) = tar.next_entry()? {
-        let content = |_, extents: Option<&[DataExtent]>| {
-            Ok(Content { layer, entry: number, extents: extents.map(<[DataExtent]>::to_vec) })
-        };
-        builder.insert(entry, content)?;
+        let entry_number = counted(number)?;
+        builder.insert(entry, |_, extents: Option<&[DataExtent]>| {
+            Ok(Content { layer, entry: entry_number, extents: fingerprint(extents) })
+        })?;
         number += 1;
     }
     tar.finish()?;
     builder.finish()
 }
 
-/// The second pass over a layer: the files that are still there.
+/// 0 for a file without holes.
+fn fingerprint(extents: Option<&[DataExtent]>) -> u64 {
+    extents.map_or(0, |extents| {
+        let mut hasher = DefaultHasher::new();
+        for extent in extents {
+            (extent.offset, extent.length).hash(&mut hasher);
+        }
+        hasher.finish() | 1
+    })
+}
+
+/// The second pass over a layer: the files that are still there, in the order of their entries.
 fn copy_files(
     out: &mut TarWriter<impl Write>,
     tree: &Tree<Content>,
-    mut files: Files,
+    names: &FirstNames,
+    files: &[(Content, NodeId)],
     mut tar: LayerTar,
 ) -> Result<()> {
     let changed = || Error::corrupt("a layer changed between two readings");
+    let mut files = files.iter().peekable();
     let mut number = 0;
     while let Some(entry) = tar.next_entry()? {
-        let Some((path, id)) = files.remove(&number) else {
-            number += 1;
-            continue;
-        };
+        let wanted = files.next_if(|(content, _)| u64::from(content.entry) == number);
         number += 1;
-        let node = tree.node(id);
-        let (Kind::File { size, content }, EntryKind::File { size: again, extents }) =
-            (&node.kind, entry.kind)
+        let Some((content, id)) = wanted else { continue };
+        let node = tree.node(*id);
+        let (Kind::File { size, .. }, EntryKind::File { size: again, extents }) = (&node.kind, entry.kind)
         else {
             return Err(changed());
         };
-        if again != *size || extents != content.extents {
+        if again != *size || fingerprint(extents.as_deref()) != content.extents {
             return Err(changed());
         }
         let whole = [DataExtent { offset: 0, length: *size }];
         let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
+        let path = names.path(tree, *id);
         out.header(&path, node, Item::File { size: *size, runs: extents.is_some().then_some(&runs) })?;
         for (zeros, mut length) in runs.pieces {
             out.zeros(zeros)?;
@@ -161,5 +191,5 @@ fn copy_files(
         out.pad()?;
     }
     tar.finish()?;
-    if files.is_empty() { Ok(()) } else { Err(changed()) }
+    if files.next().is_none() { Ok(()) } else { Err(changed()) }
 }

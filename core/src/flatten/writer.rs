@@ -98,7 +98,7 @@ impl<W: Write> TarWriter<W> {
             pax.add("mtime", decimal(node.mtime.seconds, node.mtime.nanos).as_bytes());
         }
         if !matches!(item, Item::HardLink(_)) {
-            for (name, value) in &*node.xattrs {
+            for (name, value) in &node.xattrs {
                 pax.add_bytes(&[b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
             }
         }

@@ -109,6 +109,11 @@ impl ImagePath {
         Self(bytes)
     }
 
+    /// What stands before the last component, without the slash between them; empty for the root.
+    pub(crate) fn parent(&self) -> &[u8] {
+        self.0.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &self.0[..slash])
+    }
+
     /// The last component; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()

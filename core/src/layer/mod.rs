@@ -41,5 +41,5 @@ mod reader;
 mod sparse;
 
 pub use entry::{DataExtent, Entry, EntryKind, ImagePath, Metadata, Timestamp};
-pub use options::{Compression, Hashing, LayerLimits, LayerOptions, LayerSummary, Warning};
+pub use options::{Compression, Hashing, LayerLimits, LayerOptions, LayerSummary, TreeLimits, Warning};
 pub use reader::LayerTar;

@@ -62,6 +62,29 @@ pub struct LayerLimits {
     pub file: u64,
     /// Bytes of one extended attribute's value: what Linux stores at most.
     pub xattr: usize,
+    /// What the layer's metadata takes in memory.
+    pub tree: TreeLimits,
+}
+
+/// Bounds on what the metadata of a layer, or of an image of many layers, takes in memory. Beyond one:
+/// [`Limit`](crate::ErrorKind::Limit).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TreeLimits {
+    /// Files of any kind. A file takes up to 130 bytes of memory, its names apart.
+    pub files: u64,
+    /// Bytes of all names.
+    pub names: u64,
+    /// Bytes of all extended attributes, targets of symbolic links, whiteouts, runs of sparse files, links to lower
+    /// layers, and directories that no entry made. Each counts with what it takes besides its own bytes.
+    pub metadata: u64,
+}
+
+impl Default for TreeLimits {
+    /// Ten million files, 256 MiB of names, 64 MiB of metadata: a hundred times what large
+    /// images have.
+    fn default() -> Self {
+        Self { files: 10_000_000, names: 256 << 20, metadata: 64 << 20 }
+    }
 }
 
 impl Default for LayerLimits {
@@ -76,6 +99,7 @@ impl Default for LayerLimits {
             sparse_extents: 1 << 18,
             file: 1 << 44,
             xattr: 1 << 16,
+            tree: TreeLimits::default(),
         }
     }
 }

@@ -56,6 +56,11 @@ impl LayerTar {
         })
     }
 
+    /// The bounds that the layer is read within.
+    pub fn limits(&self) -> &LayerLimits {
+        &self.limits
+    }
+
     /// The next entry; what is left of the one before is skipped. `None` at the end of the archive.
     ///
     /// # Errors

@@ -1,58 +1,70 @@
 //! From one layer's entries, in the order of its tar, to what the layer says.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use crate::layer::whiteout::{Change, classify};
-use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata};
+use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata, TreeLimits};
 use crate::{Error, Result};
 
+use super::pending::PendingLinks;
 use super::resolve::Missing;
-use super::{Kind, Node, NodeId, Tree, Xattrs};
+use super::{HeapSize, Kind, Node, NodeId, Tree, Xattrs};
 
 /// What one layer says: files that it brings, whiteouts, opaque directories, and links to files below it.
 #[derive(Clone, Debug)]
 pub struct LayerTree<C> {
     /// The layer's own files and whiteouts.
     pub tree: Tree<C>,
-    /// Hard links to files that only lower layers have, in a deterministic order.
+    /// Hard links to files that lower layers have, in a deterministic order.
     pub lower_links: Vec<LowerLink>,
 }
 
-/// A hard link whose file is in a lower layer.
+/// A hard link that was read before the layer had a file of its target's name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LowerLink {
     /// The directory that it stands in.
     pub directory: NodeId,
-    /// Its name there. The directory has no child of that name.
+    /// Its name there. When the layer has no file of the target's name, the directory has no child of this name.
+    /// Otherwise the child is that file, and the link's file only if no lower layer has the target.
     pub name: Box<[u8]>,
     /// The file, as the lower layers name it.
     pub target: ImagePath,
 }
 
-/// A name in a directory.
-type Place = (NodeId, Box<[u8]>);
-
 /// Builds a [`LayerTree`]. See [the module](super) for the rules.
 #[derive(Debug)]
 pub struct LayerTreeBuilder<C> {
-    tree: Tree<C>,
+    pub(super) tree: Tree<C>,
     sets: HashSet<Xattrs>,
     /// Hard links whose target has not been seen yet.
-    links: BTreeMap<Place, ImagePath>,
+    pub(super) links: PendingLinks,
+    /// The parent of the last entry: the next one mostly has the same.
+    last_parent: Option<(Vec<u8>, NodeId)>,
 }
 
-impl<C> LayerTreeBuilder<C> {
-    /// A builder for an empty layer.
+impl<C: HeapSize> LayerTreeBuilder<C> {
+    /// A builder for an empty layer, within the default limits.
     pub fn new() -> Self {
-        Self { tree: Tree::new(), sets: HashSet::new(), links: BTreeMap::new() }
+        Self::within(TreeLimits::default())
+    }
+
+    /// As [`LayerTreeBuilder::new`], within other limits: mostly those of the layer
+    /// ([`LayerTar::limits`](crate::layer::LayerTar::limits)).
+    pub fn within(limits: TreeLimits) -> Self {
+        Self {
+            tree: Tree::within(limits),
+            sets: HashSet::new(),
+            links: PendingLinks::default(),
+            last_parent: None,
+        }
     }
 
     /// Takes the next entry. `content` is asked where the bytes of a regular file lie, given its size and its
     /// runs of data; it is the moment to read them.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for entries that the rules refuse, and what `content` reports.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for entries that the rules refuse,
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`], and what `content` reports.
     pub fn insert(
         &mut self,
         entry: Entry,
@@ -86,15 +98,15 @@ impl<C> LayerTreeBuilder<C> {
             EntryKind::Symlink { target } => Kind::Symlink { target: target.into() },
         };
         let parent = self.parent(&path)?;
-        let id = self.push(kind, metadata);
-        self.place(parent, path.name(), id);
-        Ok(())
+        let id = self.push(kind, metadata)?;
+        self.place(parent, path.name(), id)
     }
 
     /// Settles what depends on the whole layer: links to later files, link counts.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for hard links in a circle or to a directory.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for hard links in a circle, [`Limit`](crate::ErrorKind::Limit)
+    /// beyond the [`TreeLimits`].
     pub fn finish(mut self) -> Result<LayerTree<C>> {
         let mut lower_links = self.settle_links()?;
         self.tree.finish();
@@ -102,7 +114,7 @@ impl<C> LayerTreeBuilder<C> {
             if let Kind::Directory(directory) = &mut node.kind
                 && directory.opaque
             {
-                directory.whiteouts.clear();
+                directory.whiteouts = super::names::NONE;
             }
         }
         lower_links.retain(|link| self.tree.is_named(link.directory));
@@ -110,31 +122,26 @@ impl<C> LayerTreeBuilder<C> {
     }
 
     fn directory(&mut self, path: &ImagePath, metadata: Metadata) -> Result<()> {
-        let existing = if path.is_root() {
-            Some(NodeId::ROOT)
-        } else {
+        let mut id = NodeId::ROOT;
+        if !path.is_root() {
             let parent = self.parent(path)?;
             let existing = self.tree.child(parent, path.name());
-            if existing.is_none_or(|id| self.tree.node(id).directory().is_none()) {
-                let id = self.push(Kind::Directory(super::Directory::default()), metadata);
-                let parent_directory = self.tree.node(parent).directory();
-                let hidden = parent_directory.is_some_and(|parent| parent.whiteouts.contains(path.name()));
-                let replaces =
-                    hidden || existing.is_some() || self.links.contains_key(&(parent, path.name().into()));
-                if let Some(directory) = self.tree.directory_mut(id) {
-                    directory.opaque = replaces;
+            match existing.filter(|id| self.tree.node(*id).directory().is_some()) {
+                Some(existing) => id = existing,
+                None => {
+                    let replaces = existing.is_some()
+                        || self.tree.is_hidden(parent, path.name())
+                        || self.links.contains(parent, path.name());
+                    let directory = super::Directory { opaque: replaces, ..super::Directory::default() };
+                    let id = self.push(Kind::Directory(directory), metadata)?;
+                    return self.place(parent, path.name(), id);
                 }
-                self.place(parent, path.name(), id);
-                return Ok(());
             }
-            existing
-        };
-        let node = self.node(Kind::Fifo, metadata);
-        if let Some(id) = existing {
-            self.tree.node_mut(id).take_metadata(node);
-            if let Some(directory) = self.tree.directory_mut(id) {
-                directory.implied = false;
-            }
+        }
+        let node = self.node(Kind::Fifo, metadata)?;
+        self.tree.node_mut(id).take_metadata(node);
+        if let Some(directory) = self.tree.directory_mut(id) {
+            directory.implied = false;
         }
         Ok(())
     }
@@ -149,21 +156,28 @@ impl<C> LayerTreeBuilder<C> {
             return Err(Error::corrupt(format!("{path} is a hard link to {target}, which is no other file")));
         }
         if let Some(id) = target_parent.and_then(|parent| self.tree.child(parent, target.name())) {
-            self.check_link(path, id)?;
-            self.place(parent, path.name(), id);
-        } else {
-            if self.hides(&target)? {
+            if self.tree.node(id).directory().is_some() {
+                return Err(Error::corrupt(format!("{path} is a hard link to a directory")));
+            }
+            return self.place(parent, path.name(), id);
+        }
+        // A link to an earlier link is to the same file.
+        let earlier = target_parent.and_then(|parent| self.links.target(parent, target.name()));
+        let target = match earlier.cloned() {
+            Some(earlier) => earlier,
+            None if self.hides(&target)? => {
                 return Err(Error::corrupt(format!(
                     "{path} is a hard link to {target}, which its layer hides"
                 ))
                 .with_hint("the link stands behind a whiteout of its target, or what replaces it"));
             }
-            if let Some(directory) = self.tree.directory_mut(parent) {
-                directory.children.remove(path.name());
-                directory.whiteouts.remove(path.name());
-            }
-            self.links.insert((parent, path.name().into()), target);
-        }
+            None => target,
+        };
+        self.tree.unlink(parent, path.name());
+        self.tree.unhide(parent, path.name());
+        self.last_parent = None;
+        self.tree.charge(PendingLinks::bytes(path.name(), &target))?;
+        self.links.insert(parent, path.name(), target);
         Ok(())
     }
 
@@ -174,7 +188,7 @@ impl<C> LayerTreeBuilder<C> {
         for (depth, name) in components.iter().enumerate() {
             let Some(directory) = self.tree.node(here).directory() else { return Ok(true) };
             let Some(child) = self.tree.child(here, name) else {
-                return Ok(directory.opaque || directory.whiteouts.contains(*name));
+                return Ok(directory.opaque || self.tree.is_hidden(here, name));
             };
             here = child;
             if let Kind::Symlink { .. } = self.tree.node(child).kind {
@@ -184,62 +198,6 @@ impl<C> LayerTreeBuilder<C> {
             }
         }
         Ok(false)
-    }
-
-    fn check_link(&self, path: &ImagePath, target: NodeId) -> Result<()> {
-        if self.tree.node(target).directory().is_some() {
-            return Err(Error::corrupt(format!("{path} is a hard link to a directory")));
-        }
-        Ok(())
-    }
-
-    /// Names the files that links were waiting for; what the layer does not have is left to lower layers.
-    fn settle_links(&mut self) -> Result<Vec<LowerLink>> {
-        #[derive(Clone)]
-        enum End {
-            Lower(ImagePath),
-            Node(NodeId),
-            Open,
-        }
-        let links: Vec<(Place, ImagePath)> = self.links.clone().into_iter().collect();
-        let mut ends: HashMap<Place, End> = HashMap::new();
-        for (place, first) in &links {
-            let mut way = Vec::new();
-            let (mut at, mut target) = (place.clone(), first.clone());
-            let end = loop {
-                match ends.get(&at) {
-                    Some(End::Open) => {
-                        return Err(Error::corrupt(format!("hard links to {target} form a circle")));
-                    }
-                    Some(end) => break end.clone(),
-                    None => {}
-                }
-                ends.insert(at.clone(), End::Open);
-                way.push(at);
-                let Some(parent) = self.tree.parent_of(&target, Missing::Absent)? else {
-                    break End::Lower(target);
-                };
-                if let Some(id) = self.tree.child(parent, target.name()) {
-                    self.check_link(&target, id)?;
-                    break End::Node(id);
-                }
-                at = (parent, target.name().into());
-                match self.links.get(&at) {
-                    Some(next) => target = next.clone(),
-                    None => break End::Lower(target),
-                }
-            };
-            ends.extend(way.into_iter().map(|place| (place, end.clone())));
-        }
-        let mut lower = Vec::new();
-        for ((directory, name), _) in links {
-            match ends.remove(&(directory, name.clone())) {
-                Some(End::Node(id)) => self.tree.link(directory, &name, id),
-                Some(End::Lower(target)) => lower.push(LowerLink { directory, name, target }),
-                Some(End::Open) | None => {}
-            }
-        }
-        Ok(lower)
     }
 
     /// Hides what lower layers have in the directory. Only what stands before the mark says which one that is.
@@ -264,49 +222,61 @@ impl<C> LayerTreeBuilder<C> {
                 directory.opaque = true;
                 directory.implied = false;
             }
-        } else if !self.links.contains_key(&(parent, hidden.name().into()))
-            && let Some(directory) = self.tree.directory_mut(parent)
-        {
-            directory.whiteouts.insert(hidden.name().into());
+            return Ok(());
         }
-        Ok(())
+        if self.links.contains(parent, hidden.name()) {
+            return Ok(());
+        }
+        self.tree.hide(parent, hidden.name())
     }
 
     fn parent(&mut self, path: &ImagePath) -> Result<NodeId> {
         if path.is_root() {
             return Err(Error::corrupt("the layer's root is not a directory"));
         }
-        let parent = self.tree.parent_of(path, Missing::Replace)?;
-        // `Replace` always ends in a directory.
-        Ok(parent.unwrap_or(NodeId::ROOT))
-    }
-
-    fn place(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
-        if !self.links.is_empty() {
-            self.links.remove(&(parent, name.into()));
+        if let Some((last, id)) = &self.last_parent
+            && last == path.parent()
+        {
+            return Ok(*id);
         }
-        self.tree.link(parent, name, id);
+        // `Replace` always ends in a directory.
+        let parent = self.tree.parent_of(path, Missing::Replace)?.unwrap_or(NodeId::ROOT);
+        let (mut last, _) = self.last_parent.take().unwrap_or((Vec::new(), parent));
+        last.clear();
+        last.extend_from_slice(path.parent());
+        self.last_parent = Some((last, parent));
+        Ok(parent)
     }
 
-    fn push(&mut self, kind: Kind<C>, metadata: Metadata) -> NodeId {
-        let node = self.node(kind, metadata);
+    fn place(&mut self, parent: NodeId, name: &[u8], id: NodeId) -> Result<()> {
+        self.links.remove(parent, name);
+        if self.tree.child(parent, name).is_some() {
+            // What is replaced may lie on the way to the last parent.
+            self.last_parent = None;
+        }
+        self.tree.link(parent, name, id)
+    }
+
+    fn push(&mut self, kind: Kind<C>, metadata: Metadata) -> Result<NodeId> {
+        let node = self.node(kind, metadata)?;
         self.tree.push(node)
     }
 
-    fn node(&mut self, kind: Kind<C>, metadata: Metadata) -> Node<C> {
-        let xattrs = if let Some(known) = self.sets.get(&*metadata.xattrs) {
-            Arc::clone(known)
-        } else {
-            let set: Xattrs = metadata.xattrs.into();
-            self.sets.insert(Arc::clone(&set));
-            set
-        };
-        let Metadata { mode, uid, gid, mtime, .. } = metadata;
-        Node { kind, mode, uid, gid, mtime, xattrs, names: 0 }
+    fn node(&mut self, kind: Kind<C>, mut metadata: Metadata) -> Result<Node<C>> {
+        let set = Xattrs::from(std::mem::take(&mut metadata.xattrs));
+        let mut node = Node::new(kind, metadata);
+        if let Some(known) = self.sets.get(&set) {
+            node.xattrs = known.clone();
+        } else if !set.is_empty() {
+            self.tree.charge(set.heap_bytes())?;
+            self.sets.insert(set.clone());
+            node.xattrs = set;
+        }
+        Ok(node)
     }
 }
 
-impl<C> Default for LayerTreeBuilder<C> {
+impl<C: HeapSize> Default for LayerTreeBuilder<C> {
     fn default() -> Self {
         Self::new()
     }

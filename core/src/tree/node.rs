@@ -1,12 +1,15 @@
 //! Nodes in an arena, and directories that name them.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
-use std::sync::Arc;
+use crate::layer::{Metadata, Timestamp, TreeLimits};
+use crate::{Error, Result};
 
-use crate::layer::{ImagePath, Metadata, Timestamp};
+use super::Xattrs;
+use super::names::{Cursor, LinkId, NONE, Names};
 
-/// Extended attributes with their full names, sorted by name. Files with the same set share it.
-pub type Xattrs = Arc<[(Vec<u8>, Vec<u8>)]>;
+/// Bytes that a directory without an entry takes, its name's bytes apart.
+const IMPLIED_BYTES: usize = 128;
+/// Bytes that a whiteout takes, its name apart.
+const WHITEOUT_BYTES: usize = 64;
 
 /// A node of one [`Tree`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -21,13 +24,41 @@ impl NodeId {
         self.0 as usize
     }
 
-    pub(super) fn shifted(self, by: u32) -> Self {
-        Self(self.0 + by)
+    pub(super) fn new(index: u32) -> Self {
+        Self(index)
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// How many bytes a value keeps on the heap: what [`TreeLimits::metadata`] counts of where files' bytes lie.
+pub trait HeapSize {
+    /// Bytes on the heap, those of the value itself apart.
+    fn heap_bytes(&self) -> usize;
+}
+
+impl HeapSize for () {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl HeapSize for Vec<u8> {
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
+    }
+}
+
+impl HeapSize for String {
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
     }
 }
 
 /// What a node is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Kind<C> {
     /// A block device.
     BlockDevice {
@@ -63,36 +94,27 @@ pub enum Kind<C> {
     },
 }
 
-/// The names in a directory.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// A directory. Its names are the tree's: [`Tree::children`], [`Tree::whiteouts`].
+#[derive(Clone, Debug)]
 pub struct Directory {
-    pub(super) children: BTreeMap<Box<[u8]>, NodeId>,
-    pub(super) whiteouts: BTreeSet<Box<[u8]>>,
+    pub(super) children: LinkId,
+    pub(super) whiteouts: LinkId,
+    /// As of [`Tree::finish`].
+    pub(super) subdirectories: u32,
     /// Hides all that lower layers have in it; always false in a finished image.
     pub opaque: bool,
     /// No entry made it: it exists because something stands in it.
     pub implied: bool,
 }
 
-impl Directory {
-    /// The children in the order of their names' bytes.
-    pub fn children(&self) -> impl ExactSizeIterator<Item = (&[u8], NodeId)> + DoubleEndedIterator {
-        self.children.iter().map(|(name, id)| (&**name, *id))
-    }
-
-    /// The child of that name.
-    pub fn child(&self, name: &[u8]) -> Option<NodeId> {
-        self.children.get(name).copied()
-    }
-
-    /// The names that are gone from the lower layers, in order; empty in a finished image.
-    pub fn whiteouts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.whiteouts.iter().map(|name| &**name)
+impl Default for Directory {
+    fn default() -> Self {
+        Self { children: NONE, whiteouts: NONE, subdirectories: 0, opaque: false, implied: false }
     }
 }
 
 /// A file of any kind.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Node<C> {
     /// What it is.
     pub kind: Kind<C>,
@@ -122,7 +144,7 @@ impl<C> Node<C> {
         Self::new(Kind::Directory(directory), Metadata { mode: 0o755, ..Metadata::default() })
     }
 
-    /// The names in it, if it is a directory.
+    /// The directory, if it is one.
     pub fn directory(&self) -> Option<&Directory> {
         match &self.kind {
             Kind::Directory(directory) => Some(directory),
@@ -139,16 +161,37 @@ impl<C> Node<C> {
     }
 }
 
+impl<C: HeapSize> Node<C> {
+    /// Bytes besides the node itself and its extended attributes.
+    pub(super) fn own_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Directory(directory) if directory.implied => IMPLIED_BYTES,
+            Kind::File { content, .. } => content.heap_bytes(),
+            Kind::Symlink { target } => target.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A root file system's metadata. See [the module](super).
 #[derive(Clone, Debug)]
 pub struct Tree<C> {
     pub(super) nodes: Vec<Node<C>>,
+    pub(super) names: Names,
+    pub(super) limits: TreeLimits,
+    /// Bytes counted by [`TreeLimits::metadata`].
+    pub(super) bytes: u64,
 }
 
 impl<C> Tree<C> {
-    /// A tree of nothing but an implied root.
+    /// A tree of nothing but an implied root, within the default limits.
     pub fn new() -> Self {
-        Self { nodes: vec![Node::implied_directory()] }
+        Self::within(TreeLimits::default())
+    }
+
+    /// As [`Tree::new`], within other limits.
+    pub fn within(limits: TreeLimits) -> Self {
+        Self { nodes: vec![Node::implied_directory()], names: Names::new(), limits, bytes: 0 }
     }
 
     /// The number of nodes ever made, those included that no name leads to any more.
@@ -172,34 +215,111 @@ impl<C> Tree<C> {
         &mut self.nodes[id.index()]
     }
 
-    /// Puts a node into the arena, to be named by [`Tree::link`].
-    pub fn push(&mut self, node: Node<C>) -> NodeId {
-        // Entries are limited to far below 2^32 by whoever reads them.
-        let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(node);
-        id
+    /// Counts bytes that a caller keeps for the tree, such as a set of extended attributes.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::metadata`].
+    pub fn charge(&mut self, bytes: usize) -> Result<()> {
+        self.bytes += bytes as u64;
+        if self.bytes > self.limits.metadata {
+            return Err(Error::limit(format!(
+                "extended attributes, link targets, whiteouts, sparse files' runs and directories without an entry \
+                 take more than {} bytes of memory",
+                self.limits.metadata
+            ))
+            .with_hint("raise `metadata` of the layer's `TreeLimits` if the layer is trusted"));
+        }
+        Ok(())
     }
 
     /// Names `child` in `directory`, in place of what had that name. Nothing happens when `directory` is none.
-    pub fn link(&mut self, directory: NodeId, name: &[u8], child: NodeId) {
-        if let Some(directory) = self.directory_mut(directory) {
-            directory.whiteouts.remove(name);
-            directory.children.insert(name.into(), child);
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::names`].
+    pub fn link(&mut self, directory: NodeId, name: &[u8], child: NodeId) -> Result<()> {
+        let Kind::Directory(directory) = &mut self.nodes[directory.index()].kind else { return Ok(()) };
+        self.names.remove(&mut directory.whiteouts, name);
+        if let Some(link) = self.names.find(directory.children, name) {
+            self.names.set_child(link, child.0);
+            return Ok(());
         }
+        let link = new_name(&mut self.names, &self.limits, name, child.0)?;
+        self.names.insert(&mut directory.children, link);
+        Ok(())
     }
 
     /// Takes the name out of `directory`.
     pub fn unlink(&mut self, directory: NodeId, name: &[u8]) {
-        if let Some(directory) = self.directory_mut(directory) {
-            directory.children.remove(name);
+        if let Kind::Directory(directory) = &mut self.nodes[directory.index()].kind {
+            self.names.remove(&mut directory.children, name);
         }
     }
 
     /// Makes the name a whiteout: lower layers have no such file any more.
-    pub fn hide(&mut self, directory: NodeId, name: &[u8]) {
-        if let Some(directory) = self.directory_mut(directory) {
-            directory.children.remove(name);
-            directory.whiteouts.insert(name.into());
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::metadata`] and [`TreeLimits::names`].
+    pub fn hide(&mut self, directory: NodeId, name: &[u8]) -> Result<()> {
+        let Kind::Directory(directory) = &mut self.nodes[directory.index()].kind else { return Ok(()) };
+        if self.names.find(directory.whiteouts, name).is_some() {
+            return Ok(());
+        }
+        let link = match self.names.remove(&mut directory.children, name) {
+            Some(link) => link,
+            None => new_name(&mut self.names, &self.limits, name, NONE)?,
+        };
+        self.names.insert(&mut directory.whiteouts, link);
+        self.charge(WHITEOUT_BYTES + name.len())
+    }
+
+    /// Makes whiteouts of the children of `directory` that `is_whiteout` knows as such.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::metadata`].
+    pub fn hide_children(
+        &mut self,
+        directory: NodeId,
+        mut is_whiteout: impl FnMut(&Node<C>) -> bool,
+    ) -> Result<()> {
+        let Some(Directory { mut children, mut whiteouts, .. }) = self.node(directory).directory().cloned()
+        else {
+            return Ok(());
+        };
+        let mut cursor = self.names.cursor(children);
+        let mut hidden = Vec::new();
+        while let Some(link) = cursor.next(&self.names) {
+            if is_whiteout(&self.nodes[self.names.child(link) as usize]) {
+                self.charge(WHITEOUT_BYTES + self.names.name(link).len() + size_of::<LinkId>())?;
+                hidden.push(link);
+            }
+        }
+        for link in hidden {
+            let name = self.names.name(link).to_vec();
+            self.names.remove(&mut children, &name);
+            self.names.insert(&mut whiteouts, link);
+        }
+        self.set_names(directory, children, whiteouts);
+        Ok(())
+    }
+
+    /// Makes children of the whiteouts of `directory`: each is then a name of `child`.
+    pub fn show_whiteouts(&mut self, directory: NodeId, child: NodeId) {
+        let Some(Directory { mut children, whiteouts, .. }) = self.node(directory).directory().cloned()
+        else {
+            return;
+        };
+        let mut cursor = self.names.cursor(whiteouts);
+        while let Some(link) = cursor.next(&self.names) {
+            self.names.set_child(link, child.0);
+            self.names.insert(&mut children, link);
+        }
+        self.set_names(directory, children, NONE);
+    }
+
+    fn set_names(&mut self, id: NodeId, children: LinkId, whiteouts: LinkId) {
+        if let Some(directory) = self.directory_mut(id) {
+            directory.children = children;
+            directory.whiteouts = whiteouts;
         }
     }
 
@@ -216,9 +336,38 @@ impl<C> Tree<C> {
         })
     }
 
+    /// The children of a directory in the order of their names' bytes; none of what is no directory.
+    pub fn children(&self, directory: NodeId) -> Children<'_> {
+        self.listed(self.node(directory).directory().map_or(NONE, |directory| directory.children))
+    }
+
+    /// The names that are gone from the lower layers, in order; none in a finished image.
+    pub fn whiteouts(&self, directory: NodeId) -> impl Iterator<Item = &[u8]> {
+        let root = self.node(directory).directory().map_or(NONE, |directory| directory.whiteouts);
+        self.listed(root).map(|(name, _)| name)
+    }
+
+    fn listed(&self, root: LinkId) -> Children<'_> {
+        Children { names: &self.names, cursor: self.names.cursor(root) }
+    }
+
     /// The child of that name, if `directory` is one and has it.
     pub fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.node(directory).directory()?.child(name)
+        let link = self.names.find(self.node(directory).directory()?.children, name)?;
+        Some(NodeId(self.names.child(link)))
+    }
+
+    /// Whether the name is a whiteout.
+    pub(super) fn is_hidden(&self, directory: NodeId, name: &[u8]) -> bool {
+        let directory = self.node(directory).directory();
+        directory.is_some_and(|directory| self.names.find(directory.whiteouts, name).is_some())
+    }
+
+    /// Forgets that the name is a whiteout.
+    pub(super) fn unhide(&mut self, directory: NodeId, name: &[u8]) {
+        if let Kind::Directory(directory) = &mut self.nodes[directory.index()].kind {
+            self.names.remove(&mut directory.whiteouts, name);
+        }
     }
 
     pub(super) fn directory_mut(&mut self, id: NodeId) -> Option<&mut Directory> {
@@ -232,9 +381,7 @@ impl<C> Tree<C> {
     /// Counts what [`Tree::finish`] or [`LayerTreeBuilder::finish`](super::LayerTreeBuilder::finish) found.
     pub fn links(&self, id: NodeId) -> u32 {
         let node = self.node(id);
-        let Some(directory) = node.directory() else { return node.names };
-        let below = directory.children.values().filter(|child| self.node(**child).directory().is_some());
-        2 + below.count() as u32
+        node.directory().map_or(node.names, |directory| 2 + directory.subdirectories)
     }
 
     /// Counts every file's names, once the last change has been made.
@@ -245,17 +392,22 @@ impl<C> Tree<C> {
         self.node_mut(NodeId::ROOT).names = 1;
         let mut pending = vec![NodeId::ROOT];
         while let Some(id) = pending.pop() {
-            let Some(directory) = self.directory_mut(id) else { continue };
-            let children = std::mem::take(&mut directory.children);
-            for child in children.values() {
-                let node = self.node_mut(*child);
+            let Some(directory) = self.node(id).directory() else { continue };
+            let mut cursor = self.names.cursor(directory.children);
+            let mut subdirectories = 0;
+            while let Some(link) = cursor.next(&self.names) {
+                let child = NodeId(self.names.child(link));
+                let node = self.node_mut(child);
                 node.names += 1;
-                if node.names == 1 && node.directory().is_some() {
-                    pending.push(*child);
+                if node.directory().is_some() {
+                    subdirectories += 1;
+                    if node.names == 1 {
+                        pending.push(child);
+                    }
                 }
             }
             if let Some(directory) = self.directory_mut(id) {
-                directory.children = children;
+                directory.subdirectories = subdirectories;
             }
         }
     }
@@ -264,12 +416,38 @@ impl<C> Tree<C> {
     pub fn is_named(&self, id: NodeId) -> bool {
         self.node(id).names > 0
     }
+}
 
-    /// Every name with its node, parents before children, siblings in the order of their names' bytes.
-    /// The root comes first, with the empty path. A file with several names comes several times.
-    pub fn walk(&self) -> Walk<'_, C> {
-        Walk { tree: self, path: Vec::new(), root: Some(NodeId::ROOT), way: Vec::new() }
+impl<C: HeapSize> Tree<C> {
+    /// Puts a node into the arena, to be named by [`Tree::link`]. Its extended attributes are not counted: many
+    /// nodes may share them.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::files`] and [`TreeLimits::metadata`].
+    pub fn push(&mut self, node: Node<C>) -> Result<NodeId> {
+        self.charge(node.own_bytes())?;
+        let id = u32::try_from(self.nodes.len()).ok().filter(|id| u64::from(*id) < self.limits.files);
+        let id = id.filter(|id| *id < NONE).ok_or_else(|| too_many(self.limits.files))?;
+        self.nodes.push(node);
+        Ok(NodeId(id))
     }
+}
+
+pub(super) fn too_many(files: u64) -> Error {
+    Error::limit(format!("more than {files} files")).with_hint("raise `files` of the layer's `TreeLimits`")
+}
+
+fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> Result<LinkId> {
+    check_names(names.byte_count() + name.len(), limits)?;
+    names.push(name, child)
+}
+
+pub(super) fn check_names(bytes: usize, limits: &TreeLimits) -> Result<()> {
+    if bytes as u64 > limits.names {
+        return Err(Error::limit(format!("more than {} bytes of names", limits.names))
+            .with_hint("raise `names` of the layer's `TreeLimits` if the layer is trusted"));
+    }
+    Ok(())
 }
 
 impl<C> Default for Tree<C> {
@@ -278,46 +456,46 @@ impl<C> Default for Tree<C> {
     }
 }
 
-type Children<'a> = btree_map::Iter<'a, Box<[u8]>, NodeId>;
-
-/// The names of a tree in order. See [`Tree::walk`].
-#[derive(Debug)]
-pub struct Walk<'a, C> {
-    tree: &'a Tree<C>,
-    path: Vec<u8>,
-    /// The root, before the first step.
-    root: Option<NodeId>,
-    /// The directories on the way, each with the length of its path.
-    way: Vec<(usize, Children<'a>)>,
+/// The names in a directory with their nodes. See [`Tree::children`].
+#[derive(Clone, Debug)]
+pub struct Children<'a> {
+    names: &'a Names,
+    cursor: Cursor,
 }
 
-impl<C> Walk<'_, C> {
-    fn step(&mut self, id: NodeId) -> (ImagePath, NodeId) {
-        if let Some(directory) = self.tree.node(id).directory() {
-            self.way.push((self.path.len(), directory.children.iter()));
-        }
-        (ImagePath::from_clean(self.path.clone()), id)
+impl<'a> Children<'a> {
+    pub(super) fn next_link(&mut self) -> Option<(LinkId, NodeId)> {
+        let link = self.cursor.next(self.names)?;
+        Some((link, NodeId(self.names.child(link))))
     }
 }
 
-impl<C> Iterator for Walk<'_, C> {
-    type Item = (ImagePath, NodeId);
+impl<'a> Iterator for Children<'a> {
+    type Item = (&'a [u8], NodeId);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(root) = self.root.take() {
-            return Some(self.step(root));
-        }
-        loop {
-            let (length, children) = self.way.last_mut()?;
-            self.path.truncate(*length);
-            if let Some((name, id)) = children.next() {
-                if !self.path.is_empty() {
-                    self.path.push(b'/');
-                }
-                self.path.extend_from_slice(name);
-                return Some(self.step(*id));
-            }
-            self.way.pop();
-        }
+        let (link, child) = self.next_link()?;
+        Some((self.names.name(link), child))
+    }
+}
+
+/// Joins a name to a path.
+pub(super) fn join(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Node};
+
+    /// 64 bytes and the 20 of a name are what most files take.
+    #[test]
+    fn a_node_is_small() {
+        assert_eq!(size_of::<Kind<[u32; 2]>>(), 24);
+        assert_eq!(size_of::<Node<[u32; 2]>>(), 64);
+        assert_eq!(size_of::<Node<Option<Box<u64>>>>(), 64);
     }
 }

@@ -3,7 +3,7 @@
 use crate::layer::ImagePath;
 use crate::{Error, Result};
 
-use super::{Kind, Node, NodeId, Tree};
+use super::{HeapSize, Kind, Node, NodeId, Tree};
 
 /// Symbolic links followed for one path: as many as Linux follows (`path_resolution(7)`).
 const LINKS: usize = 40;
@@ -21,7 +21,7 @@ pub(super) enum Missing {
     Replace,
 }
 
-impl<C> Tree<C> {
+impl<C: HeapSize> Tree<C> {
     /// The node under a path, a symbolic link at its end not followed.
     ///
     /// # Errors
@@ -95,16 +95,13 @@ impl<C> Tree<C> {
                 None if missing == Missing::Absent => return Ok(None),
                 replaced => {
                     // In place of a file of this layer or a whiteout, it is new and hides what lies below.
-                    let directory = self.node(here).directory();
-                    let hidden = directory.is_some_and(|directory| directory.whiteouts.contains(&*component));
-                    let fresh = hidden || replaced.is_some();
-                    let mut node = Node::implied_directory();
-                    if let Kind::Directory(directory) = &mut node.kind {
+                    let fresh = replaced.is_some() || self.is_hidden(here, &component);
+                    let id = self.push(Node::implied_directory())?;
+                    if let Some(directory) = self.directory_mut(id) {
                         directory.opaque = fresh;
                         directory.implied = !fresh;
                     }
-                    let id = self.push(node);
-                    self.link(here, &component, id);
+                    self.link(here, &component, id)?;
                     way.push((id, length));
                 }
             }

@@ -42,7 +42,7 @@ fn show(tree: &Tree<String>) -> String {
                 let implied = if directory.implied { "?" } else { "" };
                 let opaque = if directory.opaque { "*" } else { "" };
                 write!(text, "{path}/{:o}{implied}{opaque} ", node.mode).unwrap();
-                for name in directory.whiteouts() {
+                for name in tree.whiteouts(id) {
                     write!(text, "{path}/.wh.{} ", String::from_utf8_lossy(name)).unwrap();
                 }
             }
@@ -54,7 +54,7 @@ fn show(tree: &Tree<String>) -> String {
             _ => write!(text, "{path}! ").unwrap(),
         }
     }
-    for name in tree.node(NodeId::ROOT).directory().unwrap().whiteouts() {
+    for name in tree.whiteouts(NodeId::ROOT) {
         write!(text, ".wh.{} ", String::from_utf8_lossy(name)).unwrap();
     }
     text.trim_end().to_owned()
@@ -120,7 +120,6 @@ fn malformed_layers_are_refused() {
         "d/700 l@d d/h=1 l/h>d/h",
         "a>b b>a",
         "d/700 h>d",
-        "h>d d/700",
         "h>",
         "h>.wh.f",
         ".wh.d/700",
@@ -167,7 +166,16 @@ fn layers_stack_as_overlayfs_does() {
         (&["s@f f=1", "s/g=2"], "f=1 s/755? s/g=2"),
         (&["f=1", "h>f"], "f=1x2 h=1x2"),
         (&["f=1", "h>f .wh.f="], "h=1"),
-        (&["f=1", "h>f f=2"], "f=2x2 h=2x2"),
+        (&["f=1", "h>f f=2"], "f=2 h=1"),
+        (&["f=1", "h>f f@t"], "f@t h=1"),
+        (&["f=1", "h>f f/700"], "f/700 h=1"),
+        (&["f=1", "g>f h>g f=2"], "f=2 g=1x2 h=1x2"),
+        (&["f=1", "h>g g>f f=2"], "f=2x2 g=1 h=2x2"),
+        (&["f=1 g=3", "h>g g>f f=2"], "f=2 g=1 h=3"),
+        (&["f=1 g=1", "h>f f=2 g>f"], "f=2x2 g=2x2 h=1"),
+        (&["x=1", "h>f f=2"], "f=2x2 h=2x2 x=1"),
+        (&["f/700", "h>f f=2"], "f=2x2 h=2x2"),
+        (&["f=1", "g=2", "h>f f=3"], "f=3 g=2 h=1"),
         (&["f=1", "f=2 g>f .wh.f="], "f=2x2 g=2x2"),
         (&["f=1 g>f", ".wh.f="], "g=1"),
         (&["s@x", "d/h>s"], "d/755? d/h@x s@x"),
@@ -216,7 +224,14 @@ fn hard_links_to_what_their_layer_has_hidden_are_refused() {
 
 #[test]
 fn hard_links_to_nothing_are_refused() {
-    for layers in [&["h>f"][..], &["f=1", ".wh.f=", "h>f"], &["d/700", "h>d"], &["a@a", "h>a/f"]] {
+    for layers in [
+        &["h>f"][..],
+        &["h>d d/700"],
+        &["d/1=1", "h>d d/700"],
+        &["f=1", ".wh.f=", "h>f"],
+        &["d/700", "h>d"],
+        &["a@a", "h>a/f"],
+    ] {
         let error = Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Corrupt, "{layers:?}");
     }

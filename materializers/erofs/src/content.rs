@@ -1,5 +1,7 @@
 //! Where the bytes of a regular file lie.
 
+use plyfold_core::tree::HeapSize;
+
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Content(pub(crate) Layout);
@@ -13,15 +15,18 @@ pub(crate) enum Layout {
         /// The first block; without meaning for an empty file.
         start: u32,
     },
-    /// Chunks of equal size, some of them holes.
-    Chunks {
-        /// As for `Blocks`.
-        device: u16,
-        /// log2 of a chunk's blocks, at most 31.
-        bits: u8,
-        /// The chunks that are no holes, ascending and disjoint.
-        runs: Box<[Run]>,
-    },
+    /// Chunks of equal size, some of them holes. Few files have these.
+    Chunks(Box<Chunks>),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Chunks {
+    /// As for [`Layout::Blocks`].
+    pub(crate) device: u16,
+    /// log2 of a chunk's blocks, at most 31.
+    pub(crate) bits: u8,
+    /// The chunks that are no holes, ascending and disjoint.
+    pub(crate) runs: Box<[Run]>,
 }
 
 /// Chunks that follow each other in the file and on the device.
@@ -38,5 +43,26 @@ pub(crate) struct Run {
 impl Content {
     pub(crate) fn blocks(device: u16, start: u32) -> Self {
         Self(Layout::Blocks { device, start })
+    }
+
+    pub(crate) fn chunks(device: u16, bits: u8, runs: Vec<Run>) -> Self {
+        Self(Layout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
+    }
+
+    /// The device that all of it lies on.
+    pub(crate) fn device_mut(&mut self) -> &mut u16 {
+        match &mut self.0 {
+            Layout::Blocks { device, .. } => device,
+            Layout::Chunks(chunks) => &mut chunks.device,
+        }
+    }
+}
+
+impl HeapSize for Content {
+    fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Layout::Blocks { .. } => 0,
+            Layout::Chunks(chunks) => size_of::<Chunks>() + size_of_val(&*chunks.runs),
+        }
     }
 }

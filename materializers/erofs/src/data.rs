@@ -6,7 +6,7 @@
 use plyfold_core::layer::DataExtent;
 use plyfold_core::{Error, Result};
 
-use crate::content::{Content, Layout, Run};
+use crate::content::{Content, Run};
 use crate::format::NULL_BLOCK;
 use crate::stream::BlockStream;
 
@@ -146,7 +146,7 @@ impl File<'_, '_> {
             first = hole + count;
         }
         let bits = chunk_blocks.ilog2() as u8;
-        Ok(Content(Layout::Chunks { device: 0, bits, runs: runs.into() }))
+        Ok(Content::chunks(0, bits, runs))
     }
 }
 

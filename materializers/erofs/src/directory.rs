@@ -3,53 +3,72 @@
 //! Entries are sorted by the bytes of their names over the whole directory, `.` and `..` included: these stand
 //! where they sort, after `!` and `-`.
 
-use std::ops::Range;
+use plyfold_core::Result;
+use plyfold_core::tree::{NodeId, Tree};
 
-use plyfold_core::tree::{Directory, NodeId};
-
+use crate::content::Content;
 use crate::format::DIRENT_SIZE;
 
-/// One block of a directory.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Block {
-    /// Which entries it holds.
-    pub(crate) entries: Range<usize>,
-    /// Its bytes in use.
-    pub(crate) used: usize,
+/// A directory's name on disk, and what it leads to.
+pub(crate) type Entry<'a> = (&'a [u8], NodeId);
+
+/// How large a directory is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Extent {
+    pub(crate) blocks: u64,
+    /// The last block's bytes in use.
+    pub(crate) last: u64,
 }
 
 /// A directory's entries in the order on disk, `.` and `..` among them.
-pub(crate) fn entries(directory: &Directory, this: NodeId, parent: NodeId) -> Vec<(&[u8], NodeId)> {
-    let mut entries: Vec<(&[u8], NodeId)> = Vec::with_capacity(directory.children().len() + 2);
+fn entries(tree: &Tree<Content>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
     let mut dots = [(&b"."[..], this), (&b".."[..], parent)].into_iter().peekable();
-    for child in directory.children() {
-        while let Some(dot) = dots.next_if(|dot| dot.0 < child.0) {
-            entries.push(dot);
-        }
-        entries.push(child);
-    }
-    entries.extend(dots);
-    entries
+    let mut children = tree.children(this).peekable();
+    std::iter::from_fn(move || match (dots.peek(), children.peek()) {
+        (Some(dot), Some(child)) if dot.0 < child.0 => dots.next(),
+        (_, Some(_)) => children.next(),
+        _ => dots.next(),
+    })
 }
 
-/// How entries are spread over blocks.
-pub(crate) fn blocks(entries: &[(&[u8], NodeId)], block_size: usize) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let (mut start, mut used) = (0, 0);
-    for (at, (name, _)) in entries.iter().enumerate() {
+/// How many blocks the entries take.
+pub(crate) fn extent(tree: &Tree<Content>, this: NodeId, parent: NodeId, block_size: usize) -> Extent {
+    let (mut blocks, mut used) = (1, 0);
+    for (name, _) in entries(tree, this, parent) {
         let size = DIRENT_SIZE + name.len();
         if used + size > block_size {
-            blocks.push(Block { entries: start..at, used });
-            (start, used) = (at, 0);
+            blocks += 1;
+            used = 0;
         }
         used += size;
     }
-    blocks.push(Block { entries: start..entries.len(), used });
-    blocks
+    Extent { blocks, last: used as u64 }
+}
+
+/// Shows the entries of each block, and whether it is the last one.
+pub(crate) fn for_each_block<'a>(
+    tree: &'a Tree<Content>,
+    this: NodeId,
+    parent: NodeId,
+    block_size: usize,
+    mut show: impl FnMut(&[Entry<'a>], bool) -> Result<()>,
+) -> Result<()> {
+    let (mut block, mut used) = (Vec::new(), 0);
+    for entry in entries(tree, this, parent) {
+        let size = DIRENT_SIZE + entry.0.len();
+        if used + size > block_size {
+            show(&block, false)?;
+            block.clear();
+            used = 0;
+        }
+        block.push(entry);
+        used += size;
+    }
+    show(&block, true)
 }
 
 /// Writes one block's entries; `target` yields the inode number and file type of a node.
-pub(crate) fn write(entries: &[(&[u8], NodeId)], target: impl Fn(NodeId) -> (u64, u8), out: &mut Vec<u8>) {
+pub(crate) fn write(entries: &[Entry<'_>], target: impl Fn(NodeId) -> (u64, u8), out: &mut Vec<u8>) {
     let mut name_offset = entries.len() * DIRENT_SIZE;
     for (name, id) in entries {
         let (nid, file_type) = target(*id);

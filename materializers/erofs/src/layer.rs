@@ -18,7 +18,8 @@ use crate::{overlay, writer};
 ///
 /// What the image cannot express:
 /// - a parent directory without an entry is 0755 root:root, whatever the layers below have there;
-/// - a hard link to a file of a lower layer can be read through the merged image only;
+/// - a hard link to a file of a lower layer can be read through the merged image only; if the layer also brings a
+///   file of that name later, overlayfs shows that one in its place;
 /// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning;
 /// - overlayfs' own xattrs (`trusted.overlay.`, `user.overlay.`) are left out: a layer must not speak for it;
 /// - what is beyond the format's fields (a device number over 4095:1048575, an xattr over 65,535 bytes) is a
@@ -48,7 +49,7 @@ impl Materializer for ErofsLayer {
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
         let options = &self.options;
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
-        let mut builder = LayerTreeBuilder::new();
+        let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
         while let Some(mut entry) = tar.next_entry()? {
             entry.metadata.xattrs.retain(|(name, _)| !overlay::is_reserved(name));
             builder.insert(entry, |size, extents| {
@@ -57,7 +58,7 @@ impl Materializer for ErofsLayer {
         }
         // The verdict on the whole layer, before anything makes an image of it.
         let summary = tar.finish()?;
-        let tree = overlay::to_overlay(builder.finish()?);
+        let tree = overlay::to_overlay(builder.finish()?)?;
         let derived = summary.diff_id.as_ref().map(layer_uuid);
         let uuid = options.uuid.or(derived).unwrap_or_default();
         writer::finish(&tree, options, uuid, Vec::new(), image)

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 
+use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::{LayerTree, Tree};
 use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
 use uuid::Uuid;
 
-use crate::content::{Content, Layout};
+use crate::content::Content;
 use crate::format::DeviceSlot;
 use crate::options::Options;
 use crate::reader::Reader;
+use crate::shown::{self, OverlayDifferences};
 use crate::stream::BlockStream;
 use crate::{overlay, writer};
 
@@ -23,17 +25,38 @@ use crate::{overlay, writer};
 #[derive(Clone, Debug, Default)]
 pub struct ErofsMerged {
     options: Options,
+    limits: TreeLimits,
 }
 
 impl ErofsMerged {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, limits: TreeLimits::default() }
+    }
+
+    /// Bounds on what the metadata of all layers together takes in memory. They change no image.
+    #[must_use]
+    pub fn with_limits(mut self, limits: TreeLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where overlayfs, given the images of these layers, does not show what the merged image is. `stacked` says
+    /// whether a single layer is mounted by overlayfs, too: under an upper.
+    ///
+    /// # Errors
+    /// As [`Materializer::image`].
+    pub fn overlay_differences(&self, layers: &[LayerArtifact], stacked: bool) -> Result<OverlayDifferences> {
+        let open = |at: usize| {
+            let layer: &LayerArtifact = &layers[at];
+            self.open(layer).map_err(|e| e.with_context("layer", layer.path.display()))
+        };
+        shown::differences(layers.len(), open, &self.limits, stacked)
     }
 
     fn open(&self, artifact: &LayerArtifact) -> Result<Reader<File>> {
         let file = File::open(&artifact.path).map_err(|e| Error::io("opening a layer image", e))?;
-        let reader = Reader::new(file)?;
+        let reader = Reader::new(file)?.with_limits(self.limits.clone());
         if reader.block_size() != self.options.block_size {
             let (found, wanted) = (reader.block_size(), self.options.block_size);
             let message = format!("a layer has blocks of {found} bytes, the merged image of {wanted}");
@@ -64,7 +87,7 @@ impl Materializer for ErofsMerged {
         let head_blocks = writer::head_blocks(options, layers.len());
         let mut devices = Vec::with_capacity(layers.len());
         let (mut flat_block, mut name) = (0u32, String::from("erofs:merged"));
-        let tree = Tree::from_layers(layers.iter().zip(1..).map(|(artifact, device)| {
+        let trees = layers.iter().zip(1..).map(|(artifact, device)| {
             let layer = (|| {
                 let mut reader = self.open(artifact)?;
                 let tag = artifact.diff_id.as_ref().map(|digest| digest.digest().as_bytes());
@@ -79,7 +102,8 @@ impl Materializer for ErofsMerged {
                 layer_tree(&mut reader, device)
             })();
             layer.map_err(|e| e.with_context("layer", artifact.path.display()))
-        }))?;
+        });
+        let tree = Tree::from_layers_within(trees, self.limits.clone())?;
         let uuid = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).into_bytes();
         let image = BlockStream::new(out, options.block_size, head_blocks)?;
         writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)
@@ -90,9 +114,7 @@ impl Materializer for ErofsMerged {
 fn layer_tree(reader: &mut Reader<File>, number: u16) -> Result<LayerTree<Content>> {
     let mut layer = overlay::from_overlay(reader.tree()?)?;
     for content in layer.tree.contents_mut() {
-        match &mut content.0 {
-            Layout::Blocks { device, .. } | Layout::Chunks { device, .. } => *device = number,
-        }
+        *content.device_mut() = number;
     }
     Ok(layer)
 }

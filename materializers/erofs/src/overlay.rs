@@ -7,23 +7,31 @@
 //! - A hard link to a file of a lower layer is an empty file with `trusted.overlay.metacopy` and
 //!   `trusted.overlay.redirect`. Overlayfs refuses to open it unless mounted with `metacopy=on`, in place of
 //!   showing an empty file; the merged image has the true link.
+//! - `trusted.overlay.plyfold.links`: names of this directory that are links to a lower layer's file, if one has it,
+//!   each with its target. What overlayfs shows under them is the layer's own file.
 //! - `trusted.overlay.plyfold.implied`: no entry made this directory. Overlayfs takes no notice, and shows it
 //!   with its own 0755 root:root; the merged image shows the lower layers' metadata.
 //!
 //! Overlayfs hides all of these from its users.
 
+use std::collections::HashMap;
+
 use plyfold_core::layer::{ImagePath, Metadata};
-use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, Tree, Xattrs};
+use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs};
 use plyfold_core::{Error, Result};
 
 use crate::content::Content;
 use crate::format::NULL_BLOCK;
 
 const IMPLIED: &[u8] = b"trusted.overlay.plyfold.implied";
+const LINKS: &[u8] = b"trusted.overlay.plyfold.links";
 const METACOPY: &[u8] = b"trusted.overlay.metacopy";
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 const ORIGIN: &[u8] = b"trusted.overlay.origin";
 const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+
+/// The longest value of one `links`; further ones have a number behind their name.
+const LINKS_MAX: usize = 60_000;
 
 /// Whether an xattr of this name is overlayfs' own: no layer may bring one along.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
@@ -31,96 +39,170 @@ pub(crate) fn is_reserved(name: &[u8]) -> bool {
 }
 
 /// A layer as a tree of real files.
-pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Tree<Content> {
+pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
     let LayerTree { mut tree, lower_links } = layer;
-    let mut device = None;
-    for id in tree.ids().collect::<Vec<_>>() {
-        let Some(directory) = tree.node(id).directory() else { continue };
-        let whiteouts: Vec<Box<[u8]>> = directory.whiteouts().map(Into::into).collect();
-        let marks = [
-            (directory.implied, IMPLIED, &b"y"[..]),
-            (directory.opaque, OPAQUE, b"y"),
-            (!whiteouts.is_empty(), ORIGIN, b""),
-        ];
-        for (_, name, value) in marks.into_iter().filter(|(wanted, ..)| *wanted) {
-            mark(tree.node_mut(id), name, value);
-        }
-        for name in whiteouts {
-            let device = *device.get_or_insert_with(|| {
-                tree.push(Node::new(Kind::CharDevice { major: 0, minor: 0 }, Metadata::default()))
-            });
-            tree.link(id, &name, device);
+    let mut own_links: HashMap<NodeId, Vec<u8>> = HashMap::new();
+    let mut others = Vec::new();
+    for link in lower_links {
+        if tree.child(link.directory, &link.name).is_some() {
+            let list = own_links.entry(link.directory).or_default();
+            for part in [&link.name, link.target.as_bytes()] {
+                list.extend_from_slice(part);
+                list.push(0);
+            }
+        } else {
+            others.push(link);
         }
     }
-    for LowerLink { directory, name, target } in lower_links {
+    let mut device = None;
+    let mut marked = Marked::default();
+    for id in tree.ids() {
+        let Some(directory) = tree.node(id).directory() else { continue };
+        let (implied, opaque) = (directory.implied, directory.opaque);
+        let hides = tree.whiteouts(id).next().is_some();
+        let mut marks = Vec::new();
+        marks.extend(implied.then(|| (IMPLIED.to_vec(), b"y".to_vec())));
+        marks.extend(opaque.then(|| (OPAQUE.to_vec(), b"y".to_vec())));
+        marks.extend(hides.then(|| (ORIGIN.to_vec(), Vec::new())));
+        for (number, part) in own_links.remove(&id).iter().flat_map(|list| list.chunks(LINKS_MAX)).enumerate()
+        {
+            let suffix = if number == 0 { String::new() } else { format!(".{number:02}") };
+            marks.push(([LINKS, suffix.as_bytes()].concat(), part.to_vec()));
+        }
+        marked.mark(&mut tree, id, marks)?;
+        if hides {
+            let shared = match device {
+                Some(shared) => shared,
+                None => tree.push(Node::new(Kind::CharDevice { major: 0, minor: 0 }, Metadata::default()))?,
+            };
+            device = Some(shared);
+            tree.show_whiteouts(id, shared);
+        }
+    }
+    for LowerLink { directory, name, target } in others {
         tracing::warn!(%target, "a hard link to a file of a lower layer needs the merged image");
         let kind = Kind::File { size: 0, content: Content::blocks(0, NULL_BLOCK) };
-        let mut node = Node::new(kind, Metadata::default());
-        mark(&mut node, METACOPY, b"");
-        mark(&mut node, REDIRECT, &[b"/", target.as_bytes()].concat());
-        let id = tree.push(node);
-        tree.link(directory, &name, id);
+        let redirect = [b"/", target.as_bytes()].concat();
+        let xattrs = vec![(METACOPY.to_vec(), Vec::new()), (REDIRECT.to_vec(), redirect)];
+        let id = tree.push(Node::new(kind, Metadata { xattrs, ..Metadata::default() }))?;
+        tree.link(directory, &name, id)?;
     }
     tree.finish();
-    tree
+    Ok(tree)
+}
+
+/// Sets with marks added, so that directories of the same marks share one.
+#[derive(Default)]
+struct Marked(HashMap<(Xattrs, Vec<(Vec<u8>, Vec<u8>)>), Xattrs>);
+
+impl Marked {
+    fn mark(&mut self, tree: &mut Tree<Content>, id: NodeId, marks: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let own = std::mem::take(&mut tree.node_mut(id).xattrs);
+        let key = (own, marks);
+        let set = if let Some(known) = self.0.get(&key) {
+            known.clone()
+        } else {
+            let mut all = [key.0.to_vec(), key.1.clone()].concat();
+            all.sort();
+            let set = Xattrs::from(all);
+            tree.charge(set.heap_bytes())?;
+            self.0.insert(key, set.clone());
+            set
+        };
+        tree.node_mut(id).xattrs = set;
+        Ok(())
+    }
 }
 
 /// A layer out of the tree of its image.
 pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>> {
     let mut lower_links = Vec::new();
-    for id in tree.ids().collect::<Vec<_>>() {
-        let node = tree.node(id);
-        let Some(directory) = node.directory() else { continue };
-        let (mut whiteouts, mut links) = (Vec::new(), Vec::new());
-        for (name, child) in directory.children() {
+    let mut unmarked = HashMap::new();
+    for id in tree.ids() {
+        if tree.node(id).directory().is_none() {
+            continue;
+        }
+        tree.hide_children(id, |child| matches!(child.kind, Kind::CharDevice { major: 0, minor: 0 }))?;
+        let first = lower_links.len();
+        for (name, child) in tree.children(id) {
             let child = tree.node(child);
-            match &child.kind {
-                Kind::CharDevice { major: 0, minor: 0 } => whiteouts.push(Box::from(name)),
-                Kind::File { .. } => {
-                    if let Some(target) = value(&child.xattrs, REDIRECT) {
-                        let (name, target) = (name.into(), path(target)?);
-                        links.push(LowerLink { directory: id, name, target });
-                    }
-                }
-                _ => {}
+            if matches!(child.kind, Kind::File { .. })
+                && let Some(target) = child.xattrs.value(REDIRECT)
+            {
+                lower_links.push(LowerLink { directory: id, name: name.into(), target: path(target)? });
             }
         }
-        let (implied, opaque) =
-            (value(&node.xattrs, IMPLIED).is_some(), value(&node.xattrs, OPAQUE).is_some());
-        let node = tree.node_mut(id);
-        if let Kind::Directory(directory) = &mut node.kind {
-            directory.implied = implied;
-            directory.opaque = opaque;
-        }
-        if node.xattrs.iter().any(|(name, _)| is_reserved(name)) {
-            node.xattrs = node.xattrs.iter().filter(|(name, _)| !is_reserved(name)).cloned().collect();
-        }
-        for name in &whiteouts {
-            tree.hide(id, name);
-        }
-        for link in &links {
+        for link in lower_links.iter().skip(first) {
             tree.unlink(id, &link.name);
         }
-        lower_links.extend(links);
+        let node = tree.node_mut(id);
+        let xattrs = node.xattrs.clone();
+        if let Kind::Directory(directory) = &mut node.kind {
+            directory.implied = xattrs.value(IMPLIED).is_some();
+            directory.opaque = xattrs.value(OPAQUE).is_some();
+        }
+        if xattrs.iter().any(|(name, _)| is_reserved(name)) {
+            let known = unmarked.entry(xattrs.clone());
+            node.xattrs = known.or_insert_with(|| without_marks(&xattrs)).clone();
+            own_links(id, &xattrs, &mut lower_links)?;
+        }
     }
     tree.finish();
     Ok(LayerTree { tree, lower_links })
 }
 
-fn mark(node: &mut Node<Content>, name: &[u8], value: &[u8]) {
-    let mut xattrs = node.xattrs.to_vec();
-    let at = xattrs.partition_point(|(other, _)| &**other < name);
-    xattrs.insert(at, (name.to_vec(), value.to_vec()));
-    node.xattrs = xattrs.into();
+/// A layer as overlayfs takes it: it knows whiteouts, and of opaque directories all but the root. Where a single
+/// layer is mounted without overlayfs, there are no whiteouts either.
+pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTree<Content>> {
+    for id in tree.ids() {
+        if stacked {
+            tree.hide_children(id, |child| matches!(child.kind, Kind::CharDevice { major: 0, minor: 0 }))?;
+        }
+        let node = tree.node_mut(id);
+        let opaque = stacked && id != NodeId::ROOT && node.xattrs.value(OPAQUE).is_some();
+        if let Kind::Directory(directory) = &mut node.kind {
+            directory.implied = false;
+            directory.opaque = opaque;
+            if node.xattrs.iter().any(|(name, _)| is_reserved(name)) {
+                node.xattrs = without_marks(&node.xattrs);
+            }
+        }
+    }
+    tree.finish();
+    Ok(LayerTree { tree, lower_links: Vec::new() })
 }
 
-fn value<'a>(xattrs: &'a Xattrs, name: &[u8]) -> Option<&'a [u8]> {
-    xattrs.iter().find(|(other, _)| other == name).map(|(_, value)| &**value)
+/// Whether a file stands for a hard link to a lower layer's.
+pub(crate) fn is_lower_link(xattrs: &Xattrs) -> bool {
+    xattrs.value(REDIRECT).is_some()
+}
+
+/// What is left of a set without overlayfs' own.
+pub(crate) fn without_marks(xattrs: &Xattrs) -> Xattrs {
+    xattrs.iter().filter(|(name, _)| !is_reserved(name)).collect()
+}
+
+/// Adds the links that a directory's `links` list.
+fn own_links(directory: NodeId, xattrs: &Xattrs, links: &mut Vec<LowerLink>) -> Result<()> {
+    let lists = xattrs.iter().filter(|(name, _)| name.starts_with(LINKS));
+    let list: Vec<u8> = lists.flat_map(|(_, value)| value).copied().collect();
+    let mut parts = list.split(|byte| *byte == 0);
+    while let (Some(name), Some(target)) = (parts.next().filter(|name| !name.is_empty()), parts.next()) {
+        links.push(LowerLink { directory, name: name.into(), target: clean(target)? });
+    }
+    Ok(())
 }
 
 fn path(redirect: &[u8]) -> Result<ImagePath> {
+    clean(redirect.strip_prefix(b"/").unwrap_or_default())
+}
+
+fn clean(target: &[u8]) -> Result<ImagePath> {
     let mut path = ImagePath::ROOT;
-    for component in redirect.strip_prefix(b"/").unwrap_or_default().split(|byte| *byte == b'/') {
+    for component in target.split(|byte| *byte == b'/') {
         if matches!(component, b"" | b"." | b"..") {
             return Err(Error::corrupt("a layer image redirects a file to no path"));
         }

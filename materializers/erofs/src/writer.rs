@@ -8,8 +8,9 @@
 //! Inodes stand in the order of a breadth-first walk, so the children of a directory are neighbours, and the
 //! root comes first: its number must fit 16 bits. The first slot stays empty because inode number 0 means
 //! "none" to readers of directories.
-
-use std::collections::{BTreeMap, HashMap};
+//!
+//! An image of millions of files is planned in 16 bytes for each: an inode is made when its place is found, and
+//! made again when it is written.
 
 use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
@@ -42,12 +43,10 @@ pub(crate) fn finish(
 ) -> Result<()> {
     let meta_block = image.block()?;
     let plan = Plan::new(tree, options, meta_block)?;
-    plan.write_inodes(&mut image)?;
-    plan.write_blocks(&mut image)?;
+    let spilled = plan.write_inodes(&mut image)?;
+    plan.write_blocks(&spilled, &mut image)?;
     let xattr_block = image.block()?;
-    for entry in plan.xattrs.shared() {
-        image.write(entry)?;
-    }
+    plan.xattrs.write_shared(|entry| image.write(entry))?;
     let blocks = image.block()?;
     let head_blocks = head_blocks(options, devices.len());
     let mut superblock = Superblock {
@@ -90,29 +89,56 @@ fn head(superblock: &Superblock, devices: Vec<DeviceSlot>, size: usize) -> Resul
     Ok(head)
 }
 
-/// One inode and its place.
+/// One inode that will be.
+#[derive(Clone, Copy)]
 struct Planned {
     id: NodeId,
     parent: NodeId,
+    xattrs: SetId,
+}
+
+/// One inode and its place.
+struct Placed {
     inode: Inode,
     compact: bool,
-    xattrs: SetId,
     /// From the start of the metadata area, in bytes.
     offset: u64,
     /// The bytes that stand in blocks of their own: a directory's or a long symbolic link's.
     in_blocks: u64,
 }
 
+/// How far inodes and the blocks behind them have been placed.
+#[derive(Clone, Copy)]
+struct Progress {
+    /// The end of the inodes, in bytes from the start of the metadata area.
+    end: u64,
+    /// The blocks behind the inodes.
+    blocks: u64,
+}
+
+/// An inode whose bytes stand in blocks, at least in part.
+struct Spilled {
+    planned: Planned,
+    /// The last of them stand behind the inode.
+    has_tail: bool,
+}
+
+/// No number: the node has not been seen.
+const UNSEEN: u32 = 0;
+/// The node has been seen, its number comes with its place.
+const SEEN: u32 = u32::MAX;
+
 struct Plan<'a> {
     tree: &'a Tree<Content>,
     block_size: u64,
+    mtime: Option<Timestamp>,
     epoch: Timestamp,
     xattrs: XattrTable,
     inodes: Vec<Planned>,
     /// By node.
-    nids: Vec<u64>,
-    /// The end of the inodes, in bytes from the start of the metadata area.
-    end: u64,
+    nids: Vec<u32>,
+    /// The first block behind the inodes.
+    first_block: u32,
     has_chunks: bool,
 }
 
@@ -121,59 +147,75 @@ impl<'a> Plan<'a> {
         let mut plan = Self {
             tree,
             block_size: options.block_size.into(),
+            mtime: options.mtime,
             epoch: Timestamp::default(),
             xattrs: XattrTable::new(),
             inodes: Vec::new(),
-            nids: vec![0; tree.capacity()],
-            end: SLOT,
+            nids: vec![UNSEEN; tree.capacity()],
+            first_block: 0,
             has_chunks: false,
         };
-        plan.collect(options.mtime)?;
+        plan.collect()?;
         plan.xattrs.settle()?;
         plan.epoch = plan.most_frequent_mtime();
-        let mut blocks = 0;
+        let mut progress = Progress::START;
         for at in 0..plan.inodes.len() {
-            plan.place(at, &mut blocks);
+            let Planned { id, .. } = plan.inodes[at];
+            let placed = plan.place(at, &mut progress)?;
+            plan.has_chunks |= placed.inode.layout == LAYOUT_CHUNKS;
+            plan.nids[id.index()] = u32::try_from(placed.offset / SLOT)
+                .ok()
+                .filter(|nid| *nid != SEEN)
+                .ok_or_else(|| Error::limit("the image has more than 128 GiB of inodes"))?;
         }
         // Only now is it known where the blocks behind the inodes start.
-        let first = u64::from(meta_block) + plan.end.div_ceil(plan.block_size);
-        if first + blocks >= u32::MAX.into() {
+        let first = u64::from(meta_block) + progress.end.div_ceil(plan.block_size);
+        if first + progress.blocks >= u32::MAX.into() {
             return Err(Error::limit(format!(
                 "the image has more than 2^32 blocks of {} bytes",
                 plan.block_size
             )));
         }
-        for planned in &mut plan.inodes {
-            if planned.in_blocks > 0 {
-                planned.inode.location += first as u32;
-            }
-        }
+        plan.first_block = first as u32;
         Ok(plan)
     }
 
-    /// Every inode, breadth first.
-    fn collect(&mut self, mtime: Option<Timestamp>) -> Result<()> {
-        let mut queue = vec![(NodeId::ROOT, NodeId::ROOT)];
-        self.nids[NodeId::ROOT.index()] = SLOT;
-        while self.inodes.len() < queue.len() {
-            let (id, parent) = queue[self.inodes.len()];
-            let node = self.tree.node(id);
-            let inode = self.inode(id, node, mtime.unwrap_or(node.mtime))?;
-            let xattrs = self.xattrs.add(&node.xattrs)?;
-            self.inodes.push(Planned { id, parent, inode, compact: false, xattrs, offset: 0, in_blocks: 0 });
-            for (_, child) in node.directory().into_iter().flat_map(plyfold_core::tree::Directory::children) {
-                let nid = &mut self.nids[child.index()];
-                if *nid == 0 {
-                    // Marks it as seen; the number comes with the place.
-                    *nid = u64::MAX;
-                    queue.push((child, id));
-                }
+    /// Every inode, breadth first: the list is its own queue.
+    fn collect(&mut self) -> Result<()> {
+        let plan = |nids: &mut Vec<u32>, inodes: &mut Vec<Planned>, id: NodeId, parent: NodeId| {
+            if nids[id.index()] == UNSEEN {
+                nids[id.index()] = SEEN;
+                inodes.push(Planned { id, parent, xattrs: SetId::default() });
             }
+        };
+        plan(&mut self.nids, &mut self.inodes, NodeId::ROOT, NodeId::ROOT);
+        let mut at = 0;
+        while let Some(Planned { id, .. }) = self.inodes.get(at).copied() {
+            self.inodes[at].xattrs = self.xattrs.add(&self.tree.node(id).xattrs)?;
+            for (_, child) in self.tree.children(id) {
+                plan(&mut self.nids, &mut self.inodes, child, id);
+            }
+            at += 1;
         }
         Ok(())
     }
 
-    fn inode(&mut self, id: NodeId, node: &Node<Content>, mtime: Timestamp) -> Result<Inode> {
+    fn mtime(&self, id: NodeId) -> Timestamp {
+        self.mtime.unwrap_or(self.tree.node(id).mtime)
+    }
+
+    /// The time that most inodes have: they do not need to store it. Of equally frequent ones the earliest.
+    fn most_frequent_mtime(&self) -> Timestamp {
+        let mut times: Vec<Timestamp> = self.inodes.iter().map(|planned| self.mtime(planned.id)).collect();
+        times.sort_unstable();
+        // The last of equal maxima wins: the earliest time is looked at last.
+        let counted = times.chunk_by(PartialEq::eq).rev().max_by_key(|times| times.len());
+        counted.and_then(|times| times.first()).copied().unwrap_or_default()
+    }
+
+    fn inode(&self, at: usize) -> Result<Inode> {
+        let Planned { id, xattrs, .. } = self.inodes[at];
+        let node = self.tree.node(id);
         let (mut layout, mut size, mut location) = (LAYOUT_PLAIN, 0, 0);
         match &node.kind {
             Kind::BlockDevice { major, minor } | Kind::CharDevice { major, minor } => {
@@ -190,150 +232,149 @@ impl<'a> Plan<'a> {
         }
         Ok(Inode {
             layout,
-            xattr_size: 0,
+            xattr_size: self.xattrs.size(xattrs),
             mode: type_bits(&node.kind) | node.mode & 0o7777,
             links: self.tree.links(id),
             size,
             location,
-            number: self.inodes.len() as u32 + 1,
+            number: at as u32 + 1,
             uid: node.uid,
             gid: node.gid,
-            mtime,
+            mtime: self.mtime(id),
         })
     }
 
     /// Layout and location of a regular file. A run on a device is a file of one chunk, or of as few as can be.
-    fn file(&mut self, size: u64, content: &Content) -> (u16, u32) {
-        match content.0 {
+    fn file(&self, size: u64, content: &Content) -> (u16, u32) {
+        match &content.0 {
             Layout::Blocks { .. } if size == 0 => (LAYOUT_PLAIN, NULL_BLOCK),
-            Layout::Blocks { device: 0, start } => (LAYOUT_PLAIN, start),
+            Layout::Blocks { device: 0, start } => (LAYOUT_PLAIN, *start),
             Layout::Blocks { .. } => {
                 let blocks = size.div_ceil(self.block_size);
                 let bits = blocks.next_power_of_two().ilog2().min(31);
-                self.has_chunks = true;
                 (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | bits)
             }
-            Layout::Chunks { bits, .. } => {
-                self.has_chunks = true;
-                (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(bits))
-            }
+            Layout::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
         }
     }
 
-    /// The time that most inodes have: they do not need to store it. Of equally frequent ones the earliest.
-    fn most_frequent_mtime(&self) -> Timestamp {
-        let mut counts: HashMap<Timestamp, u32> = HashMap::new();
-        for planned in &self.inodes {
-            *counts.entry(planned.inode.mtime).or_default() += 1;
-        }
-        let counts: BTreeMap<_, _> = counts.into_iter().collect();
-        let best = counts.into_iter().rev().max_by_key(|(_, count)| *count);
-        best.map(|(mtime, _)| mtime).unwrap_or_default()
-    }
-
-    fn place(&mut self, at: usize, blocks: &mut u64) {
-        let Planned { id, parent, xattrs, .. } = self.inodes[at];
+    /// The next inode's place.
+    fn place(&self, at: usize, progress: &mut Progress) -> Result<Placed> {
+        let Planned { id, parent, .. } = self.inodes[at];
         let block_size = self.block_size;
-        let planned = &mut self.inodes[at];
-        planned.inode.xattr_size = self.xattrs.size(xattrs);
-        let node = self.tree.node(id);
+        let mut inode = self.inode(at)?;
+        let node: &Node<Content> = self.tree.node(id);
         let mut tail = None;
-        if let Some(directory) = node.directory() {
-            let listed = directory::blocks(&directory::entries(directory, id, parent), block_size as usize);
-            let last = listed.last().map_or(0, |block| block.used as u64);
-            planned.inode.size = (listed.len() as u64 - 1) * block_size + last;
-            tail = Some(last);
+        if node.directory().is_some() {
+            let extent = directory::extent(self.tree, id, parent, block_size as usize);
+            inode.size = (extent.blocks - 1) * block_size + extent.last;
+            tail = Some(extent.last);
         } else if let Kind::Symlink { target } = &node.kind {
             tail = Some(target.len() as u64);
         }
-        planned.compact = planned.inode.is_compact(self.epoch);
-        let own = if planned.compact { COMPACT_SIZE } else { EXTENDED_SIZE };
-        let with_xattrs = own + u64::from(planned.inode.xattr_size);
+        let compact = inode.is_compact(self.epoch);
+        let own = if compact { COMPACT_SIZE } else { EXTENDED_SIZE };
+        let with_xattrs = own + u64::from(inode.xattr_size);
         // What must stand within one block: the inode, and its tail if there is room for one. Older kernels want
         // the xattrs between them in that block too.
-        let (mut within, mut length) = (own, with_xattrs);
+        let (mut within, mut length, mut in_blocks) = (own, with_xattrs, 0);
         if let Some(tail) = tail {
-            planned.in_blocks = planned.inode.size;
+            in_blocks = inode.size;
             if with_xattrs + tail <= block_size && tail < block_size {
                 (within, length) = (with_xattrs + tail, with_xattrs + tail);
-                planned.inode.layout = LAYOUT_INLINE;
-                planned.in_blocks -= tail;
+                inode.layout = LAYOUT_INLINE;
+                in_blocks -= tail;
             }
-            // Relative to the first block behind the inodes.
-            planned.inode.location = if planned.in_blocks == 0 { 0 } else { *blocks as u32 };
-            *blocks += planned.in_blocks.div_ceil(block_size);
+            inode.location = if in_blocks == 0 { 0 } else { self.first_block + progress.blocks as u32 };
+            progress.blocks += in_blocks.div_ceil(block_size);
         } else if let Kind::File { size, .. } = node.kind
-            && planned.inode.layout == LAYOUT_CHUNKS
+            && inode.layout == LAYOUT_CHUNKS
         {
             length = with_xattrs.next_multiple_of(CHUNK_INDEX_SIZE)
-                + chunks(size, planned.inode.location, block_size) * CHUNK_INDEX_SIZE;
+                + chunks(size, inode.location, block_size) * CHUNK_INDEX_SIZE;
         }
-        let mut offset = self.end.next_multiple_of(SLOT);
+        let mut offset = progress.end.next_multiple_of(SLOT);
         if offset % block_size + within > block_size {
             offset = offset.next_multiple_of(block_size);
         }
-        planned.offset = offset;
-        self.nids[id.index()] = offset / SLOT;
-        self.end = offset + length;
+        progress.end = offset + length;
+        Ok(Placed { inode, compact, offset, in_blocks })
     }
 
-    fn write_inodes(&self, image: &mut BlockStream<'_>) -> Result<()> {
+    /// Yields the inodes that have bytes in blocks.
+    fn write_inodes(&self, image: &mut BlockStream<'_>) -> Result<Vec<Spilled>> {
         let start = image.position();
+        let mut spilled = Vec::new();
+        let mut progress = Progress::START;
         let mut bytes = Vec::new();
-        for planned in &self.inodes {
+        for (at, planned) in self.inodes.iter().enumerate() {
+            let placed = self.place(at, &mut progress)?;
+            let inode = &placed.inode;
+            let has_tail = inode.layout == LAYOUT_INLINE;
+            if placed.in_blocks > 0 {
+                spilled.push(Spilled { planned: *planned, has_tail });
+            }
             bytes.clear();
-            planned.inode.encode(planned.compact, &mut bytes);
+            inode.encode(placed.compact, &mut bytes);
             self.xattrs.write(planned.xattrs, &mut bytes);
             match &self.tree.node(planned.id).kind {
-                Kind::Directory(_) if planned.inode.layout == LAYOUT_INLINE => {
-                    self.directory_blocks(planned, |is_last| is_last, &mut bytes);
+                Kind::Directory(_) if has_tail => {
+                    self.directory_blocks(*planned, |block, is_last| {
+                        if is_last {
+                            bytes.extend_from_slice(block);
+                        }
+                        Ok(())
+                    })?;
                 }
-                Kind::Symlink { target } if planned.inode.layout == LAYOUT_INLINE => {
-                    bytes.extend_from_slice(target);
-                }
-                Kind::File { size, content } if planned.inode.layout == LAYOUT_CHUNKS => {
+                Kind::Symlink { target } if has_tail => bytes.extend_from_slice(target),
+                Kind::File { size, content } if inode.layout == LAYOUT_CHUNKS => {
                     bytes.resize(bytes.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
-                    self.chunk_indexes(*size, planned.inode.location, content, &mut bytes);
+                    self.chunk_indexes(*size, inode.location, content, &mut bytes);
                 }
                 _ => {}
             }
-            image.zeros(start + planned.offset - image.position())?;
+            image.zeros(start + placed.offset - image.position())?;
             image.write(&bytes)?;
         }
-        image.block().map(drop)
+        image.block().map(|_| spilled)
     }
 
     /// What tails had no room for.
-    fn write_blocks(&self, image: &mut BlockStream<'_>) -> Result<()> {
-        let mut bytes = Vec::new();
-        for planned in self.inodes.iter().filter(|planned| planned.in_blocks > 0) {
-            bytes.clear();
-            let inline = planned.inode.layout == LAYOUT_INLINE;
-            match &self.tree.node(planned.id).kind {
-                Kind::Symlink { target } => bytes.extend_from_slice(target),
-                _ => self.directory_blocks(planned, |is_last| !(inline && is_last), &mut bytes),
+    fn write_blocks(&self, spilled: &[Spilled], image: &mut BlockStream<'_>) -> Result<()> {
+        for Spilled { planned, has_tail } in spilled {
+            if let Kind::Symlink { target } = &self.tree.node(planned.id).kind {
+                image.write(target)?;
+                image.block()?;
+                continue;
             }
-            image.write(&bytes)?;
-            image.block()?;
+            self.directory_blocks(*planned, |block, is_last| {
+                if !(is_last && *has_tail) {
+                    image.write(block)?;
+                    image.block()?;
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
 
-    fn directory_blocks(&self, planned: &Planned, wanted: impl Fn(bool) -> bool, out: &mut Vec<u8>) {
-        let Some(directory) = self.tree.node(planned.id).directory() else { return };
-        let entries = directory::entries(directory, planned.id, planned.parent);
-        let blocks = directory::blocks(&entries, self.block_size as usize);
-        let target = |id: NodeId| (self.nids[id.index()], dirent_type(type_bits(&self.tree.node(id).kind)));
-        for (at, block) in blocks.iter().enumerate() {
-            if !wanted(at + 1 == blocks.len()) {
-                continue;
-            }
-            let start = out.len();
-            directory::write(&entries[block.entries.clone()], target, out);
-            if at + 1 < blocks.len() {
-                out.resize(start + self.block_size as usize, 0);
-            }
-        }
+    /// Shows each block of a directory without its padding, and whether it is the last one.
+    fn directory_blocks(
+        &self,
+        planned: Planned,
+        mut show: impl FnMut(&[u8], bool) -> Result<()>,
+    ) -> Result<()> {
+        let target = |id: NodeId| {
+            let nid = u64::from(self.nids[id.index()]);
+            (nid, dirent_type(type_bits(&self.tree.node(id).kind)))
+        };
+        let mut bytes = Vec::new();
+        let Planned { id, parent, .. } = planned;
+        directory::for_each_block(self.tree, id, parent, self.block_size as usize, |entries, is_last| {
+            bytes.clear();
+            directory::write(entries, target, &mut bytes);
+            show(&bytes, is_last)
+        })
     }
 
     /// 8 bytes a chunk: high bits of the block (2 bytes), device (2), block (4).
@@ -351,9 +392,9 @@ impl<'a> Plan<'a> {
                     put(*device, start.wrapping_add((chunk * chunk_blocks) as u32));
                 }
             }
-            Layout::Chunks { device, runs, .. } => {
-                let mut chunk = 0;
-                for run in runs {
+            Layout::Chunks(chunks) => {
+                let (device, mut chunk) = (&chunks.device, 0);
+                for run in &chunks.runs {
                     (chunk..run.first).for_each(|_| put(0, NULL_BLOCK));
                     for at in 0..run.count {
                         put(*device, run.start.wrapping_add((at * chunk_blocks) as u32));
@@ -364,6 +405,10 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+impl Progress {
+    const START: Self = Self { end: SLOT, blocks: 0 };
 }
 
 /// The number of chunks of a file, out of its size and its chunk format.

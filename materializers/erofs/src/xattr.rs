@@ -5,6 +5,7 @@
 //! system shows (such as `system.nfs4_acl`), is dropped with a warning.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 
 use plyfold_core::tree::Xattrs;
 use plyfold_core::{Error, Result, printable};
@@ -27,22 +28,33 @@ const BODY_MAX: usize = HEADER + (u16::MAX as usize - 1) * 4;
 /// The number of shared entries is one byte.
 const SHARED_MAX: usize = 255;
 
+/// No entry, or no place in the shared area.
+const NONE: u32 = u32::MAX;
+
 /// A set of attributes, as one or more inodes have it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct SetId(u32);
 
-/// All attributes of an image. Filled first, then settled, then written.
+/// All attributes of an image. Filled first, then settled, then written. The attributes themselves stay where they
+/// are, in the tree's sets: they are encoded when they are written.
 #[derive(Debug)]
 pub(crate) struct XattrTable {
     sets: Vec<Set>,
     set_ids: HashMap<Xattrs, SetId>,
+    /// The entries of all sets, those of one set together.
+    members: Vec<u32>,
     entries: Vec<Entry>,
-    entry_ids: HashMap<Box<[u8]>, u32>,
+    /// The last entry of each hash.
+    by_hash: HashMap<u64, u32>,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Set {
-    entries: Vec<u32>,
+    xattrs: Xattrs,
+    /// Its first member, and how many it has.
+    first: u32,
+    count: u32,
     uses: u32,
     /// The size of the body in bytes.
     size: u32,
@@ -50,11 +62,14 @@ struct Set {
 
 #[derive(Debug)]
 struct Entry {
-    /// Header, name, value and padding.
-    bytes: Box<[u8]>,
+    /// A set that has it, and its position there.
+    set: SetId,
+    position: u32,
     uses: u32,
     /// Its place in the shared area, in units of 4 bytes.
-    shared: Option<u32>,
+    shared: u32,
+    /// Another entry of the same hash.
+    next: u32,
 }
 
 impl XattrTable {
@@ -63,8 +78,10 @@ impl XattrTable {
         Self {
             sets: vec![Set::default()],
             set_ids: HashMap::new(),
+            members: Vec::new(),
             entries: Vec::new(),
-            entry_ids: HashMap::new(),
+            by_hash: HashMap::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -85,20 +102,48 @@ impl XattrTable {
     }
 
     fn add_set(&mut self, xattrs: &Xattrs) -> Result<SetId> {
-        let mut set = Set::default();
-        for (name, value) in xattrs.iter() {
-            let Some(bytes) = encode(name, value)? else { continue };
-            let next = self.entries.len() as u32;
-            let id = *self.entry_ids.entry(bytes.clone()).or_insert(next);
-            if id == next {
-                self.entries.push(Entry { bytes, uses: 0, shared: None });
-            }
-            set.entries.push(id);
-        }
         let id = SetId(self.sets.len() as u32);
-        self.sets.push(set);
+        let first = self.members.len() as u32;
+        self.sets.push(Set { xattrs: xattrs.clone(), first, ..Set::default() });
+        let mut attributes = xattrs.iter();
+        loop {
+            let position = attributes.position();
+            let Some((name, value)) = attributes.next() else { break };
+            if Encoded::new(name, value)?.is_some() {
+                let entry = self.entry(id, position as u32, name, value);
+                self.members.push(entry);
+            }
+        }
+        self.sets[id.0 as usize].count = self.members.len() as u32 - first;
         self.set_ids.insert(xattrs.clone(), id);
         Ok(id)
+    }
+
+    /// The entry of this name and value, which a set has at `position`.
+    fn entry(&mut self, set: SetId, position: u32, name: &[u8], value: &[u8]) -> u32 {
+        let hash = self.hasher.hash_one((name, value));
+        let last = self.by_hash.get(&hash).copied().unwrap_or(NONE);
+        let mut known = last;
+        while known != NONE {
+            let entry = &self.entries[known as usize];
+            if self.attribute(entry) == Some((name, value)) {
+                return known;
+            }
+            known = entry.next;
+        }
+        let id = self.entries.len() as u32;
+        self.entries.push(Entry { set, position, uses: 0, shared: NONE, next: last });
+        self.by_hash.insert(hash, id);
+        id
+    }
+
+    fn attribute(&self, entry: &Entry) -> Option<(&[u8], &[u8])> {
+        self.sets[entry.set.0 as usize].xattrs.iter_from(entry.position as usize).next()
+    }
+
+    fn encoded(&self, entry: &Entry) -> Option<Encoded<'_>> {
+        let (name, value) = self.attribute(entry)?;
+        Encoded::new(name, value).ok().flatten()
     }
 
     /// Decides what is shared, once all inodes are known.
@@ -107,15 +152,16 @@ impl XattrTable {
     /// [`Limit`](plyfold_core::ErrorKind::Limit) when the attributes of one inode are too large together.
     pub(crate) fn settle(&mut self) -> Result<()> {
         for set in &self.sets {
-            for entry in &set.entries {
+            for entry in &self.members[set.first as usize..][..set.count as usize] {
                 self.entries[*entry as usize].uses += set.uses;
             }
         }
-        let mut end = 0;
-        for entry in &mut self.entries {
-            if entry.uses > 1 {
-                entry.shared = Some(end);
-                end = u32::try_from(entry.bytes.len() / 4)
+        let mut end = 0_u32;
+        for at in 0..self.entries.len() {
+            if self.entries[at].uses > 1 {
+                let size = self.encoded(&self.entries[at]).map_or(0, |encoded| encoded.size());
+                self.entries[at].shared = end;
+                end = u32::try_from(size / 4)
                     .ok()
                     .and_then(|length| end.checked_add(length))
                     .ok_or_else(|| Error::limit("the image has more than 16 GiB of shared xattrs"))?;
@@ -123,7 +169,7 @@ impl XattrTable {
         }
         for at in 1..self.sets.len() {
             let (shared, inline) = self.split(SetId(at as u32));
-            let bodies: usize = inline.iter().map(|entry| entry.len()).sum();
+            let bodies: usize = inline.iter().map(Encoded::size).sum();
             let size =
                 if shared.is_empty() && inline.is_empty() { 0 } else { HEADER + shared.len() * 4 + bodies };
             if size > BODY_MAX {
@@ -152,52 +198,82 @@ impl XattrTable {
             out.extend_from_slice(&place.to_le_bytes());
         }
         for entry in inline {
-            out.extend_from_slice(entry);
+            entry.write(out);
         }
     }
 
-    /// The shared area.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = &[u8]> {
-        self.entries.iter().filter(|entry| entry.shared.is_some()).map(|entry| &*entry.bytes)
+    /// Writes the shared area, entry by entry.
+    pub(crate) fn write_shared(&self, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut bytes = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.shared != NONE) {
+            bytes.clear();
+            if let Some(encoded) = self.encoded(entry) {
+                encoded.write(&mut bytes);
+            }
+            write(&bytes)?;
+        }
+        Ok(())
     }
 
-    fn split(&self, id: SetId) -> (Vec<u32>, Vec<&[u8]>) {
+    fn split(&self, id: SetId) -> (Vec<u32>, Vec<Encoded<'_>>) {
         let (mut shared, mut inline) = (Vec::new(), Vec::new());
-        for entry in &self.sets[id.0 as usize].entries {
+        let set = &self.sets[id.0 as usize];
+        for entry in &self.members[set.first as usize..][..set.count as usize] {
             let entry = &self.entries[*entry as usize];
-            match entry.shared {
-                Some(place) if shared.len() < SHARED_MAX => shared.push(place),
-                _ => inline.push(&*entry.bytes),
+            if entry.shared != NONE && shared.len() < SHARED_MAX {
+                shared.push(entry.shared);
+            } else {
+                inline.extend(self.encoded(entry));
             }
         }
         (shared, inline)
     }
 }
 
-/// An entry: length of the name's rest (1 byte), prefix index (1), length of the value (2), both, padding to 4.
-fn encode(name: &[u8], value: &[u8]) -> Result<Option<Box<[u8]>>> {
-    let shown = || printable(&String::from_utf8_lossy(name)).to_string();
-    let prefix = PREFIXES.iter().find_map(|(index, prefix)| {
-        let rest = name.strip_prefix(*prefix)?;
-        (prefix.ends_with(b".") != rest.is_empty()).then_some((*index, rest))
-    });
-    let Some((index, rest)) = prefix else {
-        tracing::warn!(xattr = shown(), "dropped: EROFS has no prefix for it");
-        return Ok(None);
-    };
-    let Ok(name_length) = u8::try_from(rest.len()) else {
-        return Err(Error::limit(format!("the xattr name {} is longer than EROFS holds", shown())));
-    };
-    let Ok(value_length) = u16::try_from(value.len()) else {
-        let length = value.len();
-        return Err(Error::limit(format!("the xattr {} has {length} bytes, EROFS holds 65535", shown())));
-    };
-    let mut bytes = vec![name_length, index];
-    bytes.extend_from_slice(&value_length.to_le_bytes());
-    bytes.extend_from_slice(rest);
-    bytes.extend_from_slice(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    Ok(Some(bytes.into()))
+/// An entry on disk: length of the name's rest (1 byte), prefix index (1), length of the value (2), both, padding to
+/// 4.
+#[derive(Clone, Copy, Debug)]
+struct Encoded<'a> {
+    index: u8,
+    rest: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    /// `None` for an attribute of no known prefix.
+    fn new(name: &'a [u8], value: &'a [u8]) -> Result<Option<Self>> {
+        let shown = || printable(&String::from_utf8_lossy(name)).to_string();
+        let prefix = PREFIXES.iter().find_map(|(index, prefix)| {
+            let rest = name.strip_prefix(*prefix)?;
+            (prefix.ends_with(b".") != rest.is_empty()).then_some((*index, rest))
+        });
+        let Some((index, rest)) = prefix else {
+            tracing::warn!(xattr = shown(), "dropped: EROFS has no prefix for it");
+            return Ok(None);
+        };
+        if u8::try_from(rest.len()).is_err() {
+            return Err(Error::limit(format!("the xattr name {} is longer than EROFS holds", shown())));
+        }
+        if u16::try_from(value.len()).is_err() {
+            let length = value.len();
+            return Err(Error::limit(format!("the xattr {} has {length} bytes, EROFS holds 65535", shown())));
+        }
+        Ok(Some(Self { index, rest, value }))
+    }
+
+    /// The size with its padding.
+    fn size(&self) -> usize {
+        (4 + self.rest.len() + self.value.len()).next_multiple_of(4)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.size();
+        out.extend_from_slice(&[self.rest.len() as u8, self.index]);
+        out.extend_from_slice(&(self.value.len() as u16).to_le_bytes());
+        out.extend_from_slice(self.rest);
+        out.extend_from_slice(self.value);
+        out.resize(end, 0);
+    }
 }
 
 /// The size of an entry without its padding, out of its header.

@@ -38,6 +38,7 @@ pub(super) enum Fault {
     IndexNotVerified,
     LayersReordered,
     LibraryForgotten,
+    LinksLast,
     ManifestNotVerifiedByDigest,
     ManifestNotVerifiedByTag,
     ManifestReserialised,

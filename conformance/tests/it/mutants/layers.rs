@@ -24,6 +24,12 @@ pub(super) async fn broken(fault: Fault, source: &dyn ImageSource, index: usize)
     Ok(match fault {
         Fault::ForwardLinksLost => without_forward_links(entries),
         Fault::HardLinksCopied => copied_links(entries),
+        Fault::LinksLast => {
+            let is_link = |item: &LayerEntry| matches!(item.entry.kind, EntryKind::HardLink { .. });
+            let (links, mut rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_link);
+            rest.extend(links);
+            rest
+        }
         Fault::ParentsForced => entries.into_iter().flat_map(with_parents).collect(),
         Fault::WhiteoutsByOrder => hidden_by_order(entries),
         Fault::WhiteoutsLast => {

@@ -103,10 +103,10 @@ impl Listings {
             if directory.opaque {
                 line.xattrs.push("trusted.overlay.opaque=y".to_owned());
             }
-            if directory.whiteouts().len() > 0 {
+            if layer.tree.whiteouts(id).next().is_some() {
                 line.xattrs.push("trusted.overlay.origin=".to_owned());
             }
-            for name in directory.whiteouts() {
+            for name in layer.tree.whiteouts(id) {
                 all.push(self.whiteout(
                     path.join(name).to_string(),
                     &path.join(&[b".wh.", name].concat()).to_string(),

@@ -1,8 +1,8 @@
 //! Images back into trees, and their files' data.
 //!
-//! Nothing on disk is believed: every place is checked against the image's size, every inode is visited once,
-//! and all that inodes claim for themselves together may not exceed the image. Time and memory are bounded by
-//! the size of the image, whatever it says.
+//! Nothing on disk is believed: every place is checked against the image's size, every directory is visited once,
+//! and all that inodes claim for themselves together may not exceed the image. Time is bounded by the size of the
+//! image, whatever it says, and memory by [`TreeLimits`].
 
 mod node;
 mod source;
@@ -11,20 +11,29 @@ mod xattrs;
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
+use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::{Node, NodeId, Tree};
 use plyfold_core::{Error, Result};
 
-use crate::content::{Content, Layout};
+use crate::content::{Chunks, Content, Layout};
 use crate::format::{
     COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
     SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, u32_at,
 };
 use crate::overlay;
+use node::block_names;
 use source::Source;
 use xattrs::KnownSets;
 
 /// Bytes of a path. Layers have shorter ones; symbolic links can make somewhat longer ones of them.
 const PATH: usize = 16 << 10;
+
+/// A directory whose names are still to be read, with the length of its path.
+struct Pending {
+    id: NodeId,
+    nid: u64,
+    path: u32,
+}
 
 /// Reads uncompressed EROFS images, such as this crate writes.
 #[derive(Debug)]
@@ -35,6 +44,7 @@ pub struct Reader<R> {
     /// Bytes that inodes have claimed for themselves.
     claimed: u64,
     sets: KnownSets,
+    limits: TreeLimits,
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -76,7 +86,21 @@ impl<R: Read + Seek> Reader<R> {
             let at = (u64::from(superblock.device_slot) + slot) * DEVICE_SLOT_SIZE as u64;
             devices.push(DeviceSlot::decode(&source.array(at)?));
         }
-        Ok(Self { source, superblock, devices, claimed: 0, sets: KnownSets::default() })
+        Ok(Self {
+            source,
+            superblock,
+            devices,
+            claimed: 0,
+            sets: KnownSets::default(),
+            limits: TreeLimits::default(),
+        })
+    }
+
+    /// Bounds on what the image's tree takes in memory.
+    #[must_use]
+    pub fn with_limits(mut self, limits: TreeLimits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// The block size in bytes.
@@ -111,7 +135,7 @@ impl<R: Read + Seek> Reader<R> {
     pub fn root(&mut self) -> Result<Node<Content>> {
         self.claimed = 0;
         let mut root = self.node(self.superblock.root_nid.into())?.0;
-        root.xattrs = root.xattrs.iter().filter(|(name, _)| !overlay::is_reserved(name)).cloned().collect();
+        root.xattrs = overlay::without_marks(&root.xattrs);
         Ok(root)
     }
 
@@ -123,39 +147,51 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed and inline files.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
-        let mut tree = Tree::new();
+        self.sets = KnownSets::default();
+        let mut tree = Tree::within(self.limits.clone());
         let root_nid = self.superblock.root_nid.into();
-        let (root, root_inode) = self.node(root_nid)?;
+        let (root, _) = self.node(root_nid)?;
         if root.directory().is_none() {
             return Err(Error::corrupt("the root inode is no directory"));
         }
         *tree.node_mut(NodeId::ROOT) = root;
+        // Directories, and files of several names.
         let mut known: HashMap<u64, NodeId> = HashMap::from([(root_nid, NodeId::ROOT)]);
-        let mut pending = vec![(NodeId::ROOT, root_nid, root_inode, 0)];
-        while let Some((directory, nid, inode, length)) = pending.pop() {
-            for (name, child_nid) in self.names(nid, &inode)? {
-                let child = if let Some(id) = known.get(&child_nid) {
-                    if tree.node(*id).directory().is_some() {
-                        return Err(Error::corrupt(format!("directory {child_nid} has two names")));
+        let mut pending = vec![Pending { id: NodeId::ROOT, nid: root_nid, path: 0 }];
+        while let Some(directory) = pending.pop() {
+            let mut names = self.names(directory.nid)?;
+            while let Some(block) = self.next_names(&mut names)? {
+                for (name, child_nid) in block_names(&block)? {
+                    if !names.follows(name)? {
+                        continue;
                     }
-                    *id
-                } else {
-                    let (node, inode) = self.node(child_nid)?;
-                    let is_directory = node.directory().is_some();
-                    let id = tree.push(node);
-                    known.insert(child_nid, id);
-                    if is_directory {
-                        let length = length + 1 + name.len();
-                        if length > PATH {
-                            return Err(Error::limit(format!(
-                                "the image has a path of more than {PATH} bytes"
-                            )));
+                    let child = match known.get(&child_nid) {
+                        Some(id) if tree.node(*id).directory().is_some() => {
+                            return Err(Error::corrupt(format!("directory {child_nid} has two names")));
                         }
-                        pending.push((id, child_nid, inode, length));
-                    }
-                    id
-                };
-                tree.link(directory, &name, child);
+                        Some(id) => *id,
+                        None => {
+                            let (node, inode) = self.node(child_nid)?;
+                            tree.charge(self.sets.uncounted())?;
+                            let is_directory = node.directory().is_some();
+                            let id = tree.push(node)?;
+                            if is_directory || inode.links > 1 {
+                                known.insert(child_nid, id);
+                            }
+                            if is_directory {
+                                let path = directory.path as usize + 1 + name.len();
+                                if path > PATH {
+                                    return Err(Error::limit(format!(
+                                        "the image has a path of more than {PATH} bytes"
+                                    )));
+                                }
+                                pending.push(Pending { id, nid: child_nid, path: path as u32 });
+                            }
+                            id
+                        }
+                    };
+                    tree.link(directory.id, name, child)?;
+                }
             }
         }
         tree.finish();
@@ -176,7 +212,8 @@ impl<R: Read + Seek> Reader<R> {
         let block_size = self.superblock.block_size();
         let place = match &content.0 {
             Layout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
-            Layout::Chunks { device, bits, runs } => {
+            Layout::Chunks(chunks) => {
+                let Chunks { device, bits, runs } = &**chunks;
                 let chunk = block_size << bits;
                 let at = runs.partition_point(|run| run.first * chunk <= offset);
                 let run = at.checked_sub(1).and_then(|at| runs.get(at));

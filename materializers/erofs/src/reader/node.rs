@@ -7,7 +7,7 @@ use plyfold_core::tree::{Directory, Kind, Node};
 use plyfold_core::{Error, Result};
 
 use super::Reader;
-use crate::content::{Content, Layout, Run};
+use crate::content::{Content, Run};
 use crate::format::{
     CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DIRENT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS,
     LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFMT, SLOT, is_file, is_symlink, special_kind,
@@ -30,18 +30,25 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
-    pub(super) fn node(&mut self, nid: u64) -> Result<(Node<Content>, Inode)> {
+    /// An inode and its size on disk.
+    fn inode(&mut self, nid: u64) -> Result<(Inode, u64)> {
         let place = self.place(nid)?;
         let mut bytes = [0; EXTENDED_SIZE as usize];
         self.source.metadata(place, &mut bytes[..COMPACT_SIZE as usize])?;
-        if Inode::is_extended(u16_at(&bytes, 0)) {
+        let extended = Inode::is_extended(u16_at(&bytes, 0));
+        if extended {
             self.source.metadata(place, &mut bytes)?;
         }
         let inode = Inode::decode(&bytes, self.superblock.epoch);
         if inode.mtime.nanos > 999_999_999 {
             return Err(Error::corrupt(format!("inode {nid} has no time")));
         }
-        let own = if Inode::is_extended(u16_at(&bytes, 0)) { EXTENDED_SIZE } else { COMPACT_SIZE };
+        Ok((inode, if extended { EXTENDED_SIZE } else { COMPACT_SIZE }))
+    }
+
+    pub(super) fn node(&mut self, nid: u64) -> Result<(Node<Content>, Inode)> {
+        let place = self.place(nid)?;
+        let (inode, own) = self.inode(nid)?;
         self.claim(own + u64::from(inode.xattr_size))?;
         let xattrs = self.xattrs(place + own, inode.xattr_size)?;
         let tail = place + own + u64::from(inode.xattr_size);
@@ -131,7 +138,7 @@ impl<R: Read + Seek> Reader<R> {
         let device = device.unwrap_or(0);
         match *runs {
             [Run { first: 0, count: all, start }] if all == count => Ok(Content::blocks(device, start)),
-            _ => Ok(Content(Layout::Chunks { device, bits, runs: runs.into() })),
+            _ => Ok(Content::chunks(device, bits, runs)),
         }
     }
 
@@ -148,40 +155,53 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
-    /// A directory's names but `.` and `..`.
-    pub(super) fn names(&mut self, nid: u64, inode: &Inode) -> Result<Vec<(Box<[u8]>, u64)>> {
-        let own = if self.is_extended(nid)? { EXTENDED_SIZE } else { COMPACT_SIZE };
+    /// The names of a directory, to be read block by block.
+    pub(super) fn names(&mut self, nid: u64) -> Result<Names> {
+        let (inode, own) = self.inode(nid)?;
         let tail = self.place(nid)? + own + u64::from(inode.xattr_size);
-        let mut names: Vec<(Box<[u8]>, u64)> = Vec::new();
-        let mut previous: Box<[u8]> = Box::default();
-        let mut block = Vec::new();
-        let mut offset = 0;
-        while offset < inode.size {
-            let length = self.superblock.block_size().min(inode.size - offset);
-            block.resize(length as usize, 0);
-            self.contents(inode, tail, offset, &mut block)?;
-            for (name, child) in block_names(&block)? {
-                if name <= &*previous {
-                    return Err(Error::corrupt(format!("directory {nid} is not in order")));
-                }
-                previous = name.into();
-                if name != b"." && name != b".." {
-                    names.push((name.into(), child));
-                }
-            }
-            offset += length;
-        }
-        Ok(names)
+        Ok(Names { nid, inode, tail, offset: 0, last: Vec::new() })
     }
 
-    fn is_extended(&mut self, nid: u64) -> Result<bool> {
-        let place = self.place(nid)?;
-        Ok(Inode::is_extended(u16::from_le_bytes(self.source.array(place)?)))
+    /// The next block of names.
+    pub(super) fn next_names(&mut self, names: &mut Names) -> Result<Option<Vec<u8>>> {
+        let left = names.inode.size.saturating_sub(names.offset);
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut block = vec![0; self.superblock.block_size().min(left) as usize];
+        self.contents(&names.inode, names.tail, names.offset, &mut block)?;
+        names.offset += block.len() as u64;
+        Ok(Some(block))
+    }
+}
+
+/// A directory that is being read.
+pub(super) struct Names {
+    nid: u64,
+    inode: Inode,
+    /// Where what is inline stands.
+    tail: u64,
+    offset: u64,
+    last: Vec<u8>,
+}
+
+impl Names {
+    /// Whether the name is one of a file, and neither `.` nor `..`.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when it does not follow the one before.
+    pub(super) fn follows(&mut self, name: &[u8]) -> Result<bool> {
+        if name <= &*self.last {
+            return Err(Error::corrupt(format!("directory {} is not in order", self.nid)));
+        }
+        self.last.clear();
+        self.last.extend_from_slice(name);
+        Ok(name != b"." && name != b"..")
     }
 }
 
 /// The names in one block, with their inode numbers.
-fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
+pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
     let bad = || Error::corrupt("a directory block has entries without names");
     // The first name stands right behind the entries: its place tells how many there are.
     let first = usize::from(u16_at(block, 8));

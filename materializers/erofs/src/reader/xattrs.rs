@@ -10,25 +10,50 @@ use super::Reader;
 use crate::format::u32_at;
 use crate::xattr;
 
-/// Bytes of distinct xattrs in one image.
-const LIMIT: usize = 256 << 20;
+/// The largest body that is remembered: one of shared entries alone. Others are mostly of one inode each.
+const BODY_KEPT: usize = 64;
 
-/// Sets already read, by their bodies on disk.
+/// How many are.
+const BODIES_KEPT: usize = 1 << 16;
+
+/// Sets already read.
 #[derive(Debug, Default)]
 pub(super) struct KnownSets {
+    /// By their bodies on disk.
     by_body: HashMap<Vec<u8>, Xattrs>,
-    bytes: usize,
+    all: HashSet<Xattrs>,
+    /// Bytes of sets that were added since they were last counted.
+    added: usize,
+}
+
+impl KnownSets {
+    /// Bytes that are new since this was last asked for.
+    pub(super) fn uncounted(&mut self) -> usize {
+        std::mem::take(&mut self.added)
+    }
+
+    fn shared(&mut self, set: Xattrs) -> Xattrs {
+        if let Some(known) = self.all.get(&set) {
+            return known.clone();
+        }
+        self.added += set.heap_bytes();
+        self.all.insert(set.clone());
+        set
+    }
 }
 
 impl<R: Read + Seek> Reader<R> {
     pub(super) fn xattrs(&mut self, at: u64, size: u32) -> Result<Xattrs> {
+        if size == 0 {
+            return Ok(Xattrs::default());
+        }
         let mut body = vec![0; size as usize];
         self.source.metadata(at, &mut body)?;
         if let Some(known) = self.sets.by_body.get(&body) {
             return Ok(known.clone());
         }
         let mut set = Vec::new();
-        if !body.is_empty() {
+        {
             let shared = usize::from(body[4]);
             let inline = xattr::HEADER + shared * 4;
             if inline > body.len() {
@@ -56,13 +81,10 @@ impl<R: Read + Seek> Reader<R> {
         if !set.iter().all(|(name, _)| names.insert(name)) {
             return Err(Error::corrupt("an inode has an xattr twice"));
         }
-        self.sets.bytes +=
-            set.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + body.len();
-        if self.sets.bytes > LIMIT {
-            return Err(Error::limit(format!("the image has more than {LIMIT} bytes of xattrs")));
+        let set = self.sets.shared(set.into());
+        if body.len() <= BODY_KEPT && self.sets.by_body.len() < BODIES_KEPT {
+            self.sets.by_body.insert(body, set.clone());
         }
-        let set: Xattrs = set.into();
-        self.sets.by_body.insert(body, set.clone());
         Ok(set)
     }
 }

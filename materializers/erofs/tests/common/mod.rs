@@ -65,15 +65,19 @@ pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
 
 /// The merged image of layer images, bottom first.
 pub(crate) fn merged(layers: &[TempPath], options: Options) -> Result<TempPath> {
-    let artifacts: Vec<_> = layers
+    let mut file = NamedTempFile::new()?;
+    ErofsMerged::new(options).image(&artifacts(layers), file.as_file_mut())?;
+    Ok(file.into_temp_path())
+}
+
+/// Layer images as a materializer takes them.
+pub(crate) fn artifacts(layers: &[TempPath]) -> Vec<LayerArtifact> {
+    layers
         .iter()
         .map(|path| LayerArtifact {
             path: path.to_path_buf(),
             size: File::open(path).and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len()),
             diff_id: None,
         })
-        .collect();
-    let mut file = NamedTempFile::new()?;
-    ErofsMerged::new(options).image(&artifacts, file.as_file_mut())?;
-    Ok(file.into_temp_path())
+        .collect()
 }

@@ -6,6 +6,7 @@
 mod common;
 mod hostile;
 mod limits;
+mod memory;
 mod merged;
 mod peers;
 mod signals;

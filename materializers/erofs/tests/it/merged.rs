@@ -5,10 +5,10 @@ use std::io::Write as _;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::ErrorKind;
-use plyfold_erofs::{Options, Reader};
+use plyfold_erofs::{ErofsMerged, Options, Reader};
 use tempfile::{NamedTempFile, TempPath};
 
-use crate::common::{image, merged, rich_layer};
+use crate::common::{artifacts, image, merged, rich_layer};
 use crate::listing;
 
 fn layers(tars: Vec<LayerBuilder>) -> Vec<TempPath> {
@@ -145,4 +145,94 @@ fn images_that_cannot_be_joined_are_refused() {
 fn a_hard_link_to_nothing_is_refused() {
     let layers = layers(vec![LayerBuilder::new(), LayerBuilder::new().hard_link("h", "nothing")]);
     assert_eq!(merged(&layers, Options::default()).unwrap_err().kind(), &ErrorKind::Corrupt);
+}
+
+/// Rule S 83: the link is read before the layer has a file of that name, so it is to the lower one.
+#[test]
+fn a_hard_link_before_a_file_of_its_targets_name_is_to_the_lower_file() {
+    let forward = || LayerBuilder::new().hard_link("b", "a").file("a", 0o644, b"new").dir("d", 0o755);
+    let lower = LayerBuilder::new().file("a", 0o644, b"lower");
+    let lines = listing(&flat(&layers(vec![lower, forward()]), &Options::default()));
+    assert_eq!(lines[1..], ["/a f\"new\" 644 0:0 x1", "/b f\"lower\" 644 0:0 x1", "/d d 755 0:0 x2"]);
+    // Without a lower file it is to the layer's own, also in the layer's own image.
+    let alone = layers(vec![forward()]);
+    let marks = "trusted.overlay.plyfold.implied=y trusted.overlay.plyfold.links=b\\x00a\\x00";
+    assert_eq!(
+        listing(&alone[0]),
+        [
+            format!("/ d 755 0:0 x3 0+0 {marks}").as_str(),
+            "/a f\"new\" 644 0:0 x2",
+            "/b f\"new\" 644 0:0 x2",
+            "/d d 755 0:0 x2"
+        ]
+    );
+    let lines = listing(&flat(&alone, &Options::default()));
+    assert_eq!(lines[1..3], ["/a f\"new\" 644 0:0 x2", "/b f\"new\" 644 0:0 x2"]);
+}
+
+#[test]
+fn very_many_links_in_one_directory_survive() {
+    let lower = (0..1_000).fold(LayerBuilder::new(), |layer, number| {
+        layer.file(format!("a{number:0200}"), 0o644, format!("{number}").as_bytes())
+    });
+    let upper = (0..1_000).fold(LayerBuilder::new(), |layer, number| {
+        let target = format!("a{number:0200}");
+        layer.pax("linkpath", &target).hard_link(format!("b{number}"), "").file(&target, 0o644, b"new")
+    });
+    let lines = listing(&flat(&layers(vec![lower, upper]), &Options::default()));
+    assert_eq!(lines.iter().filter(|line| line.contains("f\"new\"")).count(), 1_000);
+    assert!(lines.contains(&"/b999 f\"999\" 644 0:0 x1".to_owned()), "{:?}", lines.last());
+}
+
+fn differences(tars: Vec<LayerBuilder>, stacked: bool) -> Vec<String> {
+    let layers = layers(tars);
+    let found = ErofsMerged::default().overlay_differences(&artifacts(&layers), stacked).unwrap();
+    assert_eq!(found.count, found.examples.len() as u64);
+    found.examples.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_overlayfs_shows_otherwise_is_told() {
+    let lower = || {
+        LayerBuilder::new()
+            .dir("d", 0o700)
+            .dir("d/e", 0o755)
+            .file("d/f", 0o640, b"content")
+            .dir("usr", 0o755)
+            .dir("usr/lib", 0o755)
+            .symlink("lib", "usr/lib")
+    };
+    let told = |upper: LayerBuilder| differences(vec![lower(), upper], false);
+    let metadata = "is shown with another mode, owner, time or extended attributes";
+    assert_eq!(told(LayerBuilder::new().dir("d", 0o711).file("d/g", 0o644, b"")), [""; 0]);
+    assert_eq!(told(LayerBuilder::new().file("d/g", 0o644, b"")), [format!("/d {metadata}")]);
+    assert_eq!(
+        told(LayerBuilder::new().opaque("").file("new", 0o644, b"")),
+        ["/d", "/lib", "/usr"].map(|path| format!("{path} is shown and is not in the image"))
+    );
+    assert_eq!(
+        told(LayerBuilder::new().file("lib/g", 0o644, b"")),
+        ["/lib is shown as another file", "/usr/lib/g is not shown"]
+    );
+    assert_eq!(
+        told(LayerBuilder::new().hard_link("h", "d/f")),
+        ["/h is a hard link to a file of a lower layer and cannot be opened"]
+    );
+    assert_eq!(
+        told(LayerBuilder::new().dir("d", 0o700).hard_link("d/h", "d/f").file("d/f", 0o640, b"new")),
+        ["/d/h is shown as another file"]
+    );
+    // A later layer may make it right.
+    let mended =
+        vec![lower(), LayerBuilder::new().file("d/g", 0o644, b""), LayerBuilder::new().dir("d", 0o700)];
+    assert_eq!(differences(mended, false), [""; 0]);
+}
+
+#[test]
+fn a_layer_that_is_mounted_alone_shows_its_whiteouts() {
+    let layer = || {
+        vec![LayerBuilder::new().dir("d", 0o755).whiteout("d/gone").hard_link("b", "a").file("a", 0o600, b"")]
+    };
+    assert_eq!(differences(layer(), false), ["/d/gone is shown and is not in the image"]);
+    assert_eq!(differences(layer(), true), [""; 0]);
 }

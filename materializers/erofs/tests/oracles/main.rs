@@ -4,16 +4,18 @@
 mod common;
 mod suite;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use common::{image, merged, rich_layer};
+use common::{artifacts, image, merged, rich_layer};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference, xattrs};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::LayerBuilder;
-use plyfold_erofs::Options;
+use plyfold_conformance::tree::mounted;
+use plyfold_erofs::{ErofsMerged, Options};
 use suite::the_suite_through_the_kernel;
 use tempfile::{NamedTempFile, TempDir, TempPath};
 
@@ -25,6 +27,7 @@ oracle_tests! {
     stacked_layers_equal_flat_image needs [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, Need::GNU_TAR];
     the_suite_through_the_kernel needs
         [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
+    overlayfs_differs_where_it_is_told needs [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }
@@ -187,6 +190,56 @@ fn a_hard_link_to_a_lower_layer_is_never_an_empty_file() -> Verdict {
     let (file, link) = (fs::metadata(flat.path().join("d/f"))?, fs::metadata(flat.path().join("h"))?);
     assert_eq!((file.ino(), file.nlink()), (link.ino(), 2));
     assert_eq!(fs::read(flat.path().join("h"))?, b"content");
+    Ok(())
+}
+
+/// What the reader of layers tells of overlayfs is what the kernel shows.
+fn overlayfs_differs_where_it_is_told() -> Verdict {
+    let lower = || {
+        LayerBuilder::new()
+            .dir("./", 0o755)
+            .dir("d", 0o700)
+            .file("d/f", 0o640, b"content")
+            .dir("usr", 0o755)
+            .dir("usr/lib", 0o755)
+            .symlink("lib", "usr/lib")
+    };
+    let root = || LayerBuilder::new().dir("./", 0o755);
+    let uppers = [
+        root().dir("d", 0o711).file("d/g", 0o644, b"").whiteout("lib"),
+        root().file("d/g", 0o644, b""),
+        LayerBuilder::new().file("f", 0o644, b""),
+        root().opaque("").file("new", 0o644, b""),
+        root().file("lib/g", 0o644, b""),
+        root().dir("d", 0o700).hard_link("d/h", "d/f").file("d/f", 0o640, b"new"),
+        root().opaque("d").symlink("d", "usr"),
+    ];
+    for (number, upper) in uppers.into_iter().enumerate() {
+        let layers =
+            [image(lower().finish(), Options::default())?, image(upper.finish(), Options::default())?];
+        let told = ErofsMerged::default().overlay_differences(&artifacts(&layers), false);
+        let told: BTreeSet<_> =
+            told.expect("sound layers").examples.iter().map(|told| told.path.to_string()).collect();
+        let (below, above) =
+            (Mount::new("erofs", &layers[0], "loop,ro")?, Mount::new("erofs", &layers[1], "loop,ro")?);
+        let disk = flat_disk(&layers, Options::default())?;
+        let lines = |root: &Path| -> Result<BTreeSet<_>, Failure> {
+            let lines = mounted(root)?.into_iter().map(|line| {
+                let what = if line.what.starts_with("= ") { "another name".to_owned() } else { line.what };
+                (line.path, what, line.mode, line.owner, line.mtime, line.xattrs)
+            });
+            Ok(lines.collect())
+        };
+        let shown = lines(Mount::overlay(&[above.path(), below.path()], None)?.path())?;
+        let right = lines(Mount::new("erofs", &disk, "loop,ro")?.path())?;
+        let differs: BTreeSet<_> = shown.symmetric_difference(&right).map(|line| line.0.clone()).collect();
+        // A directory that is missing or too much is told once.
+        let below_told = |path: &String| {
+            told.iter().any(|told| path.strip_prefix(told).is_some_and(|rest| rest.starts_with('/')))
+        };
+        let differs: BTreeSet<_> = differs.into_iter().filter(|path| !below_told(path)).collect();
+        assert_eq!(told, differs, "upper layer {number}");
+    }
     Ok(())
 }
 

@@ -1,0 +1,316 @@
+//! The names of all directories of a tree, in two arenas: 20 bytes for each, and the bytes of the names.
+//!
+//! A directory's names are a treap (a binary search tree by name, a heap by a pseudo-random priority): it needs
+//! nothing but two references in each name, stays balanced whatever order the names come in, and moves to another
+//! directory or another tree without being copied. The priorities come from a key that no layer can know, so no
+//! layer can choose names that unbalance it. Nothing here recurses.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use crate::{Error, Result};
+
+/// No name.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A name in a directory, by its place in the arena.
+pub(super) type LinkId = u32;
+
+/// A name and what it leads to.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    /// Where the name's bytes start.
+    start: u32,
+    child: u32,
+    left: LinkId,
+    right: LinkId,
+    length: u16,
+}
+
+/// All names of a tree.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    links: Vec<Link>,
+    bytes: Vec<u8>,
+    key: u64,
+}
+
+/// Where a reference to a link is kept.
+#[derive(Clone, Copy)]
+enum Slot {
+    Left(LinkId),
+    Right(LinkId),
+    Root,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        Self { links: Vec::new(), bytes: Vec::new(), key: RandomState::new().hash_one(0) }
+    }
+
+    /// The number of names ever made.
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Bytes of all names ever made.
+    pub(super) fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn name(&self, link: LinkId) -> &[u8] {
+        let Link { start, length, .. } = self.links[link as usize];
+        &self.bytes[start as usize..start as usize + usize::from(length)]
+    }
+
+    pub(super) fn child(&self, link: LinkId) -> u32 {
+        self.links[link as usize].child
+    }
+
+    pub(super) fn set_child(&mut self, link: LinkId, child: u32) {
+        self.links[link as usize].child = child;
+    }
+
+    /// A new name that no directory has yet.
+    ///
+    /// # Errors
+    /// `Limit` for a name of more than 65,535 bytes, and when the arenas are full.
+    pub(super) fn push(&mut self, name: &[u8], child: u32) -> Result<LinkId> {
+        let full = || Error::limit(format!("{} names of {} bytes", self.links.len(), self.bytes.len()));
+        let length = u16::try_from(name.len()).map_err(|_| full())?;
+        let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
+        let id = u32::try_from(self.links.len()).ok().filter(|id| *id < NONE).ok_or_else(full)?;
+        self.bytes.extend_from_slice(name);
+        self.links.push(Link { start, child, left: NONE, right: NONE, length });
+        Ok(id)
+    }
+
+    /// The link of that name below `root`.
+    pub(super) fn find(&self, root: LinkId, name: &[u8]) -> Option<LinkId> {
+        let mut at = root;
+        while at != NONE {
+            let link = &self.links[at as usize];
+            at = match name.cmp(self.name(at)) {
+                std::cmp::Ordering::Equal => return Some(at),
+                std::cmp::Ordering::Greater => link.right,
+                std::cmp::Ordering::Less => link.left,
+            };
+        }
+        None
+    }
+
+    /// Puts a link below `root`, which has none of its name.
+    pub(super) fn insert(&mut self, root: &mut LinkId, link: LinkId) {
+        let priority = self.priority(link);
+        let (mut slot, mut at) = (Slot::Root, *root);
+        while at != NONE && self.priority(at) >= priority {
+            (slot, at) = self.towards(at, link);
+        }
+        // What stands below is split by the name.
+        let (mut less, mut greater) = (Slot::Left(link), Slot::Right(link));
+        let mut rest = at;
+        while rest != NONE {
+            let (next_slot, next) = self.towards(rest, link);
+            match next_slot {
+                Slot::Right(_) => {
+                    self.set(less, rest, root);
+                    less = next_slot;
+                }
+                _ => {
+                    self.set(greater, rest, root);
+                    greater = next_slot;
+                }
+            }
+            rest = next;
+        }
+        self.set(less, NONE, root);
+        self.set(greater, NONE, root);
+        self.set(slot, link, root);
+    }
+
+    /// Takes the link of that name out of `root`.
+    pub(super) fn remove(&mut self, root: &mut LinkId, name: &[u8]) -> Option<LinkId> {
+        let (mut slot, mut at) = (Slot::Root, *root);
+        loop {
+            if at == NONE {
+                return None;
+            }
+            let link = self.links[at as usize];
+            (slot, at) = match name.cmp(self.name(at)) {
+                std::cmp::Ordering::Equal => break,
+                std::cmp::Ordering::Greater => (Slot::Right(at), link.right),
+                std::cmp::Ordering::Less => (Slot::Left(at), link.left),
+            };
+        }
+        let Link { mut left, mut right, .. } = self.links[at as usize];
+        while left != NONE && right != NONE {
+            if self.priority(left) >= self.priority(right) {
+                self.set(slot, left, root);
+                slot = Slot::Right(left);
+                left = self.links[left as usize].right;
+            } else {
+                self.set(slot, right, root);
+                slot = Slot::Left(right);
+                right = self.links[right as usize].left;
+            }
+        }
+        self.set(slot, if left == NONE { right } else { left }, root);
+        Some(at)
+    }
+
+    /// The links below `root` in the order of their names.
+    pub(super) fn cursor(&self, root: LinkId) -> Cursor {
+        let mut cursor = Cursor { way: Vec::new() };
+        cursor.descend(self, root);
+        cursor
+    }
+
+    /// Appends another tree's names, whose children are `by` further on; yields how far its links were moved.
+    pub(super) fn append(&mut self, other: Self, by: u32) -> Result<u32> {
+        let full = || Error::limit("more names than 32 bits can count");
+        let moved = u32::try_from(self.links.len()).map_err(|_| full())?;
+        let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
+        let ends = (self.links.len() + other.links.len(), self.bytes.len() + other.bytes.len());
+        if ends.0 >= NONE as usize || u32::try_from(ends.1).is_err() {
+            return Err(full());
+        }
+        let shift = |link: u32| if link == NONE { NONE } else { link + moved };
+        self.links.extend(other.links.iter().map(|link| Link {
+            start: link.start + start,
+            child: if link.child == NONE { NONE } else { link.child + by },
+            left: shift(link.left),
+            right: shift(link.right),
+            length: link.length,
+        }));
+        drop(other.links);
+        self.bytes.extend_from_slice(&other.bytes);
+        Ok(moved)
+    }
+
+    fn towards(&self, at: LinkId, link: LinkId) -> (Slot, LinkId) {
+        let here = &self.links[at as usize];
+        if self.name(link) < self.name(at) {
+            (Slot::Left(at), here.left)
+        } else {
+            (Slot::Right(at), here.right)
+        }
+    }
+
+    fn set(&mut self, slot: Slot, link: LinkId, root: &mut LinkId) {
+        match slot {
+            Slot::Left(at) => self.links[at as usize].left = link,
+            Slot::Right(at) => self.links[at as usize].right = link,
+            Slot::Root => *root = link,
+        }
+    }
+
+    /// The finalizer of SplitMix64 over key and place.
+    fn priority(&self, link: LinkId) -> u64 {
+        let mut mixed = self.key.wrapping_add(u64::from(link).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// A place within the names of a directory. It borrows nothing: a link that it has passed may be moved.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor {
+    way: Vec<LinkId>,
+}
+
+impl Cursor {
+    pub(super) fn next(&mut self, names: &Names) -> Option<LinkId> {
+        let link = self.way.pop()?;
+        self.descend(names, names.links[link as usize].right);
+        Some(link)
+    }
+
+    fn descend(&mut self, names: &Names, mut at: LinkId) {
+        while at != NONE {
+            self.way.push(at);
+            at = names.links[at as usize].left;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NONE, Names};
+    use std::collections::BTreeMap;
+
+    fn listed(names: &Names, root: u32) -> Vec<(Vec<u8>, u32)> {
+        let mut cursor = names.cursor(root);
+        let mut all = Vec::new();
+        while let Some(link) = cursor.next(names) {
+            all.push((names.name(link).to_vec(), names.child(link)));
+        }
+        all
+    }
+
+    #[test]
+    fn names_are_kept_as_by_a_map() {
+        let (mut names, mut root, mut map) = (Names::new(), NONE, BTreeMap::new());
+        let mut state = 1_u32;
+        for step in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let name = format!("{}", (state >> 16) % 500).into_bytes();
+            if state & 1 == 0 {
+                match names.find(root, &name) {
+                    Some(link) => names.set_child(link, step),
+                    None => {
+                        let link = names.push(&name, step).unwrap();
+                        names.insert(&mut root, link);
+                    }
+                }
+                map.insert(name, step);
+            } else {
+                let removed = names.remove(&mut root, &name).map(|link| names.child(link));
+                assert_eq!(removed, map.remove(&name));
+            }
+        }
+        assert_eq!(listed(&names, root), map.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn sorted_names_leave_the_tree_shallow() {
+        let (mut names, mut root) = (Names::new(), NONE);
+        for number in 0..100_000_u32 {
+            let link = names.push(&number.to_be_bytes(), number).unwrap();
+            names.insert(&mut root, link);
+        }
+        let mut deepest = 0;
+        let mut pending = vec![(root, 1)];
+        while let Some((at, depth)) = pending.pop().filter(|(at, _)| *at != NONE).or_else(|| pending.pop()) {
+            if at == NONE {
+                continue;
+            }
+            deepest = deepest.max(depth);
+            let link = names.links[at as usize];
+            pending.extend(
+                [(link.left, depth + 1), (link.right, depth + 1)].into_iter().filter(|p| p.0 != NONE),
+            );
+        }
+        assert!(deepest < 100, "{deepest}");
+    }
+
+    #[test]
+    fn another_trees_names_keep_their_order() {
+        let (mut first, mut first_root) = (Names::new(), NONE);
+        let (mut second, mut second_root) = (Names::new(), NONE);
+        for (names, root, text) in [(&mut first, &mut first_root, "b"), (&mut second, &mut second_root, "ca")]
+        {
+            for name in text.bytes() {
+                let link = names.push(&[name], u32::from(name)).unwrap();
+                names.insert(root, link);
+            }
+        }
+        let moved = first.append(second, 1000).unwrap();
+        assert_eq!(listed(&first, second_root + moved), [(vec![b'a'], 1097), (vec![b'c'], 1099)]);
+        let mut cursor = first.cursor(second_root + moved);
+        while let Some(link) = cursor.next(&first) {
+            first.insert(&mut first_root, link);
+        }
+        let names: Vec<_> = listed(&first, first_root).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [b"a", b"b", b"c"]);
+    }
+}

@@ -1,0 +1,130 @@
+//! Hard links that are read before a file of their target's name.
+//!
+//! Such a link is to a lower layer's file, if one has it: an extraction in order finds that one. Only if none has, it
+//! is to the file that its own layer brings later.
+
+use std::collections::BTreeMap;
+
+use crate::layer::ImagePath;
+use crate::{Error, Result};
+
+use super::layer::{LayerTreeBuilder, LowerLink};
+use super::resolve::Missing;
+use super::{HeapSize, NodeId};
+
+/// Bytes that a link takes besides its name and target, while it is settled and as the file that an image has for it.
+const LINK_BYTES: usize = 1024;
+
+/// Links by their directory and name.
+#[derive(Debug, Default)]
+pub(super) struct PendingLinks(BTreeMap<NodeId, BTreeMap<Box<[u8]>, ImagePath>>);
+
+impl PendingLinks {
+    /// Bytes that one link takes.
+    pub(super) fn bytes(name: &[u8], target: &ImagePath) -> usize {
+        // The target is kept twice where an image says it in an extended attribute.
+        LINK_BYTES + 2 * (name.len() + target.as_bytes().len())
+    }
+
+    pub(super) fn insert(&mut self, directory: NodeId, name: &[u8], target: ImagePath) {
+        self.0.entry(directory).or_default().insert(name.into(), target);
+    }
+
+    pub(super) fn contains(&self, directory: NodeId, name: &[u8]) -> bool {
+        self.target(directory, name).is_some()
+    }
+
+    pub(super) fn remove(&mut self, directory: NodeId, name: &[u8]) {
+        if let Some(links) = self.0.get_mut(&directory) {
+            links.remove(name);
+        }
+    }
+
+    /// The target of an earlier link of that name.
+    pub(super) fn target(&self, directory: NodeId, name: &[u8]) -> Option<&ImagePath> {
+        self.0.get(&directory)?.get(name)
+    }
+}
+
+/// Where following links ends.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// At a name that the layer does not have.
+    Elsewhere(&'a ImagePath),
+    /// At a file of the layer.
+    Node(NodeId),
+    /// Not yet known: found again, the links form a circle.
+    Open,
+}
+
+impl<C: HeapSize> LayerTreeBuilder<C> {
+    /// Gives links the files of the layer that they may be to, and lists them all.
+    pub(super) fn settle_links(&mut self) -> Result<Vec<LowerLink>> {
+        let pending = std::mem::take(&mut self.links);
+        let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End<'_>>> = BTreeMap::new();
+        for (directory, links) in &pending.0 {
+            for name in links.keys() {
+                self.follow(&pending, *directory, name, &mut ends)?;
+            }
+        }
+        let mut own = Vec::new();
+        for (directory, ends) in &ends {
+            own.extend(ends.iter().filter_map(|(name, end)| match end {
+                End::Node(id) => Some((*directory, *name, *id)),
+                End::Elsewhere(_) | End::Open => None,
+            }));
+        }
+        for (directory, name, id) in own {
+            self.tree.link(directory, name, id)?;
+        }
+        let links =
+            pending.0.iter().flat_map(|(directory, links)| links.iter().map(move |link| (directory, link)));
+        Ok(links
+            .map(|(directory, (name, target))| {
+                let target = match ends.get(directory).and_then(|ends| ends.get(&**name)) {
+                    Some(End::Elsewhere(last)) => last,
+                    _ => target,
+                };
+                LowerLink { directory: *directory, name: name.clone(), target: target.clone() }
+            })
+            .collect())
+    }
+
+    /// Finds the ends of a link and of those on its way.
+    fn follow<'a>(
+        &mut self,
+        pending: &'a PendingLinks,
+        directory: NodeId,
+        name: &'a [u8],
+        ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End<'a>>>,
+    ) -> Result<()> {
+        let mut way: Vec<(NodeId, &[u8])> = Vec::new();
+        let mut at = (directory, name);
+        let Some(mut last) = pending.target(directory, name) else { return Ok(()) };
+        let end = loop {
+            let Some(target) = pending.target(at.0, at.1) else { break End::Elsewhere(last) };
+            last = target;
+            match ends.get(&at.0).and_then(|ends| ends.get(at.1)) {
+                Some(End::Open) => {
+                    return Err(Error::corrupt(format!("hard links to {target} form a circle")));
+                }
+                Some(end) => break *end,
+                None => {}
+            }
+            ends.entry(at.0).or_default().insert(at.1, End::Open);
+            way.push(at);
+            let Some(parent) = self.tree.parent_of(target, Missing::Absent)? else {
+                break End::Elsewhere(target);
+            };
+            if let Some(id) = self.tree.child(parent, target.name()) {
+                let is_directory = self.tree.node(id).directory().is_some();
+                break if is_directory { End::Elsewhere(target) } else { End::Node(id) };
+            }
+            at = (parent, target.name());
+        };
+        for (directory, name) in way {
+            ends.entry(directory).or_default().insert(name, end);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The names of a tree in order, and the paths that they make.
+
+use crate::layer::ImagePath;
+
+use super::names::LinkId;
+use super::node::{Children, join};
+use super::{NodeId, Tree};
+
+/// A name: the directory that it stands in, and its place there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    directory: NodeId,
+    link: LinkId,
+}
+
+impl<C> Tree<C> {
+    /// Every name with its node, parents before children, siblings in the order of their names' bytes.
+    /// The root comes first, with the empty path. A file with several names comes several times.
+    pub fn walk(&self) -> Walk<'_, C> {
+        Walk { tree: self, path: Vec::new(), root: Some(NodeId::ROOT), way: Vec::new() }
+    }
+
+    /// The path of a name. `first` yields the place of each directory.
+    pub(crate) fn path(&self, place: Place, first: impl Fn(NodeId) -> Option<Place>) -> ImagePath {
+        let mut links = vec![place.link];
+        let mut directory = place.directory;
+        while let Some(place) = first(directory) {
+            links.push(place.link);
+            directory = place.directory;
+        }
+        let mut path = Vec::new();
+        for link in links.into_iter().rev() {
+            join(&mut path, self.names.name(link));
+        }
+        ImagePath::from_clean(path)
+    }
+}
+
+/// The names of a tree in order. See [`Tree::walk`].
+#[derive(Debug)]
+pub struct Walk<'a, C> {
+    tree: &'a Tree<C>,
+    path: Vec<u8>,
+    /// The root, before the first step.
+    root: Option<NodeId>,
+    /// The directories on the way, each with the length of its path.
+    way: Vec<(usize, NodeId, Children<'a>)>,
+}
+
+impl<C> Walk<'_, C> {
+    /// The next name, and where it stands; `None` for the root's place.
+    pub(crate) fn step(&mut self) -> Option<(Option<Place>, NodeId)> {
+        if let Some(root) = self.root.take() {
+            self.enter(root);
+            return Some((None, root));
+        }
+        loop {
+            let (length, directory, children) = self.way.last_mut()?;
+            self.path.truncate(*length);
+            if let Some((link, id)) = children.next_link() {
+                let place = Place { directory: *directory, link };
+                join(&mut self.path, self.tree.names.name(link));
+                self.enter(id);
+                return Some((Some(place), id));
+            }
+            self.way.pop();
+        }
+    }
+
+    /// The path of the name that the last step came to.
+    pub(crate) fn path(&self) -> ImagePath {
+        ImagePath::from_clean(self.path.clone())
+    }
+
+    fn enter(&mut self, id: NodeId) {
+        if self.tree.node(id).directory().is_some() {
+            self.way.push((self.path.len(), id, self.tree.children(id)));
+        }
+    }
+}
+
+impl<C> Iterator for Walk<'_, C> {
+    type Item = (ImagePath, NodeId);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (_, id) = self.step()?;
+        Some((self.path(), id))
+    }
+}

@@ -1,0 +1,145 @@
+//! Sets of extended attributes, packed: many files of an image have none, and most others share a set.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes of an attribute besides its name and value: their lengths.
+const LENGTHS: usize = 6;
+/// Bytes that a set takes besides its attributes: here, in the table of known sets, and in a writer's tables.
+const SET_BYTES: usize = 256;
+/// Bytes that an attribute takes in a writer's tables.
+const ATTRIBUTE_BYTES: usize = 64;
+
+/// Extended attributes with their full names, in the order in which they were given: sorted by name. Clones share
+/// one copy.
+#[derive(Clone, Default, Eq, Hash, PartialEq)]
+pub struct Xattrs(Option<Arc<Box<[u8]>>>);
+
+impl Xattrs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> XattrsIter<'_> {
+        self.iter_from(0)
+    }
+
+    /// Names and values from the [position](XattrsIter::position) of one of them on.
+    pub fn iter_from(&self, position: usize) -> XattrsIter<'_> {
+        XattrsIter { bytes: self.0.as_ref().map_or(&[], |bytes| bytes), position }
+    }
+
+    /// The value of that name.
+    pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// Names and values, each with memory of its own.
+    pub fn to_vec(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Bytes of memory that the set takes, whatever shares it, a writer's tables included.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            None => 0,
+            Some(bytes) => SET_BYTES + bytes.len() + self.iter().count() * ATTRIBUTE_BYTES,
+        }
+    }
+
+    /// Tells sets apart that are not one in memory.
+    pub(super) fn address(&self) -> Option<usize> {
+        self.0.as_ref().map(|set| Arc::as_ptr(set).addr())
+    }
+}
+
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Xattrs {
+    /// # Panics
+    /// Never: a name longer than 65,535 bytes, which no system has, is left out with its value.
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(attributes: I) -> Self {
+        let mut bytes = Vec::new();
+        for (name, value) in attributes {
+            let (name, value) = (name.as_ref(), value.as_ref());
+            let (Ok(name_length), Ok(value_length)) = (u16::try_from(name.len()), u32::try_from(value.len()))
+            else {
+                continue;
+            };
+            bytes.reserve_exact(LENGTHS + name.len() + value.len());
+            bytes.extend_from_slice(&name_length.to_le_bytes());
+            bytes.extend_from_slice(&value_length.to_le_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(value);
+        }
+        Self((!bytes.is_empty()).then(|| Arc::new(bytes.into())))
+    }
+}
+
+impl From<Vec<(Vec<u8>, Vec<u8>)>> for Xattrs {
+    fn from(attributes: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        attributes.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Xattrs {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = XattrsIter<'a>;
+
+    fn into_iter(self) -> XattrsIter<'a> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Xattrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.len()))).finish()
+    }
+}
+
+/// The attributes of a set. See [`Xattrs::iter`].
+#[derive(Clone, Debug)]
+pub struct XattrsIter<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl XattrsIter<'_> {
+    /// Where the next attribute stands in the set, for [`Xattrs::iter_from`].
+    pub fn position(&self) -> usize {
+        self.position
+    }
+}
+
+impl<'a> Iterator for XattrsIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (lengths, rest) = self.bytes.get(self.position..)?.split_at_checked(LENGTHS)?;
+        let name_length = usize::from(u16::from_le_bytes([lengths[0], lengths[1]]));
+        let value_length = u32::from_le_bytes([lengths[2], lengths[3], lengths[4], lengths[5]]) as usize;
+        let (name, rest) = rest.split_at_checked(name_length)?;
+        let value = rest.get(..value_length)?;
+        self.position += LENGTHS + name_length + value_length;
+        Some((name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Xattrs;
+
+    #[test]
+    fn a_set_gives_back_what_it_was_made_of() {
+        let pairs = vec![(b"user.a".to_vec(), Vec::new()), (b"user.b".to_vec(), vec![0; 70_000])];
+        let set = Xattrs::from(pairs.clone());
+        assert_eq!(set.to_vec(), pairs);
+        assert_eq!(set.value(b"user.b").map(<[u8]>::len), Some(70_000));
+        assert_eq!(set.value(b"user.c"), None);
+        let mut all = set.iter();
+        all.next();
+        assert_eq!(set.iter_from(all.position()).next(), set.iter().nth(1));
+        assert!(Xattrs::from(Vec::new()).is_empty());
+        assert_eq!(Xattrs::default().heap_bytes(), 0);
+    }
+}

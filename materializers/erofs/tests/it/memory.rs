@@ -1,0 +1,223 @@
+//! Layers and images made to fill memory, each in a process of its own whose peak is measured.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::process::Command;
+
+use plyfold_conformance::samples::LayerBuilder;
+use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::{ErrorKind, LayerArtifact, Materializer as _, Result, flatten};
+use plyfold_erofs::{ErofsLayer, ErofsMerged};
+
+const MIB: u64 = 1 << 20;
+/// A sixteenth of the default for what is counted by bytes: the cases are small, and memory follows the bound.
+const METADATA: u64 = 4 * MIB;
+/// What the process takes besides: itself, and the buffers of a layer.
+const BASE: u64 = 20 * MIB;
+/// What a case runs as, in the process that is measured.
+const CASE: &str = "PLYFOLD_MEMORY_CASE";
+
+/// A tar whose entries are made while it is read.
+struct Endless<F> {
+    entry: F,
+    number: u64,
+    count: u64,
+    bytes: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl<F: FnMut(u64) -> LayerBuilder> Read for Endless<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.bytes.len() && !self.ended {
+            self.bytes.clear();
+            self.at = 0;
+            let end = (self.number + 200).min(self.count);
+            for number in self.number..end {
+                let mut entry = (self.entry)(number).finish();
+                entry.truncate(entry.len() - 1024);
+                self.bytes.append(&mut entry);
+            }
+            self.number = end;
+            if end == self.count {
+                self.bytes.extend_from_slice(&[0; 1024]);
+                self.ended = true;
+            }
+        }
+        let count = buffer.len().min(self.bytes.len() - self.at);
+        buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+type Entry = Box<dyn FnMut(u64) -> LayerBuilder + Send>;
+
+fn layer(entry: Entry, count: u64) -> Result<LayerTar> {
+    let tar = Endless { entry, number: 0, count, bytes: Vec::new(), at: 0, ended: false };
+    let tree = TreeLimits { metadata: METADATA, ..TreeLimits::default() };
+    let limits = LayerLimits { tree, ..LayerLimits::default() };
+    LayerTar::new(tar, LayerOptions { hashing: Hashing::Nothing, limits, ..LayerOptions::default() })
+}
+
+fn plain(number: u64) -> LayerBuilder {
+    LayerBuilder::new().file(format!("d{}/f{number}", number / 1000), 0o644, b"")
+}
+
+fn xattrs(size: usize) -> Entry {
+    Box::new(move |number| {
+        let mut value = vec![b'x'; size];
+        value[..8].copy_from_slice(&number.to_le_bytes());
+        LayerBuilder::new().xattr("user.x", value).file(format!("{number}"), 0o644, b"")
+    })
+}
+
+type Case = (&'static str, (Entry, u64));
+
+fn case(name: &'static str, count: u64, entry: impl FnMut(u64) -> LayerBuilder + Send + 'static) -> Case {
+    (name, (Box::new(entry), count))
+}
+
+/// The entries of each case, and how many.
+fn cases() -> BTreeMap<&'static str, (Entry, u64)> {
+    let target = |number: u64| format!("{}{number}", "t".repeat(4_000));
+    BTreeMap::from([
+        case("deep directories", 1_000, |number| {
+            let depth = usize::try_from(number % 1_900).unwrap();
+            LayerBuilder::new().dir(format!("{}/{}", number / 1_900, "d/".repeat(depth)), 0o755)
+        }),
+        case("deep paths", 200, |number| {
+            LayerBuilder::new().file(format!("{number}/{}f", "d/".repeat(1_900)), 0o644, b"")
+        }),
+        case("links to lower layers", 10_000, |number| {
+            let target = format!("{}{number}", "deep/".repeat(800));
+            LayerBuilder::new().pax("linkpath", target).hard_link(format!("{number}"), "")
+        }),
+        case("links to later links", 50_000, |number| {
+            LayerBuilder::new().hard_link(format!("{number}"), &format!("{}", number + 1))
+        }),
+        case("long targets", 10_000, move |number| {
+            LayerBuilder::new().pax("linkpath", target(number)).symlink(format!("{number}"), "")
+        }),
+        case("opaque marks", 200_000, |number| LayerBuilder::new().opaque(&format!("{number}"))),
+        case("small xattrs", 100_000, xattrs(8)),
+        case("whiteouts", 200_000, |number| LayerBuilder::new().whiteout(&format!("d/{number}"))),
+        case("xattrs", 1_000, xattrs(60_000)),
+    ])
+}
+
+/// Runs this test again as a process that does `case`; yields its peak in bytes.
+fn peak(test: &str, case: &str) -> u64 {
+    let mut command = Command::new(env::current_exe().unwrap());
+    let run = command.args(["--exact", test, "--nocapture"]).env(CASE, case).output().unwrap();
+    let text = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{case}: {text} {}", String::from_utf8_lossy(&run.stderr));
+    let peak = text.split("peak: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    peak.unwrap_or_else(|| panic!("{case}: {text}")).parse::<u64>().unwrap() * 1024
+}
+
+/// Tells the peak of this process (`proc(5)`, `VmHWM`).
+fn tell_peak() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("\npeak: {}", line.trim());
+}
+
+fn made_or_refused(made: Result<()>) {
+    if let Err(error) = made {
+        assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+        assert!(format!("{error:?}").contains("TreeLimits"), "{error:?}");
+    }
+}
+
+#[test]
+fn memory_follows_the_bound_whatever_fills_it() {
+    if let Ok(case) = env::var(CASE) {
+        let (entry, count) = cases().remove(&*case).unwrap();
+        let mut tar = layer(entry, count).unwrap();
+        made_or_refused(ErofsLayer::default().layer(&mut tar, &mut tempfile::tempfile().unwrap()));
+        return tell_peak();
+    }
+    for case in cases().into_keys() {
+        let peak = peak("memory::memory_follows_the_bound_whatever_fills_it", case);
+        // By the default bound of 64 MiB, that is 128 MiB.
+        assert!(peak < BASE + METADATA * 108 / 64, "{case}: {} KiB", peak / 1024);
+    }
+}
+
+#[test]
+fn a_plain_file_takes_160_bytes_and_its_name() {
+    const FILES: u64 = 40_000;
+    if env::var(CASE).is_ok() {
+        let mut tar = layer(Box::new(plain), FILES).unwrap();
+        ErofsLayer::default().layer(&mut tar, &mut tempfile::tempfile().unwrap()).unwrap();
+        return tell_peak();
+    }
+    let peak = peak("memory::a_plain_file_takes_160_bytes_and_its_name", "plain");
+    assert!(peak < BASE + FILES * (160 + 8), "{} KiB", peak / 1024);
+}
+
+/// Each layer is within its bounds, all of them together are not.
+#[test]
+fn an_image_has_the_bounds_of_one_layer() {
+    if env::var(CASE).is_ok() {
+        let folder = tempfile::tempdir().unwrap();
+        let layers = (0..3).map(|at| {
+            let path = folder.path().join(at.to_string());
+            let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            let xattr = move |number: u64| {
+                let mut value = vec![b'x'; 50_000];
+                value[..8].copy_from_slice(&(number + 1_000 * at).to_le_bytes());
+                LayerBuilder::new().xattr("user.x", value).file(format!("{at}-{number}"), 0o644, b"")
+            };
+            let mut tar = layer(Box::new(xattr), 70).unwrap();
+            ErofsLayer::default().layer(&mut tar, &mut file).unwrap();
+            LayerArtifact { path, size: file.metadata().unwrap().len(), diff_id: None }
+        });
+        let layers: Vec<_> = layers.collect();
+        let merged = merge(&layers);
+        assert_eq!(*merged.unwrap_err().kind(), ErrorKind::Limit);
+        return tell_peak();
+    }
+    let peak = peak("memory::an_image_has_the_bounds_of_one_layer", "image");
+    assert!(peak < BASE + METADATA * 3, "{} KiB", peak / 1024);
+}
+
+/// What many layers overwrite does not add up.
+#[test]
+fn replaced_files_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let layers: Vec<_> = (0..12)
+        .map(|at| {
+            let path = folder.path().join(at.to_string());
+            let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            let target = move |number: u64| {
+                let target = format!("{at}{}", "t".repeat(4_000));
+                LayerBuilder::new().pax("linkpath", target).symlink(format!("{number}"), "")
+            };
+            let mut tar = layer(Box::new(target), 500).unwrap();
+            ErofsLayer::default().layer(&mut tar, &mut file).unwrap();
+            LayerArtifact { path, size: file.metadata().unwrap().len(), diff_id: None }
+        })
+        .collect();
+    merge(&layers).unwrap();
+}
+
+fn merge(layers: &[LayerArtifact]) -> Result<()> {
+    let limits = TreeLimits { metadata: METADATA, ..TreeLimits::default() };
+    ErofsMerged::default().with_limits(limits).image(layers, &mut tempfile::tempfile().unwrap())
+}
+
+#[test]
+fn flattening_deep_files_keeps_no_paths() {
+    if env::var(CASE).is_ok() {
+        let deep =
+            |number: u64| LayerBuilder::new().file(format!("{}{number}", "d/".repeat(1_900)), 0o644, b"");
+        flatten(1, |_| layer(Box::new(deep), 3_000), io::sink()).unwrap();
+        return tell_peak();
+    }
+    let peak = peak("memory::flattening_deep_files_keeps_no_paths", "flatten");
+    assert!(peak < 16 * MIB, "{} KiB", peak / 1024);
+}
