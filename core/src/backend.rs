@@ -72,10 +72,15 @@ impl Location {
         Ok(Self { scheme: scheme.to_owned(), rest: rest.to_owned() })
     }
 
-    /// A path and what follows the first colon after it, as in `oci:DIR:TAG` and `oci-archive:FILE:TAG`.
+    /// A path and what follows the first colon after it, as in `oci:DIR:TAG` and `oci-archive:FILE:TAG`; the digest
+    /// of `oci:DIR@DIGEST` with its `@`.
     pub fn path_and_image(&self) -> (&str, Option<&str>) {
         match self.rest.split_once(':') {
-            Some((path, image)) => (path, Some(image).filter(|image| !image.is_empty())),
+            Some((path, image)) => match path.rsplit_once('@') {
+                // The first colon stands within the digest.
+                Some((path, "sha256" | "sha384" | "sha512")) => (path, self.rest.get(path.len()..)),
+                _ => (path, Some(image).filter(|image| !image.is_empty())),
+            },
             None => (&self.rest, None),
         }
     }
@@ -213,6 +218,7 @@ impl Opened {
             return Err(Error::config("which image?").with_endpoint(&self.registry).with_hint(hint));
         }
         let mut found = self.references().await?;
+        found.extend(self.registry.untagged().await?);
         match found.len() {
             0 => Err(self.nameless()),
             1 => Ok(found.remove(0)),
@@ -220,7 +226,12 @@ impl Opened {
             _ => {
                 let names: Vec<String> = found.iter().take(20).map(Reference::whole).collect();
                 let message = format!("several images and none chosen: {}", names.join(", "));
-                let hint = format!("append the name of one, such as {}:{}", self.registry, names[0]);
+                let hint = match (found[0].tag(), found[0].digest()) {
+                    (None, Some(digest)) => {
+                        format!("choose one by its digest, such as {}@{digest}", self.registry)
+                    }
+                    _ => format!("append the name of one, such as {}:{}", self.registry, names[0]),
+                };
                 Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
             }
         }

@@ -1,7 +1,7 @@
 //! `index.json` and `oci-layout` of an OCI image layout (OCI image spec, `image-layout.md`), in a directory or in
 //! an archive: which names it gives to which content, and how names change without losing what else it says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -151,8 +151,10 @@ impl LayoutIndex {
         match self.entries.as_mut_slice() {
             [only] if nameless => only.name = Some(latest),
             [first, others @ ..] if nameless => {
-                let has_platform = |entry: &Entry| entry.descriptor.platform().is_some();
-                if has_platform(first) && others.iter().all(has_platform) {
+                // Two images for one platform are two images, as `docker save` writes those without a name.
+                let distinct: Option<HashSet<String>> =
+                    std::iter::once(&*first).chain(&*others).map(Entry::place_in_index).collect();
+                if distinct.is_some_and(|distinct| distinct.len() == others.len() + 1) {
                     let (size, digest) = (bytes.len() as u64, digest::sha256(bytes));
                     self.itself = Some(Descriptor::new(MediaType::ImageIndex, size, digest));
                 }
@@ -215,6 +217,33 @@ impl LayoutIndex {
             names.extend(reference::local(&self.place, "latest"));
         }
         names
+    }
+
+    /// The entries that [`references`](Self::references) has no tag for, by their digests: those without a name, with
+    /// one that is no reference, or with a digest in place of a tag. None where `index.json` itself is the image.
+    /// Attestations are no images.
+    pub fn untagged(&self) -> Vec<Reference> {
+        let Ok(local) = reference::local(&self.place, "latest") else { return Vec::new() };
+        if self.itself.is_some() || self.is_one_without_a_tag() {
+            return Vec::new();
+        }
+        let images = self.entries.iter().filter(|entry| !entry.is_attestation());
+        let without = images.filter_map(|entry| match &entry.name {
+            Some(name) if name.tag().is_some() => None,
+            name => Some(reference::by_digest(name.as_ref().unwrap_or(&local), entry.descriptor.digest())),
+        });
+        let mut seen = HashSet::new();
+        without.filter(|name| seen.insert(name.clone())).collect()
+    }
+
+    /// Takes away the name that the only image has for being the only one, and the one of `index.json` itself: where
+    /// there are other images beside these.
+    pub fn forget_derived_names(&mut self) {
+        self.itself = None;
+        for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {
+            entry.name = None;
+        }
+        self.by_name.take();
     }
 
     fn is_one_without_a_tag(&self) -> bool {

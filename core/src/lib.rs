@@ -29,6 +29,7 @@ pub mod worker;
 mod blob;
 mod error;
 mod flatten;
+mod go_json;
 mod materializer;
 mod size;
 mod strict;

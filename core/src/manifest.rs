@@ -1,12 +1,14 @@
 //! Manifests, indexes and configs: raw bytes first, documents second.
 
 use bytes::Bytes;
-use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
-use serde_json::Value;
+use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, Platform as PlatformDocument};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
 
 use crate::digest::Hasher;
+use crate::go_json;
 use crate::strict::{self, Schema};
-use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Size, digest};
+use crate::{Descriptor, Digest, Error, ErrorKind, MediaType, Mismatch, Platform, Result, Size, digest};
 
 /// Bounds on documents. Memory follows these, never what an input declares.
 pub mod limits {
@@ -55,11 +57,22 @@ pub fn is_foreign(media_type: &MediaType) -> bool {
 /// are what every copy carries on.
 ///
 /// A value of this type has passed the strict parser, so [`document`](Self::document) is unambiguous.
-#[derive(Clone, Debug, Eq, PartialEq)]
+///
+/// Two are equal when their types and bytes are.
+#[derive(Clone, Debug)]
 pub struct RawManifest {
     descriptor: Descriptor,
     bytes: Bytes,
     document: Document,
+    platform: Option<PlatformDocument>,
+}
+
+impl Eq for RawManifest {}
+
+impl PartialEq for RawManifest {
+    fn eq(&self, other: &Self) -> bool {
+        self.descriptor == other.descriptor && self.bytes == other.bytes
+    }
 }
 
 /// What a [`RawManifest`] says.
@@ -127,7 +140,15 @@ impl RawManifest {
                 actual_size: bytes.len() as u64,
             }));
         }
-        Self::verified(bytes, Some(descriptor.media_type()), descriptor.digest())
+        let raw = Self::verified(bytes, Some(descriptor.media_type()), descriptor.digest())?;
+        Ok(raw.with_platform(descriptor.platform().clone()))
+    }
+
+    /// Keeps what an index or a descriptor says of the image's platform, for a config that does not say it.
+    #[must_use]
+    pub fn with_platform(mut self, platform: Option<PlatformDocument>) -> Self {
+        self.platform = platform;
+        self
     }
 
     fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
@@ -142,12 +163,17 @@ impl RawManifest {
         let (media_type, document) =
             parse(&bytes, declared).map_err(|e| e.with_context("manifest", &digest))?;
         let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
-        Ok(Self { descriptor, bytes, document })
+        Ok(Self { descriptor, bytes, document, platform: None })
     }
 
     /// Media type, digest and size; no annotations, no platform.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// What the descriptor that led here says of the image's platform.
+    pub fn platform(&self) -> Option<&PlatformDocument> {
+        self.platform.as_ref()
     }
 
     /// The digest of [`RawManifest::bytes`].
@@ -228,10 +254,12 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
             "media type mismatch: declared {declared}, the document says {stated}"
         )));
     }
-    let shape = match (head.layers.is_some() || head.config.is_some(), head.manifests.is_some()) {
+    let is_set = |field: Option<Field>| field == Some(Field::Set);
+    let shape = match (is_set(head.layers) || is_set(head.config), is_set(head.manifests)) {
         (true, true) => return Err(Error::ambiguous("ambiguous document: a manifest and an index at once")),
         (true, false) => MediaType::ImageManifest,
         (false, true) => MediaType::ImageIndex,
+        (false, false) if head.manifests.is_some() => MediaType::ImageIndex,
         (false, false) => {
             if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_document(name)) {
                 return Err(Error::unsupported(format!("{other} is neither an image nor an index")));
@@ -245,9 +273,9 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
     }
     let invalid = |e: serde_json::Error| Error::corrupt(format!("invalid document: {e}"));
     let document = if shape == MediaType::ImageIndex {
-        Document::Index(serde_json::from_slice(bytes).map_err(invalid)?)
+        Document::Index(go_json::read(bytes, &go_json::INDEX).map_err(invalid)?)
     } else {
-        Document::Manifest(serde_json::from_slice(bytes).map_err(invalid)?)
+        Document::Manifest(go_json::read(bytes, &go_json::MANIFEST).map_err(invalid)?)
     };
     let (count, limit, what) = match &document {
         Document::Index(index) => (index.manifests().len(), limits::INDEX_ENTRIES, "manifests"),
@@ -265,9 +293,27 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
 struct Head {
     schema_version: Option<u64>,
     media_type: Option<String>,
-    config: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
-    manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default, deserialize_with = "Field::read")]
+    config: Option<Field>,
+    #[serde(default, deserialize_with = "Field::read")]
+    layers: Option<Field>,
+    #[serde(default, deserialize_with = "Field::read")]
+    manifests: Option<Field>,
+}
+
+/// A field that stands in the document.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Field {
+    /// As `null`.
+    Null,
+    Set,
+}
+
+impl Field {
+    fn read<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let value = Option::<serde::de::IgnoredAny>::deserialize(deserializer)?;
+        Ok(Some(value.map_or(Self::Null, |_| Self::Set)))
+    }
 }
 
 /// An image configuration exactly as it was received, and what it says.
@@ -290,9 +336,10 @@ impl RawConfig {
         let descriptor = manifest.config().clone();
         check_is_image(manifest)?;
         let at = |e: Error| e.with_context("config", descriptor.digest());
-        strict::check(&bytes, Schema::Config).map_err(at)?;
-        let document: ImageConfiguration = serde_json::from_slice(&bytes)
-            .map_err(|e| at(Error::corrupt(format!("invalid image configuration: {e}"))))?;
+        if has_generic_config(manifest) && !has_rootfs(&bytes) {
+            return Err(not_an_image(manifest));
+        }
+        let document = configuration(&bytes).map_err(at)?;
         let (layers, diff_ids) = (manifest.layers().len(), document.rootfs().diff_ids().len());
         if layers != diff_ids {
             let message = format!("invalid image configuration: {diff_ids} diff_ids for {layers} layers");
@@ -326,12 +373,54 @@ impl RawConfig {
         self.document.rootfs().diff_ids().iter().map(|text| digest::parse(text)).collect()
     }
 
-    /// The platform that the image was made for.
-    pub fn platform(&self) -> Platform {
+    /// The platform that the image was made for; `None` when the configuration does not name it whole.
+    pub fn platform(&self) -> Option<Platform> {
         let document = &self.document;
         let (os, architecture) = (document.os().to_string(), document.architecture().to_string());
-        Platform::new(&os, &architecture, document.variant().as_deref())
+        let is_whole = !os.is_empty() && !architecture.is_empty();
+        is_whole.then(|| Platform::new(&os, &architecture, document.variant().as_deref()))
     }
+
+    /// The platform that the image was made for. What the configuration does not name is taken from `told`, the word of
+    /// an index or a descriptor, or else from this host (its baseline, without a variant).
+    pub fn platform_or(&self, told: Option<&PlatformDocument>) -> Platform {
+        self.platform().unwrap_or_else(|| {
+            let host = Platform::host();
+            let host = Platform::new(host.os(), host.architecture(), None);
+            let told = told.map_or(host, Platform::from);
+            let (os, architecture) =
+                (self.document.os().to_string(), self.document.architecture().to_string());
+            let os = if os.is_empty() { told.os() } else { &os };
+            match architecture.as_str() {
+                "" => Platform::new(os, told.architecture(), told.variant()),
+                named => Platform::new(os, named, self.document.variant().as_deref()),
+            }
+        })
+    }
+}
+
+/// The image configuration that these bytes are. Where it names no operating system or no architecture, these are
+/// empty; where it has no `rootfs`, that has no layers.
+///
+/// # Errors
+/// [`Ambiguous`](crate::ErrorKind::Ambiguous) and [`Corrupt`](crate::ErrorKind::Corrupt) for a document with two
+/// readings or none.
+pub fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
+    strict::check(bytes, Schema::Config)?;
+    let invalid = |e| Error::corrupt(format!("invalid image configuration: {e}"));
+    let mut value = go_json::value(bytes, &go_json::CONFIG).map_err(invalid)?;
+    if let Value::Object(fields) = &mut value {
+        // Fields that Go's types have for every configuration, and that some writers leave out when they are empty.
+        for name in ["os", "architecture"] {
+            fields.entry(name).or_insert_with(|| "".into());
+        }
+        let rootfs = fields.entry("rootfs").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(rootfs) = rootfs {
+            rootfs.entry("type").or_insert_with(|| "layers".into());
+            rootfs.entry("diff_ids").or_insert_with(|| json!([]));
+        }
+    }
+    serde_json::from_value(value).map_err(invalid)
 }
 
 /// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.
@@ -361,9 +450,8 @@ pub(crate) fn sorted(value: &Value) -> Value {
 pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
     let config = manifest.config();
     let name = config.media_type();
-    if *name != MediaType::ImageConfig && name.as_ref() != DOCKER_CONFIG {
-        return Err(Error::unsupported(format!("not an image: its config is {name}"))
-            .with_hint("artifacts can be pulled and copied, but they hold no root file system"));
+    if *name != MediaType::ImageConfig && name.as_ref() != DOCKER_CONFIG && !has_generic_config(manifest) {
+        return Err(not_an_image(manifest));
     }
     if config.size() > limits::CONFIG {
         let message =
@@ -371,4 +459,31 @@ pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
         return Err(Error::limit(message));
     }
     Ok(())
+}
+
+/// Whether this error says that the manifest is an artifact without an image configuration.
+pub(crate) fn is_artifact(manifest: &ImageManifest, error: &Error) -> bool {
+    let may_be = has_generic_config(manifest) || check_is_image(manifest).is_err();
+    *error.kind() == ErrorKind::Unsupported && may_be
+}
+
+/// Whether this is a Docker manifest with a config of a type that says nothing. Old registries wrote such types, and
+/// whether the config is an image's is seen by what is in it.
+fn has_generic_config(manifest: &ImageManifest) -> bool {
+    const GENERIC: [&str; 5] =
+        ["", "application/json", "application/octet-stream", "text/html", "text/plain"];
+    let is_docker = manifest.media_type().as_ref().is_some_and(|name| name.as_ref() == DOCKER_MANIFEST);
+    let name = manifest.config().media_type().as_ref();
+    is_docker && GENERIC.contains(&name.split(';').next().unwrap_or_default().trim())
+}
+
+/// Whether these bytes are a document with the one field that every image configuration has.
+fn has_rootfs(bytes: &[u8]) -> bool {
+    let fields: Option<Map<String, Value>> = serde_json::from_slice(bytes).ok();
+    fields.is_some_and(|fields| fields.get("rootfs").is_some_and(Value::is_object))
+}
+
+fn not_an_image(manifest: &ImageManifest) -> Error {
+    Error::unsupported(format!("not an image: its config is {}", manifest.config().media_type()))
+        .with_hint("artifacts can be pulled and copied, but they hold no root file system")
 }

@@ -131,6 +131,15 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("list repositories"))
     }
 
+    /// The images that no tag leads to, each by its digest. A medium that lists only what has a name, such as a
+    /// registry, answers with an empty list.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        Ok(Vec::new())
+    }
+
     /// Manifests whose subject is `subject`, of one artifact type or of all.
     ///
     /// # Contract
@@ -378,6 +387,10 @@ impl ImageRegistry for Box<dyn ImageRegistry> {
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         (**self).repositories(page).await
+    }
+
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        (**self).untagged().await
     }
 
     async fn referrers(

@@ -228,7 +228,7 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
         Box::pin(async move {
             let index = match raw.document() {
                 Document::Manifest(manifest) => {
-                    let fits = self.fits(manifest).await?;
+                    let fits = self.fits(&raw, manifest).await?;
                     return Ok(fits.then_some(raw));
                 }
                 Document::Index(index) => index.clone(),
@@ -264,18 +264,16 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
     }
 
     /// Whether an image that no platform led to runs on the wanted one. Artifacts have no platform and fit.
-    async fn fits(&mut self, manifest: &ImageManifest) -> Result<bool> {
+    async fn fits(&mut self, raw: &RawManifest, manifest: &ImageManifest) -> Result<bool> {
         match read_config(self.registry, self.reference, manifest).await {
             Ok(config) => {
-                let offered = config.platform();
+                let offered = config.platform_or(raw.platform());
                 self.available.push(offered.to_string());
                 let fits = self.wanted.distance(&offered).is_some();
                 self.config = fits.then_some(config);
                 Ok(fits)
             }
-            Err(e) if manifest::check_is_image(manifest).is_err() && *e.kind() == ErrorKind::Unsupported => {
-                Ok(true)
-            }
+            Err(e) if manifest::is_artifact(manifest, &e) => Ok(true),
             Err(e) => Err(e),
         }
     }

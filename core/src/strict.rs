@@ -30,7 +30,7 @@ pub(crate) fn check(bytes: &[u8], schema: Schema) -> Result<()> {
         Schema::Manifest => Scope::Manifest,
     };
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let outcome = Value { scope, top: true, key: "" }.deserialize(&mut json).and_then(|()| json.end());
+    let outcome = Value { scope, top: true, key: "" }.deserialize(&mut json).and_then(|_| json.end());
     outcome.map_err(|e| {
         let text = e.to_string();
         match text.strip_prefix(AMBIGUOUS) {
@@ -97,9 +97,10 @@ struct Value<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = ();
+    /// Whether it is something else than `null`.
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -117,51 +118,52 @@ impl Value<'_> {
 }
 
 impl<'de> Visitor<'de> for Value<'_> {
-    type Value = ();
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.scalar("null")
+    fn visit_unit<E: serde::de::Error>(self) -> Result<bool, E> {
+        self.scalar("null").map(|()| false)
     }
 
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        self.scalar("a boolean")
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<bool, E> {
+        self.scalar("a boolean").map(|()| true)
     }
 
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.scalar("a string")
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<bool, E> {
+        self.scalar("a string").map(|()| true)
     }
 
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
-        self.scalar(&number.to_string())
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<bool, E> {
+        self.scalar(&number.to_string()).map(|()| true)
     }
 
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
-        self.scalar(&number.to_string())
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<bool, E> {
+        self.scalar(&number.to_string()).map(|()| true)
     }
 
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<bool, E> {
         if self.key == "size" && i64::try_from(number).is_ok() {
-            return Ok(());
+            return Ok(true);
         }
-        self.scalar(&number.to_string())
+        self.scalar(&number.to_string()).map(|()| true)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
         self.scalar("an array")?;
         while items.next_element_seed(Value { scope: self.scope, top: false, key: "" })?.is_some() {}
-        Ok(())
+        Ok(true)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         if self.key == "size" {
             return Err(A::Error::custom("invalid descriptor: size is an object, not a number of bytes"));
         }
         let known = self.scope.keys();
-        let mut seen = HashSet::new();
+        // `null` is how Go's tools write what they have not set.
+        let (mut seen, mut set) = (HashSet::new(), HashSet::new());
         while let Some(key) = map.next_key::<String>()? {
             let twin = known.iter().find(|name| name.eq_ignore_ascii_case(&key) && **name != key);
             if let Some(twin) = twin {
@@ -171,15 +173,18 @@ impl<'de> Visitor<'de> for Value<'_> {
             }
             let sized = self.scope == Scope::Descriptor && key == "size";
             let child = self.scope.child(&key);
-            map.next_value_seed(Value { scope: child, top: false, key: if sized { "size" } else { "" } })?;
+            let key_of_value = if sized { "size" } else { "" };
+            if map.next_value_seed(Value { scope: child, top: false, key: key_of_value })? {
+                set.insert(key.clone());
+            }
             if !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
         }
-        if self.scope == Scope::Manifest && seen.contains("layers") && seen.contains("manifests") {
+        if self.scope == Scope::Manifest && set.contains("layers") && set.contains("manifests") {
             return Err(A::Error::custom(format!("{AMBIGUOUS}it has both \"layers\" and \"manifests\"")));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

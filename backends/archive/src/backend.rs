@@ -7,21 +7,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Location,
-    Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Error, ErrorKind, ImageRegistry, Location, Names,
+    Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
 };
 use tokio::sync::OnceCell;
 
 use crate::Config;
-use crate::docker::DockerImages;
-use crate::members::{Member, Members};
-use crate::oci::OciImages;
+use crate::images::Images;
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
     package: env!("CARGO_PKG_NAME"),
     summary: "tar files of docker save, podman save and skopeo, in both forms",
-    syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME]",
+    syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME], FILE@DIGEST, FILE:@INDEX",
     capabilities: CAPABILITIES,
     open: |location, options| Box::pin(async move { open(&location, &options) }),
 });
@@ -35,13 +33,15 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
             Error::config(format!("{location} names no file")).with_hint("write docker-archive:FILE:NAME")
         );
     }
+    let place = image.and_then(|image| image.strip_prefix('@')?.parse().ok());
     let named = |image: &str| match location.scheme.as_str() {
         // Only OCI layouts know names that are a tag alone.
-        "docker-archive" => reference::parse(image),
+        "docker-archive" if !image.starts_with('@') => reference::parse(image),
         _ => image_in(Path::new(path), image),
     };
-    let reference = image.map(named).transpose()?;
-    let archive = Archive { scheme: location.scheme.clone().into(), ..Archive::new(path, options.config()?) };
+    let reference = image.filter(|_| place.is_none()).map(named).transpose()?;
+    let archive = Archive::new(path, options.config()?);
+    let archive = Archive { scheme: location.scheme.clone().into(), place, ..archive };
     Ok(Opened { registry: Box::new(archive), reference })
 }
 
@@ -51,21 +51,35 @@ pub struct Archive {
     path: PathBuf,
     config: Config,
     scheme: Arc<str>,
+    /// The one image that is seen, by its place in the archive's list; `None` for all.
+    place: Option<usize>,
     images: Arc<OnceCell<Images>>,
-}
-
-/// What is in an archive. The form decides, not the scheme.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each open archive")]
-pub(crate) enum Images {
-    Docker(DockerImages),
-    Oci(OciImages),
 }
 
 impl Archive {
     /// The archive at `path`.
     pub fn new(path: impl Into<PathBuf>, config: Config) -> Self {
-        Self { path: path.into(), config, scheme: "docker-archive".into(), images: Arc::default() }
+        Self {
+            path: path.into(),
+            config,
+            scheme: "docker-archive".into(),
+            place: None,
+            images: Arc::default(),
+        }
+    }
+
+    /// The names that are seen, and what has none.
+    async fn listed(&self) -> Result<(Vec<Reference>, Result<Vec<Reference>>)> {
+        let images = self.images().await?;
+        match self.place {
+            None => Ok((images.names(), images.untagged())),
+            Some(place) => {
+                let chosen = images.at(place).map_err(|e| e.with_endpoint(self))?;
+                let (tagged, others) =
+                    if chosen.tag().is_some() { (Some(chosen), None) } else { (None, Some(chosen)) };
+                Ok((tagged.into_iter().collect(), Ok(others.into_iter().collect())))
+            }
+        }
     }
 
     async fn images(&self) -> Result<&Images> {
@@ -78,46 +92,6 @@ impl Archive {
 
     fn missing(&self, what: &str, reference: &Reference) -> Error {
         Error::not_found(format!("no such {what} in the archive")).with_image(reference).with_endpoint(self)
-    }
-}
-
-impl Images {
-    fn read(path: &Path, config: &Config) -> Result<Self> {
-        let members = Members::scan(path, config)?;
-        let oci = OciImages::read(&members, path)?;
-        if oci.as_ref().is_none_or(OciImages::is_empty)
-            && let Some(images) = DockerImages::read(&members, path)?
-        {
-            return Ok(Self::Docker(images));
-        }
-        if let Some(images) = oci {
-            return Ok(Self::Oci(images));
-        }
-        Err(Error::corrupt(
-            "not an image archive: it has neither manifest.json nor oci-layout and index.json",
-        )
-        .with_hint("a plain root file system is no image; `plyfold layer` converts a tar as it is"))
-    }
-
-    fn names(&self) -> Vec<Reference> {
-        match self {
-            Self::Docker(images) => images.names(),
-            Self::Oci(images) => images.names(),
-        }
-    }
-
-    fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
-        match self {
-            Self::Docker(images) => images.manifest(reference),
-            Self::Oci(images) => images.manifest(reference),
-        }
-    }
-
-    fn member(&self, digest: &Digest) -> Result<Option<Member>> {
-        match self {
-            Self::Docker(images) => Ok(images.member(digest)),
-            Self::Oci(images) => images.member(digest),
-        }
     }
 }
 
@@ -156,25 +130,29 @@ impl ImageRegistry for Archive {
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let names = self.images().await?.names();
-        let here = names.iter().filter(|name| reference::repository_of(name) == repository);
-        let mut tags: Vec<&str> = here.filter_map(Reference::tag).collect();
-        if tags.is_empty() {
+        let (names, _) = self.listed().await?;
+        let mut here = names.iter().filter(|name| reference::repository_of(name) == repository).peekable();
+        if here.peek().is_none() {
             return Err(
                 Error::not_found(format!("no repository {repository} in the archive")).with_endpoint(self)
             );
         }
+        let mut tags: Vec<&str> = here.filter_map(Reference::tag).collect();
         tags.sort_unstable();
         tags.dedup();
         Ok(page.of(tags))
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
-        let names = self.images().await?.names();
+        let (names, _) = self.listed().await?;
         let mut repositories: Vec<String> = names.iter().map(reference::repository_of).collect();
         repositories.sort();
         repositories.dedup();
         Ok(page.of(repositories))
+    }
+
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        self.listed().await?.1.map_err(|e| e.with_endpoint(self))
     }
 }
 

@@ -5,8 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use plyfold_core::digest::{self, Hasher};
-use plyfold_core::manifest::{canonical_json, limits};
-use plyfold_core::oci_spec::image::ImageConfiguration;
+use plyfold_core::manifest::{canonical_json, configuration, limits};
 use plyfold_core::{
     Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, printable, reference,
 };
@@ -18,97 +17,84 @@ use crate::members::{Member, Members};
 /// Images of one archive.
 const IMAGES: usize = 4096;
 
-/// The images of a docker-archive.
+/// One image of `manifest.json`.
 #[derive(Debug)]
-pub(crate) struct DockerImages {
-    members: Members,
-    images: Vec<Named>,
-    blobs: HashMap<Digest, Member>,
+pub(crate) struct DockerImage {
+    pub(crate) names: Vec<Reference>,
+    pub(crate) listed: Listed,
+    /// What `index.json` has for the image: the digest of the entry.
+    pub(crate) known: Option<Digest>,
+    /// The manifest that is made up for it otherwise. `None` for an image that is broken, which is an error when it is
+    /// asked for; the others can be read.
+    pub(crate) manifest: Option<RawManifest>,
 }
 
-/// One image and its names. An image that is broken is an error when it is asked for; the others can be read.
-#[derive(Debug)]
-struct Named {
-    names: Vec<Reference>,
-    image: Image,
-    manifest: Option<RawManifest>,
-}
-
-/// One image in `manifest.json`.
+/// One image as it stands in `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Image {
+pub(crate) struct Listed {
     config: String,
     #[serde(default)]
     layers: Option<Vec<String>>,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
+    repo_tags: Option<Vec<Option<String>>>,
 }
 
-impl DockerImages {
-    /// Reads `manifest.json` and every config; `None` when this is no docker-archive.
-    pub(crate) fn read(members: &Members, path: &Path) -> Result<Option<Self>> {
-        let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
-        let mut found = Self { members: members.clone(), images: Vec::new(), blobs: HashMap::new() };
-        for image in parse(&bytes)? {
-            let names = names_of(&image, path);
-            let manifest = match read_image(members, &image) {
-                Ok((manifest, blobs)) => {
-                    found.blobs.extend(blobs);
-                    Some(manifest)
-                }
-                // What this machine cannot read is nothing to say about the image.
-                Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
-                Err(e) => {
-                    tracing::warn!("an image in {} cannot be read: {e}", path.display());
-                    None
-                }
-            };
-            found.images.push(Named { names, image, manifest });
+/// Reads `manifest.json` and every config; `None` when there is no such list. `known` has the configs of `index.json`
+/// with their entries. Adds the content of the other images to `blobs`.
+pub(crate) fn read(
+    members: &Members,
+    path: &Path,
+    known: &HashMap<Digest, Digest>,
+    blobs: &mut HashMap<Digest, Member>,
+) -> Result<Option<Vec<DockerImage>>> {
+    let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
+    let images = parse(&bytes)?.into_iter().map(|listed| {
+        let names = names_of(&listed, path);
+        if let Some(entry) = known_entry(members, &listed, known) {
+            return Ok(DockerImage { names, listed, known: Some(entry), manifest: None });
         }
-        Ok(Some(found))
-    }
+        let manifest = match read_image(members, &listed) {
+            Ok((manifest, content)) => {
+                blobs.extend(content);
+                Some(manifest)
+            }
+            // What this machine cannot read is nothing to say about the image.
+            Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => {
+                tracing::warn!("an image in {} cannot be read: {e}", path.display());
+                None
+            }
+        };
+        Ok(DockerImage { names, listed, known: None, manifest })
+    });
+    images.collect::<Result<_>>().map(Some)
+}
 
-    pub(crate) fn names(&self) -> Vec<Reference> {
-        self.images.iter().flat_map(|named| &named.names).cloned().collect()
+/// The entry of `index.json` with the same config.
+fn known_entry(members: &Members, image: &Listed, known: &HashMap<Digest, Digest>) -> Option<Digest> {
+    if known.is_empty() {
+        return None;
     }
-
-    pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
-        if let Some(digest) = reference::digest_of(reference)? {
-            let mut manifests = self.images.iter().filter_map(|named| named.manifest.as_ref());
-            return Ok(manifests.find(|manifest| *manifest.digest() == digest).cloned());
-        }
-        let mut found = self.images.iter().filter(|named| named.names.contains(reference));
-        let Some(first) = found.next() else { return Ok(None) };
-        if found.any(|other| other.manifest != first.manifest) {
-            return Err(Error::ambiguous("the name stands for several images").with_hint(
-                "choose one by its digest; `plyfold load` with the whole archive takes them all",
-            ));
-        }
-        match &first.manifest {
-            Some(manifest) => Ok(Some(manifest.clone())),
-            None => read_image(&self.members, &first.image).map(|(manifest, _)| Some(manifest)),
-        }
-    }
-
-    pub(crate) fn member(&self, digest: &Digest) -> Option<Member> {
-        self.blobs.get(digest).cloned()
-    }
+    let config = members.document(&image.config, limits::CONFIG).ok()??;
+    known.get(&digest::sha256(&config)).cloned()
 }
 
 /// Makes up an image's manifest, with where its blobs lie.
-fn read_image(members: &Members, image: &Image) -> Result<(RawManifest, HashMap<Digest, Member>)> {
+pub(crate) fn read_image(
+    members: &Members,
+    image: &Listed,
+) -> Result<(RawManifest, HashMap<Digest, Member>)> {
     let at = |e: Error| e.with_context("config", printable(&image.config));
     let missing = |name: &str| Error::not_found(format!("{} is not in the archive", printable(name)));
     let config = members.document(&image.config, limits::CONFIG).map_err(at)?;
-    let config = config.ok_or_else(|| missing(&image.config))?;
+    let config = config.ok_or_else(|| at(missing(&image.config)))?;
     let id = digest::sha256(&config);
     let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     if stem != id.digest() {
         tracing::warn!("config {} is not named by its digest; it is {id}", printable(&image.config));
     }
-    let invalid = |e: serde_json::Error| at(Error::corrupt("invalid image configuration").with_source(e));
-    let document: ImageConfiguration = serde_json::from_slice(&config).map_err(invalid)?;
+    let document = configuration(&config).map_err(at)?;
     let diff_ids = document.rootfs().diff_ids();
     let layers = image.layers.as_deref().unwrap_or_default();
     if layers.len() != diff_ids.len() {
@@ -166,11 +152,13 @@ fn descriptor(media_type: &MediaType, digest: &Digest, size: u64) -> Value {
     json!({ "mediaType": media_type.to_string(), "digest": digest.to_string(), "size": size })
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Image>> {
+fn parse(bytes: &[u8]) -> Result<Vec<Listed>> {
     let at = |e: Error| e.with_context("document", "manifest.json");
     let invalid = |e: serde_json::Error| at(Error::corrupt("invalid document").with_source(e));
-    let images: Vec<Image> = serde_json::from_slice(bytes).map_err(invalid)?;
-    let keys: Vec<Map<String, Value>> = serde_json::from_slice(bytes).map_err(invalid)?;
+    let images: Option<Vec<Listed>> = serde_json::from_slice(bytes).map_err(invalid)?;
+    let images = images.unwrap_or_default();
+    let keys: Option<Vec<Map<String, Value>>> = serde_json::from_slice(bytes).map_err(invalid)?;
+    let keys = keys.unwrap_or_default();
     for key in keys.iter().flat_map(Map::keys) {
         for known in ["Config", "Layers", "RepoTags"] {
             if key != known && key.eq_ignore_ascii_case(known) {
@@ -182,19 +170,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Image>> {
     if images.len() > IMAGES {
         return Err(at(Error::limit(format!("it has {} images, the limit is {IMAGES}", images.len()))));
     }
-    if images.is_empty() {
-        return Err(at(Error::corrupt("the archive holds no image")));
-    }
     Ok(images)
 }
 
-/// An image's names. One that has none is named after the file; what is no reference is left out.
-fn names_of(image: &Image, path: &Path) -> Vec<Reference> {
+/// An image's names. What is no reference is left out.
+fn names_of(image: &Listed, path: &Path) -> Vec<Reference> {
     let tags = image.repo_tags.as_deref().unwrap_or_default();
-    if tags.is_empty() {
-        return reference::local(path, "latest").into_iter().collect();
-    }
-    let parsed = tags.iter().filter_map(|tag| {
+    let parsed = tags.iter().flatten().filter(|tag| !tag.is_empty()).filter_map(|tag| {
         let name = reference::parse(tag);
         if let Err(e) = &name {
             tracing::warn!("a name in {} is left out: {e}", path.display());

@@ -30,6 +30,7 @@
 mod backend;
 mod config;
 mod docker;
+mod images;
 mod members;
 mod oci;
 

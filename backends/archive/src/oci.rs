@@ -1,12 +1,14 @@
 //! The OCI layout as a tar: oci-archive, and `docker save` since version 25.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
 use plyfold_core::layout_index::{INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex, check_layout};
-use plyfold_core::manifest::limits;
+use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
+use crate::docker::DockerImage;
 use crate::members::{Member, Members};
 
 /// The images of an oci-archive.
@@ -33,8 +35,64 @@ impl OciImages {
         self.index.entries().next().is_none()
     }
 
+    /// Takes account of the images of `manifest.json`. The only entry of the index has a name for being the only image,
+    /// and entries of several platforms are one image: neither is so where the other list says otherwise.
+    pub(crate) fn beside(&mut self, docker: &[DockerImage]) {
+        let is_one_of_several = docker.iter().any(|image| image.known.is_none());
+        let has_several = docker.len() > 1 && self.index.entries().nth(1).is_some();
+        if !self.is_empty() && (is_one_of_several || has_several) {
+            self.index.forget_derived_names();
+        }
+    }
+
     pub(crate) fn names(&self) -> Vec<Reference> {
         self.index.references()
+    }
+
+    pub(crate) fn untagged(&self) -> Vec<Reference> {
+        self.index.untagged()
+    }
+
+    pub(crate) fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        self.index.find(name)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Digest> {
+        self.index.entries().map(Descriptor::digest)
+    }
+
+    /// A name that an entry has.
+    pub(crate) fn name_of(&self, digest: &Digest) -> Option<Reference> {
+        self.index.names().into_iter().find(|(_, entry)| entry.digest() == digest).map(|(name, _)| name)
+    }
+
+    /// The configs of all images with the entries that lead to them, as far as they can be read.
+    pub(crate) fn configs(&self) -> HashMap<Digest, Digest> {
+        /// Bytes of manifests that are read, and their number. An image beyond is one more image of `manifest.json`.
+        const BYTES: u64 = 64 << 20;
+        const DOCUMENTS: usize = 1 << 14;
+        let (mut configs, mut bytes) = (HashMap::new(), 0_u64);
+        let entries = self.index.entries().map(|entry| (entry.clone(), entry.digest().clone(), 0));
+        let mut left: Vec<(Descriptor, Digest, usize)> = entries.collect();
+        for _ in 0..DOCUMENTS {
+            let Some((descriptor, entry, depth)) = left.pop() else { break };
+            bytes = bytes.saturating_add(descriptor.size());
+            if bytes > BYTES {
+                break;
+            }
+            let Ok(Some(raw)) = self.described(&descriptor) else { continue };
+            match raw.document() {
+                Document::Manifest(manifest) => {
+                    configs.entry(manifest.config().digest().clone()).or_insert(entry);
+                }
+                Document::Index(index) if depth < limits::NESTING && left.len() < DOCUMENTS => {
+                    let children = index.manifests().iter().cloned();
+                    left.extend(children.map(|child| (child, entry.clone(), depth + 1)));
+                }
+                Document::Index(_) => {}
+            }
+        }
+        configs
     }
 
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {

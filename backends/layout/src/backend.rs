@@ -84,6 +84,10 @@ impl ImageRegistry for Layout {
         Ok(page.of(repositories))
     }
 
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        self.work(|root| Ok(root.index()?.0.untagged())).await
+    }
+
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
         self.prepare().await?;
         self.store.put(blob).await
@@ -134,9 +138,13 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
         found.ok_or_else(|| Error::not_found(format!("no manifest {digest}")).with_context("blob", digest))
     };
     if let Some(digest) = wanted {
-        let declared = index.entry(digest).map(Descriptor::media_type);
+        let entry = index.entry(digest);
+        let declared = entry.map(Descriptor::media_type);
+        let platform = entry.and_then(|entry| entry.platform().clone());
         let itself = index.as_image(digest, bytes);
-        return itself.unwrap_or_else(|| RawManifest::verified(content(digest)?, declared, digest));
+        return itself.unwrap_or_else(|| {
+            Ok(RawManifest::verified(content(digest)?, declared, digest)?.with_platform(platform))
+        });
     }
     let Some(found) = index.find(name)? else {
         let names: Vec<String> = index.names().iter().take(20).map(|(name, _)| name.whole()).collect();

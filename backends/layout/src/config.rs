@@ -27,25 +27,14 @@ pub struct Config {
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     let config: Config = options.config()?;
-    let (path, image) = path_and_image(location);
+    let (path, image) = location.path_and_image();
     if path.is_empty() {
         return Err(Error::config(format!("invalid image URI {location}: no directory"))
             .with_hint("write oci:DIRECTORY:TAG"));
     }
     let layout = Layout::new(path, config);
-    let reference = image.map(|image| layout_index::image_in(path.as_ref(), &image)).transpose()?;
+    let reference = image.map(|image| layout_index::image_in(path.as_ref(), image)).transpose()?;
     Ok(Opened { registry: Box::new(layout), reference })
-}
-
-/// `DIR`, `DIR:IMAGE`, and `DIR@DIGEST`, whose first colon stands within the digest.
-fn path_and_image(location: &Location) -> (&str, Option<String>) {
-    let (path, image) = location.path_and_image();
-    if let (Some((directory, algorithm @ ("sha256" | "sha384" | "sha512"))), Some(hex)) =
-        (path.rsplit_once('@'), image)
-    {
-        return (directory, Some(format!("@{algorithm}:{hex}")));
-    }
-    (path, image.map(str::to_owned))
 }
 
 #[cfg(test)]

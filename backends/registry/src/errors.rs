@@ -29,10 +29,9 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     let lacks_scope = text(response.headers(), WWW_AUTHENTICATE.as_str())
         .is_some_and(|challenge| challenge.contains("insufficient_scope"));
     let body = head_of_body(response, BODY).await;
-    let report = serde_json::from_slice::<Report>(&body).ok().and_then(|mut report| {
-        if report.errors.is_empty() { None } else { Some(report.errors.swap_remove(0)) }
-    });
-    let code = report.as_ref().map_or("", |entry| entry.code.as_str());
+    let report =
+        serde_json::from_slice::<Report>(&body).ok().and_then(|report| report.errors?.into_iter().next());
+    let code = report.as_ref().and_then(|entry| entry.code.as_deref()).unwrap_or_default();
     let kind = match kind(status, code, retry_after) {
         ErrorKind::Auth if lacks_scope => ErrorKind::Denied,
         kind => kind,
@@ -68,13 +67,13 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
 /// An error document (distribution specification, "Error Codes"). Codes beyond the specification's are common.
 #[derive(Deserialize)]
 struct Report {
-    errors: Vec<Entry>,
+    #[serde(default)]
+    errors: Option<Vec<Entry>>,
 }
 
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(default)]
-    code: String,
+    code: Option<String>,
     message: Option<String>,
 }
 

@@ -25,7 +25,7 @@ impl Registry {
         #[derive(Deserialize)]
         struct Tags {
             // `null` is what some registries send for none.
-            tags: Option<Vec<String>>,
+            tags: Option<Vec<Option<String>>>,
         }
         let name = reference::parse(repository)?;
         if reference::repository_of(&name) != repository || name.digest().is_some() {
@@ -34,21 +34,21 @@ impl Registry {
         let (target, _) = self.client.target(&name, Access::Pull)?;
         let (bytes, next) = self.page(&target, "tags/list", page, "repository").await?;
         let Tags { tags } = parse(&bytes)?;
-        let tags = tags.unwrap_or_default().into_iter().filter(|tag| reference::is_tag(tag)).collect();
+        let tags = tags.into_iter().flatten().flatten().filter(|tag| reference::is_tag(tag)).collect();
         Ok(names(tags, page, next))
     }
 
     pub(crate) async fn list_repositories(&self, page: &Page) -> Result<Names> {
         #[derive(Deserialize)]
         struct Catalog {
-            repositories: Option<Vec<String>>,
+            repositories: Option<Vec<Option<String>>>,
         }
         let target = self.client.registry(&self.home, "", Access::Catalog)?;
         let bare =
             Page { after: page.after.as_deref().map(|after| self.without_host(after)), ..page.clone() };
         let (bytes, next) = self.page(&target, "_catalog", &bare, "catalog").await?;
         let Catalog { repositories } = parse(&bytes)?;
-        let full = repositories.unwrap_or_default().into_iter().filter_map(|name| {
+        let full = repositories.into_iter().flatten().flatten().filter_map(|name| {
             let name = reference::parse(&format!("{}/{name}", self.home)).ok()?;
             Some(reference::repository_of(&name))
         });

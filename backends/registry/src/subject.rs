@@ -124,6 +124,10 @@ fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<Vec<
         Some(raw) => serde_json::from_slice(raw.bytes())
             .map_err(|e| Error::corrupt("the list of referrers is no JSON").with_source(e))?,
     };
+    if list["manifests"].is_null() {
+        // As Go's tools write a list of nothing.
+        list["manifests"] = json!([]);
+    }
     let entries = list["manifests"].as_array_mut();
     let entries = entries.ok_or_else(|| Error::corrupt("the list of referrers has no entries"))?;
     let at = |digest: &Digest| entries.iter().position(|entry| entry["digest"] == digest.as_ref());

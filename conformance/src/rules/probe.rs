@@ -192,6 +192,10 @@ impl ImageRegistry for Counting {
         self.count().repositories(page).await
     }
 
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        self.count().untagged().await
+    }
+
     async fn referrers(
         &self,
         reference: &Reference,

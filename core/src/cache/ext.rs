@@ -131,32 +131,42 @@ pub trait CacheProviderExt: CacheProvider {
     }
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
-    /// the platform of `options`. Images that came before one that fails are kept. Each has a last progress event of
-    /// its own; where it fails before the first image, that failure has.
+    /// the platform of `options`. Those without a name come last, by their digests. Images that came before one that
+    /// fails are kept. Each has a last progress event of its own; where it fails before the first image, that failure
+    /// has.
     ///
     /// # Contract
     /// X 104 `import_performs_zero_network_io`, X 105 `multi_image_archive_enumerates_and_selects`.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when nothing there has a name; otherwise as
-    /// [`pull`](fn@crate::pull).
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and
+    /// [`ImageRegistry::untagged`].
     async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>>
     where
         Self: Sized,
     {
         let operation = options.progress.operation();
-        let references = match &from.reference {
+        let mut wanted = match &from.reference {
             Some(reference) => vec![reference.clone()],
             None => from.references().await?,
         };
-        if references.is_empty() {
+        let mut has_untagged = from.reference.is_none();
+        if wanted.is_empty() {
+            wanted = from.registry.untagged().await?;
+            has_untagged = false;
+        }
+        if wanted.is_empty() {
             return Err(from.nameless());
         }
         operation.hand_over();
         // What stands in a file may be newer than what its name stands for here.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
-        let mut loaded = Vec::with_capacity(references.len());
-        for reference in &references {
+        let mut loaded = Vec::with_capacity(wanted.len());
+        for reference in &wanted {
+            loaded.push(pull::pull(&from.registry, reference, self, &options).await?);
+        }
+        let untagged = if has_untagged { from.registry.untagged().await? } else { Vec::new() };
+        for reference in &untagged {
             loaded.push(pull::pull(&from.registry, reference, self, &options).await?);
         }
         Ok(loaded)

@@ -5,8 +5,10 @@ use serde_json::{Map, Value};
 
 use super::naming::not_here;
 use super::{CacheProvider, CacheProviderExt, Lease, NameChange, Needs};
+use crate::go_json;
 use crate::manifest::{
-    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_document, is_manifest, limits,
+    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_artifact, is_document, is_manifest,
+    limits,
 };
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
 
@@ -157,7 +159,7 @@ async fn told_platform<C: CacheProvider + ?Sized>(
         Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(told),
         Err(e) => return Err(e),
     };
-    let mut platform = told.unwrap_or_else(|| PlatformDocument::from(&config.platform()));
+    let mut platform = told.unwrap_or_else(|| PlatformDocument::from(&config.platform_or(None)));
     if platform.os_version().is_none() {
         platform.set_os_version(config.document().os_version().clone());
     }
@@ -177,7 +179,10 @@ async fn own_config<C: CacheProvider + ?Sized>(
         return Ok(None);
     }
     let content = cache.content(manifest.config(), limits::CONFIG).await?;
-    RawConfig::new(manifest, content).map(Some)
+    match RawConfig::new(manifest, content) {
+        Err(e) if is_artifact(manifest, &e) => Ok(None),
+        config => config.map(Some),
+    }
 }
 
 /// An index with some of its entries replaced.
@@ -202,7 +207,10 @@ impl Merged {
             Some(Value::Array(list)) => list,
             _ => Vec::new(),
         };
-        let old = old.into_iter().map(|raw| Ok(Entry::new(raw.clone(), serde_json::from_value(raw)?)));
+        let old = old.into_iter().map(|raw| {
+            let descriptor = go_json::read(raw.to_string().as_bytes(), &go_json::DESCRIPTOR)?;
+            Ok(Entry::new(raw, descriptor))
+        });
         let mut old = old.collect::<serde_json::Result<Vec<_>>>().map_err(invalid)?;
         let count = old.len();
         let unchanged = given.iter().all(|new| old.iter().any(|old| old.raw == new.raw));

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use oci_spec::image::Platform as PlatformDocument;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{CONTAINERD_NAME, PINNED, REF_NAME};
+use crate::go_json;
 use crate::strict::{self, Schema};
-use crate::{Descriptor, Reference, reference};
+use crate::{Descriptor, Platform, Reference, reference};
+
+/// What `BuildKit` marks its attestations with.
+const ATTESTATION: &str = "vnd.docker.reference.type";
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -30,7 +35,17 @@ impl Entry {
     }
 
     pub(super) fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Self> {
-        let descriptor: Descriptor = serde_json::from_str(raw.get())?;
+        let mut descriptor: Descriptor = match serde_json::from_str(raw.get()) {
+            Ok(descriptor) => descriptor,
+            // Slower: a list of ten thousand entries is read often.
+            Err(_) => go_json::read(raw.get().as_bytes(), &go_json::DESCRIPTOR)?,
+        };
+        let names_one = |one: &PlatformDocument| {
+            !one.os().to_string().is_empty() && !one.architecture().to_string().is_empty()
+        };
+        if !descriptor.platform().as_ref().is_none_or(names_one) {
+            descriptor.set_platform(None);
+        }
         let mut entry = Self { raw: raw.to_owned(), descriptor, name: None, tag: None };
         let ref_name = entry.annotation(REF_NAME);
         let tag = ref_name.filter(|text| reference::is_tag(text)).map(str::to_owned);
@@ -43,8 +58,10 @@ impl Entry {
         Ok(entry)
     }
 
+    /// The value of an annotation; an empty one is none.
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
-        self.descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+        let value = self.descriptor.annotations().as_ref()?.get(key).map(String::as_str);
+        value.filter(|value| !value.is_empty())
     }
 
     /// Changes one annotation, and nothing else of what the entry says.
@@ -61,6 +78,21 @@ impl Entry {
             self.raw = written(&fields);
         }
         self.descriptor.set_annotations(Some(annotations));
+    }
+
+    /// Whether it belongs to another image, as the attestations of BuildKit do.
+    pub(super) fn is_attestation(&self) -> bool {
+        let platform = self.descriptor.platform().as_ref();
+        self.annotation(ATTESTATION).is_some() || platform.is_some_and(|one| Platform::from(one).is_unknown())
+    }
+
+    /// What no other entry of an index of one image has: the platform; `None` without one.
+    pub(super) fn place_in_index(&self) -> Option<String> {
+        let platform = self.descriptor.platform().as_ref()?;
+        if self.is_attestation() {
+            return Some(self.descriptor.digest().to_string());
+        }
+        serde_json::to_string(platform).ok()
     }
 
     pub(super) fn has_name(&self) -> bool {

@@ -264,7 +264,12 @@ impl Engine<'_> {
         if self.options.force || self.options.verify {
             self.drop_damaged(&source).await?;
         }
-        let set = NameChange::Set(self.name.clone(), source.root().descriptor().clone());
+        let mut root = source.root().descriptor().clone();
+        if config.as_ref().is_some_and(|config| config.platform().is_none()) && source.indexes().is_empty() {
+            // Nothing else here would tell.
+            root.set_platform(source.raw().platform().cloned());
+        }
+        let set = NameChange::Set(self.name.clone(), root);
         let mut layers = self.store(&source, config.as_ref()).await?;
         for _ in 0..REPAIRS {
             match self.cache.update(std::slice::from_ref(&set)).await {
@@ -312,6 +317,13 @@ impl Engine<'_> {
         layers: Vec<(PulledLayer, bool)>,
         lease: Lease,
     ) -> PullResult {
+        if let Some(config) = config.as_ref().filter(|config| config.platform().is_none())
+            && source.raw().platform().is_none()
+        {
+            let (image, platform) = (self.reference, config.platform_or(None));
+            let message = format!("{image} does not name its platform, it is taken for {platform}");
+            self.options.progress.emit(Event::Warning { message });
+        }
         PullResult {
             reference: self.name.clone(),
             descriptor: source.root().descriptor().clone(),
@@ -352,7 +364,10 @@ impl Engine<'_> {
                 None => source.config().await,
             }
         });
-        config.await.map(Some)
+        match config.await {
+            Err(e) if crate::manifest::is_artifact(manifest, &e) => Ok(None),
+            config => config.map(Some),
+        }
     }
 
     /// Every layer, several at a time, each digest once; with whether it had to be fetched.

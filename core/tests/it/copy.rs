@@ -26,7 +26,7 @@ async fn an_index_keeps_its_digest_and_one_platform_has_its_own() {
     let platform = AMD64.parse().unwrap();
     for platform in ["linux/arm64", AMD64] {
         let source = to.image(&target, &platform.parse().unwrap()).await.unwrap();
-        assert_eq!(source.config().await.unwrap().platform().to_string(), platform);
+        assert_eq!(source.config().await.unwrap().platform_or(None).to_string(), platform);
         assert_eq!(source.layers().unwrap().len(), 1);
     }
     let one = name("other.org/one:2");

@@ -8,6 +8,7 @@ mod interrupted;
 mod library;
 mod login;
 mod names;
+mod no_platform;
 mod places;
 mod readme;
 mod registry;

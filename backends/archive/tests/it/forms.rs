@@ -1,6 +1,11 @@
 //! The same image through both forms has one identity where it can.
 
-use plyfold_core::{ErrorKind, ImageRegistryExt, ImageSourceExt, Opened, reference};
+use plyfold_core::memory::MemoryCache;
+use plyfold_core::{
+    Backends, CacheProviderExt, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, Opened, Options,
+    PullOptions, Reference, Result, digest, reference,
+};
+use serde_json::{Value, json};
 
 use crate::build::{OnDisk, Tar, config, config_name, layer, manifest};
 
@@ -48,4 +53,184 @@ async fn an_image_that_the_index_does_not_list_is_read_from_the_other_list() {
     let error = opened.reference().await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::NotFound);
     assert!(error.hint().is_some_and(|hint| hint.contains("@sha256:")), "{error:?}");
+}
+
+/// An image of its own: its config and its layer.
+fn image(seed: &str) -> (Vec<u8>, Vec<u8>) {
+    let layer = Tar::new().file("seed", seed).bytes();
+    let rootfs = json!({ "type": "layers", "diff_ids": [digest::sha256(&layer).to_string()] });
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs });
+    (config.to_string().into_bytes(), layer)
+}
+
+fn blob(content: &[u8]) -> String {
+    format!("blobs/sha256/{}", digest::sha256(content).digest())
+}
+
+/// The manifest of an image with one plain layer.
+fn manifest_of((config, layer): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+    let described = |media_type: &str, content: &[u8]| json!({ "mediaType": media_type, "digest": digest::sha256(content), "size": content.len() });
+    json!({
+        "schemaVersion": 2,
+        "config": described("application/vnd.oci.image.config.v1+json", config),
+        "layers": [described("application/vnd.oci.image.layer.v1.tar", layer)],
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// What Docker 25 and later save: both lists over one set of blobs. `entries` are those of `index.json`, `tags` stand
+/// in `manifest.json`.
+fn hybrid(images: &[(Vec<u8>, Vec<u8>)], entries: &Value, tags: &[Value]) -> OnDisk {
+    let index = json!({ "schemaVersion": 2, "manifests": entries });
+    let list = images.iter().zip(tags).map(|((config, layer), tags)| {
+        json!({ "Config": blob(config), "RepoTags": tags, "Layers": [blob(layer)] })
+    });
+    let list = Value::from_iter(list);
+    let mut tar = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string())
+        .file("manifest.json", list.to_string());
+    for image in images {
+        let manifest = manifest_of(image);
+        tar = tar
+            .file(&blob(&image.0), &image.0)
+            .file(&blob(&image.1), &image.1)
+            .file(&blob(&manifest), &manifest);
+    }
+    OnDisk::new(&tar.bytes())
+}
+
+/// An entry of `index.json`.
+fn entry(image: &(Vec<u8>, Vec<u8>), more: &Value) -> Value {
+    let manifest = manifest_of(image);
+    let mut entry = json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest::sha256(&manifest),
+        "size": manifest.len(),
+    });
+    entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    entry
+}
+
+/// Loads the whole archive; the configs of the images that are in the cache then, sorted.
+async fn loaded(disk: &OnDisk) -> Result<Vec<String>> {
+    let cache = MemoryCache::new()?;
+    let from = Opened { registry: Box::new(disk.archive()), reference: None };
+    let options = PullOptions { platform: "linux/amd64".parse()?, ..PullOptions::default() };
+    let loaded = cache.image_load(&from, &options).await?;
+    let mut configs = Vec::new();
+    for image in &loaded {
+        assert!(cache.image_in_cache(&image.reference, &options.platform).await?, "{}", image.reference);
+        configs.push(image.config.as_ref().unwrap().descriptor().digest().to_string());
+    }
+    configs.sort();
+    configs.dedup();
+    Ok(configs)
+}
+
+#[tokio::test]
+async fn images_without_a_name_are_all_loaded_by_digest() {
+    let images = [image("a"), image("b")];
+    let (null, empty, none) = (Value::Null, json!([]), json!({}));
+    let both = json!([entry(&images[0], &none), entry(&images[1], &none)]);
+    let named_badly = json!({ "annotations": { "org.opencontainers.image.ref.name": "UPPER case" } });
+    let emptily = json!({ "annotations": { "org.opencontainers.image.ref.name": "" }, "platform": { "os": "linux", "architecture": "amd64" } });
+    let by_digest = json!({ "annotations": { "org.opencontainers.image.ref.name": format!("r.lan/a@{}", digest::sha256(&manifest_of(&images[0]))) } });
+    let legacy = {
+        let list = json!([
+            { "Config": "a.json", "RepoTags": null, "Layers": ["a.tar"] },
+            { "Config": "b.json", "RepoTags": [""], "Layers": ["b.tar"] },
+        ]);
+        let tar = Tar::new().file("manifest.json", list.to_string());
+        let tar = tar.file("a.json", &images[0].0).file("a.tar", &images[0].1);
+        OnDisk::new(&tar.file("b.json", &images[1].0).file("b.tar", &images[1].1).bytes())
+    };
+    let archives = [
+        ("legacy", legacy),
+        ("both lists", hybrid(&images, &both, &[null.clone(), empty.clone()])),
+        ("no entry", hybrid(&images, &null, &[null.clone(), null.clone()])),
+        ("one entry", hybrid(&images, &json!([entry(&images[0], &none)]), &[null.clone(), null.clone()])),
+        ("no other list", hybrid(&images, &both, &[])),
+        (
+            "empty names",
+            hybrid(&images, &json!([entry(&images[0], &emptily), entry(&images[1], &emptily)]), &[]),
+        ),
+        (
+            "bad names",
+            hybrid(&images, &json!([entry(&images[0], &named_badly), entry(&images[1], &named_badly)]), &[]),
+        ),
+        (
+            "a digest for a name",
+            hybrid(&images, &json!([entry(&images[0], &by_digest), entry(&images[1], &none)]), &[]),
+        ),
+        ("a name that is none", hybrid(&images, &null, &[json!(["../x y"]), json!(["UPPER"])])),
+    ];
+    let mut expected: Vec<String> = images.iter().map(|image| digest::sha256(&image.0).to_string()).collect();
+    expected.sort();
+    for (what, disk) in archives {
+        assert_eq!(loaded(&disk).await.unwrap(), expected, "{what}");
+        let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+        let error = opened.reference().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Ambiguous, "{what}: {error}");
+        let untagged = opened.registry.untagged().await.unwrap();
+        assert_eq!(untagged.len(), 2, "{what}");
+        // Each is chosen by its digest, and by its place.
+        let backends = Backends::linked().unwrap();
+        let mut found = Vec::new();
+        for (place, name) in untagged.iter().enumerate() {
+            let digest = name.digest().unwrap();
+            let (path, options) = (disk.path.display(), Options::default());
+            for uri in [format!("docker-archive:{path}@{digest}"), format!("oci-archive:{path}@{digest}")] {
+                let chosen = backends.open(&uri, &options).await.unwrap();
+                let raw = chosen.registry.manifest(&chosen.reference().await.unwrap()).await.unwrap();
+                assert_eq!(raw.digest().as_ref(), digest, "{what}");
+            }
+            let chosen = backends.open(&format!("docker-archive:{path}:@{place}"), &options).await.unwrap();
+            let raw = chosen.registry.manifest(&chosen.reference().await.unwrap()).await.unwrap();
+            found.push(raw.digest().to_string());
+        }
+        found.sort();
+        let mut all: Vec<&str> = untagged.iter().filter_map(|name| name.digest()).collect();
+        all.sort_unstable();
+        assert_eq!(found, all, "{what}");
+        let uri = format!("docker-archive:{}:@2", disk.path.display());
+        let beyond = backends.open(&uri, &Options::default()).await.unwrap().reference().await.unwrap_err();
+        assert_eq!(*beyond.kind(), ErrorKind::NotFound, "{what}: {beyond}");
+    }
+}
+
+/// A name may stand in `manifest.json` alone, also that of an image of `index.json`.
+#[tokio::test]
+async fn names_of_both_lists_count() {
+    let images = [image("a"), image("b")];
+    let named = json!({ "annotations": { "io.containerd.image.name": "r.lan/a:1" } });
+    let entries = json!([entry(&images[0], &named), entry(&images[1], &json!({}))]);
+    let disk = hybrid(&images, &entries, &[json!(["r.lan/a:1", "r.lan/a:2"]), json!(["r.lan/b:1"])]);
+    assert_eq!(loaded(&disk).await.unwrap().len(), 2);
+    let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+    let names: Vec<String> = opened.references().await.unwrap().iter().map(Reference::whole).collect();
+    assert_eq!(names, ["r.lan/a:1", "r.lan/a:2", "r.lan/b:1"]);
+    assert_eq!(opened.registry.untagged().await.unwrap(), []);
+    for (name, image) in [("r.lan/a:2", &images[0]), ("r.lan/b:1", &images[1])] {
+        let raw = disk.archive().manifest(&reference::parse(name).unwrap()).await.unwrap();
+        assert_eq!(raw.digest(), &digest::sha256(&manifest_of(image)), "{name}");
+    }
+    // What both lists name, `index.json` decides; the other image is there by its digest.
+    let entries = json!([entry(&images[0], &named)]);
+    let disk = hybrid(&images, &entries, &[json!([]), json!(["r.lan/a:1"])]);
+    assert_eq!(loaded(&disk).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_image_without_a_name_that_is_broken_is_an_error() {
+    let images = [image("a"), image("b")];
+    let list = json!([
+        { "Config": "a.json", "RepoTags": ["r.lan/a:1"], "Layers": ["a.tar"] },
+        { "Config": "b.json", "RepoTags": null, "Layers": ["b.tar"] },
+    ]);
+    let tar = Tar::new().file("manifest.json", list.to_string()).file("a.json", &images[0].0);
+    let disk = OnDisk::new(&tar.file("a.tar", &images[0].1).bytes());
+    let error = loaded(&disk).await.unwrap_err();
+    assert_eq!((error.kind(), error.context("config")), (&ErrorKind::NotFound, Some("b.json")), "{error}");
 }

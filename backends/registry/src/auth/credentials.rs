@@ -171,7 +171,7 @@ struct File {
     auths: BTreeMap<String, Option<Entry>>,
     /// The helper of each registry; empty for one whose credentials stand in the file.
     #[serde(default, deserialize_with = "or_none")]
-    cred_helpers: BTreeMap<String, String>,
+    cred_helpers: BTreeMap<String, Option<String>>,
     /// The helper of all others.
     creds_store: Option<String>,
 }
@@ -197,7 +197,7 @@ impl File {
         let registry = canonical(registry);
         let server = server(&registry);
         let own = self.cred_helpers.iter().find(|(key, _)| canonical(key) == registry);
-        if let Some((_, name)) = own.filter(|(_, name)| !name.is_empty()) {
+        if let Some(name) = own.and_then(|(_, name)| name.as_ref()).filter(|name| !name.is_empty()) {
             return helpers.credential(name, server);
         }
         if let Some(entry) = self.entry(&format!("{registry}/{repository}"))

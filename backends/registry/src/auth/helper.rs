@@ -27,8 +27,10 @@ const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
-    username: Secret,
-    secret: Secret,
+    #[serde(default)]
+    username: Option<Secret>,
+    #[serde(default)]
+    secret: Option<Secret>,
 }
 
 /// How helpers are asked.
@@ -53,11 +55,13 @@ impl Helpers {
         let Some(answer) = self.ask(name, "get", server)? else { return Ok(None) };
         let parsed: Answer =
             serde_json::from_slice(&answer).map_err(|_| failed(name, "its answer is no credential"))?;
-        Ok(match (parsed.username.reveal(), parsed.secret.reveal()) {
+        let given = |secret: Option<Secret>| secret.unwrap_or_else(|| Secret::new(""));
+        let (username, secret) = (given(parsed.username), given(parsed.secret));
+        Ok(match (username.reveal(), secret.reveal()) {
             // What some say who know no credential.
             ("", "") => None,
-            ("<token>", _) => Some(Credential::Refresh(parsed.secret)),
-            _ => Some(Credential::Basic(parsed.username, parsed.secret)),
+            ("<token>", _) => Some(Credential::Refresh(secret)),
+            _ => Some(Credential::Basic(username, secret)),
         })
     }
 

@@ -217,6 +217,10 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, H
             f.write_str("a table of hosts by URL, or a list of tables with a url")
         }
 
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut hosts = Vec::new();
             while let Some(entry) = map.next_entry()? {
@@ -237,7 +241,7 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, H
 }
 
 fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<HostCapability>>, D::Error> {
-    let names = Vec::<String>::deserialize(deserializer)?;
+    let names = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     let known = names.iter().map(|name| match name.to_ascii_lowercase().as_str() {
         "pull" => Ok(HostCapability::Pull),
         "push" => Ok(HostCapability::Push),
@@ -269,7 +273,7 @@ fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Client
 fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<Secret>>, D::Error> {
     #[derive(Deserialize)]
     struct Values(#[serde(deserialize_with = "one_or_many")] Vec<Secret>);
-    let fields = BTreeMap::<String, Values>::deserialize(deserializer)?;
+    let fields = Option::<BTreeMap<String, Values>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(fields.into_iter().map(|(name, Values(values))| (name, values)).collect())
 }
 
@@ -294,13 +298,19 @@ fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, 
     deserializer.deserialize_map(Keys)
 }
 
-/// A duration as Go writes it: `1m30s`, `500ms`.
+/// A duration as Go writes it: `1m30s`, `500ms`; none when it is empty.
 fn go_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    if text.is_empty() {
+        return Ok(None);
+    }
     parse_duration(&text)
         .map(Some)
         .ok_or_else(|| D::Error::custom("dial_timeout is no duration such as \"5s\""))
 }
+
+/// The longest duration that Go's own type can hold is 2^63 - 1 nanoseconds; its parser refuses more, also as a sum.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -308,17 +318,19 @@ fn parse_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let unit = &tail[..tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len())];
+        let unit = &tail[..tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len())];
         let seconds = match unit {
             "h" => 3600.0,
             "m" => 60.0,
             "s" => 1.0,
             "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
+            // Go takes the micro sign and the Greek letter.
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
             "ns" => 1e-9,
             _ => return None,
         };
-        sum += Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = sum.checked_add(part).filter(|sum| *sum <= LONGEST)?;
         rest = &tail[unit.len()..];
     }
     (sum > Duration::ZERO).then_some(sum)
@@ -447,8 +459,61 @@ mod tests {
         for (text, millis) in [("30s", 30_000), ("1.5h", 5_400_000), ("500ms", 500), ("1m1s", 61_000)] {
             assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "0s", "5", "s", "-1s", "1d", "1e9s", "1.s.s"] {
+        let long = "9".repeat(400);
+        let sum = format!("{0}s{0}s", "1".to_owned() + &"0".repeat(19));
+        for text in
+            ["", "0s", "5", "s", "-1s", "1d", "1e9s", "1.s.s", "1e19 s + 1e19 s", &sum, &format!("{long}s")]
+        {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+        assert_eq!(parse_duration("9223372036s"), Some(Duration::from_secs(9_223_372_036)));
+        assert_eq!(parse_duration("9223372036s1s"), None);
+    }
+
+    /// What is not set is null in the documents of Go's tools, and empty in files.
+    #[test]
+    fn what_is_not_set_is_null_or_empty() {
+        use crate::Config;
+        use plyfold_core::Options;
+        let fields = ["ca", "capabilities", "client", "dial_timeout", "header", "proxy"];
+        for (field, empty) in fields.into_iter().zip(["[]", "[]", "[]", "\"\"", "{}", "null"]) {
+            for value in ["null", empty] {
+                for hosts in [
+                    format!(r#"hosts={{"r.lan":{{"{field}":{value}}}}}"#),
+                    format!(r#"hosts={{"r.lan":{{"host":{{"https://m.lan":{{"{field}":{value}}}}}}}}}"#),
+                    format!(r#"hosts={{"r.lan":{{"host":[{{"url":"https://m.lan","{field}":{value}}}]}}}}"#),
+                ] {
+                    let config: Result<Config> = Options::parse([hosts.as_str()]).unwrap().config();
+                    let hosts = &config.unwrap_or_else(|e| panic!("{hosts}: {e}")).hosts["r.lan"];
+                    let host = hosts.host.first().map_or(&hosts.own, |(_, host)| host);
+                    let is_unset = host.ca.is_empty() && host.client.is_empty() && host.header.is_empty();
+                    assert!(
+                        is_unset && host.capabilities.is_none() && host.dial_timeout.is_none(),
+                        "{host:?}"
+                    );
+                }
+            }
+        }
+        for value in ["null", "{}", "[]"] {
+            let hosts = format!(r#"hosts={{"r.lan":{{"host":{value}}}}}"#);
+            let config: Config = Options::parse([hosts.as_str()]).unwrap().config().unwrap();
+            assert!(config.hosts["r.lan"].host.is_empty());
+        }
+        let empty =
+            "ca = []\n[host.\"https://m\"]\ncapabilities = []\nclient = []\ndial_timeout = \"\"\nheader = {}";
+        assert!(found("r.lan", &[("r.lan/hosts.toml", empty)]).is_ok());
+    }
+
+    proptest::proptest! {
+        /// Whatever stands there, it is a duration that clocks can count with, or none.
+        #[test]
+        fn no_text_breaks_the_parser_of_durations(
+            text in "([0-9]{0,25}(\\.[0-9]{0,25})?(h|m|s|ms|us|µs|ns|d|e9|)){0,6}|[0-9.eE+\\-hms ]{0,40}|NaN|inf|.{0,20}",
+        ) {
+            if let Some(parsed) = parse_duration(&text) {
+                proptest::prop_assert!(parsed > Duration::ZERO && parsed <= LONGEST);
+                proptest::prop_assert!(std::time::SystemTime::now().checked_add(parsed).is_some());
+            }
         }
     }
 }

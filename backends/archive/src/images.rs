@@ -1,0 +1,159 @@
+//! What is in an archive: the images of its two lists, each once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{Digest, Error, RawManifest, Reference, Result, reference};
+
+use crate::Config;
+use crate::docker::{self, DockerImage};
+use crate::members::{Member, Members};
+use crate::oci::OciImages;
+
+/// The images of an archive. The form decides, not the scheme.
+///
+/// Since version 25 Docker writes two lists: `index.json`, and `manifest.json` for older readers. Each may have images
+/// that the other lacks, so both are read. An image stands in both lists when its config does.
+#[derive(Debug)]
+pub(crate) struct Images {
+    path: PathBuf,
+    members: Members,
+    oci: Option<OciImages>,
+    /// What `manifest.json` lists, in its order.
+    docker: Vec<DockerImage>,
+    /// Layers and configs of the images that `manifest.json` alone lists.
+    blobs: HashMap<Digest, Member>,
+}
+
+impl Images {
+    pub(crate) fn read(path: &Path, config: &Config) -> Result<Self> {
+        let members = Members::scan(path, config)?;
+        let mut oci = OciImages::read(&members, path)?;
+        let known = match &oci {
+            Some(oci) if members.find("manifest.json")?.is_some() => oci.configs(),
+            _ => HashMap::new(),
+        };
+        let mut blobs = HashMap::new();
+        let docker = docker::read(&members, path, &known, &mut blobs)?;
+        if oci.is_none() && docker.is_none() {
+            return Err(Error::corrupt(
+                "not an image archive: it has neither manifest.json nor oci-layout and index.json",
+            )
+            .with_hint("a plain root file system is no image; `plyfold layer` converts a tar as it is"));
+        }
+        let is_empty = docker.as_ref().is_some_and(Vec::is_empty);
+        if is_empty && oci.as_ref().is_none_or(OciImages::is_empty) {
+            let error = Error::corrupt("the archive holds no image");
+            return Err(error.with_context("document", "manifest.json"));
+        }
+        let mut docker = docker.unwrap_or_default();
+        if let Some(oci) = &mut oci {
+            oci.beside(&docker);
+            for image in &mut docker {
+                image.names.retain(|name| matches!(oci.find(name), Ok(None)));
+            }
+        }
+        if let ([only], true) = (docker.as_mut_slice(), oci.as_ref().is_none_or(OciImages::is_empty))
+            && only.names.is_empty()
+        {
+            only.names.extend(reference::local(path, "latest"));
+        }
+        Ok(Self { path: path.to_owned(), members, oci, docker, blobs })
+    }
+
+    /// Every name, of tags and of what stands in place of one.
+    pub(crate) fn names(&self) -> Vec<Reference> {
+        let mut names = self.oci.as_ref().map(OciImages::names).unwrap_or_default();
+        names.extend(self.docker.iter().flat_map(|image| &image.names).cloned());
+        names
+    }
+
+    /// The images without a name, by digest.
+    ///
+    /// # Errors
+    /// Those of reading an image that is broken: without a name nothing else would tell of it.
+    pub(crate) fn untagged(&self) -> Result<Vec<Reference>> {
+        let mut untagged = self.oci.as_ref().map(OciImages::untagged).unwrap_or_default();
+        let named = self.docker.iter().filter(|image| !image.names.is_empty());
+        let named: HashSet<&str> =
+            named.filter_map(|image| image.known.as_ref()).map(Digest::as_ref).collect();
+        untagged.retain(|name| name.digest().is_none_or(|digest| !named.contains(digest)));
+        for image in self.docker.iter().filter(|image| image.known.is_none() && image.names.is_empty()) {
+            let digest = match &image.manifest {
+                Some(manifest) => manifest.digest().clone(),
+                None => docker::read_image(&self.members, &image.listed)?.0.digest().clone(),
+            };
+            untagged.push(self.by_digest(&digest)?);
+        }
+        let mut seen = HashSet::new();
+        untagged.retain(|name| seen.insert(name.clone()));
+        Ok(untagged)
+    }
+
+    /// What the image at a place of the list is asked for by: the list is `manifest.json`, and then what `index.json`
+    /// alone has.
+    pub(crate) fn at(&self, place: usize) -> Result<Reference> {
+        if let Some(image) = self.docker.get(place) {
+            let digest = match (&image.known, &image.manifest) {
+                (Some(digest), _) => digest.clone(),
+                (None, Some(manifest)) => manifest.digest().clone(),
+                (None, None) => docker::read_image(&self.members, &image.listed)?.0.digest().clone(),
+            };
+            return image.names.first().map_or_else(|| self.named(&digest), |name| Ok(name.clone()));
+        }
+        let mut seen: HashSet<&Digest> =
+            self.docker.iter().filter_map(|image| image.known.as_ref()).collect();
+        let others = self.oci.iter().flat_map(OciImages::entries);
+        let others: Vec<&Digest> = others.filter(|digest| seen.insert(*digest)).collect();
+        let count = self.docker.len() + others.len();
+        match others.get(place - self.docker.len()) {
+            Some(digest) => self.named(digest),
+            None => Err(Error::not_found(format!("there is no image @{place}, the archive has {count}"))
+                .with_hint("the first image is @0")),
+        }
+    }
+
+    /// The name that `index.json` gives to a digest, or the digest.
+    fn named(&self, digest: &Digest) -> Result<Reference> {
+        let name = self.oci.as_ref().and_then(|oci| oci.name_of(digest));
+        name.map_or_else(|| self.by_digest(digest), Ok)
+    }
+
+    fn by_digest(&self, digest: &Digest) -> Result<Reference> {
+        Ok(reference::by_digest(&reference::local(&self.path, "latest")?, digest))
+    }
+
+    pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
+        if let Some(digest) = reference::digest_of(reference)? {
+            let found = self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference))?;
+            let mut others = self.docker.iter().filter_map(|image| image.manifest.as_ref());
+            return Ok(found.or_else(|| others.find(|manifest| *manifest.digest() == digest).cloned()));
+        }
+        let mut found = self.docker.iter().filter(|image| image.names.contains(reference));
+        let Some(first) = found.next() else {
+            return self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference));
+        };
+        if found.any(|other| (&other.known, &other.manifest) != (&first.known, &first.manifest)) {
+            return Err(Error::ambiguous("the name stands for several images").with_hint(
+                "choose one by its digest; `plyfold load` with the whole archive takes them all",
+            ));
+        }
+        match (&first.known, &first.manifest) {
+            (Some(digest), _) => {
+                let by_digest = reference::by_digest(reference, digest);
+                self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(&by_digest))
+            }
+            (None, Some(manifest)) => Ok(Some(manifest.clone())),
+            (None, None) => {
+                docker::read_image(&self.members, &first.listed).map(|(manifest, _)| Some(manifest))
+            }
+        }
+    }
+
+    pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {
+        if let Some(member) = self.blobs.get(digest) {
+            return Ok(Some(member.clone()));
+        }
+        self.oci.as_ref().map_or(Ok(None), |oci| oci.member(digest))
+    }
+}
