@@ -268,8 +268,10 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
         match read_config(self.registry, self.reference, manifest).await {
             Ok(config) => {
                 let offered = config.platform_or(raw.platform());
+                // Who names the content itself has it as an index offers it, as by the index.
+                let told = raw.platform().filter(|_| self.reference.digest().is_some()).map(Platform::from);
                 self.available.push(offered.to_string());
-                let fits = self.wanted.distance(&offered).is_some();
+                let fits = told.iter().chain([&offered]).any(|one| self.wanted.distance(one).is_some());
                 self.config = fits.then_some(config);
                 Ok(fits)
             }

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::Config;
 use crate::images::Images;
+use crate::spool;
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
@@ -21,12 +22,12 @@ plyfold_core::register!(Backend {
     summary: "tar files of docker save, podman save and skopeo, in both forms",
     syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME], FILE@DIGEST, FILE:@INDEX",
     capabilities: CAPABILITIES,
-    open: |location, options| Box::pin(async move { open(&location, &options) }),
+    open: |location, options| Box::pin(async move { open(&location, &options).await }),
 });
 
 const CAPABILITIES: Capabilities = Capabilities { repositories: true, tags: true, ..Capabilities::READ };
 
-fn open(location: &Location, options: &Options) -> Result<Opened> {
+async fn open(location: &Location, options: &Options) -> Result<Opened> {
     let (path, image) = location.path_and_image();
     if path.is_empty() {
         return Err(
@@ -37,11 +38,16 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
     let named = |image: &str| match location.scheme.as_str() {
         // Only OCI layouts know names that are a tag alone.
         "docker-archive" if !image.starts_with('@') => reference::parse(image),
-        _ => image_in(Path::new(path), image),
+        _ => image_in(&spool::place(Path::new(path)), image),
     };
     let reference = image.filter(|_| place.is_none()).map(named).transpose()?;
     let archive = Archive::new(path, options.config()?);
     let archive = Archive { scheme: location.scheme.clone().into(), place, ..archive };
+    let path = archive.path.clone();
+    if blocking(move || Ok(spool::is_stream(&path))).await? {
+        // A pipe is read once, and at the pace of its writer, which is no server that could be asked again.
+        archive.images().await?;
+    }
     Ok(Opened { registry: Box::new(archive), reference })
 }
 
@@ -85,7 +91,11 @@ impl Archive {
     async fn images(&self) -> Result<&Images> {
         let read = || async {
             let (path, config) = (self.path.clone(), self.config.clone());
-            blocking(move || Images::read(&path, &config)).await
+            let waiting = Arc::new(());
+            let caller = Arc::downgrade(&waiting);
+            let images = blocking(move || Images::read(&path, &config, &caller)).await;
+            drop(waiting);
+            images
         };
         self.images.get_or_try_init(read).await.map_err(|e| e.with_endpoint(self))
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// Bytes that an archive compressed as a whole may expand to in the temporary directory (`TMPDIR`).
+    /// Bytes that an archive may have in the temporary directory (`TMPDIR`), which takes what a compressed one expands to
+    /// and what comes through a pipe.
     pub spool_limit: u64,
 }
 

@@ -9,6 +9,7 @@ use crate::Config;
 use crate::docker::{self, DockerImage};
 use crate::members::{Member, Members};
 use crate::oci::OciImages;
+use crate::spool::{self, Caller};
 
 /// The images of an archive. The form decides, not the scheme.
 ///
@@ -26,8 +27,9 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn read(path: &Path, config: &Config) -> Result<Self> {
-        let members = Members::scan(path, config)?;
+    pub(crate) fn read(path: &Path, config: &Config, caller: &Caller) -> Result<Self> {
+        let members = Members::scan(spool::plain(path, config, caller)?)?;
+        let path = &spool::place(path);
         let mut oci = OciImages::read(&members, path)?;
         let known = match &oci {
             Some(oci) if members.find("manifest.json")?.is_some() => oci.configs(),

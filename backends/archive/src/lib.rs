@@ -33,6 +33,7 @@ mod docker;
 mod images;
 mod members;
 mod oci;
+mod spool;
 
 pub use backend::Archive;
 pub use config::Config;

@@ -2,17 +2,14 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use plyfold_core::{Error, Result, Size, printable};
 use tar::EntryType;
-
-use crate::Config;
 
 /// Members of one archive. An image of 1,024 layers has about 3,000.
 const MEMBERS: usize = 1 << 18;
@@ -52,10 +49,9 @@ pub(crate) struct Member {
 }
 
 impl Members {
-    /// Reads the headers of the tar at `path`, which may be compressed as a whole.
-    pub(crate) fn scan(path: &Path, config: &Config) -> Result<Self> {
-        let file = open(path)?;
-        let file = Arc::new(expanded(file, config)?);
+    /// Reads the headers of a tar.
+    pub(crate) fn scan(file: File) -> Result<Self> {
+        let file = Arc::new(file);
         let length = file.metadata().map_err(|e| Error::io("reading the archive's size", e))?.len();
         let mut map = HashMap::new();
         let headers = Headers { file: &file, read: Cell::new(0) };
@@ -207,52 +203,6 @@ impl Seek for &Headers<'_> {
         let mut file = self.file;
         file.seek(position)
     }
-}
-
-/// Opens a regular file; a pipe would hang the reader and cannot be read in ranges.
-fn open(path: &Path) -> Result<File> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    let file = opened.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::not_found("no such archive").with_source(e),
-        _ => Error::io("opening the archive", e),
-    })?;
-    let metadata = file.metadata().map_err(|e| Error::io("reading the archive's kind", e))?;
-    if !metadata.is_file() {
-        return Err(Error::corrupt("the archive is not a regular file")
-            .with_hint("a layout directory opens as oci:DIR; a pipe must be written to a file first"));
-    }
-    Ok(file)
-}
-
-/// The tar itself: the file, or what it expands to, in a file without a name.
-fn expanded(mut file: File, config: &Config) -> Result<File> {
-    let mut magic = Vec::new();
-    let reading = |e| Error::io("reading the archive", e);
-    file.by_ref().take(4).read_to_end(&mut magic).map_err(reading)?;
-    file.seek(SeekFrom::Start(0)).map_err(reading)?;
-    let broken = |e: io::Error| match e.raw_os_error() {
-        Some(_) => Error::io("expanding the compressed archive into the temporary directory", e),
-        None => Error::corrupt("the compressed archive is damaged").with_source(e),
-    };
-    let expanding: Box<dyn Read> = match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            let mut decoder = zstd::stream::read::Decoder::new(file).map_err(broken)?;
-            decoder.window_log_max(27).map_err(broken)?;
-            Box::new(decoder)
-        }
-        _ => return Ok(file),
-    };
-    let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
-    let size =
-        io::copy(&mut expanding.take(config.spool_limit.saturating_add(1)), &mut spool).map_err(broken)?;
-    if size > config.spool_limit {
-        let message = format!("the archive expands to more than {}", Size(config.spool_limit));
-        return Err(Error::limit(message).with_hint("raise it with -o spool-limit=BYTES"));
-    }
-    spool.seek(SeekFrom::Start(0)).map_err(reading)?;
-    Ok(spool)
 }
 
 /// A member's name as a key, cleaned as the names in layers are. `None` for names that no document can mean: that

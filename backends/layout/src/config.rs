@@ -20,8 +20,9 @@ pub(crate) const CAPABILITIES: Capabilities =
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// Follow symbolic links inside the layout, for layouts whose blobs lie elsewhere (such as ostree stores).
-    /// Off by default: a layout from elsewhere could point at any file of this machine.
+    /// Follow symbolic links out of the layout, for layouts whose blobs lie elsewhere (such as ostree stores).
+    /// Off by default: a layout from elsewhere could point at any file of this machine. Links that stay inside the
+    /// layout are followed in any case.
     pub follow_symlinks: bool,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 
 /// A layout directory, which need not exist yet.
 #[derive(Debug)]
@@ -204,7 +204,8 @@ impl Root {
     fn open(&self, folders: &[&str], name: &str) -> Result<Option<(File, u64)>> {
         let irregular = |kind| {
             let path = folders.iter().fold(self.path.clone(), |path, folder| path.join(folder)).join(name);
-            Error::corrupt(format!("{} is not a regular file but {}", path.display(), describe(kind)))
+            let refusal = format!("{} is not a regular file but {}", path.display(), describe(kind));
+            self.way_out(Error::corrupt(refusal), kind)
         };
         let (Some(folder), found) = self.find(folders, name)? else { return Ok(None) };
         match found {
@@ -212,10 +213,16 @@ impl Root {
             Found::Irregular(kind) => return Err(irregular(kind)),
             Found::File(_) => {}
         }
-        // Whatever has taken the file's place since: no link is followed and no pipe waited for.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | self.nofollow();
-        let file = match rustix::fs::openat(&folder, name, flags, Mode::empty()) {
+        // Whatever has taken the file's place since: no link leads out of the layout, and no pipe is waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::openat(&folder, name, flags | self.nofollow(), Mode::empty()) {
             Ok(file) => File::from(file),
+            Err(rustix::io::Errno::LOOP) if self.follows_inside() => {
+                match self.open_inside(folders, name, flags) {
+                    Ok(file) => File::from(file),
+                    Err(_) => return Err(irregular(FileType::Symlink)),
+                }
+            }
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(rustix::io::Errno::LOOP) => return Err(irregular(FileType::Symlink)),
             Err(e) => return Err(Error::io(format!("opening {name}"), e.into())),
@@ -238,13 +245,24 @@ impl Root {
                 .with_hint("images in tar files open as oci-archive:FILE or docker-archive:FILE"),
             e => Error::io(format!("opening {}", self.path.display()), e.into()),
         })?;
-        for inner in folders {
+        for (depth, inner) in folders.iter().enumerate() {
             folder = match rustix::fs::openat(&folder, *inner, flags | self.nofollow(), Mode::empty()) {
                 Ok(folder) => folder,
                 Err(rustix::io::Errno::NOENT) => return Ok((None, Found::Absent)),
                 Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-                    let path = self.path.join(inner);
-                    return Err(Error::corrupt(format!("{} is not a directory", path.display())));
+                    match self.open_inside(&folders[..depth], inner, flags) {
+                        Ok(folder) if self.follows_inside() => folder,
+                        _ => {
+                            let path =
+                                folders[..=depth].iter().fold(self.path.clone(), |path, one| path.join(one));
+                            let refusal = format!("{} is not a directory", path.display());
+                            let kind = match path.symlink_metadata() {
+                                Ok(found) if found.is_symlink() => FileType::Symlink,
+                                _ => FileType::Unknown,
+                            };
+                            return Err(self.way_out(Error::corrupt(refusal), kind));
+                        }
+                    }
                 }
                 Err(e) => return Err(Error::io(format!("opening {inner}"), e.into())),
             };
@@ -253,12 +271,68 @@ impl Root {
         let found = match rustix::fs::statat(&folder, name, how) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+                FileType::Symlink if self.follows_inside() => self.linked(folders, name),
                 kind => Found::Irregular(kind),
             },
             Err(rustix::io::Errno::NOENT) => Found::Absent,
             Err(e) => return Err(Error::io(format!("looking at {name}"), e.into())),
         };
         Ok((Some(folder), found))
+    }
+
+    /// Whether links are followed as long as they stay inside the layout: in layouts of other tools, whose build
+    /// systems may link each blob to one place for all. In a store every file is its own.
+    fn follows_inside(&self) -> bool {
+        !self.private && !self.follow
+    }
+
+    /// What a symbolic link inside the layout stands for.
+    fn linked(&self, folders: &[&str], name: &str) -> Found {
+        // By its path alone: a device that is opened may act.
+        let found = self.open_inside(folders, name, OFlags::PATH | OFlags::CLOEXEC);
+        match found.and_then(|place| rustix::fs::fstat(&place)) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Found::File(u64::try_from(stat.st_size).unwrap_or(0))
+            }
+            _ => Found::Irregular(FileType::Symlink),
+        }
+    }
+
+    /// Opens what a name leads to through symbolic links, none of which leaves the layout at any step: the kernel sees
+    /// to that, also when links change meanwhile. A link to an absolute path counts when it is a path in the layout.
+    fn open_inside(&self, folders: &[&str], name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let root = rustix::fs::openat(
+            CWD,
+            &self.path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let path = folders.iter().collect::<PathBuf>().join(name);
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(&root, &path, flags, Mode::empty(), resolve);
+        match (opened, self.inside(&path)) {
+            (Err(rustix::io::Errno::XDEV), Some(inside)) => {
+                rustix::fs::openat2(&root, inside, flags, Mode::empty(), resolve)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    /// Where the absolute target of a link lies within the layout.
+    fn inside(&self, path: &Path) -> Option<PathBuf> {
+        let target = std::fs::read_link(self.path.join(path)).ok().filter(|target| target.is_absolute())?;
+        let root = self.path.canonicalize().ok()?;
+        Some(target.strip_prefix(root).ok()?.to_owned())
+    }
+
+    /// A refusal with what can be done about it.
+    fn way_out(&self, refusal: Error, kind: FileType) -> Error {
+        if kind != FileType::Symlink || self.private {
+            return refusal;
+        }
+        refusal.with_hint(
+            "links that stay inside the layout are followed; -o follow-symlinks=true follows all, in a layout that you trust",
+        )
     }
 
     fn nofollow(&self) -> OFlags {

@@ -193,4 +193,28 @@ mod tests {
         }
         assert_eq!(parse(&[r#"password="8675309""#]).unwrap().password.unwrap().reveal(), "8675309");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// Every option that holds a number, a duration, or a host with a port.
+        #[test]
+        fn any_number_is_a_configuration_or_an_error(
+            number in "-?[0-9]{1,40}(\\.[0-9]{1,20})?(e-?[0-9]{1,4})?|null|true|NaN|inf|[ -~]{0,12}",
+        ) {
+            for key in [
+                "connect-timeout", "helper-timeout", "read-timeout", "max-connections", "parallel-ranges",
+                "requests-per-second", "upload-chunk", "plain-http", "https", "trusted-realm",
+            ] {
+                let option = format!("{key}={number}");
+                if let Ok(config) = parse(&[&option]) {
+                    proptest::prop_assert!(config.connect_timeout >= Duration::from_secs(1));
+                    proptest::prop_assert!(std::time::Instant::now().checked_add(config.helper_timeout).is_some());
+                    let home = format!("r.lan:{number}");
+                    // The clients that are made of it count with these numbers.
+                    drop((crate::Registry::new("r.lan", &config), crate::Registry::new(&home, &config)));
+                }
+            }
+        }
+    }
 }

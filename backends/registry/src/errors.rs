@@ -262,6 +262,8 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use reqwest::header::HeaderValue;
 
     use super::*;
@@ -281,6 +283,23 @@ mod tests {
             assert_eq!(parse(junk), None, "{junk}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// Seconds and dates of any size, from any clock.
+        #[test]
+        fn any_retry_after_is_a_pause_or_nothing(
+            text in "-?[0-9]{0,30}(\\.[0-9]*)?(e[0-9]{1,3})?|NaN|inf|[ -~]{0,40}|(Mon|Sun), [0-9]{2} (Jan|Dec) [0-9]{4,6} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT",
+            clock in 0..(1_u64 << 40),
+        ) {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(&text).unwrap())]);
+            let pause = retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(clock));
+            // What is made of it is bounded, and shown.
+            let pause = pause.map(|pause| pause.min(Duration::from_secs(30)));
+            proptest::prop_assert!(pause.is_none_or(|pause| Instant::now().checked_add(pause).is_some()));
+        }
     }
 
     #[test]

@@ -50,4 +50,22 @@ mod tests {
         }
         assert_eq!(ago(SystemTime::now() + Duration::from_secs(1000)), "now");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_text_is_a_time_or_an_error(
+            text in "-?[0-9]{0,40}(\\.[0-9]*)?(e[0-9]{1,3})?( ?(s|m|h|d|w|ms)){0,2}|NaN|.{0,12}",
+            seconds in 0..(1_u64 << 60),
+        ) {
+            if let Ok(age) = parse(&text) {
+                proptest::prop_assert!(text.starts_with(|c: char| c.is_ascii_digit()));
+                // Times before the clock begins are none, and no panic.
+                let _ = SystemTime::now().checked_sub(age);
+            }
+            let future = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            proptest::prop_assert!(!ago(future).is_empty() && !ago(SystemTime::UNIX_EPOCH).is_empty());
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use plyfold::{
     CacheProvider as _, CacheProviderExt as _, Digest, Error, ErrorKind, ImageRegistry,
-    ImageRegistryExt as _, ImageSourceExt as _, RawConfig, Reference, RegistrySource, Result, printable,
+    ImageRegistryExt as _, ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference,
+    RegistrySource, Result, printable,
 };
 use serde_json::json;
 
@@ -85,7 +86,7 @@ async fn show(
     let document = json!({
         "reference": name.whole(),
         "digest": source.root().digest(),
-        "platform": config.as_ref().map(|config| config.platform().to_string()),
+        "platform": config.as_ref().map(|config| config.platform_or(source.raw().platform()).to_string()),
         "manifest": { "digest": source.descriptor().digest(), "document": manifest },
         "config": config.as_ref().map(RawConfig::document),
     });
@@ -96,7 +97,7 @@ async fn show(
             ("digest", digest(source.root().digest())),
             ("manifest", digest(source.descriptor().digest())),
         ];
-        lines.extend(config.iter().flat_map(summary));
+        lines.extend(config.iter().flat_map(|config| summary(config, source.raw())));
         // One name for all lines of a list.
         let mut last = "";
         let columns = columns().filter(|_| !shown.no_trunc);
@@ -125,14 +126,14 @@ async fn show(
 }
 
 /// What of a configuration people look for, one line for each value of a list.
-fn summary(config: &RawConfig) -> Vec<(&'static str, String)> {
+fn summary(config: &RawConfig, raw: &RawManifest) -> Vec<(&'static str, String)> {
     let document = config.document();
     let process = document.config().as_ref();
     let words = |words: Option<&Vec<String>>| {
         let quoted = words.map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>());
         quoted.map(|words| words.join(" "))
     };
-    let mut lines = vec![("platform", config.platform().to_string())];
+    let mut lines = vec![("platform", config.platform_or(raw.platform()).to_string())];
     let one =
         |name, value: Option<String>| value.filter(|value| !value.is_empty()).map(|value| (name, value));
     lines.extend(one("created", document.created().clone()));

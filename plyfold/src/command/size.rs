@@ -42,4 +42,23 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_text_is_a_size_or_an_error(
+            text in "-?[0-9]{0,40}(\\.[0-9]*)?(e[0-9]{1,3})?( ?[kKmMgGtTpP]?(iB|B|b)?)?|NaN|.{0,12}",
+            bytes in proptest::prelude::any::<u64>(),
+        ) {
+            let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            if let Ok(bytes) = parse(&text) {
+                proptest::prop_assert!(text[..digits].parse::<u64>().is_ok_and(|number| bytes >= number));
+                // The disk that is made of it says which sizes there are.
+                let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();
+            }
+            let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();
+            proptest::prop_assert!(Size(bytes).to_string().ends_with('B'));
+        }
+    }
 }

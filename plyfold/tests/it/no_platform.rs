@@ -145,3 +145,18 @@ async fn one_verdict_on_every_way() {
         }
     }
 }
+
+/// Where an index and a config disagree, the index has chosen, and what follows does not ask again.
+#[tokio::test]
+async fn an_index_outweighs_the_config_that_it_leads_to() {
+    let wanted: Platform = "linux/riscv64".parse().unwrap();
+    let config = json!({ "os": "linux", "architecture": "s390x" });
+    let platform = json!({ "os": "linux", "architecture": "riscv64" });
+    let folder = tempfile::tempdir().unwrap();
+    let layout = layout(folder.path(), &config, &platform, Named::InIndex);
+    for uri in [format!("oci:{}", layout.display()), format!("oci-archive:{}", archive(&layout).display())] {
+        for by_load in [false, true] {
+            assert_eq!(verdict(&uri, by_load, &wanted).await, None, "{uri}");
+        }
+    }
+}

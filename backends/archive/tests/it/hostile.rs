@@ -106,10 +106,12 @@ async fn names_that_are_none_are_left_out_and_the_others_stay() {
 async fn several_images_and_none_chosen_is_ambiguous_with_the_list() {
     let both = serde_json::json!([
         { "Config": config_name(), "RepoTags": ["example.com/app:1"], "Layers": ["a"] },
-        { "Config": config_name(), "RepoTags": ["example.com/app:2"], "Layers": ["a"] },
+        { "Config": "other.json", "RepoTags": ["example.com/app:2"], "Layers": ["a"] },
     ]);
+    let other = [&config()[..], b"\n"].concat();
     let tar =
         Tar::new().file("manifest.json", both.to_string()).file(&config_name(), config()).file("a", layer());
+    let tar = tar.file("other.json", other);
     let disk = OnDisk::new(&tar.bytes());
     let uri = format!("docker-archive:{}", disk.path.display());
     let backends = Backends::linked().unwrap();
@@ -194,7 +196,7 @@ async fn an_archive_may_be_compressed_as_a_whole_up_to_a_bound() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
     let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
-    for whole in [gzip.finish().unwrap(), zstd] {
+    for whole in [gzip.finish().unwrap(), zstd, xz(&plain, 1 << 20), bzip2(&plain)] {
         let disk = OnDisk::new(&whole);
         assert_eq!(pulled(&disk.archive()).await.unwrap(), layer().len());
         let tight = Archive::new(&disk.path, Config { spool_limit: plain.len() as u64 - 1 });
@@ -219,4 +221,111 @@ async fn compressed_layers_are_described_as_they_are() {
     let part = source.blob(layer, BlobRange::new(2, 10)).await.unwrap().bytes(1 << 20).await.unwrap();
     assert_eq!(part, compressed[2..10]);
     assert!(!archive.capabilities().push);
+}
+
+fn bzip2(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn xz(plain: &[u8], window: u32) -> Vec<u8> {
+    use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+    let mut options = LzmaOptions::new_preset(0).unwrap();
+    options.dict_size(window);
+    let stream = Stream::new_stream_encoder(Filters::new().lzma2(&options), Check::Crc64).unwrap();
+    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_decoder_has_bounded_memory() {
+    let plain = sound("a").file("a", layer()).bytes();
+    assert!(pulled(&OnDisk::new(&xz(&plain, 64 << 20)).archive()).await.is_ok(), "xz -9");
+    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.long_distance_matching(true).unwrap();
+    zstd.window_log(28).unwrap();
+    zstd.write_all(&plain).unwrap();
+    for (what, greedy) in [("xz", xz(&plain, 1 << 30)), ("zstd", zstd.finish().unwrap())] {
+        let error = pulled(&OnDisk::new(&greedy).archive()).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Limit, "{what}: {error:?}");
+    }
+}
+
+/// What an archive is compressed by, and whether it comes through a pipe, makes no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_come_through_pipes_in_every_form() {
+    let plain = sound("a").file("a", layer()).bytes();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let forms = [
+        plain.clone(),
+        gzip.finish().unwrap(),
+        zstd::encode_all(plain.as_slice(), 1).unwrap(),
+        xz(&plain, 1 << 20),
+        bzip2(&plain),
+    ];
+    let folder = tempfile::TempDir::new().unwrap();
+    for (place, form) in forms.into_iter().enumerate() {
+        // As a shell substitutes a process.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let bytes = form.clone();
+        let writing = std::thread::spawn(move || {
+            let (first, rest) = bytes.split_at(bytes.len() / 2);
+            writer.write_all(first).unwrap();
+            // Its first bytes are no promise of the others.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            writer.write_all(rest).unwrap();
+        });
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&reader);
+        for (scheme, image) in [("docker-archive", ":example.com/app:1")] {
+            let uri = format!("{scheme}:/proc/self/fd/{descriptor}{image}");
+            let opened = Backends::linked().unwrap().open(&uri, &Options::default()).await.unwrap();
+            let image = opened.reference().await.unwrap();
+            assert!(opened.registry.image(&image, &linux()).await.is_ok(), "form {place}");
+        }
+        writing.join().unwrap();
+        drop(reader);
+        // A pipe with a name, whose writer comes later.
+        let pipe = folder.path().join(format!("pipe{place}"));
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        let path = pipe.clone();
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::fs::write(path, form).unwrap();
+        });
+        assert_eq!(pulled(&Archive::new(&pipe, Config::default())).await.unwrap(), layer().len());
+        writing.join().unwrap();
+        assert!(std::fs::symlink_metadata(&pipe).is_ok());
+    }
+    let tight = Config { spool_limit: plain.len() as u64 - 1 };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let writing = std::thread::spawn(move || drop(writer.write_all(&plain)));
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+    assert_eq!(*pulled(&Archive::new(path, tight)).await.unwrap_err().kind(), ErrorKind::Limit);
+    drop(reader);
+    writing.join().unwrap();
+}
+
+/// A pipe may stay silent: a caller that gives up leaves no thread behind, which the end of the runtime would wait for.
+#[test]
+fn a_silent_pipe_is_waited_for_no_longer_than_its_caller_does() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+    let archive = Archive::new(path, Config::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let image = name("example.com/app:1");
+    // Longer than a pipe without a writer is waited for.
+    let patience = std::time::Duration::from_secs(4);
+    let waited = runtime.block_on(async { tokio::time::timeout(patience, archive.manifest(&image)).await });
+    assert!(waited.is_err(), "a pipe with a writer is waited for");
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    drop((reader, writer));
 }

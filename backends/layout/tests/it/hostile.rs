@@ -131,6 +131,83 @@ async fn folders_of_blobs_that_lead_outside_are_not_followed() {
     }
 }
 
+/// Build systems such as Bazel link each blob to the place where it was made.
+#[tokio::test]
+async fn links_inside_the_layout_are_followed() {
+    let (layout, folder, sample) = layout();
+    let root = folder.path();
+    let layer = blob_path(root, sample.images[0].layers[0].descriptor.digest());
+    let manifest = blob_path(root, sample.top.digest());
+    fs::create_dir_all(root.join("cas/deep")).unwrap();
+    let read = || async {
+        layout.manifest(&name(NAME)).await?;
+        read_layer(&layout, &sample).await
+    };
+    for (place, path) in
+        [&layer, &manifest, &root.join("index.json"), &root.join("oci-layout")].into_iter().enumerate()
+    {
+        let (target, hop) = (root.join(format!("cas/deep/{place}")), root.join(format!("cas/hop{place}")));
+        fs::rename(path, &target).unwrap();
+        let up = "../".repeat(path.strip_prefix(root).unwrap().components().count() - 1);
+        for link in
+            [format!("{up}cas/deep/{place}").into(), target.clone(), format!("{up}cas/hop{place}").into()]
+        {
+            let _ = (fs::remove_file(path), fs::remove_file(&hop));
+            symlink(format!("deep/{place}"), &hop).unwrap();
+            symlink(&link, path).unwrap();
+            read().await.unwrap_or_else(|e| panic!("{}: {e:?}", link.display()));
+        }
+    }
+    // Whole folders, too.
+    fs::rename(root.join("blobs"), root.join("cas/blobs")).unwrap();
+    symlink("cas/blobs", root.join("blobs")).unwrap();
+    // The links of the blobs are relative to where they are now.
+    fs::create_dir_all(root.join("cas/cas")).unwrap();
+    symlink("../deep", root.join("cas/cas/deep")).unwrap();
+    for place in 0..2 {
+        symlink(format!("deep/{place}"), root.join(format!("cas/cas/hop{place}"))).unwrap();
+    }
+    read().await.unwrap();
+}
+
+/// No link leads out, at whichever step, and the refusal says what would follow it.
+#[tokio::test]
+async fn links_out_of_the_layout_are_refused_with_a_way_out() {
+    let (layout, folder, sample) = layout();
+    let root = folder.path();
+    let outside = TempDir::new().unwrap();
+    let layer = blob_path(root, sample.images[0].layers[0].descriptor.digest());
+    fs::copy(&layer, outside.path().join("content")).unwrap();
+    fs::create_dir(root.join("cas")).unwrap();
+    fs::rename(&layer, root.join("cas/content")).unwrap();
+    symlink(outside.path().join("content"), root.join("cas/out")).unwrap();
+    symlink(outside.path(), root.join("cas/folder")).unwrap();
+    symlink("loop", root.join("cas/loop")).unwrap();
+    fs::create_dir(root.join("cas/directory")).unwrap();
+    let name = root.file_name().unwrap().to_str().unwrap();
+    let targets = [
+        "../../cas/out".to_owned(),
+        "../../cas/folder/content".to_owned(),
+        "../../cas/loop".to_owned(),
+        "../../cas/directory".to_owned(),
+        "../../cas/nothing".to_owned(),
+        "../../../etc/hostname".to_owned(),
+        // Out of the layout and in again: where it is called otherwise, that is another file.
+        format!("../../../{name}/cas/content"),
+        "/proc/self/root/etc/hostname".to_owned(),
+        outside.path().join("content").to_str().unwrap().to_owned(),
+    ];
+    for target in targets {
+        symlink(&target, &layer).unwrap();
+        let error = fails(read_layer(&layout, &sample).await, &ErrorKind::Corrupt);
+        assert!(
+            error.hint().is_some_and(|hint| hint.contains("follow-symlinks=true")),
+            "{target}: {error:?}"
+        );
+        fs::remove_file(&layer).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn rows_8_and_9_damaged_blobs_are_told_from_sound_ones() {
     let (layout, folder, sample) = layout();

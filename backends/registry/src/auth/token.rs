@@ -188,4 +188,20 @@ mod tests {
         let body = String::from_utf8(request.body().unwrap().as_bytes().unwrap().to_vec()).unwrap();
         assert!(body.ends_with("scope=repository%3Aa%3Apull&refresh_token=s%26cret"), "{body}");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// A token lives for a time that a clock can count with, whatever the server says of it.
+        #[test]
+        fn any_expiry_is_a_life_or_an_error(
+            value in "-?[0-9]{1,40}(\\.[0-9]{1,20})?(e-?[0-9]{1,4})?|null|true|\"[ !#-~]{0,10}\"|\\[\\]|\\{\\}|NaN",
+        ) {
+            let answer = format!(r#"{{"token":"t","expires_in":{value}}}"#);
+            if let Ok((_, life)) = parse(answer.as_bytes()) {
+                proptest::prop_assert!((1..=LONGEST_LIFE).contains(&life.as_secs()));
+                proptest::prop_assert!(Instant::now().checked_add(life.mul_f32(0.9)).is_some());
+            }
+        }
+    }
 }

@@ -505,6 +505,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         /// Whatever stands there, it is a duration that clocks can count with, or none.
         #[test]
         fn no_text_breaks_the_parser_of_durations(

@@ -1,0 +1,215 @@
+//! The archive as one plain file that can be read at any offset: a pipe is written to a file without a name first, and
+//! so is what a compressed archive expands to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use liblzma::stream::{CONCATENATED, Stream};
+use plyfold_core::{Error, ErrorKind, Result, Size};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Config;
+
+/// Bytes that a decoder may use: room for the windows of `zstd --ultra` and `xz -9`. Larger ones are for who writes
+/// archives for machines that have the memory.
+const MEMORY: u64 = 128 << 20;
+/// The logarithm of the largest window of zstd, by the same measure.
+const WINDOW: u32 = 27;
+/// How long a pipe is waited for, in nanoseconds, before the caller is looked for again.
+const PAUSE: i64 = 100_000_000;
+/// How long a pipe may have no writer.
+const WRITER: Duration = Duration::from_secs(3);
+/// What standard input is called.
+const STDIN: [&str; 4] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/proc/thread-self/fd/0"];
+
+/// Lives as long as somebody waits for the archive.
+pub(crate) type Caller = Weak<()>;
+
+/// What the images without a name in an archive are called after: its file. What comes through a descriptor has none.
+pub(crate) fn place(path: &Path) -> PathBuf {
+    let is_descriptor =
+        ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.parent() == Some(Path::new(folder)));
+    if is_descriptor { "stdin".into() } else { path.to_owned() }
+}
+
+/// Whether the archive can be read once only.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    if is_stdin(path) {
+        return !stdin().and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file());
+    }
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+/// The tar itself.
+///
+/// # Errors
+/// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration allows,
+/// or needs more memory than there is for a decoder; `Cancelled` when nobody waits for it any more; `Io`.
+pub(crate) fn plain(path: &Path, config: &Config, caller: &Caller) -> Result<File> {
+    let reading = |e| Error::io("reading the archive", e);
+    let (mut file, is_stream) = open(path)?;
+    let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, caller };
+    let mut magic = Vec::new();
+    input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
+    let compression = Compression::of(&magic);
+    if compression.is_none() && !is_stream {
+        file.seek(SeekFrom::Start(0)).map_err(reading)?;
+        return Ok(file);
+    }
+    let whole = io::Cursor::new(magic).chain(input);
+    let expanding = match compression {
+        Some(compression) => compression.expanding(whole).map_err(broken)?,
+        None => Box::new(whole),
+    };
+    let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
+    let mut limited = expanding.take(config.spool_limit.saturating_add(1));
+    let size = io::copy(&mut limited, &mut spool).map_err(broken)?;
+    if size > config.spool_limit {
+        let message = format!("the archive expands to more than {}", Size(config.spool_limit));
+        return Err(Error::limit(message).with_hint("raise it with -o spool-limit=BYTES"));
+    }
+    spool.seek(SeekFrom::Start(0)).map_err(reading)?;
+    Ok(spool)
+}
+
+/// How an archive is compressed as a whole: what `docker load` reads.
+#[derive(Clone, Copy)]
+enum Compression {
+    Bzip2,
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    fn of(magic: &[u8]) -> Option<Self> {
+        match magic {
+            [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Self::Xz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// The content, also that of several compressed files one after the other.
+    fn expanding<'a>(self, compressed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(compressed)),
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(compressed)),
+            Self::Xz => {
+                let decoder = Stream::new_stream_decoder(MEMORY, CONCATENATED)?;
+                Box::new(liblzma::read::XzDecoder::new_stream(compressed, decoder))
+            }
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(compressed)?;
+                decoder.window_log_max(WINDOW)?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
+/// The error of writing an archive to a file.
+fn broken(e: io::Error) -> Error {
+    if e.get_ref().is_some_and(|inner| inner.is::<Error>()) || e.raw_os_error().is_some() {
+        return Error::io("writing the archive to the temporary directory", e);
+    }
+    if needs_memory(&e) {
+        let message = format!("the compressed archive needs more than {} of memory", Size(MEMORY));
+        return Error::limit(message).with_hint("expand it by the program that compressed it").with_source(e);
+    }
+    Error::corrupt("the compressed archive is damaged").with_source(e)
+}
+
+/// Opens a file or a pipe, and says whether it is one.
+fn open(path: &Path) -> Result<(File, bool)> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = if is_stdin(path) {
+        stdin()
+    } else {
+        // A pipe without a writer would hang the thread.
+        OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
+    };
+    let file = opened.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::not_found("no such archive").with_source(e),
+        _ => Error::io("opening the archive", e),
+    })?;
+    let metadata = file.metadata().map_err(|e| Error::io("reading the archive's kind", e))?;
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok((file, false));
+    }
+    if kind.is_fifo() || kind.is_socket() {
+        return Ok((file, true));
+    }
+    Err(Error::corrupt("the archive is neither a file nor a pipe")
+        .with_hint("a layout directory opens as oci:DIR"))
+}
+
+fn is_stdin(path: &Path) -> bool {
+    STDIN.iter().any(|name| path == Path::new(name))
+}
+
+/// Standard input itself: to open it once more takes rights that the process may not have, and sockets cannot be opened.
+fn stdin() -> io::Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// Reads a file, or a pipe that may stay silent for ever, as long as somebody waits for it.
+struct Input<'a> {
+    file: File,
+    is_stream: bool,
+    /// Whether somebody was seen to write: only then does a pipe that is empty end.
+    has_writer: bool,
+    caller: &'a Caller,
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE };
+        let start = Instant::now();
+        loop {
+            if self.caller.strong_count() == 0 {
+                return Err(io::Error::other(Error::new(
+                    ErrorKind::Cancelled,
+                    "nobody waits for the archive",
+                )));
+            }
+            if !self.is_stream || poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&pause))? > 0 {
+                self.has_writer = true;
+                return self.file.read(buf);
+            }
+            if !self.has_writer && is_nonblocking(&self.file) {
+                match self.file.read(buf) {
+                    // No writer, or not yet.
+                    Ok(0) if start.elapsed() > WRITER => return Err(io::Error::other(without_writer())),
+                    Ok(0) => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.has_writer = true,
+                    read => return read,
+                }
+            }
+        }
+    }
+}
+
+/// Whether this is a pipe that was opened here, as opposed to standard input.
+fn is_nonblocking(pipe: &File) -> bool {
+    rustix::fs::fcntl_getfl(pipe).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+}
+
+fn without_writer() -> Error {
+    Error::corrupt("nobody writes to the pipe").with_hint("start the program that writes the archive first")
+}
+
+/// Whether a decoder has refused for the memory that it would need.
+fn needs_memory(e: &io::Error) -> bool {
+    let xz = e.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
+    // zstd's errors are text alone.
+    xz == Some(&liblzma::stream::Error::MemLimit) || e.to_string().contains("too much memory")
+}
