@@ -183,7 +183,12 @@ impl Engine<'_> {
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         Err(Error::new(
             ErrorKind::Io,
-            format!("the image needs {} more, and {} are free", Size(needed), Size(free)),
+            // In bytes as well: the two may be alike in larger units.
+            format!(
+                "the image needs {} more ({needed} bytes), and {} are free ({free} bytes)",
+                Size(needed),
+                Size(free)
+            ),
         )
         .with_source(full)
         .with_endpoint(&self.cache)

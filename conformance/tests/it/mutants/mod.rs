@@ -45,7 +45,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("S 80", &[Fault::MediaTypeTrusted]),
     ("S 81", &[Fault::WhiteoutsIgnored, Fault::XattrsLost]),
     ("S 82", &[Fault::WhiteoutsByOrder, Fault::WhiteoutsIgnored, Fault::WhiteoutsLast]),
-    ("S 83", &[Fault::HardLinksCopied, Fault::LinksLast]),
+    ("S 83", &[Fault::HardLinksCopied, Fault::LinksLast, Fault::WhiteoutsLast]),
     ("S 84", &[Fault::ForwardLinksLost, Fault::FlatTarReversed]),
     ("S 85", &[Fault::ErrorsEndTheLayer]),
     ("S 86", &[Fault::XattrsLost]),
