@@ -303,6 +303,9 @@ pub(crate) struct Materialize {
     /// Add an empty ext4 disk of this size, to be the upper of an overlay
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) upper: Option<u64>,
+    /// Fail if overlayfs cannot show the image as it is, in place of adding a merged image to its layers
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Make files of their own, never hard links to the store: such files may be written to
     #[arg(long)]
     pub(crate) copy: bool,

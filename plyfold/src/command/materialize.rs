@@ -29,13 +29,22 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     if let Some(owner) = options.owner {
         files = files.owner(owner);
     }
-    let rootfs = rootfs.files(files);
+    let rootfs = rootfs.files(files).strict(options.strict);
     rootfs.check()?;
     // Where nothing can be kept, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.store().is_read_only();
     let fetch = Fetch { materializer: keeps.then(|| rootfs.layer_materializer()), ..Fetch::default() };
     let image = session.pull(&options.image, fetch).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
+    // Also where nothing else is said: layers that are stacked show another tree than the image has.
+    if let Some(first) = disks.overlay_differences.examples.first() {
+        let count = disks.overlay_differences.count;
+        let names = if count == 1 { "1 name".to_owned() } else { format!("{count} names") };
+        session.screen.say(
+            "warning",
+            &format!("overlayfs does not show {names} of this image as it is: {first}; use merged.erofs, which does"),
+        );
+    }
     session.screen.show(&document(&image, &disks), || text(&image, &disks))
 }
 
@@ -43,6 +52,10 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let boot: Option<serde_json::Map<String, Value>> = disks
         .boot_lines()
         .map(|lines| lines.into_iter().map(|(name, line)| (name.to_owned(), line.into())).collect());
+    let examples = disks.overlay_differences.examples.iter();
+    let examples: Vec<Value> = examples
+        .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
+        .collect();
     json!({
         "image": pulled(image),
         "layers": disks.layers,
@@ -52,6 +65,10 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "mount": disks.mount_script().ok(),
         "mount_refused": disks.mount_script().err().map(|e| refusal(&e)),
         "boot": boot,
+        "overlay_differences": {
+            "count": disks.overlay_differences.count,
+            "examples": examples,
+        },
     })
 }
 

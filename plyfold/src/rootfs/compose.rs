@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
-use plyfold_erofs::ErofsMerged;
+use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
 #[cfg(feature = "ext4")]
 use super::set::UPPER;
@@ -19,6 +19,7 @@ pub(super) struct Plan {
     form: Form,
     out: PathBuf,
     files: FileOptions,
+    strict: bool,
     #[cfg(feature = "ext4")]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
@@ -42,6 +43,7 @@ impl Plan {
             form: rootfs.form,
             out: out.to_owned(),
             files: rootfs.files,
+            strict: rootfs.strict,
             #[cfg(feature = "ext4")]
             upper: rootfs.upper.map(plyfold_ext4::Ext4Upper::new).transpose()?,
         })
@@ -54,14 +56,19 @@ impl Plan {
                 Error::new(ErrorKind::Unsupported, "the image has no layers, and so no root file system");
             return Err(error.with_hint("an image that was made from scratch needs a layer of files first"));
         }
+        let overlay_differences = match self.form {
+            Form::ErofsLayers => self.overlay_differences(layers)?,
+            _ => OverlayDifferences::default(),
+        };
+        let needs_merged = self.form != Form::ErofsLayers || overlay_differences.count > 0;
         let mut set = Set::new(&self.out, self.files, stop)?;
         let digits = (layers.len() - 1).to_string().len().max(2);
         let names: Vec<_> = (0..layers.len()).map(|index| format!("layer-{index:0digits$}.erofs")).collect();
-        let mut disks = Disks::default();
+        let mut disks = Disks { overlay_differences, ..Disks::default() };
         for (layer, name) in layers.iter().zip(&names) {
             disks.layers.push(set.add(name, |file| file.fill_from(&layer.path))?.0);
         }
-        if self.form != Form::ErofsLayers {
+        if needs_merged {
             let merged = set.add(MERGED, |file| ErofsMerged::default().image(layers, file))?;
             #[cfg(feature = "vmdk")]
             if self.form == Form::Vmdk {
@@ -82,6 +89,27 @@ impl Plan {
         }
         set.publish()?;
         Ok(disks)
+    }
+
+    /// What overlayfs would not show as it is.
+    fn overlay_differences(&self, layers: &[LayerArtifact]) -> Result<OverlayDifferences> {
+        #[cfg(feature = "ext4")]
+        let stacked = self.upper.is_some();
+        #[cfg(not(feature = "ext4"))]
+        let stacked = false;
+        let found = ErofsMerged::default().overlay_differences(layers, stacked)?;
+        match found.examples.first() {
+            Some(first) if self.strict => {
+                let message = format!("overlayfs would not show the image as it is: {first}");
+                let others = match found.count {
+                    1 => String::new(),
+                    count => format!(", and {} more names", count - 1),
+                };
+                Err(Error::new(ErrorKind::Unsupported, message + &others)
+                    .with_hint("--as erofs-merged shows it as it is"))
+            }
+            _ => Ok(found),
+        }
     }
 }
 

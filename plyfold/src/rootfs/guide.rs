@@ -186,6 +186,7 @@ mod tests {
             merged: merged.then(|| place.join("merged.erofs")),
             vmdk: merged.then(|| place.join("a,b.vmdk")),
             upper: upper.then(|| place.join("upper.ext4")),
+            ..Disks::default()
         }
     }
 

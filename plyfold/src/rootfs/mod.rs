@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{Materializer, PullOptions, Result, pull};
-use plyfold_erofs::ErofsLayer;
+use plyfold_erofs::{ErofsLayer, OverlayDifferences};
 
 use self::beside::Beside;
 use crate::whole::{FileOptions, blocking};
@@ -20,6 +20,7 @@ pub struct Rootfs {
     form: Form,
     upper: Option<u64>,
     files: FileOptions,
+    strict: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +33,10 @@ enum Form {
 
 impl Rootfs {
     /// One EROFS image for each layer, with whiteouts in overlayfs' form.
+    ///
+    /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every layer,
+    /// and takes a directory that no entry made for one that was. For such an image [`Disks::overlay_differences`] says
+    /// what it would show otherwise, and the merged image is made, too: [`Disks::mount_script`] mounts that one.
     pub fn erofs_layers() -> Self {
         Self::of(Form::ErofsLayers)
     }
@@ -63,8 +68,16 @@ impl Rootfs {
         self
     }
 
+    /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image. Without an effect on
+    /// forms with a merged image.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
     fn of(form: Form) -> Self {
-        Self { form, upper: None, files: FileOptions::new() }
+        Self { form, upper: None, files: FileOptions::new(), strict: false }
     }
 
     /// Checks what can be checked without an image, before one is pulled.
@@ -93,6 +106,9 @@ pub struct Disks {
     pub vmdk: Option<PathBuf>,
     /// `upper.ext4`.
     pub upper: Option<PathBuf>,
+    /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and not
+    /// looked for where a merged image was asked for.
+    pub overlay_differences: OverlayDifferences,
 }
 
 impl Disks {

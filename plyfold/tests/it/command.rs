@@ -192,6 +192,7 @@ fn disks_of_an_image() {
         "deep/merged/merged.erofs",
         "layers/layer-00.erofs",
         "layers/layer-01.erofs",
+        "layers/merged.erofs",
         "vmdk/layer-00.erofs",
         "vmdk/layer-01.erofs",
         "vmdk/merged.erofs",
@@ -204,6 +205,33 @@ fn disks_of_an_image() {
             ["vmdk", "deep/merged"].map(|dir| fs::read(place.dir.path().join(dir).join(file)).unwrap());
         assert!(one == other, "{file} differs");
     }
+}
+
+#[test]
+fn what_overlayfs_cannot_show_is_said_whatever_is_silenced() {
+    let place = Place::new();
+    let lower = LayerBuilder::new().file("a", 0o644, b"lower").finish();
+    let upper = LayerBuilder::new().hard_link("b", "a").finish();
+    let sample = samples::of_layers("links", &[lower, upper]);
+    samples::write_layout(&place.dir.path().join("links"), &[("localhost/links:1".to_owned(), &sample)])
+        .unwrap();
+    let run = |options: &str| {
+        let line = format!("materialize oci:{{}}/links --platform linux/amd64 --as erofs-layers {options}");
+        let line = line.replace("{}", &place.dir.path().display().to_string());
+        place.command(line.split(' ').collect::<Vec<_>>()).output().unwrap()
+    };
+    let refused = run(&format!("--strict --out {}/refused", place.dir.path().display()));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/b is a hard link"), "{refused:?}");
+    assert!(!place.dir.path().join("refused").exists());
+    let silenced = run(&format!("-q --json --out {}/layers", place.dir.path().display()));
+    assert!(silenced.status.success(), "{silenced:?}");
+    assert!(String::from_utf8_lossy(&silenced.stderr).contains("/b is a hard link"), "{silenced:?}");
+    let told: Value = serde_json::from_slice(&silenced.stdout).unwrap();
+    assert_eq!(told["overlay_differences"]["count"], 1);
+    assert_eq!(told["overlay_differences"]["examples"][0]["path"], "/b");
+    assert!(told["merged"].as_str().unwrap().ends_with("merged.erofs"));
+    assert!(told["mount"].as_str().unwrap().contains("merged.erofs"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// A sixteenth of the default for what is counted by bytes: the cases are small, and memory follows the bound.
 const METADATA: u64 = 4 * MIB;
 /// What the process takes besides: itself, and the buffers of a layer.
-const BASE: u64 = 20 * MIB;
+const BASE: u64 = 24 * MIB;
 /// What a case runs as, in the process that is measured.
 const CASE: &str = "PLYFOLD_MEMORY_CASE";
 
