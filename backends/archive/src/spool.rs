@@ -117,7 +117,9 @@ impl Compression {
 
 /// The error of writing an archive to a file.
 fn broken(e: io::Error) -> Error {
-    if e.get_ref().is_some_and(|inner| inner.is::<Error>()) || e.raw_os_error().is_some() {
+    if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>)
+        || e.raw_os_error().is_some()
+    {
         return Error::io("writing the archive to the temporary directory", e);
     }
     if needs_memory(&e) {

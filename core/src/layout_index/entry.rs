@@ -80,7 +80,7 @@ impl Entry {
         self.descriptor.set_annotations(Some(annotations));
     }
 
-    /// Whether it belongs to another image, as the attestations of BuildKit do.
+    /// Whether it belongs to another image, as the attestations of `BuildKit` do.
     pub(super) fn is_attestation(&self) -> bool {
         let platform = self.descriptor.platform().as_ref();
         self.annotation(ATTESTATION).is_some() || platform.is_some_and(|one| Platform::from(one).is_unknown())

@@ -126,17 +126,15 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         if !path.is_root() {
             let parent = self.parent(path)?;
             let existing = self.tree.child(parent, path.name());
-            match existing.filter(|id| self.tree.node(*id).directory().is_some()) {
-                Some(existing) => id = existing,
-                None => {
-                    let replaces = existing.is_some()
-                        || self.tree.is_hidden(parent, path.name())
-                        || self.links.contains(parent, path.name());
-                    let directory = super::Directory { opaque: replaces, ..super::Directory::default() };
-                    let id = self.push(Kind::Directory(directory), metadata)?;
-                    return self.place(parent, path.name(), id);
-                }
-            }
+            let Some(existing) = existing.filter(|id| self.tree.node(*id).directory().is_some()) else {
+                let replaces = existing.is_some()
+                    || self.tree.is_hidden(parent, path.name())
+                    || self.links.contains(parent, path.name());
+                let directory = super::Directory { opaque: replaces, ..super::Directory::default() };
+                let id = self.push(Kind::Directory(directory), metadata)?;
+                return self.place(parent, path.name(), id);
+            };
+            id = existing;
         }
         let node = self.node(Kind::Fifo, metadata)?;
         self.tree.node_mut(id).take_metadata(node);

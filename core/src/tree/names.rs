@@ -110,15 +110,12 @@ impl Names {
         let mut rest = at;
         while rest != NONE {
             let (next_slot, next) = self.towards(rest, link);
-            match next_slot {
-                Slot::Right(_) => {
-                    self.set(less, rest, root);
-                    less = next_slot;
-                }
-                _ => {
-                    self.set(greater, rest, root);
-                    greater = next_slot;
-                }
+            if let Slot::Right(_) = next_slot {
+                self.set(less, rest, root);
+                less = next_slot;
+            } else {
+                self.set(greater, rest, root);
+                greater = next_slot;
             }
             rest = next;
         }
@@ -203,7 +200,7 @@ impl Names {
         }
     }
 
-    /// The finalizer of SplitMix64 over key and place.
+    /// The finalizer of `SplitMix64` over key and place.
     fn priority(&self, link: LinkId) -> u64 {
         let mut mixed = self.key.wrapping_add(u64::from(link).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -255,12 +252,11 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let name = format!("{}", (state >> 16) % 500).into_bytes();
             if state & 1 == 0 {
-                match names.find(root, &name) {
-                    Some(link) => names.set_child(link, step),
-                    None => {
-                        let link = names.push(&name, step).unwrap();
-                        names.insert(&mut root, link);
-                    }
+                if let Some(link) = names.find(root, &name) {
+                    names.set_child(link, step);
+                } else {
+                    let link = names.push(&name, step).unwrap();
+                    names.insert(&mut root, link);
                 }
                 map.insert(name, step);
             } else {

@@ -463,7 +463,7 @@ pub struct Children<'a> {
     cursor: Cursor,
 }
 
-impl<'a> Children<'a> {
+impl Children<'_> {
     pub(super) fn next_link(&mut self) -> Option<(LinkId, NodeId)> {
         let link = self.cursor.next(self.names)?;
         Some((link, NodeId(self.names.child(link))))

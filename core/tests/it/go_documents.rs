@@ -137,7 +137,7 @@ fn null_empty_and_absent_are_one() {
                 match read(&changed) {
                     Ok(()) => assert!(!is_required, "{place} is {form:?}"),
                     Err(e) => {
-                        assert!(is_required && *e.kind() == ErrorKind::Corrupt, "{place} is {form:?}: {e}")
+                        assert!(is_required && *e.kind() == ErrorKind::Corrupt, "{place} is {form:?}: {e}");
                     }
                 }
             }

@@ -93,10 +93,13 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
 
 /// Sets with marks added, so that directories of the same marks share one.
 #[derive(Default)]
-struct Marked(HashMap<(Xattrs, Vec<(Vec<u8>, Vec<u8>)>), Xattrs>);
+struct Marked(HashMap<(Xattrs, Marks), Xattrs>);
+
+/// Attributes by name and value.
+type Marks = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Marked {
-    fn mark(&mut self, tree: &mut Tree<Content>, id: NodeId, marks: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+    fn mark(&mut self, tree: &mut Tree<Content>, id: NodeId, marks: Marks) -> Result<()> {
         if marks.is_empty() {
             return Ok(());
         }

@@ -86,7 +86,7 @@ fn hybrid(images: &[(Vec<u8>, Vec<u8>)], entries: &Value, tags: &[Value]) -> OnD
     let list = images.iter().zip(tags).map(|((config, layer), tags)| {
         json!({ "Config": blob(config), "RepoTags": tags, "Layers": [blob(layer)] })
     });
-    let list = Value::from_iter(list);
+    let list = list.collect::<Value>();
     let mut tar = Tar::new()
         .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
         .file("index.json", index.to_string())
@@ -209,8 +209,8 @@ async fn names_of_both_lists_count() {
     let disk = hybrid(&images, &entries, &[json!(["r.lan/a:1", "r.lan/a:2"]), json!(["r.lan/b:1"])]);
     assert_eq!(loaded(&disk).await.unwrap().len(), 2);
     let opened = Opened { registry: Box::new(disk.archive()), reference: None };
-    let names: Vec<String> = opened.references().await.unwrap().iter().map(Reference::whole).collect();
-    assert_eq!(names, ["r.lan/a:1", "r.lan/a:2", "r.lan/b:1"]);
+    let found: Vec<String> = opened.references().await.unwrap().iter().map(Reference::whole).collect();
+    assert_eq!(found, ["r.lan/a:1", "r.lan/a:2", "r.lan/b:1"]);
     assert_eq!(opened.registry.untagged().await.unwrap(), []);
     for (name, image) in [("r.lan/a:2", &images[0]), ("r.lan/b:1", &images[1])] {
         let raw = disk.archive().manifest(&reference::parse(name).unwrap()).await.unwrap();

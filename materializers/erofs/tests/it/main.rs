@@ -58,7 +58,7 @@ fn line(
     if time.seconds != i64::try_from(plyfold_conformance::samples::MTIME).unwrap() || time.nanos != 0 {
         write!(line, " {}+{}", time.seconds, time.nanos).unwrap();
     }
-    for (name, value) in node.xattrs.iter() {
+    for (name, value) in &node.xattrs {
         write!(line, " {}={}", name.escape_ascii(), value.escape_ascii()).unwrap();
     }
     line

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::process::Command;
 
 use plyfold_conformance::samples::LayerBuilder;
@@ -112,17 +112,17 @@ fn cases() -> BTreeMap<&'static str, (Entry, u64)> {
 fn peak(test: &str, case: &str) -> u64 {
     let mut command = Command::new(env::current_exe().unwrap());
     let run = command.args(["--exact", test, "--nocapture"]).env(CASE, case).output().unwrap();
-    let text = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{case}: {text} {}", String::from_utf8_lossy(&run.stderr));
-    let peak = text.split("peak: ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    peak.unwrap_or_else(|| panic!("{case}: {text}")).parse::<u64>().unwrap() * 1024
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{case}: {said} {}", String::from_utf8_lossy(&run.stderr));
+    let peak = said.split("peak: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    peak.unwrap_or_else(|| panic!("{case}: {said}")).parse::<u64>().unwrap() * 1024
 }
 
 /// Tells the peak of this process (`proc(5)`, `VmHWM`).
 fn tell_peak() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    println!("\npeak: {}", line.trim());
+    writeln!(std::io::stdout(), "\npeak: {}", line.trim()).unwrap();
 }
 
 fn made_or_refused(made: Result<()>) {
