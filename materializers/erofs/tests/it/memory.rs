@@ -122,7 +122,7 @@ fn peak(test: &str, case: &str) -> u64 {
 fn tell_peak() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    writeln!(std::io::stdout(), "\npeak: {}", line.trim()).unwrap();
+    io::stdout().write_all(format!("\npeak: {}\n", line.trim()).as_bytes()).unwrap();
 }
 
 fn made_or_refused(made: Result<()>) {
