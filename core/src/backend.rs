@@ -1,6 +1,6 @@
 //! Backends by URI scheme: what is linked into this program, and how a URI opens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use futures_util::future::BoxFuture;
@@ -260,28 +260,52 @@ impl Opened {
     /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`].
     pub async fn references(&self) -> Result<Vec<Reference>> {
         let mut found = Vec::new();
-        let mut page = Page::default();
-        loop {
+        let mut pages = Pages::default();
+        while let Some(page) = pages.next.take() {
             let repositories = self.registry.repositories(page).await?;
             for repository in &repositories.names {
                 found.extend(self.tags_of(repository).await?);
             }
-            let Some(after) = repositories.next else { return Ok(found) };
-            page = Page { after: Some(after), ..Page::default() };
+            pages.turn(repositories.next).map_err(|e| e.with_endpoint(&self.registry))?;
         }
+        Ok(found)
     }
 
     async fn tags_of(&self, repository: &str) -> Result<Vec<Reference>> {
         let mut found = Vec::new();
-        let mut page = Page::default();
-        loop {
+        let mut pages = Pages::default();
+        while let Some(page) = pages.next.take() {
             let tags = self.registry.tags(repository, page).await?;
             for tag in &tags.names {
                 found.push(reference::parse(&format!("{repository}:{tag}"))?);
             }
-            let Some(after) = tags.next else { return Ok(found) };
-            page = Page { after: Some(after), ..Page::default() };
+            pages.turn(tags.next).map_err(|e| e.with_endpoint(&self.registry))?;
         }
+        Ok(found)
+    }
+}
+
+/// The pages of a listing, none of them twice: a registry's links may lead in a circle.
+struct Pages {
+    next: Option<Page>,
+    seen: BTreeSet<String>,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self { next: Some(Page::default()), seen: BTreeSet::new() }
+    }
+}
+
+impl Pages {
+    /// Goes on to the page behind `after`, if there is one.
+    fn turn(&mut self, after: Option<String>) -> Result<()> {
+        let Some(after) = after else { return Ok(()) };
+        if !self.seen.insert(after.clone()) {
+            return Err(Error::corrupt("the pages of names lead in a circle"));
+        }
+        self.next = Some(Page { after: Some(after), ..Page::default() });
+        Ok(())
     }
 }
 

@@ -229,11 +229,8 @@ impl Blob {
     pub async fn bytes(mut self, limit: u64) -> Result<Bytes> {
         if self.length > limit {
             let digest = self.descriptor.digest();
-            return Err(Error::limit(format!(
-                "{digest} declares {}, the limit is {}",
-                Size(self.length),
-                Size(limit)
-            )));
+            let (length, limit) = (self.length, Size(limit));
+            return Err(Error::limit(format!("{digest} declares {length} bytes, the limit is {limit}")));
         }
         let mut content = Vec::new();
         while let Some(chunk) = self.chunk().await? {

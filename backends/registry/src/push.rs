@@ -79,8 +79,12 @@ impl Registry {
     pub(crate) async fn remove(&self, reference: &Reference) -> Result<()> {
         let digest = reference::digest_of(reference)?;
         let subject = match &digest {
-            // What cannot be read can be deleted all the same.
-            Some(_) => self.read_manifest(reference).await.ok().and_then(|raw| subject(&raw).cloned()),
+            Some(_) => match self.read_manifest(reference).await {
+                Ok(raw) => subject(&raw).cloned(),
+                Err(e) if e.is_retryable() => return Err(e),
+                // What is no manifest can be deleted all the same.
+                Err(_) => None,
+            },
             None => None,
         };
         let (target, name) = self.client.target(reference, Access::Delete)?;

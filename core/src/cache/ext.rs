@@ -136,7 +136,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// has.
     ///
     /// # Contract
-    /// X 104 `import_performs_zero_network_io`, X 105 `multi_image_archive_enumerates_and_selects`.
+    /// X 104 `import_performs_zero_network_io`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and

@@ -10,6 +10,7 @@ mod fixture;
 mod go_documents;
 mod in_hand;
 mod layer;
+mod listing;
 mod local_errors;
 mod parsers;
 mod present;
