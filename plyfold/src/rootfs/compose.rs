@@ -56,9 +56,10 @@ impl Plan {
                 Error::new(ErrorKind::Unsupported, "the image has no layers, and so no root file system");
             return Err(error.with_hint("an image that was made from scratch needs a layer of files first"));
         }
-        let overlay_differences = match self.form {
-            Form::ErofsLayers => self.overlay_differences(layers)?,
-            _ => OverlayDifferences::default(),
+        let overlay_differences = if self.form == Form::ErofsLayers {
+            self.overlay_differences(layers)?
+        } else {
+            OverlayDifferences::default()
         };
         let needs_merged = self.form != Form::ErofsLayers || overlay_differences.count > 0;
         let mut set = Set::new(&self.out, self.files, stop)?;
