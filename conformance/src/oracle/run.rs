@@ -26,7 +26,8 @@ impl Run {
     ///
     /// # Panics
     /// In a [`Check`](super::Check) whose needs do not declare the program: such a test passes only on a machine that
-    /// happens to have it. Programs named by a path, and those of [`ALWAYS`](need::ALWAYS), need no declaration.
+    /// happens to have it. Programs named by a path, and those that POSIX has (`chmod`, `chown`, `cp`, `sh`), need no
+    /// declaration.
     pub fn new(name: &str) -> Self {
         need::assert_declared(name);
         let mut command = Command::new(need::find(name).unwrap_or_else(|| name.into()));

@@ -146,7 +146,7 @@ pub struct PulledLayer {
 /// Every [`Event::BlobStarted`] is followed by an [`Event::BlobDone`] or an [`Event::BlobStopped`].
 ///
 /// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and the
-/// runtime, when it is shut down, waits for them, as [`Workers`](crate::worker::Workers) says.
+/// runtime, when it is shut down, waits for them, as [`Workers`] says.
 ///
 /// # Errors
 /// Those of the backend and the cache, with the image in their context;
