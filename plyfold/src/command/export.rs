@@ -4,10 +4,11 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
-use plyfold::{Error, ImageSourceExt as _, Result, flatten};
+use plyfold::{Error, ImageSourceExt as _, Location, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use super::path::Written;
 use super::session::{Fetch, Session};
 use super::size::Size;
 
@@ -16,6 +17,10 @@ pub(crate) async fn write(session: &Session, image: &str, out: PathBuf, files: F
     let to_pipe = out == Path::new("-");
     if to_pipe {
         check_pipe(session.screen.json())?;
+    } else {
+        let location = Location::parse(image).ok();
+        let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
+        Written::refuse_same(Path::new(path), &out)?;
     }
     let image = session.pull(image, Fetch::default()).await?;
     let source = session.images.source(&image);

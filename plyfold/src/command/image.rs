@@ -21,7 +21,10 @@ impl Image {
 
     /// What is written to.
     pub(crate) fn target(image: &str, backends: &Backends) -> Result<Self> {
-        Self::read(image, backends, Written::target)
+        match (Self::read(image, backends, Written::target)?, Written::directory(image)) {
+            (Self::Name(_), Some(path)) => Err(path.or_name()),
+            (read, _) => Ok(read),
+        }
     }
 
     fn read<'a>(

@@ -12,6 +12,7 @@ use plyfold::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
+use super::path::Written;
 use super::screen::{Loudness, Screen};
 use super::size::Size;
 
@@ -24,6 +25,7 @@ pub(crate) async fn make(
     screen: Screen,
 ) -> Result<()> {
     refuse_terminal(&tar)?;
+    Written::refuse_same(&tar, &out)?;
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
         let mut file = WholeFile::create(&target, files, stop)?;

@@ -1,5 +1,7 @@
 //! Words that are paths: what is written without a scheme and looks like a file or a directory.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use plyfold::{Error, Result, printable, reference};
@@ -44,6 +46,24 @@ impl<'a> Written<'a> {
         let written = Self::split(word);
         let path = Path::new(written.path);
         (path.is_file() || path.join("oci-layout").is_file()).then_some(written)
+    }
+
+    /// A directory that is here under this path.
+    pub(crate) fn directory(word: &'a str) -> Option<Self> {
+        let written = Self::split(word);
+        Path::new(written.path).is_dir().then_some(written)
+    }
+
+    /// Refuses an output that would replace its own input; `-` is standard input.
+    pub(crate) fn refuse_same(input: &Path, out: &Path) -> Result<()> {
+        let input = if input == Path::new("-") { Path::new("/dev/stdin") } else { input };
+        let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        if identity(out).is_some_and(|out| identity(input) == Some(out)) {
+            let error =
+                Error::config("the output would replace the input").with_context("path", out.display());
+            return Err(error.with_hint("name another file by --out"));
+        }
+        Ok(())
     }
 
     /// Whether it is called as archives are. `host.example/app.tar` is in a registry, unless there is such a directory.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use plyfold::backends::layout::Store;
 use plyfold::{CacheProvider as _, Digest, Error, ErrorKind, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{self, SignalKind};
 
@@ -28,6 +28,8 @@ pub(crate) fn is_interrupted() -> bool {
 pub(crate) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    /// The terminal has gone; `None` where that is to be ignored, as under nohup.
+    hangup: Option<unix::Signal>,
     is_asked: Arc<AtomicBool>,
 }
 
@@ -35,20 +37,36 @@ pub(crate) struct Signals {
 pub(crate) fn listen() -> Result<Signals> {
     let listen = |kind| unix::signal(kind).map_err(|e| Error::io("listening for signals", e));
     let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let hangup = if is_ignored(SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
     let is_asked = Arc::new(AtomicBool::new(false));
     flag::register(SIGINT, INTERRUPTED.clone()).map_err(|e| Error::io("listening for signals", e))?;
-    for number in [SIGINT, SIGTERM] {
+    for number in [SIGINT, SIGTERM].into_iter().chain(hangup.as_ref().map(|_| SIGHUP)) {
         flag::register_conditional_default(number, is_asked.clone())
             .map_err(|e| Error::io("listening for signals", e))?;
     }
-    Ok(Signals { interrupt, terminate, is_asked })
+    Ok(Signals { interrupt, terminate, hangup, is_asked })
+}
+
+/// Whether the program was started to ignore a signal (`proc(5)`, `SigIgn`).
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 impl Signals {
     /// Waits until the user or the system asks the program to end. Whoever asks again, while the work is being given
     /// up, ends it at once.
     pub(crate) async fn asked(mut self) -> Signal {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => _ = hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let number = tokio::select! {
+            () = hangup => SIGHUP,
             _ = self.interrupt.recv() => {
                 screen::erase_typed();
                 SIGINT

@@ -130,7 +130,7 @@ fn outputs_leave_nothing_half_made_when_they_are_interrupted() {
     let export = ["--store", &images, "export", &image, "--out", &out, "--platform", "linux/amd64"];
     let layer = ["layer", &input, "--out", &out];
     let silent = ["layer", "-", "--out", &out];
-    for (arguments, name) in [(&export[..], "INT"), (&layer, "TERM"), (&silent, "INT")] {
+    for (arguments, name) in [(&export[..], "INT"), (&layer, "TERM"), (&silent, "INT"), (&silent, "HUP")] {
         // A fast machine may be done before the file is seen.
         let being_written = || {
             let mut child = start(&place, arguments);

@@ -4,6 +4,7 @@ use std::fs;
 
 use plyfold_conformance::samples::{self, LayerBuilder, docker_archive};
 
+use super::baseline;
 use super::run::{Place, check, failure};
 
 /// What looks like a path is one, or is refused with what to write.
@@ -81,4 +82,32 @@ fn names_complete_a_line() {
     let none = place.path("none");
     assert_eq!(names(&["--store", &none, "inspect", ""]), "");
     assert!(!std::path::Path::new(&none).exists(), "asking makes no store");
+}
+
+#[test]
+fn an_output_never_replaces_its_input() {
+    let place = Place::new();
+    let tar = LayerBuilder::new().file("f", 0o644, b"content").finish();
+    fs::write(place.dir.path().join("a.tar"), &tar).unwrap();
+    for arguments in [
+        &["layer", "a.tar", "--out", "a.tar"][..],
+        &["layer", "./a.tar", "--out", "a.tar"],
+        &["export", "a.tar", "--out", "./a.tar"],
+        &["export", "docker-archive:a.tar", "--out", "a.tar"],
+    ] {
+        let output = place.command(arguments).current_dir(place.dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("replace the input"), "{arguments:?}");
+        assert_eq!(fs::read(place.dir.path().join("a.tar")).unwrap(), tar, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_directory_is_no_name_to_write_to() {
+    let place = Place::new();
+    fs::create_dir(place.dir.path().join("sub")).unwrap();
+    let sample = format!("oci:{}", baseline::root().join("examples/sample").display());
+    let copy = place.command(["copy", &sample, "sub"]).current_dir(place.dir.path()).output().unwrap();
+    assert_eq!(copy.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&copy.stderr).contains("oci:sub"), "{copy:?}");
 }
