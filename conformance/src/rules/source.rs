@@ -234,6 +234,11 @@ async fn hardlink_to_overwritten_or_deleted_target(stage: &dyn Stage) {
     let tree = sound(of(stage, [lower(), upper]).await);
     assert_eq!(what(&tree, "/a"), r#"file 6 "second""#, "a link to a lower file, then a file of its name");
     assert_eq!((what(&tree, "/b"), what(&tree, "/c")), (r#"file 5 "first""#, "= /b"));
+    // Names that move on: each link is to what its target is when the link is read.
+    let two = LayerBuilder::new().file("a", 0o644, b"first").file("b", 0o644, b"other");
+    let tree = sound(of(stage, [two, LayerBuilder::new().hard_link("c", "a").hard_link("a", "b")]).await);
+    assert_eq!(what(&tree, "/c"), r#"file 5 "first""#);
+    assert_eq!((what(&tree, "/a"), what(&tree, "/b")), (r#"file 5 "other""#, "= /a"));
     // A link to a lower layer's file, which the same layer deletes.
     let upper = LayerBuilder::new().hard_link("c", "a").whiteout("a");
     let tree = sound(of(stage, [lower(), upper]).await);

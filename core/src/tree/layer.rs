@@ -105,8 +105,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Settles what depends on the whole layer: links to later files, link counts.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for hard links in a circle, [`Limit`](crate::ErrorKind::Limit)
-    /// beyond the [`TreeLimits`].
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`].
     pub fn finish(mut self) -> Result<LayerTree<C>> {
         let mut lower_links = self.settle_links()?;
         self.tree.finish();

@@ -40,7 +40,7 @@
 //! - A hard link takes the file that its target names when the link is read: the layer's own, if that stands before
 //!   the link, else a lower layer's, before this layer's changes ([`LowerLink`]). A target that no lower layer has
 //!   and that the layer itself brings later is found, too. Its own metadata is ignored, as by `tar`. A link to
-//!   itself, in a circle, to a directory or to a whiteout is an error. If the layer has hidden the lower file before
+//!   itself, to a directory or to a whiteout is an error. If the layer has hidden the lower file before
 //!   the link, by a whiteout, an opaque mark or another file in its place, that is an error, as for every extractor.
 //!
 //! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases that overlayfs cannot

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::Result;
 use crate::layer::ImagePath;
-use crate::{Error, Result};
 
 use super::layer::{LayerTreeBuilder, LowerLink};
 use super::resolve::Missing;
@@ -48,12 +48,12 @@ impl PendingLinks {
 
 /// Where following links ends.
 #[derive(Clone, Copy)]
-enum End<'a> {
-    /// At a name that the layer does not have.
-    Elsewhere(&'a ImagePath),
+enum End {
+    /// At a name that the layer does not have, or at a link that is being followed: links in a circle are to lower files.
+    Elsewhere,
     /// At a file of the layer.
     Node(NodeId),
-    /// Not yet known: found again, the links form a circle.
+    /// Not yet known.
     Open,
 }
 
@@ -61,7 +61,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Gives links the files of the layer that they may be to, and lists them all.
     pub(super) fn settle_links(&mut self) -> Result<Vec<LowerLink>> {
         let pending = std::mem::take(&mut self.links);
-        let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End<'_>>> = BTreeMap::new();
+        let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End>> = BTreeMap::new();
         for (directory, links) in &pending.0 {
             for name in links.keys() {
                 self.follow(&pending, *directory, name, &mut ends)?;
@@ -71,21 +71,20 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         for (directory, ends) in &ends {
             own.extend(ends.iter().filter_map(|(name, end)| match end {
                 End::Node(id) => Some((*directory, *name, *id)),
-                End::Elsewhere(_) | End::Open => None,
+                End::Elsewhere | End::Open => None,
             }));
         }
         for (directory, name, id) in own {
             self.tree.link(directory, name, id)?;
         }
+        // The lower file is that of the name which the link stands for in the tar, whatever that name becomes later.
         let links =
             pending.0.iter().flat_map(|(directory, links)| links.iter().map(move |link| (directory, link)));
         Ok(links
-            .map(|(directory, (name, target))| {
-                let target = match ends.get(directory).and_then(|ends| ends.get(&**name)) {
-                    Some(End::Elsewhere(last)) => last,
-                    _ => target,
-                };
-                LowerLink { directory: *directory, name: name.clone(), target: target.clone() }
+            .map(|(directory, (name, target))| LowerLink {
+                directory: *directory,
+                name: name.clone(),
+                target: target.clone(),
             })
             .collect())
     }
@@ -96,29 +95,23 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         pending: &'a PendingLinks,
         directory: NodeId,
         name: &'a [u8],
-        ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End<'a>>>,
+        ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End>>,
     ) -> Result<()> {
         let mut way: Vec<(NodeId, &[u8])> = Vec::new();
         let mut at = (directory, name);
-        let Some(mut last) = pending.target(directory, name) else { return Ok(()) };
         let end = loop {
-            let Some(target) = pending.target(at.0, at.1) else { break End::Elsewhere(last) };
-            last = target;
+            let Some(target) = pending.target(at.0, at.1) else { break End::Elsewhere };
             match ends.get(&at.0).and_then(|ends| ends.get(at.1)) {
-                Some(End::Open) => {
-                    return Err(Error::corrupt(format!("hard links to {target} form a circle")));
-                }
+                Some(End::Open) => break End::Elsewhere,
                 Some(end) => break *end,
                 None => {}
             }
             ends.entry(at.0).or_default().insert(at.1, End::Open);
             way.push(at);
-            let Some(parent) = self.tree.parent_of(target, Missing::Absent)? else {
-                break End::Elsewhere(target);
-            };
+            let Some(parent) = self.tree.parent_of(target, Missing::Absent)? else { break End::Elsewhere };
             if let Some(id) = self.tree.child(parent, target.name()) {
                 let is_directory = self.tree.node(id).directory().is_some();
-                break if is_directory { End::Elsewhere(target) } else { End::Node(id) };
+                break if is_directory { End::Elsewhere } else { End::Node(id) };
             }
             at = (parent, target.name());
         };
