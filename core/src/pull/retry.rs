@@ -21,7 +21,7 @@ pub struct Retry {
     /// The longest pause, also when an endpoint asks for more.
     pub cap: Duration,
     /// How long after the first failure of a row another attempt may begin. Pauses that the endpoint asks for do not
-    /// count.
+    /// count, but one that is longer than this ends the row.
     pub total: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Retry {
         let pause = asked.max(self.back_off(failures)).min(self.cap);
         let attempts = error.attempts().unwrap_or(u32::MAX).min(self.attempts);
         let began = row.began.get_or_insert_with(Instant::now);
-        let is_late = began.elapsed() + pause.saturating_sub(asked) >= self.total;
+        let is_late = asked > self.total || began.elapsed() + pause.saturating_sub(asked) >= self.total;
         *began += asked;
         if !error.is_retryable() || failures >= attempts || is_late {
             return Err(if failures > 1 { error.with_context("attempt", failures) } else { error });
@@ -273,6 +273,14 @@ mod tests {
         };
         assert_eq!(attempts(Retry::default(), now).await, 5);
         assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_a_longer_pause_than_a_row_may_last_is_not_waited_for() {
+        let (start, retry) = (Instant::now(), Retry { total: Duration::from_secs(4), ..Retry::default() });
+        let later = Error::new(ErrorKind::Unavailable, "down").with_retry_after(Duration::from_secs(3600));
+        retry.pause(&mut Row::default(), later, "blob", &Progress::none()).await.unwrap_err();
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
