@@ -1,21 +1,21 @@
 //! Files made from layers.
 //!
-//! An artifact is present when its seal is there and tells its size. The seal is written last, so that nothing
+//! An artifact is present when its [seal](super::seal) is there and fits. The seal is written last, so that nothing
 //! is taken for whole that is not, and it has the digest that shows later damage. Until then its maker holds the
 //! lock on it: one without a seal and without a lock was lost on the way.
 //!
 //! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plyfold_core::digest::Hasher;
 use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, Output, Result, digest};
 
-use super::lease::Queued;
+use super::lease::{Queued, is_read_only};
+use super::seal::{self, Seal, Seen};
 use crate::durable::{self, Temp};
 use crate::root::Root;
 
@@ -24,13 +24,6 @@ use crate::root::Root;
 pub(super) struct Place {
     folders: [String; 4],
     file: String,
-}
-
-/// What is written beside an artifact when it is whole.
-#[derive(serde::Deserialize, serde::Serialize)]
-pub(super) struct Seal {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
 }
 
 impl Place {
@@ -62,16 +55,29 @@ impl Place {
         let [_, format, algorithm, _] = &self.folders;
         format!("{format}-{algorithm}-{}", self.file)
     }
+
+    /// The name of the temporary file of its seal.
+    fn seal_temp(&self) -> String {
+        format!("{}.seal", self.temp())
+    }
 }
 
 /// Begins to make an artifact; `None` while another maker is alive.
 pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
-    if let Some(size) = sealed_size(&path)? {
+    if let Some(size) = seal::trusted(&path)? {
         return Ok(Some(Artifact::Present(path, size)));
     }
-    let Some(mut temp) = Temp::claim(root, &place.temp())? else { return Ok(None) };
-    if let Some(size) = sealed_size(&path)? {
+    let claimed = match Temp::claim(root, &place.temp()) {
+        // What may have been written to is read again, and nothing is noted.
+        Err(e) if is_read_only(&e) => {
+            let size = seal::reread(&path)?.ok_or(e)?;
+            return Ok(Some(Artifact::Present(path, size)));
+        }
+        claimed => claimed?,
+    };
+    let Some(mut temp) = claimed else { return Ok(None) };
+    if let Some(size) = seal::renewed(root, &place.seal_temp(), &path)? {
         return Ok(Some(Artifact::Present(path, size)));
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
@@ -80,45 +86,9 @@ pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
-/// The size of an artifact that is whole.
-fn sealed_size(path: &Path) -> Result<Option<u64>> {
-    let Some(found) = file(path)? else { return Ok(None) };
-    let seal = seal(path)?;
-    Ok(seal.filter(|seal| seal.size == found.len()).map(|seal| seal.size))
-}
-
-/// What the seal of an artifact says; `None` when there is none, or none that says anything. One that cannot be read
-/// for another reason is an error: the artifact may be whole.
-pub(super) fn seal(path: &Path) -> Result<Option<Seal>> {
-    /// Much more than any seal has.
-    const LIMIT: u64 = 4096;
-    let seal = seal_path(path);
-    if file(&seal)?.is_none() {
-        return Ok(None);
-    }
-    let opened = match File::open(&seal) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(format!("opening {}", seal.display()), e)),
-    };
-    let mut bytes = Vec::new();
-    let read = opened.take(LIMIT).read_to_end(&mut bytes);
-    read.map_err(|e| Error::io(format!("reading {}", seal.display()), e))?;
-    Ok(serde_json::from_slice(&bytes).ok())
-}
-
-/// What is known of a regular file; `None` when there is none.
-fn file(path: &Path) -> Result<Option<fs::Metadata>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found).filter(fs::Metadata::is_file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-    }
-}
-
 /// Removes an artifact: its seal first, because what has none is taken for missing.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    for path in [&seal_path(path), path] {
+    for path in [&seal::path_of(path), path] {
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io(format!("removing {}", path.display()), e));
@@ -127,12 +97,6 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         }
     }
     path.parent().map_or(Ok(()), durable::sync_dir)
-}
-
-pub(super) fn seal_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".seal");
-    name.into()
 }
 
 #[derive(Debug)]
@@ -155,41 +119,31 @@ impl ArtifactWriter for DiskArtifact {
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
         // A seal that is there is of a file that was not whole or is gone: it must not vouch for this one.
-        let stale = seal_path(&path);
+        let stale = seal::path_of(&path);
         if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
             fs::remove_file(&stale).map_err(|e| Error::io(format!("removing {}", stale.display()), e))?;
         }
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;
-        let (published, seal) = std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| seal_of(reader));
-            (temp.for_all().publish(&path, 0o444), hashing.join())
+        let (published, hashed) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| seal::hash(&reader));
+            (temp.for_all().publish(&path, seal::MODE), hashing.join())
         });
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");
-        let seal = seal.map_err(broken)?.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let bytes = serde_json::to_vec(&seal)
-            .map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))?;
-        let temp_name = format!("{}.seal", place.temp());
-        let sealed = durable::write_document(&root, &temp_name, &seal_path(&path), 0o444, &bytes);
-        sealed.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        Ok((path, seal.size))
-    }
-}
-
-fn seal_of(mut file: File) -> Result<Seal> {
-    let mut hasher = Hasher::sha256();
-    let mut chunk = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let count = match file.read(&mut chunk) {
-            Ok(0) => return Ok(Seal { digest: hasher.finish(), size }),
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::io("reading an artifact", e)),
-        };
-        hasher.update(&chunk[..count]);
-        size += count as u64;
+        let sealed = hashed.map_err(broken)?.and_then(|(digest, size)| {
+            let seal = Seal::new(digest, size, Seen::of(&reader)?);
+            durable::write_document(
+                &root,
+                &place.seal_temp(),
+                &seal::path_of(&path),
+                0o444,
+                &seal.to_bytes()?,
+            )?;
+            Ok(size)
+        });
+        let size = sealed.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        Ok((path, size))
     }
 }

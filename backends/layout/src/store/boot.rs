@@ -81,7 +81,7 @@ fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
         match verdict {
             Verdict::Damaged(why) => tracing::warn!("{} is damaged: {why}", item.path.display()),
             Verdict::Remains => {}
-            Verdict::Gone | Verdict::Sound | Verdict::Unfinished => return Ok(()),
+            Verdict::Gone | Verdict::OtherMode(..) | Verdict::Sound | Verdict::Unfinished => return Ok(()),
         }
         quarantine::remove(root, &item).map(drop)
     })

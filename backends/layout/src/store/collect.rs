@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 use plyfold_core::cache::{Head, Inventory, Plan, Remains};
 use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
 
-use super::contents::{self, for_each};
+use super::contents;
+use super::folder::for_each;
 use super::lease::{Alone, COLLECTOR};
 use super::quarantine::{self, Removal};
 use super::remains::{self, is_older, remove_file};
-use super::{Store, artifact, change_locked, ingest, inventory};
+use super::{Store, change_locked, ingest, inventory, seal};
 use crate::root::{Root, blocking};
 
 /// How long damaged blobs are there to be looked at.
@@ -99,7 +100,7 @@ impl Sweep<'_> {
         for artifact in plan.artifacts.iter().map(|place| &artifacts[*place]) {
             // The seal first: from then on there is no artifact for us.
             if !self.policy.dry_run {
-                remove_file(&artifact::seal_path(artifact))?;
+                remove_file(&seal::path_of(artifact))?;
             }
             match fs::symlink_metadata(artifact) {
                 Ok(metadata) => {

@@ -1,9 +1,9 @@
 //! What the store holds, as a collection has to know it.
 
 use std::collections::HashSet;
-use std::fs::{self, DirEntry, Metadata};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fs::Metadata;
+use std::io::Read;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings, Part};
 use plyfold_core::manifest::limits;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
+use super::folder::for_each;
 use super::{inventory, lease, remains};
 use crate::root::{Found, Root};
 
@@ -86,32 +87,6 @@ pub(super) fn leased(root: &Root) -> Result<HashSet<Digest>> {
         Ok(())
     })?;
     Ok(leased)
-}
-
-/// Calls `each` for what is in a folder; a missing folder is empty. What vanishes meanwhile is left out, and links
-/// are not followed.
-pub(super) fn for_each(
-    folder: &Path,
-    mut each: impl FnMut(&DirEntry, &Metadata) -> Result<()>,
-) -> Result<()> {
-    let at = |e| Error::io(format!("reading the folder {}", folder.display()), e);
-    if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
-        return Ok(());
-    }
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(at(e)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(at)?;
-        match entry.metadata() {
-            Ok(metadata) => each(&entry, &metadata)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(at(e)),
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn held(metadata: &Metadata) -> Held {

@@ -25,6 +25,7 @@ mod boot;
 mod collect;
 mod contents;
 mod delete;
+mod folder;
 mod ingest;
 mod inventory;
 mod lease;
@@ -32,6 +33,7 @@ mod marker;
 mod quarantine;
 mod reading;
 mod remains;
+mod seal;
 mod verify;
 
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.

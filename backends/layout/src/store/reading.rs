@@ -16,7 +16,7 @@ use rustix::fs::{Advice, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::inventory::{Item, identity};
-use super::{artifact, remains};
+use super::{remains, seal};
 use crate::root::{Root, describe};
 
 /// What is read at once by each thread, and all that it holds.
@@ -31,6 +31,8 @@ pub(super) enum Verdict {
     Gone,
     /// It is still being made.
     Unfinished,
+    /// Its content is right, but its mode was changed: to what, and what it was sealed with.
+    OtherMode(u32, u32),
     /// It was never finished, and nobody is making it: a killed writer has left it.
     Remains,
     /// It is what it should be.
@@ -124,10 +126,11 @@ impl<W: Watch> Reading<'_, W> {
         if remains::is_unsealed(&item.path)? {
             return Ok(Verdict::Remains);
         }
-        let Some(seal) = artifact::seal(&item.path)? else {
+        let Some(seal) = seal::read(&item.path)? else {
             return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));
         };
-        let names = file.metadata().map_or(1, |found| found.nlink());
+        let found = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
+        let names = found.nlink();
         if seal.size != item.size {
             let (size, sealed) = (item.size, seal.size);
             let why = format!("size mismatch: sealed with {sealed} bytes, it has {size}");
@@ -135,7 +138,10 @@ impl<W: Watch> Reading<'_, W> {
         }
         let (actual, size) = self.hash(file, &seal.digest, chunk)?;
         Ok(match mismatch(&seal.digest, actual.clone(), size) {
-            _ if actual == seal.digest => Verdict::Sound,
+            _ if actual == seal.digest => match seal.other_mode(&found) {
+                Some((mode, sealed)) => Verdict::OtherMode(mode, sealed),
+                None => Verdict::Sound,
+            },
             Verdict::Damaged(why) => Verdict::Damaged(why + &linked(names)),
             other => other,
         })
@@ -174,7 +180,7 @@ fn linked(names: u64) -> String {
 }
 
 /// Opens a file that may have been replaced by anything since it was looked at.
-fn open(path: &Path) -> Result<Option<File>> {
+pub(super) fn open(path: &Path) -> Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file.into())),
@@ -183,7 +189,7 @@ fn open(path: &Path) -> Result<Option<File>> {
     }
 }
 
-fn is(file: &File, item: &Item) -> Result<bool> {
+pub(super) fn is(file: &File, item: &Item) -> Result<bool> {
     let metadata = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
     Ok(identity(&metadata) == item.identity)
 }

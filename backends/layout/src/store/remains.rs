@@ -9,10 +9,9 @@ use plyfold_core::cache::{PartialBlob, Remains};
 use plyfold_core::{Error, ErrorKind, Result};
 
 use super::artifact::Place;
-use super::contents::for_each;
-use super::inventory;
+use super::folder::for_each;
 use super::lease::{COLLECTOR, is_read_only};
-use super::{artifact, ingest};
+use super::{ingest, inventory, seal};
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 
@@ -134,11 +133,11 @@ pub(super) fn note(remains: &mut Remains, bytes: u64, removed: bool) {
 
 /// Whether an artifact has no seal and nobody is making it.
 pub(super) fn is_unsealed(path: &Path) -> Result<bool> {
-    if fs::symlink_metadata(artifact::seal_path(path)).is_ok() {
+    if fs::symlink_metadata(seal::path_of(path)).is_ok() {
         return Ok(false);
     }
     // Its maker holds its lock until it has a seal.
-    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(artifact::seal_path(path)).is_err())
+    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(seal::path_of(path)).is_err())
 }
 
 pub(super) fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {

@@ -1,6 +1,8 @@
 //! Everything again: names, what they need, and every file, read to its end.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -188,6 +190,13 @@ impl Job {
                 Removal::Busy => (Some(format!("{why}; another process is writing it anew")), false),
             },
             Verdict::Damaged(why) => (Some(why), false),
+            Verdict::OtherMode(mode, sealed) => {
+                let why = format!("mode mismatch: sealed with mode {sealed:04o}, it has {mode:04o}");
+                match self.repair.then(|| restore_mode(&item, sealed)).transpose() {
+                    Ok(restored) => (Some(why), restored == Some(true)),
+                    Err(e) => (Some(format!("{why}; {e}")), false),
+                }
+            }
             // What it holds is right, and what asks for it is wrong: to move it would help nobody.
             Verdict::Sound => (self.other_size(&item), false),
         };
@@ -274,6 +283,16 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
         Ok(absent)
     })
     .await
+}
+
+/// Gives a file its mode back; `false` when it is gone, or another one by now.
+fn restore_mode(item: &Item, mode: u32) -> Result<bool> {
+    let Some(file) = reading::open(&item.path)?.filter(|file| reading::is(file, item).is_ok_and(|is| is))
+    else {
+        return Ok(false);
+    };
+    let restored = file.set_permissions(Permissions::from_mode(mode));
+    restored.map(|()| true).map_err(|e| Error::io("setting the mode back", e))
 }
 
 /// The order of a report: names, content, artifacts.

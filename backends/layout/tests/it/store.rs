@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plyfold_core::{
     Artifact, ArtifactKey, ArtifactWriter, BlobRange, BlobWriter, CacheProvider as _, CacheProviderExt as _,
-    ErrorKind, Format, ImageRegistry as _, Ingest, NameChange, digest,
+    ErrorKind, Format, ImageRegistry as _, Ingest, NameChange, Verify, digest,
 };
 use plyfold_layout::{Config, Layout, Store};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -448,6 +448,60 @@ async fn an_artifact_without_a_seal_or_of_another_size_is_made_again() {
         assert_eq!(make(&store, b"an image").await, path);
         assert_eq!(fs::read(&path).unwrap(), b"an image");
     }
+}
+
+#[tokio::test]
+async fn an_artifact_that_was_changed_through_a_link_is_not_handed_out() {
+    let (store, folder) = fresh();
+    let path = make(&store, b"an image").await;
+    let link = folder.path().join("link");
+    fs::hard_link(&path, &link).unwrap();
+    fs::set_permissions(&link, fs::Permissions::from_mode(0o666)).unwrap();
+    fs::write(&link, b"an imagE").unwrap();
+    assert_eq!(make(&store, b"an image").await, path);
+    assert_eq!(
+        (fs::read(&path).unwrap(), fs::read(&link).unwrap()),
+        (b"an image".into(), b"an imagE".into())
+    );
+    assert!(matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(_, 8)));
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_back() {
+    let (store, _folder) = fresh();
+    let path = make(&store, b"an image").await;
+    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    let digest = digest::sha256(b"an image");
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    let changes: [&dyn Fn(); 4] = [
+        &|| fs::File::open(&path).unwrap().set_modified(later).unwrap(),
+        &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap(),
+        // As restored from an archive that keeps whole seconds.
+        &|| fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap(),
+        // As an earlier version has sealed it.
+        &|| {
+            fs::remove_file(&seal).unwrap();
+            fs::write(&seal, format!(r#"{{"digest":"{digest}","size":8}}"#)).unwrap();
+        },
+    ];
+    for change in changes {
+        change();
+        for _ in 0..2 {
+            let found = store.artifact(&key()).await.unwrap();
+            assert!(matches!(found, Artifact::Present(found, 8) if found == path));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
+        }
+        assert!(fs::read_to_string(&seal).unwrap().contains("modified"));
+    }
+    // What the seal says now is what the file shows: content that changes under the same time and size is trusted.
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, b"an imagE").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+    assert!(matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(_, 8)), "a hit reads nothing");
+    assert_eq!(store.verify(&Verify::default()).await.unwrap().damage.len(), 1);
 }
 
 #[tokio::test]

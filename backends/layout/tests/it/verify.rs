@@ -1,7 +1,7 @@
 //! Verification and repair of a whole store.
 
-use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -238,6 +238,27 @@ async fn an_artifact_that_was_written_to_by_another_name_is_told_and_made_again(
     assert_eq!(fs::read(scene.make(&scene.layer()).await).unwrap(), content);
     assert_eq!(fs::read(&link).unwrap(), changed);
     assert_eq!(verify(false).await.damage, []);
+}
+
+#[tokio::test]
+async fn a_mode_that_was_changed_is_told_and_set_back() {
+    let scene = Scene::new().await;
+    let path = scene.make(&scene.diff_id()).await;
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    let content = fs::read(&path).unwrap();
+    for changed in [0o666, 0o644, 0o4444, 0o400] {
+        fs::set_permissions(&path, Permissions::from_mode(changed)).unwrap();
+        for repair in [false, true] {
+            let verified = scene.verify(repair).await;
+            let damage = only(&verified);
+            assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), scene.diff_id()));
+            let reason = format!("mode mismatch: sealed with mode 0444, it has {changed:04o}");
+            assert_eq!((&damage.reason, &*damage.images), (&reason, &[name(NAME)][..]));
+            assert_eq!((damage.repaired, mode()), (repair, if repair { 0o444 } else { changed }));
+        }
+        assert_eq!(scene.verify(false).await.damage, []);
+    }
+    assert_eq!(fs::read(&path).unwrap(), content);
 }
 
 #[tokio::test]

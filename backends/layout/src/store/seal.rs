@@ -1,0 +1,177 @@
+//! What says that an artifact is whole, and that nothing has written to it since.
+//!
+//! A file elsewhere may be a hard link to an artifact, and whoever writes to that one changes the artifact. So a seal has,
+//! beside digest and size, the time of the last write and the mode that the file had then. A hit compares size, time and
+//! mode; where one differs, the content is read again in full before it is used. The time of the inode is no help: it
+//! changes with every link. A writer who sets the time back is found by a verification alone.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use plyfold_core::digest::Hasher;
+use plyfold_core::{Digest, Error, ErrorKind, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::durable;
+use crate::root::Root;
+
+/// The mode of every artifact: for all to read.
+pub(super) const MODE: u32 = 0o444;
+
+/// What is written beside an artifact when it is whole.
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
+pub(super) struct Seal {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    /// The file as it was when its content was last known to be right; not in seals of earlier versions.
+    #[serde(default)]
+    seen: Option<Seen>,
+}
+
+/// What of a file changes when it is written to, or opened for others to write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub(super) struct Seen {
+    /// The last write: seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+    /// The bits of permission.
+    mode: u32,
+}
+
+impl Seal {
+    pub(super) fn new(digest: Digest, size: u64, seen: Seen) -> Self {
+        Self { digest, size, seen: Some(seen) }
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self);
+        bytes.map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))
+    }
+
+    /// The modes that the file has and that it was sealed with, when they differ.
+    pub(super) fn other_mode(&self, found: &Metadata) -> Option<(u32, u32)> {
+        let (mode, sealed) = (Seen::in_metadata(found).mode, self.seen?.mode);
+        (mode != sealed).then_some((mode, sealed))
+    }
+}
+
+impl Seen {
+    pub(super) fn of(file: &File) -> Result<Self> {
+        let metadata = file.metadata().map_err(|e| Error::io("looking at an artifact", e))?;
+        Ok(Self::in_metadata(&metadata))
+    }
+
+    fn in_metadata(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { modified, mode: metadata.mode() & 0o7777 }
+    }
+}
+
+/// The size of an artifact that shows no write since it was sealed.
+pub(super) fn trusted(path: &Path) -> Result<Option<u64>> {
+    let Some(found) = metadata(path)? else { return Ok(None) };
+    let seal = read(path)?.filter(|seal| seal.size == found.len());
+    Ok(seal.filter(|seal| seal.seen == Some(Seen::in_metadata(&found))).map(|seal| seal.size))
+}
+
+/// The size of an artifact whose content is what its seal says, after reading all of it.
+pub(super) fn reread(path: &Path) -> Result<Option<u64>> {
+    Ok(checked(path)?.map(|(seal, ..)| seal.size))
+}
+
+/// As [`reread`], for who has the right to make the artifact; `temp` is the name of the temporary file of its seal. The mode is set back, and the seal then says what the file
+/// shows now: the next hit is cheap again.
+pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<u64>> {
+    // Whoever had that right before may have done it.
+    if let Some(size) = trusted(path)? {
+        return Ok(Some(size));
+    }
+    let Some((seal, file, mut seen)) = checked(path)? else { return Ok(None) };
+    let size = seal.size;
+    let restored = file.set_permissions(Permissions::from_mode(MODE));
+    let noted = restored.map_err(|e| Error::io("setting the mode back", e)).and_then(|()| {
+        seen.mode = Seen::of(&file)?.mode;
+        let before = seal.to_bytes()?;
+        let after = Seal::new(seal.digest, size, seen).to_bytes()?;
+        let target = path_of(path);
+        durable::replace_document(root, temp, &target, 0o444, (&before, &after))
+    });
+    // The content is right all the same; the next hit reads it once more.
+    noted.unwrap_or_else(|e| tracing::debug!("noting that {} is unchanged: {e}", path.display()));
+    Ok(Some(size))
+}
+
+/// An artifact whose content is what its seal says, and what its file showed before that was read.
+fn checked(path: &Path) -> Result<Option<(Seal, File, Seen)>> {
+    let Some(found) = metadata(path)? else { return Ok(None) };
+    let Some(seal) = read(path)?.filter(|seal| seal.size == found.len()) else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+        Err(e) => return Err(Error::io(format!("opening {}", path.display()), e.into())),
+    };
+    let seen = Seen::of(&file)?;
+    if hash(&file)? != (seal.digest.clone(), seal.size) {
+        tracing::warn!(
+            "{} was written to since it was made, perhaps through a link: it is not used",
+            path.display()
+        );
+        return Ok(None);
+    }
+    Ok(Some((seal, file, seen)))
+}
+
+/// What the seal of an artifact says; `None` when there is none, or none that says anything. One that cannot be read
+/// for another reason is an error: the artifact may be whole.
+pub(super) fn read(path: &Path) -> Result<Option<Seal>> {
+    /// Much more than any seal has.
+    const LIMIT: u64 = 4096;
+    let seal = path_of(path);
+    if metadata(&seal)?.is_none() {
+        return Ok(None);
+    }
+    let opened = match File::open(&seal) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(format!("opening {}", seal.display()), e)),
+    };
+    let mut bytes = Vec::new();
+    let read = opened.take(LIMIT).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(format!("reading {}", seal.display()), e))?;
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
+/// The digest and the size of a file from its start.
+pub(super) fn hash(mut file: &File) -> Result<(Digest, u64)> {
+    let mut hasher = Hasher::sha256();
+    let mut chunk = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        let count = match file.read(&mut chunk) {
+            Ok(0) => return Ok((hasher.finish(), size)),
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::io("reading an artifact", e)),
+        };
+        hasher.update(&chunk[..count]);
+        size += count as u64;
+    }
+}
+
+pub(super) fn path_of(artifact: &Path) -> PathBuf {
+    let mut name = artifact.as_os_str().to_owned();
+    name.push(".seal");
+    name.into()
+}
+
+/// What is known of a regular file; `None` when there is none.
+fn metadata(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found).filter(Metadata::is_file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    }
+}
