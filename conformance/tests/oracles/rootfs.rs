@@ -30,6 +30,23 @@ pub(crate) fn umoci_reads_odd_layers_alike() -> Verdict {
     let longest = "n".repeat(255);
     let below = || layer().dir("d", 0o755).file("d/f", 0o644, b"1").finish();
     let whiteout = layer().pax("path", format!(".wh.{longest}")).file("w", 0o644, b"");
+    let marks = |mark: &str| {
+        [
+            layer().file(mark, 0o644, b"data"),
+            layer().hard_link(mark, "no-such-file"),
+            layer().symlink(mark, "anywhere"),
+            layer().char_device(mark, 0o644, 1, 3),
+            layer().block_device(mark, 0o644, 1, 3),
+            layer().dir(mark, 0o755),
+            layer().fifo(mark, 0o644),
+        ]
+    };
+    for (number, mark) in marks("d/.wh.f").into_iter().chain(marks("d/.wh..wh..opq")).enumerate() {
+        let layers = [below(), mark.finish()];
+        let unpacked = by_umoci(&layers)?;
+        assert!(unpacked.as_ref().is_some_and(|names| !names.contains_key("/d/f")), "mark {number}");
+        assert_eq!(ours(&layers).ok(), unpacked, "mark {number}");
+    }
     for (name, layers) in [
         (
             "slashes",

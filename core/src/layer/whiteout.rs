@@ -46,7 +46,8 @@ pub fn classify(path: &ImagePath) -> Result<Change> {
             return Ok(Change::Ignored);
         }
         if component.starts_with(PREFIX) {
-            return Err(Error::corrupt(format!("{path} stands below a whiteout")));
+            return Err(Error::corrupt(format!("{path} stands below a whiteout"))
+                .with_hint("the OCI image spec keeps names with .wh. for whiteouts: make the layer again"));
         }
     }
     if name == OPAQUE {

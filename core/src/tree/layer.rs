@@ -71,13 +71,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         content: impl FnOnce(u64, Option<&[DataExtent]>) -> Result<C>,
     ) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
-        let change = classify(&path)?;
-        if matches!(change, Change::Opaque(_) | Change::Whiteout(_))
-            && !matches!(kind, EntryKind::File { .. } | EntryKind::HardLink { .. })
-        {
-            return Err(Error::corrupt(format!("the whiteout {path} is not a regular file")));
-        }
-        match change {
+        // A mark is one by its name: Docker, Podman and umoci take an entry of any type for it.
+        match classify(&path)? {
             Change::Ignored => return Ok(()),
             Change::Opaque(directory) => return self.opaque(&directory),
             Change::Whiteout(hidden) => return self.whiteout(&hidden),

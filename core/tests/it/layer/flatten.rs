@@ -189,3 +189,31 @@ fn sparse_runs_are_widened_to_blocks() {
     }
     assert_eq!(data, expected);
 }
+
+/// A mark is one by its name, whatever type the entry has, as for Docker, Podman and umoci.
+#[test]
+fn marks_of_every_type_hide() {
+    let lower = Archive::default().file("d/x", b"1").file("d/y", b"2").end();
+    let marks = |name: &str| {
+        [
+            Archive::default().file(name, b"data"),
+            Archive::default().header(Header::link(name, b'1', "d/no-such-file")),
+            Archive::default().header(Header::link(name, b'2', "anywhere")),
+            Archive::default().header(Header::new(name, b'3', 0)),
+            Archive::default().header(Header::new(name, b'4', 0)),
+            Archive::default().header(dir(&format!("{name}/"))),
+            Archive::default().header(Header::new(name, b'6', 0)),
+        ]
+    };
+    for upper in marks("d/.wh.x") {
+        expect(&[lower.clone(), upper.end()], &[("/", ""), ("d/", ""), ("d/y", "2")]);
+    }
+    for upper in marks("d/.wh..wh..opq") {
+        expect(&[lower.clone(), upper.end()], &[("/", ""), ("d/", "")]);
+    }
+    // What stands below one would be a directory whose name says something else.
+    for below in ["d/.wh.x/q", "d/.wh..wh..opq/q"] {
+        let upper = Archive::default().file(below, b"").end();
+        assert_eq!(flat(&[lower.clone(), upper]).unwrap_err().kind(), &ErrorKind::Corrupt, "{below}");
+    }
+}
