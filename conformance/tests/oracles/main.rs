@@ -19,7 +19,7 @@ use self::durability::{
 use self::peers::{crane_pulls_and_pushes, oras_pulls_and_pushes};
 use self::rootfs::{
     gnu_tar_unpacks_the_flattened_golden_tree, umoci_reads_odd_layers_alike,
-    umoci_unpacks_marks_and_links_in_order, umoci_unpacks_the_golden_tree,
+    umoci_unpacks_marks_and_links_in_order, umoci_unpacks_random_changes, umoci_unpacks_the_golden_tree,
 };
 use self::skopeo::{skopeo_pulls_and_pushes, skopeo_reads_every_medium};
 
@@ -41,6 +41,7 @@ oracle_tests! {
     gnu_tar_unpacks_the_flattened_golden_tree needs [Need::GNU_TAR, Need::Mounts];
     umoci_reads_odd_layers_alike needs [Need::UMOCI, Need::Mounts];
     umoci_unpacks_marks_and_links_in_order needs [Need::UMOCI, Need::Mounts];
+    umoci_unpacks_random_changes needs [Need::UMOCI, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
 }
 

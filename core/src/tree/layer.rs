@@ -6,6 +6,8 @@ use crate::layer::whiteout::{Change, classify};
 use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata, TreeLimits};
 use crate::{Error, Result};
 
+use super::left::Left;
+use super::order::order;
 use super::pending::PendingLinks;
 use super::resolve::Missing;
 use super::{HeapSize, Kind, Node, NodeId, Tree, Xattrs};
@@ -17,6 +19,9 @@ pub struct LayerTree<C> {
     pub tree: Tree<C>,
     /// Hard links to files that lower layers have, in a deterministic order.
     pub lower_links: Vec<LowerLink>,
+    /// Names at which no lower layer may have a symbolic link, in order: the layer would have changed something
+    /// behind the link before it took the link's name, and this tree does not hold that.
+    pub assumed: Vec<ImagePath>,
 }
 
 /// A hard link that was read before the layer had a file of its target's name.
@@ -38,6 +43,9 @@ pub struct LayerTreeBuilder<C> {
     sets: HashSet<Xattrs>,
     /// Hard links whose target has not been seen yet.
     pub(super) links: PendingLinks,
+    /// Directories that were hidden from the lower layers after something was put into them.
+    pub(super) left: Vec<Left>,
+    pub(super) assumed: Vec<ImagePath>,
     /// The parent of the last entry: the next one mostly has the same.
     last_parent: Option<(Vec<u8>, NodeId)>,
 }
@@ -55,6 +63,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             tree: Tree::within(limits),
             sets: HashSet::new(),
             links: PendingLinks::default(),
+            left: Vec::new(),
+            assumed: Vec::new(),
             last_parent: None,
         }
     }
@@ -88,7 +98,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             EntryKind::File { size, extents } => {
                 Kind::File { size, content: content(size, extents.as_deref())? }
             }
-            EntryKind::HardLink { target } => return self.hard_link(&path, target),
+            EntryKind::HardLink { target } => return self.hard_link(&path, &target),
             EntryKind::Socket => Kind::Socket,
             EntryKind::Symlink { target } => Kind::Symlink { target: target.into() },
         };
@@ -103,6 +113,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`].
     pub fn finish(mut self) -> Result<LayerTree<C>> {
         let mut lower_links = self.settle_links()?;
+        let assumed = self.assumed()?;
         self.tree.finish();
         for node in &mut self.tree.nodes {
             if let Kind::Directory(directory) = &mut node.kind
@@ -112,7 +123,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             }
         }
         lower_links.retain(|link| self.tree.is_named(link.directory));
-        Ok(LayerTree { tree: self.tree, lower_links })
+        Ok(LayerTree { tree: self.tree, lower_links, assumed })
     }
 
     fn directory(&mut self, path: &ImagePath, metadata: Metadata) -> Result<()> {
@@ -133,21 +144,25 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         let node = self.node(Kind::Fifo, metadata)?;
         self.tree.node_mut(id).take_metadata(node);
         if let Some(directory) = self.tree.directory_mut(id) {
+            directory.late |= directory.implied && id != NodeId::ROOT;
             directory.implied = false;
         }
         Ok(())
     }
 
-    fn hard_link(&mut self, path: &ImagePath, target: ImagePath) -> Result<()> {
-        if classify(&target)? != Change::Plain {
+    fn hard_link(&mut self, path: &ImagePath, target: &ImagePath) -> Result<()> {
+        if classify(target)? != Change::Plain {
             return Err(Error::corrupt(format!("{path} is a hard link to the whiteout {target}")));
         }
         let parent = self.parent(path)?;
-        let target_parent = self.tree.parent_of(&target, Missing::Absent)?;
+        let target_parent = self.tree.parent_of(target, Missing::Absent)?;
         if target.is_root() || (target_parent == Some(parent) && target.name() == path.name()) {
             return Err(Error::corrupt(format!("{path} is a hard link to {target}, which is no other file")));
         }
-        if let Some(id) = target_parent.and_then(|parent| self.tree.child(parent, target.name())) {
+        let own = target_parent.and_then(|parent| self.tree.child(parent, target.name()));
+        // What no entry made may be a symbolic link below.
+        let is_lower = |id: &NodeId| self.tree.node(*id).directory().is_some_and(|d| d.implied);
+        if let Some(id) = own.filter(|id| !is_lower(id)) {
             if self.tree.node(id).directory().is_some() {
                 return Err(Error::corrupt(format!("{path} is a hard link to a directory")));
             }
@@ -157,16 +172,26 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         let earlier = target_parent.and_then(|parent| self.links.target(parent, target.name()));
         let target = match earlier.cloned() {
             Some(earlier) => earlier,
-            None if self.hides(&target)? => {
+            None if self.assume_links(target)? => {
+                return Err(order(target, "links through another hard link"));
+            }
+            None if self.hides(target)? => {
                 return Err(Error::corrupt(format!(
                     "{path} is a hard link to {target}, which its layer hides"
                 ))
                 .with_hint("the link stands behind a whiteout of its target, or what replaces it"));
             }
-            None => target,
+            None => {
+                let (target, assumed) = self.tree.real_path(target)?;
+                for path in assumed {
+                    self.assume(path)?;
+                }
+                target
+            }
         };
-        self.tree.unlink(parent, path.name());
-        self.tree.unhide(parent, path.name());
+        self.leave(parent, path.name())?;
+        // What follows finds neither a directory there nor a lower layer's.
+        self.tree.hide(parent, path.name())?;
         self.last_parent = None;
         self.tree.charge(PendingLinks::bytes(path.name(), &target))?;
         self.links.insert(parent, path.name(), target);
@@ -174,30 +199,27 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     }
 
     /// Whether what the layer has so far hides this name, which it does not have, in lower layers.
-    fn hides(&mut self, path: &ImagePath) -> Result<bool> {
-        let components: Vec<&[u8]> = path.components().collect();
+    fn hides(&self, path: &ImagePath) -> Result<bool> {
+        let (real, _) = self.tree.real_path(path)?;
         let mut here = NodeId::ROOT;
-        for (depth, name) in components.iter().enumerate() {
+        for name in real.components() {
             let Some(directory) = self.tree.node(here).directory() else { return Ok(true) };
             let Some(child) = self.tree.child(here, name) else {
                 return Ok(directory.opaque || self.tree.is_hidden(here, name));
             };
             here = child;
-            if let Kind::Symlink { .. } = self.tree.node(child).kind {
-                let link = ImagePath::from_clean(components[..=depth].join(&b'/'));
-                let Some(target) = self.tree.directory_at(&link, Missing::Absent)? else { return Ok(false) };
-                here = target;
-            }
         }
         Ok(false)
     }
 
     /// Hides what lower layers have in the directory. Only what stands before the mark says which one that is.
     fn opaque(&mut self, directory: &ImagePath) -> Result<()> {
-        if let Some(id) = self.tree.directory_at(directory, Missing::Imply)?
-            && let Some(directory) = self.tree.directory_mut(id)
-        {
-            directory.opaque = true;
+        self.assume_links(&directory.join(b"."))?;
+        if let Some(id) = self.tree.directory_at(directory, Missing::Imply)? {
+            self.leave_children(id)?;
+            if let Some(directory) = self.tree.directory_mut(id) {
+                directory.opaque = true;
+            }
         }
         Ok(())
     }
@@ -207,9 +229,11 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         if hidden.is_root() {
             return Err(Error::corrupt("the root directory is a whiteout"));
         }
+        self.assume_links(hidden)?;
         // Below a file of this layer nothing of the lower layers is left to hide.
         let Some(parent) = self.tree.parent_of(hidden, Missing::Imply)? else { return Ok(()) };
         if let Some(child) = self.tree.child(parent, hidden.name()) {
+            self.leave(parent, hidden.name())?;
             if let Some(directory) = self.tree.directory_mut(child) {
                 directory.opaque = true;
                 directory.implied = false;
@@ -231,6 +255,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         {
             return Ok(*id);
         }
+        self.assume_links(path)?;
         // `Replace` always ends in a directory.
         let parent = self.tree.parent_of(path, Missing::Replace)?.unwrap_or(NodeId::ROOT);
         let (mut last, _) = self.last_parent.take().unwrap_or((Vec::new(), parent));
@@ -245,6 +270,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         if self.tree.child(parent, name).is_some() {
             // What is replaced may lie on the way to the last parent.
             self.last_parent = None;
+            self.leave(parent, name)?;
         }
         self.tree.link(parent, name, id)
     }

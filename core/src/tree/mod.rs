@@ -46,7 +46,11 @@
 //! Between layers ([`Tree::from_layers`]), the rules are overlayfs', but for two cases that overlayfs cannot
 //! know: an implied directory over a symbolic link merges into the directory that the link names, and an
 //! implied directory over a directory keeps the lower metadata.
-
+//!
+//! What a layer changes behind a symbolic link of a lower layer stands where the link points. A layer tree does not
+//! hold the order of such changes and of those that the layer makes to the same files, or to the link, under other
+//! names. Where the order decides what the image is, the layer is refused as
+//! [`Unsupported`](crate::ErrorKind::Unsupported).
 //!
 //! # Memory
 //!
@@ -56,8 +60,11 @@
 //! path may be long.
 
 mod layer;
+mod left;
+mod merge;
 mod names;
 mod node;
+mod order;
 mod pending;
 mod resolve;
 mod stack;

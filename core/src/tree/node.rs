@@ -105,11 +105,20 @@ pub struct Directory {
     pub opaque: bool,
     /// No entry made it: it exists because something stands in it.
     pub implied: bool,
+    /// Its entry stood behind entries below it, which would have followed a symbolic link of a lower layer here.
+    pub late: bool,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { children: NONE, whiteouts: NONE, subdirectories: 0, opaque: false, implied: false }
+        Self {
+            children: NONE,
+            whiteouts: NONE,
+            subdirectories: 0,
+            opaque: false,
+            implied: false,
+            late: false,
+        }
     }
 }
 
@@ -361,13 +370,6 @@ impl<C> Tree<C> {
     pub(super) fn is_hidden(&self, directory: NodeId, name: &[u8]) -> bool {
         let directory = self.node(directory).directory();
         directory.is_some_and(|directory| self.names.find(directory.whiteouts, name).is_some())
-    }
-
-    /// Forgets that the name is a whiteout.
-    pub(super) fn unhide(&mut self, directory: NodeId, name: &[u8]) {
-        if let Kind::Directory(directory) = &mut self.nodes[directory.index()].kind {
-            self.names.remove(&mut directory.whiteouts, name);
-        }
     }
 
     pub(super) fn directory_mut(&mut self, id: NodeId) -> Option<&mut Directory> {

@@ -26,6 +26,10 @@ impl PendingLinks {
         LINK_BYTES + 2 * (name.len() + target.as_bytes().len())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn insert(&mut self, directory: NodeId, name: &[u8], target: ImagePath) {
         self.0.entry(directory).or_default().insert(name.into(), target);
     }
@@ -60,11 +64,15 @@ enum End {
 impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Gives links the files of the layer that they may be to, and lists them all.
     pub(super) fn settle_links(&mut self) -> Result<Vec<LowerLink>> {
-        let pending = std::mem::take(&mut self.links);
+        let mut pending = std::mem::take(&mut self.links);
+        // A directory in a link's place: something was put below it.
+        for (directory, links) in &mut pending.0 {
+            links.retain(|name, _| self.tree.child(*directory, name).is_none());
+        }
         let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End>> = BTreeMap::new();
         for (directory, links) in &pending.0 {
             for name in links.keys() {
-                self.follow(&pending, *directory, name, &mut ends)?;
+                self.follow(&pending, *directory, name, &mut ends);
             }
         }
         let mut own = Vec::new();
@@ -96,7 +104,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         directory: NodeId,
         name: &'a [u8],
         ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End>>,
-    ) -> Result<()> {
+    ) {
         let mut way: Vec<(NodeId, &[u8])> = Vec::new();
         let mut at = (directory, name);
         let end = loop {
@@ -108,7 +116,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             }
             ends.entry(at.0).or_default().insert(at.1, End::Open);
             way.push(at);
-            let Some(parent) = self.tree.parent_of(target, Missing::Absent)? else { break End::Elsewhere };
+            // Symbolic links that stand there now may lead nowhere: the link was read before them.
+            let Ok(Some(parent)) = self.tree.parent_of(target, Missing::Absent) else { break End::Elsewhere };
             if let Some(id) = self.tree.child(parent, target.name()) {
                 let is_directory = self.tree.node(id).directory().is_some();
                 break if is_directory { End::Elsewhere } else { End::Node(id) };
@@ -118,6 +127,5 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         for (directory, name) in way {
             ends.entry(directory).or_default().insert(name, end);
         }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use crate::layer::ImagePath;
 use crate::{Error, Result};
 
+use super::node::join;
 use super::{HeapSize, Kind, Node, NodeId, Tree};
 
 /// Symbolic links followed for one path: as many as Linux follows (`path_resolution(7)`).
@@ -15,7 +16,7 @@ const PATH: usize = 4096;
 pub(super) enum Missing {
     /// Stop: there is no such directory.
     Absent,
-    /// Make it, implied; a file that stands there in its place stops the search.
+    /// Make it, implied; a file or a whiteout that stands there in its place stops the search.
     Imply,
     /// Make it, implied and opaque where it replaces a file.
     Replace,
@@ -46,6 +47,51 @@ impl<C: HeapSize> Tree<C> {
     pub(super) fn directory_at(&mut self, path: &ImagePath, missing: Missing) -> Result<Option<NodeId>> {
         let components: Vec<&[u8]> = path.components().collect();
         self.resolve(path, &components, missing)
+    }
+
+    /// The path without symbolic links of this tree, one at its end apart. Names that the tree does not have stay as
+    /// they are. Also yields the names that `..` leaves although only a lower layer knows what they are: the path
+    /// holds unless one is a symbolic link there.
+    pub(super) fn real_path(&self, path: &ImagePath) -> Result<(ImagePath, Vec<ImagePath>)> {
+        let mut components: Vec<&[u8]> = path.components().collect();
+        let Some(last) = components.pop() else { return Ok((ImagePath::ROOT, Vec::new())) };
+        let mut pending: Vec<&[u8]> = components.into_iter().rev().collect();
+        let mut way: Vec<(Option<NodeId>, &[u8])> = Vec::new();
+        let mut assumed = Vec::new();
+        let mut links = 0;
+        while let Some(component) = pending.pop() {
+            let here = way.last().map_or(Some(NodeId::ROOT), |(id, _)| *id);
+            match component {
+                b"" | b"." => continue,
+                b".." => {
+                    let is_known = here.and_then(|id| self.node(id).directory()).is_some_and(|d| !d.implied);
+                    if !is_known && !way.is_empty() {
+                        assumed.push(path_of(way.iter().map(|(_, name)| *name)));
+                    }
+                    way.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            let child = here.and_then(|id| self.child(id, component));
+            if let Some(Kind::Symlink { target }) = child.map(|id| &self.node(id).kind) {
+                links += 1;
+                if links > LINKS {
+                    return Err(too_many_links(path));
+                }
+                if target.starts_with(b"/") {
+                    way.clear();
+                }
+                pending.extend(target.split(|byte| *byte == b'/').rev());
+            } else {
+                way.push((child, component));
+            }
+        }
+        let real = path_of(way.iter().map(|(_, name)| *name).chain([last]));
+        if real.as_bytes().len() > PATH {
+            return Err(Error::limit(format!("{path} leads to a path of more than {PATH} bytes")));
+        }
+        Ok((real, assumed))
     }
 
     fn resolve(
@@ -82,9 +128,7 @@ impl<C: HeapSize> Tree<C> {
                 Some((_, Kind::Symlink { target })) => {
                     links += 1;
                     if links > LINKS {
-                        return Err(Error::corrupt(format!(
-                            "{path} leads through more than {LINKS} symbolic links"
-                        )));
+                        return Err(too_many_links(path));
                     }
                     if target.starts_with(b"/") {
                         way.truncate(1);
@@ -93,6 +137,7 @@ impl<C: HeapSize> Tree<C> {
                 }
                 Some(_) if missing != Missing::Replace => return Ok(None),
                 None if missing == Missing::Absent => return Ok(None),
+                None if missing == Missing::Imply && self.is_hidden(here, &component) => return Ok(None),
                 replaced => {
                     // In place of a file of this layer or a whiteout, it is new and hides what lies below.
                     let fresh = replaced.is_some() || self.is_hidden(here, &component);
@@ -108,4 +153,16 @@ impl<C: HeapSize> Tree<C> {
         }
         Ok(way.pop().map(|(id, _)| id))
     }
+}
+
+fn path_of<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
+    let mut path = Vec::new();
+    for name in names {
+        join(&mut path, name);
+    }
+    ImagePath::from_clean(path)
+}
+
+fn too_many_links(path: &ImagePath) -> Error {
+    Error::corrupt(format!("{path} leads through more than {LINKS} symbolic links"))
 }

@@ -1,14 +1,14 @@
 //! Layers over layers.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
-use crate::layer::{ImagePath, TreeLimits};
-use crate::{Error, Result};
+use crate::Result;
+use crate::layer::TreeLimits;
 
+use super::merge::Merge;
 use super::names::{LinkId, NONE, Names};
-use super::node::{check_names, join, too_many};
-use super::resolve::Missing;
-use super::{Directory, HeapSize, Kind, LayerTree, Node, NodeId, Tree};
+use super::node::{check_names, too_many};
+use super::{HeapSize, Kind, LayerTree, Node, NodeId, Tree};
 
 /// Names that may be dead before they are looked for.
 const DEAD_NAMES: usize = 1 << 16;
@@ -20,8 +20,9 @@ impl<C: HeapSize> Tree<C> {
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) for a hard link to a file that no layer has, and for directories
-    /// behind more than 40 symbolic links; [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`]; what
-    /// `layers` reports.
+    /// behind more than 40 symbolic links; [`Unsupported`](crate::ErrorKind::Unsupported) where the order of a
+    /// layer's entries decides, which a layer tree does not hold (see [the module](super#rules));
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`]; what `layers` reports.
     pub fn from_layers(layers: impl IntoIterator<Item = Result<LayerTree<C>>>) -> Result<Self> {
         Self::from_layers_within(layers, TreeLimits::default())
     }
@@ -50,46 +51,28 @@ impl<C: HeapSize> Tree<C> {
     }
 
     fn stack(&mut self, layer: LayerTree<C>, is_bottom: bool) -> Result<()> {
-        let LayerTree { tree, lower_links } = layer;
+        let LayerTree { tree, lower_links, assumed } = layer;
         self.make_room(&tree)?;
-        // Found before anything changes: the layer may also hide the name that it links to.
+        self.check_assumed(&assumed)?;
+        // Found before anything changes: the layer may also hide what it links to or writes through.
         let mut links = Vec::with_capacity(lower_links.len());
         for link in lower_links {
-            let found = self.find(&link.target)?.filter(|id| self.node(*id).directory().is_none());
-            match found {
-                Some(id) => links.push((link.directory, link.name, id)),
-                // The layer's own later file is the one.
-                None if tree.child(link.directory, &link.name).is_some() => {}
-                None => {
-                    let fault =
-                        if self.find(&link.target)?.is_some() { "is a directory" } else { "is in no layer" };
-                    let name = String::from_utf8_lossy(&link.name).into_owned();
-                    let name = crate::printable(&name);
-                    return Err(Error::corrupt(format!(
-                        "{name} is a hard link to {}, which {fault}",
-                        link.target
-                    )));
-                }
+            // Without one, the layer's own later file is meant.
+            if let Some(id) = self.lower_file(&link, &tree)? {
+                links.push((link.directory, link.name, id));
             }
         }
         if is_bottom {
             return self.become_bottom(tree);
         }
+        let redirects = self.redirects(&tree)?;
         let upper = self.adopt(tree)?;
+        let mut linked = HashSet::new();
         for (directory, name, id) in links {
             self.link(NodeId::new(directory.number() + upper.number()), &name, id)?;
+            linked.insert(id);
         }
-        let mut merge = Merge {
-            image: self,
-            steps: Vec::new(),
-            pending: vec![(NONE, NodeId::ROOT, upper)],
-            redirected: VecDeque::new(),
-        };
-        merge.run();
-        while let Some((step, directory)) = merge.redirected.pop_front() {
-            merge.redirect(step, directory)?;
-        }
-        Ok(())
+        Merge::new(self, upper, redirects, linked).run()
     }
 
     /// The bottom layer is the image but for what speaks of lower ones. Nothing of it is copied.
@@ -185,7 +168,7 @@ impl<C: HeapSize> Tree<C> {
     }
 
     /// Drops what speaks of lower layers from a directory that has none below it.
-    fn settle(&mut self, directory: NodeId) {
+    pub(super) fn settle(&mut self, directory: NodeId) {
         let mut pending = vec![directory];
         while let Some(id) = pending.pop() {
             let Some(directory) = self.directory_mut(id) else { continue };
@@ -200,107 +183,5 @@ impl<C: HeapSize> Tree<C> {
                 }
             }
         }
-    }
-}
-
-struct Merge<'a, C> {
-    image: &'a mut Tree<C>,
-    /// The directories that were merged: the step to the one above, and the name in it. Paths are made of these
-    /// where one is needed.
-    steps: Vec<(u32, LinkId)>,
-    /// Directories of both sides: step, lower, upper.
-    pending: Vec<(u32, NodeId, NodeId)>,
-    /// Implied directories over a symbolic link of a lower layer.
-    redirected: VecDeque<(u32, NodeId)>,
-}
-
-impl<C: HeapSize> Merge<'_, C> {
-    fn run(&mut self) {
-        while let Some((step, lower, upper)) = self.pending.pop() {
-            self.directory(step, lower, upper);
-        }
-    }
-
-    fn directory(&mut self, step: u32, lower: NodeId, upper: NodeId) {
-        let node = std::mem::replace(self.image.node_mut(upper), Node::implied_directory());
-        let Kind::Directory(change) = &node.kind else { return };
-        let Directory { children, whiteouts, opaque, implied, .. } = *change;
-        let Some(below) = self.image.directory_mut(lower) else { return };
-        let mut left = if opaque { NONE } else { below.children };
-        let names = &mut self.image.names;
-        let mut hidden = names.cursor(whiteouts);
-        while let Some(link) = hidden.next(names) {
-            let name = names.name(link).to_vec();
-            names.remove(&mut left, &name);
-        }
-        if !implied {
-            self.image.node_mut(lower).take_metadata(node);
-        }
-        let mut cursor = self.image.names.cursor(children);
-        while let Some(link) = cursor.next(&self.image.names) {
-            self.child(step, &mut left, link);
-        }
-        if let Some(below) = self.image.directory_mut(lower) {
-            below.children = left;
-        }
-    }
-
-    /// Puts an upper name among the lower ones that are `left`.
-    fn child(&mut self, step: u32, left: &mut LinkId, link: LinkId) {
-        let child = NodeId::new(self.image.names.child(link));
-        let below = self.image.names.find(*left, self.image.names.name(link));
-        if let Some(directory) = self.image.node(child).directory() {
-            let implied = directory.implied;
-            let lower = below.map(|below| NodeId::new(self.image.names.child(below)));
-            match lower.map(|id| (id, &self.image.node(id).kind)) {
-                Some((id, Kind::Directory(_))) => {
-                    let step = self.step(step, link);
-                    self.pending.push((step, id, child));
-                    return;
-                }
-                Some((_, Kind::Symlink { .. })) if implied => {
-                    let step = self.step(step, link);
-                    self.redirected.push_back((step, child));
-                    return;
-                }
-                _ => self.image.settle(child),
-            }
-        }
-        match below {
-            Some(below) => self.image.names.set_child(below, child.number()),
-            None => self.image.names.insert(left, link),
-        }
-    }
-
-    fn step(&mut self, above: u32, link: LinkId) -> u32 {
-        self.steps.push((above, link));
-        self.steps.len() as u32 - 1
-    }
-
-    fn path(&self, mut step: u32) -> ImagePath {
-        let mut links = Vec::new();
-        while let Some((above, link)) = self.steps.get(step as usize) {
-            links.push(*link);
-            step = *above;
-        }
-        let mut path = Vec::new();
-        for link in links.into_iter().rev() {
-            join(&mut path, self.image.names.name(link));
-        }
-        ImagePath::from_clean(path)
-    }
-
-    /// Merges an implied directory into the one that a symbolic link names. A link to nothing leads to a new
-    /// directory; a link to another kind of file is replaced, as overlayfs does.
-    fn redirect(&mut self, step: u32, directory: NodeId) -> Result<()> {
-        let path = self.path(step);
-        if let Some(target) = self.image.directory_at(&path, Missing::Imply)? {
-            self.pending.push((step, target, directory));
-            self.run();
-        } else if let Some(parent) = self.image.parent_of(&path, Missing::Imply)? {
-            self.image.settle(directory);
-            self.image.link(parent, path.name(), directory)?;
-        }
-        Ok(())
     }
 }

@@ -94,7 +94,7 @@ fn one_layer_follows_the_rules() {
         ("d/700 d/.wh..wh..opq= d/f=1", "d/700* d/f=1"),
         ("d/f=1 d/.wh..wh..opq=", "d/755?* d/f=1"),
         ("d/.wh.f= .wh.d=", "d/755*"),
-        (".wh.d= d/.wh.f=", "d/755*"),
+        (".wh.d= d/.wh.f=", ".wh.d"),
         ("f=1 f/.wh.g=", "f=1"),
         ("f/.wh.g= f=1", "f=1"),
         ("usr/700 lib@usr lib/.wh.f=", "lib@usr usr/700 usr/.wh.f"),
@@ -191,6 +191,101 @@ fn layers_stack_as_overlayfs_does() {
     ] {
         let image = Tree::from_layers(layers.iter().map(|text| layer(text))).unwrap();
         assert_eq!(show(&image), tree, "{layers:?}");
+    }
+}
+
+/// Where umoci and podman, which extract in order, have the same tree.
+#[test]
+fn links_are_to_what_the_layers_own_symbolic_links_lead_to() {
+    for (lower, upper, tree) in [
+        ("d/700 d/a=1 e/700 e/a=2", "d@e b>d/a", "b=2x2 d@e e/700 e/a=2x2"),
+        ("e/700 e/b=2", "d@e b>d/b", "b=2x2 d@e e/700 e/b=2x2"),
+        ("e/700 e/b=2 f/700 f/b=3", "x/d@../e b>x/d/b", "b=2x2 e/700 e/b=2x2 f/700 f/b=3 x/755? x/d@../e"),
+        ("e/700 e/b=2 l@e", "d@l b>d/b", "b=2x2 d@l e/700 e/b=2x2 l@e"),
+    ] {
+        let image = Tree::from_layers([layer(lower), layer(upper)]).unwrap();
+        assert_eq!(show(&image), tree, "{lower} + {upper}");
+    }
+}
+
+/// In the order of the tar each of these is another tree than in any other order.
+#[test]
+fn a_layer_whose_order_decides_is_refused_where_a_symbolic_link_is_below() {
+    for (lower, upper) in [
+        ("r/700 r/x=1 s@r", "s/new=2 s@q"),
+        ("r/700 r/x=1 s@r", "s/x=2 s@q"),
+        ("r/700 r/x=1 s@r", "s/x=2 s=3"),
+        ("r/700 r/x=1 s@r", "f=1 s/x=2 s>f"),
+        ("r/700 r/x=1 s@r f=1", "s/x=2 s>f"),
+        ("r/700 r/x=1 s@r", "s/.wh.x= s@q"),
+        ("r/700 r/x=1 s@r", "s/.wh.x= .wh.s="),
+        ("r/700 r/x=1 s@r", "s/.wh..wh..opq= .wh.s="),
+        ("r/700 r/x=1 s@r", "s/new=2 .wh.s="),
+        ("r/700 r/x=1 s@r", "s/new=2 s/700"),
+        ("r/700 r/x=1 s@r", "s/new=2 .wh..wh..opq="),
+        ("e/700 e/a=1 d@e", "d/.wh.a= .wh.d= d/700"),
+        ("a/700 r/700 r/x=1 a/s@../r", "a/s/new=2 a@q"),
+        ("a/700 r/700 r/x=1 a/s@../r", "a/700 a/s/new=2 a=3"),
+        ("a/700 r/700 r/x=1 a/s@../r", "a/s/new=2 .wh.a= a/700"),
+        ("a/700 r/700 r/x=1 a/s@../r", "a/s/new=2 a/.wh..wh..opq= a=1"),
+        ("a/700 a/s@../r r/700 r/x=1", "a/700 a/s/t=1 a/.wh..wh..opq="),
+        ("r/700 r/x=1 s@r", "s/n=2 s/700 s@q"),
+        ("r/700 r/x=1 s@r", "l>s l/x=2"),
+        ("r/700 r/x=1 s@r", "l>s l/.wh.x="),
+        ("r/700 r/x=1 s@r", "l>s l/.wh..wh..opq="),
+        // One file under two names.
+        ("r/700 r/x=1 s@r", "s/x=2 r/x=3"),
+        ("r/700 r/x=1 s@r t@r", "s/x=2 t/x=3"),
+        ("r/700 r/x=1 s@r", "s/.wh.x= r/x=3"),
+        ("r/700 r/x=1 s@r", "s/.wh..wh..opq= r/y=3"),
+        ("r/700 r/x=1 s@r", "r/711 r/.wh..wh..opq= s/y=3"),
+        ("r/700 r/d/700 s@r", "r/d/711 s/d/722"),
+        ("r/700 r/d/700 s@r", "r/d/f=1 s/d=2"),
+        ("r/700 r/x=1 s@r", "h>r/x s/x=2"),
+        // A symbolic link below that leads elsewhere afterwards.
+        ("d/700 e/700 s@d", "s/new=1 d@e"),
+        ("d/700 d/a=1 e/700 e/a=2 s@d", "d@e b>s/a"),
+        ("d/700 d/a=1 s@d", "d/a=2 b>s/a"),
+        ("d/700 d/a=1 s@d", ".wh.d= b>s/a"),
+        ("d/700 d/a=1 s@d", "d/700 d/.wh..wh..opq= b>s/a"),
+        ("x@y/z y/700 y/z/700 y/b=1", "l@x/.. b>l/b"),
+    ] {
+        let error = Tree::from_layers([layer(lower), layer(upper)]).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Unsupported, "{lower} + {upper}: {error}");
+    }
+}
+
+/// The same layers where nothing below is a symbolic link, and those whose order does not decide.
+#[test]
+fn a_layer_whose_order_decides_nothing_is_taken() {
+    for (lower, upper, tree) in [
+        ("s/700 s/x=1", "s/new=2 s@q", "s@q"),
+        ("s/700 s/x=1", "s/.wh.x= .wh.s=", "s/755"),
+        ("s/700 s/x=1", "s/new=2 .wh.s=", "s/755 s/new=2"),
+        ("s/700 s/x=1", "s/new=2 s/711", "s/711 s/new=2 s/x=1"),
+        ("a/700 a/s/700 a/s/x=1", "a/s/new=2 a@q", "a@q"),
+        ("r/700 r/x=1 s@r", "s@q", "r/700 r/x=1 s@q"),
+        ("r/700 r/x=1 s@r", "s/700 s/new=2 s@q", "r/700 r/x=1 s@q"),
+        ("r/700 r/x=1 s@r", "s@q s/new=2", "q/755? q/new=2 r/700 r/x=1 s@q"),
+        ("r/700 r/x=1 s@r", ".wh.s= s/new=2", "r/700 r/x=1 s/755 s/new=2"),
+        ("r/700 r/x=1 s@r", "r/y=2 s/z=3", "r/700 r/x=1 r/y=2 r/z=3 s@r"),
+        ("r/700 r/x=1 s@r", "r/711 s/z=3", "r/711 r/x=1 r/z=3 s@r"),
+        ("r/700 r/d/700 s@r", "r/d/f=1 s/d/g=2", "r/700 r/d/700 r/d/f=1 r/d/g=2 s@r"),
+        ("a/700 a/s@../r r/700 r/x=1", "a/.wh..wh..opq= a/s/t=1", "a/700 a/s/755? a/s/t=1 r/700 r/x=1"),
+        (
+            "a/700 a/s@../r r/700 r/x=1",
+            "a/.wh..wh..opq= a/s/t=1 a/s/711",
+            "a/700 a/s/711 a/s/t=1 r/700 r/x=1",
+        ),
+        ("a/700 a/s@q f=1", "l>a/s a@a", "a@a f=1 l@q"),
+        ("f=1 x=2", "s>f s/.wh.g= s/n/.wh..wh..opq=", "f=1x2 s=1x2 x=2"),
+        ("r/700 r/x=1 s@r", "s/h>s", "r/700 r/h@r r/x=1 s@r"),
+        ("f=1", "f/.wh.g= f/.wh..wh..opq=", "f=1"),
+        ("d/700 d/a=1 s@d", "b>s/a", "b=1x2 d/700 d/a=1x2 s@d"),
+        ("d/700 d/a=1 s@d", "b>s/a s/c=2", "b=1x2 d/700 d/a=1x2 d/c=2 s@d"),
+    ] {
+        let image = Tree::from_layers([layer(lower), layer(upper)]).unwrap();
+        assert_eq!(show(&image), tree, "{lower} + {upper}");
     }
 }
 

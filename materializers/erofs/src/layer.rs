@@ -43,7 +43,7 @@ impl ErofsLayer {
 
 impl Materializer for ErofsLayer {
     fn format(&self) -> Format {
-        Format { name: "erofs-layers", version: 2, options: self.options.key(), extension: "erofs" }
+        Format { name: "erofs-layers", version: 3, options: self.options.key(), extension: "erofs" }
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {

@@ -9,6 +9,8 @@
 //!   showing an empty file; the merged image has the true link.
 //! - `trusted.overlay.plyfold.links`: names of this directory that are links to a lower layer's file, if one has it,
 //!   each with its target. What overlayfs shows under them is the layer's own file.
+//! - `trusted.overlay.plyfold.assumed`, of the root: names at which no lower layer may have a symbolic link.
+//! - `trusted.overlay.plyfold.late`: the directory's entry stood behind entries below it.
 //! - `trusted.overlay.plyfold.implied`: no entry made this directory. Overlayfs takes no notice, and shows it
 //!   with its own 0755 root:root; the merged image shows the lower layers' metadata.
 //!
@@ -23,15 +25,17 @@ use plyfold_core::{Error, Result};
 use crate::content::Content;
 use crate::format::NULL_BLOCK;
 
+const ASSUMED: &[u8] = b"trusted.overlay.plyfold.assumed";
 const IMPLIED: &[u8] = b"trusted.overlay.plyfold.implied";
+const LATE: &[u8] = b"trusted.overlay.plyfold.late";
 const LINKS: &[u8] = b"trusted.overlay.plyfold.links";
 const METACOPY: &[u8] = b"trusted.overlay.metacopy";
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 const ORIGIN: &[u8] = b"trusted.overlay.origin";
 const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 
-/// The longest value of one `links`; further ones have a number behind their name.
-const LINKS_MAX: usize = 60_000;
+/// The longest value of one list; further ones have a number behind their name.
+const LIST_MAX: usize = 60_000;
 
 /// Whether an xattr of this name is overlayfs' own: no layer may bring one along.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
@@ -40,7 +44,7 @@ pub(crate) fn is_reserved(name: &[u8]) -> bool {
 
 /// A layer as a tree of real files.
 pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
-    let LayerTree { mut tree, lower_links } = layer;
+    let LayerTree { mut tree, lower_links, assumed } = layer;
     let mut own_links: HashMap<NodeId, Vec<u8>> = HashMap::new();
     let mut others = Vec::new();
     for link in lower_links {
@@ -58,16 +62,17 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
     let mut marked = Marked::default();
     for id in tree.ids() {
         let Some(directory) = tree.node(id).directory() else { continue };
-        let (implied, opaque) = (directory.implied, directory.opaque);
+        let (implied, late, opaque) = (directory.implied, directory.late, directory.opaque);
         let hides = tree.whiteouts(id).next().is_some();
         let mut marks = Vec::new();
         marks.extend(implied.then(|| (IMPLIED.to_vec(), b"y".to_vec())));
+        marks.extend(late.then(|| (LATE.to_vec(), b"y".to_vec())));
         marks.extend(opaque.then(|| (OPAQUE.to_vec(), b"y".to_vec())));
         marks.extend(hides.then(|| (ORIGIN.to_vec(), Vec::new())));
-        for (number, part) in own_links.remove(&id).iter().flat_map(|list| list.chunks(LINKS_MAX)).enumerate()
-        {
-            let suffix = if number == 0 { String::new() } else { format!(".{number:02}") };
-            marks.push(([LINKS, suffix.as_bytes()].concat(), part.to_vec()));
+        marks.extend(parts(LINKS, &own_links.remove(&id).unwrap_or_default()));
+        if id == NodeId::ROOT {
+            let list = assumed.iter().flat_map(|path| [path.as_bytes(), &[0]]);
+            marks.extend(parts(ASSUMED, &list.flatten().copied().collect::<Vec<_>>()));
         }
         marked.mark(&mut tree, id, marks)?;
         if hides {
@@ -89,6 +94,21 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
     }
     tree.finish();
     Ok(tree)
+}
+
+/// A list in attributes of that name.
+fn parts(name: &[u8], list: &[u8]) -> Marks {
+    let parts = list.chunks(LIST_MAX).enumerate().map(|(number, part)| {
+        let suffix = if number == 0 { String::new() } else { format!(".{number:02}") };
+        ([name, suffix.as_bytes()].concat(), part.to_vec())
+    });
+    parts.collect()
+}
+
+/// The items of a list, each ended by a NUL.
+fn items(xattrs: &Xattrs, name: &[u8]) -> Vec<u8> {
+    let parts = xattrs.iter().filter(|(found, _)| found.starts_with(name));
+    parts.flat_map(|(_, value)| value).copied().collect()
 }
 
 /// Sets with marks added, so that directories of the same marks share one.
@@ -123,6 +143,7 @@ impl Marked {
 /// A layer out of the tree of its image.
 pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>> {
     let mut lower_links = Vec::new();
+    let mut assumed = Vec::new();
     let mut unmarked = HashMap::new();
     for id in tree.ids() {
         if tree.node(id).directory().is_none() {
@@ -145,16 +166,22 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
         let xattrs = node.xattrs.clone();
         if let Kind::Directory(directory) = &mut node.kind {
             directory.implied = xattrs.value(IMPLIED).is_some();
+            directory.late = xattrs.value(LATE).is_some();
             directory.opaque = xattrs.value(OPAQUE).is_some();
         }
         if xattrs.iter().any(|(name, _)| is_reserved(name)) {
             let known = unmarked.entry(xattrs.clone());
             node.xattrs = known.or_insert_with(|| without_marks(&xattrs)).clone();
             own_links(id, &xattrs, &mut lower_links)?;
+            if id == NodeId::ROOT {
+                for path in items(&xattrs, ASSUMED).split_inclusive(|byte| *byte == 0) {
+                    assumed.push(clean(path.strip_suffix(&[0]).unwrap_or(path))?);
+                }
+            }
         }
     }
     tree.finish();
-    Ok(LayerTree { tree, lower_links })
+    Ok(LayerTree { tree, lower_links, assumed })
 }
 
 /// A layer as overlayfs takes it: it knows whiteouts, and of opaque directories all but the root. Where a single
@@ -175,7 +202,7 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
         }
     }
     tree.finish();
-    Ok(LayerTree { tree, lower_links: Vec::new() })
+    Ok(LayerTree { tree, lower_links: Vec::new(), assumed: Vec::new() })
 }
 
 /// Whether a file stands for a hard link to a lower layer's.
@@ -190,8 +217,7 @@ pub(crate) fn without_marks(xattrs: &Xattrs) -> Xattrs {
 
 /// Adds the links that a directory's `links` list.
 fn own_links(directory: NodeId, xattrs: &Xattrs, links: &mut Vec<LowerLink>) -> Result<()> {
-    let lists = xattrs.iter().filter(|(name, _)| name.starts_with(LINKS));
-    let list: Vec<u8> = lists.flat_map(|(_, value)| value).copied().collect();
+    let list = items(xattrs, LINKS);
     let mut parts = list.split(|byte| *byte == 0);
     while let (Some(name), Some(target)) = (parts.next().filter(|name| !name.is_empty()), parts.next()) {
         links.push(LowerLink { directory, name: name.into(), target: clean(target)? });

@@ -101,7 +101,7 @@ pub(crate) fn differences(
     let mut doubtful = false;
     let mut root_is_explicit = false;
     for at in 0..layers {
-        let LayerTree { tree, lower_links } = overlay::from_overlay(tree(at)?)?;
+        let LayerTree { tree, lower_links, .. } = overlay::from_overlay(tree(at)?)?;
         doubtful |= !lower_links.is_empty();
         for id in tree.ids() {
             let Some(directory) = tree.node(id).directory() else { continue };

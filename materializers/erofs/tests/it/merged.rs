@@ -236,3 +236,20 @@ fn a_layer_that_is_mounted_alone_shows_its_whiteouts() {
     assert_eq!(differences(layer(), false), ["/d/gone is shown and is not in the image"]);
     assert_eq!(differences(layer(), true), [""; 0]);
 }
+
+/// The layers' images say so, too: what the layer changed behind a symbolic link is in none of them.
+#[test]
+fn layers_whose_order_decides_are_refused() {
+    let lower = || LayerBuilder::new().dir("r", 0o755).file("r/x", 0o644, b"1").symlink("s", "r");
+    let changed = || LayerBuilder::new().file("s/new", 0o644, b"2");
+    for (upper, refused) in [
+        (changed(), false),
+        (changed().symlink("s", "q"), true),
+        (changed().whiteout("s"), true),
+        (changed().dir("s", 0o755), true),
+        (LayerBuilder::new().dir("s", 0o755).file("s/new", 0o644, b"2").symlink("s", "q"), false),
+    ] {
+        let error = merged(&layers(vec![lower(), upper]), Options::default()).err();
+        assert_eq!(error.map(|error| error.kind().clone()), refused.then_some(ErrorKind::Unsupported));
+    }
+}

@@ -154,9 +154,9 @@ fn whiteouts_and_opaque_in_overlay_form() -> Verdict {
         let marks = xattrs.iter().map(|(key, value)| format!("{}={}", text(key), text(value)));
         Ok(marks.filter(|mark| mark.starts_with("trusted.overlay.")).collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(marks("d")?, "trusted.overlay.origin=");
+    assert_eq!(marks("d")?, "trusted.overlay.origin= trusted.overlay.plyfold.late=y");
     assert_eq!(marks("again")?, "trusted.overlay.opaque=y");
-    assert_eq!(marks("opaque")?, "trusted.overlay.opaque=y");
+    assert_eq!(marks("opaque")?, "trusted.overlay.opaque=y trusted.overlay.plyfold.late=y");
     assert_eq!(marks("file-to-dir")?, "");
     assert_eq!(marks("only-here")?, "trusted.overlay.origin=");
     Ok(())

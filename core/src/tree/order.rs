@@ -1,0 +1,108 @@
+//! What of a layer depends on symbolic links below it, found before the layer changes anything.
+
+use std::collections::HashMap;
+
+use crate::layer::ImagePath;
+use crate::{Error, Result};
+
+use super::layer::LowerLink;
+use super::merge::Steps;
+use super::names::NONE;
+use super::resolve::Missing;
+use super::{HeapSize, Kind, NodeId, Tree};
+
+/// Directories of a layer that stand over a symbolic link of a lower layer, by their place in the layer's tree, and
+/// the directory where the link points, if there is one.
+pub(super) type Redirects = HashMap<NodeId, Option<NodeId>>;
+
+impl<C: HeapSize> Tree<C> {
+    /// The file of this image that a layer's link is to; none if it is a file that the layer brings.
+    pub(super) fn lower_file(&mut self, link: &LowerLink, layer: &Self) -> Result<Option<NodeId>> {
+        let LowerLink { directory, name, target } = link;
+        let found = self.find(target)?;
+        if let Some(id) = found.filter(|id| self.node(*id).directory().is_none()) {
+            let (real, _) = self.real_path(target)?;
+            if real != *target && layer.changes(&real) {
+                return Err(order(target, "links to this file"));
+            }
+            return Ok(Some(id));
+        }
+        if layer.child(*directory, name).is_some() {
+            return Ok(None);
+        }
+        let fault = if found.is_some() { "is a directory" } else { "is in no layer" };
+        let name = crate::printable(&String::from_utf8_lossy(name)).to_string();
+        Err(Error::corrupt(format!("{name} is a hard link to {target}, which {fault}")))
+    }
+
+    /// Whether this layer has another file of that name, or hides it.
+    fn changes(&self, path: &ImagePath) -> bool {
+        let mut here = NodeId::ROOT;
+        for name in path.components() {
+            let Some(directory) = self.node(here).directory() else { return true };
+            match self.child(here, name) {
+                Some(child) if !directory.opaque => here = child,
+                None if !directory.opaque => return self.is_hidden(here, name),
+                _ => return true,
+            }
+        }
+        true
+    }
+
+    /// Refuses a layer that takes the name of a symbolic link after it has followed the link.
+    pub(super) fn check_assumed(&mut self, assumed: &[ImagePath]) -> Result<()> {
+        for path in assumed {
+            if let Some(id) = self.find(path)?
+                && matches!(self.node(id).kind, Kind::Symlink { .. })
+            {
+                return Err(order(path, "changes what stands behind this symbolic link, and then the link"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The layer's directories that stand over a symbolic link of this image.
+    pub(super) fn redirects(&mut self, layer: &Self) -> Result<Redirects> {
+        let mut redirects = Redirects::new();
+        let is_concerned = |id: NodeId| layer.node(id).directory().is_some_and(|d| d.implied || d.late);
+        if !layer.ids().skip(1).any(is_concerned) {
+            return Ok(redirects);
+        }
+        let mut steps = Steps::default();
+        let mut pending = vec![(NONE, NodeId::ROOT, NodeId::ROOT)];
+        while let Some((step, lower, upper)) = pending.pop() {
+            let mut children = layer.children(upper);
+            while let Some((link, child)) = children.next_link() {
+                let Some(directory) = layer.node(child).directory() else { continue };
+                let Some(below) = self.child(lower, layer.names.name(link)) else { continue };
+                let mut target = Some(below);
+                let step = steps.push(step, link);
+                if let Kind::Symlink { .. } = self.node(below).kind {
+                    let path = steps.path(step, &layer.names);
+                    if directory.late {
+                        return Err(order(
+                            &path,
+                            "changes what stands behind this symbolic link, and then the link",
+                        ));
+                    }
+                    if !directory.implied {
+                        continue;
+                    }
+                    target = self.directory_at(&path, Missing::Absent)?;
+                    redirects.insert(child, target);
+                }
+                if let Some(target) = target.filter(|_| !directory.opaque) {
+                    pending.push((step, target, child));
+                }
+            }
+        }
+        Ok(redirects)
+    }
+}
+
+/// A layer whose entries' order decides.
+pub(super) fn order(path: &ImagePath, what: &str) -> Error {
+    Error::unsupported(format!("{path}: a layer {what}, so that the order of its entries decides")).with_hint(
+        "layers are kept without the order of their entries; build the image again, without the link",
+    )
+}
