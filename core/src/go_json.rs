@@ -11,7 +11,13 @@ use serde_json::{Map, Number, Value};
 pub(crate) enum Shape {
     /// As it stands.
     Any,
+    /// As `Object`, and absent when nothing in it is set.
+    Descriptor(&'static [(&'static str, Self)]),
+    /// As `List`, without the items that are not set.
+    Entries(&'static Self),
     List(&'static Self),
+    /// A text that is absent when it is empty.
+    Name,
     /// Only these fields; others are passed over.
     Object(&'static [(&'static str, Self)]),
     /// As `Object`, and absent unless it names an operating system and an architecture.
@@ -19,9 +25,13 @@ pub(crate) enum Shape {
     /// Values of one shape by name.
     Table(&'static Self),
     Text,
+    /// A text that is empty when it is absent.
+    Type,
+    /// The version of a manifest or an index: 2 where the document does not say it. Go's readers do not look at it.
+    Version,
 }
 
-use Shape::{Any, List, Object, Platform, Table, Text};
+use Shape::{Any, Descriptor, Entries, List, Name, Object, Platform, Table, Text, Type, Version};
 
 const ANNOTATIONS: Shape = Table(&Text);
 
@@ -34,12 +44,12 @@ const PLATFORM: Shape = Platform(&[
     ("variant", Any),
 ]);
 
-pub(crate) const DESCRIPTOR: Shape = Object(&[
+pub(crate) const DESCRIPTOR: Shape = Descriptor(&[
     ("annotations", ANNOTATIONS),
-    ("artifactType", Any),
+    ("artifactType", Name),
     ("data", Any),
     ("digest", Any),
-    ("mediaType", Any),
+    ("mediaType", Type),
     ("platform", PLATFORM),
     ("size", Any),
     ("urls", List(&Text)),
@@ -47,20 +57,20 @@ pub(crate) const DESCRIPTOR: Shape = Object(&[
 
 pub(crate) const INDEX: Shape = Object(&[
     ("annotations", ANNOTATIONS),
-    ("artifactType", Any),
-    ("manifests", List(&DESCRIPTOR)),
-    ("mediaType", Any),
-    ("schemaVersion", Any),
+    ("artifactType", Name),
+    ("manifests", Entries(&DESCRIPTOR)),
+    ("mediaType", Name),
+    ("schemaVersion", Version),
     ("subject", DESCRIPTOR),
 ]);
 
 pub(crate) const MANIFEST: Shape = Object(&[
     ("annotations", ANNOTATIONS),
-    ("artifactType", Any),
+    ("artifactType", Name),
     ("config", DESCRIPTOR),
     ("layers", List(&DESCRIPTOR)),
-    ("mediaType", Any),
-    ("schemaVersion", Any),
+    ("mediaType", Name),
+    ("schemaVersion", Version),
     ("subject", DESCRIPTOR),
 ]);
 
@@ -119,15 +129,21 @@ impl Shape {
     fn zero(&self) -> Value {
         match self {
             Any => Value::Null,
-            List(_) => Value::Array(Vec::new()),
-            Object(_) | Platform(_) | Table(_) => Value::Object(Map::new()),
-            Text => Value::String(String::new()),
+            Entries(_) | List(_) => Value::Array(Vec::new()),
+            Descriptor(_) | Object(_) | Platform(_) | Table(_) => Value::Object(Map::new()),
+            Name | Text | Type => Value::String(String::new()),
+            Version => 2.into(),
         }
     }
 
     /// A field that is `null`.
     fn unset(&self) -> Option<Value> {
-        matches!(self, List(_) | Table(_)).then(|| self.zero())
+        matches!(self, Entries(_) | List(_) | Table(_)).then(|| self.zero())
+    }
+
+    /// A field that is not there, where the reader of the whole document needs one.
+    fn absent(&self) -> Option<Value> {
+        matches!(self, Type | Version).then(|| self.zero())
     }
 }
 
@@ -159,7 +175,8 @@ impl<'de> Visitor<'de> for Seed {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Some(value.into()))
+        let is_unset = matches!(self.0, Version) && value == 0;
+        Ok((!is_unset).then(|| value.into()))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
@@ -167,19 +184,23 @@ impl<'de> Visitor<'de> for Seed {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Some(value.into()))
+        let is_unset = matches!(self.0, Name) && value.is_empty();
+        Ok((!is_unset).then(|| value.into()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let item = match self.0 {
-            List(item) => *item,
-            // The wrong type in any case; what is in it does not matter.
-            Object(_) | Platform(_) | Table(_) | Text => &Object(&[]),
+            Entries(item) | List(item) => *item,
             Any => &Any,
+            // The wrong type in any case; what is in it does not matter.
+            Descriptor(_) | Name | Object(_) | Platform(_) | Table(_) | Text | Type | Version => &Object(&[]),
         };
         let mut list = Vec::new();
         while let Some(value) = items.next_element_seed(Seed(item))? {
-            list.push(value.unwrap_or_else(|| item.zero()));
+            match value {
+                None if matches!(self.0, Entries(_)) => {}
+                value => list.push(value.unwrap_or_else(|| item.zero())),
+            }
         }
         Ok(Some(Value::Array(list)))
     }
@@ -188,12 +209,12 @@ impl<'de> Visitor<'de> for Seed {
         let mut map = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
             let shape = match self.0 {
-                Object(known) | Platform(known) => {
+                Descriptor(known) | Object(known) | Platform(known) => {
                     known.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape)
                 }
                 Table(value) => Some(*value),
                 Any => Some(&Any),
-                List(_) | Text => None,
+                Entries(_) | List(_) | Name | Text | Type | Version => None,
             };
             let Some(shape) = shape else {
                 fields.next_value::<IgnoredAny>()?;
@@ -206,10 +227,32 @@ impl<'de> Visitor<'de> for Seed {
                 None => {}
             }
         }
+        if matches!(self.0, Descriptor(_)) && map.values().all(is_zero) {
+            return Ok(None);
+        }
+        if let Descriptor(known) | Object(known) = self.0 {
+            for (name, shape) in *known {
+                if let Some(value) = shape.absent().filter(|_| !map.contains_key(*name)) {
+                    map.insert((*name).to_owned(), value);
+                }
+            }
+        }
         let names_one = |key| map.get(key).is_some_and(|value| *value != "");
         if matches!(self.0, Platform(_)) && !(names_one("os") && names_one("architecture")) {
             return Ok(None);
         }
         Ok(Some(Value::Object(map)))
+    }
+}
+
+/// Whether a field holds what Go's zero value is written as.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(set) => !set,
+        Value::Null => true,
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
     }
 }

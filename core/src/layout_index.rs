@@ -101,9 +101,11 @@ impl LayoutIndex {
         let invalid = |why: String| at(Error::corrupt(format!("invalid document: {why}")));
         let mut document: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
-        let version = document.get("schemaVersion").map(|version| version.get());
-        if version != Some("2") {
-            return Err(invalid("schemaVersion is not 2".to_owned()));
+        match document.get("schemaVersion").map(|version| version.get()) {
+            Some("2") => {}
+            // Go's readers do not look at it, and its zero value is "not set". What is written from here on says it.
+            None | Some("0" | "null") => drop(document.insert("schemaVersion".to_owned(), written(&2))),
+            Some(_) => return Err(invalid("schemaVersion is not 2".to_owned())),
         }
         let list = document.remove("manifests");
         let list = list.ok_or_else(|| invalid("there is no list \"manifests\"".to_owned()))?;
@@ -114,7 +116,7 @@ impl LayoutIndex {
         if list.len() > ENTRIES {
             return Err(at(Error::limit(format!("it has {} entries, the limit is {ENTRIES}", list.len()))));
         }
-        let entries = list.into_iter().map(|raw| Entry::parse(raw, place));
+        let entries = list.into_iter().filter_map(|raw| Entry::parse(raw, place).transpose());
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
         let by_name = OnceLock::new();
         let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
@@ -187,7 +189,50 @@ impl LayoutIndex {
     /// one name), or when no entry has a name and none can be told from the others.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let exact = self.by_name().get(name).into_iter().flatten();
-        let mut found: Vec<&Entry> = exact.filter_map(|&place| self.entries.get(place)).collect();
+        self.one_of(name, exact.filter_map(|&place| self.entries.get(place)).collect())
+    }
+
+    /// As [`find`](Self::find), in what another tool has written: a tag is found, too, where a digest stands behind it,
+    /// as containerd names what was pulled by both.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_tag(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        let same = |entry: &&Entry| entry.name.as_ref().and_then(without_digest).as_ref() == Some(name);
+        let mut found: Vec<&Entry> = self.entries.iter().filter(same).collect();
+        if found.is_empty() {
+            return self.find(name);
+        }
+        let exact = self.by_name().get(name).into_iter().flatten();
+        found.extend(exact.filter_map(|&place| self.entries.get(place)));
+        self.one_of(name, found)
+    }
+
+    /// Gives each name to one entry, as `docker load` does: the last of several has it, and the others keep its
+    /// repository and their digest. A digest behind a tag goes. For what is read and never written again.
+    pub fn settle_names(&mut self) {
+        let mut owners: HashMap<Reference, Digest> = HashMap::new();
+        for entry in self.entries.iter_mut().rev() {
+            let Some(name) = &entry.name else { continue };
+            let name = without_digest(name).unwrap_or_else(|| name.clone());
+            let digest = entry.descriptor.digest().clone();
+            if name.tag().is_none() || *owners.entry(name.clone()).or_insert_with(|| digest.clone()) == digest
+            {
+                entry.name = Some(name);
+                continue;
+            }
+            tracing::warn!(
+                "{}: {} stands for several images: the last has the name, {digest} is kept by its digest",
+                self.place.display(),
+                name.whole()
+            );
+            entry.name = Some(reference::by_digest(&name, &digest));
+            entry.tag = None;
+        }
+        self.by_name.take();
+    }
+
+    fn one_of<'a>(&'a self, name: &Reference, mut found: Vec<&'a Entry>) -> Result<Option<Descriptor>> {
         let tag = name.tag().unwrap_or_default();
         let is_local = reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         if found.is_empty() && is_local {
@@ -219,12 +264,12 @@ impl LayoutIndex {
         names
     }
 
-    /// The entries that [`references`](Self::references) has no tag for, by their digests: those without a name, with
-    /// one that is no reference, or with a digest in place of a tag. None where `index.json` itself is the image.
+    /// The entries that have no tag, by their digests: those without a name, with one that is no reference, or with a
+    /// digest in place of a tag. None where `index.json` itself is the image, or an entry without a name the only one.
     /// Attestations are no images.
     pub fn untagged(&self) -> Vec<Reference> {
         let Ok(local) = reference::local(&self.place, "latest") else { return Vec::new() };
-        if self.itself.is_some() || self.is_one_without_a_tag() {
+        if self.itself.is_some() {
             return Vec::new();
         }
         let images = self.entries.iter().filter(|entry| !entry.is_attestation());
@@ -392,6 +437,12 @@ impl LayoutIndex {
         document.insert("manifests", &list);
         written(&document).get().as_bytes().to_vec()
     }
+}
+
+/// A name that has a tag and a digest, by its tag alone.
+fn without_digest(name: &Reference) -> Option<Reference> {
+    let (tag, _) = name.tag().zip(name.digest())?;
+    reference::parse(&format!("{}:{tag}", reference::repository_of(name))).ok()
 }
 
 /// The image that a URI names within a layout, such as `3.20`, `alpine:3.20`, `3.20@sha256:…` or `@sha256:…`.

@@ -241,10 +241,10 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
             "push the image again with any current tool; schema 1 has been deprecated since 2017",
         ));
     }
-    if head.schema_version != Some(2) {
+    if !matches!(head.schema_version, None | Some(0 | 2)) {
         return Err(Error::corrupt("invalid document: schemaVersion is not 2"));
     }
-    let stated = head.media_type.as_deref().map(MediaType::from);
+    let stated = head.media_type.as_deref().filter(|name| !name.is_empty()).map(MediaType::from);
     // A generic type on the wire says nothing about the document.
     let declared = declared.filter(|name| is_document(name) || name.as_ref().contains("vnd."));
     if let (Some(stated), Some(declared)) = (&stated, declared)
@@ -467,14 +467,13 @@ pub(crate) fn is_artifact(manifest: &ImageManifest, error: &Error) -> bool {
     *error.kind() == ErrorKind::Unsupported && may_be
 }
 
-/// Whether this is a Docker manifest with a config of a type that says nothing. Old registries wrote such types, and
-/// whether the config is an image's is seen by what is in it.
+/// Whether the config has a type that says nothing: none, or in a Docker manifest one of those that old registries wrote.
+/// Whether it is an image's is seen by what is in it.
 fn has_generic_config(manifest: &ImageManifest) -> bool {
-    const GENERIC: [&str; 5] =
-        ["", "application/json", "application/octet-stream", "text/html", "text/plain"];
+    const GENERIC: [&str; 4] = ["application/json", "application/octet-stream", "text/html", "text/plain"];
     let is_docker = manifest.media_type().as_ref().is_some_and(|name| name.as_ref() == DOCKER_MANIFEST);
     let name = manifest.config().media_type().as_ref();
-    is_docker && GENERIC.contains(&name.split(';').next().unwrap_or_default().trim())
+    name.is_empty() || is_docker && GENERIC.contains(&name.split(';').next().unwrap_or_default().trim())
 }
 
 /// Whether these bytes are a document with the one field that every image configuration has.

@@ -20,7 +20,11 @@ const IMAGES: usize = 4096;
 /// One image of `manifest.json`.
 #[derive(Debug)]
 pub(crate) struct DockerImage {
+    /// By tag.
     pub(crate) names: Vec<Reference>,
+    /// What it is called by its digest, where it has no name: after a name that has a digest in place of a tag, or that
+    /// another image has.
+    pub(crate) origin: Option<Reference>,
     pub(crate) listed: Listed,
     /// What `index.json` has for the image: the digest of the entry.
     pub(crate) known: Option<Digest>,
@@ -30,12 +34,13 @@ pub(crate) struct DockerImage {
 }
 
 /// One image as it stands in `manifest.json`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Listed {
-    config: String,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    config: Option<String>,
+    #[serde(default)]
+    layers: Option<Vec<Option<String>>>,
     #[serde(default)]
     repo_tags: Option<Vec<Option<String>>>,
 }
@@ -50,9 +55,9 @@ pub(crate) fn read(
 ) -> Result<Option<Vec<DockerImage>>> {
     let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
     let images = parse(&bytes)?.into_iter().map(|listed| {
-        let names = names_of(&listed, path);
+        let (names, origin) = names_of(&listed, path);
         if let Some(entry) = known_entry(members, &listed, known) {
-            return Ok(DockerImage { names, listed, known: Some(entry), manifest: None });
+            return Ok(DockerImage { names, origin, listed, known: Some(entry), manifest: None });
         }
         let manifest = match read_image(members, &listed) {
             Ok((manifest, content)) => {
@@ -66,9 +71,43 @@ pub(crate) fn read(
                 None
             }
         };
-        Ok(DockerImage { names, listed, known: None, manifest })
+        Ok(DockerImage { names, origin, listed, known: None, manifest })
     });
-    images.collect::<Result<_>>().map(Some)
+    let mut images: Vec<DockerImage> = images.collect::<Result<_>>()?;
+    settle_names(&mut images, path);
+    Ok(Some(images))
+}
+
+impl DockerImage {
+    /// Its digest, where it can be read.
+    fn digest(&self) -> Option<&Digest> {
+        self.known.as_ref().or_else(|| self.manifest.as_ref().map(RawManifest::digest))
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.digest() == other.digest() && (self.digest().is_some() || self.listed == other.listed)
+    }
+}
+
+/// Gives each name to one image, as `docker load` does: the last of several has it.
+fn settle_names(images: &mut [DockerImage], path: &Path) {
+    let mut owners: HashMap<Reference, usize> = HashMap::new();
+    for place in (0..images.len()).rev() {
+        let (earlier, later) = images.split_at_mut(place + 1);
+        let Some(image) = earlier.last_mut() else { continue };
+        for name in std::mem::take(&mut image.names) {
+            let owner = *owners.entry(name.clone()).or_insert(place);
+            if owner.checked_sub(place + 1).and_then(|at| later.get(at)).is_none_or(|owner| owner.is(image)) {
+                image.names.push(name);
+                continue;
+            }
+            let what = image.digest().map_or_else(|| "another".to_owned(), Digest::to_string);
+            let (path, name) = (path.display(), image.origin.insert(name).whole());
+            tracing::warn!(
+                "{path}: {name} stands for several images: the last has the name, {what} is kept by its digest"
+            );
+        }
+    }
 }
 
 /// The entry of `index.json` with the same config.
@@ -76,7 +115,7 @@ fn known_entry(members: &Members, image: &Listed, known: &HashMap<Digest, Digest
     if known.is_empty() {
         return None;
     }
-    let config = members.document(&image.config, limits::CONFIG).ok()??;
+    let config = members.document(image.config.as_deref()?, limits::CONFIG).ok()??;
     known.get(&digest::sha256(&config)).cloned()
 }
 
@@ -85,14 +124,18 @@ pub(crate) fn read_image(
     members: &Members,
     image: &Listed,
 ) -> Result<(RawManifest, HashMap<Digest, Member>)> {
-    let at = |e: Error| e.with_context("config", printable(&image.config));
-    let missing = |name: &str| Error::not_found(format!("{} is not in the archive", printable(name)));
-    let config = members.document(&image.config, limits::CONFIG).map_err(at)?;
-    let config = config.ok_or_else(|| at(missing(&image.config)))?;
+    let config_name = image.config.as_deref().unwrap_or_default();
+    let at = |e: Error| e.with_context("config", printable(config_name));
+    let missing = |name: &str| match name {
+        "" => Error::not_found("an image in manifest.json names no config, or a layer without a name"),
+        name => Error::not_found(format!("{} is not in the archive", printable(name))),
+    };
+    let config = members.document(config_name, limits::CONFIG).map_err(at)?;
+    let config = config.ok_or_else(|| at(missing(config_name)))?;
     let id = digest::sha256(&config);
-    let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    let stem = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     if stem != id.digest() {
-        tracing::warn!("config {} is not named by its digest; it is {id}", printable(&image.config));
+        tracing::warn!("config {} is not named by its digest; it is {id}", printable(config_name));
     }
     let document = configuration(&config).map_err(at)?;
     let diff_ids = document.rootfs().diff_ids();
@@ -109,6 +152,7 @@ pub(crate) fn read_image(
     let mut blobs = HashMap::new();
     let mut descriptors = Vec::new();
     for (name, diff_id) in layers.iter().zip(diff_ids) {
+        let name = name.as_deref().unwrap_or_default();
         let layer = members.find(name).map_err(at)?.ok_or_else(|| at(missing(name)))?;
         let (media_type, digest) = describe(&layer, &digest::parse(diff_id).map_err(at)?)?;
         descriptors.push(descriptor(&media_type, &digest, layer.size));
@@ -120,7 +164,7 @@ pub(crate) fn read_image(
         "config": descriptor(&MediaType::ImageConfig, &id, config.len() as u64),
         "layers": descriptors,
     });
-    if let Some(member) = members.find(&image.config)? {
+    if let Some(member) = members.find(config_name)? {
         blobs.insert(id, member);
     }
     Ok((RawManifest::new(canonical_json(&manifest), None)?, blobs))
@@ -155,11 +199,13 @@ fn descriptor(media_type: &MediaType, digest: &Digest, size: u64) -> Value {
 fn parse(bytes: &[u8]) -> Result<Vec<Listed>> {
     let at = |e: Error| e.with_context("document", "manifest.json");
     let invalid = |e: serde_json::Error| at(Error::corrupt("invalid document").with_source(e));
-    let images: Option<Vec<Listed>> = serde_json::from_slice(bytes).map_err(invalid)?;
-    let images = images.unwrap_or_default();
-    let keys: Option<Vec<Map<String, Value>>> = serde_json::from_slice(bytes).map_err(invalid)?;
+    // Go's readers take null for what is not set, also in the list: such an item is no image.
+    let images: Option<Vec<Option<Listed>>> = serde_json::from_slice(bytes).map_err(invalid)?;
+    let images = images.unwrap_or_default().into_iter().flatten();
+    let images: Vec<Listed> = images.filter(|image| *image != Listed::default()).collect();
+    let keys: Option<Vec<Option<Map<String, Value>>>> = serde_json::from_slice(bytes).map_err(invalid)?;
     let keys = keys.unwrap_or_default();
-    for key in keys.iter().flat_map(Map::keys) {
+    for key in keys.iter().flatten().flat_map(Map::keys) {
         for known in ["Config", "Layers", "RepoTags"] {
             if key != known && key.eq_ignore_ascii_case(known) {
                 let message = format!("ambiguous document: key {key:?} differs from {known:?} in case only");
@@ -173,15 +219,21 @@ fn parse(bytes: &[u8]) -> Result<Vec<Listed>> {
     Ok(images)
 }
 
-/// An image's names. What is no reference is left out.
-fn names_of(image: &Listed, path: &Path) -> Vec<Reference> {
+/// An image's names by tag, and the first with a digest in place of one. A digest behind a tag goes: what is in an archive
+/// has another one than it had in a registry. What is no reference is left out.
+fn names_of(image: &Listed, path: &Path) -> (Vec<Reference>, Option<Reference>) {
     let tags = image.repo_tags.as_deref().unwrap_or_default();
-    let parsed = tags.iter().flatten().filter(|tag| !tag.is_empty()).filter_map(|tag| {
-        let name = reference::parse(tag);
-        if let Err(e) = &name {
-            tracing::warn!("a name in {} is left out: {e}", path.display());
+    let (mut names, mut origin) = (Vec::new(), None);
+    for text in tags.iter().flatten().filter(|text| !text.is_empty()) {
+        let by_tag = |name: &Reference| match name.tag() {
+            Some(tag) => reference::parse(&format!("{}:{tag}", reference::repository_of(name))).map(Some),
+            None => Ok(None),
+        };
+        match reference::parse(text).and_then(|name| Ok((by_tag(&name)?, name))) {
+            Ok((Some(name), _)) => names.push(name),
+            Ok((None, name)) => drop(origin.get_or_insert(name)),
+            Err(e) => tracing::warn!("a name in {} is left out: {e}", path.display()),
         }
-        name.ok()
-    });
-    parsed.collect()
+    }
+    (names, origin)
 }

@@ -57,6 +57,7 @@ impl Images {
         }
         if let ([only], true) = (docker.as_mut_slice(), oci.as_ref().is_none_or(OciImages::is_empty))
             && only.names.is_empty()
+            && only.origin.is_none()
         {
             only.names.extend(reference::local(path, "latest"));
         }
@@ -76,6 +77,16 @@ impl Images {
     /// Those of reading an image that is broken: without a name nothing else would tell of it.
     pub(crate) fn untagged(&self) -> Result<Vec<Reference>> {
         let mut untagged = self.oci.as_ref().map(OciImages::untagged).unwrap_or_default();
+        for name in &mut untagged {
+            let found = self.docker.iter().find(|image| {
+                image.known.as_ref().is_some_and(|known| name.digest() == Some(known.as_ref()))
+            });
+            if let Some((image, origin)) = found.and_then(|image| Some((image, image.origin.as_ref()?)))
+                && let Some(digest) = &image.known
+            {
+                *name = reference::by_digest(origin, digest);
+            }
+        }
         let named = self.docker.iter().filter(|image| !image.names.is_empty());
         let named: HashSet<&str> =
             named.filter_map(|image| image.known.as_ref()).map(Digest::as_ref).collect();
@@ -85,7 +96,10 @@ impl Images {
                 Some(manifest) => manifest.digest().clone(),
                 None => docker::read_image(&self.members, &image.listed)?.0.digest().clone(),
             };
-            untagged.push(self.by_digest(&digest)?);
+            untagged.push(match &image.origin {
+                Some(origin) => reference::by_digest(origin, &digest),
+                None => self.by_digest(&digest)?,
+            });
         }
         let mut seen = HashSet::new();
         untagged.retain(|name| seen.insert(name.clone()));
@@ -131,15 +145,9 @@ impl Images {
             let mut others = self.docker.iter().filter_map(|image| image.manifest.as_ref());
             return Ok(found.or_else(|| others.find(|manifest| *manifest.digest() == digest).cloned()));
         }
-        let mut found = self.docker.iter().filter(|image| image.names.contains(reference));
-        let Some(first) = found.next() else {
+        let Some(first) = self.docker.iter().find(|image| image.names.contains(reference)) else {
             return self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference));
         };
-        if found.any(|other| (&other.known, &other.manifest) != (&first.known, &first.manifest)) {
-            return Err(Error::ambiguous("the name stands for several images").with_hint(
-                "choose one by its digest; `plyfold load` with the whole archive takes them all",
-            ));
-        }
         match (&first.known, &first.manifest) {
             (Some(digest), _) => {
                 let by_digest = reference::by_digest(reference, digest);

@@ -26,7 +26,8 @@ impl OciImages {
         let Some(layout) = members.document("oci-layout", LAYOUT_LIMIT)? else { return Ok(None) };
         let Some(bytes) = members.document("index.json", INDEX_LIMIT)? else { return Ok(None) };
         check_layout(&layout)?;
-        let index = LayoutIndex::parse(&bytes, path)?;
+        let mut index = LayoutIndex::parse(&bytes, path)?;
+        index.settle_names();
         Ok(Some(Self { members: members.clone(), index, bytes }))
     }
 

@@ -146,7 +146,7 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
             Ok(RawManifest::verified(content(digest)?, declared, digest)?.with_platform(platform))
         });
     }
-    let Some(found) = index.find(name)? else {
+    let Some(found) = index.find_tag(name)? else {
         let names: Vec<String> = index.names().iter().take(20).map(|(name, _)| name.whole()).collect();
         let error = Error::not_found("no such name in the layout");
         return Err(match names.as_slice() {

@@ -209,9 +209,11 @@ impl Merged {
         };
         let old = old.into_iter().map(|raw| {
             let descriptor = go_json::read(raw.to_string().as_bytes(), &go_json::DESCRIPTOR)?;
-            Ok(Entry::new(raw, descriptor))
+            Ok(Option::map(descriptor, |descriptor| Entry::new(raw, descriptor)))
         });
-        let mut old = old.collect::<serde_json::Result<Vec<_>>>().map_err(invalid)?;
+        let old = old.collect::<serde_json::Result<Vec<_>>>().map_err(invalid)?;
+        // Entries that say nothing are none.
+        let mut old: Vec<Entry> = old.into_iter().flatten().collect();
         let count = old.len();
         let unchanged = given.iter().all(|new| old.iter().any(|old| old.raw == new.raw));
         old.retain(|old| !given.iter().any(|new| new.replaces(old)));

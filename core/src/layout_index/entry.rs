@@ -31,15 +31,17 @@ impl Entry {
     pub(super) fn alone(raw: &RawValue, place: &Path) -> Option<Self> {
         let document = format!(r#"{{"manifests":[{}]}}"#, raw.get());
         strict::check(document.as_bytes(), Schema::Manifest).ok()?;
-        Self::parse(raw, place).ok()
+        Self::parse(raw, place).ok()?
     }
 
-    pub(super) fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Self> {
-        let mut descriptor: Descriptor = match serde_json::from_str(raw.get()) {
-            Ok(descriptor) => descriptor,
+    /// `None` for an entry that says nothing, such as `null`.
+    pub(super) fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Option<Self>> {
+        let descriptor: Option<Descriptor> = match serde_json::from_str(raw.get()) {
+            Ok(descriptor) => Some(descriptor),
             // Slower: a list of ten thousand entries is read often.
             Err(_) => go_json::read(raw.get().as_bytes(), &go_json::DESCRIPTOR)?,
         };
+        let Some(mut descriptor) = descriptor else { return Ok(None) };
         let names_one = |one: &PlatformDocument| {
             !one.os().to_string().is_empty() && !one.architecture().to_string().is_empty()
         };
@@ -55,7 +57,7 @@ impl Entry {
             (None, None, None) => None,
         };
         entry.tag = tag;
-        Ok(entry)
+        Ok(Some(entry))
     }
 
     /// The value of an annotation; an empty one is none.

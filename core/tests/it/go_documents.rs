@@ -2,7 +2,7 @@
 //! the same.
 
 use plyfold_core::layout_index::LayoutIndex;
-use plyfold_core::{Document, ErrorKind, RawConfig, RawManifest, Result};
+use plyfold_core::{Document, ErrorKind, MediaType, RawConfig, RawManifest, Result};
 use serde_json::{Map, Value, json};
 
 const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
@@ -128,8 +128,7 @@ fn null_empty_and_absent_are_one() {
         assert!(found.len() > 8, "{found:?}");
         for (place, empty) in found {
             let mut forms = vec![Some(Value::Null), None];
-            // An empty subject is a descriptor without a digest.
-            forms.extend((!place.ends_with("subject")).then_some(Some(empty)));
+            forms.push(Some(empty));
             for form in forms {
                 // A manifest says what it is by its lists.
                 let is_required = ["/layers", "/manifests"].contains(&place.as_str()) && form.is_none();
@@ -164,6 +163,71 @@ fn null_within_a_table_is_an_empty_value() {
     assert_eq!(process.labels().as_ref().unwrap()["a"], "");
     assert_eq!(process.exposed_ports().as_ref().unwrap(), &["80/tcp"]);
     assert_eq!(process.volumes().as_ref().unwrap(), &["/data"]);
+}
+
+/// skopeo and umoci read all of these.
+#[test]
+fn what_a_document_is_may_be_unsaid() {
+    let unset = [None, Some(Value::Null), Some(json!(0)), Some(json!(""))];
+    for (document, name) in [(manifest(), "manifest"), (index(), "index")] {
+        let media_type = format!("application/vnd.oci.image.{name}.v1+json");
+        for (place, forms) in
+            [("/schemaVersion", &unset[..3]), ("/mediaType", &[None, Some(Value::Null), Some(json!(""))][..])]
+        {
+            for form in forms {
+                let text = with(&document, place, form.clone()).to_string();
+                for declared in [None, Some(MediaType::from(media_type.as_str()))] {
+                    let raw = RawManifest::new(text.clone(), declared.as_ref()).unwrap();
+                    assert_eq!(raw.descriptor().media_type().to_string(), media_type, "{place} is {form:?}");
+                }
+                read_manifest(&with(&document, place, form.clone())).unwrap();
+            }
+        }
+        for version in [json!(1), json!(3), json!("2"), json!(true)] {
+            assert!(read_manifest(&with(&document, "/schemaVersion", Some(version))).is_err());
+        }
+    }
+    // An index that is written anew says it.
+    let nameless = with(&index(), "/schemaVersion", None).to_string();
+    let written = LayoutIndex::parse(nameless.as_bytes(), "/srv/base".as_ref()).unwrap().to_bytes();
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap()["schemaVersion"], 2);
+}
+
+#[test]
+fn entries_of_an_index_that_say_nothing_are_none() {
+    for nothing in [Value::Null, json!({}), json!({ "mediaType": "", "digest": "", "size": 0, "urls": null })]
+    {
+        let mut document = index();
+        document["manifests"] = json!([nothing, document["manifests"][0], nothing]);
+        let raw = RawManifest::new(document.to_string(), None).unwrap();
+        assert_eq!(raw.references().len(), 1, "{nothing}");
+        let index = LayoutIndex::parse(document.to_string().as_bytes(), "/srv/base".as_ref()).unwrap();
+        assert_eq!(index.entries().count(), 1, "{nothing}");
+        // A layer that says nothing is a layer that is missing.
+        let mut document = manifest();
+        document["layers"] = json!([document["layers"][0], nothing]);
+        assert_eq!(*read_manifest(&document).unwrap_err().kind(), ErrorKind::Corrupt, "{nothing}");
+    }
+    // An entry without a digest that says anything else is broken.
+    let mut document = index();
+    document["manifests"] = json!([{ "annotations": { "org.opencontainers.image.ref.name": "1" } }]);
+    assert_eq!(*read_manifest(&document).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// skopeo reads descriptors that do not say the type of what they stand for.
+#[test]
+fn a_descriptor_may_leave_the_type_unsaid() {
+    for form in [None, Some(Value::Null), Some(json!(""))] {
+        for (document, place) in
+            [(index(), "/manifests/0"), (manifest(), "/config"), (manifest(), "/layers/0")]
+        {
+            read_manifest(&with(&document, &format!("{place}/mediaType"), form.clone())).unwrap();
+        }
+        let raw = RawManifest::new(with(&manifest(), "/config/mediaType", form).to_string(), None).unwrap();
+        RawConfig::new(raw.image().unwrap(), config().to_string().into()).unwrap();
+        let other = RawConfig::new(raw.image().unwrap(), "{}".into()).unwrap_err();
+        assert_eq!(*other.kind(), ErrorKind::Unsupported);
+    }
 }
 
 /// Whole objects that a writer in Go leaves at their zero value.

@@ -234,3 +234,195 @@ async fn an_image_without_a_name_that_is_broken_is_an_error() {
     let error = loaded(&disk).await.unwrap_err();
     assert_eq!((error.kind(), error.context("config")), (&ErrorKind::NotFound, Some("b.json")), "{error}");
 }
+
+/// An archive of the old form with the images `a` and `b` under these names.
+fn legacy(names: [&Value; 2]) -> OnDisk {
+    let images = [image("a"), image("b")];
+    let list = json!([
+        { "Config": "a.json", "RepoTags": names[0], "Layers": ["a.tar"] },
+        { "Config": "b.json", "RepoTags": names[1], "Layers": ["b.tar"] },
+    ]);
+    let mut tar = Tar::new().file("manifest.json", list.to_string());
+    for (name, (config, layer)) in ["a", "b"].into_iter().zip(&images) {
+        tar = tar.file(&format!("{name}.json"), config).file(&format!("{name}.tar"), layer);
+    }
+    OnDisk::new(&tar.bytes())
+}
+
+/// What a name in an archive leads to: the config's digest.
+async fn config_at(disk: &OnDisk, name: &Reference) -> String {
+    let raw = disk.archive().manifest(name).await.unwrap();
+    raw.image().unwrap().config().digest().to_string()
+}
+
+fn config_digests() -> [String; 2] {
+    ["a", "b"].map(|seed| digest::sha256(&image(seed).0).to_string())
+}
+
+/// As `docker load`, which gives a name to one image after the other; the earlier ones are loaded all the same.
+#[tokio::test]
+async fn the_last_of_several_images_has_their_name() {
+    let images = [image("a"), image("b")];
+    let (full, tag) = ("io.containerd.image.name", "org.opencontainers.image.ref.name");
+    let listed = |name: &Value| json!([entry(&images[0], name), entry(&images[1], name)]);
+    let annotated = |key: &str, name: &str| json!({ "annotations": { key: name } });
+    let name = json!(["r.lan/a:1"]);
+    let several = json!(["r.lan/a:1", "r.lan/a:1", "r.lan/a:2"]);
+    let expected: Vec<String> = {
+        let mut digests = config_digests().to_vec();
+        digests.sort();
+        digests
+    };
+    for (what, disk) in [
+        ("both", legacy([&name, &name])),
+        ("one twice", legacy([&several, &name])),
+        ("an index", hybrid(&images, &listed(&annotated(full, "r.lan/a:1")), &[])),
+        (
+            "an index and a list",
+            hybrid(&images, &listed(&annotated(full, "r.lan/a:1")), &[name.clone(), name.clone()]),
+        ),
+        ("a list beside an index", hybrid(&images, &listed(&json!({})), &[name.clone(), name.clone()])),
+        ("a list beside no entry", hybrid(&images, &Value::Null, &[name.clone(), name.clone()])),
+        ("a full name for a tag", hybrid(&images, &listed(&annotated(tag, "r.lan/a:1")), &[])),
+        ("a tag and a digest", legacy([&json!([format!("r.lan/a:1@{}", digest::sha256(b"old"))]), &name])),
+    ] {
+        assert_eq!(loaded(&disk).await.unwrap(), expected, "{what}");
+        let name = reference::parse("r.lan/a:1").unwrap();
+        assert_eq!(config_at(&disk, &name).await, config_digests()[1], "{what}");
+        let untagged = disk.archive().untagged().await.unwrap();
+        if what == "one twice" {
+            assert_eq!(config_at(&disk, &reference::parse("r.lan/a:2").unwrap()).await, config_digests()[0]);
+            assert_eq!(untagged, []);
+            continue;
+        }
+        let [other] = untagged.as_slice() else { panic!("{what}: {untagged:?}") };
+        assert_eq!(reference::repository_of(other), "r.lan/a", "{what}");
+        assert_eq!(config_at(&disk, other).await, config_digests()[0], "{what}");
+    }
+    // A bare tag is a name of the archive.
+    let disk = hybrid(&images, &listed(&annotated(tag, "1")), &[]);
+    assert_eq!(loaded(&disk).await.unwrap(), expected);
+    // One image under one name twice is one image.
+    let same = json!([
+        entry(&images[0], &annotated(full, "r.lan/a:1")),
+        entry(&images[0], &annotated(full, "r.lan/a:1"))
+    ]);
+    assert_eq!(hybrid(&images[..1], &same, &[]).archive().untagged().await.unwrap(), []);
+}
+
+/// The last image of a name is broken, or an earlier one: the load says so.
+#[tokio::test]
+async fn a_name_of_several_images_hides_none_that_is_broken() {
+    let images = [image("a"), image("b")];
+    for broken in ["a", "b"] {
+        let config = |seed: &str| if seed == broken { json!(null) } else { json!(format!("{seed}.json")) };
+        let list = json!([
+            { "Config": config("a"), "RepoTags": ["r.lan/a:1"], "Layers": ["a.tar"] },
+            { "Config": config("b"), "RepoTags": ["r.lan/a:1"], "Layers": ["b.tar"] },
+        ]);
+        let tar = Tar::new().file("manifest.json", list.to_string());
+        let tar = tar.file("a.json", &images[0].0).file("a.tar", &images[0].1);
+        let disk = OnDisk::new(&tar.file("b.json", &images[1].0).file("b.tar", &images[1].1).bytes());
+        assert_eq!(*loaded(&disk).await.unwrap_err().kind(), ErrorKind::NotFound, "{broken}");
+    }
+}
+
+/// `repository@digest` and `repository:tag@digest`, in both lists, alone and beside others.
+#[tokio::test]
+async fn names_with_a_digest_lose_no_image() {
+    let images = [image("a"), image("b")];
+    let full = |name: String| json!({ "annotations": { "io.containerd.image.name": name } });
+    let elsewhere = digest::sha256(b"as it was in a registry");
+    let mut all = config_digests().to_vec();
+    all.sort();
+    for digest in [digest::sha256(&manifest_of(&images[0])), elsewhere] {
+        let (by_digest, both) = (format!("r.lan/a@{digest}"), format!("r.lan/a:1@{digest}"));
+        let other = json!(["r.lan/b:1"]);
+        for (what, name) in [("a digest", &by_digest), ("a tag and a digest", &both)] {
+            let entries =
+                json!([entry(&images[0], &full(name.clone())), entry(&images[1], &full("r.lan/b:1".into()))]);
+            let one = json!([entry(&images[0], &full(name.clone()))]);
+            let single = json!([{ "Config": "a.json", "RepoTags": [name], "Layers": ["a.tar"] }]);
+            let single = Tar::new().file("manifest.json", single.to_string());
+            let single = single.file("a.json", &images[0].0).file("a.tar", &images[0].1);
+            for (form, disk, expected) in [
+                ("old", legacy([&json!([name]), &other]), &all[..]),
+                ("old, alone", OnDisk::new(&single.bytes()), &config_digests()[..1]),
+                ("index", hybrid(&images, &entries, &[]), &all[..]),
+                ("index, alone", hybrid(&images[..1], &one, &[]), &config_digests()[..1]),
+                (
+                    "list beside no entry",
+                    hybrid(&images, &Value::Null, &[json!([name]), other.clone()]),
+                    &all[..],
+                ),
+                (
+                    "list beside one",
+                    hybrid(&images, &json!([entry(&images[0], &json!({}))]), &[json!([name]), other.clone()]),
+                    &all[..],
+                ),
+            ] {
+                let what = format!("{what}, {form}");
+                assert_eq!(loaded(&disk).await.unwrap(), expected, "{what}");
+                let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+                let mut names = opened.references().await.unwrap();
+                names.extend(opened.registry.untagged().await.unwrap());
+                let ours: Vec<_> =
+                    names.iter().filter(|name| reference::repository_of(name) == "r.lan/a").collect();
+                let [ours] = ours.as_slice() else { panic!("{what}: {names:?}") };
+                assert_eq!(ours.tag(), name.contains(":1@").then_some("1"), "{what}");
+                assert_eq!(config_at(&disk, ours).await, config_digests()[0], "{what}");
+            }
+        }
+    }
+}
+
+/// The entry is an index: its name by digest stays, though the archive's only image is `latest` too.
+#[tokio::test]
+async fn an_image_of_several_platforms_keeps_its_name_by_digest() {
+    let images = [image("a"), image("b")];
+    let platform =
+        |architecture: &str| json!({ "platform": { "os": "linux", "architecture": architecture } });
+    let inner = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [entry(&images[0], &platform("amd64")), entry(&images[1], &platform("arm64"))],
+    });
+    let inner = inner.to_string().into_bytes();
+    let name = format!("r.lan/a@{}", digest::sha256(&inner));
+    let index = json!({ "schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": digest::sha256(&inner),
+        "size": inner.len(),
+        "annotations": { "io.containerd.image.name": name },
+    }] });
+    let mut tar = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string())
+        .file(&blob(&inner), &inner);
+    for image in &images {
+        let manifest = manifest_of(image);
+        tar = tar
+            .file(&blob(&image.0), &image.0)
+            .file(&blob(&image.1), &image.1)
+            .file(&blob(&manifest), &manifest);
+    }
+    let disk = OnDisk::new(&tar.bytes());
+    let cache = MemoryCache::new().unwrap();
+    let from = Opened { registry: Box::new(disk.archive()), reference: None };
+    assert_eq!(from.reference().await.unwrap().tag(), Some("latest"));
+    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+    let loaded = cache.image_load(&from, &options).await.unwrap();
+    assert!(loaded.iter().any(|image| image.reference.whole() == name), "{loaded:?}");
+}
+
+/// An item of the list that says nothing is no image, as for Go's readers.
+#[tokio::test]
+async fn a_list_may_hold_null() {
+    let images = [image("a"), image("b")];
+    let list = json!([null, { "Config": "a.json", "RepoTags": ["r.lan/a:1"], "Layers": ["a.tar"] }, {}]);
+    let tar = Tar::new().file("manifest.json", list.to_string()).file("a.json", &images[0].0);
+    let disk = OnDisk::new(&tar.file("a.tar", &images[0].1).bytes());
+    assert_eq!(loaded(&disk).await.unwrap(), config_digests()[..1]);
+    let disk = hybrid(&images[..1], &json!([null, entry(&images[0], &json!({})), {}]), &[]);
+    assert_eq!(loaded(&disk).await.unwrap(), config_digests()[..1]);
+}
