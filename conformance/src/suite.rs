@@ -221,6 +221,9 @@ macro_rules! __cache_rules {
             pull_fetches_only_missing_blobs
             adding_second_platform_keeps_index_digest
             platform_is_part_of_the_answer_on_hit
+            a_pull_yields_the_image_that_was_found
+            what_the_cache_cannot_read_is_not_fetched
+            a_dropped_pull_tells_its_end
             index_write_create_update_replace_by_full_platform
             index_write_drops_dangling_attestations
             index_write_is_deterministic
@@ -230,6 +233,8 @@ macro_rules! __cache_rules {
             evict_is_lru_and_never_pinned
             size_counts_blob_once
             partial_downloads_are_counted_and_dropped
+            a_changed_artifact_is_made_again
+            a_dropped_artifact_leaves_nothing
             n_processes_add_n_tags_all_survive
             n_threads_same_blob_one_write
             winner_cancelled_waiter_succeeds

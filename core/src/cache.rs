@@ -223,7 +223,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// and with the digests for content that is not here; [`Io`](crate::ErrorKind::Io).
     async fn update(&self, changes: &[NameChange]) -> Result<()>;
 
-    /// The file made from a layer, or the right to make it.
+    /// The file made from a layer, or the right to make it. Other files may be hard links to it, so a file that was
+    /// written to since it was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`).
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).

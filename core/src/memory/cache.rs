@@ -36,7 +36,7 @@ pub(super) struct State {
     pub(super) partial: HashMap<Digest, (Vec<u8>, SystemTime)>,
     pub(super) names: BTreeMap<String, (Reference, Descriptor)>,
     pub(super) pins: BTreeSet<String>,
-    pub(super) made: HashMap<ArtifactKey, (PathBuf, u64)>,
+    pub(super) made: HashMap<ArtifactKey, Made>,
     /// When each blob was stored or used last.
     pub(super) used: HashMap<Digest, SystemTime>,
     /// What is protected, by a number for each lease.
@@ -44,6 +44,23 @@ pub(super) struct State {
     next_lease: u64,
     /// One lock for each thing being written; an entry stays for the cache's life.
     writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// A finished artifact.
+#[derive(Clone)]
+pub(super) struct Made {
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    /// When it was written to last.
+    modified: Option<SystemTime>,
+}
+
+impl Made {
+    /// Whether nobody has written to it since, such as through a hard link.
+    fn is_unchanged(&self) -> bool {
+        let found = std::fs::metadata(&self.path);
+        found.is_ok_and(|found| found.len() == self.size && found.modified().ok() == self.modified)
+    }
 }
 
 impl MemoryCache {
@@ -182,7 +199,9 @@ impl CacheProvider for MemoryCache {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         let turn = self.writer(format!("{} {}", key.format, key.diff_id)).await;
-        if let Some((path, size)) = self.0.lock().made.get(key).cloned() {
+        let made = self.0.lock().made.get(key).cloned();
+        // What was written to is no longer what was made of the layer: it is made anew.
+        if let Some(Made { path, size, .. }) = made.filter(Made::is_unchanged) {
             return Ok(Artifact::Present(path, size));
         }
         let file = NamedTempFile::new_in(self.0.artifacts.path());
@@ -340,8 +359,10 @@ impl ArtifactWriter for MemoryArtifact {
     fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
         let Self { cache, key, file, _turn } = *self;
         let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
-        let size = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?.len();
-        cache.lock().made.insert(key, (path.clone(), size));
+        let found = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?;
+        let size = found.len();
+        let made = Made { path: path.clone(), size, modified: found.modified().ok() };
+        cache.lock().made.insert(key, made);
         Ok((path, size))
     }
 }

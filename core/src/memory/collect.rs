@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::MemoryCache;
-use super::cache::State;
+use super::cache::{Made, State};
 use crate::cache::{
     ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob,
 };
@@ -40,7 +40,7 @@ impl MemoryCache {
                 state.used.remove(digest);
             }
             for key in plan.artifacts.iter().map(|place| &artifacts[*place]) {
-                if let Some((path, _)) = state.made.remove(key) {
+                if let Some(Made { path, .. }) = state.made.remove(key) {
                     std::fs::remove_file(&path).map_err(|e| Error::io("removing an artifact", e))?;
                 }
             }
@@ -83,7 +83,7 @@ impl MemoryCache {
         made.sort_by_cached_key(|key| (key.diff_id.to_string(), key.format.clone()));
         let artifacts =
             made.iter().filter_map(|key| {
-                let (path, size) = state.made.get(key)?;
+                let Made { path, size, .. } = state.made.get(key)?;
                 let used = std::fs::metadata(path).and_then(|metadata| metadata.modified());
                 let used = used.map_err(|e| Error::io("looking at an artifact", e));
                 Some(used.map(|used| HeldArtifact {

@@ -1,9 +1,11 @@
 //! C, K and D: what a cache must do.
 
+mod artifacts;
 mod beside;
 mod blobs;
 mod collect;
 mod damage;
+mod ends;
 mod indexes;
 mod names;
 mod pulls;
@@ -31,8 +33,10 @@ pub(super) const RULES: &[&[Rule<dyn CacheStage>]] = &[
     blobs::RULES,
     names::RULES,
     pulls::RULES,
+    ends::RULES,
     indexes::RULES,
     collect::RULES,
+    artifacts::RULES,
     tasks::RULES,
     reentry::RULES,
     beside::RULES,

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::cache::{PushOptions, Sparse};
+use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, NameChange,
-    Platform, PullOptions, PullPolicy, PullResult, RawManifest, Reference, Result,
+    Platform, Progress, PullOptions, PullPolicy, PullResult, RawManifest, Reference, Result,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +25,12 @@ impl Client for BrokenPull {
         options: &PullOptions,
     ) -> Result<PullResult> {
         let mut options = options.clone();
+        if self.0 == CacheFault::PullsOutlive {
+            let (registry, cache) = (dyn_clone::clone_box(registry), dyn_clone::clone_box(cache));
+            let reference = reference.clone();
+            let pull = async move { CoreClient.pull(&*registry, &reference, &*cache, &options).await };
+            return tokio::spawn(pull).await.unwrap();
+        }
         match self.0 {
             CacheFault::AlwaysAsks => options.policy = PullPolicy::Always,
             CacheFault::FetchesAll => drop_all(cache, reference, &options.platform).await?,
@@ -31,10 +38,20 @@ impl Client for BrokenPull {
                 options.policy = PullPolicy::IfMissing;
             }
             CacheFault::VerifyIgnored => (options.verify, options.force) = (false, false),
+            CacheFault::EndUnsaid => options.progress = Progress::none(),
             CacheFault::PlatformIgnored => options.platform = Platform::new("linux", "amd64", None),
             _ => {}
         }
-        let result = CoreClient.pull(registry, reference, cache, &options).await?;
+        let result = match (self.0, CoreClient.pull(registry, reference, cache, &options).await) {
+            (CacheFault::FetchesOnAnyError, Err(_)) => {
+                CoreClient.pull(registry, reference, &MemoryCache::new()?, &options).await?
+            }
+            (_, result) => result?,
+        };
+        if self.0 == CacheFault::NameAskedAgain {
+            options.policy = PullPolicy::Never;
+            return CoreClient.pull(registry, reference, cache, &options).await;
+        }
         if self.0 == CacheFault::NamesTheManifest {
             let manifest = result.manifest.descriptor().clone();
             cache.update(&[NameChange::Set(reference.clone(), manifest)]).await?;

@@ -1,5 +1,6 @@
 //! Mutants of a cache.
 
+mod artifact;
 mod client;
 mod collect;
 mod names;
@@ -7,6 +8,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +30,7 @@ use self::writer::BrokenWriter;
 pub(super) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
+    ChangedArtifactsTrusted,
     ChildrenUnknown,
     CollectsInFlight,
     CollectsLeased,
@@ -37,16 +40,20 @@ pub(super) enum CacheFault {
     DamageKept,
     DanglingKept,
     DigestUnchecked,
+    DroppedArtifactsPublished,
     DroppedWriterKeepsTurn,
+    EndUnsaid,
     EvictsNewest,
     EvictsPinned,
     ExistenceLies,
     FetchesAll,
+    FetchesOnAnyError,
     FirstNameStays,
     HandlesIgnoreEachOther,
     IndexInOrder,
     ListUnsorted,
     LosesUpdates,
+    NameAskedAgain,
     NamesTheManifest,
     NamesVanish,
     NamesWithoutContent,
@@ -60,6 +67,7 @@ pub(super) enum CacheFault {
     PartialsKept,
     PlatformIgnored,
     PublishesInPieces,
+    PullsOutlive,
     PushRefuses,
     PushRewrites,
     ReaderLosesContent,
@@ -69,6 +77,7 @@ pub(super) enum CacheFault {
     RepairsNothing,
     RepositoriesMixed,
     SizeUnchecked,
+    TwoMakers,
     TwoWriters,
     VariantForgotten,
     VerifyIgnored,
@@ -117,6 +126,8 @@ struct Shared {
     open: AtomicUsize,
     /// Whether one writer has ended beside another.
     nested: AtomicBool,
+    /// Artifacts that were made, with their sizes.
+    made: Mutex<HashMap<ArtifactKey, (PathBuf, u64)>>,
     /// How many collections there were.
     collections: AtomicUsize,
 }
@@ -224,7 +235,7 @@ impl CacheProvider for BrokenCache {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        self.inner.artifact(key).await
+        self.broken_artifact(key).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
