@@ -7,7 +7,7 @@ use dyn_clone::DynClone;
 use futures_util::future::BoxFuture;
 use oci_spec::image::ImageManifest;
 
-use crate::layer::{LayerOptions, LayerTar};
+use crate::layer::{LayerLimits, LayerOptions, LayerTar};
 use crate::manifest::{self, Document, RawConfig, RawManifest, is_index, limits};
 use crate::registry::{ImageRegistry, ImageRegistryExt, read_config};
 use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, platform};
@@ -77,6 +77,14 @@ pub trait ImageSourceExt: ImageSource {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when there is no such layer; otherwise as [`ImageSourceExt::config`].
     async fn layer_tar(&self, index: usize) -> Result<LayerTar> {
+        self.layer_tar_within(index, &LayerLimits::default()).await
+    }
+
+    /// As [`ImageSourceExt::layer_tar`], within other limits.
+    ///
+    /// # Errors
+    /// As [`ImageSourceExt::layer_tar`].
+    async fn layer_tar_within(&self, index: usize, limits: &LayerLimits) -> Result<LayerTar> {
         let diff_ids = self.config().await?.diff_ids()?;
         let (Some(layer), Some(diff_id)) = (self.layers()?.get(index), diff_ids.get(index)) else {
             return Err(Error::config(format!(
@@ -87,7 +95,7 @@ pub trait ImageSourceExt: ImageSource {
         let blob = self.blob(layer, BlobRange::FULL).await?;
         LayerTar::new(
             blob.into_reader(),
-            LayerOptions { diff_id: Some(diff_id.clone()), ..Default::default() },
+            LayerOptions { diff_id: Some(diff_id.clone()), limits: limits.clone(), ..Default::default() },
         )
     }
 }

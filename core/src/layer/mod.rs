@@ -30,6 +30,7 @@
 pub mod whiteout;
 
 mod assemble;
+mod budget;
 mod codec;
 mod entry;
 mod header;
@@ -40,6 +41,8 @@ mod pool;
 mod reader;
 mod sparse;
 
+pub(crate) use budget::Grant;
+pub use budget::{TreeBudget, TreeShare};
 pub use entry::{DataExtent, Entry, EntryKind, ImagePath, Metadata, Timestamp};
 pub use options::{Compression, Hashing, LayerLimits, LayerOptions, LayerSummary, TreeLimits, Warning};
 pub use reader::LayerTar;

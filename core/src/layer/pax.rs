@@ -1,9 +1,10 @@
 //! PAX extended headers (POSIX.1-2017 `pax`, "pax Extended Header"), with star's, libarchive's and GNU's keys.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{LayerLimits, Timestamp};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
 const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
@@ -11,10 +12,14 @@ const GNU_SPARSE: &[u8] = b"GNU.sparse.";
 const OFFSET: &[u8] = b"GNU.sparse.offset";
 const NUMBYTES: &[u8] = b"GNU.sparse.numbytes";
 
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The records of one extended header that say something about a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pax {
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    records: Records,
+    /// Those of the global headers before it, which hold where it has none of that key.
+    global: Arc<Records>,
     /// Keys and values of sparse format 0.0, the only ones that repeat, in their order.
     sparse_pairs: Vec<(u64, u64)>,
 }
@@ -54,47 +59,16 @@ impl Pax {
         Ok(pax)
     }
 
-    /// Puts a later global header over this one. Names that it gives to all files are left out: Go and libarchive
-    /// do not apply them, and a name for all files leaves but one of them.
-    ///
-    /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) for a size or a map for all files: readers disagree about it, and
-    /// so could be made to see different files. [`Limit`](crate::ErrorKind::Limit) for too much in all.
-    pub(super) fn merge_global(&mut self, mut later: Self, limits: &LayerLimits) -> Result<()> {
-        for name in ["path", "linkpath"] {
-            later.records.remove(name.as_bytes());
-        }
-        for key in later.records.keys() {
-            if key == b"size" || key.starts_with(GNU_SPARSE) {
-                let key = String::from_utf8_lossy(key);
-                return Err(Error::corrupt(format!("a global extended header sets {key} for all files")));
-            }
-        }
-        if !later.sparse_pairs.is_empty() {
-            return Err(Error::corrupt("a global extended header makes all files sparse"));
-        }
-        self.records.extend(later.records);
-        let bytes: usize = self.records.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes as u64 > limits.extension_header {
-            return Err(Error::limit(format!(
-                "global extended headers of more than {} bytes",
-                limits.extension_header
-            )));
-        }
-        Ok(())
-    }
-
-    /// This header with `global` under it.
-    pub(super) fn over(mut self, global: &Self) -> Self {
-        for (key, value) in &global.records {
-            self.records.entry(key.clone()).or_insert_with(|| value.clone());
-        }
+    /// This header with the global ones under it.
+    pub(super) fn over(mut self, global: &Globals) -> Self {
+        self.global = Arc::clone(&global.0);
         self
     }
 
     /// A record's value; an empty one takes the record away.
     pub(super) fn text(&self, key: &str) -> Option<&[u8]> {
-        self.records.get(key.as_bytes()).map(Vec::as_slice).filter(|value| !value.is_empty())
+        let value = self.records.get(key.as_bytes()).or_else(|| self.global.get(key.as_bytes()))?;
+        Some(value.as_slice()).filter(|value| !value.is_empty())
     }
 
     /// A record's value as a decimal number.
@@ -115,13 +89,17 @@ impl Pax {
 
     /// Extended attributes by name. Star's key holds the bytes as they are, libarchive's repeats them encoded.
     pub(super) fn xattrs(&self, limits: &LayerLimits) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let global = || self.global.iter().filter(|(key, _)| !self.records.contains_key(*key));
         let mut xattrs = BTreeMap::new();
-        for (key, value) in &self.records {
+        for (key, value) in self.records.iter().chain(global()) {
+            if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
+                xattrs.entry(unescape(name, |_| true)).or_insert_with(|| base64(value));
+            }
+        }
+        for (key, value) in global().chain(&self.records) {
             if let Some(name) = key.strip_prefix(SCHILY_XATTR) {
                 // GNU tar writes `=` and `%` of a name so, because a key ends at its first `=`.
                 xattrs.insert(unescape(name, |code| matches!(code, b'=' | b'%')), value.clone());
-            } else if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
-                xattrs.entry(unescape(name, |_| true)).or_insert_with(|| base64(value));
             }
         }
         for (name, value) in &xattrs {
@@ -138,6 +116,44 @@ impl Pax {
             }
         }
         Ok(xattrs.into_iter().collect())
+    }
+}
+
+/// The records of all global headers so far. Every entry is read with them, so they are few ([`LayerLimits::global_records`]),
+/// and entries share them.
+#[derive(Debug, Default)]
+pub(super) struct Globals(Arc<Records>);
+
+impl Globals {
+    /// Puts a later global header over the earlier ones. Names that it gives to all files are left out: Go and libarchive
+    /// do not apply them, and a name for all files leaves but one of them.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for a size or a map for all files: readers disagree about it, and
+    /// so could be made to see different files. [`Limit`](crate::ErrorKind::Limit) for too much in all.
+    pub(super) fn add(&mut self, mut later: Pax, limits: &LayerLimits) -> Result<()> {
+        for name in ["path", "linkpath"] {
+            later.records.remove(name.as_bytes());
+        }
+        for key in later.records.keys() {
+            if key == b"size" || key.starts_with(GNU_SPARSE) {
+                let key = String::from_utf8_lossy(key);
+                return Err(Error::corrupt(format!("a global extended header sets {key} for all files")));
+            }
+        }
+        if !later.sparse_pairs.is_empty() {
+            return Err(Error::corrupt("a global extended header makes all files sparse"));
+        }
+        let records = Arc::make_mut(&mut self.0);
+        records.extend(later.records);
+        let bytes: usize = records.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes as u64 > limits.global_records {
+            return Err(Error::limit(format!(
+                "global extended headers give all files more than {} of attributes",
+                Size(limits.global_records)
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -5,11 +5,11 @@ use std::io::Read;
 
 use super::assemble::{self, Extensions};
 use super::header::{BLOCK, Header, until_nul};
-use super::pax::Pax;
+use super::pax::{Globals, Pax};
 use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
 use super::{Compression, Entry, EntryKind, LayerLimits, LayerOptions, LayerSummary, Warning};
-use crate::{Descriptor, Error, ErrorKind, Result};
+use crate::{Descriptor, Error, ErrorKind, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
 ///
@@ -19,7 +19,7 @@ pub struct LayerTar {
     bytes: Uncompressed,
     limits: LayerLimits,
     blob: Option<Descriptor>,
-    globals: Pax,
+    globals: Globals,
     entries: u64,
     /// Stored bytes of the current file that were not consumed.
     left: u64,
@@ -46,7 +46,7 @@ impl LayerTar {
             bytes: Uncompressed::start(source, &options)?,
             limits: options.limits,
             blob: options.blob,
-            globals: Pax::default(),
+            globals: Globals::default(),
             entries: 0,
             left: 0,
             padding: 0,
@@ -130,7 +130,7 @@ impl LayerTar {
                 }
                 b'g' => {
                     let body = self.extension(&header)?;
-                    self.globals.merge_global(Pax::parse(&body, &self.limits)?, &self.limits)?;
+                    self.globals.add(Pax::parse(&body, &self.limits)?, &self.limits)?;
                 }
                 b'L' => before.long_name = self.long_text(&header)?,
                 b'K' => before.long_link = self.long_text(&header)?,
@@ -248,7 +248,7 @@ impl LayerTar {
     fn extension(&mut self, header: &Header<'_>) -> Result<Vec<u8>> {
         let size = header.size()?;
         if size > self.limits.extension_header {
-            let limit = self.limits.extension_header;
+            let limit = Size(self.limits.extension_header);
             return Err(Error::limit(format!("an extended header of {size} bytes, the limit is {limit}")));
         }
         let mut body = vec![0; size.next_multiple_of(BLOCK as u64) as usize];

@@ -26,6 +26,17 @@ pub(super) struct Conversion {
     outcome: oneshot::Receiver<Result<Box<dyn ArtifactWriter>>>,
     pub(super) diff_id: Digest,
     given_up: Arc<AtomicBool>,
+    deferred: Arc<AtomicBool>,
+}
+
+/// What a conversion does when no memory is left for its tree, and another one goes on beyond the budget.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum WhenFull {
+    /// It ends in an error: its bytes come over a network, and a connection that waits may be the one that the other
+    /// conversion waits for.
+    Defer,
+    /// It waits: its bytes are here.
+    Wait,
 }
 
 impl Conversion {
@@ -48,10 +59,18 @@ impl Conversion {
     }
 
     /// The artifact, verified against its `diff_id` but not yet visible.
-    pub(super) async fn finish(mut self) -> Result<Box<dyn ArtifactWriter>> {
+    pub(super) async fn finish(self) -> Result<Box<dyn ArtifactWriter>> {
+        self.finish_or_defer()
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a conversion was put off"))
+    }
+
+    /// As [`Self::finish`]; `None` when it has [ended](WhenFull::Defer) because no memory was left.
+    pub(super) async fn finish_or_defer(mut self) -> Result<Option<Box<dyn ArtifactWriter>>> {
         self.input = None;
         let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread broke").with_source(e);
-        (&mut self.outcome).await.map_err(broken)?
+        let made = (&mut self.outcome).await.map_err(broken)?;
+        if made.is_err() && self.deferred.load(Ordering::Relaxed) { Ok(None) } else { made.map(Some) }
     }
 }
 
@@ -70,17 +89,21 @@ impl Engine<'_> {
         &self,
         mut artifact: Box<dyn ArtifactWriter>,
         diff_id: Digest,
+        when_full: WhenFull,
     ) -> Result<Conversion> {
         let materializer = self.options.materializer.clone();
+        let (given_up, deferred) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut limits = self.options.limits.clone();
+        let deferral = (when_full == WhenFull::Defer).then(|| Arc::clone(&deferred));
+        limits.tree.share = Some(self.options.budget.part(Arc::clone(&given_up), deferral));
         // Whoever hands over the bytes checks the blob's digest.
         let options = LayerOptions {
             diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
-            limits: self.options.limits.clone(),
+            limits,
             ..LayerOptions::default()
         };
         let (input, bytes) = mpsc::channel(IN_FLIGHT);
-        let given_up = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&given_up);
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
@@ -94,7 +117,7 @@ impl Engine<'_> {
         let (done, outcome) = oneshot::channel();
         // Nobody listens when the conversion was dropped; what it has made goes with the message.
         self.workers.start("plyfold-convert", move || drop(done.send(work())))?;
-        Ok(Conversion { input: Some(input), outcome, diff_id, given_up })
+        Ok(Conversion { input: Some(input), outcome, diff_id, given_up, deferred })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use super::convert::Conversion;
+use super::convert::{Conversion, WhenFull};
 use super::retry::{Patience, Row};
 use super::{Engine, PulledLayer, Retry};
 use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
@@ -81,7 +81,7 @@ impl Engine<'_> {
 
     async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
         let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let mut conversion = self.convert(writer, diff_id.clone())?;
+        let mut conversion = self.convert(writer, diff_id.clone(), WhenFull::Wait)?;
         while let Some(chunk) = blob.chunk().await.transpose() {
             let is_last = chunk.is_err();
             if !conversion.send(chunk).await || is_last {
@@ -108,7 +108,7 @@ impl Engine<'_> {
         match slot {
             // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
             Some(slot) if resumed_at > 0 => pending = Some(slot),
-            Some((artifact, diff_id)) => tee = Some(self.convert(artifact, diff_id)?),
+            Some((artifact, diff_id)) => tee = Some(self.convert(artifact, diff_id, WhenFull::Defer)?),
             None => {}
         }
         let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
@@ -127,7 +127,7 @@ impl Engine<'_> {
         let mut converted = match tee {
             Some(tee) => {
                 let diff_id = tee.diff_id.clone();
-                Some((tee.finish().await, diff_id))
+                Some((tee.finish_or_defer().await.transpose(), diff_id))
             }
             None => None,
         };
@@ -144,7 +144,12 @@ impl Engine<'_> {
         }
         started.done();
         match (converted, pending) {
-            (Some((artifact, diff_id)), _) => Ok(Some(self.publish(layer, artifact?, &diff_id).await?)),
+            (Some((Some(artifact), diff_id)), _) => Ok(Some(self.publish(layer, artifact?, &diff_id).await?)),
+            // No memory was left. Now that the blob is here the conversion may wait for some.
+            (Some((None, diff_id)), _) => match self.artifact(layer, Some(&diff_id)).await? {
+                (_, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
+                (made, None) => Ok(made),
+            },
             (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
             (None, None) => Ok(there),
         }

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{CacheProvider, CacheProviderExt, Lease, NameChange};
-use crate::layer::LayerLimits;
+use crate::layer::{LayerLimits, TreeBudget};
 use crate::manifest::{RawConfig, RawManifest};
 use crate::progress::{Event, Progress};
 use crate::registry::ImageRegistry;
@@ -54,6 +54,8 @@ pub enum PullPolicy {
 /// How an image is pulled.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
+    /// The memory that the conversions of layers share, by default with all of the process.
+    pub budget: TreeBudget,
     /// Layers downloaded at the same time.
     pub concurrency: usize,
     /// Trust nothing that is here: [`verify`](Self::verify) it, and ask as [`PullPolicy::Always`].
@@ -80,6 +82,7 @@ pub struct PullOptions {
 impl Default for PullOptions {
     fn default() -> Self {
         Self {
+            budget: TreeBudget::default(),
             concurrency: 4,
             force: false,
             limits: LayerLimits::default(),

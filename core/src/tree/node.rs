@@ -1,13 +1,19 @@
 //! Nodes in an arena, and directories that name them.
 
-use crate::layer::{Metadata, Timestamp, TreeLimits};
-use crate::{Error, Result};
+use crate::layer::{Grant, Metadata, Timestamp, TreeLimits};
+use crate::{Error, Result, Size};
 
 use super::Xattrs;
 use super::names::{Cursor, LinkId, NONE, Names};
 
 /// Bytes that a directory without an entry takes, its name's bytes apart.
-const IMPLIED_BYTES: usize = 128;
+const IMPLIED_BYTES: usize = 192;
+/// The most that its own name and one in it count, where what implied it is not known.
+const IMPLIED_NAMES: usize = 510;
+/// Bytes that a node takes, here and in the plan of a writer.
+const NODE_BYTES: usize = 110;
+/// Bytes that a name takes, its own bytes apart.
+const NAME_BYTES: usize = 20;
 /// Bytes that a whiteout takes, its name apart.
 const WHITEOUT_BYTES: usize = 64;
 
@@ -190,6 +196,8 @@ pub struct Tree<C> {
     pub(super) limits: TreeLimits,
     /// Bytes counted by [`TreeLimits::metadata`].
     pub(super) bytes: u64,
+    /// What all of it may take of the memory that conversions share.
+    pub(super) grant: Grant,
 }
 
 impl<C> Tree<C> {
@@ -200,7 +208,8 @@ impl<C> Tree<C> {
 
     /// As [`Tree::new`], within other limits.
     pub fn within(limits: TreeLimits) -> Self {
-        Self { nodes: vec![Node::implied_directory()], names: Names::new(), limits, bytes: 0 }
+        let grant = Grant::new(limits.share.clone());
+        Self { nodes: vec![Node::implied_directory()], names: Names::new(), limits, bytes: 0, grant }
     }
 
     /// The number of nodes ever made, those included that no name leads to any more.
@@ -232,13 +241,19 @@ impl<C> Tree<C> {
         self.bytes += bytes as u64;
         if self.bytes > self.limits.metadata {
             return Err(Error::limit(format!(
-                "extended attributes, link targets, whiteouts, sparse files' runs and directories without an entry \
-                 take more than {} bytes of memory",
-                self.limits.metadata
+                "extended attributes, links, whiteouts, sparse files' runs and directories without an entry \
+                 take more than {} of memory",
+                Size(self.limits.metadata)
             ))
             .with_hint("raise `metadata` of the layer's `TreeLimits` if the layer is trusted"));
         }
-        Ok(())
+        self.cover()
+    }
+
+    /// Waits for memory that conversions share, if the tree needs more of it.
+    pub(super) fn cover(&mut self) -> Result<()> {
+        let names = self.names.len() * NAME_BYTES + self.names.byte_count();
+        self.grant.cover((self.nodes.len() * NODE_BYTES + names) as u64 + self.bytes)
     }
 
     /// Names `child` in `directory`, in place of what had that name. Nothing happens when `directory` is none.
@@ -254,7 +269,7 @@ impl<C> Tree<C> {
         }
         let link = new_name(&mut self.names, &self.limits, name, child.0)?;
         self.names.insert(&mut directory.children, link);
-        Ok(())
+        self.cover()
     }
 
     /// Takes the name out of `directory`.
@@ -330,6 +345,33 @@ impl<C> Tree<C> {
             directory.children = children;
             directory.whiteouts = whiteouts;
         }
+    }
+
+    /// Says that no entry made the directory.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::metadata`].
+    pub fn imply(&mut self, directory: NodeId) -> Result<()> {
+        if let Some(directory) = self.directory_mut(directory) {
+            directory.implied = true;
+        }
+        self.charge(IMPLIED_BYTES + self.implied_names(directory))
+    }
+
+    /// What the names count that are there because of a directory that no entry made: its own and that of the file for
+    /// which it was made, about as long as those in it.
+    pub(super) fn implied_names(&self, directory: NodeId) -> usize {
+        if !self.node(directory).directory().is_some_and(|directory| directory.implied) {
+            return 0;
+        }
+        let mut bytes = 0;
+        for (name, _) in self.children(directory) {
+            bytes += name.len();
+            if bytes >= IMPLIED_NAMES {
+                return IMPLIED_NAMES;
+            }
+        }
+        bytes
     }
 
     /// Every node ever made, whether a name leads to it or not.
@@ -446,7 +488,7 @@ fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> 
 
 pub(super) fn check_names(bytes: usize, limits: &TreeLimits) -> Result<()> {
     if bytes as u64 > limits.names {
-        return Err(Error::limit(format!("more than {} bytes of names", limits.names))
+        return Err(Error::limit(format!("more than {} of names", Size(limits.names)))
             .with_hint("raise `names` of the layer's `TreeLimits` if the layer is trusted"));
     }
     Ok(())

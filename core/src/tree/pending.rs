@@ -13,7 +13,7 @@ use super::resolve::Missing;
 use super::{HeapSize, NodeId};
 
 /// Bytes that a link takes besides its name and target, while it is settled and as the file that an image has for it.
-const LINK_BYTES: usize = 1024;
+const LINK_BYTES: usize = 320;
 
 /// Links by their directory and name.
 #[derive(Debug, Default)]
@@ -86,15 +86,11 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             self.tree.link(directory, name, id)?;
         }
         // The lower file is that of the name which the link stands for in the tar, whatever that name becomes later.
-        let links =
-            pending.0.iter().flat_map(|(directory, links)| links.iter().map(move |link| (directory, link)));
-        Ok(links
-            .map(|(directory, (name, target))| LowerLink {
-                directory: *directory,
-                name: name.clone(),
-                target: target.clone(),
-            })
-            .collect())
+        let mut lower = Vec::with_capacity(pending.0.values().map(BTreeMap::len).sum());
+        for (directory, links) in pending.0 {
+            lower.extend(links.into_iter().map(|(name, target)| LowerLink { directory, name, target }));
+        }
+        Ok(lower)
     }
 
     /// Finds the ends of a link and of those on its way.

@@ -142,6 +142,8 @@ impl<C: HeapSize> Tree<C> {
                     // In place of a file of this layer or a whiteout, it is new and hides what lies below.
                     let fresh = replaced.is_some() || self.is_hidden(here, &component);
                     let id = self.push(Node::implied_directory())?;
+                    // An entry pays for its own name; this one would be free, and one path has many.
+                    self.charge(component.len() + path.name().len())?;
                     if let Some(directory) = self.directory_mut(id) {
                         directory.opaque = fresh;
                         directory.implied = !fresh;

@@ -113,6 +113,7 @@ impl<C: HeapSize> Tree<C> {
             }
             node
         }));
+        self.cover()?;
         Ok(NodeId::new(root))
     }
 
@@ -159,10 +160,11 @@ impl<C: HeapSize> Tree<C> {
         }
         let mut sets = HashSet::new();
         self.bytes = 0;
-        for node in &self.nodes {
+        for id in self.ids() {
+            let node = self.node(id);
             let is_new = node.xattrs.address().is_some_and(|address| sets.insert(address));
             let xattrs = if is_new { node.xattrs.heap_bytes() } else { 0 };
-            self.bytes += (node.own_bytes() + xattrs) as u64;
+            self.bytes += (node.own_bytes() + self.implied_names(id) + xattrs) as u64;
         }
         Ok(())
     }

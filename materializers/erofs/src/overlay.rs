@@ -165,10 +165,14 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
         let node = tree.node_mut(id);
         let xattrs = node.xattrs.clone();
         if let Kind::Directory(directory) = &mut node.kind {
-            directory.implied = xattrs.value(IMPLIED).is_some();
+            directory.implied = false;
             directory.late = xattrs.value(LATE).is_some();
             directory.opaque = xattrs.value(OPAQUE).is_some();
         }
+        if xattrs.value(IMPLIED).is_some() {
+            tree.imply(id)?;
+        }
+        let node = tree.node_mut(id);
         if xattrs.iter().any(|(name, _)| is_reserved(name)) {
             let known = unmarked.entry(xattrs.clone());
             node.xattrs = known.or_insert_with(|| without_marks(&xattrs)).clone();

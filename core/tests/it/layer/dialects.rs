@@ -165,6 +165,26 @@ fn global_headers_hold_until_a_local_one_says_otherwise() {
 }
 
 #[test]
+fn xattrs_of_a_global_header_are_those_of_every_file() {
+    let global = [
+        record(b"SCHILY.xattr.user.a", b"all"),
+        record(b"SCHILY.xattr.user.b", b"all"),
+        record(b"LIBARCHIVE.xattr.user.c", b"YWxs"),
+    ];
+    let archive = Archive::default()
+        .extension(b'g', &global.concat())
+        .file("all", b"")
+        .pax(&[("SCHILY.xattr.user.b", b"own"), ("LIBARCHIVE.xattr.user.c", b"b3du")])
+        .file("own", b"");
+    let seen = read(&archive.end()).unwrap();
+    let xattrs = |at: usize| seen[at].0.metadata.xattrs.clone();
+    let all =
+        |names: [(&[u8], &[u8]); 3]| names.map(|(name, value)| (name.to_vec(), value.to_vec())).to_vec();
+    assert_eq!(xattrs(0), all([(b"user.a", b"all"), (b"user.b", b"all"), (b"user.c", b"all")]));
+    assert_eq!(xattrs(1), all([(b"user.a", b"all"), (b"user.b", b"own"), (b"user.c", b"own")]));
+}
+
+#[test]
 fn xattrs_of_star_and_libarchive() {
     let archive = Archive::default()
         .pax(&[

@@ -243,3 +243,21 @@ fn other_bad_structure() {
     let options = LayerOptions { limits, ..LayerOptions::default() };
     assert_eq!(read_with(&three, options).unwrap_err().kind(), &Limit);
 }
+
+/// Every file is read with all of them: a thousand would cost each file as much as a thousand of its own.
+#[test]
+fn global_records_are_few() {
+    let global = |count: u32| {
+        let records = (0..count).map(|at| record(format!("SCHILY.xattr.user.{at:04}").as_bytes(), b"value"));
+        Archive::default().extension(b'g', &records.collect::<Vec<_>>().concat())
+    };
+    refused(global(1_000).file("f", b""), &Limit);
+    assert_eq!(read(&global(100).file("f", b"").end()).unwrap()[0].0.metadata.xattrs.len(), 100);
+    // Nor do they add up to more over several headers.
+    let mut archive = Archive::default();
+    for at in 0..1_000_u32 {
+        let key = format!("SCHILY.xattr.user.{at:04}");
+        archive = archive.extension(b'g', &record(key.as_bytes(), b"value"));
+    }
+    refused(archive.file("f", b""), &Limit);
+}
