@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Records what other readers read of the tars in a folder: record.py FOLDER GO > CORPUS.peers.txt
+"""Records what other readers read of the tars in a folder: record.py FOLDER GO > CORPUS.txt
 
-GO is a Go binary built of reading.go. GNU tar and Python's tarfile are those of the machine. The tars are plain.
+GO is a Go binary built of reading.go. GNU tar, bsdtar and Python's tarfile are those of the machine. The tars are plain.
+`record.py FOLDER --bsdtar < OLD > NEW` adds what bsdtar reads to a file that was recorded without it.
 """
 import hashlib
 import os
@@ -123,8 +124,75 @@ def python(path):
     return out
 
 
+def bsdtar(path):
+    env = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    listing = subprocess.run(["bsdtar", "-tvf", path, "--numeric-owner"], capture_output=True, env=env)
+    line = re.compile(rb"(.)\S{9}\S* +\d+ +\S+ +\S+ +(\d+(?:, *\d+)?) +\S+ +\d+ +[0-9:]+ (.*)")
+    kinds = {b"-": "file", b"d": "dir", b"l": "symlink", b"h": "link", b"c": "char", b"b": "block", b"p": "fifo",
+             b"s": "socket"}
+    entries = []
+    for row in listing.stdout.splitlines():
+        kind, size, rest = line.fullmatch(row).groups()
+        word = kinds.get(kind, f"type-{kind.decode()}")
+        if word == "symlink":
+            name, target = rest.split(b" -> ", 1)
+            entries.append([word, place(unescape(name)), text(unescape(target))])
+        elif b" link to " in rest and kind in b"-h":
+            name, target = rest.split(b" link to ", 1)
+            entries.append(["link", place(unescape(name)), place(unescape(target))])
+        elif word in ("char", "block"):
+            entries.append([word, place(unescape(rest)), size.decode().replace(",", ":").replace(" ", "")])
+        elif word == "file":
+            entries.append([word, place(unescape(rest)), size.decode(), "-"])
+        else:
+            entries.append([word, place(unescape(rest))])
+    files = [entry for entry in entries if entry[0] == "file"]
+    if all(int(entry[2]) <= HASHED for entry in files):
+        with tempfile.TemporaryDirectory() as scratch:
+            extract = ["bsdtar", "-xf", path, "--no-same-owner"]
+            subprocess.run(extract, capture_output=True, env=env, cwd=scratch)
+            for entry in files:
+                at = scratch + entry[1]
+                same = [other for other in entries if other[1] == entry[1]]
+                if len(same) == 1 and os.path.isfile(at) and os.path.getsize(at) == int(entry[2]):
+                    entry[3] = hashlib.sha256(open(at, "rb").read()).hexdigest()[:16]
+    out = [" ".join(entry) for entry in entries]
+    if listing.returncode:
+        said = listing.stderr.decode(errors="replace").splitlines()
+        out.append("error " + said[0].removeprefix("bsdtar: ").removeprefix("Error opening archive: "))
+    return out
+
+
+def add_bsdtar(folder):
+    """Adds bsdtar to the readers of an equal reading, or its own reading behind the others."""
+    head = lambda row: row.rsplit(" ", 1)[0] if row.startswith("file ") else row
+    equal = lambda one, other: len(one) == len(other) and all(
+        a == b or (a.endswith(" -") or b.endswith(" -")) and head(a) == head(b) for a, b in zip(one, other)
+    )
+    for section in sys.stdin.read().split("\n== ")[1:]:
+        name, *rows = section.rstrip("\n").split("\n")
+        readings = []
+        for row in rows:
+            if row.startswith("-- "):
+                readings.append((row, []))
+            else:
+                readings[-1][1].append(row)
+        ours = bsdtar(os.path.join(folder, name + ".tar"))
+        at = next((at for at, (_, reading) in enumerate(readings) if equal(reading, ours)), None)
+        if at is None:
+            readings.append(("-- bsdtar", ours))
+        else:
+            readings[at] = (readings[at][0] + " bsdtar", readings[at][1])
+        print(f"\n== {name}")
+        for readers, reading in readings:
+            print(readers, *reading, sep="\n")
+
+
 def main():
     folder, program = sys.argv[1:]
+    if program == "--bsdtar":
+        add_bsdtar(folder)
+        return
     paths = sorted(os.path.join(folder, name) for name in os.listdir(folder))
     said = subprocess.run([program, *paths], capture_output=True, check=True).stdout.decode()
     go = {}
@@ -136,7 +204,7 @@ def main():
     for path in paths:
         name = os.path.basename(path)
         readings = {}
-        for reader, reading in (("go", go[name]), ("gnu", gnu(path)), ("python", python(path))):
+        for reader, reading in (("go", go[name]), ("gnu", gnu(path)), ("python", python(path)), ("bsdtar", bsdtar(path))):
             readings.setdefault(tuple(reading), []).append(reader)
         print(f"\n== {name.removesuffix('.tar')}")
         for reading, readers in readings.items():

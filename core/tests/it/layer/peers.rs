@@ -1,4 +1,4 @@
-//! The test files of other tar readers: what we read of them, beside what Go, GNU tar and Python read.
+//! The test files of other tar readers: what we read of them, beside what Go, GNU tar, bsdtar and Python read.
 //!
 //! `tests/peers/CORPUS/` has the files, `CORPUS.txt` what the others read (`record.py` wrote it), and
 //! `CORPUS.ours.txt` our reading of every file that Go and GNU tar do not read alike, with its reason.
@@ -90,6 +90,8 @@ fn agreed(peers: &[String]) -> Option<Vec<String>> {
             }
         }
     }
+    let has_bsdtar = |line: &String| line.starts_with("-- ") && line.ends_with("bsdtar");
+    assert!(peers.iter().any(has_bsdtar), "bsdtar is missing: {peers:?}");
     let [Some(go), Some(gnu)] = readings else { panic!("a reader is missing: {peers:?}") };
     // A name that leaves the root names no place in an image; GNU tar lists it, and does not extract it.
     let odd = |line: &String| {
