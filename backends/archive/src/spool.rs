@@ -150,8 +150,12 @@ fn open(path: &Path) -> Result<(File, bool)> {
     if kind.is_fifo() || kind.is_socket() {
         return Ok((file, true));
     }
-    Err(Error::corrupt("the archive is neither a file nor a pipe")
-        .with_hint("a layout directory opens as oci:DIR"))
+    if kind.is_dir() {
+        let error = Error::corrupt("the archive is a directory, and neither a file nor a pipe");
+        return Err(error.with_hint("a layout directory opens as oci:DIR"));
+    }
+    Err(Error::config("the archive is a device, and neither a file nor a pipe")
+        .with_hint("name the file that `docker save` or `skopeo copy` has written"))
 }
 
 fn is_stdin(path: &Path) -> bool {

@@ -21,6 +21,8 @@ pub struct LayerTar {
     blob: Option<Descriptor>,
     globals: Globals,
     entries: u64,
+    /// Whether a header was seen.
+    begun: bool,
     /// Stored bytes of the current file that were not consumed.
     left: u64,
     /// Bytes between the current file's data and the next header.
@@ -48,6 +50,7 @@ impl LayerTar {
             blob: options.blob,
             globals: Globals::default(),
             entries: 0,
+            begun: false,
             left: 0,
             padding: 0,
             ended: false,
@@ -121,7 +124,9 @@ impl LayerTar {
         self.skip_data()?;
         let mut before = Extensions::default();
         while let Some(block) = self.header()? {
-            let header = Header::new(&block)?;
+            let header =
+                Header::new(&block).map_err(|e| if self.begun { e } else { no_tar(&block).unwrap_or(e) })?;
+            self.begun = true;
             match header.typeflag() {
                 // Of two extensions of one kind the last counts, as in Go and in GNU tar.
                 b'x' | b'X' => {
@@ -226,7 +231,10 @@ impl LayerTar {
         match self.fill(&mut block)? {
             BLOCK => Ok(Some(block)),
             0 => Ok(None),
-            _ => Err(truncated("a block")),
+            count => {
+                let other = if self.begun { None } else { no_tar(&block[..count]) };
+                Err(other.unwrap_or_else(|| truncated("a block")))
+            }
         }
     }
 
@@ -334,4 +342,23 @@ impl fmt::Debug for LayerTar {
 
 fn truncated(within: &str) -> Error {
     Error::corrupt(format!("the tar ends within {within}"))
+}
+
+/// What the first bytes of a layer say that it is, where it is something else than a tar.
+fn no_tar(start: &[u8]) -> Option<Error> {
+    const OTHERS: [(&[u8], &str, &str); 5] = [
+        (b"\xfd7zXZ\0", "xz", "xz -dc"),
+        (b"BZh", "bzip2", "bzip2 -dc"),
+        (b"\x5d\0\0", "lzma", "xz -dc"),
+        (b"\x04\x22\x4d\x18", "lz4", "lz4 -dc"),
+        (b"\x1f\x9d", "compress", "gzip -dc"),
+    ];
+    if let Some((_, name, program)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
+        let error =
+            Error::unsupported(format!("the layer is compressed by {name}; layers are plain, gzip or zstd"));
+        return Some(error.with_hint(format!("expand it first: {program} FILE")));
+    }
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    let is_whole_text = !start.is_empty() && start.iter().all(is_text);
+    is_whole_text.then(|| Error::corrupt("the layer is text, and no tar"))
 }

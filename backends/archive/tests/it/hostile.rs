@@ -184,6 +184,9 @@ async fn what_is_no_archive_is_refused_by_kind() {
     assert_eq!(*pulled(&missing).await.unwrap_err().kind(), ErrorKind::NotFound);
     let directory = Archive::new(folder.path(), Config::default());
     assert_eq!(*pulled(&directory).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let device = pulled(&Archive::new("/dev/null", Config::default())).await.unwrap_err();
+    assert_eq!(*device.kind(), ErrorKind::Config, "{device}");
+    assert!(device.hint().is_some_and(|hint| !hint.contains("oci:")), "{device:?}");
     let pipe = folder.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
     let pipe = Archive::new(pipe, Config::default());

@@ -261,3 +261,28 @@ fn global_records_are_few() {
     }
     refused(archive.file("f", b""), &Limit);
 }
+
+/// What is no tar is called what it is.
+#[test]
+fn other_files_are_told_by_their_first_bytes() {
+    for (start, kind, what) in [
+        (&b"\xfd7zXZ\0\0\x04"[..], Unsupported, "xz"),
+        (b"BZh91AY&SY", Unsupported, "bzip2"),
+        (b"\x5d\0\0\x80\0", Unsupported, "lzma"),
+        (b"\x04\x22\x4d\x18", Unsupported, "lz4"),
+        (b"\x1f\x9d\x90", Unsupported, "compress"),
+        (b"<html>\n", Corrupt, "text"),
+    ] {
+        for length in [start.len(), 512, 5000] {
+            let rest = if kind == Corrupt { b'x' } else { 0x80 };
+            let mut file = start.to_vec();
+            file.resize(length, rest);
+            let error = read(&file).unwrap_err();
+            assert_eq!((error.kind(), error.message().contains(what)), (&kind, true), "{error}");
+            // Behind an entry it is data that is broken.
+            let after = [Archive::default().file("f", b"").0, file].concat();
+            let error = read(&after).unwrap_err();
+            assert!(*error.kind() == Corrupt && !error.message().contains(what), "{error}");
+        }
+    }
+}
