@@ -1,15 +1,11 @@
 //! `pull` and `load`: images come into the store.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
-use plyfold::whole::blocking;
-use plyfold::{Error, PullOptions, PulledImage, PulledLayer, Result};
+use plyfold::{PullOptions, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::layer::{Input, refuse_terminal};
+use super::layer::refuse_terminal;
 use super::progress::Doing;
 use super::session::{Fetch, Session};
 
@@ -20,12 +16,9 @@ pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> 
 
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     refuse_terminal(Path::new(archive))?;
-    // It goes away when the images are in the store.
-    let spooled = if archive == "-" { Some(spooled().await?) } else { None };
-    let archive = match &spooled {
-        Some(folder) => format!("docker-archive:{}", folder.path().join(STDIN).display()),
-        None => archive_uri(archive, session),
-    };
+    // The backend reads what comes once, and names its images after `stdin`.
+    let archive =
+        if archive == "-" { "docker-archive:/dev/stdin".to_owned() } else { archive_uri(archive, session) };
     let loaded = session.places.telling(Doing::Fetch, |progress| {
         let options = PullOptions { platform: session.places.platform(), progress, ..Default::default() };
         session.images.load(&archive, options)
@@ -39,22 +32,6 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
         let line = |image: &PulledImage| format!("{}  {}\n", image.reference, image.digest);
         loaded.iter().map(line).collect()
     })
-}
-
-/// What unnamed images of an archive that came through a pipe are called after.
-const STDIN: &str = "stdin.tar";
-
-/// Standard input as a file: archives are read in any order, and a pipe comes in its own.
-async fn spooled() -> Result<TempDir> {
-    blocking(|stop| {
-        let folder = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", e))?;
-        let path = folder.path().join(STDIN);
-        let at = |e| Error::io("writing standard input to a file", e).with_context("path", path.display());
-        let mut file = File::create_new(&path).map_err(at)?;
-        io::copy(&mut Input::open(Path::new("-"), stop)?, &mut file).map_err(at)?;
-        Ok(folder)
-    })
-    .await
 }
 
 /// A path as a URI. Archives are read by what is in them, whichever scheme they are opened by.

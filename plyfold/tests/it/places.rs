@@ -102,6 +102,12 @@ fn archives_and_tars_go_through_pipes() {
     assert!(
         loaded.starts_with("$ plyfold load - -q --platform linux/amd64\n[exit 0]\n-- out\na.example/app:1")
     );
+    // What is said names standard input, and no file that was made for it.
+    for (input, code) in [(archive(b"told"), "[exit 0]"), (b"no archive\n".repeat(100), "[exit 5]")] {
+        let told = place.run_fed("load - --json --platform linux/amd64", &input);
+        let temporary = std::env::temp_dir().join(".tmp").display().to_string();
+        assert!(told.contains(code) && told.contains("/dev/stdin") && !told.contains(&temporary), "{told}");
+    }
     let export = |out: &str| {
         ["export", "a.example/app:1", "--platform", "linux/amd64", "--out", out].map(str::to_owned)
     };
