@@ -4,7 +4,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use plyfold_core::worker::Workers;
 use plyfold_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
 
 mod file;
 mod options;
@@ -27,6 +29,22 @@ pub async fn blocking<T: Send + 'static>(
     outcome.map_err(|e| Error::new(ErrorKind::Internal, "a working thread broke").with_source(e))?
 }
 
+/// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it needs.
+pub(crate) async fn alone<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let workers = Workers::new();
+    let stop = Stop::default();
+    // Dropped before the workers: the thread learns first that nobody waits for it any more.
+    let guard = StopOnDrop(stop.clone());
+    let (done, outcome) = oneshot::channel();
+    workers.start("plyfold-disks", move || drop(done.send(work(&stop))))?;
+    let outcome = outcome.await;
+    drop(guard);
+    workers.done();
+    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a working thread broke").with_source(e))?
+}
+
 /// Whether work on a thread should end early. Clones are one flag.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
@@ -41,6 +59,11 @@ impl Stop {
             return Err(Error::new(ErrorKind::Cancelled, "the work was given up"));
         }
         Ok(())
+    }
+
+    /// The flag itself.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
     }
 
     /// A reader that ends in an error when the work should.
@@ -77,8 +100,8 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_ends() {
-        let (started, is_started) = tokio::sync::oneshot::channel();
-        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        let (started, is_started) = oneshot::channel();
+        let (ended, has_ended) = oneshot::channel();
         let work = blocking(move |stop| {
             let _ = started.send(());
             let mut sink = io::sink();

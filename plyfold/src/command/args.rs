@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use plyfold::layer::{LayerLimits, TreeLimits};
 use plyfold::whole::{FileOptions, Owner};
 use plyfold::{Platform, PullPolicy};
 
@@ -117,6 +118,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         no_digests: bool,
         #[command(flatten)]
+        bounds: Bounds,
+        #[command(flatten)]
         durably: Durably,
     },
     /// Make an empty ext4 disk, to be the upper of an overlay
@@ -154,6 +157,8 @@ pub(crate) enum Verb {
         /// The file to write; `-` is standard output
         #[arg(long, value_name = "FILE.tar")]
         out: PathBuf,
+        #[command(flatten)]
+        bounds: Bounds,
         #[command(flatten)]
         durably: Durably,
     },
@@ -316,6 +321,8 @@ pub(crate) struct Materialize {
     #[arg(long, requires = "copy", value_name = "USER[:GROUP]", value_parser = owner)]
     pub(crate) owner: Option<Owner>,
     #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    #[command(flatten)]
     pub(crate) durably: Durably,
 }
 
@@ -343,6 +350,26 @@ pub(crate) struct Durably {
 impl Durably {
     pub(crate) fn options(self) -> FileOptions {
         FileOptions::new().sync(!self.no_sync)
+    }
+}
+
+/// What the metadata of layers may take: an option of every verb that reads layers.
+#[derive(Clone, Copy, Debug, Group)]
+pub(crate) struct Bounds {
+    /// How much memory the extended attributes, links and the like of a layer, or of an image, may take; files and names
+    /// are bounded in proportion [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    max_metadata: Option<u64>,
+}
+
+impl Bounds {
+    pub(crate) fn tree(self) -> TreeLimits {
+        self.max_metadata.map_or_else(TreeLimits::default, TreeLimits::of)
+    }
+
+    pub(crate) fn layer(self) -> LayerLimits {
+        let (tree, default) = (self.tree(), LayerLimits::default());
+        LayerLimits { entries: default.entries.max(tree.files), tree, ..default }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
+use plyfold::layer::LayerLimits;
 use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
 use plyfold::{Error, ImageSourceExt as _, Location, Result, flatten};
 use serde_json::json;
@@ -13,7 +14,13 @@ use super::session::{Fetch, Session};
 use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
-pub(crate) async fn write(session: &Session, image: &str, out: PathBuf, files: FileOptions) -> Result<()> {
+pub(crate) async fn write(
+    session: &Session,
+    image: &str,
+    out: PathBuf,
+    limits: LayerLimits,
+    files: FileOptions,
+) -> Result<()> {
     let to_pipe = out == Path::new("-");
     if to_pipe {
         check_pipe(session.screen.json())?;
@@ -26,7 +33,7 @@ pub(crate) async fn write(session: &Session, image: &str, out: PathBuf, files: F
     let source = session.images.source(&image);
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {
-        let open = |layer| runtime.block_on(source.layer_tar(layer));
+        let open = |layer| runtime.block_on(source.layer_tar_within(layer, &limits));
         let layers = source.layers()?.len();
         if to_pipe {
             let mut pipe = Pipe { stop: stop.clone(), is_closed: false };

@@ -41,7 +41,7 @@ fn text(error: &Error) -> String {
     let (image, others): (Vec<_>, Vec<_>) = error.contexts().partition(|(key, _)| *key == "image");
     text.extend(image.into_iter().chain(others).map(|(key, value)| line(&format!("  {key}"), value)));
     text.extend(causes(error).iter().map(|cause| line("  because", cause)));
-    text.extend(error.hint().map(|hint| format!("\n{}", line("hint", hint))));
+    text.extend(hint(error).map(|hint| format!("\n{}", line("hint", hint))));
     text
 }
 
@@ -54,8 +54,19 @@ fn document(error: &Error) -> Value {
         "message": error.message(),
         "context": context,
         "causes": causes(error),
-        "hint": error.hint(),
+        "hint": hint(error),
     })
+}
+
+/// What the reader can do, in words of the command: the library names its own options.
+fn hint(error: &Error) -> Option<&str> {
+    let names_limits = |hint: &str| *error.kind() == ErrorKind::Limit && hint.contains("`TreeLimits`");
+    match error.hint() {
+        Some(hint) if names_limits(hint) => {
+            Some("if you trust the image, allow it more memory, such as --max-metadata 256M")
+        }
+        hint => hint,
+    }
 }
 
 fn causes(error: &Error) -> Vec<String> {

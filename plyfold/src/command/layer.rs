@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use plyfold::layer::{Hashing, LayerOptions, LayerSummary, LayerTar};
+use plyfold::layer::{LayerOptions, LayerSummary, LayerTar};
 use plyfold::materializers::erofs::ErofsLayer;
 use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
 use plyfold::{Error, Materializer as _, Result};
@@ -20,7 +20,7 @@ use super::size::Size;
 pub(crate) async fn make(
     tar: PathBuf,
     out: PathBuf,
-    digests: bool,
+    options: LayerOptions,
     files: FileOptions,
     screen: Screen,
 ) -> Result<()> {
@@ -29,8 +29,6 @@ pub(crate) async fn make(
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
         let mut file = WholeFile::create(&target, files, stop)?;
-        let hashing = if digests { Hashing::Both } else { Hashing::Nothing };
-        let options = LayerOptions { hashing, ..LayerOptions::default() };
         let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
         let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|()| layer.finish());
         let summary = made.map_err(|e| e.with_context("path", tar.display()))?;

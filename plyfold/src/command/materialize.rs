@@ -29,11 +29,15 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     if let Some(owner) = options.owner {
         files = files.owner(owner);
     }
-    let rootfs = rootfs.files(files).strict(options.strict);
+    let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     rootfs.check()?;
     // Where nothing can be kept, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.store().is_read_only();
-    let fetch = Fetch { materializer: keeps.then(|| rootfs.layer_materializer()), ..Fetch::default() };
+    let fetch = Fetch {
+        materializer: keeps.then(|| rootfs.layer_materializer()),
+        limits: options.bounds.layer(),
+        ..Fetch::default()
+    };
     let image = session.pull(&options.image, fetch).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
     // Also where nothing else is said: layers that are stacked show another tree than the image has.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use plyfold::layer::{Hashing, LayerOptions};
 use plyfold::{Error, Result, Sparse};
 
 use args::{Args, Verb};
@@ -95,7 +96,7 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
     let places = || Places::new(&global, screen, leftovers);
     match verb {
         Verb::Pull { image, policy, force, verify } => {
-            let fetch = Fetch { policy: policy.map(Into::into), force, verify, materializer: None };
+            let fetch = Fetch { policy: policy.map(Into::into), force, verify, ..Fetch::default() };
             store::pull_image(&session.await?, &image, fetch).await
         }
         #[cfg(feature = "registry")]
@@ -115,13 +116,15 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
             inspect::here(&session.await?, &image, shown).await
         }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
-        Verb::Layer { tar, out, no_digests, durably } => {
-            layer::make(tar, out, !no_digests, durably.options(), screen).await
+        Verb::Layer { tar, out, no_digests, bounds, durably } => {
+            let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
+            let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
+            layer::make(tar, out, options, durably.options(), screen).await
         }
         Verb::Disk(disk) => disk::make(disk, screen).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
-        Verb::Export { image, out, durably } => {
-            export::write(&session.await?, &image, out, durably.options()).await
+        Verb::Export { image, out, bounds, durably } => {
+            export::write(&session.await?, &image, out, bounds.layer(), durably.options()).await
         }
         Verb::Copy { source, target, referrers } => {
             registry::copy_image(&places()?, &source, &target, referrers).await

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plyfold::layer::LayerLimits;
 use plyfold::{
     Error, ErrorKind, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Fetch {
     pub(crate) force: bool,
     pub(crate) verify: bool,
     pub(crate) materializer: Option<Box<dyn Materializer>>,
+    /// Bounds on layers that are converted.
+    pub(crate) limits: LayerLimits,
 }
 
 impl Session {
@@ -55,6 +58,7 @@ impl Session {
             .telling(Doing::Fetch, |progress| {
                 let options = PullOptions {
                     force: fetch.force,
+                    limits: fetch.limits,
                     materializer: fetch.materializer,
                     platform: self.places.platform(),
                     policy: fetch.policy.unwrap_or(by_default),

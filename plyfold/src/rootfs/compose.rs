@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use plyfold_core::layer::{TreeBudget, TreeLimits};
 use plyfold_core::{Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
@@ -20,6 +21,8 @@ pub(super) struct Plan {
     out: PathBuf,
     files: FileOptions,
     strict: bool,
+    limits: TreeLimits,
+    budget: TreeBudget,
     #[cfg(feature = "ext4")]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
@@ -44,6 +47,8 @@ impl Plan {
             out: out.to_owned(),
             files: rootfs.files,
             strict: rootfs.strict,
+            limits: rootfs.limits.tree.clone(),
+            budget: rootfs.budget.clone(),
             #[cfg(feature = "ext4")]
             upper: rootfs.upper.map(plyfold_ext4::Ext4Upper::new).transpose()?,
         })
@@ -57,7 +62,7 @@ impl Plan {
             return Err(error.with_hint("an image that was made from scratch needs a layer of files first"));
         }
         let overlay_differences = if self.form == Form::ErofsLayers {
-            self.overlay_differences(layers)?
+            self.overlay_differences(layers, stop)?
         } else {
             OverlayDifferences::default()
         };
@@ -70,7 +75,7 @@ impl Plan {
             disks.layers.push(set.add(name, |file| file.fill_from(&layer.path))?.0);
         }
         if needs_merged {
-            let merged = set.add(MERGED, |file| ErofsMerged::default().image(layers, file))?;
+            let merged = set.add(MERGED, |file| self.merger(stop).image(layers, file))?;
             #[cfg(feature = "vmdk")]
             if self.form == Form::Vmdk {
                 let extents = extents(merged.1, layers, &names);
@@ -80,8 +85,8 @@ impl Plan {
             disks.merged = Some(merged.0);
         }
         #[cfg(feature = "ext4")]
-        if let Some(upper) = self.upper {
-            let upper = upper.root(root(layers, set.folder())?)?;
+        if let Some(upper) = &self.upper {
+            let upper = upper.clone().root(root(&self.merger(stop), layers, set.folder())?)?;
             let upper = set.add_writable(UPPER, |file| {
                 upper.image(&[], file)?;
                 file.replaces_no_used_disk()
@@ -92,13 +97,19 @@ impl Plan {
         Ok(disks)
     }
 
+    /// What merges layers, once: it gives its part of the shared memory back when it is dropped.
+    fn merger(&self, stop: &Stop) -> ErofsMerged {
+        let share = Some(self.budget.share_until(stop.flag()));
+        ErofsMerged::default().with_limits(TreeLimits { share, ..self.limits.clone() })
+    }
+
     /// What overlayfs would not show as it is.
-    fn overlay_differences(&self, layers: &[LayerArtifact]) -> Result<OverlayDifferences> {
+    fn overlay_differences(&self, layers: &[LayerArtifact], stop: &Stop) -> Result<OverlayDifferences> {
         #[cfg(feature = "ext4")]
         let stacked = self.upper.is_some();
         #[cfg(not(feature = "ext4"))]
         let stacked = false;
-        let found = ErofsMerged::default().overlay_differences(layers, stacked)?;
+        let found = self.merger(stop).overlay_differences(layers, stacked)?;
         match found.examples.first() {
             Some(first) if self.strict => {
                 let message = format!("overlayfs would not show the image as it is: {first}");
@@ -116,11 +127,15 @@ impl Plan {
 
 /// The root directory of the image: what the layers say of it together.
 #[cfg(feature = "ext4")]
-fn root(layers: &[LayerArtifact], folder: &Path) -> Result<plyfold_core::layer::Metadata> {
+fn root(
+    merger: &ErofsMerged,
+    layers: &[LayerArtifact],
+    folder: &Path,
+) -> Result<plyfold_core::layer::Metadata> {
     // Only metadata is merged and written; the file has no name and goes away with this function.
     let merged = tempfile::tempfile_in(folder).map_err(|e| Error::io("creating a temporary file", e));
     let mut merged = merged.map_err(|e| e.with_context("path", folder.display()))?;
-    ErofsMerged::default().image(layers, &mut merged)?;
+    merger.image(layers, &mut merged)?;
     let plyfold_core::tree::Node { mode, uid, gid, mtime, xattrs, .. } =
         plyfold_erofs::Reader::new(merged)?.root()?;
     Ok(plyfold_core::layer::Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() })

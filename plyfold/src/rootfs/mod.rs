@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use plyfold_core::layer::{LayerLimits, TreeBudget};
 use plyfold_core::{Materializer, PullOptions, Result, pull};
 use plyfold_erofs::{ErofsLayer, OverlayDifferences};
 
 use self::beside::Beside;
-use crate::whole::{FileOptions, blocking};
+use crate::whole::{FileOptions, alone};
 use crate::{CacheProvider, Images, PulledImage};
 
 mod beside;
@@ -21,6 +22,8 @@ pub struct Rootfs {
     upper: Option<u64>,
     files: FileOptions,
     strict: bool,
+    limits: LayerLimits,
+    budget: TreeBudget,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,8 +79,30 @@ impl Rootfs {
         self
     }
 
+    /// Bounds on the layers, and on what the metadata of all of them together takes in memory. They change no file.
+    #[must_use]
+    pub fn limits(mut self, limits: LayerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The memory that the metadata of layers and images shares with other conversions, by default with all of the
+    /// process.
+    #[must_use]
+    pub fn budget(mut self, budget: TreeBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     fn of(form: Form) -> Self {
-        Self { form, upper: None, files: FileOptions::new(), strict: false }
+        Self {
+            form,
+            upper: None,
+            files: FileOptions::new(),
+            strict: false,
+            limits: LayerLimits::default(),
+            budget: TreeBudget::default(),
+        }
     }
 
     /// Checks what can be checked without an image, before one is pulled.
@@ -148,8 +173,12 @@ impl Images {
     /// of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::Plan::new(rootfs, out)?;
-        let options =
-            PullOptions { materializer: Some(rootfs.layer_materializer()), ..PullOptions::default() };
+        let options = PullOptions {
+            materializer: Some(rootfs.layer_materializer()),
+            limits: rootfs.limits.clone(),
+            budget: rootfs.budget.clone(),
+            ..PullOptions::default()
+        };
         let store = self.store();
         // Held until the files are in their place.
         let cache: Box<dyn CacheProvider> = if store.is_read_only() {
@@ -159,7 +188,7 @@ impl Images {
         };
         let layers = pull::materialize(&self.source(image), &cache, &options).await?;
         let layers = compose::artifacts(&layers).map_err(|e| e.with_image(&image.reference))?;
-        let composed = blocking(move |stop| {
+        let composed = alone(move |stop| {
             let disks = plan.compose(&layers, stop);
             drop(cache);
             disks

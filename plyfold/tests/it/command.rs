@@ -259,6 +259,8 @@ fn one_layer_and_one_disk() {
         "layer {}/layer.tar --out {}/plain.erofs",
         "layer {}/layer.tar.gz --out {}/gzip.erofs --json",
         "layer {}/layer.tar.zst --out {}/zstd.erofs",
+        "layer {}/layer.tar --out {}/large.erofs --max-metadata 1G",
+        "layer {}/layer.tar --out {}/small.erofs --max-metadata 16",
         "disk --size 64M --out {}/disk.ext4",
         "disk --size 64MiB --out {}/disk.ext4 --json",
     ];

@@ -7,6 +7,7 @@ mod command;
 mod interrupted;
 mod library;
 mod login;
+mod memory;
 mod names;
 mod no_platform;
 mod places;
