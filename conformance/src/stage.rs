@@ -40,6 +40,13 @@ pub trait Stage: Send + Sync {
     /// A fresh medium with these images, opened.
     async fn open(&self, images: &[Staged<'_>]) -> Subject;
 
+    /// The same with images beside them that no name leads to; `None` when the medium knows no such images, or its reader
+    /// can ask for what has a name alone.
+    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+        let _ = (images, untagged);
+        None
+    }
+
     /// The same under a condition; `None` when the medium knows no such condition.
     async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
         let _ = (image, condition);

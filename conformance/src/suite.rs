@@ -180,6 +180,7 @@ macro_rules! __registry_rules {
             copy_a_to_b_preserves_digests_or_refuses
             round_trip_a_b_a_identity
             flattened_tar_identical
+            multi_image_archive_enumerates_and_selects
             not_found_vs_unauthorized_vs_denied_vs_unavailable
             rate_limited_carries_delay_in_all_three_shapes
             digest_mismatch_carries_expected_actual_size

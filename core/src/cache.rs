@@ -123,8 +123,8 @@ pub enum Artifact {
     Vacant(Box<dyn ArtifactWriter>),
 }
 
-/// One artifact being made. Dropping it without [`commit`](Self::commit) leaves nothing behind. Blocking: for
-/// the thread that runs the materializer.
+/// One artifact being made. Dropping it without [`commit`](Self::commit) leaves nothing behind (rule C 186
+/// `a_dropped_artifact_leaves_nothing`). Blocking: for the thread that runs the materializer.
 pub trait ArtifactWriter: Debug + Send {
     /// Where to write; empty at first.
     fn output(&mut self) -> &mut dyn Output;

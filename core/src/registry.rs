@@ -134,6 +134,9 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// The images that no tag leads to, each by its digest. A medium that lists only what has a name, such as a
     /// registry, answers with an empty list.
     ///
+    /// # Contract
+    /// X 105 `multi_image_archive_enumerates_and_selects`.
+    ///
     /// # Errors
     /// What the medium reports.
     async fn untagged(&self) -> Result<Vec<Reference>> {

@@ -5,13 +5,13 @@ use std::io::Read as _;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceExt, Reference};
+use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceExt, Opened, Reference};
 
 use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
 use crate::rule::{Rule, rules};
 use crate::samples::{self, Sample, SampleBlob};
 use crate::stages::fill;
-use crate::{Client as _, CoreClient, Fidelity, Stage, Staged};
+use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject};
 
 pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "X 98" same_descriptor_manifest_config_layers:
@@ -23,6 +23,9 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
         "what comes out of a backend and goes into the same medium again comes out as it was",
     "X 101" flattened_tar_identical:
         "the root file system of an image is the same tree and the same tar from every backend",
+    "X 105" multi_image_archive_enumerates_and_selects:
+        "of several images in one medium each is listed once, by its names or, without one, by its digest, and each \
+         of these opens it",
 };
 
 async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
@@ -100,6 +103,52 @@ async fn copy_a_to_b_preserves_digests_or_refuses(stage: &dyn Stage) {
             assert!(sound(content) == blob.bytes, "{}: in", sample.name);
         }
     }
+}
+
+async fn multi_image_archive_enumerates_and_selects(stage: &dyn Stage) {
+    let (first, second) = (samples::image(), samples::custom_fields());
+    let (third, fourth) = (samples::uncompressed(), samples::no_layers());
+    let named = [
+        Staged::new("registry.example/library/app:1", &first),
+        Staged::new("registry.example/library/app:2", &second),
+        Staged::new("registry.example/library/tool:1", &first),
+    ];
+    let subject = stage.open(&named).await;
+    assert_listed(&subject, &named).await;
+    assert_eq!(sound(subject.registry.untagged().await), [], "each has a name");
+    let Some(subject) = stage.open_with_untagged(&named, &[&third, &fourth]).await else { return };
+    assert_listed(&subject, &named).await;
+    let untagged = sound(subject.registry.untagged().await);
+    assert_eq!(untagged.len(), 2, "{untagged:?}");
+    for (reference, sample) in untagged.iter().zip([&third, &fourth]) {
+        assert!(reference.tag().is_none() && reference.digest().is_some(), "{reference}");
+        assert_opens(&subject, reference, sample).await;
+    }
+}
+
+/// Every name and nothing else is listed, and each leads to its image.
+async fn assert_listed(subject: &Subject, images: &[Staged<'_>]) {
+    let opened = Opened { registry: subject.registry.clone(), reference: None };
+    if subject.registry.capabilities().repositories {
+        let mut listed = sound(opened.references().await);
+        let mut expected = subject.references.clone();
+        listed.sort_by_key(Reference::whole);
+        expected.sort_by_key(Reference::whole);
+        assert_eq!(listed, expected);
+        assert_kind(opened.reference().await, &ErrorKind::Ambiguous);
+    } else {
+        assert_kind(opened.reference().await, &ErrorKind::Config);
+    }
+    for (reference, image) in subject.references.iter().zip(images) {
+        assert_opens(subject, reference, image.sample).await;
+    }
+}
+
+async fn assert_opens(subject: &Subject, reference: &Reference, sample: &Sample) {
+    let image = &sample.images[0];
+    let source = subject.client.image(&*subject.registry, reference, &sound(image.platform.parse())).await;
+    let config = sound(sound(source).config().await);
+    assert!(Some(config.bytes()) == sample.blob(image.config.digest()), "{reference} is not {}", sample.name);
 }
 
 async fn round_trip_a_b_a_identity(stage: &dyn Stage) {

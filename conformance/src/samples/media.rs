@@ -94,7 +94,8 @@ fn docker_manifest(
             let (config, layers) = paths(image);
             let layers: Vec<_> = layers.iter().map(|path| format!("\"{path}\"")).collect();
             let layers = layers.join(",");
-            entries.push(format!(r#"{{"Config":"{config}","RepoTags":["{name}"],"Layers":[{layers}]}}"#));
+            let names = if name.is_empty() { "null".to_owned() } else { format!("[\"{name}\"]") };
+            entries.push(format!(r#"{{"Config":"{config}","RepoTags":{names},"Layers":[{layers}]}}"#));
         }
     }
     format!("[{}]\n", entries.join(",")).into()
@@ -112,8 +113,12 @@ fn layout_files(images: &[(String, &Sample)]) -> Vec<(String, Vec<u8>)> {
         }
         let top = &sample.top;
         let (media_type, digest, size) = (top.media_type(), top.digest(), top.size());
+        let annotations = match &**name {
+            "" => String::new(),
+            name => format!(r#","annotations":{{"org.opencontainers.image.ref.name":"{name}"}}"#),
+        };
         children.push(format!(
-            r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"{name}"}}}}"#
+            r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}{annotations}}}"#
         ));
     }
     let children = children.join(",");

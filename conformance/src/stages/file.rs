@@ -68,17 +68,22 @@ impl DockerArchive {
 #[async_trait]
 impl Stage for Layout {
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        subject(&self.0, images, |path, images| {
-            samples::write_layout(path, images).expect("a layout can be written");
-        })
-        .await
+        subject(&self.0, images, &[], write_layout).await
+    }
+
+    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+        Some(subject(&self.0, images, untagged, write_layout).await)
     }
 }
 
 #[async_trait]
 impl Stage for OciArchive {
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        subject(&self.0, images, |path, images| write(path, &samples::oci_archive(images))).await
+        subject(&self.0, images, &[], write_oci).await
+    }
+
+    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+        Some(subject(&self.0, images, untagged, write_oci).await)
     }
 }
 
@@ -92,30 +97,45 @@ impl Stage for DockerArchive {
     }
 
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        subject(&self.opener, images, |path, images| {
-            write(
-                path,
-                &match self.form {
-                    Form::Hybrid => samples::hybrid_archive(images),
-                    Form::Legacy => samples::docker_archive(images),
-                },
-            );
-        })
-        .await
+        subject(&self.opener, images, &[], |path, images| self.write(path, images)).await
+    }
+
+    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+        Some(subject(&self.opener, images, untagged, |path, images| self.write(path, images)).await)
+    }
+}
+
+impl DockerArchive {
+    fn write(&self, path: &Path, images: &[(String, &Sample)]) {
+        let archive = match self.form {
+            Form::Hybrid => samples::hybrid_archive(images),
+            Form::Legacy => samples::docker_archive(images),
+        };
+        write(path, &archive);
     }
 }
 
 async fn subject(
     opener: &Opener<PathBuf>,
     images: &[Staged<'_>],
+    untagged: &[&Sample],
     fill: impl FnOnce(&Path, &[(String, &Sample)]),
 ) -> Subject {
     let folder = TempDir::new().expect("a temporary directory can be made");
     let path = folder.path().join("medium");
-    let named: Vec<_> = images.iter().map(|image| (image.reference.whole(), image.sample)).collect();
-    fill(&path, &named);
+    let named = images.iter().map(|image| (image.reference.whole(), image.sample));
+    let all: Vec<_> = named.chain(untagged.iter().map(|sample| (String::new(), *sample))).collect();
+    fill(&path, &all);
     let references = images.iter().map(|image| image.reference.clone()).collect();
     Subject::new(opener.open(path).await, references, folder)
+}
+
+fn write_layout(path: &Path, images: &[(String, &Sample)]) {
+    samples::write_layout(path, images).expect("a layout can be written");
+}
+
+fn write_oci(path: &Path, images: &[(String, &Sample)]) {
+    write(path, &samples::oci_archive(images));
 }
 
 fn write(path: &Path, content: &[u8]) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_conformance::samples::Sample;
 use plyfold_conformance::stages::Memory;
 use plyfold_conformance::{Condition, RetryAfter, Stage, Staged, Subject};
 use plyfold_core::{
@@ -44,6 +45,7 @@ pub(super) enum Fault {
     ManifestReserialised,
     MediaTypeTrusted,
     MismatchLost,
+    NamesHidden,
     NestingIgnored,
     NestingUnbounded,
     None,
@@ -58,7 +60,9 @@ pub(super) enum Fault {
     SecondPushFails,
     SourceLost,
     TagWins,
+    TagsMixed,
     UnknownTypeIsAbsent,
+    UntaggedHidden,
     UnknownPlatformTaken,
     VariantIgnored,
     WhiteoutsByOrder,
@@ -77,17 +81,30 @@ pub(super) type Content = Arc<HashMap<Digest, (MediaType, Bytes)>>;
 #[async_trait]
 impl Stage for Broken {
     async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        self.subject(images, None).await
+        self.subject(images, &[], None).await
+    }
+
+    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+        Some(self.subject(images, untagged, None).await)
     }
 
     async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
-        Some(self.subject(std::slice::from_ref(image), Some(condition)).await)
+        Some(self.subject(std::slice::from_ref(image), &[], Some(condition)).await)
     }
 }
 
 impl Broken {
-    async fn subject(&self, images: &[Staged<'_>], condition: Option<Condition>) -> Subject {
+    async fn subject(
+        &self,
+        images: &[Staged<'_>],
+        untagged: &[&Sample],
+        condition: Option<Condition>,
+    ) -> Subject {
         let inner = Stage::open(&Memory, images).await;
+        let mut by_digest = Vec::new();
+        for sample in untagged {
+            by_digest.push(push_untagged(&*inner.registry, sample).await);
+        }
         let blobs = images.iter().flat_map(|image| &image.sample.blobs);
         let blobs = blobs.map(|blob| {
             let media_type = blob.descriptor.media_type().clone();
@@ -104,6 +121,7 @@ impl Broken {
             fault: self.0,
             medium: Arc::downgrade(&medium),
             pushed: Arc::default(),
+            untagged: by_digest.into(),
         };
         let mut subject = Subject::new(Box::new(registry), inner.references, medium);
         subject.client = Box::new(BrokenClient { fault: self.0, content });
@@ -120,6 +138,20 @@ pub(super) struct BrokenRegistry {
     pub(super) fault: Fault,
     medium: Weak<()>,
     pub(super) pushed: Arc<Mutex<HashSet<Digest>>>,
+    untagged: Arc<[Reference]>,
+}
+
+/// Stores an image without a tag; its name by digest.
+async fn push_untagged(registry: &dyn ImageRegistry, sample: &Sample) -> Reference {
+    let repository = reference::parse("registry.example/library/untagged").unwrap();
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        let content = Blob::from_bytes(&blob.descriptor, BlobRange::FULL, &blob.bytes).unwrap();
+        registry.push_blob(&repository, content).await.unwrap();
+    }
+    let raw = RawManifest::new(sample.top_bytes().clone(), Some(sample.top.media_type())).unwrap();
+    let name = reference::by_digest(&repository, raw.digest());
+    registry.push_manifest(&name, &raw).await.unwrap();
+    name
 }
 
 impl BrokenRegistry {
@@ -209,7 +241,15 @@ impl ImageRegistry for BrokenRegistry {
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        self.inner.tags(repository, page).await
+        let mut honest = self.inner.tags(repository, page).await?;
+        if self.fault == Fault::NamesHidden {
+            honest.names.truncate(1);
+        }
+        Ok(honest)
+    }
+
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        if self.fault == Fault::UntaggedHidden { Ok(Vec::new()) } else { Ok(self.untagged.to_vec()) }
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {

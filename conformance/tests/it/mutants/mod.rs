@@ -55,6 +55,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),
     ("X 100", &[Fault::PushReserialises]),
     ("X 101", &[Fault::WhiteoutsIgnored, Fault::FlatTarUnstable]),
+    ("X 105", &[Fault::NamesHidden, Fault::TagsMixed, Fault::UntaggedHidden]),
     ("E 108", &[Fault::ErrorsSwallowed]),
     ("E 109", &[Fault::DelayLost]),
     ("E 110", &[Fault::BlobNotVerified, Fault::MismatchLost]),

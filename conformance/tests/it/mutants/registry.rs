@@ -29,6 +29,10 @@ pub(super) async fn break_answer(
             Some(text) if digest::parse(text).is_err() => Err(Error::not_found(format!("no file {text}"))),
             _ => sound,
         },
+        Fault::TagsMixed if name.tag() == Some("2") => {
+            let (host, repository) = (name.registry().to_owned(), name.repository().to_owned());
+            registry.inner.manifest(&Reference::with_tag(host, repository, "1".to_owned())).await
+        }
         Fault::TagWins => match (name.tag(), name.digest()) {
             (Some(tag), Some(_)) => {
                 let (host, repository) = (name.registry().to_owned(), name.repository().to_owned());
