@@ -28,7 +28,7 @@ impl BrokenCache {
                 shared: self.shared.clone(),
                 publishes: self.fault == CacheFault::DroppedArtifactsPublished,
             })),
-            present => present,
+            present @ Artifact::Present(..) => present,
         })
     }
 }
