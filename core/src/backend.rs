@@ -1,13 +1,13 @@
 //! Backends by URI scheme: what is linked into this program, and how a URI opens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::registry::{Capabilities, ImageRegistry, Page};
-use crate::{Digest, Error, Reference, Result, reference};
+use crate::registry::{Capabilities, ImageRegistry, Names, Page};
+use crate::{Digest, Error, Reference, Result, digest, reference};
 
 /// A kind of place that images come from: one entry for each crate that implements
 /// [`ImageRegistry`]. Register it with [`register!`](crate::register).
@@ -206,9 +206,8 @@ impl Opened {
     /// The image that the URI names, or the only one that there is, by the first of its names.
     ///
     /// # Errors
-    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) with the list when there are several,
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none, [`Config`](crate::ErrorKind::Config) when the URI
-    /// names none and nothing can be listed there, and those of the listing.
+    /// [`Config`](crate::ErrorKind::Config) when the URI names none, and there are several, which it lists, or nothing
+    /// can be listed there; [`NotFound`](crate::ErrorKind::NotFound) when there is none; and those of the listing.
     pub async fn reference(&self) -> Result<Reference> {
         if let Some(reference) = &self.reference {
             return Ok(reference.clone());
@@ -232,7 +231,7 @@ impl Opened {
                     }
                     _ => format!("append the name of one, such as {}:{}", self.registry, names[0]),
                 };
-                Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
+                Err(Error::config(message).with_endpoint(&self.registry).with_hint(hint))
             }
         }
     }
@@ -257,16 +256,19 @@ impl Opened {
     /// Every image that has a name here, sorted.
     ///
     /// # Errors
-    /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`].
+    /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`], and those of [`Pages::turn`].
     pub async fn references(&self) -> Result<Vec<Reference>> {
         let mut found = Vec::new();
         let mut pages = Pages::default();
-        while let Some(page) = pages.next.take() {
+        while let Some(page) = pages.page() {
             let repositories = self.registry.repositories(page).await?;
             for repository in &repositories.names {
                 found.extend(self.tags_of(repository).await?);
+                if found.len() > Pages::NAMES {
+                    return Err(Pages::too_many().with_endpoint(&self.registry));
+                }
             }
-            pages.turn(repositories.next).map_err(|e| e.with_endpoint(&self.registry))?;
+            pages.turn(&repositories).map_err(|e| e.with_endpoint(&self.registry))?;
         }
         Ok(found)
     }
@@ -274,38 +276,80 @@ impl Opened {
     async fn tags_of(&self, repository: &str) -> Result<Vec<Reference>> {
         let mut found = Vec::new();
         let mut pages = Pages::default();
-        while let Some(page) = pages.next.take() {
+        while let Some(page) = pages.page() {
             let tags = self.registry.tags(repository, page).await?;
             for tag in &tags.names {
                 found.push(reference::parse(&format!("{repository}:{tag}"))?);
             }
-            pages.turn(tags.next).map_err(|e| e.with_endpoint(&self.registry))?;
+            pages.turn(&tags).map_err(|e| e.with_endpoint(&self.registry))?;
         }
         Ok(found)
     }
 }
 
-/// The pages of a listing, none of them twice: a registry's links may lead in a circle.
-struct Pages {
+/// The pages of one listing of tags or repositories, each of them once, and a bounded number: a registry's links may lead
+/// in a circle, or on without end.
+///
+/// ```
+/// use plyfold_core::{Names, backend::Pages};
+///
+/// let mut pages = Pages::default();
+/// assert_eq!(pages.page().unwrap().after, None);
+/// pages.turn(&Names { names: vec!["a".to_owned()], next: Some("a".to_owned()) })?;
+/// assert_eq!(pages.page().unwrap().after.as_deref(), Some("a"));
+/// pages.turn(&Names { names: vec!["b".to_owned()], next: None })?;
+/// assert!(pages.page().is_none());
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pages {
     next: Option<Page>,
-    seen: BTreeSet<String>,
+    /// Hashes of the places where pages began.
+    seen: HashSet<Digest>,
+    names: usize,
 }
 
 impl Default for Pages {
+    /// Before the first page.
     fn default() -> Self {
-        Self { next: Some(Page::default()), seen: BTreeSet::new() }
+        Self { next: Some(Page::default()), seen: HashSet::new(), names: 0 }
     }
 }
 
 impl Pages {
-    /// Goes on to the page behind `after`, if there is one.
-    fn turn(&mut self, after: Option<String>) -> Result<()> {
-        let Some(after) = after else { return Ok(()) };
-        if !self.seen.insert(after.clone()) {
+    /// Names that one listing may have.
+    pub const NAMES: usize = 1 << 20;
+    /// Pages that it may have.
+    pub const PAGES: usize = 1 << 14;
+
+    /// The page to ask for next; `None` after the last one.
+    pub fn page(&mut self) -> Option<Page> {
+        self.next.take()
+    }
+
+    /// Goes on to the page behind this one, if there is one.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when it leads back to a page that was there before;
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`Pages::NAMES`] and [`Pages::PAGES`].
+    pub fn turn(&mut self, page: &Names) -> Result<()> {
+        self.names += page.names.len();
+        if self.names > Self::NAMES {
+            return Err(Self::too_many());
+        }
+        let Some(after) = &page.next else { return Ok(()) };
+        if !self.seen.insert(digest::sha256(after.as_bytes())) {
             return Err(Error::corrupt("the pages of names lead in a circle"));
         }
-        self.next = Some(Page { after: Some(after), ..Page::default() });
+        if self.seen.len() >= Self::PAGES {
+            return Err(Error::limit(format!("more than {} pages of names", Self::PAGES)));
+        }
+        self.next = Some(Page { after: Some(after.clone()), ..Page::default() });
         Ok(())
+    }
+
+    fn too_many() -> Error {
+        Error::limit(format!("more than {} names", Self::NAMES))
     }
 }
 

@@ -229,8 +229,8 @@ impl Blob {
     pub async fn bytes(mut self, limit: u64) -> Result<Bytes> {
         if self.length > limit {
             let digest = self.descriptor.digest();
-            let (length, limit) = (self.length, Size(limit));
-            return Err(Error::limit(format!("{digest} declares {length} bytes, the limit is {limit}")));
+            let sizes = Size(self.length).beyond(Size(limit));
+            return Err(Error::limit(format!("{digest} declares {sizes}")));
         }
         let mut content = Vec::new();
         while let Some(chunk) = self.chunk().await? {

@@ -10,7 +10,7 @@ use dyn_clone::DynClone;
 use crate::materializer::{Format, Output};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
-pub use collect::{Collect, Collected, ImageUsage, PartialBlob, Usage};
+pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
 pub use ext::{CacheProviderExt, Completeness};
 pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};

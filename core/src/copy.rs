@@ -70,9 +70,16 @@ pub async fn copy(
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Descriptor> {
-    let operation = options.progress.operation();
-    let options = CopyOptions { progress: operation.progress().clone(), ..options.clone() };
-    operation.end(copy_told(from, image, to, target, &options).await)
+    options.told(async |options| copy_told(from, image, to, target, options).await).await
+}
+
+impl CopyOptions {
+    /// Runs an operation that tells its end, with the options for what it is made of.
+    pub(crate) async fn told<T>(&self, work: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
+        let operation = self.progress.operation();
+        let options = Self { progress: operation.progress().clone(), ..self.clone() };
+        operation.end(work(&options).await)
+    }
 }
 
 /// As [`copy`], as a part of an operation that tells its end by itself.

@@ -153,11 +153,8 @@ impl RawManifest {
 
     fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
         if bytes.len() as u64 > limits::MANIFEST {
-            return Err(Error::limit(format!(
-                "manifest {digest} has {}, the limit is {}",
-                Size(bytes.len() as u64),
-                Size(limits::MANIFEST)
-            )));
+            let sizes = Size(bytes.len() as u64).beyond(Size(limits::MANIFEST));
+            return Err(Error::limit(format!("manifest {digest} has {sizes}")));
         }
         strict::check(&bytes, Schema::Manifest).map_err(|e| e.with_context("manifest", &digest))?;
         let (media_type, document) =
@@ -454,9 +451,8 @@ pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
         return Err(not_an_image(manifest));
     }
     if config.size() > limits::CONFIG {
-        let message =
-            format!("config declares {}, the limit is {}", Size(config.size()), Size(limits::CONFIG));
-        return Err(Error::limit(message));
+        let sizes = Size(config.size()).beyond(Size(limits::CONFIG));
+        return Err(Error::limit(format!("config declares {sizes}")));
     }
     Ok(())
 }

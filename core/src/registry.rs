@@ -281,7 +281,8 @@ pub trait ImageRegistryExt: ImageRegistry {
     async fn fetch_child(&self, reference: &Reference, child: &Descriptor) -> Result<RawManifest> {
         digest::supported(child.digest())?;
         if child.size() > limits::MANIFEST {
-            let message = format!("{} declares {} for a manifest", child.digest(), Size(child.size()));
+            let sizes = Size(child.size()).beyond(Size(limits::MANIFEST));
+            let message = format!("{} declares a manifest of {sizes}", child.digest());
             return Err(Error::limit(message).with_image(reference));
         }
         let manifest = self.manifest(&reference::by_digest(reference, child.digest())).await;

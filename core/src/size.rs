@@ -13,6 +13,26 @@ use std::fmt::{self, Display};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Size(pub u64);
 
+impl Size {
+    /// The text of this size where it is compared with another one: in bytes if both look alike otherwise.
+    ///
+    /// ```
+    /// use plyfold_core::Size;
+    ///
+    /// assert_eq!(Size(4096).against(Size(2048)), "4.0 KiB");
+    /// assert_eq!(Size(4097).against(Size(4096)), "4097 B");
+    /// ```
+    pub fn against(self, other: Self) -> String {
+        let text = self.to_string();
+        if self != other && text == other.to_string() { format!("{} B", self.0) } else { text }
+    }
+
+    /// What is too large, and the largest that is not, in the words of every such error: `6.0 MiB, the limit is 4.0 MiB`.
+    pub fn beyond(self, limit: Self) -> String {
+        format!("{}, the limit is {}", self.against(limit), limit.against(self))
+    }
+}
+
 impl Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

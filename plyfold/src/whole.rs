@@ -9,6 +9,7 @@ use plyfold_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
 mod file;
+mod left;
 mod options;
 pub(crate) mod sync;
 

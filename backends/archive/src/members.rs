@@ -123,9 +123,8 @@ impl Members {
     pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
         let Some(member) = self.find(name)? else { return Ok(None) };
         if member.size > limit {
-            let message =
-                format!("{} has {}, the limit is {}", printable(name), Size(member.size), Size(limit));
-            return Err(Error::limit(message));
+            let sizes = Size(member.size).beyond(Size(limit));
+            return Err(Error::limit(format!("{} has {sizes}", printable(name))));
         }
         let mut content = Vec::new();
         member.reader(0).read_to_end(&mut content).map_err(|e| Error::io("reading the archive", e))?;

@@ -346,7 +346,7 @@ fn blob_path(digest: &Digest) -> ([&str; 2], &str) {
 }
 
 fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {
-    let too_large = |size| Error::limit(format!("{name} has {}, the limit is {}", Size(size), Size(limit)));
+    let too_large = |size| Error::limit(format!("{name} has {}", Size(size).beyond(Size(limit))));
     if size > limit {
         return Err(too_large(size));
     }

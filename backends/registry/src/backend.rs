@@ -73,9 +73,10 @@ impl Registry {
     /// The registry at `host` or `host:port`. No I/O over the network.
     ///
     /// # Errors
-    /// [`Config`](plyfold_core::ErrorKind::Config) for a host that is none, and for certificates that cannot be
-    /// read.
+    /// [`Config`](plyfold_core::ErrorKind::Config) for a host that is none, also in a list of hosts, for a folder of
+    /// `hosts_dir` that is none, and for certificates that cannot be read.
     pub fn new(host: &str, config: &Config) -> Result<Self> {
+        config.check()?;
         Self::with_credentials(host, config, Credentials::new(config, host)?)
     }
 

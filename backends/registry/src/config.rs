@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plyfold_core::Error;
+use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 
 use crate::auth::{Secret, secret};
@@ -112,6 +114,39 @@ impl Default for Config {
             username: None,
         }
     }
+}
+
+impl Config {
+    /// Refuses what can never be meant: a host that no URL can have, and folders that are not there.
+    pub(crate) fn check(&self) -> plyfold_core::Result<()> {
+        let lists = [
+            ("plain-http", &self.plain_http),
+            ("https", &self.https),
+            ("trusted-realm", self.trusted_realm.as_ref().unwrap_or(&self.https)),
+        ];
+        for (option, hosts) in lists {
+            if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
+                let error = Error::config(format!("{host:?} is no host")).with_context("option", option);
+                return Err(error.with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
+            }
+        }
+        // The usual ones need not be there.
+        let named =
+            self.hosts_dir.iter().filter(|dir| !HOSTS_DIRS.iter().any(|usual| *dir == Path::new(usual)));
+        if let Some(dir) = named.into_iter().find(|dir| !dir.is_dir()) {
+            let error = Error::config(format!("{} is not a directory", dir.display()));
+            let hint = "write a directory that holds HOST/hosts.toml, as /etc/containerd/certs.d does";
+            return Err(error.with_context("option", "hosts-dir").with_hint(hint));
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is `host` or `host:port`.
+fn is_host(text: &str) -> bool {
+    let url = Url::parse(&format!("https://{text}/")).ok();
+    let parts = ['/', '?', '#', '@', '\\'];
+    !text.contains(parts) && url.is_some_and(|url| url.has_host() && url.path() == "/")
 }
 
 /// Where the tools that define these files look for them.

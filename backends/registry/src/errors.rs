@@ -140,6 +140,12 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     let causes = Causes::of(&error);
     let made = if causes.is_link_local {
         Error::unsupported(format!("refused to go to {endpoint}: it is at a link-local address"))
+    } else if error.is_builder() {
+        // Such as the 64 KiB of `http`. It is the same the next time.
+        let length = url.as_str().len();
+        Error::limit(format!("the registry has sent us to a URL that no request can hold, of {length} bytes"))
+    } else if causes.is_head_too_large {
+        Error::limit(format!("the header fields of an answer of {host} are too large"))
     } else if let Some(tls) = causes.tls {
         Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"))
             .with_hint(tls_hint(tls))
@@ -187,18 +193,27 @@ struct Causes<'a> {
     io: Option<io::ErrorKind>,
     is_dns: bool,
     is_link_local: bool,
+    is_head_too_large: bool,
     last: String,
 }
 
 impl<'a> Causes<'a> {
     fn of(error: &'a (dyn StdError + 'static)) -> Self {
-        let mut causes =
-            Self { tls: None, io: None, is_dns: false, is_link_local: false, last: error.to_string() };
+        let mut causes = Self {
+            tls: None,
+            io: None,
+            is_dns: false,
+            is_link_local: false,
+            is_head_too_large: false,
+            last: error.to_string(),
+        };
         let mut next = Some(error);
         while let Some(error) = next {
             causes.last = error.to_string();
             causes.is_dns |= causes.last.starts_with("dns error");
             causes.is_link_local |= error.is::<LinkLocal>();
+            causes.is_head_too_large |=
+                error.is::<hyper::Error>() && causes.last == "message head is too large";
             causes.tls = causes.tls.or(error.downcast_ref());
             let io = error.downcast_ref::<io::Error>();
             causes.io = io.map(io::Error::kind).or(causes.io);

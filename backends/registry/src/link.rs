@@ -19,6 +19,13 @@ pub(crate) fn next_link(response: &Response) -> Result<Option<Url>> {
     Ok(None)
 }
 
+/// Whether an answer has links, and none among them.
+pub(crate) fn has_no_links(response: &Response) -> bool {
+    let mut values = response.headers().get_all(LINK).iter().peekable();
+    values.peek().is_some()
+        && values.all(|value| value.as_bytes().iter().all(|c| matches!(c, b',' | b' ' | b'\t')))
+}
+
 fn resolved(page: &Url, target: &str) -> Result<Url> {
     let mut next = page.join(target).map_err(|_| unreadable("its target is not a URL"))?;
     // A registry behind a proxy that ends TLS may take itself for one in plain http. It is asked as it was before.

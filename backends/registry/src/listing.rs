@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::backend::media_type;
 use crate::client::{Access, Target};
-use crate::link::next_link;
+use crate::link::{has_no_links, next_link};
 use crate::subject::fallback;
 use crate::{Registry, errors};
 
@@ -34,8 +34,9 @@ impl Registry {
         let (target, _) = self.client.target(&name, Access::Pull)?;
         let (bytes, next) = self.page(&target, "tags/list", page, "repository").await?;
         let Tags { tags } = parse(&bytes)?;
-        let tags = tags.into_iter().flatten().flatten().filter(|tag| reference::is_tag(tag)).collect();
-        Ok(names(tags, page, next))
+        let tags = tags.into_iter().flatten().map(Option::unwrap_or_default);
+        let tags = tags.map(|tag| if reference::is_tag(&tag) { Ok(tag) } else { Err(invalid("tag", &tag)) });
+        Ok(names(tags.collect::<Result<_>>()?, page, next))
     }
 
     pub(crate) async fn list_repositories(&self, page: &Page) -> Result<Names> {
@@ -48,11 +49,12 @@ impl Registry {
             Page { after: page.after.as_deref().map(|after| self.without_host(after)), ..page.clone() };
         let (bytes, next) = self.page(&target, "_catalog", &bare, "catalog").await?;
         let Catalog { repositories } = parse(&bytes)?;
-        let full = repositories.into_iter().flatten().flatten().filter_map(|name| {
-            let name = reference::parse(&format!("{}/{name}", self.home)).ok()?;
-            Some(reference::repository_of(&name))
+        let full = repositories.into_iter().flatten().map(|name| {
+            let name = name.unwrap_or_default();
+            let parsed = reference::parse(&format!("{}/{name}", self.home));
+            parsed.map(|name| reference::repository_of(&name)).map_err(|_| invalid("repository", &name))
         });
-        Ok(names(full.collect(), page, next))
+        Ok(names(full.collect::<Result<_>>()?, page, next))
     }
 
     fn without_host(&self, repository: &str) -> String {
@@ -125,14 +127,14 @@ impl Registry {
         }
     }
 
-    /// One page of a listing, and where the next one is: a path with its query, on this registry.
+    /// One page of a listing, and where the next one is.
     async fn page(
         &self,
         target: &Target,
         path: &str,
         page: &Page,
         what: &str,
-    ) -> Result<(bytes::Bytes, Option<String>)> {
+    ) -> Result<(bytes::Bytes, Next)> {
         let mut request = target.request(Method::GET, path);
         match page.after.as_deref() {
             // The registry's own way on: only its query is taken, which cannot lead anywhere else.
@@ -148,6 +150,8 @@ impl Registry {
         // A mirror may have a path of its own, and is told whose content is meant.
         let answered = response.url().clone();
         let next = next_link(&response);
+        // An empty list of links (RFC 9110 5.6.1) says less than none: only asking tells whether the list is whole.
+        let is_open = has_no_links(&response);
         let bytes = self.client.document(response, PAGE, what).await?;
         let next = next?;
         let is_astray = |next: &Url| {
@@ -159,12 +163,28 @@ impl Registry {
                 "the registry's link to the next page leads elsewhere or in a circle",
             ));
         }
-        Ok((bytes, next.and_then(|next| next.query().map(|query| format!("?{query}")))))
+        let next = match next.and_then(|next| next.query().map(|query| format!("?{query}"))) {
+            Some(query) => Next::Linked(query),
+            None if is_open => Next::Behind,
+            None => Next::None,
+        };
+        Ok((bytes, next))
     }
 }
 
+/// Where the next page of a listing is.
+#[derive(Debug, Eq, PartialEq)]
+enum Next {
+    /// A query of the same path, which begins with its question mark.
+    Linked(String),
+    /// Behind the last name, if there is more.
+    Behind,
+    /// This is the last page.
+    None,
+}
+
 /// A page of names, sorted; cut to the wanted length if the registry did not.
-fn names(mut names: Vec<String>, page: &Page, link: Option<String>) -> Names {
+fn names(mut names: Vec<String>, page: &Page, next: Next) -> Names {
     names.sort_unstable();
     names.dedup();
     // A registry that does not know `last` has sent what comes before it once more.
@@ -176,7 +196,17 @@ fn names(mut names: Vec<String>, page: &Page, link: Option<String>) -> Names {
         let next = names.last().cloned();
         return Names { names, next };
     }
-    Names { names, next: link }
+    let next = match next {
+        Next::Linked(query) => Some(query),
+        Next::Behind => names.last().cloned(),
+        Next::None => None,
+    };
+    Names { names, next }
+}
+
+/// The error for a name in a list that cannot be one. Without it the list would be short.
+fn invalid(what: &str, name: &str) -> Error {
+    Error::corrupt(format!("the registry lists a {what} that is none: {name:?}"))
 }
 
 fn children(raw: &RawManifest) -> Result<Vec<Descriptor>> {
@@ -198,9 +228,11 @@ mod tests {
     fn pages_are_sorted_and_cut() {
         let all = || ["b", "a", "c"].map(str::to_owned).to_vec();
         let page = |limit| Page { limit, after: None };
-        let cut = names(all(), &page(Some(2)), Some("?x".to_owned()));
+        let cut = names(all(), &page(Some(2)), Next::Linked("?x".to_owned()));
         assert_eq!((cut.names, cut.next.as_deref()), (vec!["a".to_owned(), "b".to_owned()], Some("b")));
-        let whole = names(all(), &page(None), Some("?x".to_owned()));
+        let whole = names(all(), &page(None), Next::Linked("?x".to_owned()));
         assert_eq!((whole.names.len(), whole.next.as_deref()), (3, Some("?x")));
+        assert_eq!(names(all(), &page(None), Next::Behind).next.as_deref(), Some("c"));
+        assert_eq!(names(Vec::new(), &page(None), Next::Behind).next, None);
     }
 }

@@ -8,7 +8,7 @@ use plyfold_core::{Error, Result};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -92,7 +92,8 @@ pub(crate) fn client(identity: &Identity) -> Result<(ClientConfig, Arc<AtomicBoo
 
 fn key(provider: &CryptoProvider, certificate: &ClientCertificate) -> Result<Arc<CertifiedKey>> {
     let path = certificate.key.as_ref().unwrap_or(&certificate.cert);
-    let private = PrivateKeyDer::from_pem_file(path).map_err(|e| invalid(path, "holds no private key", e))?;
+    let private =
+        PrivateKeyDer::from_pem_file(path).map_err(|e| unreadable(path, "holds no private key", e))?;
     let key = CertifiedKey::from_der(certificates(&certificate.cert)?, private, provider);
     key.map(Arc::new).map_err(|e| invalid(&certificate.cert, "does not go with its key", e))
 }
@@ -165,16 +166,24 @@ impl ServerCertVerifier for Anyone {
 
 /// All certificates of a PEM file; a file with none is an error, not an empty list.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let unreadable = |e| invalid(path, "holds no certificate", e);
+    let no_certificate = |e| unreadable(path, "holds no certificate", e);
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(unreadable)?
+        .map_err(no_certificate)?
         .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
+        .map_err(no_certificate)?;
     if found.is_empty() {
         let message = format!("{} holds no certificate", path.display());
         return Err(Error::config(message).with_hint("certificates and keys are read as PEM"));
     }
     Ok(found)
+}
+
+/// The error for a file that could not be read, or whose content is not what it has to be.
+fn unreadable(path: &Path, why: &str, error: pem::Error) -> Error {
+    match error {
+        pem::Error::Io(e) => Error::config(format!("{} cannot be read", path.display())).with_source(e),
+        e => invalid(path, why, e),
+    }
 }
 
 fn invalid(path: &Path, why: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {

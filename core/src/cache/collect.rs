@@ -39,6 +39,22 @@ pub struct Collected {
     pub kept: u64,
     /// Bytes of partial downloads that are still here.
     pub resumable: u64,
+    /// By how much the budget is missed, and what needs the room; `None` when it is met, or there is none.
+    pub missed: Option<Missed>,
+}
+
+/// A budget that is missed: bytes beyond it, and of all that is kept the bytes that may not go, by reason. Content that is
+/// kept for several reasons counts for each.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Missed {
+    /// Bytes kept beyond the budget.
+    pub bytes: u64,
+    /// What pinned names need.
+    pub pinned: u64,
+    /// What leases protect: of pulls and other work that goes on at the moment.
+    pub leased: u64,
+    /// What was stored or used within the [grace](Collect::grace), and what is needed by that.
+    pub recent: u64,
 }
 
 /// A part of a blob that an interrupted download has left, or that is being written, and that the next one goes on from.

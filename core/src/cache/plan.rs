@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::inventory::{Held, Inventory, Reach};
-use super::{ImageUsage, Usage};
+use super::inventory::{Held, Holdings, Inventory, Reach};
+use super::{ImageUsage, Missed, Usage};
 use crate::{Descriptor, Digest, Error, Reference, Result};
 
 /// What goes, and what that frees.
@@ -22,6 +22,8 @@ pub struct Plan {
     pub freed: u64,
     /// Bytes of blobs and artifacts that stay.
     pub kept: u64,
+    /// By how much the budget is missed, and why.
+    pub missed: Option<Missed>,
 }
 
 /// One name, with everything it stands for: hostile input lets a name stand twice.
@@ -65,7 +67,10 @@ impl Inventory {
             name.reaches.iter().for_each(|reach| tally.remove(&self.reaches[*reach]));
             evicted.push(name.reference.clone());
         }
-        Ok(self.outcome(&tally, evicted))
+        let beyond =
+            budget.and_then(|budget| tally.kept.checked_sub(budget.into())).filter(|beyond| *beyond > 0);
+        let missed = beyond.map(|beyond| self.missed(beyond, &leased));
+        Ok(Plan { missed, ..self.outcome(&tally, evicted) })
     }
 
     /// What takes how much room. Damaged images count as far as they can be followed.
@@ -140,6 +145,38 @@ impl Inventory {
             })
     }
 
+    /// What a budget that is missed by so many bytes is missed for.
+    fn missed(&self, bytes: u128, leased: &HashSet<usize>) -> Missed {
+        let named = self.names();
+        let of = |reach: usize| &self.reaches[reach];
+        let tops = || self.names.iter().chain(&self.kept).map(|reach| of(*reach));
+        let needed = |reaches: Vec<&Reach>| {
+            let mut tally = Tally::new(self);
+            reaches.into_iter().for_each(|reach| tally.add(reach));
+            clamped(tally.kept)
+        };
+        let pinned = named.iter().filter(|name| self.holdings.pins.contains(name.reference));
+        let pinned = pinned.flat_map(|name| name.reaches).map(|reach| of(*reach)).collect();
+        let is_leased =
+            |reach: &&Reach| reach.blobs.iter().chain(&reach.layers).any(|it| leased.contains(it));
+        let by_itself = Reach {
+            blobs: leased.iter().copied().collect(),
+            layers: leased.iter().copied().collect(),
+            failed: None,
+        };
+        let recent = Tally::recent(self);
+        let is_recent = |reach: &&Reach| {
+            reach.blobs.iter().any(|blob| recent.blobs.contains(blob))
+                || reach.layers.iter().any(|layer| recent.layers.contains(layer))
+        };
+        Missed {
+            bytes: clamped(bytes),
+            pinned: needed(pinned),
+            leased: needed(tops().filter(is_leased).chain([&by_itself]).collect()),
+            recent: needed(tops().filter(is_recent).chain([&recent]).collect()),
+        }
+    }
+
     fn outcome(self, tally: &Tally, evicted: Vec<Reference>) -> Plan {
         let is_kept = |needed: &[u32], digest: &Digest| {
             self.numbers.get(digest).is_some_and(|number| needed[*number] > 0)
@@ -156,7 +193,15 @@ impl Inventory {
         blobs.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
         let freed = sum(blobs.iter().map(|(_, held)| held.size))
             + sum(artifacts.iter().map(|place| self.holdings.artifacts[*place].held.size));
-        Plan { evicted, nameless, blobs, artifacts, freed: clamped(freed), kept: clamped(tally.kept) }
+        Plan {
+            evicted,
+            nameless,
+            blobs,
+            artifacts,
+            freed: clamped(freed),
+            kept: clamped(tally.kept),
+            missed: None,
+        }
     }
 }
 
@@ -208,14 +253,24 @@ impl Tally {
         let holdings = &inventory.holdings;
         let number = |digest| inventory.numbers.get(digest).copied();
         let leased: Vec<usize> = holdings.leased.iter().filter_map(number).collect();
-        let recent_blobs = holdings.blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
-        let blobs = recent_blobs.filter_map(|(digest, _)| number(digest)).chain(leased.iter().copied());
-        let recent_artifacts =
-            holdings.artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
-        let layers =
-            recent_artifacts.filter_map(|artifact| number(&artifact.diff_id)).chain(leased.iter().copied());
-        tally.add(&Reach { blobs: blobs.collect(), layers: layers.collect(), failed: None });
+        let Reach { mut blobs, mut layers, .. } = Self::recent(inventory);
+        blobs.extend(&leased);
+        layers.extend(&leased);
+        tally.add(&Reach { blobs, layers, failed: None });
         tally
+    }
+
+    /// What was stored or used within the grace.
+    fn recent(inventory: &Inventory) -> Reach {
+        let Holdings { blobs, artifacts, .. } = &inventory.holdings;
+        let number = |digest| inventory.numbers.get(digest).copied();
+        let blobs = blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
+        let layers = artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
+        Reach {
+            blobs: blobs.filter_map(|(digest, _)| number(digest)).collect(),
+            layers: layers.filter_map(|artifact| number(&artifact.diff_id)).collect(),
+            failed: None,
+        }
     }
 
     fn add(&mut self, reach: &Reach) {

@@ -154,7 +154,7 @@ fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<Ent
         }
     };
     if size > limits.file {
-        return Err(Error::limit(format!("a file of {}, the limit is {}", Size(size), Size(limits.file))));
+        return Err(Error::limit(format!("a file of {}", Size(size).beyond(Size(limits.file)))));
     }
     Ok(EntryKind::File { size, extents })
 }

@@ -45,11 +45,7 @@ impl Sparse {
             }
         }
         if size > limits.file {
-            return Err(Error::limit(format!(
-                "a sparse file of {}, the limit is {}",
-                Size(size),
-                Size(limits.file)
-            )));
+            return Err(Error::limit(format!("a sparse file of {}", Size(size).beyond(Size(limits.file)))));
         }
         if map.end > size {
             return Err(invalid("has data beyond its end"));

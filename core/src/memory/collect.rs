@@ -60,6 +60,7 @@ impl MemoryCache {
             remains: 0,
             freed: plan.freed - changed + freed,
             kept: plan.kept + changed,
+            missed: plan.missed,
             resumable: if policy.dry_run { all - freed } else { all },
         })
     }

@@ -47,7 +47,8 @@ pub(crate) struct Global {
     /// Show what was there already, where blobs come from, and notes
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
-    /// How long after its first failure a request is tried again, such as 90s; 0s tries once [default: 1m]
+    /// How long after its first failure a request may begin again, such as 90s; 0s tries once. A stall is noticed, each
+    /// time, after 30s [default: 1m]
     #[arg(long, global = true, value_name = "TIME", value_parser = age::parse)]
     pub(crate) retry_max_time: Option<Duration>,
     /// An option of the image's backend, such as ca=FILE; may be given several times
@@ -306,7 +307,7 @@ pub(crate) struct Materialize {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Add an empty ext4 disk of this size, to be the upper of an overlay
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = disk_size)]
     pub(crate) upper: Option<u64>,
     /// Fail if overlayfs cannot show the image as it is, in place of adding a merged image to its layers
     #[arg(long)]
@@ -330,7 +331,7 @@ pub(crate) struct Materialize {
 #[derive(Debug, Group)]
 pub(crate) struct Disk {
     /// The disk's size, such as 512M, 8G or 1TiB
-    #[arg(long, value_parser = size::parse)]
+    #[arg(long, value_parser = disk_size)]
     pub(crate) size: u64,
     /// The file to write
     #[arg(long, value_name = "FILE.ext4", value_parser = file)]
@@ -407,6 +408,10 @@ impl From<Policy> for PullPolicy {
 
 fn platform(text: &str) -> Result<Platform, String> {
     text.parse().map_err(|_| "write os/arch[/variant], such as linux/arm64 or linux/arm/v7".to_owned())
+}
+
+fn disk_size(text: &str) -> Result<u64, String> {
+    size::parse(text).map_err(|why| format!("{why}; a disk has from 64 MiB to 16 TiB"))
 }
 
 fn mode(text: &str) -> Result<u32, String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
+use clap::{Arg, CommandFactory as _};
 use clap_complete::Shell;
 use plyfold::{Images, Result};
 
@@ -65,6 +65,10 @@ pub(crate) fn answer(words: &[OsString]) -> ExitCode {
 async fn names(words: &[OsString]) -> Result<()> {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let Some((last, before)) = words.split_last() else { return Ok(()) };
+    if let Some((values, begun)) = values(last, before) {
+        let values = values.iter().filter(|value| value.starts_with(begun));
+        return write(values.map(|value| format!("{value}\n")).collect::<Vec<_>>().concat().as_bytes());
+    }
     if last.starts_with('-') || !before.iter().any(|word| NAMING.contains(word)) {
         return Ok(());
     }
@@ -85,14 +89,40 @@ async fn names(words: &[OsString]) -> Result<()> {
     write(names.map(|name| format!("{name}\n")).collect::<Vec<_>>().concat().as_bytes())
 }
 
-/// A colon ends a word for bash: what stands before the last one is on the line already.
+/// The values that the option may have which the last word is for, as far as they are fixed, and what is written of one;
+/// `None` for a word that is no value.
+fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> {
+    let (option, begun) = match last.split_once('=').filter(|_| last.starts_with("--")) {
+        Some((option, begun)) => (option, begun),
+        None => (*before.last()?, last),
+    };
+    let mut command = Args::command();
+    command.build();
+    let verb = before.iter().find_map(|word| command.find_subcommand(word)).unwrap_or(&command);
+    let is_it = |argument: &&Arg| match (option.strip_prefix("--"), option.strip_prefix('-')) {
+        (Some(long), _) => argument.get_long() == Some(long),
+        // Short options may be written together, of which the last one may have a value.
+        (None, Some(shorts)) => argument.get_short().is_some_and(|short| shorts.ends_with(short)),
+        (None, None) => false,
+    };
+    let argument =
+        verb.get_arguments().find(is_it).filter(|argument| argument.get_action().takes_values())?;
+    let values = argument.get_possible_values();
+    Some((values.iter().map(|value| value.get_name().to_owned()).collect(), begun))
+}
+
+/// A colon ends a word for bash, and so does an equals sign: what stands before the last one is on the line already.
 const BASH: &str = r#"
 _plyfold_with_images() {
     _plyfold "$@"
     local line="${COMP_LINE:0:COMP_POINT}" word name colon=""
     word="${line##*[[:space:]]}"
-    [[ $word == -* ]] && return 0
-    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+    if [[ $word == --*=* ]]; then
+        COMPREPLY=()
+        [[ $COMP_WORDBREAKS == *=* ]] || colon="${word%%=*}="
+    elif [[ $word == -* ]]; then
+        return 0
+    elif [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
         colon="${word%"${word##*:}"}"
     fi
     local kept=()
@@ -101,7 +131,9 @@ _plyfold_with_images() {
     done
     COMPREPLY=("${kept[@]}")
     while IFS= read -r name; do
-        COMPREPLY+=("${name#"$colon"}")
+        name="${name#"$colon"}"
+        [[ $word == --*=* && $COMP_WORDBREAKS != *=* ]] && name="$colon$name"
+        [[ " ${COMPREPLY[*]} " == *" $name "* ]] || COMPREPLY+=("$name")
     done < <(read -ra words <<< "$line"; [[ $line == *[[:space:]] ]] && words+=("");
         "${words[0]}" names-for-completion -- "${words[@]:1}" 2> /dev/null)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use plyfold::{Error, ErrorKind, printable};
 use serde_json::{Map, Value, json};
 
-use super::screen::{Screen, tell};
+use super::screen::{Screen, tell, written};
 use super::verbs;
 
 /// Reports a failure on standard error.
@@ -26,9 +26,13 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
         let message = message.trim_start_matches("error: ").trim_end();
         let error = Error::config(message);
         tell(&format!("{}\n", document(&error)));
-    } else {
+    } else if usage.use_stderr() {
         // Nothing can be told when the terminal is gone.
         let _ = usage.print();
+    } else if let Err(error) = written(usage.print()) {
+        // Help and the version are results.
+        tell(&if is_json { format!("{}\n", document(&error)) } else { text(&error) });
+        return ExitCode::from(code(error.kind()));
     }
     ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
 }

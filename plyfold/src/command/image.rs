@@ -2,7 +2,7 @@
 
 use plyfold::{Backend, Backends, Error, Location, Reference, Result, printable, reference};
 
-use super::path::Written;
+use super::path::{self, Written};
 
 /// What somebody has written for an image.
 #[derive(Debug)]
@@ -16,22 +16,20 @@ pub(crate) enum Image {
 impl Image {
     /// What is read from.
     pub(crate) fn parse(image: &str, backends: &Backends) -> Result<Self> {
-        Self::read(image, backends, Written::source)
+        Self::read(image, backends, false)
     }
 
     /// What is written to.
     pub(crate) fn target(image: &str, backends: &Backends) -> Result<Self> {
-        match (Self::read(image, backends, Written::target)?, Written::directory(image)) {
-            (Self::Name(_), Some(path)) => Err(path.or_name()),
-            (read, _) => Ok(read),
+        let path = || Written::directory(image).or_else(|| Written::in_directory(image));
+        match Self::read(image, backends, true)? {
+            Self::Name(name) => path().map_or(Ok(Self::Name(name)), |path| Err(path.or_name())),
+            read => Ok(read),
         }
     }
 
-    fn read<'a>(
-        image: &'a str,
-        backends: &Backends,
-        of_path: fn(&Written<'a>) -> Result<String>,
-    ) -> Result<Self> {
+    fn read(image: &str, backends: &Backends, is_target: bool) -> Result<Self> {
+        let of_path = if is_target { Written::target } else { Written::source };
         if let Ok(location) = Location::parse(image)
             && let Some(backend) = backends.of(image)
         {
@@ -43,6 +41,7 @@ impl Image {
                 _ => Ok(Self::Uri(image.to_owned())),
             };
         }
+        path::refuse_foreign(image, is_target)?;
         if let Some(path) = Written::certain(image) {
             return of_path(&path).map(Self::Uri);
         }

@@ -56,9 +56,9 @@ async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
 pub(crate) async fn there(places: &Places, image: &str, shown: Shown) -> Result<()> {
     let opened = places.locate(image).await?;
     let name = opened.reference().await?;
-    let registry = opened.registry.clone();
+    let (registry, place) = (opened.registry.clone(), near::Place::of(places, image, &opened)?);
     match show(places, opened.registry, &name, shown).await {
-        Err(e) => Err(near::with_tags(e, &*registry, &name).await),
+        Err(e) => Err(near::with_tags(e, &*registry, &place, &name).await),
         shown => shown,
     }
 }

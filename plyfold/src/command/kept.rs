@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use plyfold::cache::{ImageUsage, PartialBlob};
+use plyfold::cache::{ImageUsage, Missed, PartialBlob};
 use plyfold::{
     CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
     Usage, printable,
@@ -203,12 +203,40 @@ pub(crate) async fn collect(
         "freed": collected.freed,
         "kept": collected.kept,
         "resumable": collected.resumable,
+        "missed": collected.missed.map(|missed| json!({
+            "bytes": missed.bytes,
+            "pinned": missed.pinned,
+            "leased": missed.leased,
+            "recent": missed.recent,
+        })),
     });
+    // As JSON the document says it.
+    if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.screen.json()) {
+        session.screen.say("warning", &beyond(collected.kept, budget, missed));
+    }
     session.screen.show(&document, || summary(&collected, dry_run))
 }
 
+/// By how much a budget is missed, and what needs the room.
+fn beyond(kept: u64, budget: u64, missed: Missed) -> String {
+    let reasons = [
+        (missed.pinned, "by pinned images"),
+        (missed.leased, "by work that goes on"),
+        (missed.recent, "by what was used within the grace"),
+    ];
+    let reasons = reasons.iter().filter(|(bytes, _)| *bytes > 0);
+    let reasons: Vec<String> = reasons.map(|(bytes, why)| format!("{} {why}", Size(*bytes))).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+    format!(
+        "{} are in use, {} more than the budget of {}{reasons}",
+        Size(kept).against(Size(budget)),
+        Size(missed.bytes),
+        Size(budget).against(Size(kept)),
+    )
+}
+
 fn summary(collected: &Collected, dry_run: bool) -> String {
-    let Collected { evicted, blobs, artifacts, partials, remains, freed, kept, resumable } = collected;
+    let Collected { evicted, blobs, artifacts, partials, remains, freed, kept, resumable, .. } = collected;
     let (removed, freed_word) =
         if dry_run { ("would be removed", "would be freed") } else { ("removed", "freed") };
     let counts = [

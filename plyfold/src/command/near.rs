@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use plyfold::{
-    CacheProvider as _, Error, ErrorKind, ImageRegistry, Images, Page, Reference, Result, printable,
+    CacheProvider as _, Error, ErrorKind, ImageRegistry, Images, Opened, Page, Reference, Result, printable,
     reference,
 };
+
+use super::places::Places;
 
 /// Names that are offered.
 const OFFERED: usize = 3;
@@ -28,8 +30,38 @@ pub(crate) async fn in_store(images: &Images, wanted: &Reference) -> String {
     }
 }
 
+/// How the place is written that tags are in, if not by the name of their repository: `oci:DIR`.
+#[derive(Debug)]
+pub(crate) struct Place(Option<String>);
+
+impl Place {
+    /// A registry.
+    pub(crate) const REGISTRY: Self = Self(None);
+
+    /// Where an image is that was opened.
+    pub(crate) fn of(places: &Places, image: &str, opened: &Opened) -> Result<Self> {
+        let is_remote = places.image(image)?.is_remote(&places.backends);
+        Ok(Self((!is_remote).then(|| opened.registry.to_string())))
+    }
+
+    /// A tag there, as the command takes it.
+    fn image(&self, repository: &str, tag: &str) -> String {
+        match &self.0 {
+            None => format!("{repository}:{tag}"),
+            // Names that are made of a tag alone.
+            Some(place) if repository.starts_with("localhost/") => format!("{place}:{tag}"),
+            Some(place) => format!("{place}:{repository}:{tag}"),
+        }
+    }
+}
+
 /// The same error, with tags of the repository like the one that is not there: one request.
-pub(crate) async fn with_tags(error: Error, registry: &dyn ImageRegistry, wanted: &Reference) -> Error {
+pub(crate) async fn with_tags(
+    error: Error,
+    registry: &dyn ImageRegistry,
+    place: &Place,
+    wanted: &Reference,
+) -> Error {
     let Some(tag) = wanted.tag().filter(|_| wanted.digest().is_none()) else { return error };
     if *error.kind() != ErrorKind::NotFound || !registry.capabilities().tags {
         return error;
@@ -39,10 +71,11 @@ pub(crate) async fn with_tags(error: Error, registry: &dyn ImageRegistry, wanted
     let tags = tokio::time::timeout(PATIENCE, registry.tags(&repository, page)).await;
     let Ok(Ok(tags)) = tags else { return error };
     let near = nearest(tag, &tags.names);
-    let all = format!("`plyfold tags {repository}` lists all tags");
-    match offered(&near.into_iter().map(|tag| format!("{repository}:{tag}")).collect::<Vec<_>>()) {
+    let all = format!("`plyfold tags {}` lists all tags", printable(place.0.as_ref().unwrap_or(&repository)));
+    match offered(&near.iter().map(|tag| place.image(&repository, tag)).collect::<Vec<_>>()) {
         Some(names) => error.with_better_hint(format!("did you mean {names}? {all}")),
-        None if tags.names.is_empty() => error,
+        // Places on this machine say themselves what they hold.
+        None if tags.names.is_empty() || (place.0.is_some() && error.hint().is_some()) => error,
         None => error.with_better_hint(all),
     }
 }

@@ -10,6 +10,69 @@ use plyfold::{Error, Result, printable, reference};
 const ARCHIVES: [&str; 9] =
     [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"];
 
+/// How files are called that no image is in, before a tag.
+const FILES: [&str; 14] = [
+    ".erofs",
+    ".ext4",
+    ".gz",
+    ".img",
+    ".iso",
+    ".json",
+    ".oci",
+    ".qcow2",
+    ".raw",
+    ".sif",
+    ".squashfs",
+    ".vmdk",
+    ".xz",
+    ".zip",
+];
+
+/// Transports of other tools, and what to write here to read from there and to write to it.
+const TRANSPORTS: [(&[&str], &str, &str); 6] = [
+    (&["dir", "oci-layout", "file"], LAYOUT, LAYOUT),
+    (
+        &["containers-storage", "podman"],
+        "`podman save --format oci-archive -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
+        "copy to oci:DIRECTORY:TAG; `podman load` reads a tar of that directory",
+    ),
+    (
+        &["docker-daemon", "containerd"],
+        "`docker save -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
+        "copy to oci:DIRECTORY:TAG; `docker load` reads a tar of that directory",
+    ),
+    (&["ostree", "sif", "tarball"], LAYOUT, LAYOUT),
+    (&["docker-image"], "write docker://NAME", "write docker://NAME"),
+    (&["http", "https", "oci+http", "oci+https"], "", ""),
+];
+
+const LAYOUT: &str =
+    "write oci:DIRECTORY:TAG for a layout directory, docker-archive:FILE or oci-archive:FILE for a tar";
+
+/// Refuses what begins with the transport of another tool, and says what to write in its place.
+pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
+    let Some((scheme, rest)) = word.split_once(':') else { return Ok(()) };
+    let Some((_, source, target)) = TRANSPORTS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) else {
+        return Ok(());
+    };
+    // A file of that name that is here is meant.
+    if Path::new(word).exists() {
+        return Ok(());
+    }
+    let rest = rest.trim_start_matches('/');
+    let name = reference::parse(word).map(|name| format!("; registry:{name} is the name in a registry"));
+    let hint = match if is_target { target } else { source } {
+        &"" => format!(
+            "write {}, without a scheme; -o plain-http=HOST is for registries without TLS",
+            printable(rest)
+        ),
+        hint => format!("{hint}{}", name.unwrap_or_default()),
+    };
+    Err(Error::config(format!("there is no transport {scheme}: here"))
+        .with_image(printable(word))
+        .with_hint(hint))
+}
+
 /// A path, and the name of an image in it.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Written<'a> {
@@ -38,7 +101,8 @@ impl<'a> Written<'a> {
         let written = Self::split(word);
         let path = written.path;
         let begins = path.starts_with(['/', '.', '~']) || path.contains("/./") || path.contains("/../");
-        (begins || written.is_archive() || written.is_folder()).then_some(written)
+        let is_file = written.is_called(&ARCHIVES) || written.is_called(&FILES);
+        (begins || is_file || written.is_folder()).then_some(written)
     }
 
     /// What is here under this path, an image by its looks, and may be meant as a name as well.
@@ -66,14 +130,23 @@ impl<'a> Written<'a> {
         Ok(())
     }
 
-    /// Whether it is called as archives are. `host.example/app.tar` is in a registry, unless there is such a directory.
-    fn is_archive(&self) -> bool {
+    /// What is in a directory that is here, and may be meant as a name as well.
+    pub(crate) fn in_directory(word: &'a str) -> Option<Self> {
+        let written = Self { word, path: word, image: None };
+        let written = word
+            .rsplit_once(':')
+            .filter(|(_, tag)| !tag.contains('/'))
+            .map_or(written, |(path, tag)| Self { word, path, image: Some(tag) });
+        let (folder, _) = written.path.rsplit_once('/')?;
+        (!is_host(folder) && Path::new(folder).is_dir()).then_some(written)
+    }
+
+    /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a directory.
+    fn is_called(&self, endings: &[&str]) -> bool {
         let lower = self.path.to_ascii_lowercase();
         let folder = self.path.rsplit_once('/').map(|(folder, _)| folder);
-        let first = folder.map_or("", |folder| folder.split('/').next().unwrap_or_default());
-        let is_host = first == "localhost" || first.contains(['.', ':']);
-        ARCHIVES.iter().any(|name| lower.ends_with(name))
-            && (!is_host || folder.is_some_and(|folder| Path::new(folder).is_dir()))
+        endings.iter().any(|name| lower.ends_with(name))
+            && folder.is_none_or(|folder| !is_host(folder) || Path::new(folder).is_dir())
     }
 
     /// `name/`: no name of an image ends so, but that of a registry does.
@@ -104,8 +177,14 @@ impl<'a> Written<'a> {
     /// The URI of what is written to.
     pub(crate) fn target(&self) -> Result<String> {
         self.check()?;
-        if self.is_archive() || Path::new(self.path).is_file() {
+        if self.is_called(&ARCHIVES) || Path::new(self.path).is_file() {
             return Ok(format!("oci-archive:{}", self.path));
+        }
+        if self.is_called(&FILES) {
+            let error = Error::config(format!("{} is called as a file is", printable(self.path)));
+            let name = reference::parse(self.word).map(|_| format!(", registry:{} for the name", self.word));
+            let hint = format!("write oci:DIRECTORY:TAG for a layout{}", name.unwrap_or_default());
+            return Err(error.with_image(printable(self.word)).with_hint(hint));
         }
         match self.image {
             Some(image) => Ok(self.layout(Some(image))),
@@ -117,7 +196,8 @@ impl<'a> Written<'a> {
 
     /// The error for what is a path and may be a name.
     pub(crate) fn or_name(&self) -> Error {
-        let is_layout = Path::new(self.path).is_dir();
+        let path = Path::new(self.path);
+        let is_layout = path.is_dir() || !path.exists();
         let uri = if is_layout { self.layout(self.image) } else { format!("docker-archive:{}", self.word) };
         Error::config(format!("{} is a path here, and may be a name", printable(self.path)))
             .with_image(printable(self.word))
@@ -149,6 +229,12 @@ impl<'a> Written<'a> {
             Err(_) => error,
         }
     }
+}
+
+/// Whether a name with this before its last slash begins with the host of a registry.
+fn is_host(folder: &str) -> bool {
+    let first = folder.split('/').next().unwrap_or_default();
+    first == "localhost" || first.contains(['.', ':'])
 }
 
 #[cfg(test)]

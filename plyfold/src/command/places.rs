@@ -55,9 +55,9 @@ impl Places {
         self.backends.open(&self.image(image)?.uri(), &self.options).await
     }
 
-    /// Opens a repository, or a registry as a whole.
-    pub(crate) async fn repository(&self, repository: &str) -> Result<Opened> {
-        self.backends.open(&Image::parse(repository, &self.backends)?.uri(), &self.options).await
+    /// A repository, or a registry as a whole.
+    pub(crate) fn repository(&self, repository: &str) -> Result<Image> {
+        Image::parse(repository, &self.backends)
     }
 
     /// Opens the backend that an image is to go to.
@@ -109,7 +109,7 @@ impl Places {
         let uri = Image::target(image, &self.backends)?.in_repository(&self.backends)?.uri();
         match self.backends.of(&uri) {
             Some(backend) if !backend.capabilities.push => {
-                let error = Error::unsupported("images there are read, and not written");
+                let error = Error::config("images there are read, and not written");
                 let hint =
                     "copy to oci:DIRECTORY:TAG; `tar -C DIRECTORY -cf FILE .` makes an oci-archive of that";
                 Err(error.with_image(printable(image)).with_hint(hint))

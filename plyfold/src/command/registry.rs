@@ -1,11 +1,10 @@
 //! `copy`, `push`, `tags` and `delete`: images where they are, without the store.
 
-use std::collections::BTreeSet;
-
+use plyfold::backend::Pages;
 use plyfold::progress::Progress;
 use plyfold::{
-    CacheProviderExt as _, CopyOptions, Descriptor, Error, Names, Page, Platforms, PushOptions, Reference,
-    Result, Sparse, copy, printable, reference,
+    CacheProviderExt as _, CopyOptions, Descriptor, Error, Platforms, PushOptions, Reference, Result, Sparse,
+    copy, printable, reference,
 };
 use serde_json::json;
 
@@ -14,9 +13,6 @@ use super::places::Places;
 use super::progress::Doing;
 use super::screen::write;
 use super::session::Session;
-
-/// Names that one listing may have.
-const NAMES: usize = 1 << 20;
 
 /// Copies an image from one place to another.
 pub(crate) async fn copy_image(places: &Places, source: &str, target: &str, referrers: bool) -> Result<()> {
@@ -29,7 +25,10 @@ pub(crate) async fn copy_image(places: &Places, source: &str, target: &str, refe
     });
     match copied.await {
         Ok(copied) => show(places, &name, &copied),
-        Err(e) => Err(near::with_tags(e, &*from.registry, &image).await),
+        Err(e) => {
+            let place = near::Place::of(places, source, &from)?;
+            Err(near::with_tags(e, &*from.registry, &place, &image).await)
+        }
     }
 }
 
@@ -57,45 +56,42 @@ fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()
         .show(&json!({ "reference": name.whole(), "digest": digest }), || format!("{name}  {digest}\n"))
 }
 
-/// Lists the tags of a repository, or the repositories of a registry.
+/// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.
 pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
-    let opened = places.repository(repository).await?;
-    let (mut after, mut all, mut count, mut seen) = (None, Vec::new(), 0, BTreeSet::new());
-    loop {
+    let image = places.repository(repository)?;
+    let opened = places.backends.open(&image.uri(), &places.options).await?;
+    if opened.reference.is_none() && !image.is_remote(&places.backends) {
+        let names: Vec<String> = opened.references().await?.iter().map(Reference::whole).collect();
+        return places.screen.show(&names, || lines(&names));
+    }
+    let (mut pages, mut all) = (Pages::default(), Vec::new());
+    while let Some(page) = pages.page() {
         let ask = || async {
-            let page = Page { limit: None, after: after.clone() };
             match &opened.reference {
-                Some(name) => opened.registry.tags(&reference::repository_of(name), page).await,
-                None => opened.registry.repositories(page).await,
+                Some(name) => opened.registry.tags(&reference::repository_of(name), page.clone()).await,
+                None => opened.registry.repositories(page.clone()).await,
             }
         };
-        let Names { names, next } = places.asking("names", ask).await?;
-        // An empty page counts, too.
-        count += names.len().max(1);
-        if count > NAMES {
-            return Err(Error::limit(format!("more than {NAMES} names")).with_endpoint(&opened.registry));
-        }
+        let names = places.asking("names", ask).await?;
+        pages.turn(&names).map_err(|e| e.with_endpoint(&opened.registry))?;
         if places.screen.json() {
-            all.extend(names);
+            all.extend(names.names);
         } else {
-            let lines: Vec<String> = names.iter().map(|name| format!("{}\n", printable(name))).collect();
-            write(lines.concat().as_bytes())?;
+            write(lines(&names.names).as_bytes())?;
         }
-        let Some(next) = next else { break };
-        if !seen.insert(next.clone()) {
-            let message = "the pages of names lead in a circle";
-            return Err(Error::corrupt(message).with_endpoint(&opened.registry));
-        }
-        after = Some(next);
     }
     if places.screen.json() { places.screen.show(&all, String::new) } else { Ok(()) }
+}
+
+fn lines(names: &[String]) -> String {
+    names.iter().map(|name| format!("{}\n", printable(name))).collect::<Vec<_>>().concat()
 }
 
 /// Removes a tag, a manifest with all its tags, or a blob.
 pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Result<()> {
     let opened = places.locate(image).await?;
     if !opened.registry.capabilities().delete {
-        let error = Error::unsupported("nothing can be deleted there").with_image(printable(image));
+        let error = Error::config("nothing can be deleted there").with_image(printable(image));
         return Err(error.with_endpoint(&opened.registry));
     }
     let name = opened.reference().await?;
@@ -108,7 +104,12 @@ pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Resul
         (None, false) if !says_tag => {
             return Err(Error::config("which tag, or which digest?").with_image(printable(image)));
         }
-        _ => opened.registry.delete(&name).await?,
+        _ => {
+            if let Err(e) = opened.registry.delete(&name).await {
+                let place = near::Place::of(places, image, &opened)?;
+                return Err(near::with_tags(e, &*opened.registry, &place, &name).await);
+            }
+        }
     }
     places.screen.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
 }

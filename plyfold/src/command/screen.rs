@@ -84,7 +84,12 @@ pub(crate) fn columns() -> Option<usize> {
 /// Writes bytes to standard output. A reader that has seen enough and closed it is no failure.
 pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// What became of writing to standard output.
+pub(crate) fn written(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("writing to standard output", e)),
         _ => Ok(()),
     }

@@ -75,7 +75,7 @@ impl Session {
                 // Where it is was opened once, so it can be again.
                 let opened = self.images.locate(&image).await?;
                 Err(match &opened.reference {
-                    Some(name) => near::with_tags(e, &*opened.registry, name).await,
+                    Some(name) => near::with_tags(e, &*opened.registry, &near::Place::REGISTRY, name).await,
                     None => e,
                 })
             }

@@ -15,8 +15,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         // "8GB" means 8,000,000,000 to some and 8 GiB to others.
         _ => return Err("write a number with K, M, G or T, such as 512M or 8GiB".to_owned()),
     };
-    let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".to_owned())
+    if number.is_empty() {
+        return Err("a size begins with a whole number".to_owned());
+    }
+    // Digits alone: what cannot be parsed is too large.
+    let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "the size is too large: every size is below 16 EiB".to_owned())
 }
 
 #[cfg(test)]

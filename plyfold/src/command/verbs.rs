@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue};
 use plyfold::{Error, printable};
 
 /// What other programs call it, and what does it here.
-const OTHERS: [(&[&str], &str); 16] = [
+const OTHERS: [(&[&str], &str); 18] = [
     (
         &["mount", "run", "create", "boot", "start"],
         "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them",
@@ -17,12 +17,12 @@ const OTHERS: [(&[&str], &str); 16] = [
         &["cat", "extract", "unpack", "cp", "diff"],
         "files in an image are not shown one by one yet; `plyfold export IMAGE --out - | tar -x` unpacks all of them",
     ),
-    (&["fetch", "download", "get"], "`plyfold pull IMAGE` brings an image into the store"),
+    (&["fetch", "download", "get", "sync"], "`plyfold pull IMAGE` brings an image into the store"),
     (&["upload", "publish"], "`plyfold push IMAGE TARGET` copies an image of the store to another place"),
     (&["import"], "`plyfold load ARCHIVE` brings the images of an archive into the store"),
     (&["show", "info", "manifest", "config", "history", "digest"], "`plyfold inspect IMAGE` shows an image"),
     (
-        &["search", "catalog", "repos", "repositories"],
+        &["search", "catalog", "repos", "repositories", "list-tags"],
         "`plyfold tags HOST/` lists the repositories of a registry, `plyfold tags HOST/REPOSITORY` the tags of one",
     ),
     (
@@ -42,7 +42,18 @@ const OTHERS: [(&[&str], &str); 16] = [
     (&["auth", "signin"], "`plyfold login HOST` stores a login"),
     (&["version"], "`plyfold --version` shows the version"),
     (
-        &["build", "exec", "ps", "stop", "kill", "logs", "commit"],
+        &["umount", "unmount"],
+        "what is mounted is the kernel's: `umount DIR` unmounts it, `losetup -D` frees loop devices that nothing uses",
+    ),
+    (
+        &["image", "container", "system", "volume", "builder", "buildx", "context", "network", "machine"],
+        "there are no groups of verbs: `plyfold list`, `plyfold remove IMAGE`, `plyfold gc`, `plyfold inspect IMAGE`",
+    ),
+    (
+        &[
+            "build", "exec", "ps", "stop", "kill", "logs", "commit", "restart", "attach", "pause", "unpause",
+            "wait", "top", "stats", "events", "port", "rename", "update", "compose",
+        ],
         "plyfold neither builds images nor runs them; `plyfold materialize IMAGE` makes what virtual machines boot from",
     ),
 ];

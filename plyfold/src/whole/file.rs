@@ -5,10 +5,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, Output, Result};
+use plyfold_core::{Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
-use super::{FileOptions, Stop, sync};
+use super::{FileOptions, Stop, left, sync};
 use crate::shell;
 
 /// The mode of artifacts in a store, and of every link to one.
@@ -33,7 +33,10 @@ impl WholeFile {
     /// directory or a device; [`NotFound`](plyfold_core::ErrorKind::NotFound) when its directory does not exist;
     /// [`Io`](plyfold_core::ErrorKind::Io).
     pub fn create(target: &Path, options: FileOptions, stop: &Stop) -> Result<Self> {
-        Self::create_in(sync::parent(target), target, options, stop)
+        let directory = sync::parent(target);
+        let created = Self::create_in(directory, target, options, stop)?;
+        left::clear(directory, created.file());
+        Ok(created)
     }
 
     /// As [`WholeFile::create`], for a file that is written in another folder of the same file system.
@@ -50,8 +53,8 @@ impl WholeFile {
         }
         let mut builder = tempfile::Builder::new();
         // As any new file: the user's umask decides.
-        builder.prefix(".plyfold-").permissions(Permissions::from_mode(0o666));
-        let file = builder.tempfile_in(directory).map_err(|e| match e.kind() {
+        builder.prefix(left::PREFIX).permissions(Permissions::from_mode(0o666));
+        let file = left::create(directory, &builder).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => at(Error::not_found("the output's directory does not exist")
                 .with_hint(format!("`mkdir -p {}` makes it", shell::quoted(directory)))),
             _ => at(Error::io("creating the output", e)),
@@ -215,6 +218,10 @@ impl Write for WholeFile {
         // Whoever writes also reads, and must not be the one that is named. After a signal the write is tried again.
         written.map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => e,
+            io::ErrorKind::FileTooLarge => {
+                let size = self.size().unwrap_or_default().saturating_add(buf.len() as u64);
+                too_large(e, sync::parent(&self.target), size, &self.target)
+            }
             _ => Error::io("writing the output", e).with_context("path", self.target.display()).into(),
         })
     }
@@ -230,16 +237,41 @@ impl Seek for WholeFile {
     }
 }
 
+/// The error for a file that is larger than the file system, or a limit of the process, allows.
+fn too_large(e: io::Error, directory: &Path, size: u64, target: &Path) -> io::Error {
+    /// `statfs(2)`: ext2, ext3 and ext4.
+    const EXT: u64 = 0xef53;
+    if e.kind() != io::ErrorKind::FileTooLarge {
+        return e;
+    }
+    let (message, hint) = match rustix::fs::statfs(directory) {
+        // A file's blocks have numbers of 32 bits ("Inode and extent limits", ext4.rst).
+        #[expect(clippy::cast_sign_loss, reason = "both are positive")]
+        Ok(found) if found.f_type as u64 == EXT => {
+            let limit = (u64::from(u32::MAX)).saturating_mul(found.f_bsize as u64);
+            let message =
+                format!("the ext4 that it is written to holds no file of {}", Size(size).beyond(Size(limit)));
+            (message, format!("choose at most {limit} bytes, or a place on another file system, such as XFS"))
+        }
+        _ => (
+            format!("the file system that it is written to allows no file of {}", Size(size)),
+            "choose a smaller size or another file system; `ulimit -f` shows the limit of the shell"
+                .to_owned(),
+        ),
+    };
+    let error = Error::new(ErrorKind::Limit, message).with_source(e);
+    error.with_context("path", target.display()).with_hint(hint).into()
+}
+
 impl Output for WholeFile {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
-        self.file.as_file().set_len(length)
+        let set = self.file.as_file().set_len(length);
+        set.map_err(|e| too_large(e, sync::parent(&self.target), length, &self.target))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use plyfold_core::ErrorKind;
-
     use super::*;
 
     #[test]

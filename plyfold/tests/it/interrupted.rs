@@ -148,6 +148,70 @@ fn outputs_leave_nothing_half_made_when_they_are_interrupted() {
     }
 }
 
+/// What a killed run has left beside an output goes with the next run that writes there; what a run that lives is writing,
+/// and what is not ours, stays.
+#[test]
+fn what_killed_runs_left_goes_with_the_next() {
+    let place = Place::new();
+    let out = place.path("out");
+    let writing = || {
+        let before = place.files();
+        let mut child = start(&place, &["layer", "-", "--out", &out]);
+        assert!(
+            until(&mut child.0, || place.files().iter().any(|name| !before.contains(name))),
+            "it makes a file"
+        );
+        child
+    };
+    let mut dead = writing();
+    dead.0.kill().unwrap();
+    dead.0.wait().unwrap();
+    let left = place.files();
+    assert!(left.len() == 1 && left[0].starts_with(".plyfold-"), "{left:?}");
+    let mut alive = writing();
+    // The new file is there before the old one goes.
+    assert!(until(&mut alive.0, || !place.files().contains(&left[0])));
+    let kept = place.files();
+    assert!(kept.len() == 1 && kept != left, "{left:?}, then {kept:?}");
+    fs::write(place.path("other"), "").unwrap();
+    fs::hard_link(place.path("other"), place.path(".plyfold-linked")).unwrap();
+    let disk = ["disk", "--size", "64M", "--out", &place.path("disk.ext4")];
+    assert!(place.command(disk).output().unwrap().status.success());
+    let mut expected =
+        vec![".plyfold-linked".to_owned(), kept[0].clone(), "disk.ext4".to_owned(), "other".to_owned()];
+    expected.sort();
+    assert_eq!(place.files(), expected);
+    drop(alive);
+}
+
+/// Standard input that is an archive has no name anywhere, so that nothing of it can stay.
+#[test]
+fn a_killed_load_leaves_no_archive() {
+    let place = Place::new();
+    let spool = place.path("spool");
+    fs::create_dir(&spool).unwrap();
+    let mut command = place.command(["load", "-"]);
+    command.env("TMPDIR", &spool).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = Running(command.spawn().unwrap());
+    let mut stdin = child.0.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, &[0; 1 << 20]).unwrap();
+    let reads = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", child.0.id())).unwrap().flatten();
+        let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.filter(|target| target.starts_with(&spool)).count() > 0
+    };
+    let begun = Instant::now();
+    while !reads() {
+        assert!(begun.elapsed() < LONG, "nothing is read");
+        sleep(Duration::from_millis(1));
+    }
+    let named: Vec<_> = fs::read_dir(&spool).unwrap().flatten().collect();
+    assert!(named.is_empty(), "{named:?}");
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
+}
+
 /// A child that does not outlive its test.
 struct Running(Child);
 

@@ -16,3 +16,4 @@ mod registry;
 mod run;
 mod sample;
 mod terminal;
+mod usage;

@@ -81,7 +81,7 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     fn names(&mut self, plan: &Plan) -> Result<()> {
-        self.done.evicted.clone_from(&plan.evicted);
+        (self.done.evicted, self.done.missed) = (plan.evicted.clone(), plan.missed);
         if self.policy.dry_run || (plan.evicted.is_empty() && plan.nameless.is_empty()) {
             return Ok(());
         }
