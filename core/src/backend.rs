@@ -438,3 +438,26 @@ impl Backends {
         (backend.open)(location, options.clone()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages that never repeat and never end, with names or without.
+    #[test]
+    fn listings_end() {
+        for (names, bound) in [(0, Pages::PAGES), (1 << 10, Pages::NAMES >> 10)] {
+            let (mut pages, mut asked) = (Pages::default(), 0);
+            let error = loop {
+                pages.page().unwrap();
+                let names = vec![String::new(); names];
+                if let Err(e) = pages.turn(&Names { names, next: Some(asked.to_string()) }) {
+                    break e;
+                }
+                asked += 1;
+                assert!(asked <= bound, "{asked} pages");
+            };
+            assert_eq!(*error.kind(), crate::ErrorKind::Limit, "{error}");
+        }
+    }
+}

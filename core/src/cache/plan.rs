@@ -152,7 +152,9 @@ impl Inventory {
         let tops = || self.names.iter().chain(&self.kept).map(|reach| of(*reach));
         let needed = |reaches: Vec<&Reach>| {
             let mut tally = Tally::new(self);
-            reaches.into_iter().for_each(|reach| tally.add(reach));
+            for reach in reaches {
+                tally.add(reach);
+            }
             clamped(tally.kept)
         };
         let pinned = named.iter().filter(|name| self.holdings.pins.contains(name.reference));

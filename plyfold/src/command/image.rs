@@ -24,7 +24,7 @@ impl Image {
         let path = || Written::directory(image).or_else(|| Written::in_directory(image));
         match Self::read(image, backends, true)? {
             Self::Name(name) => path().map_or(Ok(Self::Name(name)), |path| Err(path.or_name())),
-            read => Ok(read),
+            read @ Self::Uri(_) => Ok(read),
         }
     }
 

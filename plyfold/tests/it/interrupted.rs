@@ -194,7 +194,7 @@ fn a_killed_load_leaves_no_archive() {
     command.env("TMPDIR", &spool).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = Running(command.spawn().unwrap());
     let mut stdin = child.0.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, &[0; 1 << 20]).unwrap();
+    std::io::Write::write_all(&mut stdin, &vec![0; 1 << 20]).unwrap();
     let reads = || {
         let open = fs::read_dir(format!("/proc/{}/fd", child.0.id())).unwrap().flatten();
         let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());

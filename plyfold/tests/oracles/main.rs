@@ -83,9 +83,12 @@ fn bash_completes_the_names_of_images() -> Verdict {
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
         (&["rmi", "localhost/sample", ":", ""], "latest"),
         (&["ver"], "verify"),
+        (&["materialize", "--as", ""], "erofs-layers erofs-merged vmdk"),
+        (&["materialize", "--as", "=", "v"], "vmdk"),
+        (&["pull", "--policy", "n"], "never"),
         (&["disk", "--si"], "--size"),
     ] {
-        let line = format!("{program} {}", words.join(" ")).replace(" : ", ":");
+        let line = format!("{program} {}", words.join(" ")).replace(" : ", ":").replace(" = ", "=");
         let script = format!(
             "source <({program} completions bash); export PLYFOLD_STORE={store}; COMP_LINE='{line}'; \
              COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=({program} \"$@\"); COMP_CWORD=$#; \
