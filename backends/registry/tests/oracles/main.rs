@@ -45,6 +45,7 @@ plyfold_conformance::oracle_tests! {
     bytes_changed_on_its_disk_are_seen needs [DOCKER_REGISTRY];
     passwords_are_checked needs [DOCKER_REGISTRY];
     tokens_are_renewed_when_they_expire needs [DOCKER_REGISTRY];
+    a_token_server_of_another_name_has_to_be_trusted needs [DOCKER_REGISTRY];
     a_token_runs_out_in_the_middle_of_a_pull needs [DOCKER_REGISTRY];
     tls_with_an_own_ca needs [DOCKER_REGISTRY];
     certificates_that_are_no_good needs [DOCKER_REGISTRY];
@@ -161,6 +162,26 @@ fn tokens_are_renewed_when_they_expire() -> Verdict {
     block_on(registry.manifest(&name))?;
     assert_eq!(tokens.issued(), before + 2);
     assert_kind(block_on(open(&server, |_| ())?.manifest(&name)), &ErrorKind::Auth);
+    Ok(())
+}
+
+/// The registry is an address, and its token server a name that is looked up.
+fn a_token_server_of_another_name_has_to_be_trusted() -> Verdict {
+    let tokens = TokenServer::start(Duration::from_secs(300))?;
+    let server = DockerRegistry::start(&tokens.configuration_at(&tokens.by_name()), "")?;
+    let sample = samples::image();
+    // What is reached without TLS may be anybody's answer: it gets nothing for another host.
+    let name = Reference::with_tag(server.host().to_owned(), "library/app".to_owned(), "1.2".to_owned());
+    let refused = assert_kind(block_on(open(&server, with_login)?.manifest(&name)), &ErrorKind::Auth);
+    assert_eq!(tokens.issued(), 0, "{refused}");
+    let trusting = open(&server, |config| {
+        with_login(config);
+        config.trusted_realm = Some(vec![tokens.by_name()]);
+        config.plain_http = vec![tokens.by_name()];
+    })?;
+    let name = push(&trusting, &server, &sample)?;
+    assert_eq!(block_on(trusting.manifest(&name))?.digest(), sample.top.digest());
+    assert!(tokens.issued() > 0);
     Ok(())
 }
 

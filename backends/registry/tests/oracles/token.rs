@@ -50,12 +50,23 @@ impl TokenServer {
 
     /// The registry's side of it.
     pub(crate) fn configuration(&self) -> String {
+        self.configuration_at(&self.address)
+    }
+
+    /// The same, where the registry names the server by `host:port` of another name.
+    pub(crate) fn configuration_at(&self, address: &str) -> String {
         let bundle: PathBuf = self.folder.path().join("token.pem");
         format!(
             "auth: {{token: {{realm: \"http://{}/token\", service: test, issuer: test, rootcertbundle: \"{}\"}}}}",
-            self.address,
+            address,
             bundle.display()
         )
+    }
+
+    /// Where it listens, by the name that the system's resolver has for this machine.
+    pub(crate) fn by_name(&self) -> String {
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        format!("localhost:{port}")
     }
 
     pub(crate) fn issued(&self) -> usize {
