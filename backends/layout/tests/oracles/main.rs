@@ -178,6 +178,21 @@ fn a_store_that_cannot_be_written_is_read() -> Verdict {
     assert_eq!(*refused.kind(), ErrorKind::Io, "{refused}");
     let refused = block(async { store.put(content(10)?.1).await.map_err(Failure::from) })?;
     assert!(refused.is_err());
+    // It counts no free blocks, and is not full: a pull says what is the matter.
+    assert_eq!(block(store.free())??, None);
+    let origin = plyfold_core::memory::MemoryRegistry::new("origin");
+    let other = samples::custom_fields();
+    for blob in other.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        origin.insert_blob(&name, blob.descriptor.digest().clone(), blob.bytes.clone());
+    }
+    let top = &other.top;
+    origin.insert_manifest(&name, top.media_type().clone(), top.digest(), other.top_bytes().clone());
+    let options = PullOptions { platform: "linux/amd64".parse()?, force: true, ..PullOptions::default() };
+    let refused = block(pull(&origin, &name, &store, &options))?.expect_err("the disk is read-only");
+    let source =
+        std::error::Error::source(&refused).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let kind = source.map(std::io::Error::kind);
+    assert_eq!(kind, Some(std::io::ErrorKind::ReadOnlyFilesystem), "{refused}");
     // A damaged marker stays: whoever may not write here may not repair either.
     let remount = |how: &str| Run::new("mount").args(["-o", how]).arg(disk.path()).success();
     remount("remount,rw")?;
