@@ -121,8 +121,6 @@ fn malformed_layers_are_refused() {
         "d/700 h>d",
         "h>",
         "h>.wh.f",
-        ".wh.d/700",
-        "d/.wh..wh..opq/700",
         ".wh.a/b=1",
         "a@b b@a a/f=1",
         "a@b b@a a/.wh.f=",
