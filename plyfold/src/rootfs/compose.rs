@@ -133,11 +133,11 @@ fn root(
     folder: &Path,
 ) -> Result<plyfold_core::layer::Metadata> {
     // Only metadata is merged and written; the file has no name and goes away with this function.
-    let merged = tempfile::tempfile_in(folder).map_err(|e| Error::io("creating a temporary file", e));
-    let mut merged = merged.map_err(|e| e.with_context("path", folder.display()))?;
-    merger.image(layers, &mut merged)?;
+    let image = tempfile::tempfile_in(folder).map_err(|e| Error::io("creating a temporary file", e));
+    let mut image = image.map_err(|e| e.with_context("path", folder.display()))?;
+    merger.image(layers, &mut image)?;
     let plyfold_core::tree::Node { mode, uid, gid, mtime, xattrs, .. } =
-        plyfold_erofs::Reader::new(merged)?.root()?;
+        plyfold_erofs::Reader::new(image)?.root()?;
     Ok(plyfold_core::layer::Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() })
 }
 
