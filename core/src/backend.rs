@@ -206,8 +206,9 @@ impl Opened {
     /// The image that the URI names, or the only one that there is, by the first of its names.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when the URI names none, and there are several, which it lists, or nothing
-    /// can be listed there; [`NotFound`](crate::ErrorKind::NotFound) when there is none; and those of the listing.
+    /// When the URI names none: [`Ambiguous`](crate::ErrorKind::Ambiguous) when there are several, which it lists,
+    /// [`Config`](crate::ErrorKind::Config) when nothing can be listed there,
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is none; and those of the listing.
     pub async fn reference(&self) -> Result<Reference> {
         if let Some(reference) = &self.reference {
             return Ok(reference.clone());
@@ -231,7 +232,7 @@ impl Opened {
                     }
                     _ => format!("append the name of one, such as {}:{}", self.registry, names[0]),
                 };
-                Err(Error::config(message).with_endpoint(&self.registry).with_hint(hint))
+                Err(Error::ambiguous(message).with_endpoint(&self.registry).with_hint(hint))
             }
         }
     }

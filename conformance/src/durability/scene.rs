@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, FileTimes};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -339,6 +339,9 @@ fn copy(from: &Path, to: &Path) -> Verdict {
             copy(&path, &target)?;
         } else {
             fs::copy(&path, &target)?;
+            // A store may take another time of the last write for a change.
+            let times = FileTimes::new().set_modified(fs::metadata(&path)?.modified()?);
+            fs::File::options().read(true).open(&target)?.set_times(times)?;
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ fn causes(error: &Error) -> Vec<String> {
 
 fn code(kind: &ErrorKind) -> u8 {
     match kind {
-        ErrorKind::Config => 2,
+        ErrorKind::Ambiguous | ErrorKind::Config => 2,
         ErrorKind::NotFound | ErrorKind::PlatformNotFound { .. } => 3,
         ErrorKind::Auth | ErrorKind::Denied => 4,
         ErrorKind::Corrupt => 5,
