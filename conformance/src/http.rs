@@ -11,7 +11,7 @@ use crate::{Client, CoreClient};
 /// A backend that speaks the distribution API over HTTP: what [`http_suite!`](crate::http_suite) judges.
 ///
 /// The servers are those of the suite, plain HTTP on 127.0.0.1. Nothing but the set-up may decide what the backend
-/// does: no environment variable, no file of whoever runs the tests.
+/// does: no environment variable, no file of the user who runs the tests.
 #[async_trait]
 pub trait HttpStage: Send + Sync {
     /// Opens the backend. No I/O over the network.
@@ -26,7 +26,7 @@ pub trait HttpStage: Send + Sync {
     }
 }
 
-/// What a backend is told about one registry.
+/// The options of a backend for one registry.
 #[derive(Clone, Debug, Default)]
 pub struct HttpSetup {
     /// The registry, as `HOST:PORT`.

@@ -48,9 +48,9 @@ pub(crate) fn in_time<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Resu
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
         let outcome = runtime.block_on(async { tokio::time::timeout(TIME, check()).await });
-        // A blocking thread that hangs must not keep the verdict.
+        // A blocking thread that hangs must not delay the result.
         runtime.shutdown_background();
-        assert!(outcome.is_ok(), "no verdict after {TIME:?}");
+        assert!(outcome.is_ok(), "no result after {TIME:?}");
     }))
 }
 

@@ -40,8 +40,8 @@ pub trait Stage: Send + Sync {
     /// A fresh medium with these images, opened.
     async fn open(&self, images: &[Staged<'_>]) -> Subject;
 
-    /// The same with images beside them that no name leads to; `None` when the medium knows no such images, or its reader
-    /// can ask for what has a name alone.
+    /// The same with images beside them that no name leads to; `None` when the medium knows no such images, or its
+    /// reader can ask for what has a name alone.
     async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
         let _ = (images, untagged);
         None
@@ -92,7 +92,7 @@ pub enum Condition {
     DigestLies,
     /// The medium states no digests beside its content.
     DigestUnstated,
-    /// Too many requests: the reader is told when to come back.
+    /// 429 with `Retry-After`.
     RateLimited(RetryAfter),
     /// No credentials or wrong ones.
     Unauthorized,
@@ -124,7 +124,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A backend that has been opened on `medium`, whatever keeps it alive: a server, a temporary directory.
+    /// A backend that has been opened on `medium`, with what it needs: a server, a temporary directory.
     pub fn new(
         registry: Box<dyn ImageRegistry>,
         references: Vec<Reference>,

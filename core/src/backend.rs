@@ -43,7 +43,7 @@ macro_rules! register {
     };
 }
 
-/// A URI taken apart: `scheme ":" rest`, as containers/image spells transports.
+/// A parsed URI: `scheme ":" rest`, as containers/image spells transports.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Location {
     /// The scheme that was written; one of the backend's.
@@ -53,7 +53,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Takes a URI apart.
+    /// Parses a URI.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when there is no scheme.
@@ -124,7 +124,7 @@ impl Options {
                 Error::config(format!("invalid option {pair:?}")).with_hint("write -o key=value")
             })?;
             let value = serde_json::from_str(text).ok().filter(|value: &Value| {
-                // It may have been meant as a text: nothing of it may get lost.
+                // It may be meant as a string: keep it byte for byte.
                 value.as_number().is_none_or(|number| number.to_string() == text)
             });
             let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
@@ -145,7 +145,7 @@ impl Options {
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         self.read().map_err(|message| {
             let error = Error::config(format!("invalid backend option: {message}"));
-            // Whatever it is about, the outcome is another one without it.
+            // Ignoring any error here would change the result, so all of them are reported.
             let is_culprit = |key: &&String| self.without(key).read::<T>().err().as_ref() != Some(&message);
             match self.0.keys().find(is_culprit) {
                 Some(key) => error.with_context("option", key),
@@ -190,7 +190,7 @@ impl Options {
     }
 }
 
-/// Names that are looked at to see whether they are of one image.
+/// At most this many names are compared to see whether all refer to one image.
 const ALIASES: usize = 20;
 
 /// An opened location.
@@ -215,7 +215,9 @@ impl Opened {
         }
         if !self.registry.capabilities().repositories {
             let hint = format!("append the name of the image: {}:NAME", self.registry);
-            return Err(Error::config("which image?").with_endpoint(&self.registry).with_hint(hint));
+            return Err(Error::config("the URI names no image")
+                .with_endpoint(&self.registry)
+                .with_hint(hint));
         }
         let mut found = self.references().await?;
         found.extend(self.registry.untagged().await?);
@@ -225,7 +227,7 @@ impl Opened {
             2..=ALIASES if self.are_one(&found).await? => Ok(found.remove(0)),
             _ => {
                 let names: Vec<String> = found.iter().take(20).map(Reference::whole).collect();
-                let message = format!("several images and none chosen: {}", names.join(", "));
+                let message = format!("the URI matches several images: {}", names.join(", "));
                 let hint = match (found[0].tag(), found[0].digest()) {
                     (None, Some(digest)) => {
                         format!("choose one by its digest, such as {}@{digest}", self.registry)
@@ -250,7 +252,7 @@ impl Opened {
     }
 
     pub(crate) fn nameless(&self) -> Error {
-        let hint = format!("what is here without a name is chosen by its digest: {}@sha256:…", self.registry);
+        let hint = format!("choose an image without a name by its digest: {}@sha256:…", self.registry);
         Error::not_found("no image has a name here").with_endpoint(&self.registry).with_hint(hint)
     }
 
@@ -288,8 +290,8 @@ impl Opened {
     }
 }
 
-/// The pages of one listing of tags or repositories, each of them once, and a bounded number: a registry's links may lead
-/// in a circle, or on without end.
+/// The pages of one listing of tags or repositories, each of them once, and a bounded number: a registry's links may
+/// lead in a circle, or on without end.
 ///
 /// ```
 /// use plyfold_core::{Names, backend::Pages};
@@ -340,7 +342,7 @@ impl Pages {
         }
         let Some(after) = &page.next else { return Ok(()) };
         if !self.seen.insert(digest::sha256(after.as_bytes())) {
-            return Err(Error::corrupt("the pages of names lead in a circle"));
+            return Err(Error::corrupt("the links between pages form a loop"));
         }
         if self.seen.len() >= Self::PAGES {
             return Err(Error::limit(format!("more than {} pages of names", Self::PAGES)));

@@ -147,8 +147,8 @@ impl Blob {
     }
 
     /// A blob, or a range of it, out of a blocking reader that stands at the range's first byte.
-    /// The reader runs on blocking threads, at most 1 MiB ahead, and none of them ever waits for who reads the blob;
-    /// dropping the blob stops it. Must be called within a tokio runtime.
+    /// The reader runs on blocking threads, at most 1 MiB ahead, and none of them ever waits for the reader of the
+    /// blob; dropping the blob stops it. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// As [`Blob::ranged`].
@@ -165,7 +165,7 @@ impl Blob {
         let bursts = stream::unfold(Some(ahead), move |ahead| {
             let runtime = runtime.clone();
             async move {
-                let broken = |e| Error::new(ErrorKind::Internal, "reading a blob was cut off").with_source(e);
+                let broken = |e| Error::new(ErrorKind::Internal, "reading a blob was aborted").with_source(e);
                 let Burst { chunks, rest } = match ahead?.await.map_err(broken) {
                     Ok(burst) => burst,
                     Err(e) => return Some((vec![Err(e)], None)),
@@ -183,14 +183,15 @@ impl Blob {
         &self.descriptor
     }
 
-    /// Adds who serves these bytes, where that is not the backend itself but a host that it was sent to.
+    /// Sets the endpoint that serves these bytes, if it is not the backend itself but a host that the backend was
+    /// redirected to.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: impl fmt::Display) -> Self {
         self.endpoint = Some(endpoint.to_string());
         self
     }
 
-    /// Who serves these bytes, if the backend said so.
+    /// The endpoint that serves these bytes, if the backend has set it.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
@@ -250,7 +251,7 @@ impl Blob {
                     return;
                 }
             }
-            // The explicit end: a sender that vanishes without it was cancelled, not complete.
+            // An explicit end marker: a sender that is dropped without it was cancelled, not complete.
             let _ = sender.send(Ok(Bytes::new())).await;
         });
         BlobReader::new(receiver)
@@ -354,7 +355,7 @@ impl<R: Read> Burst<R> {
 
 /// The blocking side of a channel of chunks: made by [`Blob::into_reader`] or fed by the pull engine.
 ///
-/// The end is explicit. When the sender vanishes without it, the reader ends in an error of kind
+/// The end is explicit. When the sender is dropped without it, the reader ends in an error of kind
 /// [`Cancelled`](crate::ErrorKind::Cancelled), never in an early end of file.
 #[derive(Debug)]
 pub struct BlobReader {

@@ -51,7 +51,7 @@ pub enum NameChange {
     Unpin(Reference),
 }
 
-/// What [`CacheProvider::ingest`] found.
+/// The result of [`CacheProvider::ingest`].
 #[derive(Debug)]
 pub enum Ingest {
     /// The blob is there, whole.
@@ -65,7 +65,7 @@ pub enum Ingest {
 /// may take a moment, which [`discard`](Self::discard) waits for.
 #[async_trait]
 pub trait BlobWriter: Debug + Send {
-    /// Bytes already held, in order from 0: more than 0 when an earlier attempt was suspended or died. They have
+    /// Bytes already held, in order from 0: more than 0 when an earlier attempt was suspended or killed. They have
     /// been hashed again.
     fn offset(&self) -> u64;
 
@@ -88,10 +88,10 @@ pub trait BlobWriter: Debug + Send {
     /// becomes visible. [`Io`](crate::ErrorKind::Io): likewise, and the bytes are dropped.
     async fn commit(self: Box<Self>) -> Result<()>;
 
-    /// Drops the writer as if nothing more came, and waits until nothing is left of it that is not to be kept.
+    /// Drops the writer, and waits until everything that is not kept for a resumption is removed.
     async fn discard(self: Box<Self>) {}
 
-    /// Says whether dropping this writer, as happens to a pull that is given up, keeps the bytes as
+    /// Says whether dropping this writer, as happens to a pull that is cancelled, keeps the bytes as
     /// [`suspend`](Self::suspend) does. At first it does so when it begins beyond 0. A cache that cannot keep them
     /// ignores it.
     fn set_resumable(&mut self, resumable: bool) {
@@ -114,7 +114,7 @@ pub struct ArtifactKey {
     pub diff_id: Digest,
 }
 
-/// What [`CacheProvider::artifact`] found.
+/// The result of [`CacheProvider::artifact`].
 #[derive(Debug)]
 pub enum Artifact {
     /// The finished file and its size in bytes. Never written to.
@@ -184,7 +184,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Takes damaged content out of sight, so that the next [`ingest`](Self::ingest) finds it missing. Absence
+    /// Quarantines damaged content, so that the next [`ingest`](Self::ingest) finds it missing. Absence
     /// is a success.
     ///
     /// # Contract
@@ -211,16 +211,17 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>>;
 
-    /// Changes names in one atomic, durable transaction, safe beside other processes. A name is set only for content that
-    /// is here: what it stands for and, of a manifest, config and layers; see [`check_names`]. To find it here, whoever
-    /// sets a name holds a [lease](Self::lease) on it since before looking.
+    /// Changes names in one atomic, durable transaction, safe beside other processes. A name is set only for content
+    /// that is here: what it stands for and, of a manifest, config and layers; see [`check_names`]. The caller takes a
+    /// [lease](Self::lease) on it before it looks for the content, and holds it until the name is set.
     ///
     /// # Contract
-    /// C 58 to C 62, C 183 `a_name_needs_its_content`, K 117 `n_processes_add_n_tags_all_survive`, K 120 `reader_never_sees_partial_blob_or_index`.
+    /// C 58 to C 62, C 183 `a_name_needs_its_content`, K 117 `n_processes_add_n_tags_all_survive`, K 120
+    /// `reader_never_sees_partial_blob_or_index`.
     ///
     /// # Errors
-    /// Nothing is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) for a pin on a name that is not there,
-    /// and with the digests for content that is not here; [`Io`](crate::ErrorKind::Io).
+    /// Nothing is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) for a pin on a name that is not
+    /// there, and with the digests for content that is not here; [`Io`](crate::ErrorKind::Io).
     async fn update(&self, changes: &[NameChange]) -> Result<()>;
 
     /// The file made from a layer, or the right to make it. Other files may be hard links to it, so a file that was
@@ -230,7 +231,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Io`](crate::ErrorKind::Io).
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact>;
 
-    /// Protects content from [collection](Self::collect) until the lease is dropped or this process dies, and
+    /// Protects content from [collection](Self::collect) until the lease is dropped or this process ends, and
     /// counts as the use of the blobs that are here of it. A document that is here protects what it leads to. To be
     /// taken before looking whether content is here, and held until
     /// a name stands for it. `diff_id`s protect the artifacts that are made from those layers. Waits for a running
@@ -248,11 +249,11 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(Lease::none())
     }
 
-    /// Waits until no other task or process holds the turn for `work`, such as a pull of one image for one
-    /// platform; then it is this caller's until the lease is dropped or this process dies. Nothing else in the cache
-    /// waits for it.
+    /// Waits until no other task or process holds the right to do `work`, such as a pull of one image for one
+    /// platform. The caller then holds that right until the lease is dropped or this process ends. Nothing else in the
+    /// cache waits for it.
     ///
-    /// The provided body is for caches that do not care if work is done twice.
+    /// The provided body is for caches in which doing the work twice is harmless.
     ///
     /// # Contract
     /// K 118 `n_threads_same_blob_one_write`, K 121 `two_handles_one_process_exclude_each_other`, K 124
@@ -265,7 +266,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(Lease::none())
     }
 
-    /// Bytes that can still be stored; `None` when nobody knows.
+    /// Bytes that can still be stored; `None` when it is not known.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
@@ -293,24 +294,24 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// Removes what neither a name nor a lease needs: names need their manifests, nested indexes and what these
     /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers. With a
     /// [budget](Collect::budget) it first removes the names that were not used for longest, until the rest fits or no
-    /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such. A
-    /// name was used when what it stands for was stored or leased last. What dead writers have left goes, too, partial
-    /// downloads [after a while](Collect::resumable). Safe beside pulls in other processes.
+    /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such a
+    /// name. A name was used when what it stands for was stored or leased last. What killed writers have left is
+    /// removed, too, partial downloads [after a while](Collect::resumable). Safe beside pulls in other processes.
     ///
     /// # Contract
     /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`, K 126 `open_reader_survives_remove`.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt), and nothing is removed, when a document is damaged that says what is
-    /// needed; [`Io`](crate::ErrorKind::Io); [`Unsupported`](crate::ErrorKind::Unsupported) where content goes by
+    /// needed; [`Io`](crate::ErrorKind::Io); [`Unsupported`](crate::ErrorKind::Unsupported) where content is removed by
     /// other means.
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
         let _ = policy;
         Err(Error::unsupported("this cache does not collect").with_endpoint(self))
     }
 
-    /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to. What writers that
-    /// were killed have left behind is no damage: it is [counted](Verified::remains).
+    /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to. What writers
+    /// that were killed have left behind is no damage: it is [counted](Verified::remains).
     ///
     /// The provided body reads what names need: for caches that cannot list their content.
     ///
@@ -320,7 +321,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for an image that is not here, [`Io`](crate::ErrorKind::Io). Damage
-    /// is no error but the answer.
+    /// is part of the result, not an error.
     async fn verify(&self, what: &Verify) -> Result<Verified> {
         verify::by_names(self, what).await
     }

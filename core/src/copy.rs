@@ -82,7 +82,7 @@ impl CopyOptions {
     }
 }
 
-/// As [`copy`], as a part of an operation that tells its end by itself.
+/// As [`copy`], as a part of an operation that sends the last event itself.
 pub(crate) async fn copy_told(
     from: &dyn ImageRegistry,
     image: &Reference,
@@ -257,7 +257,7 @@ impl Copier<'_> {
             self.session.put_blob(self.watched(content, attempt)?).await
         });
         match moved.await.map_err(at) {
-            // Such a layer need not be anywhere but at its own URL, whether it names that or not.
+            // Such a layer may exist only at its own URL, even when the descriptor lists no URL.
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
                 outcome?;
@@ -275,11 +275,11 @@ impl Copier<'_> {
         if !is_same_registry || !self.to.capabilities().mount {
             return false;
         }
-        // A mount saves work. What it cannot do is left to the push, which has an error of its own.
+        // A mount saves work. If it fails, the blob is pushed, and the push reports its own error.
         self.session.mount_blob(blob, self.image).await.unwrap_or(false)
     }
 
-    /// The same bytes, verified, with their progress told.
+    /// The same bytes, verified, with progress events.
     fn watched(&self, content: Blob, attempt: u32) -> Result<Blob> {
         let descriptor = content.descriptor().clone();
         let (digest, progress) = (descriptor.digest().clone(), self.options.progress.clone());
@@ -302,7 +302,7 @@ impl Copier<'_> {
     }
 
     fn documents(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion, so a poisoned lock is consistent.
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -40,7 +40,7 @@ pub enum ErrorKind {
         /// The platforms that the image has, as `os/arch[/variant]`.
         available: Vec<String>,
     },
-    /// The endpoint asks for patience.
+    /// The endpoint limits requests.
     RateLimited {
         /// How long it asked to wait, if it said so.
         retry_after: Option<Duration>,
@@ -88,7 +88,7 @@ pub struct Mismatch {
     pub actual: Option<Digest>,
     /// The size that was promised, in bytes, if one was.
     pub expected_size: Option<u64>,
-    /// How many bytes were read before the verdict.
+    /// How many bytes were read before the check.
     pub actual_size: u64,
 }
 
@@ -162,7 +162,7 @@ impl Error {
 
     /// An operating system error during `action` (a clause such as `opening the index`).
     ///
-    /// An [`Error`] that travelled through `std::io` is unwrapped: its kind and context are kept.
+    /// An [`Error`] that was wrapped in an `io::Error` is unwrapped: its kind and context are kept.
     pub fn io(action: impl Into<String>, source: io::Error) -> Self {
         if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>) {
             return Self::from(source);
@@ -228,7 +228,7 @@ impl Error {
         self
     }
 
-    /// Says what the reader can do, in place of what was said: for who knows better.
+    /// Replaces the hint: for callers that know more.
     #[must_use]
     pub fn with_better_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
@@ -300,7 +300,7 @@ impl Error {
         self.0.attempts
     }
 
-    /// Whether the same call may succeed later without anyone changing anything.
+    /// Whether the same call may succeed later without any change by the user.
     ///
     /// True for [`ErrorKind::RateLimited`], [`ErrorKind::Timeout`] and [`ErrorKind::Unavailable`] only.
     pub fn is_retryable(&self) -> bool {
@@ -364,7 +364,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Text from outside with control characters escaped, so that it cannot drive a terminal (rule H 146).
+/// Text from outside with control characters escaped, so that it cannot control a terminal (rule H 146).
 ///
 /// ```
 /// assert_eq!(plyfold_core::printable("a\u{1b}[31mb").to_string(), "a\\u{1b}[31mb");

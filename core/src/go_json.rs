@@ -1,5 +1,6 @@
 //! Documents as Go's tools write them. Go's `encoding/json` writes a list or a table that was never set as `null`, and
-//! reads `null` as "not set" whatever the field holds: `null`, empty and absent are one. An empty text is not set either.
+//! reads `null` as "not set" whatever the field holds: `null`, empty and absent are one. An empty text is not set
+//! either.
 
 use std::fmt;
 
@@ -180,7 +181,7 @@ impl<'de> Visitor<'de> for Seed {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Number::from_f64(value).map(|number| Some(number.into())).ok_or_else(|| E::custom("no number"))
+        Number::from_f64(value).map(|number| Some(number.into())).ok_or_else(|| E::custom("not a number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {

@@ -69,7 +69,7 @@ pub struct LayoutIndex {
     /// All but the entries, as it was written.
     document: BTreeMap<String, Box<RawValue>>,
     entries: Vec<Entry>,
-    /// The entries of each name, once somebody asks; empty again after a change.
+    /// The entries of each name, built at the first look-up; cleared by a change.
     by_name: OnceLock<HashMap<Reference, Vec<usize>>>,
     place: PathBuf,
     itself: Option<Descriptor>,
@@ -124,8 +124,8 @@ impl LayoutIndex {
         Ok(index)
     }
 
-    /// What can still be read of a damaged `index.json`: its fields, and every entry that is one by itself. With broken
-    /// JSON that is nothing, because nobody knows what the rest of it said.
+    /// What can still be read of a damaged `index.json`: its fields, and every entry that is one by itself. Nothing is
+    /// read of invalid JSON, because its other fields are unknown.
     pub fn salvage(bytes: &[u8], place: &Path) -> Self {
         let mut index = Self::new(place);
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(bytes) else { return index };
@@ -138,7 +138,7 @@ impl LayoutIndex {
                 index.document.entry(key).or_insert_with(|| raw.to_owned());
             }
         }
-        // Whatever else was wrong with the document is left behind.
+        // Other faults of the document are dropped.
         if Self::parse(&index.to_bytes(), place).is_err() {
             index.document = Self::new(place).document;
         }
@@ -281,7 +281,7 @@ impl LayoutIndex {
         without.filter(|name| seen.insert(name.clone())).collect()
     }
 
-    /// Takes away the name that the only image has for being the only one, and the one of `index.json` itself: where
+    /// Removes the implied name of an only image, and that of `index.json` itself: where
     /// there are other images beside these.
     pub fn forget_derived_names(&mut self) {
         self.itself = None;
@@ -382,7 +382,7 @@ impl LayoutIndex {
         self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
     }
 
-    /// Writes down the name that an entry has only for being the only one.
+    /// Writes the implied name of an only image into its entry.
     fn keep_derived_names(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {
             if let Some(tag) = entry.name.as_ref().and_then(Reference::tag).map(str::to_owned) {

@@ -46,8 +46,8 @@ pub fn is_document(media_type: &MediaType) -> bool {
     is_manifest(media_type) || is_index(media_type)
 }
 
-/// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign layer:
-/// it need not be where its manifest is.
+/// Whether a layer is non-distributable (OCI image spec, `layer.md#non-distributable-layers`) or a Docker foreign
+/// layer: it need not be where its manifest is.
 pub fn is_foreign(media_type: &MediaType) -> bool {
     let name = media_type.as_ref();
     name.contains(".nondistributable.") || name.contains(".image.rootfs.foreign.")
@@ -378,8 +378,8 @@ impl RawConfig {
         is_whole.then(|| Platform::new(&os, &architecture, document.variant().as_deref()))
     }
 
-    /// The platform that the image was made for. What the configuration does not name is taken from `told`, the word of
-    /// an index or a descriptor, or else from this host (its baseline, without a variant).
+    /// The platform that the image was made for. What the configuration does not name is taken from `told`, the
+    /// platform in an index or a descriptor, or else from this host (its baseline, without a variant).
     pub fn platform_or(&self, told: Option<&PlatformDocument>) -> Platform {
         self.platform().unwrap_or_else(|| {
             let host = Platform::host();
@@ -426,7 +426,7 @@ pub fn canonical_json(value: &Value) -> Vec<u8> {
 }
 
 /// The same value with the keys of every object in order. `serde_json::Map` may keep the order of insertion, depending
-/// on who else is in the build.
+/// on the features that other crates of the build enable.
 pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
@@ -463,8 +463,8 @@ pub(crate) fn is_artifact(manifest: &ImageManifest, error: &Error) -> bool {
     *error.kind() == ErrorKind::Unsupported && may_be
 }
 
-/// Whether the config has a type that says nothing: none, or in a Docker manifest one of those that old registries wrote.
-/// Whether it is an image's is seen by what is in it.
+/// Whether the config has a type that says nothing: none, or in a Docker manifest one of those that old registries
+/// wrote. Whether it is an image's is seen by what is in it.
 fn has_generic_config(manifest: &ImageManifest) -> bool {
     const GENERIC: [&str; 4] = ["application/json", "application/octet-stream", "text/html", "text/plain"];
     let is_docker = manifest.media_type().as_ref().is_some_and(|name| name.as_ref() == DOCKER_MANIFEST);

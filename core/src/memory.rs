@@ -65,7 +65,7 @@ impl MemoryRegistry {
     }
 
     /// Stores a blob without asking whether it hashes to `digest`: a test may want damaged content. Reading it
-    /// tells.
+    /// fails.
     pub fn insert_blob(&self, repository: &Reference, digest: Digest, content: impl Into<Bytes>) {
         self.lock().repository_mut(repository).blobs.insert(digest, content.into());
     }
@@ -87,7 +87,7 @@ impl MemoryRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion or removal, so a poisoned lock is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

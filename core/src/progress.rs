@@ -1,4 +1,4 @@
-//! Progress events: never in the way of a download, and never without their end.
+//! Progress events. Sending never blocks a download, and every operation ends with a last event.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{Descriptor, Digest, Result};
 
-/// What a pull or a conversion has to tell.
+/// A progress event of a pull or a conversion.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -25,12 +25,12 @@ pub enum Event {
     BlobOpened {
         /// Which blob.
         digest: Digest,
-        /// Who answered: the backend, or the host that it was sent to.
+        /// The endpoint that answered: the backend, or the host that it was redirected to.
         endpoint: String,
         /// Which attempt this is, from 1.
         attempt: u32,
     },
-    /// More bytes of a blob have arrived. May be dropped when nobody reads: `received` is a total, not a step.
+    /// More bytes of a blob have arrived. May be dropped for a slow reader: `received` is a total, not a step.
     BlobProgress {
         /// Which blob.
         digest: Digest,
@@ -46,7 +46,8 @@ pub enum Event {
         /// Bytes that an earlier attempt left.
         resumed_at: u64,
     },
-    /// A blob that was [started](Self::BlobStarted) does not come: there was an error, or nobody waits for it any more.
+    /// A blob that was [started](Self::BlobStarted) was not completed: there was an error, or the transfer was
+    /// cancelled.
     BlobStopped {
         /// Which blob.
         digest: Digest,
@@ -88,14 +89,14 @@ pub enum Event {
         /// Why the last one did.
         reason: String,
     },
-    /// More content has been read again. May be dropped when nobody reads: `read` is a total, not a step.
+    /// More content has been verified. May be dropped for a slow reader: `read` is a total, not a step.
     VerifyProgress {
         /// Bytes so far, from 0.
         read: u64,
         /// Bytes altogether.
         total: u64,
     },
-    /// Somebody else, in this process or another, fetches the same image or the same blob or makes the same artifact:
+    /// Another task or process fetches the same image or blob, or makes the same artifact:
     /// this pull waits, and takes over if that one fails.
     Waiting {
         /// Which image, blob or layer, as text.
@@ -132,7 +133,7 @@ impl Event {
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     sender: Option<Arc<Sender>>,
-    /// Whether the operation that it is a part of has told its end.
+    /// Whether the operation has sent its last event.
     ended: Option<Arc<AtomicBool>>,
 }
 
@@ -166,19 +167,19 @@ impl Progress {
         (Self { sender: Some(Arc::new(Sender(shared.clone()))), ended: None }, Events(shared))
     }
 
-    /// Nobody listens.
+    /// Discards all events.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Tells an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
+    /// Sends an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
     pub fn emit(&self, event: Event) {
         let Some(sender) = &self.sender else { return };
         let mut state = lock(&sender.0.state);
         if state.abandoned || (event.is_droppable() && state.queue.len() >= CAPACITY) {
             return;
         }
-        // Under the lock: what another thread has still to tell comes before the end or not at all.
+        // Under the lock: an event of another thread is sent before the last event or not at all.
         if let Some(ended) = &self.ended {
             let is_end = matches!(event, Event::Finished { .. });
             if ended.fetch_or(is_end, Ordering::Relaxed) {
@@ -190,7 +191,7 @@ impl Progress {
         sender.0.changed.notify_one();
     }
 
-    /// Begins an operation, whose last event is [`Event::Finished`] whatever becomes of it.
+    /// Begins an operation, whose last event is [`Event::Finished`] in every case.
     ///
     /// ```
     /// use plyfold_core::progress::{Event, Progress};
@@ -212,7 +213,7 @@ impl Progress {
         Operation { progress, success: false, ends_here: true }
     }
 
-    /// Tells that a blob is about to be moved, and later that it has been, or that it does not come.
+    /// Sends that a transfer of a blob begins, and later that it is done or stopped.
     pub(crate) fn start(&self, blob: &Descriptor, resumed_at: u64) -> Started {
         let (digest, size) = (blob.digest().clone(), blob.size());
         self.emit(Event::BlobStarted { digest: digest.clone(), size, resumed_at });
@@ -220,7 +221,7 @@ impl Progress {
     }
 }
 
-/// A piece of work that has a last event. Dropping it tells that it has failed.
+/// A piece of work with a last event. Dropping it sends that it has failed.
 #[derive(Debug)]
 pub struct Operation {
     progress: Progress,
@@ -243,7 +244,7 @@ impl Operation {
         outcome
     }
 
-    /// Leaves it to another operation, which begins now, to tell the end.
+    /// Leaves the last event to another operation, which begins now.
     pub fn hand_over(mut self) {
         self.ends_here = false;
     }
@@ -257,7 +258,7 @@ impl Drop for Operation {
     }
 }
 
-/// A blob that is being moved. Dropping it tells that it does not come.
+/// A blob in transfer. Dropping it sends [`Event::BlobStopped`].
 #[derive(Debug)]
 pub(crate) struct Started {
     progress: Progress,
@@ -317,7 +318,7 @@ impl Drop for Events {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A panic elsewhere cannot leave the queue half changed.
+    // Every change of the queue is one call, so a poisoned lock is consistent.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -6,8 +6,8 @@ pub use oci_spec::distribution::Reference;
 
 use crate::{Digest, Error, Result, digest};
 
-/// Bytes of a reference: room for the longest host, repository, tag and digest, and nothing for a pattern matcher
-/// to toil on.
+/// Bytes of a reference: room for the longest host, repository, tag and digest, and short enough to parse
+/// quickly.
 const LENGTH: usize = 1024;
 
 /// Parses a reference, normalised as every other tool does: `alpine` is `docker.io/library/alpine:latest`.
@@ -144,7 +144,7 @@ pub fn repository_of(reference: &Reference) -> String {
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn local(path: &Path, tag: &str) -> Result<Reference> {
-    /// All else behind a dot tells `alpine-3.19` from `alpine-3.20`.
+    /// Other suffixes are kept, so that `alpine-3.19` and `alpine-3.20` differ.
     const PACKED: [&str; 8] = [".bz2", ".gz", ".oci", ".tar", ".tgz", ".tzst", ".xz", ".zst"];
     let found = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
     let file = found.as_deref().unwrap_or(path).file_name().unwrap_or_default();

@@ -98,8 +98,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Capabilities::READ
     }
 
-    /// How many blobs can be read from this backend, or stored in it, at the same time; whoever does more at once
-    /// waits. No I/O.
+    /// How many blobs can be read from this backend, or stored in it, at the same time; further callers
+    /// wait. No I/O.
     ///
     /// # Contract
     /// R 28 `concurrency_bound_reached_never_exceeded`.
@@ -171,8 +171,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("store blobs"))
     }
 
-    /// Whether the repository that `reference` names is known to have a blob, for who would store it otherwise.
-    /// `false` is always a sound answer.
+    /// Whether the repository that `reference` names is known to have a blob, for a caller that would otherwise store
+    /// it. `false` is always allowed.
     ///
     /// # Errors
     /// [`Denied`](crate::ErrorKind::Denied), and what the medium reports.
@@ -182,7 +182,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     }
 
     /// Makes a blob of another repository of the same registry available here without moving bytes; `false`
-    /// when the registry will not, and the blob must be pushed.
+    /// when the registry refuses, and the blob must be pushed.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied).
@@ -191,9 +191,9 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("mount blobs"))
     }
 
-    /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone. A tag is set only
-    /// when everything that the manifest or index leads to is there, where the medium can tell; a [`PushSession`] sees to
-    /// it everywhere.
+    /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone. A tag is set
+    /// only when everything that the manifest or index leads to is there, where the medium can tell; a [`PushSession`]
+    /// sees to it everywhere.
     ///
     /// # Contract
     /// X 99 `copy_a_to_b_preserves_digests_or_refuses`; in a layout directory K 180
@@ -207,8 +207,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("store manifests"))
     }
 
-    /// Protects content from being collected until the lease is dropped, here or not yet: for a push, which counts on what
-    /// it has found or stored until a name stands for it.
+    /// Protects content from being collected until the lease is dropped, present or not: for a push, which relies on
+    /// what it has found or stored until a name points to it.
     ///
     /// The provided body is for media that remove nothing while an image is pushed.
     ///
@@ -216,13 +216,15 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// K 180 `push_beside_collection_leaves_whole_images`.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be verified.
+    /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be
+    /// verified.
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
         let _ = content;
         Ok(Lease::none())
     }
 
-    /// Removes a name, or with a digest reference the manifest. What a [lease](Self::lease) protects stays; its names go.
+    /// Removes a name, or with a digest reference the manifest. What a [lease](Self::lease) protects stays; its names
+    /// go.
     ///
     /// # Contract
     /// K 182 `deletion_leaves_what_is_leased`.

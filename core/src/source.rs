@@ -127,8 +127,8 @@ impl RegistrySource {
         Ok(Self { registry, reference: reference.clone(), indexes, raw, config })
     }
 
-    /// An image whose manifest is in hand, with its config if that is known: nothing is looked up by a name, and blobs
-    /// are read from `registry`.
+    /// An image whose manifest is already read, with its config if that is known: nothing is looked up by a name, and
+    /// blobs are read from `registry`.
     pub fn in_hand(
         registry: Box<dyn ImageRegistry>,
         reference: Reference,
@@ -153,7 +153,7 @@ impl RegistrySource {
         &*self.registry
     }
 
-    /// The config, when opening the image had to read it: whoever wants it next need not read it again.
+    /// The config, when opening the image had to read it: the next caller need not read it again.
     pub(crate) fn known_config(&self) -> Option<&RawConfig> {
         self.config.as_ref()
     }
@@ -219,7 +219,7 @@ struct Search<'a, R: ?Sized> {
     wanted: &'a Platform,
     fetched: usize,
     available: Vec<String>,
-    /// The config that has decided last.
+    /// The config that decided about the last candidate.
     config: Option<RawConfig>,
 }
 
@@ -276,7 +276,7 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
         match read_config(self.registry, self.reference, manifest).await {
             Ok(config) => {
                 let offered = config.platform_or(raw.platform());
-                // Who names the content itself has it as an index offers it, as by the index.
+                // An image named by its digest is accepted with the platform that an index would give it.
                 let told = raw.platform().filter(|_| self.reference.digest().is_some()).map(Platform::from);
                 self.available.push(offered.to_string());
                 let fits = told.iter().chain([&offered]).any(|one| self.wanted.distance(one).is_some());

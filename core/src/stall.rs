@@ -1,7 +1,8 @@
-//! Time-outs that measure the other side: what a backend waits for on this side does not count.
+//! Time-outs that measure the server alone: what a backend waits for locally does not count.
 //!
-//! The engines end a transfer that does not move. A backend may have reasons of its own to wait before it asks its server,
-//! such as a limit on requests. It waits for them by [`held_back`], and the time is taken out of every time-out around it.
+//! The engines end a transfer that makes no progress. A backend may have to wait before it sends a request,
+//! such as a limit on requests. It waits for them by [`held_back`], and the time is taken out of every time-out around
+//! it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,7 +41,7 @@ tokio::task_local! {
 /// How often a time-out looks again while it is suspended.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Waits for something on this side: a limit on requests, a turn among tasks. The time-outs of [`timeout`], [`sleep`] and
+/// Waits for something on this side: a limit on requests, a queue of tasks. The time-outs of [`timeout`], [`sleep`] and
 /// of the engines do not count it.
 pub async fn held_back<F: Future>(waiting: F) -> F::Output {
     let _held = CLOCK.try_with(Clock::hold).ok();
@@ -85,7 +86,7 @@ struct Time {
     /// Futures that are held back now, and since when there are some.
     held: usize,
     since: Option<Instant>,
-    /// What is over.
+    /// The time of past waits.
     total: Duration,
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn check(bytes: &[u8], schema: Schema) -> Result<()> {
         let text = e.to_string();
         match text.strip_prefix(AMBIGUOUS) {
             Some(why) => Error::ambiguous(format!("ambiguous document: {why}"))
-                .with_hint("two readers would see two different images; ask its publisher for a clean one"),
+                .with_hint("two readers would see two different images; the publisher has to build it again"),
             None => Error::corrupt(format!("invalid document: {text}")),
         }
     })
@@ -162,7 +162,7 @@ impl<'de> Visitor<'de> for Value<'_> {
             return Err(A::Error::custom("invalid descriptor: size is an object, not a number of bytes"));
         }
         let known = self.scope.keys();
-        // `null` is how Go's tools write what they have not set.
+        // Go's tools write `null` for a field that is not set.
         let (mut seen, mut set) = (HashSet::new(), HashSet::new());
         while let Some(key) = map.next_key::<String>()? {
             let twin = known.iter().find(|name| name.eq_ignore_ascii_case(&key) && **name != key);

@@ -10,13 +10,13 @@ use tokio::runtime::Handle;
 
 use crate::{Error, Result};
 
-/// Threads that work for one call, each as long as a download: in a runtime's pool they would take the threads that the
-/// work needs which they wait for.
+/// Threads that work for one call, each as long as a download: in a runtime's pool they would occupy the threads that
+/// their input needs.
 ///
-/// Dropping it means that the call is given up. The threads have to see that by themselves, by an input that ends; and
-/// because they hold files that are half made, whoever ends the program should wait for them. So one thread of the
+/// Dropping it cancels the call. The threads have to see that by themselves, by an input that ends; and
+/// because they hold files that are half made, the program should wait for them before it ends. So one thread of the
 /// runtime's pool waits, and a runtime that is shut down ends after it. Without a runtime the dropping thread itself
-/// waits. Each waits [`Workers::PATIENCE`] at most: a disk that hangs keeps no program alive.
+/// waits. Each waits [`Workers::PATIENCE`] at most: a disk that hangs does not keep the program running.
 #[derive(Debug)]
 pub struct Workers {
     /// Cloned into every thread; all are gone when the last thread has ended.
@@ -26,7 +26,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// The longest that anyone waits for threads whose work was given up.
+    /// The longest wait for threads whose work was cancelled.
     pub const PATIENCE: Duration = Duration::from_secs(10);
 
     /// No threads yet.
@@ -56,7 +56,7 @@ impl Workers {
         let _ = tokio::task::spawn_blocking(move || drop(ended)).await;
     }
 
-    /// Says that the threads have done all that they had to do: nobody need wait for them.
+    /// Marks the work as done: the threads need not be waited for.
     pub fn done(mut self) {
         if let Some(Ended(channel)) = self.running().as_mut() {
             // One whose senders are gone is waited for no time at all.
@@ -64,7 +64,7 @@ impl Workers {
         }
     }
 
-    /// What tells the end of the threads; `None` when they have ended.
+    /// Ends when the threads end; `None` when they have ended.
     fn running(&mut self) -> Option<Ended> {
         self.alive = None;
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).take()?;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_what_is_done() {
+    fn finished_work_is_not_waited_for() {
         let (workers, has_ended) = busy();
         workers.done();
         assert!(!has_ended.load(Ordering::SeqCst));

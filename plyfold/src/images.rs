@@ -38,7 +38,8 @@ pub struct Images {
     options: Options,
 }
 
-/// An image in the store. While it or a clone of it lives nothing of it is collected, also when its name is removed.
+/// An image in the store. Its content is not collected until it and its clones are dropped, even when its name is
+/// removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PulledImage {
@@ -56,7 +57,7 @@ pub struct PulledImage {
     pub layers: Vec<PulledLayer>,
     /// Whether every layer was here already; the name may still have been asked for.
     pub cached: bool,
-    /// What keeps it in the store: for programs that hold on to the files and to nothing else.
+    /// The lease that keeps it in the store: for programs that need only the files.
     pub lease: Lease,
     raw: RawManifest,
     config: Option<RawConfig>,
@@ -91,7 +92,7 @@ impl Images {
     ///
     /// `image` is a URI, `scheme:rest`, of any of the [`backends`](Self::backends), or a name with its registry,
     /// such as `ghcr.io/org/app:1.2`, which stands for `registry:ghcr.io/org/app:1.2`. A name without a registry
-    /// is refused: which registry is meant is for the program to say.
+    /// is refused: the program decides about the registry.
     ///
     /// Directories and archives of one file name may give one name to different images. Pull those by
     /// [`PullPolicy::Always`](plyfold_core::PullPolicy::Always), which costs no network there.
@@ -177,7 +178,7 @@ impl Images {
         self.store.update(&[NameChange::Unpin(name.clone())]).await
     }
 
-    /// Which image takes how much room, and the store as a whole.
+    /// Disk usage of each image and of the store.
     ///
     /// # Errors
     /// As [`CacheProvider::usage`](plyfold_core::CacheProvider::usage).

@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// A path as one word of a shell's command.
 ///
-/// Bytes that are no text, and characters that a terminal would obey, are written as numbers: the command shows what it
-/// does, and does it to the path as it is.
+/// Bytes that are no text, and control characters are written as octal numbers: the printed command is safe to show,
+/// and names the exact path.
 pub(crate) fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     match std::str::from_utf8(bytes) {
@@ -17,7 +17,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     }
 }
 
-/// Characters that a terminal obeys, or that change the order of what it shows.
+/// Control characters and bidirectional overrides.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, and work on threads that ends when nobody waits for it any more.
+//! Files that are published atomically, and blocking work that ends when its future is dropped.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -27,10 +27,11 @@ pub async fn blocking<T: Send + 'static>(
     let guard = StopOnDrop(stop.clone());
     let outcome = tokio::task::spawn_blocking(move || work(&stop)).await;
     drop(guard);
-    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a working thread broke").with_source(e))?
+    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e))?
 }
 
-/// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it needs.
+/// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it
+/// needs.
 pub(crate) async fn alone<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -43,7 +44,7 @@ pub(crate) async fn alone<T: Send + 'static>(
     let outcome = outcome.await;
     drop(guard);
     workers.done();
-    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a working thread broke").with_source(e))?
+    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e))?
 }
 
 /// Whether work on a thread should end early. Clones are one flag.
@@ -51,13 +52,13 @@ pub(crate) async fn alone<T: Send + 'static>(
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// An error as soon as nobody waits for the work.
+    /// An error once the future of the work was dropped.
     ///
     /// # Errors
     /// [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "the work was given up"));
+            return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
         }
         Ok(())
     }
@@ -67,7 +68,7 @@ impl Stop {
         Arc::clone(&self.0)
     }
 
-    /// A reader that ends in an error when the work should.
+    /// A reader that returns an error once the work is cancelled.
     pub fn reader<R: Read>(&self, reader: R) -> StoppableReader<R> {
         StoppableReader { stop: self.clone(), reader }
     }

@@ -45,7 +45,7 @@ async fn open(location: &Location, options: &Options) -> Result<Opened> {
     let archive = Archive { scheme: location.scheme.clone().into(), place, ..archive };
     let path = archive.path.clone();
     if blocking(move || Ok(spool::is_stream(&path))).await? {
-        // A pipe is read once, and at the pace of its writer, which is no server that could be asked again.
+        // A pipe can be read once only; a failed read cannot be tried again.
         archive.images().await?;
     }
     Ok(Opened { registry: Box::new(archive), reference })
@@ -74,7 +74,7 @@ impl Archive {
         }
     }
 
-    /// The names that are seen, and what has none.
+    /// The visible names, and the images without a name.
     async fn listed(&self) -> Result<(Vec<Reference>, Result<Vec<Reference>>)> {
         let images = self.images().await?;
         match self.place {
@@ -168,7 +168,8 @@ impl ImageRegistry for Archive {
 
 /// Runs file I/O off the async threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let broken = |e| Error::new(ErrorKind::Internal, "a thread that reads an archive broke").with_source(e);
+    let broken =
+        |e| Error::new(ErrorKind::Internal, "a thread that reads an archive panicked").with_source(e);
     tokio::task::spawn_blocking(work).await.map_err(broken)?
 }
 

@@ -28,8 +28,8 @@ pub(crate) struct DockerImage {
     pub(crate) listed: Listed,
     /// What `index.json` has for the image: the digest of the entry.
     pub(crate) known: Option<Digest>,
-    /// The manifest that is made up for it otherwise. `None` for an image that is broken, which is an error when it is
-    /// asked for; the others can be read.
+    /// Otherwise the manifest that is generated for it. `None` for an image that is broken, which is an error when it
+    /// is asked for; the others can be read.
     pub(crate) manifest: Option<RawManifest>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn read(
                 blobs.extend(content);
                 Some(manifest)
             }
-            // What this machine cannot read is nothing to say about the image.
+            // An I/O error is not a fault of the image.
             Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
                 tracing::warn!("an image in {} cannot be read: {e}", path.display());
@@ -119,7 +119,7 @@ fn known_entry(members: &Members, image: &Listed, known: &HashMap<Digest, Digest
     known.get(&digest::sha256(&config)).cloned()
 }
 
-/// Makes up an image's manifest, with where its blobs lie.
+/// Generates an image's manifest, with the places of its blobs.
 pub(crate) fn read_image(
     members: &Members,
     image: &Listed,
@@ -219,8 +219,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Listed>> {
     Ok(images)
 }
 
-/// An image's names by tag, and the first with a digest in place of one. A digest behind a tag goes: what is in an archive
-/// has another one than it had in a registry. What is no reference is left out.
+/// An image's names by tag, and the first with a digest in place of one. A digest behind a tag goes: what is in an
+/// archive has another one than it had in a registry. What is no reference is left out.
 fn names_of(image: &Listed, path: &Path) -> (Vec<Reference>, Option<Reference>) {
     let tags = image.repo_tags.as_deref().unwrap_or_default();
     let (mut names, mut origin) = (Vec::new(), None);

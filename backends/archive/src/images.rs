@@ -41,7 +41,7 @@ impl Images {
             return Err(Error::corrupt(
                 "not an image archive: it has neither manifest.json nor oci-layout and index.json",
             )
-            .with_hint("a plain root file system is no image; `plyfold layer` converts a tar as it is"));
+            .with_hint("a plain root file system is not an image; `plyfold layer` converts a tar as it is"));
         }
         let is_empty = docker.as_ref().is_some_and(Vec::is_empty);
         if is_empty && oci.as_ref().is_none_or(OciImages::is_empty) {
@@ -74,7 +74,7 @@ impl Images {
     /// The images without a name, by digest.
     ///
     /// # Errors
-    /// Those of reading an image that is broken: without a name nothing else would tell of it.
+    /// Those of reading an image that is broken: an image without a name is reported nowhere else.
     pub(crate) fn untagged(&self) -> Result<Vec<Reference>> {
         let mut untagged = self.oci.as_ref().map(OciImages::untagged).unwrap_or_default();
         for name in &mut untagged {

@@ -1,6 +1,6 @@
 //! docker-archive and oci-archive tar files, as a plyfold backend.
 //!
-//! Whatever `docker save`, `podman save`, `skopeo copy` and `buildah push` write into one file: the layout of
+//! What `docker save`, `podman save`, `skopeo copy` and `buildah push` write into one file: the layout of
 //! Docker before and since version 25, OCI layouts, several images, plain or compressed as a whole. Both schemes
 //! read both forms; an archive that is both at once (Docker 25 and later) is read as the OCI layout, which loses
 //! nothing.
@@ -11,7 +11,7 @@
 //! into an unlinked temporary file of bounded size, see [`Config::spool_limit`].
 //!
 //! # What a docker-archive lacks
-//! It holds configs and uncompressed layers, no manifests. The manifest is made up here, always the same for the
+//! It holds configs and uncompressed layers, no manifests. The manifest is generated here, always the same for the
 //! same image: canonical JSON, OCI media types, each layer under its `diff_id`. So digests of manifests and
 //! compressed layers differ from the registry's, while the config's digest (the image id) and the `diff_id`s are
 //! those of the original.

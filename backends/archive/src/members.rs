@@ -187,7 +187,7 @@ impl Read for &Headers<'_> {
         let mut file = self.file;
         let count = loop {
             match file.read(buf) {
-                // The `tar` crate takes a signal for the end of its work.
+                // The `tar` crate does not retry after EINTR.
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 outcome => break outcome?,
             }

@@ -37,7 +37,7 @@ impl OciImages {
     }
 
     /// Takes account of the images of `manifest.json`. The only entry of the index has a name for being the only image,
-    /// and entries of several platforms are one image: neither is so where the other list says otherwise.
+    /// and entries of several platforms are one image: both are corrected by the other list.
     pub(crate) fn beside(&mut self, docker: &[DockerImage]) {
         let is_one_of_several = docker.iter().any(|image| image.known.is_none());
         let has_several = docker.len() > 1 && self.index.entries().nth(1).is_some();

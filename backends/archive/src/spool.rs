@@ -15,22 +15,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Config;
 
-/// Bytes that a decoder may use: room for the windows of `zstd --ultra` and `xz -9`. Larger ones are for who writes
-/// archives for machines that have the memory.
+/// Bytes that a decoder may use: room for the windows of `zstd --ultra` and `xz -9`. Larger windows are
+/// refused.
 const MEMORY: u64 = 128 << 20;
 /// The logarithm of the largest window of zstd, by the same measure.
 const WINDOW: u32 = 27;
-/// How long a pipe is waited for, in nanoseconds, before the caller is looked for again.
+/// How long one wait for a pipe takes, in nanoseconds, before cancellation is checked.
 const PAUSE: i64 = 100_000_000;
 /// How long a pipe may have no writer.
 const WRITER: Duration = Duration::from_secs(3);
-/// What standard input is called.
+/// The path of standard input.
 const STDIN: [&str; 4] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/proc/thread-self/fd/0"];
 
-/// Lives as long as somebody waits for the archive.
+/// Dropped when the archive is no longer needed; this cancels the read.
 pub(crate) type Caller = Weak<()>;
 
-/// What the images without a name in an archive are called after: its file. What comes through a descriptor has none.
+/// The path that images without a name are named after: the archive's. A descriptor has no path.
 pub(crate) fn place(path: &Path) -> PathBuf {
     let is_descriptor =
         ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.parent() == Some(Path::new(folder)));
@@ -48,8 +48,8 @@ pub(crate) fn is_stream(path: &Path) -> bool {
 /// The tar itself.
 ///
 /// # Errors
-/// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration allows,
-/// or needs more memory than there is for a decoder; `Cancelled` when nobody waits for it any more; `Io`.
+/// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration
+/// allows, or needs more memory than there is for a decoder; `Cancelled` when the caller has been dropped; `Io`.
 pub(crate) fn plain(path: &Path, config: &Config, caller: &Caller) -> Result<File> {
     let reading = |e| Error::io("reading the archive", e);
     let (mut file, is_stream) = open(path)?;
@@ -162,16 +162,17 @@ fn is_stdin(path: &Path) -> bool {
     STDIN.iter().any(|name| path == Path::new(name))
 }
 
-/// Standard input itself: to open it once more takes rights that the process may not have, and sockets cannot be opened.
+/// Standard input itself: to open it once more takes rights that the process may not have, and sockets cannot be
+/// opened.
 fn stdin() -> io::Result<File> {
     io::stdin().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// Reads a file, or a pipe that may stay silent for ever, as long as somebody waits for it.
+/// Reads a file, or a pipe that may never send, until the caller is dropped.
 struct Input<'a> {
     file: File,
     is_stream: bool,
-    /// Whether somebody was seen to write: only then does a pipe that is empty end.
+    /// Whether a writer was seen: only then is an empty pipe without a writer at its end.
     has_writer: bool,
     caller: &'a Caller,
 }
@@ -184,7 +185,7 @@ impl Read for Input<'_> {
             if self.caller.strong_count() == 0 {
                 return Err(io::Error::other(Error::new(
                     ErrorKind::Cancelled,
-                    "nobody waits for the archive",
+                    "the read of the archive was cancelled",
                 )));
             }
             if !self.is_stream || poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&pause))? > 0 {
@@ -210,7 +211,7 @@ fn is_nonblocking(pipe: &File) -> bool {
 }
 
 fn without_writer() -> Error {
-    Error::corrupt("nobody writes to the pipe").with_hint("start the program that writes the archive first")
+    Error::corrupt("the pipe has no writer").with_hint("start the program that writes the archive first")
 }
 
 /// Whether a decoder has refused for the memory that it would need.

@@ -15,9 +15,9 @@ use crate::config::{CAPABILITIES, Config};
 use crate::root::{Root, blocking};
 use crate::store::Store;
 
-/// An OCI layout directory of whatever origin. Clones share a handle.
+/// An OCI layout directory of any tool. Clones share a handle.
 ///
-/// A layout has one pool of content for all its names: a digest is found under every repository.
+/// A layout has one set of blobs for all its names: a digest is found under every repository.
 /// Blobs are pushed as the [`Store`] writes them; the layout is made by the first push when there is none.
 #[derive(Clone, Debug)]
 pub struct Layout {

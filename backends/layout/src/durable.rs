@@ -17,7 +17,7 @@ pub(crate) fn create_dirs(path: &Path, private: bool) -> Result<()> {
     let created = match create() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && parent(path) != path => {
             create_dirs(parent(path), false)?;
-            // Once: in /proc nothing can be made, and it is not found there for ever.
+            // Try once: in /proc a directory cannot be made and stays missing.
             create()
         }
         created => created,
@@ -37,7 +37,7 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(Error::corrupt(format!("{} is not a directory", path.display()))),
-            // Whoever has removed the layout does not get a part of it back.
+            // Do not create a part of a layout that was removed.
             Err(e) if e.kind() == io::ErrorKind::NotFound && !root.path().is_dir() => {
                 return Err(Error::not_found(format!("there is no directory {}", root.path().display())));
             }
@@ -89,7 +89,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A temporary file in `ingest/`, ours alone. Dropping it removes it.
+/// A temporary file in `ingest/` with an exclusive lock. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Temp {
     file: File,
@@ -99,12 +99,12 @@ pub(crate) struct Temp {
 }
 
 impl Temp {
-    /// Opens or makes the temporary file `name`; `None` while another owner is alive. What an owner that died
-    /// has left is still in it.
+    /// Opens or makes the temporary file `name`; `None` while another process owns it. It keeps the bytes of an
+    /// owner that was killed.
     pub(crate) fn claim(root: &Root, name: &str) -> Result<Option<Self>> {
         let path = folder(root, &["ingest"], true)?.join(name);
         let at = |e: io::Error| refused(format!("opening {}", path.display()), e);
-        // Only a regular file of our own is opened for good; the folder is writable by its owner alone.
+        // Only a regular file of this user is accepted; the folder is writable by its owner alone.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mut reopened = false;
         loop {
@@ -140,8 +140,8 @@ impl Temp {
         }
     }
 
-    /// As [`Temp::claim`], for files that are written in a moment: waits for the other owner, and forgets what
-    /// it has left.
+    /// As [`Temp::claim`], for files that are written in a moment: waits for the other owner, and truncates the
+    /// file.
     pub(crate) fn claim_empty(root: &Root, name: &str) -> Result<Self> {
         loop {
             if let Some(temp) = Self::claim(root, name)? {
@@ -205,9 +205,9 @@ impl Temp {
     }
 }
 
-/// Whether nobody holds the lock on a file, which is only looked at; `false` when it is gone or no file.
+/// Whether the lock on a file is free, without taking it; `false` when it is missing or not a file.
 pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
-    let at = |e: io::Error| Error::io(format!("looking who owns {}", path.display()), e);
+    let at = |e: io::Error| Error::io(format!("checking the lock of {}", path.display()), e);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -221,7 +221,8 @@ pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
     }
 }
 
-/// Gives a temporary file back its mode when its owner died just before it was published; whether nobody owns it.
+/// Restores the mode of a temporary file whose owner was killed just before publishing; returns whether the file has no
+/// owner.
 fn make_writable(path: &Path) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -276,7 +277,7 @@ fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
     Ok(temp)
 }
 
-/// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped, or its process dies.
+/// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped or the process ends.
 pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
     let (file, path) = lock_file(root, name)?;
     loop {
@@ -289,7 +290,7 @@ pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
     }
 }
 
-/// As [`lock`]; `None` while someone else has it.
+/// As [`lock`]; `None` while another owner has it.
 pub(crate) fn try_lock(root: &Root, name: &str) -> Result<Option<File>> {
     let (file, path) = lock_file(root, name)?;
     tried(file.try_lock(), file, &path)

@@ -9,7 +9,7 @@
 //! artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>     files made from layers, by diff_id, each with a seal
 //! ingest/                                                   temporary files, partial downloads, leases and turns
 //! locks/                                                    files to lock, never deleted
-//! quarantine/                                               damaged content, out of sight
+//! quarantine/                                               damaged content
 //! ```
 //!
 //! # The order that loses nothing
@@ -19,9 +19,9 @@
 //! drops the temporary file; a failed `fsync` is never tried again, because the kernel may have dropped the data.
 //!
 //! # Who owns a temporary file
-//! Whoever holds the `flock` on it. It is named after what it will become, so one lock serves as the right to
-//! write that blob, across tasks and processes; the kernel frees it when its holder dies, and the next one takes
-//! the bytes over. After locking, a holder checks that the file still stands under its name: the one before may
+//! The process that holds the `flock` on it. It is named after what it will become, so the lock is also the right to
+//! write that blob, across tasks and processes; the kernel frees it when its holder ends, and the next one continues
+//! with the bytes. After locking, a holder checks that the file still stands under its name: the one before may
 //! have published or removed it.
 
 mod backend;

@@ -27,7 +27,7 @@ pub(crate) struct Root {
 /// `index.json`, parsed and raw.
 pub(crate) type Names = Arc<(LayoutIndex, Bytes)>;
 
-/// What tells one state of a file from another.
+/// Identifies one state of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Stamp {
     file: (u64, u64),
@@ -37,8 +37,8 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// `None` for a file that changed a moment ago: file systems keep time in ticks of some milliseconds, and a
-    /// second change within one leaves no trace.
+    /// `None` for a file that changed a moment ago: file systems keep time in steps of some milliseconds, and a
+    /// second change within one step does not change the time.
     fn of(found: &Metadata) -> Option<Self> {
         const TICKS: Duration = Duration::from_millis(50);
         let age = found.modified().ok()?.elapsed().ok()?;
@@ -51,7 +51,7 @@ impl Stamp {
     }
 }
 
-/// What stands under a name in the layout.
+/// What is at a path in the layout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {
     Absent,
@@ -138,12 +138,13 @@ impl Root {
         let room =
             room.map_err(|e| Error::io(format!("asking how full {} is", self.path.display()), e.into()))?;
         // A file system that has no blocks counts none, such as many in user space. One that is read-only is not full,
-        // though it may say so: a write tells what is wrong.
+        // though it may report so: a write gives the right error.
         let is_read_only = room.f_flag.contains(StatVfsMountFlags::RDONLY);
         Ok((room.f_blocks > 0 && !is_read_only).then(|| room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
-    /// Whether this user cannot write here. The folder decides: whoever may not change it cannot change a name.
+    /// Whether this user cannot write here. The folder's permissions decide: without write permission no name can be
+    /// changed.
     pub(crate) fn is_read_only(&self) -> bool {
         use rustix::io::Errno;
         let refused = rustix::fs::accessat(CWD, &self.path, Access::WRITE_OK, AtFlags::EACCESS).err();
@@ -213,7 +214,8 @@ impl Root {
             Found::Irregular(kind) => return Err(irregular(kind)),
             Found::File(_) => {}
         }
-        // Whatever has taken the file's place since: no link leads out of the layout, and no pipe is waited for.
+        // The path may have been replaced since: no link out of the layout is followed, and the open of a pipe does not
+        // block.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&folder, name, flags | self.nofollow(), Mode::empty()) {
             Ok(file) => File::from(file),
@@ -288,7 +290,7 @@ impl Root {
 
     /// What a symbolic link inside the layout stands for.
     fn linked(&self, folders: &[&str], name: &str) -> Found {
-        // By its path alone: a device that is opened may act.
+        // Look at the path only: opening a device may have effects.
         let found = self.open_inside(folders, name, OFlags::PATH | OFlags::CLOEXEC);
         match found.and_then(|place| rustix::fs::fstat(&place)) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
@@ -340,7 +342,7 @@ impl Root {
     }
 }
 
-/// A digest has been parsed: neither part can leave its folder.
+/// A parsed digest has no path separators: the path stays in the folder.
 fn blob_path(digest: &Digest) -> ([&str; 2], &str) {
     (["blobs", digest.algorithm().as_ref()], digest.digest())
 }
@@ -376,7 +378,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
-    let broken = |e| Error::new(ErrorKind::Internal, "file work was cut off").with_source(e);
+    let broken = |e| Error::new(ErrorKind::Internal, "file work was aborted").with_source(e);
     tokio::task::spawn_blocking(work).await.map_err(broken)?
 }
 

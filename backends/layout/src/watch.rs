@@ -1,8 +1,8 @@
 //! Waiting for the locks of other processes.
 //!
-//! A lock is a file that its owner holds by flock(2), and the end of an owner is told to nobody. So one thread of this
-//! process looks at all the files that something here waits for, as long as there are any. No thread of a runtime's pool
-//! does: a pool that is full of waiting would leave none for the work that is waited for.
+//! A lock is a file that its owner holds by flock(2); the kernel sends no event when an owner ends. So one thread of
+//! this process polls all the files that this process waits for, as long as there are any. No thread of a runtime's
+//! pool does: a pool full of waiting threads would have none for the work that they wait for.
 
 use std::fs::File;
 use std::io;
@@ -25,11 +25,11 @@ struct Waiting {
     is_watched: bool,
 }
 
-/// Waits [`PAUSE`] at least, and until nobody owns the file at `path`. By then somebody else may own it again.
+/// Waits [`PAUSE`] at least, and until the file at `path` has no owner. Another process may own it again by then.
 pub(crate) async fn released(path: &Path) {
     let (told, is_released) = oneshot::channel();
     if watch(path, told).is_ok() {
-        // The thread looks until it has told.
+        // The thread polls until it has sent the event.
         let _ = is_released.await;
     } else {
         tokio::time::sleep(PAUSE).await;
@@ -51,7 +51,7 @@ fn look() {
         thread::sleep(PAUSE);
         let mut files = std::mem::take(&mut waiting().files);
         files.retain(|(path, told)| !told.is_closed() && is_owned(path));
-        // What is dropped here tells that it is free.
+        // Dropping the sender reports that the file is free.
         let mut waiting = waiting();
         waiting.files.append(&mut files);
         if waiting.files.is_empty() {
@@ -61,7 +61,7 @@ fn look() {
     }
 }
 
-/// Whether somebody owns a file. What cannot be looked at is not owned: whoever tries to own it is told what is wrong.
+/// Whether a file has an owner. A file that cannot be opened counts as free: the next lock attempt reports the error.
 fn is_owned(path: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let Ok(file) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else { return false };
@@ -69,6 +69,6 @@ fn is_owned(path: &Path) -> bool {
 }
 
 fn waiting() -> MutexGuard<'static, Waiting> {
-    // A panic elsewhere cannot leave the list half changed.
+    // Every change of the list is one call, so a poisoned lock is consistent.
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }

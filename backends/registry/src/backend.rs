@@ -83,7 +83,7 @@ impl Registry {
     /// The same with the credentials of a program that uses `oci-client`, in place of any other.
     ///
     /// # Errors
-    /// None that [`Registry::new`] has not had.
+    /// Those of [`Registry::new`].
     pub fn with_auth(&self, auth: RegistryAuth) -> Result<Self> {
         let mut credentials = self.client.auth().credentials().clone();
         credentials.set_own(Credential::from_auth(auth));
@@ -92,12 +92,12 @@ impl Registry {
 
     fn with_credentials(host: &str, config: &Config, credentials: Credentials) -> Result<Self> {
         let client = Client::new(config, host, credentials)?;
-        // A host or a configuration that is not valid is told at once.
+        // Fail at once for a host or a configuration that is not valid.
         client.registry(host, "", Access::Catalog)?;
         Ok(Self { home: host.into(), client: Arc::new(client), config: Arc::new(config.clone()) })
     }
 
-    /// Whether the registry lets us in with the credentials that it asks for; `false` when it asks for none.
+    /// Whether the registry accepts the credentials that it asks for; `false` when it asks for none.
     ///
     /// # Errors
     /// [`Auth`](plyfold_core::ErrorKind::Auth) when it refuses them, and those of the request.
@@ -167,8 +167,8 @@ impl Registry {
         let read = |response: Response, is_last: bool| async move {
             match response.status() {
                 StatusCode::OK => Ok(described(&response, wanted)),
-                // A mirror that has not got it is passed over. The registry's 404 may be about HEAD and not about the
-                // name: GET decides, and says it in words.
+                // A mirror without it is skipped. The registry's 404 may be about HEAD and not about the
+                // name: GET decides, and its body has the reason.
                 StatusCode::NOT_FOUND if !is_last => Err(errors::status(response, name).await),
                 status if errors::is_lack(status) || errors::is_signed_for_get(&response) => Ok(None),
                 _ => Err(errors::status(response, name).await),

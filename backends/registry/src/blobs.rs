@@ -99,7 +99,7 @@ impl Registry {
 
 fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
     let mut request = target.request(method, &format!("blobs/{}", blob.digest()));
-    // What compresses on the way would change the bytes that the digest is for.
+    // A proxy that compresses would change the bytes that the digest is for.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     request
 }
@@ -159,7 +159,7 @@ fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()
             .with_endpoint(endpoint));
     }
     match response.status() {
-        // One answer out of many that went wrong is no reason to give up what is here already.
+        // One wrong answer out of several does not discard the bytes that were received.
         StatusCode::PARTIAL_CONTENT if !states_range(response, range, blob.size()) => {
             let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or("none").to_owned();
             let message = "the registry sent another range than it was asked for";
@@ -180,8 +180,8 @@ fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()
     }
 }
 
-/// A mirror's content, the last of it held back until it has proven to be the blob. When it is not, it is as if the
-/// mirror had broken off: there are others to go on with.
+/// A mirror's content. The last chunk is held back until the digest matches. A mismatch is treated as a broken
+/// transfer, which goes on at another host.
 fn proven(
     content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     blob: &Descriptor,
@@ -216,7 +216,7 @@ pub(crate) fn states_range(response: &Response, range: &Range<u64>, size: u64) -
 /// The body, which should have `length` bytes.
 fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     let url = response.url().clone();
-    // Neither a length nor chunks: only the connection's end marks the body's, and it may have come too early.
+    // Neither a length nor chunks: the end of the connection is the only end of the body, and may come too early.
     let is_closed_by_end =
         response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
     let cut = Error::new(ErrorKind::Unavailable, "the connection closed before the end of the blob")

@@ -36,7 +36,7 @@ pub(crate) struct Target {
     /// The root of the API that requests are made for: the registry's own, which may not be the first to be asked.
     pub(crate) base: Url,
     pub(crate) scope: Scope,
-    /// Who is asked, in order; the last one is at `base`.
+    /// The hosts to ask, in order; the last one is at `base`.
     endpoints: Arc<[Endpoint]>,
     permission: Permission,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Target {
 pub(crate) enum Access<'a> {
     Catalog,
     Delete,
-    /// None: only who we are.
+    /// No permission: only authentication.
     Login,
     /// Push, and pull from another repository to mount from it.
     Mount(&'a str),
@@ -54,15 +54,15 @@ pub(crate) enum Access<'a> {
     Push,
 }
 
-/// Marks an answer that is not the last that can be had.
+/// Marks an answer of a mirror: other hosts can still be asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mirrored;
 
-/// Marks an answer of the place that the registry has redirected the request to.
+/// Marks an answer of a host that the registry has redirected the request to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Redirected;
 
-/// What the mirrors said before the registry was asked, for its error.
+/// The errors of the mirrors that were asked before the registry, for its error's context.
 #[derive(Clone, Debug)]
 pub(crate) struct Failures(pub(crate) String);
 
@@ -84,8 +84,8 @@ impl Client {
         &self.auth
     }
 
-    /// Where a reference's repository is. The reference is parsed again: one that was put together by hand could
-    /// hold anything, and its parts go into URLs (rule R 9 `invalid_reference_rejected_before_io`).
+    /// Where a reference's repository is. The reference is parsed again: one that was built by hand could
+    /// contain anything, and its parts go into URLs (rule R 9 `invalid_reference_rejected_before_io`).
     pub(crate) fn target(&self, reference: &Reference, access: Access<'_>) -> Result<(Target, Reference)> {
         reference::digest_of(reference)?;
         let reference = reference::parse(&reference.whole())?;
@@ -129,7 +129,7 @@ impl Client {
         self.send_if(target, request, |_| Ok(())).await
     }
 
-    /// The same, where the head of a mirror's answer must also be as `accepts` wants it.
+    /// The same, where `accepts` must also accept the head of a mirror's answer.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -156,7 +156,7 @@ impl Client {
     /// no other endpoint after this one.
     ///
     /// # Errors
-    /// Those of the last endpoint, with what the others said (rule R 30 `mirror_order_then_origin_fallback`).
+    /// Those of the last endpoint, with the errors of the others (rule R 30 `mirror_order_then_origin_fallback`).
     pub(crate) async fn ask<T, F>(
         &self,
         target: &Target,
@@ -205,7 +205,7 @@ impl Client {
         Err(failures.into_error(&roots))
     }
 
-    /// Sends a request to one endpoint, with what it needs to be let in.
+    /// Sends a request to one endpoint, with authentication.
     async fn once(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
         let permit = self.limits.admit(&endpoint.root, target.permission.writes()).await?;
         let mut response = self.authorized(target, endpoint, request).await?;
@@ -228,7 +228,7 @@ impl Client {
         let (places, policy, endpoints) = (&self.places, &self.policy, &*target.endpoints);
         let exchange = Exchange { places, policy, endpoints, endpoint };
         let answer = self.auth.answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
-        // The words of a HEAD's answer are missing, those of a GET's say why: they are not worth a request.
+        // The answer to a HEAD has no error text. A GET for the text alone is not worth a request.
         let answer = answer.map_err(|e| e.with_endpoint(origin(&endpoint.root)))?;
         drop(response);
         let response = self.follow(target, endpoint, again, Some(&answer)).await?;
@@ -239,7 +239,8 @@ impl Client {
     }
 
     /// Sends a request through redirects. `Authorization` and what else is for this host alone are dropped at the
-    /// first hop to another scheme, host or port, and stay dropped; each hop is made by the connections of its own host.
+    /// first hop to another scheme, host or port, and stay dropped; each hop is made by the connections of its own
+    /// host.
     async fn follow(
         &self,
         target: &Target,
@@ -275,7 +276,7 @@ impl Client {
         Err(Error::limit(format!("more than {HOPS} redirects")).with_endpoint(origin(&start)))
     }
 
-    /// The URL that an answer points to, if the policy lets us go there.
+    /// The URL that an answer points to, if the policy allows it.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
         let at = origin(response.url());
         let text = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -312,7 +313,7 @@ impl Target {
         Request::new(method, url)
     }
 
-    /// Who may be asked: all that are trusted with it, or the one that a link led to.
+    /// The hosts for this request: all that are trusted with it, or the one that a link points to.
     fn endpoints_for(&self, request: &Request) -> Vec<&Endpoint> {
         let url = request.url();
         let last = self.endpoints.last();
@@ -327,7 +328,7 @@ impl Target {
     }
 }
 
-/// How the hosts of a registry have failed.
+/// The errors of the hosts of a registry.
 struct Failed {
     /// Which of them is the registry itself.
     own: usize,
@@ -335,14 +336,14 @@ struct Failed {
 }
 
 impl Failed {
-    /// What the mirrors said.
+    /// The errors of the mirrors.
     fn of_mirrors(&self, roots: &[&Url]) -> String {
         let mirrors = self.all.iter().filter(|(at, _)| *at != self.own);
         let told = mirrors.map(|(at, e)| format!("{}: {}", origin(roots[*at]), e.message()));
         told.collect::<Vec<_>>().join("; ")
     }
 
-    /// The registry's own error, with what the mirrors said.
+    /// The registry's own error, with the errors of the mirrors.
     fn into_error(mut self, roots: &[&Url]) -> Error {
         let told = self.of_mirrors(roots);
         // Another attempt helps as long as it may help with one of them.

@@ -68,7 +68,7 @@ pub struct Config {
     /// Hosts (`host` or `host:port`) that are reached without TLS.
     #[serde(deserialize_with = "one_or_many")]
     pub plain_http: Vec<String>,
-    /// How long a server may be silent; seconds as an option.
+    /// How long a server may send nothing; seconds as an option.
     #[serde(deserialize_with = "seconds")]
     pub read_timeout: Duration,
     /// Requests that a host gets in a second, evenly spread; `None` does not slow down.
@@ -78,7 +78,7 @@ pub struct Config {
     #[serde(deserialize_with = "list")]
     pub trusted_realm: Option<Vec<String>>,
     /// MiB of a blob that are sent by one request, at most 64, which are held in memory; 0 sends a blob in one go.
-    /// An upload in chunks goes on where a connection broke, and passes proxies that bound what they let through.
+    /// An upload in chunks resumes after a broken connection, and passes proxies that limit the size of a request.
     pub upload_chunk: u32,
     /// The `User-Agent` of requests.
     pub user_agent: String,
@@ -163,7 +163,7 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         Many(Vec<T>),
     }
     Ok(match Option::deserialize(deserializer)? {
-        // As Go's tools write a list of nothing.
+        // Go's tools write an empty list as `null`.
         None => Vec::new(),
         Some(OneOrMany::One(one)) => vec![one],
         Some(OneOrMany::Many(many)) => many,

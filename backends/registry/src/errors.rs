@@ -1,4 +1,4 @@
-//! What statuses and broken connections mean, as kinds that are the same for every backend.
+//! Maps HTTP statuses and broken connections to error kinds, the same kinds for every backend.
 
 use std::error::Error as StdError;
 use std::io;
@@ -14,9 +14,9 @@ use crate::policy::{is_loopback, origin};
 use crate::resolver::LinkLocal;
 use crate::transport::head_of_body;
 
-/// Bytes of an error's body that are read; the rest is left on the wire.
+/// Bytes of an error's body that are read; the rest is not read.
 const BODY: usize = 64 << 10;
-/// Characters of the registry's own words that go into a message.
+/// Characters of the registry's error text that go into a message.
 const WORDS: usize = 400;
 
 /// The error that an answer other than success stands for; `what` was asked for, such as `manifest 1.2`.
@@ -64,7 +64,7 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     }
 }
 
-/// An error document (distribution specification, "Error Codes"). Codes beyond the specification's are common.
+/// An error document (distribution specification, "Error Codes"). Codes that are not in the specification are common.
 #[derive(Deserialize)]
 struct Report {
     #[serde(default)]
@@ -111,11 +111,11 @@ fn hint(kind: &ErrorKind) -> Option<&'static str> {
             Some("`plyfold login HOST` stores credentials; check their spelling and their age")
         }
         ErrorKind::Denied => {
-            Some("log in as someone who may; a repository that does not exist can look the same")
+            Some("log in as a user who has the permission; a missing repository can give the same answer")
         }
         ErrorKind::NotFound => Some("check the spelling; some registries hide private repositories this way"),
         ErrorKind::RateLimited { .. } => Some("wait, or log in: registries limit anonymous clients most"),
-        ErrorKind::Unavailable => Some("the registry has trouble of its own; try again later"),
+        ErrorKind::Unavailable => Some("the registry failed; try again later"),
         _ => None,
     }
 }
@@ -127,11 +127,11 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    // A date that has passed asks for no more patience.
+    // A date in the past means no delay.
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// The error of a request that got no answer, or of a body that broke off.
+/// The error of a request that got no answer, or of a body that was truncated.
 pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     let host = url.host_str().unwrap_or_default().to_owned();
     let endpoint = origin(url);
@@ -139,7 +139,7 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     let error = error.without_url();
     let causes = Causes::of(&error);
     let made = if causes.is_link_local {
-        Error::unsupported(format!("refused to go to {endpoint}: it is at a link-local address"))
+        Error::unsupported(format!("refused to connect to {endpoint}: it has a link-local address"))
     } else if error.is_builder() {
         // Such as the 64 KiB of `http`. It is the same the next time.
         let length = url.as_str().len();
@@ -165,17 +165,18 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     made.with_endpoint(endpoint).with_source(error)
 }
 
-/// Whether the connection was closed before any of the request went out, and nobody knows why.
+/// Whether the connection was closed before any of the request was sent, without a reason.
 pub(crate) fn is_unbegun(error: &reqwest::Error) -> bool {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let mut reasons = causes.skip_while(|cause| !cause.is::<hyper::Error>());
     let canceled =
         reasons.next().and_then(|cause| cause.downcast_ref()).is_some_and(hyper::Error::is_canceled);
-    // What hyper knows of the connection's end is an error of its own or of the system below it.
+    // The reason is hyper's own error or an I/O error below it.
     canceled && !reasons.any(|cause| cause.is::<hyper::Error>() || cause.is::<io::Error>())
 }
 
-/// The error of a server that asked for a certificate of the client, and then closed the connection without a word.
+/// The error of a server that asked for a certificate of the client, and then closed the connection without a TLS
+/// alert.
 pub(crate) fn refused_client(error: reqwest::Error, url: &Url) -> Error {
     let host = url.host_str().unwrap_or_default();
     Error::new(ErrorKind::Tls, format!("{host} asked for a client certificate and closed the connection"))
@@ -187,7 +188,7 @@ pub(crate) fn refused_client(error: reqwest::Error, url: &Url) -> Error {
 const CLIENT_CERTIFICATE: &str =
     "the registry may want a client certificate: -o client-cert=FILE -o client-key=FILE";
 
-/// What a chain of errors comes down to.
+/// The innermost error of a chain.
 struct Causes<'a> {
     tls: Option<&'a rustls::Error>,
     io: Option<io::ErrorKind>,
@@ -228,7 +229,7 @@ impl<'a> Causes<'a> {
 }
 
 impl Causes<'_> {
-    /// How many attempts can help where no connection is made, if not as many as the caller likes: a name that does not
+    /// How many attempts can help where no connection is made, if they are limited: a name that does not
     /// exist may be a fault of one name server, and a port of this machine on which nothing listens stays so.
     fn attempts(&self, url: &Url) -> Option<u32> {
         // A name server that does not answer (`EAI_AGAIN`) may answer later.

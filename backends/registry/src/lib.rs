@@ -1,7 +1,7 @@
 //! OCI distribution registries over HTTP, as a plyfold backend: `registry:ghcr.io/org/app:1.2`, or `docker://…`.
 //!
 //! The protocol is the [distribution specification] 1.1 with the [token authentication] that registries share.
-//! Everything a registry answers is taken for hostile: bodies are bounded, digests are checked, ranges are
+//! Every answer of a registry is treated as hostile: bodies are bounded, digests are checked, ranges are
 //! compared, redirects and token realms pass a policy before a byte goes out, and credentials, certificates, header
 //! fields and proxies stay with the scheme, host and port they were given for.
 //!
@@ -22,11 +22,11 @@
 //! reached directly. A proxy that is named for one host wins over them.
 //!
 //! # Which library does what
-//! `reqwest` holds connections, speaks HTTP/1.1 and goes through proxies; redirects, decompression and retries are off
-//! there, because each needs a decision of ours for each hop. `rustls` with `ring` does TLS: it refuses certificates
-//! without alternative names, and needs no system library. `toml` reads `hosts.toml`, in the order of the file, which is
-//! the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
-//! system's CAs. `hyper` is below `reqwest`, and named for its error that says that a request was never begun.
+//! `reqwest` pools connections, and does HTTP/1.1 and proxies; redirects, decompression and retries are off
+//! there, because this crate decides about them for each hop. `rustls` with `ring` does TLS: it refuses certificates
+//! without alternative names, and needs no system library. `toml` reads `hosts.toml`, in the order of the file, which
+//! is the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
+//! system's CAs. `hyper` is below `reqwest`, and a direct dependency for its error of a request that was never sent.
 //!
 //! # Transfers
 //! The manual's page [`transfers`](plyfold_core::manual::transfers) says how content moves, what is tried again and

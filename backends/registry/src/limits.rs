@@ -1,4 +1,4 @@
-//! How many requests at a time, and how many a second, one host gets from us.
+//! Limits per host: requests at the same time, and requests per second.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -29,7 +29,7 @@ struct Host {
     next: Mutex<Instant>,
 }
 
-/// The right to one request, held until its answer is read. Rides on the answer.
+/// The permit for one request, held until its answer is read. Stored in the response's extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Permit {
     _held: Option<Arc<OwnedSemaphorePermit>>,
@@ -56,13 +56,13 @@ impl Limits {
         }
         let host = self.host(host);
         let slots = if is_write { &host.writes } else { &host.reads };
-        // Its server is not to blame for it: no time-out counts this.
+        // This is a local wait: no time-out counts it.
         let held = stall::held_back(Arc::clone(slots).acquire_owned()).await;
         let held = held.map_err(|e| Error::new(ErrorKind::Internal, "limiting requests").with_source(e))?;
         Ok(Permit { _held: Some(Arc::new(held)) })
     }
 
-    /// Waits for a host's next turn: requests are spread evenly.
+    /// Waits until the next request to the host is due: requests are spread evenly.
     pub(crate) async fn pace(&self, host: &Url) {
         let Some(interval) = self.interval else { return };
         let turn = {
@@ -76,7 +76,7 @@ impl Limits {
     }
 
     fn host(&self, url: &Url) -> Arc<Host> {
-        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion, so a poisoned lock is consistent.
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = || Arc::new(Semaphore::new(self.connections().min(Semaphore::MAX_PERMITS)));
         let fresh = || Arc::new(Host { reads: slots(), writes: slots(), next: Mutex::new(Instant::now()) });
@@ -85,7 +85,7 @@ impl Limits {
 }
 
 impl Permit {
-    /// Lets the answer carry the permit, so that dropping one drops the other.
+    /// Stores the permit in the response, so that both are dropped together.
     pub(crate) fn ride(self, response: &mut Response) {
         response.extensions_mut().insert(self);
     }

@@ -8,7 +8,7 @@ use reqwest::{Response, Url};
 ///
 /// # Errors
 /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a link that cannot be read or leads to another host: without it
-/// the listing would end too early and look whole.
+/// the listing would end too early and look complete.
 pub(crate) fn next_link(response: &Response) -> Result<Option<Url>> {
     for value in response.headers().get_all(LINK) {
         let text = value.to_str().map_err(|_| unreadable("it is not ASCII"))?;
@@ -28,7 +28,7 @@ pub(crate) fn has_no_links(response: &Response) -> bool {
 
 fn resolved(page: &Url, target: &str) -> Result<Url> {
     let mut next = page.join(target).map_err(|_| unreadable("its target is not a URL"))?;
-    // A registry behind a proxy that ends TLS may take itself for one in plain http. It is asked as it was before.
+    // A registry behind a proxy that terminates TLS may write http links. The scheme of the request is kept.
     let is_http = matches!(next.scheme(), "http" | "https");
     if !is_http || next.host() != page.host() || next.port() != page.port() {
         return Err(Error::corrupt("the registry's link to the next page leads to another host"));

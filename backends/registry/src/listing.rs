@@ -24,7 +24,7 @@ impl Registry {
     pub(crate) async fn list_tags(&self, repository: &str, page: &Page) -> Result<Names> {
         #[derive(Deserialize)]
         struct Tags {
-            // `null` is what some registries send for none.
+            // Some registries send `null` for an empty list.
             tags: Option<Vec<Option<String>>>,
         }
         let name = reference::parse(repository)?;
@@ -83,7 +83,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// What the API for referrers says; `None` where there is none.
+    /// The answer of the referrers API; `None` when the registry has no such API.
     pub(crate) async fn referrers_api(
         &self,
         target: &Target,
@@ -99,10 +99,10 @@ impl Registry {
             let accept = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
             request.headers_mut().insert(ACCEPT, accept);
             let response = self.client.send(target, request).await?;
-            // A front end that answers every path with a page of its own has no such API either.
+            // A front end that answers every path with an HTML page has no such API.
             let is_other =
                 response.status() == StatusCode::OK && media_type(&response) != Some(MediaType::ImageIndex);
-            // What has a first page has the API: a list that ends here would be short.
+            // A registry with a first page has the API: an error of a later page is an error.
             if page == 0 && (errors::is_lack(response.status()) || is_other) {
                 return Ok(None);
             }
@@ -137,7 +137,7 @@ impl Registry {
     ) -> Result<(bytes::Bytes, Next)> {
         let mut request = target.request(Method::GET, path);
         match page.after.as_deref() {
-            // The registry's own way on: only its query is taken, which cannot lead anywhere else.
+            // Take only the query of the registry's link, so that the request stays on this host and path.
             Some(after) if after.starts_with('?') => request.url_mut().set_query(Some(&after[1..])),
             after => {
                 let mut query = request.url_mut().query_pairs_mut();
@@ -147,7 +147,7 @@ impl Registry {
         }
         let asked = request.url().clone();
         let response = self.client.send(target, request).await?;
-        // A mirror may have a path of its own, and is told whose content is meant.
+        // A mirror may have a path of its own, and gets the registry's name as `ns`.
         let answered = response.url().clone();
         let next = next_link(&response);
         // An empty list of links (RFC 9110 5.6.1) says less than none: only asking tells whether the list is whole.
@@ -160,7 +160,7 @@ impl Registry {
         };
         if next.as_ref().is_some_and(is_astray) {
             return Err(Error::corrupt(
-                "the registry's link to the next page leads elsewhere or in a circle",
+                "the registry's link to the next page leads to another listing or forms a loop",
             ));
         }
         let next = match next.and_then(|next| next.query().map(|query| format!("?{query}"))) {
@@ -217,7 +217,8 @@ fn children(raw: &RawManifest) -> Result<Vec<Descriptor>> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("the registry's list is not one: {e}")))
+    serde_json::from_slice(bytes)
+        .map_err(|e| Error::corrupt(format!("the registry's answer is not a list: {e}")))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::Registry;
 use crate::blobs::{opened, ranged_request, states_range};
 use crate::client::Target;
 
-/// Bytes of one part. All that wait for their turn are held in memory.
+/// Bytes of one part. All parts that wait to be read are held in memory.
 const PART: u64 = 4 << 20;
 /// Parts that may be open at the same time: with [`PART`] this bounds memory for any blob.
 const MOST: usize = 8;
@@ -25,7 +25,7 @@ const LARGE: u64 = 32 << 20;
 pub(crate) enum Parted {
     /// All of the range, in parts.
     Blob(Box<Blob>),
-    /// Not what was asked for: the answer, for who knows what to do about it.
+    /// Another answer, for the caller to handle.
     Answer(Response),
 }
 
@@ -77,8 +77,11 @@ impl Source {
         let response = self.registry.client.send(&self.target, request).await?;
         let part = opened(response, &self.blob, range.clone()).await?;
         if part.offset() != range.start {
-            return Err(Error::new(ErrorKind::Unavailable, "the registry had ranges, and has them no more")
-                .with_context("range", "none"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the registry answered a range before, and now does not",
+            )
+            .with_context("range", "none"));
         }
         Ok(part)
     }
@@ -94,7 +97,7 @@ impl Part {
     fn start(open: impl Future<Output = Result<Blob>> + Send + 'static) -> Self {
         // Unbounded, and yet no more than `PART` bytes: a blob yields no byte beyond its range.
         let (sender, chunks) = mpsc::unbounded_channel();
-        // Time-outs of the whole know what a part waits for.
+        // Local waits of a part count as local waits of the whole blob.
         let task = tokio::spawn(stall::inherit(async move {
             let read = async {
                 let mut part = open.await?;
@@ -106,7 +109,7 @@ impl Part {
                 Ok(())
             };
             if let Err(e) = read.await {
-                // Nobody listens when the whole was given up.
+                // The receiver is gone when the blob was dropped.
                 let _ = sender.send(Err(e));
             }
         }));

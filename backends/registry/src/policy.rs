@@ -56,11 +56,11 @@ impl Policy {
         Ok(https)
     }
 
-    /// The root of the API on a host that a configuration names by its URL. Who writes `http` there means it.
+    /// The root of the API on a host that a configuration names by its URL. An explicit `http` is accepted.
     pub(crate) fn root(url: &str, override_path: bool) -> Result<Url> {
         let invalid = |why: &str| Error::config(format!("a host of the configuration is not valid: {why}"));
         let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
-        let mut root = Url::parse(&text).map_err(|_| invalid("it is no URL"))?;
+        let mut root = Url::parse(&text).map_err(|_| invalid("it is not a URL"))?;
         if has_login(&root) {
             return Err(
                 invalid("it carries a user name").with_hint("`plyfold login HOST` stores credentials")
@@ -84,8 +84,8 @@ impl Policy {
         Ok(root)
     }
 
-    /// Whether a URL that `from` sent us to may be requested: never out of TLS into the clear, never another
-    /// scheme, never the link-local addresses that clouds keep their secrets on.
+    /// Whether a URL that `from` redirected to may be requested: never from https to http, never another
+    /// scheme, never link-local addresses, where clouds serve their metadata.
     pub(crate) fn check_hop(&self, from: &Url, to: &Url) -> Result<()> {
         if has_login(to) {
             return Err(refused(to, "it carries a user name"));
@@ -106,8 +106,8 @@ impl Policy {
 
     /// The token server that a challenge of `registry` names, and whether it may see the registry's credentials.
     ///
-    /// A registry whose certificate was verified (`is_verified`) is believed: it could as well ask for the credentials
-    /// by Basic, and get them. In plain http anybody on the way could have named the token server.
+    /// A registry whose certificate was verified (`is_verified`) is trusted: it could as well ask for the credentials
+    /// by Basic, and get them. In plain http an attacker in the network could have named the token server.
     pub(crate) fn realm(&self, registry: &Url, is_verified: bool, realm: &str) -> Result<(Url, bool)> {
         let untrusted = |why: String| Error::new(ErrorKind::Auth, format!("untrusted realm: {why}"));
         let url = Url::parse(realm).map_err(|_| untrusted("it is not a URL".to_owned()))?;
@@ -193,7 +193,7 @@ fn has_login(url: &Url) -> bool {
 fn refused(url: &Url, why: &str) -> Error {
     let scheme = url.scheme();
     let host = url.host_str().unwrap_or_default();
-    Error::unsupported(format!("refused to go to {scheme}://{host}: {why}"))
+    Error::unsupported(format!("refused to connect to {scheme}://{host}: {why}"))
 }
 
 #[cfg(test)]

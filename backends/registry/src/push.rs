@@ -12,7 +12,7 @@ use crate::upload::{expect_created, post};
 use crate::{Registry, errors};
 
 impl Registry {
-    /// Mounts a blob of another repository; a registry that starts an upload instead will not.
+    /// Mounts a blob of another repository; a registry that starts an upload instead has refused.
     pub(crate) async fn mount(
         &self,
         reference: &Reference,
@@ -82,7 +82,7 @@ impl Registry {
             Some(_) => match self.read_manifest(reference).await {
                 Ok(raw) => subject(&raw).cloned(),
                 Err(e) if e.is_retryable() => return Err(e),
-                // What is no manifest can be deleted all the same.
+                // A document that is not a valid manifest can be deleted too.
                 Err(_) => None,
             },
             None => None,

@@ -1,4 +1,4 @@
-//! The addresses of names: none of them is where no URL may lead either.
+//! Name resolution without the addresses that URLs may not have.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -7,9 +7,9 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::policy::is_link_local;
 
-/// The system's resolver, without link-local addresses. A URL's text says nothing about a name that somebody lets point
-/// to them, so the check is here, on the addresses that are then connected to. What goes through a proxy is resolved by
-/// the proxy.
+/// The system's resolver, without link-local addresses. A host name can resolve
+/// to such an address, so the check is here, on the addresses that are then connected to. What goes through a proxy is
+/// resolved by the proxy.
 #[derive(Debug)]
 pub(crate) struct Resolver;
 
@@ -37,7 +37,7 @@ fn allowed(mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LinkLocal> {
 
 impl fmt::Display for LinkLocal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name stands for a link-local address")
+        f.write_str("the name resolves to a link-local address")
     }
 }
 

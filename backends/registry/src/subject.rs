@@ -16,10 +16,10 @@ use crate::client::{Access, Target};
 use crate::push::manifest_put;
 use crate::upload::expect_created;
 
-/// How often a list is written again because somebody else wrote it at the same time: as many writers as that can
-/// meet, for each time one of them is done.
+/// How often a list is written again after a concurrent write. Each round one writer succeeds, so this many writers can
+/// write at the same time.
 const TRIES: usize = 10;
-/// What is waited at most for others who are writing.
+/// The longest wait for concurrent writers.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What happens to a list of referrers.
@@ -54,9 +54,9 @@ impl Registry {
         self.change_list(&target, &fallback(&reference, subject), &Change::Remove(digest)).await
     }
 
-    /// Reads, changes and writes a list until it is as it should be. Other processes hold no lock of ours: a registry
-    /// with conditional writes refuses what is based on an old list; where there are none, whoever has written looks
-    /// again whether somebody else did.
+    /// Reads, changes and writes a list until it is as it should be. Other processes do not share our lock: a registry
+    /// with conditional writes refuses a write based on an old list; without them, the list is read again after
+    /// the write.
     async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
         let _turn = self.client.lists.lock().await;
         for _ in 0..TRIES {
@@ -70,10 +70,10 @@ impl Registry {
             if response.status() != StatusCode::PRECONDITION_FAILED {
                 expect_created(response, &name_of(list)).await?;
             }
-            // Who has read the same list and is no slower than we are has written it by then.
+            // A concurrent writer that has read the same list and is not slower has written it by then.
             tokio::time::sleep(start.elapsed().min(LONGEST_WAIT)).await;
         }
-        Err(Error::new(ErrorKind::Unavailable, "others keep changing the list of referrers")
+        Err(Error::new(ErrorKind::Unavailable, "concurrent writers keep changing the list of referrers")
             .with_context("list", list))
     }
 
@@ -85,7 +85,7 @@ impl Registry {
     ) -> Result<(Option<RawManifest>, Option<(HeaderName, HeaderValue)>)> {
         let request = manifest_request(target, Method::GET, list);
         let response = self.client.send(target, request).await?;
-        // One that is weak never matches (RFC 9110 13.1.1).
+        // A weak entity tag never matches (RFC 9110 13.1.1).
         let version = response.headers().get(ETAG).filter(|version| version.as_bytes().starts_with(b"\""));
         let version = version.cloned();
         match self.verified_manifest(response, None, &name_of(list)).await {
@@ -122,10 +122,10 @@ fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<Vec<
             return Err(Error::corrupt("the tag for the list of referrers names no index"));
         }
         Some(raw) => serde_json::from_slice(raw.bytes())
-            .map_err(|e| Error::corrupt("the list of referrers is no JSON").with_source(e))?,
+            .map_err(|e| Error::corrupt("the list of referrers is not JSON").with_source(e))?,
     };
     if list["manifests"].is_null() {
-        // As Go's tools write a list of nothing.
+        // Go's tools write an empty list as `null`.
         list["manifests"] = json!([]);
     }
     let entries = list["manifests"].as_array_mut();

@@ -1,4 +1,4 @@
-//! The TLS side of connections: whom to trust and who we are.
+//! TLS: trusted CAs and client certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
     roots
 });
 
-/// Whom a host is believed to be, and who we are to it.
+/// The CAs that are trusted for a host, and the client certificates for it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Identity {
     ca: Vec<PathBuf>,
@@ -79,8 +79,8 @@ pub(crate) fn client(identity: &Identity) -> Result<(ClientConfig, Arc<AtomicBoo
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::config("no TLS version is available").with_source(e))?;
     let builder = if identity.skip_verify {
-        let anyone = Anyone(Arc::clone(&provider));
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(anyone))
+        let accept_any = AcceptAny(Arc::clone(&provider));
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(accept_any))
     } else {
         builder.with_root_certificates(roots)
     };
@@ -95,7 +95,7 @@ fn key(provider: &CryptoProvider, certificate: &ClientCertificate) -> Result<Arc
     let private =
         PrivateKeyDer::from_pem_file(path).map_err(|e| unreadable(path, "holds no private key", e))?;
     let key = CertifiedKey::from_der(certificates(&certificate.cert)?, private, provider);
-    key.map(Arc::new).map_err(|e| invalid(&certificate.cert, "does not go with its key", e))
+    key.map(Arc::new).map_err(|e| invalid(&certificate.cert, "does not match its key", e))
 }
 
 /// The client's certificates, of which the server takes the first that it knows the issuer of.
@@ -125,11 +125,11 @@ impl ResolvesClientCert for Keys {
     }
 }
 
-/// Believes every certificate, and still demands that the server has its key (`skip_verify`).
+/// Accepts every certificate, and still checks that the server has its key (`skip_verify`).
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

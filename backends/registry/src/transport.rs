@@ -36,16 +36,16 @@ struct Recipe {
 struct Made {
     proxied: Clients,
     direct: Clients,
-    /// Who is reached directly besides.
+    /// Hosts with a port that are reached without a proxy.
     exceptions: Exceptions,
     /// Whether a server has asked for a certificate of the client.
     asked: Arc<AtomicBool>,
 }
 
-/// How long is waited, for whichever host.
+/// Time-outs, the same for all hosts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// How long a whole document may take. The time-out between two reads alone lets a byte per second pass.
+    /// How long a whole document may take. The time-out between two reads alone would allow a byte per second.
     document_time: Duration,
     /// How long an upload may stand still.
     upload_stall: Duration,
@@ -61,7 +61,7 @@ struct Clients {
 /// How many connections may be closed without a reason before a request is begun.
 const CONNECTIONS: u32 = 3;
 
-/// How long the words of an error are waited for.
+/// How long to wait for the body of an error.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 impl Transport {
@@ -86,9 +86,9 @@ impl Transport {
 
     /// Sends a request and waits for the head of the answer.
     ///
-    /// When a connection is closed just before the request is begun, the reason gets lost. The request is sent again
-    /// then: the next connection may tell. If none does, it is the client's certificate when there was talk of one:
-    /// with TLS 1.3 the server's verdict on it comes after the handshake.
+    /// When a connection is closed just before the request is begun, the reason is lost. The request is then sent
+    /// again: the next connection may give the reason. If none does, and the server asked for a client certificate, it
+    /// is that: with TLS 1.3 the server checks it after the handshake.
     pub(crate) async fn execute(&self, mut request: Request) -> Result<Response> {
         let url = request.url().clone();
         let made = self.recipe.made()?;
@@ -178,7 +178,7 @@ impl Patience {
     }
 }
 
-/// The proxy that is named for a host. What is wrong with it is not quoted: it may hold a password.
+/// The proxy that is named for a host. The error does not quote it: it may contain a password.
 fn proxy(url: &Secret) -> Result<Proxy> {
     let invalid = || Error::config("the proxy of a host is not valid").with_hint("write http://HOST:PORT");
     let parsed = Url::parse(url.reveal()).map_err(|_| invalid())?;
@@ -205,7 +205,7 @@ async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {
     Ok(content.into())
 }
 
-/// The first `limit` bytes of a body, for messages; less when it breaks off or dawdles.
+/// The first `limit` bytes of a body, for messages; less when it is truncated or times out.
 pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8> {
     let mut content = Vec::new();
     let reading = async {
@@ -214,7 +214,7 @@ pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8
             content.extend_from_slice(&chunk[..chunk.len().min(limit - content.len())]);
         }
     };
-    // What has come by then is enough.
+    // Use what has been received by then.
     let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
     content
 }

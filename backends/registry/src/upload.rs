@@ -22,7 +22,7 @@ use crate::{Registry, errors};
 
 /// The largest chunk, which is held in memory, in bytes.
 const LARGEST: u64 = 64 << 20;
-/// Bytes of a chunk that are handed to the connection at a time: what moves is seen to move.
+/// Bytes of a chunk that are passed to the connection at a time, so that progress is measured.
 const PIECE: usize = 64 << 10;
 /// What happens after a chunk has failed.
 const RETRY: Retry = Retry {
@@ -86,14 +86,14 @@ impl Registry {
     ) -> Result<()> {
         let mut start = 0;
         loop {
-            // The end of the blob proves it, and the PUT comes behind that: nothing wrong is ever complete.
+            // The blob is verified at its end, and the PUT follows: a wrong blob is never completed.
             let chunk = content.chunk(size).await?;
             if chunk.is_empty() {
                 break;
             }
             match self.chunk(target, &mut upload, start, chunk.clone()).await {
                 Ok(()) => {}
-                // No chunks here, it seems: the same in one go.
+                // The registry may not support chunks: send the blob in one PUT.
                 Err(e) if start == 0 && is_about_chunks(e.kind()) => {
                     let upload = self.begin(target).await?;
                     content.held.push_front(chunk);
@@ -126,7 +126,7 @@ impl Registry {
                 },
                 Err(e) => e,
             };
-            // Bytes are sent once, and their token may have run out: the next question brings a new one.
+            // Bytes are sent once, and their token may have run out: the next request fetches a new one.
             if *error.kind() == ErrorKind::Auth && !renewed {
                 renewed = true;
             } else {
@@ -150,9 +150,9 @@ impl Registry {
         let response = self.moving(target, request, pieces(bytes, Arc::clone(&source)), source).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {}
-            // The registry has another number of bytes than we think: it will say how many.
+            // The registry has another number of bytes than expected: ask it how many.
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(Error::new(ErrorKind::Unavailable, "the registry has received another part"));
+                return Err(Error::new(ErrorKind::Unavailable, "the registry has received another range"));
             }
             _ => return Err(errors::status(response, "upload").await),
         }
@@ -180,7 +180,7 @@ impl Registry {
         }
     }
 
-    /// Sends a request with a body that may take as long as it moves.
+    /// Sends a request whose body may take any time while it makes progress.
     async fn moving(
         &self,
         target: &Target,
@@ -197,7 +197,7 @@ impl Registry {
                 Err(Error::new(ErrorKind::Timeout, format!("the upload made no progress for {limit:?}")))
             }
         };
-        // When the source broke, what the registry or the connection says about it is of no interest.
+        // If the source failed, report its error and not the one that it caused at the registry.
         match source.take_error() {
             Some(error) => Err(error),
             None => outcome,
@@ -263,7 +263,7 @@ fn lost(received: u64, start: u64) -> Error {
 fn forgotten(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {
-            Error::new(ErrorKind::Unavailable, "the registry has forgotten the upload").with_source(error)
+            Error::new(ErrorKind::Unavailable, "the registry no longer has the upload").with_source(error)
         }
         _ => error,
     }
@@ -303,7 +303,7 @@ impl Content {
     }
 
     /// The bytes as they come, the last ones held back until the end has proven them all: a registry that does not
-    /// check digests never gets a whole blob that is wrong.
+    /// check digests never gets all bytes of a wrong blob.
     fn proven(self, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         stream::try_unfold((Some(self), None::<Bytes>), move |(content, mut last)| {
             let source = Arc::clone(&source);
@@ -356,7 +356,7 @@ impl Source {
 
     fn fail(&self, error: Error) -> io::Error {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        io::Error::other("the source of the upload broke")
+        io::Error::other("the source of the upload failed")
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! What the other suites judge in one process, this one judges in workers: the test binary runs itself, under strace or
 //! on a disk of its own, and looks at what is left. So it stands among the [oracles](crate::oracle), in
-//! `tests/oracles/main.rs` with `harness = false`, and what a machine has not is told like any other need:
+//! `tests/oracles/main.rs` with `harness = false`, and a missing program is reported like any other need:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -34,7 +34,7 @@
 //! More tests may follow, as [`oracle_tests!`](crate::oracle_tests) takes them. The cache stores blobs at
 //! `blobs/<algorithm>/<hex>` and names in `index.json`, as layouts do; what else is in its directory, the stage says.
 //! What a failure must leave is asked of the cache itself, and of the files: a blob that can be seen has the content of
-//! its name, before anybody has opened the cache again.
+//! its name, before the cache is opened again.
 
 mod artifact;
 mod kills;
@@ -74,8 +74,8 @@ pub trait DurabilityStage: Send + Sync {
         String::new()
     }
 
-    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another: one for the pull,
-    /// and one more for a cache that writes a blob on such a thread meanwhile.
+    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another: one for the
+    /// pull, and one more for a cache that writes a blob on such a thread meanwhile.
     ///
     /// strace counts each thread's calls for itself. A cache that needs one thread alone, beside threads of its own
     /// for each blob, is struck at every single call, and the suite sees to it.
@@ -152,11 +152,11 @@ const TESTS: &[DurabilityTest] = tests! {
     POWER order::a_name_waits_for_content_that_was_here_before [Need::Tracing];
         "content that another process has shown is in its folder for good before a name stands for it",
     POWER power::power_cut_on_ext4_loses_nothing [Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
-        "after a power cut on ext4 whatever can be seen is whole, and whatever was promised is there",
+        "after a power cut on ext4 everything visible is complete, and everything reported as stored is there",
     POWER power::power_cut_on_xfs_loses_nothing [
         Need::Mounts, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
     ];
-        "after a power cut on XFS whatever can be seen is whole, and whatever was promised is there",
+        "after a power cut on XFS everything visible is complete, and everything reported as stored is there",
     REFUSALS refusals::enospc_eio_short_write_clean_fail [Need::Tracing];
         "a pull or an open whose call is refused fails as Io, once, and leaves what was there before",
     REFUSALS refusals::a_collection_that_is_refused_leaves_whole_images [Need::Tracing];

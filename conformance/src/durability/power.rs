@@ -1,4 +1,4 @@
-//! Power cuts: a file system that stops from one moment to the next and forgets what was not synced.
+//! Power cuts: a file system that stops at once and loses what was not synced.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -141,7 +141,7 @@ async fn has_artifacts(cache: &(impl CacheProvider + Clone), name: &str) -> Verd
     Ok(())
 }
 
-/// A worker that pulls what it is told to.
+/// A worker that pulls the image that the command names.
 struct Worker {
     process: Child,
     orders: Option<ChildStdin>,

@@ -89,7 +89,7 @@ pub(super) fn a_full_disk_leaves_no_trace(stage: &dyn DurabilityStage) -> Verdic
     disk.unmount()
 }
 
-/// A registry that is read while somebody else fills the disk, after the pull has asked how much room there is.
+/// A registry that is read while another process fills the disk, after the pull has checked the free space.
 #[derive(Clone, Debug)]
 struct Filling {
     origin: Origin,

@@ -230,7 +230,7 @@ fn layer(name: &str, index: usize, size: usize) -> Vec<u8> {
     LayerBuilder::new().dir("etc", 0o755).file(format!("etc/{index}"), 0o644, &content).finish()
 }
 
-/// Leaves half of a blob that nobody wants.
+/// Leaves half of a blob that no image needs.
 async fn begin_a_download(cache: &dyn CacheProvider) -> Verdict {
     let bytes = Bytes::from_static(b"a download that is never finished");
     let media_type = "application/octet-stream".into();
@@ -257,7 +257,7 @@ pub(super) async fn whole(cache: &(impl CacheProvider + Clone), image: &str) -> 
 }
 
 /// The blobs that do not hash to their names, and the artifacts that are taken for whole and are not: what is there
-/// before anybody has opened the cache.
+/// before the cache is opened again.
 pub(super) fn unsound(stage: &dyn DurabilityStage, path: &Path) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
     for file in files(path)? {

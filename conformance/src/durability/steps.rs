@@ -89,7 +89,7 @@ impl Sweep<'_> {
         if !all.missed.is_empty() {
             return Err(Failure::new(all.missed.join("\n")));
         }
-        // An open makes two documents, a folder and a lock; whatever else is done takes more.
+        // An open makes two documents, a folder and a lock; every other operation takes more.
         if struck < 10 { Err(Failure::new("that is not all that such work takes")) } else { Ok(()) }
     }
 
@@ -114,7 +114,7 @@ impl Sweep<'_> {
                 }
             }
         }
-        // Where threads take turns, their calls have other numbers each time.
+        // With several threads the numbers of the calls differ in each run.
         let rounds = if struck < step.calls { step.rounds.len() } else { 0 };
         for held in 0..rounds {
             for nth in 1.. {
@@ -175,8 +175,9 @@ impl Sweep<'_> {
         Ok(steps)
     }
 
-    /// strace counts for each thread, and each blob may have its own: the second one there is the first when the blob of
-    /// the one before is in the cache. So in each round it is the turn of the thread that is the first to come there.
+    /// strace counts for each thread, and each blob may have its own: the second one there is the first when the blob
+    /// of the one before is in the cache. So in each round it is the turn of the thread that is the first to come
+    /// there.
     fn rounds(by: Option<&Path>, calls: &[&Call], blobs: usize) -> Vec<Vec<usize>> {
         if by.is_none() {
             // Counted with the calls on other files.

@@ -76,7 +76,7 @@ fn worker(sweep: &Sweep, step: &Step, nth: usize, store: &Path, log: &Path) -> R
     };
     let run = Run::new("strace").args(["-f", "-y", "-e", &format!("trace={syscall}"), "-e"]);
     let run = run.arg(format!("inject={syscall}:{how}:when={nth}")).arg("-o").arg(log);
-    // The rest of the calls is none of its business; only signals are lost that way.
+    // Other calls are not traced; only signals are lost by that.
     let run = if let Blow::Error(_) = step.blow { run.arg("--seccomp-bpf") } else { run };
     let run = match &step.by {
         // Without a slash at its end.
@@ -107,7 +107,7 @@ fn struck_line<'a>(blow: Blow, log: &'a str, said: &Captured) -> Result<Option<&
     }
 }
 
-/// Whether a call may fail and nothing be said: a temporary file that cannot be removed stays and harms nobody, what
+/// Whether a call may fail without an error: a temporary file that cannot be removed stays and does no harm, what
 /// cannot be touched is older than it could be, what cannot be opened is looked for elsewhere, and without a note more
 /// is looked at. What a collection is to remove has gone or it says so.
 fn may_go_on(sweep: &Sweep, step: &Step, line: &str) -> bool {

@@ -35,7 +35,7 @@ pub(super) const DONE: &str = "done ";
 pub(super) const FAILED: &str = "failed ";
 
 /// The child process of these tests, when this process is one: with one of `stages`, by its name, it does what it was
-/// told. It dies with its parent.
+/// told. It ends with its parent.
 pub fn child(stages: &[&'static dyn DurabilityStage]) -> Option<ExitCode> {
     let (name, directory) = (env::var(STAGE).ok()?, env::var_os(STORE)?);
     let stage = stages.iter().find(|stage| stage.name() == name)?;

@@ -72,7 +72,7 @@ impl Drop for Mount {
     }
 }
 
-/// A disk whose power can be cut: from one moment to the next its file system stops, and forgets what was not synced.
+/// A disk whose power can be cut: its file system stops at once, and loses what was not synced.
 #[derive(Debug)]
 pub struct PowerDisk {
     folder: TempDir,
@@ -100,7 +100,7 @@ impl PowerDisk {
         Ok(disk)
     }
 
-    /// Mounts it, after a power cut too. Nothing is written by the clock, only when somebody asks for it.
+    /// Mounts it, after a power cut too. Nothing is written back by a timer, only on request.
     ///
     /// # Errors
     /// Those of [`Mount::new`].

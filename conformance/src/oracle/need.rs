@@ -16,7 +16,7 @@ pub enum Need {
     FileSystem(&'static str),
     /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount` and `losetup`.
     Mounts,
-    /// A program that Debian does not have, or only with much else. It judges where somebody has installed it, and is
+    /// A program that Debian does not have, or only with much else. It is used where it is installed, and is
     /// never required: a test does not fetch programs.
     Peer(&'static str),
     /// A program.

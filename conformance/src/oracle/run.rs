@@ -88,7 +88,7 @@ impl Run {
         Ok(Captured { command: format!("{:?}", self.command), status, stdout, stderr })
     }
 
-    /// Runs it, and takes any exit status but 0 for a verdict against the input.
+    /// Runs it, and treats any exit status but 0 as a rejection of the input.
     ///
     /// # Errors
     /// The errors of [`output`](Self::output), and all that the command said.

@@ -78,7 +78,7 @@ async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
         let says_whose = |exchange: &Exchange| namespace(exchange) == Some(setup.host.clone());
         assert!(
             first.requests().iter().chain(&second.requests()).all(says_whose),
-            "mirrors are told whose it is"
+            "mirrors get the registry's name"
         );
     }
     let [first, second, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
@@ -143,7 +143,7 @@ async fn failed_hosts_have_their_turn_again(stage: &dyn HttpStage) {
         assert_eq!(asked, round, "the mirror is asked first, each time");
     }
     assert!(origin.requests().is_empty(), "the registry is not asked: {:?}", origin.requests());
-    // The mirror cuts a transfer, and nobody else has the content.
+    // The mirror cuts a transfer, and no other host has the content.
     for cuts in 1..4 {
         let (mirror, origin, setup) = scene();
         mirror.script(On::blob(layer.digest()).times(cuts), [Fault::TruncateAt(10)]);
@@ -176,7 +176,7 @@ async fn mirror_digest_only_policy(stage: &dyn HttpStage) {
     read_all(&*registry, &name, &sample).await;
     assert!(!mirror.requests().is_empty(), "content by digest comes from the mirror");
     assert!(origin.requests().is_empty(), "and not from the registry: {:?}", origin.requests());
-    // Content that is not what the digest says is no content, whoever sends it.
+    // Content with another digest is refused from every host.
     mirror.script(On::manifests(), [Fault::Flip(10)]);
     let raw = sound(registry.manifest(&by_digest).await);
     assert!(raw.bytes() == sample.top_bytes());

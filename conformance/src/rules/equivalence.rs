@@ -1,4 +1,4 @@
-//! X: an image is the same image, whichever backend it comes from.
+//! X: an image is the same from every backend.
 
 use std::io::Read as _;
 

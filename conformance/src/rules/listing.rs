@@ -10,7 +10,7 @@ use crate::{HttpSetup, HttpStage};
 
 pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 36" tag_list_pagination_follows_link_same_host_only:
-        "a listing goes on where its link leads, in whatever form, on the same host; another host is never asked, and \
+        "a listing follows its link, in every form, on the same host; another host is never asked, and \
          a link that cannot be read is an error: a list that is cut short never looks whole",
     "R 37" referrers_api_and_tag_fallback_equal:
         "referrers are the same with and without an API for them, and filtered wherever they come from",

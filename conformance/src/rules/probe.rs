@@ -63,7 +63,7 @@ pub(super) fn assert_kind<T>(outcome: Result<T>, kind: &ErrorKind) -> Error {
 #[track_caller]
 pub(super) fn error_of<T>(outcome: Result<T>) -> Error {
     match outcome {
-        Ok(_) => panic!("an error was due, and there is none"),
+        Ok(_) => panic!("an error was expected"),
         Err(error) => error,
     }
 }

@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "R 1" pull_by_tag_returns_exact_manifest_bytes:
         "a tag gives the manifest byte for byte as it was stored, with its media type, digest and size",
     "R 2" pull_by_digest_verifies_against_requested_digest_not_header:
-        "content under a digest that it does not hash to is corrupt, whatever else vouches for it",
+        "content that does not match its digest is corrupt, whatever headers say",
     "R 3" digest_header_disagrees_with_body_is_error:
         "a name that points at one digest and yields the content of another is corrupt",
     "R 4" missing_digest_header_is_computed:
@@ -28,7 +28,7 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "R 8" short_names_normalise_identically_in_every_backend:
         "a short name means the same image in every backend",
     "R 9" invalid_reference_rejected_before_io:
-        "a reference that is none is refused before any input or output",
+        "an invalid reference is refused before any I/O",
     "R 10" platform_exact_match_beats_compatible:
         "the child for exactly the wanted platform is chosen, wherever it stands; else the best that runs",
     "R 11" variant_matching_arm_v6_v7_v8_distinct:
@@ -59,7 +59,7 @@ async fn pull_by_tag_returns_exact_manifest_bytes(stage: &dyn Stage) {
         }
         assert!(raw.bytes() == sample.top_bytes(), "{}: bytes", sample.name);
         assert_eq!(raw.descriptor().media_type(), sample.top.media_type(), "{}", sample.name);
-        // By tag a backend may name the bytes by whichever algorithm it likes.
+        // By tag a backend may use any digest algorithm.
         assert!(
             [sample.top.digest(), &own_digest].contains(&raw.digest()),
             "{}: {}",

@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "S 79" compressed_stream_hashes_to_digest_uncompressed_to_diffid:
         "a layer is proved twice: its bytes by the blob's digest, its tar by the diff_id",
     "S 80" gzip_multi_member_zstd_plain_by_magic_not_media_type:
-        "how a layer is compressed is told by its first bytes, in every form that writers make",
+        "the compression of a layer is detected by its first bytes, in every form that writers make",
     "S 81" flattened_tar_equals_overlay_of_layers:
         "the stacked layers are the tree that overlayfs shows: names, kinds, metadata, content, links",
     "S 82" whiteout_file_dir_opaque_including_same_layer_order:

@@ -1,4 +1,4 @@
-//! R: how layers come over the wire, through whatever happens to it.
+//! R: transfers of layers, with failures.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::{HttpSetup, HttpStage};
 
 pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 17" resume_sends_closed_range_at_exact_offset:
-        "a download that broke off goes on with one closed range, from the first byte that is missing",
+        "a truncated download resumes with one closed range, from the first missing byte",
     "R 18" resume_without_accept_ranges:
         "ranges are asked for whether the server advertises them or not",
     "R 19" status_200_to_range_restarts_from_zero:
@@ -27,7 +27,7 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
     "R 21" status_416_resets_partial:
         "when a range cannot be satisfied the blob is fetched from its start",
     "R 22" resume_survives_process_restart:
-        "what a pull that failed has left is used by the next one, whoever makes it",
+        "what a failed pull has left is used by the next one, in any process",
     "R 23" partial_prefix_rehashed_before_resume:
         "what an earlier pull has left is not trusted: wrong bytes in it are found out and fetched again",
     "R 24" no_progress_timeout_bounds_attempts:

@@ -151,7 +151,7 @@ pub fn schema1() -> Sample {
     draft.finish("schema1", top)
 }
 
-/// A document of a type that nobody knows.
+/// A document of an unknown type.
 pub fn unknown_document() -> Sample {
     let mut draft = Draft::default();
     let media_type = "application/vnd.example.manifest.v9+json";
@@ -167,7 +167,7 @@ fn sbom(draft: &mut Draft, fields: &str) -> Descriptor {
     draft.blob(MANIFEST, manifest_text(&json(&config), &[json(&layer)], &fields))
 }
 
-/// An image of the two usual layers with a manifest of one's own.
+/// An image of the two usual layers with a custom manifest.
 fn image_with(
     name: &'static str,
     manifest: impl FnOnce(&Draft, &Descriptor, &[Descriptor]) -> String,

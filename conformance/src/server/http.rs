@@ -134,7 +134,7 @@ pub(super) enum Framing {
     Length,
 }
 
-/// How the body breaks off.
+/// How the body is truncated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum End {
     Complete,

@@ -11,7 +11,7 @@
 //! let server = FaultServer::start()?;
 //! let sample = samples::image();
 //! server.put("library/app", "1.2", &sample);
-//! // The first download of the bottom layer breaks off after 100 bytes.
+//! // The first download of the bottom layer is truncated after 100 bytes.
 //! let layer = sample.images[0].layers[0].descriptor.digest();
 //! server.script(On::blob(layer).times(1), [Fault::TruncateAt(100)]);
 //!

@@ -1,4 +1,4 @@
-//! What is kept and what goes when a cache is collected.
+//! What a collection keeps and what it removes.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ pub struct Collect {
     /// Bytes that content and artifacts together may take: images that were not used for longest lose their names
     /// until it is met. `None` leaves every name alone.
     pub budget: Option<u64>,
-    /// Say what would go, and leave it.
+    /// Report what would be removed, and remove nothing.
     pub dry_run: bool,
     /// Content without a name, and what it leads to, stays for this long after it was stored or used last: for tools
     /// that write into the store without taking a lease. Names that were used within this time are not evicted.
@@ -23,7 +23,7 @@ pub struct Collect {
 /// What a collection has done, or would do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Collected {
-    /// Names removed to meet the budget, in the order in which they went.
+    /// Names removed to meet the budget, in the order of removal.
     pub evicted: Vec<Reference>,
     /// Blobs removed, sorted.
     pub blobs: Vec<Digest>,
@@ -31,7 +31,7 @@ pub struct Collected {
     pub artifacts: u64,
     /// Partial downloads removed, sorted.
     pub partials: Vec<Digest>,
-    /// What dead writers have left otherwise, such as temporary files and block devices that are not whole, removed.
+    /// Other leftovers of killed writers that were removed, such as temporary files and incomplete block devices.
     pub remains: u64,
     /// Bytes freed by all of these.
     pub freed: u64,
@@ -43,8 +43,8 @@ pub struct Collected {
     pub missed: Option<Missed>,
 }
 
-/// A budget that is missed: bytes beyond it, and of all that is kept the bytes that may not go, by reason. Content that is
-/// kept for several reasons counts for each.
+/// A budget that is missed: bytes beyond it, and of all that is kept the bytes that may not go, by reason. Content that
+/// is kept for several reasons counts for each.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Missed {
     /// Bytes kept beyond the budget.
@@ -57,7 +57,8 @@ pub struct Missed {
     pub recent: u64,
 }
 
-/// A part of a blob that an interrupted download has left, or that is being written, and that the next one goes on from.
+/// A part of a blob that an interrupted download has left, or that is being written, and that the next one goes on
+/// from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PartialBlob {
     /// The blob.
@@ -68,7 +69,7 @@ pub struct PartialBlob {
     pub used: SystemTime,
 }
 
-/// What takes how much room in a cache. Content that several images share counts once in the totals (rule C 66
+/// Disk usage of a cache. Content that several images share counts once in the totals (rule C 66
 /// `size_counts_blob_once`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Usage {

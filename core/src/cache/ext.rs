@@ -49,7 +49,7 @@ pub trait CacheProviderExt: CacheProvider {
         pull::pull(registry, reference, self, options).await
     }
 
-    /// Brings an image here again, trusting nothing that is here: [`PullOptions::force`].
+    /// Pulls an image again and verifies what the cache has of it: [`PullOptions::force`].
     ///
     /// # Errors
     /// As [`pull`](fn@crate::pull).
@@ -132,8 +132,8 @@ pub trait CacheProviderExt: CacheProvider {
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
     /// the platform of `options`. Those without a name come last, by their digests. Images that came before one that
-    /// fails are kept. Each has a last progress event of its own; where it fails before the first image, that failure
-    /// has.
+    /// fails are kept. Each image has its own last progress event; if the load fails before the first image, the
+    /// failure has one.
     ///
     /// # Contract
     /// X 104 `import_performs_zero_network_io`.
@@ -159,7 +159,7 @@ pub trait CacheProviderExt: CacheProvider {
             return Err(from.nameless());
         }
         operation.hand_over();
-        // What stands in a file may be newer than what its name stands for here.
+        // The image in the file may be newer than the image with the same name in the cache.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(wanted.len());
         for reference in &wanted {
@@ -172,10 +172,10 @@ pub trait CacheProviderExt: CacheProvider {
         Ok(loaded)
     }
 
-    /// Lets a name stand for an index of these manifests, and yields it. Where it stands for an index already, that
-    /// one is carried on: a manifest takes the place of those for the same platform (variant, OS version and
-    /// features included) or of the same digest, others are added, and attestations go whose subject is in the
-    /// index no more. An image without a platform gets the one of its config.
+    /// Points a name to an index of these manifests, and returns the index. If the name points to an index already,
+    /// that one is updated: a manifest takes the place of those for the same platform (variant, OS version and
+    /// features included) or of the same digest, others are added, and attestations whose subject is no longer in the
+    /// index are removed. An image without a platform gets the one of its config.
     ///
     /// The same manifests give the same bytes, in whatever order they come: images first, sorted by platform, then
     /// what has none, then attestations. Nothing is written when all of it is in the index already.
@@ -195,7 +195,7 @@ pub trait CacheProviderExt: CacheProvider {
         index::write(self, name, manifests).await
     }
 
-    /// Lets a name stand for content that is here, whatever it stood for before.
+    /// Points a name to content that is in the cache, whatever it pointed to before.
     ///
     /// # Contract
     /// C 58 `descriptor_write_requires_name_and_replaces`.
@@ -335,7 +335,7 @@ pub trait CacheProviderExt: CacheProvider {
         }
     }
 
-    /// Reads a stored blob to its end, for the verdict alone.
+    /// Reads a stored blob to its end, to verify it.
     ///
     /// # Errors
     /// As [`CacheProvider::open`].

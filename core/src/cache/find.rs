@@ -40,7 +40,8 @@ pub async fn find_among<C: CacheProvider + ?Sized>(
     Ok(None)
 }
 
-/// A present child, at any depth, of a present index that was not `seen` with so much depth left.
+/// A child, at any depth, of an index. Both are in the cache. An index that was `seen` with at least this depth left is
+/// skipped.
 fn find_child<'a, C: CacheProvider + ?Sized>(
     cache: &'a C,
     index: &'a Descriptor,

@@ -15,7 +15,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Pl
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
 pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
 
-/// After so many changes of the name by others, what was read last is written.
+/// After this many concurrent changes of the name, the index is written on the base of the last one read.
 const ATTEMPTS: u32 = 16;
 
 /// The body of [`CacheProviderExt::index_write`].
@@ -32,13 +32,14 @@ pub(super) async fn write<C: CacheProvider + ?Sized>(
     if manifests.is_empty() {
         return Err(at(Error::config("an index needs manifests, and none are given")));
     }
-    // Others who change this index wait, so that none reads what another is about to replace.
+    // Other writers of this index wait: none reads an index that another is about to replace.
     let _turn = cache.turn(&format!("index {}", name.whole())).await?;
     let mut attempts = 0;
     let (root, _lease) = loop {
         let before = existing(cache, name).await.map_err(at)?;
         let (root, lease) = joined(cache, before.as_ref(), manifests).await.map_err(at)?;
-        // What the index had before the lease may be gone, and its name with it: only now is it certain.
+        // Content of the index may have been removed before the lease was taken. Check again now that the lease is
+        // held.
         let now = existing(cache, name).await.map_err(at)?;
         attempts += 1;
         if now == before || attempts == ATTEMPTS {
@@ -87,7 +88,7 @@ pub(super) async fn present<C: CacheProvider + ?Sized>(
     }
     let content: Vec<Digest> = all.digests().chain(others.iter().cloned()).collect();
     let lease = cache.lease(&content).await?;
-    // What was here before the lease may be gone: only now is it certain.
+    // Content may have been removed before the lease was taken. Check again now that the lease is held.
     if let Some(damaged) = all.damaged.iter().next() {
         return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
     }
@@ -133,7 +134,7 @@ async fn entries<C: CacheProvider + ?Sized>(cache: &C, manifests: &[Descriptor])
     Ok(entries)
 }
 
-/// The descriptor as JSON. oci-spec spells two fields of platforms in a way of its own.
+/// The descriptor as JSON. oci-spec spells two platform fields differently from the specification.
 fn document_of(descriptor: &Descriptor) -> Value {
     let mut document = serde_json::to_value(descriptor).unwrap_or_default();
     if let Some(Value::Object(platform)) = document.get_mut("platform") {
@@ -155,7 +156,7 @@ async fn told_platform<C: CacheProvider + ?Sized>(
     let config = match own_config(cache, descriptor).await {
         Ok(Some(config)) => config,
         Ok(None) => return Ok(told),
-        // What is missing is reported with all else that is.
+        // It is reported together with everything else that is missing.
         Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(told),
         Err(e) => return Err(e),
     };
@@ -285,7 +286,7 @@ impl Entry {
     }
 }
 
-/// All that tells one platform from another (OCI image spec, `image-index.md`, property `platform`).
+/// The fields that distinguish platforms (OCI image spec, `image-index.md`, property `platform`).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct FullPlatform {
     /// `os/architecture[/variant]`, in the one spelling.
@@ -296,7 +297,7 @@ struct FullPlatform {
 }
 
 impl FullPlatform {
-    /// Out of the entry itself: oci-spec does not read all of it. `None` for `unknown/unknown`, which tells none.
+    /// Out of the entry itself: oci-spec does not read all of it. `None` for `unknown/unknown`, which is no platform.
     fn of(raw: &Value, descriptor: &Descriptor) -> Option<Self> {
         let platform = descriptor.platform().as_ref().map(Platform::from)?;
         if platform.is_unknown() {

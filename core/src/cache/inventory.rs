@@ -1,4 +1,4 @@
-//! What a cache holds, and what of it leads where.
+//! What a cache holds, and which content refers to which.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -49,7 +49,7 @@ pub struct HeldArtifact {
     pub held: Held,
 }
 
-/// A manifest or an index of which nobody has told that it is one.
+/// A manifest or an index that was found by scanning and is not referenced.
 #[derive(Clone, Debug)]
 pub struct Head {
     descriptor: Descriptor,
@@ -60,7 +60,7 @@ impl Head {
     /// The bytes after which [`Head::may_be`] knows.
     pub const PEEK: usize = 64;
 
-    /// Whether content that begins like this is worth to be read: most small content is compressed.
+    /// Whether content that begins like this can be a document and has to be read: most small blobs are compressed.
     pub fn may_be(start: &[u8]) -> bool {
         start.iter().find(|c| !c.is_ascii_whitespace()).is_none_or(|first| *first == b'{')
     }
@@ -138,7 +138,7 @@ impl Inventory {
     }
 
     pub(super) fn is_recent(&self, used: SystemTime) -> bool {
-        // What would have to be older than all time is recent.
+        // A cut-off before the epoch counts everything as recent.
         let since = self.now.checked_sub(self.grace);
         !self.grace.is_zero() && since.is_none_or(|since| used > since)
     }
@@ -173,7 +173,7 @@ impl Inventory {
     }
 }
 
-/// What tells one walk from another.
+/// Distinguishes one walk from another.
 type Top = (Digest, String, u64);
 
 fn top_of(descriptor: &Descriptor) -> Top {
@@ -185,7 +185,7 @@ struct Walk<'a, C: ?Sized> {
     cache: &'a C,
     inventory: Inventory,
     walked: HashMap<Top, usize>,
-    /// Blobs of which somebody has told what they are.
+    /// Blobs whose media type is known from a descriptor.
     described: HashSet<usize>,
     /// Manifests and indexes that are here.
     documents: HashMap<Digest, Descriptor>,
@@ -277,7 +277,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         }
     }
 
-    /// Blobs that may be documents, for all that is known.
+    /// Blobs that may be documents.
     fn unread(&self) -> Vec<Digest> {
         let Inventory { holdings, numbers, .. } = &self.inventory;
         let small = holdings.blobs.iter().filter(|(_, held)| held.size <= limits::MANIFEST);
@@ -319,9 +319,9 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
 }
 
 fn unknown(damaged: &Digest) -> Error {
-    Error::corrupt("a document is damaged, so nobody knows what it needs; nothing is removed")
+    Error::corrupt("a document is damaged, so its references are unknown; nothing was removed")
         .with_context("blob", damaged)
         .with_hint(
-            "`plyfold verify --repair` takes damaged content out of sight, the next pull brings it again",
+            "`plyfold verify --repair` quarantines damaged content, and the next pull fetches it again",
         )
 }

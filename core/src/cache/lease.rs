@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// Something that a cache grants until the last clone is dropped, or its process dies: protection of content from
+/// A right that a cache grants until the last clone is dropped or the process ends: protection of content from
 /// [collection](super::CacheProvider::collect), or the [turn](super::CacheProvider::turn) to do some work.
 #[derive(Clone, Default)]
 pub struct Lease(Option<Arc<dyn Any + Send + Sync>>);

@@ -8,11 +8,11 @@ use super::NameChange;
 use crate::manifest::{RawManifest, is_document};
 use crate::{Descriptor, Digest, Error, Result};
 
-/// Refuses names for content that is not here whole: for authors of caches, in [`update`](super::CacheProvider::update)
+/// Refuses names for content that is incomplete: for authors of caches, in [`update`](super::CacheProvider::update)
 /// while nothing can be collected. `size` tells how large a blob is that is here, `document` reads one.
 ///
 /// What a name needs is what it stands for and, of a manifest, its [requirements](RawManifest::requirements). An index
-/// may list images that are not here: those are a matter of who writes it.
+/// may list images that are not here: the writer of the index decides about them.
 ///
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) with the digests and the first one as context `blob`;

@@ -19,7 +19,7 @@ pub struct Needs {
     pub damaged: HashSet<Digest>,
     /// The layers' uncompressed digests: artifacts are found by them.
     pub diff_ids: HashSet<Digest>,
-    /// Which of the documents are referrers, and their subjects. Nobody needs a subject because of its referrer.
+    /// Which of the documents are referrers, and their subjects. A referrer does not need its subject.
     pub subjects: HashMap<Digest, Digest>,
 }
 
@@ -28,8 +28,8 @@ pub struct Needs {
 pub struct Need {
     /// The descriptor that asked for it first.
     pub descriptor: Descriptor,
-    /// Whether its absence is damage. The children of an index may be absent: an image is pulled for one platform. So may
-    /// layers that may not be redistributed.
+    /// Whether its absence is damage. The children of an index may be absent: an image is pulled for one platform. So
+    /// may layers that may not be redistributed.
     pub required: bool,
 }
 
@@ -38,7 +38,7 @@ impl Needs {
     ///
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit), with the digest as context `blob`, for indexes nested too deep;
-    /// [`Io`](crate::ErrorKind::Io). Damage is none: see [`Needs::damaged`].
+    /// [`Io`](crate::ErrorKind::Io). Damage is not an error: see [`Needs::damaged`].
     pub async fn of<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<Self> {
         let mut needs = Self::default();
         needs.include(cache, descriptor).await?;
@@ -173,7 +173,8 @@ impl Needs {
     }
 }
 
-/// A document that is here. Content that is right leads where it leads, also when the descriptor is wrong about its size.
+/// A document that is here. Its references are followed if its digest is right, even when the descriptor has a wrong
+/// size.
 async fn read<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<RawManifest> {
     let held = match as_held(cache, descriptor).await? {
         Some(held) if held.size() != descriptor.size() => held,

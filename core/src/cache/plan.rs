@@ -1,4 +1,4 @@
-//! What is kept, what goes, and what takes how much room.
+//! What is kept, what is removed, and disk usage.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -7,12 +7,12 @@ use super::inventory::{Held, Holdings, Inventory, Reach};
 use super::{ImageUsage, Missed, Usage};
 use crate::{Descriptor, Digest, Error, Reference, Result};
 
-/// What goes, and what that frees.
+/// What is removed, and how many bytes that frees.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// Names that go, least recently used first. They go before any content does.
+    /// Names to remove, least recently used first. They are removed before any content.
     pub evicted: Vec<Reference>,
-    /// Of what has no name: referrers that go with their subject.
+    /// Entries without a name that are removed: referrers, together with their subject.
     pub nameless: HashSet<Digest>,
     /// Blobs that go, sorted. One that has changed since must stay.
     pub blobs: Vec<(Digest, Held)>,
@@ -34,7 +34,7 @@ struct Name<'a> {
 }
 
 impl Inventory {
-    /// Decides what goes; see [`CacheProvider::collect`](super::CacheProvider::collect).
+    /// Decides what is removed; see [`CacheProvider::collect`](super::CacheProvider::collect).
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when a document is damaged that says what is needed, and others that
@@ -49,7 +49,7 @@ impl Inventory {
         let (lasting, mut others): (Vec<Name>, Vec<Name>) =
             self.names().into_iter().partition(|name| self.is_lasting(name, &leased));
         lasting.iter().flat_map(|name| name.reaches).for_each(|reach| tally.add(&self.reaches[*reach]));
-        // Whoever shares everything with what stays would lose its name for nothing.
+        // Removing a name frees nothing if all its content is needed by other names.
         others.retain(|name| {
             let frees = name.reaches.iter().any(|reach| tally.lacks(&self.reaches[*reach]));
             if !frees {
@@ -216,7 +216,7 @@ fn clamped(bytes: u128) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// How many need each blob and each layer, and the bytes of all that anybody needs.
+/// The number of users of each blob and each layer, and the bytes of all content in use.
 struct Tally {
     blobs: Vec<u32>,
     layers: Vec<u32>,
@@ -248,7 +248,7 @@ impl Tally {
         tally
     }
 
-    /// What is kept whatever names go.
+    /// What is kept whichever names are removed.
     fn fixed(inventory: &Inventory) -> Self {
         let mut tally = Self::new(inventory);
         inventory.kept.iter().for_each(|reach| tally.add(&inventory.reaches[*reach]));
@@ -297,13 +297,13 @@ impl Tally {
         }
     }
 
-    /// Whether nobody needs something yet that is here and that this reach needs.
+    /// Whether this reach needs something in the cache that nothing needed before.
     fn lacks(&self, reach: &Reach) -> bool {
         reach.blobs.iter().any(|&blob| self.blobs[blob] == 0 && self.blob_sizes[blob] > 0)
             || reach.layers.iter().any(|&layer| self.layers[layer] == 0 && self.artifact_sizes[layer] > 0)
     }
 
-    /// Bytes of a reach whose number of needers is `counted`.
+    /// Bytes of a reach whose number of users is `counted`.
     fn sum(&self, reach: &Reach, counted: impl Fn(u32) -> bool) -> u64 {
         let blobs = reach.blobs.iter().filter(|blob| counted(self.blobs[**blob]));
         let layers = reach.layers.iter().filter(|layer| counted(self.layers[**layer]));

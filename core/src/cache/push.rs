@@ -23,7 +23,7 @@ pub struct PushOptions {
     pub sparse: Sparse,
 }
 
-/// What becomes of an index of which not every image is here, as after a pull for one platform: registries take
+/// What happens to an index of which not every image is in the cache, as after a pull for one platform: registries take
 /// indexes only with all that they list.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Sparse {
@@ -57,7 +57,7 @@ async fn push_told<C: CacheProvider + Clone>(
     options: &PushOptions,
 ) -> Result<Descriptor> {
     let (root, _lease) = in_hand(cache, name).await?;
-    // From here on the name may move: what is pushed is what it has stood for.
+    // The name may move from now on: the content that it pointed to is pushed.
     let source = cache.as_registry().fixed(name.clone(), root.clone());
     if options.copy.platforms != Platforms::All {
         return copy_told(&source, name, registry, target, &options.copy).await;
@@ -92,12 +92,12 @@ async fn push_told<C: CacheProvider + Clone>(
 
 /// What a name stands for, and the lease of all that it leads to.
 async fn in_hand<C: CacheProvider + Clone>(cache: &C, name: &Reference) -> Result<(RawManifest, Lease)> {
-    /// Times that the name may move and lose what it stood for before there is a lease.
+    /// How often the name may move, and its old content be removed, before a lease is taken.
     const MOVES: u32 = 16;
     let mut moves = 0;
     loop {
         let root = match cache.as_registry().fetch_raw(name).await {
-            // It was found, and collected before it was read.
+            // It was found, then collected before it was read.
             Err(e) if *e.kind() == ErrorKind::NotFound && moves < MOVES => {
                 moves += 1;
                 if cache.find_descriptor(name).await?.is_none() {
@@ -109,7 +109,7 @@ async fn in_hand<C: CacheProvider + Clone>(cache: &C, name: &Reference) -> Resul
         };
         let needs = Needs::of(cache, root.descriptor()).await?;
         let lease = cache.lease(&needs.digests().collect::<Vec<_>>()).await?;
-        // What was here before the lease may be gone: only now is it certain.
+        // Content may have been removed before the lease was taken. Check again now that the lease is held.
         let is_here = cache.stat(root.digest()).await?.is_some();
         if is_here || moves == MOVES {
             return Ok((root, lease));

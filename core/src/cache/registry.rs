@@ -13,7 +13,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Re
 #[derive(Clone, Debug)]
 pub struct CacheRegistry {
     cache: Box<dyn CacheProvider>,
-    /// A name and the document that it stands for, whatever becomes of the name.
+    /// A name fixed to a document: later changes of the name are ignored.
     fixed: Option<(Reference, RawManifest)>,
 }
 

@@ -1,4 +1,4 @@
-//! Reading everything again.
+//! Verification: read the content again and compare digests and sizes.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
 pub struct Verify {
     /// The images whose content is read; `None` reads everything that is here, named or not, and every artifact.
     pub images: Option<Vec<Reference>>,
-    /// Take what is damaged out of sight, so that the next pull brings it again.
+    /// Quarantine damaged content, so that the next pull fetches it again.
     pub repair: bool,
     /// Where events go.
     pub progress: Progress,
@@ -26,11 +26,11 @@ pub struct Verified {
     pub bytes: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
-    /// What killed writers have left behind. It is no damage and in nobody's way; partial downloads are not among it.
+    /// What killed writers have left behind. It is not damage. Partial downloads are not counted.
     pub remains: Remains,
 }
 
-/// Temporary files of dead processes, block devices that are not whole, and the like: what a kill or a power cut leaves of
+/// Temporary files of killed processes, incomplete block devices and the like: what a kill or a power cut leaves of
 /// unfinished work. [`Verify::repair`] and a [collection](CacheProvider::collect) remove it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Remains {
@@ -50,7 +50,7 @@ impl std::ops::AddAssign for Remains {
     }
 }
 
-/// One damaged thing.
+/// One damaged item.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Damage {
     /// What it is.
@@ -59,7 +59,7 @@ pub struct Damage {
     pub reason: String,
     /// Names that need it.
     pub images: Vec<Reference>,
-    /// Whether it was taken out of sight.
+    /// Whether it was quarantined.
     pub repaired: bool,
 }
 
@@ -112,10 +112,10 @@ async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> R
     Ok(verified)
 }
 
-/// Takes a blob out of sight in which somebody has seen damage; whether it was still there. What has been stored in its
-/// place since stays, and so does content that is right and only has another size than `blob` says.
+/// Quarantines a blob in which damage was found; returns whether it was still damaged. Content that has been stored in
+/// its place since stays, and so does content with the right digest and another size than `blob` says.
 pub(crate) async fn set_aside<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<bool> {
-    // Of many that have seen the damage one looks again at a time.
+    // Of several tasks that found the damage, one at a time reads the blob again.
     let _turn = cache.turn(&format!("set aside {}", blob.digest())).await?;
     let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
     match cache.verify_blob(&held).await {

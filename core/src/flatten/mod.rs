@@ -1,6 +1,6 @@
 //! An image as one tar: its layers stacked, whiteouts applied.
 //!
-//! Two passes over the layers, since a tar cannot say what a later layer takes away: the first keeps metadata
+//! Two passes over the layers, since a tar cannot say what a later layer removes: the first keeps metadata
 //! only, the second passes on the content that is still there. Memory holds the metadata, never content, within the
 //! [`TreeLimits`] of the layers.
 //!
@@ -24,7 +24,7 @@ use writer::{Item, Runs, TarWriter};
 struct Content {
     layer: u32,
     entry: u32,
-    /// Tells other runs of data, which only a layer that changed between the readings has.
+    /// A fingerprint of the runs of data: it differs only if the layer changed between the two passes.
     extents: u64,
 }
 
@@ -50,7 +50,7 @@ impl FirstNames {
 /// beginning and is asked for each twice.
 ///
 /// Ustar, with PAX records where that is too narrow; sparse files stay sparse (GNU format 1.0). After an error
-/// what `out` got is no tar, and never looks like one: its end is missing.
+/// the bytes in `out` are not a complete tar: the end-of-archive blocks are missing.
 ///
 /// # Contract
 /// S 81 `flattened_tar_equals_overlay_of_layers`, S 83 `hardlink_to_overwritten_or_deleted_target`,
@@ -156,7 +156,7 @@ fn copy_files(
     files: &[(Content, NodeId)],
     mut tar: LayerTar,
 ) -> Result<()> {
-    let changed = || Error::corrupt("a layer changed between two readings");
+    let changed = || Error::corrupt("a layer changed between the two passes");
     let mut files = files.iter().peekable();
     let mut number = 0;
     while let Some(entry) = tar.next_entry()? {

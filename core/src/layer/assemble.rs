@@ -54,7 +54,7 @@ pub(super) fn path(
 /// Bytes of data that stand behind the header. PAX wins over the header always: readers that disagreed here
 /// could be made to see entries inside a file's data (CVE-2025-62518).
 pub(super) fn stored(header: &Header<'_>, pax: &Pax, long_name: Option<&[u8]>) -> Result<u64> {
-    // Read in any case: a size that is none is refused on directories, too.
+    // Read for every type: an invalid size is refused on directories, too.
     let size = pax.number("size")?.map_or_else(|| header.size(), Ok)?;
     Ok(match header.typeflag() {
         // Links, devices, directories and FIFOs have none, whatever their size field says.
@@ -84,7 +84,8 @@ fn name(header: &Header<'_>, long_name: Option<&[u8]>, pax: &Pax) -> Result<Vec<
     Ok(text.map_or_else(|| header.path(), <[u8]>::to_vec))
 }
 
-/// The one text that GNU and PAX extension give; readers disagree which of two counts.
+/// The value of the GNU or the PAX extension. Both with different values is an error: readers disagree which one
+/// counts.
 fn one<'a>(gnu: Option<&'a [u8]>, pax: Option<&'a [u8]>, what: &str) -> Result<Option<&'a [u8]>> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => Err(Error::ambiguous(format!("an entry has two {what}"))

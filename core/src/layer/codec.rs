@@ -13,7 +13,7 @@ const PREFIX_UNKNOWN: usize = 10;
 const WINDOW_TOO_LARGE: usize = 16;
 const DICTIONARY_WRONG: usize = 32;
 
-/// How far one step came.
+/// The progress of one step.
 pub(super) struct Step {
     /// Bytes taken from the input.
     pub(super) read: usize,
@@ -26,7 +26,7 @@ pub(super) struct Codec {
     decoder: Decoder,
     /// Whether the input so far ends with a whole member or frame.
     whole: bool,
-    /// Whether anything was decoded: what follows the first member and is none is trailing data.
+    /// Whether anything was decoded: what follows the first member and is not a member is trailing data.
     started: bool,
 }
 
@@ -78,7 +78,7 @@ impl Codec {
             })?,
         };
         if step.read == 0 && step.written == 0 && !input.is_empty() && !output.is_empty() {
-            return Err(Error::corrupt("the compressed data leads nowhere"));
+            return Err(Error::corrupt("the decoder made no progress"));
         }
         self.started = true;
         self.whole = ended;

@@ -33,13 +33,13 @@ impl<'a> Header<'a> {
             block.iter().enumerate().map(at)
         };
         let unsigned: i128 = bytes().map(i128::from).sum();
-        // Old Sun and Ultrix tars added signed bytes.
+        // Old Sun and Ultrix tars summed signed bytes.
         let signed: i128 = bytes().map(|byte| i128::from(byte.cast_signed())).sum();
         if stored != unsigned && stored != signed {
             return Err(Error::corrupt(format!(
                 "tar header checksum is {stored}, its bytes add up to {unsigned}"
             ))
-            .with_hint("the layer is no tar, or a header before this one lies about its size"));
+            .with_hint("the layer is not a tar, or an earlier header has a wrong size"));
         }
         Ok(header)
     }

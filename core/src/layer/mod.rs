@@ -5,7 +5,7 @@
 //!             └► hash     └► hash
 //! ```
 //! Each box is a thread, each arrow a channel bounded by its pool of buffers, so memory is bounded for a layer
-//! of any size and nothing is copied on the way. What a stage finds wrong, its death included, reaches the
+//! of any size and nothing is copied on the way. An error of a stage, a panic included, reaches the
 //! caller as an error in place of the end.
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! What a layer is read with, and what reading it proved.
+//! What a layer is read with, and the result of reading it.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct LayerOptions {
     pub diff_id: Option<Digest>,
     /// What the bytes as they come (compressed or not) must hash to, and how many there must be.
     pub blob: Option<Descriptor>,
-    /// What is hashed although nothing is expected of it.
+    /// What is hashed even without an expected digest.
     pub hashing: Hashing,
     /// Bounds.
     pub limits: LayerLimits,
@@ -134,7 +134,7 @@ impl Default for LayerLimits {
     }
 }
 
-/// What reading a layer to its end proved.
+/// The result of reading a layer to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LayerSummary {
     /// The digest of the uncompressed tar: what the image configuration calls the layer's `diff_id`. `None` when
@@ -148,7 +148,7 @@ pub struct LayerSummary {
     pub blob_size: u64,
     /// How they were compressed.
     pub compression: Compression,
-    /// What was accepted although it is not as it should be.
+    /// Deviations from the format that were accepted.
     pub warnings: Vec<Warning>,
 }
 
@@ -157,7 +157,7 @@ pub struct LayerSummary {
 pub enum Compression {
     /// RFC 1952, any number of members.
     Gzip,
-    /// Not at all, or in a way that no tar survives.
+    /// None; other compressions are not recognised and fail as a tar.
     None,
     /// RFC 8878, any number of frames, skippable ones among them.
     Zstd,
@@ -196,7 +196,7 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Something that is accepted although it is not as it should be.
+/// A deviation from the format that is accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
@@ -209,7 +209,7 @@ pub enum Warning {
     },
     /// The tar ends without its two blocks of zeros.
     MissingEnd,
-    /// Bytes other than zero follow the end of the tar; they count for the `diff_id` and for nothing else.
+    /// Bytes other than zero follow the end of the tar; they are part of the `diff_id` and are otherwise ignored.
     TrailingData,
     /// A volume label or an entry of a type that no reader of layers knows was left out.
     Skipped {

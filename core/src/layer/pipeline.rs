@@ -11,7 +11,7 @@ use super::{Compression, LayerLimits, LayerOptions};
 use crate::digest::Hasher;
 use crate::{Digest, Error, ErrorKind, Mismatch, Result, Size};
 
-/// Output below which the ratio is nobody's business: a layer of zeros that a disk holds easily.
+/// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
 const RATIO_FLOOR: u64 = 1 << 30;
 
 /// The uncompressed bytes of a layer, made by other threads; the end proves both digests.
@@ -26,7 +26,7 @@ pub(super) struct Uncompressed {
     _alive: Arc<()>,
 }
 
-/// What a whole layer came to.
+/// Size and digests of a whole layer.
 #[derive(Clone, Debug)]
 pub(super) struct Totals {
     pub(super) compression: Compression,
@@ -76,7 +76,7 @@ impl Uncompressed {
         self.at += count;
     }
 
-    /// What the stream came to, once its end is reached.
+    /// Size and digests, once the end of the stream is reached.
     pub(super) fn totals(&self) -> Option<&Totals> {
         self.totals.as_ref()
     }
@@ -94,7 +94,7 @@ type Link<E> = Sender<Result<Piece<E>>>;
 struct Source<R> {
     reader: R,
     pool: Pool,
-    /// Gone when nobody waits for this layer any more.
+    /// Dropped when the layer is no longer read.
     consumer: Weak<()>,
     size: u64,
 }
@@ -242,7 +242,7 @@ impl<E> Outlet<'_, E> {
         self.size += chunk.len() as u64;
         let chunk = Arc::new(chunk);
         for hash in &self.hashes {
-            // A dead hash thread is found out when it is asked for its digest.
+            // A hash thread that has panicked is detected when its digest is collected.
             let _ = hash.chunks.send(chunk.clone());
         }
         self.next.send(Ok(Piece::Data(chunk))).map_err(|_| cancelled())
@@ -333,7 +333,7 @@ fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
     )))
 }
 
-/// Sends a stage's error on. Nobody may be left to read it.
+/// Passes on a stage's error. The receiver may be gone.
 fn report<E>(next: &Link<E>, result: Result<()>) {
     if let Err(e) = result {
         let _ = next.send(Err(e));
@@ -344,9 +344,9 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| Error::io("starting a thread", e))
 }
 
-/// A stage that went without a word.
+/// The error for a stage that ended without sending its end.
 fn broken() -> Error {
-    Error::new(ErrorKind::Internal, "a thread that reads the layer broke")
+    Error::new(ErrorKind::Internal, "a thread that reads the layer panicked")
 }
 
 fn cancelled() -> Error {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 /// Bytes of one buffer: a multiple of tar's 512, so that no header of a plain tar spans two of them.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Buffers of one stage. Smaller than the caches of two cores together, larger than any hiccup of a thread.
+/// Buffers of one stage. Fits the caches of two cores, and covers short delays of a thread.
 const CHUNKS: usize = 8;
 
 /// The buffers of one stage.
@@ -23,7 +23,7 @@ impl Pool {
 
     /// An empty buffer; waits until one comes back when all are on their way.
     ///
-    /// They always come back: whoever holds one drops it, by panicking at the latest.
+    /// Every buffer comes back: its holder drops it, also when it panics.
     pub(super) fn take(&mut self) -> Chunk {
         let bytes = match self.free.try_recv() {
             Ok(bytes) => bytes,

@@ -13,7 +13,7 @@ use crate::{Descriptor, Error, ErrorKind, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
 ///
-/// Entries come in the tar's order. What is delivered before [`LayerTar::finish`] has said yes is not yet
+/// Entries come in the tar's order. What is delivered before [`LayerTar::finish`] has returned `Ok` is not yet
 /// verified. An error is final: every later call repeats it. Dropping it stops its threads.
 pub struct LayerTar {
     bytes: Uncompressed,
@@ -99,7 +99,7 @@ impl LayerTar {
         self.bytes.consume(count);
     }
 
-    /// Reads the stream to its true end and checks both digests: the verdict on everything delivered before.
+    /// Reads the stream to its true end and checks both digests: the check of everything delivered before.
     /// Entries that were not read are not parsed.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl LayerTar {
         self.left = stored.saturating_sub(map_bytes);
         self.padding = stored.next_multiple_of(BLOCK as u64) - stored;
         if entry.kind == EntryKind::Directory {
-            // A dump directory's list of names is nobody's data.
+            // A GNU dump directory (`D`) has a list of names as data, which is skipped.
             self.skip_data()?;
         }
         Ok(entry)
@@ -288,7 +288,7 @@ impl LayerTar {
     }
 
     fn warn(&mut self, warning: Warning) {
-        /// A layer of nothing but oddities must not fill memory.
+        /// A layer of many such entries must not fill memory.
         const WARNINGS: usize = 100;
         if self.warnings.len() < WARNINGS {
             self.warnings.push(warning);

@@ -130,7 +130,7 @@ fn runs(fields: &[u8], map: &mut Map<'_>) -> Result<()> {
 
 fn field(bytes: &[u8]) -> Result<u64> {
     let value = number(bytes).and_then(|value| u64::try_from(i64::try_from(value).ok()?).ok());
-    value.ok_or_else(|| invalid("has a number that is none"))
+    value.ok_or_else(|| invalid("has an invalid number"))
 }
 
 /// Formats 0.0 (repeated records) and 0.1 (one record).
@@ -140,7 +140,7 @@ fn in_header(pax: &Pax, map: &mut Map<'_>) -> Result<()> {
         let mut numbers = text.split(|byte| *byte == b',');
         while let Some(offset) = numbers.next() {
             let (Some(offset), Some(length)) = (digits(offset), numbers.next().and_then(digits)) else {
-                return Err(invalid("has a number that is none"));
+                return Err(invalid("has an invalid number"));
             };
             map.push(offset, length)?;
             count += 1;
@@ -173,11 +173,11 @@ fn in_data(map: &mut Map<'_>, next: &mut impl FnMut() -> Result<[u8; BLOCK]>) ->
             let byte = block[at];
             at += 1;
             if byte == b'\n' {
-                return digits(&value).ok_or_else(|| invalid("has a number that is none"));
+                return digits(&value).ok_or_else(|| invalid("has an invalid number"));
             }
             value.push(byte);
             if value.len() > 20 {
-                return Err(invalid("has a number that is none"));
+                return Err(invalid("has an invalid number"));
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Whiteouts: entries that take something of the layers below away instead of adding something.
+//! Whiteouts: entries that remove something of the lower layers instead of adding something.
 //!
 //! OCI image spec, "Representing Changes": `.wh.NAME` removes its sibling `NAME`, `.wh..wh..opq` removes all
 //! that the lower layers have in its directory. Both concern lower layers only, wherever they stand in the tar.

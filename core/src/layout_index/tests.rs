@@ -87,7 +87,7 @@ fn the_only_image_keeps_its_name_beside_another() {
     }
     let text = String::from_utf8(index.to_bytes()).unwrap();
     assert!(text.contains(r#""future":[1,2]"#) && text.contains(r#"ref.name":"latest""#), "{text}");
-    // Whoever sets that very name takes it over.
+    // Setting exactly that name replaces the entry.
     index.set(&latest, &descriptor("b"), false);
     assert_eq!(find(&index, "latest").unwrap().as_ref(), Some(descriptor("b").digest()));
 }

@@ -42,7 +42,7 @@ pub(super) struct State {
     /// What is protected, by a number for each lease.
     pub(super) leases: BTreeMap<u64, Vec<Digest>>,
     next_lease: u64,
-    /// One lock for each thing being written; an entry stays for the cache's life.
+    /// One lock for each thing being written; an entry is kept until the cache is dropped.
     writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -77,12 +77,12 @@ impl MemoryCache {
         })))
     }
 
-    /// Stores content under a digest that it may not hash to: a test may want damage. Reading it tells.
+    /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.
     pub fn insert_blob(&self, digest: Digest, content: impl Into<Bytes>) {
         self.0.lock().store(digest, content.into());
     }
 
-    /// Lets a name stand for content that may not be here: a test may want that.
+    /// Points a name to content that may be missing: a test may want that.
     pub fn insert_name(&self, name: &Reference, descriptor: Descriptor) {
         self.0.lock().names.insert(name.whole(), (name.clone(), descriptor));
     }
@@ -102,7 +102,7 @@ impl State {
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is one insertion or removal: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion or removal, so a poisoned lock is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

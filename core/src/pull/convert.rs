@@ -51,7 +51,7 @@ impl Conversion {
         self.input.is_some()
     }
 
-    /// Tells that all bytes have been handed over.
+    /// Marks the end of the bytes.
     pub(super) async fn end(&mut self) {
         // An empty chunk is the end.
         self.send(Ok(Bytes::new())).await;
@@ -68,7 +68,7 @@ impl Conversion {
     /// As [`Self::finish`]; `None` when it has [ended](WhenFull::Defer) because no memory was left.
     pub(super) async fn finish_or_defer(mut self) -> Result<Option<Box<dyn ArtifactWriter>>> {
         self.input = None;
-        let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread broke").with_source(e);
+        let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread panicked").with_source(e);
         let made = (&mut self.outcome).await.map_err(broken)?;
         if made.is_err() && self.deferred.load(Ordering::Relaxed) { Ok(None) } else { made.map(Some) }
     }
@@ -96,7 +96,7 @@ impl Engine<'_> {
         let mut limits = self.options.limits.clone();
         let deferral = (when_full == WhenFull::Defer).then(|| Arc::clone(&deferred));
         limits.tree.share = Some(self.options.budget.part(Arc::clone(&given_up), deferral));
-        // Whoever hands over the bytes checks the blob's digest.
+        // The sender of the bytes checks the blob's digest.
         let options = LayerOptions {
             diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
@@ -110,18 +110,18 @@ impl Engine<'_> {
             if let Some(materializer) = materializer {
                 materializer.layer(&mut tar, &mut Wanted { output: artifact.output(), is_over })?;
             }
-            // The verdict is the engine's, whatever a materializer forgets: the tar ends as its diff_id says.
+            // The engine checks the diff_id at the end of the tar, even if a materializer does not read to the end.
             tar.finish()?;
             Ok(artifact)
         };
         let (done, outcome) = oneshot::channel();
-        // Nobody listens when the conversion was dropped; what it has made goes with the message.
+        // The receiver is gone when the conversion was dropped; its output is dropped with the message.
         self.workers.start("plyfold-convert", move || drop(done.send(work())))?;
         Ok(Conversion { input: Some(input), outcome, diff_id, given_up, deferred })
     }
 }
 
-/// An output that takes nothing more when the conversion is given up: a materializer may have much to write after it has
+/// An output that refuses writes when the conversion is cancelled: a materializer may have much to write after it has
 /// read all.
 struct Wanted<'a> {
     output: &'a mut dyn Output,
@@ -131,7 +131,7 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn output(&mut self) -> io::Result<&mut dyn Output> {
         if self.is_over.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "the conversion was given up").into());
+            return Err(Error::new(ErrorKind::Cancelled, "the conversion was cancelled").into());
         }
         Ok(self.output)
     }

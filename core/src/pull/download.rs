@@ -119,7 +119,7 @@ impl Engine<'_> {
                     writer.set_resumable(false);
                     writer.discard().await;
                 } else if let Err(lost) = writer.suspend().await {
-                    tracing::debug!("what has come of {digest} is not kept: {lost}");
+                    tracing::debug!("the partial download of {digest} is not kept: {lost}");
                 }
                 return Err(e);
             }
@@ -137,7 +137,7 @@ impl Engine<'_> {
                 return Err(e);
             }
             self.fetch_anew(layer).await?;
-            // What was made of the wrong bytes goes first: nobody can make the artifact while it is there.
+            // Drop the artifact of the wrong bytes first: its writer holds the lock on the artifact.
             if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
                 (there, pending) = self.artifact(layer, Some(&diff_id)).await?;
             }
@@ -155,8 +155,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Downloads a blob once more, from the start: the bytes of an earlier attempt may have been the wrong ones. Nothing
-    /// is fetched when somebody else has stored it by now.
+    /// Downloads a blob once more, from the start: the bytes of an earlier attempt may have been the wrong ones.
+    /// Nothing is fetched when another task or process has stored it meanwhile.
     async fn fetch_anew(&self, layer: &Descriptor) -> Result<()> {
         let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Ok(()) };
         writer.restart().await?;
@@ -184,7 +184,7 @@ impl Engine<'_> {
             }
             row_start = writer.offset();
             attempt.number += 1;
-            // An endpoint that gets ranges wrong again and again may still get the whole right.
+            // An endpoint that keeps answering ranges wrongly may still serve the whole blob.
             attempt.is_whole =
                 error.context("range").is_some() && row.failures() + 2 >= self.options.retry.attempts;
             self.options
@@ -233,7 +233,7 @@ impl Engine<'_> {
                 .progress
                 .emit(Event::BlobProgress { digest: digest.clone(), received: writer.offset() });
             if let Some(tee) = tee.as_deref_mut() {
-                // The blob is wanted, also when its conversion has failed.
+                // The blob is stored even when its conversion has failed.
                 tee.send(Ok(chunk)).await;
             }
         }

@@ -1,4 +1,4 @@
-//! The backend of a pull, with what is here already read from the cache.
+//! The backend of a pull; documents that are in the cache are read from there.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::manifest::{RawManifest, limits};
 use crate::registry::ImageRegistry;
 use crate::{Blob, BlobRange, Descriptor, ErrorKind, Reference, Result};
 
-/// A registry whose configs are not asked for again when they are here, sound. To know the platform of an image
+/// A registry whose configs are read from the cache if they are there and undamaged. To know the platform of an image
 /// without an index, its config has to be read.
 #[derive(Clone, Debug)]
 pub(super) struct Here {
@@ -19,14 +19,14 @@ pub(super) struct Here {
 }
 
 impl Here {
-    /// What is here of a document, sound.
+    /// The content of a document in the cache, if it is there and undamaged.
     async fn held(&self, blob: &Descriptor) -> Result<Option<Bytes>> {
         if self.cache.stat(blob.digest()).await?.is_none() {
             return Ok(None);
         }
         match self.cache.content(blob, limits::CONFIG).await {
             Ok(content) => Ok(Some(content)),
-            // Whatever is wrong with what is here, the registry's content decides. What cannot be read is not wrong.
+            // Damaged or missing content is fetched from the registry. An I/O error is returned.
             Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::NotFound) => {
                 Ok(None)
             }

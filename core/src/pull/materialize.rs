@@ -1,13 +1,13 @@
-//! Files of an image that is in hand.
+//! Artifacts of an image that is already resolved.
 
 use super::{Engine, PullOptions, PullPolicy, PulledLayer};
 use crate::source::{ImageSource as _, RegistrySource};
 use crate::worker::Workers;
 use crate::{CacheProvider, Result};
 
-/// Makes the file of each layer of an image that is in a cache and [in hand](RegistrySource::in_hand), bottom first.
-/// Nothing is fetched, and no name is looked up: the image may have lost its name, or the name stand for another one, as
-/// long as its content is there. Of `options` the materializer, the limits, the concurrency and the progress count.
+/// Makes the artifact of each layer of a [resolved](RegistrySource::in_hand) image that is in a cache, bottom first.
+/// Nothing is fetched, and no name is looked up: the image may have lost its name, or the name stand for another one,
+/// as long as its content is there. Of `options` the materializer, the limits, the concurrency and the progress count.
 ///
 /// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always.
 ///

@@ -4,7 +4,7 @@
 //! backend ─ blob ─┬─► BlobWriter (hash, size, durable, visible)          one pass over the bytes,
 //!                 └─► channel ─► LayerTar (diff_id) ─► Materializer      a bounded channel between stages
 //! ```
-//! Blobs come first, then config and manifest, then indexes, names last: whatever is visible is whole.
+//! Blobs come first, then config and manifest, then indexes, names last: everything that is visible is complete.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -41,13 +41,13 @@ mod retry;
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PullPolicy {
-    /// Ask what the name stands for now; fetch what is missing.
+    /// Resolve the name at the backend; fetch what is missing.
     Always,
     /// Ask only when something is missing. With everything here there is no I/O on the network, also when the
     /// name has moved (rule C 49).
     #[default]
     IfMissing,
-    /// Never ask; what is missing is the error.
+    /// Never ask the backend; missing content is an error.
     Never,
 }
 
@@ -58,7 +58,7 @@ pub struct PullOptions {
     pub budget: TreeBudget,
     /// Layers downloaded at the same time.
     pub concurrency: usize,
-    /// Trust nothing that is here: [`verify`](Self::verify) it, and ask as [`PullPolicy::Always`].
+    /// [`Verify`](Self::verify) all content of the image in the cache, and ask the backend as [`PullPolicy::Always`].
     pub force: bool,
     /// Bounds on layers that are converted.
     pub limits: LayerLimits,
@@ -130,16 +130,16 @@ pub struct PulledLayer {
 /// Brings an image into a cache.
 ///
 /// Everything that the image needs is [leased](CacheProvider::lease) before it is looked for, until the name stands
-/// for it, and on with the [result](PullResult::lease): an image in hand is not collected.
+/// for it, and on with the [result](PullResult::lease): an image is not collected while its result is held.
 ///
 /// Of several pulls of one image for one platform under [`PullPolicy::IfMissing`], in whatever process, one fetches it
 /// while the others [wait](CacheProvider::turn), with [`Event::Waiting`]; the next one takes over when it fails or
-/// dies, or has not ended after five minutes. Nothing else in the cache waits for a download, and images that are here
-/// never wait.
+/// is killed, or has not ended after five minutes. Nothing else in the cache waits for a download, and images that are
+/// here never wait.
 ///
 /// Nothing is fetched but the manifest when the cache says that it has [no room](CacheProvider::free) for what is
-/// missing of the blobs. What a [materializer](PullOptions::materializer) will make of them is not known beforehand, and
-/// not counted.
+/// missing of the blobs. What a [materializer](PullOptions::materializer) will make of them is not known beforehand,
+/// and not counted.
 ///
 /// # Contract
 /// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
@@ -150,8 +150,8 @@ pub struct PulledLayer {
 /// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
 /// Every [`Event::BlobStarted`] is followed by an [`Event::BlobDone`] or an [`Event::BlobStopped`].
 ///
-/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and the
-/// runtime, when it is shut down, waits for them, as [`Workers`] says.
+/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and
+/// the runtime, when it is shut down, waits for them, as [`Workers`] says.
 ///
 /// # Errors
 /// Those of the backend and the cache, with the image in their context;
@@ -180,7 +180,7 @@ pub async fn pull(
     operation.end(engine.end(result).await)
 }
 
-/// How often a pull fetches again what others have found damaged meanwhile.
+/// How often a pull fetches again content that other processes have quarantined meanwhile.
 const REPAIRS: usize = 8;
 
 /// The name under which a pulled image is kept: a digest wins, because the tag may mean something else by now.
@@ -202,8 +202,7 @@ struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    /// What is told of all when it has ended. After an error nothing that is half made is left: the threads that have
-    /// been making it are waited for.
+    /// Ends the pull. After an error it waits for the conversion threads, so that no partial output is left.
     async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Ok(value) => {
@@ -238,7 +237,7 @@ impl Engine<'_> {
             PullPolicy::IfMissing => {
                 let turn = self.turn().await?;
                 match self.look().await? {
-                    // Nobody waits while artifacts are made.
+                    // Release the right first: other pulls need not wait while artifacts are made.
                     Some(found) => {
                         drop(turn);
                         self.take(found).await
@@ -271,14 +270,14 @@ impl Engine<'_> {
         }
         let mut root = source.root().descriptor().clone();
         if config.as_ref().is_some_and(|config| config.platform().is_none()) && source.indexes().is_empty() {
-            // Nothing else here would tell.
+            // No document in the cache has the platform.
             root.set_platform(source.raw().platform().cloned());
         }
         let set = NameChange::Set(self.name.clone(), root);
         let mut layers = self.store(&source, config.as_ref()).await?;
         for _ in 0..REPAIRS {
             match self.cache.update(std::slice::from_ref(&set)).await {
-                // Others have found damage in what was here, and have taken it out of sight.
+                // Another process has quarantined damaged content of this image.
                 Err(e) if *e.kind() == ErrorKind::NotFound => {}
                 outcome => {
                     outcome?;
@@ -411,7 +410,7 @@ impl Engine<'_> {
             .map(|layer| {
                 let found = by_digest.get(layer.digest()).map(|item| (*item).clone());
                 found.ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, format!("layer {} got lost", layer.digest()))
+                    Error::new(ErrorKind::Internal, format!("layer {} was not processed", layer.digest()))
                 })
             })
             .collect()

@@ -1,4 +1,4 @@
-//! What is here already: looking, leasing, reading again.
+//! Look-up in the cache: find an image, lease it, verify it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Found {
 impl Engine<'_> {
     /// The image out of the cache alone, if it is whole there.
     pub(super) async fn look(&self) -> Result<Option<Found>> {
-        /// Times that the name may move and lose what it stood for while we look.
+        /// How often the name may move, and its old content be removed, during the look-up.
         const MOVES: u32 = 16;
         let mut top = self.cache.find_descriptor(&self.name).await?;
         for _ in 0..MOVES {
@@ -44,13 +44,13 @@ impl Engine<'_> {
         let (source, config) = match self.read_documents(top).await {
             Ok(documents) => documents,
             Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
-            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden. Nothing
-            // else is: what this machine cannot read no registry has lost.
+            // Damage and a platform that was not pulled are reasons to fetch, unless fetching is forbidden. An I/O
+            // error of this machine is not: it is returned.
             Err(e) if self.options.policy != PullPolicy::Never && is_to_be_fetched(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
         let lease = self.lease(&source, config.as_ref()).await?;
-        // What was here before the lease may be gone: only now is it certain.
+        // Content may have been removed before the lease was taken. Check again now that the lease is held.
         for blob in blobs(&source) {
             if self.cache.stat(blob.digest()).await? != Some(blob.size()) {
                 return Ok(None);
@@ -85,8 +85,8 @@ impl Engine<'_> {
         self.cache.lease(&content).await
     }
 
-    /// Reads again what is here of the image; whether all of it is, and sound. What is damaged goes out of sight,
-    /// unless fetching is forbidden.
+    /// Verifies the image's content in the cache; returns whether all of it is there and undamaged. Damaged content is
+    /// quarantined, unless fetching is forbidden.
     pub(super) async fn drop_damaged(&self, source: &RegistrySource) -> Result<bool> {
         let jobs = blobs(source).into_iter().map(|blob| async move { self.is_sound(&blob).await });
         let sound: Vec<bool> =
@@ -102,14 +102,14 @@ impl Engine<'_> {
                 if self.set_aside(blob).await? {
                     return Ok(false);
                 }
-                // It was somebody else's to repair, or is right and this image is wrong about its size.
+                // Another task has replaced it, or the content is right and this image has a wrong size for it.
                 Ok(self.cache.stat(blob.digest()).await? == Some(blob.size()))
             }
             Err(e) => Err(e.with_context("blob", blob.digest())),
         }
     }
 
-    /// Takes a blob out of sight if it is damaged, and says so; whether it was.
+    /// Quarantines a blob if it is damaged, with a warning; returns whether it was damaged.
     pub(super) async fn set_aside(&self, blob: &Descriptor) -> Result<bool> {
         let was_damaged = set_aside(&self.cache, blob).await?;
         if was_damaged {
@@ -119,19 +119,19 @@ impl Engine<'_> {
         Ok(was_damaged)
     }
 
-    /// Waits while somebody else pulls the same image, but not for ever.
+    /// Waits while another task or process pulls the same image, at most [`LIMIT`].
     pub(super) async fn turn(&self) -> Result<Lease> {
-        /// When many pulls of one image fail slowly, they must not fail one after the other. Whoever waits longer goes
-        /// ahead: then documents are fetched twice, but no blob.
+        /// When many pulls of one image fail slowly, they must not fail one after the other. After this time a pull
+        /// goes on: documents are then fetched twice, blobs are not.
         const LIMIT: Duration = Duration::from_secs(300);
         let work = format!("pull {} {}", self.name.whole(), self.options.platform);
         let turn = self.telling(self.name.whole(), self.cache.turn(&work));
         tokio::time::timeout(LIMIT, turn).await.unwrap_or_else(|_| Ok(Lease::none()))
     }
 
-    /// Waits for what somebody else may be about to finish, and says so when it takes long.
+    /// Waits for another task or process, and sends [`Event::Waiting`] when it takes long.
     pub(super) async fn telling<T>(&self, what: String, wait: impl Future<Output = T>) -> T {
-        /// Time after which waiting is worth telling.
+        /// Waits shorter than this are not reported.
         const PATIENCE: Duration = Duration::from_millis(200);
         let mut wait = pin!(wait);
         if let Ok(outcome) = tokio::time::timeout(PATIENCE, &mut wait).await {
@@ -155,9 +155,12 @@ impl Engine<'_> {
         let what = match self.cache.completeness(image, &self.options.platform).await? {
             Completeness::Incomplete(list) => {
                 let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-                format!("the image is not whole here and fetching is forbidden; missing: {}", list.join(", "))
+                format!(
+                    "the image is incomplete in the cache and fetching is forbidden; missing: {}",
+                    list.join(", ")
+                )
             }
-            _ => "the image is not here and fetching is forbidden".to_owned(),
+            _ => "the image is not in the cache and fetching is forbidden".to_owned(),
         };
         Ok(Error::not_found(what).with_hint(hint).with_endpoint(&self.cache))
     }
@@ -196,7 +199,7 @@ impl Engine<'_> {
     }
 }
 
-/// Whether what is here is damaged, or is not what the platform needs: a fetch mends that.
+/// Whether what is here is damaged, or is not what the platform needs: a fetch can repair that.
 fn is_to_be_fetched(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::PlatformNotFound { .. })
 }

@@ -13,8 +13,8 @@ use crate::{Error, ErrorKind, Result, Size};
 /// [`is_retryable`](Error::is_retryable) says so are tried again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Retry {
-    /// Attempts in a row that may fail, the first one included; [`Error::attempts`] may say fewer. A transfer that moves
-    /// at least [`Retry::PROGRESS`] bytes starts a new row.
+    /// Attempts in a row that may fail, the first one included; [`Error::attempts`] may say fewer. A transfer that
+    /// moves at least [`Retry::PROGRESS`] bytes starts a new row.
     pub attempts: u32,
     /// The pause after the first failure; each further one doubles it.
     pub base: Duration,
@@ -53,8 +53,8 @@ impl Row {
 impl Retry {
     /// Bytes that count as progress between two failures. It bounds the attempts for a blob of any size.
     pub const PROGRESS: u64 = 1 << 20;
-    /// Bytes that a transfer must move within [`PullOptions::stall`](super::PullOptions::stall): a trickle of less
-    /// is as good as nothing.
+    /// Bytes that a transfer must move within [`PullOptions::stall`](super::PullOptions::stall): less
+    /// counts as no progress.
     pub const STEP: u64 = 16 << 10;
 
     /// Runs `attempt` at `what` until it succeeds, or until [`pause`](Self::pause) ends the row.
@@ -77,7 +77,7 @@ impl Retry {
 
     /// Adds a failed attempt at `what` to its row, and waits before the next one.
     ///
-    /// An endpoint that says when it wants to be asked again (`Retry-After`) is believed up to [`cap`](Self::cap), but a
+    /// An endpoint that says when it wants to be asked again (`Retry-After`) is obeyed up to [`cap`](Self::cap), but a
     /// pause is never shorter than the back-off: an endpoint that says "now" again and again is not asked five times in
     /// a millisecond.
     ///
@@ -121,14 +121,14 @@ impl Default for Retry {
     }
 }
 
-/// Anything up to `pause`, so that a fleet does not come back in step ("full jitter").
+/// Anything up to `pause`, so that many clients do not retry at the same time ("full jitter").
 fn jitter(pause: Duration) -> Duration {
     // The standard library's hasher keys are random; that is random enough to spread load.
     pause / 1024 * (RandomState::new().hash_one(0) % 1025) as u32
 }
 
-/// Waits for the parts of one transfer, and ends it when it does not move. Only waiting for the endpoint counts: neither
-/// what is slow on this side, nor what the backend is [held back](crate::stall::held_back) by.
+/// Waits for the parts of one transfer, and ends it when it makes no progress. Only waiting for the endpoint counts:
+/// neither what is slow on this side, nor what the backend is [held back](crate::stall::held_back) by.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 7);
     }
 
-    /// A row lasts as long as the endpoint takes: an hour before a limit of one's own leaves it its minute.
+    /// A row lasts as long as the endpoint takes: an hour of local waiting does not shorten its minute.
     #[tokio::test(start_paused = true)]
     async fn what_holds_an_attempt_back_does_not_count_for_its_row() {
         let tries = std::cell::Cell::new(0);

@@ -11,9 +11,9 @@ use crate::{Blob, Descriptor, Digest, Error, Reference, Result, reference};
 
 /// An image on its way into a registry.
 ///
-/// What it looks for or stores is [leased](ImageRegistry::lease) before that, so no collection beside it takes any of it
-/// away until the session is dropped. A document goes in only after what it needs, and so a [name](Self::finish) is set
-/// only when everything is there: blobs first, then manifests, then indexes, names last.
+/// What it looks for or stores is [leased](ImageRegistry::lease) before that, so no concurrent collection removes any
+/// of it until the session is dropped. A document goes in only after what it needs, and so a [name](Self::finish) is
+/// set only when everything is there: blobs first, then manifests, then indexes, names last.
 ///
 /// Works with every backend: one that removes nothing by itself grants leases of nothing.
 #[derive(Debug)]
@@ -101,13 +101,13 @@ impl<'a> PushSession<'a> {
         self.finish(&reference::by_digest(self.target, manifest.digest()), manifest).await
     }
 
-    /// Stores a manifest or an index under a name, after what it needs. What is there stays until the session is dropped,
-    /// so one session may set several names.
+    /// Stores a manifest or an index under a name, after what it needs. What is there stays until the session is
+    /// dropped, so one session may set several names.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when this session has neither found nor stored what the
-    /// document refers to, and the name is left alone; otherwise as [`ImageRegistry::push_manifest`]. Layers that may not
-    /// be redistributed may be elsewhere.
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when this session has neither found nor stored what
+    /// the document refers to, and the name is left alone; otherwise as [`ImageRegistry::push_manifest`]. Layers that
+    /// may not be redistributed may be elsewhere.
     pub async fn finish(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
         self.hold(vec![manifest.digest().clone()]).await?;
         let missing = self.missing(manifest).await;
@@ -122,7 +122,7 @@ impl<'a> PushSession<'a> {
         Ok(())
     }
 
-    /// What a document refers to and nobody has found or stored.
+    /// References of a document that this session has neither found nor stored.
     async fn missing(&self, document: &RawManifest) -> Vec<Digest> {
         let state = self.state.lock().await;
         let is_missing = |blob: &Descriptor| {
@@ -151,8 +151,8 @@ impl<'a> PushSession<'a> {
             let message = format!("the image has more than {} blobs and manifests", Self::LIMIT);
             return Err(Error::limit(message).with_image(self.target));
         }
-        // A lease is an open file. Together with those before it that are no larger it becomes one lease: so there are few,
-        // and each digest is written a few times.
+        // A lease is an open file. Together with those before it that are no larger it becomes one lease: so there are
+        // few, and each digest is written a few times.
         let mut start = state.leased.len();
         let end = start + fresh.len();
         let mut kept = state.leases.len();

@@ -230,7 +230,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             return Err(Error::corrupt("the root directory is a whiteout"));
         }
         self.assume_links(hidden)?;
-        // Below a file of this layer nothing of the lower layers is left to hide.
+        // This layer's file replaces the lower layers' entry: there is nothing below it to hide.
         let Some(parent) = self.tree.parent_of(hidden, Missing::Imply)? else { return Ok(()) };
         if let Some(child) = self.tree.child(parent, hidden.name()) {
             self.leave(parent, hidden.name())?;

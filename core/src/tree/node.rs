@@ -256,7 +256,8 @@ impl<C> Tree<C> {
         self.grant.cover((self.nodes.len() * NODE_BYTES + names) as u64 + self.bytes)
     }
 
-    /// Names `child` in `directory`, in place of what had that name. Nothing happens when `directory` is none.
+    /// Names `child` in `directory`, in place of what had that name. Nothing happens when `directory` is not a
+    /// directory.
     ///
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::names`].
@@ -387,7 +388,7 @@ impl<C> Tree<C> {
         })
     }
 
-    /// The children of a directory in the order of their names' bytes; none of what is no directory.
+    /// The children of a directory in the order of their names' bytes; empty for other kinds of files.
     pub fn children(&self, directory: NodeId) -> Children<'_> {
         self.listed(self.node(directory).directory().map_or(NONE, |directory| directory.children))
     }

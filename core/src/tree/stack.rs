@@ -10,7 +10,7 @@ use super::names::{LinkId, NONE, Names};
 use super::node::{check_names, too_many};
 use super::{HeapSize, Kind, LayerTree, Node, NodeId, Tree};
 
-/// Names that may be dead before they are looked for.
+/// Unreachable nodes are counted again when the arena has grown by this many names.
 const DEAD_NAMES: usize = 1 << 16;
 
 impl<C: HeapSize> Tree<C> {
@@ -36,7 +36,7 @@ impl<C: HeapSize> Tree<C> {
         limits: TreeLimits,
     ) -> Result<Self> {
         let mut image = Self::within(limits);
-        // Names of the image when it last had no dead ones.
+        // Names of the image after the last removal of unreachable nodes.
         let mut living = None;
         for layer in layers {
             if living.is_some_and(|living| image.names.len() > 2 * living + DEAD_NAMES) {
@@ -75,7 +75,7 @@ impl<C: HeapSize> Tree<C> {
         Merge::new(self, upper, redirects, linked).run()
     }
 
-    /// The bottom layer is the image but for what speaks of lower ones. Nothing of it is copied.
+    /// The bottom layer is the image, without its whiteouts and opaque marks. It is moved, not copied.
     fn become_bottom(&mut self, bottom: Self) -> Result<()> {
         let limits = std::mem::take(&mut self.limits);
         *self = Self { limits, ..bottom };
@@ -85,7 +85,7 @@ impl<C: HeapSize> Tree<C> {
         self.charge(0)
     }
 
-    /// Sees to it that there is room for another tree's nodes.
+    /// Checks that there is room for another tree's nodes.
     fn make_room(&mut self, other: &Self) -> Result<()> {
         let fits = |image: &Self| -> Result<bool> {
             image.check_files(other.nodes.len())?;
@@ -169,7 +169,7 @@ impl<C: HeapSize> Tree<C> {
         Ok(())
     }
 
-    /// Drops what speaks of lower layers from a directory that has none below it.
+    /// Drops whiteouts and opaque marks from a directory that has no lower directory.
     pub(super) fn settle(&mut self, directory: NodeId) {
         let mut pending = vec![directory];
         while let Some(id) = pending.pop() {

@@ -16,7 +16,7 @@ const ATTRIBUTE_BYTES: usize = 64;
 pub struct Xattrs(Option<Arc<Box<[u8]>>>);
 
 impl Xattrs {
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -49,7 +49,7 @@ impl Xattrs {
         }
     }
 
-    /// Tells sets apart that are not one in memory.
+    /// An address that is equal for clones of one set and different for others.
     pub(super) fn address(&self) -> Option<usize> {
         self.0.as_ref().map(|set| Arc::as_ptr(set).addr())
     }

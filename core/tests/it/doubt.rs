@@ -1,4 +1,4 @@
-//! What is here in doubt: damaged or not, of another size than somebody says, or written by somebody else meanwhile.
+//! Content that may be corrupt: damaged, of another size than declared, or replaced meanwhile.
 
 use std::future::{Future as _, poll_fn};
 use std::task::Poll;

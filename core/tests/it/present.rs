@@ -160,7 +160,7 @@ async fn waiting_for_a_blob_is_told() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_turn_with_the_image_at_hand_or_for_another_image() {
+async fn a_cached_image_or_another_image_is_not_waited_for() {
     let ((image, registry), cache) = (staged().await, Watched::new());
     let other = name("example.com/other:1");
     put_image(&registry, &other, ("linux", "amd64"), &[layer("a", 300)]);

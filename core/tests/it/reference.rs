@@ -29,7 +29,7 @@ fn agree(text: &str) -> Result<(), TestCaseError> {
     match (reference::parse(text), Reference::try_from(text)) {
         (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
         (Ok(ours), Err(theirs)) => prop_assert!(is_address(ours.registry()), "{text:?}: {theirs}"),
-        (Err(ours), Ok(theirs)) => prop_assert!(nobody_means(&theirs), "{text:?}: {ours}"),
+        (Err(ours), Ok(theirs)) => prop_assert!(is_meaningless(&theirs), "{text:?}: {ours}"),
         (Err(_), Err(_)) => {}
     }
     Ok(())
@@ -41,7 +41,7 @@ fn is_address(registry: &str) -> bool {
 }
 
 /// What the pattern lets through: upper case, hosts that are none, and digests in upper case.
-fn nobody_means(reference: &Reference) -> bool {
+fn is_meaningless(reference: &Reference) -> bool {
     let (host, port) = reference.registry().split_once(':').unwrap_or((reference.registry(), "0"));
     let odd_host = host.split('.').any(|label| {
         label.is_empty() || label.contains('_') || label.starts_with('-') || label.ends_with('-')

@@ -75,7 +75,7 @@ impl Watched {
         *self.lost.lock().unwrap() = Some(digest.clone());
     }
 
-    /// Yields this content once, as whoever has opened it before it was replaced sees it.
+    /// Yields this content once, as a reader sees it that opened it before it was replaced.
     pub(crate) fn open_stale(&self, digest: &Digest, content: Bytes) {
         *self.stale.lock().unwrap() = Some((digest.clone(), content));
     }

@@ -1,4 +1,4 @@
-//! A backend of one's own: images in a plain folder. The file `DIR/HOST/REPOSITORY/TAG` holds the digest that the
+//! A third party's backend: images in a plain folder. The file `DIR/HOST/REPOSITORY/TAG` holds the digest that the
 //! name stands for (a port's colon is a slash, too), and content is in the file `DIR/DIGEST`.
 //!
 //! A program that depends on this crate opens such URIs; nothing else has to know about it.

@@ -13,7 +13,7 @@ use crate::stream::BlockStream;
 /// The smallest chunk. Chunks grow with the file, so that its indexes stay below 256 KiB.
 const CHUNK_MIN: u64 = 64 << 10;
 const CHUNKS_MAX: u64 = 32 << 10;
-/// The shortest run of zeros that is worth the newer kernel.
+/// The shortest run of zeros that becomes a hole: holes need a newer kernel.
 const HOLE_MIN: u64 = 1 << 20;
 
 /// Where a file's stored bytes come from: what a sparse file has in its holes is not stored.
@@ -151,7 +151,7 @@ impl File<'_, '_> {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Data hardly ever starts and ends with a zero: two looks settle most pieces.
+    // Data hardly ever starts and ends with a zero: checking the first and the last byte decides most pieces.
     if bytes.first().is_some_and(|byte| *byte != 0) || bytes.last().is_some_and(|byte| *byte != 0) {
         return false;
     }

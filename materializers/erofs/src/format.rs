@@ -93,7 +93,7 @@ impl Superblock {
         bytes
     }
 
-    /// The fields out of 128 bytes. Whether they make sense is the reader's to judge.
+    /// The fields out of 128 bytes. The reader checks their values.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_SIZE]) -> Self {
         Self {
             block_bits: bytes[12],
@@ -317,7 +317,7 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
-/// `N` bytes at a place; zeros where there are none, so that a wrong place is a wrong value and no panic.
+/// `N` bytes at a place; zeros beyond the end, so that a wrong offset gives a wrong value and not a panic.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..at + N).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
 }

@@ -21,7 +21,7 @@ use crate::{overlay, writer};
 /// - a hard link to a file of a lower layer can be read through the merged image only; if the layer also brings a
 ///   file of that name later, overlayfs shows that one in its place;
 /// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning;
-/// - overlayfs' own xattrs (`trusted.overlay.`, `user.overlay.`) are left out: a layer must not speak for it;
+/// - overlayfs' own xattrs (`trusted.overlay.`, `user.overlay.`) are left out: a layer must not set them;
 /// - what is beyond the format's fields (a device number over 4095:1048575, an xattr over 65,535 bytes) is a
 ///   [`Limit`](plyfold_core::ErrorKind::Limit) error.
 ///
@@ -56,7 +56,7 @@ impl Materializer for ErofsLayer {
                 data::copy(&mut Data(tar), size, extents, &mut image, options.block_size)
             })?;
         }
-        // The verdict on the whole layer, before anything makes an image of it.
+        // Check the digests of the whole layer before the superblock makes the output an image.
         let summary = tar.finish()?;
         let tree = overlay::to_overlay(builder.finish()?)?;
         let derived = summary.diff_id.as_ref().map(layer_uuid);

@@ -28,7 +28,7 @@ impl Options {
     /// [`Config`](plyfold_core::ErrorKind::Config) for any other size.
     pub fn with_block_size(mut self, bytes: u32) -> Result<Self> {
         if !bytes.is_power_of_two() || !(512..=4096).contains(&bytes) {
-            return Err(Error::config(format!("the block size {bytes} is none of 512, 1024, 2048, 4096")));
+            return Err(Error::config(format!("the block size {bytes} is not 512, 1024, 2048 or 4096")));
         }
         self.block_size = bytes;
         Ok(self)

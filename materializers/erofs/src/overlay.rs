@@ -1,4 +1,4 @@
-//! Overlayfs' way to write down what a layer takes away, so that layer images stack as its lowers.
+//! Overlayfs' format for what a layer removes, so that layer images stack as its lowers.
 //!
 //! - A whiteout is a character device 0:0. All of a layer share one inode.
 //! - `trusted.overlay.opaque` = "y": nothing below shows through.
@@ -11,7 +11,7 @@
 //!   each with its target. What overlayfs shows under them is the layer's own file.
 //! - `trusted.overlay.plyfold.assumed`, of the root: names at which no lower layer may have a symbolic link.
 //! - `trusted.overlay.plyfold.late`: the directory's entry stood behind entries below it.
-//! - `trusted.overlay.plyfold.implied`: no entry made this directory. Overlayfs takes no notice, and shows it
+//! - `trusted.overlay.plyfold.implied`: no entry made this directory. Overlayfs ignores the mark, and shows it
 //!   with its own 0755 root:root; the merged image shows the lower layers' metadata.
 //!
 //! Overlayfs hides all of these from its users.
@@ -37,7 +37,7 @@ const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 /// The longest value of one list; further ones have a number behind their name.
 const LIST_MAX: usize = 60_000;
 
-/// Whether an xattr of this name is overlayfs' own: no layer may bring one along.
+/// Whether an xattr of this name is overlayfs' own: a layer must not set one.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }

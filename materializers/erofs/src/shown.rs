@@ -1,8 +1,8 @@
 //! Where overlayfs, given the images of an image's layers, does not show what the image is.
 //!
-//! Overlayfs knows nothing of tars. It shows a directory that no entry made with the metadata that its image has, and
-//! in place of a lower symbolic link; it merges the root of every layer, also an opaque one; it has no hard links
-//! between layers. Only images of such layers are stacked twice and compared.
+//! Overlayfs cannot express some content of tars. It shows a directory that no entry made with the metadata that its
+//! image has, and in place of a lower symbolic link; it merges the root of every layer, also an opaque one; it has no
+//! hard links across layers. Only images of such layers are stacked twice and compared.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -126,7 +126,7 @@ pub(crate) fn differences(
     Ok(found)
 }
 
-/// A directory of both trees: the one above, and its name. Paths are made of these where one is told.
+/// A directory of both trees: the one above, and its name. Paths are built from these when one is reported.
 struct Step<'a> {
     above: usize,
     name: &'a [u8],

@@ -13,7 +13,7 @@ pub(crate) const DESCRIPTOR_SIZE: usize = 64;
 pub(crate) const INODE_SIZE: usize = 256;
 /// Inodes in a group: one for every 16 KiB.
 pub(crate) const INODES_PER_GROUP: u32 = 8192;
-/// Bytes of a directory block before the checksum's pretended entry.
+/// Bytes of a directory block before the entry-shaped checksum tail.
 const DIRECTORY_BYTES: usize = BLOCK_SIZE - 12;
 
 /// One block, as it stands on disk.
@@ -59,7 +59,7 @@ pub(crate) struct Superblock<'a> {
 impl Superblock<'_> {
     /// The 1024 bytes for the copy in `group` (`super.rst`).
     pub(crate) fn encode(&self, group: u16) -> [u8; 1024] {
-        // No lint or tool needs the fields that stay zero: no mount, no error, no quota, no RAID.
+        // The fields that stay zero are not needed: no mount, no error, no quota, no RAID.
         let mut sb = [0; 1024];
         put32(&mut sb, 0x00, self.inodes); // s_inodes_count
         split(&mut sb, 0x04, 0x150, self.blocks); // s_blocks_count

@@ -5,7 +5,7 @@
 //! about 1 MiB of the host and a few milliseconds, because only what differs from zero is written: the
 //! superblock and group descriptors with one backup, group 0's bitmaps, one block of inodes, the directories and
 //! the journal's superblock. All other groups are flagged uninitialised, and their inode tables zeroed, so
-//! neither e2fsck nor the guest's lazy initialisation touches them.
+//! neither e2fsck nor the guest's lazy initialisation writes to them.
 //!
 //! ```
 //! use plyfold_core::Materializer as _;

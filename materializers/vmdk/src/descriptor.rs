@@ -43,7 +43,7 @@ impl Descriptor {
     /// more than 2^63 bytes of disk or [`MAX_DESCRIPTOR`] bytes of text.
     pub(crate) fn new(cid: u32, extents: Vec<Extent>) -> Result<Self> {
         if extents.is_empty() {
-            return Err(Error::config("a VMDK without an extent is no disk"));
+            return Err(Error::config("a VMDK needs at least one extent"));
         }
         let sectors = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.sectors));
         if sectors.is_none_or(|sectors| sectors > MAX_SECTORS) {
@@ -159,7 +159,7 @@ impl Descriptor {
 impl fmt::Display for Descriptor {
     /// The descriptor's text (VMware, "Virtual Disk Format 5.0", "The Layout Basics").
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // IDE's geometry, which nothing but old firmware looks at.
+        // IDE's geometry, which only old firmware uses.
         let (heads, sectors) = (16, 63);
         let cylinders = (self.sectors() / (heads * sectors)).clamp(1, 16383);
         writeln!(f, "# Disk DescriptorFile\nversion=1\nCID={:08x}\nparentCID={NO_PARENT}", self.cid)?;
@@ -180,7 +180,7 @@ impl Extent {
         let refuse = |why| {
             Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
                 .with_context("path", path.display())
-                .with_hint("name the file relative to the descriptor, and plainly"))
+                .with_hint("use a short path relative to the descriptor, without quotes, colons and control characters"))
         };
         let Some(text) = path.to_str() else {
             return refuse("is not UTF-8");

@@ -19,8 +19,8 @@
 //! ```
 //!
 //! # What is written, and why no more
-//! Readers differ. qemu skips `ZERO` and `RDONLY` extents without a word, so that the disk shrinks and what
-//! follows moves; libkrun honours them. Neither is written here, nor read: a gap is a real file. qemu takes the
+//! Readers differ. qemu skips `ZERO` and `RDONLY` extents without an error, so that the disk shrinks and what
+//! follows moves; libkrun supports them. Neither is written here, nor read: a gap is a real file. qemu takes the
 //! first `CID=` it sees, even that of `parentCID=`, so `CID` stands first. It cuts a path at a quote or after 511
 //! bytes, and a descriptor at 1 MiB; it takes `name:rest` for a protocol. Such paths are refused. A file that is
 //! shorter than its extent reads as zeros, which [`Descriptor::check`] finds.

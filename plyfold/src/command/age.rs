@@ -16,7 +16,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 
 /// How long ago something was, rounded down: `now` below two minutes, then minutes, hours from two on, days likewise.
 pub(crate) fn ago(then: SystemTime) -> String {
-    // A clock that was set back makes no future.
+    // After a clock was set back the age is 0.
     let seconds = then.elapsed().unwrap_or_default().as_secs();
     let unit = UNITS.iter().rev().find(|(name, unit)| *name != "s" && seconds >= 2 * unit);
     unit.map_or_else(|| "now".to_owned(), |(name, unit)| format!("{}{name} ago", seconds / unit))
@@ -61,7 +61,7 @@ mod tests {
         ) {
             if let Ok(age) = parse(&text) {
                 proptest::prop_assert!(text.starts_with(|c: char| c.is_ascii_digit()));
-                // Times before the clock begins are none, and no panic.
+                // A time before the epoch must not panic.
                 let _ = SystemTime::now().checked_sub(age);
             }
             let future = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

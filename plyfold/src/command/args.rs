@@ -1,4 +1,4 @@
-//! What can be written on the command line.
+//! The command line's grammar.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,10 +68,10 @@ pub(crate) enum Verb {
         /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
         #[arg(long, value_enum)]
         policy: Option<Policy>,
-        /// Read everything again that the store has of the image, and ask the backend
+        /// Verify everything that the store has of the image, and ask the backend
         #[arg(long)]
         force: bool,
-        /// Read everything again that the store has of the image, and fetch what is damaged
+        /// Verify everything that the store has of the image, and fetch what is damaged
         #[arg(long)]
         verify: bool,
     },
@@ -81,7 +81,7 @@ pub(crate) enum Verb {
         /// Show whole digests and names
         #[arg(long)]
         no_trunc: bool,
-        // For `ls IMAGE`, which people try.
+        // Accepts `ls IMAGE`, to give a better error.
         #[arg(hide = true)]
         image: Option<String>,
     },
@@ -115,7 +115,7 @@ pub(crate) enum Verb {
         /// The file to write
         #[arg(long, value_name = "FILE.erofs", value_parser = file)]
         out: PathBuf,
-        /// Hash nothing, which is faster: the image has no UUID then, and no digest is shown
+        /// Do not hash, which is faster: the image then has no UUID, and no digest is shown
         #[arg(long)]
         no_digests: bool,
         #[command(flatten)]
@@ -163,7 +163,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         durably: Durably,
     },
-    /// Copy an image from one place to another, past the store: all platforms of it, or the one of --platform
+    /// Copy an image from one place to another, without the store: all platforms of it, or the one of --platform
     #[command(
         after_help = "Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
     )]
@@ -231,12 +231,12 @@ pub(crate) enum Verb {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
-    /// Remove from the store what no image needs; safe beside everything else
+    /// Remove from the store what no image needs; safe while other commands run
     #[command(
         after_help = "Examples:\n  plyfold gc --dry-run\n  plyfold gc --budget 20G --grace 1h\n  plyfold gc --partial"
     )]
     Gc {
-        /// Say what would go, and leave it
+        /// Show what would be removed, and remove nothing
         #[arg(long)]
         dry_run: bool,
         /// Remove images, least recently used first, until the rest takes at most this; never pinned ones
@@ -281,7 +281,7 @@ pub(crate) enum Verb {
 pub(crate) struct Login {
     /// Which registry, as HOST[:PORT]
     pub(crate) registry: String,
-    /// Who; asked for on a terminal
+    /// The user name; asked for on a terminal
     #[arg(short, long, value_name = "USER")]
     pub(crate) username: Option<String>,
     /// Read the password from standard input
@@ -312,7 +312,7 @@ pub(crate) struct Materialize {
     /// Fail if overlayfs cannot show the image as it is, in place of adding a merged image to its layers
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Make files of their own, never hard links to the store: such files may be written to
+    /// Make clones or copies, never hard links to the store: such files may be written to
     #[arg(long)]
     pub(crate) copy: bool,
     /// The permissions of the copies, such as 640 [default: as the umask says]
@@ -357,8 +357,8 @@ impl Durably {
 /// What the metadata of layers may take: an option of every verb that reads layers.
 #[derive(Clone, Copy, Debug, Group)]
 pub(crate) struct Bounds {
-    /// How much memory the extended attributes, links and the like of a layer, or of an image, may take; files and names
-    /// are bounded in proportion [default: 64M]
+    /// How much memory the extended attributes, links and the like of a layer, or of an image, may take; files and
+    /// names are bounded in proportion [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     max_metadata: Option<u64>,
 }
@@ -388,7 +388,7 @@ pub(crate) enum Form {
 /// [`PullPolicy`] on the command line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Policy {
-    /// Ask what the name stands for now, and fetch what is missing
+    /// Resolve the name at the backend, and fetch what is missing
     Always,
     /// Ask only when something is missing
     IfMissing,
@@ -426,7 +426,7 @@ fn owner(text: &str) -> Result<Owner, String> {
     })
 }
 
-/// A file that is written here and there, and so cannot be a pipe.
+/// A file that is written at random offsets, and so cannot be a pipe.
 fn file(text: &str) -> Result<PathBuf, String> {
     match text {
         "-" => Err("a disk image cannot go through a pipe; ./- is a file of that name".to_owned()),

@@ -43,7 +43,7 @@ pub(crate) fn script(shell: Shell) -> Result<()> {
     write(script.as_bytes())
 }
 
-/// What the scripts call this program with before the words of a line. It is no verb: scripts and help name it nowhere.
+/// What the scripts call this program with before the words of a line. It is not a documented verb.
 const ASKED: &str = "names-for-completion";
 
 /// The words of a line that a shell wants completed, the last one as far as it is written.
@@ -60,8 +60,8 @@ pub(crate) fn answer(words: &[OsString]) -> ExitCode {
     if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Writes the names that complete the last of the words of a command line, one a line. Whatever is wrong, a shell
-/// that asks in the middle of a line is told nothing.
+/// Writes the names that complete the last of the words of a command line, one a line. Errors are not
+/// shown: they would disturb the line that is being typed.
 async fn names(words: &[OsString]) -> Result<()> {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let Some((last, before)) = words.split_last() else { return Ok(()) };
@@ -82,15 +82,15 @@ async fn names(words: &[OsString]) -> Result<()> {
     let Ok(images) = Images::open(store).await else { return Ok(()) };
     let mut names = BTreeSet::new();
     for (name, _) in images.list_cached().await.unwrap_or_default() {
-        // As people write it, and as it is.
+        // The short form and the full form.
         names.extend([super::kept::familiar(&name), name.whole()]);
     }
     let names = names.iter().filter(|name| name.starts_with(last));
     write(names.map(|name| format!("{name}\n")).collect::<Vec<_>>().concat().as_bytes())
 }
 
-/// The values that the option may have which the last word is for, as far as they are fixed, and what is written of one;
-/// `None` for a word that is no value.
+/// The values that the option may have which the last word is for, as far as they are fixed, and what is written of
+/// one; `None` for a word that is no value.
 fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> {
     let (option, begun) = match last.split_once('=').filter(|_| last.starts_with("--")) {
         Some((option, begun)) => (option, begun),

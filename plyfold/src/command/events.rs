@@ -7,7 +7,7 @@ use plyfold::Digest;
 use plyfold::progress::Event;
 use serde_json::{Value, json};
 
-/// How often the progress of one blob is told.
+/// How often the progress of one blob is reported.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Turns events into documents, and leaves out what comes too often.
@@ -17,7 +17,7 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    /// The document of an event, if it is to be told now.
+    /// The document of an event, if it is to be reported now.
     pub(crate) fn of(&mut self, event: &Event) -> Option<Value> {
         match event {
             Event::BlobProgress { digest, .. } if !self.is_due(Some(digest)) => return None,
@@ -73,7 +73,7 @@ fn document(event: &Event) -> Option<Value> {
     })
 }
 
-/// Whether an event is told also when the user wants less.
+/// Whether an event is shown with `-q`.
 pub(crate) fn is_warning(event: &Event) -> bool {
     matches!(event, Event::Retrying { .. } | Event::Warning { .. })
 }

@@ -51,19 +51,19 @@ pub(crate) async fn write(
 
 fn check_pipe(is_json: bool) -> Result<()> {
     if is_json {
-        return Err(Error::config("--json and --out - both want standard output"));
+        return Err(Error::config("--json and --out - both write to standard output"));
     }
     if io::stdout().is_terminal() {
-        let error = Error::config("a tar is nothing for a terminal");
+        let error = Error::config("refusing to write a tar to a terminal");
         return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
     }
     Ok(())
 }
 
-/// Standard output, until the work should end.
+/// Standard output, until the work is cancelled.
 struct Pipe {
     stop: Stop,
-    /// The reader has seen enough, which is no failure.
+    /// The reader has closed the pipe, which is not a failure.
     is_closed: bool,
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn report(error: &Error, screen: Screen) -> ExitCode {
     ExitCode::from(code(error.kind()))
 }
 
-/// Reports a command line that is not one; also where `--help` and `--version` come through.
+/// Reports an invalid command line; also where `--help` and `--version` come through.
 pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os().any(|argument| argument == "--json");
     let other = verbs::other(usage);
@@ -27,7 +27,7 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
         let error = Error::config(message);
         tell(&format!("{}\n", document(&error)));
     } else if usage.use_stderr() {
-        // Nothing can be told when the terminal is gone.
+        // A failed write to standard error cannot be reported.
         let _ = usage.print();
     } else if let Err(error) = written(usage.print()) {
         // Help and the version are results.
@@ -41,7 +41,7 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
 fn text(error: &Error) -> String {
     let line = |label: &str, value: &str| format!("{label}: {}\n", printable(value));
     let mut text = line("error", error.message());
-    // Which image it is about is what a reader wants to know first.
+    // The image comes first.
     let (image, others): (Vec<_>, Vec<_>) = error.contexts().partition(|(key, _)| *key == "image");
     text.extend(image.into_iter().chain(others).map(|(key, value)| line(&format!("  {key}"), value)));
     text.extend(causes(error).iter().map(|cause| line("  because", cause)));

@@ -4,7 +4,7 @@ use plyfold::{Backend, Backends, Error, Location, Reference, Result, printable, 
 
 use super::path::{self, Written};
 
-/// What somebody has written for an image.
+/// An image argument.
 #[derive(Debug)]
 pub(crate) enum Image {
     /// A name without a scheme: it is in a registry, Docker Hub if it does not say which, as it is for docker.
@@ -34,7 +34,7 @@ impl Image {
             && let Some(backend) = backends.of(image)
         {
             return match location.rest.as_str() {
-                "" => Err(Error::config("which image?")
+                "" => Err(Error::config("the argument names a place, not an image")
                     .with_image(printable(image))
                     .with_hint(format!("write {}", backend.syntax))),
                 host if is_registry(backend) && is_lone_host(host) => Err(no_repository(host)),
@@ -54,13 +54,13 @@ impl Image {
             (Err(_), Some(path)) => of_path(&path).map(Self::Uri),
             (Ok(_), None) if is_lone_host(image) => Err(no_repository(image)),
             (Ok(name), None) => Ok(Self::Name(name)),
-            // With a scheme that nobody knows the better error is that of the backends, which lists them.
+            // For an unknown scheme the backends give the better error, which lists the schemes.
             (Err(_), None) if Location::parse(image).is_ok() => Ok(Self::Uri(image.to_owned())),
             (Err(e), None) => Err(e),
         }
     }
 
-    /// Refuses what names a registry and nothing in it, where an image is needed.
+    /// Refuses a registry without a repository, where an image is needed.
     pub(crate) fn in_repository(self, backends: &Backends) -> Result<Self> {
         match &self {
             Self::Uri(uri) if self.is_remote(backends) => match uri.strip_suffix('/') {
@@ -112,7 +112,7 @@ fn is_lone_host(text: &str) -> bool {
 }
 
 fn no_repository(host: &str) -> Error {
-    Error::config("a registry, and no repository of it")
+    Error::config("the argument names a registry without a repository")
         .with_image(printable(host))
         .with_hint(format!("write {host}/REPOSITORY[:TAG]; `plyfold tags {host}/` lists the repositories"))
 }
@@ -143,13 +143,13 @@ mod tests {
         for image in
             ["localhost:5000", "127.0.0.1:5000", "registry:localhost:5000", "docker://127.0.0.1:5000"]
         {
-            assert!(read(image).contains("no repository"), "{image}: {}", read(image));
+            assert!(read(image).contains("without a repository"), "{image}: {}", read(image));
         }
         for image in ["/nowhere/image", "./nowhere", "../nowhere/image.tar", "image.tar", "nowhere/"] {
             assert!(read(image).contains("there is no file or directory"), "{image}: {}", read(image));
         }
         for image in ["registry:", "docker://", "oci:"] {
-            assert!(read(image).contains("which image?"), "{image}: {}", read(image));
+            assert!(read(image).contains("names a place, not an image"), "{image}: {}", read(image));
         }
         // Tests run in the directory of this package.
         for (image, uri) in [

@@ -27,7 +27,7 @@ pub(crate) struct Shown {
 pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result<()> {
     let name = session.name(image).await?;
     let store = session.images.store().as_registry();
-    // One look at the name: it may be moved before the documents below it have been read.
+    // Resolve the name once: it may move before the documents below it have been read.
     let shown = match store.fetch_raw(&name).await {
         Ok(root) => {
             let registry = Box::new(store.fixed(name.clone(), root));
@@ -41,7 +41,7 @@ pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result
     }
 }
 
-/// The same error; when the name is not in the store, with what is near it.
+/// The same error; when the name is not in the store, with similar names.
 async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
     match session.images.store().find_descriptor(name).await {
         Ok(None) => {
@@ -74,7 +74,7 @@ async fn show(
     }
     let ask = || async {
         let source = RegistrySource::open(registry.clone(), name, &places.platform()).await?;
-        // An artifact has layers, but no configuration that is an image's.
+        // An artifact has layers, but no image configuration.
         match source.config().await {
             Ok(config) => Ok((source, Some(config))),
             Err(e) if *e.kind() == ErrorKind::Unsupported => Ok((source, None)),
@@ -125,7 +125,7 @@ async fn show(
     })
 }
 
-/// What of a configuration people look for, one line for each value of a list.
+/// The common fields of a configuration, one line for each value of a list.
 fn summary(config: &RawConfig, raw: &RawManifest) -> Vec<(&'static str, String)> {
     let document = config.document();
     let process = document.config().as_ref();

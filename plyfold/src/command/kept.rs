@@ -1,4 +1,4 @@
-//! `list`, `remove`, `pin`, `unpin` and `gc`: what stays in the store.
+//! `list`, `remove`, `pin`, `unpin` and `gc`: administration of the store.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -49,7 +49,7 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     })
 }
 
-/// A name as people write it: what every verb adds by itself is left out, and of a digest what tells it from others.
+/// The short form of a name: without the parts that every verb adds, and with a short digest.
 pub(crate) fn familiar(name: &Reference) -> String {
     let whole = name.whole();
     let whole = match name.digest().and_then(|digest| digest.split_once(':')) {
@@ -65,11 +65,9 @@ pub(crate) fn familiar(name: &Reference) -> String {
 /// The error for files within an image, which are not listed yet.
 pub(crate) fn no_files(image: &str) -> Error {
     let image = printable(image);
-    Error::config("the list is of images; the files in one are not listed yet").with_image(&image).with_hint(
-        format!(
-            "`plyfold inspect {image}` shows the image, `plyfold export {image} --out - | tar -t` its files"
-        ),
-    )
+    Error::config("listing the files of an image is not supported").with_image(&image).with_hint(format!(
+        "`plyfold inspect {image}` shows the image, `plyfold export {image} --out - | tar -t` its files"
+    ))
 }
 
 /// Gives an image of the store one more name.
@@ -78,10 +76,11 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     let to = match session.places.image(name)? {
         Image::Name(name) if name.digest().is_none() => name,
         Image::Name(_) => {
-            return Err(Error::config("a name is a tag, not a digest").with_image(printable(name)));
+            return Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name)));
         }
         Image::Uri(_) => {
-            let error = Error::config("a name in the store, not a place").with_image(printable(name));
+            let error = Error::config("the target must be a name in the store, not a place")
+                .with_image(printable(name));
             return Err(
                 error.with_hint("write [HOST/]REPOSITORY:TAG; `plyfold push` copies to another place")
             );
@@ -243,14 +242,14 @@ fn summary(collected: &Collected, dry_run: bool) -> String {
         (blobs.len() as u64, "blob", "blobs"),
         (*artifacts, "artifact", "artifacts"),
         (partials.len() as u64, "partial download", "partial downloads"),
-        (*remains, "remain of broken work", "remains of broken work"),
+        (*remains, "leftover of an interrupted process", "leftovers of interrupted processes"),
     ];
     let counts = counts.iter().filter(|(count, ..)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, one, many)| counted(*count, one, many)).collect();
     let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
     let waiting = match resumable {
         0 => String::new(),
-        waiting => format!("{} of partial downloads stay: --partial drops them\n", Size(*waiting)),
+        waiting => format!("{} of partial downloads are kept: --partial removes them\n", Size(*waiting)),
     };
     let outcome = format!("{what} {removed}: {} {freed_word}, {} in use\n", Size(*freed), Size(*kept));
     lines(evicted, removed) + &outcome + &waiting

@@ -58,16 +58,16 @@ pub(crate) async fn make(
     })
 }
 
-/// Refuses a terminal in place of a tar: it would be waited for in silence.
+/// Refuses a terminal in place of a tar: the command would wait without a message.
 pub(crate) fn refuse_terminal(path: &Path) -> Result<()> {
     if path == Path::new("-") && io::stdin().is_terminal() {
-        return Err(Error::config("standard input is a terminal, and a tar does not come from one")
-            .with_hint("write the name of a file, or let a program write into a pipe"));
+        return Err(Error::config("refusing to read a tar from a terminal")
+            .with_hint("name a file, or pipe a program's output into the command"));
     }
     Ok(())
 }
 
-/// The bytes of a file or of a pipe, until the work should end: a pipe may stay silent for ever.
+/// The bytes of a file or of a pipe, until the work is cancelled: a pipe may never send.
 pub(crate) struct Input {
     file: File,
     stop: Stop,

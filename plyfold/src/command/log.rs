@@ -8,7 +8,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::screen::{Loudness, Screen};
 
-/// Shows the warnings of plyfold's crates, and with `-v` all that they tell.
+/// Shows the warnings of plyfold's crates, and with `-v` all their messages.
 pub(crate) fn listen(screen: Screen) {
     let level = match screen.loudness() {
         Loudness::Quiet | Loudness::Normal => Level::WARN,

@@ -1,4 +1,4 @@
-//! `login` and `logout`: credentials of registries, kept where other tools keep theirs.
+//! `login` and `logout`: credentials of registries, stored where docker and podman store them.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
     let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
     if screen.loudness() >= Loudness::Normal {
         if !checked {
-            screen.say("warning", &format!("{registry} let us in without them"));
+            screen.say("warning", &format!("{registry} allows access without credentials"));
         }
         if let Some(file) = &shadowed_by {
             let file = file.display();
@@ -40,7 +40,7 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
         }
         if matches!(keeper, Keeper::File(_)) {
             let helper = "credsStore in it names a helper that keeps it safe";
-            screen.say("note", &format!("the file holds the password as it is; {helper}"));
+            screen.say("note", &format!("the file holds the password in plain text; {helper}"));
         }
     }
     let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked, "shadowed_by": shadowed_by });
@@ -135,7 +135,7 @@ fn ask(
 
 /// One line from the terminal, without its end.
 fn line(input: &mut Input, question: &str) -> Result<String> {
-    // Bars have no part in this, and a question has no line feed.
+    // Write past the progress bars: a prompt has no line feed.
     let _ = io::stderr().write_all(question.as_bytes());
     let mut text = Vec::new();
     let mut byte = [0];

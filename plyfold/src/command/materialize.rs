@@ -31,7 +31,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     }
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     rootfs.check()?;
-    // Where nothing can be kept, the layers' images are made beside the output, after the pull.
+    // In a store that cannot be written, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.store().is_read_only();
     let fetch = Fetch {
         materializer: keeps.then(|| rootfs.layer_materializer()),
@@ -40,7 +40,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     };
     let image = session.pull(&options.image, fetch).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
-    // Also where nothing else is said: layers that are stacked show another tree than the image has.
+    // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
         let names = if count == 1 { "1 name".to_owned() } else { format!("{count} names") };
@@ -93,7 +93,7 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
             text.push_str("\nTo mount it here, as root:\n\n");
             text.extend(script.lines().map(|line| format!("  {line}\n")));
         }
-        Err(e) => text.extend(["\nIt cannot be mounted here: ", &refusal(&e), "\n"]),
+        Err(e) => text.extend(["\nThe mount command cannot be printed: ", &refusal(&e), "\n"]),
     }
     if let Some(lines) = disks.boot_lines() {
         text.push_str("\nTo boot a virtual machine from it, whose guest is Linux 6.4 or later:\n\n");

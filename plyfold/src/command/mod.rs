@@ -64,7 +64,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// The longest that the program waits, when all is said, for threads that have seen that they are not wanted any more.
+/// The longest that the program waits, at its end, for threads that have been cancelled.
 /// It is more than any of them waits for another.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -109,7 +109,7 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
         Verb::Inspect { image, raw, remote, no_trunc } => {
             let shown = inspect::Shown { raw, no_trunc };
             let places = places()?;
-            // What is on this machine is shown as it is there: asking costs nothing.
+            // Directories and archives are read in place: that needs no network.
             if remote || !places.image(&image)?.is_remote(&places.backends) {
                 return inspect::there(&places, &image, shown).await;
             }

@@ -1,4 +1,4 @@
-//! What somebody may have meant.
+//! Suggestions for misspelled names.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use plyfold::{
 
 use super::places::Places;
 
-/// Names that are offered.
+/// The number of suggestions.
 const OFFERED: usize = 3;
 
 /// Tags that are looked at: one answer of a registry.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The hint for a name that is not in the store: the ones there that are like it.
 pub(crate) async fn in_store(images: &Images, wanted: &Reference) -> String {
     let list = "`plyfold list` shows what is in the store";
-    // What is wrong with the store is not what this error is about.
+    // Ignore errors of the store: they would hide this error.
     let names = images.list_cached().await.unwrap_or_default();
     let names: Vec<String> = names.into_iter().map(|(name, _)| name.whole()).collect();
     match offered(&nearest_names(&wanted.whole(), &names)) {
@@ -100,7 +100,7 @@ fn offered(names: &[String]) -> Option<String> {
     Some(if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) })
 }
 
-/// The tags that are most like the one wanted, best first; none that is like it by chance alone.
+/// The tags that are most like the one wanted, best first; without accidental matches.
 fn nearest(wanted: &str, tags: &[String]) -> Vec<String> {
     best(tags.iter().filter_map(|tag| Some((likeness(wanted, tag)?, tag))))
 }
@@ -129,7 +129,7 @@ fn best<'a>(near: impl Iterator<Item = (usize, &'a String)>) -> Vec<String> {
     near.into_iter().take(OFFERED).map(|(_, name)| name.clone()).collect()
 }
 
-/// How far a word is from the one wanted, if it is near.
+/// The edit distance to the wanted word, if it is small.
 fn likeness(wanted: &str, word: &str) -> Option<usize> {
     let far = wanted.chars().count().div_ceil(3).max(1);
     let is_part = wanted.len() > 1 && (word.starts_with(wanted) || word.ends_with(wanted));

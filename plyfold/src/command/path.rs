@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plyfold::{Error, Result, printable, reference};
 
-/// How archives are called, before a tag.
+/// The file names of archives, before a tag.
 const ARCHIVES: [&str; 9] =
     [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"];
 
@@ -82,7 +82,7 @@ pub(crate) struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// `PATH` or `PATH:IMAGE`. What is there decides; else an image's name has no slash.
+    /// `PATH` or `PATH:IMAGE`. An existing path decides; otherwise an image's name has no slash.
     fn split(word: &'a str) -> Self {
         let whole = Self { word, path: word, image: None };
         if Path::new(word).exists() {
@@ -96,7 +96,7 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// What cannot be meant as a name in a registry.
+    /// Arguments that cannot be a name in a registry.
     pub(crate) fn certain(word: &'a str) -> Option<Self> {
         let written = Self::split(word);
         let path = written.path;
@@ -141,7 +141,8 @@ impl<'a> Written<'a> {
         (!is_host(folder) && Path::new(folder).is_dir()).then_some(written)
     }
 
-    /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a directory.
+    /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a
+    /// directory.
     fn is_called(&self, endings: &[&str]) -> bool {
         let lower = self.path.to_ascii_lowercase();
         let folder = self.path.rsplit_once('/').map(|(folder, _)| folder);
@@ -149,7 +150,7 @@ impl<'a> Written<'a> {
             && folder.is_none_or(|folder| !is_host(folder) || Path::new(folder).is_dir())
     }
 
-    /// `name/`: no name of an image ends so, but that of a registry does.
+    /// `name/`: an image's name never ends with a slash, a registry's does.
     fn is_folder(&self) -> bool {
         let Some(path) = self.path.strip_suffix('/') else { return false };
         path.contains('/') || Path::new(path).is_dir() || !(path == "localhost" || path.contains(['.', ':']))
@@ -163,7 +164,7 @@ impl<'a> Written<'a> {
             (true, _, image) => Ok(self.layout(image)),
             (false, true, None) => Ok(format!("docker-archive:{}", self.path)),
             (false, true, Some(image)) => {
-                let error = Error::config("which form of archive names the image?");
+                let error = Error::config("the form of the archive is not known");
                 let hint = format!(
                     "write docker-archive:{path}:NAME[:TAG] or oci-archive:{path}:TAG; {image:?} may be either",
                     path = self.path
@@ -188,7 +189,7 @@ impl<'a> Written<'a> {
         }
         match self.image {
             Some(image) => Ok(self.layout(Some(image))),
-            None => Err(Error::config("under which name?")
+            None => Err(Error::config("the target has no tag")
                 .with_image(printable(self.word))
                 .with_hint(format!("write {}, with a tag of your choice", self.layout(Some("TAG"))))),
         }
@@ -209,7 +210,7 @@ impl<'a> Written<'a> {
         image.map_or_else(|| format!("oci:{path}"), |image| format!("oci:{path}:{image}"))
     }
 
-    /// What a URI cannot hold, or a shell has left as it is.
+    /// Paths that a URI cannot express, or that the shell did not expand.
     fn check(&self) -> Result<()> {
         let refused = if self.path.starts_with('~') {
             ("the shell has not expanded the ~ of a path", "write the whole path")

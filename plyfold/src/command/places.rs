@@ -13,7 +13,7 @@ use super::progress::{Doing, Reporter};
 use super::screen::Screen;
 use super::stop::Leftovers;
 
-/// The places that images come from and go to, and how to talk about it. There need not be a store.
+/// The sources and targets of images, and the terminal. Works without a store.
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(crate) backends: Backends,
@@ -78,11 +78,11 @@ impl Places {
             self.options.contains(key) && !refused.contains_key(key) && !unknown.contains_key(key)
         };
         let is_one_place = from.registry.to_string() == to.registry.to_string();
-        // What one registry is to see is not for the other.
+        // Credentials for one registry are not sent to the other.
         if !is_one_place
             && let Some(secret) = ["password", "username"].into_iter().find(|key| is_for_both(key))
         {
-            return Err(Error::config("which of the two registries are the user name and the password for?")
+            return Err(Error::config("the user name and the password are ambiguous for two registries")
                 .with_context("option", secret)
                 .with_hint("`plyfold login` stores them for each registry by itself"));
         }
@@ -90,7 +90,7 @@ impl Places {
         Ok((from, to, name))
     }
 
-    /// Opens a URI with what it knows of the options; the others, and what it says of each.
+    /// Opens a URI with the options that its backend knows; returns the others, each with the backend's error.
     async fn open_knowing(&self, uri: &str) -> Result<(Opened, BTreeMap<String, Error>)> {
         let (mut options, mut strange) = (self.options.clone(), BTreeMap::new());
         loop {
@@ -109,7 +109,7 @@ impl Places {
         let uri = Image::target(image, &self.backends)?.in_repository(&self.backends)?.uri();
         match self.backends.of(&uri) {
             Some(backend) if !backend.capabilities.push => {
-                let error = Error::config("images there are read, and not written");
+                let error = Error::config("this backend cannot write images");
                 let hint =
                     "copy to oci:DIRECTORY:TAG; `tar -C DIRECTORY -cf FILE .` makes an oci-archive of that";
                 Err(error.with_image(printable(image)).with_hint(hint))
@@ -118,7 +118,7 @@ impl Places {
         }
     }
 
-    /// Asks for something small until there is an answer, as pulls do.
+    /// Retries a small request as pulls do.
     pub(crate) async fn asking<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -127,7 +127,7 @@ impl Places {
         self.telling(Doing::Fetch, run).await
     }
 
-    /// Runs work that tells events, and shows them until the last one.
+    /// Runs work that sends events, and shows them until the last one.
     pub(crate) async fn telling<T, F>(&self, doing: Doing, work: impl FnOnce(Progress) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -146,16 +146,16 @@ impl Places {
     }
 }
 
-/// What a program that ends after one verb can use: nothing stays in its memory.
+/// The backends of the command: without `memory:`, which is empty in a new process.
 pub(crate) fn backends() -> Result<Backends> {
     Ok(Backends::linked()?.without("memory"))
 }
 
-/// A target with the name that was given. None is looked for: the image that has it would lose it.
+/// A target with the given name. A name is never guessed: that would overwrite an image.
 fn named(target: Opened, image: &str) -> Result<(Opened, Reference)> {
     match target.reference.clone() {
         Some(name) => Ok((target, name)),
-        None => Err(Error::config("under which name?")
+        None => Err(Error::config("the target has no tag")
             .with_image(printable(image))
             .with_endpoint(&target.registry)
             .with_hint("name the target, as in oci:DIRECTORY:TAG or registry:HOST/REPOSITORY:TAG")),

@@ -15,7 +15,7 @@ use super::screen::{Loudness, Screen, draw, erase, tell};
 use super::size::Size;
 use super::stop::{self, Leftovers};
 
-/// What the events are about.
+/// The direction of the transfer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Doing {
     /// Blobs go from one place to another, past the store.
@@ -33,7 +33,7 @@ pub(crate) struct Reporter {
     blobs: HashMap<Digest, Transfer>,
     total: Total,
     verification: Option<ProgressBar>,
-    /// The reasons for further attempts that have been told: each is told once.
+    /// The reasons for retries that were shown: each is shown once.
     reasons: HashSet<String>,
 }
 
@@ -122,7 +122,7 @@ impl Reporter {
                     }
                 }
             }
-            // The caller knows how it ended.
+            // The caller reports the end.
             _ => self.clear(),
         }
     }
@@ -158,7 +158,7 @@ impl Reporter {
         if self.screen.draws() { draw(blob, self.total.bar.as_ref()) } else { blob }
     }
 
-    /// Says who answered, and at which attempt when it is not the first.
+    /// Shows the endpoint that answered, and the attempt if it is not the first.
     fn opened(&mut self, digest: &Digest, endpoint: &str, attempt: u32) {
         let endpoint = printable(endpoint);
         // On a narrow terminal the end is cut off: the endpoint is the same most of the time.
@@ -219,7 +219,7 @@ impl Reporter {
         }
     }
 
-    /// Takes what is drawn off the terminal.
+    /// Erases the bars.
     fn clear(&mut self) {
         let blobs = self.blobs.values().map(|transfer| &transfer.bar);
         blobs.chain(&self.total.bar).chain(&self.verification).for_each(erase);
@@ -252,10 +252,10 @@ fn unshown(what: &str, size: u64, start: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden());
     bar.set_position(start);
     bar.tick();
-    // What was here before tells nothing about the speed.
+    // Resumed bytes do not count for the speed.
     bar.reset_eta();
     let is_wide = tcgetwinsize(io::stderr()).is_ok_and(|terminal| terminal.ws_col >= WIDE);
-    // A line that wraps is in the way of the next: what is too long for a narrow terminal is cut off.
+    // A wrapped line cannot be redrawn: long lines are cut at the width of the terminal.
     let template = match what {
         "total" => "{prefix:12} {wide_bar} {done} of {size}, {speed}, {eta}",
         _ if is_wide => "{prefix} {wide_bar} {done} of {size}, {speed}, {eta}{msg}",
@@ -285,7 +285,7 @@ fn shown(what: &str) -> String {
     digest::parse(what).map_or_else(|_| printable(what).to_string(), |digest| short(&digest).to_owned())
 }
 
-/// Enough of a digest to tell it from others.
+/// The short form of a digest.
 pub(crate) fn short(digest: &Digest) -> &str {
     let hex = digest.digest();
     hex.get(..12).unwrap_or(hex)

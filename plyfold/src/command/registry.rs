@@ -91,18 +91,18 @@ fn lines(names: &[String]) -> String {
 pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Result<()> {
     let opened = places.locate(image).await?;
     if !opened.registry.capabilities().delete {
-        let error = Error::config("nothing can be deleted there").with_image(printable(image));
+        let error = Error::config("this backend cannot delete").with_image(printable(image));
         return Err(error.with_endpoint(&opened.registry));
     }
     let name = opened.reference().await?;
     let digest = reference::digest_of(&name)?;
-    // `latest` goes only when somebody says so.
+    // `latest` is deleted only when it is written out.
     let says_tag = name.tag().is_some_and(|tag| image.ends_with(&format!(":{tag}")));
     match (&digest, is_blob) {
         (Some(digest), true) => opened.registry.delete_blob(&name, digest).await?,
         (None, true) => return Err(Error::config("a blob is named by its digest").with_image(&name)),
         (None, false) if !says_tag => {
-            return Err(Error::config("which tag, or which digest?").with_image(printable(image)));
+            return Err(Error::config("neither a tag nor a digest is given").with_image(printable(image)));
         }
         _ => {
             if let Err(e) = opened.registry.delete(&name).await {

@@ -12,14 +12,14 @@ use serde_json::json;
 
 use super::args::Global;
 
-/// How to talk to the user.
+/// Output settings: text or JSON, verbosity, bars.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
     json: bool,
     loudness: Loudness,
 }
 
-/// How much to say besides the result.
+/// Verbosity.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Loudness {
     /// Warnings and errors.
@@ -81,7 +81,7 @@ pub(crate) fn columns() -> Option<usize> {
     columns.filter(|columns| *columns > 0)
 }
 
-/// Writes bytes to standard output. A reader that has seen enough and closed it is no failure.
+/// Writes bytes to standard output. A closed pipe is not a failure.
 pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))
@@ -118,18 +118,18 @@ pub(crate) fn erase(bar: &ProgressBar) {
     bar.finish_and_clear();
 }
 
-/// Takes away the `^C` that a terminal shows when it is typed, and what erases the bars would not know of.
+/// Erases the `^C` that a terminal shows when it is typed, which the bars do not account for.
 ///
 /// The cursor stands behind the last column of the last bar, or behind the `^C` in the line below. One more character
 /// brings it into the line below in both cases; from there it goes back.
 pub(crate) fn erase_typed() {
     if DRAWN.load(Ordering::Relaxed) > 0 {
-        // A failure to do so has nowhere to be told.
+        // A failed write is ignored.
         let _ = io::stderr().lock().write_all(b" \r\x1b[K\x1b[1A");
     }
 }
 
-/// Writes to standard error, above the bars. A failure to do so has nowhere to be told.
+/// Writes to standard error, above the bars. A failed write is ignored.
 pub(crate) fn tell(text: &str) {
     let _ = BARS.suspend(|| io::stderr().lock().write_all(text.as_bytes()));
 }
@@ -160,7 +160,7 @@ pub(crate) fn table_within<const N: usize>(
     head: [&str; N],
     rows: &[[String; N]],
 ) -> String {
-    /// Below this a name tells nothing.
+    /// Names are not cut below this width.
     const LEAST: usize = 16;
     let text = table(head, rows);
     let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);

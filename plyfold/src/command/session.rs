@@ -46,7 +46,7 @@ impl Session {
         Ok(Self { images, places, screen })
     }
 
-    /// Brings an image here, and tells about it meanwhile.
+    /// Brings an image here, and shows its progress.
     pub(crate) async fn pull(&self, image: &str, fetch: Fetch) -> Result<PulledImage> {
         let never = fetch.policy == Some(PullPolicy::Never);
         let image = self.places.image(image)?;
@@ -72,7 +72,7 @@ impl Session {
             .await;
         match pulled {
             Err(e) if is_remote && *e.kind() == ErrorKind::NotFound && !never => {
-                // Where it is was opened once, so it can be again.
+                // Opening succeeded before, so it can be opened again.
                 let opened = self.images.locate(&image).await?;
                 Err(match &opened.reference {
                     Some(name) => near::with_tags(e, &*opened.registry, &near::Place::REGISTRY, name).await,
@@ -96,6 +96,8 @@ pub(crate) fn default_store() -> Result<PathBuf> {
     }
     let absolute = |name: &str| given(name).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-    let missing = || Error::config("no place for the store is known").with_hint("give one by --store DIR");
+    let missing = || {
+        Error::config("the default directory of the store is not known").with_hint("give one by --store DIR")
+    };
     Ok(data.ok_or_else(missing)?.join("plyfold"))
 }

@@ -58,7 +58,7 @@ mod tests {
             let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             if let Ok(bytes) = parse(&text) {
                 proptest::prop_assert!(text[..digits].parse::<u64>().is_ok_and(|number| bytes >= number));
-                // The disk that is made of it says which sizes there are.
+                // The disk format checks the range.
                 let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();
             }
             let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();

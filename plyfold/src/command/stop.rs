@@ -16,7 +16,7 @@ use super::size::Size;
 /// The number of a signal.
 pub(crate) type Signal = i32;
 
-/// Set by the signal's handler, before anything else knows of it.
+/// Set by the signal handler first.
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Whether an interrupt has come: what is drawn from now on would stand below what the terminal shows of it.
@@ -56,8 +56,8 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 impl Signals {
-    /// Waits until the user or the system asks the program to end. Whoever asks again, while the work is being given
-    /// up, ends it at once.
+    /// Waits until the user or the system asks the program to end. A second signal, while the work is being
+    /// cancelled, ends it at once.
     pub(crate) async fn asked(mut self) -> Signal {
         let hangup = async {
             match &mut self.hangup {
@@ -78,7 +78,7 @@ impl Signals {
     }
 }
 
-/// What has come into the store and stays there when the work is given up.
+/// What was fetched into the store and is kept when the work is cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
     store: OnceLock<Store>,
@@ -87,9 +87,9 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Where it comes to.
+    /// The store that it is in.
     pub(crate) fn store(&self, store: &Store) {
-        // A run opens one.
+        // The store of this run.
         let _ = self.store.set(store.clone());
     }
 
@@ -123,8 +123,8 @@ pub(crate) fn interrupted(leftovers: &Leftovers) -> Error {
     Error::new(ErrorKind::Cancelled, message)
 }
 
-/// Ends the program by the signal that it got: a shell's loop goes on after any exit code, and a supervisor takes one
-/// for a failure.
+/// Ends the program by the signal that it got: a shell's loop goes on after any exit code, and a supervisor treats one
+/// as a failure.
 pub(crate) fn end_by(number: Signal) -> ExitCode {
     // It returns only if the signal could not be sent. Shells know the other way to say so.
     let _ = low_level::emulate_default_handler(number);

@@ -34,7 +34,7 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     })
 }
 
-/// A path as a URI. Archives are read by what is in them, whichever scheme they are opened by.
+/// A path as a URI. The content of an archive decides its form, not the scheme.
 fn archive_uri(archive: &str, session: &Session) -> String {
     if session.places.backends.knows(archive) {
         return archive.to_owned();

@@ -1,9 +1,9 @@
-//! Verbs that people type and that are called otherwise here.
+//! Verbs of other programs, and the verb that does the same here.
 
 use clap::error::{ContextKind, ContextValue};
 use plyfold::{Error, printable};
 
-/// What other programs call it, and what does it here.
+/// Their name in other programs, and the hint.
 const OTHERS: [(&[&str], &str); 18] = [
     (
         &["mount", "run", "create", "boot", "start"],

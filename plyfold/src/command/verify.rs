@@ -1,4 +1,4 @@
-//! `verify`: whatever the store holds, read again.
+//! `verify`: reads and checks the content of the store.
 
 use std::fmt::Write as _;
 
@@ -85,10 +85,11 @@ fn text(verified: &Verified) -> String {
     text + &left(verified.remains)
 }
 
-/// What killed processes have left, which is no damage.
+/// Leftovers of killed processes, which are not damage.
 fn left(remains: Remains) -> String {
     let Remains { count, bytes, removed } = remains;
-    let what = if count == 1 { "remain of broken work" } else { "remains of broken work" };
+    let what =
+        if count == 1 { "leftover of an interrupted process" } else { "leftovers of interrupted processes" };
     match count - removed.min(count) {
         0 if count == 0 => String::new(),
         0 => format!("{count} {what}, {}, removed\n", Size(bytes)),
@@ -96,7 +97,7 @@ fn left(remains: Remains) -> String {
     }
 }
 
-/// Whether everything is whole now: what was taken out of sight and an image needs is not.
+/// Whether everything is complete now: quarantined content that an image needs is missing.
 fn outcome(verified: &Verified) -> Result<()> {
     let is_missing = |damage: &Damage| match damage.part {
         Part::Missing(_) => true,
@@ -107,7 +108,7 @@ fn outcome(verified: &Verified) -> Result<()> {
     let missing = verified.damage.iter().filter(|damage| is_missing(damage)).collect::<Vec<_>>();
     if damaged > 0 {
         let error = Error::corrupt("the store is damaged");
-        return Err(error.with_hint("`plyfold verify --repair` takes out of sight what is damaged"));
+        return Err(error.with_hint("`plyfold verify --repair` quarantines what is damaged"));
     }
     let Some(image) = missing.iter().find_map(|damage| damage.images.first()) else { return Ok(()) };
     let error = Error::corrupt("what an image needs is missing").with_image(image);

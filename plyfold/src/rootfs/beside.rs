@@ -67,7 +67,7 @@ impl CacheProvider for Beside {
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         match self.store.artifact(key).await {
             Ok(Artifact::Present(path, size)) => return Ok(Artifact::Present(path, size)),
-            // To ask for one that is not there ends in an error: nothing can be made in the store.
+            // A missing artifact is an error: nothing can be made in the store.
             Err(e) if !is_read_only(&e) => return Err(e),
             _ => {}
         }
@@ -105,7 +105,7 @@ impl ArtifactWriter for Making {
 
     fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
         let at = |e| Error::io("keeping a layer's image", e);
-        // As in a store: it may become a hard link, is on the disk then, and is never written to again.
+        // As in a store: it may become a hard link, so it is synced and never written to again.
         self.file.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(at)?;
         if self.sync {
             self.file.as_file().sync_all().map_err(at)?;

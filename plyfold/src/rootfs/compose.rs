@@ -14,7 +14,7 @@ use super::set::{MERGED, Set};
 use super::{Disks, Form, Rootfs};
 use crate::whole::{FileOptions, Stop};
 
-/// What is to be made, checked as far as it can be before the work.
+/// The files to make, checked as far as possible before the work.
 #[derive(Debug)]
 pub(super) struct Plan {
     form: Form,
@@ -141,8 +141,8 @@ fn root(
     Ok(plyfold_core::layer::Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() })
 }
 
-/// The parts of the one disk by their names beside the descriptor: the merged image knows its layers by their
-/// place on it.
+/// The parts of the one disk by their names beside the descriptor: the merged image refers to its layers by their
+/// offset on it.
 #[cfg(feature = "vmdk")]
 fn extents(merged: u64, layers: &[LayerArtifact], names: &[String]) -> Vec<LayerArtifact> {
     let merged = LayerArtifact { path: MERGED.into(), size: merged, diff_id: None };

@@ -8,8 +8,8 @@ use plyfold_core::{Error, ErrorKind, Result};
 use super::Disks;
 use crate::shell::{c_string, quoted};
 
-/// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, and
-/// says nothing.
+/// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, without
+/// an error.
 const OPTIONS: usize = 4000;
 /// The layers that overlayfs takes (`OVL_MAX_STACK`).
 const LOWERS: usize = 500;
@@ -88,7 +88,8 @@ impl Disks {
     /// Joins what is mounted in `$P`. Names there are relative and have no character that overlayfs reads as its own.
     fn mount_overlay(&self, lower: &str, script: &mut Script) {
         if let Some(upper) = &self.upper {
-            // Never by a loop device of its own: two of them would let two kernels' caches write to one disk.
+            // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches and corrupt
+            // it.
             let upper = quoted(&absolute(upper));
             script.line(&format!("mkdir -p \"$P/upper\"; mount -t ext4 -o loop {upper} \"$P/upper\""));
             script.line("cd \"$P\"; mount -t overlay overlay \\");
@@ -161,8 +162,8 @@ impl Script {
     }
 }
 
-/// The path as it is from any folder: a command is often run from another one, as another user. What begins like a
-/// protocol of qemu's, `NAME:…`, does not any more.
+/// The path as it is from any folder: a command is often run from another one, as another user. An absolute path also
+/// never begins like a protocol of qemu's, `NAME:…`.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
 }

@@ -37,9 +37,10 @@ enum Form {
 impl Rootfs {
     /// One EROFS image for each layer, with whiteouts in overlayfs' form.
     ///
-    /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every layer,
-    /// and takes a directory that no entry made for one that was. For such an image [`Disks::overlay_differences`] says
-    /// what it would show otherwise, and the merged image is made, too: [`Disks::mount_script`] mounts that one.
+    /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every
+    /// layer, and takes a directory that no entry made for one that was. For such an image
+    /// [`Disks::overlay_differences`] says what it would show otherwise, and the merged image is made, too:
+    /// [`Disks::mount_script`] mounts that one.
     pub fn erofs_layers() -> Self {
         Self::of(Form::ErofsLayers)
     }
@@ -131,8 +132,8 @@ pub struct Disks {
     pub vmdk: Option<PathBuf>,
     /// `upper.ext4`.
     pub upper: Option<PathBuf>,
-    /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and not
-    /// looked for where a merged image was asked for.
+    /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and
+    /// not looked for where a merged image was asked for.
     pub overlay_differences: OverlayDifferences,
 }
 
@@ -147,30 +148,30 @@ impl Disks {
 impl Images {
     /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
     ///
-    /// The layers' images are kept in the store, and put into `out` without copying where the file system can: as clones,
-    /// else as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
+    /// The layers' images are kept in the store, and put into `out` without copying where the file system can: as
+    /// clones, else as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
     /// [`FileOptions::copy`] asks for files of `out`'s own, with their mode and owner.
     ///
-    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set: files
-    /// of an older set go when the new one is whole, except an `upper.ext4` that the new one does not replace. Anything
-    /// else in `out` stays.
+    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set:
+    /// files of an older set go when the new one is whole, except an `upper.ext4` that the new one does not replace.
+    /// Anything else in `out` stays.
     ///
     /// With a store that cannot be written, what is missing of the layers' images is made for this call alone.
     ///
-    /// The image is the one in hand, also when its name has been moved or removed since it was pulled.
+    /// The image is the one that was pulled, even when its name has been moved or removed since.
     ///
-    /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole older
-    /// set. On success the set is on the disk, unless [`FileOptions::sync`] says that nobody waits for that. Across a power
-    /// cut a folder that is new, or that has an older set and nothing else, has all of the old or all of the new: the
-    /// new folder takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the
-    /// current directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files
-    /// are replaced one by one, and a power cut between two of them leaves a part of the old set or of the new one, never
+    /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole
+    /// older set. On success the set is on the disk, unless [`FileOptions::sync`] is off. Across a power cut a folder
+    /// that is new, or that has an older set and nothing else, has all of the old or all of the new: the new folder
+    /// takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the current
+    /// directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files are
+    /// replaced one by one, and a power cut between two of them leaves a part of the old set or of the new one, never
     /// files of both; `merged.erofs` and `rootfs.vmdk` come last.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
-    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in the store any more; those
-    /// of the materializers; [`Io`](crate::ErrorKind::Io).
+    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in the store any more;
+    /// those of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::Plan::new(rootfs, out)?;
         let options = PullOptions {

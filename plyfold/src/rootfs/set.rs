@@ -52,7 +52,7 @@ impl<'a> Set<'a> {
         let parents = Directory::at(place.parent())?;
         let mut begun = Stage::new(place.parent());
         if let (Err(_), Place::Older(folder)) = (&begun, &place) {
-            // Who may write to the folder alone gets the files there one by one.
+            // A user who may write only to the folder itself, not to its parent, gets the files one by one.
             place = Place::Other(folder.clone());
             begun = Stage::new(place.parent());
         }
@@ -107,7 +107,7 @@ impl<'a> Set<'a> {
         self.stage.path()
     }
 
-    /// Makes the set appear, and the older one go.
+    /// Publishes the set, and removes the older one.
     pub(super) fn publish(mut self) -> Result<()> {
         self.stop.check()?;
         let published = match self.place.clone() {
@@ -137,7 +137,7 @@ impl<'a> Set<'a> {
             .and_then(|()| if self.options.sync { self.parents.sync() } else { Ok(()) });
         match &synced {
             Ok(()) => self.stage.keep(),
-            // What may not outlive a power cut must not be taken for stored. If this fails too, it is there and whole.
+            // Undo what may not survive a power cut. If the undo fails, the set is complete and visible.
             Err(_) => drop(fs::rename(self.out, &stage)),
         }
         synced
@@ -162,7 +162,7 @@ impl<'a> Set<'a> {
         self.sync(self.place.parent()).inspect_err(|_| {
             let _ = renameat_with(CWD, &stage, CWD, folder, RenameFlags::EXCHANGE);
         })?;
-        // Whatever has come into the old folder since is not ours to remove.
+        // Files that were added to the old folder since are kept.
         for entry in fs::read_dir(&stage).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let move_on =
@@ -192,7 +192,7 @@ impl<'a> Set<'a> {
     }
 
     fn replace_each(&self, folder: &Path, moves: &mut Moves) -> Result<()> {
-        // Old and new files never stand side by side: a merged image shows nonsense over layers that are not its own.
+        // Old and new files never stand side by side: a merged image over the layers of another set shows wrong data.
         for name in place::names(folder).map_err(publishing)? {
             let is_replaced = self.names.iter().any(|new| OsStr::new(new) == name);
             let is_file = fs::symlink_metadata(folder.join(&name)).is_ok_and(|found| found.is_file());

@@ -14,13 +14,13 @@ use crate::shell;
 /// The mode of artifacts in a store, and of every link to one.
 const SHARED: u32 = 0o444;
 
-/// A file being written under another name beside its own. Dropping it leaves nothing behind.
+/// A file written under a temporary name in the target's folder. Dropping it removes it.
 #[derive(Debug)]
 pub struct WholeFile {
     file: NamedTempFile,
     target: PathBuf,
     options: FileOptions,
-    /// It is a link to a finished file, whose mode and owner are not ours to change.
+    /// It is a link to a finished file, whose mode and owner must not change.
     is_link: bool,
     stop: Stop,
 }
@@ -97,7 +97,7 @@ impl WholeFile {
         Ok(())
     }
 
-    /// Another name of a file, which all may read; `None` where it cannot be had.
+    /// Another name of a file, which all may read; `None` where linking fails.
     fn link_to(&self, source: &Path, content: &File) -> Option<NamedTempFile> {
         if content.metadata().ok()?.permissions().mode() & 0o7777 != SHARED {
             content.set_permissions(Permissions::from_mode(SHARED)).ok()?;
@@ -122,8 +122,8 @@ impl WholeFile {
     }
 
     /// Refuses to take the place of a disk that may hold what a guest has written: of one that differs from this one in
-    /// length or in its first block, whose superblock changes with the first mount of an ext4 (`s_mtime`, `s_mnt_count`,
-    /// offsets 44 and 52).
+    /// length or in its first block, whose superblock changes with the first mount of an ext4 (`s_mtime`,
+    /// `s_mnt_count`, offsets 44 and 52).
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config).
@@ -144,7 +144,7 @@ impl WholeFile {
             (Ok(new), Ok(there)) if new == there => Ok(()),
             _ => Err(Error::config("there is a disk of another size, or one that has been written to")
                 .with_context("path", self.target.display())
-                .with_hint("remove it if nobody needs it any more, or choose another place")),
+                .with_hint("remove it if it is no longer needed, or choose another path")),
         }
     }
 
@@ -215,7 +215,7 @@ impl Write for WholeFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.stop.check()?;
         let written = self.file.as_file_mut().write(buf);
-        // Whoever writes also reads, and must not be the one that is named. After a signal the write is tried again.
+        // Errors of the reader are passed on as they are; errors of the writer get their own action. EINTR is retried.
         written.map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => e,
             io::ErrorKind::FileTooLarge => {

@@ -1,4 +1,4 @@
-//! How files are written: durably or not, and whose they are.
+//! How files are written: synced or not, mode and owner.
 
 use std::fs;
 use std::str::FromStr;
@@ -114,7 +114,7 @@ fn id(text: &str, names: &str) -> Result<u32> {
         let mut fields = line.split(':');
         (fields.next() == Some(text)).then(|| fields.nth(1)?.parse().ok()).flatten()
     };
-    let missing = || Error::config(format!("{text:?} is no number, and no name in {names}"));
+    let missing = || Error::config(format!("{text:?} is neither a number nor a name in {names}"));
     known
         .lines()
         .find_map(of_name)

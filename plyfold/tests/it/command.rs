@@ -377,7 +377,7 @@ fn a_registry_and_its_failures() {
             .unwrap();
     server.put("org/app", "1", &samples::image());
     let mut place = Place::new();
-    // The first port is taken, the second was free a moment ago: nobody listens there.
+    // The first port is taken, the second was just released: nothing listens there.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     place.hosts = vec![server.host().to_owned()];
     let login = "-o username=me -o password=secret --platform linux/amd64";

@@ -104,7 +104,7 @@ async fn an_image_that_is_gone_is_not_found() {
     let (dir, images) = open().await;
     let image = images.pull(&sample(), options()).await.unwrap();
     images.remove(&image.reference).await.unwrap();
-    // It has lost its name, and is in hand.
+    // Its name was removed, and it is still held.
     let (rootfs, out) = (Rootfs::erofs_merged(), dir.path().join("out"));
     images.materialize(&image, &rootfs, &out).await.unwrap();
     fs::remove_dir_all(&out).unwrap();
@@ -124,7 +124,7 @@ async fn an_image_that_is_gone_is_not_found() {
     assert_eq!(*images.pull(&sample(), never).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-/// While somebody moves the tag, and somebody collects.
+/// While one task moves the tag, and another collects.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_made_is_the_image_that_was_pulled() {
     const ROUNDS: usize = 40;

@@ -85,7 +85,7 @@ fn the_file_is_docker_s_own() {
     assert!(pull.env("DOCKER_CONFIG", &folder).output().unwrap().status.success());
 }
 
-/// podman's file is read before Docker's: an old login there goes on being used, and whoever logs in hears of it.
+/// podman's file is read before Docker's: an old login there is still used, and `login` warns about it.
 #[test]
 fn another_login_that_is_read_first_is_told() {
     let (_server, place) = locked();

@@ -21,7 +21,7 @@ fn copies_go_where_they_are_told() {
         format!("{sample} oci:{{}}/layout"),
         format!("{sample} oci:{{}}/layout:1"),
         format!("{sample} oci:{{}}/layout:2 -v"),
-        // There is one image by now, which nobody has named.
+        // There is one image now, without a name.
         format!("{sample} oci:{{}}/layout"),
         format!("{sample} oci-archive:{{}}/new.tar:1"),
         format!("{sample} {{}}/layout:1 -v"),
@@ -36,7 +36,7 @@ fn copies_go_where_they_are_told() {
     check("copies", &lines.map(|line| place.run(&line)));
 }
 
-/// In /proc nobody can make a directory.
+/// In /proc no directory can be made.
 #[test]
 fn only_verbs_about_the_store_need_one() {
     let server = FaultServer::start().unwrap();

@@ -100,7 +100,7 @@ fn pages_in_a_circle() {
         let repository = format!("{}/org/app", server.host());
         let said = place.command(["tags", &repository]).output().unwrap();
         assert!(!said.status.success());
-        assert!(String::from_utf8_lossy(&said.stderr).contains("in a circle"), "{said:?}");
+        assert!(String::from_utf8_lossy(&said.stderr).contains("form a loop"), "{said:?}");
     }
 }
 

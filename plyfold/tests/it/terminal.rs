@@ -183,7 +183,7 @@ fn terminal() -> (File, File) {
 
 fn some_of(screen: &mut File) -> String {
     let mut bytes = [0; 4096];
-    // Linux ends the reading of a terminal that nobody has open any more by EIO.
+    // Linux returns EIO to the reader of a terminal that no process has open.
     let count = screen.read(&mut bytes).unwrap_or(0);
     String::from_utf8_lossy(&bytes[..count]).into_owned()
 }

@@ -27,8 +27,8 @@ fn what_is_no_name_is_never_asked_of_a_registry() {
         ("docker-daemon:x:1", "docker load"),
         ("file:x", "oci:DIRECTORY:TAG"),
         ("https://registry.invalid/app:1", "registry.invalid/app:1"),
-        ("docker-archive:", "which image?"),
-        ("docker-archive:x.tar", "read, and not written"),
+        ("docker-archive:", "names a place, not an image"),
+        ("docker-archive:x.tar", "cannot write images"),
         ("out/app:1", "oci:out/app:1"),
     ] {
         let copy = ["copy", &sample, target];
@@ -43,7 +43,7 @@ fn what_is_no_name_is_never_asked_of_a_registry() {
         ("containers-storage:x", 2, "podman save"),
         ("docker-daemon:x:1", 2, "docker save"),
         ("http://registry.invalid/app", 2, "registry.invalid/app"),
-        ("docker://registry.invalid/", 2, "no repository"),
+        ("docker://registry.invalid/", 2, "without a repository"),
     ] {
         let (exit, text) = failure(&place.command(["pull", image]).output().unwrap());
         assert_eq!(exit, Some(code), "{image}: {text}");
@@ -88,9 +88,9 @@ fn mistakes_of_the_command_line_exit_2() {
     let empty = place.path("empty.pem");
     fs::write(&empty, "").unwrap();
     for (line, said) in [
-        ("pull oci:{}/layout", "several images and none chosen"),
-        ("delete docker-archive:x.tar:app:1", "nothing can be deleted there"),
-        ("copy oci:examples/sample:latest oci-archive:x.tar:1", "read, and not written"),
+        ("pull oci:{}/layout", "matches several images"),
+        ("delete docker-archive:x.tar:app:1", "cannot delete"),
+        ("copy oci:examples/sample:latest oci-archive:x.tar:1", "cannot write images"),
         ("tags docker-archive:x.tar -o ca=x", "ca"),
         ("tags registry.invalid/app -o ca={}/none.pem", "{}/none.pem cannot be read"),
         ("tags registry.invalid/app -o ca={}/empty.pem", "holds no certificate"),

@@ -1,8 +1,8 @@
 //! Files made from layers.
 //!
-//! An artifact is present when its [seal](super::seal) is there and fits. The seal is written last, so that nothing
-//! is taken for whole that is not, and it has the digest that shows later damage. Until then its maker holds the
-//! lock on it: one without a seal and without a lock was lost on the way.
+//! An artifact is present when its [seal](super::seal) is there and fits. The seal is written last, so that an
+//! incomplete artifact is not used, and it has the digest that shows later damage. Until then its maker holds the
+//! lock on it: an artifact without a seal and without a lock was left by a killed process.
 //!
 //! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
@@ -38,7 +38,7 @@ impl Place {
             !text.is_empty() && !text.starts_with('.') && text.bytes().all(known)
         };
         if !safe(format) || !safe(extension) {
-            let message = format!("format {format:?} with extension {extension:?} is no file name");
+            let message = format!("format {format:?} with extension {extension:?} is not a valid file name");
             return Err(Error::new(ErrorKind::Internal, message));
         }
         let (algorithm, hex) = (diff_id.algorithm().to_string(), diff_id.digest());
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// Begins to make an artifact; `None` while another maker is alive.
+/// Begins to make an artifact; `None` while another process makes it.
 pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
     if let Some(size) = seal::trusted(&path)? {
@@ -86,7 +86,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
-/// Removes an artifact: its seal first, because what has none is taken for missing.
+/// Removes an artifact: its seal first, because an artifact without a seal counts as missing.
 pub(super) fn remove(path: &Path) -> Result<()> {
     for path in [&seal::path_of(path), path] {
         match fs::remove_file(path) {
@@ -104,7 +104,7 @@ struct DiskArtifact {
     root: Arc<Root>,
     place: Place,
     temp: Temp,
-    /// Let go of after the file: the next one in the queue finds it gone.
+    /// Released after the file is removed, so that the next one in the queue does not find it.
     queued: Queued,
 }
 
@@ -118,7 +118,7 @@ impl ArtifactWriter for DiskArtifact {
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
-        // A seal that is there is of a file that was not whole or is gone: it must not vouch for this one.
+        // An existing seal belongs to an older file: remove it, because it does not match this one.
         let stale = seal::path_of(&path);
         if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
             fs::remove_file(&stale).map_err(|e| Error::io(format!("removing {}", stale.display()), e))?;
@@ -131,7 +131,7 @@ impl ArtifactWriter for DiskArtifact {
             (temp.for_all().publish(&path, seal::MODE), hashing.join())
         });
         published?;
-        let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread broke");
+        let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let sealed = hashed.map_err(broken)?.and_then(|(digest, size)| {
             let seal = Seal::new(digest, size, Seen::of(&reader)?);
             durable::write_document(

@@ -1,10 +1,10 @@
-//! What a store looks at by itself after its machine has been down.
+//! The check of a store at the first open after a boot.
 //!
-//! What plyfold stores is on the disk before it can be seen. Other tools that write into the same layout do not wait for
-//! that: after a power cut, what they wrote last may be there by its name, and be empty or torn. The kernel writes back
-//! what is dirty within some 35 seconds (`vm.dirty_expire_centisecs`, `vm.dirty_writeback_centisecs`), under load within
-//! minutes; so the first open of a boot reads again what was changed up to [`WINDOW`] before the last change of the boot
-//! before, and takes what is damaged out of sight.
+//! What plyfold stores is on the disk before it can be seen. Other tools that write into the same layout do not wait
+//! for that: after a power cut, what they wrote last may be there by its name, and be empty or torn. The kernel writes
+//! back what is dirty within some 35 seconds (`vm.dirty_expire_centisecs`, `vm.dirty_writeback_centisecs`), under load
+//! within minutes; so the first open of a boot reads again what was changed up to [`WINDOW`] before the last change of
+//! the boot before, and quarantines what is damaged.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -26,10 +26,11 @@ const RECORD: &str = "boot";
 /// The lines that are kept.
 const MACHINES: usize = 64;
 
-/// Looks at the store if nobody has in this boot. A store that cannot be written is left alone: whatever is read of it
-/// is verified on the way. Best effort: a store that cannot be looked at can still be opened, and is looked at next time.
+/// Checks the store if this was not done since the boot. A store that cannot be written is not checked: its content
+/// is verified when it is read. Best effort: a store that cannot be looked at can still be opened, and is looked at
+/// next time.
 pub(super) fn check(root: &Root) {
-    // Where there is no such file, nobody knows when the machine was down.
+    // Without this file the time of the boot is unknown.
     let Ok(boot) = fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return };
     let record = fs::read_to_string(root.path().join("locks").join(RECORD));
     if record.is_ok_and(|record| knows(&record, boot.trim())) || root.is_read_only() {
@@ -46,7 +47,7 @@ fn knows(record: &str, boot: &str) -> bool {
 }
 
 fn check_once(root: &Root, boot: &str, booted: i128, now: i128) -> Result<()> {
-    // Whoever comes second waits for the first, and finds it done.
+    // A concurrent open waits for the first one, which has then done the check.
     let mut record = durable::lock(root, RECORD)?;
     let at = |e| Error::io("reading which boots the store has seen", e);
     let mut text = String::new();
@@ -57,7 +58,7 @@ fn check_once(root: &Root, boot: &str, booted: i128, now: i128) -> Result<()> {
     reread(root, changed_last(inventory::all(root)?, booted, now))?;
     let lines: Vec<&str> = text.lines().chain([boot]).collect();
     let text = lines[lines.len().saturating_sub(MACHINES)..].join("\n") + "\n";
-    // Not synced: whoever does not find it looks once more.
+    // Not synced: if the line is lost, the check is done once more.
     let emptied = record.set_len(0).and_then(|()| record.seek(SeekFrom::Start(0)));
     emptied.and_then(|_| record.write_all(text.as_bytes())).map_err(at)
 }
@@ -127,7 +128,7 @@ mod tests {
         fs::write(&sound, "changed").unwrap();
         check_once(&root, "first", now, now).unwrap();
         assert!(sound.exists());
-        // Another machine's boot forgets nothing of ours.
+        // A boot of another machine does not remove this machine's line.
         check_once(&root, "second", now + NANOS, now + NANOS).unwrap();
         assert!(!sound.exists());
         let record = fs::read_to_string(folder.path().join("locks/boot")).unwrap();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_second_waits_and_looks_at_nothing() {
+    fn a_second_open_waits_and_checks_nothing() {
         let (_folder, root, [torn, ..]) = store();
         let now = nanoseconds(ClockId::Realtime) + NANOS;
         let mut first = durable::lock(&root, RECORD).unwrap();

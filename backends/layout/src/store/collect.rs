@@ -1,7 +1,7 @@
 //! Collection: names first and durably, then content.
 //!
-//! Cut off at any moment it leaves a store in which every name is as whole as before: what has lost its last name
-//! is nobody's, and the next collection goes on with it.
+//! Interrupted at any moment it leaves every remaining name complete: content without a name is unreferenced,
+//! and the next collection removes it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,7 +21,7 @@ use super::remains::{self, is_older, remove_file};
 use super::{Store, change_locked, ingest, inventory, seal};
 use crate::root::{Root, blocking};
 
-/// How long damaged blobs are there to be looked at.
+/// How long damaged blobs are kept in `quarantine/`.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
@@ -37,7 +37,7 @@ pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
         sweep.ingest(&leased)?;
         sweep.parts()?;
         sweep.quarantine()?;
-        // Also when nobody waits for the outcome any more.
+        // The task goes on when the caller is dropped.
         drop(alone);
         Ok(sweep.done)
     })
@@ -70,7 +70,7 @@ async fn inventory(
     Ok((Inventory::of(store, holdings, policy, heads).await?, artifacts, leased))
 }
 
-/// One collection at work. A dry run does all but remove.
+/// A running collection. A dry run does all but remove.
 struct Sweep<'a> {
     root: &'a Root,
     policy: &'a Collect,
@@ -115,7 +115,7 @@ impl Sweep<'_> {
         for (digest, held) in plan.blobs {
             let path = self.root.blob_path(&digest);
             match fs::symlink_metadata(&path) {
-                // Stored or used again since by someone who takes no lease.
+                // Stored or used again since, by a tool that takes no lease.
                 Ok(metadata) if contents::held(&metadata) != held => {
                     self.done.kept = self.done.kept.saturating_add(metadata.len());
                 }
@@ -130,7 +130,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What dead owners have left in `ingest/`; partial downloads wait a while for somebody to go on.
+    /// Leftovers of killed owners in `ingest/`; partial downloads are kept for a while so that a pull can resume.
     fn ingest(&mut self, leased: &HashSet<Digest>) -> Result<()> {
         let patience = self.policy.resumable.max(self.policy.grace);
         let mut remains = Remains::default();
@@ -160,7 +160,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Parts of artifacts that killed makers have left, also of layers that are needed.
+    /// Incomplete artifacts of killed processes, also of layers that are needed.
     fn parts(&mut self) -> Result<()> {
         let mut remains = Remains::default();
         remains::seals(self.root, self.remains(), &mut remains)?;
@@ -188,7 +188,7 @@ impl Sweep<'_> {
         self.done.freed = self.done.freed.saturating_add(remains.bytes);
     }
 
-    /// Damaged blobs that had their time. Whatever else was set aside is for its owner to remove.
+    /// Damaged blobs whose time is over. Other quarantined files are left to the user.
     fn quarantine(&mut self) -> Result<()> {
         for_each(&self.root.path().join("quarantine"), |entry, metadata| {
             let name = entry.file_name();

@@ -63,7 +63,7 @@ pub(super) fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     let Found::File(size) = root.stat_blob(digest)? else { return Ok(None) };
     let file = match root.open_blob(&Descriptor::new(MediaType::Other(String::new()), size, digest.clone())) {
         Ok(file) => file,
-        // It is gone by now, or something else.
+        // It was removed or replaced meanwhile.
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => return Ok(None),
         Err(e) => return Err(e),
     };
@@ -76,7 +76,7 @@ pub(super) fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     Ok(Some(content.into()))
 }
 
-/// What the leases protect whose holders live.
+/// The digests that leases of running processes protect.
 pub(super) fn leased(root: &Root) -> Result<HashSet<Digest>> {
     let mut leased = HashSet::new();
     for_each(&root.path().join("ingest"), |entry, metadata| {

@@ -31,7 +31,7 @@ impl Store {
         };
         let looked = Arc::clone(&root);
         blocking(move || looked.index().map(drop)).await?;
-        // Nobody takes a lease and nobody changes names while the manifest is looked for and removed.
+        // No lease is taken and no name changes while this lock is held.
         let alone = Alone::with(self).await?;
         blocking(move || {
             let deleted = delete_digest(&root, &image, &digest);
@@ -79,7 +79,7 @@ enum By {
     Name,
 }
 
-/// What leases protect of documents; nothing is told about leased blobs but their digests.
+/// What leases protect of documents; of leased blobs only the digests are known.
 struct Leased {
     digests: HashSet<Digest>,
     documents: Vec<Descriptor>,
@@ -90,7 +90,7 @@ fn leased_documents(root: &Root) -> Result<Leased> {
     let mut documents = Vec::new();
     for digest in &digests {
         let Some(content) = contents::document(root, digest)? else { continue };
-        // What is no document, or is damaged, leads nowhere.
+        // Content that is not a document, or is damaged, has no references.
         if let Ok(raw) = RawManifest::verified(content, None, digest) {
             documents.push(raw.descriptor().clone());
         }

@@ -39,7 +39,7 @@ pub(super) fn is_foreign(name: &str) -> bool {
     name.split_once('_').is_some_and(|(hex, _)| digest::parse(&format!("sha256:{hex}")).is_ok())
 }
 
-/// Begins to write a blob; `None` while another writer is alive.
+/// Begins to write a blob; `None` while another writer has it.
 pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Result<Option<Ingest>> {
     let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == Found::File(blob.size()));
     if present()? {
@@ -60,11 +60,11 @@ pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Res
 /// The async end of a thread that hashes and writes one blob.
 ///
 /// A thread of its own and not one of the runtime's pool: it lives as long as its download, and a pool that is
-/// full of waiting writers would leave no thread for the work that they wait for.
+/// full of waiting writers would have no thread for their input.
 struct DiskWriter {
     blob: Descriptor,
     offset: u64,
-    /// Whether the thread keeps what it has when nobody wants more.
+    /// Whether the thread keeps the bytes when the writer is dropped.
     resumable: Arc<AtomicBool>,
     steps: Option<mpsc::Sender<Step>>,
     outcome: oneshot::Receiver<Result<()>>,
@@ -83,16 +83,16 @@ impl DiskWriter {
     fn start(partial: Partial, queued: Queued) -> Result<Self> {
         let (blob, offset) = (partial.blob.clone(), partial.length);
         let (steps, received) = mpsc::channel(IN_FLIGHT);
-        // What an earlier attempt has left stays, also when nobody waits any more for this one to begin.
+        // The bytes of an earlier attempt are kept even when this writer is dropped before it begins.
         let resumable = Arc::new(AtomicBool::new(offset > 0));
         let kept = Arc::clone(&resumable);
         let (done, outcome) = oneshot::channel();
         let workers = Workers::new();
         workers.start("plyfold-ingest", move || {
             let outcome = partial.run(received, &kept);
-            // The next one in the queue finds the temporary file gone.
+            // Remove the temporary file before the next one in the queue looks for it.
             drop(queued);
-            // Nobody listens when the writer was dropped.
+            // The receiver is gone when the writer was dropped.
             let _ = done.send(outcome);
         })?;
         Ok(Self { blob, offset, resumable, steps: Some(steps), outcome, workers })
@@ -107,7 +107,7 @@ impl DiskWriter {
         (&mut self.outcome).await.unwrap_or_else(|_| Err(ended())).and(Err(ended()))
     }
 
-    /// The last step: whoever stops waiting for it does not stop it.
+    /// The last step: dropping the future does not stop it.
     async fn end(mut self, step: Step) -> Result<()> {
         self.send(step).await?;
         let outcome = (&mut self.outcome).await.unwrap_or_else(|_| Err(ended()));
@@ -215,7 +215,7 @@ impl Partial {
 
     fn suspend(mut self) -> Result<()> {
         self.flush()?;
-        // Nothing is nothing to go on from.
+        // An empty file cannot be resumed.
         if self.length > 0 {
             self.temp.keep();
         }

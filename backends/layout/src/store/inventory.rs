@@ -24,7 +24,7 @@ pub(super) struct Item {
     /// When it was stored or leased last: leases set the time of the content.
     pub(super) used: SystemTime,
     /// When its content or its inode changed last, in nanoseconds since 1970. Unlike the time of the content alone,
-    /// nobody can set it.
+    /// no user can set it.
     pub(super) changed: i128,
     pub(super) identity: Identity,
 }
@@ -100,7 +100,7 @@ pub(super) fn lone_seals(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
     let mut seals = Vec::new();
     each_in_shards(root, |format, diff_id, extension, path| {
         let Some(extension) = extension.strip_suffix(".seal") else { return Ok(()) };
-        // What no format can be called is not ours.
+        // An invalid format name is not from this store.
         let Ok(place) = Place::new(format, &diff_id, extension) else { return Ok(()) };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
             seals.push((place, path));
@@ -143,7 +143,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     for inner in names(path)?.into_iter().map(|name| path.join(name)) {
         match fs::symlink_metadata(&inner) {
             Ok(found) if found.is_dir() => folders.push(inner),
-            // What is no folder there, such as a link to one, is not ours.
+            // What is no folder there, such as a link to one, is not from this store.
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(format!("looking at {}", inner.display()), e)),
@@ -152,7 +152,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// The names in a folder that are text, as ours are; none when there is no such folder.
+/// The names in a folder that are UTF-8; empty when there is no such folder.
 fn names(path: &Path) -> Result<Vec<String>> {
     if !is_folder(path)? {
         return Ok(Vec::new());

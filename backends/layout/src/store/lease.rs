@@ -1,8 +1,8 @@
-//! Leases and turns: files in `ingest/` whose owners live.
+//! Leases and work rights: locked files in `ingest/` of running processes.
 //!
 //! A lease is written under the store lock, shared and for a moment; a collection holds that lock alone while it
-//! looks and removes. So a collection sees every lease that was taken before it, and a lease that was taken after
-//! it finds gone what is gone. Nobody holds the lock over the network.
+//! looks and removes. So a collection sees every lease that was taken before it, and content that it removed is already
+//! missing for a lease that is taken after it. The lock is never held during network I/O.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
@@ -26,18 +26,18 @@ pub(super) const LEASE: &str = "lease-";
 const LIMIT: u64 = 16 << 20;
 /// The lock that leases share for a moment and that a collection holds alone.
 const LOCK: &str = "store";
-/// The lock of who changes names.
+/// The lock for changing names.
 pub(super) const NAMES: &str = "index";
-/// Who collects, or waits to: new leases wait then, so that many of them cannot keep a collection waiting for ever.
+/// Held by a collection that runs or waits: new leases wait then, so that a collection never waits for ever.
 pub(super) const COLLECTOR: &str = "collector";
 
-/// What tasks of this process wait for: the turns, the right to write a blob or an artifact and to change names, each in
-/// the order in which they came. Only the first of them contends with other processes, and the next one is woken when it
-/// is done.
+/// What tasks of this process wait for: the turns, the right to write a blob or an artifact and to change names, each
+/// in the order in which they came. Only the first of them contends with other processes, and the next one is woken
+/// when it is done.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// Held by a collection alone, and by who takes a lease for that moment.
+    /// Held by a collection exclusively, and shared while a lease is taken.
     gate: Arc<tokio::sync::RwLock<()>>,
 }
 
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// Where nothing can be written, nothing is protected: whoever may write there may collect.
+/// In a store that cannot be written a lease protects nothing: a user who may write there may collect.
 fn granted(taken: Result<Lease>) -> Result<Lease> {
     match taken {
         Err(e) if is_read_only(&e) => Ok(Lease::none()),
@@ -124,7 +124,7 @@ fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
     Ok(Some(lease))
 }
 
-/// Whether someone collects, or waits to. The remains of a dead collector are removed.
+/// Whether a collection runs or waits. The file of a killed collector is removed.
 fn is_collected(root: &Root) -> Result<bool> {
     let path = root.path().join("ingest").join(COLLECTOR);
     let is_there = path.try_exists();
@@ -142,7 +142,7 @@ fn name() -> String {
     format!("{LEASE}{}-{}-{count}", std::process::id(), now.as_nanos())
 }
 
-/// Notes that a blob is used now. Best effort: it may be absent, or someone else's.
+/// Notes that a blob is used now. Best effort: it may be missing, or owned by another user.
 fn touch(path: &Path) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -152,7 +152,7 @@ fn touch(path: &Path) {
     let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
-/// What a lease protects; `None` when its holder is gone.
+/// What a lease protects; `None` when its holder has ended.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
     let at = |e: io::Error| Error::io(format!("reading the lease {}", path.display()), e);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -171,16 +171,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
     if lines.len() as u64 > LIMIT {
         return Err(Error::limit(format!("the lease {} has more than {LIMIT} bytes", path.display())));
     }
-    // Whoever does not hold the store lock may see one that is being written: its last line comes later.
+    // Without the store lock a lease may be read while it is written: its last line may be incomplete.
     let whole = lines.rfind('\n').map_or("", |end| &lines[..end]);
     let digests: Result<Vec<Digest>> = whole.lines().map(digest::parse).collect();
-    digests.map(Some).map_err(|e| Error::corrupt(format!("{} is no lease: {}", path.display(), e.message())))
+    digests
+        .map(Some)
+        .map_err(|e| Error::corrupt(format!("{} is not a lease: {}", path.display(), e.message())))
 }
 
 /// The right to collect. While it is held no lease is taken and no name changes.
 #[derive(Debug)]
 pub(super) struct Alone {
-    /// Held, and let go of in this order.
+    /// Held, and released in this order.
     _locks: [File; 2],
     _names: OwnedMutexGuard<()>,
     _announced: Temp,

@@ -1,7 +1,7 @@
-//! An `oci-layout` file that says nothing any more.
+//! Repair of a damaged `oci-layout` file.
 //!
-//! Whoever does not sync what they write may find it empty, or full of zeros, after a power cut. A store of which
-//! everything else is here is not lost for that.
+//! A file that a tool did not sync may be empty, or full of zeros, after a power cut. A store whose other files
+//! are complete can be repaired.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use crate::durable;
 use crate::root::Root;
 
 /// Sets a damaged `oci-layout` aside, and writes one in its place; `damage` where that is not safe: where it may have
-/// told another version, where it may not be written, and where nothing else says that this is a store.
+/// had another version, where it cannot be written, and where nothing else shows that this is a store.
 pub(super) fn replace(root: &Root, damage: Error) -> Result<()> {
     let refused = |damage: Error| {
         let hint = format!("if this is a layout of version 1, its file oci-layout must say {LAYOUT}");
@@ -25,7 +25,7 @@ pub(super) fn replace(root: &Root, damage: Error) -> Result<()> {
         return refused(damage);
     }
     let _lock = durable::lock(root, NAMES)?;
-    // Another process may have been faster.
+    // Another process may have repaired it meanwhile.
     if root.is_layout().is_ok_and(|is_layout| is_layout) {
         return Ok(());
     }

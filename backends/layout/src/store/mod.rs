@@ -43,8 +43,8 @@ mod verify;
 /// # Contract
 /// Beside that of [`CacheProvider`]: C 69, C 70 `…layout…readable`, C 71 `unknown_files_and_fields_preserved`, C 72
 /// `unsupported_layout_version_refused`, C 73 `read_only_directory_usable`, C 74
-/// `corrupt_index_quarantined_not_destroyed`, and D 127 to D 132 on crashes, power cuts, full disks and what the dead
-/// leave.
+/// `corrupt_index_quarantined_not_destroyed`, and D 127 to D 132 on crashes, power cuts, full disks and leftovers of
+/// killed processes.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: Arc<Root>,
@@ -54,7 +54,7 @@ pub struct Store {
 impl Store {
     /// Opens the store at `path`, and makes it when there is none: a directory for its owner alone.
     ///
-    /// What dead processes have left is removed, partial downloads excepted: the next pull goes on from them.
+    /// Leftovers of killed processes are removed, except partial downloads, which the next pull resumes.
     /// A store that cannot be written, such as one on a read-only file system, can be read. An `oci-layout` file that a
     /// power cut has emptied goes to `quarantine/`, and one is written in its place.
     ///
@@ -63,7 +63,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) when the directory has other content,
-    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when nobody can tell which version of a layout it is,
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the version of the layout cannot be read,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a layout of another version,
     /// [`Io`](plyfold_core::ErrorKind::Io).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -116,8 +116,8 @@ impl Store {
             return Ok(());
         }
         durable::folder(root, &["blobs"], root.private)?;
-        // The marker comes last: what has it is whole. Names that are there already are someone's, whatever has
-        // become of their marker.
+        // `oci-layout` is written last: a layout with it is complete. An existing `index.json` is kept, even without
+        // `oci-layout`.
         let index = root.path().join("index.json");
         let found = match fs::symlink_metadata(&index) {
             Ok(_) => true,
@@ -132,7 +132,7 @@ impl Store {
         durable::write_document(root, "oci-layout", &marker, 0o644, layout_index::LAYOUT.as_bytes())
     }
 
-    /// A directory that someone else fills is not turned into a layout.
+    /// A directory with files of other programs is not turned into a layout.
     fn refuse_foreign_content(&self) -> Result<()> {
         // The marker too: another process may have made the layout since we looked.
         const OWN: [&str; 8] =
@@ -149,7 +149,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes temporary files whose owner is gone. Best effort: they are in nobody's way.
+    /// Removes temporary files whose owner is gone. Best effort: they do no harm.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(self.root.path().join("ingest")) else { return };
         for entry in entries.flatten() {
@@ -167,8 +167,8 @@ impl Store {
         self.root.path().join("ingest").join(name)
     }
 
-    /// Waits until `attempt` yields something: until the owner of the file at `path`, in whatever process, is done or
-    /// dead.
+    /// Waits until `attempt` yields something: until the owner of the file at `path`, in any process, is done or
+    /// has ended.
     async fn poll<T: Send + 'static>(
         &self,
         path: &Path,
@@ -179,7 +179,7 @@ impl Store {
             if let Some(outcome) = blocking(move || attempt(&root)).await? {
                 return Ok(outcome);
             }
-            // No lock call blocks a thread here: a caller that gives up while waiting is gone at once.
+            // No thread blocks on a lock here: a caller that is cancelled while waiting ends at once.
             watch::released(path).await;
         }
     }
@@ -190,7 +190,7 @@ impl CacheProvider for Store {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         let (root, digest) = (self.root.clone(), digest.clone());
         let found = blocking(move || root.stat_blob(&digest)).await.map_err(|e| e.with_endpoint(self))?;
-        // What is no regular file is no blob: the next pull puts one in its place.
+        // Anything but a regular file is not a blob: the next pull replaces it.
         Ok(if let Found::File(size) = found { Some(size) } else { None })
     }
 
@@ -269,7 +269,7 @@ impl CacheProvider for Store {
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let (root, changes) = (self.root.clone(), changes.to_vec());
-        // One thread at most waits for the lock: the one who has it may need the others.
+        // At most one thread waits for the lock: its holder may need the other threads.
         let turn = self.turns.queue(lease::NAMES).await;
         let waiting = Arc::new(());
         let caller = Arc::downgrade(&waiting);
@@ -277,8 +277,8 @@ impl CacheProvider for Store {
             let _turn = turn;
             let _lock = durable::lock(&root, lease::NAMES)?;
             if caller.strong_count() == 0 {
-                // Its lease has gone with it, and by now the content may have.
-                return Err(Error::new(ErrorKind::Cancelled, "nobody waits for the change of names"));
+                // Its lease was dropped with it, so the content may have been removed.
+                return Err(Error::new(ErrorKind::Cancelled, "the change of names was cancelled"));
             }
             change_locked(&root, |index| {
                 check_here(&root, &changes)?;
@@ -338,7 +338,7 @@ impl CacheProvider for Store {
     }
 }
 
-/// What stands in the way of a directory at this path, if anything does.
+/// What is at this path in place of a directory, if anything.
 fn other_than_directory(path: &Path) -> Option<String> {
     let in_the_way =
         path.ancestors().find(|ancestor| ancestor.exists()).filter(|ancestor| !ancestor.is_dir())?;
@@ -346,12 +346,12 @@ fn other_than_directory(path: &Path) -> Option<String> {
 }
 
 impl Store {
-    /// Lets a name stand for an image, all platforms of it, that is here whole. It stays whole meanwhile: whoever collects
-    /// sees first the lease and then the name.
+    /// Lets a name stand for an image, all platforms of it, that is here whole. It stays complete meanwhile: a
+    /// collection sees first the lease and then the name.
     pub(crate) async fn name_whole(&self, name: &Reference, top: &Descriptor) -> Result<()> {
         let needs = Needs::of(self, top).await?;
         let _lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
-        // What was here before the lease may be gone: only now is it certain.
+        // Content may have been removed before the lease was taken. Check again now that the lease is held.
         if let Some(damaged) = needs.damaged.iter().next() {
             return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
         }
@@ -366,7 +366,7 @@ impl Store {
     }
 }
 
-/// Whether everything is here that names need which are about to be set; for who holds the lock of names.
+/// Whether everything is here that names need which are about to be set; for callers that hold the lock for names.
 fn check_here(root: &Root, changes: &[NameChange]) -> Result<()> {
     let size = |digest: &Digest| {
         let found = root.stat_blob(digest)?;
@@ -391,18 +391,18 @@ pub(crate) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex)
     change_locked(root, change)
 }
 
-/// As [`change_index`], for who holds the lock.
+/// As [`change_index`], for callers that hold the lock.
 fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
     let before = root.index()?;
     let mut index = before.0.clone();
     let outcome = change(&mut index)?;
     let bytes = index.to_bytes();
     if bytes.len() as u64 > INDEX_LIMIT || index.entries().count() > ENTRIES {
-        let error = Error::limit("index.json would become larger than anyone reads it");
-        return Err(error.with_hint("remove names that nobody needs"));
+        let error = Error::limit("index.json would become larger than readers accept");
+        return Err(error.with_hint("remove names that are no longer needed"));
     }
     if bytes != before.1 {
-        // Another process may have shown a blob that this name needs, and not have synced its folder yet.
+        // Another process may have renamed a blob that this name needs, and not have synced its folder yet.
         durable::sync_folders(&root.path().join("blobs"))?;
         let path = root.path().join("index.json");
         durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;

@@ -1,4 +1,4 @@
-//! What is damaged goes out of sight, and is kept for someone to look at.
+//! Moves damaged content to `quarantine/`, where the user can inspect it.
 
 use std::fs;
 use std::io;
@@ -27,19 +27,19 @@ pub(super) fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
     Ok(())
 }
 
-/// What became of something damaged.
+/// What was done with a damaged item.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Removal {
-    /// Another process writes it anew, and nobody may touch it meanwhile.
+    /// Another process is writing it again: it is left alone.
     Busy,
-    /// It is out of sight.
+    /// It was moved or removed.
     Done,
-    /// Another file stands there by now, or none.
+    /// The file was replaced or removed meanwhile.
     Replaced,
 }
 
-/// Takes a damaged item out of sight: a blob goes to `quarantine/`, an artifact, which can be made again, goes for
-/// good. Beside writers: nothing is touched that has been published since the item was looked at.
+/// Removes a damaged item: a blob is moved to `quarantine/`, an artifact is deleted, because it can be made
+/// again. Safe with concurrent writers: a file that was published after the item was read is left alone.
 pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
     let place = match &item.part {
         Part::Artifact(format, diff_id) => {
@@ -53,7 +53,7 @@ pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
         (_, Some(place)) => (place.temp(), place.temp()),
         _ => return Ok(Removal::Replaced),
     };
-    // The right to write it: as long as we hold it, nobody publishes another in its place.
+    // The right to write it: while it is held, no other process publishes a file in its place.
     let Some(mut turn) = Temp::claim(root, &turn)? else { return Ok(Removal::Busy) };
     let removal = if stands(&item.path, item.identity)? {
         match place {
@@ -64,7 +64,7 @@ pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
     } else {
         Removal::Replaced
     };
-    // A partial download that someone has left there is still good.
+    // Keep a partial download that is there.
     let partial = turn.file().metadata().is_ok_and(|metadata| metadata.len() > 0);
     if partial {
         turn.keep();
@@ -119,7 +119,7 @@ pub(super) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Ambiguous | ErrorKind::Corrupt | ErrorKind::Limit)
 }
 
-/// Gives a file a second name in `quarantine/`: so there is no moment without it. What cannot have one is moved.
+/// Hard-links a file into `quarantine/`, so that it is never missing. If linking fails, it is moved.
 pub(super) fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
     let folder = durable::folder(root, &["quarantine"], true)?;
     for count in 0..u32::MAX {
@@ -138,7 +138,7 @@ pub(super) fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBu
 }
 
 /// Moves whatever stands at `from` to `quarantine/`, beside what is there of the same name; where it is now. `None`
-/// when another process was faster.
+/// when another process has moved it.
 fn move_away(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
     let folder = durable::folder(root, &["quarantine"], true)?;
     let target = |count: u32| -> PathBuf { folder.join(format!("{name}.{count}")) };

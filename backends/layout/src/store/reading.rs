@@ -22,28 +22,28 @@ use crate::root::{Root, describe};
 /// What is read at once by each thread, and all that it holds.
 const CHUNK: usize = 1 << 20;
 
-/// What reading an item has shown.
+/// The result of reading an item.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It is not what it should be: why, in one line.
     Damaged(String),
-    /// It is gone, or another one by now: there is nothing to say about it.
+    /// It was removed or replaced meanwhile.
     Gone,
     /// It is still being made.
     Unfinished,
     /// Its content is right, but its mode was changed: to what, and what it was sealed with.
     OtherMode(u32, u32),
-    /// It was never finished, and nobody is making it: a killed writer has left it.
+    /// It is incomplete and has no owner: a killed writer has left it.
     Remains,
     /// It is what it should be.
     Sound,
 }
 
-/// Who looks on while items are read.
+/// Observes the reading.
 pub(super) trait Watch: Sync {
     /// More bytes have been read.
     fn read(&self, count: u64);
-    /// Whether nobody waits for the outcome any more.
+    /// Whether the verification was cancelled.
     fn is_over(&self) -> bool;
 }
 
@@ -76,7 +76,7 @@ pub(super) fn read_all<W: Watch>(
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Without another thread it takes longer, no more.
+            // With fewer threads it takes longer, and works.
             let _ = thread::Builder::new().name("plyfold-verify".to_owned()).spawn_scoped(scope, work);
         }
         work();
@@ -150,12 +150,12 @@ impl<W: Watch> Reading<'_, W> {
     /// The digest of a file's bytes, and how many they are.
     fn hash(&self, mut file: File, like: &Digest, chunk: &mut [u8]) -> Result<(Digest, u64)> {
         let mut hasher = Hasher::like(like)?;
-        // The kernel reads ahead twice as far. Where there is no advice, it reads as ever.
+        // The kernel then reads ahead twice as far. The advice may fail without harm.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         let mut size = 0;
         loop {
             if self.watch.is_over() {
-                return Err(Error::new(ErrorKind::Cancelled, "the verification was given up"));
+                return Err(Error::new(ErrorKind::Cancelled, "the verification was cancelled"));
             }
             let count = match file.read(chunk) {
                 Ok(0) => return Ok((hasher.finish(), size)),
@@ -170,7 +170,7 @@ impl<W: Watch> Reading<'_, W> {
     }
 }
 
-/// What is to be known of an artifact that has so many names: who wrote to one of them has changed them all.
+/// What is to be known of an artifact that has so many names: a write to one of them has changed them all.
 fn linked(names: u64) -> String {
     match names {
         0 | 1 => String::new(),
@@ -200,7 +200,7 @@ fn mismatch(expected: &Digest, actual: Digest, size: u64) -> Verdict {
     Verdict::Damaged(Error::mismatch(mismatch).message().to_owned())
 }
 
-/// Whether an error tells of what is stored: bytes that the disk does not give back, or that belong to someone else.
+/// Whether an error is about the stored file: the disk cannot read it, or the user may not.
 fn is_of_the_content(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let errno = source.and_then(Errno::from_io_error);

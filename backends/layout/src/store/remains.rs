@@ -1,4 +1,4 @@
-//! What killed writers have left behind: no damage, and in nobody's way.
+//! Leftovers of killed writers. They are not damage.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -42,7 +42,7 @@ pub(super) fn partial(root: &Root, name: &str, metadata: &Metadata) -> Result<Op
     let Some(digest) = ingest::digest_in(name).filter(|_| metadata.is_file() && metadata.len() > 0) else {
         return Ok(None);
     };
-    // When the blob is here, nobody goes on from it.
+    // A partial download of a blob that is present is not resumed.
     if root.stat_blob(&digest)? != Found::Absent {
         return Ok(None);
     }
@@ -83,7 +83,7 @@ pub(super) fn temporary(
         }
         return Ok(());
     }
-    // Somebody else's file, or somebody's who lives, is none of ours.
+    // Skip files of other users and of running processes.
     let temp = match Temp::claim(root, name) {
         Ok(Some(temp)) => temp,
         Ok(None) => return Ok(()),
@@ -95,7 +95,7 @@ pub(super) fn temporary(
     Ok(())
 }
 
-/// Seals whose artifact is gone: one would vouch for the next file of that name.
+/// Seals whose artifact is gone: such a seal would be taken for that of the next file of that name.
 pub(super) fn seals(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
     for (place, path) in inventory::lone_seals(root)? {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
@@ -131,7 +131,7 @@ pub(super) fn note(remains: &mut Remains, bytes: u64, removed: bool) {
     remains.removed += u64::from(removed);
 }
 
-/// Whether an artifact has no seal and nobody is making it.
+/// Whether an artifact has no seal and no owner.
 pub(super) fn is_unsealed(path: &Path) -> Result<bool> {
     if fs::symlink_metadata(seal::path_of(path)).is_ok() {
         return Ok(false);

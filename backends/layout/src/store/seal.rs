@@ -1,9 +1,9 @@
 //! What says that an artifact is whole, and that nothing has written to it since.
 //!
-//! A file elsewhere may be a hard link to an artifact, and whoever writes to that one changes the artifact. So a seal has,
-//! beside digest and size, the time of the last write and the mode that the file had then. A hit compares size, time and
-//! mode; where one differs, the content is read again in full before it is used. The time of the inode is no help: it
-//! changes with every link. A writer who sets the time back is found by a verification alone.
+//! A file elsewhere may be a hard link to an artifact, and a write to that one changes the artifact. So a seal has,
+//! beside digest and size, the time of the last write and the mode that the file had then. A hit compares size, time
+//! and mode; where one differs, the content is read again in full before it is used. The time of the inode is no help:
+//! it changes with every link. A writer who sets the time back is found by a verification alone.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read};
@@ -81,10 +81,10 @@ pub(super) fn reread(path: &Path) -> Result<Option<u64>> {
     Ok(checked(path)?.map(|(seal, ..)| seal.size))
 }
 
-/// As [`reread`], for who has the right to make the artifact; `temp` is the name of the temporary file of its seal. The mode is set back, and the seal then says what the file
-/// shows now: the next hit is cheap again.
+/// As [`reread`], for callers that hold the right to make the artifact; `temp` is the name of the temporary file of its
+/// seal. The mode is set back, and the seal then says what the file shows now: the next hit is cheap again.
 pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<u64>> {
-    // Whoever had that right before may have done it.
+    // The previous holder of that right may have done it.
     if let Some(size) = trusted(path)? {
         return Ok(Some(size));
     }
@@ -124,7 +124,7 @@ fn checked(path: &Path) -> Result<Option<(Seal, File, Seen)>> {
     Ok(Some((seal, file, seen)))
 }
 
-/// What the seal of an artifact says; `None` when there is none, or none that says anything. One that cannot be read
+/// The content of an artifact's seal; `None` when it is missing or invalid. One that cannot be read
 /// for another reason is an error: the artifact may be whole.
 pub(super) fn read(path: &Path) -> Result<Option<Seal>> {
     /// Much more than any seal has.

@@ -1,4 +1,4 @@
-//! Everything again: names, what they need, and every file, read to its end.
+//! Verification: names, the content that they need, and every file, read to its end.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
@@ -28,7 +28,7 @@ pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
         verified.damage.push(damage);
     }
     if !names_are_known && what.images.is_some() {
-        // Which content is meant, nobody can say.
+        // The content that it refers to is unknown.
         return Ok(verified);
     }
     let wanted = if names_are_known { Wanted::of(store, what).await? } else { Wanted::default() };
@@ -197,7 +197,7 @@ impl Job {
                     Err(e) => (Some(format!("{why}; {e}")), false),
                 }
             }
-            // What it holds is right, and what asks for it is wrong: to move it would help nobody.
+            // The content is right and the descriptor is wrong: moving the blob does not help.
             Verdict::Sound => (self.other_size(&item), false),
         };
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,7 +257,7 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
     Ok(missing)
 }
 
-/// Required content that is not here, apart from what has just been taken out of sight.
+/// Required content that is not here, apart from what was just quarantined.
 async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
     let removed: HashSet<Digest> = {
         let verified = job.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,7 +274,7 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
     blocking(move || {
         let mut absent = Vec::new();
         for digest in required {
-            // What cannot be verified cannot be stored either; whoever pulls it is told so.
+            // Content of an unsupported algorithm cannot be stored; a pull of it reports that.
             let is_absent = digest::supported(&digest).is_ok() && root.stat_blob(&digest)? == Found::Absent;
             if is_absent && root.index_as_image(&digest)?.is_none() {
                 absent.push(digest);
@@ -306,7 +306,7 @@ fn rank(part: &Part) -> (u8, String) {
     }
 }
 
-/// Tells the threads that nobody waits for them any more.
+/// Stops the threads when the caller is dropped.
 #[derive(Default)]
 struct StopOnDrop(Arc<AtomicBool>);
 

@@ -293,7 +293,7 @@ async fn artifacts_go_with_their_layers() {
     }
     let other = artifact(&store, b"shared", old.clone()).await;
     let other_gone = artifact(&store, b"gone", old).await;
-    // Someone else's files are left alone.
+    // Files of other programs are kept.
     let foreign = paths[0].with_file_name("notes.txt");
     fs::write(&foreign, "mine").unwrap();
     let lone_seal = PathBuf::from(format!("{}.seal", paths[4].display()));
@@ -309,7 +309,7 @@ async fn artifacts_go_with_their_layers() {
     drop(lease);
     fs::remove_file(&paths[3]).unwrap();
     let collected = collect(&store, &Collect::default()).await;
-    assert_eq!((collected.artifacts, collected.remains), (0, 1), "somebody else has removed the last one");
+    assert_eq!((collected.artifacts, collected.remains), (0, 1), "another process has removed the last one");
     assert!(!PathBuf::from(format!("{}.seal", paths[3].display())).exists());
     assert_eq!(artifact(&store, b"kept", FORMAT).await, paths[0], "what is left is whole");
 }
@@ -332,7 +332,7 @@ async fn a_damaged_document_stops_a_collection_before_it_begins() {
     // The list does not stop.
     let usage = store.usage().await.unwrap();
     assert_eq!((usage.images.len(), usage.unused), (1, 0));
-    // Damage that nobody needs is nobody's business.
+    // Damage in unreferenced content is not an error.
     store.remove(&name("app:1")).await.unwrap();
     store.collect(&Collect::default()).await.unwrap();
     assert_eq!(stored(&store), [""; 0]);

@@ -1,4 +1,4 @@
-//! Layouts that someone else has made, by mistake or on purpose (numbers are rows of the table of hostile inputs).
+//! Layouts of other tools, damaged or hostile (numbers are rows of the table of hostile inputs).
 
 use std::fs;
 use std::os::unix::fs::symlink;

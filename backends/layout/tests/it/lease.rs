@@ -28,7 +28,7 @@ async fn a_lease_is_a_file_that_goes_with_it() {
     assert_eq!(names_in(&ingest).len(), 2, "a clone still holds it");
     drop(again);
     assert_eq!(names_in(&ingest).len(), 1);
-    // Another handle takes the remains of the dead away, never of the living.
+    // Another handle removes leases of killed processes, never of running ones.
     Store::open(store.path()).unwrap();
     let left = names_in(&ingest);
     assert_eq!(left.len(), 1);
@@ -80,7 +80,7 @@ async fn turns_for_one_work_follow_each_other_and_others_do_not_wait() {
     for waiting in waiting {
         waiting.await.unwrap();
     }
-    // Who gives up while waiting is in nobody's way.
+    // A cancelled waiter does not block others.
     let held = store.turn("one").await.unwrap();
     tokio::time::timeout(Duration::from_millis(20), store.turn("one")).await.unwrap_err();
     drop(held);

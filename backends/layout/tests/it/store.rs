@@ -134,7 +134,7 @@ async fn two_handles_exclude_each_other_and_the_next_takes_over() {
     let other = Store::open(folder.path().join("new/store")).unwrap();
     let mut writer = vacant(&store).await;
     writer.write(CONTENT[..10].into()).await.unwrap();
-    // Whoever gives up waiting is gone at once and disturbs nobody.
+    // A cancelled waiter ends at once and does not block others.
     let wanted = described(CONTENT);
     let waiting = tokio::time::timeout(Duration::from_millis(100), other.ingest(&wanted));
     assert!(waiting.await.is_err(), "two writers at once");
@@ -151,14 +151,14 @@ async fn two_handles_exclude_each_other_and_the_next_takes_over() {
     assert!(matches!(waiting.await.unwrap(), Ingest::Present));
 }
 
-/// This thread, and those that it starts, may open what anybody may who is not root.
+/// This thread, and those that it starts, may open what a user other than root may.
 fn without_privileges() {
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
     set_capabilities(None, sets).unwrap();
 }
 
-/// Just before it gets its name a file becomes read-only, also for whoever waits for it.
+/// Just before it gets its name a file becomes read-only, also for a process that waits for it.
 #[test]
 fn a_writer_about_to_publish_is_waited_for_and_succeeded() {
     without_privileges();
@@ -179,7 +179,7 @@ fn a_writer_about_to_publish_is_waited_for_and_succeeded() {
         writer.write(CONTENT[10..].into()).await.unwrap();
         writer.commit().await.unwrap();
         store.verify_blob(&wanted).await.unwrap();
-        // Where nobody may write, that is the answer.
+        // A directory without write permission gives that error.
         let ingest = store.path().join("ingest");
         fs::set_permissions(&ingest, fs::Permissions::from_mode(0o500)).unwrap();
         fails(store.ingest(&described(b"other")).await, &ErrorKind::Io);
@@ -345,7 +345,7 @@ async fn a_marker_is_replaced_only_where_it_tells_nothing_and_all_else_tells_of_
     fs::remove_file(&marker).unwrap();
     symlink(&outside, &marker).unwrap();
     fails(Store::open(store.path()), &ErrorKind::Corrupt);
-    // Someone else's folder, with a file of that name.
+    // A folder of another program, with a file of that name.
     let theirs = folder.path().join("theirs");
     fs::create_dir_all(theirs.join("blobs")).unwrap();
     for (file, content) in [("oci-layout", ""), ("index.json", "[]")] {

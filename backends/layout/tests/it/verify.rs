@@ -234,7 +234,7 @@ async fn an_artifact_that_was_written_to_by_another_name_is_told_and_made_again(
         assert!(damage.reason.ends_with("another file is a hard link to it, and has the same content"));
     }
     assert_eq!(verify(false).await.damage, []);
-    // The artifact is a new file; what somebody has written is theirs.
+    // The artifact is a new file; the changed file is kept.
     assert_eq!(fs::read(scene.make(&scene.layer()).await).unwrap(), content);
     assert_eq!(fs::read(&link).unwrap(), changed);
     assert_eq!(verify(false).await.damage, []);
@@ -396,7 +396,7 @@ async fn an_index_that_is_gone_or_no_file_is_replaced_and_its_marker_too() {
         fs::remove_file(&index).unwrap();
         damage();
         fails(scene.store.list().await, &ErrorKind::Corrupt);
-        // An image that nobody can find is no error of the caller's.
+        // An image that cannot be found is not an error of the call.
         let chosen = Verify { images: Some(vec![name(NAME)]), ..Verify::default() };
         assert_eq!(only(&scene.store.verify(&chosen).await.unwrap()).part, Part::Names);
         assert!(only(&scene.verify(true).await).repaired);
@@ -411,7 +411,7 @@ async fn an_index_that_is_gone_or_no_file_is_replaced_and_its_marker_too() {
     assert!(only(&scene.verify(true).await).repaired);
     assert_eq!(scene.verify(true).await.damage, []);
     assert_eq!(scene.quarantined(), ["index.json.0", "index.json.1", "oci-layout.0"]);
-    // Without its marker the directory still has the names of someone.
+    // Without `oci-layout` the directory still has names.
     fs::write(&index, &content).unwrap();
     fs::remove_file(scene.store.path().join("oci-layout")).unwrap();
     let names = Store::open(scene.store.path()).unwrap().list().await.unwrap();

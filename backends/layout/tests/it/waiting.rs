@@ -165,7 +165,7 @@ fn who_waits_for_another_process_sleeps_until_it_is_done() {
         let lease = sleeps("a lease", async move { cache.lease(&content).await }, || drop(theirs)).await;
         assert!(!lease.unwrap().is_none());
 
-        // Who gives up while waiting is in nobody's way.
+        // A cancelled waiter does not block others.
         let theirs = owned(&path);
         tokio::time::timeout(Duration::from_millis(50), store.ingest(&blob)).await.unwrap_err();
         drop(theirs);
@@ -180,7 +180,7 @@ fn without_privileges() {
     set_capabilities(None, sets).unwrap();
 }
 
-/// A path that nobody may look at, until it is dropped.
+/// A path that cannot be opened, until it is dropped.
 struct Closed<'a>(&'a Path, u32);
 
 impl<'a> Closed<'a> {

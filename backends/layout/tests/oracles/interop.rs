@@ -22,7 +22,7 @@ const ADDED: &str = "registry.example/added:1";
 /// What is beside the layout's own files stays as it is, whatever plyfold does in it.
 const FOREIGN: [&str; 3] = ["NOTES", "blobs/sha256/notes", "folder/file"];
 
-/// Judges a layout that someone else has made: as a store it is listed, found, verified, and its image for this
+/// Judges a layout of another tool: as a store it is listed, found, verified, and its image for this
 /// machine becomes block devices without a network; what plyfold does not know in it stays.
 fn is_a_store(path: &Path, tag: &str, platform: &str) -> Verdict {
     let (platform, name): (Platform, _) = (platform.parse()?, image_in(path, tag)?);
@@ -56,7 +56,7 @@ fn is_a_store(path: &Path, tag: &str, platform: &str) -> Verdict {
     Ok(())
 }
 
-/// Gives `index.json`, its first entry and `oci-layout` a field that nobody knows.
+/// Gives `index.json`, its first entry and `oci-layout` an unknown field.
 fn mark(path: &Path) -> Verdict {
     for file in ["index.json", "oci-layout"] {
         let path = path.join(file);

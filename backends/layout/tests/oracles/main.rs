@@ -193,7 +193,7 @@ fn a_store_that_cannot_be_written_is_read() -> Verdict {
         std::error::Error::source(&refused).and_then(|source| source.downcast_ref::<std::io::Error>());
     let kind = source.map(std::io::Error::kind);
     assert_eq!(kind, Some(std::io::ErrorKind::ReadOnlyFilesystem), "{refused}");
-    // A damaged marker stays: whoever may not write here may not repair either.
+    // A damaged `oci-layout` is kept: a user without write permission cannot repair it.
     let remount = |how: &str| Run::new("mount").args(["-o", how]).arg(disk.path()).success();
     remount("remount,rw")?;
     fs::write(path.join("oci-layout"), "")?;

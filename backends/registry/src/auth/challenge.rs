@@ -35,8 +35,8 @@ impl Challenge {
         let parameter = |name: &str| {
             let mut found = challenge.params.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
             let first = found.next().map(|(_, value)| value.to_unescaped());
-            // Of two realms, two readers would take different ones.
-            if found.next().is_some() { Err(invalid(&format!("{name} is there twice"))) } else { Ok(first) }
+            // Readers disagree which of two realms counts.
+            if found.next().is_some() { Err(invalid(&format!("{name} is given twice"))) } else { Ok(first) }
         };
         let realm = parameter("realm")?.ok_or_else(|| invalid("Bearer has no realm"))?;
         Ok(Self::Bearer { realm, service: parameter("service")?, scope: parameter("scope")? })
@@ -44,7 +44,7 @@ impl Challenge {
 }
 
 fn invalid(why: &str) -> Error {
-    Error::new(ErrorKind::Auth, format!("the registry's authentication challenge is of no use: {why}"))
+    Error::new(ErrorKind::Auth, format!("the registry's authentication challenge is not valid: {why}"))
 }
 
 #[cfg(test)]

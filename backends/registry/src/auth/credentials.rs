@@ -1,4 +1,4 @@
-//! Whose credentials go to which registry: those of the configuration, or else those that other tools have stored.
+//! Which credentials are sent to which registry: those of the configuration, else those that other tools have stored.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use crate::Config;
 /// Bytes of a file of credentials that are read.
 pub(super) const FILE: u64 = 1 << 20;
 
-/// What proves who we are.
+/// A credential of this client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Credential {
     /// A user name and a password.
@@ -56,14 +56,14 @@ impl Credentials {
         let own = match (&config.username, &config.password) {
             (None, None) => None,
             (Some(user), Some(password)) => Some(Credential::Basic(user.clone(), password.clone())),
-            _ => return Err(Error::config("username and password are only of use together")),
+            _ => return Err(Error::config("username and password must be given together")),
         };
         let files = if config.anonymous { Vec::new() } else { files(config) };
         Ok(Self { home: canonical(home), own, files, helpers: Helpers::new(config) })
     }
 
     pub(crate) fn set_own(&mut self, own: Option<Credential>) {
-        // Who passes `Anonymous` means it.
+        // An explicit `Anonymous` disables stored credentials.
         if own.is_none() {
             self.files.clear();
         }
@@ -92,7 +92,7 @@ impl Credentials {
     }
 }
 
-/// Where credentials may be stored. What somebody names is the one place; else `$DOCKER_CONFIG`, and the places of
+/// Where credentials may be stored. A file that is named is the only one; else `$DOCKER_CONFIG`, and the paths of
 /// containers-auth.json(5) in its order.
 fn files(config: &Config) -> Vec<PathBuf> {
     if let Some(named) = named(config) {
@@ -176,7 +176,7 @@ struct File {
     creds_store: Option<String>,
 }
 
-/// A table, which is `null` where the tools in Go have nothing to say.
+/// A table, which Go's tools write as `null` when it is empty.
 fn or_none<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -192,7 +192,7 @@ struct Entry {
 }
 
 impl File {
-    /// What a registry's own helper knows, or what stands in the file, or what the helper for all registries knows.
+    /// The credential of the registry's own helper, else of the file, else of the helper for all registries.
     fn of(&self, registry: &str, repository: &str, helpers: &Helpers) -> Result<Option<Credential>> {
         let registry = canonical(registry);
         let server = server(&registry);
@@ -221,10 +221,10 @@ impl File {
     }
 }
 
-/// What Docker calls its own registry when it speaks to a helper.
+/// The name that Docker uses for its own registry with a helper.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// What Docker calls a registry when it stores its credentials.
+/// The name under which Docker stores a registry's credentials.
 pub(super) fn server(canonical: &str) -> &str {
     if canonical == "docker.io" { DOCKER_HUB } else { canonical }
 }

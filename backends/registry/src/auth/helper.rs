@@ -21,7 +21,7 @@ use crate::Config;
 
 /// Bytes of a helper's answer that are read.
 const ANSWER: u64 = 64 << 10;
-/// What helpers say on standard output, with a failing exit code, when they know no credential.
+/// What helpers write to standard output, with a failing exit code, when they have no credential.
 const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ impl Helpers {
         let given = |secret: Option<Secret>| secret.unwrap_or_else(|| Secret::new(""));
         let (username, secret) = (given(parsed.username), given(parsed.secret));
         Ok(match (username.reveal(), secret.reveal()) {
-            // What some say who know no credential.
+            // Some helpers answer so when they have no credential.
             ("", "") => None,
             ("<token>", _) => Some(Credential::Refresh(secret)),
             _ => Some(Credential::Basic(username, secret)),
@@ -72,10 +72,10 @@ impl Helpers {
     pub(super) fn store(&self, name: &str, server: &str, user: &Secret, secret: &Secret) -> Result<()> {
         let entry = json!({ "ServerURL": server, "Username": user.reveal(), "Secret": secret.reveal() });
         let stored = self.ask(name, "store", &entry.to_string())?;
-        stored.map(drop).ok_or_else(|| failed(name, "it knows no such registry"))
+        stored.map(drop).ok_or_else(|| failed(name, "it has no credential for this registry"))
     }
 
-    /// Has a credential forgotten; with whether there was one.
+    /// Erases a credential; returns whether there was one.
     ///
     /// # Errors
     /// As [`Helpers::credential`].
@@ -83,12 +83,12 @@ impl Helpers {
         Ok(self.ask(name, "erase", server)?.is_some())
     }
 
-    /// Runs a helper; `None` when it says that it knows no such credential.
+    /// Runs a helper; `None` when it answers that it has no such credential.
     fn ask(&self, name: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> {
         let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
         if name.is_empty() || !name.bytes().all(known) {
             return Err(
-                failed(name, "its name is none").with_hint("it is the NAME of docker-credential-NAME")
+                failed(name, "its name is not valid").with_hint("it is the NAME of docker-credential-NAME")
             );
         }
         let program = format!("docker-credential-{name}");
@@ -149,7 +149,7 @@ fn answer(child: &mut Child, deadline: Instant) -> Option<Vec<u8>> {
     receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
 }
 
-/// A child that does not outlive the question.
+/// A child process that is killed when this is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -161,7 +161,7 @@ impl Drop for Killed {
 }
 
 fn failed(name: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Auth, format!("the credential helper {name:?} did not do its part: {why}"))
+    Error::new(ErrorKind::Auth, format!("the credential helper {name:?} failed: {why}"))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::hosts::{Endpoint, Places};
 use crate::policy::{Policy, origin};
 use crate::transport::Transport;
 
-/// Grants that are kept; beyond this all are forgotten and asked for again.
+/// Grants that are kept; beyond this number all are dropped and fetched again.
 const GRANTS: usize = 1024;
 
 /// What a request needs permission for, on one host.
@@ -39,11 +39,11 @@ pub(crate) struct Scope {
     pub(crate) registry: String,
     /// The repository, for credentials of namespaces; empty for the registry as a whole.
     pub(crate) repository: String,
-    /// The scopes in the token server's language, separated by blanks ("Token Scope Documentation").
+    /// The scopes in the token server's syntax, separated by blanks ("Token Scope Documentation").
     pub(crate) access: String,
 }
 
-/// What a request needs permission for, on whichever host.
+/// What a request needs permission for, independent of the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Permission {
     repository: String,
@@ -74,7 +74,7 @@ impl Permission {
         self.actions.contains("push")
     }
 
-    /// The same on a host, in the token server's language; the host may have names of its own.
+    /// The same on a host, in the token server's syntax; the host may have other repository names.
     pub(crate) fn on(&self, root: &Url, registry: &str, name: impl Fn(&str) -> String) -> Scope {
         let (repository, actions) = (name(&self.repository), self.actions);
         let mut access = match actions {
@@ -96,7 +96,7 @@ pub(crate) struct Auth {
     grants: Mutex<HashMap<Scope, Slot>>,
 }
 
-/// The grant for one scope. Whoever needs a new one holds the lock, the others wait for it.
+/// The grant for one scope. The task that fetches a new one holds the lock, and the others wait for it.
 type Slot = Arc<tokio::sync::Mutex<Option<Grant>>>;
 
 /// An `Authorization` header and when it ends.
@@ -121,8 +121,8 @@ impl Auth {
         &self.credentials
     }
 
-    /// What an earlier request was granted and still holds; also what may hold no longer, for a request that is
-    /// `once` sent and has no second try. No I/O of its own.
+    /// What an earlier request was granted and still holds; also one that may have expired, for a request that is
+    /// sent only `once`. No I/O of its own.
     pub(crate) async fn granted(&self, scope: &Scope, once: bool) -> Option<HeaderValue> {
         let slot = self.slot(scope);
         let grant = slot.lock().await;
@@ -134,7 +134,7 @@ impl Auth {
         let (credentials, scope) = (self.credentials.clone(), scope.clone());
         let found = tokio::task::spawn_blocking(move || credentials.of(&scope.registry, &scope.repository));
         let broken =
-            |e| Error::new(ErrorKind::Internal, "a thread that looks up credentials broke").with_source(e);
+            |e| Error::new(ErrorKind::Internal, "a thread that looks up credentials panicked").with_source(e);
         found.await.map_err(broken)?
     }
 
@@ -142,7 +142,7 @@ impl Auth {
     ///
     /// # Errors
     /// [`Auth`](ErrorKind::Auth) when there is no answer: no credentials, an untrusted realm, a token server that
-    /// refuses or talks nonsense.
+    /// refuses or sends an invalid answer.
     pub(crate) async fn answer(
         &self,
         exchange: &Exchange<'_>,
@@ -152,7 +152,7 @@ impl Auth {
     ) -> Result<HeaderValue> {
         let slot = self.slot(scope);
         let mut grant = slot.lock().await;
-        // Another task may have been faster.
+        // Another task may have stored a grant meanwhile.
         let newer = grant.as_ref().filter(|grant| grant.is_valid() && Some(&grant.header) != refused);
         if let Some(newer) = newer {
             return Ok(newer.header.clone());
@@ -178,7 +178,7 @@ impl Auth {
     }
 
     fn slot(&self, scope: &Scope) -> Slot {
-        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion, so a poisoned lock is consistent.
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         if grants.len() >= GRANTS && !grants.contains_key(scope) {
             grants.clear();
@@ -226,7 +226,7 @@ async fn fresh(
     }
 }
 
-/// What a conversation with a token server needs.
+/// What a request to a token server needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'a> {
     pub(crate) places: &'a Places,
@@ -246,7 +246,7 @@ impl Exchange<'_> {
         self.places.transport(self.policy, self.endpoints, self.endpoint, realm)
     }
 
-    /// Tells where credentials go.
+    /// Logs where credentials are sent.
     fn log(&self, scope: &Scope, to: &Url) {
         let (registry, from, to) = (&scope.registry, origin(&self.endpoint.root), origin(to));
         if from == to {
@@ -280,8 +280,10 @@ fn header(text: &str) -> Result<HeaderValue> {
 
 fn untrusted(registry: &str, realm: &Url) -> Error {
     let host = realm.host_str().unwrap_or_default();
-    let message =
-        format!("untrusted realm: {registry} sends its users to {}, credentials stay here", origin(realm));
+    let message = format!(
+        "untrusted realm: {registry} names the token server {}; no credentials were sent",
+        origin(realm)
+    );
     let host = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Error::new(ErrorKind::Auth, message)
         .with_hint(format!("-o trusted-realm={host} lets them go there; -o anonymous=true asks without them"))

@@ -19,7 +19,7 @@ use crate::{Config, Registry};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Keeper {
-    /// In a file, which anyone can read who may read the file.
+    /// In a file, readable by every user who may read the file.
     File(PathBuf),
     /// By the program `docker-credential-NAME`.
     Helper(String),
@@ -31,18 +31,18 @@ pub enum Keeper {
 pub struct Login {
     /// Where the credentials are now.
     pub keeper: Keeper,
-    /// Whether the registry asked for credentials at all: one that lets everyone in says nothing about them.
+    /// Whether the registry asked for credentials at all: a registry that asks for none does not check them.
     pub checked: bool,
     /// A file that is read before that one and has other credentials for the registry: they go on being used.
     pub shadowed_by: Option<PathBuf>,
 }
 
-/// Shows a user name and a password to a registry, and stores them when they are good: where the configuration or
+/// Tries a user name and a password on a registry, and stores them when they are accepted: where the configuration or
 /// `$REGISTRY_AUTH_FILE` says, else in Docker's `config.json`, or in what that names as the keeper.
 ///
 /// # Errors
 /// [`Auth`](ErrorKind::Auth) when the registry or a credential helper refuses, [`Config`](ErrorKind::Config) for a
-/// registry that is none and a file that is not valid, [`Io`](ErrorKind::Io) when the file cannot be written, and
+/// host that is not valid and a file that is not valid, [`Io`](ErrorKind::Io) when the file cannot be written, and
 /// those of the request.
 pub async fn login(registry: &str, user: &Secret, password: &Secret, config: &Config) -> Result<Login> {
     let own = Config { username: Some(user.clone()), password: Some(password.clone()), ..config.clone() };
@@ -81,7 +81,8 @@ async fn on_thread<T: Send + 'static>(
     let store = Store::new(config)?;
     let path = store.path.clone();
     let done = tokio::task::spawn_blocking(move || work(store));
-    let broken = |e| Error::new(ErrorKind::Internal, "a thread that stores credentials broke").with_source(e);
+    let broken =
+        |e| Error::new(ErrorKind::Internal, "a thread that stores credentials panicked").with_source(e);
     done.await.map_err(broken)?.map_err(|e| e.with_context("path", path.display()))
 }
 
@@ -94,7 +95,7 @@ struct Store {
 impl Store {
     fn new(config: &Config) -> Result<Self> {
         let path = file_to_write(config).ok_or_else(|| {
-            Error::config("no place for credentials is known")
+            Error::config("there is no file to store credentials in")
                 .with_hint("set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE")
         })?;
         Ok(Self { path, helpers: Helpers::new(config) })
@@ -148,7 +149,7 @@ impl Store {
         Ok(keepers)
     }
 
-    /// Docker spells its own registry in its own way; podman does not.
+    /// Docker has a special key for its own registry; podman has not.
     fn key<'a>(&self, canonical: &'a str) -> &'a str {
         let is_docker = self.path.file_name().is_some_and(|name| name == "config.json");
         if is_docker { server(canonical) } else { canonical }
@@ -175,7 +176,7 @@ impl Store {
         let temporary = folder.join(format!(".{name}.{}", std::process::id()));
         let outcome = replace(&temporary, &path, folder, document);
         if outcome.is_err() {
-            // What is left of it is no use to anyone.
+            // Remove the temporary file.
             let _ = fs::remove_file(&temporary);
         }
         outcome.map_err(failed)
@@ -207,7 +208,7 @@ fn table<'a>(document: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut
     }
     value
         .as_object_mut()
-        .ok_or_else(|| Error::config(format!("{name} in stored credentials is no JSON object")))
+        .ok_or_else(|| Error::config(format!("{name} in stored credentials is not a JSON object")))
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ use crate::transport::Transport;
 const BODY: u64 = 1 << 20;
 /// Bytes of a token: what fits into the header of any server.
 const TOKEN: usize = 64 << 10;
-/// What a token is good for when the server does not say, or says less ("Token Response Fields").
+/// The lifetime of a token when the server states none, or a shorter one ("Token Response Fields").
 const LIFE: u64 = 60;
-/// What a token is kept for at most; the registry is the judge of tokens in any case.
+/// The longest time that a token is kept; the registry checks tokens in any case.
 const LONGEST_LIFE: u64 = 3600;
 const CLIENT: &str = "plyfold";
 
@@ -54,7 +54,7 @@ pub(super) async fn fetch(
         _ => e,
     });
     let (token, life) = parse(&body.map_err(at)?).map_err(at)?;
-    // A tenth is left for clocks and for the way.
+    // A tenth is subtracted for clock skew and latency.
     Ok(Grant { header: bearer(&token)?, until: Some(asked + life.mul_f32(0.9)) })
 }
 
@@ -88,7 +88,7 @@ fn refresh(realm: Url, service: Option<&str>, access: &str, token: &Secret) -> R
     request
 }
 
-/// A token server's refusal: patience and outages are what they are, everything else is about credentials.
+/// A token server's refusal: rate limits and outages keep their kind, everything else is `Auth`.
 async fn refusal(response: Response) -> Error {
     let error = errors::status(response, "token").await;
     if error.is_retryable() {
@@ -108,7 +108,7 @@ struct Answer {
 
 fn parse(body: &[u8]) -> Result<(Secret, Duration)> {
     let invalid =
-        |why: &str| Error::new(ErrorKind::Auth, format!("the token server's answer is of no use: {why}"));
+        |why: &str| Error::new(ErrorKind::Auth, format!("the token server's answer is not valid: {why}"));
     // The parser's message could quote a token.
     let answer: Answer =
         serde_json::from_slice(body).map_err(|_| invalid("it is not the JSON of a token"))?;
@@ -124,7 +124,8 @@ fn parse(body: &[u8]) -> Result<(Secret, Duration)> {
         Some(serde_json::Value::Number(number)) => number.as_u64().unwrap_or(LIFE),
         Some(_) => return Err(invalid("expires_in is not a number")),
     };
-    // Less than a minute is a mistake by the specification; one that is meant so gets a 401 and a new token.
+    // Less than a minute is a mistake by the specification; a token that really expires earlier gets a 401 and is
+    // replaced.
     let seconds = if seconds == 0 { LIFE } else { seconds.min(LONGEST_LIFE) };
     Ok((token, Duration::from_secs(seconds)))
 }

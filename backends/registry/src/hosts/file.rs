@@ -18,7 +18,7 @@ const FILE: u64 = 1 << 20;
 /// The folder for registries that have none of their own.
 pub(super) const DEFAULT: &str = "_default";
 
-/// Where one registry's content can be had: what a `hosts.toml` says.
+/// The hosts of one registry: the content of a `hosts.toml`.
 ///
 /// ```
 /// use plyfold_core::Options;
@@ -67,7 +67,8 @@ pub struct Host {
     pub proxy: Option<Secret>,
     /// Accepts every certificate. For tests.
     pub skip_verify: bool,
-    /// Fields that only other versions of containerd know: ignored in files, refused in [`Config`](crate::Config).
+    /// Unknown fields, such as those of other versions of containerd: ignored in files, refused in
+    /// [`Config`](crate::Config).
     #[serde(flatten, deserialize_with = "keys")]
     pub unknown: BTreeSet<String>,
 }
@@ -81,7 +82,7 @@ pub enum HostCapability {
     Push,
     /// What refers to an image.
     Referrers,
-    /// What a name stands for, and which names there are.
+    /// Resolving names and listing them.
     Resolve,
 }
 
@@ -95,13 +96,13 @@ pub struct ClientCertificate {
 }
 
 impl Hosts {
-    /// What the folders say about a registry: the first that has one for it, or else for all.
+    /// The configuration of a registry: of the first folder that has one for it, else for all.
     pub(super) fn find(folders: &[PathBuf], registry: &str) -> Result<Option<Self>> {
         let names = folder_names(registry).into_iter().chain([DEFAULT.to_owned()]);
         Self::first(folders, names)
     }
 
-    /// What the folders say about this host and no other.
+    /// The configuration of this host alone.
     pub(super) fn find_own(folders: &[PathBuf], host: &str) -> Result<Option<Self>> {
         Self::first(folders, folder_names(host))
     }
@@ -121,7 +122,7 @@ impl Hosts {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("hosts.toml");
         let at = |e: Error| e.with_context("path", path.display());
-        let unreadable = |e| at(Error::io("reading where a registry's content is", e));
+        let unreadable = |e| at(Error::io("reading hosts.toml", e));
         let mut text = String::new();
         match std::fs::File::open(&path) {
             Ok(file) => {
@@ -166,7 +167,7 @@ impl Hosts {
         Ok(Self { own, ..Self::default() })
     }
 
-    /// The fields that nobody knows: in a program's configuration they are mistakes.
+    /// Unknown fields: in a program's configuration they are errors.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &str> {
         let hosts = self.host.iter().map(|(_, host)| host).chain([&self.own]);
         hosts.flat_map(|host| host.unknown.iter().map(String::as_str))
@@ -201,7 +202,7 @@ fn folder_names(registry: &str) -> Vec<String> {
     names
 }
 
-/// The hosts as they stand in the document: their order is that of the requests.
+/// The hosts in the order of the document, which is the order of the requests.
 fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Host)>, D::Error> {
     #[derive(Deserialize)]
     struct Listed {
@@ -277,7 +278,7 @@ fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
     Ok(fields.into_iter().map(|(name, Values(values))| (name, values)).collect())
 }
 
-/// The names of what a table has besides, whatever it is.
+/// The names of a table's other fields.
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
     struct Keys;
     impl<'de> Visitor<'de> for Keys {
@@ -306,7 +307,7 @@ fn go_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Dura
     }
     parse_duration(&text)
         .map(Some)
-        .ok_or_else(|| D::Error::custom("dial_timeout is no duration such as \"5s\""))
+        .ok_or_else(|| D::Error::custom("dial_timeout is not a duration such as \"5s\""))
 }
 
 /// The longest duration that Go's own type can hold is 2^63 - 1 nanoseconds; its parser refuses more, also as a sum.

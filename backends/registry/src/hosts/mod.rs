@@ -18,7 +18,7 @@ use crate::policy::{Policy, origin, same_origin};
 use crate::tls::Identity;
 use crate::transport::Transport;
 
-/// Registries whose endpoints are kept; beyond this all are forgotten and looked up again.
+/// Registries whose endpoints are kept; beyond this number all are dropped and looked up again.
 const REGISTRIES: usize = 256;
 
 /// The endpoints of every registry, looked up once for each.
@@ -30,7 +30,7 @@ pub(crate) struct Places {
     /// For hosts without options of their own.
     usual: Transport,
     known: Mutex<HashMap<String, Arc<[Endpoint]>>>,
-    /// Connections to hosts that registries have sent us to, by scheme, host and port.
+    /// Connections to hosts of redirects and token servers, by scheme, host and port.
     elsewhere: Mutex<HashMap<String, Transport>>,
 }
 
@@ -84,8 +84,9 @@ impl Places {
         Ok(Arc::clone(known.entry(registry.to_owned()).or_insert(endpoints)))
     }
 
-    /// The connections to a URL that one of a registry's `endpoints` has sent us to. Certificates, CAs, proxies and
-    /// what else is configured are those of the URL's own scheme, host and port, never those of the endpoint.
+    /// The connections to a URL that one of a registry's `endpoints` has redirected to or named. Certificates, CAs,
+    /// proxies and what else is configured are those of the URL's own scheme, host and port, never those of the
+    /// endpoint.
     ///
     /// # Errors
     /// As [`Places::of`], about the host that the URL is on.
@@ -109,7 +110,7 @@ impl Places {
             name if name == "registry-1.docker.io" => "docker.io".to_owned(),
             name => name,
         };
-        // `_default` is for registries, and not for whatever they name.
+        // `_default` is for registries, not for hosts that they redirect to or name.
         let hosts = match self.config.hosts.get(&name) {
             Some(hosts) => Some(hosts.clone()),
             None => Hosts::find_own(&self.config.hosts_dir, &name)?,
@@ -174,7 +175,7 @@ impl Endpoint {
         let (last, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         match kind {
             "referrers" if self.host.may(HostCapability::Referrers) => true,
-            // The name of content has a colon, that of a tag has none: content proves itself.
+            // The name of content has a colon, that of a tag has none: its digest is verified.
             "blobs" | "manifests" if last.contains(':') => self.host.may(HostCapability::Pull),
             _ => self.host.may(HostCapability::Resolve),
         }
@@ -185,7 +186,7 @@ impl Endpoint {
         self.host.may(HostCapability::Push)
     }
 
-    /// A permission as this host and its token server name it: behind a path of its own a repository has another
+    /// A permission as this host and its token server name it: under a path prefix a repository has another
     /// name.
     pub(crate) fn scope(&self, permission: &Permission) -> Scope {
         let prefix = self.root.path().strip_prefix("/v2/").unwrap_or_default();
@@ -215,7 +216,7 @@ impl Endpoint {
         request
     }
 
-    /// Takes away what is for this host alone.
+    /// Removes the header fields that are for this host alone.
     pub(crate) fn disown(&self, headers: &mut HeaderMap) {
         for name in self.header.keys() {
             headers.remove(name);

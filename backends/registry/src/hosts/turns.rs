@@ -1,4 +1,4 @@
-//! Which host is asked next for a blob: those that have failed for it lately stand behind the others.
+//! Which host is asked next for a blob: hosts that have failed for it recently come last.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,10 @@ use crate::policy::origin;
 
 /// How long a failure is remembered: longer than the pauses between the attempts of a pull.
 const MEMORY: Duration = Duration::from_secs(120);
-/// Failures that are remembered; beyond this all are forgotten.
+/// Failures that are kept; beyond this number all are dropped.
 const FAILURES: usize = 4096;
 
-/// Which hosts have failed, for which blob, lately.
+/// Recent failures, by host and blob.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns(Arc<Mutex<HashMap<Attempt, Instant>>>);
 
@@ -42,15 +42,15 @@ impl Wanted {
 }
 
 impl Turns {
-    /// The order in which hosts are asked for a blob: those that have not failed for it as they are configured, and then
-    /// the others, beginning with the one whose failure is the longest ago. So the next attempt is made elsewhere, and
-    /// every host has its turn again.
+    /// The order in which hosts are asked for a blob: those that have not failed for it as they are configured, and
+    /// then the others, beginning with the one whose failure is the longest ago. So the next attempt is made at another
+    /// host, and every host is tried again in the end.
     pub(crate) fn order(&self, blob: &Wanted, hosts: &[&Url]) -> Vec<usize> {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, when| when.elapsed() < MEMORY);
         let failure = |at: &usize| failures.get(&Attempt::new(blob, hosts[*at])).copied();
         let mut order: Vec<usize> = (0..hosts.len()).collect();
-        // Stable: what is equal stays in its order, and none comes before some.
+        // A stable sort: equal keys keep their order, and `None` comes before `Some`.
         order.sort_by_key(failure);
         order
     }
@@ -62,7 +62,7 @@ impl Turns {
     }
 
     fn failed(&self, attempt: Attempt) {
-        // Every change is one insertion: a panic elsewhere cannot leave it half done.
+        // Every change is one insertion, so a poisoned lock is consistent.
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= FAILURES {
             failures.clear();
@@ -77,9 +77,9 @@ impl Attempt {
     }
 }
 
-/// A request for a blob. It has failed when it is given up while it waits for the host, whoever gives it up: the host
-/// that does not answer in time, or stops in the middle, is found out by a time-out of the engine, which drops the
-/// request. Rides on the answer.
+/// A request for a blob. It counts as failed when it is dropped while it waits for the host: a host that does
+/// not answer in time, or stops in the middle, hits a time-out of the engine, which drops the request. Stored in the
+/// response's extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch(Arc<Watched>);
 
@@ -91,7 +91,7 @@ struct Watched {
 }
 
 impl Watch {
-    /// Lets the answer carry the watch, so that it is given up when the answer is.
+    /// Stores the watch in the response, so that both are dropped together.
     pub(crate) fn ride(self, response: &mut Response) {
         response.extensions_mut().insert(self);
     }
@@ -115,7 +115,7 @@ impl Watch {
             };
             set(true);
             let item = content.next().await;
-            // What is read no further after an error stays a failure; what the reader leaves is none.
+            // A stream dropped after an error stays a failure; a stream that the reader drops is not a failure.
             set(matches!(item, Some(Err(_))));
             Some((item?, (content, watch)))
         })

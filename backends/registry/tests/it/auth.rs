@@ -175,7 +175,7 @@ async fn a_token_server_on_another_port_is_the_same_host() {
 
 /// Rule R 35 `errors_and_debug_never_contain_secrets` and hostile row 60.
 #[tokio::test]
-async fn nonsense_from_the_token_server_is_an_auth_error() {
+async fn an_invalid_answer_of_the_token_server_is_an_auth_error() {
     let body = |text: &'static str| vec![Fault::Body(Bytes::from_static(text.as_bytes()))];
     let faults = [
         body(r#"{"token":"s3cret-word\nX-Evil: 1"}"#),
@@ -236,7 +236,7 @@ async fn a_redirect_to_another_port_loses_the_token_and_still_delivers() {
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|exchange| exchange.header("authorization").is_none()));
     assert_eq!(seen[1].header("range"), Some("bytes=10-19"));
-    // A challenge of the storage is not the registry's: nobody answers it.
+    // A challenge of the storage is not the registry's: it is not answered.
     let challenge = Fault::Header("WWW-Authenticate", Some(challenge(&storage)));
     storage.script(On::blobs(), [Fault::Status(401), challenge]);
     assert_kind(registry.blob(&name, layer, BlobRange::FULL).await, &ErrorKind::Auth);

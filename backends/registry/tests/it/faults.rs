@@ -49,7 +49,7 @@ impl Trouble {
             }
             Self::Trickle => vec![Fault::Pace(1, Duration::from_millis(20))],
             Self::Truncated(at) => vec![Fault::TruncateAt(at)],
-            // Slowly: what a server has sent before it hears that nobody wants it is no fault of the client's.
+            // Slowly: bytes that a server sends before it sees the close are not counted against the client.
             Self::WrongRange(shift) => {
                 vec![Fault::WrongRange(shift), Fault::Pace(2048, Duration::from_millis(4))]
             }

@@ -101,11 +101,11 @@ async fn what_is_written_goes_to_a_host_that_takes_it() {
     let readers = folder(origin.host(), "capabilities = [\"pull\"]\n");
     let registry = with_hosts(origin.host(), readers.path());
     assert_kind(registry.push_manifest(&target, &manifest).await, &ErrorKind::Unsupported);
-    // Nobody may say what a name stands for.
+    // No host is trusted to resolve names.
     assert_kind(registry.manifest(&target).await, &ErrorKind::Unsupported);
 }
 
-/// A repository may have the words of the API in its name: that makes nobody trusted with its tags.
+/// A repository may have the words of the API in its name: that does not make a host trusted with its tags.
 #[tokio::test]
 async fn capabilities_are_for_what_is_asked_and_not_for_names() {
     let sample = samples::image();
@@ -313,8 +313,8 @@ async fn a_server_of_another_name_gets_no_login() {
     assert!(server.requests().iter().all(|seen| seen.header("authorization").is_none()));
 }
 
-/// A mirror that goes silent is passed over for that blob, before its answer and in the middle of it; also when only the
-/// engine's time-out notices.
+/// A mirror that goes silent is passed over for that blob, before its answer and in the middle of it; also when only
+/// the engine's time-out notices.
 #[tokio::test]
 async fn a_silent_mirror_is_passed_over() {
     let sample = samples::image();

@@ -49,7 +49,7 @@ fn serve(options: Options, sample: &Sample) -> (FaultServer, Reference) {
     (server, name)
 }
 
-/// A registry at `host`, untouched by the credentials of whoever runs the tests.
+/// A registry at `host`, without the credentials of the user who runs the tests.
 fn open(host: &str, change: impl FnOnce(&mut Config)) -> Registry {
     let mut config = Config {
         docker_config: Some(PathBuf::from("/nonexistent")),

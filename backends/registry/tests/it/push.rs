@@ -353,7 +353,7 @@ async fn subjects_are_listed_with_and_without_the_api() {
         let listed = registry.referrers(&target, &subject, None).await.unwrap();
         assert_eq!(listed, source.referrers(&name, &subject, None).await.unwrap(), "{referrers}");
 
-        // Somebody else's, at the same time as ours: both stay.
+        // A concurrent write of another client: both entries are kept.
         let (first, second) = (signature(&subject, "first"), signature(&subject, "second"));
         let by_digest = |raw: &RawManifest| reference::by_digest(&target, raw.digest());
         let (one, two) = (by_digest(&first), by_digest(&second));
@@ -371,7 +371,7 @@ async fn subjects_are_listed_with_and_without_the_api() {
     }
 }
 
-/// Two processes that read a list at the same time and write it one after the other: nobody's entry is lost.
+/// Two processes that read a list at the same time and write it one after the other: no entry is lost.
 #[tokio::test]
 async fn lists_of_referrers_are_written_as_they_were_read() {
     let sample = samples::image();

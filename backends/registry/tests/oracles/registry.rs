@@ -84,7 +84,7 @@ impl DockerRegistry {
     }
 }
 
-/// Where it listens, once it has said so: a port that is free beforehand may be somebody else's by then.
+/// Where it listens, once it has said so: a port that was free before may be taken by then.
 fn listening(log: &str) -> Option<&str> {
     let (host, _) = log.split_once("listening on ")?.1.split_once(['"', ','])?;
     Some(host)

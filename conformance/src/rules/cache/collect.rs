@@ -56,7 +56,7 @@ async fn gc_keeps_reachable_incl_nested_referrers_and_leases(stage: &dyn CacheSt
     assert_eq!(did.kept, sound(cache.usage().await).blobs, "what is kept is what is there");
     assert_eq!(sound(cache.stat(garbage.digest()).await), None);
     assert_eq!(present(&**cache, [&sample, &referrer]).await, kept);
-    assert!(sound(cache.stat(leased.digest()).await).is_some(), "a lease protects, whoever holds it");
+    assert!(sound(cache.stat(leased.digest()).await).is_some(), "a lease of any holder protects");
     assert!(sound(cache.image_in_cache(&name(NAME), &amd64()).await));
 
     drop(lease);
@@ -236,11 +236,11 @@ async fn partial_downloads_are_counted_and_dropped(stage: &dyn CacheStage) {
     let collected = sound(other.collect(&patient).await);
     assert_eq!((collected.partials, collected.resumable, collected.freed), (vec![], held, 0));
     let lease = sound(cache.lease(std::slice::from_ref(wanted.digest())).await);
-    assert_eq!(collect(&*other).await.partials, [], "somebody is about to go on");
+    assert_eq!(collect(&*other).await.partials, [], "a writer is about to resume");
     drop(lease);
     let Ingest::Vacant(mut writer) = sound(cache.ingest(&wanted).await) else { panic!("it is not whole") };
     assert_eq!(writer.offset(), held);
-    assert_eq!(collect(&*other).await.partials, [], "somebody goes on");
+    assert_eq!(collect(&*other).await.partials, [], "a writer resumes");
     sound(writer.write(Bytes::from_static(b" that")).await);
     sound(writer.suspend().await);
     let held = held + 5;

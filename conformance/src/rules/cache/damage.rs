@@ -35,7 +35,7 @@ async fn verification_policy_applies_on_hit(stage: &dyn CacheStage) {
             let options = with(PullPolicy::Never, true, false);
             let refused = subject.client.pull(&counting, &name(NAME), &*subject.cache, &options).await;
             assert_kind(refused, &ErrorKind::Corrupt);
-            assert_eq!(counting.calls(), 0, "Never asks nobody, damage or not");
+            assert_eq!(counting.calls(), 0, "Never does no network I/O, damaged or not");
 
             let options = with(PullPolicy::IfMissing, verify, force);
             let pulled = subject.client.pull(&counting, &name(NAME), &*subject.cache, &options).await;
@@ -49,7 +49,7 @@ async fn verification_policy_applies_on_hit(stage: &dyn CacheStage) {
             sound(subject.cache.verify_blob(part).await);
         }
     }
-    // Nothing is damaged: nobody is asked.
+    // Nothing is damaged: no network I/O.
     let counting = Counting::new(&registry_with(&sample, NAME));
     let options = with(PullPolicy::IfMissing, true, false);
     assert!(sound(subject.client.pull(&counting, &name(NAME), &*subject.cache, &options).await).cached);
@@ -75,7 +75,7 @@ async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched
             assert_eq!(parts, [(&Part::Blob(part.digest().clone()), true)]);
             let found = verify(&subject, None, false).await;
             let parts: Vec<_> = found.iter().map(|damage| &damage.part).collect();
-            assert_eq!(parts, [&Part::Missing(part.digest().clone())], "out of sight");
+            assert_eq!(parts, [&Part::Missing(part.digest().clone())], "quarantined");
 
             let registry = registry_with(&sample, NAME);
             drop(sound(pull(&subject, &registry, &name(NAME), PullPolicy::IfMissing).await));

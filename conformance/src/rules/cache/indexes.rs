@@ -21,7 +21,7 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
     "C 56" index_write_drops_dangling_attestations:
         "with an image goes what attests to it, and nothing else does",
     "C 57" index_write_is_deterministic:
-        "the same manifests make the same index, in whatever order and however often they are written",
+        "the same manifests make the same index, in any order and however often they are written",
     "C 75" index_lists_platform_subset_modes_sparse_vs_rewritten:
         "an index whose images are not all here is pushed rewritten or not at all; a whole one as it is",
 };

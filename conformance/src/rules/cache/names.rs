@@ -24,7 +24,7 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
     "C 62" remove_absent_is_documented_noop:
         "removing a name that is not there is a success and changes nothing",
     "C 67" list_sorted_and_stable:
-        "names are listed by their text, the same whatever the order of changes and whichever handle is asked",
+        "names are listed by their text, the same for every order of changes and on every handle",
     "C 183" a_name_needs_its_content:
         "a name is set only for content that is here: what it stands for and, of a manifest, config and layers",
 };

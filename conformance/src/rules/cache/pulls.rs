@@ -12,15 +12,15 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
     "C 47" contains_means_complete_for_platform:
         "an image is cached when manifest, config and every layer of that platform are here with the right sizes",
     "C 48" missing_layer_reported_by_digest:
-        "what an incomplete image lacks is told by digest",
+        "what an incomplete image lacks is reported by digest",
     "C 49" pull_if_present_does_no_network_io:
-        "with everything here IfMissing and Never ask nobody, also when the tag has moved; Never lists what it lacks",
+        "with everything present IfMissing and Never do no network I/O, also when the tag has moved; Never lists what is missing",
     "C 50" always_pull_refreshes_moved_tag:
         "Always follows a name that has moved; one that has not costs one question",
     "C 51" pull_fetches_only_missing_blobs:
         "what is here is not fetched again: each blob that is missing is, once",
     "C 52" adding_second_platform_keeps_index_digest:
-        "a name of an index stands for that index whichever of its platforms are here",
+        "a name of an index refers to that index, whichever of its platforms are present",
     "C 53" platform_is_part_of_the_answer_on_hit:
         "an image for one platform is no answer to a question for another",
 };
@@ -150,7 +150,7 @@ async fn platform_is_part_of_the_answer_on_hit(stage: &dyn CacheStage) {
     assert!(error.to_string().contains(image.manifest.digest().as_ref()), "{error}");
     let result = sound(pull_for(&subject, &registry, &name(NAME), PullPolicy::IfMissing, &arm64).await);
     assert_eq!((result.manifest.digest(), result.cached), (image.manifest.digest(), false));
-    // Now both are here: each question has its own answer, and nobody is asked.
+    // Now both are present: each platform has its own answer, without network I/O.
     let counting = Counting::new(&registry_with(&sample, NAME));
     for platform in ["linux/amd64", "linux/arm64/v8"] {
         let wanted: Platform = sound(platform.parse());

@@ -29,7 +29,7 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
     "K 121" two_handles_one_process_exclude_each_other:
         "two handles of one process exclude each other as two processes do",
     "K 122" nested_write_keeps_outer_lock:
-        "whoever writes one thing while another is open keeps the right to both",
+        "a task that writes one blob while another is open keeps the right to both",
 };
 
 /// Handles in the place of processes.

@@ -47,13 +47,13 @@ pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
     "C 73" read_only_directory_usable:
         "reading changes nothing in the directory, and needs no right to write there",
     "C 74" corrupt_index_quarantined_not_destroyed:
-        "a damaged index.json is an error and stays as it is, until it is asked to be set aside, whole",
+        "a damaged index.json is an error and is kept, until a repair quarantines it unchanged",
     "D 128" index_old_or_new_never_torn:
-        "whoever reads index.json beside writers reads a whole document with every name that was promised",
+        "a reader of index.json beside writers reads a complete document with every name that was reported as set",
     "D 130" stale_temps_reclaimed_not_live_ones:
-        "what dead writers have left goes when it is asked to, what living ones write stays",
+        "leftovers of killed writers are removed on request, files of running writers are kept",
     "D 131" stale_lock_of_dead_owner_recovered:
-        "no lock outlives its owner: what a dead process held is free at once",
+        "a lock ends with its process: what a killed process held is free at once",
     "K 180" push_beside_collection_leaves_whole_images:
         "a push beside collections leaves a whole image, also of blobs that were here before and had no name",
     "K 181" a_pushed_name_waits_for_all_that_it_needs:
@@ -109,7 +109,7 @@ async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) {
         assert_kind(cache.find_descriptor(&name(NAME)).await, &kind);
         assert_eq!(documents(&place.path), before, "a layout that is not ours to write");
     }
-    // One that says nothing, as after a power cut, may also be set aside whole and be written anew.
+    // An empty one, as after a power cut, may also be quarantined and written again.
     for text in ["", &"\0".repeat(31), r#"{"imageLayoutVersion":"#] {
         replace(&marker, text.as_bytes());
         let before = documents(&place.path);
@@ -237,11 +237,11 @@ async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Nobody is alive who wrote into this copy, and nothing is to wait for another.
+    // No running process writes into this copy, so nothing may wait.
     let copy = Place::copy_of(&place.path);
     let heir = sound(stage.open(&copy.path).await);
     match heir.collect(&Collect::default()).await {
-        Ok(_) => assert!(copy.files_with(&content[..4096]).is_empty(), "nobody writes these any more"),
+        Ok(_) => assert!(copy.files_with(&content[..4096]).is_empty(), "these have no writer"),
         Err(error) => assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}"),
     }
     sound(heir.put(whole(&wanted, &content)).await);
@@ -286,7 +286,7 @@ async fn stale_lock_of_dead_owner_recovered(stage: &dyn LayoutStage) {
         sound(heir.verify_blob(&wanted).await);
     };
     let outcome = tokio::time::timeout(stage.patience(), recovered).await;
-    outcome.expect("the dead hold no locks");
+    outcome.expect("killed processes hold no locks");
 }
 
 fn name(text: &str) -> Reference {

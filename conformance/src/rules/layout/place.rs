@@ -19,7 +19,7 @@ impl Place {
         Self { path: folder.path().join("layout"), _folder: folder }
     }
 
-    /// What a process leaves that dies now: its files, and none of its locks.
+    /// What a process that is killed now leaves: its files, without its locks.
     pub(super) fn copy_of(path: &Path) -> Self {
         let copy = Self::new();
         for file in files_in(path) {

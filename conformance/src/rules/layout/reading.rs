@@ -22,7 +22,7 @@ const TICKS: Duration = Duration::from_millis(60);
 
 pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
     let sample = samples::index();
-    // A layout of someone else, by a handle that was opened for reading.
+    // A layout of another tool, by a handle that was opened for reading.
     let theirs = Place::new();
     samples::write_layout(&theirs.path, &[(NAME.to_owned(), &sample)]).expect("a layout can be written");
     let sealed = Sealed::new(&theirs.path);

@@ -20,7 +20,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Reads all of a layout that nobody else writes into.
+    /// Reads all of a layout without concurrent writers.
     #[track_caller]
     pub(super) fn read(path: &Path) -> Self {
         let marker = object(&path.join("oci-layout"));

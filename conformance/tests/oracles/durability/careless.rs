@@ -34,7 +34,7 @@ pub(super) enum Fault {
     TempLeft,
     /// A collection keeps a copy until it is done, and does not care whether it goes.
     TrashKept,
-    /// Nobody looks how much of a blob was written.
+    /// It does not check how much of a blob was written.
     WritesUnchecked,
 }
 

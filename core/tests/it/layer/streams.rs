@@ -51,7 +51,7 @@ fn every_compression_gives_the_same_layer() {
     }
 }
 
-/// What nobody asks for is not hashed, and what is expected is checked all the same.
+/// Digests that are not needed are not computed; expected digests are always checked.
 #[test]
 fn hashing_is_a_choice_that_expectations_overrule() {
     let tar = tar();

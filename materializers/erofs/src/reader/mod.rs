@@ -1,7 +1,7 @@
 //! Images back into trees, and their files' data.
 //!
-//! Nothing on disk is believed: every place is checked against the image's size, every directory is visited once,
-//! and all that inodes claim for themselves together may not exceed the image. Time is bounded by the size of the
+//! Nothing on disk is trusted: every offset is checked against the image's size, every directory is visited once,
+//! and the ranges that all inodes use may not exceed the image in sum. Time is bounded by the size of the
 //! image, whatever it says, and memory by [`TreeLimits`].
 
 mod node;
@@ -41,7 +41,7 @@ pub struct Reader<R> {
     source: Source<R>,
     superblock: Superblock,
     devices: Vec<DeviceSlot>,
-    /// Bytes that inodes have claimed for themselves.
+    /// Bytes that inodes use.
     claimed: u64,
     sets: KnownSets,
     limits: TreeLimits,

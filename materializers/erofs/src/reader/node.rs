@@ -21,7 +21,7 @@ impl<R: Read + Seek> Reader<R> {
         place.ok_or_else(|| Error::corrupt(format!("there is no inode {nid}")))
     }
 
-    /// Takes note that an inode claims bytes for itself. Those of all inodes are disjoint in any sound image.
+    /// Counts bytes that an inode uses. Those of all inodes are disjoint in any sound image.
     fn claim(&mut self, bytes: u64) -> Result<()> {
         self.claimed = self.claimed.saturating_add(bytes);
         if self.claimed > self.source.size() {
@@ -203,7 +203,7 @@ impl Names {
 /// The names in one block, with their inode numbers.
 pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
     let bad = || Error::corrupt("a directory block has entries without names");
-    // The first name stands right behind the entries: its place tells how many there are.
+    // The first name stands right behind the entries: its offset gives the number of entries.
     let first = usize::from(u16_at(block, 8));
     if block.len() < DIRENT_SIZE || first < DIRENT_SIZE || first % DIRENT_SIZE != 0 || first > block.len() {
         return Err(bad());

@@ -1,4 +1,4 @@
-//! Images that nobody wrote.
+//! Malformed images.
 
 use std::fs;
 use std::io::Cursor;

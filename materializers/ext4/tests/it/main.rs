@@ -44,7 +44,7 @@ fn elaborate() -> Ext4Upper {
         .unwrap()
 }
 
-/// The bytes are part of the cache key: whoever changes them raises `Format::version`.
+/// The bytes are part of the cache key: a change of them raises `Format::version`.
 #[test]
 fn same_input_same_bytes() {
     let plain = Ext4Upper::new(MIN_SIZE).unwrap();

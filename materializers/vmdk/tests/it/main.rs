@@ -31,7 +31,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.unwrap_err().kind().clone()
 }
 
-/// The bytes are part of the cache key: whoever changes them raises `Format::version`.
+/// The bytes are part of the cache key: a change of them raises `Format::version`.
 #[test]
 fn same_input_same_bytes() {
     let layers = [extent("fsmeta.erofs", 1 << 20), extent("layers/sha256 a/ü'.erofs", 5 * GIB)];

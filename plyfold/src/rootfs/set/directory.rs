@@ -53,7 +53,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         for path in self.created.iter().rev() {
-            // One that has got other files in the meantime stays.
+            // A directory with new files is kept.
             let _ = std::fs::remove_dir(path);
         }
     }

@@ -47,8 +47,8 @@ impl Place {
     }
 }
 
-/// Whether another folder can take the place of this one and nobody misses it: not the folder that a shell is in, not one
-/// that something is mounted on.
+/// Whether this folder may be exchanged for another: not if it is the current directory or a mount
+/// point.
 fn can_be_exchanged(folder: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     let is_here = std::env::current_dir().is_ok_and(|here| here.starts_with(folder));
@@ -61,7 +61,7 @@ pub(super) fn is_a_set(folder: &Path) -> bool {
     let is_file =
         |name: &OsString| fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file());
     let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| belongs(name) && is_file(name));
-    // What begins like this is a folder of our own, for a moment.
+    // A name with this prefix is a temporary folder of plyfold.
     !own.is_empty() && others.iter().all(|name| name.as_encoded_bytes().starts_with(b".plyfold-"))
 }
 

@@ -1,4 +1,4 @@
-//! The folder that a set's files wait in, and what the dead have left of theirs.
+//! The folder that a set's files wait in, and the removal of those of killed processes.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ pub(super) const STAGE: &str = ".plyfold-set-";
 /// Where in such a folder the files are that were replaced one by one.
 pub(super) const OLD: &str = ".old";
 
-/// A new folder, and the lock that says that its maker lives.
+/// A new folder, and the lock that its process holds.
 #[derive(Debug)]
 pub(super) struct Stage {
     dir: TempDir,
@@ -23,9 +23,9 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// A folder in another one, with the mode that the user's umask gives. What dead makers have left there is removed.
+    /// A folder in another one, with the mode that the user's umask gives. Leftovers of killed processes are removed.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
-        /// How often another process may take a folder for one of the dead before it is locked.
+        /// How often another process may remove the folder before it is locked.
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
             let dir = tempfile::Builder::new().prefix(STAGE).tempdir_in(parent)?;
@@ -62,12 +62,12 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     match folder.try_lock() {
         Ok(()) if is_there() => Ok(Some(folder)),
         Ok(()) | Err(fs::TryLockError::WouldBlock) => Ok(None),
-        // Where nothing can be locked, nobody is taken for dead either.
+        // On a file system without locks no folder counts as a leftover.
         Err(fs::TryLockError::Error(_)) => Ok(Some(folder)),
     }
 }
 
-/// Removes what dead makers of this user have left in a folder. Best effort: it is in nobody's way.
+/// Removes leftovers of killed processes of this user from a folder. Best effort: they do no harm.
 fn clear(parent: &Path, user: u32) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -75,7 +75,7 @@ fn clear(parent: &Path, user: u32) {
             continue;
         }
         let Ok(Some(folder)) = lock(&path) else { continue };
-        // A folder of another user could become a link to somewhere else at any moment.
+        // A folder of another user could be replaced by a link at any moment.
         let is_dead = folder.try_lock().is_ok() && folder.metadata().is_ok_and(|found| found.uid() == user);
         if is_dead {
             remove_files(&path.join(OLD));

@@ -121,7 +121,7 @@ fn what_the_dead_have_left_goes_with_the_next_set() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let stop = Stop::default();
-    // One that lives, one of the dead, and one with something else in it.
+    // One of a running process, one of a killed process, and one with another file.
     let mut alive = Set::new(&out, FileOptions::new(), &stop).unwrap();
     alive.add(MERGED, |_| Ok(())).unwrap();
     for name in ["dead", "other"] {

@@ -12,7 +12,7 @@ use crate::{blob, described, name, names_in};
 
 #[tokio::test]
 async fn a_lease_ends_with_its_process() {
-    const CONTENT: &[u8] = b"leased by someone who is killed";
+    const CONTENT: &[u8] = b"leased by a process that is killed";
     let digest = described(CONTENT).digest().clone();
     if let Some((store, _)) = as_child() {
         let _lease = store.lease(&[digest]).await.unwrap();
@@ -106,7 +106,7 @@ async fn however_many_leases_are_taken_a_collection_gets_its_turn() {
     let policy = Collect::default();
     for _ in 0..5 {
         let turn = tokio::time::timeout(Duration::from_secs(60), store.collect(&policy));
-        turn.await.expect("it waits for nobody but those who write a lease at this moment").unwrap();
+        turn.await.expect("it waits only for tasks that write a lease at this moment").unwrap();
     }
     for taker in takers {
         taker.abort();
