@@ -102,15 +102,19 @@ impl<'a, C: HeapSize> Merge<'a, C> {
         let node = std::mem::replace(self.image.node_mut(upper), Node::implied_directory());
         let Kind::Directory(change) = &node.kind else { return Ok(()) };
         let Directory { children, whiteouts, opaque, implied, .. } = *change;
-        self.check_directory(step, lower, opaque, implied)?;
+        let same = self.image.node(lower).has_metadata_of(&node);
+        self.check_directory(step, lower, opaque, implied || same)?;
         let Some(below) = self.image.directory_mut(lower) else { return Ok(()) };
         let mut left = if opaque { NONE } else { below.children };
         let mut hidden = self.image.names.cursor(whiteouts);
         while let Some(link) = hidden.next(&self.image.names) {
             let name = self.image.names.name(link).to_vec();
-            let hidden = self.image.names.remove(&mut left, &name);
-            let hidden = hidden.map(|link| NodeId::new(self.image.names.child(link)));
-            if hidden.is_some_and(|id| self.is_of_layer(id)) {
+            let Some(link) = self.image.names.remove(&mut left, &name) else { continue };
+            let hidden = NodeId::new(self.image.names.child(link));
+            if self.elsewhere && hidden >= self.first {
+                // A whiteout hides what lower layers have.
+                self.image.names.insert(&mut left, link);
+            } else if self.is_of_layer(hidden) {
                 return Err(self.conflict(step, &name));
             }
         }
@@ -134,7 +138,6 @@ impl<'a, C: HeapSize> Merge<'a, C> {
         let lower = below.map(|below| NodeId::new(self.image.names.child(below)));
         if let Some(directory) = self.image.node(child).directory() {
             let implied = directory.implied;
-            let is_empty = directory.children == NONE;
             match lower.map(|id| (id, &self.image.node(id).kind)) {
                 Some((id, Kind::Directory(_))) => {
                     let step = self.steps.push(step, link);
@@ -147,7 +150,7 @@ impl<'a, C: HeapSize> Merge<'a, C> {
                     return Ok(());
                 }
                 // Marks below a file hide nothing.
-                Some(_) if implied && is_empty => return Ok(()),
+                Some(_) if implied && self.has_marks_alone(child) => return Ok(()),
                 _ => self.image.settle(child),
             }
         }
@@ -168,18 +171,35 @@ impl<'a, C: HeapSize> Merge<'a, C> {
         let path = self.steps.path(step, &self.image.names);
         let place = NodeId::new(directory.number() - self.first.number());
         let before = self.redirects.get(&place).copied().flatten();
-        let target = self.image.directory_at(&path, Missing::Imply);
+        // Marks alone hide something, and make nothing.
+        let holds = !self.has_marks_alone(directory);
+        let missing = if holds { Missing::Imply } else { Missing::Absent };
+        let target = self.image.directory_at(&path, missing);
         if before.is_some() && !target.as_ref().is_ok_and(|target| *target == before) {
             return Err(order(&path, "changes what stands behind this symbolic link, and where it leads"));
         }
         if let Some(target) = target? {
             self.pending.push((step, target, directory));
             self.merge()?;
+        } else if !holds {
+            return Ok(());
         } else if let Some(parent) = self.image.parent_of(&path, Missing::Imply)? {
             self.image.settle(directory);
             self.image.link(parent, path.name(), directory)?;
         }
         Ok(())
+    }
+
+    /// Whether there is nothing in and below an implied directory but whiteouts and opaque marks.
+    fn has_marks_alone(&self, directory: NodeId) -> bool {
+        let mut pending = vec![directory];
+        while let Some(id) = pending.pop() {
+            if self.image.node(id).directory().is_none_or(|directory| !directory.implied) {
+                return false;
+            }
+            pending.extend(self.image.children(id).map(|(_, child)| child));
+        }
+        true
     }
 
     /// Notes that a directory is merged, and refuses one in which the order of changes decides.

@@ -167,6 +167,11 @@ impl<C> Node<C> {
         }
     }
 
+    pub(super) fn has_metadata_of<D>(&self, other: &Node<D>) -> bool {
+        let own = (self.mode, self.uid, self.gid, self.mtime, &self.xattrs);
+        own == (other.mode, other.uid, other.gid, other.mtime, &other.xattrs)
+    }
+
     pub(super) fn take_metadata<D>(&mut self, other: Node<D>) {
         self.mode = other.mode;
         self.uid = other.uid;

@@ -66,9 +66,9 @@ fn document(error: &Error) -> Value {
 fn hint(error: &Error) -> Option<&str> {
     let names_limits = |hint: &str| *error.kind() == ErrorKind::Limit && hint.contains("`TreeLimits`");
     match error.hint() {
-        Some(hint) if names_limits(hint) => {
-            Some("if you trust the image, allow it more memory, such as --max-metadata 256M")
-        }
+        Some(hint) if names_limits(hint) => Some(
+            "if you trust the image, allow it more memory by a larger --max-metadata (the default is 64M)",
+        ),
         hint => hint,
     }
 }
