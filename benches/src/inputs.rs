@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 
-use crate::Result;
+use crate::measure::Result;
 
 /// 100,000 files of 100 bytes in one directory.
 pub(crate) fn flat(tar: &Path) -> Result<()> {

@@ -7,17 +7,14 @@ mod measure;
 mod pull;
 mod store;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use measure::{Bench, Goal, Program};
+use measure::{Bench, Goal, Program, Result};
 use plyfold_core::{LayerArtifact, Materializer as _};
 use plyfold_erofs::ErofsMerged;
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = env::args_os().skip(1).collect();

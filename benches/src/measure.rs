@@ -1,12 +1,13 @@
 //! Runs two programs in turn and compares their medians.
 
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{fmt, fs, io};
 
-use crate::Result;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The table's first line.
 pub(crate) const HEAD: &str =

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::{env, fs};
 
-use crate::Result;
-use crate::measure::{Bench, Goal, HEAD, Program};
+use crate::measure::{Bench, Goal, HEAD, Program, Result};
 
 /// `image` is `host[:port]/repository:tag`, served without TLS and without credentials.
 pub(crate) fn compare(bench: &Bench, plyfold: &Path, image: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use plyfold_core::{
 };
 use plyfold_layout::Store;
 
-use crate::Result;
+use crate::measure::Result;
 
 /// Blobs for each name.
 const BLOBS: usize = 10;

@@ -4,6 +4,7 @@
 
 mod baseline;
 mod command;
+mod floors;
 mod interrupted;
 mod library;
 mod login;
