@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use plyfold_core::Error;
 use reqwest::Url;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::auth::{Secret, secret};
+use crate::deserialize::{list, one_or_many, seconds};
 use crate::hosts::Hosts;
 
 /// How registries are reached. `Debug` shows no secret.
@@ -151,36 +152,6 @@ fn is_host(text: &str) -> bool {
 
 /// Where the tools that define these files look for them.
 const HOSTS_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
-
-/// A value, or a list of values.
-pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "neither a text of the right form nor a list of them")]
-    enum OneOrMany<T> {
-        One(T),
-        Many(Vec<T>),
-    }
-    Ok(match Option::deserialize(deserializer)? {
-        // Go's tools write an empty list as `null`.
-        None => Vec::new(),
-        Some(OneOrMany::One(one)) => vec![one],
-        Some(OneOrMany::Many(many)) => many,
-    })
-}
-
-/// A list that may be empty: as an option, by an empty text.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    let mut list: Vec<String> = one_or_many(deserializer)?;
-    list.retain(|entry| !entry.is_empty());
-    Ok(Some(list))
-}
-
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let seconds = u32::deserialize(deserializer)?;
-    Ok(Duration::from_secs(seconds.max(1).into()))
-}
 
 #[cfg(test)]
 mod tests {

@@ -52,6 +52,7 @@ mod backend;
 mod blobs;
 mod client;
 mod config;
+mod deserialize;
 mod errors;
 mod hosts;
 mod limits;

@@ -11,7 +11,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::auth::Secret;
-use crate::config::one_or_many;
+use crate::deserialize::one_or_many;
 
 /// Bytes of a `hosts.toml` that are read.
 const FILE: u64 = 1 << 20;
