@@ -14,8 +14,9 @@ use plyfold_core::{
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode};
 
-use crate::auth::{Credential, Credentials};
-use crate::client::{Access, Client, Target, text};
+use crate::auth::{Access, Credential, Credentials};
+use crate::client::{Client, Target};
+use crate::response::text;
 use crate::{Config, errors};
 
 plyfold_core::register!(Backend {

@@ -12,12 +12,14 @@ use reqwest::header::{
 };
 use reqwest::{Method, Request, Response, StatusCode};
 
+use crate::auth::Access;
 use crate::backend::stated_digest;
-use crate::client::{Access, Mirrored, Target, text};
+use crate::client::Target;
 use crate::hosts::Watch;
 use crate::limits::Permit;
 use crate::parts::Parted;
 use crate::policy::origin;
+use crate::response::{Mirrored, text};
 use crate::{Registry, errors};
 
 impl Registry {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plyfold_core::{Error, ErrorKind, Reference, Result, reference};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
-use crate::auth::{Auth, Credentials, Exchange, Permission, Scope};
+use crate::auth::{Access, Auth, Credentials, Exchange, Permission, Scope};
 use crate::hosts::{self, Endpoint, Places, Turns, Wanted};
 use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
+use crate::response::{Failures, Mirrored, Redirected};
 use crate::transport::Patience;
 use crate::{Config, errors};
 
@@ -40,31 +41,6 @@ pub(crate) struct Target {
     endpoints: Arc<[Endpoint]>,
     permission: Permission,
 }
-
-/// The permissions that requests need.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Access<'a> {
-    Catalog,
-    Delete,
-    /// No permission: only authentication.
-    Login,
-    /// Push, and pull from another repository to mount from it.
-    Mount(&'a str),
-    Pull,
-    Push,
-}
-
-/// Marks an answer of a mirror: other hosts can still be asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mirrored;
-
-/// Marks an answer of a host that the registry has redirected the request to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Redirected;
-
-/// The errors of the mirrors that were asked before the registry, for its error's context.
-#[derive(Clone, Debug)]
-pub(crate) struct Failures(pub(crate) String);
 
 impl Client {
     pub(crate) fn new(config: &Config, home: &str, credentials: Credentials) -> Result<Self> {
@@ -358,11 +334,6 @@ impl Failed {
         };
         if told.is_empty() { error } else { error.with_context("mirrors", told) }
     }
-}
-
-/// The text of a header, if there is one and it is text.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 fn is_redirect(status: StatusCode) -> bool {

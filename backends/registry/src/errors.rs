@@ -9,10 +9,9 @@ use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::client::{Failures, Redirected, text};
 use crate::policy::{is_loopback, origin};
 use crate::resolver::LinkLocal;
-use crate::transport::head_of_body;
+use crate::response::{Failures, Redirected, head_of_body, text};
 
 /// Bytes of an error's body that are read; the rest is not read.
 const BODY: usize = 64 << 10;

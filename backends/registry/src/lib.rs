@@ -63,6 +63,7 @@ mod policy;
 mod proxy;
 mod push;
 mod resolver;
+mod response;
 mod subject;
 mod tls;
 mod transport;

@@ -9,8 +9,9 @@ use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use serde::Deserialize;
 
+use crate::auth::Access;
 use crate::backend::media_type;
-use crate::client::{Access, Target};
+use crate::client::Target;
 use crate::link::{has_no_links, next_link};
 use crate::subject::fallback;
 use crate::{Registry, errors};

@@ -4,8 +4,9 @@ use plyfold_core::{Descriptor, Digest, Error, ErrorKind, RawManifest, Reference,
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode};
 
+use crate::auth::Access;
 use crate::backend::{manifest_path, name_of, stated_digest};
-use crate::client::{Access, Target};
+use crate::client::Target;
 use crate::policy::origin;
 use crate::subject::subject;
 use crate::upload::{expect_created, post};

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::Registry;
+use crate::auth::Access;
 use crate::backend::{manifest_request, name_of};
-use crate::client::{Access, Target};
+use crate::client::Target;
 use crate::push::manifest_put;
 use crate::upload::expect_created;
 

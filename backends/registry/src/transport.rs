@@ -61,9 +61,6 @@ struct Clients {
 /// How many connections may be closed without a reason before a request is begun.
 const CONNECTIONS: u32 = 3;
 
-/// How long to wait for the body of an error.
-const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
-
 impl Transport {
     /// The clients of one host, or of all without options of their own.
     ///
@@ -203,20 +200,6 @@ async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {
         content.extend_from_slice(&chunk);
     }
     Ok(content.into())
-}
-
-/// The first `limit` bytes of a body, for messages; less when it is truncated or times out.
-pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8> {
-    let mut content = Vec::new();
-    let reading = async {
-        while content.len() < limit {
-            let Ok(Some(chunk)) = response.chunk().await else { break };
-            content.extend_from_slice(&chunk[..chunk.len().min(limit - content.len())]);
-        }
-    };
-    // Use what has been received by then.
-    let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
-    content
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 
-use crate::client::{Access, Target, text};
+use crate::auth::Access;
+use crate::client::Target;
+use crate::response::text;
 use crate::{Registry, errors};
 
 /// The largest chunk, which is held in memory, in bytes.

@@ -6,39 +6,16 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use oci_client::secrets::RegistryAuth;
 use plyfold_core::{Error, Result};
 use serde::{Deserialize, Deserializer};
 
-use super::Secret;
+use super::credential::Credential;
 use super::helper::Helpers;
+use super::secret::Secret;
 use crate::Config;
 
 /// Bytes of a file of credentials that are read.
 pub(super) const FILE: u64 = 1 << 20;
-
-/// A credential of this client.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Credential {
-    /// A user name and a password.
-    Basic(Secret, Secret),
-    /// A token that the token server turns into others ("identity token").
-    Refresh(Secret),
-    /// A token for the registry itself.
-    Token(Secret),
-}
-
-impl Credential {
-    pub(crate) fn from_auth(auth: RegistryAuth) -> Option<Self> {
-        match auth {
-            RegistryAuth::Anonymous => None,
-            RegistryAuth::Basic(user, password) => {
-                Some(Self::Basic(Secret::new(user), Secret::new(password)))
-            }
-            RegistryAuth::Bearer(token) => Some(Self::Token(Secret::new(token))),
-        }
-    }
-}
 
 /// Where credentials are looked up.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use plyfold_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Secret;
-use super::credentials::Credential;
+use super::credential::Credential;
+use super::secret::Secret;
 use crate::Config;
 
 /// Bytes of a helper's answer that are read.

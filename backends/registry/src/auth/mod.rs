@@ -1,7 +1,9 @@
 //! Authentication: which `Authorization` a request carries, obtained once and kept until it runs out.
 
 mod challenge;
+mod credential;
 mod credentials;
+mod grant;
 mod helper;
 mod scope;
 pub(crate) mod secret;
@@ -10,84 +12,24 @@ mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use plyfold_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use self::challenge::Challenge;
-pub(crate) use self::credentials::{Credential, Credentials};
+pub(crate) use self::credential::Credential;
+pub(crate) use self::credentials::Credentials;
+use self::grant::{Grant, basic, bearer};
+pub(crate) use self::scope::{Access, Permission, Scope};
 pub use self::secret::Secret;
 pub use self::store::{Keeper, Login, login, logout};
-use crate::client::Access;
 use crate::hosts::{Endpoint, Places};
 use crate::policy::{Policy, origin};
 use crate::transport::Transport;
 
 /// Grants that are kept; beyond this number all are dropped and fetched again.
 const GRANTS: usize = 1024;
-
-/// What a request needs permission for, on one host.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Scope {
-    /// Scheme, host and port: tokens stay with them.
-    pub(crate) origin: String,
-    /// The name that the host's credentials are stored under.
-    pub(crate) registry: String,
-    /// The repository, for credentials of namespaces; empty for the registry as a whole.
-    pub(crate) repository: String,
-    /// The scopes in the token server's syntax, separated by blanks ("Token Scope Documentation").
-    pub(crate) access: String,
-}
-
-/// What a request needs permission for, independent of the host.
-#[derive(Clone, Debug)]
-pub(crate) struct Permission {
-    repository: String,
-    /// The repository that is mounted from.
-    from: Option<String>,
-    actions: &'static str,
-}
-
-impl Permission {
-    pub(crate) fn new(repository: &str, access: Access<'_>) -> Self {
-        let (actions, from) = match access {
-            Access::Catalog => ("*", None),
-            Access::Delete => ("pull,push,delete", None),
-            Access::Login => ("", None),
-            Access::Mount(from) => ("pull,push", Some(from.to_owned())),
-            Access::Pull => ("pull", None),
-            Access::Push => ("pull,push", None),
-        };
-        Self { repository: repository.to_owned(), from, actions }
-    }
-
-    /// Empty for the registry as a whole.
-    pub(crate) fn repository(&self) -> &str {
-        &self.repository
-    }
-
-    pub(crate) fn writes(&self) -> bool {
-        self.actions.contains("push")
-    }
-
-    /// The same on a host, in the token server's syntax; the host may have other repository names.
-    pub(crate) fn on(&self, root: &Url, registry: &str, name: impl Fn(&str) -> String) -> Scope {
-        let (repository, actions) = (name(&self.repository), self.actions);
-        let mut access = match actions {
-            "" => String::new(),
-            "*" => "registry:catalog:*".to_owned(),
-            _ => format!("repository:{repository}:{actions}"),
-        };
-        if let Some(from) = &self.from {
-            access = format!("{access} repository:{}:pull", name(from));
-        }
-        Scope { origin: origin(root), registry: registry.to_owned(), repository, access }
-    }
-}
 
 /// Credentials, and what they were exchanged for.
 #[derive(Debug)]
@@ -98,19 +40,6 @@ pub(crate) struct Auth {
 
 /// The grant for one scope. The task that fetches a new one holds the lock, and the others wait for it.
 type Slot = Arc<tokio::sync::Mutex<Option<Grant>>>;
-
-/// An `Authorization` header and when it ends.
-#[derive(Debug)]
-struct Grant {
-    header: HeaderValue,
-    until: Option<Instant>,
-}
-
-impl Grant {
-    fn is_valid(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
-    }
-}
 
 impl Auth {
     pub(crate) fn new(credentials: Credentials) -> Self {
@@ -259,25 +188,6 @@ impl Exchange<'_> {
     }
 }
 
-fn basic(user: &Secret, password: &Secret) -> Result<HeaderValue> {
-    if user.reveal().contains(':') {
-        return Err(Error::config("a user name with a colon cannot be sent (RFC 7617 2)"));
-    }
-    let pair = STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal()));
-    header(&format!("Basic {pair}"))
-}
-
-fn bearer(token: &Secret) -> Result<HeaderValue> {
-    header(&format!("Bearer {}", token.reveal()))
-}
-
-fn header(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text)
-        .map_err(|_| Error::new(ErrorKind::Auth, "a token has characters that no header can carry"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 fn untrusted(registry: &str, realm: &Url) -> Error {
     let host = realm.host_str().unwrap_or_default();
     let message = format!(
@@ -287,18 +197,4 @@ fn untrusted(registry: &str, realm: &Url) -> Error {
     let host = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Error::new(ErrorKind::Auth, message)
         .with_hint(format!("-o trusted-realm={host} lets them go there; -o anonymous=true asks without them"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_are_marked_as_secret() {
-        let value = basic(&Secret::new("me"), &Secret::new("pw")).unwrap();
-        assert_eq!(value.as_bytes(), b"Basic bWU6cHc=");
-        assert!(!format!("{value:?}").contains("bWU6cHc"));
-        assert!(basic(&Secret::new("a:b"), &Secret::new("pw")).is_err());
-        assert!(bearer(&Secret::new("to\nken")).is_err());
-    }
 }

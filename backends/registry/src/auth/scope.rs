@@ -1,4 +1,81 @@
-//! The scopes to ask a token server for ("Token Scope Documentation"): what we need, as the registry names it.
+//! What requests need permission for, and the scopes to ask a token server for ("Token Scope Documentation"): what we
+//! need, as the registry names it.
+
+use reqwest::Url;
+
+use crate::policy::origin;
+
+/// The permissions that requests need.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Access<'a> {
+    Catalog,
+    Delete,
+    /// No permission: only authentication.
+    Login,
+    /// Push, and pull from another repository to mount from it.
+    Mount(&'a str),
+    Pull,
+    Push,
+}
+
+/// What a request needs permission for, on one host.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Scope {
+    /// Scheme, host and port: tokens stay with them.
+    pub(crate) origin: String,
+    /// The name that the host's credentials are stored under.
+    pub(crate) registry: String,
+    /// The repository, for credentials of namespaces; empty for the registry as a whole.
+    pub(crate) repository: String,
+    /// The scopes in the token server's syntax, separated by blanks ("Token Scope Documentation").
+    pub(crate) access: String,
+}
+
+/// What a request needs permission for, independent of the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Permission {
+    repository: String,
+    /// The repository that is mounted from.
+    from: Option<String>,
+    actions: &'static str,
+}
+
+impl Permission {
+    pub(crate) fn new(repository: &str, access: Access<'_>) -> Self {
+        let (actions, from) = match access {
+            Access::Catalog => ("*", None),
+            Access::Delete => ("pull,push,delete", None),
+            Access::Login => ("", None),
+            Access::Mount(from) => ("pull,push", Some(from.to_owned())),
+            Access::Pull => ("pull", None),
+            Access::Push => ("pull,push", None),
+        };
+        Self { repository: repository.to_owned(), from, actions }
+    }
+
+    /// Empty for the registry as a whole.
+    pub(crate) fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        self.actions.contains("push")
+    }
+
+    /// The same on a host, in the token server's syntax; the host may have other repository names.
+    pub(crate) fn on(&self, root: &Url, registry: &str, name: impl Fn(&str) -> String) -> Scope {
+        let (repository, actions) = (name(&self.repository), self.actions);
+        let mut access = match actions {
+            "" => String::new(),
+            "*" => "registry:catalog:*".to_owned(),
+            _ => format!("repository:{repository}:{actions}"),
+        };
+        if let Some(from) = &self.from {
+            access = format!("{access} repository:{}:pull", name(from));
+        }
+        Scope { origin: origin(root), registry: registry.to_owned(), repository, access }
+    }
+}
 
 /// Actions that a challenge does not add to what we need: a token for reading never becomes one for writing.
 const WRITES: [&str; 3] = ["push", "delete", "*"];

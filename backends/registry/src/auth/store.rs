@@ -10,9 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use plyfold_core::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
-use super::Secret;
-use super::credentials::{Credential, Credentials, canonical, content, file_to_write, not_json, server};
+use super::credential::Credential;
+use super::credentials::{Credentials, canonical, content, file_to_write, not_json, server};
 use super::helper::Helpers;
+use super::secret::Secret;
 use crate::{Config, Registry};
 
 /// Where credentials are kept.

@@ -8,7 +8,9 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{Credential, Grant, Secret, basic, bearer};
+use super::credential::Credential;
+use super::grant::{Grant, basic, bearer};
+use super::secret::Secret;
 use crate::errors;
 use crate::policy::origin;
 use crate::transport::Transport;

@@ -1,0 +1,40 @@
+//! What every reader of answers needs: header fields, the first bytes of a body, and marks of where an answer comes from.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+
+/// How long to wait for the body of an error.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Marks an answer of a mirror: other hosts can still be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mirrored;
+
+/// Marks an answer of a host that the registry has redirected the request to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Redirected;
+
+/// The errors of the mirrors that were asked before the registry, for its error's context.
+#[derive(Clone, Debug)]
+pub(crate) struct Failures(pub(crate) String);
+
+/// The text of a header, if there is one and it is text.
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The first `limit` bytes of a body, for messages; less when it is truncated or times out.
+pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8> {
+    let mut content = Vec::new();
+    let reading = async {
+        while content.len() < limit {
+            let Ok(Some(chunk)) = response.chunk().await else { break };
+            content.extend_from_slice(&chunk[..chunk.len().min(limit - content.len())]);
+        }
+    };
+    // Use what has been received by then.
+    let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
+    content
+}
