@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
 use crate::response::{Failures, Mirrored, Redirected};
 use crate::transport::Patience;
-use crate::{Config, errors};
+use crate::{Config, error};
 
 /// Redirects that one request may go through.
 const HOPS: usize = 10;
@@ -26,6 +26,10 @@ pub(crate) struct Client {
     pub(crate) limits: Limits,
     /// Held while a list of referrers is read, changed and written.
     pub(crate) lists: tokio::sync::Mutex<()>,
+    /// As [`Config::parallel_ranges`].
+    pub(crate) parallel_ranges: usize,
+    /// As [`Config::upload_chunk`], in MiB.
+    pub(crate) upload_chunk: u32,
     auth: Auth,
     places: Places,
     turns: Turns,
@@ -45,15 +49,20 @@ pub(crate) struct Target {
 impl Client {
     pub(crate) fn new(config: &Config, home: &str, credentials: Credentials) -> Result<Self> {
         let places = Places::new(config, home)?;
-        Ok(Self {
+        let client = Self {
             policy: Policy::new(config),
             patience: Patience::new(config),
             limits: Limits::new(config),
             lists: tokio::sync::Mutex::default(),
+            parallel_ranges: config.parallel_ranges,
+            upload_chunk: config.upload_chunk,
             auth: Auth::new(credentials),
             places,
             turns: Turns::default(),
-        })
+        };
+        // Fail at once for a host or a configuration that is not valid.
+        client.registry(home, "", Access::Catalog)?;
+        Ok(client)
     }
 
     pub(crate) fn auth(&self) -> &Auth {
@@ -121,7 +130,7 @@ impl Client {
                 return Ok(response);
             }
             if !response.status().is_success() {
-                return Err(errors::status(response, "content").await);
+                return Err(error::status(response, "content").await);
             }
             accepts(&response).map(|()| response)
         };
@@ -271,7 +280,7 @@ impl Client {
     /// The body of an answer that must be 200, at most `limit` bytes.
     pub(crate) async fn document(&self, response: Response, limit: u64, what: &str) -> Result<Bytes> {
         if response.status() != StatusCode::OK {
-            return Err(errors::status(response, what).await);
+            return Err(error::status(response, what).await);
         }
         self.patience.document(response, limit, what).await
     }

@@ -15,7 +15,7 @@
 //! Mirrors, CAs, client certificates, header fields and proxies come from `hosts.toml` files of containerd or from
 //! [`Config::hosts`]; credentials from the configuration, from Docker's `config.json`, from Podman's `auth.json`, or
 //! from the credential helpers that these name. The manual of `plyfold-core` has the order, on its page `registries`.
-//! [`login`] and [`logout`] write such files.
+//! [`login()`] and [`logout`] write such files.
 //!
 //! # Proxies
 //! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, except that loopback hosts are always
@@ -49,28 +49,34 @@
 
 mod auth;
 mod backend;
-mod blobs;
 mod client;
 mod config;
+mod delete;
 mod deserialize;
-mod errors;
+mod error;
+mod fetch;
 mod hosts;
 mod limits;
 mod link;
-mod listing;
+mod list;
+mod login;
+mod manifests;
+mod mount;
 mod parts;
 mod policy;
 mod proxy;
 mod push;
+mod range;
+mod referrers;
 mod resolver;
 mod response;
-mod subject;
 mod tls;
 mod transport;
 mod upload;
 
-pub use auth::{Keeper, Login, Secret, login, logout};
+pub use auth::{Keeper, Secret};
 pub use backend::Registry;
 pub use config::Config;
 pub use hosts::{ClientCertificate, Host, HostCapability, Hosts};
+pub use login::{Login, login, logout};
 pub use oci_client;

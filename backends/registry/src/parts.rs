@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -10,9 +11,8 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::Registry;
-use crate::blobs::{opened, ranged_request, states_range};
-use crate::client::Target;
+use crate::client::{Client, Target};
+use crate::range::{opened, ranged_request, states_range};
 
 /// Bytes of one part. All parts that wait to be read are held in memory.
 const PART: u64 = 4 << 20;
@@ -29,25 +29,25 @@ pub(crate) enum Parted {
     Answer(Response),
 }
 
-impl Registry {
+impl Client {
     /// Whether a range is worth being read in parts.
     pub(crate) fn is_parted(&self, range: &Range<u64>) -> bool {
         self.ahead() > 1 && range.end - range.start >= LARGE
     }
 
     fn ahead(&self) -> usize {
-        self.config().parallel_ranges.min(MOST)
+        self.parallel_ranges.min(MOST)
     }
 
     /// Opens the first part; the others follow when that one shows that the registry has ranges.
     pub(crate) async fn read_parts(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         blob: &Descriptor,
         range: &Range<u64>,
     ) -> Result<Parted> {
         let first = range.start..range.end.min(range.start + PART);
-        let response = self.client.send(target, ranged_request(target, Method::GET, blob, &first)?).await?;
+        let response = self.send(target, ranged_request(target, Method::GET, blob, &first)?).await?;
         let is_range =
             response.status() == StatusCode::PARTIAL_CONTENT && states_range(&response, &first, blob.size());
         if !is_range {
@@ -56,7 +56,7 @@ impl Registry {
         let first = opened(response, blob, first).await?;
         let endpoint = first.endpoint().unwrap_or_default().to_owned();
         let next = first.offset() + PART;
-        let source = Source { registry: self.clone(), target: target.clone(), blob: blob.clone() };
+        let source = PartSource { client: Arc::clone(self), target: target.clone(), blob: blob.clone() };
         let parts = in_order(source, first, next..range.end, self.ahead());
         let whole = Blob::ranged(blob, range.clone(), parts)?.with_endpoint(endpoint);
         Ok(Parted::Blob(Box::new(whole)))
@@ -65,16 +65,16 @@ impl Registry {
 
 /// Where the parts come from.
 #[derive(Clone)]
-struct Source {
-    registry: Registry,
+struct PartSource {
+    client: Arc<Client>,
     target: Target,
     blob: Descriptor,
 }
 
-impl Source {
+impl PartSource {
     async fn open(&self, range: Range<u64>) -> Result<Blob> {
         let request = ranged_request(&self.target, Method::GET, &self.blob, &range)?;
-        let response = self.registry.client.send(&self.target, request).await?;
+        let response = self.client.send(&self.target, request).await?;
         let part = opened(response, &self.blob, range.clone()).await?;
         if part.offset() != range.start {
             return Err(Error::new(
@@ -88,12 +88,12 @@ impl Source {
 }
 
 /// One part on its way; dropping it ends the request.
-struct Part {
+struct RangeInFlight {
     chunks: mpsc::UnboundedReceiver<Result<Bytes>>,
     task: JoinHandle<()>,
 }
 
-impl Part {
+impl RangeInFlight {
     fn start(open: impl Future<Output = Result<Blob>> + Send + 'static) -> Self {
         // Unbounded, and yet no more than `PART` bytes: a blob yields no byte beyond its range.
         let (sender, chunks) = mpsc::unbounded_channel();
@@ -117,7 +117,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for RangeInFlight {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -125,12 +125,12 @@ impl Drop for Part {
 
 /// The first part and then all of `rest`, `ahead` parts of it under way at any time.
 fn in_order(
-    source: Source,
+    source: PartSource,
     first: Blob,
     rest: Range<u64>,
     ahead: usize,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    let parts = VecDeque::from([Part::start(async move { Ok(first) })]);
+    let parts = VecDeque::from([RangeInFlight::start(async move { Ok(first) })]);
     stream::try_unfold((parts, rest), move |(mut parts, mut rest)| {
         let source = source.clone();
         async move {
@@ -139,7 +139,7 @@ fn in_order(
                     let part = rest.start..rest.end.min(rest.start + PART);
                     rest.start = part.end;
                     let source = source.clone();
-                    parts.push_back(Part::start(async move { source.open(part).await }));
+                    parts.push_back(RangeInFlight::start(async move { source.open(part).await }));
                 }
                 let Some(front) = parts.front_mut() else { return Ok(None) };
                 match front.chunks.recv().await {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use plyfold_core::{Digest, MediaType, digest};
 use reqwest::Response;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
 /// How long to wait for the body of an error.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
@@ -37,4 +38,15 @@ pub(crate) async fn head_of_body(mut response: Response, limit: usize) -> Vec<u8
     // Use what has been received by then.
     let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
     content
+}
+
+/// `Content-Type` without its parameters.
+pub(crate) fn media_type(response: &Response) -> Option<MediaType> {
+    let text = text(response.headers(), CONTENT_TYPE.as_str())?;
+    Some(MediaType::from(text.split(';').next().unwrap_or_default().trim()))
+}
+
+/// `Docker-Content-Digest`, if it is a digest that can be checked.
+pub(crate) fn stated_digest(response: &Response) -> Option<Digest> {
+    digest::parse(text(response.headers(), "docker-content-digest")?).ok()
 }

@@ -12,7 +12,7 @@ use crate::auth::Secret;
 use crate::hosts::Host;
 use crate::proxy::Exceptions;
 use crate::resolver::Resolver;
-use crate::{Config, errors, policy, tls};
+use crate::{Config, error, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
 ///
@@ -96,15 +96,15 @@ impl Transport {
         for _ in 1..CONNECTIONS {
             let Some(again) = request.try_clone() else { break };
             match client.execute(request).await {
-                Err(e) if errors::is_unbegun(&e) => request = again,
-                outcome => return outcome.map_err(|e| errors::transport(e, &url)),
+                Err(e) if error::is_unbegun(&e) => request = again,
+                outcome => return outcome.map_err(|e| error::transport(e, &url)),
             }
         }
         client.execute(request).await.map_err(|e| {
-            if errors::is_unbegun(&e) && made.asked.load(Ordering::Relaxed) {
-                return errors::refused_client(e, &url);
+            if error::is_unbegun(&e) && made.asked.load(Ordering::Relaxed) {
+                return error::refused_client(e, &url);
             }
-            errors::transport(e, &url)
+            error::transport(e, &url)
         })
     }
 }
@@ -193,7 +193,7 @@ async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {
         return Err(too_long());
     }
     let mut content = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| errors::transport(e, &url))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| error::transport(e, &url))? {
         if (content.len() + chunk.len()) as u64 > limit {
             return Err(too_long());
         }

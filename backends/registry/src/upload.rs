@@ -13,14 +13,14 @@ use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
 use plyfold_core::progress::Progress;
 use plyfold_core::pull::{Retry, Row};
-use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Reference, Result, digest, stall};
+use plyfold_core::{Blob, Error, ErrorKind, Reference, Result, digest, stall};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 
 use crate::auth::Access;
-use crate::client::Target;
+use crate::client::{Client, Target};
+use crate::error;
 use crate::response::text;
-use crate::{Registry, errors};
 
 /// The largest chunk, which is held in memory, in bytes.
 const LARGEST: u64 = 64 << 20;
@@ -42,36 +42,36 @@ struct Upload {
     least: u64,
 }
 
-impl Registry {
+impl Client {
     /// Stores a blob; nothing but a HEAD is sent when the registry has it.
     pub(crate) async fn write_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
         let descriptor = blob.descriptor().clone();
         digest::supported(descriptor.digest())?;
-        let (target, _) = self.client.target(reference, Access::Push)?;
+        let (target, _) = self.target(reference, Access::Push)?;
         if self.find_blob(&target, &descriptor).await? {
             return Ok(());
         }
         let upload = self.begin(&target).await?;
-        match chunk_size(self.config().upload_chunk, upload.least, descriptor.size()) {
-            Some(size) => self.chunks(&target, upload, Content::new(blob), size).await,
-            None => self.put(&target, upload.url, Content::new(blob)).await,
+        match chunk_size(self.upload_chunk, upload.least, descriptor.size()) {
+            Some(size) => self.chunks(&target, upload, UploadBody::new(blob), size).await,
+            None => self.put(&target, upload.url, UploadBody::new(blob)).await,
         }
     }
 
     async fn begin(&self, target: &Target) -> Result<Upload> {
-        let response = self.client.send(target, post(target)).await?;
+        let response = self.send(target, post(target)).await?;
         if response.status() != StatusCode::ACCEPTED {
-            return Err(errors::status(response, "upload").await);
+            return Err(error::status(response, "upload").await);
         }
         let least = text(response.headers(), "oci-chunk-min-length").and_then(|text| text.parse().ok());
-        Ok(Upload { url: self.client.location(&response)?, least: least.unwrap_or(0) })
+        Ok(Upload { url: self.location(&response)?, least: least.unwrap_or(0) })
     }
 
     /// Sends all of a blob in one PUT.
-    async fn put(&self, target: &Target, mut url: Url, content: Content) -> Result<()> {
+    async fn put(&self, target: &Target, mut url: Url, content: UploadBody) -> Result<()> {
         let descriptor = content.blob.descriptor().clone();
         url.query_pairs_mut().append_pair("digest", descriptor.digest().as_ref());
-        let source = Arc::new(Source::default());
+        let source = Arc::new(UploadProgress::default());
         let request = octets(Request::new(Method::PUT, url), descriptor.size());
         let body = content.proven(Arc::clone(&source));
         let response = self.moving(target, request, body, source).await?;
@@ -83,7 +83,7 @@ impl Registry {
         &self,
         target: &Target,
         mut upload: Upload,
-        mut content: Content,
+        mut content: UploadBody,
         size: u64,
     ) -> Result<()> {
         let mut start = 0;
@@ -109,7 +109,7 @@ impl Registry {
         url.query_pairs_mut().append_pair("digest", content.blob.descriptor().digest().as_ref());
         let mut request = Request::new(Method::PUT, url);
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        expect_created(self.client.send(target, request).await?, "upload").await.map_err(forgotten)
+        expect_created(self.send(target, request).await?, "upload").await.map_err(forgotten)
     }
 
     /// Sends one chunk, which begins at `start`, until the registry has all of it.
@@ -148,7 +148,7 @@ impl Registry {
         let range =
             range.map_err(|e| Error::new(ErrorKind::Internal, "a range is a header").with_source(e))?;
         request.headers_mut().insert(CONTENT_RANGE, range);
-        let source = Arc::new(Source::default());
+        let source = Arc::new(UploadProgress::default());
         let response = self.moving(target, request, pieces(bytes, Arc::clone(&source)), source).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {}
@@ -156,9 +156,9 @@ impl Registry {
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 return Err(Error::new(ErrorKind::Unavailable, "the registry has received another range"));
             }
-            _ => return Err(errors::status(response, "upload").await),
+            _ => return Err(error::status(response, "upload").await),
         }
-        upload.url = self.client.location(&response)?;
+        upload.url = self.location(&response)?;
         Ok(received(&response).unwrap_or(end))
     }
 
@@ -166,16 +166,16 @@ impl Registry {
     async fn received(&self, target: &Target, upload: &mut Upload) -> Result<u64> {
         let mut row = Row::default();
         loop {
-            let asked = self.client.send(target, Request::new(Method::GET, upload.url.clone()));
+            let asked = self.send(target, Request::new(Method::GET, upload.url.clone()));
             let asked = row.attempt(asked).await;
             let error = match asked {
                 Ok(response) if response.status().is_success() => {
-                    if let Ok(url) = self.client.location(&response) {
+                    if let Ok(url) = self.location(&response) {
                         upload.url = url;
                     }
                     return Ok(received(&response).unwrap_or(0));
                 }
-                Ok(response) => errors::status(response, "upload").await,
+                Ok(response) => error::status(response, "upload").await,
                 Err(e) => e,
             };
             RETRY.pause(&mut row, error, "upload", &Progress::none()).await?;
@@ -188,11 +188,11 @@ impl Registry {
         target: &Target,
         mut request: Request,
         body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        source: Arc<Source>,
+        source: Arc<UploadProgress>,
     ) -> Result<Response> {
         *request.body_mut() = Some(Body::wrap_stream(body));
-        let limit = self.client.patience.upload_stall();
-        let sending = pin!(self.client.send(target, request));
+        let limit = self.patience.upload_stall();
+        let sending = pin!(self.send(target, request));
         let outcome = match stall::scope(select(sending, pin!(source.stands_still(limit)))).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right(_) => {
@@ -204,13 +204,6 @@ impl Registry {
             Some(error) => Err(error),
             None => outcome,
         }
-    }
-
-    /// Whether the repository has this blob, by HEAD.
-    pub(crate) async fn stat_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        digest::supported(blob.digest())?;
-        let (target, _) = self.client.target(reference, Access::Push)?;
-        self.find_blob(&target, blob).await
     }
 }
 
@@ -233,7 +226,7 @@ pub(crate) async fn expect_created(response: Response, what: &str) -> Result<()>
     match response.status() {
         // 201 by the specification; 200, 202 and 204 in the field.
         status if status.is_success() => Ok(()),
-        _ => Err(errors::status(response, what).await),
+        _ => Err(error::status(response, what).await),
     }
 }
 
@@ -277,12 +270,12 @@ fn is_about_chunks(kind: &ErrorKind) -> bool {
 }
 
 /// A blob, of which some bytes have been read already.
-struct Content {
+struct UploadBody {
     held: VecDeque<Bytes>,
     blob: Blob,
 }
 
-impl Content {
+impl UploadBody {
     fn new(blob: Blob) -> Self {
         Self { held: VecDeque::new(), blob }
     }
@@ -306,7 +299,7 @@ impl Content {
 
     /// The bytes as they come, the last ones held back until the end has proven them all: a registry that does not
     /// check digests never gets all bytes of a wrong blob.
-    fn proven(self, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    fn proven(self, source: Arc<UploadProgress>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         stream::try_unfold((Some(self), None::<Bytes>), move |(content, mut last)| {
             let source = Arc::clone(&source);
             async move {
@@ -331,12 +324,12 @@ impl Content {
 
 /// What is known about the bytes of an upload while they are on their way.
 #[derive(Debug, Default)]
-struct Source {
+struct UploadProgress {
     chunks: AtomicU64,
     error: Mutex<Option<Error>>,
 }
 
-impl Source {
+impl UploadProgress {
     /// Returns when no chunk has moved for this long.
     async fn stands_still(&self, limit: Duration) {
         loop {
@@ -363,7 +356,10 @@ impl Source {
 }
 
 /// Bytes in pieces.
-fn pieces(bytes: Bytes, source: Arc<Source>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+fn pieces(
+    bytes: Bytes,
+    source: Arc<UploadProgress>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let starts = (0..bytes.len()).step_by(PIECE);
     stream::iter(starts).map(move |start| {
         source.moved();

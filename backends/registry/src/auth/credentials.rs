@@ -57,7 +57,7 @@ impl Credentials {
     }
 
     /// What the files have for a repository, and which of them.
-    pub(super) fn stored(&self, registry: &str, repository: &str) -> Result<Option<(Credential, &Path)>> {
+    pub(crate) fn stored(&self, registry: &str, repository: &str) -> Result<Option<(Credential, &Path)>> {
         for file in &self.files {
             let Some(stored) = read(file)? else { continue };
             let found = stored.of(registry, repository, &self.helpers);

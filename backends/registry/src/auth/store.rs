@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use super::credential::Credential;
-use super::credentials::{Credentials, canonical, content, file_to_write, not_json, server};
+use super::credentials::{canonical, content, file_to_write, not_json, server};
 use super::helper::Helpers;
 use super::secret::Secret;
-use crate::{Config, Registry};
+use crate::Config;
 
 /// Where credentials are kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,75 +25,14 @@ pub enum Keeper {
     Helper(String),
 }
 
-/// What [`login`] has done.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Login {
-    /// Where the credentials are now.
-    pub keeper: Keeper,
-    /// Whether the registry asked for credentials at all: a registry that asks for none does not check them.
-    pub checked: bool,
-    /// A file that is read before that one and has other credentials for the registry: they go on being used.
-    pub shadowed_by: Option<PathBuf>,
-}
-
-/// Tries a user name and a password on a registry, and stores them when they are accepted: where the configuration or
-/// `$REGISTRY_AUTH_FILE` says, else in Docker's `config.json`, or in what that names as the keeper.
-///
-/// # Errors
-/// [`Auth`](ErrorKind::Auth) when the registry or a credential helper refuses, [`Config`](ErrorKind::Config) for a
-/// host that is not valid and a file that is not valid, [`Io`](ErrorKind::Io) when the file cannot be written, and
-/// those of the request.
-pub async fn login(registry: &str, user: &Secret, password: &Secret, config: &Config) -> Result<Login> {
-    let own = Config { username: Some(user.clone()), password: Some(password.clone()), ..config.clone() };
-    let checked = Registry::new(registry, &own)?.check_login().await?;
-    let (registry, user, password) = (registry.to_owned(), user.clone(), password.clone());
-    let found = Credentials::new(&Config { username: None, password: None, ..config.clone() }, &registry)?;
-    let stored = on_thread(config, move |store| {
-        let keeper = store.insert(&registry, &user, &password)?;
-        // Files that cannot be read say so when they are needed.
-        let first = found.stored(&registry, "").ok().flatten();
-        let other = first.filter(|(first, _)| *first != Credential::Basic(user, password));
-        Ok((keeper, other.map(|(_, file)| file.to_owned())))
-    });
-    let (keeper, shadowed_by) = stored.await?;
-    Ok(Login { keeper, checked, shadowed_by })
-}
-
-/// Forgets the credentials of a registry, and of its namespaces; with where they were.
-///
-/// # Errors
-/// [`NotFound`](ErrorKind::NotFound) when there are none, [`Config`](ErrorKind::Config) for a file that is not valid,
-/// [`Auth`](ErrorKind::Auth) when a credential helper fails, [`Io`](ErrorKind::Io) when the file cannot be written.
-pub async fn logout(registry: &str, config: &Config) -> Result<Vec<Keeper>> {
-    let name = registry.to_owned();
-    let keepers = on_thread(config, move |store| store.remove(&name)).await?;
-    if keepers.is_empty() {
-        return Err(Error::not_found(format!("no credentials are stored for {registry}")));
-    }
-    Ok(keepers)
-}
-
-async fn on_thread<T: Send + 'static>(
-    config: &Config,
-    work: impl FnOnce(Store) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let store = Store::new(config)?;
-    let path = store.path.clone();
-    let done = tokio::task::spawn_blocking(move || work(store));
-    let broken =
-        |e| Error::new(ErrorKind::Internal, "a thread that stores credentials panicked").with_source(e);
-    done.await.map_err(broken)?.map_err(|e| e.with_context("path", path.display()))
-}
-
 /// One file of credentials, and the helpers that it names.
-struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     helpers: Helpers,
 }
 
 impl Store {
-    fn new(config: &Config) -> Result<Self> {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
         let path = file_to_write(config).ok_or_else(|| {
             Error::config("there is no file to store credentials in")
                 .with_hint("set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE")
@@ -102,7 +40,12 @@ impl Store {
         Ok(Self { path, helpers: Helpers::new(config) })
     }
 
-    fn insert(&self, registry: &str, user: &Secret, password: &Secret) -> Result<Keeper> {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn insert(&self, registry: &str, user: &Secret, password: &Secret) -> Result<Keeper> {
         let mut document = self.read()?;
         let registry = canonical(registry);
         let key = self.key(&registry).to_owned();
@@ -122,7 +65,7 @@ impl Store {
         Ok(helper.map_or_else(|| Keeper::File(self.path.clone()), Keeper::Helper))
     }
 
-    fn remove(&self, registry: &str) -> Result<Vec<Keeper>> {
+    pub(crate) fn remove(&self, registry: &str) -> Result<Vec<Keeper>> {
         let mut keepers = Vec::new();
         let mut document = self.read()?;
         let registry = canonical(registry);
@@ -215,6 +158,8 @@ fn table<'a>(document: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use plyfold_core::ErrorKind;
 
     use super::*;
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::credential::Credential;
 use super::grant::{Grant, basic, bearer};
 use super::secret::Secret;
-use crate::errors;
+use crate::error;
 use crate::policy::origin;
 use crate::transport::Transport;
 
@@ -92,7 +92,7 @@ fn refresh(realm: Url, service: Option<&str>, access: &str, token: &Secret) -> R
 
 /// A token server's refusal: rate limits and outages keep their kind, everything else is `Auth`.
 async fn refusal(response: Response) -> Error {
-    let error = errors::status(response, "token").await;
+    let error = error::status(response, "token").await;
     if error.is_retryable() {
         return error;
     }

@@ -1,22 +1,25 @@
-//! Subjects where a registry has no API for referrers: the index under the fallback tag (distribution specification,
-//! "Pushing Manifests with Subject" and "Deleting Manifests").
+//! Referrers (distribution specification, "Listing Referrers"), and where a registry has no API for them: the index under
+//! the fallback tag ("Pushing Manifests with Subject" and "Deleting Manifests").
 
 use std::time::Duration;
 
-use plyfold_core::manifest::Document;
-use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result};
-use reqwest::header::{ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
-use reqwest::{Method, StatusCode};
+use plyfold_core::manifest::{Document, limits};
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, digest};
+use reqwest::header::{ACCEPT, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::Registry;
 use crate::auth::Access;
-use crate::backend::{manifest_request, name_of};
-use crate::client::Target;
-use crate::push::manifest_put;
+use crate::client::{Client, Target};
+use crate::error;
+use crate::link::next_link;
+use crate::manifests::{manifest_put, manifest_request, name_of};
+use crate::response::media_type;
 use crate::upload::expect_created;
 
+/// Pages of referrers that are put together.
+const PAGES: usize = 64;
 /// How often a list is written again after a concurrent write. Each round one writer succeeds, so this many writers can
 /// write at the same time.
 const TRIES: usize = 10;
@@ -29,7 +32,72 @@ enum Change<'a> {
     Remove(&'a Digest),
 }
 
-impl Registry {
+impl Client {
+    /// The API where there is one, else the index under the fallback tag ("Referrers Tag Schema"); filtered here,
+    /// because a registry may ignore the filter.
+    pub(crate) async fn list_referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        digest::supported(subject)?;
+        let (target, reference) = self.target(reference, Access::Pull)?;
+        let mut found = match self.referrers_api(&target, subject, artifact_type).await? {
+            Some(found) => found,
+            None => self.referrers_tag(&reference, subject).await?,
+        };
+        let wanted = |descriptor: &Descriptor| {
+            artifact_type.is_none_or(|wanted| descriptor.artifact_type().as_ref() == Some(wanted))
+        };
+        found.retain(wanted);
+        Ok(found)
+    }
+
+    /// The answer of the referrers API; `None` when the registry has no such API.
+    async fn referrers_api(
+        &self,
+        target: &Target,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let mut request = target.request(Method::GET, &format!("referrers/{subject}"));
+        if let Some(artifact_type) = artifact_type {
+            request.url_mut().query_pairs_mut().append_pair("artifactType", artifact_type.as_ref());
+        }
+        let mut found = Vec::new();
+        for page in 0..PAGES {
+            let accept = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
+            request.headers_mut().insert(ACCEPT, accept);
+            let response = self.send(target, request).await?;
+            // A front end that answers every path with an HTML page has no such API.
+            let is_other =
+                response.status() == StatusCode::OK && media_type(&response) != Some(MediaType::ImageIndex);
+            // A registry with a first page has the API: an error of a later page is an error.
+            if page == 0 && (error::is_lack(response.status()) || is_other) {
+                return Ok(None);
+            }
+            let next = next_link(&response);
+            let bytes = self.document(response, limits::MANIFEST, "list of referrers").await?;
+            found.extend(children(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
+            if found.len() > limits::INDEX_ENTRIES {
+                return Err(Error::limit(format!("more than {} referrers", limits::INDEX_ENTRIES)));
+            }
+            let Some(next) = next? else { return Ok(Some(found)) };
+            request = Request::new(Method::GET, next);
+        }
+        Err(Error::limit(format!("more than {PAGES} pages of referrers")))
+    }
+
+    async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let name = fallback(reference, subject);
+        match self.read_manifest(&name).await.map_err(|e| e.with_image(&name)) {
+            Ok(raw) => children(&raw),
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Adds a manifest that has just been stored to the list of its subject's referrers.
     pub(crate) async fn list_under_subject(
         &self,
@@ -48,7 +116,7 @@ impl Registry {
         digest: &Digest,
         subject: &Digest,
     ) -> Result<()> {
-        let (target, reference) = self.client.target(reference, Access::Delete)?;
+        let (target, reference) = self.target(reference, Access::Delete)?;
         if self.referrers_api(&target, subject, None).await?.is_some() {
             return Ok(());
         }
@@ -59,7 +127,7 @@ impl Registry {
     /// with conditional writes refuses a write based on an old list; without them, the list is read again after
     /// the write.
     async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
-        let _turn = self.client.lists.lock().await;
+        let _turn = self.lists.lock().await;
         for _ in 0..TRIES {
             let start = Instant::now();
             let (old, condition) = self.read_list(target, list).await?;
@@ -67,7 +135,7 @@ impl Registry {
             let new = RawManifest::new(new, Some(&MediaType::ImageIndex))?;
             let mut request = manifest_put(target, list, &new)?;
             request.headers_mut().extend(condition);
-            let response = self.client.send(target, request).await?;
+            let response = self.send(target, request).await?;
             if response.status() != StatusCode::PRECONDITION_FAILED {
                 expect_created(response, &name_of(list)).await?;
             }
@@ -85,7 +153,7 @@ impl Registry {
         list: &Reference,
     ) -> Result<(Option<RawManifest>, Option<(HeaderName, HeaderValue)>)> {
         let request = manifest_request(target, Method::GET, list);
-        let response = self.client.send(target, request).await?;
+        let response = self.send(target, request).await?;
         // A weak entity tag never matches (RFC 9110 13.1.1).
         let version = response.headers().get(ETAG).filter(|version| version.as_bytes().starts_with(b"\""));
         let version = version.cloned();
@@ -101,17 +169,9 @@ impl Registry {
 
 /// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
 /// ("Referrers Tag Schema").
-pub(crate) fn fallback(reference: &Reference, subject: &Digest) -> Reference {
+fn fallback(reference: &Reference, subject: &Digest) -> Reference {
     let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
     Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
-}
-
-/// What a manifest or an index says it belongs to.
-pub(crate) fn subject(manifest: &RawManifest) -> Option<&Descriptor> {
-    match manifest.document() {
-        Document::Index(index) => index.subject().as_ref(),
-        Document::Manifest(manifest) => manifest.subject().as_ref(),
-    }
 }
 
 /// The list after a change, or `None` when it is so already. What others have written into it stays.
@@ -142,6 +202,13 @@ fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<Vec<
     }
     let written = serde_json::to_vec(&list);
     written.map(Some).map_err(|e| Error::new(ErrorKind::Internal, "writing an index").with_source(e))
+}
+
+fn children(raw: &RawManifest) -> Result<Vec<Descriptor>> {
+    match raw.document() {
+        Document::Index(index) => Ok(index.manifests().clone()),
+        Document::Manifest(_) => Err(Error::corrupt("the list of referrers is not an index")),
+    }
 }
 
 /// A manifest as lists of referrers have it ("Listing Referrers").
@@ -219,7 +286,7 @@ mod tests {
     fn fallback_tags_are_tags() {
         let name: Reference = plyfold_core::reference::parse("r.example/a:1").unwrap();
         for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
-            let digest = plyfold_core::digest::parse(&format!("{algorithm}:{}", "a".repeat(length))).unwrap();
+            let digest = digest::parse(&format!("{algorithm}:{}", "a".repeat(length))).unwrap();
             let tag = format!("{algorithm}-{}", "a".repeat(64));
             assert_eq!(fallback(&name, &digest).tag(), Some(tag.as_str()));
         }

@@ -1,4 +1,4 @@
-//! Reading blobs: closed ranges, checked against what came.
+//! One request for a blob or for a range of it, and what its answer holds.
 
 use std::future::ready;
 use std::ops::Range;
@@ -6,100 +6,20 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use plyfold_core::digest::Hasher;
-use plyfold_core::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Reference, Result, digest};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Mismatch, Result};
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
 };
 use reqwest::{Method, Request, Response, StatusCode};
 
-use crate::auth::Access;
-use crate::backend::stated_digest;
 use crate::client::Target;
+use crate::error;
 use crate::hosts::Watch;
 use crate::limits::Permit;
-use crate::parts::Parted;
 use crate::policy::origin;
-use crate::response::{Mirrored, text};
-use crate::{Registry, errors};
+use crate::response::{Mirrored, stated_digest, text};
 
-impl Registry {
-    /// Opens a blob at the range's first byte, or at 0 when the registry has no usable ranges. A descriptor's
-    /// `urls` are ignored: what is not in the registry does not exist here.
-    pub(crate) async fn read_blob(
-        &self,
-        reference: &Reference,
-        blob: &Descriptor,
-        range: BlobRange,
-    ) -> Result<Blob> {
-        digest::supported(blob.digest())?;
-        let (target, _) = self.client.target(reference, Access::Pull)?;
-        let range = range.resolve(blob.size())?;
-        let is_whole = range == (0..blob.size());
-        if range.is_empty() && !is_whole {
-            return Blob::ranged(blob, range, stream::empty());
-        }
-        let response = if self.is_parted(&range) {
-            match self.read_parts(&target, blob, &range).await? {
-                Parted::Blob(blob) => return Ok(*blob),
-                Parted::Answer(response) => response,
-            }
-        } else if is_whole {
-            let fits = |response: &Response| fits(response, blob, &range);
-            self.client.send_if(&target, request(&target, Method::GET, blob), fits).await?
-        } else {
-            let request = ranged_request(&target, Method::GET, blob, &range)?;
-            match self.client.send_if(&target, request, |response| fits(response, blob, &range)).await {
-                // An unsatisfiable range makes docker-registry break the connection. A blob that is shorter than
-                // its descriptor says is the one reason why this one can be.
-                Err(e) if *e.kind() == ErrorKind::Unavailable => {
-                    return Err(self.shorter(&target, blob).await.unwrap_or(e));
-                }
-                outcome => outcome?,
-            }
-        };
-        if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
-            return opened(response, blob, range).await;
-        }
-        drop(response);
-        let whole = self.client.send(&target, request(&target, Method::GET, blob)).await?;
-        opened(whole, blob, range).await
-    }
-
-    /// The error for a blob whose size in the registry is not that of its descriptor.
-    async fn shorter(&self, target: &Target, blob: &Descriptor) -> Option<Error> {
-        let response = self.client.send(target, request(target, Method::HEAD, blob)).await.ok()?;
-        let size = text(response.headers(), CONTENT_LENGTH.as_str())?.parse().ok()?;
-        (response.status() == StatusCode::OK && size != blob.size()).then(|| wrong_size(blob, size))
-    }
-
-    /// Whether the repository has this blob, by HEAD.
-    pub(crate) async fn find_blob(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
-        let response = self.client.send(target, request(target, Method::HEAD, blob)).await?;
-        match response.status() {
-            StatusCode::OK => Ok(true),
-            // It is not there, or the registry does not do HEAD: pushing again is harmless.
-            status if errors::is_lack(status) && !errors::is_signed_for_get(&response) => Ok(false),
-            _ if errors::is_signed_for_get(&response) => self.starts(target, blob).await,
-            _ => Err(errors::status(response, &name(blob)).await),
-        }
-    }
-
-    /// Whether the repository has this blob, by a GET of its first byte.
-    async fn starts(&self, target: &Target, blob: &Descriptor) -> Result<bool> {
-        let request = match blob.size() {
-            0 => request(target, Method::GET, blob),
-            _ => ranged_request(target, Method::GET, blob, &(0..1))?,
-        };
-        let response = self.client.send(target, request).await?;
-        match response.status() {
-            status if status.is_success() => Ok(true),
-            status if errors::is_lack(status) => Ok(false),
-            _ => Err(errors::status(response, &name(blob)).await),
-        }
-    }
-}
-
-fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
+pub(crate) fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
     let mut request = target.request(method, &format!("blobs/{}", blob.digest()));
     // A proxy that compresses would change the bytes that the digest is for.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -122,7 +42,7 @@ pub(crate) fn ranged_request(
 /// The blob in an answer: the whole of it under 200, the range under a checked 206.
 pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Range<u64>) -> Result<Blob> {
     if !response.status().is_success() {
-        return Err(errors::status(response, &name(blob)).await);
+        return Err(error::status(response, &name(blob)).await);
     }
     fits(&response, blob, &range)?;
     let endpoint = origin(response.url());
@@ -134,7 +54,7 @@ pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Ran
             let part = Watch::over(watch, content(response, range.end - range.start));
             return Ok(Blob::ranged(blob, range.clone(), part)?.with_endpoint(endpoint));
         }
-        _ => return Err(errors::status(response, &name(blob)).await),
+        _ => return Err(error::status(response, &name(blob)).await),
     }
     if range.end == blob.size() && is_mirrored {
         let proven = proven(content(response, blob.size()), blob, &endpoint)?;
@@ -153,7 +73,7 @@ pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Ran
 ///
 /// A `Content-Encoding` decides nothing: web servers label what is stored as gzip with it. The digest is that of the
 /// bytes as they are sent.
-fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()> {
+pub(crate) fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()> {
     let endpoint = origin(response.url());
     let stated = stated_digest(response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
     if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
@@ -224,7 +144,7 @@ fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Byt
     let cut = Error::new(ErrorKind::Unavailable, "the connection closed before the end of the blob")
         .with_endpoint(origin(&url));
     let permit = Permit::take(&mut response);
-    let body = response.bytes_stream().map_err(move |e| errors::transport(e, &url));
+    let body = response.bytes_stream().map_err(move |e| error::transport(e, &url));
     let marked = body.map(Some).chain(stream::iter([None]));
     marked.scan((0, Some(cut)), move |(read, cut), item| {
         let _held = &permit;
@@ -258,11 +178,11 @@ fn first(
     })
 }
 
-fn name(blob: &Descriptor) -> String {
+pub(crate) fn name(blob: &Descriptor) -> String {
     format!("blob {}", blob.digest())
 }
 
-fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
+pub(crate) fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
     Error::mismatch(Mismatch {
         expected: blob.digest().clone(),
         actual: None,
