@@ -8,21 +8,21 @@ use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 
 use crate::auth::{Access, Auth, Credentials, Exchange, Permission, Scope};
-use crate::hosts::{self, Endpoint, Places, Turns, Wanted};
+use crate::hosts::{self, Endpoint, Places, Rotation, Wanted};
 use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
 use crate::response::{Failures, Mirrored, Redirected};
-use crate::transport::Patience;
+use crate::transport::TimeOuts;
 use crate::{Config, error};
 
 /// Redirects that one request may go through.
-const HOPS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
 /// A registry client: endpoints, policy, credentials and tokens.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) policy: Policy,
-    pub(crate) patience: Patience,
+    pub(crate) time_outs: TimeOuts,
     pub(crate) limits: Limits,
     /// Held while a list of referrers is read, changed and written.
     pub(crate) lists: tokio::sync::Mutex<()>,
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     pub(crate) upload_chunk: u32,
     auth: Auth,
     places: Places,
-    turns: Turns,
+    rotation: Rotation,
 }
 
 /// What a request is for: where, and with which permission.
@@ -51,14 +51,14 @@ impl Client {
         let places = Places::new(config, home)?;
         let client = Self {
             policy: Policy::new(config),
-            patience: Patience::new(config),
+            time_outs: TimeOuts::new(config),
             limits: Limits::new(config),
             lists: tokio::sync::Mutex::default(),
             parallel_ranges: config.parallel_ranges,
             upload_chunk: config.upload_chunk,
             auth: Auth::new(credentials),
             places,
-            turns: Turns::default(),
+            rotation: Rotation::default(),
         };
         // Fail at once for a host or a configuration that is not valid.
         client.registry(home, "", Access::Catalog)?;
@@ -158,7 +158,7 @@ impl Client {
         };
         let roots: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.root).collect();
         let wanted = (own > 0 && hosts::reads_blob(&request)).then(|| Wanted::of(&request));
-        let order = wanted.as_ref().map(|blob| self.turns.order(blob, &roots));
+        let order = wanted.as_ref().map(|blob| self.rotation.order(blob, &roots));
         let order = order.unwrap_or_else(|| (0..=own).collect());
         let mut failures = Failed { own, all: Vec::new() };
         let mut request = Some(request);
@@ -167,7 +167,7 @@ impl Client {
             // Only what is written streams its body, and that has one endpoint.
             let next = if is_last { request.take() } else { request.as_ref().and_then(Request::try_clone) };
             let Some(next) = next else { continue };
-            let watch = wanted.as_ref().map(|blob| self.turns.watch(blob, roots[at]));
+            let watch = wanted.as_ref().map(|blob| self.rotation.watch(blob, roots[at]));
             let outcome = match self.once(target, endpoints[at], next).await {
                 Ok(mut response) => {
                     if at != own {
@@ -238,7 +238,7 @@ impl Client {
         }
         let may_follow = matches!(*request.method(), Method::GET | Method::HEAD);
         let start = request.url().clone();
-        for hop in 0..=HOPS {
+        for hop in 0..=MAX_REDIRECTS {
             let next = request.try_clone();
             self.limits.pace(request.url()).await;
             let transport =
@@ -258,7 +258,7 @@ impl Client {
             *next.url_mut() = to;
             request = next;
         }
-        Err(Error::limit(format!("more than {HOPS} redirects")).with_endpoint(origin(&start)))
+        Err(Error::limit(format!("more than {MAX_REDIRECTS} redirects")).with_endpoint(origin(&start)))
     }
 
     /// The URL that an answer points to, if the policy allows it.
@@ -282,7 +282,7 @@ impl Client {
         if response.status() != StatusCode::OK {
             return Err(error::status(response, what).await);
         }
-        self.patience.document(response, limit, what).await
+        self.time_outs.document(response, limit, what).await
     }
 }
 

@@ -16,7 +16,7 @@ use crate::response::{Failures, Redirected, head_of_body, text};
 /// Bytes of an error's body that are read; the rest is not read.
 const BODY: usize = 64 << 10;
 /// Characters of the registry's error text that go into a message.
-const WORDS: usize = 400;
+const MAX_MESSAGE_CHARS: usize = 400;
 
 /// The error that an answer other than success stands for; `what` was asked for, such as `manifest 1.2`.
 pub(crate) async fn status(response: Response, what: &str) -> Error {
@@ -40,9 +40,10 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
         _ => format!("{what}: the registry answered {status}"),
     };
     if let Some(entry) = &report {
-        let words: String = entry.message.as_deref().unwrap_or_default().chars().take(WORDS).collect();
-        let code: String = code.chars().take(WORDS).collect();
-        message = format!("{message} ({code}: {words})");
+        let text: String =
+            entry.message.as_deref().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
+        let code: String = code.chars().take(MAX_MESSAGE_CHARS).collect();
+        message = format!("{message} ({code}: {text})");
     }
     // An answer to HEAD has no body, and no other reason for this status.
     let spoke_http_to_tls = is_plain && body.is_empty()

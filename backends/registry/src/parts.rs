@@ -17,9 +17,9 @@ use crate::range::{opened, ranged_request, states_range};
 /// Bytes of one part. All parts that wait to be read are held in memory.
 const PART: u64 = 4 << 20;
 /// Parts that may be open at the same time: with [`PART`] this bounds memory for any blob.
-const MOST: usize = 8;
+const MAX_PARTS: usize = 8;
 /// Smaller blobs come in one piece.
-const LARGE: u64 = 32 << 20;
+const PARALLEL_THRESHOLD: u64 = 32 << 20;
 
 /// What the first part said about ranges.
 pub(crate) enum Parted {
@@ -32,11 +32,11 @@ pub(crate) enum Parted {
 impl Client {
     /// Whether a range is worth being read in parts.
     pub(crate) fn is_parted(&self, range: &Range<u64>) -> bool {
-        self.ahead() > 1 && range.end - range.start >= LARGE
+        self.ahead() > 1 && range.end - range.start >= PARALLEL_THRESHOLD
     }
 
     fn ahead(&self) -> usize {
-        self.parallel_ranges.min(MOST)
+        self.parallel_ranges.min(MAX_PARTS)
     }
 
     /// Opens the first part; the others follow when that one shows that the registry has ranges.

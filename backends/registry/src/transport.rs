@@ -21,7 +21,7 @@ use crate::{Config, error, policy, tls};
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     recipe: Arc<Recipe>,
-    pub(crate) patience: Patience,
+    pub(crate) time_outs: TimeOuts,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Made {
 
 /// Time-outs, the same for all hosts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct TimeOuts {
     /// How long a whole document may take. The time-out between two reads alone would allow a byte per second.
     document_time: Duration,
     /// How long an upload may stand still.
@@ -69,7 +69,7 @@ impl Transport {
     pub(crate) fn new(config: &Config, identity: tls::Identity, host: &Host) -> Result<Self> {
         let has_options = identity != tls::Identity::default() || host.proxy.is_some();
         let recipe = Recipe { config: config.clone(), identity, host: host.clone(), made: OnceLock::new() };
-        let transport = Self { recipe: Arc::new(recipe), patience: Patience::new(config) };
+        let transport = Self { recipe: Arc::new(recipe), time_outs: TimeOuts::new(config) };
         if has_options || config.client_key.is_some() || config.user_agent != Config::default().user_agent {
             transport.recipe.made()?;
         }
@@ -151,7 +151,7 @@ impl Recipe {
     }
 }
 
-impl Patience {
+impl TimeOuts {
     pub(crate) fn new(config: &Config) -> Self {
         Self { document_time: config.read_timeout, upload_stall: config.read_timeout * 4 }
     }

@@ -191,7 +191,7 @@ impl Client {
         source: Arc<UploadProgress>,
     ) -> Result<Response> {
         *request.body_mut() = Some(Body::wrap_stream(body));
-        let limit = self.patience.upload_stall();
+        let limit = self.time_outs.upload_stall();
         let sending = pin!(self.send(target, request));
         let outcome = match stall::scope(select(sending, pin!(source.stands_still(limit)))).await {
             Either::Left((outcome, _)) => outcome,

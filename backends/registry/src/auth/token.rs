@@ -49,7 +49,7 @@ pub(super) async fn fetch(
     if response.status() != StatusCode::OK {
         return Err(at(refusal(response).await));
     }
-    let body = transport.patience.document(response, BODY, "the token server's answer").await;
+    let body = transport.time_outs.document(response, BODY, "the token server's answer").await;
     // Whatever is wrong with an answer that came, authentication is what failed.
     let body = body.map_err(|e| match e.kind() {
         ErrorKind::Limit => Error::new(ErrorKind::Auth, e.message()),

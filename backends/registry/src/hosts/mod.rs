@@ -1,7 +1,7 @@
 //! Which endpoints have a registry's content, in the order they are asked.
 
 mod file;
-mod turns;
+mod rotation;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, Url};
 
 pub use self::file::{ClientCertificate, Host, HostCapability, Hosts};
-pub(crate) use self::turns::{Turns, Wanted, Watch};
+pub(crate) use self::rotation::{Rotation, Wanted, Watch};
 use crate::Config;
 use crate::auth::{Permission, Scope};
 use crate::policy::{Policy, origin, same_origin};

@@ -20,7 +20,7 @@ const FAILURES: usize = 4096;
 
 /// Recent failures, by host and blob.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Turns(Arc<Mutex<HashMap<Attempt, Instant>>>);
+pub(crate) struct Rotation(Arc<Mutex<HashMap<Attempt, Instant>>>);
 
 /// One blob on one host.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-impl Turns {
+impl Rotation {
     /// The order in which hosts are asked for a blob: those that have not failed for it as they are configured, and
     /// then the others, beginning with the one whose failure is the longest ago. So the next attempt is made at another
     /// host, and every host is tried again in the end.
@@ -58,7 +58,7 @@ impl Turns {
     /// Watches a request for a blob until its answer has been read.
     pub(crate) fn watch(&self, blob: &Wanted, host: &Url) -> Watch {
         let attempt = Attempt::new(blob, host);
-        Watch(Arc::new(Watched { turns: self.clone(), attempt, is_waiting: AtomicBool::new(true) }))
+        Watch(Arc::new(Watched { rotation: self.clone(), attempt, is_waiting: AtomicBool::new(true) }))
     }
 
     fn failed(&self, attempt: Attempt) {
@@ -85,7 +85,7 @@ pub(crate) struct Watch(Arc<Watched>);
 
 #[derive(Debug)]
 struct Watched {
-    turns: Turns,
+    rotation: Rotation,
     attempt: Attempt,
     is_waiting: AtomicBool,
 }
@@ -125,7 +125,7 @@ impl Watch {
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.is_waiting.load(Ordering::Relaxed) {
-            self.turns.failed(self.attempt.clone());
+            self.rotation.failed(self.attempt.clone());
         }
     }
 }
@@ -138,24 +138,24 @@ mod tests {
         ["https://a", "https://b", "https://origin"].map(|url| Url::parse(url).unwrap())
     }
 
-    fn order(turns: &Turns, blob: &Wanted) -> Vec<usize> {
-        turns.order(blob, &hosts().each_ref())
+    fn order(rotation: &Rotation, blob: &Wanted) -> Vec<usize> {
+        rotation.order(blob, &hosts().each_ref())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_sends_a_host_to_the_end_and_round_again() {
-        let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
-        assert_eq!(order(&turns, &blob), [0, 1, 2]);
+        let (rotation, blob) = (Rotation::default(), Wanted("1".to_owned()));
+        assert_eq!(order(&rotation, &blob), [0, 1, 2]);
         for (failed, expected) in
             [(0, [1, 2, 0]), (1, [2, 0, 1]), (2, [0, 1, 2]), (0, [1, 2, 0]), (2, [1, 0, 2])]
         {
-            drop(turns.watch(&blob, &hosts()[failed]));
+            drop(rotation.watch(&blob, &hosts()[failed]));
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(order(&turns, &blob), expected, "{failed} failed");
+            assert_eq!(order(&rotation, &blob), expected, "{failed} failed");
         }
-        assert_eq!(order(&turns, &Wanted("2".to_owned())), [0, 1, 2], "another blob");
+        assert_eq!(order(&rotation, &Wanted("2".to_owned())), [0, 1, 2], "another blob");
         tokio::time::advance(MEMORY).await;
-        assert_eq!(order(&turns, &blob), [0, 1, 2]);
+        assert_eq!(order(&rotation, &blob), [0, 1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -168,21 +168,21 @@ mod tests {
             ("an error", vec![part("a"), broken()], 2, true),
             ("never read", vec![part("a")], 0, true),
         ] {
-            let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
-            let watch = turns.watch(&blob, &hosts()[0]);
+            let (rotation, blob) = (Rotation::default(), Wanted("1".to_owned()));
+            let watch = rotation.watch(&blob, &hosts()[0]);
             let mut content = Box::pin(Watch::over(Some(watch), stream::iter(items)));
             for _ in 0..read {
                 let _ = content.next().await;
             }
             drop(content);
-            assert_eq!(order(&turns, &blob)[0] != 0, fails, "{what}");
+            assert_eq!(order(&rotation, &blob)[0] != 0, fails, "{what}");
         }
-        let (turns, blob) = (Turns::default(), Wanted("1".to_owned()));
+        let (rotation, blob) = (Rotation::default(), Wanted("1".to_owned()));
         let endless = stream::iter([part("a")]).chain(stream::pending());
-        let mut content = Box::pin(Watch::over(Some(turns.watch(&blob, &hosts()[0])), endless));
+        let mut content = Box::pin(Watch::over(Some(rotation.watch(&blob, &hosts()[0])), endless));
         content.next().await.unwrap().unwrap();
         tokio::time::timeout(Duration::from_secs(1), content.next()).await.unwrap_err();
         drop(content);
-        assert_eq!(order(&turns, &blob), [1, 2, 0], "given up while it waits");
+        assert_eq!(order(&rotation, &blob), [1, 2, 0], "cancelled while it waits");
     }
 }
