@@ -1,4 +1,4 @@
-//! Any layout directory as a registry.
+//! Any layout directory as a registry: `oci:DIRECTORY[:IMAGE]`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,13 +7,38 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error, ErrorKind,
-    ImageRegistry, Lease, Names, Page, Reference, Result, reference,
+    Backend, Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error,
+    ErrorKind, ImageRegistry, Lease, Location, Names, Opened, Options, Page, Reference, Result, layout_index,
+    reference,
 };
 
-use crate::config::{CAPABILITIES, Config};
+use crate::config::Config;
 use crate::root::{Root, blocking};
 use crate::store::Store;
+
+plyfold_core::register!(Backend {
+    schemes: &["oci"],
+    package: env!("CARGO_PKG_NAME"),
+    summary: "OCI layout directories, also those of skopeo, crane, buildah, umoci and docker",
+    syntax: "oci:DIRECTORY[:TAG|:NAME][@DIGEST]",
+    capabilities: CAPABILITIES,
+    open: |location, options| Box::pin(async move { open(&location, &options) }),
+});
+
+const CAPABILITIES: Capabilities =
+    Capabilities { delete: true, mount: true, push: true, referrers: false, repositories: true, tags: true };
+
+fn open(location: &Location, options: &Options) -> Result<Opened> {
+    let config: Config = options.config()?;
+    let (path, image) = location.path_and_image();
+    if path.is_empty() {
+        return Err(Error::config(format!("invalid image URI {location}: no directory"))
+            .with_hint("write oci:DIRECTORY:TAG"));
+    }
+    let layout = Layout::new(path, config);
+    let reference = image.map(|image| layout_index::image_in(path.as_ref(), image)).transpose()?;
+    Ok(Opened { registry: Box::new(layout), reference })
+}
 
 /// An OCI layout directory of any tool. Clones share a handle.
 ///
@@ -161,5 +186,42 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.store.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::Backends;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn uris() {
+        let backends = Backends::linked().unwrap();
+        let hex = "0".repeat(64);
+        for (uri, place, whole) in [
+            ("oci:/srv/base".to_owned(), "oci:/srv/base", None),
+            ("oci:/srv/base:".to_owned(), "oci:/srv/base", None),
+            ("oci:base:3.20".to_owned(), "oci:base", Some("localhost/base:3.20".to_owned())),
+            ("oci:base:alpine:3".to_owned(), "oci:base", Some("docker.io/library/alpine:3".to_owned())),
+            (format!("oci:base@sha256:{hex}"), "oci:base", Some(format!("localhost/base@sha256:{hex}"))),
+            (
+                format!("oci:base:v1@sha256:{hex}"),
+                "oci:base",
+                Some(format!("localhost/base:v1@sha256:{hex}")),
+            ),
+        ] {
+            let opened = backends.open(&uri, &Options::default()).await.unwrap();
+            assert_eq!(opened.registry.to_string(), place);
+            assert_eq!(opened.reference.map(|reference| reference.whole()), whole, "{uri}");
+        }
+        for uri in ["oci:", "oci:base:../../etc/passwd", "oci:base:a b", "oci:base:x@sha256:00"] {
+            let error = backends.open(uri, &Options::default()).await.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Config, "{uri}");
+        }
+        let trusting = Options::parse(["follow-symlinks=true"]).unwrap();
+        backends.open("oci:base", &trusting).await.unwrap();
+        let unknown = Options::parse(["colour=red"]).unwrap();
+        assert_eq!(*backends.open("oci:base", &unknown).await.unwrap_err().kind(), ErrorKind::Config);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, Output, Result, digest};
 
-use super::lease::{Queued, is_read_only};
+use super::queue::{Queued, is_read_only};
 use super::seal::{self, Seal, Seen};
 use crate::durable::{self, Temp};
 use crate::root::Root;

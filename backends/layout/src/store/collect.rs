@@ -15,10 +15,13 @@ use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
 
 use super::contents;
 use super::folder::for_each;
-use super::lease::{Alone, COLLECTOR};
+use super::handle::Store;
+use super::index::change_locked;
+use super::lease::Alone;
 use super::quarantine::{self, Removal};
+use super::queue::COLLECTOR;
 use super::remains::{self, is_older, remove_file};
-use super::{Store, change_locked, ingest, inventory, seal};
+use super::{inventory, paths, seal};
 use crate::root::{Root, blocking};
 
 /// How long damaged blobs are kept in `quarantine/`.
@@ -196,7 +199,7 @@ impl Sweep<'_> {
             // When it was moved here.
             let moved = u64::try_from(metadata.ctime()).unwrap_or(0);
             let moved = SystemTime::UNIX_EPOCH + Duration::from_secs(moved);
-            let is_blob = blob.and_then(ingest::digest_in).is_some() && metadata.is_file();
+            let is_blob = blob.and_then(paths::digest_in).is_some() && metadata.is_file();
             if !is_blob || !is_older(Ok(moved), QUARANTINE) {
                 return Ok(());
             }

@@ -9,8 +9,10 @@ use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
 use plyfold_core::{Descriptor, Digest, Error, Reference, Result, reference};
 
+use super::contents;
+use super::handle::Store;
+use super::index::{change_index, change_locked};
 use super::lease::Alone;
-use super::{Store, change_index, change_locked, contents};
 use crate::durable;
 use crate::root::{Root, blocking};
 

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::digest::Hasher;
 use plyfold_core::worker::Workers;
-use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result, digest};
+use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::lease::Queued;
+use super::paths::name_of;
 use super::quarantine::quarantine;
+use super::queue::Queued;
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 
@@ -22,22 +23,6 @@ use crate::root::{Found, Root};
 const IN_FLIGHT: usize = 8;
 /// Small chunks are written together.
 const BUFFER: usize = 256 << 10;
-
-/// The name of a blob's temporary file.
-pub(super) fn name_of(digest: &Digest) -> String {
-    format!("{}-{}", digest.algorithm(), digest.digest())
-}
-
-/// The digest whose temporary file has this name.
-pub(super) fn digest_in(name: &str) -> Option<Digest> {
-    let (algorithm, hex) = name.split_once('-')?;
-    digest::parse(&format!("{algorithm}:{hex}")).ok()
-}
-
-/// Whether a file in `ingest/` is another tool's: oras has a folder of this name too, and locks nothing in it.
-pub(super) fn is_foreign(name: &str) -> bool {
-    name.split_once('_').is_some_and(|(hex, _)| digest::parse(&format!("sha256:{hex}")).is_ok())
-}
 
 /// Begins to write a blob; `None` while another writer has it.
 pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Result<Option<Ingest>> {

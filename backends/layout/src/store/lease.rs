@@ -4,19 +4,19 @@
 //! looks and removes. So a collection sees every lease that was taken before it, and content that it removed is already
 //! missing for a lease that is taken after it. The lock is never held during network I/O.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
-use plyfold_core::{Digest, Error, ErrorKind, Lease, Result, digest};
+use plyfold_core::{Digest, Error, Lease, Result, digest};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockWriteGuard};
 
-use super::Store;
+use super::handle::Store;
+use super::queue::{COLLECTOR, LOCK, NAMES, is_read_only};
 use crate::durable::{self, Temp};
 use crate::root::{Root, blocking};
 
@@ -24,51 +24,6 @@ use crate::root::{Root, blocking};
 pub(super) const LEASE: &str = "lease-";
 /// Many times what the digests of the largest image take.
 const LIMIT: u64 = 16 << 20;
-/// The lock that leases share for a moment and that a collection holds alone.
-const LOCK: &str = "store";
-/// The lock for changing names.
-pub(super) const NAMES: &str = "index";
-/// Held by a collection that runs or waits: new leases wait then, so that a collection never waits for ever.
-pub(super) const COLLECTOR: &str = "collector";
-
-/// What tasks of this process wait for: the turns, the right to write a blob or an artifact and to change names, each
-/// in the order in which they came. Only the first of them contends with other processes, and the next one is woken
-/// when it is done.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// Held by a collection exclusively, and shared while a lease is taken.
-    gate: Arc<tokio::sync::RwLock<()>>,
-}
-
-/// The first place in a queue, until the last clone is dropped.
-pub(super) type Queued = Arc<OwnedMutexGuard<()>>;
-
-impl Turns {
-    /// Those of a directory: all its handles in this process share them.
-    pub(super) fn of(path: &Path) -> Arc<Self> {
-        static ALL: Mutex<BTreeMap<PathBuf, Weak<Turns>>> = Mutex::new(BTreeMap::new());
-        // One that cannot be told from others has its own; then its handles wait as those of other processes do.
-        let Ok(path) = std::path::absolute(path) else { return Arc::default() };
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, turns| turns.strong_count() > 0);
-        let turns = all.get(&path).and_then(Weak::upgrade).unwrap_or_default();
-        all.insert(path, Arc::downgrade(&turns));
-        turns
-    }
-
-    pub(super) async fn queue(&self, name: &str) -> OwnedMutexGuard<()> {
-        let queue = {
-            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.retain(|_, queue| queue.strong_count() > 0);
-            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
-            queues.insert(name.to_owned(), Arc::downgrade(&queue));
-            queue
-        };
-        queue.lock_owned().await
-    }
-}
-
 impl Store {
     pub(super) async fn take_lease(&self, content: &[Digest]) -> Result<Lease> {
         if content.is_empty() {
@@ -76,14 +31,14 @@ impl Store {
         }
         content.iter().try_for_each(digest::supported)?;
         let content: Arc<[Digest]> = content.into();
-        let _gate = self.turns.gate.read().await;
+        let _gate = self.queues.gate.read().await;
         let taken = self.poll(&self.in_progress(COLLECTOR), move |root| begin(root, &content)).await;
         granted(taken.map(Lease::new))
     }
 
     pub(super) async fn take_turn(&self, work: &str) -> Result<Lease> {
         let name = format!("turn-{}", digest::sha256(work.as_bytes()).digest());
-        let queue = self.turns.queue(&name).await;
+        let queue = self.queues.queue(&name).await;
         let path = self.in_progress(&name);
         let taken = self.poll(&path, move |root| Temp::claim(root, &name)).await;
         // In this order: the next one in the queue finds the file gone.
@@ -97,13 +52,6 @@ fn granted(taken: Result<Lease>) -> Result<Lease> {
         Err(e) if is_read_only(&e) => Ok(Lease::none()),
         taken => taken,
     }
-}
-
-/// Whether this user may not write there.
-pub(super) fn is_read_only(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    let read_only = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
-    *error.kind() == ErrorKind::Io && source.is_some_and(|source| read_only.contains(&source.kind()))
 }
 
 /// Takes a lease; `None` while a collection runs.
@@ -192,12 +140,12 @@ pub(super) struct Alone {
 impl Alone {
     /// Waits for another collection, then for those who take a lease at this moment: new ones wait from then on.
     pub(super) async fn with(store: &Store) -> Result<Self> {
-        let gate = store.turns.gate.clone().write_owned().await;
+        let gate = store.queues.gate.clone().write_owned().await;
         let announced =
             store.poll(&store.in_progress(COLLECTOR), |root| Temp::claim(root, COLLECTOR)).await?;
         let lock = store.root.path().join("locks").join(LOCK);
         let leases = store.poll(&lock, |root| durable::try_lock(root, LOCK)).await?;
-        let changes = store.turns.queue(NAMES).await;
+        let changes = store.queues.queue(NAMES).await;
         let root = store.root.clone();
         let names = blocking(move || durable::lock(&root, NAMES)).await?;
         Ok(Self { _locks: [names, leases], _names: changes, _announced: announced, _gate: gate })

@@ -9,8 +9,8 @@ use plyfold_core::layout_index::{LAYOUT, LayoutIndex};
 use plyfold_core::{Error, Result};
 use serde::de::IgnoredAny;
 
-use super::lease::NAMES;
 use super::quarantine;
+use super::queue::NAMES;
 use crate::durable;
 use crate::root::Root;
 

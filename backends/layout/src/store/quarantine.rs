@@ -5,14 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::cache::Part;
-use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{Digest, Error, ErrorKind, Result};
 
-use super::Store;
 use super::artifact::{self, Place};
-use super::ingest::name_of;
 use super::inventory::{Identity, Item, identity};
-use super::lease::NAMES;
+use super::paths::name_of;
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 
@@ -78,40 +75,6 @@ fn stands(path: &Path, expected: Identity) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
     }
-}
-
-/// Sets a damaged `index.json` aside, and writes one in its place with every entry that can still be read; what was
-/// done, in a few words. `None` when it is sound by now.
-pub(super) fn replace_index(store: &Store) -> Result<Option<String>> {
-    let root = store.root();
-    // The marker may be what is missing or damaged.
-    let had_marker = root.is_layout().is_ok_and(|is_layout| is_layout);
-    store.prepare()?;
-    let _lock = durable::lock(root, NAMES)?;
-    match root.index_again() {
-        Ok(_) if !had_marker => return Ok(Some("the file oci-layout was written anew".to_owned())),
-        Ok(_) => return Ok(None),
-        Err(e) if is_damage(&e) => {}
-        Err(e) => return Err(e),
-    }
-    let index = match root.index_bytes() {
-        Ok(Some(bytes)) => LayoutIndex::salvage(&bytes, root.path()),
-        Ok(None) => LayoutIndex::new(root.path()),
-        Err(e) if is_damage(&e) => LayoutIndex::new(root.path()),
-        // What cannot be read now may hold every name.
-        Err(e) => return Err(e),
-    };
-    let path = root.path().join("index.json");
-    let aside = keep(root, &path, "index.json")?;
-    durable::write_document(root, "index.json", &path, 0o644, &index.to_bytes())?;
-    let kept = format!("{} of its entries could be kept", index.entries().count());
-    Ok(Some(match aside {
-        Some(aside) => {
-            let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            format!("{kept}; the file is now quarantine/{name}")
-        }
-        None => kept,
-    }))
 }
 
 /// Whether an error of [`Root::index`] is about what the file says, and not about reading it.

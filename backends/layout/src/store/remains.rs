@@ -10,8 +10,8 @@ use plyfold_core::{Error, ErrorKind, Result};
 
 use super::artifact::Place;
 use super::folder::for_each;
-use super::lease::{COLLECTOR, is_read_only};
-use super::{ingest, inventory, seal};
+use super::queue::{COLLECTOR, is_read_only};
+use super::{inventory, paths, seal};
 use crate::durable::{self, Temp};
 use crate::root::{Found, Root};
 
@@ -39,7 +39,7 @@ pub(super) fn partials(root: &Root) -> Result<Vec<PartialBlob>> {
 
 /// The partial download with this name in `ingest/`, if it is one.
 pub(super) fn partial(root: &Root, name: &str, metadata: &Metadata) -> Result<Option<PartialBlob>> {
-    let Some(digest) = ingest::digest_in(name).filter(|_| metadata.is_file() && metadata.len() > 0) else {
+    let Some(digest) = paths::digest_in(name).filter(|_| metadata.is_file() && metadata.len() > 0) else {
         return Ok(None);
     };
     // A partial download of a blob that is present is not resumed.
@@ -74,7 +74,7 @@ pub(super) fn temporary(
     policy: Policy,
     remains: &mut Remains,
 ) -> Result<()> {
-    if ingest::is_foreign(name) && !is_older(metadata.modified(), FOREIGN.max(policy.grace)) {
+    if paths::is_foreign(name) && !is_older(metadata.modified(), FOREIGN.max(policy.grace)) {
         return Ok(());
     }
     if !policy.remove {

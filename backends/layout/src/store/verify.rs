@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plyfold_core::cache::{Damage, Need, Needs, Part};
+use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     CacheProvider as _, Descriptor, Digest, Error, ErrorKind, Reference, Result, Verified, Verify, digest,
 };
 
-use super::Store;
+use super::handle::Store;
 use super::inventory::{self, Item};
 use super::quarantine::{self, Removal};
+use super::queue::NAMES;
 use super::reading::{self, Verdict, Watch};
 use super::remains;
+use crate::durable;
 use crate::root::{Found, Root, blocking};
 
 pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
@@ -70,13 +73,47 @@ async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
             repaired: false,
         };
         if repair {
-            let Some(done) = quarantine::replace_index(&store)? else { return Ok(None) };
+            let Some(done) = replace_index(&store)? else { return Ok(None) };
             damage.reason = format!("{}; {done}", damage.reason);
             damage.repaired = true;
         }
         Ok(Some(damage))
     })
     .await
+}
+
+/// Quarantines a damaged `index.json`, and writes one in its place with every entry that can still be read; what was
+/// done, in a few words. `None` when it is sound by now.
+fn replace_index(store: &Store) -> Result<Option<String>> {
+    let root = store.root();
+    // The marker may be what is missing or damaged.
+    let had_marker = root.is_layout().is_ok_and(|is_layout| is_layout);
+    store.prepare()?;
+    let _lock = durable::lock(root, NAMES)?;
+    match root.index_again() {
+        Ok(_) if !had_marker => return Ok(Some("the file oci-layout was written anew".to_owned())),
+        Ok(_) => return Ok(None),
+        Err(e) if quarantine::is_damage(&e) => {}
+        Err(e) => return Err(e),
+    }
+    let index = match root.index_bytes() {
+        Ok(Some(bytes)) => LayoutIndex::salvage(&bytes, root.path()),
+        Ok(None) => LayoutIndex::new(root.path()),
+        Err(e) if quarantine::is_damage(&e) => LayoutIndex::new(root.path()),
+        // What cannot be read now may hold every name.
+        Err(e) => return Err(e),
+    };
+    let path = root.path().join("index.json");
+    let aside = quarantine::keep(root, &path, "index.json")?;
+    durable::write_document(root, "index.json", &path, 0o644, &index.to_bytes())?;
+    let kept = format!("{} of its entries could be kept", index.entries().count());
+    Ok(Some(match aside {
+        Some(aside) => {
+            let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("{kept}; the file is now quarantine/{name}")
+        }
+        None => kept,
+    }))
 }
 
 /// What images need.

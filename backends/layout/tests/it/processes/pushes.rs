@@ -38,7 +38,7 @@ fn beside(store: &Path, what: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_brings_images_leaves_them_whole_beside_a_collector() {
+async fn copies_pushes_pulls_and_loads_leave_whole_images_beside_a_collector() {
     if let Some((store, number)) = as_child() {
         match WAYS.get(number) {
             Some(way) => bring(&store, way).await,
@@ -52,7 +52,7 @@ async fn whatever_brings_images_leaves_them_whole_beside_a_collector() {
     let all: Vec<_> = WAYS.into_iter().flat_map(of).collect();
     samples::write_layout(&beside(&path, "origin"), &all).unwrap();
     drop(Store::open(&path).unwrap());
-    let test = "pushes::whatever_brings_images_leaves_them_whole_beside_a_collector";
+    let test = "pushes::copies_pushes_pulls_and_loads_leave_whole_images_beside_a_collector";
     let collector = Running(child(test, &path, WAYS.len()).spawn().unwrap());
     let said = run((0..WAYS.len()).map(|number| child(test, &path, number)));
     std::fs::write(beside(&path, "done"), "").unwrap();

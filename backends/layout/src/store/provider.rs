@@ -1,0 +1,201 @@
+//! The store as a cache.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use plyfold_core::cache::{Needs, find_among};
+use plyfold_core::manifest::is_index;
+use plyfold_core::{
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
+    ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest, reference,
+};
+
+use super::handle::Store;
+use super::index::{change_locked, check_present};
+use super::queue::NAMES;
+use super::{artifact, collect, ingest, paths, quarantine, verify};
+use crate::durable;
+use crate::root::{Found, blocking};
+
+#[async_trait]
+impl CacheProvider for Store {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        let (root, digest) = (self.root.clone(), digest.clone());
+        let found = blocking(move || root.stat_blob(&digest)).await.map_err(|e| e.with_endpoint(self))?;
+        // Anything but a regular file is not a blob: the next pull replaces it.
+        Ok(if let Found::File(size) = found { Some(size) } else { None })
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        let start = range.resolve(blob.size())?.start;
+        let (root, wanted) = (self.root.clone(), blob.clone());
+        let opened = blocking(move || {
+            let mut file = match root.open_blob(&wanted) {
+                // Layouts without names may be one image themselves, as the OCI image spec allows.
+                Err(e) if *e.kind() == ErrorKind::NotFound && is_index(wanted.media_type()) => {
+                    return Ok(BlobSource::Index(root.index_as_image(wanted.digest())?.ok_or(e)?));
+                }
+                opened => opened?,
+            };
+            file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
+            Ok(BlobSource::File(file))
+        });
+        match opened.await.map_err(|e| e.with_endpoint(self))? {
+            BlobSource::File(file) => Blob::from_reader(blob, range, file),
+            BlobSource::Index(bytes) => Blob::from_bytes(blob, range, &bytes),
+        }
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        digest::supported(blob.digest())?;
+        let (wanted, name) = (blob.clone(), paths::name_of(blob.digest()));
+        let queued = Arc::new(self.queues.queue(&name).await);
+        let path = self.in_progress(&name);
+        let begun = self.poll(&path, move |root| ingest::begin(root, &wanted, &queued));
+        begun.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        digest::supported(digest)?;
+        let path = self.in_progress(&paths::name_of(digest));
+        let held = blocking(move || match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+        });
+        held.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        digest::supported(digest)?;
+        let (root, digest) = (self.root.clone(), digest.clone());
+        blocking(move || quarantine::quarantine(&root, &digest)).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        let by_digest = reference::digest_of(name)?.is_some();
+        let root = self.root.clone();
+        let names = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
+        if by_digest {
+            let known = [names.0.names(), names.0.by_digest()].concat();
+            return find_among(self, &known, name).await;
+        }
+        names.0.find(name).map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        let root = self.root.clone();
+        let listed = blocking(move || Ok(root.index()?.0.names()));
+        listed.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        let root = self.root.clone();
+        let pins = blocking(move || {
+            let mut pins: Vec<Reference> = root.index()?.0.pins().cloned().collect();
+            pins.sort_by_cached_key(Reference::whole);
+            Ok(pins)
+        });
+        pins.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        let (root, changes) = (self.root.clone(), changes.to_vec());
+        // At most one thread waits for the lock: its holder may need the other threads.
+        let turn = self.queues.queue(NAMES).await;
+        let waiting = Arc::new(());
+        let caller = Arc::downgrade(&waiting);
+        let updated = blocking(move || {
+            let _turn = turn;
+            let _lock = durable::lock(&root, NAMES)?;
+            if caller.strong_count() == 0 {
+                // Its lease was dropped with it, so the content may have been removed.
+                return Err(Error::new(ErrorKind::Cancelled, "the change of names was cancelled"));
+            }
+            change_locked(&root, |index| {
+                check_present(&root, &changes)?;
+                for change in &changes {
+                    match change {
+                        NameChange::Pin(name) if !index.pin(name, true) => {
+                            return Err(Error::not_found("not in the store").with_image(name));
+                        }
+                        NameChange::Pin(_) => {}
+                        NameChange::Unpin(name) => _ = index.pin(name, false),
+                        NameChange::Remove(name) => drop(index.remove(name)),
+                        NameChange::Set(name, descriptor) => index.set(name, descriptor, root.private),
+                    }
+                }
+                Ok(())
+            })
+        });
+        let updated = updated.await.map_err(|e| e.with_endpoint(self));
+        drop(waiting);
+        updated
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        let wanted = artifact::Place::of(key)?;
+        let name = wanted.temp();
+        let queued = Arc::new(self.queues.queue(&name).await);
+        let path = self.in_progress(&name);
+        let begun = self.poll(&path, move |root| artifact::begin(root, &wanted, &queued));
+        begun.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.take_lease(content).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.take_turn(work).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        collect::usage(self).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        collect::run(self, policy).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        let root = self.root.clone();
+        blocking(move || root.free()).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        let operation = what.progress.operation();
+        let what = Verify { progress: operation.progress().clone(), ..what.clone() };
+        operation.end(verify::verify(self, &what).await.map_err(|e| e.with_endpoint(self)))
+    }
+}
+
+/// What a blob is read from.
+enum BlobSource {
+    File(File),
+    Index(Bytes),
+}
+
+impl Store {
+    /// Lets a name stand for an image, all platforms of it, that is here whole. It stays complete meanwhile: a
+    /// collection sees first the lease and then the name.
+    pub(crate) async fn name_whole(&self, name: &Reference, top: &Descriptor) -> Result<()> {
+        let needs = Needs::of(self, top).await?;
+        let _lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
+        // BlobSource may have been removed before the lease was taken. Check again now that the lease is held.
+        if let Some(damaged) = needs.damaged.iter().next() {
+            return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
+        }
+        let missing = needs.missing_of_all(self).await?;
+        if let Some(first) = missing.first() {
+            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
+            let error = Error::not_found(format!("content is not in the layout: {}", list.join(", ")));
+            let error = error.with_context("blob", first).with_endpoint(self);
+            return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
+        }
+        self.update(&[NameChange::Set(name.clone(), top.clone())]).await
+    }
+}

@@ -1,0 +1,61 @@
+//! The order of tasks of one process, and the names of what they wait for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use plyfold_core::{Error, ErrorKind};
+use tokio::sync::OwnedMutexGuard;
+
+/// The lock that leases share for a moment and that a collection holds alone.
+pub(super) const LOCK: &str = "store";
+/// The lock for changing names.
+pub(super) const NAMES: &str = "index";
+/// Held by a collection that runs or waits: new leases wait then, so that a collection never waits for ever.
+pub(super) const COLLECTOR: &str = "collector";
+
+/// What tasks of this process wait for: a single flight, the right to write a blob or an artifact and to change names,
+/// each in the order in which they came. Only the first of them contends with other processes, and the next one is woken
+/// when it is done.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held by a collection exclusively, and shared while a lease is taken.
+    pub(super) gate: Arc<tokio::sync::RwLock<()>>,
+}
+
+/// The first place in a queue, until the last clone is dropped.
+pub(super) type Queued = Arc<OwnedMutexGuard<()>>;
+
+impl Queues {
+    /// Those of a directory: all its handles in this process share them.
+    pub(super) fn of(path: &Path) -> Arc<Self> {
+        static ALL: Mutex<BTreeMap<PathBuf, Weak<Queues>>> = Mutex::new(BTreeMap::new());
+        // One that cannot be told from others has its own; then its handles wait as those of other processes do.
+        let Ok(path) = std::path::absolute(path) else { return Arc::default() };
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, queues| queues.strong_count() > 0);
+        let queues = all.get(&path).and_then(Weak::upgrade).unwrap_or_default();
+        all.insert(path, Arc::downgrade(&queues));
+        queues
+    }
+
+    pub(super) async fn queue(&self, name: &str) -> OwnedMutexGuard<()> {
+        let queue = {
+            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.retain(|_, queue| queue.strong_count() > 0);
+            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            queues.insert(name.to_owned(), Arc::downgrade(&queue));
+            queue
+        };
+        queue.lock_owned().await
+    }
+}
+
+/// Whether this user may not write there.
+pub(super) fn is_read_only(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let read_only = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
+    *error.kind() == ErrorKind::Io && source.is_some_and(|source| read_only.contains(&source.kind()))
+}
