@@ -3,8 +3,8 @@
 use plyfold_core::ErrorKind::{Ambiguous, Corrupt, Limit, NotFound, Unsupported};
 use plyfold_core::{Descriptor, digest};
 
-use super::Outcome::{Image, Refused, WrongPlatform};
-use super::Row;
+use super::row::Outcome::{Image, Refused, WrongPlatform};
+use super::row::Row;
 use crate::samples::{self, Sample, SampleBlob};
 
 const ARM: &str = "linux/arm/v7";

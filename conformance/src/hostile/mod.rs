@@ -3,6 +3,7 @@
 //! Whatever an image claims: a typed error that names it, no new name, and what was stored before still whole.
 
 mod documents;
+mod row;
 
 use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
@@ -11,31 +12,11 @@ use plyfold_core::{
     Result,
 };
 
+pub use self::row::{Outcome, Row};
 use crate::rule::in_time;
-use crate::samples::{self, Sample};
+use crate::samples;
 use crate::stages::fill;
 use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject};
-
-/// One hostile or odd input.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// Its name, which is the name of its test.
-    pub name: &'static str,
-    /// What it must get.
-    pub outcome: Outcome,
-    sample: fn() -> Sample,
-}
-
-/// What an input must get.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// The image for this platform, whole.
-    Image(&'static str),
-    /// An error of one of these kinds.
-    Refused(&'static [ErrorKind]),
-    /// No image for the wanted platform.
-    WrongPlatform,
-}
 
 /// All rows. Media that keep no documents (docker-archive) have nothing to be judged by them.
 pub fn rows() -> impl Iterator<Item = Row> {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use plyfold_core::Descriptor;
 use plyfold_core::digest::{self, Hasher};
 
-use super::{Sample, SampleBlob, SampleImage, SampleLayer, gzip, zstd};
+use super::compress::{gzip, zstd};
+use super::sample::{Sample, SampleBlob, SampleImage, SampleLayer};
 
 pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";

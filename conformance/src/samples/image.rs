@@ -3,7 +3,8 @@
 use plyfold_core::{Descriptor, digest};
 
 use super::draft::{Draft, Packing, Plan, for_platform, json, manifest_text, with};
-use super::{LayerBuilder, Sample, SampleImage, SampleLayer};
+use super::layer::LayerBuilder;
+use super::sample::{Sample, SampleImage, SampleLayer};
 
 /// Two gzip layers with a whiteout, a hard link and an extended attribute.
 pub fn image() -> Sample {

@@ -6,7 +6,7 @@ use plyfold_core::Descriptor;
 
 use super::draft::{Draft, EMPTY, MANIFEST, Packing, Plan, for_platform, json, manifest_text, with};
 use super::image::{single, two_layers};
-use super::{Sample, SampleImage};
+use super::sample::{Sample, SampleImage};
 
 /// An artifact: an `artifactType`, the empty config, one layer that is no tar.
 pub fn artifact() -> Sample {

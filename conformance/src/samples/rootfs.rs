@@ -1,6 +1,8 @@
 //! A root file system of three layers with one of everything.
 
-use super::{LayerBuilder, Sample, of_layers};
+use super::image::of_layers;
+use super::layer::LayerBuilder;
+use super::sample::Sample;
 
 /// What [`rootfs`] contains once its layers are stacked, one line for each name: path, mode, owner, time, links,
 /// kind and content, extended attributes.

@@ -1,17 +1,18 @@
 //! Layers and root file systems as text, so that a test can say what it expects.
 
+mod line;
 mod mounted;
 mod overlay;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Cursor;
 
-use plyfold_core::digest::Hasher;
 use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerOptions, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
 
+use self::line::escaped;
+pub use self::line::{ContentText, TreeLine};
 pub use self::mounted::mounted;
 pub use self::overlay::overlaid;
 
@@ -70,97 +71,6 @@ fn file_content(tar: &mut LayerTar, size: u64, extents: &[DataExtent]) -> Result
     Ok(content.finish())
 }
 
-/// A file's content as text, the same however its holes are stored: `SIZE "text"` for a short text, otherwise its
-/// size and the start of a hash over the blocks that are not all zeros.
-#[derive(Debug)]
-pub struct ContentText {
-    size: u64,
-    number: u64,
-    block: Vec<u8>,
-    short: Vec<u8>,
-    hasher: Hasher,
-}
-
-const ZEROS: &[u8] = &[0; ContentText::BLOCK];
-
-impl ContentText {
-    const BLOCK: usize = 4096;
-    const SHORT: u64 = 40;
-
-    /// The text of a file of this size, of which nothing is known yet: all zeros.
-    pub fn new(size: u64) -> Self {
-        let short = vec![0; if size <= Self::SHORT { size as usize } else { 0 }];
-        Self { size, number: 0, block: vec![0; Self::BLOCK], short, hasher: Hasher::sha256() }
-    }
-
-    /// Data at an offset; offsets ascend.
-    pub fn data(&mut self, mut offset: u64, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (number, within) = (offset / Self::BLOCK as u64, (offset % Self::BLOCK as u64) as usize);
-            let count = bytes.len().min(Self::BLOCK - within);
-            if bytes[..count] == ZEROS[..count] {
-                (offset, bytes) = (offset + count as u64, &bytes[count..]);
-                continue;
-            }
-            if number != self.number {
-                self.flush();
-                self.number = number;
-            }
-            self.block[within..within + count].copy_from_slice(&bytes[..count]);
-            if let Some(short) = self.short.get_mut(within..within + count).filter(|_| number == 0) {
-                short.copy_from_slice(&bytes[..count]);
-            }
-            bytes = &bytes[count..];
-            offset += count as u64;
-        }
-    }
-
-    /// The text.
-    pub fn finish(mut self) -> String {
-        self.flush();
-        let printable = self.short.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
-        if self.size <= Self::SHORT && printable {
-            return format!("{} {:?}", self.size, String::from_utf8_lossy(&self.short));
-        }
-        format!("{} {}", self.size, &self.hasher.finish().digest()[..12])
-    }
-
-    fn flush(&mut self) {
-        if self.block != ZEROS {
-            self.hasher.update(&self.number.to_le_bytes());
-            self.hasher.update(&self.block);
-            self.block.fill(0);
-        }
-    }
-}
-
-/// One name of a root file system.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TreeLine {
-    /// The path, escaped.
-    pub path: String,
-    /// What it is and holds: `dir`, `file 5 "hello"` (see [`ContentText`]), `-> target`, `char 1:3`, `= /first/name`.
-    pub what: String,
-    /// Permission bits.
-    pub mode: u16,
-    /// Numeric owner and group.
-    pub owner: (u32, u32),
-    /// Seconds and nanoseconds.
-    pub mtime: (i64, u32),
-    /// Names of a file; 2 and the subdirectories of a directory.
-    pub links: u32,
-    /// Extended attributes, values escaped.
-    pub xattrs: Vec<String>,
-}
-
-impl fmt::Display for TreeLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, what, mode, owner: (uid, gid), mtime: (seconds, nanos), links, xattrs } = self;
-        write!(f, "{path} {mode:04o} {uid}:{gid} {seconds}.{nanos:09} {links} {what}")?;
-        xattrs.iter().try_for_each(|xattr| write!(f, " {xattr}"))
-    }
-}
-
 /// The root file system of these layers, bottom first.
 ///
 /// # Errors
@@ -209,10 +119,6 @@ pub fn lines<C>(tree: &Tree<C>, mut content: impl FnMut(&C, u64) -> Result<Strin
         });
     }
     Ok(lines)
-}
-
-fn escaped(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
 }
 
 /// The metadata of a directory that no entry made.

@@ -8,7 +8,7 @@ use plyfold_core::layer::ImagePath;
 use plyfold_core::{Error, Result, printable};
 use rustix::fs::{SeekFrom, seek};
 
-use super::{ContentText, TreeLine, escaped};
+use super::line::{ContentText, TreeLine, escaped};
 use crate::oracle::tree;
 
 /// The tree below `root`, such as a mount, in the order and the form of [`lines`](super::lines). Holes are not read.
