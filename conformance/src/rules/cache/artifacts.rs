@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, CacheProvider, Format, digest};
 
-use super::{assert_waits, promptly};
+use super::setup::{assert_waits, promptly};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::sound;

@@ -10,7 +10,7 @@ use plyfold_core::{Blob, BlobRange, CacheProviderExt, Platform, PullOptions, Ver
 use tokio::task::JoinSet;
 
 use super::collect::{collect, refuses_to_collect};
-use super::{blob, handles, name, names, set};
+use super::setup::{blob, handles, name, names, set};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Hooked, NAME, sound};
 use crate::samples;

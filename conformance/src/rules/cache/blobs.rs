@@ -6,7 +6,7 @@ use plyfold_core::{
     Ingest, digest,
 };
 
-use super::{amd64, assert_nothing, blob, name, stream_of};
+use super::setup::{amd64, assert_nothing, blob, name, stream_of};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, read, sound};

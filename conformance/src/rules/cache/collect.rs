@@ -8,7 +8,7 @@ use plyfold_core::{
     Ingest, NameChange, PullPolicy,
 };
 
-use super::{amd64, blob, name, names, pull, pull_for, pulled, registry_with, set, stream_of};
+use super::setup::{amd64, blob, name, names, pull, pull_for, pulled, registry_with, set, stream_of};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, at, sound};
 use crate::samples::{self, LayerBuilder, Sample};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use plyfold_core::cache::{Damage, Part};
 use plyfold_core::{CacheProviderExt, Descriptor, ErrorKind, PullOptions, PullPolicy, Verify};
 
-use super::{amd64, name, pull, pulled, registry_with};
+use super::setup::{amd64, name, pull, pulled, registry_with};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
 use crate::samples;

@@ -15,7 +15,7 @@ use plyfold_core::{
     Lease, NameChange, Progress, PullOptions, PullPolicy, Reference, Result,
 };
 
-use super::{amd64, name, pulled, registry_with, set};
+use super::setup::{amd64, name, pulled, registry_with, set};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
@@ -35,7 +35,7 @@ async fn a_pull_yields_the_image_that_was_found(stage: &dyn CacheStage) {
     let (sample, newer) = (samples::image(), samples::custom_fields());
     let subject = pulled(stage, &sample, NAME).await;
     let registry = registry_with(&newer, OTHER);
-    sound(super::pull(&subject, &registry, &name(OTHER), PullPolicy::IfMissing).await);
+    sound(super::setup::pull(&subject, &registry, &name(OTHER), PullPolicy::IfMissing).await);
     for change in [NameChange::Set(name(NAME), newer.top.clone()), NameChange::Remove(name(NAME))] {
         for policy in [PullPolicy::Always, PullPolicy::IfMissing, PullPolicy::Never] {
             set(&*subject.cache, NAME, &sample.top).await;

@@ -9,7 +9,7 @@ use plyfold_core::{
 };
 use serde_json::{Value, json};
 
-use super::{name, names, pull_for, pulled, registry_with, set};
+use super::setup::{name, names, pull_for, pulled, registry_with, set};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;

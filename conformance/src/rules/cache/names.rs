@@ -2,7 +2,7 @@
 
 use plyfold_core::{Blob, BlobRange, CacheProviderExt, ErrorKind, NameChange};
 
-use super::{amd64, blob, document, name, names, pulled, set};
+use super::setup::{amd64, blob, document, name, names, pulled, set};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, sound};

@@ -2,7 +2,7 @@
 
 use plyfold_core::{Blob, BlobRange, CacheProviderExt, Completeness, ErrorKind, Platform, PullPolicy};
 
-use super::{amd64, name, pull, pull_for, pulled, registry_with};
+use super::setup::{amd64, name, pull, pull_for, pulled, registry_with};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, error_of, sound};

@@ -10,7 +10,9 @@ use plyfold_core::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use super::{amd64, blob, document, handles, name, names, promptly, pull, registry_with, set, stream_of};
+use super::setup::{
+    amd64, blob, document, handles, name, names, promptly, pull, registry_with, set, stream_of,
+};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, sound};

@@ -11,10 +11,10 @@ use plyfold_core::{
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::{amd64, assert_waits, blob, document, handles, name, names, promptly, read, registry_with, set};
+use super::setup::{amd64, assert_waits, blob, document, handles, name, names, promptly, registry_with, set};
 use crate::CacheStage;
 use crate::rule::{Rule, rules};
-use crate::rules::probe::{Counting, Hooked, NAME, sound};
+use crate::rules::probe::{Counting, Hooked, NAME, read, sound};
 use crate::samples;
 
 pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {

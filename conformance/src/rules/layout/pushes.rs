@@ -13,8 +13,8 @@ use plyfold_core::{
 };
 
 use super::place::Place;
-use super::{name, sound};
-use crate::rules::probe::{NAME, assert_kind, at};
+use super::setup::name;
+use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples::{self, Sample};
 use crate::stages::fill;
 use crate::{LayoutStage, Staged};

@@ -12,7 +12,7 @@ use plyfold_core::{
 };
 
 use super::place::Place;
-use super::{name, set, whole};
+use super::setup::{name, set, whole};
 use crate::LayoutStage;
 use crate::rules::probe::{NAME, sound};
 use crate::samples::{self, Sample};
@@ -61,7 +61,7 @@ pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
     let pulled = sound(pull(&registry, &name(NAME), &*cache, &options).await);
     assert_eq!(pulled.layers.len(), 2);
     if sealed.binds {
-        let refused = cache.put(whole(&super::described(b"new"), &b"new"[..].into())).await;
+        let refused = cache.put(whole(&super::setup::described(b"new"), &b"new"[..].into())).await;
         assert!(refused.is_err_and(|e| *e.kind() == ErrorKind::Io), "nothing can be stored here");
     }
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::forms::{self, Form};
 use super::place::{Place, index_of};
+use super::setup::{large, name, set, vacant, whole};
 use super::strict::Layout;
-use super::{large, name, set, vacant, whole};
 use crate::LayoutStage;
 use crate::rules::probe::{NAME, assert_kind, sound};
 use crate::samples::{self, Sample};
@@ -79,7 +79,7 @@ async fn is_a_cache(form: &Form, place: &Path, stage: &dyn LayoutStage) {
         Some(first) => {
             form.sound(cache.find_descriptor(first).await).unwrap_or_else(|| panic!("{}: {first}", form.tool))
         }
-        None => super::stored(&*cache, b"the first").await,
+        None => super::setup::stored(&*cache, b"the first").await,
     };
     for round in ["before", "after"] {
         for (name, sample) in form.names(place) {
