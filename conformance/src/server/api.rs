@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::State;
 use super::content::{self, Repository, Stored};
 use super::http::{Request, Response};
+use super::state::State;
 
 /// What a request's path asks for.
 enum Route<'a> {
