@@ -23,6 +23,7 @@ pub mod stages;
 pub mod tree;
 
 mod http;
+mod macros;
 mod rule;
 mod stage;
 mod suite;

@@ -1,8 +1,9 @@
 //! kill -9 at every system call that changes the cache.
 
-use super::DurabilityStage;
+use super::blow::Blow;
+use super::fixture::DurabilityStage;
 use super::scene::Scene;
-use super::steps::{Blow, sweeps};
+use super::steps::sweeps;
 use super::trace::Call;
 use crate::oracle::Verdict;
 

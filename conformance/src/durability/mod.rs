@@ -37,6 +37,9 @@
 //! its name, before the cache is opened again.
 
 mod artifact;
+mod blow;
+mod fixture;
+mod image;
 mod kills;
 mod order;
 mod power;
@@ -48,57 +51,10 @@ mod strike;
 mod trace;
 mod worker;
 
-use std::path::{Path, PathBuf};
-
-use async_trait::async_trait;
-use plyfold_core::{CacheProvider, Result};
-
 use crate::oracle::{Check, Failure, Need, Verdict};
 
+pub use fixture::{DurabilityStage, Role};
 pub use worker::child;
-
-/// Opens caches that are OCI layout directories: what `durability` in [`oracle_tests!`](crate::oracle_tests) judges.
-#[async_trait]
-pub trait DurabilityStage: Send + Sync {
-    /// A handle on the cache in `directory`, which is made when there is none.
-    ///
-    /// # Errors
-    /// Those of opening the cache.
-    async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>>;
-
-    /// What a file or folder is for, by its path in the cache's directory. [`Role::Content`] for what layouts have.
-    fn role(&self, path: &Path) -> Role;
-
-    /// Which one it is, in a test binary that has several.
-    fn name(&self) -> String {
-        String::new()
-    }
-
-    /// The most threads of tokio's blocking pool that a pull takes which does one thing after another: one for the
-    /// pull, and one more for a cache that writes a blob on such a thread meanwhile.
-    ///
-    /// strace counts each thread's calls for itself. A cache that needs one thread alone, beside threads of its own
-    /// for each blob, is struck at every single call, and the suite sees to it.
-    fn blocking_threads(&self) -> usize {
-        2
-    }
-}
-
-/// What a file in a cache's directory is for.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// It stays, is never written where it can be seen, and is there again whenever the same work is done.
-    Content,
-    /// It may be there or not, whatever is in it, such as a file to lock.
-    Lock,
-    /// As [`Role::Lock`], and the cache can do without: what cannot be written there is no failure.
-    Note,
-    /// As [`Role::Content`], and with it the artifact at this path is taken for whole. Where artifacts are whole as
-    /// soon as they have their names, that is the file's own path.
-    Seal(PathBuf),
-    /// It is there for a moment, or until an unfinished download goes on: after a failure it is not.
-    Temporary,
-}
 
 /// One test of a rule about durability.
 #[derive(Clone, Copy, Debug)]

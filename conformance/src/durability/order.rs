@@ -4,16 +4,17 @@ use std::path::Path;
 
 use plyfold_core::{CacheProviderExt as _, reference};
 
-use super::scene::{self, NEW, OLD, Scene, Start, block};
+use super::fixture::{DurabilityStage, Role};
+use super::image::{NEW, OLD};
+use super::scene::{self, Scene, Start, block};
 use super::trace::{Call, record};
-use super::{DurabilityStage, Role};
 use crate::oracle::{Failure, Verdict};
 
 /// A power cut on ext4 or XFS cannot show each step: their journals keep the order of names by themselves.
 pub(super) fn every_name_comes_after_what_it_needs(stage: &dyn DurabilityStage) -> Verdict {
     let scene = Scene::new(stage)?;
     for (name, start, image) in [("fresh", Start::Nothing, OLD), ("filled", Start::Old, NEW)] {
-        let calls = record(&scene, &scene.store(name, start)?, image)?;
+        let calls = record(stage, &scene.store(name, start)?, image)?;
         for call in &calls {
             judge(stage, call, &calls)
                 .map_err(|why| Failure::new(format!("{name}: {why}: {call:?}\n{calls:#?}")))?;
@@ -29,7 +30,7 @@ pub(super) fn a_name_waits_for_content_that_was_here_before(stage: &dyn Durabili
     let scene = Scene::new(stage)?;
     let path = scene.store("unnamed", Start::Old)?;
     block(async { stage.open(&path).await?.remove(&reference::parse(OLD)?).await })??;
-    let calls = record(&scene, &path, OLD)?;
+    let calls = record(stage, &path, OLD)?;
     let blobs = Path::new("blobs/sha256");
     let named = calls.iter().find(|call| call.to.as_deref() == Some(Path::new("index.json")));
     let named = named.ok_or_else(|| Failure::new("no name is set"))?;

@@ -11,8 +11,8 @@ use plyfold_core::{
     reference,
 };
 
-use super::DurabilityStage;
 use super::artifact::{Summed, is_whole};
+use super::fixture::DurabilityStage;
 use super::scene::{self, block};
 use super::worker::{DONE, commanded, pull_image};
 use crate::oracle::{Failure, PowerDisk, Verdict};

@@ -1,8 +1,9 @@
 //! Failures of the disk at every system call on the cache.
 
-use super::DurabilityStage;
+use super::blow::Blow;
+use super::fixture::DurabilityStage;
 use super::scene::{Scene, Start};
-use super::steps::{Blow, sweeps};
+use super::steps::sweeps;
 use super::strike::is_optional;
 use super::trace::Call;
 use crate::oracle::Verdict;

@@ -11,8 +11,9 @@ use plyfold_core::{
 };
 use rustix::fs::FallocateFlags;
 
-use super::DurabilityStage;
-use super::scene::{self, NEW, Scene, Start, block};
+use super::fixture::DurabilityStage;
+use super::image::NEW;
+use super::scene::{self, Scene, Start, block};
 use super::worker::{Origin, pull_from};
 use crate::oracle::{Failure, Mount, Verdict};
 

@@ -5,41 +5,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::scene::{NEW, OLD, Scene, Start};
+use super::blow::{Blow, Step, Sweep};
+use super::image::{NEW, OLD};
+use super::scene::{Scene, Start};
 use super::strike::{Landing, strike};
 use super::trace::{Call, record};
 use super::worker::EVICT;
 use crate::oracle::{Failure, Verdict};
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Blow {
-    Error(&'static str),
-    Kill,
-}
-
-/// One kind of call on one file, where workers are struck.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    pub(super) syscall: String,
-    /// `None` for files that have another name each time: any call of the kind is struck then.
-    pub(super) by: Option<PathBuf>,
-    pub(super) blow: Blow,
-    /// How often a worker that is let alone comes there.
-    calls: usize,
-    /// The blobs that are stored one after another, so many of which are there already in each round.
-    published: Vec<PathBuf>,
-    /// For each round which of a thread's calls are struck.
-    rounds: Vec<Vec<usize>>,
-    /// The files that have the same name each time, for a step on those that have not.
-    pub(super) known: BTreeSet<PathBuf>,
-}
-
-/// One kind of work, to be done again and again.
-pub(super) struct Sweep<'a> {
-    pub(super) scene: &'a Scene<'a>,
-    pub(super) start: Start,
-    pub(super) orders: String,
-}
 
 /// A collection where there is one, a pull, and an open that makes the cache.
 pub(super) fn sweeps<'a>(scene: &'a Scene<'a>) -> impl Iterator<Item = Sweep<'a>> {
@@ -138,7 +110,7 @@ impl Sweep<'_> {
 
     /// Where a worker that is let alone uses the cache.
     fn steps(&self, blows: impl Fn(&[&Call]) -> Vec<Blow>) -> Result<Vec<Step>, Failure> {
-        let again = || record(self.scene, &self.scene.store("recorded", self.start)?, &self.orders);
+        let again = || record(self.scene.stage, &self.scene.store("recorded", self.start)?, &self.orders);
         let (first, calls) = (again()?, again()?);
         let known: BTreeSet<&Path> = first.iter().map(|call| &*call.by).collect();
         let published = calls.iter().filter_map(|call| call.to.clone());

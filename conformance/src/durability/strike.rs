@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Role;
+use super::blow::{Blow, Step, Sweep};
+use super::fixture::Role;
 use super::scene::{self, Start};
-use super::steps::{Blow, Step, Sweep};
 use super::trace::call;
 use super::worker::{FAILED, directed, myself};
 use crate::oracle::{Captured, Failure, Run};

@@ -12,9 +12,9 @@ use plyfold_core::{
     PullOptions, PullResult, RawManifest, Reference, Result, pull, reference,
 };
 
-use super::DurabilityStage;
 use super::artifact::Summed;
-use super::scene;
+use super::fixture::DurabilityStage;
+use super::image;
 use crate::Staged;
 use crate::oracle::{Failure, Run};
 use crate::samples::Sample;
@@ -147,7 +147,7 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn of(image: &str) -> Result<Self> {
-        let (registry, sample) = (MemoryRegistry::new("durability"), scene::image(image));
+        let (registry, sample) = (MemoryRegistry::new("durability"), image::image(image));
         fill(&registry, &Staged { reference: reference::parse(image)?, sample: &sample });
         Ok(Self { registry, sample })
     }

@@ -29,13 +29,16 @@
 mod difference;
 mod mount;
 mod need;
+mod probe;
 mod run;
 mod suite;
 pub(crate) mod tree;
+mod verdict;
 
 pub use difference::{Aspect, Difference, difference};
 pub use mount::{LoopDevice, Mount, PowerDisk};
 pub use need::Need;
 pub use run::{Captured, Run};
-pub use suite::{Check, Failure, Verdict, run};
+pub use suite::run;
 pub use tree::xattrs;
+pub use verdict::{Check, Failure, Verdict};

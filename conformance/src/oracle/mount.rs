@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Failure, Need, Run};
+use super::need::Need;
+use super::run::Run;
+use super::verdict::Failure;
 
 /// A mounted file system, on a folder of its own, until it is dropped.
 #[derive(Debug)]

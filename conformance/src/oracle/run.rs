@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use plyfold_core::{Error, ErrorKind, Result};
 
-use super::{Failure, need};
+use super::need;
+use super::verdict::Failure;
 
 /// How much of a command's output is kept, in bytes.
 const KEPT: u64 = 4 << 20;

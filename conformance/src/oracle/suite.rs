@@ -1,55 +1,11 @@
 //! The test binary: runs the checks whose needs are met, reports the others.
 
-use std::fmt;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{Need, need};
-
-/// The outcome of a check.
-pub type Verdict = Result<(), Failure>;
-
-/// Why a check failed; any error becomes one by `?`.
-pub struct Failure(String);
-
-impl Failure {
-    /// A failure in the words of `message`.
-    pub fn new(message: impl fmt::Display) -> Self {
-        Self(message.to_string())
-    }
-}
-
-// As in `anyhow`: no `Error` itself, so that every `Error` can be converted.
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}\ncaused by: {cause}");
-            source = cause.source();
-        }
-        Self(message)
-    }
-}
-
-impl fmt::Debug for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A test by an oracle: its name, what it needs, and what it does. It fails by returning a [`Failure`] or by a
-/// panic, so assertions can be used.
-#[derive(Clone, Copy, Debug)]
-pub struct Check {
-    /// The test's name.
-    pub name: &'static str,
-    /// What has to be there for it to run.
-    pub needs: &'static [Need],
-    /// The test.
-    pub run: fn() -> Verdict,
-}
+use super::need;
+use super::verdict::Check;
 
 impl Check {
     fn trial(self, required: bool) -> Trial {
@@ -74,47 +30,10 @@ pub fn run(checks: &[Check]) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Makes the `main` of a test binary with `harness = false` out of functions that return a
-/// [`Verdict`](crate::oracle::Verdict), and the [`Need`](crate::oracle::Need)s of each.
-///
-/// A binary that runs itself as a child process says so first: `child worker;` names a function that yields the
-/// exit code when it finds that it is one. `durability Stage;` stands there instead for a cache whose
-/// [durability](crate::durability) is judged, and adds those tests to the list, which may be empty then.
-#[macro_export]
-macro_rules! oracle_tests {
-    (child $child:path; $($checks:tt)+) => {
-        fn main() -> ::std::process::ExitCode {
-            let as_child: ::std::option::Option<::std::process::ExitCode> = $child();
-            as_child.unwrap_or_else(|| $crate::oracle::run($crate::oracle_tests!(@list $($checks)+)))
-        }
-    };
-    (durability $stage:expr; $($checks:tt)*) => {
-        fn main() -> ::std::process::ExitCode {
-            $crate::durability::child(&[&$stage]).unwrap_or_else(|| {
-                let mut checks = $crate::__durability_tests! { __checks ($stage) }.to_vec();
-                checks.extend_from_slice($crate::oracle_tests!(@list $($checks)*));
-                $crate::oracle::run(&checks)
-            })
-        }
-    };
-    (@list $($check:ident needs [$($need:expr),* $(,)?];)*) => {
-        &[$($crate::oracle::Check {
-            name: stringify!($check),
-            needs: &[$($need),*],
-            run: $check,
-        }),*]
-    };
-    ($($checks:tt)+) => {
-        fn main() -> ::std::process::ExitCode {
-            $crate::oracle::run($crate::oracle_tests!(@list $($checks)+))
-        }
-    };
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Run;
     use super::*;
+    use crate::oracle::{Failure, Need, Run, Verdict};
 
     const ABSENT: Need = Need::Tool { name: "plyfold-no-such-tool", package: "nothing" };
 
