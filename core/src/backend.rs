@@ -34,8 +34,8 @@ inventory::collect!(Backend);
 
 /// Links a [`Backend`] into every program that depends on the calling crate.
 ///
-/// Linkers drop crates that nothing refers to, and static libraries drop link-time entries: such programs
-/// refer to the crate (`use my_backend as _;`) or call [`Backends::with`].
+/// A line in Cargo.toml does not link a crate: the program has to name it, by `use my_backend as _;` if it uses nothing
+/// else of it. Static libraries drop link-time entries: there, [`Backends::with`] adds the backend.
 #[macro_export]
 macro_rules! register {
     ($backend:expr) => {
@@ -356,6 +356,9 @@ impl Pages {
     }
 }
 
+/// What adds a scheme to a program.
+const LINKING: &str = "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
+
 /// The backends a program can open.
 #[derive(Clone, Debug, Default)]
 pub struct Backends {
@@ -431,8 +434,8 @@ impl Backends {
         let Some(backend) = self.by_scheme.get(location.scheme.as_str()) else {
             let known: Vec<&str> = self.by_scheme.keys().copied().collect();
             let hint = match known.as_slice() {
-                [] => "no backend is linked into this program".to_owned(),
-                list => format!("known schemes are {}", list.join(", ")),
+                [] => format!("no backend is linked into this program: {LINKING}"),
+                list => format!("known schemes are {}; {LINKING}", list.join(", ")),
             };
             return Err(
                 Error::config(format!("unknown scheme {:?} in {uri:?}", location.scheme)).with_hint(hint)

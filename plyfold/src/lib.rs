@@ -10,7 +10,7 @@
 //! | `erofs` | [`materializers::erofs`]: layers and merged images |
 //! | `ext4` | [`materializers::ext4`]: empty upper disks |
 //! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
-//! | `command` | the `plyfold` program |
+//! | `command` | [`command`]: the `plyfold` program |
 //!
 //! All are on by default, each works alone, and none changes what another does.
 
@@ -36,6 +36,8 @@ pub mod materializers {
     pub use plyfold_vmdk as vmdk;
 }
 
+#[cfg(feature = "command")]
+pub mod command;
 pub mod whole;
 
 mod shell;

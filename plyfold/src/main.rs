@@ -1,7 +1,5 @@
 //! The `plyfold` program.
 
-mod command;
-
 fn main() -> std::process::ExitCode {
-    command::main()
+    plyfold::command::main()
 }

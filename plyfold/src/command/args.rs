@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::layer::{LayerLimits, TreeLimits};
+use crate::whole::{FileOptions, Owner};
+use crate::{Platform, PullPolicy};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use plyfold::layer::{LayerLimits, TreeLimits};
-use plyfold::whole::{FileOptions, Owner};
-use plyfold::{Platform, PullPolicy};
 
 use super::{age, size};
 
@@ -420,7 +420,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 fn owner(text: &str) -> Result<Owner, String> {
-    text.parse().map_err(|e: plyfold::Error| match e.hint() {
+    text.parse().map_err(|e: crate::Error| match e.hint() {
         Some(hint) => format!("{}; {hint}", e.message()),
         None => e.message().to_owned(),
     })

@@ -1,6 +1,6 @@
 //! `backends`: what is linked into the program.
 
-use plyfold::{Backend, Capabilities, Result};
+use crate::{Backend, Capabilities, Result};
 use serde_json::{Value, json};
 
 use super::places;

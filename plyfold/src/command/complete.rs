@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Arg, CommandFactory as _};
+use crate::{Images, Result};
+use clap::Arg;
 use clap_complete::Shell;
-use plyfold::{Images, Result};
 
-use super::args::Args;
+use super::program;
 use super::screen::write;
 use super::session::default_store;
 
@@ -31,13 +31,13 @@ const NAMING: [&str; 13] = [
 
 /// Writes the completion script of a shell.
 pub(crate) fn script(shell: Shell) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "plyfold", &mut script);
+    let (name, mut script) = (program::name(), Vec::new());
+    clap_complete::generate(shell, &mut program::grammar(), name, &mut script);
     let script = String::from_utf8_lossy(&script);
     let script = match shell {
-        Shell::Bash => format!("{script}{BASH}"),
-        Shell::Fish => format!("{script}{}", fish()),
-        Shell::Zsh => zsh(&script),
+        Shell::Bash => format!("{script}{}", bash(name)),
+        Shell::Fish => format!("{script}{}", fish(name)),
+        Shell::Zsh => zsh(&script, name),
         _ => script.into_owned(),
     };
     write(script.as_bytes())
@@ -96,7 +96,7 @@ fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> 
         Some((option, begun)) => (option, begun),
         None => (*before.last()?, last),
     };
-    let mut command = Args::command();
+    let mut command = program::grammar();
     command.build();
     let verb = before.iter().find_map(|word| command.find_subcommand(word)).unwrap_or(&command);
     let is_it = |argument: &&Arg| match (option.strip_prefix("--"), option.strip_prefix('-')) {
@@ -138,13 +138,18 @@ _plyfold_with_images() {
         "${words[0]}" names-for-completion -- "${words[@]:1}" 2> /dev/null)
 }
 
-complete -F _plyfold_with_images -o bashdefault -o default plyfold
+complete -F _plyfold_with_images -o bashdefault -o default PROGRAM
 "#;
+
+fn bash(name: &str) -> String {
+    // As clap_complete calls its function.
+    BASH.replace("_plyfold", &format!("_{}", name.replace('-', "__"))).replace("PROGRAM", name)
+}
 
 const ZSH: &str = r#"
 _plyfold_images() {
     local -a names
-    names=(${(f)"$(plyfold names-for-completion -- "${words[@]}" 2> /dev/null)"})
+    names=(${(f)"$(PROGRAM names-for-completion -- "${words[@]}" 2> /dev/null)"})
     compadd -a names
     _files
 }
@@ -152,21 +157,26 @@ _plyfold_images() {
 
 /// The words of verbs that are images are completed by their names; the helper stands before what runs when the file is
 /// loaded.
-fn zsh(script: &str) -> String {
+fn zsh(script: &str, name: &str) -> String {
+    let helper = format!(":_{name}_images'");
     let images = ["':image -- ", "'*::images -- ", "'::image -- "];
     let line = |line: &str| {
         let is_image = images.iter().any(|image| line.contains(image));
-        if is_image { line.replace(":_default'", ":_plyfold_images'") } else { line.to_owned() }
+        if is_image { line.replace(":_default'", &helper) } else { line.to_owned() }
     };
     let script: Vec<String> = script.split_inclusive('\n').map(line).collect();
-    script.concat().replacen("\n_plyfold() {", &format!("{ZSH}\n_plyfold() {{"), 1)
+    let (main, images) =
+        (format!("\n_{name}() {{"), ZSH.replace("_plyfold", &format!("_{name}")).replace("PROGRAM", name));
+    script.concat().replacen(&main, &format!("{images}{main}"), 1)
 }
 
-fn fish() -> String {
+fn fish(name: &str) -> String {
+    // As clap_complete calls its functions.
+    let function = name.replace('-', "_");
     let line = |verb: &str| {
         format!(
-            "complete -c plyfold -n \"__fish_plyfold_using_subcommand {verb}\" -a \
-             '(plyfold names-for-completion -- (commandline -opc)[2..] (commandline -ct) 2> /dev/null)'\n"
+            "complete -c {name} -n \"__fish_{function}_using_subcommand {verb}\" -a \
+             '({name} names-for-completion -- (commandline -opc)[2..] (commandline -ct) 2> /dev/null)'\n"
         )
     };
     NAMING.iter().map(|verb| line(verb)).collect()

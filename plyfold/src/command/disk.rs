@@ -1,8 +1,8 @@
 //! `disk`: one empty upper.
 
-use plyfold::materializers::ext4::Ext4Upper;
-use plyfold::whole::{WholeFile, blocking};
-use plyfold::{Materializer as _, Result};
+use crate::materializers::ext4::Ext4Upper;
+use crate::whole::{WholeFile, blocking};
+use crate::{Materializer as _, Result};
 use serde_json::json;
 
 use super::args::Disk;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use plyfold::Digest;
-use plyfold::progress::Event;
+use crate::Digest;
+use crate::progress::Event;
 use serde_json::{Value, json};
 
 /// How often the progress of one blob is reported.
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn progress_is_told_now_and_then() {
         let mut documents = Documents::default();
-        let [one, other] = ["one", "other"].map(|text| plyfold::digest::sha256(text.as_bytes()));
+        let [one, other] = ["one", "other"].map(|text| crate::digest::sha256(text.as_bytes()));
         let progress = |digest: &Digest| Event::BlobProgress { digest: digest.clone(), received: 1 };
         assert!(documents.of(&progress(&one)).is_some());
         assert!(documents.of(&progress(&one)).is_none());

@@ -3,9 +3,9 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
-use plyfold::layer::LayerLimits;
-use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
-use plyfold::{Error, ImageSourceExt as _, Location, Result, flatten};
+use crate::layer::LayerLimits;
+use crate::whole::{FileOptions, Stop, WholeFile, blocking};
+use crate::{Error, ImageSourceExt as _, Location, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 

@@ -1,6 +1,6 @@
 //! How an image is named on the command line.
 
-use plyfold::{Backend, Backends, Error, Location, Reference, Result, printable, reference};
+use crate::{Backend, Backends, Error, Location, Reference, Result, printable, reference};
 
 use super::path::{self, Written};
 
@@ -82,7 +82,7 @@ impl Image {
         }
     }
 
-    /// As [`Images`](plyfold::Images) takes it.
+    /// As [`Images`](crate::Images) takes it.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Name(name) => name.whole(),

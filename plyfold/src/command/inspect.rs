@@ -1,6 +1,6 @@
 //! `inspect`: what an image is.
 
-use plyfold::{
+use crate::{
     CacheProvider as _, CacheProviderExt as _, Digest, Error, ErrorKind, ImageRegistry,
     ImageRegistryExt as _, ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference,
     RegistrySource, Result, printable,

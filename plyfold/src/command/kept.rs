@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use plyfold::cache::{ImageUsage, Missed, PartialBlob};
-use plyfold::{
+use crate::cache::{ImageUsage, Missed, PartialBlob};
+use crate::{
     CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
     Usage, printable,
 };
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::age::ago;
 use super::image::Image;
 use super::near;
+use super::program;
 use super::progress::short;
 use super::screen::{columns, table_within};
 use super::session::Session;
@@ -123,14 +124,15 @@ fn totals(usage: &Usage) -> String {
     }
     let unused = match usage.unused {
         0 => String::new(),
-        unused => format!("; `plyfold gc` frees {}", Size(unused)),
+        unused => format!("; `{} gc` frees {}", program::name(), Size(unused)),
     };
     let partials = match usage.partials.len() {
         0 => String::new(),
         count => format!(
-            "{} ({}): pulling again resumes, `plyfold gc --partial` drops\n",
+            "{} ({}): pulling again resumes, `{} gc --partial` drops\n",
             counted(count as u64, "partial download", "partial downloads"),
-            Size(usage.partial())
+            Size(usage.partial()),
+            program::name()
         ),
     };
     format!("\n{} in all{unused}\n{partials}", Size(total))

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use plyfold::layer::{LayerOptions, LayerSummary, LayerTar};
-use plyfold::materializers::erofs::ErofsLayer;
-use plyfold::whole::{FileOptions, Stop, WholeFile, blocking};
-use plyfold::{Error, Materializer as _, Result};
+use crate::layer::{LayerOptions, LayerSummary, LayerTar};
+use crate::materializers::erofs::ErofsLayer;
+use crate::whole::{FileOptions, Stop, WholeFile, blocking};
+use crate::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 

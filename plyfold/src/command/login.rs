@@ -3,14 +3,15 @@
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use plyfold::backends::registry::{Config, Keeper, Login as Stored, Secret, login, logout};
-use plyfold::whole::{Stop, blocking};
-use plyfold::{Error, Options, Result, printable};
+use crate::backends::registry::{Config, Keeper, Login as Stored, Secret, login, logout};
+use crate::whole::{Stop, blocking};
+use crate::{Error, Options, Result, printable};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
 use super::args::{Global, Login};
 use super::layer::Input;
+use super::program;
 use super::screen::{Loudness, Screen, tell};
 
 /// Bytes of a user name or a password.
@@ -34,7 +35,8 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
                 "warning",
                 &format!(
                     "{file} has another login of {registry} and is read first: \
-                     plyfold logout {registry} --authfile {file}"
+                     {} logout {registry} --authfile {file}",
+                    program::name()
                 ),
             );
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plyfold::{Disks, Error, PulledImage, Result, Rootfs};
+use crate::{Disks, Error, PulledImage, Result, Rootfs};
 use serde_json::{Value, json};
 
 use super::args::{Form, Materialize};

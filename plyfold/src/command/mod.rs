@@ -1,12 +1,24 @@
-//! The command: arguments in, one verb, an exit code out.
+//! The command as a library: a program of three lines is plyfold with other backends and materializers.
+//!
+//! ```no_run
+//! # /*
+//! use my_backend as _; // a crate that nothing names is not linked, also if Cargo.toml lists it
+//! # */
+//!
+//! fn main() -> std::process::ExitCode {
+//!     plyfold::command::main()
+//! }
+//! ```
+//!
+//! `examples/command` is such a program. It has every verb of `plyfold`, and takes its name from its file.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
-use plyfold::layer::{Hashing, LayerOptions};
-use plyfold::{Error, Result, Sparse};
+use crate::layer::{Hashing, LayerOptions};
+use crate::{Error, Result, Sparse};
+use clap::FromArgMatches as _;
 
 use args::{Args, Verb};
 use places::Places;
@@ -33,6 +45,7 @@ mod materialize;
 mod near;
 mod path;
 mod places;
+mod program;
 mod progress;
 mod registry;
 mod screen;
@@ -43,12 +56,16 @@ mod store;
 mod verbs;
 mod verify;
 
-/// Runs the program with the process's arguments.
-pub(crate) fn main() -> ExitCode {
+/// Runs the program with the process's arguments, and returns its exit code.
+///
+/// Call it from `main` alone, first and once: it handles the process's signals, listens to its logs, and starts an
+/// async runtime.
+pub fn main() -> ExitCode {
     if let Some(words) = complete::asked() {
         return complete::answer(&words);
     }
-    let args = match Args::try_parse() {
+    let args = program::grammar().try_get_matches().and_then(|found| Args::from_arg_matches(&found));
+    let args = match args {
         Ok(args) => args,
         Err(usage) => return failure::usage(&usage),
     };

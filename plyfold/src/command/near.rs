@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plyfold::{
+use crate::{
     CacheProvider as _, Error, ErrorKind, ImageRegistry, Images, Opened, Page, Reference, Result, printable,
     reference,
 };

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use plyfold::{Error, Result, printable, reference};
+use crate::{Error, Result, printable, reference};
 
 /// The file names of archives, before a tag.
 const ARCHIVES: [&str; 9] =

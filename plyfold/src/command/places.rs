@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plyfold::progress::Progress;
-use plyfold::pull::Retry;
-use plyfold::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
+use crate::progress::Progress;
+use crate::pull::Retry;
+use crate::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
 
 use super::args::Global;
 use super::image::Image;

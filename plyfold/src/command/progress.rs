@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 
+use crate::progress::Event;
+use crate::{Digest, digest, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use plyfold::progress::Event;
-use plyfold::{Digest, digest, printable};
 use rustix::termios::tcgetwinsize;
 
 use super::events::{self, Documents};

@@ -1,8 +1,8 @@
 //! `copy`, `push`, `tags` and `delete`: images where they are, without the store.
 
-use plyfold::backend::Pages;
-use plyfold::progress::Progress;
-use plyfold::{
+use crate::backend::Pages;
+use crate::progress::Progress;
+use crate::{
     CacheProviderExt as _, CopyOptions, Descriptor, Error, Platforms, PushOptions, Reference, Result, Sparse,
     copy, printable, reference,
 };

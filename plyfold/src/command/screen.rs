@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::{Error, Result, printable};
 use indicatif::{MultiProgress, ProgressBar};
-use plyfold::{Error, Result, printable};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::json;
@@ -67,7 +67,7 @@ impl Screen {
     pub(crate) fn show(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         if self.json {
             let mut json = serde_json::to_vec_pretty(document)
-                .map_err(|e| Error::new(plyfold::ErrorKind::Internal, "writing JSON").with_source(e))?;
+                .map_err(|e| Error::new(crate::ErrorKind::Internal, "writing JSON").with_source(e))?;
             json.push(b'\n');
             return write(&json);
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use plyfold::layer::LayerLimits;
-use plyfold::{
+use crate::layer::LayerLimits;
+use crate::{
     Error, ErrorKind, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result,
 };
 

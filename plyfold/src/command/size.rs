@@ -1,6 +1,6 @@
 //! Sizes as people write them: `512M`, `8G`, `1TiB`.
 
-pub(crate) use plyfold::Size;
+pub(crate) use crate::Size;
 
 /// Bytes out of a number with an optional binary unit: `K`, `M`, `G`, `T`, also as `KiB` and so on.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
@@ -59,9 +59,9 @@ mod tests {
             if let Ok(bytes) = parse(&text) {
                 proptest::prop_assert!(text[..digits].parse::<u64>().is_ok_and(|number| bytes >= number));
                 // The disk format checks the range.
-                let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();
+                let _ = crate::Rootfs::erofs_layers().upper(bytes).check();
             }
-            let _ = plyfold::Rootfs::erofs_layers().upper(bytes).check();
+            let _ = crate::Rootfs::erofs_layers().upper(bytes).check();
             proptest::prop_assert!(Size(bytes).to_string().ends_with('B'));
         }
     }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-use plyfold::backends::layout::Store;
-use plyfold::{CacheProvider as _, Digest, Error, ErrorKind, Result};
+use crate::backends::layout::Store;
+use crate::{CacheProvider as _, Digest, Error, ErrorKind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{self, SignalKind};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plyfold::{PullOptions, PulledImage, PulledLayer, Result};
+use crate::{PullOptions, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
 
 use super::layer::refuse_terminal;

@@ -1,7 +1,7 @@
 //! Verbs of other programs, and the verb that does the same here.
 
+use crate::{Error, printable};
 use clap::error::{ContextKind, ContextValue};
-use plyfold::{Error, printable};
 
 /// Their name in other programs, and the hint.
 const OTHERS: [(&[&str], &str); 18] = [

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use plyfold::cache::{Damage, Part, Remains};
-use plyfold::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
+use crate::cache::{Damage, Part, Remains};
+use crate::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
 use super::near;

@@ -1,0 +1,82 @@
+//! The program as its users run it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use plyfold_conformance::samples;
+use serde_json::Value;
+
+/// The name of an image in a folder that [`folder`] makes.
+const NAME: &str = "registry.example/app:1";
+
+/// Runs it with a store in the directory.
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_example-command"));
+    command.args(arguments).current_dir(dir).env_clear().env("PLYFOLD_STORE", dir.join("store"));
+    command.output().unwrap()
+}
+
+/// What it writes, when it succeeds.
+fn written(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An image as the third party's backend keeps it.
+fn folder(dir: &Path) {
+    let (sample, folder) = (samples::image(), dir.join("images"));
+    let name = folder.join(NAME.replace(':', "/"));
+    fs::create_dir_all(name.parent().unwrap()).unwrap();
+    fs::write(name, sample.top.digest().as_ref()).unwrap();
+    for blob in &sample.blobs {
+        fs::write(folder.join(blob.descriptor.digest().as_ref()), &blob.bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_backend_of_another_crate_is_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let backends: Value = serde_json::from_str(&written(dir.path(), &["backends", "--json"])).unwrap();
+    let packages: Vec<&str> =
+        backends.as_array().unwrap().iter().filter_map(|backend| backend["package"].as_str()).collect();
+    for package in ["example-backend", "plyfold-archive", "plyfold-layout", "plyfold-registry"] {
+        assert!(packages.contains(&package), "{packages:?}");
+    }
+    let image = format!("folder:images:{NAME}");
+    written(dir.path(), &["pull", &image, "--platform", "linux/amd64"]);
+    let disks = ["--as", "vmdk", "--upper", "64M", "--out", "disks", "--platform", "linux/amd64"];
+    written(dir.path(), &[&["materialize", &image][..], &disks].concat());
+    assert!(dir.path().join("disks/rootfs.vmdk").is_file());
+    assert!(written(dir.path(), &["list"]).contains("registry.example/app"));
+}
+
+#[test]
+fn it_goes_by_its_own_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = written(dir.path(), &["--help"]);
+    assert!(
+        help.contains("Usage: example-command ") && help.contains("`example-command backends`"),
+        "{help}"
+    );
+    let help = written(dir.path(), &["pull", "--help"]);
+    assert!(help.contains("\n  example-command pull alpine\n") && !help.contains("  plyfold "), "{help}");
+    let version = written(dir.path(), &["--version"]);
+    assert!(version.starts_with("example-command (plyfold "), "{version}");
+    let missing = run(dir.path(), &["push", "registry.example/app:2", "oci:there:2"]);
+    let said = String::from_utf8(missing.stderr).unwrap();
+    assert!(said.contains("`example-command list`"), "{said}");
+    for (shell, function) in [
+        ("bash", "complete -F _example__command_with_images -o bashdefault -o default example-command\n"),
+        ("fish", "complete -c example-command -n \"__fish_example_command_using_subcommand pull\""),
+        ("zsh", "$(example-command names-for-completion"),
+    ] {
+        let script = written(dir.path(), &["completions", shell]);
+        assert!(script.contains(function), "{shell}: {script}");
+        assert!(!script.contains("_plyfold"), "{shell}: {script}");
+    }
+}
