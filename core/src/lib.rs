@@ -5,6 +5,7 @@
 //! - [`ImageSource`]: one image, opened for reading.
 //! - [`Materializer`]: layers in, block-device files out.
 //! - [`Backends`]: which of the first are linked into this program, by URI scheme.
+//! - [`Materializers`]: which formats are linked into it, by name.
 //! - [`pull`](fn@pull): the engine that joins them.
 
 pub mod backend;
@@ -31,6 +32,8 @@ mod error;
 mod flatten;
 mod go_json;
 mod materializer;
+mod materializers;
+mod options;
 mod size;
 mod strict;
 
@@ -40,7 +43,7 @@ pub use oci_spec;
 #[doc(hidden)]
 pub use inventory;
 
-pub use backend::{Backend, Backends, Location, Opened, Options};
+pub use backend::{Backend, Backends, Location, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Collect, Collected,
@@ -51,7 +54,9 @@ pub use error::{Error, ErrorKind, Mismatch, Result, printable};
 pub use flatten::flatten;
 pub use manifest::{Document, RawConfig, RawManifest};
 pub use materializer::{Format, LayerArtifact, Materializer, Output};
+pub use materializers::{FormatEntry, Materializers};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};
+pub use options::Options;
 pub use platform::Platform;
 pub use progress::Progress;
 pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};

@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{Backend, Location, Opened, Options};
+use crate::backend::{Backend, Location, Opened};
 use crate::manifest::{RawManifest, is_foreign};
+use crate::options::Options;
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
 

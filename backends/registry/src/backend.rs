@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oci_client::secrets::RegistryAuth;
-use plyfold_core::backend::{Backend, Location, Opened, Options};
+use plyfold_core::backend::{Backend, Location, Opened};
 use plyfold_core::{
-    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, MediaType, Names, Page,
+    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, MediaType, Names, Options, Page,
     RawManifest, Reference, Result, reference,
 };
 

@@ -1,0 +1,211 @@
+//! Materializers by the name of their format: what is linked into this program, and how one is made.
+
+use std::collections::BTreeMap;
+
+use crate::materializer::{Format, Materializer};
+use crate::options::Options;
+use crate::{Error, ErrorKind, Result};
+
+/// A format that block-device files are made in: one entry for each. Register it with
+/// [`register!`](crate::register).
+///
+/// ```
+/// use plyfold_core::{FormatEntry, Materializers, Options};
+/// # #[derive(Clone, Debug)]
+/// # struct Squash;
+/// # impl plyfold_core::Materializer for Squash {
+/// #     fn format(&self) -> plyfold_core::Format {
+/// #         plyfold_core::Format { name: "squash", version: 1, options: String::new(), extension: "sqfs" }
+/// #     }
+/// # }
+///
+/// plyfold_core::register!(FormatEntry {
+///     name: "squash",
+///     package: env!("CARGO_PKG_NAME"),
+///     summary: "one SquashFS image of the whole root file system",
+///     options: "",
+///     open: |options| {
+///         options.refuse()?;
+///         Ok(Box::new(Squash))
+///     },
+/// });
+///
+/// let made = Materializers::linked()?.open("squash", &Options::default())?;
+/// assert_eq!(made.format().name, "squash");
+/// # Ok::<(), plyfold_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct FormatEntry {
+    /// What users call it, in `--as`: the [name](Format::name) of the format that [`open`](Self::open) gives.
+    pub name: &'static str,
+    /// The crate it comes from: `env!("CARGO_PKG_NAME")`.
+    pub package: &'static str,
+    /// One line for `plyfold formats`.
+    pub summary: &'static str,
+    /// The options that it takes, such as `block-size=BYTES`; empty when it takes none.
+    pub options: &'static str,
+    /// Makes the materializer. Reads no image yet, and fails at once on an option that is unknown or malformed.
+    pub open: fn(&Options) -> Result<Box<dyn Materializer>>,
+}
+
+inventory::collect!(FormatEntry);
+
+/// The formats a program can make.
+#[derive(Clone, Debug, Default)]
+pub struct Materializers {
+    by_name: BTreeMap<&'static str, FormatEntry>,
+}
+
+impl Materializers {
+    /// No format at all, to add to by [`Materializers::with`].
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Every format that is linked into this program.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) when two crates have a format of one name; it names both.
+    pub fn linked() -> Result<Self> {
+        inventory::iter::<FormatEntry>.into_iter().try_fold(Self::none(), |all, entry| all.with(*entry))
+    }
+
+    /// Adds a format by hand.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) when another crate has one of that name; it names both.
+    pub fn with(mut self, entry: FormatEntry) -> Result<Self> {
+        match self.by_name.insert(entry.name, entry) {
+            Some(other) if other.package != entry.package => Err(Error::config(format!(
+                "format {}: is claimed by both {} and {}",
+                entry.name, other.package, entry.package
+            ))
+            .with_hint("link only one of the two crates")),
+            _ => Ok(self),
+        }
+    }
+
+    /// The same without the format of this name.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.by_name.remove(name);
+        self
+    }
+
+    /// The formats, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &FormatEntry> {
+        self.by_name.values()
+    }
+
+    /// Makes the materializer of a format.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for an unknown name, with the list of those that are linked, and for options that
+    /// the format does not take; [`Internal`](ErrorKind::Internal) for one whose names no cache can hold.
+    pub fn open(&self, name: &str, options: &Options) -> Result<Box<dyn Materializer>> {
+        let Some(entry) = self.by_name.get(name) else {
+            let known: Vec<&str> = self.by_name.keys().copied().collect();
+            let hint = match known.as_slice() {
+                [] => format!("no format is linked into this program: {LINKING}"),
+                list => format!("known formats are {}; {LINKING}", list.join(", ")),
+            };
+            return Err(Error::config(format!("unknown format {name:?}")).with_hint(hint));
+        };
+        let made = (entry.open)(options).map_err(|e| e.with_context("format", name))?;
+        let format = made.format();
+        if format.name != entry.name || !is_sound(&format) {
+            let message = format!("the crate {} names the format {name} {format:?}", entry.package);
+            return Err(Error::new(ErrorKind::Internal, message)
+                .with_hint("a format has the name of its entry, of lower-case letters, digits and `-`"));
+        }
+        Ok(made)
+    }
+}
+
+/// What adds a format to a program.
+const LINKING: &str = "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
+
+/// Whether a cache can name files after it: a dot in an extension would make it a temporary file to a collection.
+fn is_sound(format: &Format) -> bool {
+    let plain = |text: &str| text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    let named = |text: &str| !text.is_empty() && plain(text);
+    named(format.name) && named(format.extension) && plain(&format.options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Named(&'static str, &'static str);
+
+    impl Materializer for Named {
+        fn format(&self) -> Format {
+            Format { name: self.0, version: 1, options: String::new(), extension: self.1 }
+        }
+    }
+
+    const PLAIN: FormatEntry = FormatEntry {
+        name: "plain",
+        package: "one",
+        summary: "",
+        options: "",
+        open: |options| {
+            options.refuse()?;
+            Ok(Box::new(Named("plain", "img")))
+        },
+    };
+
+    fn message(formats: &Materializers, name: &str) -> (ErrorKind, String) {
+        let error = formats.open(name, &Options::default()).unwrap_err();
+        (error.kind().clone(), format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_format_is_made_by_its_name() {
+        crate::register!(FormatEntry { name: "linked", ..PLAIN });
+        let linked = Materializers::linked().unwrap();
+        assert_eq!(linked.iter().filter(|entry| entry.name == "linked").count(), 1);
+        let formats = Materializers::none().with(PLAIN).unwrap().with(PLAIN).unwrap();
+        assert_eq!(formats.open("plain", &Options::default()).unwrap().format().extension, "img");
+        let error = formats.open("plain", &Options::parse(["depth=3"]).unwrap()).unwrap_err();
+        assert_eq!(Options::unknown_in(&error), Some("depth"));
+        assert_eq!(error.context("format"), Some("plain"));
+        assert_eq!(formats.without("plain").iter().count(), 0);
+    }
+
+    #[test]
+    fn an_unknown_format_lists_the_others_and_says_what_links_one() {
+        let formats = Materializers::none().with(PLAIN).unwrap();
+        let error = formats.open("cpio", &Options::default()).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Config);
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("known formats are plain;") && hint.contains("`use CRATE as _;`"), "{hint}");
+        let error = Materializers::none().open("cpio", &Options::default()).unwrap_err();
+        assert!(error.hint().unwrap().contains("no format is linked"), "{error:?}");
+    }
+
+    #[test]
+    fn two_crates_with_one_name_are_named() {
+        let error = Materializers::none().with(PLAIN).unwrap().with(FormatEntry { package: "two", ..PLAIN });
+        let error = error.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Config);
+        assert!(error.message().contains("both one and two"), "{error}");
+    }
+
+    /// It would write into the folder of another format, or a file that a collection takes for a temporary one.
+    #[test]
+    fn a_format_that_no_cache_can_name_is_refused() {
+        for open in [
+            |_: &Options| -> Result<Box<dyn Materializer>> { Ok(Box::new(Named("other", "img"))) },
+            |_: &Options| -> Result<Box<dyn Materializer>> { Ok(Box::new(Named("plain", "tar.gz"))) },
+            |_: &Options| -> Result<Box<dyn Materializer>> { Ok(Box::new(Named("plain", "a/b"))) },
+            |_: &Options| -> Result<Box<dyn Materializer>> { Ok(Box::new(Named("plain", ""))) },
+        ] {
+            let formats = Materializers::none().with(FormatEntry { open, ..PLAIN }).unwrap();
+            let (kind, text) = message(&formats, "plain");
+            assert_eq!(kind, ErrorKind::Internal);
+            assert!(text.contains("the crate one"), "{text}");
+        }
+    }
+}
