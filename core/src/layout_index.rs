@@ -12,17 +12,10 @@ use crate::manifest::{RawManifest, sorted};
 use crate::strict::{self, Schema};
 use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, printable, reference};
 
+pub use entry::{CONTAINERD_NAME, PINNED, REF_NAME};
 use entry::{Entry, Fields, written};
 
 mod entry;
-
-/// The full name of an image, as containerd and Docker write it.
-pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// The tag of an image, or its full name: tools disagree (OCI image spec, `annotations.md`).
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// Marks a name that is never evicted.
-pub const PINNED: &str = "dev.plyfold.image.pinned";
 
 /// Bytes of an `index.json`: room for all [`ENTRIES`].
 pub const INDEX_LIMIT: u64 = 64 << 20;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use super::{LayerLimits, whiteout};
+use super::limits::LayerLimits;
 use crate::{Error, Result, printable};
+
+pub(super) const PREFIX: &[u8] = b".wh.";
 
 /// A path inside an image: relative to the root, no leading, trailing or double slash, no `.` or `..`.
 ///
@@ -122,7 +124,7 @@ impl ImagePath {
 
 /// The part of a component that a limit counts: without the prefix of a whiteout.
 fn hidden_name(component: &[u8]) -> &[u8] {
-    component.strip_prefix(whiteout::PREFIX).unwrap_or(component)
+    component.strip_prefix(PREFIX).unwrap_or(component)
 }
 
 impl fmt::Display for ImagePath {

@@ -6,9 +6,8 @@
 
 use crate::{Error, Result};
 
-use super::ImagePath;
+use super::entry::{ImagePath, PREFIX};
 
-pub(super) const PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS' own files (`.wh..wh.plnk`, `.wh..wh.orph`, …) that old tars carry.
 const AUFS: &[u8] = b".wh..wh.";

@@ -8,11 +8,16 @@ use oci_spec::image::Platform as PlatformDocument;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{CONTAINERD_NAME, PINNED, REF_NAME};
 use crate::go_json;
 use crate::strict::{self, Schema};
 use crate::{Descriptor, Platform, Reference, reference};
 
+/// The full name of an image, as containerd and Docker write it.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// The tag of an image, or its full name: tools disagree (OCI image spec, `annotations.md`).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Marks a name that is never evicted.
+pub const PINNED: &str = "dev.plyfold.image.pinned";
 /// What `BuildKit` marks its attestations with.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 

@@ -1,14 +1,12 @@
 //! From one layer's entries, in the order of its tar, to what the layer says.
 
-use std::collections::HashSet;
-
 use crate::layer::whiteout::{Change, classify};
-use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata, TreeLimits};
+use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata};
 use crate::{Error, Result};
 
-use super::left::Left;
+use super::builder::LayerTreeBuilder;
 use super::order::order;
-use super::pending::PendingLinks;
+use super::pending::{LowerLink, PendingLinks};
 use super::resolve::Missing;
 use super::{HeapSize, Kind, Node, NodeId, Tree, Xattrs};
 
@@ -24,51 +22,7 @@ pub struct LayerTree<C> {
     pub assumed: Vec<ImagePath>,
 }
 
-/// A hard link that was read before the layer had a file of its target's name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LowerLink {
-    /// The directory that it stands in.
-    pub directory: NodeId,
-    /// Its name there. When the layer has no file of the target's name, the directory has no child of this name.
-    /// Otherwise the child is that file, and the link's file only if no lower layer has the target.
-    pub name: Box<[u8]>,
-    /// The file, as the lower layers name it.
-    pub target: ImagePath,
-}
-
-/// Builds a [`LayerTree`]. See [the module](super) for the rules.
-#[derive(Debug)]
-pub struct LayerTreeBuilder<C> {
-    pub(super) tree: Tree<C>,
-    sets: HashSet<Xattrs>,
-    /// Hard links whose target has not been seen yet.
-    pub(super) links: PendingLinks,
-    /// Directories that were hidden from the lower layers after something was put into them.
-    pub(super) left: Vec<Left>,
-    pub(super) assumed: Vec<ImagePath>,
-    /// The parent of the last entry: the next one mostly has the same.
-    last_parent: Option<(Vec<u8>, NodeId)>,
-}
-
 impl<C: HeapSize> LayerTreeBuilder<C> {
-    /// A builder for an empty layer, within the default limits.
-    pub fn new() -> Self {
-        Self::within(TreeLimits::default())
-    }
-
-    /// As [`LayerTreeBuilder::new`], within other limits: mostly those of the layer
-    /// ([`LayerTar::limits`](crate::layer::LayerTar::limits)).
-    pub fn within(limits: TreeLimits) -> Self {
-        Self {
-            tree: Tree::within(limits),
-            sets: HashSet::new(),
-            links: PendingLinks::default(),
-            left: Vec::new(),
-            assumed: Vec::new(),
-            last_parent: None,
-        }
-    }
-
     /// Takes the next entry. `content` is asked where the bytes of a regular file lie, given its size and its
     /// runs of data; it is the moment to read them.
     ///
@@ -112,7 +66,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`].
     pub fn finish(mut self) -> Result<LayerTree<C>> {
-        let mut lower_links = self.settle_links()?;
+        let mut lower_links = std::mem::take(&mut self.links).settle(&mut self.tree)?;
         let assumed = self.assumed()?;
         self.tree.finish();
         for node in &mut self.tree.nodes {
@@ -291,11 +245,5 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             node.xattrs = set;
         }
         Ok(node)
-    }
-}
-
-impl<C: HeapSize> Default for LayerTreeBuilder<C> {
-    fn default() -> Self {
-        Self::new()
     }
 }

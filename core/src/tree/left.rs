@@ -7,20 +7,10 @@
 use crate::Result;
 use crate::layer::ImagePath;
 
-use super::layer::LayerTreeBuilder;
+use super::builder::{LayerTreeBuilder, Left};
 use super::names::{LinkId, NONE};
 use super::node::join;
 use super::{HeapSize, NodeId};
-
-/// A directory by the name that it had.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
-    directory: NodeId,
-    parent: NodeId,
-    name: LinkId,
-    /// Whether a symbolic link of a lower layer would have been followed here.
-    followed: bool,
-}
 
 impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Notes the directory of that name, if there is one, and those below it.

@@ -3,38 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::Result;
-use crate::layer::ImagePath;
 
-use super::names::{LinkId, NONE, Names};
-use super::node::join;
+use super::names::{LinkId, NONE};
 use super::order::{Redirects, order};
 use super::resolve::Missing;
+use super::steps::Steps;
 use super::{Directory, HeapSize, Kind, Node, NodeId, Tree};
-
-/// Directories on the way, each by the step to the one above and the name in it. Paths are made of these where one
-/// is needed.
-#[derive(Debug, Default)]
-pub(super) struct Steps(Vec<(u32, LinkId)>);
-
-impl Steps {
-    pub(super) fn push(&mut self, above: u32, link: LinkId) -> u32 {
-        self.0.push((above, link));
-        self.0.len() as u32 - 1
-    }
-
-    pub(super) fn path(&self, mut step: u32, names: &Names) -> ImagePath {
-        let mut links = Vec::new();
-        while let Some((above, link)) = self.0.get(step as usize) {
-            links.push(*link);
-            step = *above;
-        }
-        let mut path = Vec::new();
-        for link in links.into_iter().rev() {
-            join(&mut path, names.name(link));
-        }
-        ImagePath::from_clean(path)
-    }
-}
 
 /// What the layer has done to a directory of the image.
 #[derive(Clone, Copy, Debug, Default)]

@@ -59,6 +59,7 @@
 //! comes; [`TreeLimits`](crate::layer::TreeLimits) bounds it all. Nothing recurses, so a tree may be as deep as a
 //! path may be long.
 
+mod builder;
 mod layer;
 mod left;
 mod merge;
@@ -68,13 +69,16 @@ mod order;
 mod pending;
 mod resolve;
 mod stack;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod xattrs;
 
-pub use layer::{LayerTree, LayerTreeBuilder, LowerLink};
+pub use builder::LayerTreeBuilder;
+pub use layer::LayerTree;
 pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};
+pub use pending::LowerLink;
 pub(crate) use walk::Place;
 pub use walk::Walk;
 pub use xattrs::{Xattrs, XattrsIter};

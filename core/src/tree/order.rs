@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::layer::ImagePath;
 use crate::{Error, Result};
 
-use super::layer::LowerLink;
-use super::merge::Steps;
 use super::names::NONE;
+use super::pending::LowerLink;
 use super::resolve::Missing;
+use super::steps::Steps;
 use super::{HeapSize, Kind, NodeId, Tree};
 
 /// Directories of a layer that stand over a symbolic link of a lower layer, by their place in the layer's tree, and

@@ -8,9 +8,20 @@ use std::collections::BTreeMap;
 use crate::Result;
 use crate::layer::ImagePath;
 
-use super::layer::{LayerTreeBuilder, LowerLink};
 use super::resolve::Missing;
-use super::{HeapSize, NodeId};
+use super::{HeapSize, NodeId, Tree};
+
+/// A hard link that was read before the layer had a file of its target's name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LowerLink {
+    /// The directory that it stands in.
+    pub directory: NodeId,
+    /// Its name there. When the layer has no file of the target's name, the directory has no child of this name.
+    /// Otherwise the child is that file, and the link's file only if no lower layer has the target.
+    pub name: Box<[u8]>,
+    /// The file, as the lower layers name it.
+    pub target: ImagePath,
+}
 
 /// Bytes that a link takes besides its name and target, while it is settled and as the file that an image has for it.
 const LINK_BYTES: usize = 320;
@@ -61,18 +72,17 @@ enum End {
     Open,
 }
 
-impl<C: HeapSize> LayerTreeBuilder<C> {
+impl PendingLinks {
     /// Gives links the files of the layer that they may be to, and lists them all.
-    pub(super) fn settle_links(&mut self) -> Result<Vec<LowerLink>> {
-        let mut pending = std::mem::take(&mut self.links);
+    pub(super) fn settle<C: HeapSize>(mut self, tree: &mut Tree<C>) -> Result<Vec<LowerLink>> {
         // A directory in a link's place: something was put below it.
-        for (directory, links) in &mut pending.0 {
-            links.retain(|name, _| self.tree.child(*directory, name).is_none());
+        for (directory, links) in &mut self.0 {
+            links.retain(|name, _| tree.child(*directory, name).is_none());
         }
         let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End>> = BTreeMap::new();
-        for (directory, links) in &pending.0 {
+        for (directory, links) in &self.0 {
             for name in links.keys() {
-                self.follow(&pending, *directory, name, &mut ends);
+                self.follow(tree, *directory, name, &mut ends);
             }
         }
         let mut own = Vec::new();
@@ -83,20 +93,20 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             }));
         }
         for (directory, name, id) in own {
-            self.tree.link(directory, name, id)?;
+            tree.link(directory, name, id)?;
         }
         // The lower file is that of the name which the link stands for in the tar, whatever that name becomes later.
-        let mut lower = Vec::with_capacity(pending.0.values().map(BTreeMap::len).sum());
-        for (directory, links) in pending.0 {
+        let mut lower = Vec::with_capacity(self.0.values().map(BTreeMap::len).sum());
+        for (directory, links) in self.0 {
             lower.extend(links.into_iter().map(|(name, target)| LowerLink { directory, name, target }));
         }
         Ok(lower)
     }
 
     /// Finds the ends of a link and of those on its way.
-    fn follow<'a>(
-        &mut self,
-        pending: &'a PendingLinks,
+    fn follow<'a, C: HeapSize>(
+        &'a self,
+        tree: &mut Tree<C>,
         directory: NodeId,
         name: &'a [u8],
         ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End>>,
@@ -104,7 +114,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         let mut way: Vec<(NodeId, &[u8])> = Vec::new();
         let mut at = (directory, name);
         let end = loop {
-            let Some(target) = pending.target(at.0, at.1) else { break End::Elsewhere };
+            let Some(target) = self.target(at.0, at.1) else { break End::Elsewhere };
             match ends.get(&at.0).and_then(|ends| ends.get(at.1)) {
                 Some(End::Open) => break End::Elsewhere,
                 Some(end) => break *end,
@@ -113,9 +123,9 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             ends.entry(at.0).or_default().insert(at.1, End::Open);
             way.push(at);
             // Symbolic links that stand there now may lead nowhere: the link was read before them.
-            let Ok(Some(parent)) = self.tree.parent_of(target, Missing::Absent) else { break End::Elsewhere };
-            if let Some(id) = self.tree.child(parent, target.name()) {
-                let is_directory = self.tree.node(id).directory().is_some();
+            let Ok(Some(parent)) = tree.parent_of(target, Missing::Absent) else { break End::Elsewhere };
+            if let Some(id) = tree.child(parent, target.name()) {
+                let is_directory = tree.node(id).directory().is_some();
                 break if is_directory { End::Elsewhere } else { End::Node(id) };
             }
             at = (parent, target.name());

@@ -1,0 +1,31 @@
+//! The ways to directories of a tree.
+
+use crate::layer::ImagePath;
+
+use super::names::{LinkId, Names};
+use super::node::join;
+
+/// Directories on the way, each by the step to the one above and the name in it. Paths are made of these where one
+/// is needed.
+#[derive(Debug, Default)]
+pub(super) struct Steps(Vec<(u32, LinkId)>);
+
+impl Steps {
+    pub(super) fn push(&mut self, above: u32, link: LinkId) -> u32 {
+        self.0.push((above, link));
+        self.0.len() as u32 - 1
+    }
+
+    pub(super) fn path(&self, mut step: u32, names: &Names) -> ImagePath {
+        let mut links = Vec::new();
+        while let Some((above, link)) = self.0.get(step as usize) {
+            links.push(*link);
+            step = *above;
+        }
+        let mut path = Vec::new();
+        for link in links.into_iter().rev() {
+            join(&mut path, names.name(link));
+        }
+        ImagePath::from_clean(path)
+    }
+}
