@@ -13,7 +13,7 @@ use crate::pull::Retry;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, digest, reference,
-    source,
+    select,
 };
 
 /// What of an index is copied.
@@ -118,7 +118,7 @@ impl Copier<'_> {
         let raw = self.retrying("manifest", || async {
             match &self.options.platforms {
                 Platforms::All => self.from.fetch_raw(self.image).await,
-                Platforms::One(platform) => Ok(source::find(self.from, self.image, platform).await?.raw),
+                Platforms::One(platform) => Ok(select::find(self.from, self.image, platform).await?.raw),
             }
         });
         let raw = raw.await?;

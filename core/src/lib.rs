@@ -34,6 +34,7 @@ mod go_json;
 mod materializer;
 mod materializers;
 mod options;
+mod select;
 mod size;
 mod strict;
 

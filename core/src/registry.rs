@@ -4,19 +4,16 @@ use std::fmt::{Debug, Display};
 
 use async_trait::async_trait;
 use dyn_clone::DynClone;
-use oci_spec::image::{ImageIndex, ImageManifest};
 
 use crate::cache::Lease;
-use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, limits};
-use crate::source::{self, RegistrySource};
-use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, Size, digest,
-    reference,
-};
+use crate::manifest::RawManifest;
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result};
 
+pub use ext::ImageRegistryExt;
 pub use listing::{Names, Page};
 pub use session::PushSession;
 
+mod ext;
 mod listing;
 mod session;
 
@@ -255,114 +252,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
 
 dyn_clone::clone_trait_object!(ImageRegistry);
 
-/// What follows from [`ImageRegistry`]'s methods, the same for every backend.
-#[async_trait]
-pub trait ImageRegistryExt: ImageRegistry {
-    /// The manifest, checked against the digest in the reference if it has one.
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::manifest`].
-    async fn fetch_raw(&self, reference: &Reference) -> Result<RawManifest> {
-        let manifest = self.manifest(reference).await.map_err(|e| e.with_image(reference))?;
-        match reference::digest_of(reference)? {
-            Some(digest) if digest != *manifest.digest() => {
-                // The backend may have named the bytes by another algorithm: the requested one decides.
-                let media_type = manifest.descriptor().media_type();
-                RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest)
-                    .map_err(|e| e.with_image(reference).with_endpoint(self))
-            }
-            _ => Ok(manifest),
-        }
-    }
-
-    /// The child of an index: digest, size and media type are those of its descriptor (rule R 6
-    /// `child_manifest_verified_by_descriptor_digest_and_size`).
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::manifest`].
-    async fn fetch_child(&self, reference: &Reference, child: &Descriptor) -> Result<RawManifest> {
-        digest::supported(child.digest())?;
-        if child.size() > limits::MANIFEST {
-            let sizes = Size(child.size()).beyond(Size(limits::MANIFEST));
-            let message = format!("{} declares a manifest of {sizes}", child.digest());
-            return Err(Error::limit(message).with_image(reference));
-        }
-        let manifest = self.manifest(&reference::by_digest(reference, child.digest())).await;
-        let manifest = manifest.map_err(|e| e.with_image(reference))?;
-        RawManifest::described(manifest.bytes().clone(), child)
-            .map_err(|e| e.with_image(reference).with_endpoint(self))
-    }
-
-    /// The index that `reference` names.
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::manifest`]; [`Unsupported`](crate::ErrorKind::Unsupported) when it is an image.
-    async fn fetch_index(&self, reference: &Reference) -> Result<ImageIndex> {
-        let raw = self.fetch_raw(reference).await?;
-        match raw.document() {
-            Document::Index(index) => Ok(index.clone()),
-            Document::Manifest(_) => {
-                Err(Error::unsupported("this is a single image, not an index").with_image(reference))
-            }
-        }
-    }
-
-    /// The image manifest for a platform, through any nested indexes.
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::manifest`]; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
-    async fn fetch_manifest(&self, reference: &Reference, platform: &Platform) -> Result<ImageManifest> {
-        Ok(source::find(self, reference, platform).await?.raw.image()?.clone())
-    }
-
-    /// The image configuration for a platform.
-    ///
-    /// # Errors
-    /// As [`ImageRegistryExt::fetch_manifest`]; [`Unsupported`](crate::ErrorKind::Unsupported) for artifacts.
-    async fn fetch_config(&self, reference: &Reference, platform: &Platform) -> Result<RawConfig> {
-        let found = source::find(self, reference, platform).await?;
-        match found.config {
-            Some(config) => Ok(config),
-            None => read_config(self, reference, found.raw.image()?).await,
-        }
-    }
-
-    /// A blob or a range of one, with the image and the endpoint in its errors.
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::blob`].
-    async fn fetch_blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        let opened = self.blob(reference, blob, range).await;
-        opened.map_err(|e| e.with_image(reference).with_endpoint(self).with_context("blob", blob.digest()))
-    }
-
-    /// Whether the name exists. An outage is an error, not `false`.
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::resolve`], [`NotFound`](crate::ErrorKind::NotFound) excepted.
-    async fn exists(&self, reference: &Reference) -> Result<bool> {
-        match self.resolve(reference).await {
-            Ok(_) => Ok(true),
-            Err(e) if *e.kind() == crate::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e.with_image(reference)),
-        }
-    }
-
-    /// One image for one platform, opened for reading. The index is verified before a child is chosen (rule R 5).
-    ///
-    /// # Errors
-    /// As [`ImageRegistry::manifest`]; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) lists what there
-    /// is; [`Limit`](crate::ErrorKind::Limit) for indexes nested too deep (rule R 16).
-    async fn image(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource>
-    where
-        Self: Sized + Clone,
-    {
-        RegistrySource::open(Box::new(self.clone()), reference, platform).await
-    }
-}
-
-impl<T: ImageRegistry + ?Sized> ImageRegistryExt for T {}
-
 /// A boxed backend is a backend: every method forwards.
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
@@ -439,17 +328,4 @@ impl ImageRegistry for Box<dyn ImageRegistry> {
     fn unsupported(&self, what: &str) -> Error {
         (**self).unsupported(what)
     }
-}
-
-/// Reads and checks the config that a manifest names.
-pub(crate) async fn read_config<R: ImageRegistry + ?Sized>(
-    registry: &R,
-    reference: &Reference,
-    manifest: &ImageManifest,
-) -> Result<RawConfig> {
-    check_is_image(manifest).map_err(|e| e.with_image(reference))?;
-    let blob = registry.fetch_blob(reference, manifest.config(), BlobRange::FULL).await?;
-    let bytes = blob.bytes(limits::CONFIG).await;
-    let bytes = bytes.map_err(|e| e.with_image(reference).with_endpoint(registry))?;
-    RawConfig::new(manifest, bytes).map_err(|e| e.with_image(reference))
 }

@@ -4,13 +4,13 @@ use std::fmt::{Debug, Display};
 
 use async_trait::async_trait;
 use dyn_clone::DynClone;
-use futures_util::future::BoxFuture;
 use oci_spec::image::ImageManifest;
 
 use crate::layer::{LayerLimits, LayerOptions, LayerTar};
-use crate::manifest::{self, Document, RawConfig, RawManifest, is_index, limits};
-use crate::registry::{ImageRegistry, ImageRegistryExt, read_config};
-use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, platform};
+use crate::manifest::{self, RawConfig, RawManifest, limits};
+use crate::registry::ImageRegistry;
+use crate::select::{self, Found};
+use crate::{Blob, BlobRange, Descriptor, Error, Platform, Reference, Result};
 
 /// One image, opened for reading: its manifest is fixed and verified, its blobs are read when asked for.
 #[async_trait]
@@ -117,13 +117,13 @@ impl RegistrySource {
     /// Opens `reference` and descends to the manifest for `platform`.
     ///
     /// # Errors
-    /// As [`ImageRegistryExt::image`].
+    /// As [`ImageRegistryExt::image`](crate::ImageRegistryExt::image).
     pub async fn open(
         registry: Box<dyn ImageRegistry>,
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Self> {
-        let Found { indexes, raw, config } = find(&registry, reference, platform).await?;
+        let Found { indexes, raw, config } = select::find(&registry, reference, platform).await?;
         Ok(Self { registry, reference: reference.clone(), indexes, raw, config })
     }
 
@@ -177,114 +177,6 @@ impl ImageSource for RegistrySource {
     }
 
     async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.registry.fetch_blob(&self.reference, blob, range).await
-    }
-}
-
-/// The manifest that a reference means on a platform, and the indexes that led there, outermost first.
-pub(crate) struct Found {
-    pub(crate) indexes: Vec<RawManifest>,
-    pub(crate) raw: RawManifest,
-    /// The config, when it had to be read to know the platform.
-    pub(crate) config: Option<RawConfig>,
-}
-
-/// Descends from `reference` to the manifest for `wanted`.
-pub(crate) async fn find<R: ImageRegistry + ?Sized>(
-    registry: &R,
-    reference: &Reference,
-    wanted: &Platform,
-) -> Result<Found> {
-    let root = registry.fetch_raw(reference).await?;
-    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };
-    let mut indexes = Vec::new();
-    if let Some(raw) = search.descend(root, &mut indexes).await? {
-        return Ok(Found { indexes, raw, config: search.config });
-    }
-    search.available.sort();
-    search.available.dedup();
-    let hint = match search.available.as_slice() {
-        [] => "the image names no platform at all".to_owned(),
-        list => format!("it is available for {}; choose one with --platform", list.join(", ")),
-    };
-    let kind = ErrorKind::PlatformNotFound { available: search.available };
-    let error = Error::new(kind, format!("no image for platform {wanted}"));
-    Err(error.with_image(reference).with_endpoint(registry).with_hint(hint))
-}
-
-/// A bounded depth-first search through an index for a platform.
-struct Search<'a, R: ?Sized> {
-    registry: &'a R,
-    reference: &'a Reference,
-    wanted: &'a Platform,
-    fetched: usize,
-    available: Vec<String>,
-    /// The config that decided about the last candidate.
-    config: Option<RawConfig>,
-}
-
-impl<R: ImageRegistry + ?Sized> Search<'_, R> {
-    /// Documents fetched for one choice, over all nested indexes.
-    const FETCHES: usize = 256;
-
-    /// The manifest below `raw`, with the indexes that led there pushed to `path`.
-    fn descend<'s>(
-        &'s mut self,
-        raw: RawManifest,
-        path: &'s mut Vec<RawManifest>,
-    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
-        Box::pin(async move {
-            let index = match raw.document() {
-                Document::Manifest(manifest) => {
-                    let fits = self.fits(&raw, manifest).await?;
-                    return Ok(fits.then_some(raw));
-                }
-                Document::Index(index) => index.clone(),
-            };
-            if path.iter().any(|outer| outer.digest() == raw.digest()) {
-                return Err(Error::corrupt(format!("index {} contains itself", raw.digest()))
-                    .with_image(self.reference));
-            }
-            if path.len() == limits::NESTING {
-                let message = format!("indexes are nested more than {} deep", limits::NESTING);
-                return Err(Error::limit(message).with_image(self.reference));
-            }
-            self.available.extend(platform::available(index.manifests()));
-            path.push(raw);
-            for child in platform::candidates(index.manifests(), self.wanted) {
-                self.fetched += 1;
-                if self.fetched > Self::FETCHES {
-                    let message = format!("no platform found among the first {} manifests", Self::FETCHES);
-                    return Err(Error::limit(message).with_image(self.reference));
-                }
-                let child_raw = self.registry.fetch_child(self.reference, child).await?;
-                // A child with a platform was chosen by it; its own config is not asked again.
-                if child.platform().is_some() && !is_index(child.media_type()) {
-                    return Ok(Some(child_raw));
-                }
-                if let Some(found) = self.descend(child_raw, path).await? {
-                    return Ok(Some(found));
-                }
-            }
-            path.pop();
-            Ok(None)
-        })
-    }
-
-    /// Whether an image that no platform led to runs on the wanted one. Artifacts have no platform and fit.
-    async fn fits(&mut self, raw: &RawManifest, manifest: &ImageManifest) -> Result<bool> {
-        match read_config(self.registry, self.reference, manifest).await {
-            Ok(config) => {
-                let offered = config.platform_or(raw.platform());
-                // An image named by its digest is accepted with the platform that an index would give it.
-                let told = raw.platform().filter(|_| self.reference.digest().is_some()).map(Platform::from);
-                self.available.push(offered.to_string());
-                let fits = told.iter().chain([&offered]).any(|one| self.wanted.distance(one).is_some());
-                self.config = fits.then_some(config);
-                Ok(fits)
-            }
-            Err(e) if manifest::is_artifact(manifest, &e) => Ok(true),
-            Err(e) => Err(e),
-        }
+        select::blob(&*self.registry, &self.reference, blob, range).await
     }
 }

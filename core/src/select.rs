@@ -1,0 +1,178 @@
+//! The manifest that a name means on a platform, and checked reads of what a registry gives.
+
+use futures_util::future::BoxFuture;
+use oci_spec::image::ImageManifest;
+
+use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is_index, limits};
+use crate::registry::ImageRegistry;
+use crate::{
+    Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, Size, digest, platform,
+    reference,
+};
+
+/// The manifest that a reference means on a platform, and the indexes that led there, outermost first.
+pub(crate) struct Found {
+    pub(crate) indexes: Vec<RawManifest>,
+    pub(crate) raw: RawManifest,
+    /// The config, when it had to be read to know the platform.
+    pub(crate) config: Option<RawConfig>,
+}
+
+/// Descends from `reference` to the manifest for `wanted`.
+pub(crate) async fn find<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    wanted: &Platform,
+) -> Result<Found> {
+    let root = raw(registry, reference).await?;
+    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };
+    let mut indexes = Vec::new();
+    if let Some(raw) = search.descend(root, &mut indexes).await? {
+        return Ok(Found { indexes, raw, config: search.config });
+    }
+    search.available.sort();
+    search.available.dedup();
+    let hint = match search.available.as_slice() {
+        [] => "the image names no platform at all".to_owned(),
+        list => format!("it is available for {}; choose one with --platform", list.join(", ")),
+    };
+    let kind = ErrorKind::PlatformNotFound { available: search.available };
+    let error = Error::new(kind, format!("no image for platform {wanted}"));
+    Err(error.with_image(reference).with_endpoint(registry).with_hint(hint))
+}
+
+/// A bounded depth-first search through an index for a platform.
+struct Search<'a, R: ?Sized> {
+    registry: &'a R,
+    reference: &'a Reference,
+    wanted: &'a Platform,
+    fetched: usize,
+    available: Vec<String>,
+    /// The config that decided about the last candidate.
+    config: Option<RawConfig>,
+}
+
+impl<R: ImageRegistry + ?Sized> Search<'_, R> {
+    /// Documents fetched for one choice, over all nested indexes.
+    const FETCHES: usize = 256;
+
+    /// The manifest below `raw`, with the indexes that led there pushed to `path`.
+    fn descend<'s>(
+        &'s mut self,
+        raw: RawManifest,
+        path: &'s mut Vec<RawManifest>,
+    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
+        Box::pin(async move {
+            let index = match raw.document() {
+                Document::Manifest(manifest) => {
+                    let fits = self.fits(&raw, manifest).await?;
+                    return Ok(fits.then_some(raw));
+                }
+                Document::Index(index) => index.clone(),
+            };
+            if path.iter().any(|outer| outer.digest() == raw.digest()) {
+                return Err(Error::corrupt(format!("index {} contains itself", raw.digest()))
+                    .with_image(self.reference));
+            }
+            if path.len() == limits::NESTING {
+                let message = format!("indexes are nested more than {} deep", limits::NESTING);
+                return Err(Error::limit(message).with_image(self.reference));
+            }
+            self.available.extend(platform::available(index.manifests()));
+            path.push(raw);
+            for child in platform::candidates(index.manifests(), self.wanted) {
+                self.fetched += 1;
+                if self.fetched > Self::FETCHES {
+                    let message = format!("no platform found among the first {} manifests", Self::FETCHES);
+                    return Err(Error::limit(message).with_image(self.reference));
+                }
+                let child_raw = self::child(self.registry, self.reference, child).await?;
+                // A child with a platform was chosen by it; its own config is not asked again.
+                if child.platform().is_some() && !is_index(child.media_type()) {
+                    return Ok(Some(child_raw));
+                }
+                if let Some(found) = self.descend(child_raw, path).await? {
+                    return Ok(Some(found));
+                }
+            }
+            path.pop();
+            Ok(None)
+        })
+    }
+
+    /// Whether an image that no platform led to runs on the wanted one. Artifacts have no platform and fit.
+    async fn fits(&mut self, raw: &RawManifest, manifest: &ImageManifest) -> Result<bool> {
+        match read_config(self.registry, self.reference, manifest).await {
+            Ok(config) => {
+                let offered = config.platform_or(raw.platform());
+                // An image named by its digest is accepted with the platform that an index would give it.
+                let told = raw.platform().filter(|_| self.reference.digest().is_some()).map(Platform::from);
+                self.available.push(offered.to_string());
+                let fits = told.iter().chain([&offered]).any(|one| self.wanted.distance(one).is_some());
+                self.config = fits.then_some(config);
+                Ok(fits)
+            }
+            Err(e) if manifest::is_artifact(manifest, &e) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Reads and checks the config that a manifest names.
+pub(crate) async fn read_config<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    manifest: &ImageManifest,
+) -> Result<RawConfig> {
+    check_is_image(manifest).map_err(|e| e.with_image(reference))?;
+    let blob = blob(registry, reference, manifest.config(), BlobRange::FULL).await?;
+    let bytes = blob.bytes(limits::CONFIG).await;
+    let bytes = bytes.map_err(|e| e.with_image(reference).with_endpoint(registry))?;
+    RawConfig::new(manifest, bytes).map_err(|e| e.with_image(reference))
+}
+
+/// The manifest, checked against the digest in the reference if it has one.
+pub(crate) async fn raw<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+) -> Result<RawManifest> {
+    let manifest = registry.manifest(reference).await.map_err(|e| e.with_image(reference))?;
+    match reference::digest_of(reference)? {
+        Some(digest) if digest != *manifest.digest() => {
+            // The backend may have named the bytes by another algorithm: the requested one decides.
+            let media_type = manifest.descriptor().media_type();
+            RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest)
+                .map_err(|e| e.with_image(reference).with_endpoint(registry))
+        }
+        _ => Ok(manifest),
+    }
+}
+
+/// The child of an index, checked against its descriptor.
+pub(crate) async fn child<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    child: &Descriptor,
+) -> Result<RawManifest> {
+    digest::supported(child.digest())?;
+    if child.size() > limits::MANIFEST {
+        let sizes = Size(child.size()).beyond(Size(limits::MANIFEST));
+        let message = format!("{} declares a manifest of {sizes}", child.digest());
+        return Err(Error::limit(message).with_image(reference));
+    }
+    let manifest = registry.manifest(&reference::by_digest(reference, child.digest())).await;
+    let manifest = manifest.map_err(|e| e.with_image(reference))?;
+    RawManifest::described(manifest.bytes().clone(), child)
+        .map_err(|e| e.with_image(reference).with_endpoint(registry))
+}
+
+/// A blob or a range of one, with the image and the endpoint in its errors.
+pub(crate) async fn blob<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    blob: &Descriptor,
+    range: BlobRange,
+) -> Result<Blob> {
+    let opened = registry.blob(reference, blob, range).await;
+    opened.map_err(|e| e.with_image(reference).with_endpoint(registry).with_context("blob", blob.digest()))
+}
