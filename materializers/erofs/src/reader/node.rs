@@ -6,7 +6,7 @@ use plyfold_core::layer::Metadata;
 use plyfold_core::tree::{Directory, Kind, Node};
 use plyfold_core::{Error, Result};
 
-use super::Reader;
+use super::image::Reader;
 use crate::content::{Content, Run};
 use crate::format::{
     CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DIRENT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS,

@@ -1,12 +1,12 @@
 //! The xattrs of an inode.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{Read, Seek};
 
 use plyfold_core::tree::Xattrs;
 use plyfold_core::{Error, Result};
 
-use super::Reader;
+use super::image::Reader;
 use crate::format::u32_at;
 use crate::xattr;
 
@@ -15,32 +15,6 @@ const BODY_KEPT: usize = 64;
 
 /// How many are.
 const BODIES_KEPT: usize = 1 << 16;
-
-/// Sets already read.
-#[derive(Debug, Default)]
-pub(super) struct KnownSets {
-    /// By their bodies on disk.
-    by_body: HashMap<Vec<u8>, Xattrs>,
-    all: HashSet<Xattrs>,
-    /// Bytes of sets that were added since they were last counted.
-    added: usize,
-}
-
-impl KnownSets {
-    /// Bytes that are new since this was last asked for.
-    pub(super) fn uncounted(&mut self) -> usize {
-        std::mem::take(&mut self.added)
-    }
-
-    fn shared(&mut self, set: Xattrs) -> Xattrs {
-        if let Some(known) = self.all.get(&set) {
-            return known.clone();
-        }
-        self.added += set.heap_bytes();
-        self.all.insert(set.clone());
-        set
-    }
-}
 
 impl<R: Read + Seek> Reader<R> {
     pub(super) fn xattrs(&mut self, at: u64, size: u32) -> Result<Xattrs> {

@@ -1,0 +1,107 @@
+//! An image that is read: its superblock and what it says of the rest.
+
+use std::io::{Read, Seek};
+
+use plyfold_core::layer::TreeLimits;
+use plyfold_core::{Error, Result};
+
+use super::known_sets::KnownSets;
+use super::source::Source;
+use crate::format::{
+    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
+    SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, u32_at,
+};
+
+/// Reads uncompressed EROFS images, such as this crate writes.
+#[derive(Debug)]
+pub struct Reader<R> {
+    pub(super) source: Source<R>,
+    pub(super) superblock: Superblock,
+    pub(super) devices: Vec<DeviceSlot>,
+    /// Bytes that inodes use.
+    pub(super) claimed: u64,
+    pub(super) sets: KnownSets,
+    pub(super) limits: TreeLimits,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Opens an image and checks its superblock.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no EROFS image, has a wrong checksum or is too
+    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
+    pub fn new(source: R) -> Result<Self> {
+        let mut source = Source::new(source)?;
+        let bytes: [u8; SUPERBLOCK_SIZE] =
+            source.array(SUPERBLOCK_OFFSET as u64).map_err(|_| Error::corrupt("not an EROFS image"))?;
+        if u32_at(&bytes, 0) != MAGIC {
+            return Err(Error::corrupt("not an EROFS image"));
+        }
+        let superblock = Superblock::decode(&bytes);
+        if !(9..=12).contains(&superblock.block_bits) {
+            return Err(Error::unsupported(format!("blocks of 2^{} bytes", superblock.block_bits)));
+        }
+        if u32_at(&bytes, 8) & COMPAT_CHECKSUM == 0 {
+            return Err(Error::unsupported("an EROFS image without a checksum"));
+        }
+        let mut summed = vec![0; superblock.checksummed()];
+        source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
+        summed[4..8].fill(0);
+        if checksum(&summed) != u32_at(&bytes, 4) {
+            return Err(Error::corrupt("the superblock's checksum is wrong"));
+        }
+        let unknown = superblock.incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
+        if unknown != 0 {
+            return Err(Error::unsupported(format!("EROFS features {unknown:#x}")));
+        }
+        if u64::from(superblock.blocks) * superblock.block_size() > source.size() {
+            let (blocks, size) = (superblock.blocks, source.size());
+            return Err(Error::corrupt(format!("the image has {blocks} blocks, its file {size} bytes")));
+        }
+        let mut devices = Vec::new();
+        for slot in 0..u64::from(superblock.devices) {
+            let at = (u64::from(superblock.device_slot) + slot) * DEVICE_SLOT_SIZE as u64;
+            devices.push(DeviceSlot::decode(&source.array(at)?));
+        }
+        Ok(Self {
+            source,
+            superblock,
+            devices,
+            claimed: 0,
+            sets: KnownSets::default(),
+            limits: TreeLimits::default(),
+        })
+    }
+
+    /// Bounds on what the image's tree takes in memory.
+    #[must_use]
+    pub fn with_limits(mut self, limits: TreeLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The block size in bytes.
+    pub fn block_size(&self) -> u32 {
+        1 << self.superblock.block_bits
+    }
+
+    /// The size of the image without its devices, in blocks.
+    pub fn blocks(&self) -> u32 {
+        self.superblock.blocks
+    }
+
+    /// The number of its devices.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The size of what is read, in bytes.
+    pub fn size(&self) -> u64 {
+        self.source.size()
+    }
+
+    /// The volume's UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.superblock.uuid
+    }
+}
