@@ -2,7 +2,8 @@
 //! layers are stacked ([`Tree`]).
 //!
 //! The tree holds names, kinds, owners, times and xattrs; where a file's bytes lie is the parameter `C`, so one
-//! tree serves every format: blocks of an EROFS image, offsets in a spool file, extents on a disk.
+//! tree serves every format: blocks of an EROFS image, offsets in a spool file, extents on a disk. A [`MergedTree`] is
+//! the tree of a whole image with the bytes of its files: what most formats are written from.
 //!
 //! ```
 //! use plyfold_core::layer::{Entry, EntryKind, ImagePath, Metadata};
@@ -63,6 +64,7 @@ mod builder;
 mod layer;
 mod left;
 mod merge;
+mod merged;
 mod names;
 mod node;
 mod order;
@@ -77,6 +79,7 @@ mod xattrs;
 
 pub use builder::LayerTreeBuilder;
 pub use layer::LayerTree;
+pub use merged::{Extent, FileData, MergedTree};
 pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};
 pub use pending::LowerLink;
 pub(crate) use walk::Place;

@@ -5,6 +5,7 @@ mod archive;
 mod dialects;
 mod flatten;
 mod hostile;
+mod merged;
 mod peers;
 mod random;
 mod streams;
