@@ -24,6 +24,11 @@ pub trait HttpStage: Send + Sync {
     fn client(&self) -> Box<dyn Client> {
         Box::new(CoreClient)
     }
+
+    /// As [`Stage::not_judged`](crate::Stage::not_judged).
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// The options of a backend for one registry.

@@ -11,7 +11,9 @@
 //! - [`stages`]: media with samples in them, for backends that read such media.
 //! - [`oracle`]: the tools and kernels of others as judges, in tests that say what they need.
 //! - [`durability`]: what crashes, full disks and power cuts leave of caches that are OCI layout directories.
-//! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so.
+//! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so. Where a
+//!   stage gives a rule nothing to judge, the test says *not judged*, and the stage has to list the rule
+//!   ([`Stage::not_judged`]): no rule passes without a look.
 
 pub mod durability;
 pub mod hostile;
@@ -23,13 +25,14 @@ pub mod stages;
 pub mod tree;
 
 mod http;
+mod judged;
 mod macros;
 mod rule;
 mod stage;
 mod suite;
 
 pub use http::{HttpSetup, HttpStage, Mirror};
-pub use rule::Rule;
+pub use rule::{JudgedStage, Rule, Verdict};
 pub use stage::{
     CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, LayoutStage, Makes,
     MaterializerStage, RetryAfter, Stage, Staged, Subject,

@@ -1,7 +1,9 @@
 //! Rules: one named behaviour each, with an id, a text and a check.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -22,28 +24,110 @@ pub struct Rule<S: ?Sized> {
     pub check: for<'a> fn(&'a S) -> LocalBoxFuture<'a, ()>,
 }
 
-impl<S: ?Sized> Rule<S> {
-    /// Judges a stage, in a runtime of its own.
+/// What comes of a rule on a stage.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The rule is broken, or took more than a minute; the failed assertion has gone to standard error.
+    Broken,
+    /// All of the rule was judged, and is kept.
+    Kept,
+    /// Something was not judged, for these reasons; the rest of the rule is kept.
+    NotJudged(Vec<String>),
+}
+
+/// What a suite asks a stage of any kind.
+pub trait JudgedStage {
+    /// The names of the rules of which the stage leaves something unjudged: `not_judged` of its trait.
+    fn not_judged(&self) -> &'static [&'static str];
+
+    /// Whether the suites of such stages have a rule of this name.
+    fn has_rule(name: &str) -> bool;
+}
+
+impl<S: JudgedStage + ?Sized> Rule<S> {
+    /// Judges a stage, in a runtime of its own. What the stage lists as not judged, and is not, is said on standard
+    /// error.
     ///
     /// # Panics
-    /// When the rule is broken or takes more than a minute. The message has the rule's id, name and text; the
-    /// failed assertion stands before it.
+    /// When the rule is broken or takes more than a minute: the message has the rule's id, name and text, and the
+    /// failed assertion stands before it. When something of the rule is not judged and the stage does not list it, and
+    /// when it lists a rule that is judged, or one that there is not.
     pub fn judge(&self, stage: &S) {
-        assert!(self.verdict(stage).is_ok(), "rule {self} is broken\n  {}", self.text);
+        match self.verdict(stage) {
+            Verdict::Broken => panic!("rule {self} is broken\n  {}", self.text),
+            verdict => settle(stage, self, self.name, &verdict),
+        }
     }
+}
 
-    /// Whether the stage keeps the rule; the failed assertion goes to standard error.
+impl<S: ?Sized> Rule<S> {
+    /// Whether the stage keeps what is judged of the rule; the failed assertion goes to standard error.
     pub fn holds(&self, stage: &S) -> bool {
-        self.verdict(stage).is_ok()
+        self.verdict(stage) != Verdict::Broken
     }
 
-    fn verdict(&self, stage: &S) -> Result<(), Box<dyn Any + Send>> {
-        in_time(|| (self.check)(stage))
+    /// What comes of the rule, in a runtime of its own.
+    pub fn verdict(&self, stage: &S) -> Verdict {
+        verdict(|| (self.check)(stage))
+    }
+}
+
+thread_local! {
+    /// What the check on this thread has not judged so far.
+    static NOT_JUDGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Says that a check leaves something unjudged, and why. On the thread that the check runs on.
+pub(crate) fn not_judged(why: impl Into<String>) {
+    NOT_JUDGED.with_borrow_mut(|reasons| reasons.push(why.into()));
+}
+
+/// Runs a check to its verdict.
+pub(crate) fn verdict<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Verdict {
+    NOT_JUDGED.take();
+    let outcome = in_time(check);
+    let mut reasons = NOT_JUDGED.take();
+    reasons.dedup();
+    match outcome {
+        Err(_) => Verdict::Broken,
+        Ok(()) if reasons.is_empty() => Verdict::Kept,
+        Ok(()) => Verdict::NotJudged(reasons),
+    }
+}
+
+/// Compares what was not judged with what the stage lists.
+///
+/// # Panics
+/// When they differ.
+pub(crate) fn settle<S: JudgedStage + ?Sized>(
+    stage: &S,
+    rule: impl fmt::Display,
+    name: &str,
+    verdict: &Verdict,
+) {
+    let listed = stage.not_judged();
+    if let Some(unknown) = listed.iter().find(|name| !S::has_rule(name)) {
+        panic!("`not_judged` of the stage lists `{unknown}`, which is no rule");
+    }
+    match verdict {
+        Verdict::NotJudged(reasons) => {
+            let reasons = reasons.join("; ");
+            assert!(
+                listed.contains(&name),
+                "rule {rule} is not judged: {reasons}. If that is so, `not_judged` of the stage lists `{name}`"
+            );
+            // Not the macro, whose text a test that passes does not show.
+            let _ = writeln!(std::io::stderr(), "{rule} not judged: {reasons}");
+        }
+        _ => assert!(
+            !listed.contains(&name),
+            "`not_judged` of the stage lists `{name}`, and all of it is judged"
+        ),
     }
 }
 
 /// Runs a check in a runtime of its own, and ends it when it takes too long.
-pub(crate) fn in_time<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Result<(), Box<dyn Any + Send>> {
+fn in_time<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Result<(), Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
         let runtime = runtime.expect("a runtime starts");

@@ -52,6 +52,12 @@ pub trait Stage: Send + Sync {
         let _ = (image, condition);
         None
     }
+
+    /// The names of the rules of which something cannot be judged here. The suite says so in its output, and
+    /// fails for a rule that is not judged and not listed, and for one that is listed and judged.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// How much of a sample a medium keeps.
@@ -286,6 +292,11 @@ pub trait MaterializerStage: Send + Sync {
 
     /// Asks the format's own checker; panics when it finds fault.
     fn check(&self, file: &Path, layers: &[LayerArtifact]);
+
+    /// As [`Stage::not_judged`].
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// What a [`Materializer`] makes.

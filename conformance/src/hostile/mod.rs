@@ -13,10 +13,10 @@ use plyfold_core::{
 };
 
 pub use self::row::{Outcome, Row};
-use crate::rule::in_time;
+use crate::rule::{not_judged, settle, verdict};
 use crate::samples;
 use crate::stages::fill;
-use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject};
+use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject, Verdict};
 
 /// All rows. Media that keep no documents (docker-archive) have nothing to be judged by them.
 pub fn rows() -> impl Iterator<Item = Row> {
@@ -27,17 +27,28 @@ impl Row {
     /// Judges a stage.
     ///
     /// # Panics
-    /// When the outcome is another, or what was there before is not there any more.
+    /// When the outcome is another, or what was there before is not there any more; and as [`Rule::judge`](crate::Rule::judge)
+    /// where nothing is judged.
     pub fn judge(&self, stage: &dyn Stage) {
-        assert!(self.holds(stage), "hostile input `{}` must get {:?}", self.name, self.outcome);
+        match self.verdict(stage) {
+            Verdict::Broken => panic!("hostile input `{}` must get {:?}", self.name, self.outcome),
+            verdict => settle(stage, format_args!("`{}`", self.name), self.name, &verdict),
+        }
     }
 
     /// Whether the stage deals with it as it must; the failed assertion goes to standard error.
     pub fn holds(&self, stage: &dyn Stage) -> bool {
-        stage.fidelity() == Fidelity::DiffIds || in_time(|| self.check(stage)).is_ok()
+        self.verdict(stage) != Verdict::Broken
+    }
+
+    fn verdict(&self, stage: &dyn Stage) -> Verdict {
+        verdict(|| self.check(stage))
     }
 
     async fn check(&self, stage: &dyn Stage) {
+        if stage.fidelity() == Fidelity::DiffIds {
+            return not_judged("the medium keeps no documents");
+        }
         let cache = cache_with_an_image().await;
         let names = names(&cache).await;
         let sample = (self.sample)();

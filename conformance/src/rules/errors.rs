@@ -9,11 +9,11 @@ use plyfold_core::{
 };
 
 use super::probe::{
-    NAME, altered, assert_kind, error_of, moved_layer, of_tag, open, open_index, read, sound,
+    altered, assert_kind, error_of, moved_layer, of_tag, open, open_index, open_under, read, sound,
 };
-use crate::rule::{Rule, rules};
+use crate::rule::{Rule, not_judged, rules};
 use crate::samples;
-use crate::{Condition, Fidelity, RetryAfter, Stage, Staged, Subject};
+use crate::{Condition, Fidelity, RetryAfter, Stage, Subject};
 
 pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
     "E 108" not_found_vs_unauthorized_vs_denied_vs_unavailable:
@@ -133,6 +133,8 @@ async fn unsupported_media_type_not_not_found(stage: &dyn Stage) {
         let subject = open(stage, &samples::artifact()).await;
         let source = sound(subject.image("linux/amd64").await);
         assert_kind(source.config().await, &ErrorKind::Unsupported);
+    } else {
+        not_judged("the medium holds no documents of other types");
     }
     let subject = open(stage, &samples::image()).await;
     assert_kind(subject.registry.fetch_index(subject.reference()).await, &ErrorKind::Unsupported);
@@ -176,8 +178,9 @@ async fn read_only_backend_returns_unsupported_statically(stage: &dyn Stage) {
 async fn io_error_kept_as_source(stage: &dyn Stage) {
     let mut subject = open(stage, &samples::image()).await;
     subject.unplug();
-    // A medium without input and output (memory) cannot fail: then there is nothing to keep.
-    let Err(error) = subject.registry.manifest(subject.reference()).await else { return };
+    let Err(error) = subject.registry.manifest(subject.reference()).await else {
+        return not_judged("the medium does no input and output that could fail, such as memory");
+    };
     let expected = [ErrorKind::Io, ErrorKind::NotFound, ErrorKind::Unavailable];
     assert!(expected.contains(error.kind()), "{error}");
     if *error.kind() != ErrorKind::NotFound {
@@ -209,6 +212,8 @@ async fn retryable_flag_consistent(stage: &dyn Stage) {
         let subject = open(stage, &sample).await;
         let blob = subject.registry.blob(subject.reference(), &layer, BlobRange::FULL).await;
         assert!(!error_of(read(blob).await).is_retryable());
+    } else {
+        not_judged("the medium has no digests of its own");
     }
 }
 
@@ -244,9 +249,7 @@ async fn push(
 /// The errors of each way to read under a condition; none when the medium knows no such condition.
 async fn errors_under(stage: &dyn Stage, condition: Condition) -> Vec<Error> {
     let sample = samples::image();
-    let Some(subject) = stage.open_under(&Staged::new(NAME, &sample), condition).await else {
-        return Vec::new();
-    };
+    let Some(subject) = open_under(stage, &sample, condition).await else { return Vec::new() };
     let mut errors = vec![error_of(subject.registry.manifest(subject.reference()).await)];
     if condition != Condition::DigestLies {
         let layer = &sample.images[0].layers[0].descriptor;

@@ -12,8 +12,9 @@ use plyfold_core::{
     ImageSource, Lease, MediaType, Names, Page, RawManifest, Reference, Result, reference,
 };
 
+use crate::rule::not_judged;
 use crate::samples::{self, Sample};
-use crate::{Fidelity, Stage, Staged, Subject};
+use crate::{Condition, Fidelity, Stage, Staged, Subject};
 
 /// The name under which rules stage their first image.
 pub(super) const NAME: &str = "registry.example/library/app:1.2";
@@ -48,7 +49,17 @@ pub(super) async fn open_index(stage: &dyn Stage, sample: &Sample) -> Option<Sub
     let subject = open(stage, &samples::image()).await;
     let answer = subject.registry.fetch_index(subject.reference()).await;
     assert_kind(answer, &ErrorKind::Unsupported);
+    not_judged("the medium holds no indexes");
     None
+}
+
+/// A medium with one image under a condition; `None`, which is said, when the medium knows no such condition.
+pub(super) async fn open_under(stage: &dyn Stage, sample: &Sample, condition: Condition) -> Option<Subject> {
+    let subject = stage.open_under(&Staged::new(NAME, sample), condition).await;
+    if subject.is_none() {
+        not_judged(format!("the medium knows no {condition:?}"));
+    }
+    subject
 }
 
 /// The error of an outcome that must fail with this kind.

@@ -28,6 +28,11 @@ pub trait CacheStage: Send + Sync {
     fn patience(&self) -> Duration {
         PATIENCE
     }
+
+    /// As [`Stage::not_judged`](crate::Stage::not_judged).
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// A cache, and a way behind its back.
@@ -84,5 +89,10 @@ pub trait LayoutStage: Send + Sync {
     /// As [`CacheStage::patience`].
     fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    /// As [`Stage::not_judged`](crate::Stage::not_judged).
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
     }
 }

@@ -11,6 +11,32 @@ use super::Opener;
 use crate::samples::{self, Sample};
 use crate::{Fidelity, Stage, Staged, Subject};
 
+/// What files give no occasion for: refusals and outages.
+const FILE: &[&str] = &[
+    "not_found_vs_unauthorized_vs_denied_vs_unavailable",
+    "rate_limited_carries_delay_in_all_three_shapes",
+    "retryable_flag_consistent",
+];
+
+/// The same, and what needs manifests, indexes and digests of the medium's own.
+const LEGACY: &[&str] = &[
+    "child_manifest_verified_by_descriptor_digest_and_size",
+    "cyclic_or_too_deep_index_bounded",
+    "descriptor_without_platform_handled",
+    "digest_header_disagrees_with_body_is_error",
+    "index_bytes_verified_before_platform_selection",
+    "nested_index_descends",
+    "no_matching_platform_lists_available",
+    "not_found_vs_unauthorized_vs_denied_vs_unavailable",
+    "platform_exact_match_beats_compatible",
+    "platform_mismatch_carries_available",
+    "rate_limited_carries_delay_in_all_three_shapes",
+    "retryable_flag_consistent",
+    "unknown_unknown_attestations_never_selected",
+    "unsupported_media_type_not_not_found",
+    "variant_matching_arm_v6_v7_v8_distinct",
+];
+
 /// OCI layout directories, with full names in `org.opencontainers.image.ref.name`.
 #[derive(Debug)]
 pub struct Layout(Opener<PathBuf>);
@@ -74,6 +100,10 @@ impl Stage for Layout {
     async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
         Some(subject(&self.0, images, untagged, write_layout).await)
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        FILE
+    }
 }
 
 #[async_trait]
@@ -84,6 +114,10 @@ impl Stage for OciArchive {
 
     async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
         Some(subject(&self.0, images, untagged, write_oci).await)
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        FILE
     }
 }
 
@@ -102,6 +136,13 @@ impl Stage for DockerArchive {
 
     async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
         Some(subject(&self.opener, images, untagged, |path, images| self.write(path, images)).await)
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        match self.form {
+            Form::Hybrid => FILE,
+            Form::Legacy => LEGACY,
+        }
     }
 }
 

@@ -20,6 +20,16 @@ impl Stage for Memory {
         let references = images.iter().map(|image| image.reference.clone()).collect();
         Subject::new(Box::new(registry), references, ())
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[
+            "io_error_kept_as_source",
+            "multi_image_archive_enumerates_and_selects",
+            "not_found_vs_unauthorized_vs_denied_vs_unavailable",
+            "rate_limited_carries_delay_in_all_three_shapes",
+            "retryable_flag_consistent",
+        ]
+    }
 }
 
 /// Stores a sample as it is, and tags its top document.

@@ -81,4 +81,8 @@ impl Stage for Server {
             Condition::Unavailable => self.subject(images, always(vec![Fault::Status(503)])).await,
         })
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["multi_image_archive_enumerates_and_selects"]
+    }
 }

@@ -5,5 +5,6 @@
 mod catalogue;
 mod memory;
 mod mutants;
+mod not_judged;
 mod samples;
 mod server;

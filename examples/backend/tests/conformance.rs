@@ -31,6 +31,16 @@ impl Stage for Folders {
         let names = images.iter().map(|image| image.reference.clone()).collect();
         Subject::new(Box::new(Folder(folder.path().to_owned())), names, folder)
     }
+
+    /// A folder refuses nothing and has no outages, and every image in it has a name.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[
+            "multi_image_archive_enumerates_and_selects",
+            "not_found_vs_unauthorized_vs_denied_vs_unavailable",
+            "rate_limited_carries_delay_in_all_three_shapes",
+            "retryable_flag_consistent",
+        ]
+    }
 }
 
 #[tokio::test]

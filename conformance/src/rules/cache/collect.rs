@@ -9,7 +9,7 @@ use plyfold_core::{
 };
 
 use super::setup::{amd64, blob, name, names, pull, pull_for, pulled, registry_with, set, stream_of};
-use crate::rule::{Rule, rules};
+use crate::rule::{Rule, not_judged, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, at, sound};
 use crate::samples::{self, LayerBuilder, Sample};
 use crate::{CacheStage, CacheSubject};
@@ -230,7 +230,7 @@ async fn partial_downloads_are_counted_and_dropped(stage: &dyn CacheStage) {
     };
     assert_eq!(counted().await, held, "what is kept is counted");
     if held == 0 {
-        return;
+        return not_judged("the cache keeps nothing of a suspended download");
     }
     let patient = Collect { resumable: Duration::from_secs(3600), ..Collect::default() };
     let collected = sound(other.collect(&patient).await);
@@ -272,6 +272,7 @@ pub(super) async fn refuses_to_collect(subject: &CacheSubject) {
     assert_kind(subject.cache.usage().await, &ErrorKind::Unsupported);
     assert_eq!(sound(subject.cache.pins().await), []);
     assert_eq!(sound(subject.cache.list().await), before);
+    not_judged("the cache does not collect");
 }
 
 /// Stores every blob of a sample, under no name.

@@ -13,7 +13,8 @@ use plyfold_core::{
 };
 
 use super::place::Place;
-use super::setup::name;
+use super::setup::{NO_REGISTRY, name};
+use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples::{self, Sample};
 use crate::stages::fill;
@@ -25,7 +26,7 @@ pub(super) async fn push_beside_collection_leaves_whole_images(stage: &dyn Layou
     let origin = origin(&sample);
     for concurrency in [1, 4] {
         let place = Place::new();
-        let Some(layout) = stage.registry(&place.path).await else { return };
+        let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
         // The first push makes the layout: before it there is nothing to collect.
         let options = CopyOptions { concurrency, ..CopyOptions::default() };
         sound(copy(&origin, &name(NAME), &*layout, &name("registry.example/first:1"), &options).await);
@@ -47,7 +48,7 @@ pub(super) async fn push_beside_collection_leaves_whole_images(stage: &dyn Layou
 pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(stage: &dyn LayoutStage) {
     let sample = samples::index();
     let place = Place::new();
-    let Some(layout) = stage.registry(&place.path).await else { return };
+    let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let (image, index) = (sample.image_for("linux/amd64"), document(&sample, &sample.top));
     let manifest = document(&sample, &image.manifest);
     let blobs: Vec<&Descriptor> =
@@ -89,7 +90,7 @@ pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(stage: &dyn Layout
 pub(super) async fn deletion_leaves_what_is_leased(stage: &dyn LayoutStage) {
     let sample = samples::index();
     let place = Place::new();
-    let Some(layout) = stage.registry(&place.path).await else { return };
+    let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let options = CopyOptions::default();
     sound(copy(&origin(&sample), &name(NAME), &*layout, &name(NAME), &options).await);
     let cache = sound(stage.open(&place.path).await);
@@ -97,7 +98,7 @@ pub(super) async fn deletion_leaves_what_is_leased(stage: &dyn LayoutStage) {
     let by_digest = at(&name(NAME), sample.top.digest());
     let lease = sound(cache.lease(std::slice::from_ref(sample.top.digest())).await);
     if lease.is_none() {
-        return;
+        return not_judged("the cache gives no leases");
     }
     sound(layout.delete(&by_digest).await);
     assert_kind(layout.resolve(&name(NAME)).await, &ErrorKind::NotFound);

@@ -12,8 +12,9 @@ use plyfold_core::{
 };
 
 use super::place::Place;
-use super::setup::{name, set, whole};
+use super::setup::{NO_REGISTRY, name, set, whole};
 use crate::LayoutStage;
+use crate::rule::not_judged;
 use crate::rules::probe::{NAME, sound};
 use crate::samples::{self, Sample};
 
@@ -30,6 +31,8 @@ pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
     if let Some(registry) = stage.registry(&theirs.path).await {
         read(&*registry, &sample).await;
         before.assert_none_since(&theirs.path, "", "reading as a registry");
+    } else {
+        not_judged(NO_REGISTRY);
     }
     // As a cache: where the directory can be written after all, as by root, it may keep notes beside the layout.
     let layout = Traces::of(&theirs.path, "blobs");

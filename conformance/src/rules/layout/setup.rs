@@ -8,6 +8,9 @@ use plyfold_core::{
 
 use crate::rules::probe::sound;
 
+/// Why a rule about the layout as a registry is not judged.
+pub(super) const NO_REGISTRY: &str = "no backend reads the layout as a registry";
+
 pub(super) fn name(text: &str) -> Reference {
     sound(reference::parse(text))
 }

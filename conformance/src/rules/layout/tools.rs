@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use super::forms::{self, Form};
 use super::place::{Place, index_of};
-use super::setup::{large, name, set, vacant, whole};
+use super::setup::{NO_REGISTRY, large, name, set, vacant, whole};
 use super::strict::Layout;
 use crate::LayoutStage;
+use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, sound};
 use crate::samples::{self, Sample};
 
@@ -25,6 +26,8 @@ pub(super) async fn foreign_layout_by_skopeo_crane_docker_readable(stage: &dyn L
         form.write(&place.path);
         if let Some(registry) = stage.registry(&place.path).await {
             reads(&form, &place.path, &*registry).await;
+        } else {
+            not_judged(NO_REGISTRY);
         }
         is_a_cache(&form, &place.path, stage).await;
     }
@@ -207,7 +210,7 @@ pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(stage: &dyn Layou
 /// As [`our_layout_readable_by_skopeo_crane_regctl`] for the backend that makes layouts as copies.
 async fn pushed(stage: &dyn LayoutStage) {
     let (place, from) = (Place::new(), Place::new());
-    let Some(registry) = stage.registry(&place.path).await else { return };
+    let Some(registry) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let (sample, target) = (samples::index(), sound(image_in(&place.path, "v1")));
     if !registry.capabilities().push {
         let manifest = sound(plyfold_core::RawManifest::new(sample.top_bytes().clone(), None));

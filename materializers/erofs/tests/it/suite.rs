@@ -59,6 +59,10 @@ impl MaterializerStage for Merged {
     fn check(&self, file: &Path, layers: &[LayerArtifact]) {
         read(file, layers);
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
+    }
 }
 
 /// The tree of an image with its devices behind it.

@@ -60,6 +60,13 @@ impl MaterializerStage for Kernel {
         let devices = layers.iter().map(|layer| format!("--device={}", layer.path.display()));
         Run::new("fsck.erofs").args(devices).arg(file).success().expect("fsck.erofs finds nothing");
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        match self.0 {
+            Makes::Layers => &[],
+            _ => &["whiteouts_and_opaque_in_overlay_form"],
+        }
+    }
 }
 
 /// The image and its devices as one disk.

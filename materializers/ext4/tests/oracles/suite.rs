@@ -36,4 +36,12 @@ impl MaterializerStage for Upper {
     fn check(&self, file: &Path, _: &[LayerArtifact]) {
         Run::new("e2fsck").arg("-fn").arg(file).success().expect("e2fsck finds nothing");
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[
+            "kernel_mount_equals_reference_tree",
+            "stacked_layers_equal_flat_image",
+            "whiteouts_and_opaque_in_overlay_form",
+        ]
+    }
 }

@@ -74,4 +74,8 @@ impl MaterializerStage for Disk {
         let merged = file.with_file_name("merged.erofs");
         Run::new("fsck.erofs").args(devices).arg(merged).success().expect("fsck.erofs finds nothing");
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
+    }
 }

@@ -1,0 +1,102 @@
+//! A rule without anything to judge says so, and no stage hides it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use async_trait::async_trait;
+use plyfold_conformance::samples::Sample;
+use plyfold_conformance::stages::{DockerArchive, Form, Memory};
+use plyfold_conformance::{Condition, Fidelity, Stage, Staged, Subject, Verdict, hostile, rules};
+
+/// A sound backend in memory, on a stage that lists these rules as not judged.
+struct Listing(&'static [&'static str]);
+
+#[async_trait]
+impl Stage for Listing {
+    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+        Stage::open(&Memory, images).await
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        self.0
+    }
+}
+
+/// What the test of a rule says when it fails.
+fn failure(rule: &str, stage: &(dyn Stage + 'static)) -> Option<String> {
+    let rule = rules::registry().find(|own| own.name == rule).expect("there is such a rule");
+    let panic = catch_unwind(AssertUnwindSafe(|| rule.judge(stage))).err()?;
+    Some(*panic.downcast::<String>().expect("a panic with a message"))
+}
+
+const DELAYS: &str = "rate_limited_carries_delay_in_all_three_shapes";
+
+#[test]
+fn a_rule_that_judged_nothing_fails_unless_the_stage_lists_it() {
+    let said = failure(DELAYS, &Listing(&[])).expect("it passes without a look");
+    assert!(said.contains("is not judged: the medium knows no RateLimited"), "{said}");
+    assert!(said.contains(&format!("`not_judged` of the stage lists `{DELAYS}`")), "{said}");
+    assert_eq!(failure(DELAYS, &Listing(&[DELAYS])), None);
+}
+
+#[test]
+fn a_rule_that_is_listed_and_judged_fails() {
+    let exact = "pull_by_tag_returns_exact_manifest_bytes";
+    assert_eq!(failure(exact, &Listing(&[])), None);
+    let said = failure(exact, &Listing(&["pull_by_tag_returns_exact_manifest_bytes"])).expect("it passes");
+    assert!(said.contains("and all of it is judged"), "{said}");
+}
+
+#[test]
+fn a_name_that_no_rule_has_fails() {
+    let said = failure(DELAYS, &Listing(&[DELAYS, "rate_limited"])).expect("it passes");
+    assert!(said.contains("`rate_limited`, which is no rule"), "{said}");
+}
+
+/// It is the part that was not judged that a verdict names.
+#[test]
+fn the_verdict_says_which_part() {
+    let rule = rules::registry().find(|rule| rule.id == "E 108").expect("there is such a rule");
+    let Verdict::NotJudged(why) = rule.verdict(&Memory) else { panic!("memory has no outages") };
+    let parts = ["Denied", "Unauthorized", "Unavailable"];
+    assert_eq!(why, parts.map(|condition| format!("the medium knows no {condition}")));
+}
+
+/// A medium without documents, of which no hostile one can be judged.
+struct WithoutDocuments;
+
+#[async_trait]
+impl Stage for WithoutDocuments {
+    fn fidelity(&self) -> Fidelity {
+        Fidelity::DiffIds
+    }
+
+    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+        Stage::open(&Memory, images).await
+    }
+
+    async fn open_with_untagged(&self, _: &[Staged<'_>], _: &[&Sample]) -> Option<Subject> {
+        None
+    }
+
+    async fn open_under(&self, _: &Staged<'_>, _: Condition) -> Option<Subject> {
+        None
+    }
+}
+
+#[test]
+fn hostile_documents_are_not_judged_where_there_are_none() {
+    for row in hostile::rows() {
+        let judged = catch_unwind(|| row.judge(&WithoutDocuments));
+        let said = *judged.expect_err("it passes").downcast::<String>().expect("a panic with a message");
+        assert!(said.contains("the medium keeps no documents"), "{said}");
+    }
+}
+
+/// The stages for media that many backends read list what is true of them, whatever the backend.
+#[test]
+fn a_stage_may_list_by_its_form() {
+    let stage = |form| DockerArchive::new(form, |_| async { unreachable!("nothing is opened") });
+    let (legacy, hybrid) = (stage(Form::Legacy), stage(Form::Hybrid));
+    assert!(legacy.not_judged().contains(&"nested_index_descends"));
+    assert!(!hybrid.not_judged().contains(&"nested_index_descends"));
+}
