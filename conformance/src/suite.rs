@@ -214,7 +214,9 @@ macro_rules! __cache_rules {
             remove_keeps_shared_blobs
             remove_absent_is_documented_noop
             list_sorted_and_stable
+            pages_of_names_add_up_to_the_list
             a_name_needs_its_content
+            what_is_said_of_the_disk_is_true
             contains_means_complete_for_platform
             missing_layer_reported_by_digest
             pull_if_present_does_no_network_io

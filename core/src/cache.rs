@@ -1,13 +1,14 @@
 //! Where images are kept: verified content, names, and the files made from them.
 
 use std::fmt::{Debug, Display};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dyn_clone::DynClone;
 
 use crate::materializer::{Format, Output};
+use crate::registry::Page;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
@@ -15,6 +16,7 @@ pub use ext::{CacheProviderExt, Completeness};
 pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
 pub use lease::Lease;
+pub use listing::CachedNames;
 pub use naming::check_names;
 pub use needs::{Need, Needs};
 pub use plan::Plan;
@@ -29,6 +31,7 @@ mod find;
 mod index;
 mod inventory;
 mod lease;
+mod listing;
 mod naming;
 mod needs;
 mod plan;
@@ -325,6 +328,46 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     async fn verify(&self, what: &Verify) -> Result<Verified> {
         verify::by_names(self, what).await
     }
+
+    /// A page of the names and what they stand for: all pages together are the [list](Self::list), while no name is
+    /// changed. A name that is changed between two pages may be on none of them or on both.
+    ///
+    /// The provided body lists all names. Caches of many names have one of their own, and make the list of pages.
+    ///
+    /// # Contract
+    /// C 190 `pages_of_names_add_up_to_the_list`.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::list`].
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        Ok(CachedNames::of(self.list().await?, page))
+    }
+
+    /// The OCI layout directory that this cache is, if it is one: other programs read images there by their names.
+    ///
+    /// # Contract
+    /// C 191 `what_is_said_of_the_disk_is_true`.
+    fn layout(&self) -> Option<&Path> {
+        None
+    }
+
+    /// A folder for the temporary files of callers, on a disk that holds as much as the cache does; files are made
+    /// without a name there, folders are removed by who makes them. `None` when the cache has no such folder, or
+    /// nothing can be written there.
+    ///
+    /// # Contract
+    /// C 191 `what_is_said_of_the_disk_is_true`.
+    fn scratch(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Whether nothing can be stored here by this process. What is here can be read.
+    ///
+    /// # Contract
+    /// C 191 `what_is_said_of_the_disk_is_true`.
+    fn is_read_only(&self) -> bool {
+        false
+    }
 }
 
 dyn_clone::clone_trait_object!(CacheProvider);
@@ -395,5 +438,21 @@ impl CacheProvider for Box<dyn CacheProvider> {
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
         (**self).verify(what).await
+    }
+
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        (**self).list_page(page).await
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        (**self).layout()
+    }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        (**self).scratch()
+    }
+
+    fn is_read_only(&self) -> bool {
+        (**self).is_read_only()
     }
 }

@@ -47,8 +47,8 @@ pub use inventory;
 pub use backend::{Backend, Backends, Location, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, Collect, Collected,
-    Completeness, Ingest, Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
+    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect,
+    Collected, Completeness, Ingest, Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};

@@ -5,9 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use plyfold::{
-    CacheProvider as _, Collect, Error, Images, PullOptions, PulledImage, Result, Rootfs, printable,
-};
+use plyfold::{Collect, Error, Images, PullOptions, PulledImage, Result, Rootfs, printable};
 
 /// Bytes that images may take on this machine.
 const BUDGET: u64 = 20 << 30;
@@ -41,7 +39,7 @@ async fn start(images: &Images, image: &str, directory: &Path) -> Result<PulledI
 
 /// What is in the store, and how much of it each image has for itself.
 async fn show(images: &Images) -> Result<()> {
-    for image in images.store().usage().await?.images {
+    for image in images.usage().await?.images {
         let name = image.reference.whole();
         say(&format!("{}  {} bytes, {} its own", printable(&name), image.size, image.unique));
     }
@@ -52,7 +50,7 @@ async fn show(images: &Images) -> Result<()> {
 async fn collect(images: &Images) -> Result<()> {
     let day = Duration::from_secs(24 * 3600);
     let policy = Collect { budget: Some(BUDGET), resumable: day, ..Collect::default() };
-    let collected = images.store().collect(&policy).await?;
+    let collected = images.collect(&policy).await?;
     for name in &collected.evicted {
         say(&format!("{} was not used for long, and is gone", printable(&name.whole())));
     }

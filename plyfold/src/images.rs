@@ -1,19 +1,20 @@
-//! What a runtime holds: backends, a store, and the verbs that runtimes know.
+//! What a runtime holds: backends, a cache, and the verbs that runtimes know.
 
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{
-    Backends, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Digest, Lease,
-    NameChange, Opened, Options, Platform, PullOptions, PullResult, PulledLayer, RawConfig, RawManifest,
-    Reference, RegistrySource, Result, Usage, reference,
+    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor, Digest,
+    Error, Lease, NameChange, Opened, Options, Page, Platform, PullOptions, PullResult, PulledLayer,
+    RawConfig, RawManifest, Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
 };
-use plyfold_layout::Store;
 
-use crate::whole::blocking;
+#[cfg(feature = "layout")]
+mod scratch;
 
-/// Images of any backend, kept in a store.
+/// Images of any backend, kept in a cache: by default in a store on this machine's disk, otherwise in whatever
+/// [`CacheProvider`] the program gives.
 ///
-/// Clones are cheap and share the store; several processes may open one store at once. What they pull is leased: an
+/// Clones are cheap and share the cache; several processes may open one store at once. What they pull is leased: an
 /// image stays whole while its [`PulledImage`] lives, whatever is removed or
 /// [collected](crate::CacheProvider::collect) meanwhile, here or in another process. Of many that pull one image
 /// one fetches it, and the others wait.
@@ -33,19 +34,21 @@ use crate::whole::blocking;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Images {
-    store: Store,
+    cache: Box<dyn CacheProvider>,
     backends: Backends,
     options: Options,
+    scratch: Option<PathBuf>,
 }
 
-/// An image in the store. Its content is not collected until it and its clones are dropped, even when its name is
+/// An image in the cache. Its content is not collected until it and its clones are dropped, even when its name is
 /// removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PulledImage {
-    /// The store: an OCI layout directory, in which the image has the name [`reference`](Self::reference).
+    /// An OCI layout directory in which the image has the name [`reference`](Self::reference): the cache itself, or
+    /// the folder `layout` within the [scratch folder](Images::with_scratch), where the image stays while this lives.
     pub path: PathBuf,
-    /// The image's name in the store.
+    /// The image's name in the cache.
     pub reference: Reference,
     /// What the name stands for: the digest of an index or of a manifest.
     pub digest: Digest,
@@ -57,7 +60,7 @@ pub struct PulledImage {
     pub layers: Vec<PulledLayer>,
     /// Whether every layer was here already; the name may still have been asked for.
     pub cached: bool,
-    /// The lease that keeps it in the store: for programs that need only the files.
+    /// The lease that keeps it in the cache and at its path: for programs that need only the files.
     pub lease: Lease,
     raw: RawManifest,
     config: Option<RawConfig>,
@@ -67,11 +70,34 @@ impl Images {
     /// Opens a store, which is created when there is none, with every backend that is linked into the program.
     ///
     /// # Errors
-    /// Those of [`Store::open`]; [`Config`](crate::ErrorKind::Config) when two linked crates claim one scheme.
+    /// Those of [`Store::open`](plyfold_layout::Store::open); [`Config`](crate::ErrorKind::Config) when two linked
+    /// crates claim one scheme.
+    #[cfg(feature = "layout")]
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let store = blocking(move |_| Store::open(path)).await?;
-        Ok(Self { store, backends: Backends::linked()?, options: Options::default() })
+        let store = crate::whole::blocking(move |_| plyfold_layout::Store::open(path)).await?;
+        Self::with_cache(store)
+    }
+
+    /// Keeps images in any cache, with every backend that is linked into the program.
+    ///
+    /// A cache that is no [OCI layout](CacheProvider::layout) needs a [scratch folder](Self::with_scratch), its
+    /// [own](CacheProvider::scratch) or one of the program.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) when two linked crates claim one scheme.
+    pub fn with_cache(cache: impl CacheProvider) -> Result<Self> {
+        let (backends, options) = (Backends::linked()?, Options::default());
+        Ok(Self { cache: Box::new(cache), backends, options, scratch: None })
+    }
+
+    /// A folder, made when it is needed, for what programs need as files of a cache that has none: each image that is
+    /// pulled is copied into the OCI layout `layout` there, which is its [path](PulledImage::path). A
+    /// [collection](Self::collect) removes the copies of images that nobody holds. Several processes may share it.
+    #[must_use]
+    pub fn with_scratch(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(folder.into());
+        self
     }
 
     /// Takes other backends than the linked ones.
@@ -88,7 +114,7 @@ impl Images {
         self
     }
 
-    /// Brings an image into the store.
+    /// Brings an image into the cache.
     ///
     /// `image` is a URI, `scheme:rest`, of any of the [`backends`](Self::backends), or a name with its registry,
     /// such as `ghcr.io/org/app:1.2`, which stands for `registry:ghcr.io/org/app:1.2`. A name without a registry
@@ -98,17 +124,19 @@ impl Images {
     /// [`PullPolicy::Always`](plyfold_core::PullPolicy::Always), which costs no network there.
     ///
     /// # Errors
-    /// Those of [`Backends::open`] and [`pull`](fn@plyfold_core::pull).
+    /// Those of [`Backends::open`] and [`pull`](fn@plyfold_core::pull); [`Config`](crate::ErrorKind::Config) when
+    /// the cache is no layout and no [scratch folder](Self::with_scratch) is known.
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         let operation = options.progress.operation();
+        let place = self.place()?;
         let opened = self.locate(image).await?;
         let reference = opened.reference().await?;
         operation.hand_over();
-        let result = self.store.image_pull(&opened.registry, &reference, &options).await?;
-        Ok(self.pulled(result, &options.platform))
+        let result = self.cache.image_pull(&opened.registry, &reference, &options).await?;
+        self.pulled(result, &options.platform, &place).await
     }
 
-    /// Brings an image into the store again: what is there is read and verified, what is damaged is replaced, and
+    /// Brings an image into the cache again: what is there is read and verified, what is damaged is replaced, and
     /// the backend is asked what the name stands for now.
     ///
     /// # Errors
@@ -117,30 +145,35 @@ impl Images {
         self.pull(image, PullOptions { force: true, ..options }).await
     }
 
-    /// Brings every image of an archive or a layout directory into the store, or the one that the URI names.
+    /// Brings every image of an archive or a layout directory into the cache, or the one that the URI names.
     ///
     /// # Errors
     /// Those of [`Backends::open`] and [`CacheProviderExt::image_load`](plyfold_core::CacheProviderExt::image_load).
     pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
         let operation = options.progress.operation();
+        let place = self.place()?;
         let opened = self.locate(archive).await?;
         operation.hand_over();
-        let loaded = self.store.image_load(&opened, &options).await?;
-        Ok(loaded.into_iter().map(|result| self.pulled(result, &options.platform)).collect())
+        let results = self.cache.image_load(&opened, &options).await?;
+        let mut loaded = Vec::with_capacity(results.len());
+        for result in results {
+            loaded.push(self.pulled(result, &options.platform, &place).await?);
+        }
+        Ok(loaded)
     }
 
     /// A pulled image, opened for reading: this one, also when its name stands for another image by now or for none.
     pub fn source(&self, image: &PulledImage) -> RegistrySource {
-        let registry = Box::new(self.store.as_registry());
+        let registry = Box::new(self.cache.as_registry());
         RegistrySource::in_hand(registry, image.reference.clone(), image.raw.clone(), image.config.clone())
     }
 
-    /// Whether an image is in the store, whole. No network.
+    /// Whether an image is in the cache, whole. No network.
     ///
     /// # Errors
     /// As [`CacheProviderExt::completeness`](plyfold_core::CacheProviderExt::completeness).
     pub async fn is_cached(&self, name: &Reference, platform: &Platform) -> Result<bool> {
-        self.store.image_in_cache(name, platform).await
+        self.cache.image_in_cache(name, platform).await
     }
 
     /// Removes a name; whether there was one. The content stays until it is collected.
@@ -148,17 +181,25 @@ impl Images {
     /// # Errors
     /// As [`CacheProvider::update`](plyfold_core::CacheProvider::update).
     pub async fn remove(&self, name: &Reference) -> Result<bool> {
-        let there = self.store.find_descriptor(name).await?.is_some();
-        self.store.remove(name).await?;
+        let there = self.cache.find_descriptor(name).await?.is_some();
+        self.cache.remove(name).await?;
         Ok(there)
     }
 
-    /// Every name in the store and what it stands for, sorted by name.
+    /// Every name in the cache and what it stands for, sorted by name.
     ///
     /// # Errors
-    /// As [`CacheProvider::list`](plyfold_core::CacheProvider::list).
+    /// As [`CacheProvider::list`].
     pub async fn list_cached(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        self.store.list().await
+        self.cache.list().await
+    }
+
+    /// A page of the names in the cache, for caches of many.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::list_page`].
+    pub async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        self.cache.list_page(page).await
     }
 
     /// Keeps a name whatever [budget](plyfold_core::Collect::budget) a collection is given.
@@ -167,7 +208,7 @@ impl Images {
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name; otherwise as
     /// [`CacheProvider::update`](plyfold_core::CacheProvider::update).
     pub async fn pin(&self, name: &Reference) -> Result<()> {
-        self.store.update(&[NameChange::Pin(name.clone())]).await
+        self.cache.update(&[NameChange::Pin(name.clone())]).await
     }
 
     /// Lets a collection remove a name again.
@@ -175,26 +216,39 @@ impl Images {
     /// # Errors
     /// As [`CacheProvider::update`](plyfold_core::CacheProvider::update).
     pub async fn unpin(&self, name: &Reference) -> Result<()> {
-        self.store.update(&[NameChange::Unpin(name.clone())]).await
+        self.cache.update(&[NameChange::Unpin(name.clone())]).await
     }
 
-    /// Disk usage of each image and of the store.
+    /// What each image takes of the cache, and what all of them take.
     ///
     /// # Errors
     /// As [`CacheProvider::usage`](plyfold_core::CacheProvider::usage).
     pub async fn usage(&self) -> Result<Usage> {
-        self.store.usage().await
+        self.cache.usage().await
     }
 
-    /// Removes what no name needs, and names to meet a budget. Safe beside pulls, in whatever process.
+    /// Removes what no name needs, and names to meet a budget. Safe beside pulls, in whatever process. Copies in a
+    /// [scratch folder](Self::with_scratch) that nobody holds go, too; they are not counted.
     ///
     /// # Errors
-    /// As [`CacheProvider::collect`](plyfold_core::CacheProvider::collect).
+    /// As [`CacheProvider::collect`].
     pub async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        self.store.collect(policy).await
+        #[cfg(feature = "layout")]
+        if let Ok(Place::Scratch(folder)) = self.place() {
+            scratch::collect(&folder, policy.dry_run).await?;
+        }
+        self.cache.collect(policy).await
     }
 
-    /// The name that `image`, written as for [`Images::pull`], has in the store. No network.
+    /// Reads content again, and says what is damaged or missing.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::verify`].
+    pub async fn verify(&self, what: &Verify) -> Result<Verified> {
+        self.cache.verify(what).await
+    }
+
+    /// The name that `image`, written as for [`Images::pull`], has in the cache. No network.
     ///
     /// # Errors
     /// As [`Images::pull`], as far as a backend has to be opened to know.
@@ -230,9 +284,9 @@ impl Images {
         reference::parse(image).ok()
     }
 
-    /// The store itself.
-    pub fn store(&self) -> &Store {
-        &self.store
+    /// The cache itself: a clone, which shares everything with it.
+    pub fn cache(&self) -> Box<dyn CacheProvider> {
+        self.cache.clone()
     }
 
     /// The backends that images come from.
@@ -240,9 +294,25 @@ impl Images {
         &self.backends
     }
 
-    fn pulled(&self, result: PullResult, platform: &Platform) -> PulledImage {
-        PulledImage {
-            path: self.store.path().to_owned(),
+    /// Where pulled images are as files.
+    fn place(&self) -> Result<Place> {
+        if let Some(layout) = self.cache.layout() {
+            return Ok(Place::Layout(layout.to_owned()));
+        }
+        let scratch = self.scratch.clone().or_else(|| self.cache.scratch());
+        scratch.map(Place::Scratch).ok_or_else(|| {
+            let message = "the cache is no OCI layout, and no folder is known to put images into";
+            Error::config(message).with_endpoint(&self.cache).with_hint("give one by Images::with_scratch")
+        })
+    }
+
+    async fn pulled(&self, result: PullResult, platform: &Platform, place: &Place) -> Result<PulledImage> {
+        let (path, lease) = match place {
+            Place::Layout(path) => (path.clone(), result.lease.clone()),
+            Place::Scratch(folder) => self.copied(folder, &result, platform).await?,
+        };
+        Ok(PulledImage {
+            path,
             reference: result.reference,
             digest: result.descriptor.digest().clone(),
             manifest: result.manifest.digest().clone(),
@@ -251,7 +321,35 @@ impl Images {
             platform: platform.clone(),
             layers: result.layers,
             cached: result.cached,
-            lease: result.lease,
-        }
+            lease,
+        })
     }
+
+    /// The image as a layout in the scratch folder, and the lease that keeps it there and in the cache.
+    #[cfg(feature = "layout")]
+    async fn copied(
+        &self,
+        folder: &Path,
+        result: &PullResult,
+        platform: &Platform,
+    ) -> Result<(PathBuf, Lease)> {
+        let copied = scratch::copy(self.cache.clone(), folder, result, platform).await;
+        let (path, lease) = copied.map_err(|e| e.with_image(&result.reference))?;
+        Ok((path, Lease::new((result.lease.clone(), lease))))
+    }
+
+    #[cfg(not(feature = "layout"))]
+    #[expect(clippy::unused_async, reason = "the signature of the other one")]
+    async fn copied(&self, _: &Path, result: &PullResult, _: &Platform) -> Result<(PathBuf, Lease)> {
+        let error = Error::unsupported("the cache is no OCI layout, and plyfold was built without layouts");
+        Err(error.with_image(&result.reference).with_endpoint(&self.cache))
+    }
+}
+
+/// Where pulled images are as files.
+enum Place {
+    /// In the cache, which is a layout.
+    Layout(PathBuf),
+    /// In a layout within this folder.
+    Scratch(PathBuf),
 }

@@ -42,12 +42,10 @@ pub mod whole;
 
 mod shell;
 
-#[cfg(feature = "layout")]
 mod images;
-#[cfg(all(feature = "layout", feature = "erofs"))]
+#[cfg(feature = "erofs")]
 mod rootfs;
 
-#[cfg(feature = "layout")]
 pub use images::{Images, PulledImage};
-#[cfg(all(feature = "layout", feature = "erofs"))]
+#[cfg(feature = "erofs")]
 pub use rootfs::{Disks, Rootfs};

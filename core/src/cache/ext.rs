@@ -10,8 +10,8 @@ use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageSource, Platform, Reference, Result,
-    reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageSource, MediaType, Platform, Reference,
+    Result, reference,
 };
 
 /// What a cache lacks of an image for one platform.
@@ -290,6 +290,23 @@ pub trait CacheProviderExt: CacheProvider {
     /// As [`CacheProvider::open`] and [`Blob::bytes`].
     async fn content(&self, blob: &Descriptor, limit: u64) -> Result<Bytes> {
         self.open(blob, BlobRange::FULL).await?.bytes(limit).await
+    }
+
+    /// The verified content of a stored document of at most `limit` bytes, by its digest alone.
+    ///
+    /// # Contract
+    /// C 68 `get_content_is_verified_or_flagged_raw`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); otherwise as [`CacheProviderExt::content`].
+    async fn get_content(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
+        let size = self.stat(digest).await.map_err(|e| e.with_endpoint(self))?;
+        let Some(size) = size else {
+            let error = Error::not_found(format!("no blob {digest}")).with_endpoint(self);
+            return Err(error.with_context("blob", digest));
+        };
+        let media_type = MediaType::Other("application/octet-stream".to_owned());
+        self.content(&Descriptor::new(media_type, size, digest.clone()), limit).await
     }
 
     /// Stores a whole blob. Content that is here already is read and verified; damaged content is replaced.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{CacheProvider, CacheProviderExt};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, reference};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result, reference};
 
 /// A [`CacheProvider`] seen as an [`ImageRegistry`], to read and to copy from.
 #[derive(Clone, Debug)]
@@ -31,11 +31,7 @@ impl CacheRegistry {
 
     /// A document by its digest, whatever names lead to it.
     async fn document(&self, digest: &Digest) -> Result<RawManifest> {
-        let size = self.cache.stat(digest).await?;
-        let size = size.ok_or_else(|| Error::not_found(format!("no manifest {digest}")))?;
-        let blob =
-            Descriptor::new(MediaType::Other("application/octet-stream".to_owned()), size, digest.clone());
-        RawManifest::verified(self.cache.content(&blob, limits::MANIFEST).await?, None, digest)
+        RawManifest::verified(self.cache.get_content(digest, limits::MANIFEST).await?, None, digest)
     }
 
     /// What the fixed name and the digests below it stand for; `None` for every other name.

@@ -241,6 +241,10 @@ impl CacheProvider for MemoryCache {
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
         self.collect_now(policy).await.map_err(|e| e.with_endpoint(self))
     }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        Some(self.0.artifacts.path().to_owned())
+    }
 }
 
 /// Ends when it is dropped.

@@ -26,7 +26,7 @@ pub(crate) struct Shown {
 /// Shows an image of the store.
 pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result<()> {
     let name = session.name(image).await?;
-    let store = session.images.store().as_registry();
+    let store = session.images.cache().as_registry();
     // Resolve the name once: it may move before the documents below it have been read.
     let shown = match store.fetch_raw(&name).await {
         Ok(root) => {
@@ -43,7 +43,7 @@ pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result
 
 /// The same error; when the name is not in the store, with similar names.
 async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
-    match session.images.store().find_descriptor(name).await {
+    match session.images.cache().find_descriptor(name).await {
         Ok(None) => {
             let near = near::in_store(&session.images, name).await;
             error.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it"))

@@ -87,11 +87,11 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
             );
         }
     };
-    let store = session.images.store();
-    let Some(descriptor) = store.find_descriptor(&from).await? else {
+    let cache = session.images.cache();
+    let Some(descriptor) = cache.find_descriptor(&from).await? else {
         return Err(near::absent(&session.images, from).await);
     };
-    store.descriptor_write(&to, &descriptor).await?;
+    cache.descriptor_write(&to, &descriptor).await?;
     let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
     session.screen.show(&document, || format!("{to}  {}\n", descriptor.digest()))
 }
@@ -177,7 +177,7 @@ async fn known(session: &Session, images: &[String]) -> Result<Vec<Reference>> {
 /// All of the changes or none.
 async fn change(session: &Session, names: &[Reference], change: fn(Reference) -> NameChange) -> Result<()> {
     let changes: Vec<NameChange> = names.iter().cloned().map(change).collect();
-    session.images.store().update(&changes).await
+    session.images.cache().update(&changes).await
 }
 
 fn lines(names: &[Reference], what: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Disks, Error, PulledImage, Result, Rootfs};
+use crate::{CacheProvider as _, Disks, Error, PulledImage, Result, Rootfs};
 use serde_json::{Value, json};
 
 use super::args::{Form, Materialize};
@@ -32,7 +32,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     rootfs.check()?;
     // In a store that cannot be written, the layers' images are made beside the output, after the pull.
-    let keeps = !session.images.store().is_read_only();
+    let keeps = !session.images.cache().is_read_only();
     let fetch = Fetch {
         materializer: keeps.then(|| rootfs.layer_materializer()),
         limits: options.bounds.layer(),

@@ -82,7 +82,7 @@ pub(crate) async fn with_tags(
 
 /// The same name, which is in the store.
 pub(crate) async fn known(images: &Images, name: Reference) -> Result<Reference> {
-    match images.store().find_descriptor(&name).await? {
+    match images.cache().find_descriptor(&name).await? {
         Some(_) => Ok(name),
         None => Err(absent(images, name).await),
     }

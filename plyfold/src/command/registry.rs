@@ -38,8 +38,8 @@ pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: S
     let (to, name) = places.target(target).await?;
     let pushed = places.telling(Doing::Copy, |progress| {
         let options = PushOptions { copy: options(places, progress), sparse };
-        let (store, image, to, name) = (session.images.store(), &image, &*to.registry, &name);
-        async move { store.push(image, to, name, &options).await }
+        let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
+        async move { cache.push(image, to, name, &options).await }
     });
     show(places, &name, &pushed.await?)
 }

@@ -41,7 +41,7 @@ impl Session {
         let places = Places::new(global, screen, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
         let images = Images::open(store).await?;
-        leftovers.store(images.store());
+        leftovers.cache(images.cache());
         let images = images.with_backends(places.backends.clone()).with_options(places.options.clone());
         Ok(Self { images, places, screen })
     }

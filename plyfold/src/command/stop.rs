@@ -4,8 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-use crate::backends::layout::Store;
-use crate::{CacheProvider as _, Digest, Error, ErrorKind, Result};
+use crate::{CacheProvider, Digest, Error, ErrorKind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{self, SignalKind};
@@ -78,19 +77,19 @@ impl Signals {
     }
 }
 
-/// What was fetched into the store and is kept when the work is cancelled.
+/// What was fetched into the cache and is kept when the work is cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    store: OnceLock<Store>,
+    cache: OnceLock<Box<dyn CacheProvider>>,
     begun: Mutex<Vec<Digest>>,
     whole: AtomicU64,
 }
 
 impl Leftovers {
-    /// The store that it is in.
-    pub(crate) fn store(&self, store: &Store) {
-        // The store of this run.
-        let _ = self.store.set(store.clone());
+    /// The cache that it is in.
+    pub(crate) fn cache(&self, cache: Box<dyn CacheProvider>) {
+        // The cache of this run.
+        let _ = self.cache.set(cache);
     }
 
     /// A blob of this size is whole.
@@ -108,8 +107,8 @@ impl Leftovers {
         let whole = self.whole.load(Ordering::Relaxed);
         let begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let (Some(store), Ok(runtime)) = (self.store.get(), runtime) else { return whole };
-        let partial = begun.iter().map(|digest| runtime.block_on(store.partial(digest)).unwrap_or(0));
+        let (Some(cache), Ok(runtime)) = (self.cache.get(), runtime) else { return whole };
+        let partial = begun.iter().map(|digest| runtime.block_on(cache.partial(digest)).unwrap_or(0));
         partial.fold(whole, u64::saturating_add)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cache::{Damage, Part, Remains};
-use crate::{CacheProvider as _, Error, Reference, Result, Verified, Verify, printable};
+use crate::{Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
 use super::near;
@@ -21,7 +21,7 @@ pub(crate) async fn check(session: &Session, images: &[String], repair: bool) ->
     let verified = session
         .places
         .telling(Doing::Fetch, |progress| async move {
-            session.images.store().verify(&Verify { images, repair, progress }).await
+            session.images.verify(&Verify { images, repair, progress }).await
         })
         .await?;
     session.screen.show(&document(&verified), || text(&verified))?;

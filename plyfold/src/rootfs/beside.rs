@@ -1,4 +1,4 @@
-//! Layers' images of a store that cannot be written.
+//! Layers' images of a cache that cannot be written.
 
 use std::fmt;
 use std::fs::{File, Permissions};
@@ -9,65 +9,70 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Artifact, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest,
-    NameChange, Output, Reference, Result,
+    Artifact, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, CachedNames, Collect, Collected,
+    Descriptor, Digest, Error, Ingest, Lease, NameChange, Output, Page, Reference, Result, Usage, Verified,
+    Verify,
 };
-use plyfold_layout::Store;
 use tempfile::{NamedTempFile, TempDir};
 
-/// A store whose missing artifacts are made in a folder beside the output. They go away with the last clone.
+/// A cache whose missing artifacts are made in a folder beside the output. They go away with the last clone.
 #[derive(Clone, Debug)]
 pub(super) struct Beside {
-    store: Store,
+    cache: Box<dyn CacheProvider>,
     folder: Arc<TempDir>,
     sync: bool,
 }
 
 impl Beside {
     /// The folder lies where `out` will be, so that what is made in it can be linked from there.
-    pub(super) fn new(store: &Store, out: &Path, sync: bool) -> Result<Self> {
+    pub(super) fn new(cache: Box<dyn CacheProvider>, out: &Path, sync: bool) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
         let place = out.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(&out);
         let folder = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
         let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
-        Ok(Self { store: store.clone(), folder: Arc::new(folder.map_err(at)?), sync })
+        Ok(Self { cache, folder: Arc::new(folder.map_err(at)?), sync })
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl CacheProvider for Beside {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.store.stat(digest).await
+        self.cache.stat(digest).await
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.store.open(blob, range).await
+        self.cache.open(blob, range).await
     }
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        self.store.ingest(blob).await
+        self.cache.ingest(blob).await
+    }
+
+    async fn partial(&self, digest: &Digest) -> Result<u64> {
+        self.cache.partial(digest).await
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
-        self.store.quarantine(digest).await
+        self.cache.quarantine(digest).await
     }
 
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        self.store.find_descriptor(name).await
+        self.cache.find_descriptor(name).await
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        self.store.list().await
+        self.cache.list().await
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        self.store.update(changes).await
+        self.cache.update(changes).await
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        match self.store.artifact(key).await {
+        match self.cache.artifact(key).await {
             Ok(Artifact::Present(path, size)) => return Ok(Artifact::Present(path, size)),
-            // A missing artifact is an error: nothing can be made in the store.
+            // A missing artifact is an error: nothing can be made in the cache.
             Err(e) if !is_read_only(&e) => return Err(e),
             _ => {}
         }
@@ -76,11 +81,55 @@ impl CacheProvider for Beside {
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
         Ok(Artifact::Vacant(Box::new(Making { file, _folder: self.folder.clone(), sync: self.sync })))
     }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.cache.lease(content).await
+    }
+
+    async fn turn(&self, work: &str) -> Result<Lease> {
+        self.cache.turn(work).await
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        self.cache.free().await
+    }
+
+    async fn pins(&self) -> Result<Vec<Reference>> {
+        self.cache.pins().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.cache.usage().await
+    }
+
+    async fn collect(&self, policy: &Collect) -> Result<Collected> {
+        self.cache.collect(policy).await
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        self.cache.verify(what).await
+    }
+
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        self.cache.list_page(page).await
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        self.cache.layout()
+    }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        Some(self.folder.path().to_owned())
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Display for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
+        self.cache.fmt(f)
     }
 }
 

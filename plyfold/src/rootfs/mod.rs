@@ -180,17 +180,15 @@ impl Images {
             budget: rootfs.budget.clone(),
             ..PullOptions::default()
         };
-        let store = self.store();
-        // Held until the files are in their place.
-        let cache: Box<dyn CacheProvider> = if store.is_read_only() {
-            Box::new(Beside::new(store, out, rootfs.files.sync)?)
-        } else {
-            Box::new(store.clone())
-        };
+        let mut cache = self.cache();
+        if cache.is_read_only() {
+            cache = Box::new(Beside::new(cache, out, rootfs.files.sync)?);
+        }
         let layers = pull::materialize(&self.source(image), &cache, &options).await?;
         let layers = compose::artifacts(&layers).map_err(|e| e.with_image(&image.reference))?;
         let composed = alone(move |stop| {
             let disks = plan.compose(&layers, stop);
+            // Held until the files are in their place.
             drop(cache);
             disks
         });

@@ -139,12 +139,12 @@ async fn what_is_made_is_the_image_that_was_pulled() {
         samples::write_layout(&layout, &[("localhost/app:1".to_owned(), &made)]).unwrap();
         let image = images.pull(&format!("oci:{}:1", layout.display()), options_always()).await.unwrap();
         let stays = reference::parse(&format!("localhost/app:stays-{}", tops.len())).unwrap();
-        let top = images.store().find_descriptor(&image.reference).await.unwrap().unwrap();
-        images.store().update(&[NameChange::Set(stays, top.clone())]).await.unwrap();
+        let top = images.cache().find_descriptor(&image.reference).await.unwrap().unwrap();
+        images.cache().update(&[NameChange::Set(stays, top.clone())]).await.unwrap();
         tops.push(top);
     }
     let name = reference::parse("localhost/app:1").unwrap();
-    let (store, moved, tops_of_it) = (images.store().clone(), name.clone(), tops.clone());
+    let (store, moved, tops_of_it) = (images.cache(), name.clone(), tops.clone());
     let beside = tokio::spawn(async move {
         for top in tops_of_it.iter().cycle() {
             store.update(&[NameChange::Set(moved.clone(), top.clone())]).await.unwrap();
@@ -181,7 +181,7 @@ async fn an_image_in_hand_is_not_collected() {
     let options = PullOptions { materializer: Some(rootfs.layer_materializer()), ..options() };
     let image = images.pull(&sample(), options).await.unwrap();
     images.remove(&image.reference).await.unwrap();
-    let (hand, store) = (image.clone(), images.store());
+    let (hand, store) = (image.clone(), images.cache());
     drop(image);
     let everything = Collect::default();
     let collected = store.collect(&everything).await.unwrap();
@@ -216,7 +216,7 @@ async fn an_archive_is_loaded_whole() {
 async fn artifact(images: &Images, layer: &PulledLayer) -> PathBuf {
     let format = Rootfs::erofs_layers().layer_materializer().format();
     let key = ArtifactKey { format, diff_id: layer.diff_id.clone().unwrap() };
-    match images.store().artifact(&key).await.unwrap() {
+    match images.cache().artifact(&key).await.unwrap() {
         Artifact::Present(path, _) => path,
         Artifact::Vacant(_) => panic!("there is no artifact of {key:?}"),
     }
@@ -257,15 +257,15 @@ async fn an_artifact_that_was_changed_by_a_link_is_found_and_made_again() {
     fs::set_permissions(layer, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(layer, vec![7; content.len()]).unwrap();
     let verify = |repair| Verify { repair, ..Verify::default() };
-    let found = images.store().verify(&verify(true)).await.unwrap();
+    let found = images.cache().verify(&verify(true)).await.unwrap();
     assert_eq!(found.damage.len(), 1, "{found:?}");
     assert!(found.damage[0].repaired && found.damage[0].reason.contains("hard link"), "{found:?}");
-    assert_eq!(images.store().verify(&verify(false)).await.unwrap().damage, []);
+    assert_eq!(images.cache().verify(&verify(false)).await.unwrap().damage, []);
     let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
     assert!(fs::read(&disks.layers[0]).unwrap() == content);
     // A copy may be written to, and the store never knows.
     let copies = rootfs.files(plyfold::whole::FileOptions::new().copy(true).mode(0o600));
     let disks = images.materialize(&image, &copies, &dir.path().join("copies")).await.unwrap();
     fs::write(&disks.layers[0], "mine").unwrap();
-    assert_eq!(images.store().verify(&verify(false)).await.unwrap().damage, []);
+    assert_eq!(images.cache().verify(&verify(false)).await.unwrap().damage, []);
 }

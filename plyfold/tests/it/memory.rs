@@ -104,7 +104,7 @@ async fn materialize(place: &str, budget: &TreeBudget, patience: Duration) {
             ..PullOptions::default()
         };
         let image = images.pull(&format!("oci:{place}/image:latest"), options(is_pulled)).await.unwrap();
-        let made = pull::materialize(&images.source(&image), images.store(), &options(true)).await.unwrap();
+        let made = pull::materialize(&images.source(&image), &images.cache(), &options(true)).await.unwrap();
         assert!(made.len() == LAYERS && made.iter().all(|layer| layer.artifact.is_some()));
     }
 }

@@ -102,7 +102,7 @@ async fn verdict(uri: &str, by_load: bool, wanted: &Platform) -> Option<ErrorKin
 
 async fn found(images: &Images, name: &Reference, wanted: &Platform) -> bool {
     use plyfold::CacheProviderExt as _;
-    images.store().new_source(name, wanted).await.is_ok()
+    images.cache().new_source(name, wanted).await.is_ok()
 }
 
 #[tokio::test]

@@ -71,11 +71,6 @@ impl Store {
         self.root.path()
     }
 
-    /// Whether this user cannot write here: images can be read, and nothing else.
-    pub fn is_read_only(&self) -> bool {
-        self.root.is_read_only()
-    }
-
     pub(crate) fn root(&self) -> &Arc<Root> {
         &self.root
     }

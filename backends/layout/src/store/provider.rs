@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -170,6 +171,21 @@ impl CacheProvider for Store {
         let operation = what.progress.operation();
         let what = Verify { progress: operation.progress().clone(), ..what.clone() };
         operation.end(verify::verify(self, &what).await.map_err(|e| e.with_endpoint(self)))
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        Some(self.root.path())
+    }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        if self.root.is_read_only() {
+            return None;
+        }
+        durable::folder(&self.root, &["ingest"], self.root.private).ok()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.root.is_read_only()
     }
 }
 

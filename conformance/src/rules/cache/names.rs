@@ -1,6 +1,10 @@
 //! Names, and what is found by them.
 
-use plyfold_core::{Blob, BlobRange, CacheProviderExt, ErrorKind, NameChange};
+use std::io::Write as _;
+
+use plyfold_core::{
+    Blob, BlobRange, CacheProvider as _, CacheProviderExt, Error, ErrorKind, NameChange, Page,
+};
 
 use super::setup::{amd64, blob, document, name, names, pulled, set};
 use crate::CacheStage;
@@ -25,8 +29,12 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "removing a name that is not there is a success and changes nothing",
     "C 67" list_sorted_and_stable:
         "names are listed by their text, the same for every order of changes and on every handle",
+    "C 190" pages_of_names_add_up_to_the_list:
+        "the pages of the names, of whatever size, are the list in its order, and a page begins after any given name",
     "C 183" a_name_needs_its_content:
         "a name is set only for content that is here: what it stands for and, of a manifest, config and layers",
+    "C 191" what_is_said_of_the_disk_is_true:
+        "the layout that a cache says it is holds its images, its scratch folder can be written, and what stores is not read-only",
 };
 
 async fn find_by_tag_digest_and_child_digest(stage: &dyn CacheStage) {
@@ -155,6 +163,56 @@ async fn list_sorted_and_stable(stage: &dyn CacheStage) {
         sound(cache.remove(&name(sorted[1])).await);
         sound(cache.remove(&name(sorted[4])).await);
     }
+}
+
+async fn pages_of_names_add_up_to_the_list(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let cache = &subject.cache;
+    let empty = sound(cache.list_page(&Page::default()).await);
+    assert_eq!((empty.names.len(), empty.next), (0, None));
+    let content = document(&**cache, "listed").await;
+    for number in 0..7 {
+        set(&**cache, &format!("registry.example/app:{number}"), &content).await;
+    }
+    for handle in [cache.clone(), sound(subject.medium.reopen().await)] {
+        let all = sound(handle.list().await);
+        assert_eq!(all.len(), 7);
+        for limit in [None, Some(1), Some(2), Some(3), Some(7), Some(100)] {
+            let (mut found, mut page) = (Vec::new(), Page { limit, after: None });
+            loop {
+                let part = sound(handle.list_page(&page).await);
+                assert!(part.names.len() <= limit.unwrap_or(usize::MAX), "a page of {}", part.names.len());
+                found.extend(part.names);
+                page.after = part.next;
+                assert!(found.len() <= all.len(), "a name stands on two pages");
+                if page.after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, all, "in pages of {limit:?}");
+        }
+        for after in ["registry.example/app:3", "registry.example/app:30"] {
+            let page = Page { limit: None, after: Some(after.to_owned()) };
+            assert_eq!(sound(handle.list_page(&page).await).names, all[4..], "after {after}");
+        }
+    }
+}
+
+async fn what_is_said_of_the_disk_is_true(stage: &dyn CacheStage) {
+    let subject = pulled(stage, &samples::image(), NAME).await;
+    for handle in [subject.cache.clone(), sound(subject.medium.reopen().await)] {
+        assert!(!handle.is_read_only(), "an image was stored");
+        if let Some(layout) = handle.layout() {
+            for file in ["oci-layout", "index.json", "blobs"] {
+                assert!(layout.join(file).exists(), "{} has no {file}", layout.display());
+            }
+        }
+        if let Some(scratch) = handle.scratch() {
+            let mut file = sound(tempfile::tempfile_in(&scratch).map_err(Error::from));
+            sound(file.write_all(b"scratch").map_err(Error::from));
+        }
+    }
+    assert_eq!(subject.medium.leftovers(), [""; 0]);
 }
 
 async fn a_name_needs_its_content(stage: &dyn CacheStage) {

@@ -106,6 +106,8 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 187", &[CacheFault::NameAskedAgain]),
     ("C 188", &[CacheFault::FetchesOnAnyError]),
     ("C 189", &[CacheFault::EndUnsaid, CacheFault::PullsOutlive]),
+    ("C 190", &[CacheFault::PagesRepeat, CacheFault::PagesStop]),
+    ("C 191", &[CacheFault::LayoutLies, CacheFault::ReadOnlyLies, CacheFault::ScratchLies]),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),
     ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),

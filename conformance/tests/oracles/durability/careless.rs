@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_conformance::durability::{DurabilityStage, Role};
+use plyfold_core::cache::CachedNames;
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify,
+    Digest, ErrorKind, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
 };
 use plyfold_layout::Store;
 
@@ -225,6 +226,22 @@ impl CacheProvider for CarelessStore {
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
         self.inner.verify(what).await
+    }
+
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        self.inner.list_page(page).await
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        self.inner.layout()
+    }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        self.inner.scratch()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
     }
 }
 

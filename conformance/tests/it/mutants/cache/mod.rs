@@ -8,18 +8,18 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
-use plyfold_core::cache::Part;
+use plyfold_core::cache::{CachedNames, Part};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
-    Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, reference,
+    Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify, reference,
 };
 
 use self::client::BrokenPull;
@@ -51,6 +51,7 @@ pub(super) enum CacheFault {
     FirstNameStays,
     HandlesIgnoreEachOther,
     IndexInOrder,
+    LayoutLies,
     ListUnsorted,
     LosesUpdates,
     NameAskedAgain,
@@ -63,6 +64,8 @@ pub(super) enum CacheFault {
     NothingIsHere,
     OneLockForAll,
     OneNameForEachDigest,
+    PagesRepeat,
+    PagesStop,
     PartialsHidden,
     PartialsKept,
     PlatformIgnored,
@@ -71,11 +74,13 @@ pub(super) enum CacheFault {
     PushRefuses,
     PushRewrites,
     ReaderLosesContent,
+    ReadOnlyLies,
     RemoveNeedsName,
     RemovesByDigest,
     RemovesContent,
     RepairsNothing,
     RepositoriesMixed,
+    ScratchLies,
     SizeUnchecked,
     TwoMakers,
     TwoWriters,
@@ -281,6 +286,30 @@ impl CacheProvider for BrokenCache {
             _ => {}
         }
         Ok(honest)
+    }
+
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        self.broken_page(page).await
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        match self.fault {
+            // A folder, and no layout.
+            CacheFault::LayoutLies => Some(Path::new("/proc")),
+            _ => self.inner.layout(),
+        }
+    }
+
+    fn scratch(&self) -> Option<PathBuf> {
+        match self.fault {
+            // Nothing can be made there.
+            CacheFault::ScratchLies => Some("/proc".into()),
+            _ => self.inner.scratch(),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.fault == CacheFault::ReadOnlyLies || self.inner.is_read_only()
     }
 }
 

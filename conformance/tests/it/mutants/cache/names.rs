@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use plyfold_core::cache::CachedNames;
 use plyfold_core::{
-    CacheProvider, CacheProviderExt, Descriptor, Digest, Error, NameChange, RawManifest, Reference, Result,
+    CacheProvider, CacheProviderExt, Descriptor, Digest, Error, NameChange, Page, RawManifest, Reference,
+    Result,
 };
 
 use super::{BrokenCache, CacheFault};
@@ -95,5 +97,17 @@ impl BrokenCache {
         let gone = now.into_iter().map(|(name, _)| NameChange::Remove(name));
         let set = names.into_iter().map(|(name, descriptor)| NameChange::Set(name, descriptor));
         self.inner.update(&gone.chain(set).collect::<Vec<_>>()).await
+    }
+
+    pub(super) async fn broken_page(&self, page: &Page) -> Result<CachedNames> {
+        let mut honest = self.inner.list_page(page).await?;
+        match self.fault {
+            CacheFault::PagesRepeat if page.after.is_some() => {
+                honest.names.extend(self.inner.list().await?.into_iter().take(1));
+            }
+            CacheFault::PagesStop if page.after.is_some() => honest.next = None,
+            _ => {}
+        }
+        Ok(honest)
     }
 }

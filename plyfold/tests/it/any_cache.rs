@@ -1,0 +1,92 @@
+//! Images over a cache that is no directory.
+
+use std::fs;
+use std::path::Path;
+
+use plyfold::memory::MemoryCache;
+use plyfold::{
+    CacheProvider as _, CacheProviderExt as _, Collect, ImageSourceExt as _, Images, Page, Platform,
+    PullOptions, Rootfs, Verify, flatten,
+};
+use plyfold_conformance::samples;
+
+use super::baseline;
+
+fn options() -> PullOptions {
+    PullOptions { platform: platform(), ..PullOptions::default() }
+}
+
+fn platform() -> Platform {
+    "linux/amd64".parse().unwrap()
+}
+
+fn sample() -> String {
+    format!("oci:{}:latest", baseline::root().join("examples/sample").display())
+}
+
+/// Bytes of all blobs in a layout.
+fn blobs(layout: &Path) -> u64 {
+    let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap();
+    blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[tokio::test]
+async fn a_pulled_image_is_a_layout_while_it_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = MemoryCache::new().unwrap();
+    let images = Images::with_cache(cache.clone()).unwrap().with_scratch(dir.path().join("scratch"));
+    let image = images.pull(&sample(), options()).await.unwrap();
+    assert_eq!(image.path, dir.path().join("scratch/layout"));
+    assert!(image.path.join("oci-layout").is_file());
+    // Any reader of layouts finds the image there, by its name.
+    let (store, other) =
+        (Images::open(&image.path).await.unwrap(), Images::open(dir.path().join("other")).await);
+    assert!(store.is_cached(&image.reference, &platform()).await.unwrap());
+    let uri = format!("oci:{}:{}", image.path.display(), image.reference);
+    assert_eq!(other.unwrap().pull(&uri, options()).await.unwrap().digest, image.digest);
+    // It is gone from the cache by its name, and is kept by whoever holds it.
+    assert!(images.remove(&image.reference).await.unwrap());
+    assert_eq!(images.collect(&Collect::default()).await.unwrap().blobs, []);
+    assert!(store.cache().verify_blob(&image.layers[0].descriptor).await.is_ok());
+    drop(image);
+    assert!(
+        !images.collect(&Collect { dry_run: true, ..Collect::default() }).await.unwrap().blobs.is_empty()
+    );
+    assert!(blobs(store.cache().layout().unwrap()) > 0, "a dry run removes nothing");
+    assert!(!images.collect(&Collect::default()).await.unwrap().blobs.is_empty());
+    assert_eq!(blobs(store.cache().layout().unwrap()), 0);
+    assert_eq!(cache.usage().await.unwrap().blobs, 0);
+}
+
+#[tokio::test]
+async fn disks_tars_and_archives_are_made_of_any_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_a_store = Images::open(dir.path().join("store")).await.unwrap();
+    let of_memory = Images::with_cache(MemoryCache::new().unwrap()).unwrap();
+    let archive = dir.path().join("images.tar");
+    let names = ["a.example/app:1", "a.example/app:2", "a.example/app:3"];
+    let image = samples::image();
+    fs::write(&archive, samples::docker_archive(&names.map(|name| (name.to_owned(), &image)))).unwrap();
+    let mut made = Vec::new();
+    for (place, images) in [("store-out", &of_a_store), ("memory-out", &of_memory)] {
+        let loaded = images.load(&format!("docker-archive:{}", archive.display()), options()).await.unwrap();
+        assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
+        let first = images.list_page(&Page { limit: Some(2), after: None }).await.unwrap();
+        let rest = images.list_page(&Page { limit: Some(2), after: first.next }).await.unwrap();
+        assert_eq!((first.names.len(), rest.names.len(), rest.next), (2, 1, None));
+        let image = images.pull(&sample(), options()).await.unwrap();
+        let rootfs = Rootfs::vmdk().upper(1 << 26);
+        let disks = images.materialize(&image, &rootfs, &dir.path().join(place)).await.unwrap();
+        let files: Vec<Vec<u8>> = disks.files().map(|file| fs::read(file).unwrap()).collect();
+        let source = images.source(&image);
+        let tar = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Handle::current();
+            let (mut tar, layers) = (Vec::new(), source.layers()?.len());
+            flatten(layers, |layer| runtime.block_on(source.layer_tar(layer)), &mut tar).map(|()| tar)
+        });
+        assert_eq!(images.verify(&Verify::default()).await.unwrap().damage, []);
+        made.push((files, tar.await.unwrap().unwrap()));
+    }
+    assert!(made[0] == made[1], "the cache has no part in what is made");
+    assert!(made[0].0.len() >= 4 && !made[0].1.is_empty());
+}
