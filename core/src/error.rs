@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::Digest;
+use crate::{Advice, Digest};
 
 /// The result of every fallible operation in plyfold.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -99,7 +99,7 @@ pub struct Mismatch {
 ///
 /// let error = Error::new(ErrorKind::NotFound, "no such tag")
 ///     .with_image("docker.io/library/alpine:3.99")
-///     .with_hint("`plyfold tags docker.io/library/alpine` lists them");
+///     .with_hint("check the spelling");
 /// assert_eq!(error.to_string(), "docker.io/library/alpine:3.99: no such tag");
 /// ```
 pub struct Error(Box<Inner>);
@@ -109,6 +109,7 @@ struct Inner {
     message: String,
     context: Vec<(&'static str, String)>,
     hint: Option<String>,
+    advice: Option<Advice>,
     mismatch: Option<Mismatch>,
     retry_after: Option<Duration>,
     attempts: Option<u32>,
@@ -123,6 +124,7 @@ impl Error {
             message: message.into(),
             context: Vec::new(),
             hint: None,
+            advice: None,
             mismatch: None,
             retry_after: None,
             attempts: None,
@@ -168,16 +170,12 @@ impl Error {
             return Self::from(source);
         }
         let error = Self::new(ErrorKind::Io, action);
-        let hint = match source.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => {
-                "nothing can be written there: point --store or --out elsewhere"
-            }
-            io::ErrorKind::StorageFull => {
-                "the disk is full: free some space, or point --store or --out elsewhere"
-            }
+        let advice = match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => Advice::WriteElsewhere,
+            io::ErrorKind::StorageFull => Advice::FreeSpace,
             _ => return error.with_source(source),
         };
-        error.with_hint(hint).with_source(source)
+        error.with_advice(advice).with_source(source)
     }
 
     /// Content whose digest or size disagrees with its descriptor.
@@ -221,7 +219,7 @@ impl Error {
         self
     }
 
-    /// Says what the reader can do; the first hint stays.
+    /// Says what the reader can do, without flags and verbs of a program; the first hint stays.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint.get_or_insert_with(|| hint.into());
@@ -232,6 +230,17 @@ impl Error {
     #[must_use]
     pub fn with_better_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self.0.advice = None;
+        self
+    }
+
+    /// Says what the reader can do, as a value that each program puts into its own words; the first hint stays.
+    #[must_use]
+    pub fn with_advice(mut self, advice: Advice) -> Self {
+        if self.0.hint.is_none() {
+            self.0.hint = Some(advice.to_string());
+            self.0.advice = Some(advice);
+        }
         self
     }
 
@@ -280,6 +289,11 @@ impl Error {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The [hint](Self::hint) as a value, if it is one that a program has its own words for.
+    pub fn advice(&self) -> Option<&Advice> {
+        self.0.advice.as_ref()
     }
 
     /// Expected and actual digest and size, when content was not what was promised.

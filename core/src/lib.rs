@@ -27,6 +27,7 @@ pub mod stall;
 pub mod tree;
 pub mod worker;
 
+mod advice;
 mod blob;
 mod error;
 mod flatten;
@@ -44,6 +45,7 @@ pub use oci_spec;
 #[doc(hidden)]
 pub use inventory;
 
+pub use advice::Advice;
 pub use backend::{Backend, Backends, Location, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{

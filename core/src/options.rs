@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Advice, Error, Result};
 
 /// What the message of a refused option begins with.
 const INVALID: &str = "invalid option: ";
@@ -38,7 +38,7 @@ impl Options {
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for pair in pairs {
             let (key, text) = pair.split_once('=').ok_or_else(|| {
-                Error::config(format!("invalid option {pair:?}")).with_hint("write -o key=value")
+                Error::config(format!("invalid option {pair:?}")).with_advice(Advice::WriteOption)
             })?;
             let value = serde_json::from_str(text).ok().filter(|value: &Value| {
                 // It may be meant as a string: keep it byte for byte.

@@ -6,8 +6,8 @@ use oci_spec::image::ImageManifest;
 use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is_index, limits};
 use crate::registry::ImageRegistry;
 use crate::{
-    Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, Size, digest, platform,
-    reference,
+    Advice, Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, Size, digest,
+    platform, reference,
 };
 
 /// The manifest that a reference means on a platform, and the indexes that led there, outermost first.
@@ -32,13 +32,14 @@ pub(crate) async fn find<R: ImageRegistry + ?Sized>(
     }
     search.available.sort();
     search.available.dedup();
-    let hint = match search.available.as_slice() {
-        [] => "the image names no platform at all".to_owned(),
-        list => format!("it is available for {}; choose one with --platform", list.join(", ")),
-    };
-    let kind = ErrorKind::PlatformNotFound { available: search.available };
+    let available = search.available;
+    let kind = ErrorKind::PlatformNotFound { available: available.clone() };
     let error = Error::new(kind, format!("no image for platform {wanted}"));
-    Err(error.with_image(reference).with_endpoint(registry).with_hint(hint))
+    let error = error.with_image(reference).with_endpoint(registry);
+    if available.is_empty() {
+        return Err(error.with_hint("the image names no platform at all"));
+    }
+    Err(error.with_advice(Advice::ChoosePlatform { available }))
 }
 
 /// A bounded depth-first search through an index for a platform.

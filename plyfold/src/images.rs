@@ -309,7 +309,7 @@ impl Images {
     async fn pulled(&self, result: PullResult, platform: &Platform, place: &Place) -> Result<PulledImage> {
         let (path, lease) = match place {
             Place::Layout(path) => (path.clone(), result.lease.clone()),
-            Place::Scratch(folder) => self.copied(folder, &result, platform).await?,
+            Place::Scratch(folder) => Box::pin(self.copied(folder, &result, platform)).await?,
         };
         Ok(PulledImage {
             path,

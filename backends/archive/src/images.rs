@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Digest, Error, RawManifest, Reference, Result, reference};
+use plyfold_core::{Advice, Digest, Error, RawManifest, Reference, Result, reference};
 
 use crate::Config;
 use crate::docker::{self, DockerImage};
@@ -41,7 +41,7 @@ impl Images {
             return Err(Error::corrupt(
                 "not an image archive: it has neither manifest.json nor oci-layout and index.json",
             )
-            .with_hint("a plain root file system is not an image; `plyfold layer` converts a tar as it is"));
+            .with_advice(Advice::ConvertLayer));
         }
         let is_empty = docker.as_ref().is_some_and(Vec::is_empty);
         if is_empty && oci.as_ref().is_none_or(OciImages::is_empty) {

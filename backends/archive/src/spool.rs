@@ -10,7 +10,7 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use liblzma::stream::{CONCATENATED, Stream};
-use plyfold_core::{Error, ErrorKind, Result, Size};
+use plyfold_core::{Advice, Error, ErrorKind, Result, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Config;
@@ -71,7 +71,8 @@ pub(crate) fn plain(path: &Path, config: &Config, caller: &Caller) -> Result<Fil
     let size = io::copy(&mut limited, &mut spool).map_err(broken)?;
     if size > config.spool_limit {
         let message = format!("the archive expands to more than {}", Size(config.spool_limit));
-        return Err(Error::limit(message).with_hint("raise it with -o spool-limit=BYTES"));
+        return Err(Error::limit(message)
+            .with_advice(Advice::options("raise it with {}", [("spool-limit", "BYTES")])));
     }
     spool.seek(SeekFrom::Start(0)).map_err(reading)?;
     Ok(spool)

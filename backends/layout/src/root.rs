@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
-use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
+use plyfold_core::{Advice, Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 
 /// A layout directory, which need not exist yet.
@@ -124,12 +124,12 @@ impl Root {
 
     /// The same error, with what its reader can do here.
     fn damaged_index(&self, e: &Error) -> Error {
-        let hint = if self.private {
-            "`plyfold verify --repair` sets the file aside and goes on with every name that can still be read"
+        let error = Error::new(e.kind().clone(), e.message()).with_context("document", "index.json");
+        if self.private {
+            error.with_advice(Advice::RepairNames)
         } else {
-            "the file is left as it is; put a copy back, or move it away and start afresh"
-        };
-        Error::new(e.kind().clone(), e.message()).with_context("document", "index.json").with_hint(hint)
+            error.with_hint("the file is left as it is; put a copy back, or move it away and start afresh")
+        }
     }
 
     /// Bytes that this user can still write here; `None` where the file system does not say.
@@ -332,9 +332,10 @@ impl Root {
         if kind != FileType::Symlink || self.private {
             return refusal;
         }
-        refusal.with_hint(
-            "links that stay inside the layout are followed; -o follow-symlinks=true follows all, in a layout that you trust",
-        )
+        refusal.with_advice(Advice::options(
+            "links that stay inside the layout are followed; {} follows all, in a layout that you trust",
+            [("follow-symlinks", "true")],
+        ))
     }
 
     fn nofollow(&self) -> OFlags {

@@ -1,6 +1,6 @@
 //! Deletes (distribution specification, "Content Management").
 
-use plyfold_core::{Digest, Error, ErrorKind, Reference, Result, digest, reference};
+use plyfold_core::{Advice, Digest, Error, ErrorKind, Reference, Result, digest, reference};
 use reqwest::Method;
 
 use crate::auth::Access;
@@ -27,12 +27,9 @@ impl Client {
             match (e.kind(), &digest) {
                 // docker-registry calls the tag an invalid digest; others say 405.
                 (ErrorKind::Corrupt | ErrorKind::Unsupported, None) => {
-                    let hint = format!(
-                        "`plyfold inspect --remote {reference}` shows the digest; deleting that takes all tags of it along"
-                    );
                     Error::unsupported("the registry deletes by digest only")
                         .with_endpoint(origin(&target.base))
-                        .with_hint(hint)
+                        .with_advice(Advice::DeleteByDigest { image: reference.to_string() })
                         .with_source(e)
                 }
                 _ => e,

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use plyfold_core::{Error, ErrorKind};
+use plyfold_core::{Advice, Error, ErrorKind};
 use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -57,8 +57,10 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     }
     match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
         (_, true) => {
-            error.with_hint("the host seems to speak TLS: -o https=HOST:PORT, and -o ca=FILE for its CA")
+            let words = "the host seems to speak TLS: {}, and {} for its CA";
+            error.with_advice(Advice::options(words, [("https", "HOST:PORT"), ("ca", "FILE")]))
         }
+        _ if kind == ErrorKind::Auth => error.with_advice(Advice::CheckCredentials),
         (Some(hint), _) => error.with_hint(hint),
         (None, _) => error,
     }
@@ -107,9 +109,6 @@ pub(crate) fn is_signed_for_get(response: &Response) -> bool {
 
 fn hint(kind: &ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::Auth => {
-            Some("`plyfold login HOST` stores credentials; check their spelling and their age")
-        }
         ErrorKind::Denied => {
             Some("log in as a user who has the permission; a missing repository can give the same answer")
         }
@@ -147,8 +146,12 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     } else if causes.is_head_too_large {
         Error::limit(format!("the header fields of an answer of {host} are too large"))
     } else if let Some(tls) = causes.tls {
-        Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"))
-            .with_hint(tls_hint(tls))
+        let failed = Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"));
+        match (tls_hint(tls), tls_advice(tls)) {
+            (Some(hint), _) => failed.with_hint(hint),
+            (None, Some(advice)) => failed.with_advice(advice),
+            (None, None) => failed,
+        }
     } else if error.is_timeout() || causes.io.is_some_and(|kind| kind == io::ErrorKind::TimedOut) {
         let step = if error.is_connect() { "connecting to" } else { "waiting for" };
         Error::new(ErrorKind::Timeout, format!("{step} {host} took too long"))
@@ -180,13 +183,15 @@ pub(crate) fn is_unbegun(error: &reqwest::Error) -> bool {
 pub(crate) fn refused_client(error: reqwest::Error, url: &Url) -> Error {
     let host = url.host_str().unwrap_or_default();
     Error::new(ErrorKind::Tls, format!("{host} asked for a client certificate and closed the connection"))
-        .with_hint(CLIENT_CERTIFICATE)
+        .with_advice(client_certificate())
         .with_endpoint(origin(url))
         .with_source(error.without_url())
 }
 
-const CLIENT_CERTIFICATE: &str =
-    "the registry may want a client certificate: -o client-cert=FILE -o client-key=FILE";
+fn client_certificate() -> Advice {
+    let words = "the registry may want a client certificate: {} {}";
+    Advice::options(words, [("client-cert", "FILE"), ("client-key", "FILE")])
+}
 
 /// The innermost error of a chain.
 struct Causes<'a> {
@@ -251,9 +256,26 @@ fn connect_hint(causes: &Causes<'_>) -> &'static str {
     }
 }
 
-fn tls_hint(error: &rustls::Error) -> &'static str {
-    use rustls::CertificateError as Bad;
+/// The options that may help, for what [`tls_hint`] knows nothing better.
+fn tls_advice(error: &rustls::Error) -> Option<Advice> {
     match error {
+        rustls::Error::InvalidCertificate(_) => {
+            let words =
+                "{} trusts the CA that signed the certificate; a CA of hosts.toml is for its own host alone";
+            Some(Advice::options(words, [("ca", "FILE")]))
+        }
+        rustls::Error::AlertReceived(_) => Some(client_certificate()),
+        rustls::Error::InvalidMessage(_) => {
+            let words = "the host may not speak TLS at all: {} if you trust the network to it";
+            Some(Advice::options(words, [("plain-http", "HOST")]))
+        }
+        _ => None,
+    }
+}
+
+fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::CertificateError as Bad;
+    Some(match error {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "the registry's certificate has expired; check this machine's clock"
         }
@@ -265,15 +287,11 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
         {
             "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE"
         }
-        rustls::Error::InvalidCertificate(_) => {
-            "-o ca=FILE trusts the CA that signed the certificate; a CA of hosts.toml is for its own host alone"
-        }
-        rustls::Error::AlertReceived(_) => CLIENT_CERTIFICATE,
-        rustls::Error::InvalidMessage(_) => {
-            "the host may not speak TLS at all: -o plain-http=HOST if you trust the network to it"
-        }
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::AlertReceived(_)
+        | rustls::Error::InvalidMessage(_) => return None,
         _ => "plyfold speaks TLS 1.2 and 1.3",
-    }
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Advice, Error, ErrorKind, Result};
 use reqwest::Url;
 
 use crate::Config;
@@ -62,9 +62,7 @@ impl Policy {
         let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
         let mut root = Url::parse(&text).map_err(|_| invalid("it is not a URL"))?;
         if has_login(&root) {
-            return Err(
-                invalid("it carries a user name").with_hint("`plyfold login HOST` stores credentials")
-            );
+            return Err(invalid("it carries a user name").with_advice(Advice::StoreCredentials));
         }
         if !matches!(root.scheme(), "http" | "https") {
             return Err(invalid("its scheme is neither https nor http"));
@@ -98,8 +96,10 @@ impl Policy {
             "http" if lists(&self.plain_http, to) => Ok(()),
             "http" if from.scheme() == "http" && (is_loopback(to) && is_loopback(from)) => Ok(()),
             "http" if same_origin(from, to) => Ok(()),
-            "http" => Err(refused(to, "it is plain http")
-                .with_hint("-o plain-http=HOST allows plain http to a host that you trust")),
+            "http" => Err(refused(to, "it is plain http").with_advice(Advice::options(
+                "{} allows plain http to a host that you trust",
+                [("plain-http", "HOST")],
+            ))),
             _ => Err(refused(to, "its scheme is neither https nor http")),
         }
     }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{CacheProvider, Collect, Needs, PartialBlob};
 use crate::manifest::{RawManifest, is_document, limits};
-use crate::{Descriptor, Digest, Error, Reference, Result};
+use crate::{Advice, Descriptor, Digest, Error, Reference, Result};
 
 /// What a cache holds, as it lists it.
 #[derive(Clone, Debug, Default)]
@@ -321,7 +321,5 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
 fn unknown(damaged: &Digest) -> Error {
     Error::corrupt("a document is damaged, so its references are unknown; nothing was removed")
         .with_context("blob", damaged)
-        .with_hint(
-            "`plyfold verify --repair` quarantines damaged content, and the next pull fetches it again",
-        )
+        .with_advice(Advice::RepairContent)
 }

@@ -30,7 +30,7 @@ impl CachedNames {
             names.push(entry);
             last = Some(place);
         }
-        let next = rest.next().and_then(|_| last).map(|place| place.text());
+        let next = rest.next().and(last).map(|place| place.text());
         Self { names, next }
     }
 }

@@ -12,7 +12,9 @@ use super::{CacheProvider, CacheProviderExt, CacheRegistry, Lease, Needs};
 use crate::copy::{CopyOptions, Platforms, copy_told};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference};
+use crate::{
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
+};
 
 /// How an image of a cache is pushed.
 #[derive(Clone, Debug, Default)]
@@ -82,10 +84,7 @@ async fn push_told<C: CacheProvider + Clone>(
             .with_image(name)
             .with_endpoint(cache)
             .with_context("blob", digest)
-            .with_hint(
-                "pull what is missing, or push one platform (--platform), \
-                 or an index of what is here (--rewrite-index)",
-            ))
+            .with_advice(Advice::PushPart))
         }
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{CacheProvider, CacheProviderExt};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result, reference};
+use crate::{Advice, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result, reference};
 
 /// A [`CacheProvider`] seen as an [`ImageRegistry`], to read and to copy from.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl ImageRegistry for CacheRegistry {
             let error = Error::not_found("not in the store").with_image(reference).with_endpoint(self);
             return Err(match reference.digest() {
                 Some(digest) => error.with_context("blob", digest),
-                None => error.with_hint(format!("`plyfold pull {reference}` fetches it")),
+                None => error.with_advice(Advice::Pull { image: reference.to_string() }),
             });
         };
         let content = self.cache.content(&descriptor, limits::MANIFEST).await;

@@ -11,7 +11,7 @@ use crate::manifest::RawConfig;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
-use crate::{Descriptor, Digest, Error, ErrorKind, Result, Size};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Result, Size};
 
 /// An image that is in the cache whole, and stays there.
 pub(super) struct Found {
@@ -195,7 +195,7 @@ impl Engine<'_> {
         )
         .with_source(full)
         .with_endpoint(&self.cache)
-        .with_hint("`plyfold gc` removes what no image needs"))
+        .with_advice(Advice::Collect))
     }
 }
 

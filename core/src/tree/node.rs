@@ -1,7 +1,7 @@
 //! Nodes in an arena, and directories that name them.
 
 use crate::layer::{Grant, Metadata, Timestamp, TreeLimits};
-use crate::{Error, Result, Size};
+use crate::{Advice, Error, Result, Size};
 
 use super::Xattrs;
 use super::names::{Cursor, LinkId, NONE, Names};
@@ -250,7 +250,7 @@ impl<C> Tree<C> {
                  take more than {} of memory",
                 Size(self.limits.metadata)
             ))
-            .with_hint("raise `metadata` of the layer's `TreeLimits` if the layer is trusted"));
+            .with_advice(Advice::RaiseLimit { field: "metadata" }));
         }
         self.cover()
     }
@@ -484,7 +484,7 @@ impl<C: HeapSize> Tree<C> {
 }
 
 pub(super) fn too_many(files: u64) -> Error {
-    Error::limit(format!("more than {files} files")).with_hint("raise `files` of the layer's `TreeLimits`")
+    Error::limit(format!("more than {files} files")).with_advice(Advice::RaiseLimit { field: "files" })
 }
 
 fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> Result<LinkId> {
@@ -495,7 +495,7 @@ fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> 
 pub(super) fn check_names(bytes: usize, limits: &TreeLimits) -> Result<()> {
     if bytes as u64 > limits.names {
         return Err(Error::limit(format!("more than {} of names", Size(limits.names)))
-            .with_hint("raise `names` of the layer's `TreeLimits` if the layer is trusted"));
+            .with_advice(Advice::RaiseLimit { field: "names" }));
     }
     Ok(())
 }

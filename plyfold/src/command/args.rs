@@ -8,7 +8,7 @@ use crate::whole::{FileOptions, Owner};
 use crate::{Platform, PullPolicy};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
-use super::{age, size};
+use super::{age, hints, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
@@ -420,7 +420,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 fn owner(text: &str) -> Result<Owner, String> {
-    text.parse().map_err(|e: crate::Error| match e.hint() {
+    text.parse().map_err(|e: crate::Error| match hints::of(&e) {
         Some(hint) => format!("{}; {hint}", e.message()),
         None => e.message().to_owned(),
     })

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, printable};
 use serde_json::{Map, Value, json};
 
 use super::screen::{Screen, tell, written};
-use super::{program, verbs};
+use super::{hints, verbs};
 
 /// Reports a failure on standard error.
 pub(crate) fn report(error: &Error, screen: Screen) -> ExitCode {
@@ -45,7 +45,7 @@ fn text(error: &Error) -> String {
     let (image, others): (Vec<_>, Vec<_>) = error.contexts().partition(|(key, _)| *key == "image");
     text.extend(image.into_iter().chain(others).map(|(key, value)| line(&format!("  {key}"), value)));
     text.extend(causes(error).iter().map(|cause| line("  because", cause)));
-    text.extend(hint(error).map(|hint| format!("\n{}", line("hint", &hint))));
+    text.extend(hints::of(error).map(|hint| format!("\n{}", line("hint", &hint))));
     text
 }
 
@@ -58,20 +58,8 @@ fn document(error: &Error) -> Value {
         "message": error.message(),
         "context": context,
         "causes": causes(error),
-        "hint": hint(error),
+        "hint": hints::of(error),
     })
-}
-
-/// What the reader can do, in words of the command: the library names its own options.
-fn hint(error: &Error) -> Option<String> {
-    let names_limits = |hint: &str| *error.kind() == ErrorKind::Limit && hint.contains("`TreeLimits`");
-    let hint = match error.hint() {
-        Some(hint) if names_limits(hint) => Some(
-            "if you trust the image, allow it more memory by a larger --max-metadata (the default is 64M)",
-        ),
-        hint => hint,
-    };
-    hint.map(program::named)
 }
 
 fn causes(error: &Error) -> Vec<String> {

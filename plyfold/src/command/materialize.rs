@@ -6,6 +6,7 @@ use crate::{CacheProvider as _, Disks, Error, PulledImage, Result, Rootfs};
 use serde_json::{Value, json};
 
 use super::args::{Form, Materialize};
+use super::hints;
 use super::progress::short;
 use super::session::{Fetch, Session};
 use super::size::Size;
@@ -104,5 +105,8 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
 
 /// Why there are no commands that mount it, and what does.
 fn refusal(error: &Error) -> String {
-    [Some(error.message()), error.hint()].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    match hints::of(error) {
+        Some(hint) => format!("{}; {hint}", error.message()),
+        None => error.message().to_owned(),
+    }
 }

@@ -34,6 +34,7 @@ mod disk;
 mod events;
 mod export;
 mod failure;
+mod hints;
 mod image;
 mod inspect;
 mod kept;

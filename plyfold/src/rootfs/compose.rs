@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::layer::{TreeBudget, TreeLimits};
-use plyfold_core::{Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
+use plyfold_core::{Advice, Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
 #[cfg(feature = "ext4")]
@@ -117,8 +117,10 @@ impl Plan {
                     1 => String::new(),
                     count => format!(", and {} more names", count - 1),
                 };
-                Err(Error::new(ErrorKind::Unsupported, message + &others)
-                    .with_hint("--as erofs-merged shows it as it is"))
+                Err(Error::new(ErrorKind::Unsupported, message + &others).with_advice(Advice::ChooseFormat {
+                    words: "{} shows it as it is",
+                    formats: vec!["erofs-merged"],
+                }))
             }
             _ => Ok(found),
         }

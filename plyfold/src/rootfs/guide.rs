@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Advice, Error, ErrorKind, Result};
 
 use super::Disks;
 use crate::shell::{c_string, quoted};
@@ -49,7 +49,8 @@ impl Disks {
             return Err(too_many(
                 self.layers.len(),
                 "mount(2) has no room for the names of so many devices",
-                "make one disk of them by --as vmdk, and boot a virtual machine from it",
+                "make one disk of them by {}, and boot a virtual machine from it",
+                &["vmdk"],
             ));
         }
         let place = if self.upper.is_some() { "$P/lower" } else { "$M" };
@@ -69,7 +70,8 @@ impl Disks {
             return Err(too_many(
                 self.layers.len(),
                 &format!("overlayfs takes {LOWERS}"),
-                "--as erofs-merged shows them as one image, --as vmdk as one disk",
+                "{} shows them as one image, {} as one disk",
+                &["erofs-merged", "vmdk"],
             ));
         }
         let single = self.layers.len() == 1 && self.upper.is_none();
@@ -123,9 +125,10 @@ impl Disks {
     }
 }
 
-fn too_many(layers: usize, why: &str, hint: &str) -> Error {
+fn too_many(layers: usize, why: &str, words: &'static str, formats: &[&'static str]) -> Error {
     let message = format!("no command mounts {layers} layers here: {why}");
-    Error::new(ErrorKind::Unsupported, message).with_hint(hint)
+    let advice = Advice::ChooseFormat { words, formats: formats.to_vec() };
+    Error::new(ErrorKind::Unsupported, message).with_advice(advice)
 }
 
 /// A script in the making.
@@ -215,7 +218,7 @@ mod tests {
     #[test]
     fn what_cannot_be_mounted_names_another_form() {
         for (layers, merged, hint) in
-            [(501, false, "--as erofs-merged"), (1000, true, "--as vmdk"), (380, true, "--as vmdk")]
+            [(501, false, "erofs-merged"), (1000, true, "vmdk"), (380, true, "vmdk")]
         {
             let error = disks(layers, merged, true).mount_script().unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Unsupported);

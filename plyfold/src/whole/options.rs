@@ -3,7 +3,7 @@
 use std::fs;
 use std::str::FromStr;
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Advice, Error, Result};
 
 /// How files are written that are not in a store.
 ///
@@ -75,7 +75,7 @@ impl FileOptions {
             return Ok(());
         }
         let error = Error::config("files that may be links to the store have its mode and owner");
-        Err(error.with_hint("ask for copies: --copy"))
+        Err(error.with_advice(Advice::CopyFiles))
     }
 }
 

@@ -11,6 +11,7 @@ mod library;
 mod login;
 mod memory;
 mod names;
+mod no_flags;
 mod no_platform;
 mod places;
 mod readme;

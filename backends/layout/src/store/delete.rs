@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
-use plyfold_core::{Descriptor, Digest, Error, Reference, Result, reference};
+use plyfold_core::{Advice, Descriptor, Digest, Error, Reference, Result, reference};
 
 use super::contents;
 use super::handle::Store;
@@ -52,15 +52,15 @@ fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
         let removed = index.remove_digest(&repository, digest);
         Ok((removed, leads_to(root, index, &leased, digest)?))
     })?;
-    let refused = |why: &str, hint: &str| {
-        if removed { Ok(()) } else { Err(Error::unsupported(format!("{digest} {why}")).with_hint(hint)) }
-    };
+    let refused = |why: &str| Error::unsupported(format!("{digest} {why}"));
     match needed {
+        Some(_) if removed => return Ok(()),
         Some(By::Lease) => {
-            return refused("is in use by a running pull or push", "`plyfold gc` removes it afterwards");
+            return Err(refused("is in use by a running pull or push").with_advice(Advice::CollectLater));
         }
         Some(By::Name) => {
-            return refused("is needed by another image", "delete the index by its own name or digest");
+            let error = refused("is needed by another image");
+            return Err(error.with_hint("delete the index by its own name or digest"));
         }
         None => {}
     }

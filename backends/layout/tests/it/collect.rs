@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Digest,
-    ErrorKind, Format, Ingest, MediaType, NameChange, digest,
+    Advice, Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor,
+    Digest, ErrorKind, Format, Ingest, MediaType, NameChange, digest,
 };
 use plyfold_layout::Store;
 use tempfile::TempDir;
@@ -327,7 +327,7 @@ async fn a_damaged_document_stops_a_collection_before_it_begins() {
     let error = fails(store.collect(&Collect::default()).await, &ErrorKind::Corrupt);
     assert_eq!(error.context("image"), Some("docker.io/library/app:1"));
     assert_eq!(error.context("blob"), Some(image.top.digest().as_ref()));
-    assert!(error.hint().unwrap().contains("verify --repair"), "{error}");
+    assert_eq!(error.advice(), Some(&Advice::RepairContent), "{error}");
     assert_eq!(stored(&store), before);
     // The list does not stop.
     let usage = store.usage().await.unwrap();

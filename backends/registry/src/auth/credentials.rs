@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use plyfold_core::{Error, Result};
+use plyfold_core::{Advice, Error, Result};
 use serde::{Deserialize, Deserializer};
 
 use super::credential::Credential;
@@ -227,8 +227,7 @@ impl Entry {
 /// `auth`: base64 of `user:password`. Some tools leave out the padding, Docker may append NULs to the password.
 fn decoded(auth: &str) -> Result<Credential> {
     let invalid = || {
-        Error::config("a stored credential is not base64 of user:password")
-            .with_hint("`plyfold login HOST` stores it again")
+        Error::config("a stored credential is not base64 of user:password").with_advice(Advice::StoreAgain)
     };
     let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| invalid())?;
     let text = String::from_utf8(bytes).map_err(|_| invalid())?;

@@ -13,7 +13,7 @@ mod token;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Advice, Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
 
@@ -146,12 +146,8 @@ async fn fresh(
             Ok(Grant { header: basic(&user, &password)?, until: None })
         }
         (Challenge::Basic, _) => {
-            Err(Error::new(ErrorKind::Auth, "the registry asks for a user name and a password").with_hint(
-                format!(
-                    "`plyfold login {}` stores them, or pass -o username=… -o password=…",
-                    scope.registry
-                ),
-            ))
+            let error = Error::new(ErrorKind::Auth, "the registry asks for a user name and a password");
+            Err(error.with_advice(Advice::GiveCredentials { registry: scope.registry.clone() }))
         }
     }
 }
@@ -196,6 +192,8 @@ fn untrusted(registry: &str, realm: &Url) -> Error {
         origin(realm)
     );
     let host = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Error::new(ErrorKind::Auth, message)
-        .with_hint(format!("-o trusted-realm={host} lets them go there; -o anonymous=true asks without them"))
+    Error::new(ErrorKind::Auth, message).with_advice(Advice::options(
+        "{} lets them go there; {} asks without them",
+        [("trusted-realm", host.as_str()), ("anonymous", "true")],
+    ))
 }

@@ -1,0 +1,174 @@
+//! What a reader can do about an error, as values: each program has its own words for it.
+
+use std::fmt;
+
+/// What a reader can do about an [`Error`](crate::Error).
+///
+/// Its `Display` is what [`Error::hint`](crate::Error::hint) says: for programmers, without the flags and verbs of any
+/// program. A program that has flags and verbs matches on it and says which.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Check the credentials for the registry that refused them, or store some.
+    CheckCredentials,
+    /// Choose another format.
+    ChooseFormat {
+        /// The advice, with `{}` for each format.
+        words: &'static str,
+        /// Their [names](crate::Format::name).
+        formats: Vec<&'static str>,
+    },
+    /// Choose a platform that the image is available for.
+    ChoosePlatform {
+        /// Those there are.
+        available: Vec<String>,
+    },
+    /// Remove from the cache what no image needs.
+    Collect,
+    /// Collect the cache when what uses the content has ended.
+    CollectLater,
+    /// Convert the file as a layer: it is a tar of files, and no image.
+    ConvertLayer,
+    /// Ask for copies of files, in place of links.
+    CopyFiles,
+    /// Delete by digest.
+    DeleteByDigest {
+        /// The image whose digest is to be found.
+        image: String,
+    },
+    /// Free some space on the disk, or write to another one.
+    FreeSpace,
+    /// Give credentials for a registry, or store them.
+    GiveCredentials {
+        /// Its host, with a port if it has one.
+        registry: String,
+    },
+    /// Trust the image with more memory.
+    RaiseLimit {
+        /// The field of [`TreeLimits`](crate::layer::TreeLimits).
+        field: &'static str,
+    },
+    /// Pull the image.
+    Pull {
+        /// Its name.
+        image: String,
+    },
+    /// Pull the rest of an image before it is pushed, or push a part of it.
+    PushPart,
+    /// Repair the cache: damaged content goes to quarantine, and the next pull fetches it again.
+    RepairContent,
+    /// Repair the cache: its damaged list of names is set aside, and what can be read of it is kept.
+    RepairNames,
+    /// Set [options](crate::Options).
+    SetOptions {
+        /// The advice, with `{}` for each option.
+        words: &'static str,
+        /// Their names and values.
+        options: Vec<(&'static str, String)>,
+    },
+    /// Store credentials in place of those that cannot be read.
+    StoreAgain,
+    /// Store credentials, in place of writing them here.
+    StoreCredentials,
+    /// Write to another place.
+    WriteElsewhere,
+    /// Write an option as `KEY=VALUE`.
+    WriteOption,
+}
+
+impl Advice {
+    /// Options that would help, as `KEY=VALUE`; `words` has `{}` for each.
+    ///
+    /// ```
+    /// use plyfold_core::{Advice, Error};
+    ///
+    /// let advice = Advice::options("raise it with {}", [("spool-limit", "BYTES")]);
+    /// let error = Error::limit("the archive is too large").with_advice(advice);
+    /// assert_eq!(error.hint(), Some("raise it with `spool-limit=BYTES`"));
+    /// ```
+    pub fn options<V: Into<String>>(
+        words: &'static str,
+        options: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Self {
+        let options = options.into_iter().map(|(key, value)| (key, value.into()));
+        Self::SetOptions { words, options: options.collect() }
+    }
+
+    /// The advice with the program's own way to write an option, or to choose a format.
+    ///
+    /// `None` for advice without any.
+    pub fn worded(
+        &self,
+        option: impl Fn(&str, &str) -> String,
+        format: impl Fn(&str) -> String,
+    ) -> Option<String> {
+        match self {
+            Self::SetOptions { words, options } => {
+                Some(filled(words, options.iter().map(|(key, value)| option(key, value))))
+            }
+            Self::ChooseFormat { words, formats } => {
+                Some(filled(words, formats.iter().map(|name| format(name))))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `words` with each `{}` replaced by the next part.
+fn filled(words: &str, parts: impl Iterator<Item = String>) -> String {
+    parts.fold(words.to_owned(), |words, part| words.replacen("{}", &part, 1))
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            Self::CheckCredentials => "check the spelling of the credentials and their age, or store some",
+            Self::ChoosePlatform { available } => {
+                return write!(
+                    f,
+                    "it is available for {}; choose one of these platforms",
+                    available.join(", ")
+                );
+            }
+            Self::Collect => "a collection removes what no image needs",
+            Self::CollectLater => "a collection removes it afterwards",
+            Self::ConvertLayer => {
+                "a plain root file system is not an image; a materializer converts a layer's tar as it is"
+            }
+            Self::CopyFiles => "ask for copies",
+            Self::DeleteByDigest { image } => {
+                return write!(f, "delete {image} by its digest, which takes all tags of it along");
+            }
+            Self::FreeSpace => "the disk is full: free some space, or write to another one",
+            Self::GiveCredentials { registry } => {
+                return write!(
+                    f,
+                    "store credentials for {registry}, or give them as `username` and `password`"
+                );
+            }
+            Self::RaiseLimit { field } => {
+                return write!(f, "raise `{field}` of the layer's `TreeLimits` if the layer is trusted");
+            }
+            Self::Pull { image } => return write!(f, "pull {image} first"),
+            Self::PushPart => {
+                "pull what is missing, or push one platform, or an index of what is here (`Sparse::Rewrite`)"
+            }
+            Self::RepairContent => {
+                "a repair quarantines damaged content, and the next pull fetches it again (`Verify::repair`)"
+            }
+            Self::RepairNames => {
+                "a repair sets the file aside and goes on with every name that can still be read (`Verify::repair`)"
+            }
+            Self::StoreAgain => "store the credentials again",
+            Self::StoreCredentials => "store the credentials, and leave them out of the configuration",
+            Self::WriteElsewhere => "nothing can be written there: choose another place",
+            Self::WriteOption => "write KEY=VALUE",
+            Self::ChooseFormat { .. } | Self::SetOptions { .. } => {
+                let option = |key: &str, value: &str| format!("`{key}={value}`");
+                let words = self.worded(option, |name| format!("the format {name}"));
+                return f.write_str(&words.unwrap_or_default());
+            }
+        };
+        f.write_str(words)
+    }
+}

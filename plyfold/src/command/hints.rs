@@ -1,0 +1,64 @@
+//! Advice in words of the command: its verbs and flags.
+
+use crate::{Advice, Error};
+
+use super::program;
+
+/// What the reader can do.
+pub(crate) fn of(error: &Error) -> Option<String> {
+    let words = match error.advice() {
+        Some(advice) => worded(advice),
+        None => error.hint()?.to_owned(),
+    };
+    Some(program::named(&words))
+}
+
+fn worded(advice: &Advice) -> String {
+    let option = |key: &str, value: &str| format!("-o {key}={value}");
+    if let Some(words) = advice.worded(option, |name| format!("--as {name}")) {
+        return words;
+    }
+    let words = match advice {
+        Advice::CheckCredentials => {
+            "`plyfold login HOST` stores credentials; check their spelling and their age"
+        }
+        Advice::ChoosePlatform { available } => {
+            return format!("it is available for {}; choose one with --platform", available.join(", "));
+        }
+        Advice::Collect => "`plyfold gc` removes what no image needs",
+        Advice::CollectLater => "`plyfold gc` removes it afterwards",
+        Advice::ConvertLayer => {
+            "a plain root file system is not an image; `plyfold layer` converts a tar as it is"
+        }
+        Advice::CopyFiles => "ask for copies: --copy",
+        Advice::DeleteByDigest { image } => {
+            return format!(
+                "`plyfold inspect --remote {image}` shows the digest; deleting that takes all tags of it along"
+            );
+        }
+        Advice::FreeSpace => "the disk is full: free some space, or point --store or --out elsewhere",
+        Advice::GiveCredentials { registry } => {
+            return format!("`plyfold login {registry}` stores them, or pass -o username=… -o password=…");
+        }
+        Advice::Pull { image } => return format!("`plyfold pull {image}` fetches it"),
+        Advice::PushPart => {
+            "pull what is missing, or push one platform (--platform), \
+             or an index of what is here (--rewrite-index)"
+        }
+        Advice::RaiseLimit { .. } => {
+            "if you trust the image, allow it more memory by a larger --max-metadata (the default is 64M)"
+        }
+        Advice::RepairContent => {
+            "`plyfold verify --repair` quarantines damaged content, and the next pull fetches it again"
+        }
+        Advice::RepairNames => {
+            "`plyfold verify --repair` sets the file aside and goes on with every name that can still be read"
+        }
+        Advice::StoreAgain => "`plyfold login HOST` stores it again",
+        Advice::StoreCredentials => "`plyfold login HOST` stores credentials",
+        Advice::WriteElsewhere => "nothing can be written there: point --store or --out elsewhere",
+        Advice::WriteOption => "write -o key=value",
+        other => return other.to_string(),
+    };
+    words.to_owned()
+}
