@@ -14,9 +14,11 @@ use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
 
 pub use cache::MemoryCache;
+pub use images::MemoryImages;
 
 mod cache;
 mod collect;
+mod images;
 
 crate::register!(Backend {
     schemes: &["memory"],

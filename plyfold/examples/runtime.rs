@@ -1,11 +1,15 @@
-//! What a runtime does with images, from the first start of a machine to the end of it:
-//! `cargo run -p plyfold --example runtime -- STORE IMAGE DIRECTORY`, such as
-//! `… -- target/store oci:examples/sample:latest target/machine`.
+//! What a runtime does with images, from the first start of machines to their end:
+//! `cargo run -p plyfold --example runtime -- STORE DIRECTORY IMAGE…`, such as
+//! `… -- target/store target/machines oci:examples/sample:latest docker-archive:app.tar alpine-of-a-registry…`.
+//!
+//! Where an image comes from is the scheme of its URI: a registry, a layout, an archive, or the backend of a third party
+//! (`folder:`, which `use example_backend as _` links), each chosen while the program runs.
 
 use std::path::Path;
 use std::time::Duration;
 
-use plyfold::{Collect, Error, Images, PullOptions, PulledImage, Result, Rootfs, printable};
+use example_backend as _;
+use plyfold::{Collect, Error, ImageProvider, Images, PullOptions, PulledImage, Result, Rootfs, printable};
 
 /// Bytes that images may take on this machine.
 const BUDGET: u64 = 20 << 30;
@@ -13,35 +17,44 @@ const BUDGET: u64 = 20 << 30;
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [store, image, directory] = arguments.as_slice() else {
-        return Err(Error::config("three arguments are wanted: STORE IMAGE DIRECTORY"));
+    let [store, directory, images @ ..] = arguments.as_slice() else {
+        return Err(Error::config("arguments are wanted: STORE DIRECTORY IMAGE…"));
     };
     // Any number of runtimes may share one store.
-    let images = Images::open(store).await?;
-    let image = start(&images, image, Path::new(directory)).await?;
-    show(&images).await?;
-    // While the machine runs, its image may lose its name, but nothing that it is made of.
-    collect(&images).await?;
-    // The machine has ended: from now on its image goes like any other that is not used for long.
-    drop(image);
-    collect(&images).await
+    let provider = Images::open(store).await?;
+    let mut running = Vec::new();
+    for (number, image) in images.iter().enumerate() {
+        let image = pulled(&provider, image).await?;
+        start(&provider, &image, &Path::new(directory).join(format!("machine-{number}"))).await?;
+        running.push(image);
+    }
+    show(&provider).await?;
+    // While machines run, their images may lose their names, but nothing that they are made of.
+    collect(&provider).await?;
+    // The machines have ended: from now on their images go like any other that is not used for long.
+    drop(running);
+    collect(&provider).await
 }
 
-/// The image into the store, with its layers converted while they come, and its disks into `directory`.
-async fn start(images: &Images, image: &str, directory: &Path) -> Result<PulledImage> {
-    let rootfs = Rootfs::vmdk().upper(1 << 30);
-    let options = PullOptions { materializer: Some(rootfs.layer_materializer()), ..PullOptions::default() };
-    let image = images.pull(image, options).await?;
-    let disks = images.materialize(&image, &rootfs, directory).await?;
-    say(&format!("{} starts from {:?} and {:?}", image.reference, disks.vmdk, disks.upper));
+/// The boot path: it knows the trait alone, and its tests give it a double.
+pub(crate) async fn pulled(images: &dyn ImageProvider, image: &str) -> Result<PulledImage> {
+    let image = images.pull(image, PullOptions::default()).await?;
+    let from = if image.cached { "was here" } else { "was fetched" };
+    say(&format!("{} {from}: {} in {}", image.reference, image.manifest, image.path.display()));
     Ok(image)
 }
 
-/// What is in the store, and how much of it each image has for itself.
-async fn show(images: &Images) -> Result<()> {
-    for image in images.usage().await?.images {
-        let name = image.reference.whole();
-        say(&format!("{}  {} bytes, {} its own", printable(&name), image.size, image.unique));
+/// Its disks into `directory`.
+async fn start(images: &Images, image: &PulledImage, directory: &Path) -> Result<()> {
+    let disks = images.materialize(image, &Rootfs::vmdk().upper(1 << 30), directory).await?;
+    say(&format!("{} starts from {:?} and {:?}", image.reference, disks.vmdk, disks.upper));
+    Ok(())
+}
+
+/// What is here.
+pub(crate) async fn show(images: &dyn ImageProvider) -> Result<()> {
+    for (name, descriptor) in images.list_cached().await? {
+        say(&format!("{}  {}", printable(&name.whole()), descriptor.digest()));
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use plyfold_core::{
-    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor, Digest,
-    Error, Lease, NameChange, Opened, Options, Page, Platform, PullOptions, PullResult, PulledLayer,
-    RawConfig, RawManifest, Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
+    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor, Error,
+    ImageProvider, Lease, NameChange, Opened, Options, Page, Platform, PullOptions, PullResult, PulledImage,
+    Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
 };
 
 #[cfg(feature = "layout")]
@@ -38,32 +39,6 @@ pub struct Images {
     backends: Backends,
     options: Options,
     scratch: Option<PathBuf>,
-}
-
-/// An image in the cache. Its content is not collected until it and its clones are dropped, even when its name is
-/// removed.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PulledImage {
-    /// An OCI layout directory in which the image has the name [`reference`](Self::reference): the cache itself, or
-    /// the folder `layout` within the [scratch folder](Images::with_scratch), where the image stays while this lives.
-    pub path: PathBuf,
-    /// The image's name in the cache.
-    pub reference: Reference,
-    /// What the name stands for: the digest of an index or of a manifest.
-    pub digest: Digest,
-    /// The digest of the manifest for [`platform`](Self::platform).
-    pub manifest: Digest,
-    /// The platform that was asked for.
-    pub platform: Platform,
-    /// The layers, bottom first.
-    pub layers: Vec<PulledLayer>,
-    /// Whether every layer was here already; the name may still have been asked for.
-    pub cached: bool,
-    /// The lease that keeps it in the cache and at its path: for programs that need only the files.
-    pub lease: Lease,
-    raw: RawManifest,
-    config: Option<RawConfig>,
 }
 
 impl Images {
@@ -164,8 +139,7 @@ impl Images {
 
     /// A pulled image, opened for reading: this one, also when its name stands for another image by now or for none.
     pub fn source(&self, image: &PulledImage) -> RegistrySource {
-        let registry = Box::new(self.cache.as_registry());
-        RegistrySource::in_hand(registry, image.reference.clone(), image.raw.clone(), image.config.clone())
+        image.source(&self.cache)
     }
 
     /// Whether an image is in the cache, whole. No network.
@@ -306,26 +280,24 @@ impl Images {
         })
     }
 
-    async fn pulled(&self, result: PullResult, platform: &Platform, place: &Place) -> Result<PulledImage> {
-        let (path, lease) = match place {
-            Place::Layout(path) => (path.clone(), result.lease.clone()),
-            Place::Scratch(folder) => Box::pin(self.copied(folder, &result, platform)).await?,
+    async fn pulled(
+        &self,
+        mut result: PullResult,
+        platform: &Platform,
+        place: &Place,
+    ) -> Result<PulledImage> {
+        let path = match place {
+            Place::Layout(path) => path.clone(),
+            Place::Scratch(folder) => {
+                let (path, lease) = Box::pin(self.copied(folder, &result, platform)).await?;
+                result.lease = Lease::new((result.lease, lease));
+                path
+            }
         };
-        Ok(PulledImage {
-            path,
-            reference: result.reference,
-            digest: result.descriptor.digest().clone(),
-            manifest: result.manifest.digest().clone(),
-            raw: result.manifest,
-            config: result.config,
-            platform: platform.clone(),
-            layers: result.layers,
-            cached: result.cached,
-            lease,
-        })
+        Ok(PulledImage::new(path, result, platform.clone()))
     }
 
-    /// The image as a layout in the scratch folder, and the lease that keeps it there and in the cache.
+    /// The image as a layout in the scratch folder, and the lease that keeps it there.
     #[cfg(feature = "layout")]
     async fn copied(
         &self,
@@ -334,8 +306,7 @@ impl Images {
         platform: &Platform,
     ) -> Result<(PathBuf, Lease)> {
         let copied = scratch::copy(self.cache.clone(), folder, result, platform).await;
-        let (path, lease) = copied.map_err(|e| e.with_image(&result.reference))?;
-        Ok((path, Lease::new((result.lease.clone(), lease))))
+        copied.map_err(|e| e.with_image(&result.reference))
     }
 
     #[cfg(not(feature = "layout"))]
@@ -343,6 +314,35 @@ impl Images {
     async fn copied(&self, _: &Path, result: &PullResult, _: &Platform) -> Result<(PathBuf, Lease)> {
         let error = Error::unsupported("the cache is no OCI layout, and plyfold was built without layouts");
         Err(error.with_image(&result.reference).with_endpoint(&self.cache))
+    }
+}
+
+/// Its own methods, for what is written against the trait.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl ImageProvider for Images {
+    async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
+        Self::pull(self, image, options).await
+    }
+
+    async fn force_pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
+        Self::force_pull(self, image, options).await
+    }
+
+    async fn is_cached(&self, name: &Reference, platform: &Platform) -> Result<bool> {
+        Self::is_cached(self, name, platform).await
+    }
+
+    async fn remove(&self, name: &Reference) -> Result<bool> {
+        Self::remove(self, name).await
+    }
+
+    async fn list_cached(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        Self::list_cached(self).await
+    }
+
+    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
+        Self::list_page(self, page).await
     }
 }
 

@@ -46,6 +46,6 @@ mod images;
 #[cfg(feature = "erofs")]
 mod rootfs;
 
-pub use images::{Images, PulledImage};
+pub use images::Images;
 #[cfg(feature = "erofs")]
 pub use rootfs::{Disks, Rootfs};

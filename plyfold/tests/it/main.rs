@@ -14,6 +14,7 @@ mod names;
 mod no_flags;
 mod no_platform;
 mod places;
+mod provider;
 mod readme;
 mod registry;
 mod run;
