@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use measure::{Bench, Goal, Program, Result};
-use plyfold_core::{LayerArtifact, Materializer as _};
+use plyfold_core::{InputArtifact, Materializer as _};
 use plyfold_erofs::ErofsMerged;
 
 fn main() -> Result<()> {
@@ -33,12 +33,11 @@ fn main() -> Result<()> {
 
 /// The measured half of the merge: this program again, because the command merges only what it has pulled.
 fn merge(out: &Path, layers: &[OsString]) -> Result<()> {
-    let artifact = |path: &OsString| -> Result<LayerArtifact> {
-        Ok(LayerArtifact { path: path.into(), size: fs::metadata(path)?.len(), diff_id: None })
-    };
+    let artifact = |path: &OsString| Ok(InputArtifact::local(Path::new(path), None)?);
     let layers = layers.iter().map(artifact).collect::<Result<Vec<_>>>()?;
     let mut out = File::options().read(true).write(true).create_new(true).open(out)?;
-    Ok(ErofsMerged::default().image(&layers, &mut out)?)
+    ErofsMerged::default().join(&layers, &mut out)?;
+    Ok(())
 }
 
 /// The command under measurement.

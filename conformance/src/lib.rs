@@ -35,5 +35,5 @@ pub use http::{HttpSetup, HttpStage, Mirror};
 pub use rule::{JudgedStage, Rule, Verdict};
 pub use stage::{
     CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, LayoutStage, Makes,
-    MaterializerStage, RetryAfter, Stage, Staged, Subject,
+    MaterializerStage, RetryAfter, Stage, Staged, Subject, path_of,
 };

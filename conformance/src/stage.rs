@@ -10,8 +10,8 @@ use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
     BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, ImageSourceExt,
-    LayerArtifact, Materializer, Output, Platform, PullOptions, PullResult, Reference, RegistrySource,
-    Result, flatten,
+    InputArtifact, Materializer, OneFile, Output, Platform, PullOptions, PullResult, Reference,
+    RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -276,22 +276,23 @@ pub trait MaterializerStage: Send + Sync {
     /// Makes an image of finished layers, all in one folder; `file` is what `out` will be.
     ///
     /// # Errors
-    /// Those of [`Materializer::image`].
-    fn image(&self, layers: &[LayerArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
+    /// Those of [`Materializer::join`].
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
         let _ = file;
-        self.materializer().image(layers, out)
+        let materializer = self.materializer();
+        materializer.join(layers, &mut OneFile(materializer.outputs()[0].role, out)).map(drop)
     }
 
     /// What a finished file contains, in the order of [`lines`](crate::tree::lines).
-    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine>;
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine>;
 
     /// What overlayfs shows of these layers, bottom first.
-    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
-        overlaid(layers.iter().map(|layer| self.tree(&layer.path, &[])))
+    fn overlaid(&self, layers: &[InputArtifact]) -> Vec<TreeLine> {
+        overlaid(layers.iter().map(|layer| self.tree(path_of(layer), &[])))
     }
 
     /// Asks the format's own checker; panics when it finds fault.
-    fn check(&self, file: &Path, layers: &[LayerArtifact]);
+    fn check(&self, file: &Path, layers: &[InputArtifact]);
 
     /// As [`Stage::not_judged`].
     fn not_judged(&self) -> &'static [&'static str] {
@@ -299,12 +300,20 @@ pub trait MaterializerStage: Send + Sync {
     }
 }
 
+/// Where the suite has put a file.
+///
+/// # Panics
+/// For an artifact that is no file of this machine: the suite makes none.
+pub fn path_of(artifact: &InputArtifact) -> &Path {
+    artifact.artifact.path().expect("the suite's files are on this machine")
+}
+
 /// What a [`Materializer`] makes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Makes {
-    /// Disks without any image in them: [`Materializer::image`] of no layers.
+    /// Disks without any image in them: [`Materializer::join`] of no layers.
     Disks,
-    /// Images of finished layers: [`Materializer::image`].
+    /// Images of finished layers: [`Materializer::join`].
     Images,
     /// Layers: [`Materializer::layer`].
     Layers,

@@ -238,6 +238,9 @@ macro_rules! __cache_rules {
             partial_downloads_are_counted_and_dropped
             a_changed_artifact_is_made_again
             a_dropped_artifact_leaves_nothing
+            gc_keeps_artifacts_of_whole_images
+            what_a_materializer_tells_is_kept
+            two_outputs_of_one_format_do_not_exclude_each_other
             n_processes_add_n_tags_all_survive
             n_threads_same_blob_one_write
             winner_cancelled_waiter_succeeds

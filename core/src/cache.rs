@@ -7,9 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dyn_clone::DynClone;
 
-use crate::materializer::{Format, Output};
 use crate::registry::Page;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
+use crate::{Artifact, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
 pub use ext::{CacheProviderExt, Completeness};
@@ -108,37 +107,6 @@ pub trait BlobWriter: Debug + Send {
     async fn suspend(self: Box<Self>) -> Result<()>;
 }
 
-/// The identity of a file made from a layer.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct ArtifactKey {
-    /// How it was made.
-    pub format: Format,
-    /// What it was made from: the digest of the layer's uncompressed tar.
-    pub diff_id: Digest,
-}
-
-/// The result of [`CacheProvider::artifact`].
-#[derive(Debug)]
-pub enum Artifact {
-    /// The finished file and its size in bytes. Never written to.
-    Present(PathBuf, u64),
-    /// The file is missing, and this caller alone may make it now.
-    Vacant(Box<dyn ArtifactWriter>),
-}
-
-/// One artifact being made. Dropping it without [`commit`](Self::commit) leaves nothing behind (rule C 186
-/// `a_dropped_artifact_leaves_nothing`). Blocking: for the thread that runs the materializer.
-pub trait ArtifactWriter: Debug + Send {
-    /// Where to write; empty at first.
-    fn output(&mut self) -> &mut dyn Output;
-
-    /// Makes the file durable, then visible, and yields its path and size.
-    ///
-    /// # Errors
-    /// [`Io`](crate::ErrorKind::Io): nothing becomes visible.
-    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)>;
-}
-
 /// Verified content and names, on this machine or shared by a fleet.
 ///
 /// Nothing is visible before it is whole, verified and durable. Clones are cheap and share state. `Display` is
@@ -227,8 +195,9 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// there, and with the digests for content that is not here; [`Io`](crate::ErrorKind::Io).
     async fn update(&self, changes: &[NameChange]) -> Result<()>;
 
-    /// The file made from a layer, or the right to make it. Other files may be hard links to it, so a file that was
-    /// written to since it was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`).
+    /// A file made from a layer or from an image, or the right to make it: one maker for each key, so that the files of
+    /// one format do not exclude each other. Other files may be hard links to it, so a file that was written to since it
+    /// was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`).
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
@@ -237,8 +206,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// Protects content from [collection](Self::collect) until the lease is dropped or this process ends, and
     /// counts as the use of the blobs that are here of it. A document that is here protects what it leads to. To be
     /// taken before looking whether content is here, and held until
-    /// a name stands for it. `diff_id`s protect the artifacts that are made from those layers. Waits for a running
-    /// collection, never for a pull.
+    /// a name stands for it. `diff_id`s protect the artifacts that are made from those layers, a
+    /// [ChainID](crate::digest::chain_id) those of an image. Waits for a running collection, never for a pull.
     ///
     /// The provided body is for caches that remove nothing by themselves.
     ///
@@ -295,7 +264,8 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     }
 
     /// Removes what neither a name nor a lease needs: names need their manifests, nested indexes and what these
-    /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers. With a
+    /// refer to, referrers of all these (manifests whose `subject` they are), and artifacts of their layers and of the
+    /// images themselves. With a
     /// [budget](Collect::budget) it first removes the names that were not used for longest, until the rest fits or no
     /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such a
     /// name. A name was used when what it stands for was stored or leased last. What killed writers have left is

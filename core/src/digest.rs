@@ -50,6 +50,22 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
+/// The ChainID of an image's layers, by their `diff_id`s, bottom first: the digest of what they are when they are stacked
+/// (image-spec, config.md, "Layer ChainID"). `None` without layers.
+///
+/// ```
+/// use plyfold_core::digest::{chain_id, sha256};
+///
+/// let [a, b] = [sha256(b"a"), sha256(b"b")];
+/// assert_eq!(chain_id(&[a.clone()]), Some(a.clone()));
+/// assert_eq!(chain_id(&[a.clone(), b.clone()]), Some(sha256(format!("{a} {b}").as_bytes())));
+/// ```
+pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
+    let (first, others) = diff_ids.split_first()?;
+    let stacked = |below: Digest, diff_id: &Digest| sha256(format!("{below} {diff_id}").as_bytes());
+    Some(others.iter().fold(first.clone(), stacked))
+}
+
 /// A running hash that ends in a [`Digest`].
 #[derive(Clone)]
 pub struct Hasher(State);

@@ -3,7 +3,7 @@
 //! - [`ImageRegistry`]: where images come from and go to.
 //! - [`CacheProvider`]: where they are kept.
 //! - [`ImageSource`]: one image, opened for reading.
-//! - [`Materializer`]: layers in, block-device files out.
+//! - [`Materializer`]: layers or a whole image in, block-device files out.
 //! - [`Backends`]: which of the first are linked into this program, by URI scheme.
 //! - [`Materializers`]: which formats are linked into it, by name.
 //! - [`pull`](fn@pull): the engine that joins them.
@@ -29,9 +29,11 @@ pub mod tree;
 pub mod worker;
 
 mod advice;
+mod artifact;
 mod blob;
 mod error;
 mod flatten;
+mod format;
 mod go_json;
 mod materializer;
 mod materializers;
@@ -47,17 +49,21 @@ pub use oci_spec;
 pub use inventory;
 
 pub use advice::Advice;
+pub use artifact::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, KernelVersion, LocalArtifact, Made,
+};
 pub use backend::{Backend, Backends, Location, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect,
-    Collected, Completeness, Ingest, Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
+    BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
+    Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};
 pub use flatten::flatten;
+pub use format::{Format, Output};
 pub use manifest::{Document, RawConfig, RawManifest};
-pub use materializer::{Format, LayerArtifact, Materializer, Output};
+pub use materializer::{Input, InputArtifact, Materializer, OneFile, OutputSpec, Role, Sink};
 pub use materializers::{FormatEntry, Materializers};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};
 pub use options::Options;

@@ -1,98 +1,229 @@
-//! Materializers: verified layers in, block-device files out.
+//! Materializers: verified layers or a whole image in, block-device files out.
 
 use std::fmt;
-use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::Path;
 
 use dyn_clone::DynClone;
+use serde::{Deserialize, Serialize};
 
-use crate::layer::LayerTar;
+use crate::artifact::{ArtifactHandle, LocalArtifact, Made};
+use crate::format::{Format, Output};
+use crate::layer::{LayerTar, TreeLimits};
+use crate::options::Options;
+use crate::tree::MergedTree;
 use crate::{Digest, Error, Result};
 
-/// Where a materializer writes: an empty file that it may fill in any order, and read back.
-///
-/// The file becomes visible only after the materializer has returned `Ok` and the caller has verified and
-/// synced it, so a materializer never cleans up.
-pub trait Output: Read + Write + Seek + Send {
-    /// Sets the file's length in bytes; what was never written reads as zeros.
+/// What a file is for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Text that names other files, such as a VMDK.
+    Descriptor,
+    /// Hashes of the image, such as a dm-verity tree.
+    HashTree,
+    /// The disk or the archive itself.
+    Image,
+    /// Anything else that belongs to the image.
+    Sidecar,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptor => "descriptor",
+            Self::HashTree => "hash-tree",
+            Self::Image => "image",
+            Self::Sidecar => "sidecar",
+        })
+    }
+}
+
+/// One of the files that a materializer makes. It is known before the work: with the [`Format`] it is part of the
+/// artifact's key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct OutputSpec {
+    /// What the file is for. A materializer has one file of a role.
+    pub role: Role,
+    /// The file extension, without a dot, as [`Format::extension`]. A materializer has one file of an extension.
+    pub extension: &'static str,
+    /// The file name without its extension, where the file is put beside others. Files of layers are numbered instead.
+    pub stem: &'static str,
+}
+
+impl OutputSpec {
+    /// A file `rootfs.EXTENSION`.
+    pub fn new(role: Role, extension: &'static str) -> Self {
+        Self { role, extension, stem: "rootfs" }
+    }
+
+    /// The same with another file name.
+    #[must_use]
+    pub fn with_stem(mut self, stem: &'static str) -> Self {
+        self.stem = stem;
+        self
+    }
+}
+
+/// What a format is made from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Input {
+    /// The files of another format, and below them what those were made from: `erofs-merged` gives the merged image,
+    /// then the layers, bottom first. See [`Materializer::join`].
+    Artifacts {
+        /// The [name](Format::name) of the other format.
+        format: &'static str,
+        /// Its options. Where they change bytes, they belong into [`Format::options`] of this format, too.
+        options: Options,
+    },
+    /// The whole image, as a tree with content. See [`Materializer::image`].
+    Image,
+    /// One layer's tar, in one pass, also while it is downloaded. See [`Materializer::layer`].
+    Layer,
+    /// Nothing of the image, such as an empty disk: [`Materializer::join`] without artifacts.
+    Nothing,
+}
+
+/// Where a materializer writes. Every [`Output`] is a sink of one file, its [image](Role::Image).
+pub trait Sink: Send {
+    /// The file of a role: empty at first, the same one when it is asked for again.
     ///
     /// # Errors
-    /// What the file system reports.
-    fn set_len(&mut self, length: u64) -> std::io::Result<()>;
-}
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a role that [`Materializer::outputs`] does not list.
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output>;
 
-impl Output for std::fs::File {
-    fn set_len(&mut self, length: u64) -> std::io::Result<()> {
-        Self::set_len(self, length)
+    /// A file without a name on the disk of the output, gone when it is dropped: for formats that need room for what
+    /// they cannot write in order.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io); [`Config`](crate::ErrorKind::Config) where no folder for it is known.
+    fn scratch(&mut self) -> Result<File>;
+
+    /// Bounds on what the materializer may hold in memory for names and metadata. They change no byte.
+    fn limits(&self) -> TreeLimits {
+        TreeLimits::default()
     }
 }
 
-/// The identity of a materializer's output: with a layer's `diff_id` it is the whole of a cache key.
-///
-/// Any option that changes a byte of output changes `options` (rule M 160).
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Format {
-    /// Short name, as in `--as` and in the store's `artifacts/` folder: lower-case letters, digits, `-`.
-    pub name: &'static str,
-    /// Raised whenever the same input gives other bytes.
-    pub version: u32,
-    /// The options that change bytes, as short text of the same alphabet; empty for the defaults.
-    pub options: String,
-    /// The file extension of the artifact, without a dot.
-    pub extension: &'static str,
-}
-
-impl fmt::Display for Format {
-    /// `name-vN[-options]`: a folder name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-v{}", self.name, self.version)?;
-        if !self.options.is_empty() {
-            write!(f, "-{}", self.options)?;
+impl<O: Output> Sink for O {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        match role {
+            Role::Image => Ok(self),
+            other => Err(Error::unsupported(format!("there is one file, its image, and no {other}"))),
         }
-        Ok(())
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))
     }
 }
 
-/// A finished block-device file that another image refers to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LayerArtifact {
-    /// The file. For formats that name other files (VMDK) this is the text that they write.
-    pub path: PathBuf,
-    /// Its size in bytes.
-    pub size: u64,
+/// A sink of one file of another role than [`Role::Image`].
+#[derive(Debug)]
+pub struct OneFile<O>(pub Role, pub O);
+
+impl<O: Output> Sink for OneFile<O> {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        let Self(of, file) = self;
+        if role == *of {
+            return Ok(file);
+        }
+        Err(Error::unsupported(format!("there is one file, its {of}, and no {role}")))
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        self.1.scratch()
+    }
+}
+
+/// A finished file that another format is made from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InputArtifact {
+    /// The name that it has beside the output. Formats that name other files (VMDK) write this text.
+    pub name: String,
+    /// What the file is for.
+    pub role: Role,
+    /// The file.
+    pub artifact: Box<dyn ArtifactHandle>,
     /// The layer it was made from, if it was made from one.
     pub diff_id: Option<Digest>,
 }
 
-/// Turns layers into block-device files.
+impl InputArtifact {
+    /// A file of a cache.
+    pub fn new(
+        name: impl Into<String>,
+        role: Role,
+        artifact: Box<dyn ArtifactHandle>,
+        diff_id: Option<Digest>,
+    ) -> Self {
+        Self { name: name.into(), role, artifact, diff_id }
+    }
+
+    /// The image at a path, with its path as its name.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn local(path: &Path, diff_id: Option<Digest>) -> Result<Self> {
+        let found = std::fs::metadata(path);
+        let size = found.map_err(|e| Error::io(format!("looking at {}", path.display()), e))?.len();
+        let artifact = LocalArtifact::new(path.to_owned(), size, Made::default());
+        Ok(Self::new(path.to_string_lossy(), Role::Image, Box::new(artifact), diff_id))
+    }
+}
+
+/// Turns layers, images or files of other formats into block-device files.
 ///
 /// Synchronous, for blocking threads. Deterministic: the same input and options give the same bytes on every
 /// machine, with any number of threads (rule M 147 `same_input_same_bytes`). Any error leaves nothing behind
 /// (rule M 153 `output_absent_after_any_error`): the caller drops the output.
 ///
-/// A materializer supports [`layer`](Self::layer), [`image`](Self::image) or both; what it does not support
-/// answers [`Unsupported`](crate::ErrorKind::Unsupported).
+/// A materializer writes the one method that belongs to its [`input`](Self::input); the others answer
+/// [`Unsupported`](crate::ErrorKind::Unsupported).
 pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
     /// What it makes.
     fn format(&self) -> Format;
 
-    /// Writes one layer, in one pass over its tar. Reads the tar to its verified end.
+    /// What it is made from.
+    fn input(&self) -> Input;
+
+    /// The files that it makes; the first is the one that others refer to. Known without the image, and the same at
+    /// each call.
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Image, self.format().extension)]
+    }
+
+    /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Limit`](crate::ErrorKind::Limit) for bad layers,
     /// [`Io`](crate::ErrorKind::Io) from `out`, [`Unsupported`](crate::ErrorKind::Unsupported).
-    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let _ = (tar, out);
         Err(Error::unsupported(format!("{} is not made from a single layer", self.format().name)))
     }
 
-    /// Writes one image out of finished layers, bottom first.
+    /// Writes a whole image, for [`Input::Image`]. Its layers were verified before.
     ///
     /// # Errors
-    /// As [`Materializer::layer`]; [`Config`](crate::ErrorKind::Config) for layers that cannot be joined.
-    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
-        let _ = (layers, out);
-        Err(Error::unsupported(format!("{} is not made from several layers", self.format().name)))
+    /// [`Limit`](crate::ErrorKind::Limit) for what the format cannot hold, [`Io`](crate::ErrorKind::Io) from `out`,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        let _ = (image, out);
+        Err(Error::unsupported(format!("{} is not made from a whole image", self.format().name)))
+    }
+
+    /// Writes out of finished files, for [`Input::Artifacts`], in their order, and for [`Input::Nothing`], with none.
+    ///
+    /// # Errors
+    /// As [`Materializer::layer`]; [`Config`](crate::ErrorKind::Config) for files that cannot be joined.
+    fn join(&self, artifacts: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let _ = (artifacts, out);
+        Err(Error::unsupported(format!("{} is not made from finished files", self.format().name)))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::materializer::{Format, Materializer};
+use crate::format::Format;
+use crate::materializer::Materializer;
 use crate::options::Options;
 use crate::{Error, ErrorKind, Result};
 
@@ -16,6 +17,9 @@ use crate::{Error, ErrorKind, Result};
 /// # impl plyfold_core::Materializer for Squash {
 /// #     fn format(&self) -> plyfold_core::Format {
 /// #         plyfold_core::Format { name: "squash", version: 1, options: String::new(), extension: "sqfs" }
+/// #     }
+/// #     fn input(&self) -> plyfold_core::Input {
+/// #         plyfold_core::Input::Image
 /// #     }
 /// # }
 ///
@@ -142,6 +146,10 @@ mod tests {
     impl Materializer for Named {
         fn format(&self) -> Format {
             Format { name: self.0, version: 1, options: String::new(), extension: self.1 }
+        }
+
+        fn input(&self) -> crate::Input {
+            crate::Input::Layer
         }
     }
 

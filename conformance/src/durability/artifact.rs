@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plyfold_core::digest::{self, Hasher};
 use plyfold_core::layer::LayerTar;
-use plyfold_core::{Format, Materializer, Output, Result};
+use plyfold_core::{Format, Input, Made, Materializer, Result, Role, Sink};
 
 use crate::oracle::Failure;
 
@@ -22,7 +22,12 @@ impl Materializer for Summed {
         Format { name: "summed", version: 1, options: String::new(), extension: "sum" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let out = out.output(Role::Image)?;
         out.set_len(HEADER as u64)?;
         out.seek(SeekFrom::Start(HEADER as u64))?;
         let mut hasher = Hasher::sha256();
@@ -39,7 +44,8 @@ impl Materializer for Summed {
             }
         }
         out.seek(SeekFrom::Start(0))?;
-        Ok(out.write_all(hasher.finish().as_ref().as_bytes())?)
+        out.write_all(hasher.finish().as_ref().as_bytes())?;
+        Ok(Made::default())
     }
 }
 

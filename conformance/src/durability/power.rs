@@ -132,9 +132,9 @@ async fn has_artifacts(cache: &(impl CacheProvider + Clone), name: &str) -> Verd
     let source = cache.new_source(&reference::parse(name)?, &"linux/amd64".parse()?).await?;
     for layer in source.manifest()?.layers() {
         // The layers are plain tars.
-        let key = ArtifactKey { format: Summed.format(), diff_id: layer.digest().clone() };
+        let key = ArtifactKey::layer(Summed.format(), layer.digest().clone());
         match cache.artifact(&key).await? {
-            Artifact::Present(path, _) if is_whole(&path)? => {}
+            Artifact::Present(artifact) if artifact.path().map_or(Ok(false), is_whole)? => {}
             _ => return Err(Failure::new(format!("the artifact of {} in {name} is gone", layer.digest()))),
         }
     }

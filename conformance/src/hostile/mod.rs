@@ -8,8 +8,8 @@ mod row;
 use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Materializer, Output, PullOptions,
-    Result,
+    CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Input, Made, Materializer, PullOptions,
+    Result, Sink,
 };
 
 pub use self::row::{Outcome, Row};
@@ -91,8 +91,13 @@ impl Materializer for Drain {
         Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
-        tar.finish().map(drop)
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+        tar.finish()?;
+        Ok(Made::default())
     }
 }
 

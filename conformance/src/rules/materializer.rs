@@ -8,7 +8,7 @@ use std::sync::Arc;
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider, Digest, ErrorKind, LayerArtifact, Materializer, Output,
+    Artifact, ArtifactKey, CacheProvider, Digest, ErrorKind, InputArtifact, Materializer, OneFile, Output,
     PullOptions, Result, digest,
 };
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use crate::rule::{Rule, not_judged, rules};
 use crate::samples::{self, LayerBuilder, gzip};
 use crate::stages::fill;
 use crate::tree::{TreeLine, read_layer, stacked};
-use crate::{Client as _, CoreClient, Makes, MaterializerStage, Staged};
+use crate::{Client as _, CoreClient, Makes, MaterializerStage, Staged, path_of};
 
 pub(super) const RULES: &[Rule<dyn MaterializerStage>] = rules! {
     "M 147" same_input_same_bytes:
@@ -183,7 +183,7 @@ async fn nothing_is_published(materializer: &dyn Materializer) {
     let pulled = CoreClient.pull(&registry, &staged.reference, &cache, &options).await;
     assert_kind(pulled, &ErrorKind::Corrupt);
     let diff_id = sample.images[0].layers[0].diff_id.clone();
-    let key = ArtifactKey { format: materializer.format(), diff_id };
+    let key = ArtifactKey::layer(materializer.format(), diff_id);
     assert!(matches!(sound(cache.artifact(&key).await), Artifact::Vacant(_)), "a bad layer was published");
 }
 
@@ -192,7 +192,7 @@ struct Made<'a> {
     stage: &'a dyn MaterializerStage,
     file: PathBuf,
     tars: Vec<Vec<u8>>,
-    layers: Vec<LayerArtifact>,
+    layers: Vec<InputArtifact>,
     _folder: TempDir,
 }
 
@@ -212,12 +212,11 @@ impl<'a> Made<'a> {
                 let mut out = create(&path);
                 let tar = io::Cursor::new(tar.clone());
                 sound(make_layer(&*maker, tar, Some(diff_id.clone()), &mut out));
-                let size = out.metadata().map_or(0, |metadata| metadata.len());
-                layers.push(LayerArtifact { path, size, diff_id: Some(diff_id) });
+                layers.push(sound(InputArtifact::local(&path, Some(diff_id))));
             }
         }
         let file = match layers.first() {
-            Some(layer) if stage.makes() == Makes::Layers => layer.path.clone(),
+            Some(layer) if stage.makes() == Makes::Layers => path_of(layer).to_owned(),
             _ => folder.path().join(format!("image.{}", stage.materializer().format().extension)),
         };
         let made = Self { stage, file, tars: tars.to_vec(), layers, _folder: folder };
@@ -231,8 +230,8 @@ impl<'a> Made<'a> {
     fn again(&self, out: &mut dyn Output) -> Result<()> {
         let materializer = self.stage.materializer();
         match self.stage.makes() {
-            Makes::Disks => self.stage.image(&[], &self.file, out),
-            Makes::Images => self.stage.image(&self.layers, &self.file, out),
+            Makes::Disks => self.stage.join(&[], &self.file, out),
+            Makes::Images => self.stage.join(&self.layers, &self.file, out),
             Makes::Layers => make_layer(&*materializer, io::Cursor::new(self.tars[0].clone()), None, out),
         }
     }
@@ -262,7 +261,7 @@ impl<'a> Made<'a> {
 
     fn check(&self) {
         if self.stage.makes() == Makes::Layers {
-            self.layers.iter().for_each(|layer| self.stage.check(&layer.path, &[]));
+            self.layers.iter().for_each(|layer| self.stage.check(path_of(layer), &[]));
         } else {
             self.stage.check(&self.file, &self.layers);
         }
@@ -290,7 +289,7 @@ fn make_layer(
     out: &mut dyn Output,
 ) -> Result<()> {
     let mut tar = LayerTar::new(source, LayerOptions { diff_id, ..LayerOptions::default() })?;
-    materializer.layer(&mut tar, out)
+    materializer.layer(&mut tar, &mut OneFile(materializer.outputs()[0].role, out)).map(drop)
 }
 
 fn entries(tars: &[Vec<u8>]) -> Vec<Vec<crate::tree::LayerEntry>> {

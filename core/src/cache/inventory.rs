@@ -43,8 +43,8 @@ pub struct Held {
 /// An artifact that is held.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeldArtifact {
-    /// The layer it was made from.
-    pub diff_id: Digest,
+    /// What it was made from: the `diff_id` of a layer, or the ChainID of an image.
+    pub content: Digest,
     /// Its size, and when it was made.
     pub held: Held,
 }
@@ -100,8 +100,8 @@ pub struct Inventory {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reach {
     pub(super) blobs: Vec<usize>,
-    /// `diff_id`s.
-    pub(super) layers: Vec<usize>,
+    /// What artifacts are made from.
+    pub(super) contents: Vec<usize>,
     /// Its error in [`Inventory::failed`].
     pub(super) failed: Option<usize>,
 }
@@ -155,19 +155,19 @@ impl Inventory {
     /// Adds to each reach the reaches of its referrers, and of theirs.
     fn close(&mut self, referrers: &HashMap<usize, Vec<usize>>) {
         let closed = (0..self.reaches.len()).map(|top| {
-            let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
+            let (mut blobs, mut contents) = (HashSet::new(), HashSet::new());
             let mut failed = None;
             let (mut seen, mut open) = (HashSet::from([top]), vec![top]);
             while let Some(next) = open.pop() {
                 let reach = &self.reaches[next];
                 failed = failed.or(reach.failed);
-                layers.extend(&reach.layers);
+                contents.extend(&reach.contents);
                 for blob in reach.blobs.iter().filter(|blob| blobs.insert(**blob)) {
                     let referrers = referrers.get(blob).into_iter().flatten();
                     open.extend(referrers.filter(|referrer| seen.insert(**referrer)));
                 }
             }
-            Reach { blobs: blobs.into_iter().collect(), layers: layers.into_iter().collect(), failed }
+            Reach { blobs: blobs.into_iter().collect(), contents: contents.into_iter().collect(), failed }
         });
         self.reaches = closed.collect();
     }
@@ -201,7 +201,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         holdings.names.sort_by_cached_key(|(name, top)| (name.whole(), top.digest().to_string()));
         holdings.names.dedup();
         let held = holdings.blobs.keys().chain(&holdings.leased);
-        let held = held.chain(holdings.artifacts.iter().map(|artifact| &artifact.diff_id));
+        let held = held.chain(holdings.artifacts.iter().map(|artifact| &artifact.content));
         let held: HashSet<Digest> = held.cloned().collect();
         let inventory = Inventory {
             holdings,
@@ -259,7 +259,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
                 self.note_document(&need.descriptor, needs.subjects.get(digest).cloned());
             }
         }
-        reach.layers.extend(needs.diff_ids.iter().map(|layer| self.inventory.number(layer)));
+        reach.contents.extend(needs.contents.iter().map(|content| self.inventory.number(content)));
         self.inventory.reaches.push(reach);
         self.inventory.reaches.len() - 1
     }

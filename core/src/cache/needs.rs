@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::verify::as_held;
 use super::{CacheProvider, CacheProviderExt};
+use crate::digest::chain_id;
 use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, is_foreign, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
@@ -17,8 +18,8 @@ pub struct Needs {
     pub blobs: HashMap<Digest, Need>,
     /// Documents that are here and damaged: what they lead to is not known.
     pub damaged: HashSet<Digest>,
-    /// The layers' uncompressed digests: artifacts are found by them.
-    pub diff_ids: HashSet<Digest>,
+    /// What artifacts are made from: the layers' `diff_id`s, and the [ChainID](chain_id) of each image.
+    pub contents: HashSet<Digest>,
     /// Which of the documents are referrers, and their subjects. A referrer does not need its subject.
     pub subjects: HashMap<Digest, Digest>,
 }
@@ -57,9 +58,9 @@ impl Needs {
         self.add(cache, descriptor, true, limits::NESTING).await
     }
 
-    /// Blobs and layers' uncompressed digests: what a [lease](CacheProvider::lease) takes.
+    /// Blobs, and what artifacts are made from: what a [lease](CacheProvider::lease) takes.
     pub fn digests(&self) -> impl Iterator<Item = Digest> {
-        self.blobs.keys().chain(&self.diff_ids).cloned()
+        self.blobs.keys().chain(&self.contents).cloned()
     }
 
     /// Blobs that are required and not here with the right size, sorted.
@@ -98,7 +99,7 @@ impl Needs {
 
     /// Whether any of these digests is needed.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.blobs.contains_key(digest) || self.diff_ids.contains(digest)
+        self.blobs.contains_key(digest) || self.contents.contains(digest)
     }
 
     fn add<'a, C: CacheProvider + ?Sized>(
@@ -150,7 +151,11 @@ impl Needs {
         }
         let content = cache.content(manifest.config(), limits::CONFIG).await;
         match content.and_then(|bytes| RawConfig::new(manifest, bytes)) {
-            Ok(config) => self.diff_ids.extend(config.diff_ids()?),
+            Ok(config) => {
+                let diff_ids = config.diff_ids()?;
+                self.contents.extend(chain_id(&diff_ids));
+                self.contents.extend(diff_ids);
+            }
             Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
             // One that is absent or damaged leads to no artifacts; they can be made again.
             Err(_) => {}

@@ -140,8 +140,8 @@ impl Inventory {
         self.holdings.pins.contains(name.reference)
             || name.used.is_some_and(|used| self.is_recent(used))
             || name.reaches.iter().any(|reach| {
-                let Reach { blobs, layers, .. } = &self.reaches[*reach];
-                blobs.iter().chain(layers).any(|number| leased.contains(number))
+                let Reach { blobs, contents, .. } = &self.reaches[*reach];
+                blobs.iter().chain(contents).any(|number| leased.contains(number))
             })
     }
 
@@ -160,16 +160,16 @@ impl Inventory {
         let pinned = named.iter().filter(|name| self.holdings.pins.contains(name.reference));
         let pinned = pinned.flat_map(|name| name.reaches).map(|reach| of(*reach)).collect();
         let is_leased =
-            |reach: &&Reach| reach.blobs.iter().chain(&reach.layers).any(|it| leased.contains(it));
+            |reach: &&Reach| reach.blobs.iter().chain(&reach.contents).any(|it| leased.contains(it));
         let by_itself = Reach {
             blobs: leased.iter().copied().collect(),
-            layers: leased.iter().copied().collect(),
+            contents: leased.iter().copied().collect(),
             failed: None,
         };
         let recent = Tally::recent(self);
         let is_recent = |reach: &&Reach| {
             reach.blobs.iter().any(|blob| recent.blobs.contains(blob))
-                || reach.layers.iter().any(|layer| recent.layers.contains(layer))
+                || reach.contents.iter().any(|layer| recent.contents.contains(layer))
         };
         Missed {
             bytes: clamped(bytes),
@@ -187,7 +187,7 @@ impl Inventory {
         let nameless = nameless.filter(|digest| !is_kept(&tally.blobs, digest)).cloned().collect();
         let artifacts = self.holdings.artifacts.iter().enumerate();
         let artifacts: Vec<usize> = artifacts
-            .filter(|(_, artifact)| !is_kept(&tally.layers, &artifact.diff_id))
+            .filter(|(_, artifact)| !is_kept(&tally.contents, &artifact.content))
             .map(|(place, _)| place)
             .collect();
         let blobs = self.holdings.blobs.iter().filter(|(digest, _)| !is_kept(&tally.blobs, digest));
@@ -219,7 +219,7 @@ fn clamped(bytes: u128) -> u64 {
 /// The number of users of each blob and each layer, and the bytes of all content in use.
 struct Tally {
     blobs: Vec<u32>,
-    layers: Vec<u32>,
+    contents: Vec<u32>,
     blob_sizes: Vec<u128>,
     artifact_sizes: Vec<u128>,
     kept: u128,
@@ -230,7 +230,7 @@ impl Tally {
         let count = inventory.numbers.len();
         let mut tally = Self {
             blobs: vec![0; count],
-            layers: vec![0; count],
+            contents: vec![0; count],
             blob_sizes: vec![0; count],
             artifact_sizes: vec![0; count],
             kept: 0,
@@ -241,7 +241,7 @@ impl Tally {
             }
         }
         for artifact in &inventory.holdings.artifacts {
-            if let Some(number) = inventory.numbers.get(&artifact.diff_id) {
+            if let Some(number) = inventory.numbers.get(&artifact.content) {
                 tally.artifact_sizes[*number] += u128::from(artifact.held.size);
             }
         }
@@ -255,10 +255,10 @@ impl Tally {
         let holdings = &inventory.holdings;
         let number = |digest| inventory.numbers.get(digest).copied();
         let leased: Vec<usize> = holdings.leased.iter().filter_map(number).collect();
-        let Reach { mut blobs, mut layers, .. } = Self::recent(inventory);
+        let Reach { mut blobs, mut contents, .. } = Self::recent(inventory);
         blobs.extend(&leased);
-        layers.extend(&leased);
-        tally.add(&Reach { blobs, layers, failed: None });
+        contents.extend(&leased);
+        tally.add(&Reach { blobs, contents, failed: None });
         tally
     }
 
@@ -267,10 +267,10 @@ impl Tally {
         let Holdings { blobs, artifacts, .. } = &inventory.holdings;
         let number = |digest| inventory.numbers.get(digest).copied();
         let blobs = blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
-        let layers = artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
+        let contents = artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
         Reach {
             blobs: blobs.filter_map(|(digest, _)| number(digest)).collect(),
-            layers: layers.filter_map(|artifact| number(&artifact.diff_id)).collect(),
+            contents: contents.filter_map(|artifact| number(&artifact.content)).collect(),
             failed: None,
         }
     }
@@ -280,9 +280,9 @@ impl Tally {
             self.kept += if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
             self.blobs[blob] += 1;
         }
-        for &layer in &reach.layers {
-            self.kept += if self.layers[layer] == 0 { self.artifact_sizes[layer] } else { 0 };
-            self.layers[layer] += 1;
+        for &content in &reach.contents {
+            self.kept += if self.contents[content] == 0 { self.artifact_sizes[content] } else { 0 };
+            self.contents[content] += 1;
         }
     }
 
@@ -291,23 +291,26 @@ impl Tally {
             self.blobs[blob] -= 1;
             self.kept -= if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
         }
-        for &layer in &reach.layers {
-            self.layers[layer] -= 1;
-            self.kept -= if self.layers[layer] == 0 { self.artifact_sizes[layer] } else { 0 };
+        for &content in &reach.contents {
+            self.contents[content] -= 1;
+            self.kept -= if self.contents[content] == 0 { self.artifact_sizes[content] } else { 0 };
         }
     }
 
     /// Whether this reach needs something in the cache that nothing needed before.
     fn lacks(&self, reach: &Reach) -> bool {
         reach.blobs.iter().any(|&blob| self.blobs[blob] == 0 && self.blob_sizes[blob] > 0)
-            || reach.layers.iter().any(|&layer| self.layers[layer] == 0 && self.artifact_sizes[layer] > 0)
+            || reach
+                .contents
+                .iter()
+                .any(|&content| self.contents[content] == 0 && self.artifact_sizes[content] > 0)
     }
 
     /// Bytes of a reach whose number of users is `counted`.
     fn sum(&self, reach: &Reach, counted: impl Fn(u32) -> bool) -> u64 {
         let blobs = reach.blobs.iter().filter(|blob| counted(self.blobs[**blob]));
-        let layers = reach.layers.iter().filter(|layer| counted(self.layers[**layer]));
+        let contents = reach.contents.iter().filter(|content| counted(self.contents[**content]));
         let blobs: u128 = blobs.map(|blob| self.blob_sizes[*blob]).sum();
-        clamped(blobs + layers.map(|layer| self.artifact_sizes[*layer]).sum::<u128>())
+        clamped(blobs + contents.map(|layer| self.artifact_sizes[*layer]).sum::<u128>())
     }
 }

@@ -67,7 +67,7 @@ pub struct Damage {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Part {
-    /// A file made from a layer: its format as text, and the layer.
+    /// A file made from a layer or an image: its format as text, and what it was made from.
     Artifact(String, Digest),
     /// Content that is there but not what its digest says.
     Blob(Digest),

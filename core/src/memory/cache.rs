@@ -13,11 +13,13 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
-    Artifact, ArtifactKey, ArtifactWriter, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease,
-    NameChange, Usage, check_names, find_among,
+    BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease, NameChange, Usage, check_names, find_among,
 };
-use crate::materializer::Output;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, Mismatch, Reference, Result, digest};
+use crate::format::Output;
+use crate::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, Descriptor, Digest, Error,
+    LocalArtifact, Made, Mismatch, Reference, Result, digest,
+};
 
 /// A [`CacheProvider`] in memory. Clones share content; the last one removes the artifacts.
 #[derive(Clone)]
@@ -36,7 +38,7 @@ pub(super) struct State {
     pub(super) partial: HashMap<Digest, (Vec<u8>, SystemTime)>,
     pub(super) names: BTreeMap<String, (Reference, Descriptor)>,
     pub(super) pins: BTreeSet<String>,
-    pub(super) made: HashMap<ArtifactKey, Made>,
+    pub(super) made: HashMap<ArtifactKey, Kept>,
     /// When each blob was stored or used last.
     pub(super) used: HashMap<Digest, SystemTime>,
     /// What is protected, by a number for each lease.
@@ -48,14 +50,15 @@ pub(super) struct State {
 
 /// A finished artifact.
 #[derive(Clone)]
-pub(super) struct Made {
+pub(super) struct Kept {
     pub(super) path: PathBuf,
     pub(super) size: u64,
+    made: Made,
     /// When it was written to last.
     modified: Option<SystemTime>,
 }
 
-impl Made {
+impl Kept {
     /// Whether nobody has written to it since, such as through a hard link.
     fn is_unchanged(&self) -> bool {
         let found = std::fs::metadata(&self.path);
@@ -198,11 +201,12 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        let turn = self.writer(format!("{} {}", key.format, key.diff_id)).await;
-        let made = self.0.lock().made.get(key).cloned();
-        // What was written to is no longer what was made of the layer: it is made anew.
-        if let Some(Made { path, size, .. }) = made.filter(Made::is_unchanged) {
-            return Ok(Artifact::Present(path, size));
+        let ArtifactKey { format, content } = key;
+        let turn = self.writer(format!("{format}.{} {content}", format.extension)).await;
+        let kept = self.0.lock().made.get(key).cloned();
+        // What was written to is no longer what was made: it is made anew.
+        if let Some(Kept { path, size, made, .. }) = kept.filter(Kept::is_unchanged) {
+            return Ok(Artifact::Present(Box::new(LocalArtifact::new(path, size, made))));
         }
         let file = NamedTempFile::new_in(self.0.artifacts.path());
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
@@ -360,19 +364,19 @@ impl ArtifactWriter for MemoryArtifact {
         self.file.as_file_mut()
     }
 
-    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+    fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
         let Self { cache, key, file, _turn } = *self;
         let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
         let found = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?;
         let size = found.len();
-        let made = Made { path: path.clone(), size, modified: found.modified().ok() };
-        cache.lock().made.insert(key, made);
-        Ok((path, size))
+        let kept = Kept { path: path.clone(), size, made: made.clone(), modified: found.modified().ok() };
+        cache.lock().made.insert(key, kept);
+        Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
     }
 }
 
 impl fmt::Debug for MemoryArtifact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryArtifact({} of {})", self.key.format, self.key.diff_id)
+        write!(f, "MemoryArtifact({} of {})", self.key.format, self.key.content)
     }
 }

@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::MemoryCache;
-use super::cache::{Made, State};
-use crate::cache::{
-    ArtifactKey, Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob,
-};
-use crate::{Digest, Error, Reference, Result};
+use super::cache::{Kept, State};
+use crate::cache::{Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob};
+use crate::{ArtifactKey, Digest, Error, Reference, Result};
 
 impl MemoryCache {
     pub(super) async fn collect_now(&self, policy: &Collect) -> Result<Collected> {
@@ -40,7 +38,7 @@ impl MemoryCache {
                 state.used.remove(digest);
             }
             for key in plan.artifacts.iter().map(|place| &artifacts[*place]) {
-                if let Some(Made { path, .. }) = state.made.remove(key) {
+                if let Some(Kept { path, .. }) = state.made.remove(key) {
                     std::fs::remove_file(&path).map_err(|e| Error::io("removing an artifact", e))?;
                 }
             }
@@ -81,14 +79,14 @@ impl MemoryCache {
         let used = |digest| state.used.get(digest).copied().unwrap_or(SystemTime::UNIX_EPOCH);
         let held = |digest, size| Held { size, used: used(digest) };
         let mut made: Vec<ArtifactKey> = state.made.keys().cloned().collect();
-        made.sort_by_cached_key(|key| (key.diff_id.to_string(), key.format.clone()));
+        made.sort_by_cached_key(|key| (key.content.to_string(), key.format.clone()));
         let artifacts =
             made.iter().filter_map(|key| {
-                let Made { path, size, .. } = state.made.get(key)?;
+                let Kept { path, size, .. } = state.made.get(key)?;
                 let used = std::fs::metadata(path).and_then(|metadata| metadata.modified());
                 let used = used.map_err(|e| Error::io("looking at an artifact", e));
                 Some(used.map(|used| HeldArtifact {
-                    diff_id: key.diff_id.clone(),
+                    content: key.content.clone(),
                     held: Held { size: *size, used },
                 }))
             });

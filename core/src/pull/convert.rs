@@ -8,10 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Engine;
-use crate::cache::ArtifactWriter;
+use crate::format::Output;
 use crate::layer::{Hashing, LayerOptions, LayerTar};
-use crate::materializer::Output;
-use crate::{BlobReader, Digest, Error, ErrorKind, Result};
+use crate::{ArtifactWriter, BlobReader, Digest, Error, ErrorKind, Made, Result};
 
 /// Chunks between a layer's bytes and its conversion. Chunks are at most some hundred KiB in every backend.
 const IN_FLIGHT: usize = 8;
@@ -23,11 +22,14 @@ const IN_FLIGHT: usize = 8;
 /// such a thread.
 pub(super) struct Conversion {
     input: Option<mpsc::Sender<Result<Bytes>>>,
-    outcome: oneshot::Receiver<Result<Box<dyn ArtifactWriter>>>,
+    outcome: oneshot::Receiver<Result<Converted>>,
     pub(super) diff_id: Digest,
     given_up: Arc<AtomicBool>,
     deferred: Arc<AtomicBool>,
 }
+
+/// An artifact that is verified and not yet visible, and what its materializer has told.
+pub(super) type Converted = (Box<dyn ArtifactWriter>, Made);
 
 /// What a conversion does when no memory is left for its tree, and another one goes on beyond the budget.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,14 +61,14 @@ impl Conversion {
     }
 
     /// The artifact, verified against its `diff_id` but not yet visible.
-    pub(super) async fn finish(self) -> Result<Box<dyn ArtifactWriter>> {
+    pub(super) async fn finish(self) -> Result<Converted> {
         self.finish_or_defer()
             .await?
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a conversion was put off"))
     }
 
     /// As [`Self::finish`]; `None` when it has [ended](WhenFull::Defer) because no memory was left.
-    pub(super) async fn finish_or_defer(mut self) -> Result<Option<Box<dyn ArtifactWriter>>> {
+    pub(super) async fn finish_or_defer(mut self) -> Result<Option<Converted>> {
         self.input = None;
         let broken = |e| Error::new(ErrorKind::Internal, "a conversion thread panicked").with_source(e);
         let made = (&mut self.outcome).await.map_err(broken)?;
@@ -107,12 +109,15 @@ impl Engine<'_> {
         let is_over = Arc::clone(&given_up);
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
-            if let Some(materializer) = materializer {
-                materializer.layer(&mut tar, &mut Wanted { output: artifact.output(), is_over })?;
-            }
+            let made = match materializer {
+                Some(materializer) => {
+                    materializer.layer(&mut tar, &mut Wanted { output: artifact.output(), is_over })?
+                }
+                None => Made::default(),
+            };
             // The engine checks the diff_id at the end of the tar, even if a materializer does not read to the end.
             tar.finish()?;
-            Ok(artifact)
+            Ok((artifact, made))
         };
         let (done, outcome) = oneshot::channel();
         // The receiver is gone when the conversion was dropped; its output is dropped with the message.

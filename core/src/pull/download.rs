@@ -1,11 +1,14 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use super::convert::{Conversion, WhenFull};
+use super::convert::{Conversion, Converted, WhenFull};
 use super::retry::{Patience, Row};
 use super::{Engine, PulledLayer, Retry};
-use crate::cache::{Artifact, ArtifactKey, ArtifactWriter, BlobWriter, Ingest};
+use crate::cache::{BlobWriter, Ingest};
 use crate::progress::Event;
-use crate::{BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistryExt, Result};
+use crate::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, BlobRange, CacheProvider, Descriptor, Digest,
+    Error, ErrorKind, ImageRegistryExt, Result,
+};
 
 impl Engine<'_> {
     /// Brings one blob here and makes its artifact; with whether anything had to be fetched.
@@ -36,19 +39,19 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         diff_id: Option<&Digest>,
-    ) -> Result<(Option<Made>, Option<Slot>)> {
+    ) -> Result<(Option<Box<dyn ArtifactHandle>>, Option<Slot>)> {
         let (Some(materializer), Some(diff_id)) = (&self.options.materializer, diff_id) else {
             return Ok((None, None));
         };
-        let key = ArtifactKey { format: materializer.format(), diff_id: diff_id.clone() };
-        match self.telling(key.diff_id.to_string(), self.cache.artifact(&key)).await? {
-            Artifact::Present(path, size) => {
+        let key = ArtifactKey::layer(materializer.format(), diff_id.clone());
+        match self.telling(diff_id.to_string(), self.cache.artifact(&key)).await? {
+            Artifact::Present(artifact) => {
                 self.options.progress.emit(Event::LayerDone {
                     digest: layer.digest().clone(),
                     diff_id: diff_id.clone(),
                     cached: true,
                 });
-                Ok((Some((path, size)), None))
+                Ok((Some(artifact), None))
             }
             Artifact::Vacant(writer) => Ok((None, Some((writer, diff_id.clone())))),
         }
@@ -59,7 +62,7 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         slot: Option<Slot>,
-    ) -> Result<(bool, Option<Made>)> {
+    ) -> Result<(bool, Option<Box<dyn ArtifactHandle>>)> {
         let Some((writer, diff_id)) = slot else { return Ok((false, None)) };
         let error = match self.convert_present(layer, (writer, diff_id.clone())).await {
             Ok(made) => return Ok((false, Some(made))),
@@ -79,7 +82,11 @@ impl Engine<'_> {
         Ok((true, there.or(made)))
     }
 
-    async fn convert_present(&self, layer: &Descriptor, (writer, diff_id): Slot) -> Result<Made> {
+    async fn convert_present(
+        &self,
+        layer: &Descriptor,
+        (writer, diff_id): Slot,
+    ) -> Result<Box<dyn ArtifactHandle>> {
         let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
         let mut conversion = self.convert(writer, diff_id.clone(), WhenFull::Wait)?;
         while let Some(chunk) = blob.chunk().await.transpose() {
@@ -98,7 +105,7 @@ impl Engine<'_> {
         layer: &Descriptor,
         mut writer: Box<dyn BlobWriter>,
         slot: Option<Slot>,
-    ) -> Result<Option<Made>> {
+    ) -> Result<Option<Box<dyn ArtifactHandle>>> {
         // Another layer's failure or the user may end this at any time.
         writer.set_resumable(true);
         let resumed_at = writer.offset();
@@ -243,11 +250,11 @@ impl Engine<'_> {
     async fn publish(
         &self,
         layer: &Descriptor,
-        writer: Box<dyn ArtifactWriter>,
+        (writer, made): Converted,
         diff_id: &Digest,
-    ) -> Result<Made> {
-        let made = tokio::task::spawn_blocking(move || writer.commit());
-        let made = made
+    ) -> Result<Box<dyn ArtifactHandle>> {
+        let artifact = tokio::task::spawn_blocking(move || writer.commit(&made));
+        let artifact = artifact
             .await
             .map_err(|e| Error::new(ErrorKind::Internal, "committing an artifact").with_source(e))??;
         self.options.progress.emit(Event::LayerDone {
@@ -255,12 +262,11 @@ impl Engine<'_> {
             diff_id: diff_id.clone(),
             cached: false,
         });
-        Ok(made)
+        Ok(artifact)
     }
 }
 
 type Slot = (Box<dyn ArtifactWriter>, Digest);
-type Made = (std::path::PathBuf, u64);
 
 /// One of the attempts to read a blob.
 struct Attempt {

@@ -7,7 +7,6 @@
 //! Blobs come first, then config and manifest, then indexes, names last: everything that is visible is complete.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -21,7 +20,8 @@ use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
 use crate::worker::Workers;
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference, Result, stall,
+    ArtifactHandle, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Materializer, Platform, Reference,
+    Result, stall,
 };
 
 pub use materialize::materialize;
@@ -117,14 +117,14 @@ pub struct PullResult {
 }
 
 /// A layer that is in the cache now.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PulledLayer {
     /// The layer's blob.
     pub descriptor: Descriptor,
     /// The digest of its uncompressed tar; `None` for artifacts.
     pub diff_id: Option<Digest>,
-    /// The file made from it and its size in bytes, if [`PullOptions::materializer`] asked for one.
-    pub artifact: Option<(PathBuf, u64)>,
+    /// The file made from it, if [`PullOptions::materializer`] asked for one.
+    pub artifact: Option<Box<dyn ArtifactHandle>>,
 }
 
 /// Brings an image into a cache.

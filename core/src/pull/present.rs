@@ -7,6 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Engine, PullPolicy};
 use crate::cache::{CacheProvider, CacheProviderExt, Completeness, Lease, set_aside};
+use crate::digest::chain_id;
 use crate::manifest::RawConfig;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
@@ -80,7 +81,9 @@ impl Engine<'_> {
     pub(super) async fn lease(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<Lease> {
         let mut content: Vec<Digest> = blobs(source).iter().map(|blob| blob.digest().clone()).collect();
         if let Some(config) = config {
-            content.extend(config.diff_ids()?);
+            let diff_ids = config.diff_ids()?;
+            content.extend(chain_id(&diff_ids));
+            content.extend(diff_ids);
         }
         self.cache.lease(&content).await
     }

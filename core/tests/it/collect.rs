@@ -161,7 +161,7 @@ async fn sizes_beyond_all_numbers_are_counted_as_the_largest() {
     let used = SystemTime::UNIX_EPOCH;
     let blobs = ["a", "b"].map(|seed| (digest::sha256(seed.as_bytes()), Held { size: u64::MAX, used }));
     let diff_id = digest::sha256(b"c");
-    let artifact = HeldArtifact { diff_id, held: Held { size: u64::MAX, used } };
+    let artifact = HeldArtifact { content: diff_id, held: Held { size: u64::MAX, used } };
     for leased in [Vec::new(), blobs.iter().map(|(digest, _)| digest.clone()).collect()] {
         let holdings = Holdings {
             leased: leased.iter().cloned().collect(),

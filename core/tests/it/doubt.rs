@@ -206,7 +206,7 @@ async fn waiting_for_an_artifact_is_told() {
     let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
     let image = name("example.com/app:1");
     let (_, layers) = put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 300)]);
-    let key = ArtifactKey { format: Drain.format(), diff_id: layers[0].clone() };
+    let key = ArtifactKey::layer(Drain.format(), layers[0].clone());
     let Artifact::Vacant(theirs) = cache.artifact(&key).await.unwrap() else { panic!("nothing is here") };
     let (progress, mut events) = Progress::channel();
     let options =

@@ -12,8 +12,8 @@ use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Events, Progress};
 use plyfold_core::{
-    CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, Format, ImageRegistry as _,
-    Materializer, Opened, Output, PullOptions, PullPolicy, PushOptions, Result, copy, pull,
+    CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, Format, ImageRegistry as _, Input,
+    Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Sink, copy, pull,
 };
 use tokio::runtime::Builder;
 
@@ -162,10 +162,14 @@ impl Materializer for Slow {
         Format { name: "slow", version: 1, options: String::new(), extension: "empty" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
         self.running.fetch_add(1, Ordering::SeqCst);
         self.started.fetch_add(1, Ordering::SeqCst);
-        let outcome = tar.finish().map(drop);
+        let outcome = tar.finish().map(|_| Made::default());
         std::thread::sleep(Duration::from_millis(200));
         self.running.fetch_sub(1, Ordering::SeqCst);
         outcome

@@ -11,8 +11,8 @@ use futures_util::{StreamExt, stream};
 use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Materializer, MediaType,
-    Output, PullOptions, PullPolicy, RawManifest, Reference, Result, digest, reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Input, Made, Materializer,
+    MediaType, PullOptions, PullPolicy, RawManifest, Reference, Result, Sink, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -242,7 +242,12 @@ impl Materializer for Drain {
         Format { name: "drain", version: 1, options: String::new(), extension: "empty" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
-        tar.finish().map(drop)
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+        tar.finish()?;
+        Ok(Made::default())
     }
 }

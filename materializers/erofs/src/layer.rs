@@ -2,7 +2,7 @@
 
 use plyfold_core::layer::LayerTar;
 use plyfold_core::tree::LayerTreeBuilder;
-use plyfold_core::{Digest, Format, Materializer, Output, Result};
+use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink};
 use uuid::Uuid;
 
 use crate::data::{self, Source};
@@ -46,8 +46,13 @@ impl Materializer for ErofsLayer {
         Format { name: "erofs-layers", version: 3, options: self.options.key(), extension: "erofs" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let options = &self.options;
+        let out = out.output(Role::Image)?;
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
         let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
         while let Some(mut entry) = tar.next_entry()? {
@@ -61,7 +66,8 @@ impl Materializer for ErofsLayer {
         let tree = overlay::to_overlay(builder.finish()?)?;
         let derived = summary.diff_id.as_ref().map(layer_uuid);
         let uuid = options.uuid.or(derived).unwrap_or_default();
-        writer::finish(&tree, options, uuid, Vec::new(), image)
+        writer::finish(&tree, options, uuid, Vec::new(), image)?;
+        Ok(Made::default())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Several layer images as one.
 
-use std::fs::File;
-
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::{LayerTree, Tree};
-use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use plyfold_core::{
+    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
+};
 use uuid::Uuid;
 
 use crate::content::Content;
@@ -25,19 +25,20 @@ use crate::{overlay, writer};
 #[derive(Clone, Debug, Default)]
 pub struct ErofsMerged {
     options: Options,
-    limits: TreeLimits,
+    /// By default those of the sink.
+    limits: Option<TreeLimits>,
 }
 
 impl ErofsMerged {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options, limits: TreeLimits::default() }
+        Self { options, limits: None }
     }
 
     /// Bounds on what the metadata of all layers together takes in memory. They change no image.
     #[must_use]
     pub fn with_limits(mut self, limits: TreeLimits) -> Self {
-        self.limits = limits;
+        self.limits = Some(limits);
         self
     }
 
@@ -45,18 +46,18 @@ impl ErofsMerged {
     /// whether a single layer is mounted by overlayfs, too: under an upper.
     ///
     /// # Errors
-    /// As [`Materializer::image`].
-    pub fn overlay_differences(&self, layers: &[LayerArtifact], stacked: bool) -> Result<OverlayDifferences> {
+    /// As [`Materializer::join`].
+    pub fn overlay_differences(&self, layers: &[InputArtifact], stacked: bool) -> Result<OverlayDifferences> {
+        let limits = self.limits.clone().unwrap_or_default();
         let open = |at: usize| {
-            let layer: &LayerArtifact = &layers[at];
-            self.open(layer).map_err(|e| e.with_context("layer", layer.path.display()))
+            let layer: &InputArtifact = &layers[at];
+            self.open(layer, &limits).map_err(|e| e.with_context("layer", shown_as(layer)))
         };
-        shown::differences(layers.len(), open, &self.limits, stacked)
+        shown::differences(layers.len(), open, &limits, stacked)
     }
 
-    fn open(&self, artifact: &LayerArtifact) -> Result<Reader<File>> {
-        let file = File::open(&artifact.path).map_err(|e| Error::io("opening a layer image", e))?;
-        let reader = Reader::new(file)?.with_limits(self.limits.clone());
+    fn open(&self, layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
+        let reader = Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone());
         if reader.block_size() != self.options.block_size {
             let (found, wanted) = (reader.block_size(), self.options.block_size);
             let message = format!("a layer has blocks of {found} bytes, the merged image of {wanted}");
@@ -79,17 +80,26 @@ impl Materializer for ErofsMerged {
         Format { name: "erofs-merged", version: 1, options: self.options.key(), extension: "erofs" }
     }
 
-    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        Input::Artifacts { format: "erofs-layers", options: self.options.layers() }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Image, self.format().extension).with_stem("merged")]
+    }
+
+    fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
         if layers.is_empty() || u16::try_from(layers.len()).is_err() {
             return Err(Error::config(format!("{} layers cannot be merged: 1 to 65535 can", layers.len())));
         }
         let options = &self.options;
+        let limits = self.limits.clone().unwrap_or_else(|| out.limits());
         let head_blocks = writer::head_blocks(options, layers.len());
         let mut devices = Vec::with_capacity(layers.len());
         let (mut flat_block, mut name) = (0u32, String::from("erofs:merged"));
         let trees = layers.iter().zip(1..).map(|(artifact, device)| {
             let layer = (|| {
-                let mut reader = self.open(artifact)?;
+                let mut reader = self.open(artifact, &limits)?;
                 let tag = artifact.diff_id.as_ref().map(|digest| digest.digest().as_bytes());
                 let tag = std::array::from_fn(|at| tag.and_then(|tag| tag.get(at)).copied().unwrap_or(0));
                 let blocks = reader.blocks();
@@ -101,17 +111,23 @@ impl Materializer for ErofsMerged {
                 name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
                 layer_tree(&mut reader, device)
             })();
-            layer.map_err(|e| e.with_context("layer", artifact.path.display()))
+            layer.map_err(|e| e.with_context("layer", shown_as(artifact)))
         });
-        let tree = Tree::from_layers_within(trees, self.limits.clone())?;
+        let tree = Tree::from_layers_within(trees, limits.clone())?;
         let uuid = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).into_bytes();
-        let image = BlockStream::new(out, options.block_size, head_blocks)?;
-        writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)
+        let image = BlockStream::new(out.output(Role::Image)?, options.block_size, head_blocks)?;
+        writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)?;
+        Ok(Made::default())
     }
 }
 
+/// A layer's file as errors name it.
+fn shown_as(layer: &InputArtifact) -> String {
+    layer.artifact.path().map_or_else(|| layer.name.clone(), |path| path.display().to_string())
+}
+
 /// A layer with its data on a device.
-fn layer_tree(reader: &mut Reader<File>, number: u16) -> Result<LayerTree<Content>> {
+fn layer_tree(reader: &mut Reader<ArtifactReader>, number: u16) -> Result<LayerTree<Content>> {
     let mut layer = overlay::from_overlay(reader.tree()?)?;
     for content in layer.tree.contents_mut() {
         *content.device_mut() = number;

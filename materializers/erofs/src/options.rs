@@ -61,6 +61,14 @@ impl Options {
         self
     }
 
+    /// What the layers of a merged image need of these, as text: their block size is the same.
+    pub(crate) fn layers(&self) -> plyfold_core::Options {
+        let other = (self.block_size != Self::default().block_size)
+            .then(|| format!("block-size={}", self.block_size));
+        // A text with `=` is always an option.
+        plyfold_core::Options::parse(other.as_deref()).unwrap_or_default()
+    }
+
     /// The choices that are no defaults, for a cache key: lower-case letters, digits and `-`.
     pub(crate) fn key(&self) -> String {
         let mut parts = Vec::new();

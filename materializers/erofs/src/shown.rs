@@ -6,11 +6,10 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::fs::File;
 
-use plyfold_core::Result;
 use plyfold_core::layer::{ImagePath, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTree, Node, NodeId, Tree};
+use plyfold_core::{ArtifactReader, Result};
 
 use crate::content::Content;
 use crate::overlay;
@@ -86,7 +85,7 @@ impl fmt::Display for OverlayFault {
 /// whether they are mounted by overlayfs even if there is only one.
 pub(crate) fn differences(
     layers: usize,
-    open: impl Fn(usize) -> Result<Reader<File>>,
+    open: impl Fn(usize) -> Result<Reader<ArtifactReader>>,
     limits: &TreeLimits,
     stacked: bool,
 ) -> Result<OverlayDifferences> {

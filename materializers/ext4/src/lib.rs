@@ -12,7 +12,7 @@
 //! use plyfold_ext4::Ext4Upper;
 //!
 //! let mut disk = tempfile::tempfile()?;
-//! Ext4Upper::new(8 << 30)?.label("upper")?.image(&[], &mut disk)?;
+//! Ext4Upper::new(8 << 30)?.label("upper")?.join(&[], &mut disk)?;
 //! assert_eq!(disk.metadata()?.len(), 8 << 30);
 //! # Ok::<(), plyfold_core::Error>(())
 //! ```

@@ -1,7 +1,7 @@
 //! The empty upper disk: its options and what they make of the cache key.
 
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result, Size};
+use plyfold_core::{Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, Size};
 use sha2::{Digest as _, Sha256};
 
 use crate::format::BLOCK_SIZE;
@@ -163,19 +163,24 @@ impl Materializer for Ext4Upper {
         Format { name: "ext4-upper", version: 1, options, extension: "ext4" }
     }
 
+    fn input(&self) -> Input {
+        Input::Nothing
+    }
+
     /// Writes the empty disk into `out`, which must be empty: what is not written has to read as zeros.
     ///
     /// # Errors
-    /// [`Config`](plyfold_core::ErrorKind::Config) when there are `layers`, [`Io`](plyfold_core::ErrorKind::Io)
+    /// [`Config`](plyfold_core::ErrorKind::Config) when there are `artifacts`, [`Io`](plyfold_core::ErrorKind::Io)
     /// from `out`.
-    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
-        if !layers.is_empty() {
+    fn join(&self, artifacts: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        if !artifacts.is_empty() {
             return Err(Error::config(format!(
                 "an upper disk is empty, it cannot hold {} layers",
-                layers.len()
+                artifacts.len()
             ))
             .with_hint("layers go under the upper, as EROFS images"));
         }
-        writer::write(self, out)
+        writer::write(self, out.output(Role::Image)?)?;
+        Ok(Made::default())
     }
 }

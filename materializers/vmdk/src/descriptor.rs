@@ -172,18 +172,15 @@ impl fmt::Display for Descriptor {
 }
 
 impl Extent {
-    /// `sectors` of the file at `path`, from its sector `offset` on.
+    /// `sectors` of the file at the path `text`, from its sector `offset` on.
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader.
-    pub(crate) fn new(path: &Path, sectors: u64, offset: u64) -> Result<Self> {
+    pub(crate) fn new(text: &str, sectors: u64, offset: u64) -> Result<Self> {
         let refuse = |why| {
             Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
-                .with_context("path", path.display())
+                .with_context("path", text)
                 .with_hint("use a short path relative to the descriptor, without quotes, colons and control characters"))
-        };
-        let Some(text) = path.to_str() else {
-            return refuse("is not UTF-8");
         };
         match fault(text) {
             Some(why) => refuse(why),

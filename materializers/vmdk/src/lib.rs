@@ -5,12 +5,16 @@
 //! refers to are one disk of the guest. [`Vmdk`] writes descriptors, [`Descriptor`] reads them back.
 //!
 //! ```
-//! use plyfold_core::{LayerArtifact, Materializer as _};
+//! use plyfold_core::{InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, Role};
 //! use plyfold_vmdk::{Descriptor, Vmdk};
 //!
-//! let extent = |path: &str, size| LayerArtifact { path: path.into(), size, diff_id: None };
+//! let extent = |path: &str, size| {
+//!     let file = LocalArtifact::new(path.into(), size, Made::default());
+//!     InputArtifact::new(path, Role::Image, Box::new(file), None)
+//! };
 //! let mut file = tempfile::tempfile()?;
-//! Vmdk::new().image(&[extent("merged.erofs", 8192), extent("../layers/base.erofs", 4096)], &mut file)?;
+//! let extents = [extent("merged.erofs", 8192), extent("../layers/base.erofs", 4096)];
+//! Vmdk::new().join(&extents, &mut OneFile(Role::Descriptor, &mut file))?;
 //!
 //! let text = std::io::read_to_string({ use std::io::Seek as _; file.rewind()?; file })?;
 //! assert!(text.contains("RW 16 FLAT \"merged.erofs\" 0\nRW 8 FLAT \"../layers/base.erofs\" 0\n"));

@@ -1,7 +1,9 @@
 //! The materializer: finished files in, a descriptor out.
 
 use plyfold_core::digest::sha256;
-use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use plyfold_core::{
+    Error, Format, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result, Role, Sink,
+};
 
 use crate::{Descriptor, Extent, SECTOR};
 
@@ -10,7 +12,7 @@ const TWO_GIB: u64 = 2 << 30;
 
 /// Joins finished files, in their order, into one flat disk.
 ///
-/// The [`path`](LayerArtifact::path) of each is the text that is written: relative to the descriptor, so that the
+/// The [`name`](InputArtifact::name) of each is the text that is written: relative to the descriptor, so that the
 /// folder can be moved. `..` is allowed, for layers that stay in a store beside it; absolute paths are not.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vmdk {
@@ -51,24 +53,22 @@ impl Vmdk {
     /// whole blocks (the next one would begin inside of a block, or the disk would shrink), and for a path that a
     /// reader would take for another; [`Limit`](plyfold_core::ErrorKind::Limit) beyond
     /// [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes of text.
-    pub fn descriptor(&self, layers: &[LayerArtifact]) -> Result<Descriptor> {
+    pub fn descriptor(&self, layers: &[InputArtifact]) -> Result<Descriptor> {
         let mut extents = Vec::with_capacity(layers.len());
         for layer in layers {
-            if layer.size == 0 || !layer.size.is_multiple_of(self.block_size) {
+            let size = layer.artifact.size();
+            if size == 0 || !size.is_multiple_of(self.block_size) {
                 let blocks = self.block_size;
-                return Err(Error::config(format!(
-                    "a file of {} bytes cannot be part of a disk",
-                    layer.size
-                ))
-                .with_context("path", layer.path.display())
-                .with_hint(format!("pad it with zeros to a multiple of {blocks} bytes")));
+                return Err(Error::config(format!("a file of {size} bytes cannot be part of a disk"))
+                    .with_context("path", &layer.name)
+                    .with_hint(format!("pad it with zeros to a multiple of {blocks} bytes")));
             }
-            let step = if self.split { TWO_GIB } else { layer.size };
+            let step = if self.split { TWO_GIB } else { size };
             let mut offset = 0;
-            while offset < layer.size {
-                let size = step.min(layer.size - offset);
-                extents.push(Extent::new(&layer.path, size / SECTOR, offset / SECTOR)?);
-                offset += size;
+            while offset < size {
+                let length = step.min(size - offset);
+                extents.push(Extent::new(&layer.name, length / SECTOR, offset / SECTOR)?);
+                offset += length;
             }
         }
         Descriptor::new(cid(layers), extents)
@@ -82,22 +82,32 @@ impl Materializer for Vmdk {
         Format { name: "vmdk", version: 1, options: options.join("-"), extension: "vmdk" }
     }
 
+    fn input(&self) -> Input {
+        Input::Artifacts { format: "erofs-merged", options: Options::default() }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Descriptor, self.format().extension)]
+    }
+
     /// Writes the [`descriptor`](Self::descriptor) of `layers`, whose files it does not open.
-    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
+    fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let out = out.output(Role::Descriptor)?;
         let text = self.descriptor(layers)?.to_string();
-        out.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))
+        out.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))?;
+        Ok(Made::default())
     }
 }
 
 /// The content's identity in 31 bits: the layers' digests where there are any, else their names, and sizes.
 ///
 /// The values with the upper bit set include `ffffffff`, which means "no parent".
-fn cid(layers: &[LayerArtifact]) -> u32 {
+fn cid(layers: &[InputArtifact]) -> u32 {
     let mut identity = Vec::new();
     for layer in layers {
-        let name = layer.path.as_os_str().as_encoded_bytes();
+        let name = layer.name.as_bytes();
         let content = layer.diff_id.as_ref().map_or(name, |digest| digest.as_ref().as_bytes());
-        for field in [&layer.size.to_le_bytes(), &(content.len() as u64).to_le_bytes(), content] {
+        for field in [&layer.artifact.size().to_le_bytes(), &(content.len() as u64).to_le_bytes(), content] {
             identity.extend_from_slice(field);
         }
     }

@@ -16,7 +16,7 @@ pub(crate) async fn make(options: Disk, screen: Screen) -> Result<()> {
     blocking(move |stop| {
         let disk = Ext4Upper::new(size)?;
         let mut file = WholeFile::create(&target, durably.options(), stop)?;
-        disk.image(&[], &mut file)?;
+        disk.join(&[], &mut file)?;
         file.replaces_no_used_disk()?;
         file.publish()
     })

@@ -30,7 +30,7 @@ pub(crate) async fn make(
     let (summary, size) = blocking(move |stop| {
         let mut file = WholeFile::create(&target, files, stop)?;
         let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
-        let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|()| layer.finish());
+        let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|_| layer.finish());
         let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
         Ok((summary, file.publish()?))
     })

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Artifact, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, CachedNames, Collect, Collected,
-    Descriptor, Digest, Error, Ingest, Lease, NameChange, Output, Page, Reference, Result, Usage, Verified,
-    Verify,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, CachedNames,
+    Collect, Collected, Descriptor, Digest, Error, Ingest, Lease, LocalArtifact, Made, NameChange, Output,
+    Page, Reference, Result, Usage, Verified, Verify,
 };
 use tempfile::{NamedTempFile, TempDir};
 
@@ -71,7 +71,7 @@ impl CacheProvider for Beside {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         match self.cache.artifact(key).await {
-            Ok(Artifact::Present(path, size)) => return Ok(Artifact::Present(path, size)),
+            Ok(present @ Artifact::Present(_)) => return Ok(present),
             // A missing artifact is an error: nothing can be made in the cache.
             Err(e) if !is_read_only(&e) => return Err(e),
             _ => {}
@@ -152,7 +152,7 @@ impl ArtifactWriter for Making {
         self.file.as_file_mut()
     }
 
-    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+    fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
         let at = |e| Error::io("keeping a layer's image", e);
         // As in a store: it may become a hard link, so it is synced and never written to again.
         self.file.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(at)?;
@@ -161,6 +161,6 @@ impl ArtifactWriter for Making {
         }
         let size = self.file.as_file().metadata().map_err(at)?.len();
         let (_, path) = self.file.keep().map_err(|e| at(e.error))?;
-        Ok((path, size))
+        Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
     }
 }

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::layer::{TreeBudget, TreeLimits};
-use plyfold_core::{Advice, Error, ErrorKind, LayerArtifact, Materializer as _, PulledLayer, Result};
+use plyfold_core::{
+    Advice, Error, ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, PulledLayer,
+    Result, Role,
+};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
 #[cfg(feature = "ext4")]
@@ -28,10 +31,9 @@ pub(super) struct Plan {
 }
 
 /// The layers' images that a pull has left in the store, bottom first.
-pub(super) fn artifacts(layers: &[PulledLayer]) -> Result<Vec<LayerArtifact>> {
+pub(super) fn artifacts(layers: &[PulledLayer]) -> Result<Vec<InputArtifact>> {
     let artifacts = layers.iter().map(|layer| {
-        let (path, size) = layer.artifact.clone()?;
-        Some(LayerArtifact { path, size, diff_id: layer.diff_id.clone() })
+        Some(InputArtifact::new("", Role::Image, layer.artifact.clone()?, layer.diff_id.clone()))
     });
     // An artifact, as opposed to an image, has layers that are no tars.
     artifacts
@@ -55,7 +57,7 @@ impl Plan {
     }
 
     /// Makes all files in another folder, then gives them their place.
-    pub(super) fn compose(self, layers: &[LayerArtifact], stop: &Stop) -> Result<Disks> {
+    pub(super) fn compose(self, layers: &[InputArtifact], stop: &Stop) -> Result<Disks> {
         if layers.is_empty() {
             let error =
                 Error::new(ErrorKind::Unsupported, "the image has no layers, and so no root file system");
@@ -72,14 +74,18 @@ impl Plan {
         let names: Vec<_> = (0..layers.len()).map(|index| format!("layer-{index:0digits$}.erofs")).collect();
         let mut disks = Disks { overlay_differences, ..Disks::default() };
         for (layer, name) in layers.iter().zip(&names) {
-            disks.layers.push(set.add(name, |file| file.fill_from(&layer.path))?.0);
+            disks.layers.push(
+                set.add(name, |file| file.fill_from(layer.artifact.path().unwrap_or(Path::new(""))))?.0,
+            );
         }
         if needs_merged {
-            let merged = set.add(MERGED, |file| self.merger(stop).image(layers, file))?;
+            let merged = set.add(MERGED, |file| self.merger(stop).join(layers, file).map(drop))?;
             #[cfg(feature = "vmdk")]
             if self.form == Form::Vmdk {
                 let extents = extents(merged.1, layers, &names);
-                let vmdk = set.add(VMDK, |file| plyfold_vmdk::Vmdk::new().image(&extents, file))?;
+                let vmdk = set.add(VMDK, |file| {
+                    plyfold_vmdk::Vmdk::new().join(&extents, &mut OneFile(Role::Descriptor, file)).map(drop)
+                })?;
                 disks.vmdk = Some(vmdk.0);
             }
             disks.merged = Some(merged.0);
@@ -88,7 +94,7 @@ impl Plan {
         if let Some(upper) = &self.upper {
             let upper = upper.clone().root(root(&self.merger(stop), layers, set.folder())?)?;
             let upper = set.add_writable(UPPER, |file| {
-                upper.image(&[], file)?;
+                upper.join(&[], file)?;
                 file.replaces_no_used_disk()
             })?;
             disks.upper = Some(upper.0);
@@ -104,7 +110,7 @@ impl Plan {
     }
 
     /// What overlayfs would not show as it is.
-    fn overlay_differences(&self, layers: &[LayerArtifact], stop: &Stop) -> Result<OverlayDifferences> {
+    fn overlay_differences(&self, layers: &[InputArtifact], stop: &Stop) -> Result<OverlayDifferences> {
         #[cfg(feature = "ext4")]
         let stacked = self.upper.is_some();
         #[cfg(not(feature = "ext4"))]
@@ -131,13 +137,13 @@ impl Plan {
 #[cfg(feature = "ext4")]
 fn root(
     merger: &ErofsMerged,
-    layers: &[LayerArtifact],
+    layers: &[InputArtifact],
     folder: &Path,
 ) -> Result<plyfold_core::layer::Metadata> {
     // Only metadata is merged and written; the file has no name and goes away with this function.
     let image = tempfile::tempfile_in(folder).map_err(|e| Error::io("creating a temporary file", e));
     let mut image = image.map_err(|e| e.with_context("path", folder.display()))?;
-    merger.image(layers, &mut image)?;
+    merger.join(layers, &mut image)?;
     let plyfold_core::tree::Node { mode, uid, gid, mtime, xattrs, .. } =
         plyfold_erofs::Reader::new(image)?.root()?;
     Ok(plyfold_core::layer::Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() })
@@ -146,9 +152,11 @@ fn root(
 /// The parts of the one disk by their names beside the descriptor: the merged image refers to its layers by their
 /// offset on it.
 #[cfg(feature = "vmdk")]
-fn extents(merged: u64, layers: &[LayerArtifact], names: &[String]) -> Vec<LayerArtifact> {
-    let merged = LayerArtifact { path: MERGED.into(), size: merged, diff_id: None };
-    let layers =
-        layers.iter().zip(names).map(|(layer, name)| LayerArtifact { path: name.into(), ..layer.clone() });
+fn extents(merged: u64, layers: &[InputArtifact], names: &[String]) -> Vec<InputArtifact> {
+    let merged = LocalArtifact::new(MERGED.into(), merged, Made::default());
+    let merged = InputArtifact::new(MERGED, Role::Image, Box::new(merged), None);
+    let layers = layers.iter().zip(names).map(|(layer, name)| {
+        InputArtifact::new(name, Role::Image, layer.artifact.clone(), layer.diff_id.clone())
+    });
     std::iter::once(merged).chain(layers).collect()
 }

@@ -188,9 +188,10 @@ async fn an_image_in_hand_is_not_collected() {
     assert_eq!((collected.artifacts, collected.freed), (0, 0), "{collected:?}");
     for layer in &hand.layers {
         store.verify_blob(&layer.descriptor).await.unwrap();
-        assert!(layer.artifact.as_ref().unwrap().0.is_file());
+        assert!(layer.artifact.as_ref().unwrap().path().unwrap().is_file());
     }
-    let (layer, artifact) = (hand.layers[0].descriptor.clone(), hand.layers[0].artifact.clone().unwrap().0);
+    let (layer, artifact) = (hand.layers[0].descriptor.clone(), hand.layers[0].artifact.clone().unwrap());
+    let artifact = artifact.path().unwrap();
     drop(hand);
     assert_eq!(store.collect(&everything).await.unwrap().artifacts, 2);
     assert_eq!((store.stat(layer.digest()).await.unwrap(), artifact.exists()), (None, false));
@@ -215,9 +216,9 @@ async fn an_archive_is_loaded_whole() {
 /// Where the store keeps what was made of a layer.
 async fn artifact(images: &Images, layer: &PulledLayer) -> PathBuf {
     let format = Rootfs::erofs_layers().layer_materializer().format();
-    let key = ArtifactKey { format, diff_id: layer.diff_id.clone().unwrap() };
+    let key = ArtifactKey::layer(format, layer.diff_id.clone().unwrap());
     match images.cache().artifact(&key).await.unwrap() {
-        Artifact::Present(path, _) => path,
+        Artifact::Present(artifact) => artifact.path().unwrap().to_owned(),
         Artifact::Vacant(_) => panic!("there is no artifact of {key:?}"),
     }
 }

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use plyfold::layer::{LayerLimits, LayerTar, TreeBudget, TreeLimits};
 use plyfold::tree::LayerTreeBuilder;
-use plyfold::{Format, Images, Materializer, Output, PullOptions, Result, pull};
+use plyfold::{Format, Images, Input, Made, Materializer, PullOptions, Result, Sink, pull};
 use plyfold_conformance::samples::{LayerBuilder, of_layers, write_layout};
 
 const MIB: u64 = 1 << 20;
@@ -74,7 +74,11 @@ impl Materializer for Together {
         Format { name: "together", version: 1, options: String::new(), extension: "none" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
         let mut builder = LayerTreeBuilder::<()>::within(tar.limits().tree.clone());
         while let Some(entry) = tar.next_entry()? {
             builder.insert(entry, |_, _| Ok(()))?;
@@ -84,7 +88,7 @@ impl Materializer for Together {
         *count += 1;
         changed.notify_all();
         drop(changed.wait_timeout_while(count, self.patience, |count| *count % LAYERS != 0).unwrap());
-        builder.finish().map(drop)
+        builder.finish().map(|_| Made::default())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files made from layers.
+//! Files made from layers and from images.
 //!
 //! An artifact is present when its [seal](super::seal) is there and fits. The seal is written last, so that an
 //! incomplete artifact is not used, and it has the digest that shows later damage. Until then its maker holds the
@@ -12,7 +12,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, Output, Result, digest};
+use plyfold_core::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, LocalArtifact, Made,
+    Output, Result, digest,
+};
 
 use super::queue::{Queued, is_read_only};
 use super::seal::{self, Seal, Seen};
@@ -28,11 +31,11 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(key: &ArtifactKey) -> Result<Self> {
-        Self::new(&key.format.to_string(), &key.diff_id, key.format.extension)
+        Self::new(&key.format.to_string(), &key.content, key.format.extension)
     }
 
-    pub(super) fn new(format: &str, diff_id: &Digest, extension: &str) -> Result<Self> {
-        digest::supported(diff_id)?;
+    pub(super) fn new(format: &str, content: &Digest, extension: &str) -> Result<Self> {
+        digest::supported(content)?;
         let safe = |text: &str| {
             let known = |c: u8| c.is_ascii_alphanumeric() || b"-_.=+".contains(&c);
             !text.is_empty() && !text.starts_with('.') && text.bytes().all(known)
@@ -41,7 +44,7 @@ impl Place {
             let message = format!("format {format:?} with extension {extension:?} is not a valid file name");
             return Err(Error::new(ErrorKind::Internal, message));
         }
-        let (algorithm, hex) = (diff_id.algorithm().to_string(), diff_id.digest());
+        let (algorithm, hex) = (content.algorithm().to_string(), content.digest());
         let folders = ["artifacts".to_owned(), format.to_owned(), algorithm, hex[..2].to_owned()];
         Ok(Self { folders, file: format!("{hex}.{extension}") })
     }
@@ -65,25 +68,29 @@ impl Place {
 /// Begins to make an artifact; `None` while another process makes it.
 pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
-    if let Some(size) = seal::trusted(&path)? {
-        return Ok(Some(Artifact::Present(path, size)));
+    if let Some(seal) = seal::trusted(&path)? {
+        return Ok(Some(present(path, seal)));
     }
     let claimed = match Temp::claim(root, &place.temp()) {
         // What may have been written to is read again, and nothing is noted.
         Err(e) if is_read_only(&e) => {
-            let size = seal::reread(&path)?.ok_or(e)?;
-            return Ok(Some(Artifact::Present(path, size)));
+            let seal = seal::reread(&path)?.ok_or(e)?;
+            return Ok(Some(present(path, seal)));
         }
         claimed => claimed?,
     };
     let Some(mut temp) = claimed else { return Ok(None) };
-    if let Some(size) = seal::renewed(root, &place.seal_temp(), &path)? {
-        return Ok(Some(Artifact::Present(path, size)));
+    if let Some(seal) = seal::renewed(root, &place.seal_temp(), &path)? {
+        return Ok(Some(present(path, seal)));
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
     let writer = DiskArtifact { root, place, temp, queued };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
+}
+
+fn present(path: PathBuf, seal: Seal) -> Artifact {
+    Artifact::Present(Box::new(LocalArtifact::new(path, seal.size, seal.made)))
 }
 
 /// Removes an artifact: its seal first, because an artifact without a seal counts as missing.
@@ -113,7 +120,7 @@ impl ArtifactWriter for DiskArtifact {
         self.temp.file()
     }
 
-    fn commit(self: Box<Self>) -> Result<(PathBuf, u64)> {
+    fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
         let Self { root, place, temp, queued: _queued } = *self;
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
@@ -133,7 +140,7 @@ impl ArtifactWriter for DiskArtifact {
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let sealed = hashed.map_err(broken)?.and_then(|(digest, size)| {
-            let seal = Seal::new(digest, size, Seen::of(&reader)?);
+            let seal = Seal::new(digest, size, Seen::of(&reader)?, made.clone());
             durable::write_document(
                 &root,
                 &place.seal_temp(),
@@ -144,6 +151,6 @@ impl ArtifactWriter for DiskArtifact {
             Ok(size)
         });
         let size = sealed.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        Ok((path, size))
+        Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
     }
 }

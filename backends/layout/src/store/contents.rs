@@ -36,8 +36,8 @@ pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
         let held = Held { size: item.size, used: item.used };
         match item.part {
             Part::Blob(digest) => drop(holdings.blobs.insert(digest, held)),
-            Part::Artifact(_, diff_id) => {
-                holdings.artifacts.push(HeldArtifact { diff_id, held });
+            Part::Artifact(_, content) => {
+                holdings.artifacts.push(HeldArtifact { content, held });
                 paths.push(item.path);
             }
             _ => {}

@@ -82,13 +82,13 @@ pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec
     Ok(items)
 }
 
-/// The artifacts of layers that are `wanted`, of every format: `artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>`.
+/// The artifacts whose content is `wanted`, of every format: `artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>`.
 /// Seals and other files beside them are no artifacts: their extension has more than one part.
 pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
-    each_in_shards(root, |format, diff_id, extension, path| {
-        if !extension.contains('.') && wanted(&diff_id) {
-            items.extend(Item::new(Part::Artifact(format.to_owned(), diff_id), path)?);
+    each_in_shards(root, |format, content, extension, path| {
+        if !extension.contains('.') && wanted(&content) {
+            items.extend(Item::new(Part::Artifact(format.to_owned(), content), path)?);
         }
         Ok(())
     })?;
@@ -98,10 +98,10 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
 /// Seals beside which there is no artifact, and where that would be.
 pub(super) fn lone_seals(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
     let mut seals = Vec::new();
-    each_in_shards(root, |format, diff_id, extension, path| {
+    each_in_shards(root, |format, content, extension, path| {
         let Some(extension) = extension.strip_suffix(".seal") else { return Ok(()) };
         // An invalid format name is not from this store.
-        let Ok(place) = Place::new(format, &diff_id, extension) else { return Ok(()) };
+        let Ok(place) = Place::new(format, &content, extension) else { return Ok(()) };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
             seals.push((place, path));
         }
@@ -110,7 +110,7 @@ pub(super) fn lone_seals(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
     Ok(seals)
 }
 
-/// Calls `each` with format, `diff_id`, extension and path of every file that is named after a layer.
+/// Calls `each` with format, content, extension and path of every file that is named after a layer or an image.
 fn each_in_shards(
     root: &Root,
     mut each: impl FnMut(&str, Digest, &str, PathBuf) -> Result<()>,
@@ -121,9 +121,9 @@ fn each_in_shards(
                 for name in names(&shard)? {
                     let Some((hex, extension)) = name.split_once('.') else { continue };
                     let text = format!("{}:{hex}", last(&algorithm));
-                    let Ok(diff_id) = digest::parse(&text) else { continue };
+                    let Ok(content) = digest::parse(&text) else { continue };
                     if hex.starts_with(last(&shard)) {
-                        each(last(&format), diff_id, extension, shard.join(&name))?;
+                        each(last(&format), content, extension, shard.join(&name))?;
                     }
                 }
             }

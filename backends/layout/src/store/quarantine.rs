@@ -39,9 +39,9 @@ pub(super) enum Removal {
 /// again. Safe with concurrent writers: a file that was published after the item was read is left alone.
 pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
     let place = match &item.part {
-        Part::Artifact(format, diff_id) => {
+        Part::Artifact(format, content) => {
             let extension = item.path.extension().and_then(|extension| extension.to_str());
-            Some(Place::new(format, diff_id, extension.unwrap_or_default())?)
+            Some(Place::new(format, content, extension.unwrap_or_default())?)
         }
         _ => None,
     };

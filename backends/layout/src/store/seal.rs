@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use plyfold_core::digest::Hasher;
-use plyfold_core::{Digest, Error, ErrorKind, Result};
+use plyfold_core::{Digest, Error, ErrorKind, Made, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -29,6 +29,9 @@ pub(super) struct Seal {
     /// The file as it was when its content was last known to be right; not in seals of earlier versions.
     #[serde(default)]
     seen: Option<Seen>,
+    /// What the materializer has told; left out when it has told nothing.
+    #[serde(default, skip_serializing_if = "Made::is_default")]
+    pub(super) made: Made,
 }
 
 /// What of a file changes when it is written to, or opened for others to write.
@@ -41,8 +44,8 @@ pub(super) struct Seen {
 }
 
 impl Seal {
-    pub(super) fn new(digest: Digest, size: u64, seen: Seen) -> Self {
-        Self { digest, size, seen: Some(seen) }
+    pub(super) fn new(digest: Digest, size: u64, seen: Seen, made: Made) -> Self {
+        Self { digest, size, seen: Some(seen), made }
     }
 
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -69,38 +72,37 @@ impl Seen {
     }
 }
 
-/// The size of an artifact that shows no write since it was sealed.
-pub(super) fn trusted(path: &Path) -> Result<Option<u64>> {
+/// The seal of an artifact that shows no write since it was sealed.
+pub(super) fn trusted(path: &Path) -> Result<Option<Seal>> {
     let Some(found) = metadata(path)? else { return Ok(None) };
     let seal = read(path)?.filter(|seal| seal.size == found.len());
-    Ok(seal.filter(|seal| seal.seen == Some(Seen::in_metadata(&found))).map(|seal| seal.size))
+    Ok(seal.filter(|seal| seal.seen == Some(Seen::in_metadata(&found))))
 }
 
-/// The size of an artifact whose content is what its seal says, after reading all of it.
-pub(super) fn reread(path: &Path) -> Result<Option<u64>> {
-    Ok(checked(path)?.map(|(seal, ..)| seal.size))
+/// The seal of an artifact whose content is what its seal says, after reading all of it.
+pub(super) fn reread(path: &Path) -> Result<Option<Seal>> {
+    Ok(checked(path)?.map(|(seal, ..)| seal))
 }
 
 /// As [`reread`], for callers that hold the right to make the artifact; `temp` is the name of the temporary file of its
 /// seal. The mode is set back, and the seal then says what the file shows now: the next hit is cheap again.
-pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<u64>> {
+pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Seal>> {
     // The previous holder of that right may have done it.
-    if let Some(size) = trusted(path)? {
-        return Ok(Some(size));
+    if let Some(seal) = trusted(path)? {
+        return Ok(Some(seal));
     }
     let Some((seal, file, mut seen)) = checked(path)? else { return Ok(None) };
-    let size = seal.size;
     let restored = file.set_permissions(Permissions::from_mode(MODE));
     let noted = restored.map_err(|e| Error::io("setting the mode back", e)).and_then(|()| {
         seen.mode = Seen::of(&file)?.mode;
         let before = seal.to_bytes()?;
-        let after = Seal::new(seal.digest, size, seen).to_bytes()?;
+        let after = Seal::new(seal.digest.clone(), seal.size, seen, seal.made.clone()).to_bytes()?;
         let target = path_of(path);
         durable::replace_document(root, temp, &target, 0o444, (&before, &after))
     });
     // The content is right all the same; the next hit reads it once more.
     noted.unwrap_or_else(|e| tracing::debug!("noting that {} is unchanged: {e}", path.display()));
-    Ok(Some(size))
+    Ok(Some(seal))
 }
 
 /// An artifact whose content is what its seal says, and what its file showed before that was read.
@@ -127,8 +129,8 @@ fn checked(path: &Path) -> Result<Option<(Seal, File, Seen)>> {
 /// The content of an artifact's seal; `None` when it is missing or invalid. One that cannot be read
 /// for another reason is an error: the artifact may be whole.
 pub(super) fn read(path: &Path) -> Result<Option<Seal>> {
-    /// Much more than any seal has.
-    const LIMIT: u64 = 4096;
+    /// Much more than any seal has: notes are at most 4 KiB, each of their bytes six in JSON.
+    const LIMIT: u64 = 64 << 10;
     let seal = path_of(path);
     if metadata(&seal)?.is_none() {
         return Ok(None);

@@ -122,7 +122,7 @@ struct Wanted {
     images: Vec<(Reference, Descriptor)>,
     /// With the images that need it, as places in the list of them.
     blobs: HashMap<Digest, (Need, Vec<usize>)>,
-    diff_ids: HashMap<Digest, Vec<usize>>,
+    contents: HashMap<Digest, Vec<usize>>,
 }
 
 impl Wanted {
@@ -157,15 +157,15 @@ impl Wanted {
             known.required |= need.required;
             images.push(image);
         }
-        for diff_id in &needs.diff_ids {
-            self.diff_ids.entry(diff_id.clone()).or_default().push(image);
+        for content in &needs.contents {
+            self.contents.entry(content.clone()).or_default().push(image);
         }
     }
 
     /// The images that need a part.
     fn images_of(&self, part: &Part) -> impl Iterator<Item = &(Reference, Descriptor)> {
         let images = match part {
-            Part::Artifact(_, diff_id) => self.diff_ids.get(diff_id),
+            Part::Artifact(_, content) => self.contents.get(content),
             Part::Blob(digest) | Part::Missing(digest) => self.blobs.get(digest).map(|(_, images)| images),
             _ => None,
         };
@@ -200,7 +200,7 @@ impl Job {
     fn run(&self, root: &Root) -> Result<()> {
         let wanted = |digest: &Digest| self.everything || self.wanted.blobs.contains_key(digest);
         let mut items = inventory::blobs(root, wanted)?;
-        let wanted = |diff_id: &Digest| self.everything || self.wanted.diff_ids.contains_key(diff_id);
+        let wanted = |content: &Digest| self.everything || self.wanted.contents.contains_key(content);
         items.extend(inventory::artifacts(root, wanted)?);
         self.total.store(items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
         reading::read_all(root, items, self, |item, verdict| self.judge(root, item, verdict))?;
@@ -338,7 +338,7 @@ fn rank(part: &Part) -> (u8, String) {
         Part::Names => (0, String::new()),
         Part::Missing(digest) => (1, digest.to_string()),
         Part::Blob(digest) => (2, digest.to_string()),
-        Part::Artifact(format, diff_id) => (3, format!("{diff_id} {format}")),
+        Part::Artifact(format, content) => (3, format!("{content} {format}")),
         _ => (4, String::new()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
     Advice, Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Format, Ingest, MediaType, NameChange, digest,
+    Digest, ErrorKind, Format, Ingest, Made, MediaType, NameChange, digest,
 };
 use plyfold_layout::Store;
 use tempfile::TempDir;
@@ -271,12 +271,12 @@ async fn grace_protects_what_is_recent_and_what_it_leads_to() {
 const FORMAT: Format = Format { name: "test", version: 1, options: String::new(), extension: "erofs" };
 
 async fn artifact(store: &Store, layer: &[u8], format: Format) -> PathBuf {
-    let key = ArtifactKey { format, diff_id: digest::sha256(layer) };
+    let key = ArtifactKey::layer(format, digest::sha256(layer));
     match store.artifact(&key).await.unwrap() {
-        Artifact::Present(path, _) => path,
+        Artifact::Present(artifact) => artifact.path().unwrap().to_owned(),
         Artifact::Vacant(mut writer) => {
             std::io::Write::write_all(writer.output(), b"an artifact").unwrap();
-            writer.commit().unwrap().0
+            writer.commit(&Made::default()).unwrap().path().unwrap().to_owned()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plyfold_core::{
     Artifact, ArtifactKey, ArtifactWriter, BlobRange, BlobWriter, CacheProvider as _, CacheProviderExt as _,
-    ErrorKind, Format, ImageRegistry as _, Ingest, NameChange, Verify, digest,
+    ErrorKind, Format, ImageRegistry as _, Ingest, Made, NameChange, Verify, digest,
 };
 use plyfold_layout::{Config, Layout, Store};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -386,23 +386,27 @@ async fn a_store_that_was_removed_is_not_begun_anew_behind_its_back() {
 
 fn key() -> ArtifactKey {
     let format = Format { name: "erofs", version: 3, options: "b512".to_owned(), extension: "erofs" };
-    ArtifactKey { format, diff_id: digest::sha256(b"layer") }
+    ArtifactKey::layer(format, digest::sha256(b"layer"))
 }
 
 async fn vacant_artifact(store: &Store) -> Box<dyn ArtifactWriter> {
     match store.artifact(&key()).await.unwrap() {
         Artifact::Vacant(writer) => writer,
-        Artifact::Present(path, _) => panic!("{} is there", path.display()),
+        Artifact::Present(artifact) => panic!("{artifact:?} is there"),
     }
 }
 
 /// Makes the artifact out of these bytes.
 async fn make(store: &Store, bytes: &[u8]) -> PathBuf {
-    let mut writer = vacant_artifact(store).await;
+    make_as(store, &key(), bytes).await
+}
+
+async fn make_as(store: &Store, key: &ArtifactKey, bytes: &[u8]) -> PathBuf {
+    let Artifact::Vacant(mut writer) = store.artifact(key).await.unwrap() else { panic!("it is there") };
     writer.output().write_all(bytes).unwrap();
-    let (path, size) = writer.commit().unwrap();
-    assert_eq!(size, bytes.len() as u64);
-    path
+    let artifact = writer.commit(&Made::default()).unwrap();
+    assert_eq!(artifact.size(), bytes.len() as u64);
+    artifact.path().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -419,7 +423,7 @@ async fn artifacts_lie_where_containerd_looks_for_them() {
         assert_eq!(mode(folder), 0o700, "{}", folder.display());
     }
     let found = store.artifact(&key()).await.unwrap();
-    assert!(matches!(found, Artifact::Present(found, 8) if found == path));
+    assert!(matches!(found, Artifact::Present(found) if found.size() == 8 && found.path() == Some(&*path)));
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
 }
 
@@ -463,7 +467,7 @@ async fn an_artifact_that_was_changed_through_a_link_is_not_handed_out() {
         (fs::read(&path).unwrap(), fs::read(&link).unwrap()),
         (b"an image".into(), b"an imagE".into())
     );
-    assert!(matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(_, 8)));
+    assert!(matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(found) if found.size() == 8));
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
 }
 
@@ -489,7 +493,9 @@ async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_b
         change();
         for _ in 0..2 {
             let found = store.artifact(&key()).await.unwrap();
-            assert!(matches!(found, Artifact::Present(found, 8) if found == path));
+            assert!(
+                matches!(found, Artifact::Present(found) if found.size() == 8 && found.path() == Some(&*path))
+            );
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
         }
         assert!(fs::read_to_string(&seal).unwrap().contains("modified"));
@@ -500,8 +506,30 @@ async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_b
     fs::write(&path, b"an imagE").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     fs::File::open(&path).unwrap().set_modified(modified).unwrap();
-    assert!(matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(_, 8)), "a hit reads nothing");
+    assert!(
+        matches!(store.artifact(&key()).await.unwrap(), Artifact::Present(found) if found.size() == 8),
+        "a hit reads nothing"
+    );
     assert_eq!(store.verify(&Verify::default()).await.unwrap().damage.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_told_of_an_artifact_outlives_a_change_of_its_mode() {
+    let (store, _folder) = fresh();
+    let told = Made::default().with_kernel(6, 4).with_note("a note");
+    let mut writer = vacant_artifact(&store).await;
+    writer.output().write_all(b"an image").unwrap();
+    let path = writer.commit(&told).unwrap().path().unwrap().to_owned();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    for _ in 0..2 {
+        let Artifact::Present(found) = store.artifact(&key()).await.unwrap() else { panic!("it is gone") };
+        assert_eq!(*found.made(), told);
+    }
+    let seal = fs::read_to_string(format!("{}.seal", path.display())).unwrap();
+    assert!(seal.contains(r#""made":{"kernel":"6.4","notes":["a note"]}"#), "{seal}");
+    // A seal of an artifact of which nothing was told has no word of it, as before.
+    let path = make_as(&store, &key().with_extension("other"), b"another").await;
+    assert!(!fs::read_to_string(format!("{}.seal", path.display())).unwrap().contains("made"));
 }
 
 #[tokio::test]
@@ -511,7 +539,7 @@ async fn an_artifact_whose_seal_cannot_be_written_leaves_nothing() {
     let seal = PathBuf::from(format!("{}.seal", path.display()));
     fs::remove_file(&seal).unwrap();
     fs::create_dir(&seal).unwrap();
-    fails(vacant_artifact(&store).await.commit(), &ErrorKind::Io);
+    fails(vacant_artifact(&store).await.commit(&Made::default()), &ErrorKind::Io);
     assert!(!path.exists());
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
 }

@@ -13,7 +13,7 @@ use plyfold_core::layout_index::{ENTRIES, LayoutIndex};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     Advice, Artifact, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, Digest, ErrorKind,
-    Format, Ingest, NameChange, PullOptions, Reference, Verified, Verify, pull,
+    Format, Ingest, Made, NameChange, PullOptions, Reference, Verified, Verify, digest, pull,
 };
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
@@ -51,11 +51,11 @@ impl Scene {
     /// Makes the artifact of a layer, unless it is there.
     async fn make(&self, diff_id: &Digest) -> PathBuf {
         let format = Format { name: "erofs", version: 1, options: String::new(), extension: "erofs" };
-        match self.store.artifact(&ArtifactKey { format, diff_id: diff_id.clone() }).await.unwrap() {
-            Artifact::Present(path, _) => path,
+        match self.store.artifact(&ArtifactKey::layer(format, diff_id.clone())).await.unwrap() {
+            Artifact::Present(artifact) => artifact.path().unwrap().to_owned(),
             Artifact::Vacant(mut writer) => {
                 writer.output().write_all(b"an image of some bytes").unwrap();
-                writer.commit().unwrap().0
+                writer.commit(&Made::default()).unwrap().path().unwrap().to_owned()
             }
         }
     }
@@ -79,6 +79,21 @@ impl Scene {
     fn quarantined(&self) -> Vec<String> {
         names_in(&self.store.path().join("quarantine"))
     }
+}
+
+#[tokio::test]
+async fn the_artifact_of_an_image_is_verified_with_the_image() {
+    let scene = Scene::new().await;
+    let layers = &scene.sample.images[0].layers;
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let content = digest::chain_id(&diff_ids).unwrap();
+    let path = scene.make(&content).await;
+    replace(&path, b"an image of some bytEs");
+    let images = Some(vec![name(NAME)]);
+    let verified = scene.store.verify(&Verify { images, repair: true, ..Verify::default() }).await.unwrap();
+    let damage = only(&verified);
+    assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), content));
+    assert_eq!((damage.images.len(), damage.repaired, path.exists()), (1, true, false));
 }
 
 /// The one damage that there is.

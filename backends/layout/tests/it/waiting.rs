@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_core::{
     Artifact, ArtifactKey, BlobWriter, CacheProvider as _, Descriptor, ErrorKind, Format, ImageRegistry as _,
-    Ingest, digest,
+    Ingest, Made, digest,
 };
 use plyfold_layout::{Config, Layout, Store};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -126,7 +126,7 @@ fn who_waits_within_a_process_is_woken_once() {
             drop(begun.unwrap());
 
             let format = Format { name: "test", version: 1, options: String::new(), extension: "img" };
-            let key = ArtifactKey { format, diff_id: digest::sha256(b"layer") };
+            let key = ArtifactKey::layer(format, digest::sha256(b"layer"));
             let Artifact::Vacant(maker) = store.artifact(&key).await.unwrap() else { panic!("none is made") };
             let (cache, wanted) = (waiting.clone(), key.clone());
             let begun = sleeps("an artifact", async move { cache.artifact(&wanted).await }, || drop(maker));
@@ -203,17 +203,20 @@ fn what_cannot_be_looked_at_is_not_absent() {
     let (store, _folder) = fresh();
     runtime().block_on(async {
         let format = Format { name: "test", version: 1, options: String::new(), extension: "img" };
-        let key = ArtifactKey { format, diff_id: digest::sha256(b"layer") };
+        let key = ArtifactKey::layer(format, digest::sha256(b"layer"));
         let Artifact::Vacant(mut maker) = store.artifact(&key).await.unwrap() else { panic!("none is made") };
         std::io::Write::write_all(maker.output(), b"made").unwrap();
-        let (path, size) = maker.commit().unwrap();
+        let made = maker.commit(&Made::default()).unwrap();
+        let (path, size) = (made.path().unwrap().to_owned(), made.size());
         let mut seal = path.clone().into_os_string();
         seal.push(".seal");
         for closed in [Path::new(&seal), path.parent().unwrap()] {
             let _closed = Closed::new(closed);
             fails(store.artifact(&key).await, &ErrorKind::Io);
         }
-        assert!(matches!(store.artifact(&key).await.unwrap(), Artifact::Present(_, held) if held == size));
+        assert!(
+            matches!(store.artifact(&key).await.unwrap(), Artifact::Present(held) if held.size() == size)
+        );
 
         let blob = described(b"one blob");
         {

@@ -1,23 +1,34 @@
-//! Files that are made from layers.
+//! Files that are made from layers and from images.
 
 use std::fs::{self, Permissions};
-use std::io::{SeekFrom, Write as _};
+use std::io::{Read as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, CacheProvider, Format, digest};
+use plyfold_core::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, CacheProvider,
+    CacheProviderExt as _, Digest, Format, Made, digest,
+};
 
-use super::setup::{assert_waits, promptly};
+use super::collect::{collect, refuses_to_collect};
+use super::setup::{assert_waits, name, promptly, pulled};
 use crate::CacheStage;
-use crate::rule::{Rule, rules};
-use crate::rules::probe::sound;
+use crate::rule::{Rule, not_judged, rules};
+use crate::rules::probe::{NAME, sound};
+use crate::samples;
 
 pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
     "C 185" a_changed_artifact_is_made_again:
         "a file made from a layer that was written to through a hard link is not handed out with that content",
     "C 186" a_dropped_artifact_leaves_nothing:
         "a file whose maker gives up is seen by nobody, and the next maker begins with an empty one",
+    "C 192" gc_keeps_artifacts_of_whole_images:
+        "what is made from a whole image stays while a name or a lease leads to the image, and goes after that",
+    "C 193" what_a_materializer_tells_is_kept:
+        "a file out of the cache tells the kernel and the notes that it was made with",
+    "K 194" two_outputs_of_one_format_do_not_exclude_each_other:
+        "files of one format that differ in their extension have makers at the same time, and are kept apart",
 };
 
 const CONTENT: &[u8] = b"what was made of a layer";
@@ -29,19 +40,22 @@ async fn a_changed_artifact_is_made_again(stage: &dyn CacheStage) {
     const TICK: Duration = Duration::from_millis(20);
     let subject = stage.open().await;
     let made = present(&*subject.cache).await;
-    assert_eq!(bytes(&made), CONTENT);
-    assert_eq!(present(&*subject.cache).await, made, "it is made once");
+    assert_eq!(bytes(&*made), CONTENT);
+    let again = present(&*subject.cache).await;
+    assert_eq!((bytes(&*again), again.path()), (CONTENT.to_vec(), made.path()), "it is made once");
+    // Nothing can be linked to what is no file of this machine.
+    let Some(made) = made.path() else { return not_judged("its files are not on this machine") };
     // Beside it, because a link cannot lead to another file system.
     let beside = tempfile::tempdir_in(made.parent().expect("it is in a folder"));
     let link = beside.as_ref().expect("a folder can be made beside it").path().join("output");
-    fs::hard_link(&made, &link).expect("a second name can be made");
+    fs::hard_link(made, &link).expect("a second name can be made");
     tokio::time::sleep(TICK).await;
     write_to(&link);
     let other = sound(subject.medium.reopen().await);
     for cache in [&subject.cache, &other] {
-        assert_eq!(bytes(&present(&**cache).await), CONTENT, "what others have written was handed out");
+        assert_eq!(bytes(&*present(&**cache).await), CONTENT, "what others have written was handed out");
     }
-    assert_eq!(bytes(&link), CHANGED, "what others have written is theirs");
+    assert_eq!(fs::read(&link).expect("it can be read"), CHANGED, "what others have written is theirs");
     assert_eq!(subject.medium.leftovers(), [""; 0]);
 }
 
@@ -72,34 +86,104 @@ async fn a_dropped_artifact_leaves_nothing(stage: &dyn CacheStage) {
     assert_eq!(left, [0; 0], "what the one before has left");
     drop(next);
     assert_eq!(subject.medium.leftovers(), [""; 0]);
-    assert_eq!(bytes(&present(&*subject.cache).await), CONTENT);
+    assert_eq!(bytes(&*present(&*subject.cache).await), CONTENT);
+}
+
+async fn gc_keeps_artifacts_of_whole_images(stage: &dyn CacheStage) {
+    let sample = samples::image();
+    let subject = pulled(stage, &sample, NAME).await;
+    if !stage.collects() {
+        return refuses_to_collect(&subject).await;
+    }
+    let (cache, other) = (&*subject.cache, sound(subject.medium.reopen().await));
+    let layers = &sample.images[0].layers;
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let image = ArtifactKey::image(key().format, &diff_ids).expect("the sample has layers");
+    let upside_down: Vec<Digest> = diff_ids.iter().rev().cloned().collect();
+    let another = ArtifactKey::image(key().format, &upside_down).expect("the sample has layers");
+    for key in [&image, &another] {
+        drop(make(cache, key, &Made::default()).await);
+    }
+    let collected = collect(cache).await;
+    assert_eq!((collected.artifacts, collected.freed), (1, CONTENT.len() as u64), "of no image");
+    assert_eq!(bytes(&*is_present(cache, &image).await), CONTENT, "of an image with a name");
+    let lease = sound(other.lease(std::slice::from_ref(&image.content)).await);
+    sound(cache.remove(&name(NAME)).await);
+    assert_eq!(collect(cache).await.artifacts, 0, "of an image with a lease");
+    drop(lease);
+    assert_eq!(collect(cache).await.artifacts, 1, "of an image that nothing leads to");
+    assert!(matches!(sound(cache.artifact(&image).await), Artifact::Vacant(_)));
+}
+
+async fn what_a_materializer_tells_is_kept(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    // The longest that there is.
+    let note = "\u{1}".repeat(Made::NOTE_BYTES);
+    let made =
+        (0..Made::NOTES).fold(Made::default().with_kernel(5, 15), |made, _| made.with_note(note.clone()));
+    assert_eq!(made.notes.len(), Made::NOTES);
+    assert_eq!(*make(&*subject.cache, &key(), &made).await.made(), made);
+    let other = sound(subject.medium.reopen().await);
+    for cache in [&subject.cache, &other] {
+        assert_eq!(*is_present(&**cache, &key()).await.made(), made);
+    }
+}
+
+async fn two_outputs_of_one_format_do_not_exclude_each_other(stage: &dyn CacheStage) {
+    let subject = stage.open().await;
+    let beside = key().with_extension("other");
+    let mut first = vacant(&*subject.cache).await;
+    first.output().write_all(CONTENT).expect("it can be written");
+    let second = promptly(stage, "the maker of another file", subject.cache.artifact(&beside)).await;
+    let Artifact::Vacant(mut second) = sound(second) else { panic!("it was not made yet") };
+    second.output().write_all(CHANGED).expect("it can be written");
+    drop(sound(second.commit(&Made::default())));
+    drop(sound(first.commit(&Made::default())));
+    assert_eq!(bytes(&*is_present(&*subject.cache, &key()).await), CONTENT);
+    assert_eq!(bytes(&*is_present(&*subject.cache, &beside).await), CHANGED);
+}
+
+/// Makes a file that is not there.
+async fn make(cache: &dyn CacheProvider, key: &ArtifactKey, made: &Made) -> Box<dyn ArtifactHandle> {
+    let Artifact::Vacant(mut writer) = sound(cache.artifact(key).await) else { panic!("{key:?} is there") };
+    writer.output().write_all(CONTENT).expect("it can be written");
+    sound(writer.commit(made))
+}
+
+async fn is_present(cache: &dyn CacheProvider, key: &ArtifactKey) -> Box<dyn ArtifactHandle> {
+    match sound(cache.artifact(key).await) {
+        Artifact::Present(artifact) => artifact,
+        Artifact::Vacant(_) => panic!("{key:?} is gone"),
+    }
 }
 
 fn key() -> ArtifactKey {
     let format = Format { name: "conformance", version: 1, options: String::new(), extension: "rule" };
-    ArtifactKey { format, diff_id: digest::sha256(b"a layer") }
+    ArtifactKey::layer(format, digest::sha256(b"a layer"))
 }
 
 async fn vacant(cache: &dyn CacheProvider) -> Box<dyn ArtifactWriter> {
     match sound(cache.artifact(&key()).await) {
         Artifact::Vacant(writer) => writer,
-        Artifact::Present(path, _) => panic!("{} was never finished", path.display()),
+        Artifact::Present(artifact) => panic!("{artifact:?} was never finished"),
     }
 }
 
-/// Where the file is, which is made if the cache says that it is not there.
-async fn present(cache: &dyn CacheProvider) -> PathBuf {
-    let (path, size) = match sound(cache.artifact(&key()).await) {
-        Artifact::Present(path, size) => (path, size),
+/// The file, which is made if the cache says that it is not there.
+async fn present(cache: &dyn CacheProvider) -> Box<dyn ArtifactHandle> {
+    let artifact = match sound(cache.artifact(&key()).await) {
+        Artifact::Present(artifact) => artifact,
         Artifact::Vacant(mut writer) => {
             writer.output().write_all(CONTENT).expect("it can be written");
-            sound(writer.commit())
+            sound(writer.commit(&Made::default()))
         }
     };
-    assert_eq!(size, CONTENT.len() as u64);
-    path
+    assert_eq!(artifact.size(), CONTENT.len() as u64);
+    artifact
 }
 
-fn bytes(path: &Path) -> Vec<u8> {
-    fs::read(path).expect("it can be read")
+fn bytes(artifact: &dyn ArtifactHandle) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    sound(ArtifactReader::open(artifact)).read_to_end(&mut bytes).expect("it can be read");
+    bytes
 }

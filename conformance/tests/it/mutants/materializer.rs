@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plyfold_conformance::tree::{LayerEntry, TreeLine, lines, overlaid, read_layer};
-use plyfold_conformance::{Makes, MaterializerStage};
+use plyfold_conformance::{Makes, MaterializerStage, path_of};
 use plyfold_core::layer::LayerTar;
 use plyfold_core::tree::LayerTreeBuilder;
-use plyfold_core::{Error, Format, LayerArtifact, Materializer, Output, Result};
+use plyfold_core::{
+    Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, Result, Role, Sink,
+};
 use serde_json::{Value, json};
 
 /// What is wrong with a mutant.
@@ -45,11 +47,11 @@ impl MaterializerStage for Listings {
         (self.makes == Makes::Images).then(|| Box::new(sound) as Box<dyn Materializer>)
     }
 
-    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         parsed(file)
     }
 
-    fn check(&self, file: &Path, _: &[LayerArtifact]) {
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
         let text = fs::read_to_string(file).unwrap();
         assert!(text.lines().all(|line| line.starts_with('[')), "a line that is no list");
     }
@@ -60,18 +62,26 @@ impl Materializer for Listings {
         Format { name: "listing", version: 1, options: String::new(), extension: "txt" }
     }
 
-    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Output) -> Result<()> {
+    fn input(&self) -> Input {
+        match self.makes {
+            Makes::Disks => Input::Nothing,
+            Makes::Images => Input::Artifacts { format: "listing", options: Options::default() },
+            Makes::Layers => Input::Layer,
+        }
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         if self.makes != Makes::Layers {
             return Err(Error::unsupported("no layers"));
         }
         match read_layer(tar) {
-            Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(()),
-            entries => self.write(self.layer_lines(entries?)?, out),
+            Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(Made::default()),
+            entries => self.write(self.layer_lines(entries?)?, out.output(Role::Image)?),
         }
     }
 
-    fn image(&self, layers: &[LayerArtifact], out: &mut dyn Output) -> Result<()> {
-        let mut layers: Vec<_> = layers.iter().map(|layer| parsed(&layer.path)).collect();
+    fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let mut layers: Vec<_> = layers.iter().map(|layer| parsed(path_of(layer))).collect();
         if self.fault == ListingFault::LayersReversed {
             layers.reverse();
         }
@@ -80,7 +90,7 @@ impl Materializer for Listings {
         for line in &mut lines {
             line.links = links(&copy, line);
         }
-        self.write(lines, out)
+        self.write(lines, out.output(Role::Image)?)
     }
 }
 
@@ -125,7 +135,7 @@ impl Listings {
         }
     }
 
-    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<()> {
+    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<Made> {
         static RUN: AtomicU32 = AtomicU32::new(0);
         let mut text = String::new();
         for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
@@ -143,7 +153,10 @@ impl Listings {
             _ => {}
         }
         let written = out.write_all(text.as_bytes());
-        if self.fault == ListingFault::ErrorsSwallowed { Ok(()) } else { Ok(written?) }
+        if self.fault != ListingFault::ErrorsSwallowed {
+            written?;
+        }
+        Ok(Made::default())
     }
 }
 

@@ -1,11 +1,10 @@
 //! Layers, and images of them.
 
-use std::fs::File;
 use std::io::Cursor;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{LayerArtifact, Materializer as _, Result};
+use plyfold_core::{InputArtifact, Materializer as _, Result};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -66,18 +65,11 @@ pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
 /// The merged image of layer images, bottom first.
 pub(crate) fn merged(layers: &[TempPath], options: Options) -> Result<TempPath> {
     let mut file = NamedTempFile::new()?;
-    ErofsMerged::new(options).image(&artifacts(layers), file.as_file_mut())?;
+    ErofsMerged::new(options).join(&artifacts(layers), file.as_file_mut())?;
     Ok(file.into_temp_path())
 }
 
 /// Layer images as a materializer takes them.
-pub(crate) fn artifacts(layers: &[TempPath]) -> Vec<LayerArtifact> {
-    layers
-        .iter()
-        .map(|path| LayerArtifact {
-            path: path.to_path_buf(),
-            size: File::open(path).and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len()),
-            diff_id: None,
-        })
-        .collect()
+pub(crate) fn artifacts(layers: &[TempPath]) -> Vec<InputArtifact> {
+    layers.iter().map(|path| InputArtifact::local(path, None).unwrap()).collect()
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
-use plyfold_core::{ErrorKind, LayerArtifact, Materializer as _, Result, flatten};
+use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer as _, Result, flatten};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 
 const MIB: u64 = 1 << 20;
@@ -128,7 +128,7 @@ fn tell_peak() {
     io::stdout().write_all(format!("\npeak: {}\n", line.trim()).as_bytes()).unwrap();
 }
 
-fn made_or_refused(made: Result<()>) {
+fn made_or_refused(made: Result<Made>) {
     if let Err(error) = made {
         assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
         assert!(format!("{error:?}").contains("TreeLimits"), "{error:?}");
@@ -214,7 +214,7 @@ fn an_image_has_the_bounds_of_one_layer() {
             };
             let mut tar = layer(Box::new(xattr), 70).unwrap();
             ErofsLayer::default().layer(&mut tar, &mut file).unwrap();
-            LayerArtifact { path, size: file.metadata().unwrap().len(), diff_id: None }
+            InputArtifact::local(&path, None).unwrap()
         });
         let layers: Vec<_> = layers.collect();
         let merged = merge(&layers);
@@ -243,11 +243,11 @@ fn many_hard_links_to_lower_files_are_made() {
                 let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
                 let mut tar = layer_within(TreeLimits::of(QUARTER), entry, LINKS).unwrap();
                 ErofsLayer::default().layer(&mut tar, &mut file).unwrap();
-                LayerArtifact { path, size: file.metadata().unwrap().len(), diff_id: None }
+                InputArtifact::local(&path, None).unwrap()
             });
         let layers: Vec<_> = layers.collect();
         let merged = ErofsMerged::default().with_limits(TreeLimits::of(QUARTER));
-        merged.image(&layers, &mut tempfile::tempfile().unwrap()).unwrap();
+        merged.join(&layers, &mut tempfile::tempfile().unwrap()).unwrap();
         return tell_peak();
     }
     let peak = peak("memory::many_hard_links_to_lower_files_are_made", "links");
@@ -268,15 +268,15 @@ fn replaced_files_do_not_count() {
             };
             let mut tar = layer(Box::new(target), 500).unwrap();
             ErofsLayer::default().layer(&mut tar, &mut file).unwrap();
-            LayerArtifact { path, size: file.metadata().unwrap().len(), diff_id: None }
+            InputArtifact::local(&path, None).unwrap()
         })
         .collect();
     merge(&layers).unwrap();
 }
 
-fn merge(layers: &[LayerArtifact]) -> Result<()> {
+fn merge(layers: &[InputArtifact]) -> Result<Made> {
     let limits = TreeLimits { metadata: METADATA, ..TreeLimits::default() };
-    ErofsMerged::default().with_limits(limits).image(layers, &mut tempfile::tempfile().unwrap())
+    ErofsMerged::default().with_limits(limits).join(layers, &mut tempfile::tempfile().unwrap())
 }
 
 #[test]

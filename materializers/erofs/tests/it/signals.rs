@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read, Seek, Write};
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{Materializer as _, Output};
+use plyfold_core::{Materializer as _, Output, Sink};
 use plyfold_erofs::ErofsLayer;
 
 /// A file of which every other call is cut off before it has done anything.
@@ -60,7 +60,7 @@ impl Output for Interrupted {
 fn a_call_that_a_signal_cuts_off_is_made_again() {
     let large = vec![7; 3 << 20];
     let tar = LayerBuilder::new().file("small", 0o644, b"small").file("large", 0o644, &large).finish();
-    let write = |out: &mut dyn Output| {
+    let write = |out: &mut dyn Sink| {
         let mut tar = LayerTar::new(Cursor::new(tar.clone()), LayerOptions::default()).unwrap();
         ErofsLayer::default().layer(&mut tar, out)
     };

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_conformance::{Makes, MaterializerStage};
-use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_conformance::{Makes, MaterializerStage, path_of};
+use plyfold_core::{InputArtifact, Materializer};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
 
 mod layers {
@@ -30,11 +30,11 @@ impl MaterializerStage for Layers {
         Makes::Layers
     }
 
-    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, layers)
     }
 
-    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
         read(file, layers);
     }
 }
@@ -52,11 +52,11 @@ impl MaterializerStage for Merged {
         Some(Box::new(ErofsLayer::default()))
     }
 
-    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, layers)
     }
 
-    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
         read(file, layers);
     }
 
@@ -66,9 +66,9 @@ impl MaterializerStage for Merged {
 }
 
 /// The tree of an image with its devices behind it.
-fn read(image: &Path, devices: &[LayerArtifact]) -> Vec<TreeLine> {
+fn read(image: &Path, devices: &[InputArtifact]) -> Vec<TreeLine> {
     let mut disk = tempfile::tempfile().unwrap();
-    for path in std::iter::once(image).chain(devices.iter().map(|device| device.path.as_path())) {
+    for path in std::iter::once(image).chain(devices.iter().map(path_of)) {
         io::copy(&mut File::open(path).unwrap(), &mut disk).unwrap();
     }
     let mut reader = Reader::new(disk).unwrap();

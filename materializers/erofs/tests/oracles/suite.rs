@@ -6,8 +6,8 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{Makes, MaterializerStage, rules};
-use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_conformance::{Makes, MaterializerStage, path_of, rules};
+use plyfold_core::{InputArtifact, Materializer};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -39,14 +39,14 @@ impl MaterializerStage for Kernel {
         Some(Box::new(ErofsLayer::default()))
     }
 
-    fn tree(&self, file: &Path, layers: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
         let disk = flat(file, if self.0 == Makes::Layers { &[] } else { layers });
         let mount = Mount::new("erofs", &disk, "loop,ro").expect("the kernel mounts the image");
         mounted(mount.path()).expect("the mount can be read")
     }
 
-    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
-        let mounts = layers.iter().map(|layer| Mount::new("erofs", &layer.path, "loop,ro"));
+    fn overlaid(&self, layers: &[InputArtifact]) -> Vec<TreeLine> {
+        let mounts = layers.iter().map(|layer| Mount::new("erofs", path_of(layer), "loop,ro"));
         let mounts: Vec<_> = mounts.map(|mount| mount.expect("the kernel mounts the layer")).collect();
         let lowers: Vec<_> = mounts.iter().rev().map(Mount::path).collect();
         // A single lower without an upper is no overlay to the kernel.
@@ -56,8 +56,8 @@ impl MaterializerStage for Kernel {
         mounted(overlay.path()).expect("the mount can be read")
     }
 
-    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
-        let devices = layers.iter().map(|layer| format!("--device={}", layer.path.display()));
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        let devices = layers.iter().map(|layer| format!("--device={}", path_of(layer).display()));
         Run::new("fsck.erofs").args(devices).arg(file).success().expect("fsck.erofs finds nothing");
     }
 
@@ -70,9 +70,9 @@ impl MaterializerStage for Kernel {
 }
 
 /// The image and its devices as one disk.
-fn flat(image: &Path, devices: &[LayerArtifact]) -> TempPath {
+fn flat(image: &Path, devices: &[InputArtifact]) -> TempPath {
     let mut disk = NamedTempFile::new().expect("a temporary file can be made");
-    for path in std::iter::once(image).chain(devices.iter().map(|device| device.path.as_path())) {
+    for path in std::iter::once(image).chain(devices.iter().map(path_of)) {
         let mut file = File::open(path).expect("the image opens");
         io::copy(&mut file, disk.as_file_mut()).expect("the image can be copied");
     }

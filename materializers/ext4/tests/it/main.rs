@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt as _;
 
 use plyfold_core::digest::Hasher;
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{ErrorKind, LayerArtifact, Materializer as _, Output, Result};
+use plyfold_core::{ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, Output, Result, Role};
 use plyfold_ext4::{Ext4Upper, MAX_SIZE, MIN_SIZE};
 
 fn image(upper: &Ext4Upper) -> File {
     let mut disk = tempfile::tempfile().unwrap();
-    upper.image(&[], &mut disk).unwrap();
+    upper.join(&[], &mut disk).unwrap();
     disk
 }
 
@@ -154,9 +154,10 @@ fn attributes_of_overlayfs_are_left_out() {
 
 #[test]
 fn an_upper_is_not_made_of_layers() {
-    let layer = LayerArtifact { path: "layer.erofs".into(), size: 4096, diff_id: None };
+    let file = LocalArtifact::new("layer.erofs".into(), 4096, Made::default());
+    let layer = InputArtifact::new("layer.erofs", Role::Image, Box::new(file), None);
     let mut disk = tempfile::tempfile().unwrap();
-    let error = Ext4Upper::new(MIN_SIZE).unwrap().image(&[layer], &mut disk).unwrap_err();
+    let error = Ext4Upper::new(MIN_SIZE).unwrap().join(&[layer], &mut disk).unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Config);
 }
 
@@ -209,7 +210,7 @@ fn a_full_disk_at_any_write_is_an_io_error_and_leaves_no_superblock() {
     let upper = elaborate();
     for writes_left in 0..100 {
         let mut disk = Full { file: tempfile::tempfile().unwrap(), writes_left };
-        let Err(error) = upper.image(&[], &mut disk) else {
+        let Err(error) = upper.join(&[], &mut disk) else {
             assert!(writes_left > 10);
             return;
         };

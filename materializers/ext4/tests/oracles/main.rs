@@ -35,7 +35,7 @@ const MIB: u64 = 1 << 20;
 
 fn disk(upper: &Ext4Upper) -> Result<TempPath, Failure> {
     let mut file = tempfile::NamedTempFile::new()?;
-    upper.image(&[], file.as_file_mut())?;
+    upper.join(&[], file.as_file_mut())?;
     Ok(file.into_temp_path())
 }
 
@@ -108,7 +108,7 @@ fn fsck_is_clean_at_16_tib() -> Verdict {
     let host = Mount::new("tmpfs", "none", "size=64m")?;
     let path = host.path().join("disk");
     let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    Ext4Upper::new(MAX_SIZE)?.image(&[], &mut file)?;
+    Ext4Upper::new(MAX_SIZE)?.join(&[], &mut file)?;
     drop(file);
     fsck(&path)?;
     host.unmount()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{Makes, MaterializerStage, rules};
-use plyfold_core::{LayerArtifact, Materializer};
+use plyfold_core::{InputArtifact, Materializer};
 use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 
 /// Every rule, on an empty disk.
@@ -28,12 +28,12 @@ impl MaterializerStage for Upper {
         Makes::Disks
     }
 
-    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         let mount = Mount::new("ext4", file, "loop,ro").expect("the kernel mounts the disk");
         mounted(mount.path()).expect("the mount can be read")
     }
 
-    fn check(&self, file: &Path, _: &[LayerArtifact]) {
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
         Run::new("e2fsck").arg("-fn").arg(file).success().expect("e2fsck finds nothing");
     }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
-use plyfold_core::{LayerArtifact, Materializer as _, Result};
+use plyfold_core::{InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, Result, Role};
 use plyfold_vmdk::Vmdk;
 use tempfile::TempDir;
 
@@ -12,7 +12,7 @@ pub(crate) const GIB: u64 = 1 << 30;
 /// A folder with `disk.vmdk` and files of the given sizes, each with marks that tell its places apart.
 pub(crate) struct Disk {
     pub(crate) folder: TempDir,
-    pub(crate) files: Vec<LayerArtifact>,
+    pub(crate) files: Vec<InputArtifact>,
 }
 
 impl Disk {
@@ -29,9 +29,11 @@ impl Disk {
             for offset in around.chain([0, size - 512]).filter(|offset| *offset < *size) {
                 file.write_all_at(format!("{} at {offset}", layers.len()).as_bytes(), offset)?;
             }
-            layers.push(LayerArtifact { path: name.into(), size: *size, diff_id: None });
+            let file = LocalArtifact::new(name.into(), *size, Made::default());
+            layers.push(InputArtifact::new(*name, Role::Image, Box::new(file), None));
         }
-        vmdk.image(&layers, &mut File::create(folder.path().join("disk.vmdk"))?)?;
+        let descriptor = File::create(folder.path().join("disk.vmdk"))?;
+        vmdk.join(&layers, &mut OneFile(Role::Descriptor, descriptor))?;
         vmdk.descriptor(&layers)?.check(folder.path())?;
         Ok(Self { folder, files: layers })
     }

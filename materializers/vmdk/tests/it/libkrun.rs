@@ -21,15 +21,16 @@ fn vmdk_reads_back_identical() {
         let reader = FormatAccess::new(reader.open(PermissiveImplicitOpenGate::default()).unwrap());
         let mut start = 0;
         for layer in &disk.files {
-            let file = File::open(disk.folder.path().join(&layer.path)).unwrap();
-            let inside = (0..layer.size).step_by(1 << 30).flat_map(|at| [at.saturating_sub(4096), at]);
-            for offset in inside.chain([layer.size - 4096]) {
+            let file = File::open(disk.folder.path().join(&layer.name)).unwrap();
+            let inside =
+                (0..layer.artifact.size()).step_by(1 << 30).flat_map(|at| [at.saturating_sub(4096), at]);
+            for offset in inside.chain([layer.artifact.size() - 4096]) {
                 let (mut expected, mut read) = ([0; 4096], [1; 4096]);
                 file.read_exact_at(&mut expected, offset).unwrap();
                 reader.read(&mut read[..], start + offset).unwrap();
-                assert!(read == expected, "{} differs at {offset}", layer.path.display());
+                assert!(read == expected, "{} differs at {offset}", layer.name);
             }
-            start += layer.size;
+            start += layer.artifact.size();
         }
         assert_eq!(reader.size(), start);
     }

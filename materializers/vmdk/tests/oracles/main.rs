@@ -34,15 +34,17 @@ fn reads_back(disk: &Disk, folder: &Path) -> Verdict {
     let raw = File::open(raw)?;
     let mut start = 0;
     for layer in &disk.files {
-        let file = File::open(folder.join(&layer.path))?;
+        let file = File::open(folder.join(&layer.name))?;
         // Where both have a hole both read as zeros.
-        for (offset, length) in [data(&raw, start, layer.size)?, data(&file, 0, layer.size)?].concat() {
+        for (offset, length) in
+            [data(&raw, start, layer.artifact.size())?, data(&file, 0, layer.artifact.size())?].concat()
+        {
             let (mut left, mut right) = (vec![0; length], vec![1; length]);
             raw.read_exact_at(&mut left, start + offset)?;
             file.read_exact_at(&mut right, offset)?;
-            assert!(left == right, "{} differs within {length} bytes at {offset}", layer.path.display());
+            assert!(left == right, "{} differs within {length} bytes at {offset}", layer.name);
         }
-        start += layer.size;
+        start += layer.artifact.size();
     }
     assert_eq!(raw.metadata()?.len(), start);
     Ok(())

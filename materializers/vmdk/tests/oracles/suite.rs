@@ -5,8 +5,8 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{Makes, MaterializerStage, rules};
-use plyfold_core::{LayerArtifact, Materializer, Output, Result};
+use plyfold_conformance::{Makes, MaterializerStage, path_of, rules};
+use plyfold_core::{InputArtifact, Materializer, OneFile, Output, Result, Role};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
 
@@ -35,19 +35,19 @@ impl MaterializerStage for Disk {
     }
 
     /// The merged image stands beside the descriptor, which names all by file name.
-    fn image(&self, layers: &[LayerArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
         let merged = file.with_file_name("merged.erofs");
         let mut image = File::options().read(true).write(true).create(true).truncate(true).open(&merged)?;
-        ErofsMerged::default().image(layers, &mut image)?;
-        let merged = LayerArtifact { path: merged, size: image.metadata()?.len(), diff_id: None };
+        ErofsMerged::default().join(layers, &mut image)?;
+        let merged = InputArtifact::local(&merged, None)?;
         let extents = std::iter::once(&merged).chain(layers).map(|extent| {
-            let name = extent.path.file_name().unwrap_or_default();
-            LayerArtifact { path: name.into(), ..extent.clone() }
+            let name = path_of(extent).file_name().unwrap_or_default().to_string_lossy();
+            InputArtifact::new(name, extent.role, extent.artifact.clone(), extent.diff_id.clone())
         });
-        Vmdk::new().image(&extents.collect::<Vec<_>>(), out)
+        Vmdk::new().join(&extents.collect::<Vec<_>>(), &mut OneFile(Role::Descriptor, out)).map(drop)
     }
 
-    fn tree(&self, file: &Path, _: &[LayerArtifact]) -> Vec<TreeLine> {
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         let raw = tempfile::NamedTempFile::new().expect("a temporary file can be made");
         let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]).arg(file);
         convert.arg(raw.path()).success().expect("qemu-img reads the disk");
@@ -55,8 +55,8 @@ impl MaterializerStage for Disk {
         mounted(mount.path()).expect("the mount can be read")
     }
 
-    fn overlaid(&self, layers: &[LayerArtifact]) -> Vec<TreeLine> {
-        let mounts = layers.iter().map(|layer| Mount::new("erofs", &layer.path, "loop,ro"));
+    fn overlaid(&self, layers: &[InputArtifact]) -> Vec<TreeLine> {
+        let mounts = layers.iter().map(|layer| Mount::new("erofs", path_of(layer), "loop,ro"));
         let mounts: Vec<_> = mounts.map(|mount| mount.expect("the kernel mounts the layer")).collect();
         let empty = tempfile::tempdir().expect("a temporary directory can be made");
         let lowers: Vec<_> = mounts.iter().rev().map(Mount::path).chain([empty.path()]).collect();
@@ -64,13 +64,13 @@ impl MaterializerStage for Disk {
         mounted(overlay.path()).expect("the mount can be read")
     }
 
-    fn check(&self, file: &Path, layers: &[LayerArtifact]) {
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
         Run::new("qemu-img")
             .args(["info", "-f", "vmdk"])
             .arg(file)
             .success()
             .expect("qemu-img reads the descriptor");
-        let devices = layers.iter().map(|layer| format!("--device={}", layer.path.display()));
+        let devices = layers.iter().map(|layer| format!("--device={}", path_of(layer).display()));
         let merged = file.with_file_name("merged.erofs");
         Run::new("fsck.erofs").args(devices).arg(merged).success().expect("fsck.erofs finds nothing");
     }

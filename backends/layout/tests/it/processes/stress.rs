@@ -103,8 +103,8 @@ async fn pull_and_remove(store: &Store, number: usize) {
         // A name is there, so nothing goes.
         assert_whole(store, &image).await;
         for layer in pulled.layers {
-            let (path, size) = layer.artifact.unwrap();
-            assert_eq!(std::fs::metadata(path).unwrap().len(), size);
+            let artifact = layer.artifact.unwrap();
+            assert_eq!(std::fs::metadata(artifact.path().unwrap()).unwrap().len(), artifact.size());
         }
         if !stays(&image) {
             store.remove(&name(&image)).await.unwrap();

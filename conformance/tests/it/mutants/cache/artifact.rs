@@ -1,28 +1,41 @@
 //! Mutants of what is made from layers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use plyfold_core::memory::MemoryCache;
-use plyfold_core::{Artifact, ArtifactKey, ArtifactWriter, CacheProvider as _, Output, Result};
+use plyfold_core::{
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Made, Output, Result, digest,
+};
 
 use super::{BrokenCache, CacheFault, Shared};
 
 impl BrokenCache {
     pub(super) async fn broken_artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        let wrong = match self.fault {
+            // As one that knows layers alone.
+            CacheFault::ArtifactsForgotten => {
+                ArtifactKey { content: digest::sha256(key.content.as_ref().as_bytes()), ..key.clone() }
+            }
+            CacheFault::OutputsMixed => key.with_extension("one"),
+            _ => key.clone(),
+        };
+        let key = &wrong;
+        let everything = match self.fault {
+            CacheFault::OneMakerForAFormat => Some(self.shared.everything.clone().lock_owned().await),
+            _ => None,
+        };
         let made = self.shared.made.lock().unwrap().get(key).cloned();
         match (self.fault, made) {
-            (
-                CacheFault::ChangedArtifactsTrusted | CacheFault::DroppedArtifactsPublished,
-                Some((path, size)),
-            ) => {
-                return Ok(Artifact::Present(path, size));
+            (CacheFault::ChangedArtifactsTrusted | CacheFault::DroppedArtifactsPublished, Some(made)) => {
+                return Ok(Artifact::Present(made));
             }
             (CacheFault::TwoMakers, None) => return MemoryCache::new()?.artifact(key).await,
             _ => {}
         }
         Ok(match self.inner.artifact(key).await? {
             Artifact::Vacant(inner) => Artifact::Vacant(Box::new(BrokenArtifact {
+                _everything: everything,
+                loses_notes: self.fault == CacheFault::NotesLost,
                 inner: Some(inner),
                 key: key.clone(),
                 shared: self.shared.clone(),
@@ -41,11 +54,15 @@ struct BrokenArtifact {
     shared: Arc<Shared>,
     /// Whether it is published when it is dropped.
     publishes: bool,
+    loses_notes: bool,
+    _everything: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl BrokenArtifact {
-    fn finish(&mut self) -> Result<(PathBuf, u64)> {
-        let made = self.inner.take().expect("it has not ended").commit()?;
+    fn finish(&mut self, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
+        let none = Made::default();
+        let told = if self.loses_notes { &none } else { made };
+        let made = self.inner.take().expect("it has not ended").commit(told)?;
         self.shared.made.lock().unwrap().insert(self.key.clone(), made.clone());
         Ok(made)
     }
@@ -56,15 +73,15 @@ impl ArtifactWriter for BrokenArtifact {
         self.inner.as_mut().expect("it has not ended").output()
     }
 
-    fn commit(mut self: Box<Self>) -> Result<(PathBuf, u64)> {
-        self.finish()
+    fn commit(mut self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
+        self.finish(made)
     }
 }
 
 impl Drop for BrokenArtifact {
     fn drop(&mut self) {
         if self.publishes && self.inner.is_some() {
-            self.finish().unwrap();
+            self.finish(&Made::default()).unwrap();
         }
     }
 }

@@ -18,8 +18,8 @@ use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
 use plyfold_core::cache::{CachedNames, Part};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
-    Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify, reference,
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor,
+    Digest, Error, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify, reference,
 };
 
 use self::client::BrokenPull;
@@ -30,6 +30,7 @@ use self::writer::BrokenWriter;
 pub(super) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
+    ArtifactsForgotten,
     ChangedArtifactsTrusted,
     ChildrenUnknown,
     CollectsInFlight,
@@ -61,9 +62,12 @@ pub(super) enum CacheFault {
     NestedWriteFrees,
     NeverRefreshes,
     None,
+    NotesLost,
     NothingIsHere,
     OneLockForAll,
+    OneMakerForAFormat,
     OneNameForEachDigest,
+    OutputsMixed,
     PagesRepeat,
     PagesStop,
     PartialsHidden,
@@ -132,7 +136,7 @@ struct Shared {
     /// Whether one writer has ended beside another.
     nested: AtomicBool,
     /// Artifacts that were made, with their sizes.
-    made: Mutex<HashMap<ArtifactKey, (PathBuf, u64)>>,
+    made: Mutex<HashMap<ArtifactKey, Box<dyn ArtifactHandle>>>,
     /// How many collections there were.
     collections: AtomicUsize,
 }

@@ -1,0 +1,276 @@
+//! Artifacts: the files that a cache keeps beside the blobs, made from layers and from whole images.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use dyn_clone::DynClone;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::chain_id;
+use crate::format::{Format, Output};
+use crate::{Digest, Error, Result};
+
+/// The identity of a file made from a layer or from an image.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ArtifactKey {
+    /// How it was made.
+    pub format: Format,
+    /// What it was made from: a layer's `diff_id`, which is the digest of its uncompressed tar, or the
+    /// [ChainID](chain_id) of an image's layers. For an image of one layer both are the same digest.
+    pub content: Digest,
+}
+
+impl ArtifactKey {
+    /// The key of what is made from one layer.
+    pub fn layer(format: Format, diff_id: Digest) -> Self {
+        Self { format, content: diff_id }
+    }
+
+    /// The key of what is made from an image, by the `diff_id`s of its layers, bottom first. `None` without layers.
+    pub fn image(format: Format, diff_ids: &[Digest]) -> Option<Self> {
+        chain_id(diff_ids).map(|content| Self { format, content })
+    }
+
+    /// The key of another file of the same format and input.
+    #[must_use]
+    pub fn with_extension(&self, extension: &'static str) -> Self {
+        let format = Format { extension, ..self.format.clone() };
+        Self { format, content: self.content.clone() }
+    }
+}
+
+/// A Linux version, `MAJOR.MINOR`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct KernelVersion {
+    /// The first number.
+    pub major: u16,
+    /// The second number.
+    pub minor: u16,
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl From<KernelVersion> for String {
+    fn from(version: KernelVersion) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for KernelVersion {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let numbers =
+            text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (major, minor) = numbers
+            .ok_or_else(|| Error::corrupt(format!("{text:?} is not a kernel version such as 5.15")))?;
+        Ok(Self { major, minor })
+    }
+}
+
+/// What a materializer tells about what it has made, beside the files. A cache keeps it with the first file, so that a
+/// hit tells the same.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(default)]
+pub struct Made {
+    /// The oldest Linux that can mount it.
+    pub kernel: Option<KernelVersion>,
+    /// What a user should know, such as content that the format cannot hold: short sentences.
+    pub notes: Vec<String>,
+}
+
+impl Made {
+    /// At most this many notes are kept.
+    pub const NOTES: usize = 16;
+    /// The longest note, in bytes of UTF-8; the rest is cut off.
+    pub const NOTE_BYTES: usize = 256;
+
+    /// The same with a kernel version.
+    #[must_use]
+    pub fn with_kernel(mut self, major: u16, minor: u16) -> Self {
+        self.kernel = Some(KernelVersion { major, minor });
+        self
+    }
+
+    /// The same with one more note; beyond [`NOTES`](Self::NOTES) it is left out, beyond
+    /// [`NOTE_BYTES`](Self::NOTE_BYTES) it is cut.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        if self.notes.len() < Self::NOTES {
+            let mut note = note.into();
+            let mut end = note.len().min(Self::NOTE_BYTES);
+            while !note.is_char_boundary(end) {
+                end -= 1;
+            }
+            note.truncate(end);
+            self.notes.push(note);
+        }
+        self
+    }
+
+    /// What holds for several files together: the newest kernel, and all notes, each once.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.kernel = self.kernel.max(other.kernel);
+        for note in &other.notes {
+            if !self.notes.contains(note) {
+                self = self.with_note(note.clone());
+            }
+        }
+        self
+    }
+
+    /// Whether nothing is told.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A finished file of a cache. Never written to. Blocking: for threads that may wait. Clones share it.
+pub trait ArtifactHandle: DynClone + fmt::Debug + Send + Sync + 'static {
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// What its materializer has told.
+    fn made(&self) -> &Made;
+
+    /// Where it is, if it is a file of this machine.
+    fn path(&self) -> Option<&Path>;
+
+    /// Reads some bytes from an offset; 0 at the end only.
+    ///
+    /// # Errors
+    /// What the file system or the network reports.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+dyn_clone::clone_trait_object!(ArtifactHandle);
+
+/// A finished file of this machine. It is opened by the first read, and later reads are of the same file.
+#[derive(Clone, Debug)]
+pub struct LocalArtifact(Arc<Local>);
+
+#[derive(Debug)]
+struct Local {
+    path: PathBuf,
+    size: u64,
+    made: Made,
+    file: OnceLock<File>,
+}
+
+impl LocalArtifact {
+    /// The file at a path, whose size is known.
+    pub fn new(path: PathBuf, size: u64, made: Made) -> Self {
+        Self(Arc::new(Local { path, size, made, file: OnceLock::new() }))
+    }
+}
+
+impl ArtifactHandle for LocalArtifact {
+    fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    fn made(&self) -> &Made {
+        &self.0.made
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.0.path)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(file) = self.0.file.get() {
+            return file.read_at(buffer, offset);
+        }
+        let opened = File::open(&self.0.path)?;
+        self.0.file.get_or_init(|| opened).read_at(buffer, offset)
+    }
+}
+
+/// The result of [`CacheProvider::artifact`](crate::CacheProvider::artifact).
+#[derive(Debug)]
+pub enum Artifact {
+    /// The finished file.
+    Present(Box<dyn ArtifactHandle>),
+    /// The file is missing, and this caller alone may make it now.
+    Vacant(Box<dyn ArtifactWriter>),
+}
+
+/// One artifact being made. Dropping it without [`commit`](Self::commit) leaves nothing behind (rule C 186
+/// `a_dropped_artifact_leaves_nothing`). Blocking: for the thread that runs the materializer.
+pub trait ArtifactWriter: fmt::Debug + Send {
+    /// Where to write; empty at first.
+    fn output(&mut self) -> &mut dyn Output;
+
+    /// Makes the file durable, then visible, with what its materializer has told.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io): nothing becomes visible.
+    fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>>;
+}
+
+/// Reads a finished file from its start, as one open file: for callers that want [`io::Read`] and [`io::Seek`].
+#[derive(Debug)]
+pub struct ArtifactReader {
+    source: Source,
+    size: u64,
+    position: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A file of its own: it is closed with the reader, and not with the handle.
+    File(File),
+    Handle(Box<dyn ArtifactHandle>),
+}
+
+impl ArtifactReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn open(artifact: &dyn ArtifactHandle) -> Result<Self> {
+        let source = match artifact.path() {
+            Some(path) => {
+                let opened = File::open(path);
+                Source::File(opened.map_err(|e| Error::io(format!("opening {}", path.display()), e))?)
+            }
+            None => Source::Handle(dyn_clone::clone_box(artifact)),
+        };
+        Ok(Self { source, size: artifact.size(), position: 0 })
+    }
+}
+
+impl io::Read for ArtifactReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &self.source {
+            Source::File(file) => file.read_at(buffer, self.position)?,
+            Source::Handle(artifact) => artifact.read_at(self.position, buffer)?,
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl io::Seek for ArtifactReader {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            io::SeekFrom::Start(to) => Some(to),
+            io::SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.size.checked_add_signed(by),
+        };
+        self.position = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}
