@@ -11,7 +11,7 @@ use crate::registry::Page;
 use crate::{Artifact, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
-pub use ext::{CacheProviderExt, Completeness};
+pub use ext::CacheProviderExt;
 pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
 pub use lease::Lease;
@@ -20,11 +20,13 @@ pub use naming::check_names;
 pub use needs::{Need, Needs};
 pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
-pub use registry::CacheRegistry;
-pub(crate) use verify::set_aside;
-pub use verify::{Damage, Part, Remains, Verified, Verify, needed};
+pub use registry::{CacheRegistry, Completeness};
+pub(crate) use registry::{completeness, source_of};
+pub use report::{Damage, Part, Remains, Verified, Verify};
+pub use verify::{needed, verify_names};
 
 mod collect;
+pub(crate) mod content;
 mod ext;
 mod find;
 mod index;
@@ -36,6 +38,7 @@ mod needs;
 mod plan;
 mod push;
 mod registry;
+mod report;
 mod verify;
 
 /// A name to set or to remove.
@@ -286,7 +289,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to. What writers
     /// that were killed have left behind is no damage: it is [counted](Verified::remains).
     ///
-    /// The provided body reads what names need: for caches that cannot list their content.
+    /// Caches that cannot list their content read what names need: [`verify_names`].
     ///
     /// # Contract
     /// D 133 `truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched`, C 74
@@ -295,9 +298,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for an image that is not here, [`Io`](crate::ErrorKind::Io). Damage
     /// is part of the result, not an error.
-    async fn verify(&self, what: &Verify) -> Result<Verified> {
-        verify::by_names(self, what).await
-    }
+    async fn verify(&self, what: &Verify) -> Result<Verified>;
 
     /// A page of the names and what they stand for: all pages together are the [list](Self::list), while no name is
     /// changed. A name that is changed between two pages may be on none of them or on both.

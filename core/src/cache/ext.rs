@@ -3,27 +3,14 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{CacheProvider, CacheRegistry, Ingest, NameChange, PushOptions, index, push, set_aside};
+use super::{
+    CacheProvider, CacheRegistry, Completeness, NameChange, PushOptions, content, index, push, registry,
+};
 use crate::backend::Opened;
-use crate::manifest::{RawManifest, limits};
 use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
-use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageSource, MediaType, Platform, Reference,
-    Result, reference,
-};
-
-/// What a cache lacks of an image for one platform.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Completeness {
-    /// Manifest, config and every layer are here with the right sizes.
-    Complete,
-    /// The name is known, these are missing: config, layers, or the manifest of the platform itself.
-    Incomplete(Vec<Digest>),
-    /// The name is unknown.
-    Unknown,
-}
+use crate::{Blob, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference};
 
 /// What follows from [`CacheProvider`]'s methods, the same for every cache.
 #[async_trait]
@@ -91,23 +78,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        let Some(top) = self.find_descriptor(reference).await? else { return Ok(Completeness::Unknown) };
-        let source = match self.source_of(reference, &top, platform).await {
-            Ok(source) => source,
-            // The index is here, what it chose is not.
-            Err(e) if *e.kind() == ErrorKind::NotFound => {
-                let missing = e.context("blob").map(crate::digest::parse).transpose()?;
-                return Ok(Completeness::Incomplete(missing.into_iter().collect()));
-            }
-            Err(e) => return Err(e),
-        };
-        let mut missing = Vec::new();
-        for blob in source.raw().references() {
-            if self.stat(blob.digest()).await? != Some(blob.size()) && !missing.contains(blob.digest()) {
-                missing.push(blob.digest().clone());
-            }
-        }
-        Ok(if missing.is_empty() { Completeness::Complete } else { Completeness::Incomplete(missing) })
+        registry::completeness(self, reference, platform).await
     }
 
     /// Whether a registry has an image for a platform. An outage is an error, not `false`; so are credentials that
@@ -247,9 +218,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        let registry = self.as_registry();
-        let root = registry.fetch_raw(reference).await?;
-        RegistrySource::open(Box::new(registry.fixed(reference.clone(), root)), reference, platform).await
+        registry::new_source(self, reference, platform).await
     }
 
     /// The image for a platform that a descriptor leads to, opened for reading under the name `image`, whatever that
@@ -266,11 +235,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        let at = |e: Error| e.with_image(image).with_endpoint(self).with_context("blob", top.digest());
-        let content = self.content(top, limits::MANIFEST).await.map_err(at)?;
-        let root = RawManifest::described(content, top).map_err(at)?;
-        let registry = self.as_registry().fixed(image.clone(), root);
-        RegistrySource::open(Box::new(registry), image, platform).await
+        registry::source_of(self, image, top, platform).await
     }
 
     /// This cache seen as a registry of what it holds.
@@ -278,7 +243,7 @@ pub trait CacheProviderExt: CacheProvider {
     where
         Self: Sized + Clone,
     {
-        CacheRegistry::new(Box::new(self.clone()))
+        registry::as_registry(self)
     }
 
     /// The verified content of a stored document of at most `limit` bytes.
@@ -289,7 +254,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// As [`CacheProvider::open`] and [`Blob::bytes`].
     async fn content(&self, blob: &Descriptor, limit: u64) -> Result<Bytes> {
-        self.open(blob, BlobRange::FULL).await?.bytes(limit).await
+        content::read(self, blob, limit).await
     }
 
     /// The verified content of a stored document of at most `limit` bytes, by its digest alone.
@@ -300,13 +265,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); otherwise as [`CacheProviderExt::content`].
     async fn get_content(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
-        let size = self.stat(digest).await.map_err(|e| e.with_endpoint(self))?;
-        let Some(size) = size else {
-            let error = Error::not_found(format!("no blob {digest}")).with_endpoint(self);
-            return Err(error.with_context("blob", digest));
-        };
-        let media_type = MediaType::Other("application/octet-stream".to_owned());
-        self.content(&Descriptor::new(media_type, size, digest.clone()), limit).await
+        content::read_digest(self, digest, limit).await
     }
 
     /// Stores a whole blob. Content that is here already is read and verified; damaged content is replaced.
@@ -318,38 +277,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// As [`CacheProvider::ingest`], [`BlobWriter::commit`](super::BlobWriter::commit) and the errors of `blob`'s
     /// stream: nothing is visible then, and nothing is left behind.
     async fn put(&self, blob: Blob) -> Result<()> {
-        let descriptor = blob.descriptor().clone();
-        let mut writer = match self.ingest(&descriptor).await? {
-            Ingest::Vacant(writer) => writer,
-            Ingest::Present => match self.verify_blob(&descriptor).await {
-                Ok(()) => return Ok(()),
-                Err(e) if *e.kind() == ErrorKind::Corrupt => {
-                    set_aside(self, &descriptor).await?;
-                    match self.ingest(&descriptor).await? {
-                        Ingest::Vacant(writer) => writer,
-                        Ingest::Present => return Ok(()),
-                    }
-                }
-                Err(e) => return Err(e),
-            },
-        };
-        writer.set_resumable(false);
-        if writer.offset() > 0 {
-            writer.restart().await?;
-        }
-        // The writer hashes what it stores; hashing the stream as well would only cost time.
-        let mut blob = blob.unverified();
-        loop {
-            let written = match blob.chunk().await {
-                Ok(Some(chunk)) => writer.write(chunk).await,
-                Ok(None) => return writer.commit().await,
-                Err(e) => Err(e),
-            };
-            if let Err(e) = written {
-                writer.discard().await;
-                return Err(e);
-            }
-        }
+        content::put(self, blob).await
     }
 
     /// Reads a stored blob to its end, to verify it.
@@ -357,9 +285,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// As [`CacheProvider::open`].
     async fn verify_blob(&self, blob: &Descriptor) -> Result<()> {
-        let mut blob = self.open(blob, BlobRange::FULL).await?;
-        while blob.chunk().await?.is_some() {}
-        Ok(())
+        content::verify(self, blob).await
     }
 
     /// Removes a name; content stays until it is collected (rules C 61, C 62).

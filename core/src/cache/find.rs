@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
 
-use super::{CacheProvider, CacheProviderExt};
+use super::{CacheProvider, content};
 use crate::manifest::{Document, RawManifest, is_index, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
 
@@ -53,13 +53,13 @@ fn find_child<'a, C: CacheProvider + ?Sized>(
         if !seen.insert((index.digest().clone(), depth)) {
             return Ok(None);
         }
-        let content = match cache.content(index, limits::MANIFEST).await {
-            Ok(content) => content,
+        let bytes = match content::read(cache, index, limits::MANIFEST).await {
+            Ok(bytes) => bytes,
             // A sparse copy of an image keeps indexes whose children it does not have.
             Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let raw = RawManifest::described(content, index)?;
+        let raw = RawManifest::described(bytes, index)?;
         let Document::Index(document) = raw.document() else { return Ok(None) };
         for child in document.manifests() {
             if child.digest() == digest {

@@ -4,7 +4,7 @@ use oci_spec::image::Platform as PlatformDocument;
 use serde_json::{Map, Value};
 
 use super::naming::not_here;
-use super::{CacheProvider, CacheProviderExt, Lease, NameChange, Needs};
+use super::{CacheProvider, Lease, NameChange, Needs, content};
 use crate::go_json;
 use crate::manifest::{
     Document, RawConfig, RawManifest, canonical_json, check_is_image, is_artifact, is_document, is_manifest,
@@ -18,7 +18,7 @@ pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
 /// After this many concurrent changes of the name, the index is written on the base of the last one read.
 const ATTEMPTS: u32 = 16;
 
-/// The body of [`CacheProviderExt::index_write`].
+/// The body of `index_write`.
 pub(super) async fn write<C: CacheProvider + ?Sized>(
     cache: &C,
     name: &Reference,
@@ -46,7 +46,7 @@ pub(super) async fn write<C: CacheProvider + ?Sized>(
             break (root, lease);
         }
     };
-    cache.put(Blob::from_bytes(root.descriptor(), BlobRange::FULL, root.bytes())?).await?;
+    content::put(cache, Blob::from_bytes(root.descriptor(), BlobRange::FULL, root.bytes())?).await?;
     cache.update(&[NameChange::Set(name.clone(), root.descriptor().clone())]).await?;
     Ok(root.descriptor().clone())
 }
@@ -99,8 +99,8 @@ pub(super) async fn present<C: CacheProvider + ?Sized>(
 /// The index that a name stands for, if it stands for anything.
 async fn existing<C: CacheProvider + ?Sized>(cache: &C, name: &Reference) -> Result<Option<RawManifest>> {
     let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
-    let content = cache.content(&descriptor, limits::MANIFEST).await;
-    let raw = RawManifest::described(content?, &descriptor)?;
+    let found = content::read(cache, &descriptor, limits::MANIFEST).await;
+    let raw = RawManifest::described(found?, &descriptor)?;
     match raw.document() {
         Document::Index(_) => Ok(Some(raw)),
         Document::Manifest(_) => Err(Error::unsupported("the name stands for a single image, not an index")
@@ -174,13 +174,13 @@ async fn own_config<C: CacheProvider + ?Sized>(
     cache: &C,
     descriptor: &Descriptor,
 ) -> Result<Option<RawConfig>> {
-    let raw = RawManifest::described(cache.content(descriptor, limits::MANIFEST).await?, descriptor)?;
+    let raw = RawManifest::described(content::read(cache, descriptor, limits::MANIFEST).await?, descriptor)?;
     let manifest = raw.image()?;
     if check_is_image(manifest).is_err() {
         return Ok(None);
     }
-    let content = cache.content(manifest.config(), limits::CONFIG).await?;
-    match RawConfig::new(manifest, content) {
+    let config = content::read(cache, manifest.config(), limits::CONFIG).await?;
+    match RawConfig::new(manifest, config) {
         Err(e) if is_artifact(manifest, &e) => Ok(None),
         config => config.map(Some),
     }

@@ -5,8 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
 
-use super::verify::as_held;
-use super::{CacheProvider, CacheProviderExt};
+use super::{CacheProvider, content};
 use crate::digest::chain_id;
 use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, is_foreign, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
@@ -149,8 +148,8 @@ impl Needs {
         if check_is_image(manifest).is_err() {
             return Ok(());
         }
-        let content = cache.content(manifest.config(), limits::CONFIG).await;
-        match content.and_then(|bytes| RawConfig::new(manifest, bytes)) {
+        let config = content::read(cache, manifest.config(), limits::CONFIG).await;
+        match config.and_then(|bytes| RawConfig::new(manifest, bytes)) {
             Ok(config) => {
                 let diff_ids = config.diff_ids()?;
                 self.contents.extend(chain_id(&diff_ids));
@@ -181,9 +180,9 @@ impl Needs {
 /// A document that is here. Its references are followed if its digest is right, even when the descriptor has a wrong
 /// size.
 async fn read<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<RawManifest> {
-    let held = match as_held(cache, descriptor).await? {
+    let held = match content::as_held(cache, descriptor).await? {
         Some(held) if held.size() != descriptor.size() => held,
         _ => descriptor.clone(),
     };
-    RawManifest::described(cache.content(&held, limits::MANIFEST).await?, &held)
+    RawManifest::described(content::read(cache, &held, limits::MANIFEST).await?, &held)
 }

@@ -8,12 +8,14 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::index::{SUBJECT, annotation};
-use super::{CacheProvider, CacheProviderExt, CacheRegistry, Lease, Needs};
+use super::registry::as_registry;
+use super::{CacheProvider, CacheRegistry, Lease, Needs, content};
 use crate::copy::{CopyOptions, Platforms, copy_told};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
-use crate::registry::{Capabilities, ImageRegistry, ImageRegistryExt};
+use crate::registry::{Capabilities, ImageRegistry};
 use crate::{
     Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
+    select,
 };
 
 /// How an image of a cache is pushed.
@@ -37,7 +39,7 @@ pub enum Sparse {
     Rewrite,
 }
 
-/// The body of [`CacheProviderExt::push`].
+/// The body of `push`.
 pub(super) async fn push<C: CacheProvider + Clone>(
     cache: &C,
     name: &Reference,
@@ -60,7 +62,7 @@ async fn push_told<C: CacheProvider + Clone>(
 ) -> Result<Descriptor> {
     let (root, _lease) = in_hand(cache, name).await?;
     // The name may move from now on: the content that it pointed to is pushed.
-    let source = cache.as_registry().fixed(name.clone(), root.clone());
+    let source = as_registry(cache).fixed(name.clone(), root.clone());
     if options.copy.platforms != Platforms::All {
         return copy_told(&source, name, registry, target, &options.copy).await;
     }
@@ -95,7 +97,7 @@ async fn in_hand<C: CacheProvider + Clone>(cache: &C, name: &Reference) -> Resul
     const MOVES: u32 = 16;
     let mut moves = 0;
     loop {
-        let root = match cache.as_registry().fetch_raw(name).await {
+        let root = match select::raw(&as_registry(cache), name).await {
             // It was found, then collected before it was read.
             Err(e) if *e.kind() == ErrorKind::NotFound && moves < MOVES => {
                 moves += 1;
@@ -193,8 +195,8 @@ impl<C: CacheProvider> Subset<'_, C> {
         if !is_document(media_type) {
             return Ok(Some(own));
         }
-        let content = self.cache.content(child, limits::MANIFEST).await?;
-        let raw = RawManifest::described(content, child)?;
+        let found = content::read(self.cache, child, limits::MANIFEST).await?;
+        let raw = RawManifest::described(found, child)?;
         let before = self.absent.len();
         let Some(kept) = self.of(&raw, depth).await? else {
             if !is_index(media_type) {

@@ -4,10 +4,25 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{CacheProvider, CacheProviderExt};
+use super::{CacheProvider, content};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
-use crate::{Advice, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result, reference};
+use crate::source::{ImageSource as _, RegistrySource};
+use crate::{
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
+    select,
+};
+
+/// What a cache lacks of an image for one platform.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Completeness {
+    /// Manifest, config and every layer are here with the right sizes.
+    Complete,
+    /// The name is known, these are missing: config, layers, or the manifest of the platform itself.
+    Incomplete(Vec<Digest>),
+    /// The name is unknown.
+    Unknown,
+}
 
 /// A [`CacheProvider`] seen as an [`ImageRegistry`], to read and to copy from.
 #[derive(Clone, Debug)]
@@ -18,10 +33,6 @@ pub struct CacheRegistry {
 }
 
 impl CacheRegistry {
-    pub(super) fn new(cache: Box<dyn CacheProvider>) -> Self {
-        Self { cache, fixed: None }
-    }
-
     /// The same cache, in which `name` stands for `root`, also when it is moved or removed meanwhile. What `root` leads
     /// to is found by its digest alone.
     #[must_use]
@@ -31,7 +42,11 @@ impl CacheRegistry {
 
     /// A document by its digest, whatever names lead to it.
     async fn document(&self, digest: &Digest) -> Result<RawManifest> {
-        RawManifest::verified(self.cache.get_content(digest, limits::MANIFEST).await?, None, digest)
+        RawManifest::verified(
+            content::read_digest(&self.cache, digest, limits::MANIFEST).await?,
+            None,
+            digest,
+        )
     }
 
     /// What the fixed name and the digests below it stand for; `None` for every other name.
@@ -63,10 +78,10 @@ impl ImageRegistry for CacheRegistry {
                 None => error.with_advice(Advice::Pull { image: reference.to_string() }),
             });
         };
-        let content = self.cache.content(&descriptor, limits::MANIFEST).await;
+        let found = content::read(&self.cache, &descriptor, limits::MANIFEST).await;
         let at =
             |e: Error| e.with_image(reference).with_endpoint(self).with_context("blob", descriptor.digest());
-        RawManifest::described(content.map_err(at)?, &descriptor).map_err(at)
+        RawManifest::described(found.map_err(at)?, &descriptor).map_err(at)
     }
 
     async fn blob(&self, _: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
@@ -99,4 +114,59 @@ impl fmt::Display for CacheRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cache)
     }
+}
+
+/// The cache seen as a registry of what it holds.
+pub(super) fn as_registry<C: CacheProvider + Clone>(cache: &C) -> CacheRegistry {
+    CacheRegistry { cache: Box::new(cache.clone()), fixed: None }
+}
+
+/// An image of the cache, opened for reading.
+pub(super) async fn new_source<C: CacheProvider + Clone>(
+    cache: &C,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<RegistrySource> {
+    let registry = as_registry(cache);
+    let root = select::raw(&registry, reference).await?;
+    RegistrySource::open(Box::new(registry.fixed(reference.clone(), root)), reference, platform).await
+}
+
+/// The image for a platform that a descriptor leads to, whatever the name `image` stands for by now.
+pub(crate) async fn source_of<C: CacheProvider + Clone>(
+    cache: &C,
+    image: &Reference,
+    top: &Descriptor,
+    platform: &Platform,
+) -> Result<RegistrySource> {
+    let at = |e: Error| e.with_image(image).with_endpoint(cache).with_context("blob", top.digest());
+    let found = content::read(cache, top, limits::MANIFEST).await.map_err(at)?;
+    let root = RawManifest::described(found, top).map_err(at)?;
+    let registry = as_registry(cache).fixed(image.clone(), root);
+    RegistrySource::open(Box::new(registry), image, platform).await
+}
+
+/// What the cache lacks of an image for a platform.
+pub(crate) async fn completeness<C: CacheProvider + Clone>(
+    cache: &C,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Completeness> {
+    let Some(top) = cache.find_descriptor(reference).await? else { return Ok(Completeness::Unknown) };
+    let source = match source_of(cache, reference, &top, platform).await {
+        Ok(source) => source,
+        // The index is here, what it chose is not.
+        Err(e) if *e.kind() == ErrorKind::NotFound => {
+            let missing = e.context("blob").map(crate::digest::parse).transpose()?;
+            return Ok(Completeness::Incomplete(missing.into_iter().collect()));
+        }
+        Err(e) => return Err(e),
+    };
+    let mut missing = Vec::new();
+    for blob in source.raw().references() {
+        if cache.stat(blob.digest()).await? != Some(blob.size()) && !missing.contains(blob.digest()) {
+            missing.push(blob.digest().clone());
+        }
+    }
+    Ok(if missing.is_empty() { Completeness::Complete } else { Completeness::Incomplete(missing) })
 }

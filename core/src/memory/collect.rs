@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::MemoryCache;
-use super::cache::{Kept, State};
+use super::state::MemoryCache;
+use super::state::{Kept, State};
 use crate::cache::{Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob};
 use crate::{ArtifactKey, Digest, Error, Reference, Result};
 

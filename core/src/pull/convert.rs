@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Engine;
+use super::engine::Engine;
 use crate::format::Output;
 use crate::layer::{Hashing, LayerOptions, LayerTar};
 use crate::{ArtifactWriter, BlobReader, Digest, Error, ErrorKind, Made, Result};

@@ -1,8 +1,10 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
 use super::convert::{Conversion, Converted, WhenFull};
+use super::engine::Engine;
+use super::options::PulledLayer;
+use super::retry::Retry;
 use super::retry::{Patience, Row};
-use super::{Engine, PulledLayer, Retry};
 use crate::cache::{BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
@@ -69,7 +71,7 @@ impl Engine<'_> {
             Err(e) => e,
         };
         let damaged = error.as_mismatch().is_some_and(|mismatch| mismatch.expected == *layer.digest());
-        if !damaged || self.options.policy == super::PullPolicy::Never {
+        if !damaged || self.options.policy == super::options::PullPolicy::Never {
             return Err(error);
         }
         self.set_aside(layer).await?;

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::cache::{CacheProvider, CacheProviderExt};
+use crate::cache::{CacheProvider, content};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::ImageRegistry;
 use crate::{Blob, BlobRange, Descriptor, ErrorKind, Reference, Result};
@@ -24,7 +24,7 @@ impl Here {
         if self.cache.stat(blob.digest()).await?.is_none() {
             return Ok(None);
         }
-        match self.cache.content(blob, limits::CONFIG).await {
+        match content::read(&self.cache, blob, limits::CONFIG).await {
             Ok(content) => Ok(Some(content)),
             // Damaged or missing content is fetched from the registry. An I/O error is returned.
             Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::NotFound) => {

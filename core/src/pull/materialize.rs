@@ -1,6 +1,7 @@
 //! Artifacts of an image that is already resolved.
 
-use super::{Engine, PullOptions, PullPolicy, PulledLayer};
+use super::engine::Engine;
+use super::options::{PullOptions, PullPolicy, PulledLayer};
 use crate::source::{ImageSource as _, RegistrySource};
 use crate::worker::Workers;
 use crate::{CacheProvider, Result};

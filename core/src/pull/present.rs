@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Engine, PullPolicy};
-use crate::cache::{CacheProvider, CacheProviderExt, Completeness, Lease, set_aside};
+use super::engine::Engine;
+use super::options::PullPolicy;
+use crate::cache::{CacheProvider, Completeness, Lease, completeness, content, source_of};
 use crate::digest::chain_id;
 use crate::manifest::RawConfig;
 use crate::progress::Event;
@@ -65,7 +66,7 @@ impl Engine<'_> {
 
     /// The documents that are here; no config for artifacts.
     async fn read_documents(&self, top: &Descriptor) -> Result<(RegistrySource, Option<RawConfig>)> {
-        let source = self.cache.source_of(&self.name, top, &self.options.platform).await?;
+        let source = source_of(&self.cache, &self.name, top, &self.options.platform).await?;
         let config = match source.known_config() {
             Some(config) => Ok(config.clone()),
             None => source.config().await,
@@ -98,7 +99,7 @@ impl Engine<'_> {
     }
 
     async fn is_sound(&self, blob: &Descriptor) -> Result<bool> {
-        match self.cache.verify_blob(blob).await {
+        match content::verify(&self.cache, blob).await {
             Ok(()) => Ok(true),
             Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) if *e.kind() == ErrorKind::Corrupt && self.options.policy != PullPolicy::Never => {
@@ -114,7 +115,7 @@ impl Engine<'_> {
 
     /// Quarantines a blob if it is damaged, with a warning; returns whether it was damaged.
     pub(super) async fn set_aside(&self, blob: &Descriptor) -> Result<bool> {
-        let was_damaged = set_aside(&self.cache, blob).await?;
+        let was_damaged = content::set_aside(&self.cache, blob).await?;
         if was_damaged {
             let message = format!("{} is damaged in the store and is fetched again", blob.digest());
             self.options.progress.emit(Event::Warning { message });
@@ -155,7 +156,7 @@ impl Engine<'_> {
     pub(super) async fn missing(&self) -> Result<Error> {
         let image = &self.name;
         let hint = "pull it with another policy, or load it from an archive";
-        let what = match self.cache.completeness(image, &self.options.platform).await? {
+        let what = match completeness(&self.cache, image, &self.options.platform).await? {
             Completeness::Incomplete(list) => {
                 let list: Vec<String> = list.iter().map(ToString::to_string).collect();
                 format!(

@@ -28,7 +28,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) for entries that the rules refuse,
-    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`], and what `content` reports.
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`](crate::layer::TreeLimits), and what `content`
+    /// reports.
     pub fn insert(
         &mut self,
         entry: Entry,
@@ -64,7 +65,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Settles what depends on the whole layer: links to later files, link counts.
     ///
     /// # Errors
-    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`].
+    /// [`Limit`](crate::ErrorKind::Limit) beyond the [`TreeLimits`](crate::layer::TreeLimits).
     pub fn finish(mut self) -> Result<LayerTree<C>> {
         let mut lower_links = std::mem::take(&mut self.links).settle(&mut self.tree)?;
         let assumed = self.assumed()?;

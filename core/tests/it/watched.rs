@@ -11,7 +11,7 @@ use bytes::Bytes;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, Lease,
-    NameChange, Reference, Result,
+    NameChange, Reference, Result, Verified, Verify, cache::verify_names,
 };
 
 /// What a [`Watched`] cache was asked for.
@@ -152,6 +152,10 @@ impl CacheProvider for Watched {
             self.inner.update(&[change]).await?;
         }
         found
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        verify_names(self, what).await
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {

@@ -28,6 +28,7 @@ fn no_crate_has_a_circle() {
         "backends/registry/src",
         "benches/src",
         "conformance/src",
+        "core/src",
         "materializers/erofs/src",
         "materializers/vmdk/src",
     ] {

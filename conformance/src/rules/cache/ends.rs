@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use plyfold_core::progress::{Event, Events};
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, Ingest,
-    Lease, NameChange, Progress, PullOptions, PullPolicy, Reference, Result,
+    Lease, NameChange, Progress, PullOptions, PullPolicy, Reference, Result, Verified, Verify,
+    cache::verify_names,
 };
 
 use super::setup::{amd64, name, pulled, registry_with, set};
@@ -202,6 +203,10 @@ impl CacheProvider for Meddled {
             self.inner.update(&[change]).await?;
         }
         found
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        verify_names(self, what).await
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {

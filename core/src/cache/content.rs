@@ -1,0 +1,98 @@
+//! Blobs of a cache: read, stored, verified and quarantined.
+
+use bytes::Bytes;
+
+use super::{CacheProvider, Ingest};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Result};
+
+/// The verified content of a stored document of at most `limit` bytes.
+pub(crate) async fn read<C: CacheProvider + ?Sized>(
+    cache: &C,
+    blob: &Descriptor,
+    limit: u64,
+) -> Result<Bytes> {
+    cache.open(blob, BlobRange::FULL).await?.bytes(limit).await
+}
+
+/// As [`read`], by the digest alone.
+pub(crate) async fn read_digest<C: CacheProvider + ?Sized>(
+    cache: &C,
+    digest: &Digest,
+    limit: u64,
+) -> Result<Bytes> {
+    let size = cache.stat(digest).await.map_err(|e| e.with_endpoint(cache))?;
+    let Some(size) = size else {
+        let error = Error::not_found(format!("no blob {digest}")).with_endpoint(cache);
+        return Err(error.with_context("blob", digest));
+    };
+    let media_type = MediaType::Other("application/octet-stream".to_owned());
+    read(cache, &Descriptor::new(media_type, size, digest.clone()), limit).await
+}
+
+/// Stores a whole blob; damaged content in its place is replaced.
+pub(crate) async fn put<C: CacheProvider + ?Sized>(cache: &C, blob: Blob) -> Result<()> {
+    let descriptor = blob.descriptor().clone();
+    let mut writer = match cache.ingest(&descriptor).await? {
+        Ingest::Vacant(writer) => writer,
+        Ingest::Present => match verify(cache, &descriptor).await {
+            Ok(()) => return Ok(()),
+            Err(e) if *e.kind() == ErrorKind::Corrupt => {
+                set_aside(cache, &descriptor).await?;
+                match cache.ingest(&descriptor).await? {
+                    Ingest::Vacant(writer) => writer,
+                    Ingest::Present => return Ok(()),
+                }
+            }
+            Err(e) => return Err(e),
+        },
+    };
+    writer.set_resumable(false);
+    if writer.offset() > 0 {
+        writer.restart().await?;
+    }
+    // The writer hashes what it stores; hashing the stream as well would only cost time.
+    let mut blob = blob.unverified();
+    loop {
+        let written = match blob.chunk().await {
+            Ok(Some(chunk)) => writer.write(chunk).await,
+            Ok(None) => return writer.commit().await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = written {
+            writer.discard().await;
+            return Err(e);
+        }
+    }
+}
+
+/// Reads a stored blob to its end, to verify it.
+pub(crate) async fn verify<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<()> {
+    let mut blob = cache.open(blob, BlobRange::FULL).await?;
+    while blob.chunk().await?.is_some() {}
+    Ok(())
+}
+
+/// Quarantines a blob in which damage was found; returns whether it was still damaged. Content that has been stored in
+/// its place since stays, and so does content with the right digest and another size than `blob` says.
+pub(crate) async fn set_aside<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<bool> {
+    // Of several tasks that found the damage, one at a time reads the blob again.
+    let _turn = cache.turn(&format!("set aside {}", blob.digest())).await?;
+    let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
+    match verify(cache, &held).await {
+        Err(e) if *e.kind() == ErrorKind::Corrupt => {
+            cache.quarantine(blob.digest()).await?;
+            Ok(true)
+        }
+        Err(e) if *e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(false),
+    }
+}
+
+/// The descriptor of a blob with the size that it has here; `None` when it is not here.
+pub(super) async fn as_held<C: CacheProvider + ?Sized>(
+    cache: &C,
+    blob: &Descriptor,
+) -> Result<Option<Descriptor>> {
+    let size = cache.stat(blob.digest()).await?;
+    Ok(size.map(|size| Descriptor::new(blob.media_type().clone(), size, blob.digest().clone())))
+}

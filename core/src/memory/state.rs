@@ -1,0 +1,101 @@
+//! What a cache in memory holds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{ArtifactKey, Descriptor, Digest, Error, Made, Reference, Result};
+
+/// A [`CacheProvider`](crate::CacheProvider) in memory. Clones share content; the last one removes the artifacts.
+#[derive(Clone)]
+pub struct MemoryCache(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    /// Held by a collection alone; by leases and changes of names for a moment.
+    pub(super) gate: tokio::sync::RwLock<()>,
+    pub(super) artifacts: TempDir,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) blobs: HashMap<Digest, Bytes>,
+    pub(super) partial: HashMap<Digest, (Vec<u8>, SystemTime)>,
+    pub(super) names: BTreeMap<String, (Reference, Descriptor)>,
+    pub(super) pins: BTreeSet<String>,
+    pub(super) made: HashMap<ArtifactKey, Kept>,
+    /// When each blob was stored or used last.
+    pub(super) used: HashMap<Digest, SystemTime>,
+    /// What is protected, by a number for each lease.
+    pub(super) leases: BTreeMap<u64, Vec<Digest>>,
+    pub(super) next_lease: u64,
+    /// One lock for each thing being written; an entry is kept until the cache is dropped.
+    pub(super) writers: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// A finished artifact.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    pub(super) made: Made,
+    /// When it was written to last.
+    pub(super) modified: Option<SystemTime>,
+}
+
+impl Kept {
+    /// Whether nobody has written to it since, such as through a hard link.
+    pub(super) fn is_unchanged(&self) -> bool {
+        let found = std::fs::metadata(&self.path);
+        found.is_ok_and(|found| found.len() == self.size && found.modified().ok() == self.modified)
+    }
+}
+
+impl MemoryCache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
+    pub fn new() -> Result<Self> {
+        let artifacts = TempDir::new().map_err(|e| Error::io("making a temporary directory", e))?;
+        Ok(Self(Arc::new(Shared {
+            state: Mutex::default(),
+            gate: tokio::sync::RwLock::default(),
+            artifacts,
+        })))
+    }
+
+    /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.
+    pub fn insert_blob(&self, digest: Digest, content: impl Into<Bytes>) {
+        self.0.lock().store(digest, content.into());
+    }
+
+    /// Points a name to content that may be missing: a test may want that.
+    pub fn insert_name(&self, name: &Reference, descriptor: Descriptor) {
+        self.0.lock().names.insert(name.whole(), (name.clone(), descriptor));
+    }
+
+    pub(super) async fn writer(&self, key: String) -> OwnedMutexGuard<()> {
+        let lock = self.0.lock().writers.entry(key).or_default().clone();
+        lock.lock_owned().await
+    }
+}
+
+impl State {
+    pub(super) fn store(&mut self, digest: Digest, content: Bytes) {
+        self.used.insert(digest.clone(), SystemTime::now());
+        self.blobs.insert(digest, content);
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one insertion or removal, so a poisoned lock is consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

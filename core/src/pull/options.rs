@@ -1,0 +1,103 @@
+//! How an image is pulled, and what a pull yields.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Lease;
+use crate::layer::{LayerLimits, TreeBudget};
+use crate::manifest::{RawConfig, RawManifest};
+use crate::progress::Progress;
+use crate::{ArtifactHandle, Descriptor, Digest, Materializer, Platform, Reference};
+
+use super::retry::Retry;
+
+/// When a pull asks the backend.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
+    /// Resolve the name at the backend; fetch what is missing.
+    Always,
+    /// Ask only when something is missing. With everything here there is no I/O on the network, also when the
+    /// name has moved (rule C 49).
+    #[default]
+    IfMissing,
+    /// Never ask the backend; missing content is an error.
+    Never,
+}
+
+/// How an image is pulled.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// The memory that the conversions of layers share, by default with all of the process.
+    pub budget: TreeBudget,
+    /// Layers downloaded at the same time.
+    pub concurrency: usize,
+    /// [`Verify`](Self::verify) all content of the image in the cache, and ask the backend as [`PullPolicy::Always`].
+    pub force: bool,
+    /// Bounds on layers that are converted.
+    pub limits: LayerLimits,
+    /// Convert each layer while it is downloaded, into an artifact of the cache.
+    pub materializer: Option<Box<dyn Materializer>>,
+    /// Which image of an index.
+    pub platform: Platform,
+    /// When to ask the backend.
+    pub policy: PullPolicy,
+    /// Where events go.
+    pub progress: Progress,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
+    /// How long a transfer may make no progress at all.
+    pub stall: Duration,
+    /// Read what is here of the image again, also when all of it is. What is damaged is fetched again; under
+    /// [`PullPolicy::Never`] it is an error. Artifacts are not read (rule C 54 `verification_policy_applies_on_hit`).
+    pub verify: bool,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            budget: TreeBudget::default(),
+            concurrency: 4,
+            force: false,
+            limits: LayerLimits::default(),
+            materializer: None,
+            platform: Platform::host(),
+            policy: PullPolicy::default(),
+            progress: Progress::none(),
+            retry: Retry::default(),
+            stall: Duration::from_secs(30),
+            verify: false,
+        }
+    }
+}
+
+/// An image that is in the cache now.
+#[derive(Clone, Debug)]
+pub struct PullResult {
+    /// The name it has there.
+    pub reference: Reference,
+    /// What the name stands for: an index or a manifest.
+    pub descriptor: Descriptor,
+    /// The image's manifest.
+    pub manifest: RawManifest,
+    /// The image's configuration; `None` for artifacts, which have none.
+    pub config: Option<RawConfig>,
+    /// Its layers, bottom first.
+    pub layers: Vec<PulledLayer>,
+    /// Whether every layer was here already; the name may still have been asked for.
+    pub cached: bool,
+    /// Keeps all of it in the cache while this or a clone of it lives, also when the name goes.
+    pub lease: Lease,
+}
+
+/// A layer that is in the cache now.
+#[derive(Clone, Debug)]
+pub struct PulledLayer {
+    /// The layer's blob.
+    pub descriptor: Descriptor,
+    /// The digest of its uncompressed tar; `None` for artifacts.
+    pub diff_id: Option<Digest>,
+    /// The file made from it, if [`PullOptions::materializer`] asked for one.
+    pub artifact: Option<Box<dyn ArtifactHandle>>,
+}

@@ -1,0 +1,268 @@
+//! A pull from its name to its result.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::cache::{CacheProvider, Lease, NameChange, content};
+use crate::manifest::{RawConfig, RawManifest};
+use crate::progress::Event;
+use crate::registry::ImageRegistry;
+use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
+use crate::worker::Workers;
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result};
+
+use super::engine::{Engine, cache_name};
+use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
+use super::present::Found;
+
+/// Brings an image into a cache.
+///
+/// Everything that the image needs is [leased](CacheProvider::lease) before it is looked for, until the name stands
+/// for it, and on with the [result](PullResult::lease): an image is not collected while its result is held.
+///
+/// Of several pulls of one image for one platform under [`PullPolicy::IfMissing`], in whatever process, one fetches it
+/// while the others [wait](CacheProvider::turn), with [`Event::Waiting`]; the next one takes over when it fails or
+/// is killed, or has not ended after five minutes. Nothing else in the cache waits for a download, and images that are
+/// here never wait.
+///
+/// Nothing is fetched but the manifest when the cache says that it has [no room](CacheProvider::free) for what is
+/// missing of the blobs. What a [materializer](PullOptions::materializer) will make of them is not known beforehand,
+/// and not counted.
+///
+/// # Contract
+/// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
+/// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92,
+/// C 187 `a_pull_yields_the_image_that_was_found`, C 188 `what_the_cache_cannot_read_is_not_fetched`, C 189
+/// `a_dropped_pull_tells_its_end`.
+/// A digest in the reference wins over the tag.
+/// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
+/// Every [`Event::BlobStarted`] is followed by an [`Event::BlobDone`] or an [`Event::BlobStopped`].
+///
+/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and
+/// the runtime, when it is shut down, waits for them, as [`Workers`] says.
+///
+/// # Errors
+/// Those of the backend and the cache, with the image in their context;
+/// [`NotFound`](crate::ErrorKind::NotFound) under [`PullPolicy::Never`] lists what is missing;
+/// [`Io`](crate::ErrorKind::Io) with [`StorageFull`](std::io::ErrorKind::StorageFull) as its source when there is no
+/// room. Nothing half-made
+/// is visible then; what has been downloaded of a blob is kept for the next attempt when that attempt may resume.
+pub async fn pull(
+    registry: &dyn ImageRegistry,
+    reference: &Reference,
+    cache: &dyn CacheProvider,
+    options: &PullOptions,
+) -> Result<PullResult> {
+    let operation = options.progress.operation();
+    let options = &PullOptions { progress: operation.progress().clone(), ..options.clone() };
+    let engine = Engine {
+        registry: dyn_clone::clone_box(registry),
+        reference,
+        name: cache_name(reference),
+        cache: dyn_clone::clone_box(cache),
+        options,
+        workers: Workers::new(),
+    };
+    // On the heap: callers would carry all of its states in futures of their own.
+    let result = Box::pin(engine.run()).await;
+    operation.end(engine.end(result).await)
+}
+
+/// How often a pull fetches again content that other processes have quarantined meanwhile.
+const REPAIRS: usize = 8;
+
+impl Engine<'_> {
+    async fn run(&self) -> Result<PullResult> {
+        let always = self.options.force || self.options.policy == PullPolicy::Always;
+        if !always && let Some(found) = self.look().await? {
+            return self.take(found).await;
+        }
+        match self.options.policy {
+            PullPolicy::Never => Err(self.missing().await?),
+            _ if self.options.force => Box::pin(self.fetch_image()).await,
+            PullPolicy::Always => {
+                let found = match self.unmoved().await? {
+                    Some(here) => self.look_at(&here).await?,
+                    None => None,
+                };
+                match found {
+                    Some(found) => self.take(found).await,
+                    None => Box::pin(self.fetch_image()).await,
+                }
+            }
+            PullPolicy::IfMissing => {
+                let turn = self.turn().await?;
+                match self.look().await? {
+                    // Release the right first: other pulls need not wait while artifacts are made.
+                    Some(found) => {
+                        drop(turn);
+                        self.take(found).await
+                    }
+                    None => Box::pin(self.fetch_image()).await,
+                }
+            }
+        }
+    }
+
+    /// The result out of the cache alone; artifacts are made if need be.
+    async fn take(&self, found: Found) -> Result<PullResult> {
+        let Found { source, config, lease } = found;
+        let layers = self.layers(source.raw(), config.as_ref()).await?;
+        Ok(self.result(&source, config, layers, lease))
+    }
+
+    /// Fetches what is missing.
+    async fn fetch_image(&self) -> Result<PullResult> {
+        let source = self.retrying("manifest", || {
+            RegistrySource::open(self.documents(), self.reference, &self.options.platform)
+        });
+        let source = source.await?;
+        self.resolved(&source)?;
+        self.check_room(&source).await?;
+        let config = self.config(&source).await?;
+        let lease = self.lease(&source, config.as_ref()).await?;
+        if self.options.force || self.options.verify {
+            self.drop_damaged(&source).await?;
+        }
+        let mut root = source.root().descriptor().clone();
+        if config.as_ref().is_some_and(|config| config.platform().is_none()) && source.indexes().is_empty() {
+            // No document in the cache has the platform.
+            root.set_platform(source.raw().platform().cloned());
+        }
+        let set = NameChange::Set(self.name.clone(), root);
+        let mut layers = self.store(&source, config.as_ref()).await?;
+        for _ in 0..REPAIRS {
+            match self.cache.update(std::slice::from_ref(&set)).await {
+                // Another process has quarantined damaged content of this image.
+                Err(e) if *e.kind() == ErrorKind::NotFound => {}
+                outcome => {
+                    outcome?;
+                    return Ok(self.result(&source, config, layers, lease));
+                }
+            }
+            let again = self.store(&source, config.as_ref()).await?;
+            let fetched = layers.iter().map(|(_, fetched)| *fetched).collect::<Vec<_>>();
+            layers =
+                again.into_iter().zip(fetched).map(|((layer, now), before)| (layer, now || before)).collect();
+        }
+        self.cache.update(&[set]).await?;
+        Ok(self.result(&source, config, layers, lease))
+    }
+
+    /// Stores what is missing of an image, documents last; its layers, with whether each had to be fetched.
+    async fn store(
+        &self,
+        source: &RegistrySource,
+        config: Option<&RawConfig>,
+    ) -> Result<Vec<(PulledLayer, bool)>> {
+        let manifest = source.manifest()?;
+        match config {
+            Some(config) => {
+                let blob = Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?;
+                content::put(&self.cache, blob).await?;
+            }
+            None => drop(self.layer(manifest.config(), None).await?),
+        }
+        let layers = self.layers(source.raw(), config).await?;
+        for raw in std::iter::once(source.raw()).chain(source.indexes()) {
+            content::put(&self.cache, Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?)
+                .await?;
+        }
+        Ok(layers)
+    }
+
+    fn result(
+        &self,
+        source: &RegistrySource,
+        config: Option<RawConfig>,
+        layers: Vec<(PulledLayer, bool)>,
+        lease: Lease,
+    ) -> PullResult {
+        if let Some(config) = config.as_ref().filter(|config| config.platform().is_none())
+            && source.raw().platform().is_none()
+        {
+            let (image, platform) = (self.reference, config.platform_or(None));
+            let message = format!("{image} does not name its platform, it is taken for {platform}");
+            self.options.progress.emit(Event::Warning { message });
+        }
+        PullResult {
+            reference: self.name.clone(),
+            descriptor: source.root().descriptor().clone(),
+            manifest: source.raw().clone(),
+            config,
+            cached: layers.iter().all(|(_, fetched)| !fetched),
+            layers: layers.into_iter().map(|(layer, _)| layer).collect(),
+            lease,
+        }
+    }
+
+    fn resolved(&self, source: &RegistrySource) -> Result<()> {
+        let manifest = source.manifest()?;
+        let sizes = manifest.layers().iter().map(Descriptor::size);
+        let size = sizes.fold(manifest.config().size(), u64::saturating_add);
+        let (image, digest) = (self.reference.whole(), source.descriptor().digest().clone());
+        self.options.progress.emit(Event::Resolved { image, digest, size });
+        Ok(())
+    }
+
+    /// The config, from here or from the backend; `None` for artifacts, whose config is kept like a layer.
+    pub(super) async fn config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
+        let manifest = source.manifest()?;
+        if crate::manifest::check_is_image(manifest).is_err_and(|e| *e.kind() == ErrorKind::Unsupported) {
+            return Ok(None);
+        }
+        let config = self.retrying("config", || async {
+            match source.known_config() {
+                Some(config) => Ok(config.clone()),
+                None => source.config().await,
+            }
+        });
+        match config.await {
+            Err(e) if crate::manifest::is_artifact(manifest, &e) => Ok(None),
+            config => config.map(Some),
+        }
+    }
+
+    /// Every layer, several at a time, each digest once; with whether it had to be fetched.
+    pub(super) async fn layers(
+        &self,
+        raw: &RawManifest,
+        config: Option<&RawConfig>,
+    ) -> Result<Vec<(PulledLayer, bool)>> {
+        let layers = raw.image()?.layers();
+        let diff_ids = config.map(RawConfig::diff_ids).transpose()?;
+        let mut unique: Vec<(Descriptor, Option<Digest>)> = Vec::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let diff_id = diff_ids.as_ref().and_then(|list| list.get(index)).cloned();
+            match unique.iter().find(|(other, _)| other.digest() == layer.digest()) {
+                Some((_, other)) if *other != diff_id => {
+                    let message = format!("layer {} stands under two diff_ids", layer.digest());
+                    return Err(Error::corrupt(message));
+                }
+                Some((other, _)) if other.size() != layer.size() => {
+                    return Err(Error::corrupt(format!("layer {} stands with two sizes", layer.digest())));
+                }
+                Some(_) => {}
+                None => unique.push((layer.clone(), diff_id)),
+            }
+        }
+        // Owned descriptors: with borrowed ones the compiler cannot prove that a pull may move between threads.
+        let jobs =
+            unique.into_iter().map(|(layer, diff_id)| async move { self.layer(&layer, diff_id).await });
+        let concurrency = self.options.concurrency.min(self.registry.concurrency()).max(1);
+        let done: Vec<(PulledLayer, bool)> =
+            stream::iter(jobs).buffer_unordered(concurrency).try_collect().await?;
+        let by_digest: HashMap<&Digest, &(PulledLayer, bool)> =
+            done.iter().map(|item| (item.0.descriptor.digest(), item)).collect();
+        layers
+            .iter()
+            .map(|layer| {
+                let found = by_digest.get(layer.digest()).map(|item| (*item).clone());
+                found.ok_or_else(|| {
+                    Error::new(ErrorKind::Internal, format!("layer {} was not processed", layer.digest()))
+                })
+            })
+            .collect()
+    }
+}
