@@ -110,8 +110,9 @@ impl MergedTree {
         let file = tempfile::tempfile_in(scratch);
         let file = file.map_err(|e| at(Error::io("making a temporary file for the image's content", e)))?;
         let mut spool = Spool { out: BufWriter::with_capacity(BUFFER, file), length: 0, scratch };
-        let trees = layers.into_iter().map(|tar| layer(tar?, limits.clone(), &mut spool));
-        let tree = Tree::from_layers_within(trees, limits.clone())?;
+        let each = limits.clone();
+        let trees = layers.into_iter().map(|tar| layer(tar?, each.clone(), &mut spool));
+        let tree = Tree::from_layers_within(trees, limits)?;
         let spool = spool.out.into_inner().map_err(|e| at(spooling(e.into_error())))?;
         Ok(Self { tree, spool })
     }

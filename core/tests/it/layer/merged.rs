@@ -1,6 +1,7 @@
 //! Layers stacked into one tree, and the content of its files read back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
@@ -24,7 +25,7 @@ fn merged_within(layers: &[Vec<u8>], limits: TreeLimits) -> Result<MergedTree> {
 fn sparse(archive: Archive, name: &str, size: u64, runs: &[(u64, &[u8])]) -> Archive {
     let mut data = format!("{}\n", runs.len());
     for (offset, run) in runs {
-        data += &format!("{offset}\n{}\n", run.len());
+        write!(data, "{offset}\n{}\n", run.len()).unwrap();
     }
     let mut data = data.into_bytes();
     data.resize(data.len().next_multiple_of(512), 0);

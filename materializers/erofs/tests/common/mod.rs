@@ -71,5 +71,5 @@ pub(crate) fn merged(layers: &[TempPath], options: Options) -> Result<TempPath> 
 
 /// Layer images as a materializer takes them.
 pub(crate) fn artifacts(layers: &[TempPath]) -> Vec<InputArtifact> {
-    layers.iter().map(|path| InputArtifact::local(path, None).unwrap()).collect()
+    layers.iter().map(|path| InputArtifact::local(path, None).expect("a file is there")).collect()
 }
