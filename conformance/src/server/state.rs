@@ -24,7 +24,7 @@ pub struct Options {
     pub page: usize,
     /// Takes pushes and deletes; otherwise 405.
     pub push: bool,
-    /// Has the referrers API; otherwise 404 and, for what [`FaultServer::put`] stores, the fallback tag.
+    /// Has the referrers API; otherwise 404 and, for what [`FaultServer::put`](super::FaultServer::put) stores, the fallback tag.
     pub referrers: bool,
 }
 
