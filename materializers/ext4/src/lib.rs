@@ -28,6 +28,7 @@
 
 mod format;
 mod layout;
+mod materializer;
 mod upper;
 mod writer;
 mod xattr;
