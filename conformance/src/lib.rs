@@ -34,6 +34,6 @@ mod suite;
 pub use http::{HttpSetup, HttpStage, Mirror};
 pub use rule::{JudgedStage, Rule, Verdict};
 pub use stage::{
-    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, LayoutStage, Makes,
-    MaterializerStage, RetryAfter, Stage, Staged, Subject, path_of,
+    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, FormatFidelity,
+    LayoutStage, MaterializerStage, RetryAfter, Stage, Staged, Subject, path_of,
 };

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::path::Path;
 
 use async_trait::async_trait;
 use plyfold_core::cache::PushOptions;
@@ -10,16 +9,17 @@ use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
     BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, ImageSourceExt,
-    InputArtifact, Materializer, OneFile, Output, Platform, PullOptions, PullResult, Reference,
-    RegistrySource, Result, flatten,
+    Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
-use crate::tree::{LayerEntry, TreeLine, overlaid, read_layer, stacked};
+use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
 pub use cache::{CacheMedium, CacheStage, CacheSubject, LayoutStage};
+pub use materializer::{FormatFidelity, MaterializerStage, path_of};
 
 mod cache;
+mod materializer;
 
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
 ///
@@ -258,63 +258,3 @@ pub trait Client: Debug + Send + Sync {
 pub struct CoreClient;
 
 impl Client for CoreClient {}
-
-/// A materializer, and a way to look at what it makes: what [`materializer_suite!`](crate::materializer_suite)
-/// judges. The same rules judge it through the kernel where the stage looks through a mount.
-pub trait MaterializerStage: Send + Sync {
-    /// The materializer under test.
-    fn materializer(&self) -> Box<dyn Materializer>;
-
-    /// What it is made for.
-    fn makes(&self) -> Makes;
-
-    /// Where it makes images: what makes the layers that it joins.
-    fn layers(&self) -> Option<Box<dyn Materializer>> {
-        None
-    }
-
-    /// Makes an image of finished layers, all in one folder; `file` is what `out` will be.
-    ///
-    /// # Errors
-    /// Those of [`Materializer::join`].
-    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
-        let _ = file;
-        let materializer = self.materializer();
-        materializer.join(layers, &mut OneFile(materializer.outputs()[0].role, out)).map(drop)
-    }
-
-    /// What a finished file contains, in the order of [`lines`](crate::tree::lines).
-    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine>;
-
-    /// What overlayfs shows of these layers, bottom first.
-    fn overlaid(&self, layers: &[InputArtifact]) -> Vec<TreeLine> {
-        overlaid(layers.iter().map(|layer| self.tree(path_of(layer), &[])))
-    }
-
-    /// Asks the format's own checker; panics when it finds fault.
-    fn check(&self, file: &Path, layers: &[InputArtifact]);
-
-    /// As [`Stage::not_judged`].
-    fn not_judged(&self) -> &'static [&'static str] {
-        &[]
-    }
-}
-
-/// Where the suite has put a file.
-///
-/// # Panics
-/// For an artifact that is no file of this machine: the suite makes none.
-pub fn path_of(artifact: &InputArtifact) -> &Path {
-    artifact.artifact.path().expect("the suite's files are on this machine")
-}
-
-/// What a [`Materializer`] makes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Makes {
-    /// Disks without any image in them: [`Materializer::join`] of no layers.
-    Disks,
-    /// Images of finished layers: [`Materializer::join`].
-    Images,
-    /// Layers: [`Materializer::layer`].
-    Layers,
-}

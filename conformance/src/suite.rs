@@ -310,6 +310,7 @@ macro_rules! __materializer_rules {
             stacked_layers_equal_flat_image
             whiteouts_and_opaque_in_overlay_form
             output_absent_after_any_error
+            a_bad_layer_is_an_error_not_a_smaller_image
         }
     };
 }

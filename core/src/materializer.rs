@@ -207,7 +207,8 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported(format!("{} is not made from a single layer", self.format().name)))
     }
 
-    /// Writes a whole image, for [`Input::Image`]. Its layers were verified before.
+    /// Writes a whole image, for [`Input::Image`]. Its layers were verified before (rule M 196
+    /// `a_bad_layer_is_an_error_not_a_smaller_image`).
     ///
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit) for what the format cannot hold, [`Io`](crate::ErrorKind::Io) from `out`,

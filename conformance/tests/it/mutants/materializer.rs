@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use plyfold_conformance::tree::{LayerEntry, TreeLine, lines, overlaid, read_layer};
-use plyfold_conformance::{Makes, MaterializerStage, path_of};
-use plyfold_core::layer::LayerTar;
-use plyfold_core::tree::LayerTreeBuilder;
+use plyfold_conformance::tree::{ContentText, LayerEntry, TreeLine, lines, overlaid, read_layer};
+use plyfold_conformance::{FormatFidelity, MaterializerStage, path_of};
+use plyfold_core::layer::{LayerTar, TreeLimits};
+use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
     Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, Result, Role, Sink,
 };
@@ -16,14 +16,32 @@ use serde_json::{Value, json};
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ListingFault {
+    BadLayersDropped,
     ErrorsSwallowed,
     FormatBroken,
     LayersReversed,
+    LimitIgnored,
     None,
     OverlayAttributesKept,
     OwnersLost,
     RunNumberInOutput,
     WhiteoutsAsFiles,
+}
+
+/// The largest file that a listing of a whole image takes.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// What a listing is made from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Makes {
+    /// Nothing.
+    Disks,
+    /// Listings of layers.
+    Images,
+    /// A layer.
+    Layers,
+    /// A whole image.
+    Whole,
 }
 
 /// Trees as text, one line for each name.
@@ -38,13 +56,26 @@ impl MaterializerStage for Listings {
         Box::new(*self)
     }
 
-    fn makes(&self) -> Makes {
-        self.makes
-    }
-
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         let sound = Self { makes: Makes::Layers, fault: ListingFault::None };
         (self.makes == Makes::Images).then(|| Box::new(sound) as Box<dyn Materializer>)
+    }
+
+    fn fidelity(&self) -> FormatFidelity {
+        let whole = FormatFidelity::default();
+        if self.makes == Makes::Whole { whole.with_largest_file(LARGEST_FILE) } else { whole }
+    }
+
+    fn read(&self, mut layers: Vec<Result<LayerTar>>, scratch: &Path) -> Result<MergedTree> {
+        if self.fault == ListingFault::LayersReversed {
+            layers.reverse();
+        }
+        match MergedTree::read(layers, TreeLimits::default(), scratch) {
+            Err(_) if self.fault == ListingFault::BadLayersDropped => {
+                MergedTree::read([], TreeLimits::default(), scratch)
+            }
+            read => read,
+        }
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
@@ -67,6 +98,7 @@ impl Materializer for Listings {
             Makes::Disks => Input::Nothing,
             Makes::Images => Input::Artifacts { format: "listing", options: Options::default() },
             Makes::Layers => Input::Layer,
+            Makes::Whole => Input::Image,
         }
     }
 
@@ -78,6 +110,33 @@ impl Materializer for Listings {
             Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(Made::default()),
             entries => self.write(self.layer_lines(entries?)?, out.output(Role::Image)?),
         }
+    }
+
+    fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        let mut lines = lines(image.tree(), |_, _| Ok(String::new()))?;
+        let mut buffer = vec![0; 1 << 16];
+        for (line, (_, id)) in lines.iter_mut().zip(image.tree().walk()) {
+            let Kind::File { size, .. } = image.tree().node(id).kind else { continue };
+            if size > LARGEST_FILE && self.fault != ListingFault::LimitIgnored {
+                return Err(Error::limit("the file is too large"));
+            }
+            if line.what.starts_with("= ") {
+                continue;
+            }
+            let mut text = ContentText::new(size);
+            for extent in image.extents(id) {
+                let end = extent.offset + extent.length;
+                let mut at = extent.offset;
+                while at < end {
+                    let wanted = buffer.len().min(usize::try_from(end - at).unwrap());
+                    let count = image.read_at(id, at, &mut buffer[..wanted])?;
+                    text.data(at, &buffer[..count]);
+                    at += count as u64;
+                }
+            }
+            line.what = format!("file {}", text.finish());
+        }
+        self.write(lines, out.output(Role::Image)?)
     }
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {

@@ -12,13 +12,13 @@ mod sanitised;
 
 use std::collections::BTreeSet;
 
-use plyfold_conformance::{Makes, rules};
+use plyfold_conformance::rules;
 
 use self::base::{Broken, Fault};
 use self::cache::{BrokenCaches, CacheFault};
 use self::http::{HttpFault, Small};
 use self::layout::{BrokenLayouts, LayoutFault};
-use self::materializer::{ListingFault, Listings};
+use self::materializer::{ListingFault, Listings, Makes};
 
 /// For each registry rule the faults that it must catch.
 const REGISTRY: &[(&str, &[Fault])] = &[
@@ -214,13 +214,29 @@ const HTTP: &[(&str, &[HttpFault])] = &[
 const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
     (
         "M 147",
-        &[(Makes::Layers, ListingFault::RunNumberInOutput), (Makes::Images, ListingFault::RunNumberInOutput)],
+        &[
+            (Makes::Layers, ListingFault::RunNumberInOutput),
+            (Makes::Images, ListingFault::RunNumberInOutput),
+            (Makes::Whole, ListingFault::RunNumberInOutput),
+        ],
     ),
-    ("M 148", &[(Makes::Layers, ListingFault::OwnersLost), (Makes::Images, ListingFault::LayersReversed)]),
+    (
+        "M 148",
+        &[
+            (Makes::Layers, ListingFault::OwnersLost),
+            (Makes::Images, ListingFault::LayersReversed),
+            (Makes::Whole, ListingFault::LimitIgnored),
+            (Makes::Whole, ListingFault::OwnersLost),
+        ],
+    ),
     ("M 149", &[(Makes::Layers, ListingFault::FormatBroken), (Makes::Disks, ListingFault::FormatBroken)]),
     (
         "M 150",
-        &[(Makes::Layers, ListingFault::WhiteoutsAsFiles), (Makes::Images, ListingFault::LayersReversed)],
+        &[
+            (Makes::Layers, ListingFault::WhiteoutsAsFiles),
+            (Makes::Images, ListingFault::LayersReversed),
+            (Makes::Whole, ListingFault::LayersReversed),
+        ],
     ),
     (
         "M 151",
@@ -231,7 +247,15 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
     ),
     (
         "M 153",
-        &[(Makes::Layers, ListingFault::ErrorsSwallowed), (Makes::Disks, ListingFault::ErrorsSwallowed)],
+        &[
+            (Makes::Layers, ListingFault::ErrorsSwallowed),
+            (Makes::Disks, ListingFault::ErrorsSwallowed),
+            (Makes::Whole, ListingFault::ErrorsSwallowed),
+        ],
+    ),
+    (
+        "M 196",
+        &[(Makes::Layers, ListingFault::ErrorsSwallowed), (Makes::Whole, ListingFault::BadLayersDropped)],
     ),
 ];
 
@@ -250,7 +274,7 @@ fn what_is_sound_passes() {
         assert!(rule.holds(&BrokenLayouts(LayoutFault::None)), "{rule}");
     }
     for rule in rules::materializer() {
-        for makes in [Makes::Disks, Makes::Images, Makes::Layers] {
+        for makes in [Makes::Disks, Makes::Images, Makes::Layers, Makes::Whole] {
             assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
         }
     }

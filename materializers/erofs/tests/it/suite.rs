@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_conformance::{Makes, MaterializerStage, path_of};
+use plyfold_conformance::{MaterializerStage, path_of};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
 
@@ -26,10 +26,6 @@ impl MaterializerStage for Layers {
         Box::new(ErofsLayer::default())
     }
 
-    fn makes(&self) -> Makes {
-        Makes::Layers
-    }
-
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, layers)
     }
@@ -42,10 +38,6 @@ impl MaterializerStage for Layers {
 impl MaterializerStage for Merged {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(ErofsMerged::default())
-    }
-
-    fn makes(&self) -> Makes {
-        Makes::Images
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
@@ -61,7 +53,7 @@ impl MaterializerStage for Merged {
     }
 
     fn not_judged(&self) -> &'static [&'static str] {
-        &["whiteouts_and_opaque_in_overlay_form"]
+        &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{Makes, MaterializerStage, rules};
+use plyfold_conformance::{MaterializerStage, rules};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 
@@ -24,10 +24,6 @@ impl MaterializerStage for Upper {
         Box::new(Ext4Upper::new(MIN_SIZE).expect("the smallest size"))
     }
 
-    fn makes(&self) -> Makes {
-        Makes::Disks
-    }
-
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         let mount = Mount::new("ext4", file, "loop,ro").expect("the kernel mounts the disk");
         mounted(mount.path()).expect("the mount can be read")
@@ -39,6 +35,7 @@ impl MaterializerStage for Upper {
 
     fn not_judged(&self) -> &'static [&'static str] {
         &[
+            "a_bad_layer_is_an_error_not_a_smaller_image",
             "kernel_mount_equals_reference_tree",
             "stacked_layers_equal_flat_image",
             "whiteouts_and_opaque_in_overlay_form",

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{Makes, MaterializerStage, path_of, rules};
-use plyfold_core::{InputArtifact, Materializer, OneFile, Output, Result, Role};
+use plyfold_conformance::{MaterializerStage, path_of, rules};
+use plyfold_core::{InputArtifact, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
 
@@ -26,16 +26,12 @@ impl MaterializerStage for Disk {
         Box::new(Vmdk::new())
     }
 
-    fn makes(&self) -> Makes {
-        Makes::Images
-    }
-
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         Some(Box::new(ErofsLayer::default()))
     }
 
     /// The merged image stands beside the descriptor, which names all by file name.
-    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Output) -> Result<()> {
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<()> {
         let merged = file.with_file_name("merged.erofs");
         let mut image = File::options().read(true).write(true).create(true).truncate(true).open(&merged)?;
         ErofsMerged::default().join(layers, &mut image)?;
@@ -44,7 +40,7 @@ impl MaterializerStage for Disk {
             let name = path_of(extent).file_name().unwrap_or_default().to_string_lossy();
             InputArtifact::new(name, extent.role, extent.artifact.clone(), extent.diff_id.clone())
         });
-        Vmdk::new().join(&extents.collect::<Vec<_>>(), &mut OneFile(Role::Descriptor, out)).map(drop)
+        Vmdk::new().join(&extents.collect::<Vec<_>>(), out).map(drop)
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
@@ -76,6 +72,6 @@ impl MaterializerStage for Disk {
     }
 
     fn not_judged(&self) -> &'static [&'static str] {
-        &["whiteouts_and_opaque_in_overlay_form"]
+        &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
     }
 }

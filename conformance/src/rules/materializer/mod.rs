@@ -1,31 +1,29 @@
-//! M: what any materializer must do.
+//! M: what a materializer makes of layers and images, judged by looking at it.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod made;
+
+use std::io::{self, Read};
 
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider, Digest, ErrorKind, InputArtifact, Materializer, OneFile, Output,
-    PullOptions, Result, digest,
+    Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, PullOptions, Result, digest,
 };
-use tempfile::TempDir;
 
+use self::made::{Files, Made, SmallDisk, make_layer};
 use super::probe::{NAME, assert_kind, error_of, sound};
 use crate::rule::{Rule, not_judged, rules};
 use crate::samples::{self, LayerBuilder, gzip};
 use crate::stages::fill;
-use crate::tree::{TreeLine, read_layer, stacked};
-use crate::{Client as _, CoreClient, Makes, MaterializerStage, Staged, path_of};
+use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
+use crate::{Client as _, CoreClient, MaterializerStage, Staged};
 
 pub(super) const RULES: &[Rule<dyn MaterializerStage>] = rules! {
     "M 147" same_input_same_bytes:
         "the same input gives the same bytes, however it arrives and however many run at once",
     "M 148" kernel_mount_equals_reference_tree:
         "what is mounted is the tree that the layers say: names, kinds, modes, owners, times, links, devices, \
-         extended attributes and content",
+         extended attributes and content, as far as the format holds them; a file that is too large for it is refused",
     "M 149" fsck_is_clean:
         "the format's own checker finds nothing in any sample",
     "M 150" stacked_layers_equal_flat_image:
@@ -36,7 +34,13 @@ pub(super) const RULES: &[Rule<dyn MaterializerStage>] = rules! {
     "M 153" output_absent_after_any_error:
         "an error at any byte of the input or the output is an error of the materializer, and nothing of its output \
          can be seen",
+    "M 196" a_bad_layer_is_an_error_not_a_smaller_image:
+        "a layer that is damaged, cut short or not what its diff_id says is an error, wherever it stands in the image, \
+         and nothing is made of the other ones",
 };
+
+/// Why a rule about content does not judge an empty disk.
+const EMPTY: &str = "an empty disk holds nothing of an image";
 
 async fn same_input_same_bytes(stage: &dyn MaterializerStage) {
     let made = Made::of(stage, &rootfs());
@@ -47,27 +51,42 @@ async fn same_input_same_bytes(stage: &dyn MaterializerStage) {
         runs.into_iter().map(|run| run.join().expect("no run panics")).collect()
     });
     assert!(others.iter().all(|other| *other == first), "three runs at once");
-    if stage.makes() == Makes::Layers {
-        let tar = rootfs().remove(0);
-        let plain = layer_bytes(stage, io::Cursor::new(tar.clone()));
-        assert!(layer_bytes(stage, Trickle(io::Cursor::new(tar.clone()), 1)) == plain, "in small pieces");
-        let (head, tail) = tar.split_at(12_345);
-        assert!(layer_bytes(stage, io::Cursor::new(gzip(&[head, tail]))) == plain, "compressed");
+    let packed = |tar: &Vec<u8>| {
+        let (head, tail) = tar.split_at(12_345.min(tar.len()));
+        gzip(&[head, tail])
+    };
+    match stage.materializer().input() {
+        Input::Layer => {
+            let tar = rootfs().remove(0);
+            let plain = layer_bytes(stage, io::Cursor::new(tar.clone()));
+            assert!(layer_bytes(stage, Trickle(io::Cursor::new(tar.clone()), 1)) == plain, "in small pieces");
+            assert!(layer_bytes(stage, io::Cursor::new(packed(&tar))) == plain, "compressed");
+        }
+        Input::Image => {
+            let packed: Vec<_> = rootfs().iter().map(packed).collect();
+            assert!(Made::of(stage, &packed).bytes() == first, "compressed");
+        }
+        _ => {}
     }
 }
 
 async fn kernel_mount_equals_reference_tree(stage: &dyn MaterializerStage) {
-    if stage.makes() == Makes::Disks {
-        // An empty disk is the same whatever the image: it has no layers to say anything.
-        assert_kind(layer_of(stage, rootfs().remove(0)), &ErrorKind::Unsupported);
+    let input = stage.materializer().input();
+    if input == Input::Nothing {
+        refuses_layers(stage);
         assert!(!Made::of(stage, &[]).tree().is_empty());
-        return not_judged("an empty disk holds nothing of an image");
+        return not_judged(EMPTY);
     }
+    let fidelity = stage.fidelity();
     let bottom = vec![rootfs().remove(0)];
-    for layers in [if stage.makes() == Makes::Layers { bottom } else { rootfs() }, vec![samples::huge_file()]]
-    {
-        let tree = Made::of(stage, &layers).tree();
-        assert_trees(&tree, &sound(stacked(entries(&layers))), |line| {
+    for layers in [if input == Input::Layer { bottom } else { rootfs() }, vec![samples::huge_file()]] {
+        let reference = sound(stacked(entries(&layers)));
+        if !fidelity.holds_files(&reference) {
+            assert_kind(Made::attempt(stage, &layers), &ErrorKind::Limit);
+            continue;
+        }
+        let expected: Vec<_> = reference.iter().map(|line| fidelity.held(line)).collect();
+        assert_trees(&Made::of(stage, &layers).tree(), &expected, |line| {
             // Overlayfs' own marks are another rule's (M 151).
             let mut line = line.clone();
             line.xattrs.retain(|xattr| !xattr.starts_with("trusted.overlay."));
@@ -77,24 +96,33 @@ async fn kernel_mount_equals_reference_tree(stage: &dyn MaterializerStage) {
 }
 
 async fn fsck_is_clean(stage: &dyn MaterializerStage) {
-    for layers in [rootfs(), vec![LayerBuilder::new().finish()], vec![samples::huge_file()], wide(), small()]
-    {
-        Made::of(stage, &layers).check();
+    let empty = vec![LayerBuilder::new().finish()];
+    for layers in [rootfs(), empty, vec![samples::huge_file()], wide(), small(), odd()] {
+        if stage.fidelity().holds_files(&sound(stacked(entries(&layers)))) {
+            Made::of(stage, &layers).check();
+        }
     }
 }
 
 async fn stacked_layers_equal_flat_image(stage: &dyn MaterializerStage) {
-    if stage.makes() == Makes::Disks {
-        assert_kind(layer_of(stage, rootfs().remove(0)), &ErrorKind::Unsupported);
-        return not_judged("an empty disk holds nothing of an image");
+    let (input, fidelity) = (stage.materializer().input(), stage.fidelity());
+    if input == Input::Nothing {
+        refuses_layers(stage);
+        return not_judged(EMPTY);
+    }
+    if input == Input::Layer && !fidelity.overlay_form {
+        return not_judged("overlayfs cannot stack layers of this format");
     }
     // Overlayfs counts links of its own.
     let comparable = |line: &TreeLine| TreeLine { links: 0, ..line.clone() }.to_string();
     for layers in [rootfs(), small(), marks()] {
         let made = Made::of(stage, &layers);
         let reference = sound(stacked(entries(&layers)));
-        assert_trees(&stage.overlaid(&made.layers), &reference, comparable);
-        if stage.makes() == Makes::Images {
+        let reference: Vec<_> = reference.iter().map(|line| fidelity.held(line)).collect();
+        if input != Input::Image && fidelity.overlay_form {
+            assert_trees(&stage.overlaid(&made.layers), &reference, comparable);
+        }
+        if input != Input::Layer {
             assert_trees(&made.tree(), &reference, comparable);
         }
     }
@@ -117,9 +145,12 @@ async fn whiteouts_and_opaque_in_overlay_form(stage: &dyn MaterializerStage) {
         .file("again/file", 0o644, b"")
         .whiteout("new")
         .file("new", 0o644, b"not hidden");
-    if stage.makes() != Makes::Layers {
-        assert_kind(layer_of(stage, layer.finish()), &ErrorKind::Unsupported);
-        return not_judged("the format is not made for overlayfs");
+    if stage.materializer().input() != Input::Layer {
+        refuses_layers(stage);
+        return not_judged("the format is not made of single layers");
+    }
+    if !stage.fidelity().overlay_form {
+        return not_judged("overlayfs cannot stack layers of this format");
     }
     let tree = Made::of(stage, &[layer.finish()]).tree();
     let node = |path: &str| {
@@ -145,27 +176,55 @@ async fn output_absent_after_any_error(stage: &dyn MaterializerStage) {
     let made = Made::of(stage, &rootfs());
     let size = made.size();
     for budget in (0..16).map(|part| size * part / 16).chain([size.saturating_sub(1)]) {
-        let error = error_of(made.again(&mut Small::new(budget)));
+        let error = error_of(made.again(&mut SmallDisk::new(&*materializer, budget)));
         assert_eq!(*error.kind(), ErrorKind::Io, "out of space after {budget} bytes of {size}: {error}");
     }
-    if stage.makes() != Makes::Layers {
-        return;
+    if materializer.input() == Input::Layer {
+        nothing_is_published(&*materializer).await;
     }
+}
+
+async fn a_bad_layer_is_an_error_not_a_smaller_image(stage: &dyn MaterializerStage) {
+    let materializer = stage.materializer();
     let tar = rootfs().remove(0);
     // One bit at the end of the data, a truncation, and a diff_id that only the last byte disproves.
     let mut flipped = tar.clone();
     let last = flipped.iter().rposition(|byte| *byte != 0).unwrap_or_default();
     flipped[last] ^= 1;
-    for bad in [flipped, tar[..tar.len() / 2].to_vec(), tar[..tar.len() - 512].to_vec()] {
-        let error = error_of(make_layer(
-            &*materializer,
-            io::Cursor::new(bad),
-            Some(digest::sha256(&tar)),
-            &mut spool(),
-        ));
-        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    let bad = [flipped, tar[..tar.len() / 2].to_vec(), tar[..tar.len() - 512].to_vec()];
+    match materializer.input() {
+        Input::Image => {
+            for bad in bad {
+                for place in 0..3 {
+                    let error = error_of(of_bad_layer(stage, &bad, &tar, place));
+                    assert_eq!(*error.kind(), ErrorKind::Corrupt, "layer {place} of 3: {error}");
+                }
+            }
+        }
+        Input::Layer => {
+            for bad in bad {
+                let diff_id = Some(digest::sha256(&tar));
+                let made =
+                    make_layer(&*materializer, io::Cursor::new(bad), diff_id, &mut Files::spools(stage));
+                let error = error_of(made);
+                assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+            }
+        }
+        Input::Nothing => not_judged(EMPTY),
+        _ => not_judged("what it joins was verified by the format that made it"),
     }
-    nothing_is_published(&*materializer).await;
+}
+
+/// An image of three layers, of which the one at `place` has `bad` in place of `tar`.
+fn of_bad_layer(stage: &dyn MaterializerStage, bad: &[u8], tar: &[u8], place: usize) -> Result<()> {
+    let layers = (0..3).map(|at| {
+        let content = if at == place { bad } else { tar };
+        let options = LayerOptions { diff_id: Some(digest::sha256(tar)), ..LayerOptions::default() };
+        LayerTar::new(io::Cursor::new(content.to_vec()), options)
+    });
+    let scratch = tempfile::tempdir()?;
+    let image = stage.read(layers.collect(), scratch.path())?;
+    stage.materializer().image(&image, &mut Files::spools(stage)).map(drop)
 }
 
 /// A pull of a layer that its `diff_id` disproves leaves no artifact behind.
@@ -187,112 +246,20 @@ async fn nothing_is_published(materializer: &dyn Materializer) {
     assert!(matches!(sound(cache.artifact(&key).await), Artifact::Vacant(_)), "a bad layer was published");
 }
 
-/// A finished file, and the files of the layers it is made of.
-struct Made<'a> {
-    stage: &'a dyn MaterializerStage,
-    file: PathBuf,
-    tars: Vec<Vec<u8>>,
-    layers: Vec<InputArtifact>,
-    _folder: TempDir,
-}
-
-impl<'a> Made<'a> {
-    /// Makes an image of these tars, or layers of all of them of which the first is the file.
-    fn of(stage: &'a dyn MaterializerStage, tars: &[Vec<u8>]) -> Self {
-        let folder = TempDir::new().expect("a temporary directory can be made");
-        let mut layers = Vec::new();
-        let layer_maker = match stage.makes() {
-            Makes::Layers => Some(stage.materializer()),
-            Makes::Images | Makes::Disks => stage.layers(),
-        };
-        if let Some(maker) = layer_maker {
-            for (number, tar) in tars.iter().enumerate() {
-                let path = folder.path().join(format!("layer-{number}.{}", maker.format().extension));
-                let diff_id = digest::sha256(tar);
-                let mut out = create(&path);
-                let tar = io::Cursor::new(tar.clone());
-                sound(make_layer(&*maker, tar, Some(diff_id.clone()), &mut out));
-                layers.push(sound(InputArtifact::local(&path, Some(diff_id))));
-            }
-        }
-        let file = match layers.first() {
-            Some(layer) if stage.makes() == Makes::Layers => path_of(layer).to_owned(),
-            _ => folder.path().join(format!("image.{}", stage.materializer().format().extension)),
-        };
-        let made = Self { stage, file, tars: tars.to_vec(), layers, _folder: folder };
-        if stage.makes() != Makes::Layers {
-            sound(made.again(&mut create(&made.file)));
-        }
-        made
-    }
-
-    /// Makes the file once more, into `out`.
-    fn again(&self, out: &mut dyn Output) -> Result<()> {
-        let materializer = self.stage.materializer();
-        match self.stage.makes() {
-            Makes::Disks => self.stage.join(&[], &self.file, out),
-            Makes::Images => self.stage.join(&self.layers, &self.file, out),
-            Makes::Layers => make_layer(&*materializer, io::Cursor::new(self.tars[0].clone()), None, out),
-        }
-    }
-
-    fn bytes(&self) -> Digest {
-        let mut hasher = digest::Hasher::sha256();
-        let mut file = File::open(&self.file).expect("the finished file opens");
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer).expect("the finished file can be read") {
-                0 => return hasher.finish(),
-                count => hasher.update(&buffer[..count]),
-            }
-        }
-    }
-
-    /// Bytes that were written: holes cost no space.
-    fn size(&self) -> u64 {
-        let mut out = Small::new(u64::MAX);
-        sound(self.again(&mut out));
-        u64::MAX - out.left
-    }
-
-    fn tree(&self) -> Vec<TreeLine> {
-        self.stage.tree(&self.file, &self.layers)
-    }
-
-    fn check(&self) {
-        if self.stage.makes() == Makes::Layers {
-            self.layers.iter().for_each(|layer| self.stage.check(path_of(layer), &[]));
-        } else {
-            self.stage.check(&self.file, &self.layers);
-        }
-    }
-}
-
-fn layer_of(stage: &dyn MaterializerStage, tar: Vec<u8>) -> Result<()> {
-    make_layer(&*stage.materializer(), io::Cursor::new(tar), None, &mut spool())
+/// A single layer is refused.
+fn refuses_layers(stage: &dyn MaterializerStage) {
+    let tar = io::Cursor::new(rootfs().remove(0));
+    let made = make_layer(&*stage.materializer(), tar, None, &mut Files::spools(stage));
+    assert_kind(made, &ErrorKind::Unsupported);
 }
 
 fn layer_bytes(stage: &dyn MaterializerStage, source: impl Read + Send + 'static) -> Vec<u8> {
-    let mut out = spool();
+    let mut out = Files::spools(stage);
     sound(make_layer(&*stage.materializer(), source, None, &mut out));
-    let mut bytes = Vec::new();
-    out.seek(SeekFrom::Start(0))
-        .and_then(|_| out.read_to_end(&mut bytes))
-        .expect("the layer can be read again");
-    bytes
+    out.bytes()
 }
 
-fn make_layer(
-    materializer: &dyn Materializer,
-    source: impl Read + Send + 'static,
-    diff_id: Option<Digest>,
-    out: &mut dyn Output,
-) -> Result<()> {
-    let mut tar = LayerTar::new(source, LayerOptions { diff_id, ..LayerOptions::default() })?;
-    materializer.layer(&mut tar, &mut OneFile(materializer.outputs()[0].role, out)).map(drop)
-}
-
-fn entries(tars: &[Vec<u8>]) -> Vec<Vec<crate::tree::LayerEntry>> {
+fn entries(tars: &[Vec<u8>]) -> Vec<Vec<LayerEntry>> {
     let read = |tar: &Vec<u8>| {
         let tar = LayerTar::new(io::Cursor::new(tar.clone()), LayerOptions::default());
         sound(read_layer(&mut sound(tar)))
@@ -328,13 +295,21 @@ fn wide() -> Vec<Vec<u8>> {
     vec![files.file("deep/".repeat(60) + "file", 0o644, b"").finish()]
 }
 
-fn create(path: &Path) -> File {
-    let options = File::options().read(true).write(true).create_new(true).open(path);
-    options.expect("a file can be made in a temporary directory")
-}
-
-fn spool() -> File {
-    tempfile::tempfile().expect("a temporary file can be made")
+/// Names that mean something to a format, and further names of what is no regular file.
+fn odd() -> Vec<Vec<u8>> {
+    let layer = LayerBuilder::new()
+        .file("TRAILER!!!", 0o644, b"what ends a cpio archive")
+        .file("-", 0o644, b"")
+        .file("new\nline", 0o644, b"\n")
+        .fifo("fifo", 0o600)
+        .hard_link("fifo-again", "fifo")
+        .char_device("null", 0o666, 1, 3)
+        .hard_link("null-again", "null")
+        .symlink("link", "fifo")
+        .hard_link("link-again", "link")
+        .file("empty", 0o644, b"")
+        .hard_link("empty-again", "empty");
+    vec![layer.finish()]
 }
 
 #[track_caller]
@@ -353,51 +328,5 @@ impl<R: Read> Read for Trickle<R> {
         self.1 = self.1 % 997 + 1;
         let count = buffer.len().min(self.1);
         self.0.read(&mut buffer[..count])
-    }
-}
-
-/// A disk with room for so many bytes.
-struct Small {
-    file: Arc<File>,
-    left: u64,
-}
-
-impl Small {
-    fn new(left: u64) -> Self {
-        Self { file: Arc::new(spool()), left }
-    }
-}
-
-impl Read for Small {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.file).read(buffer)
-    }
-}
-
-impl Seek for Small {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        (&*self.file).seek(to)
-    }
-}
-
-impl Write for Small {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-        if count == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let written = (&*self.file).write(&bytes[..count])?;
-        self.left -= written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Output for Small {
-    fn set_len(&mut self, length: u64) -> io::Result<()> {
-        File::set_len(&self.file, length)
     }
 }

@@ -1,0 +1,256 @@
+//! Files that a materializer has made, and disks that are too small for them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plyfold_core::layer::{LayerOptions, LayerTar};
+use plyfold_core::tree::MergedTree;
+use plyfold_core::{Digest, Error, Input, InputArtifact, Materializer, Output, Result, Role, Sink, digest};
+use tempfile::TempDir;
+
+use crate::rules::probe::sound;
+use crate::tree::TreeLine;
+use crate::{MaterializerStage, path_of};
+
+/// A finished file, and what it is made of.
+pub(super) struct Made<'a> {
+    stage: &'a dyn MaterializerStage,
+    file: PathBuf,
+    files: Vec<PathBuf>,
+    tars: Vec<Vec<u8>>,
+    /// The files of the layers, where there are such.
+    pub(super) layers: Vec<InputArtifact>,
+    image: Option<MergedTree>,
+    folder: TempDir,
+}
+
+impl<'a> Made<'a> {
+    /// Makes an image of these tars, or layers of all of them of which the first is the file.
+    pub(super) fn of(stage: &'a dyn MaterializerStage, tars: &[Vec<u8>]) -> Self {
+        sound(Self::attempt(stage, tars))
+    }
+
+    /// As [`Made::of`], if the materializer makes it.
+    pub(super) fn attempt(stage: &'a dyn MaterializerStage, tars: &[Vec<u8>]) -> Result<Self> {
+        let folder = TempDir::new().expect("a temporary directory can be made");
+        let materializer = stage.materializer();
+        let input = materializer.input();
+        let mut layers = Vec::new();
+        let mut files = Vec::new();
+        let maker = if input == Input::Layer { Some(stage.materializer()) } else { stage.layers() };
+        if let Some(maker) = maker {
+            for (number, tar) in tars.iter().enumerate() {
+                let diff_id = digest::sha256(tar);
+                let mut out = Files::create(&*maker, &folder.path().join(format!("layer-{number}")));
+                make_layer(&*maker, io::Cursor::new(tar.clone()), Some(diff_id.clone()), &mut out)?;
+                layers.push(InputArtifact::local(&out.paths()[0], Some(diff_id))?);
+                files = if number == 0 { out.paths() } else { files };
+            }
+        }
+        let image = match input {
+            Input::Image => {
+                let open =
+                    |tar: &Vec<u8>| LayerTar::new(io::Cursor::new(tar.clone()), LayerOptions::default());
+                Some(stage.read(tars.iter().map(open).collect(), folder.path())?)
+            }
+            _ => None,
+        };
+        let mut made = Self {
+            stage,
+            file: files.first().cloned().unwrap_or_default(),
+            files,
+            tars: tars.to_vec(),
+            layers,
+            image,
+            folder,
+        };
+        if input != Input::Layer {
+            let mut out = Files::create(&*materializer, &made.folder.path().join("image"));
+            made.files = out.paths();
+            made.file.clone_from(&made.files[0]);
+            made.again(&mut out)?;
+        }
+        Ok(made)
+    }
+
+    /// Makes the file once more, into `out`.
+    pub(super) fn again(&self, out: &mut dyn Sink) -> Result<()> {
+        let materializer = self.stage.materializer();
+        match (materializer.input(), &self.image) {
+            (_, Some(image)) => materializer.image(image, out).map(drop),
+            (Input::Layer, _) => make_layer(&*materializer, io::Cursor::new(self.tars[0].clone()), None, out),
+            (Input::Nothing, _) => self.stage.join(&[], &self.file, out),
+            _ => self.stage.join(&self.layers, &self.file, out),
+        }
+    }
+
+    /// The digest of all its files, one after the other.
+    pub(super) fn bytes(&self) -> Digest {
+        let mut hasher = digest::Hasher::sha256();
+        let mut buffer = vec![0; 1 << 20];
+        for file in &self.files {
+            let mut file = File::open(file).expect("the finished file opens");
+            loop {
+                match file.read(&mut buffer).expect("the finished file can be read") {
+                    0 => break,
+                    count => hasher.update(&buffer[..count]),
+                }
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Bytes that were written: holes cost no space.
+    pub(super) fn size(&self) -> u64 {
+        let mut out = SmallDisk::new(&*self.stage.materializer(), u64::MAX);
+        sound(self.again(&mut out));
+        u64::MAX - out.left.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn tree(&self) -> Vec<TreeLine> {
+        self.stage.tree(&self.file, &self.layers)
+    }
+
+    pub(super) fn check(&self) {
+        if self.stage.materializer().input() == Input::Layer {
+            self.layers.iter().for_each(|layer| self.stage.check(path_of(layer), &[]));
+        } else {
+            self.stage.check(&self.file, &self.layers);
+        }
+    }
+}
+
+/// Makes a layer of a tar, read from `source`.
+pub(super) fn make_layer(
+    materializer: &dyn Materializer,
+    source: impl Read + Send + 'static,
+    diff_id: Option<Digest>,
+    out: &mut dyn Sink,
+) -> Result<()> {
+    let mut tar = LayerTar::new(source, LayerOptions { diff_id, ..LayerOptions::default() })?;
+    materializer.layer(&mut tar, out).map(drop)
+}
+
+/// The files of a materializer.
+pub(super) struct Files(Vec<(Role, PathBuf, File)>);
+
+impl Files {
+    /// New ones at `stem`, each with its extension.
+    fn create(materializer: &dyn Materializer, stem: &Path) -> Self {
+        let files = materializer.outputs().into_iter().map(|spec| {
+            let path = stem.with_extension(spec.extension);
+            let file = File::options().read(true).write(true).create_new(true).open(&path);
+            (spec.role, path, file.expect("a file can be made in a temporary directory"))
+        });
+        Self(files.collect())
+    }
+
+    /// Files without names.
+    pub(super) fn spools(stage: &dyn MaterializerStage) -> Self {
+        let spool = |role| (role, PathBuf::new(), spool());
+        Self(stage.materializer().outputs().into_iter().map(|spec| spool(spec.role)).collect())
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|(_, path, _)| path.clone()).collect()
+    }
+
+    /// All that was written, one file after the other.
+    pub(super) fn bytes(mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (_, _, file) in &mut self.0 {
+            let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+            read.expect("the file can be read again");
+        }
+        bytes
+    }
+}
+
+impl Sink for Files {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        let file = self.0.iter_mut().find(|(own, ..)| *own == role);
+        file.map_or_else(|| Err(not_listed(role)), |(.., file)| Ok(file as &mut dyn Output))
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        Ok(spool())
+    }
+}
+
+fn not_listed(role: Role) -> Error {
+    Error::unsupported(format!("`outputs` of the materializer lists no {role}"))
+}
+
+fn spool() -> File {
+    tempfile::tempfile().expect("a temporary file can be made")
+}
+
+/// A disk with room for so many bytes, in all files together.
+pub(super) struct SmallDisk {
+    files: Vec<(Role, Small)>,
+    left: Arc<AtomicU64>,
+}
+
+impl SmallDisk {
+    pub(super) fn new(materializer: &dyn Materializer, left: u64) -> Self {
+        let left = Arc::new(AtomicU64::new(left));
+        let file = |role| (role, Small { file: Arc::new(spool()), left: Arc::clone(&left) });
+        let files = materializer.outputs().into_iter().map(|spec| file(spec.role)).collect();
+        Self { files, left }
+    }
+}
+
+impl Sink for SmallDisk {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        let file = self.files.iter_mut().find(|(own, _)| *own == role);
+        file.map_or_else(|| Err(not_listed(role)), |(_, file)| Ok(file as &mut dyn Output))
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        Ok(spool())
+    }
+}
+
+/// A file of such a disk.
+struct Small {
+    file: Arc<File>,
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Small {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.file).read(buffer)
+    }
+}
+
+impl Seek for Small {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        (&*self.file).seek(to)
+    }
+}
+
+impl Write for Small {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.left.load(Ordering::SeqCst);
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        if count == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let written = (&*self.file).write(&bytes[..count])?;
+        self.left.fetch_sub(written as u64, Ordering::SeqCst);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for Small {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        File::set_len(&self.file, length)
+    }
+}
