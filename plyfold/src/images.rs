@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor, Error,
+    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor,
     ImageProvider, Lease, NameChange, Opened, Options, Page, Platform, PullOptions, PullResult, PulledImage,
     Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
 };
 
+mod load;
 #[cfg(feature = "layout")]
 mod scratch;
 
@@ -273,11 +274,7 @@ impl Images {
         if let Some(layout) = self.cache.layout() {
             return Ok(Place::Layout(layout.to_owned()));
         }
-        let scratch = self.scratch.clone().or_else(|| self.cache.scratch());
-        scratch.map(Place::Scratch).ok_or_else(|| {
-            let message = "the cache is no OCI layout, and no folder is known to put images into";
-            Error::config(message).with_endpoint(&self.cache).with_hint("give one by Images::with_scratch")
-        })
+        self.scratch().map(Place::Scratch)
     }
 
     async fn pulled(
@@ -312,7 +309,8 @@ impl Images {
     #[cfg(not(feature = "layout"))]
     #[expect(clippy::unused_async, reason = "the signature of the other one")]
     async fn copied(&self, _: &Path, result: &PullResult, _: &Platform) -> Result<(PathBuf, Lease)> {
-        let error = Error::unsupported("the cache is no OCI layout, and plyfold was built without layouts");
+        let error =
+            crate::Error::unsupported("the cache is no OCI layout, and plyfold was built without layouts");
         Err(error.with_image(&result.reference).with_endpoint(&self.cache))
     }
 }

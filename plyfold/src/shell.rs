@@ -45,7 +45,7 @@ fn octal(bytes: &[u8]) -> String {
 }
 
 /// A path as a string of C.
-#[cfg(all(feature = "layout", feature = "erofs"))]
+#[cfg(feature = "erofs")]
 pub(crate) fn c_string(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let mut text = String::from("\"");
@@ -66,7 +66,7 @@ pub(crate) fn c_string(path: &Path) -> String {
 }
 
 /// Three digits each: a digit that follows is no part of the number.
-#[cfg(all(feature = "layout", feature = "erofs"))]
+#[cfg(feature = "erofs")]
 fn push_octal(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         let _ = write!(text, "\\{byte:03o}");
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    #[cfg(all(feature = "layout", feature = "erofs"))]
+    #[cfg(feature = "erofs")]
     #[test]
     fn c_reads_what_was_meant() {
         let read = |bytes: &[u8]| c_string(Path::new(OsStr::from_bytes(bytes)));

@@ -4,8 +4,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "erofs")]
 use plyfold_core::worker::Workers;
 use plyfold_core::{Error, ErrorKind, Result};
+#[cfg(feature = "erofs")]
 use tokio::sync::oneshot;
 
 mod file;
@@ -32,6 +34,7 @@ pub async fn blocking<T: Send + 'static>(
 
 /// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it
 /// needs.
+#[cfg(feature = "erofs")]
 pub(crate) async fn alone<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -64,6 +67,7 @@ impl Stop {
     }
 
     /// The flag itself.
+    #[cfg(feature = "erofs")]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }

@@ -1,12 +1,15 @@
 //! Images over a cache that is no directory.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use plyfold::memory::MemoryCache;
 use plyfold::{
-    CacheProvider as _, CacheProviderExt as _, Collect, ImageSourceExt as _, Images, Page, Platform,
-    PullOptions, Rootfs, Verify, flatten,
+    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, Page,
+    Platform, PullOptions, Rootfs, Verify, flatten,
 };
 use plyfold_conformance::samples;
 
@@ -89,4 +92,63 @@ async fn disks_tars_and_archives_are_made_of_any_cache() {
     }
     assert!(made[0] == made[1], "the cache has no part in what is made");
     assert!(made[0].0.len() >= 4 && !made[0].1.is_empty());
+}
+
+/// A stream that gives a few bytes at a time, and then an error if it has one.
+struct Slow {
+    content: std::io::Cursor<Vec<u8>>,
+    error: bool,
+    waits: bool,
+}
+
+impl tokio::io::AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.waits = !self.waits;
+        if self.waits {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut part = [0; 999];
+        let wanted = part.len().min(buffer.remaining());
+        let count = self.content.read(&mut part[..wanted])?;
+        if count == 0 && self.error {
+            return Poll::Ready(Err(std::io::Error::other("the peer is gone")));
+        }
+        buffer.put_slice(&part[..count]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn an_archive_is_loaded_from_a_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let layer = samples::LayerBuilder::new().file("big", 0o644, &vec![7; 3 << 20]).finish();
+    let image = samples::of_layers("streamed", &[layer]);
+    let archive = samples::docker_archive(&[("a.example/app:1".to_owned(), &image)]);
+    assert!(archive.len() > 2 << 20, "more than one part");
+    let scratch = dir.path().join("scratch");
+    for images in [
+        Images::open(dir.path().join("store")).await.unwrap(),
+        Images::with_cache(MemoryCache::new().unwrap()).unwrap().with_scratch(&scratch),
+    ] {
+        let content = std::io::Cursor::new(archive.clone());
+        let stream = Slow { content, error: false, waits: false };
+        let loaded = images.load_from(stream, options()).await.unwrap();
+        assert_eq!(loaded[0].reference.whole(), "a.example/app:1");
+        assert!(images.is_cached(&loaded[0].reference, &platform()).await.unwrap());
+        // What ends too early is no image, whether the stream says so or not.
+        for error in [true, false] {
+            let content = std::io::Cursor::new(archive[..archive.len() / 2].to_vec());
+            let failed =
+                images.load_from(Slow { content, error, waits: false }, options()).await.unwrap_err();
+            let kind = if error { ErrorKind::Io } else { ErrorKind::Corrupt };
+            assert_eq!(*failed.kind(), kind, "{failed}");
+        }
+    }
+    let left: Vec<_> = fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["layout"], "nothing but the layout of what is held");
 }

@@ -1,0 +1,84 @@
+//! Archives that come as a stream.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+
+use plyfold_core::{Error, PullOptions, PulledImage, Result};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::Images;
+use crate::whole::blocking;
+
+/// Bytes that are read before they are written.
+const PART: usize = 1 << 20;
+
+impl Images {
+    /// As [`load`](Self::load), of an archive that comes from a socket, a pipe or a program. It is written to a file
+    /// without a name first, in the [scratch folder](Self::with_scratch) or the cache's own, because the readers of
+    /// archives need to seek; the room there is the only bound. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// As [`Images::load`]; [`Io`](crate::ErrorKind::Io) with the error of `archive`;
+    /// [`Config`](crate::ErrorKind::Config) when no scratch folder is known, and without the feature `archive`.
+    pub async fn load_from(
+        &self,
+        archive: impl AsyncRead + Send,
+        options: PullOptions,
+    ) -> Result<Vec<PulledImage>> {
+        let operation = options.progress.operation();
+        let file = spooled(archive, self.scratch()?).await?;
+        operation.hand_over();
+        // The file has no other name, and is read while it is open here.
+        let loaded = self.load(&format!("docker-archive:/proc/self/fd/{}", file.as_raw_fd()), options).await;
+        drop(file);
+        loaded
+    }
+
+    /// Where temporary files go.
+    pub(super) fn scratch(&self) -> Result<PathBuf> {
+        self.scratch.clone().or_else(|| self.cache.scratch()).ok_or_else(|| {
+            let error = Error::config("no folder is known for temporary files").with_endpoint(&self.cache);
+            error.with_hint("give one by Images::with_scratch")
+        })
+    }
+}
+
+/// All of a stream in a file without a name.
+async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File> {
+    let mut file = blocking(move |_| {
+        std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e))?;
+        tempfile::tempfile_in(&folder).map_err(|e| at(&folder, e))
+    })
+    .await?;
+    let (mut archive, mut part) = (pin!(archive), Vec::with_capacity(PART));
+    loop {
+        let count = std::future::poll_fn(|context| {
+            let mut room = [0; 8 << 10];
+            let wanted = room.len().min(PART - part.len());
+            let mut buffer = ReadBuf::new(&mut room[..wanted]);
+            let read = archive.as_mut().poll_read(context, &mut buffer);
+            part.extend_from_slice(buffer.filled());
+            read.map_ok(|()| buffer.filled().len())
+        });
+        let count = count.await.map_err(|e| Error::io("reading the archive", e))?;
+        if count > 0 && part.len() < PART {
+            continue;
+        }
+        (file, part) = blocking(move |_| {
+            file.write_all(&part).map_err(|e| Error::io("writing the archive to a temporary file", e))?;
+            part.clear();
+            Ok((file, part))
+        })
+        .await?;
+        if count == 0 {
+            return Ok(file);
+        }
+    }
+}
+
+fn at(folder: &Path, e: std::io::Error) -> Error {
+    Error::io("making a temporary file", e).with_context("path", folder.display())
+}
