@@ -29,5 +29,8 @@ pub mod errors {}
 #[doc = include_str!("add-a-backend.md")]
 pub mod add_a_backend {}
 
+#[doc = include_str!("add-a-cache.md")]
+pub mod add_a_cache {}
+
 #[doc = include_str!("add-a-materializer.md")]
 pub mod add_a_materializer {}
