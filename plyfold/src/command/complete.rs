@@ -8,9 +8,9 @@ use crate::{Images, Result};
 use clap::Arg;
 use clap_complete::Shell;
 
-use super::program;
 use super::screen::write;
 use super::session::default_store;
+use super::{grammar, program};
 
 /// Verbs whose words are images of the store.
 const NAMING: [&str; 13] = [
@@ -32,7 +32,7 @@ const NAMING: [&str; 13] = [
 /// Writes the completion script of a shell.
 pub(crate) fn script(shell: Shell) -> Result<()> {
     let (name, mut script) = (program::name(), Vec::new());
-    clap_complete::generate(shell, &mut program::grammar(), name, &mut script);
+    clap_complete::generate(shell, &mut grammar::grammar(), name, &mut script);
     let script = String::from_utf8_lossy(&script);
     let script = match shell {
         Shell::Bash => format!("{script}{}", bash(name)),
@@ -96,7 +96,7 @@ fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> 
         Some((option, begun)) => (option, begun),
         None => (*before.last()?, last),
     };
-    let mut command = program::grammar();
+    let mut command = grammar::grammar();
     command.build();
     let verb = before.iter().find_map(|word| command.find_subcommand(word)).unwrap_or(&command);
     let is_it = |argument: &&Arg| match (option.strip_prefix("--"), option.strip_prefix('-')) {

@@ -34,6 +34,7 @@ mod disk;
 mod events;
 mod export;
 mod failure;
+mod grammar;
 mod hints;
 mod image;
 mod inspect;
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
     if let Some(words) = complete::asked() {
         return complete::answer(&words);
     }
-    let args = program::grammar().try_get_matches().and_then(|found| Args::from_arg_matches(&found));
+    let args = grammar::grammar().try_get_matches().and_then(|found| Args::from_arg_matches(&found));
     let args = match args {
         Ok(args) => args,
         Err(usage) => return failure::usage(&usage),

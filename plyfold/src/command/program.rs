@@ -2,14 +2,10 @@
 
 use std::sync::LazyLock;
 
-use clap::CommandFactory as _;
-
-use super::args::Args;
-
 /// The name of this program when the crate plyfold builds it.
-const PLYFOLD: &str = "plyfold";
+pub(super) const PLYFOLD: &str = "plyfold";
 /// What `--version` shows behind another name.
-const BUILT_ON: &str = concat!("(plyfold ", env!("CARGO_PKG_VERSION"), ")");
+pub(super) const BUILT_ON: &str = concat!("(plyfold ", env!("CARGO_PKG_VERSION"), ")");
 
 /// The file name that the program was started by.
 pub(crate) fn name() -> &'static str {
@@ -32,18 +28,4 @@ pub(crate) fn named(hint: &str) -> String {
             hint.replace(&format!("{before}{PLYFOLD} "), &format!("{before}{name} "))
         }),
     }
-}
-
-/// The command line's grammar, under this program's name.
-pub(crate) fn grammar() -> clap::Command {
-    let grammar = Args::command();
-    let name = name();
-    if name == PLYFOLD {
-        return grammar;
-    }
-    let examples = move |command: clap::Command| match command.get_after_help().map(ToString::to_string) {
-        Some(text) => command.after_help(text.replace(PLYFOLD, name)),
-        None => command,
-    };
-    examples(grammar.name(name).version(BUILT_ON)).mut_subcommands(examples)
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use source::{Import, end_of, implemented, imported, paths, tokens, without_tests};
+use source::{Import, Method, end_of, implemented, imported, paths, tokens, without_tests};
 
 mod source;
 
@@ -54,6 +54,19 @@ fn circles_are_found() {
 /// The source files of a crate, by the path of their module: `a::b` is `["a", "b"]`.
 struct Crate {
     files: BTreeMap<Vec<String>, File>,
+}
+
+/// A method of a type of another file.
+struct Distant {
+    file: String,
+    /// The module that it is private to.
+    module: Option<Vec<String>>,
+}
+
+impl Distant {
+    fn is_visible(&self, from: &[String]) -> bool {
+        self.module.as_ref().is_none_or(|module| from.starts_with(module))
+    }
 }
 
 #[derive(Default)]
@@ -108,7 +121,8 @@ impl Crate {
                 named(self.defining(module, &path, 0));
             }
             for call in file.tokens.windows(3).filter(|tokens| tokens[0] == "." && tokens[2] == "(") {
-                named(methods.get(&call[1]).map(|target| (target.as_str(), format!(".{}", call[1]))));
+                let method = methods.get(&call[1]).filter(|method| method.is_visible(module));
+                named(method.map(|method| (method.file.as_str(), format!(".{}", call[1]))));
             }
         }
         arrows
@@ -146,8 +160,8 @@ impl Crate {
         None
     }
 
-    /// Methods of a type of another file, by name, with their file; a name that the crate defines twice is left out.
-    fn methods(&self) -> BTreeMap<String, String> {
+    /// Methods of a type of another file, by name; a name that the crate defines twice is left out.
+    fn methods(&self) -> BTreeMap<String, Distant> {
         let mut times = BTreeMap::<&str, usize>::new();
         for pair in self.files.values().flat_map(|file| file.tokens.windows(2)).filter(|pair| pair[0] == "fn")
         {
@@ -155,10 +169,13 @@ impl Crate {
         }
         let mut methods = BTreeMap::new();
         for (module, file) in &self.files {
-            for (owner, names) in implemented(&file.tokens) {
+            for (owner, found) in implemented(&file.tokens) {
                 if self.defining(module, &[owner], 0).is_some_and(|(owner, _)| owner != file.name) {
-                    let single = names.into_iter().filter(|name| times[name.as_str()] == 1);
-                    methods.extend(single.map(|name| (name, file.name.clone())));
+                    let single = found.into_iter().filter(|method| times[method.name.as_str()] == 1);
+                    methods.extend(single.map(|Method { name, above }| {
+                        let module = above.map(|above| module[..module.len().saturating_sub(above)].to_vec());
+                        (name, Distant { file: file.name.clone(), module })
+                    }));
                 }
             }
         }

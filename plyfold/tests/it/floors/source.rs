@@ -8,6 +8,13 @@ pub(super) struct Import {
     pub(super) exported: bool,
 }
 
+/// A method of an `impl`.
+pub(super) struct Method {
+    pub(super) name: String,
+    /// How many levels above its own module the one is that it is private to; `None` where all can call it.
+    pub(super) above: Option<usize>,
+}
+
 /// The names and marks of a text, without comments and literals.
 pub(super) fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
@@ -174,8 +181,8 @@ pub(super) fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     paths
 }
 
-/// The inherent `impl` blocks of a file: the type, and the names of the block's functions.
-pub(super) fn implemented(tokens: &[String]) -> Vec<(String, Vec<String>)> {
+/// The inherent `impl` blocks of a file: the type, and the block's functions.
+pub(super) fn implemented(tokens: &[String]) -> Vec<(String, Vec<Method>)> {
     let mut blocks = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -185,9 +192,18 @@ pub(super) fn implemented(tokens: &[String]) -> Vec<(String, Vec<String>)> {
             let head = &tokens[at + 1..open.max(at + 1)];
             let type_name = head.iter().find(|token| token.chars().next().is_some_and(char::is_uppercase));
             if let Some(type_name) = type_name.filter(|_| !head.contains(&"for".to_owned())) {
-                let names =
-                    tokens[open..end].windows(2).filter(|pair| pair[0] == "fn").map(|pair| pair[1].clone());
-                blocks.push((type_name.clone(), names.collect()));
+                let methods = (open..end).filter(|at| tokens[*at] == "fn").map(|at| {
+                    let before = &tokens[open..at];
+                    let is_word = |token: &&String| !matches!(token.as_str(), "async" | "const" | "unsafe");
+                    let mut visibility = before.iter().rev().filter(is_word).map(String::as_str);
+                    let above = match visibility.next() {
+                        Some(")") if visibility.next() == Some("super") => Some(1),
+                        Some(")" | "pub") => None,
+                        _ => Some(0),
+                    };
+                    Method { name: tokens[at + 1].clone(), above }
+                });
+                blocks.push((type_name.clone(), methods.collect()));
             }
             at = end;
         }
