@@ -1,0 +1,76 @@
+//! A third party's materializer that knows no file system: it joins the finished files of another format to one raw disk,
+//! for virtual machines that take no VMDK, and says in a second file where each of them begins.
+//!
+//! A program that links this crate (`use example_concat as _;`) makes it by `--as concat`.
+
+use std::io::{BufWriter, Write as _};
+
+use plyfold_core::{
+    Error, Format, FormatEntry, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result, Role,
+    Sink,
+};
+
+/// Bytes that are copied at a time.
+const CHUNK: usize = 1 << 20;
+
+plyfold_core::register!(FormatEntry {
+    name: "concat",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "a merged EROFS image and its layers, one after the other, as one raw disk",
+    options: "",
+    open: |options| {
+        options.refuse()?;
+        Ok(Box::new(Concat))
+    },
+});
+
+/// Makes a raw disk of a merged EROFS image and of the layers that it refers to, in this order, as the kernel finds them
+/// on one device. The sidecar has a line for each file: where it begins, its size in bytes, its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Concat;
+
+impl Materializer for Concat {
+    fn format(&self) -> Format {
+        Format { name: "concat", version: 1, options: String::new(), extension: "raw" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Artifacts { format: "erofs-merged", options: Options::default() }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Image, "raw"), OutputSpec::new(Role::Sidecar, "offsets")]
+    }
+
+    fn join(&self, artifacts: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let mut disk = BufWriter::with_capacity(CHUNK, out.output(Role::Image)?);
+        let mut made = Made::default();
+        let (mut offset, mut offsets) = (0, Vec::new());
+        for InputArtifact { name, artifact, .. } in artifacts {
+            let size = artifact.size();
+            offsets.push(format!("{offset} {size} {name}\n"));
+            let mut buffer = vec![0; CHUNK];
+            let mut at = 0;
+            while at < size {
+                let count = artifact.read_at(at, &mut buffer);
+                let count = count.map_err(|e| Error::io(format!("reading {name}"), e))?;
+                if count == 0 {
+                    return Err(Error::corrupt(format!("{name} ends after {at} of {size} bytes")));
+                }
+                disk.write_all(&buffer[..count]).map_err(writing)?;
+                at += count as u64;
+            }
+            offset += at;
+            // The kernel that mounts all of them mounts the disk.
+            made = made.and(artifact.made());
+        }
+        disk.flush().map_err(writing)?;
+        drop(disk);
+        out.output(Role::Sidecar)?.write_all(offsets.concat().as_bytes()).map_err(writing)?;
+        Ok(made)
+    }
+}
+
+fn writing(error: std::io::Error) -> Error {
+    Error::io("writing the disk", error)
+}
