@@ -53,7 +53,7 @@ impl Stamp {
 
 /// What is at a path in the layout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Found {
+pub(crate) enum PathKind {
     Absent,
     /// A regular file of this many bytes.
     File(u64),
@@ -152,7 +152,7 @@ impl Root {
     }
 
     /// What stands where a blob belongs.
-    pub(crate) fn stat_blob(&self, digest: &Digest) -> Result<Found> {
+    pub(crate) fn stat_blob(&self, digest: &Digest) -> Result<PathKind> {
         digest::supported(digest)?;
         let (folders, name) = blob_path(digest);
         Ok(self.find(&folders, name)?.1)
@@ -210,9 +210,9 @@ impl Root {
         };
         let (Some(folder), found) = self.find(folders, name)? else { return Ok(None) };
         match found {
-            Found::Absent => return Ok(None),
-            Found::Irregular(kind) => return Err(irregular(kind)),
-            Found::File(_) => {}
+            PathKind::Absent => return Ok(None),
+            PathKind::Irregular(kind) => return Err(irregular(kind)),
+            PathKind::File(_) => {}
         }
         // The path may have been replaced since: no link out of the layout is followed, and the open of a pipe does not
         // block.
@@ -237,7 +237,7 @@ impl Root {
     }
 
     /// What a name stands for, with the folder it stands in.
-    fn find(&self, folders: &[&str], name: &str) -> Result<(Option<OwnedFd>, Found)> {
+    fn find(&self, folders: &[&str], name: &str) -> Result<(Option<OwnedFd>, PathKind)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut folder = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(|e| match e {
             rustix::io::Errno::NOENT => {
@@ -250,7 +250,7 @@ impl Root {
         for (depth, inner) in folders.iter().enumerate() {
             folder = match rustix::fs::openat(&folder, *inner, flags | self.nofollow(), Mode::empty()) {
                 Ok(folder) => folder,
-                Err(rustix::io::Errno::NOENT) => return Ok((None, Found::Absent)),
+                Err(rustix::io::Errno::NOENT) => return Ok((None, PathKind::Absent)),
                 Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
                     match self.open_inside(&folders[..depth], inner, flags) {
                         Ok(folder) if self.follows_inside() => folder,
@@ -272,11 +272,11 @@ impl Root {
         let how = if self.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         let found = match rustix::fs::statat(&folder, name, how) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+                FileType::RegularFile => PathKind::File(u64::try_from(stat.st_size).unwrap_or(0)),
                 FileType::Symlink if self.follows_inside() => self.linked(folders, name),
-                kind => Found::Irregular(kind),
+                kind => PathKind::Irregular(kind),
             },
-            Err(rustix::io::Errno::NOENT) => Found::Absent,
+            Err(rustix::io::Errno::NOENT) => PathKind::Absent,
             Err(e) => return Err(Error::io(format!("looking at {name}"), e.into())),
         };
         Ok((Some(folder), found))
@@ -289,14 +289,14 @@ impl Root {
     }
 
     /// What a symbolic link inside the layout stands for.
-    fn linked(&self, folders: &[&str], name: &str) -> Found {
+    fn linked(&self, folders: &[&str], name: &str) -> PathKind {
         // Look at the path only: opening a device may have effects.
         let found = self.open_inside(folders, name, OFlags::PATH | OFlags::CLOEXEC);
         match found.and_then(|place| rustix::fs::fstat(&place)) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                Found::File(u64::try_from(stat.st_size).unwrap_or(0))
+                PathKind::File(u64::try_from(stat.st_size).unwrap_or(0))
             }
-            _ => Found::Irregular(FileType::Symlink),
+            _ => PathKind::Irregular(FileType::Symlink),
         }
     }
 

@@ -13,7 +13,7 @@ use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
 use super::folder::for_each;
 use super::{inventory, lease, remains};
-use crate::root::{Found, Root};
+use crate::root::{PathKind, Root};
 
 /// What the store holds, and where its artifacts are, in the same order.
 pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
@@ -60,7 +60,7 @@ pub(super) fn heads(root: &Root, blobs: Vec<Digest>) -> Result<Vec<Head>> {
 /// The content of a blob that begins like a document.
 pub(super) fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     let at = |e| Error::io(format!("reading {digest}"), e);
-    let Found::File(size) = root.stat_blob(digest)? else { return Ok(None) };
+    let PathKind::File(size) = root.stat_blob(digest)? else { return Ok(None) };
     let file = match root.open_blob(&Descriptor::new(MediaType::Other(String::new()), size, digest.clone())) {
         Ok(file) => file,
         // It was removed or replaced meanwhile.

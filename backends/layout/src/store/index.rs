@@ -7,7 +7,7 @@ use plyfold_core::{Descriptor, Digest, Error, NameChange, Result};
 
 use super::queue::NAMES;
 use crate::durable;
-use crate::root::{Found, Root};
+use crate::root::{PathKind, Root};
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
 pub(super) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
@@ -38,7 +38,7 @@ pub(super) fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex
 pub(super) fn check_present(root: &Root, changes: &[NameChange]) -> Result<()> {
     let size = |digest: &Digest| {
         let found = root.stat_blob(digest)?;
-        Ok(if let Found::File(size) = found { Some(size) } else { None })
+        Ok(if let PathKind::File(size) = found { Some(size) } else { None })
     };
     let document = |blob: &Descriptor| {
         let content = root.read_blob(blob.digest(), limits::MANIFEST)?;

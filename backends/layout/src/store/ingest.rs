@@ -16,7 +16,7 @@ use super::paths::name_of;
 use super::quarantine::quarantine;
 use super::queue::Queued;
 use crate::durable::{self, Temp};
-use crate::root::{Found, Root};
+use crate::root::{PathKind, Root};
 
 /// Chunks between the download and the thread that hashes and writes them. Backends yield at most some hundred
 /// KiB at a time.
@@ -26,7 +26,7 @@ const BUFFER: usize = 256 << 10;
 
 /// Begins to write a blob; `None` while another writer has it.
 pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Result<Option<Ingest>> {
-    let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == Found::File(blob.size()));
+    let present = || Ok::<_, Error>(root.stat_blob(blob.digest())? == PathKind::File(blob.size()));
     if present()? {
         return Ok(Some(Ingest::Present));
     }
@@ -35,7 +35,7 @@ pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Res
     if present()? {
         return Ok(Some(Ingest::Present));
     }
-    if let Found::Irregular(_) = root.stat_blob(blob.digest())? {
+    if let PathKind::Irregular(_) = root.stat_blob(blob.digest())? {
         quarantine(root, blob.digest())?;
     }
     let partial = Partial::resume(root.clone(), blob.clone(), temp)?;

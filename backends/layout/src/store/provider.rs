@@ -19,7 +19,7 @@ use super::index::{change_locked, check_present};
 use super::queue::NAMES;
 use super::{artifact, collect, ingest, paths, quarantine, verify};
 use crate::durable;
-use crate::root::{Found, blocking};
+use crate::root::{PathKind, blocking};
 
 #[async_trait]
 impl CacheProvider for Store {
@@ -27,7 +27,7 @@ impl CacheProvider for Store {
         let (root, digest) = (self.root.clone(), digest.clone());
         let found = blocking(move || root.stat_blob(&digest)).await.map_err(|e| e.with_endpoint(self))?;
         // Anything but a regular file is not a blob: the next pull replaces it.
-        Ok(if let Found::File(size) = found { Some(size) } else { None })
+        Ok(if let PathKind::File(size) = found { Some(size) } else { None })
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {

@@ -11,11 +11,11 @@ use super::artifact::{self, Place};
 use super::inventory::{Identity, Item, identity};
 use super::paths::name_of;
 use crate::durable::{self, Temp};
-use crate::root::{Found, Root};
+use crate::root::{PathKind, Root};
 
 /// Moves what stands where a blob belongs to `quarantine/`.
 pub(super) fn quarantine(root: &Root, digest: &Digest) -> Result<()> {
-    if root.stat_blob(digest)? == Found::Absent {
+    if root.stat_blob(digest)? == PathKind::Absent {
         return Ok(());
     }
     if let Some(target) = move_away(root, &root.blob_path(digest), &name_of(digest))? {

@@ -13,7 +13,7 @@ use super::folder::for_each;
 use super::queue::{COLLECTOR, is_read_only};
 use super::{inventory, paths, seal};
 use crate::durable::{self, Temp};
-use crate::root::{Found, Root};
+use crate::root::{PathKind, Root};
 
 /// How long another tool may take between two writes to a temporary file.
 const FOREIGN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,7 +43,7 @@ pub(super) fn partial(root: &Root, name: &str, metadata: &Metadata) -> Result<Op
         return Ok(None);
     };
     // A partial download of a blob that is present is not resumed.
-    if root.stat_blob(&digest)? != Found::Absent {
+    if root.stat_blob(&digest)? != PathKind::Absent {
         return Ok(None);
     }
     let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);

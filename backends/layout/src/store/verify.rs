@@ -21,7 +21,7 @@ use super::queue::NAMES;
 use super::reading::{self, Verdict, Watch};
 use super::remains;
 use crate::durable;
-use crate::root::{Found, Root, blocking};
+use crate::root::{PathKind, Root, blocking};
 
 pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
     let mut verified = Verified::default();
@@ -312,7 +312,8 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
         let mut absent = Vec::new();
         for digest in required {
             // Content of an unsupported algorithm cannot be stored; a pull of it reports that.
-            let is_absent = digest::supported(&digest).is_ok() && root.stat_blob(&digest)? == Found::Absent;
+            let is_absent =
+                digest::supported(&digest).is_ok() && root.stat_blob(&digest)? == PathKind::Absent;
             if is_absent && root.index_as_image(&digest)?.is_none() {
                 absent.push(digest);
             }
