@@ -10,6 +10,7 @@ mod content;
 mod data;
 mod directory;
 mod format;
+mod formats;
 mod layer;
 mod merge;
 mod options;

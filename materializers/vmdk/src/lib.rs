@@ -33,6 +33,7 @@
 //! `file.filename=disk.vmdk,format=vmdk,readonly=on`.
 
 mod descriptor;
+mod format;
 mod writer;
 
 pub use descriptor::{Descriptor, Extent, MAX_DESCRIPTOR, SECTOR};

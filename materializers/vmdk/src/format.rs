@@ -1,0 +1,40 @@
+//! The format by its name: what `-m` takes.
+
+use plyfold_core::FormatEntry;
+use serde::Deserialize;
+
+use crate::Vmdk;
+
+plyfold_core::register!(FormatEntry {
+    name: "vmdk",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "the same, joined to one disk by a VMDK descriptor",
+    options: "split=true",
+    open: |options| {
+        let Options { split } = options.config()?;
+        Ok(Box::new(Vmdk::new().split(split)))
+    },
+});
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct Options {
+    /// Extents of at most 2 GiB, as VMware wants them.
+    split: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::{Materializers, Options};
+
+    #[test]
+    fn extents_are_split_on_demand() {
+        let formats = Materializers::linked().unwrap();
+        for (option, name) in [(None, "vmdk-v1"), (Some("split=true"), "vmdk-v1-split")] {
+            let made = formats.open("vmdk", &Options::parse(option).unwrap()).unwrap();
+            assert_eq!(made.format().to_string(), name);
+        }
+        assert!(formats.open("vmdk", &Options::parse(["split=2"]).unwrap()).is_err());
+    }
+}
