@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::Format;
-use crate::materializer::Materializer;
+use crate::materializer::{Input, Materializer};
 use crate::options::Options;
 use crate::{Error, ErrorKind, Result};
 
@@ -124,7 +124,30 @@ impl Materializers {
         }
         Ok(made)
     }
+
+    /// A materializer and those below it, which make what it is made from: the topmost first.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) when one of them is not linked, when they form a circle, and for more than 8.
+    pub fn chain(&self, top: Box<dyn Materializer>) -> Result<Vec<Box<dyn Materializer>>> {
+        let (mut upper, mut input) = (top.format().name, top.input());
+        let mut chain = vec![top];
+        while let Input::Artifacts { format, options } = input {
+            let is_circle = chain.iter().any(|link| link.format().name == format);
+            if is_circle || chain.len() == LEVELS {
+                let why = if is_circle { "a circle" } else { "too many levels" };
+                return Err(Error::config(format!("{upper} is made from {format}: {why} of formats")));
+            }
+            let lower = self.open(format, &options).map_err(|e| e.with_context("for", upper))?;
+            (upper, input) = (lower.format().name, lower.input());
+            chain.push(lower);
+        }
+        Ok(chain)
+    }
 }
+
+/// Formats that one is made from, one from the other, itself among them.
+const LEVELS: usize = 8;
 
 /// What adds a format to a program.
 const LINKING: &str = "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
@@ -143,13 +166,27 @@ mod tests {
     #[derive(Clone, Debug)]
     struct Named(&'static str, &'static str);
 
+    /// A format that is made from another.
+    #[derive(Clone, Debug)]
+    struct From(&'static str, &'static str);
+
+    impl Materializer for From {
+        fn format(&self) -> Format {
+            Named(self.0, "img").format()
+        }
+
+        fn input(&self) -> Input {
+            Input::Artifacts { format: self.1, options: Options::default() }
+        }
+    }
+
     impl Materializer for Named {
         fn format(&self) -> Format {
             Format { name: self.0, version: 1, options: String::new(), extension: self.1 }
         }
 
-        fn input(&self) -> crate::Input {
-            crate::Input::Layer
+        fn input(&self) -> Input {
+            Input::Layer
         }
     }
 
@@ -199,6 +236,25 @@ mod tests {
         let error = error.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Config);
         assert!(error.message().contains("both one and two"), "{error}");
+    }
+
+    #[test]
+    fn a_chain_ends_or_is_refused() {
+        let from = |name, open| FormatEntry { name, open, ..PLAIN };
+        let formats = Materializers::none().with(PLAIN).unwrap();
+        let formats = formats.with(from("upper", |_| Ok(Box::new(From("upper", "plain"))))).unwrap();
+        let formats = formats.with(from("here", |_| Ok(Box::new(From("here", "there"))))).unwrap();
+        let formats = formats.with(from("there", |_| Ok(Box::new(From("there", "here"))))).unwrap();
+        let names = |top| {
+            let chain = formats.chain(Box::new(top))?;
+            Ok::<_, Error>(chain.iter().map(|link| link.format().name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(From("top", "upper")).unwrap(), ["top", "upper", "plain"]);
+        for (top, said) in [(From("top", "here"), "circle"), (From("top", "cpio"), "unknown format")] {
+            let error = names(top).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(said), "{error}");
+        }
     }
 
     /// It would write into the folder of another format, or a file that a collection takes for a temporary one.

@@ -57,6 +57,13 @@ pub enum Event {
         /// Whether the operation succeeded.
         success: bool,
     },
+    /// The files of a format of the whole image are there.
+    FormatDone {
+        /// Which format, with its version and options.
+        format: String,
+        /// Whether all of them were there before.
+        cached: bool,
+    },
     /// A layer has become a block-device file.
     LayerDone {
         /// The layer's blob.

@@ -33,7 +33,9 @@ impl Engine<'_> {
             }
             Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
         };
-        Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact: there.or(made) }, fetched))
+        let converted = there.is_none() && made.is_some();
+        let artifact = there.or(made);
+        Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact, converted }, fetched))
     }
 
     /// A layer's artifact, or the right to make it; neither when none is asked for.

@@ -8,19 +8,19 @@ use crate::{Error, ErrorKind, Reference, Result, stall};
 use super::here::Here;
 use super::options::PullOptions;
 
-pub(super) struct Engine<'a> {
-    pub(super) registry: Box<dyn ImageRegistry>,
-    pub(super) reference: &'a Reference,
-    pub(super) name: Reference,
-    pub(super) cache: Box<dyn CacheProvider>,
-    pub(super) options: &'a PullOptions,
+pub(crate) struct Engine<'a> {
+    pub(crate) registry: Box<dyn ImageRegistry>,
+    pub(crate) reference: &'a Reference,
+    pub(crate) name: Reference,
+    pub(crate) cache: Box<dyn CacheProvider>,
+    pub(crate) options: &'a PullOptions,
     /// The threads that convert layers.
-    pub(super) workers: Workers,
+    pub(crate) workers: Workers,
 }
 
 impl Engine<'_> {
     /// Ends the pull. After an error it waits for the conversion threads, so that no partial output is left.
-    pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
+    pub(crate) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         match outcome {
             Ok(value) => {
                 self.workers.done();

@@ -20,3 +20,5 @@ pub use materialize::materialize;
 pub use options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 pub use retry::{Retry, Row};
 pub use run::pull;
+
+pub(crate) use engine::Engine;

@@ -100,4 +100,6 @@ pub struct PulledLayer {
     pub diff_id: Option<Digest>,
     /// The file made from it, if [`PullOptions::materializer`] asked for one.
     pub artifact: Option<Box<dyn ArtifactHandle>>,
+    /// Whether that file was made now, and not in the cache before.
+    pub converted: bool,
 }

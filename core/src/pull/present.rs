@@ -79,7 +79,7 @@ impl Engine<'_> {
     }
 
     /// Protects everything that the image needs, here or not yet.
-    pub(super) async fn lease(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<Lease> {
+    pub(crate) async fn lease(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<Lease> {
         let mut content: Vec<Digest> = blobs(source).iter().map(|blob| blob.digest().clone()).collect();
         if let Some(config) = config {
             let diff_ids = config.diff_ids()?;
@@ -134,7 +134,7 @@ impl Engine<'_> {
     }
 
     /// Waits for another task or process, and sends [`Event::Waiting`] when it takes long.
-    pub(super) async fn telling<T>(&self, what: String, wait: impl Future<Output = T>) -> T {
+    pub(crate) async fn telling<T>(&self, what: String, wait: impl Future<Output = T>) -> T {
         /// Waits shorter than this are not reported.
         const PATIENCE: Duration = Duration::from_millis(200);
         let mut wait = pin!(wait);

@@ -6,6 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cache::{CacheProvider, Lease, NameChange, content};
 use crate::manifest::{RawConfig, RawManifest};
+use crate::materializer::Input;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
@@ -74,6 +75,12 @@ const REPAIRS: usize = 8;
 
 impl Engine<'_> {
     async fn run(&self) -> Result<PullResult> {
+        if let Some(materializer) = self.options.materializer.as_ref()
+            && materializer.input() != Input::Layer
+        {
+            let message = format!("{} is not made from single layers", materializer.format().name);
+            return Err(Error::config(message).with_hint("materialize the image after the pull"));
+        }
         let always = self.options.force || self.options.policy == PullPolicy::Always;
         if !always && let Some(found) = self.look().await? {
             return self.take(found).await;
@@ -207,7 +214,7 @@ impl Engine<'_> {
     }
 
     /// The config, from here or from the backend; `None` for artifacts, whose config is kept like a layer.
-    pub(super) async fn config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
+    pub(crate) async fn config(&self, source: &RegistrySource) -> Result<Option<RawConfig>> {
         let manifest = source.manifest()?;
         if crate::manifest::check_is_image(manifest).is_err_and(|e| *e.kind() == ErrorKind::Unsupported) {
             return Ok(None);
@@ -225,7 +232,7 @@ impl Engine<'_> {
     }
 
     /// Every layer, several at a time, each digest once; with whether it had to be fetched.
-    pub(super) async fn layers(
+    pub(crate) async fn layers(
         &self,
         raw: &RawManifest,
         config: Option<&RawConfig>,

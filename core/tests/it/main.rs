@@ -12,6 +12,7 @@ mod in_hand;
 mod layer;
 mod listing;
 mod local_errors;
+mod materialize;
 mod parsers;
 mod present;
 mod pull;

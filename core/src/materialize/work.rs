@@ -1,0 +1,60 @@
+//! What one call works on, and what comes of it.
+
+use std::path::PathBuf;
+
+use crate::Digest;
+use crate::artifact::{ArtifactHandle, Made};
+use crate::cache::Lease;
+use crate::format::Format;
+use crate::materializer::Role;
+use crate::pull::{Engine, PullOptions};
+use crate::source::RegistrySource;
+
+/// A file of a format, in the cache.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MadeFile {
+    /// The name that it has beside the others: those that refer to it write this name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its format: the one that was asked for, or one that this is made from.
+    pub format: Format,
+    /// The file.
+    pub artifact: Box<dyn ArtifactHandle>,
+    /// The layer it was made from, if it was made from one.
+    pub diff_id: Option<Digest>,
+    /// Whether it was in the cache before.
+    pub cached: bool,
+}
+
+/// An image in a format.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MadeImage {
+    /// What was asked for.
+    pub format: Format,
+    /// Its files, then those of the format that it is made from, and so on. Files of layers are bottom first.
+    pub files: Vec<MadeFile>,
+    /// What the materializers have told, together.
+    pub made: Made,
+    /// Keeps the files in the cache while this or a clone of it lives.
+    pub lease: Lease,
+}
+
+/// How [`materialize`](fn@crate::materialize) works.
+#[derive(Clone, Debug, Default)]
+pub struct MaterializeOptions {
+    /// The limits, the budget, the concurrency and the progress of the work.
+    pub pull: PullOptions,
+    /// The folder for temporary files, on a disk that holds the image. By default the cache's
+    /// [own](crate::CacheProvider::scratch).
+    pub scratch: Option<PathBuf>,
+}
+
+/// One call.
+pub(super) struct Work<'a> {
+    pub(super) engine: &'a Engine<'a>,
+    pub(super) image: &'a RegistrySource,
+    pub(super) scratch: Option<PathBuf>,
+}

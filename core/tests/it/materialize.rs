@@ -1,0 +1,228 @@
+//! Formats of whole images: what is in the cache is not made again, and nothing half made is seen.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use plyfold_core::digest::{chain_id, sha256};
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::tree::MergedTree;
+use plyfold_core::{
+    Artifact, ArtifactHandle, ArtifactKey, CacheProvider as _, CacheProviderExt as _, ErrorKind, Format,
+    FormatEntry, Input, InputArtifact, Made, MadeImage, MaterializeOptions, Materializer, Materializers,
+    Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink, materialize, pull,
+};
+
+use crate::fixture::{AMD64, layer, name, options, put_image};
+
+/// The names of an image's files, and how many there are, in a file of their own.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    runs: Arc<AtomicUsize>,
+    /// How long it takes.
+    pause: Duration,
+}
+
+impl Materializer for Names {
+    fn format(&self) -> Format {
+        Format { name: "names", version: 1, options: String::new(), extension: "names" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Image
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![
+            OutputSpec::new(Role::Image, "names"),
+            OutputSpec::new(Role::Sidecar, "count").with_stem("number"),
+        ]
+    }
+
+    fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(self.pause);
+        let names: Vec<String> = image.tree().walk().map(|(path, _)| path.to_string()).collect();
+        write!(out.scratch()?, "spooled")?;
+        write!(out.output(Role::Sidecar)?, "{}", names.len())?;
+        write!(out.output(Role::Image)?, "{}", names.join(" "))?;
+        assert_eq!(*out.output(Role::HashTree).err().unwrap().kind(), ErrorKind::Unsupported);
+        Ok(Made::default().with_kernel(5, 4).with_note("names only"))
+    }
+}
+
+/// Names and sizes of the files of another format.
+#[derive(Clone, Debug, Default)]
+struct Sizes(Arc<AtomicUsize>);
+
+impl Materializer for Sizes {
+    fn format(&self) -> Format {
+        Format { name: "sizes", version: 1, options: String::new(), extension: "sizes" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Artifacts { format: "names", options: Options::default() }
+    }
+
+    fn join(&self, artifacts: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        for file in artifacts {
+            writeln!(out.output(Role::Image)?, "{} {}", file.name, file.artifact.size())?;
+        }
+        Ok(Made::default().with_kernel(5, 10))
+    }
+}
+
+fn formats() -> Materializers {
+    let entry = FormatEntry {
+        name: "names",
+        package: "test",
+        summary: "",
+        options: "",
+        open: |_| Ok(Box::new(Names::default())),
+    };
+    Materializers::none().with(entry).unwrap()
+}
+
+/// An image in a cache, and a folder for temporary files.
+struct Work {
+    cache: MemoryCache,
+    source: RegistrySource,
+    options: MaterializeOptions,
+    scratch: tempfile::TempDir,
+    layers: Vec<Vec<u8>>,
+}
+
+impl Work {
+    async fn new(layers: Vec<Vec<u8>>) -> Self {
+        let (registry, cache, image) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap(), name("app:1"));
+        put_image(&registry, &image, ("linux", "amd64"), &layers);
+        pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
+        let source = cache.new_source(&image, &AMD64.parse().unwrap()).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let mut options = MaterializeOptions::default();
+        options.scratch = Some(scratch.path().to_owned());
+        Self { cache, source, options, scratch, layers }
+    }
+
+    async fn make(&self, format: &dyn Materializer) -> Result<MadeImage> {
+        materialize(&self.source, &self.cache, format, &formats(), &self.options).await
+    }
+
+    /// Whether a file of a format is in the cache.
+    async fn has(&self, format: Format) -> bool {
+        let diff_ids: Vec<_> = self.layers.iter().map(|layer| sha256(layer)).collect();
+        let key = ArtifactKey { format, content: chain_id(&diff_ids).unwrap() };
+        matches!(self.cache.artifact(&key).await.unwrap(), Artifact::Present(_))
+    }
+}
+
+fn text(artifact: &dyn ArtifactHandle) -> String {
+    fs::read_to_string(artifact.path().unwrap()).unwrap()
+}
+
+async fn two_layers() -> Work {
+    Work::new(vec![layer("a", 300), layer("b", 5000)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_is_not_made_again() {
+    let work = two_layers().await;
+    let (names, sizes) = (Names::default(), Sizes::default());
+    for cached in [false, true, true] {
+        let made = work.make(&names).await.unwrap();
+        let files: Vec<(&str, Role, bool, String)> = made
+            .files
+            .iter()
+            .map(|file| (file.name.as_str(), file.role, file.cached, text(&*file.artifact)))
+            .collect();
+        assert_eq!(files.len(), 2);
+        assert_eq!((files[0].0, files[0].1, files[0].2), ("rootfs.names", Role::Image, cached));
+        assert_eq!((files[1].0, files[1].1, files[1].2), ("number.count", Role::Sidecar, cached));
+        assert!(files[0].3.contains('a') && files[0].3.contains('b'), "{files:?}");
+        // What is told is kept with the file.
+        assert_eq!(
+            (made.made.notes.as_slice(), made.made.kernel.unwrap().to_string().as_str()),
+            (&["names only".to_owned()][..], "5.4")
+        );
+    }
+    assert_eq!(names.runs.load(Ordering::SeqCst), 1);
+    for cached in [false, true] {
+        let made = work.make(&sizes).await.unwrap();
+        let of: Vec<(&str, bool)> = made.files.iter().map(|file| (file.format.name, file.cached)).collect();
+        assert_eq!(of, [("sizes", cached), ("names", true), ("names", true)]);
+        let lines = text(&*made.files[0].artifact);
+        assert!(lines.starts_with("rootfs.names ") && lines.contains("\nnumber.count 1"), "{lines}");
+        assert_eq!(made.made.kernel.unwrap().to_string(), "5.10");
+    }
+    assert_eq!((names.runs.load(Ordering::SeqCst), sizes.0.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(fs::read_dir(work.scratch.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_is_made_again_and_the_other_stays() {
+    let work = two_layers().await;
+    let names = Names::default();
+    for missing in [1, 0] {
+        let before = work.make(&names).await.unwrap();
+        let path =
+            |made: &MadeImage, at: usize| -> PathBuf { made.files[at].artifact.path().unwrap().to_owned() };
+        let kept = path(&before, 1 - missing);
+        let content = text(&*before.files[missing].artifact);
+        fs::remove_file(path(&before, missing)).unwrap();
+        let after = work.make(&names).await.unwrap();
+        assert_eq!(text(&*after.files[missing].artifact), content);
+        assert_eq!(path(&after, 1 - missing), kept);
+        assert_eq!((after.files[missing].cached, after.files[1 - missing].cached), (false, true));
+    }
+    assert_eq!(names.runs.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_layer_is_an_error_and_no_file() {
+    let work = Work::new(vec![layer("a", 300), vec![0xff; 2048]]).await;
+    let names = Names::default();
+    let error = work.make(&names).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(error.context("image"), Some("docker.io/library/app:1"));
+    assert_eq!(names.runs.load(Ordering::SeqCst), 0, "it was given a part of the image");
+    assert!(!work.has(names.format()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_at_once_one_makes_it() {
+    let work = two_layers().await;
+    let names = Names { pause: Duration::from_millis(50), ..Names::default() };
+    let (one, other) = tokio::join!(work.make(&names), work.make(&names));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(names.runs.load(Ordering::SeqCst), 1);
+    assert_ne!(one.files[0].cached, other.files[0].cached);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_dropped_makes_nothing() {
+    let work = two_layers().await;
+    let names = Names { pause: Duration::from_millis(200), ..Names::default() };
+    let patience = Duration::from_millis(50);
+    assert!(tokio::time::timeout(patience, work.make(&names)).await.is_err());
+    // Waits for the thread, which holds the right to make it.
+    assert!(!work.has(names.format()).await);
+}
+
+#[tokio::test]
+async fn what_is_no_image_of_layers_is_refused() {
+    let work = Work::new(Vec::new()).await;
+    let error = work.make(&Names::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    assert!(error.message().contains("the image has no layers"), "{error}");
+    // A pull converts layers alone.
+    let (registry, image) = (MemoryRegistry::new("a"), name("app:1"));
+    put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 3)]);
+    let asked =
+        PullOptions { materializer: Some(Box::new(Names::default())), ..options(PullPolicy::IfMissing) };
+    let error = pull(&registry, &image, &work.cache, &asked).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+}
