@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use plyfold_core::{
     Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor,
-    ImageProvider, Lease, NameChange, Opened, Options, Page, Platform, PullOptions, PullResult, PulledImage,
-    Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
+    ImageProvider, Lease, Materializers, NameChange, Opened, Options, Page, Platform, PullOptions,
+    PullResult, PulledImage, Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
 };
 
 mod load;
@@ -38,6 +38,7 @@ mod scratch;
 pub struct Images {
     cache: Box<dyn CacheProvider>,
     backends: Backends,
+    materializers: Materializers,
     options: Options,
     scratch: Option<PathBuf>,
 }
@@ -55,16 +56,21 @@ impl Images {
         Self::with_cache(store)
     }
 
-    /// Keeps images in any cache, with every backend that is linked into the program.
+    /// Keeps images in any cache, with every backend and format that is linked into the program.
     ///
     /// A cache that is no [OCI layout](CacheProvider::layout) needs a [scratch folder](Self::with_scratch), its
     /// [own](CacheProvider::scratch) or one of the program.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when two linked crates claim one scheme.
+    /// [`Config`](crate::ErrorKind::Config) when two linked crates claim one scheme or one format.
     pub fn with_cache(cache: impl CacheProvider) -> Result<Self> {
-        let (backends, options) = (Backends::linked()?, Options::default());
-        Ok(Self { cache: Box::new(cache), backends, options, scratch: None })
+        Ok(Self {
+            cache: Box::new(cache),
+            backends: Backends::linked()?,
+            materializers: Materializers::linked()?,
+            options: Options::default(),
+            scratch: None,
+        })
     }
 
     /// A folder, made when it is needed, for what programs need as files of a cache that has none: each image that is
@@ -80,6 +86,13 @@ impl Images {
     #[must_use]
     pub fn with_backends(mut self, backends: Backends) -> Self {
         self.backends = backends;
+        self
+    }
+
+    /// Takes other formats than the linked ones, for what a format is made from and for the command.
+    #[must_use]
+    pub fn with_materializers(mut self, materializers: Materializers) -> Self {
+        self.materializers = materializers;
         self
     }
 
@@ -262,6 +275,16 @@ impl Images {
     /// The cache itself: a clone, which shares everything with it.
     pub fn cache(&self) -> Box<dyn CacheProvider> {
         self.cache.clone()
+    }
+
+    /// The formats that images can be made into.
+    pub fn materializers(&self) -> &Materializers {
+        &self.materializers
+    }
+
+    /// The folder for temporary files that the program has given.
+    pub(crate) fn scratch_folder(&self) -> Option<PathBuf> {
+        self.scratch.clone()
     }
 
     /// The backends that images come from.

@@ -48,4 +48,4 @@ mod rootfs;
 
 pub use images::Images;
 #[cfg(feature = "erofs")]
-pub use rootfs::{Disks, Rootfs};
+pub use rootfs::{Disk, Disks, Rootfs};

@@ -8,7 +8,7 @@ use crate::whole::{FileOptions, Owner};
 use crate::{Platform, PullPolicy};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
-use super::{age, hints, size};
+use super::{age, formats, hints, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
@@ -265,6 +265,8 @@ pub(crate) enum Verb {
     },
     /// List the backends and their schemes
     Backends,
+    /// List the formats that `materialize` makes
+    Formats,
     /// Write a completion script for a shell
     #[command(
         after_help = "Examples:\n  plyfold completions bash > /etc/bash_completion.d/plyfold\n  plyfold completions zsh > \"${fpath[1]}/_plyfold\"\n  plyfold completions fish > ~/.config/fish/completions/plyfold.fish"
@@ -301,8 +303,11 @@ pub(crate) struct Materialize {
     /// Which image; it is pulled if it is not in the store
     pub(crate) image: String,
     /// What to make
-    #[arg(long = "as", value_enum, value_name = "FORM")]
-    pub(crate) form: Form,
+    #[arg(long = "as", value_name = "FORMAT", value_parser = formats::values())]
+    pub(crate) format: String,
+    /// An option of the format, such as block-size=512; may be given several times
+    #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE")]
+    pub(crate) format_option: Vec<String>,
     /// The directory to write to
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -372,17 +377,6 @@ impl Bounds {
         let (tree, default) = (self.tree(), LayerLimits::default());
         LayerLimits { entries: default.entries.max(tree.files), tree, ..default }
     }
-}
-
-/// What `materialize` makes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Form {
-    /// One EROFS image for each layer, to be stacked by overlayfs
-    ErofsLayers,
-    /// The layers, and one metadata image that shows them merged
-    ErofsMerged,
-    /// The same, joined to one disk by a VMDK descriptor
-    Vmdk,
 }
 
 /// [`PullPolicy`] on the command line.

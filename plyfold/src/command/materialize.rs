@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::{CacheProvider as _, Disks, Error, PulledImage, Result, Rootfs};
+use crate::{CacheProvider as _, Disk, Disks, Error, Options, PulledImage, Result, Rootfs, printable};
 use serde_json::{Value, json};
 
-use super::args::{Form, Materialize};
+use super::args::Materialize;
 use super::hints;
 use super::progress::short;
 use super::session::{Fetch, Session};
@@ -14,11 +14,8 @@ use super::store::pulled;
 
 /// Makes disks of an image, which is pulled if need be.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
-    let rootfs = match options.form {
-        Form::ErofsLayers => Rootfs::erofs_layers(),
-        Form::ErofsMerged => Rootfs::erofs_merged(),
-        Form::Vmdk => Rootfs::vmdk(),
-    };
+    let of_format = Options::parse(options.format_option.iter().map(String::as_str))?;
+    let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {
         Some(bytes) => rootfs.upper(bytes),
         None => rootfs,
@@ -35,7 +32,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     // In a store that cannot be written, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.cache().is_read_only();
     let fetch = Fetch {
-        materializer: keeps.then(|| rootfs.layer_materializer()),
+        materializer: session.images.layer_materializer(&rootfs)?.filter(|_| keeps),
         limits: options.bounds.layer(),
         ..Fetch::default()
     };
@@ -61,6 +58,15 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
         .collect();
+    if !disks.is_stackable() {
+        let file = |file: &Disk| json!({ "path": file.path, "role": file.role, "format": file.format, "size": file.size });
+        return json!({
+            "image": pulled(image),
+            "files": disks.files.iter().map(file).collect::<Vec<_>>(),
+            "kernel": disks.kernel,
+            "notes": disks.notes,
+        });
+    }
     json!({
         "image": pulled(image),
         "layers": disks.layers,
@@ -88,7 +94,12 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
             + &diff_id.map(|id| format!(", diff_id {}", short(id))).unwrap_or_default();
         format!("{}  {}{made}\n", path.display(), Size(size(path)))
     };
-    let mut text: String = disks.files().enumerate().map(line).collect();
+    let mut text: String = disks.paths().enumerate().map(line).collect();
+    if !disks.is_stackable() {
+        text.extend(disks.kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
+        text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
+        return text;
+    }
     match disks.mount_script() {
         Ok(script) => {
             text.push_str("\nTo mount it here, as root:\n\n");

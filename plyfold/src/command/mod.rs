@@ -34,6 +34,7 @@ mod disk;
 mod events;
 mod export;
 mod failure;
+mod formats;
 mod grammar;
 mod hints;
 mod image;
@@ -162,6 +163,7 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
         }
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
         Verb::Backends => backends::list(screen),
+        Verb::Formats => formats::list(screen),
         Verb::Completions { shell } => complete::script(shell),
     }
 }

@@ -25,8 +25,13 @@ impl Disks {
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
-    /// that it does take.
+    /// that it does take, and for formats without EROFS images.
     pub fn mount_script(&self) -> Result<String> {
+        if !self.is_stackable() {
+            let format = self.files.first().map_or("", |file| file.format.as_str());
+            let message = format!("no command is known that mounts {format}");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let mut script = Script { lines: String::from("M=/mnt/rootfs\n(set -e\n") };
         // The other way in, fsconfig(2), takes 256 bytes of an option, and libmount prefers it.
         script.line("export LIBMOUNT_FORCE_MOUNT2=always");

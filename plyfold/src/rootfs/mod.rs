@@ -3,22 +3,34 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_core::layer::{LayerLimits, TreeBudget};
-use plyfold_core::{Materializer, PullOptions, Result, pull};
-use plyfold_erofs::{ErofsLayer, OverlayDifferences};
+use plyfold_core::{
+    CacheProvider, Error, Input, KernelVersion, MadeImage, MaterializeOptions, Materializer, Materializers,
+    Options, PullOptions, Result, Role, materialize,
+};
+use plyfold_erofs::{ErofsLayer, ErofsMerged, OverlayDifferences};
 
 use self::beside::Beside;
 use crate::whole::{FileOptions, alone};
-use crate::{CacheProvider, Images, PulledImage};
+use crate::{Images, PulledImage};
 
 mod beside;
 mod compose;
 mod guide;
+mod overlay;
 mod set;
 
-/// What [`Images::materialize`] makes of an image.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The formats whose files overlayfs can stack, or that have them beside each other.
+const STACKABLE: [&str; 3] = [LAYERS, MERGED, VMDK];
+const LAYERS: &str = "erofs-layers";
+const MERGED: &str = "erofs-merged";
+const VMDK: &str = "vmdk";
+
+/// What [`Images::materialize`] makes of an image: any format, and how its files are written.
+#[derive(Clone, Debug)]
 pub struct Rootfs {
-    form: Form,
+    format: Box<dyn Materializer>,
+    /// Those that the format was opened with.
+    options: Options,
     upper: Option<u64>,
     files: FileOptions,
     strict: bool,
@@ -26,15 +38,28 @@ pub struct Rootfs {
     budget: TreeBudget,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Form {
-    ErofsLayers,
-    ErofsMerged,
-    #[cfg(feature = "vmdk")]
-    Vmdk,
-}
-
 impl Rootfs {
+    /// The files of a format, and of those that it is made from.
+    pub fn of(format: Box<dyn Materializer>) -> Self {
+        Self {
+            format,
+            options: Options::default(),
+            upper: None,
+            files: FileOptions::new(),
+            strict: false,
+            limits: LayerLimits::default(),
+            budget: TreeBudget::default(),
+        }
+    }
+
+    /// The same by the name of the format, with its options.
+    ///
+    /// # Errors
+    /// As [`Materializers::open`].
+    pub fn named(name: &str, options: &Options, formats: &Materializers) -> Result<Self> {
+        Ok(Self { options: options.clone(), ..Self::of(formats.open(name, options)?) })
+    }
+
     /// One EROFS image for each layer, with whiteouts in overlayfs' form.
     ///
     /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every
@@ -42,22 +67,22 @@ impl Rootfs {
     /// [`Disks::overlay_differences`] says what it would show otherwise, and the merged image is made, too:
     /// [`Disks::mount_script`] mounts that one.
     pub fn erofs_layers() -> Self {
-        Self::of(Form::ErofsLayers)
+        Self::of(Box::new(ErofsLayer::default()))
     }
 
     /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
     pub fn erofs_merged() -> Self {
-        Self::of(Form::ErofsMerged)
+        Self::of(Box::new(ErofsMerged::default()))
     }
 
     /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.
     #[cfg(feature = "vmdk")]
     pub fn vmdk() -> Self {
-        Self::of(Form::Vmdk)
+        Self::of(Box::new(plyfold_vmdk::Vmdk::new()))
     }
 
-    /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay. Its `upper/` has the mode, the
-    /// owner and the time of the image's root.
+    /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay over EROFS images. Its `upper/` has
+    /// the mode, the owner and the time of the image's root.
     #[cfg(feature = "ext4")]
     #[must_use]
     pub fn upper(mut self, bytes: u64) -> Self {
@@ -73,7 +98,7 @@ impl Rootfs {
     }
 
     /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image. Without an effect on
-    /// forms with a merged image.
+    /// other formats than `erofs-layers`.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
@@ -95,35 +120,49 @@ impl Rootfs {
         self
     }
 
-    fn of(form: Form) -> Self {
-        Self {
-            form,
-            upper: None,
-            files: FileOptions::new(),
-            strict: false,
-            limits: LayerLimits::default(),
-            budget: TreeBudget::default(),
-        }
+    /// What is made.
+    pub fn format(&self) -> &dyn Materializer {
+        &*self.format
     }
 
     /// Checks what can be checked without an image, before one is pulled.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size, or links another mode than the store's.
+    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size, or the format no upper, or links another
+    /// mode than the store's.
     pub fn check(&self) -> Result<()> {
         compose::Plan::new(self, Path::new("")).map(drop)
     }
 
-    /// What makes the layers' images: given to a pull, they are made while the layers are downloaded.
-    pub fn layer_materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsLayer::default())
+    /// The merged image of the same layers.
+    fn merged(&self, formats: &Materializers) -> Result<Box<dyn Materializer>> {
+        if self.options.is_empty() {
+            return Ok(Box::new(ErofsMerged::default()));
+        }
+        formats.open(MERGED, &self.options)
     }
+}
+
+/// A file of a set.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Disk {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is for.
+    pub role: Role,
+    /// The [name](plyfold_core::Format::name) of its format.
+    pub format: String,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// The files that [`Images::materialize`] has made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Disks {
+    /// All the files, each behind those that it refers to; the upper is the last.
+    pub files: Vec<Disk>,
     /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
     pub layers: Vec<PathBuf>,
     /// The merged image, `merged.erofs`, whose devices are the layers in their order.
@@ -132,31 +171,50 @@ pub struct Disks {
     pub vmdk: Option<PathBuf>,
     /// `upper.ext4`.
     pub upper: Option<PathBuf>,
+    /// The oldest Linux that can mount all of it, where the materializers say so.
+    pub kernel: Option<KernelVersion>,
+    /// What the materializers say about the image, such as content that the format cannot hold.
+    pub notes: Vec<String>,
     /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and
-    /// not looked for where a merged image was asked for.
+    /// looked for only where the layers alone were asked for.
     pub overlay_differences: OverlayDifferences,
 }
 
 impl Disks {
-    /// All the files.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let others = [&self.merged, &self.vmdk, &self.upper].into_iter().flatten();
-        self.layers.iter().chain(others).map(PathBuf::as_path)
+    /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
+    pub fn is_stackable(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
+    /// The paths of all the files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
     }
 }
 
 impl Images {
+    /// What is made of each layer for a format, if its input are layers: given to a pull, it is made while they are
+    /// downloaded.
+    ///
+    /// # Errors
+    /// As [`Materializers::chain`].
+    pub fn layer_materializer(&self, rootfs: &Rootfs) -> Result<Option<Box<dyn Materializer>>> {
+        let chain = self.materializers().chain(rootfs.format.clone())?;
+        Ok(chain.into_iter().next_back().filter(|lowest| lowest.input() == Input::Layer))
+    }
+
     /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
     ///
-    /// The layers' images are kept in the store, and put into `out` without copying where the file system can: as
-    /// clones, else as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
+    /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
+    /// as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
     /// [`FileOptions::copy`] asks for files of `out`'s own, with their mode and owner.
     ///
-    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set:
-    /// files of an older set go when the new one is whole, except an `upper.ext4` that the new one does not replace.
-    /// Anything else in `out` stays.
+    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set, and
+    /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
+    /// the new one is whole, except an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
+    /// a file that would be in the way of a new one is refused.
     ///
-    /// With a store that cannot be written, what is missing of the layers' images is made for this call alone.
+    /// With a cache that cannot be written, what is missing is made for this call alone.
     ///
     /// The image is the one that was pulled, even when its name has been moved or removed since.
     ///
@@ -166,32 +224,55 @@ impl Images {
     /// takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the current
     /// directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files are
     /// replaced one by one, and a power cut between two of them leaves a part of the old set or of the new one, never
-    /// files of both; `merged.erofs` and `rootfs.vmdk` come last.
+    /// files of both; those that refer to others, such as `merged.erofs` and `rootfs.vmdk`, come last.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or an upper
-    /// cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in the store any more;
-    /// those of the materializers; [`Io`](crate::ErrorKind::Io).
+    /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or a file that is in
+    /// the way, or an upper cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in
+    /// the cache any more; those of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::Plan::new(rootfs, out)?;
-        let options = PullOptions {
-            materializer: Some(rootfs.layer_materializer()),
-            limits: rootfs.limits.clone(),
-            budget: rootfs.budget.clone(),
-            ..PullOptions::default()
-        };
         let mut cache = self.cache();
         if cache.is_read_only() {
             cache = Box::new(Beside::new(cache, out, rootfs.files.sync)?);
         }
-        let layers = pull::materialize(&self.source(image), &cache, &options).await?;
-        let layers = compose::artifacts(&layers).map_err(|e| e.with_image(&image.reference))?;
+        let at = |e: Error| e.with_image(&image.reference);
+        let mut made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
+        let differences = match rootfs.format.format().name {
+            LAYERS => overlay::differences(&made, rootfs).await.map_err(at)?,
+            _ => OverlayDifferences::default(),
+        };
+        let shows_layers = made.format.name == LAYERS;
+        let mut merged = None;
+        if shows_layers && (differences.count > 0 || rootfs.upper.is_some()) {
+            let of_same = self.make(image, rootfs, &*rootfs.merged(self.materializers())?, &cache).await?;
+            overlay::check_same(&made, &of_same).map_err(at)?;
+            merged = Some(of_same);
+        }
+        let with_root = merged.clone();
+        if let Some(merged) = merged.filter(|_| differences.count > 0) {
+            made = merged;
+        }
         let composed = alone(move |stop| {
-            let disks = plan.compose(&layers, stop);
+            let disks = plan.compose(&made, with_root.as_ref().unwrap_or(&made), differences, stop);
             // Held until the files are in their place.
             drop(cache);
             disks
         });
-        composed.await.map_err(|e| e.with_image(&image.reference))
+        composed.await.map_err(at)
+    }
+
+    async fn make(
+        &self,
+        image: &PulledImage,
+        rootfs: &Rootfs,
+        format: &dyn Materializer,
+        cache: &dyn CacheProvider,
+    ) -> Result<MadeImage> {
+        let (limits, budget) = (rootfs.limits.clone(), rootfs.budget.clone());
+        let mut options = MaterializeOptions::default();
+        options.pull = PullOptions { limits, budget, ..PullOptions::default() };
+        options.scratch = self.scratch_folder();
+        materialize(&self.source(image), cache, format, self.materializers(), &options).await
     }
 }

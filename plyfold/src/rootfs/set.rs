@@ -17,17 +17,17 @@ use plyfold_core::{Error, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use self::directory::Directory;
+use self::names::{LIST, SetNames};
 use self::place::{Place, like};
 use self::stage::{OLD, Stage};
 use crate::whole::{FileOptions, Stop, WholeFile, sync};
 
+pub(super) use self::names::{MERGED, UPPER, VMDK};
+
 mod directory;
+mod names;
 mod place;
 mod stage;
-
-pub(super) const MERGED: &str = "merged.erofs";
-pub(super) const UPPER: &str = "upper.ext4";
-pub(super) const VMDK: &str = "rootfs.vmdk";
 
 /// The mode of files that a store may share.
 const SHARED: u32 = 0o444;
@@ -42,6 +42,8 @@ pub(super) struct Set<'a> {
     /// The folders that the output is in, as far as they are new.
     parents: Directory,
     names: Vec<String>,
+    /// Those that refer to others.
+    referring: Vec<String>,
 }
 
 impl<'a> Set<'a> {
@@ -58,7 +60,29 @@ impl<'a> Set<'a> {
         }
         let stage = begun.map_err(|e| Error::io("making a folder for the output", e));
         let stage = stage.map_err(|e| e.with_context("path", out.display()))?;
-        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new() })
+        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new(), referring: Vec::new() })
+    }
+
+    /// Says which files will be added. The set lists those that no set has by itself, so that the next one removes
+    /// them.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) when there is a file of such a name that no set has listed.
+    pub(super) fn declare<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> Result<()> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let older = SetNames::listed_in(self.out);
+        for name in &names {
+            refuse_foreign(&older, self.out, name)?;
+        }
+        match SetNames::of(names).list() {
+            Some(list) => self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Says that a file refers to others: it appears behind them.
+    pub(super) fn refers(&mut self, name: &str) {
+        self.referring.push(name.to_owned());
     }
 
     /// Adds a file that is only read, and yields the path that it will have, and its size in bytes.
@@ -99,12 +123,6 @@ impl<'a> Set<'a> {
         let size = file.settle(&self.stage.path().join(name))?;
         self.names.push(name.to_owned());
         Ok((target, size))
-    }
-
-    /// A folder for files that go away with the set.
-    #[cfg(feature = "ext4")]
-    pub(super) fn folder(&self) -> &Path {
-        self.stage.path()
     }
 
     /// Publishes the set, and removes the older one.
@@ -163,11 +181,12 @@ impl<'a> Set<'a> {
             let _ = renameat_with(CWD, &stage, CWD, folder, RenameFlags::EXCHANGE);
         })?;
         // Files that were added to the old folder since are kept.
+        let older = SetNames::listed_in(&stage);
         for entry in fs::read_dir(&stage).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let move_on =
                 || renameat_with(CWD, entry.path(), CWD, folder.join(&name), RenameFlags::NOREPLACE);
-            if !belongs(&name) && move_on().is_err() {
+            if !older.has(&name) && move_on().is_err() {
                 self.stage.keep();
             }
         }
@@ -193,17 +212,22 @@ impl<'a> Set<'a> {
 
     fn replace_each(&self, folder: &Path, moves: &mut Moves) -> Result<()> {
         // Old and new files never stand side by side: a merged image over the layers of another set shows wrong data.
+        let older = SetNames::listed_in(folder);
+        for name in &self.names {
+            // It may have come since the set was declared.
+            refuse_foreign(&older, folder, name)?;
+        }
         for name in place::names(folder).map_err(publishing)? {
             let is_replaced = self.names.iter().any(|new| OsStr::new(new) == name);
             let is_file = fs::symlink_metadata(folder.join(&name)).is_ok_and(|found| found.is_file());
-            if is_file && belongs(&name) && (name != UPPER || is_replaced) {
+            if is_file && older.has(&name) && (name != UPPER || is_replaced) {
                 moves.make(&folder.join(&name), &moves.old.join(&name))?;
             }
         }
         if !moves.done.is_empty() {
             self.sync(folder)?;
         }
-        let is_last = |name: &&String| *name == MERGED || *name == VMDK;
+        let is_last = |name: &&String| self.referring.contains(*name) || *name == MERGED || *name == VMDK;
         let (last, first): (Vec<&String>, Vec<&String>) = self.names.iter().partition(is_last);
         for name in first {
             moves.make(&self.stage.path().join(name), &folder.join(name))?;
@@ -226,13 +250,14 @@ fn publishing(e: io::Error) -> Error {
     Error::io("publishing the output", e)
 }
 
-/// Whether a name in an output folder is one of a set's: `layer-NUMBER.erofs` and the constants.
-fn belongs(name: &OsStr) -> bool {
-    let layer = |name: &str| {
-        let number = name.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
-        number.is_some_and(|digits| digits.len() >= 2 && digits.bytes().all(|c| c.is_ascii_digit()))
-    };
-    name.to_str().is_some_and(|name| [MERGED, UPPER, VMDK].contains(&name) || layer(name))
+/// Refuses to replace a file of the user's.
+fn refuse_foreign(older: &SetNames, folder: &Path, name: &str) -> Result<()> {
+    if older.has(OsStr::new(name)) || fs::symlink_metadata(folder.join(name)).is_err() {
+        return Ok(());
+    }
+    Err(Error::config(format!("the output directory has a file {name} that plyfold has not written"))
+        .with_context("path", folder.join(name).display())
+        .with_hint("move it away, or choose another directory"))
 }
 
 /// Renames that can be undone.

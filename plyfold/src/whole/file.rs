@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, ErrorKind, Output, Result, Size};
+use plyfold_core::{ArtifactHandle, Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
 use super::{FileOptions, Stop, left, sync};
@@ -95,6 +95,29 @@ impl WholeFile {
         let mut content = self.stop.reader(&mut content);
         io::copy(&mut content, self.file.as_file_mut()).map_err(at)?;
         Ok(())
+    }
+
+    /// As [`WholeFile::fill_from`], out of a file of a cache: one without a path is copied.
+    ///
+    /// # Errors
+    /// As [`WholeFile::fill_from`].
+    pub fn fill_from_artifact(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
+        /// Bytes read at once.
+        const STEP: usize = 1 << 20;
+        if let Some(path) = artifact.path() {
+            return self.fill_from(path);
+        }
+        let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
+        let (mut buffer, mut offset) = (vec![0; STEP], 0);
+        loop {
+            self.stop.check()?;
+            let count = artifact.read_at(offset, &mut buffer).map_err(at)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.file.as_file().write_all_at(&buffer[..count], offset).map_err(at)?;
+            offset += count as u64;
+        }
     }
 
     /// Another name of a file, which all may read; `None` where linking fails.

@@ -80,7 +80,7 @@ async fn disks_tars_and_archives_are_made_of_any_cache() {
         let image = images.pull(&sample(), options()).await.unwrap();
         let rootfs = Rootfs::vmdk().upper(1 << 26);
         let disks = images.materialize(&image, &rootfs, &dir.path().join(place)).await.unwrap();
-        let files: Vec<Vec<u8>> = disks.files().map(|file| fs::read(file).unwrap()).collect();
+        let files: Vec<Vec<u8>> = disks.paths().map(|file| fs::read(file).unwrap()).collect();
         let source = images.source(&image);
         let tar = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Handle::current();

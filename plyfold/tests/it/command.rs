@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "pull",
     "list",
     "inspect",
@@ -37,6 +37,7 @@ const VERBS: [&str; 22] = [
     "gc",
     "verify",
     "backends",
+    "formats",
     "completions",
 ];
 
@@ -509,4 +510,41 @@ fn the_json_of_backends_lists_what_is_linked() {
     for scheme in ["docker", "docker-archive", "oci", "oci-archive", "registry"] {
         assert!(schemes.contains(&scheme), "{schemes:?}");
     }
+}
+
+#[test]
+fn formats_take_options_and_others_are_refused() {
+    let place = Place::new();
+    let output = place.command(["formats", "--json"]).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let named: Vec<(&str, &str)> = document
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|format| (format["name"].as_str().unwrap(), format["input"].as_str().unwrap()))
+        .collect();
+    let expected = [("erofs-layers", "layer"), ("erofs-merged", "erofs-layers"), ("vmdk", "erofs-merged")];
+    assert_eq!(named, expected);
+    assert_eq!(document[1]["outputs"][0]["role"], "image");
+    assert!(place.run("formats").contains("block-size=BYTES"));
+    let sample = "materialize oci:examples/sample:latest --platform linux/amd64 --out {}/out -q";
+    for (arguments, said) in [
+        ("--as cpio", "invalid value 'cpio' for '--as <FORMAT>'"),
+        ("--as vmdk -m depth=3", "unknown field `depth`"),
+        ("--as erofs-layers -m block-size=100", "512, 1024, 2048 or 4096"),
+        ("--as erofs-layers -m block-size", "invalid option"),
+    ] {
+        let text = place.run(&format!("{sample} {arguments}"));
+        assert!(text.contains("[exit 2]") && text.contains(said), "{arguments}: {text}");
+    }
+    assert_eq!(place.files(), [""; 0]);
+    let layer = || fs::read(place.path("out/layer-00.erofs")).unwrap();
+    place.run(&format!("{sample} --as erofs-layers"));
+    let usual = layer();
+    // The superblock's `blkszbits`, at 1024 + 12.
+    let text = place.run(&format!("{sample} --as erofs-merged -m block-size=512 -m label=root"));
+    assert!(text.contains("[exit 0]"), "{text}");
+    assert_eq!((usual[1036], layer()[1036]), (12, 9));
+    let merged = fs::read(place.path("out/merged.erofs")).unwrap();
+    assert_eq!((merged[1036], &merged[1024 + 64..1024 + 68]), (9, &b"root"[..]));
 }

@@ -96,7 +96,7 @@ async fn work_that_is_dropped_leaves_nothing() {
     // Whatever had begun meets the end of its work, or none had.
     let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
     let names = fs::read_dir(&out).unwrap().count();
-    assert_eq!(names, disks.files().count());
+    assert_eq!(names, disks.paths().count());
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn what_is_made_is_the_image_that_was_pulled() {
 async fn an_image_in_hand_is_not_collected() {
     let (dir, images) = open().await;
     let rootfs = Rootfs::erofs_layers();
-    let options = PullOptions { materializer: Some(rootfs.layer_materializer()), ..options() };
+    let options = PullOptions { materializer: images.layer_materializer(&rootfs).unwrap(), ..options() };
     let image = images.pull(&sample(), options).await.unwrap();
     images.remove(&image.reference).await.unwrap();
     let (hand, store) = (image.clone(), images.cache());
@@ -215,7 +215,7 @@ async fn an_archive_is_loaded_whole() {
 
 /// Where the store keeps what was made of a layer.
 async fn artifact(images: &Images, layer: &PulledLayer) -> PathBuf {
-    let format = Rootfs::erofs_layers().layer_materializer().format();
+    let format = Rootfs::erofs_layers().format().format();
     let key = ArtifactKey::layer(format, layer.diff_id.clone().unwrap());
     match images.cache().artifact(&key).await.unwrap() {
         Artifact::Present(artifact) => artifact.path().unwrap().to_owned(),
@@ -235,7 +235,7 @@ async fn a_store_of_an_earlier_version_gives_files_that_all_may_read() {
     drop(made);
     let disks =
         images.materialize(&image, &Rootfs::erofs_merged(), &dir.path().join("second")).await.unwrap();
-    for file in disks.files() {
+    for file in disks.paths() {
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o444, "{}", file.display());
     }
 }

@@ -6,6 +6,7 @@ mod any_cache;
 mod baseline;
 mod command;
 mod floors;
+mod formats;
 mod interrupted;
 mod library;
 mod login;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use plyfold::materializers::{erofs, ext4, vmdk};
-use plyfold::{Backends, Materializer};
+use plyfold::materializers::ext4;
+use plyfold::{Backends, Materializer as _, Materializers, Options};
 
 use super::baseline;
 
@@ -31,26 +31,19 @@ fn schemes() -> String {
 }
 
 fn formats() -> String {
-    let disk = ext4::Ext4Upper::new(ext4::MIN_SIZE).unwrap();
-    let made: [(&dyn Materializer, &str, &str); 4] = [
-        (
-            &erofs::ErofsLayer::default(),
-            "`--as erofs-layers`, `layer`",
-            "one EROFS image for each layer, whiteouts in overlayfs' form",
-        ),
-        (
-            &erofs::ErofsMerged::default(),
-            "`--as erofs-merged`",
-            "the layers, and one image of metadata that shows them merged",
-        ),
-        (&vmdk::Vmdk::new(), "`--as vmdk`", "the same, joined to one disk by a VMDK descriptor"),
-        (&disk, "`--upper SIZE`, `disk`", "an empty ext4 disk, sparse, to be the upper of an overlay"),
-    ];
-    let rows = made.iter().map(|(materializer, how, what)| {
-        let format = materializer.format();
-        [format!("{} {}", format.name, format.version), (*how).to_owned(), (*what).to_owned()]
+    let linked = Materializers::linked().unwrap();
+    let rows = linked.iter().map(|entry| {
+        let format = linked.open(entry.name, &Options::default()).unwrap().format();
+        let layer = if entry.name == "erofs-layers" { ", `layer`" } else { "" };
+        let how = format!("`--as {}`{layer}", entry.name);
+        [format!("{} {}", format.name, format.version), how, entry.summary.to_owned()]
     });
-    table(["format", "made by", "what"], rows)
+    // Guests write to it, so it is no format that files of the cache are linked from.
+    let upper = ext4::Ext4Upper::new(ext4::MIN_SIZE).unwrap().format();
+    let what = "an empty ext4 disk, sparse, to be the upper of an overlay";
+    let upper =
+        [format!("{} {}", upper.name, upper.version), "`--upper SIZE`, `disk`".to_owned(), what.to_owned()];
+    table(["format", "made by", "what"], rows.chain([upper]))
 }
 
 /// The features in `Cargo.toml`, each with the comment that ends its line.

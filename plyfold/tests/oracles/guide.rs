@@ -181,7 +181,7 @@ fn scripted(work: &Work, disks: &Disks) -> Result<(PathBuf, String, Unmount), Fa
     let place = TempDir::new_in(work.dir.path())?.keep();
     let root = place.join("a root, of:mine");
     let script = disks.mount_script()?.replace("/mnt/rootfs", &format!("'{}'", root.display()));
-    let guard = Unmount { place, files: disks.files().map(Path::to_owned).collect() };
+    let guard = Unmount { place, files: disks.paths().map(Path::to_owned).collect() };
     Ok((root, script, guard))
 }
 

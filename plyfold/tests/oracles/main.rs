@@ -366,7 +366,7 @@ impl Work {
         let root = place.path().join("rootfs");
         let script = disks.mount_script()?.replace("/mnt/rootfs", root.to_str().unwrap());
         let _guard =
-            Unmount { place: place.path().to_owned(), files: disks.files().map(Path::to_owned).collect() };
+            Unmount { place: place.path().to_owned(), files: disks.paths().map(Path::to_owned).collect() };
         Run::new("sh").args(["-euc", &script]).success()?;
         let overlay: &[Aspect] = &[Aspect::DirectoryLinks];
         let ignored: Vec<Aspect> = overlay.iter().chain(ignored).copied().collect();

@@ -22,7 +22,7 @@ pub(crate) fn another_user_reads_every_file_of_a_set() -> Verdict {
     let out = work.dir.path().join("set");
     let mode = |path: &Path| fs::metadata(path).map(|found| found.permissions().mode() & 0o7777);
     let disks = work.disks_at(&Rootfs::vmdk().upper(64 << 20), &out);
-    for file in disks.files() {
+    for file in disks.paths() {
         assert!(read(file)?.status.success(), "{} cannot be read", file.display());
         let expected = if file.ends_with("upper.ext4") { 0o644 } else { 0o444 };
         assert_eq!(mode(file)?, expected, "{}", file.display());
@@ -33,7 +33,7 @@ pub(crate) fn another_user_reads_every_file_of_a_set() -> Verdict {
     let owner = Owner { user: Some(nobody), group: None };
     let files = FileOptions::new().copy(true).mode(0o400).owner(owner);
     let disks = work.disks_at(&Rootfs::vmdk().upper(64 << 20).files(files), &out);
-    for file in disks.files() {
+    for file in disks.paths() {
         let expected = if file.ends_with("upper.ext4") { 0o600 } else { 0o400 };
         let found = fs::metadata(file)?;
         assert_eq!((mode(file)?, found.uid(), found.nlink()), (expected, nobody, 1), "{}", file.display());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, Result};
 
-use super::belongs;
+use super::names::SetNames;
 use crate::whole::sync;
 
 /// Where a set is to appear.
@@ -58,9 +58,10 @@ fn can_be_exchanged(folder: &Path) -> bool {
 /// Whether a folder has files of a set, and nothing else.
 pub(super) fn is_a_set(folder: &Path) -> bool {
     let Ok(names) = names(folder) else { return false };
+    let set = SetNames::listed_in(folder);
     let is_file =
         |name: &OsString| fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file());
-    let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| belongs(name) && is_file(name));
+    let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| set.has(name) && is_file(name));
     // A name with this prefix is a temporary folder of plyfold.
     !own.is_empty() && others.iter().all(|name| name.as_encoded_bytes().starts_with(b".plyfold-"))
 }

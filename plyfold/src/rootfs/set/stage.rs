@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use tempfile::TempDir;
 
-use super::belongs;
+use super::names::SetNames;
 
 /// What the names of folders begin with whose files are not a set yet, or not any more.
 pub(super) const STAGE: &str = ".plyfold-set-";
@@ -86,9 +86,10 @@ fn clear(parent: &Path, user: u32) {
 
 /// Removes the files that are a set's, and the folder if it is empty then.
 fn remove_files(folder: &Path) {
+    let set = SetNames::listed_in(folder);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if belongs(&name) || name.as_encoded_bytes().starts_with(b".plyfold-") {
+        if set.has(&name) || name.as_encoded_bytes().starts_with(b".plyfold-") {
             // A folder is no file, and stays.
             let _ = fs::remove_file(entry.path());
         }

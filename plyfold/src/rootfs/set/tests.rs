@@ -26,6 +26,7 @@ const SET: [(&str, &str); 3] = [("layer-00.erofs", "old"), ("layer-01.erofs", "o
 fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> Result<()> {
     let stop = Stop::default();
     let mut set = Set::new(out, FileOptions::new(), &stop)?;
+    set.declare(names.iter().map(|(name, _)| *name))?;
     for (name, text) in names {
         let write = |file: &mut WholeFile| Ok(file.write_all(text.as_bytes())?);
         let (path, _) = if *name == UPPER { set.add_writable(name, write)? } else { set.add(name, write)? };
@@ -157,4 +158,75 @@ fn a_file_where_the_folder_belongs_is_refused() {
         assert_eq!(content(&dir.path().join("real")), files(SET));
         assert!(fs::symlink_metadata(dir.path().join("good")).unwrap().is_symlink());
     }
+}
+
+/// A format may give its files any name, and so may a user.
+#[test]
+fn files_of_other_formats_go_with_their_set_and_those_of_users_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let initramfs = [("rootfs.cpio", "cpio"), ("layer-00.verity", "hashes")];
+    let list = (LIST, "layer-00.verity\nrootfs.cpio\n");
+    for others in [false, true] {
+        publish(&out, &initramfs, |_| {}).unwrap();
+        let mut expected = files(initramfs);
+        expected.extend(files([list]));
+        if others {
+            for theirs in ["rootfs.tar", "layer-00.img"] {
+                fs::write(out.join(theirs), "theirs").unwrap();
+                expected.insert(theirs.to_owned(), "theirs".to_owned());
+            }
+        }
+        assert_eq!(content(&out), expected);
+        // The same again, then another format, with which the list goes.
+        publish(&out, &initramfs, |_| {}).unwrap();
+        assert_eq!(content(&out), expected);
+        publish(&out, &SET, |_| {}).unwrap();
+        let mut expected = files(SET);
+        if others {
+            expected.extend(files([("rootfs.tar", "theirs"), ("layer-00.img", "theirs")]));
+        }
+        assert_eq!(content(&out), expected);
+    }
+    // A file of the user's by the name of a new one is refused, before the work and after it.
+    let before = content(&out);
+    let error = publish(&out, &[("rootfs.tar", "ours")], |_| {}).unwrap_err();
+    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{error}");
+    let late = || fs::write(out.join("rootfs.cpio"), "theirs").unwrap();
+    publish(&out, &initramfs, |_| late()).unwrap_err();
+    let mut after = before.clone();
+    after.insert("rootfs.cpio".to_owned(), "theirs".to_owned());
+    assert_eq!(content(&out), after);
+    assert_eq!(content(dir.path()).len(), 1);
+}
+
+/// A list that others have written names files of the folder alone.
+#[test]
+fn a_list_names_no_other_files() {
+    let names = ["../a.img", "a/b.img", ".bashrc", "a", "a.b.c", "A.img", "rootfs.cpio", MERGED, ""];
+    let set = SetNames::of(names);
+    assert_eq!(set.list().as_deref(), Some("rootfs.cpio\n"));
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(SetNames::listed_in(dir.path()), SetNames::default());
+    fs::write(dir.path().join(LIST), names.join("\n")).unwrap();
+    assert_eq!(SetNames::listed_in(dir.path()), set);
+    fs::write(dir.path().join(LIST), "a.img\n".repeat(1 << 18)).unwrap();
+    assert_eq!(SetNames::listed_in(dir.path()), SetNames::default());
+}
+
+/// What a killed run of another format has left is removed by its list.
+#[test]
+fn what_the_dead_have_listed_goes_with_the_next_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let dead = dir.path().join(format!("{}dead", stage::STAGE));
+    fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
+    for (file, text) in [("rootfs.cpio", ""), (LIST, "rootfs.cpio\n"), (".old/rootfs.tar", "")] {
+        fs::write(dead.join(file), text).unwrap();
+    }
+    publish(&dir.path().join("out"), &SET, |_| {}).unwrap();
+    // The older file had no list: it may be the user's.
+    assert_eq!(content(&dead), files([(OLD_FOLDER, "a folder")]));
+    fs::write(dead.join(OLD_FOLDER).join(LIST), "rootfs.tar\n").unwrap();
+    publish(&dir.path().join("out"), &SET, |_| {}).unwrap();
+    assert!(!dead.exists());
 }

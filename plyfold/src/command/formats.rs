@@ -1,0 +1,60 @@
+//! `formats`: what images can be made into, and the values of `--as`.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
+use serde_json::{Value, json};
+
+use super::screen::{Screen, table};
+use crate::{FormatEntry, Input, Materializer, Materializers, Options, Result};
+
+/// Lists the formats that are linked into this program.
+pub(crate) fn list(screen: Screen) -> Result<()> {
+    let formats = Materializers::linked()?;
+    // One that cannot be opened without options still has a name.
+    let formats: Vec<(&FormatEntry, Option<Box<dyn Materializer>>)> =
+        formats.iter().map(|entry| (entry, formats.open(entry.name, &Options::default()).ok())).collect();
+    let documents: Vec<Value> =
+        formats.iter().map(|(entry, format)| document(entry, format.as_deref())).collect();
+    screen.show(&documents, || {
+        let rows: Vec<[String; 4]> = formats
+            .iter()
+            .map(|(entry, format)| {
+                let input = format.as_ref().map_or_else(String::new, |format| input(&format.input()));
+                [entry.name.to_owned(), input, entry.options.to_owned(), entry.summary.to_owned()]
+            })
+            .collect();
+        table(["FORMAT", "MADE FROM", "OPTIONS", "WHAT"], &rows)
+    })
+}
+
+fn document(entry: &FormatEntry, format: Option<&dyn Materializer>) -> Value {
+    let file = |format: &dyn Materializer| -> Vec<Value> {
+        let outputs = format.outputs();
+        outputs.iter().map(|file| json!({ "role": file.role, "extension": file.extension })).collect()
+    };
+    json!({
+        "name": entry.name,
+        "package": entry.package,
+        "summary": entry.summary,
+        "options": entry.options,
+        "version": format.map(|format| format.format().version),
+        "input": format.map(|format| input(&format.input())),
+        "outputs": format.map(file),
+    })
+}
+
+fn input(input: &Input) -> String {
+    match input {
+        Input::Artifacts { format, .. } => (*format).to_owned(),
+        Input::Image => "image".to_owned(),
+        Input::Layer => "layer".to_owned(),
+        Input::Nothing => "nothing".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What `--as` takes. When two crates have a format of one name, opening the images says so.
+pub(crate) fn values() -> ValueParser {
+    let Ok(formats) = Materializers::linked() else { return ValueParser::string() };
+    let values = formats.iter().map(|entry| PossibleValue::new(entry.name).help(entry.summary));
+    PossibleValuesParser::new(values).into()
+}

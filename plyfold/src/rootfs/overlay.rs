@@ -1,0 +1,58 @@
+//! What overlayfs does not show as it is: a rule for `erofs-layers` alone, whose images it stacks.
+
+use plyfold_core::layer::{TreeBudget, TreeLimits};
+use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
+use plyfold_erofs::{ErofsMerged, OverlayDifferences};
+
+use super::{LAYERS, Rootfs};
+use crate::whole::{Stop, alone};
+
+/// What merges layers, once: it gives its part of the shared memory back when it is dropped.
+fn merger(limits: &TreeLimits, budget: &TreeBudget, stop: &Stop) -> ErofsMerged {
+    let share = Some(budget.share_until(stop.flag()));
+    ErofsMerged::default().with_limits(TreeLimits { share, ..limits.clone() })
+}
+
+/// What overlayfs would show otherwise, of the layers' images.
+///
+/// # Errors
+/// [`Unsupported`](ErrorKind::Unsupported) when there is something and [`Rootfs::strict`] is on.
+pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<OverlayDifferences> {
+    let layers: Vec<InputArtifact> = layers(made);
+    let (limits, budget) = (rootfs.limits.tree.clone(), rootfs.budget.clone());
+    // A single layer is mounted by overlayfs only under an upper.
+    let stacked = rootfs.upper.is_some();
+    let found =
+        alone(move |stop| merger(&limits, &budget, stop).overlay_differences(&layers, stacked)).await?;
+    match found.examples.first() {
+        Some(first) if rootfs.strict => {
+            let message = format!("overlayfs would not show the image as it is: {first}");
+            let others = match found.count {
+                1 => String::new(),
+                count => format!(", and {} more names", count - 1),
+            };
+            Err(Error::new(ErrorKind::Unsupported, message + &others).with_advice(Advice::ChooseFormat {
+                words: "{} shows it as it is",
+                formats: vec![super::MERGED],
+            }))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn layers(made: &MadeImage) -> Vec<InputArtifact> {
+    let layers = made.files.iter().filter(|file| file.format.name == LAYERS);
+    layers
+        .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))
+        .collect()
+}
+
+/// Checks that a merged image is one of the same layers' images.
+pub(super) fn check_same(made: &MadeImage, merged: &MadeImage) -> Result<()> {
+    let formats = |made: &MadeImage| made.files.last().map(|file| file.format.clone());
+    if formats(made) == formats(merged) {
+        return Ok(());
+    }
+    let message = "the layers have options that the merged image of them was not given";
+    Err(Error::config(message).with_hint("give options by the name of the format"))
+}

@@ -1,0 +1,69 @@
+//! Which files in an output folder are those of a set.
+//!
+//! Files of an older set are removed, so a name belongs to one only when that is certain: four kinds of names always
+//! do, all others when the older set has listed them. A format may be called anything, such as `rootfs.tar`, and a file
+//! of that name may be the user's.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+pub(in super::super) const MERGED: &str = "merged.erofs";
+pub(in super::super) const UPPER: &str = "upper.ext4";
+pub(in super::super) const VMDK: &str = "rootfs.vmdk";
+/// The file that lists the further names of a set, one a line. It is written only when there are such names.
+pub(super) const LIST: &str = ".plyfold-set";
+
+/// A list that is longer was not written here: 10,000 layers take 160 KiB.
+const LONGEST: u64 = 1 << 20;
+
+/// The names that a set has listed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct SetNames(BTreeSet<String>);
+
+impl SetNames {
+    /// What the list of an older set in a folder says; nothing where there is none that can be read.
+    pub(super) fn listed_in(folder: &Path) -> Self {
+        let mut text = String::new();
+        let is_file = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
+        let list = File::open(folder.join(LIST)).ok().filter(is_file);
+        match list.map(|list| list.take(LONGEST + 1).read_to_string(&mut text)) {
+            Some(Ok(_)) if text.len() as u64 <= LONGEST => Self::of(text.lines()),
+            _ => Self::default(),
+        }
+    }
+
+    /// Those of the names that have to be listed. What no set can have, such as `../a`, is left out.
+    pub(super) fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let others = names.into_iter().filter(|name| is_name(name) && !is_known(name));
+        Self(others.map(str::to_owned).collect())
+    }
+
+    /// Whether a name is one of the set.
+    pub(super) fn has(&self, name: &OsStr) -> bool {
+        name.to_str().is_some_and(|name| name == LIST || is_known(name) || self.0.contains(name))
+    }
+
+    /// The list as it is written; `None` when none is needed.
+    pub(super) fn list(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.iter().map(|name| format!("{name}\n")).collect())
+    }
+}
+
+/// Names that a set always has: `layer-NUMBER.erofs` and the constants.
+fn is_known(name: &str) -> bool {
+    let number = name.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
+    let is_layer =
+        number.is_some_and(|digits| digits.len() >= 2 && digits.bytes().all(|c| c.is_ascii_digit()));
+    is_layer || [MERGED, UPPER, VMDK].contains(&name)
+}
+
+/// Whether it is `STEM.EXTENSION` as formats name their files.
+fn is_name(name: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    };
+    name.split_once('.').is_some_and(|(stem, extension)| plain(stem) && plain(extension))
+}
