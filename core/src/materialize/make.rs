@@ -1,5 +1,6 @@
 //! The files of one format of a whole image, on a thread of its own.
 
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,33 +9,33 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::sink::{Slot, Target, Writers};
-use super::work::{MadeFile, Work};
+use super::work::{Content, MadeFile, Work};
 use crate::artifact::{Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Made};
-use crate::layer::{LayerLimits, TreeLimits};
+use crate::cache::CacheProvider;
+use crate::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
 use crate::materializer::{Input, InputArtifact, Materializer, OutputSpec};
 use crate::progress::Event;
-use crate::source::{ImageSourceExt as _, RegistrySource};
 use crate::tree::MergedTree;
-use crate::{Digest, Error, ErrorKind, Result};
+use crate::{BlobRange, BlobReader, Descriptor, Digest, Error, ErrorKind, Result};
 
 impl Work<'_> {
     /// The files of a format of the whole image; out of the cache when all of them are there.
     pub(super) async fn files_of_image(
         &self,
         format: &dyn Materializer,
-        content: &Digest,
+        content: &Content,
         inputs: Vec<InputArtifact>,
     ) -> Result<Vec<MadeFile>> {
-        let key = ArtifactKey { format: format.format(), content: content.clone() };
+        let key = ArtifactKey { format: format.format(), content: content.digest.clone() };
         let mut found = Vec::new();
         // Always in this order, so that two makers never wait for each other.
         for output in format.outputs() {
             let key = key.with_extension(output.extension);
-            let what = format!("{} {content}", key.format);
+            let what = format!("{} {}", key.format, content.digest);
             found.push((output, self.engine.telling(what, self.engine.cache.artifact(&key)).await?));
         }
         let is_here = found.iter().all(|(_, found)| matches!(found, Artifact::Present(_)));
-        let files = if is_here { here(found) } else { self.make(format, found, inputs).await? };
+        let files = if is_here { here(found) } else { self.make(format, content, found, inputs).await? };
         let progress = &self.engine.options.progress;
         progress.emit(Event::FormatDone { format: key.format.to_string(), cached: is_here });
         let file = |(output, artifact, cached): (OutputSpec, _, _)| MadeFile {
@@ -52,6 +53,7 @@ impl Work<'_> {
     async fn make(
         &self,
         format: &dyn Materializer,
+        content: &Content,
         found: Vec<(OutputSpec, Artifact)>,
         inputs: Vec<InputArtifact>,
     ) -> Result<Vec<File>> {
@@ -78,7 +80,8 @@ impl Work<'_> {
         }
         let task = Task {
             format: dyn_clone::clone_box(format),
-            image: self.image.clone(),
+            cache: self.engine.cache.clone(),
+            layers: content.layers.clone(),
             inputs,
             limits,
             is_over,
@@ -120,7 +123,8 @@ impl Drop for Over {
 /// What the thread does.
 struct Task {
     format: Box<dyn Materializer>,
-    image: RegistrySource,
+    cache: Box<dyn CacheProvider>,
+    layers: Vec<(Descriptor, Digest)>,
     inputs: Vec<InputArtifact>,
     limits: LayerLimits,
     is_over: Arc<AtomicBool>,
@@ -135,6 +139,14 @@ impl Task {
         };
         let made = made.map_err(|e| e.with_context("format", self.format.format().name))?;
         self.check()?;
+        if let Some(file) = sink.slots.iter().find(|slot| !slot.is_asked) {
+            let message = format!(
+                "the format {} lists a file as its {}, and has not made it",
+                self.format.format().name,
+                file.role()
+            );
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
         let mut files = Vec::new();
         // The first file last: it is the one that others refer to.
         for slot in sink.slots.into_iter().rev() {
@@ -148,19 +160,53 @@ impl Task {
 
     /// The whole image. A bad layer is an error here, before anything is written.
     fn tree(&self, scratch: &PathBuf) -> Result<MergedTree> {
-        let layers = (0..self.image.layers()?.len()).map(|layer| {
-            self.check()?;
-            self.runtime.block_on(self.image.layer_tar_within(layer, &self.limits))
+        let layers = self.layers.iter().map(|(layer, diff_id)| {
+            let tar = self.open(layer, diff_id);
+            tar.map_err(|e| e.with_context("layer", layer.digest()))
         });
         MergedTree::read(layers, self.limits.tree.clone(), scratch)
     }
 
+    /// A layer out of the cache, whatever the image's own registry is.
+    fn open(&self, layer: &Descriptor, diff_id: &Digest) -> Result<LayerTar> {
+        self.check()?;
+        let bytes = async { Ok(self.cache.open(layer, BlobRange::FULL).await?.into_reader()) };
+        let bytes: Result<BlobReader> = self.runtime.block_on(bytes);
+        // The cache checks the blob's digest.
+        let options = LayerOptions {
+            diff_id: Some(diff_id.clone()),
+            hashing: Hashing::Tar,
+            limits: self.limits.clone(),
+            ..LayerOptions::default()
+        };
+        LayerTar::new(Wanted { bytes: bytes?, is_over: Arc::clone(&self.is_over) }, options)
+    }
+
     fn check(&self) -> Result<()> {
         if self.is_over.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "the conversion was cancelled"));
+            return Err(cancelled());
         }
         Ok(())
     }
+}
+
+/// The bytes of a layer, as long as somebody waits for the file.
+struct Wanted {
+    bytes: BlobReader,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Read for Wanted {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(cancelled().into());
+        }
+        self.bytes.read(buf)
+    }
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the conversion was cancelled")
 }
 
 fn commit(writer: Box<dyn ArtifactWriter>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {

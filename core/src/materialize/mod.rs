@@ -1,11 +1,13 @@
 //! Formats of an image that is in a cache: what is there is used, what is missing is made and kept.
 
+use std::collections::HashSet;
+
 use crate::artifact::Made;
 use crate::cache::CacheProvider;
 use crate::digest::chain_id;
 use crate::format::Format;
 use crate::manifest::RawConfig;
-use crate::materializer::{Input, InputArtifact, Materializer};
+use crate::materializer::{Input, InputArtifact, Materializer, Role};
 use crate::materializers::Materializers;
 use crate::pull::{Engine, PullOptions, PullPolicy};
 use crate::source::{ImageSource as _, RegistrySource};
@@ -14,7 +16,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub use work::{MadeFile, MadeImage, MaterializeOptions};
 
-use work::Work;
+use work::{Content, Work};
 
 mod make;
 mod sink;
@@ -66,10 +68,11 @@ pub async fn materialize(
     operation.end(engine.end(made).await)
 }
 
-/// Checks that no two files would have one name.
+/// Checks that formats do not contradict themselves, and that no two files would have one name.
 fn check_names(chain: Vec<Box<dyn Materializer>>) -> Result<Vec<Box<dyn Materializer>>> {
     let mut names: Vec<(String, &'static str)> = Vec::new();
     for link in &chain {
+        check_outputs(&**link)?;
         for file in link.outputs() {
             let stem = if link.input() == Input::Layer { "layer" } else { file.stem };
             let (name, format) = (format!("{stem}.{}", file.extension), link.format().name);
@@ -83,6 +86,26 @@ fn check_names(chain: Vec<Box<dyn Materializer>>) -> Result<Vec<Box<dyn Material
     Ok(chain)
 }
 
+/// Checks what a format says of its files: they are keys of a cache and names in a directory.
+fn check_outputs(format: &dyn Materializer) -> Result<()> {
+    let (name, outputs) = (format.format().name, format.outputs());
+    let refuse = |why| Err(Error::new(ErrorKind::Internal, format!("the format {name} {why}")));
+    if outputs.first().is_none_or(|first| first.extension != format.format().extension) {
+        return refuse("does not list the file of its own extension first");
+    }
+    let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
+    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(known);
+    if !outputs.iter().all(|file| is_plain(file.extension) && is_plain(file.stem)) {
+        return refuse("has a file whose name is not of lower-case letters, digits, `-` and `_`");
+    }
+    let roles: HashSet<Role> = outputs.iter().map(|file| file.role).collect();
+    let extensions: HashSet<&str> = outputs.iter().map(|file| file.extension).collect();
+    if roles.len() < outputs.len() || extensions.len() < outputs.len() {
+        return refuse("lists two files of one role or of one extension");
+    }
+    Ok(())
+}
+
 impl Work<'_> {
     /// Makes each format of the chain, the lowest first.
     async fn run(&self, format: Format, chain: Vec<Box<dyn Materializer>>) -> Result<MadeImage> {
@@ -93,10 +116,13 @@ impl Work<'_> {
             .await?
             .ok_or_else(|| Error::unsupported("not an image: it holds no root file system"))?;
         let lease = self.engine.lease(self.image, Some(&config)).await?;
-        let content = chain_id(&config.diff_ids()?).ok_or_else(|| {
+        let diff_ids = config.diff_ids()?;
+        let digest = chain_id(&diff_ids).ok_or_else(|| {
             Error::unsupported("the image has no layers, and so no root file system")
                 .with_hint("an image that was made from scratch needs a layer of files first")
         })?;
+        let layers = self.image.raw().image()?.layers().iter().cloned().zip(diff_ids).collect();
+        let content = Content { digest, layers };
         let mut files: Vec<MadeFile> = Vec::new();
         for link in chain {
             let own = match link.input() {

@@ -39,7 +39,10 @@ impl Writers {
 impl Sink for Writers {
     fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
         match self.slots.iter_mut().find(|slot| slot.output.role == role) {
-            Some(slot) => Ok(slot),
+            Some(slot) => {
+                slot.is_asked = true;
+                Ok(slot)
+            }
             None => Err(Error::unsupported(format!("the format lists no file that is its {role}"))),
         }
     }
@@ -64,12 +67,18 @@ pub(super) enum Target {
 pub(super) struct Slot {
     output: OutputSpec,
     target: Target,
+    /// Whether the materializer has asked for it.
+    pub(super) is_asked: bool,
     is_over: Arc<AtomicBool>,
 }
 
 impl Slot {
     pub(super) fn new(output: OutputSpec, target: Target, is_over: Arc<AtomicBool>) -> Self {
-        Self { output, target, is_over }
+        Self { output, target, is_asked: false, is_over }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.output.role
     }
 
     pub(super) fn into_parts(self) -> (OutputSpec, Target) {

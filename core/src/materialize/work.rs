@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::Digest;
 use crate::artifact::{ArtifactHandle, Made};
 use crate::cache::Lease;
 use crate::format::Format;
 use crate::materializer::Role;
 use crate::pull::{Engine, PullOptions};
 use crate::source::RegistrySource;
+use crate::{Descriptor, Digest};
 
 /// A file of a format, in the cache.
 #[derive(Clone, Debug)]
@@ -50,6 +50,14 @@ pub struct MaterializeOptions {
     /// The folder for temporary files, on a disk that holds the image. By default the cache's
     /// [own](crate::CacheProvider::scratch).
     pub scratch: Option<PathBuf>,
+}
+
+/// What a format of a whole image is made from.
+pub(super) struct Content {
+    /// What it is kept under.
+    pub(super) digest: Digest,
+    /// The layers and their `diff_id`s, bottom first.
+    pub(super) layers: Vec<(Descriptor, Digest)>,
 }
 
 /// One call.

@@ -1,6 +1,8 @@
 //! A layer on its way through a materializer, on a thread of its own.
 
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,8 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
 use crate::format::Output;
-use crate::layer::{Hashing, LayerOptions, LayerTar};
-use crate::{ArtifactWriter, BlobReader, Digest, Error, ErrorKind, Made, Result};
+use crate::layer::{Hashing, LayerOptions, LayerTar, TreeLimits};
+use crate::{
+    ArtifactWriter, BlobReader, CacheProvider as _, Digest, Error, ErrorKind, Made, Result, Role, Sink,
+};
 
 /// Chunks between a layer's bytes and its conversion. Chunks are at most some hundred KiB in every backend.
 const IN_FLIGHT: usize = 8;
@@ -106,12 +110,14 @@ impl Engine<'_> {
             ..LayerOptions::default()
         };
         let (input, bytes) = mpsc::channel(IN_FLIGHT);
-        let is_over = Arc::clone(&given_up);
+        let (is_over, scratch) = (Arc::clone(&given_up), self.cache.scratch());
+        let limits = options.limits.tree.clone();
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
             let made = match materializer {
                 Some(materializer) => {
-                    materializer.layer(&mut tar, &mut Wanted { output: artifact.output(), is_over })?
+                    let out = Wanted { output: artifact.output(), is_over };
+                    materializer.layer(&mut tar, &mut Conversions { out, scratch, limits })?
                 }
                 None => Made::default(),
             };
@@ -123,6 +129,32 @@ impl Engine<'_> {
         // The receiver is gone when the conversion was dropped; its output is dropped with the message.
         self.workers.start("plyfold-convert", move || drop(done.send(work())))?;
         Ok(Conversion { input: Some(input), outcome, diff_id, given_up, deferred })
+    }
+}
+
+/// Where the file of one layer is written.
+struct Conversions<'a> {
+    out: Wanted<'a>,
+    /// The cache's own folder for temporary files.
+    scratch: Option<PathBuf>,
+    limits: TreeLimits,
+}
+
+impl Sink for Conversions<'_> {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        Sink::output(&mut self.out, role)
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        let Some(folder) = &self.scratch else {
+            return Err(Error::config("the cache has no folder for the temporary files of this format"));
+        };
+        let file = tempfile::tempfile_in(folder);
+        file.map_err(|e| Error::io("making a temporary file", e).with_context("path", folder.display()))
+    }
+
+    fn limits(&self) -> TreeLimits {
+        self.limits.clone()
     }
 }
 

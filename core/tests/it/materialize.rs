@@ -11,12 +11,13 @@ use plyfold_core::digest::{chain_id, sha256};
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    Artifact, ArtifactHandle, ArtifactKey, CacheProvider as _, CacheProviderExt as _, ErrorKind, Format,
-    FormatEntry, Input, InputArtifact, Made, MadeImage, MaterializeOptions, Materializer, Materializers,
-    Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink, materialize, pull,
+    Artifact, ArtifactHandle, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
+    Format, FormatEntry, Input, InputArtifact, Made, MadeImage, MaterializeOptions, Materializer,
+    Materializers, Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink,
+    materialize, pull,
 };
 
-use crate::fixture::{AMD64, layer, name, options, put_image};
+use crate::fixture::{AMD64, Scripted, layer, name, options, put_image};
 
 /// The names of an image's files, and how many there are, in a file of their own.
 #[derive(Clone, Debug, Default)]
@@ -225,4 +226,110 @@ async fn what_is_no_image_of_layers_is_refused() {
         PullOptions { materializer: Some(Box::new(Names::default())), ..options(PullPolicy::IfMissing) };
     let error = pull(&registry, &image, &work.cache, &asked).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+}
+
+/// The registry of the image may be far away: what is made comes out of the cache.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_fetched() {
+    let (registry, image) = (MemoryRegistry::new("a"), name("app:1"));
+    put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 300), layer("b", 10)]);
+    let (scripted, cache) = (Scripted::new(&registry, &[]), MemoryCache::new().unwrap());
+    let pulled = pull(&scripted, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
+    let asked = scripted.requests();
+    let source = RegistrySource::in_hand(Box::new(scripted.clone()), image, pulled.manifest, pulled.config);
+    let make = || async {
+        materialize(&source, &cache, &Names::default(), &formats(), &MaterializeOptions::default()).await
+    };
+    make().await.unwrap();
+    assert_eq!(scripted.requests(), asked);
+    let gone = pulled.layers[1].descriptor.digest();
+    cache.quarantine(gone).await.unwrap();
+    assert!(make().await.unwrap().files.iter().all(|file| file.cached), "no layer is read for a hit");
+    cache.remove(&name("app:1")).await.unwrap();
+    drop(pulled.lease);
+    cache.collect(&Collect::default()).await.unwrap();
+    let error = make().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(scripted.requests(), asked);
+}
+
+/// A format that says something wrong of its files, or does not make one of them.
+#[derive(Clone, Debug)]
+struct Careless(Vec<OutputSpec>);
+
+impl Materializer for Careless {
+    fn format(&self) -> Format {
+        Format { name: "careless", version: 1, options: String::new(), extension: "img" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Image
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        self.0.clone()
+    }
+
+    fn image(&self, _: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        write!(out.output(Role::Image)?, "an image")?;
+        Ok(Made::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_format_that_contradicts_itself_is_refused_and_leaves_nothing() {
+    let work = two_layers().await;
+    let image = || OutputSpec::new(Role::Image, "img");
+    let careless = [
+        vec![],
+        vec![OutputSpec::new(Role::Image, "other")],
+        vec![image(), OutputSpec::new(Role::Image, "more")],
+        vec![image(), OutputSpec::new(Role::Sidecar, "img").with_stem("more")],
+        vec![image(), OutputSpec::new(Role::Sidecar, "tar.gz")],
+        vec![image().with_stem("../outside")],
+        // Listed, and not made.
+        vec![image(), OutputSpec::new(Role::Sidecar, "forgotten")],
+    ];
+    for outputs in careless {
+        let format = Careless(outputs);
+        let error = work.make(&format).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Internal, "{:?}: {error}", format.0);
+        assert!(error.message().contains("the format careless"), "{error}");
+        assert!(!work.has(format.format()).await);
+    }
+    assert_eq!(work.make(&Careless(vec![image()])).await.unwrap().files.len(), 1);
+}
+
+/// Needs a temporary file for a layer.
+#[derive(Clone, Debug)]
+struct Spooled;
+
+impl Materializer for Spooled {
+    fn format(&self) -> Format {
+        Format { name: "spooled", version: 1, options: String::new(), extension: "img" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut plyfold_core::layer::LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let file = out.scratch()?;
+        let link = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)))?;
+        write!(out.output(Role::Image)?, "{}", link.display())?;
+        tar.finish()?;
+        Ok(Made::default())
+    }
+}
+
+/// Where there is little memory, a file in `/tmp` is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_files_of_layers_are_on_the_disk_of_the_cache() {
+    let work = two_layers().await;
+    let made = work.make(&Spooled).await.unwrap();
+    let folder = work.cache.scratch().unwrap();
+    for file in &made.files {
+        let path = text(&*file.artifact);
+        assert!(path.starts_with(folder.to_str().unwrap()), "{path} is not in {}", folder.display());
+    }
 }
