@@ -1,7 +1,7 @@
 //! The files of one format of a whole image, on a thread of its own.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -159,7 +159,7 @@ impl Task {
     }
 
     /// The whole image. A bad layer is an error here, before anything is written.
-    fn tree(&self, scratch: &PathBuf) -> Result<MergedTree> {
+    fn tree(&self, scratch: &Path) -> Result<MergedTree> {
         let layers = self.layers.iter().map(|(layer, diff_id)| {
             let tar = self.open(layer, diff_id);
             tar.map_err(|e| e.with_context("layer", layer.digest()))

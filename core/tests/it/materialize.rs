@@ -104,8 +104,8 @@ impl Work {
         pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
         let source = cache.new_source(&image, &AMD64.parse().unwrap()).await.unwrap();
         let scratch = tempfile::tempdir().unwrap();
-        let mut options = MaterializeOptions::default();
-        options.scratch = Some(scratch.path().to_owned());
+        let options =
+            MaterializeOptions { scratch: Some(scratch.path().to_owned()), ..MaterializeOptions::default() };
         Self { cache, source, options, scratch, layers }
     }
 
