@@ -56,6 +56,31 @@ fn a_backend_of_another_crate_is_one_of_its_own() {
 }
 
 #[test]
+fn a_format_of_another_crate_is_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let formats: Value = serde_json::from_str(&written(dir.path(), &["formats", "--json"])).unwrap();
+    let names: Vec<&str> =
+        formats.as_array().unwrap().iter().filter_map(|format| format["name"].as_str()).collect();
+    assert_eq!(names, ["cpio", "erofs-layers", "erofs-merged", "vmdk"]);
+    let image = format!("folder:images:{NAME}");
+    let line = ["materialize", &image, "--as", "cpio", "--out", "out", "--platform", "linux/amd64", "--json"];
+    let document: Value = serde_json::from_str(&written(dir.path(), &line)).unwrap();
+    assert_eq!(document["files"][0]["format"], "cpio", "{document}");
+    let archive = dir.path().join("out/rootfs.cpio");
+    let made = fs::read(&archive).unwrap();
+    assert!(made.starts_with(b"070701"));
+    // The second time it comes out of the cache: it is the same file there, or its clone.
+    fs::remove_file(&archive).unwrap();
+    assert!(written(dir.path(), &line[..line.len() - 1]).contains("rootfs.cpio"));
+    assert!(fs::read(&archive).unwrap() == made);
+    let kept = fs::read_dir(dir.path().join("store/artifacts")).unwrap();
+    let kept =
+        kept.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("cpio-v"));
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
 fn it_goes_by_its_own_name() {
     let dir = tempfile::tempdir().unwrap();
     let help = written(dir.path(), &["--help"]);
