@@ -270,9 +270,8 @@ impl Images {
         cache: &dyn CacheProvider,
     ) -> Result<MadeImage> {
         let (limits, budget) = (rootfs.limits.clone(), rootfs.budget.clone());
-        let mut options = MaterializeOptions::default();
-        options.pull = PullOptions { limits, budget, ..PullOptions::default() };
-        options.scratch = self.scratch_folder();
+        let pull = PullOptions { limits, budget, ..PullOptions::default() };
+        let options = MaterializeOptions { pull, scratch: self.scratch_folder() };
         materialize(&self.source(image), cache, format, self.materializers(), &options).await
     }
 }

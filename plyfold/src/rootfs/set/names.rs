@@ -48,7 +48,7 @@ impl SetNames {
 
     /// The list as it is written; `None` when none is needed.
     pub(super) fn list(&self) -> Option<String> {
-        (!self.0.is_empty()).then(|| self.0.iter().map(|name| format!("{name}\n")).collect())
+        (!self.0.is_empty()).then(|| self.0.iter().flat_map(|name| [name, "\n"]).collect())
     }
 }
 
