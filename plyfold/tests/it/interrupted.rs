@@ -140,8 +140,11 @@ fn outputs_leave_nothing_half_made_when_they_are_interrupted() {
         };
         let met = std::iter::repeat_with(being_written).take(20).flatten().next();
         let mut child = met.unwrap_or_else(|| panic!("{arguments:?} makes no file"));
+        // Its end would be an end of the tar, and the file then complete.
+        let input = child.0.stdin.take();
         signal(&child.0, name);
         let ended = child.0.wait().unwrap();
+        drop(input);
         let left = place.files();
         assert!(left.is_empty() || (ended.success() && left == ["out"]), "{arguments:?}: {left:?}");
         let _ = fs::remove_file(&out);
