@@ -98,11 +98,27 @@ impl Place {
         // How often progress is told is chance.
         let text: String =
             text.split_inclusive('\n').filter(|line| !line.contains(r#""event":"blob-progress""#)).collect();
+        // What is read first is chance, too, and how often that is told.
+        let mut lines: Vec<String> =
+            text.split_inclusive('\n').map(|line| numberless(line, r#""read":"#)).collect();
+        lines.dedup_by(|line, before| line == before && line.contains(r#""event":"verify-progress""#));
+        let text = lines.concat();
         // Layers are fetched and converted at once: which is done first is chance.
         let (mut progress, rest): (Vec<&str>, Vec<&str>) =
             text.split_inclusive('\n').partition(|line| is_progress(line));
         progress.sort_unstable();
         progress.concat() + &rest.concat()
+    }
+}
+
+/// A line of JSON without the number behind this key.
+fn numberless(line: &str, key: &str) -> String {
+    match line.split_once(key) {
+        Some((before, number)) => {
+            let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{before}{key}SOME{rest}")
+        }
+        None => line.to_owned(),
     }
 }
 
