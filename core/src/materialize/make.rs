@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::sink::{Slot, Target, Writers};
+use super::sink::{Slot, Target, Writers, cancelled};
 use super::work::{Content, MadeFile, Work};
-use crate::artifact::{Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Made};
+use crate::artifact::{Artifact, ArtifactHandle, ArtifactKey};
 use crate::cache::CacheProvider;
 use crate::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
 use crate::materializer::{Input, InputArtifact, Materializer, OutputSpec};
@@ -152,7 +152,7 @@ impl Task {
         for slot in sink.slots.into_iter().rev() {
             let (output, target) = slot.into_parts();
             if let Target::Artifact(writer) = target {
-                files.push((output, commit(writer, &made)?, false));
+                files.push((output, writer.commit(&made)?, false));
             }
         }
         Ok(files)
@@ -203,12 +203,4 @@ impl Read for Wanted {
         }
         self.bytes.read(buf)
     }
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled, "the conversion was cancelled")
-}
-
-fn commit(writer: Box<dyn ArtifactWriter>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
-    writer.commit(made)
 }

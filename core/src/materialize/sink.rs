@@ -87,7 +87,7 @@ impl Slot {
 
     fn file(&mut self) -> io::Result<&mut dyn Output> {
         if self.is_over.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "the conversion was cancelled").into());
+            return Err(cancelled().into());
         }
         Ok(match &mut self.target {
             Target::Artifact(writer) => writer.output(),
@@ -126,4 +126,9 @@ impl Output for Slot {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         self.file()?.set_len(length)
     }
+}
+
+/// What a materializer gets when nobody waits for its files any more.
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the conversion was cancelled")
 }

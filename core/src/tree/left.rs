@@ -9,7 +9,7 @@ use crate::layer::ImagePath;
 
 use super::builder::{LayerTreeBuilder, Left};
 use super::names::{LinkId, NONE};
-use super::node::join;
+use super::node::path_of;
 use super::{HeapSize, NodeId};
 
 impl<C: HeapSize> LayerTreeBuilder<C> {
@@ -112,11 +112,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
                 if at != NodeId::ROOT {
                     continue;
                 }
-                let mut path = Vec::new();
-                for link in links.into_iter().rev() {
-                    join(&mut path, self.tree.names.name(link));
-                }
-                self.assume(ImagePath::from_clean(path))?;
+                let path = path_of(links.into_iter().rev().map(|link| self.tree.names.name(link)));
+                self.assume(path)?;
             }
         }
         let mut assumed = std::mem::take(&mut self.assumed);

@@ -1,6 +1,6 @@
 //! Nodes in an arena, and directories that name them.
 
-use crate::layer::{Grant, Metadata, Timestamp, TreeLimits};
+use crate::layer::{Grant, ImagePath, Metadata, Timestamp, TreeLimits};
 use crate::{Advice, Error, Result, Size};
 
 use super::Xattrs;
@@ -527,6 +527,15 @@ impl<'a> Iterator for Children<'a> {
         let (link, child) = self.next_link()?;
         Some((self.names.name(link), child))
     }
+}
+
+/// The path that these names make.
+pub(super) fn path_of<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
+    let mut path = Vec::new();
+    for name in names {
+        join(&mut path, name);
+    }
+    ImagePath::from_clean(path)
 }
 
 /// Joins a name to a path.

@@ -3,7 +3,7 @@
 use crate::layer::ImagePath;
 use crate::{Error, Result};
 
-use super::node::join;
+use super::node::path_of;
 use super::{HeapSize, Kind, Node, NodeId, Tree};
 
 /// Symbolic links followed for one path: as many as Linux follows (`path_resolution(7)`).
@@ -155,14 +155,6 @@ impl<C: HeapSize> Tree<C> {
         }
         Ok(way.pop().map(|(id, _)| id))
     }
-}
-
-fn path_of<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
-    let mut path = Vec::new();
-    for name in names {
-        join(&mut path, name);
-    }
-    ImagePath::from_clean(path)
 }
 
 fn too_many_links(path: &ImagePath) -> Error {

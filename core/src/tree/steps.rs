@@ -3,7 +3,7 @@
 use crate::layer::ImagePath;
 
 use super::names::{LinkId, Names};
-use super::node::join;
+use super::node::path_of;
 
 /// Directories on the way, each by the step to the one above and the name in it. Paths are made of these where one
 /// is needed.
@@ -22,10 +22,6 @@ impl Steps {
             links.push(*link);
             step = *above;
         }
-        let mut path = Vec::new();
-        for link in links.into_iter().rev() {
-            join(&mut path, names.name(link));
-        }
-        ImagePath::from_clean(path)
+        path_of(links.into_iter().rev().map(|link| names.name(link)))
     }
 }

@@ -3,7 +3,7 @@
 use crate::layer::ImagePath;
 
 use super::names::LinkId;
-use super::node::{Children, join};
+use super::node::{Children, join, path_of};
 use super::{NodeId, Tree};
 
 /// A name: the directory that it stands in, and its place there.
@@ -28,11 +28,7 @@ impl<C> Tree<C> {
             links.push(place.link);
             directory = place.directory;
         }
-        let mut path = Vec::new();
-        for link in links.into_iter().rev() {
-            join(&mut path, self.names.name(link));
-        }
-        ImagePath::from_clean(path)
+        path_of(links.into_iter().rev().map(|link| self.names.name(link)))
     }
 }
 
