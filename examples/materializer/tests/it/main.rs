@@ -6,7 +6,6 @@
 mod reader;
 
 use std::path::Path;
-use std::time::Duration;
 
 use example_cpio::Cpio;
 use plyfold_conformance::samples::LayerBuilder;
@@ -28,10 +27,7 @@ impl MaterializerStage for Archives {
     }
 
     fn fidelity(&self) -> FormatFidelity {
-        FormatFidelity::default()
-            .with_times(Duration::from_secs(1), 0..=u32::MAX.into())
-            .with_largest_file(u32::MAX.into())
-            .without_xattrs()
+        reader::fidelity()
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

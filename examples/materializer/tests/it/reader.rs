@@ -4,12 +4,22 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use plyfold_conformance::FormatFidelity;
 use plyfold_conformance::tree::{ContentText, TreeLine};
 use plyfold_core::layer::ImagePath;
 
 /// The longest name or link with its NUL.
 const PATH_MAX: usize = 4096;
+
+/// What archives of the format can hold.
+pub(crate) fn fidelity() -> FormatFidelity {
+    FormatFidelity::default()
+        .with_times(Duration::from_secs(1), 0..=u32::MAX.into())
+        .with_largest_file(u32::MAX.into())
+        .without_xattrs()
+}
 
 pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,

@@ -6,7 +6,6 @@
 mod reader;
 
 use std::path::Path;
-use std::time::Duration;
 
 use example_cpio::Cpio;
 use plyfold_conformance::oracle::{Mount, Need, Run, Verdict};
@@ -38,10 +37,7 @@ impl MaterializerStage for Unpacked {
     }
 
     fn fidelity(&self) -> FormatFidelity {
-        FormatFidelity::default()
-            .with_times(Duration::from_secs(1), 0..=u32::MAX.into())
-            .with_largest_file(u32::MAX.into())
-            .without_xattrs()
+        reader::fidelity()
     }
 
     /// Into a file system in memory: the kernel unpacks an initramfs into one, too.
