@@ -13,7 +13,7 @@ use crate::{Client, CoreClient};
 /// The servers are those of the suite, plain HTTP on 127.0.0.1. Nothing but the set-up may decide what the backend
 /// does: no environment variable, no file of the user who runs the tests.
 #[async_trait]
-pub trait HttpStage: Send + Sync {
+pub trait HttpFixture: Send + Sync {
     /// Opens the backend. No I/O over the network.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ pub trait HttpStage: Send + Sync {
         Box::new(CoreClient)
     }
 
-    /// As [`Stage::not_judged`](crate::Stage::not_judged).
+    /// As [`Fixture::not_judged`](crate::Fixture::not_judged).
     fn not_judged(&self) -> &'static [&'static str] {
         &[]
     }

@@ -1,11 +1,11 @@
 //! What each kind of stage leaves unjudged, against the rules that there are.
 
 use crate::rule::JudgedStage;
-use crate::{CacheStage, HttpStage, LayoutStage, MaterializerStage, Stage, hostile, rules};
+use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, hostile, rules};
 
-impl JudgedStage for dyn Stage + '_ {
+impl JudgedStage for dyn Fixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
-        Stage::not_judged(self)
+        Fixture::not_judged(self)
     }
 
     fn has_rule(name: &str) -> bool {
@@ -13,9 +13,9 @@ impl JudgedStage for dyn Stage + '_ {
     }
 }
 
-impl JudgedStage for dyn MaterializerStage + '_ {
+impl JudgedStage for dyn MaterializerFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
-        MaterializerStage::not_judged(self)
+        MaterializerFixture::not_judged(self)
     }
 
     fn has_rule(name: &str) -> bool {
@@ -23,9 +23,9 @@ impl JudgedStage for dyn MaterializerStage + '_ {
     }
 }
 
-impl JudgedStage for dyn CacheStage + '_ {
+impl JudgedStage for dyn CacheFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
-        CacheStage::not_judged(self)
+        CacheFixture::not_judged(self)
     }
 
     fn has_rule(name: &str) -> bool {
@@ -33,9 +33,9 @@ impl JudgedStage for dyn CacheStage + '_ {
     }
 }
 
-impl JudgedStage for dyn LayoutStage + '_ {
+impl JudgedStage for dyn LayoutFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
-        LayoutStage::not_judged(self)
+        LayoutFixture::not_judged(self)
     }
 
     fn has_rule(name: &str) -> bool {
@@ -43,9 +43,9 @@ impl JudgedStage for dyn LayoutStage + '_ {
     }
 }
 
-impl JudgedStage for dyn HttpStage + '_ {
+impl JudgedStage for dyn HttpFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
-        HttpStage::not_judged(self)
+        HttpFixture::not_judged(self)
     }
 
     fn has_rule(name: &str) -> bool {

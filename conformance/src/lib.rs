@@ -3,7 +3,7 @@
 //! A backend's whole test file is one macro call with a stage, which makes a `#[test]` of every rule:
 //!
 //! ```no_run
-//! plyfold_conformance::registry_suite!(plyfold_conformance::stages::Memory);
+//! plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Memory);
 //! ```
 //!
 //! - [`samples`]: deterministic images, from the usual to the odd.
@@ -13,27 +13,27 @@
 //! - [`durability`]: what crashes, full disks and power cuts leave of caches that are OCI layout directories.
 //! - [`rules`]: the catalogue. Rules about what a backend lacks are not skipped: they check that it says so. Where a
 //!   stage gives a rule nothing to judge, the test says *not judged*, and the stage has to list the rule
-//!   ([`Stage::not_judged`]): no rule passes without a look.
+//!   ([`Fixture::not_judged`]): no rule passes without a look.
 
 pub mod durability;
+pub mod fixtures;
 pub mod hostile;
 pub mod oracle;
 pub mod rules;
 pub mod samples;
 pub mod server;
-pub mod stages;
 pub mod tree;
 
+mod fixture;
 mod http;
 mod judged;
 mod macros;
 mod rule;
-mod stage;
 mod suite;
 
-pub use http::{HttpSetup, HttpStage, Mirror};
-pub use rule::{JudgedStage, Rule, Verdict};
-pub use stage::{
-    CacheMedium, CacheStage, CacheSubject, Client, Condition, CoreClient, Fidelity, FormatFidelity,
-    LayoutStage, MaterializerStage, RetryAfter, Stage, Staged, Subject, path_of,
+pub use fixture::{
+    BackendUnderTest, CacheFixture, CacheMedium, CacheUnderTest, Client, Condition, CoreClient, Fidelity,
+    Fixture, FixtureImage, FormatFidelity, LayoutFixture, MaterializerFixture, RetryAfter, path_of,
 };
+pub use http::{HttpFixture, HttpSetup, Mirror};
+pub use rule::{JudgedStage, Rule, Verdict};

@@ -4,7 +4,7 @@
 /// [`Verdict`](crate::oracle::Verdict), and the [`Need`](crate::oracle::Need)s of each.
 ///
 /// A binary that runs itself as a child process says so first: `child worker;` names a function that yields the
-/// exit code when it finds that it is one. `durability Stage;` stands there instead for a cache whose
+/// exit code when it finds that it is one. `durability Fixture;` stands there instead for a cache whose
 /// [durability](crate::durability) is judged, and adds those tests to the list, which may be empty then.
 #[macro_export]
 macro_rules! oracle_tests {

@@ -24,7 +24,7 @@ pub struct Rule<S: ?Sized> {
     pub check: for<'a> fn(&'a S) -> LocalBoxFuture<'a, ()>,
 }
 
-/// What comes of a rule on a stage.
+/// What comes of a rule on a fixture.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// The rule is broken, or took more than a minute; the failed assertion has gone to standard error.
@@ -35,9 +35,9 @@ pub enum Verdict {
     NotJudged(Vec<String>),
 }
 
-/// What a suite asks a stage of any kind.
+/// What a suite asks a fixture of any kind.
 pub trait JudgedStage {
-    /// The names of the rules of which the stage leaves something unjudged: `not_judged` of its trait.
+    /// The names of the rules of which the fixture leaves something unjudged: `not_judged` of its trait.
     fn not_judged(&self) -> &'static [&'static str];
 
     /// Whether the suites of such stages have a rule of this name.
@@ -45,30 +45,30 @@ pub trait JudgedStage {
 }
 
 impl<S: JudgedStage + ?Sized> Rule<S> {
-    /// Judges a stage, in a runtime of its own. What the stage lists as not judged, and is not, is said on standard
+    /// Judges a fixture, in a runtime of its own. What the fixture lists as not judged, and is not, is said on standard
     /// error.
     ///
     /// # Panics
     /// When the rule is broken or takes more than a minute: the message has the rule's id, name and text, and the
-    /// failed assertion stands before it. When something of the rule is not judged and the stage does not list it, and
+    /// failed assertion stands before it. When something of the rule is not judged and the fixture does not list it, and
     /// when it lists a rule that is judged, or one that there is not.
-    pub fn judge(&self, stage: &S) {
-        match self.verdict(stage) {
+    pub fn judge(&self, fixture: &S) {
+        match self.verdict(fixture) {
             Verdict::Broken => panic!("rule {self} is broken\n  {}", self.text),
-            verdict => settle(stage, self, self.name, &verdict),
+            verdict => settle(fixture, self, self.name, &verdict),
         }
     }
 }
 
 impl<S: ?Sized> Rule<S> {
-    /// Whether the stage keeps what is judged of the rule; the failed assertion goes to standard error.
-    pub fn holds(&self, stage: &S) -> bool {
-        self.verdict(stage) != Verdict::Broken
+    /// Whether the fixture keeps what is judged of the rule; the failed assertion goes to standard error.
+    pub fn holds(&self, fixture: &S) -> bool {
+        self.verdict(fixture) != Verdict::Broken
     }
 
     /// What comes of the rule, in a runtime of its own.
-    pub fn verdict(&self, stage: &S) -> Verdict {
-        verdict(|| (self.check)(stage))
+    pub fn verdict(&self, fixture: &S) -> Verdict {
+        verdict(|| (self.check)(fixture))
     }
 }
 
@@ -95,33 +95,33 @@ pub(crate) fn verdict<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Verd
     }
 }
 
-/// Compares what was not judged with what the stage lists.
+/// Compares what was not judged with what the fixture lists.
 ///
 /// # Panics
 /// When they differ.
 pub(crate) fn settle<S: JudgedStage + ?Sized>(
-    stage: &S,
+    fixture: &S,
     rule: impl fmt::Display,
     name: &str,
     verdict: &Verdict,
 ) {
-    let listed = stage.not_judged();
+    let listed = fixture.not_judged();
     if let Some(unknown) = listed.iter().find(|name| !S::has_rule(name)) {
-        panic!("`not_judged` of the stage lists `{unknown}`, which is no rule");
+        panic!("`not_judged` of the fixture lists `{unknown}`, which is no rule");
     }
     match verdict {
         Verdict::NotJudged(reasons) => {
             let reasons = reasons.join("; ");
             assert!(
                 listed.contains(&name),
-                "rule {rule} is not judged: {reasons}. If that is so, `not_judged` of the stage lists `{name}`"
+                "rule {rule} is not judged: {reasons}. If that is so, `not_judged` of the fixture lists `{name}`"
             );
             // Not the macro, whose text a test that passes does not show.
             let _ = writeln!(std::io::stderr(), "{rule} not judged: {reasons}");
         }
         _ => assert!(
             !listed.contains(&name),
-            "`not_judged` of the stage lists `{name}`, and all of it is judged"
+            "`not_judged` of the fixture lists `{name}`, and all of it is judged"
         ),
     }
 }
@@ -165,7 +165,7 @@ macro_rules! rules {
             id: $id,
             name: stringify!($check),
             text: $text,
-            check: |stage| Box::pin($check(stage)),
+            check: |fixture| Box::pin($check(fixture)),
         }),+]
     };
 }

@@ -1,22 +1,22 @@
 //! The macros that turn rules into tests.
 
-/// One `#[test]` for each rule about an image registry (groups R, S, X and E) on a [`Stage`](crate::Stage).
+/// One `#[test]` for each rule about an image registry (groups R, S, X and E) on a [`Fixture`](crate::Fixture).
 ///
 /// ```no_run
-/// plyfold_conformance::registry_suite!(plyfold_conformance::stages::Memory);
+/// plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Memory);
 /// ```
 #[macro_export]
 macro_rules! registry_suite {
-    ($stage:expr) => {
-        $crate::__registry_rules! { __tests ($crate::rules::registry(), $stage) }
+    ($fixture:expr) => {
+        $crate::__registry_rules! { __tests ($crate::rules::registry(), $fixture) }
     };
 }
 
-/// One `#[test]` for each rule about a cache (groups C, K and D) on a [`CacheStage`](crate::CacheStage).
+/// One `#[test]` for each rule about a cache (groups C, K and D) on a [`CacheFixture`](crate::CacheFixture).
 ///
 /// ```no_run
 /// use async_trait::async_trait;
-/// use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+/// use plyfold_conformance::{CacheMedium, CacheFixture, CacheUnderTest};
 /// use plyfold_core::{CacheProvider, Digest, Result, memory::MemoryCache};
 ///
 /// struct Fresh;
@@ -26,10 +26,10 @@ macro_rules! registry_suite {
 /// struct Medium(MemoryCache);
 ///
 /// #[async_trait]
-/// impl CacheStage for Fresh {
-///     async fn open(&self) -> CacheSubject {
+/// impl CacheFixture for Fresh {
+///     async fn open(&self) -> CacheUnderTest {
 ///         let cache = MemoryCache::new().expect("a fresh cache opens");
-///         CacheSubject::new(Box::new(cache.clone()), Medium(cache))
+///         CacheUnderTest::new(Box::new(cache.clone()), Medium(cache))
 ///     }
 /// }
 ///
@@ -52,24 +52,24 @@ macro_rules! registry_suite {
 /// ```
 #[macro_export]
 macro_rules! cache_suite {
-    ($stage:expr) => {
-        $crate::__cache_rules! { __tests ($crate::rules::cache(), $stage) }
+    ($fixture:expr) => {
+        $crate::__cache_rules! { __tests ($crate::rules::cache(), $fixture) }
     };
 }
 
 /// One `#[test]` for each rule about a cache that is an OCI layout directory (groups C, K and D) on a
-/// [`LayoutStage`](crate::LayoutStage): what other programs see in it, and what they leave there.
+/// [`LayoutFixture`](crate::LayoutFixture): what other programs see in it, and what they leave there.
 ///
 /// ```no_run
 /// use std::path::Path;
 ///
-/// use plyfold_conformance::LayoutStage;
+/// use plyfold_conformance::LayoutFixture;
 /// use plyfold_core::{CacheProvider, Result, memory::MemoryCache};
 ///
 /// struct Directories;
 ///
 /// #[async_trait::async_trait]
-/// impl LayoutStage for Directories {
+/// impl LayoutFixture for Directories {
 ///     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
 ///         // … the cache under test, in this directory.
 /// #       let _ = directory;
@@ -81,44 +81,44 @@ macro_rules! cache_suite {
 /// ```
 #[macro_export]
 macro_rules! layout_suite {
-    ($stage:expr) => {
-        $crate::__layout_rules! { __tests ($crate::rules::layout(), $stage) }
+    ($fixture:expr) => {
+        $crate::__layout_rules! { __tests ($crate::rules::layout(), $fixture) }
     };
 }
 
-/// One `#[test]` for each rule about a materializer (group M) on a [`MaterializerStage`](crate::MaterializerStage).
+/// One `#[test]` for each rule about a materializer (group M) on a [`MaterializerFixture`](crate::MaterializerFixture).
 #[macro_export]
 macro_rules! materializer_suite {
-    ($stage:expr) => {
-        $crate::__materializer_rules! { __tests ($crate::rules::materializer(), $stage) }
+    ($fixture:expr) => {
+        $crate::__materializer_rules! { __tests ($crate::rules::materializer(), $fixture) }
     };
 }
 
-/// One `#[test]` for each rule about registries over HTTP (group R) on an [`HttpStage`](crate::HttpStage).
+/// One `#[test]` for each rule about registries over HTTP (group R) on an [`HttpFixture`](crate::HttpFixture).
 #[macro_export]
 macro_rules! http_suite {
-    ($stage:expr) => {
-        $crate::__http_rules! { __tests ($crate::rules::http(), $stage) }
+    ($fixture:expr) => {
+        $crate::__http_rules! { __tests ($crate::rules::http(), $fixture) }
     };
 }
 
-/// One `#[test]` for each hostile input on a [`Stage`](crate::Stage): see [`hostile`](crate::hostile).
+/// One `#[test]` for each hostile input on a [`Fixture`](crate::Fixture): see [`hostile`](crate::hostile).
 #[macro_export]
 macro_rules! hostile_suite {
-    ($stage:expr) => {
-        $crate::__hostile_rows! { __tests ($crate::hostile::rows(), $stage) }
+    ($fixture:expr) => {
+        $crate::__hostile_rows! { __tests ($crate::hostile::rows(), $fixture) }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
-    (($rules:expr, $stage:expr) $($name:ident)*) => {
+    (($rules:expr, $fixture:expr) $($name:ident)*) => {
         $(#[test]
         fn $name() {
             let name = stringify!($name);
             let rule = $rules.find(|rule| rule.name == name).expect("the suite has this rule");
-            rule.judge(&$stage);
+            rule.judge(&$fixture);
         })*
     };
 }
@@ -126,9 +126,9 @@ macro_rules! __tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __checks {
-    (($stage:expr) $($name:ident)*) => {
+    (($fixture:expr) $($name:ident)*) => {
         [$($crate::durability::check(stringify!($name), || {
-            $crate::durability::judge(&$stage, stringify!($name))
+            $crate::durability::judge(&$fixture, stringify!($name))
         })),*]
     };
 }

@@ -162,7 +162,7 @@ impl Opened {
     /// Every image that has a name here, sorted.
     ///
     /// # Errors
-    /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`], and those of [`Pages::turn`].
+    /// As [`ImageRegistry::repositories`] and [`ImageRegistry::tags`], and those of [`Pages::advance`].
     pub async fn references(&self) -> Result<Vec<Reference>> {
         let mut found = Vec::new();
         let mut pages = Pages::default();
@@ -174,7 +174,7 @@ impl Opened {
                     return Err(Pages::too_many().with_endpoint(&self.registry));
                 }
             }
-            pages.turn(&repositories).map_err(|e| e.with_endpoint(&self.registry))?;
+            pages.advance(&repositories).map_err(|e| e.with_endpoint(&self.registry))?;
         }
         Ok(found)
     }
@@ -187,7 +187,7 @@ impl Opened {
             for tag in &tags.names {
                 found.push(reference::parse(&format!("{repository}:{tag}"))?);
             }
-            pages.turn(&tags).map_err(|e| e.with_endpoint(&self.registry))?;
+            pages.advance(&tags).map_err(|e| e.with_endpoint(&self.registry))?;
         }
         Ok(found)
     }
@@ -201,9 +201,9 @@ impl Opened {
 ///
 /// let mut pages = Pages::default();
 /// assert_eq!(pages.page().unwrap().after, None);
-/// pages.turn(&Names { names: vec!["a".to_owned()], next: Some("a".to_owned()) })?;
+/// pages.advance(&Names { names: vec!["a".to_owned()], next: Some("a".to_owned()) })?;
 /// assert_eq!(pages.page().unwrap().after.as_deref(), Some("a"));
-/// pages.turn(&Names { names: vec!["b".to_owned()], next: None })?;
+/// pages.advance(&Names { names: vec!["b".to_owned()], next: None })?;
 /// assert!(pages.page().is_none());
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
@@ -238,7 +238,7 @@ impl Pages {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it leads back to a page that was there before;
     /// [`Limit`](crate::ErrorKind::Limit) beyond [`Pages::NAMES`] and [`Pages::PAGES`].
-    pub fn turn(&mut self, page: &Names) -> Result<()> {
+    pub fn advance(&mut self, page: &Names) -> Result<()> {
         self.names += page.names.len();
         if self.names > Self::NAMES {
             return Err(Self::too_many());
@@ -360,7 +360,7 @@ mod tests {
             let error = loop {
                 pages.page().unwrap();
                 let names = vec![String::new(); names];
-                if let Err(e) = pages.turn(&Names { names, next: Some(asked.to_string()) }) {
+                if let Err(e) = pages.advance(&Names { names, next: Some(asked.to_string()) }) {
                     break e;
                 }
                 asked += 1;

@@ -236,7 +236,7 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
-    async fn turn(&self, work: &str) -> Result<Lease> {
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
         let _ = work;
         Ok(Lease::none())
     }
@@ -387,8 +387,8 @@ impl CacheProvider for Box<dyn CacheProvider> {
         (**self).lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        (**self).turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        (**self).single_flight(work).await
     }
 
     async fn free(&self) -> Result<Option<u64>> {

@@ -52,7 +52,7 @@ impl Images {
     #[cfg(feature = "layout")]
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let store = crate::whole::blocking(move |_| plyfold_layout::Store::open(path)).await?;
+        let store = crate::blocking::blocking(move |_| plyfold_layout::Store::open(path)).await?;
         Self::with_cache(store)
     }
 

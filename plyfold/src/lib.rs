@@ -36,9 +36,10 @@ pub mod materializers {
     pub use plyfold_vmdk as vmdk;
 }
 
+pub mod atomic_file;
+pub mod blocking;
 #[cfg(feature = "command")]
 pub mod command;
-pub mod whole;
 
 mod shell;
 

@@ -7,7 +7,7 @@ use plyfold_core::{CacheProvider, Result};
 
 /// Opens caches that are OCI layout directories: what `durability` in [`oracle_tests!`](crate::oracle_tests) judges.
 #[async_trait]
-pub trait DurabilityStage: Send + Sync {
+pub trait DurabilityFixture: Send + Sync {
     /// A handle on the cache in `directory`, which is made when there is none.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ pub enum Role {
     Note,
     /// As [`Role::Content`], and with it the artifact at this path is taken for whole. Where artifacts are whole as
     /// soon as they have their names, that is the file's own path.
-    Seal(PathBuf),
+    Checksum(PathBuf),
     /// It is there for a moment, or until an unfinished download goes on: after a failure it is not.
     Temporary,
 }

@@ -8,13 +8,13 @@
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use plyfold_conformance::durability::{DurabilityStage, Role};
+//! use plyfold_conformance::durability::{DurabilityFixture, Role};
 //! use plyfold_core::{CacheProvider, Result, memory::MemoryCache};
 //!
 //! struct Directories;
 //!
 //! #[async_trait::async_trait]
-//! impl DurabilityStage for Directories {
+//! impl DurabilityFixture for Directories {
 //!     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
 //!         // … the cache under test, in this directory.
 //! #       let _ = directory;
@@ -32,7 +32,7 @@
 //! ```
 //!
 //! More tests may follow, as [`oracle_tests!`](crate::oracle_tests) takes them. The cache stores blobs at
-//! `blobs/<algorithm>/<hex>` and names in `index.json`, as layouts do; what else is in its directory, the stage says.
+//! `blobs/<algorithm>/<hex>` and names in `index.json`, as layouts do; what else is in its directory, the fixture says.
 //! What a failure must leave is asked of the cache itself, and of the files: a blob that can be seen has the content of
 //! its name, before the cache is opened again.
 
@@ -53,7 +53,7 @@ mod worker;
 
 use crate::oracle::{Check, Failure, Need, Verdict};
 
-pub use fixture::{DurabilityStage, Role};
+pub use fixture::{DurabilityFixture, Role};
 pub use worker::child;
 
 /// One test of a rule about durability.
@@ -69,17 +69,18 @@ pub struct DurabilityTest {
     pub text: &'static str,
     /// What has to be there for it to run.
     pub needs: &'static [Need],
-    judge: fn(&dyn DurabilityStage) -> Verdict,
+    judge: fn(&dyn DurabilityFixture) -> Verdict,
 }
 
 impl DurabilityTest {
-    /// Judges a stage, which `main` has offered to [`child`].
+    /// Judges a fixture, which `main` has offered to [`child`].
     ///
     /// # Errors
     /// A [`Failure`] with the rule's id, the test's name and text, and what went wrong.
-    pub fn judge(&self, stage: &dyn DurabilityStage) -> Verdict {
+    pub fn judge(&self, fixture: &dyn DurabilityFixture) -> Verdict {
         let Self { id, name, text, .. } = self;
-        (self.judge)(stage).map_err(|why| Failure::new(format!("{id} `{name}` is broken\n  {text}\n{why:?}")))
+        (self.judge)(fixture)
+            .map_err(|why| Failure::new(format!("{id} `{name}` is broken\n  {text}\n{why:?}")))
     }
 }
 
@@ -138,7 +139,7 @@ pub fn check(name: &'static str, run: fn() -> Verdict) -> Check {
     Check { name, needs: test.needs, run }
 }
 
-/// Judges a stage by the test `name`.
+/// Judges a fixture by the test `name`.
 ///
 /// # Errors
 /// Those of [`DurabilityTest::judge`].
@@ -146,8 +147,8 @@ pub fn check(name: &'static str, run: fn() -> Verdict) -> Check {
 /// # Panics
 /// When there is none: a mistake in the macro that calls this.
 #[doc(hidden)]
-pub fn judge(stage: &dyn DurabilityStage, name: &str) -> Verdict {
-    find(name).judge(stage)
+pub fn judge(fixture: &dyn DurabilityFixture, name: &str) -> Verdict {
+    find(name).judge(fixture)
 }
 
 fn find(name: &str) -> DurabilityTest {

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use plyfold_core::{CacheProviderExt as _, reference};
 
-use super::fixture::{DurabilityStage, Role};
+use super::fixture::{DurabilityFixture, Role};
 use super::image::{NEW, OLD};
 use super::scene::{self, Scene, Start, block};
 use super::trace::{Call, record};
 use crate::oracle::{Failure, Verdict};
 
 /// A power cut on ext4 or XFS cannot show each step: their journals keep the order of names by themselves.
-pub(super) fn every_name_comes_after_what_it_needs(stage: &dyn DurabilityStage) -> Verdict {
-    let scene = Scene::new(stage)?;
+pub(super) fn every_name_comes_after_what_it_needs(fixture: &dyn DurabilityFixture) -> Verdict {
+    let scene = Scene::new(fixture)?;
     for (name, start, image) in [("fresh", Start::Nothing, OLD), ("filled", Start::Old, NEW)] {
-        let calls = record(stage, &scene.store(name, start)?, image)?;
+        let calls = record(fixture, &scene.store(name, start)?, image)?;
         for call in &calls {
-            judge(stage, call, &calls)
+            judge(fixture, call, &calls)
                 .map_err(|why| Failure::new(format!("{name}: {why}: {call:?}\n{calls:#?}")))?;
         }
         let named = calls.iter().filter(|call| call.to.is_some()).count();
@@ -26,11 +26,11 @@ pub(super) fn every_name_comes_after_what_it_needs(stage: &dyn DurabilityStage) 
     Ok(())
 }
 
-pub(super) fn a_name_waits_for_content_that_was_here_before(stage: &dyn DurabilityStage) -> Verdict {
-    let scene = Scene::new(stage)?;
+pub(super) fn a_name_waits_for_content_that_was_here_before(fixture: &dyn DurabilityFixture) -> Verdict {
+    let scene = Scene::new(fixture)?;
     let path = scene.store("unnamed", Start::Old)?;
-    block(async { stage.open(&path).await?.remove(&reference::parse(OLD)?).await })??;
-    let calls = record(stage, &path, OLD)?;
+    block(async { fixture.open(&path).await?.remove(&reference::parse(OLD)?).await })??;
+    let calls = record(fixture, &path, OLD)?;
     let blobs = Path::new("blobs/sha256");
     let named = calls.iter().find(|call| call.to.as_deref() == Some(Path::new("index.json")));
     let named = named.ok_or_else(|| Failure::new("no name is set"))?;
@@ -41,13 +41,13 @@ pub(super) fn a_name_waits_for_content_that_was_here_before(stage: &dyn Durabili
     Err(Failure::new(format!("the folder is not synced before the name is set: {calls:#?}")))
 }
 
-fn judge(stage: &dyn DurabilityStage, call: &Call, calls: &[Call]) -> Result<(), &'static str> {
+fn judge(fixture: &dyn DurabilityFixture, call: &Call, calls: &[Call]) -> Result<(), &'static str> {
     let synced = |path: &Path, after: usize, before: usize| {
         let syncs = |other: &&Call| other.syncs() && other.path == path;
         calls.iter().filter(syncs).any(|sync| sync.from > after && sync.until < before)
     };
-    let role = |path: &Path| scene::role(stage, path);
-    let stays = |path: &Path| matches!(role(path), Role::Content | Role::Seal(_));
+    let role = |path: &Path| scene::role(fixture, path);
+    let stays = |path: &Path| matches!(role(path), Role::Content | Role::Checksum(_));
     if call.writes() && !call.is_report() && stays(&call.path) {
         return Err("it is written where it can be seen");
     }
@@ -66,10 +66,11 @@ fn judge(stage: &dyn DurabilityStage, call: &Call, calls: &[Call]) -> Result<(),
         _ => return Ok(()),
     };
     let folder = made.parent().unwrap_or(Path::new(""));
-    // The names of images rest on all that came before, the seal on the artifact, the report on everything.
+    // The names of images rest on all that came before, the checksum on the artifact, the report on everything.
     let rests = |other: &&Call| {
-        let on_this =
-            |to: &Path| to == Path::new("index.json") || (to != made && role(to) == Role::Seal(made.clone()));
+        let on_this = |to: &Path| {
+            to == Path::new("index.json") || (to != made && role(to) == Role::Checksum(made.clone()))
+        };
         other.from > call.until && (other.is_report() || other.to.as_deref().is_some_and(on_this))
     };
     let next = calls.iter().find(rests).ok_or("nothing comes after it")?;

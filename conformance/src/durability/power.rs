@@ -12,7 +12,7 @@ use plyfold_core::{
 };
 
 use super::artifact::{Summed, is_whole};
-use super::fixture::DurabilityStage;
+use super::fixture::DurabilityFixture;
 use super::scene::{self, block};
 use super::worker::{DONE, commanded, pull_image};
 use crate::oracle::{Failure, PowerDisk, Verdict};
@@ -23,24 +23,24 @@ const FEW: u32 = 6;
 /// Images in a round.
 const IMAGES: u32 = 3;
 
-pub(super) fn power_cut_on_ext4_loses_nothing(stage: &dyn DurabilityStage) -> Verdict {
-    cuts(stage, "ext4")
+pub(super) fn power_cut_on_ext4_loses_nothing(fixture: &dyn DurabilityFixture) -> Verdict {
+    cuts(fixture, "ext4")
 }
 
-pub(super) fn power_cut_on_xfs_loses_nothing(stage: &dyn DurabilityStage) -> Verdict {
-    cuts(stage, "xfs")
+pub(super) fn power_cut_on_xfs_loses_nothing(fixture: &dyn DurabilityFixture) -> Verdict {
+    cuts(fixture, "xfs")
 }
 
 /// A disk with a cache, and what was said to be in it.
 struct Bench<'a> {
-    stage: &'a dyn DurabilityStage,
+    fixture: &'a dyn DurabilityFixture,
     disk: PowerDisk,
     promised: Vec<String>,
 }
 
-fn cuts(stage: &dyn DurabilityStage, file_system: &'static str) -> Verdict {
+fn cuts(fixture: &dyn DurabilityFixture, file_system: &'static str) -> Verdict {
     let rounds = env::var(ROUNDS).ok().map_or(Ok(FEW), |text| text.parse::<u32>())?;
-    let mut bench = Bench { stage, disk: PowerDisk::new(file_system, 1 << 30)?, promised: Vec::new() };
+    let mut bench = Bench { fixture, disk: PowerDisk::new(file_system, 1 << 30)?, promised: Vec::new() };
     // A round without a cut tells how long one takes.
     let whole = bench.round(0, None)?;
     for round in 1..=rounds {
@@ -77,7 +77,7 @@ impl Bench<'_> {
         let names = names(round);
         let disk = self.disk.mount()?;
         let start = Instant::now();
-        let mut worker = Worker::start(self.stage, &disk.path().join("store"))?;
+        let mut worker = Worker::start(self.fixture, &disk.path().join("store"))?;
         match cut {
             Some(Cut::After(successes)) => {
                 for name in &names[..successes as usize] {
@@ -105,12 +105,12 @@ impl Bench<'_> {
     fn judge(&self, round: u32) -> Verdict {
         let disk = self.disk.mount()?;
         let path = disk.path().join("store");
-        let corrupt = scene::unsound(self.stage, &path)?;
+        let corrupt = scene::unsound(self.fixture, &path)?;
         if !corrupt.is_empty() {
             return Err(Failure::new(format!("corrupt: {corrupt:#?}")));
         }
         block(async {
-            let cache = self.stage.open(&path).await?;
+            let cache = self.fixture.open(&path).await?;
             for name in &self.promised {
                 scene::whole(&cache, name).await?;
                 has_artifacts(&cache, name).await?;
@@ -122,7 +122,7 @@ impl Bench<'_> {
             }
             Ok::<_, Failure>(())
         })??;
-        scene::nothing_in_progress(self.stage, &path)?;
+        scene::nothing_in_progress(self.fixture, &path)?;
         disk.unmount()
     }
 }
@@ -149,8 +149,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(stage: &dyn DurabilityStage, store: &Path) -> Result<Self, Failure> {
-        let mut command = commanded(stage, store)?;
+    fn start(fixture: &dyn DurabilityFixture, store: &Path) -> Result<Self, Failure> {
+        let mut command = commanded(fixture, store)?;
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = process.stdin.take();
         let answers = process.stdout.take().ok_or_else(|| Failure::new("a worker without output"))?;

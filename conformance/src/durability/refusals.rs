@@ -1,7 +1,7 @@
 //! Failures of the disk at every system call on the cache.
 
 use super::blow::Blow;
-use super::fixture::DurabilityStage;
+use super::fixture::DurabilityFixture;
 use super::scene::{Scene, Start};
 use super::steps::sweeps;
 use super::strike::is_optional;
@@ -9,14 +9,14 @@ use super::trace::Call;
 use crate::oracle::Verdict;
 
 /// Writes that the disk takes in part are in `a_disk_of_any_size_leaves_no_trace`.
-pub(super) fn enospc_eio_short_write_clean_fail(stage: &dyn DurabilityStage) -> Verdict {
-    let scene = Scene::new(stage)?;
+pub(super) fn enospc_eio_short_write_clean_fail(fixture: &dyn DurabilityFixture) -> Verdict {
+    let scene = Scene::new(fixture)?;
     let sweeps = sweeps(&scene).filter(|sweep| !matches!(sweep.start, Start::Both));
     sweeps.into_iter().try_for_each(|sweep| sweep.run("refusals", refusals))
 }
 
-pub(super) fn a_collection_that_is_refused_leaves_whole_images(stage: &dyn DurabilityStage) -> Verdict {
-    let scene = Scene::new(stage)?;
+pub(super) fn a_collection_that_is_refused_leaves_whole_images(fixture: &dyn DurabilityFixture) -> Verdict {
+    let scene = Scene::new(fixture)?;
     let mut sweeps = sweeps(&scene).filter(|sweep| matches!(sweep.start, Start::Both));
     sweeps.try_for_each(|sweep| sweep.run("refusals", refusals))
 }

@@ -11,7 +11,7 @@ use plyfold_core::{
 };
 use rustix::fs::FallocateFlags;
 
-use super::fixture::DurabilityStage;
+use super::fixture::DurabilityFixture;
 use super::image::NEW;
 use super::scene::{self, Scene, Start, block};
 use super::worker::{Origin, pull_from};
@@ -21,15 +21,15 @@ use crate::oracle::{Failure, Mount, Verdict};
 const PAGE: u64 = 4096;
 
 /// The pull has room for one page more each time, until it succeeds.
-pub(super) fn a_disk_of_any_size_leaves_no_trace(stage: &dyn DurabilityStage) -> Verdict {
+pub(super) fn a_disk_of_any_size_leaves_no_trace(fixture: &dyn DurabilityFixture) -> Verdict {
     let disk = Mount::new("tmpfs", "none", "size=32m")?;
-    let scene = Scene::on(stage, disk.path())?;
+    let scene = Scene::on(fixture, disk.path())?;
     let filler = disk.path().join("filler");
     // Near its end a write has many ways to fail; in the middle of a layer they are all alike.
     for (failures, pages) in (0..40).chain((40..).step_by(9)).enumerate() {
         let path = scene.store("filled", Start::Old)?;
         let registry = Filling { origin: Origin::of(NEW)?, filler: filler.clone(), left: pages * PAGE };
-        let outcome = block(async { pull_from(&registry, NEW, &*stage.open(&path).await?, 1).await })?;
+        let outcome = block(async { pull_from(&registry, NEW, &*fixture.open(&path).await?, 1).await })?;
         fs::remove_file(&filler)?;
         let judged = match outcome {
             Err(error) => fails_cleanly(&scene, &path, &error),
@@ -50,7 +50,7 @@ pub(super) fn a_disk_of_any_size_leaves_no_trace(stage: &dyn DurabilityStage) ->
 
 fn fails_cleanly(scene: &Scene, path: &Path, error: &Error) -> Verdict {
     says_full(error)?;
-    scene::nothing_in_progress(scene.stage, path)?;
+    scene::nothing_in_progress(scene.fixture, path)?;
     scene.survives(path, Start::Old.failed())?;
     scene.heals(path, Start::Old)
 }
@@ -62,7 +62,7 @@ fn says_full(error: &Error) -> Verdict {
     Err(Failure::new(format!("no error of a full disk: {error:?}")))
 }
 
-pub(super) fn a_full_disk_leaves_no_trace(stage: &dyn DurabilityStage) -> Verdict {
+pub(super) fn a_full_disk_leaves_no_trace(fixture: &dyn DurabilityFixture) -> Verdict {
     let disk = Mount::new("tmpfs", "none", "size=4m")?;
     let path = disk.path().join("store");
     let content = |size: usize| {
@@ -71,7 +71,7 @@ pub(super) fn a_full_disk_leaves_no_trace(stage: &dyn DurabilityStage) -> Verdic
         Ok::<_, Failure>((blob.clone(), Blob::from_bytes(&blob, BlobRange::FULL, &bytes.into())?))
     };
     block(async {
-        let cache = stage.open(&path).await?;
+        let cache = fixture.open(&path).await?;
         let (small, blob) = content(1000)?;
         cache.put(blob).await?;
         for size in [5 << 20, 64 << 20] {
@@ -83,7 +83,7 @@ pub(super) fn a_full_disk_leaves_no_trace(stage: &dyn DurabilityStage) -> Verdic
             if cache.stat(large.digest()).await?.is_some() {
                 return Err(Failure::new(format!("a blob of {size} bytes is visible")));
             }
-            scene::nothing_in_progress(stage, &path)?;
+            scene::nothing_in_progress(fixture, &path)?;
         }
         Ok(cache.verify_blob(&small).await?)
     })??;

@@ -14,7 +14,7 @@ use plyfold_core::{
 };
 use tempfile::TempDir;
 
-use super::fixture::{DurabilityStage, Role};
+use super::fixture::{DurabilityFixture, Role};
 use super::image::{NEW, OLD};
 use super::{artifact, worker};
 use crate::oracle::{Failure, Verdict};
@@ -23,7 +23,7 @@ use crate::oracle::{Failure, Verdict};
 type Listing = BTreeSet<PathBuf>;
 
 pub(super) struct Scene<'a> {
-    pub(super) stage: &'a dyn DurabilityStage,
+    pub(super) fixture: &'a dyn DurabilityFixture,
     folder: TempDir,
     /// The cache with both images.
     pub(super) full: PathBuf,
@@ -78,33 +78,33 @@ impl Start {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(stage: &'a dyn DurabilityStage) -> Result<Self, Failure> {
-        Self::on(stage, &env::temp_dir())
+    pub(super) fn new(fixture: &'a dyn DurabilityFixture) -> Result<Self, Failure> {
+        Self::on(fixture, &env::temp_dir())
     }
 
     /// A scene whose caches are on this disk.
-    pub(super) fn on(stage: &'a dyn DurabilityStage, disk: &Path) -> Result<Self, Failure> {
+    pub(super) fn on(fixture: &'a dyn DurabilityFixture, disk: &Path) -> Result<Self, Failure> {
         let folder = TempDir::new_in(disk)?;
         let (old, full, evicted) =
             (folder.path().join("old"), folder.path().join("full"), folder.path().join("evicted"));
         let evicts = block(async {
-            let cache = stage.open(&old).await?;
+            let cache = fixture.open(&old).await?;
             worker::pull_image(OLD, &*cache, 1).await?;
             drop(cache);
             copy(&old, &full)?;
-            let cache = stage.open(&full).await?;
+            let cache = fixture.open(&full).await?;
             worker::pull_image(NEW, &*cache, 1).await?;
             begin_a_download(&*cache).await?;
             drop(cache);
             copy(&full, &evicted)?;
-            match worker::evict(OLD, &*stage.open(&evicted).await?).await {
+            match worker::evict(OLD, &*fixture.open(&evicted).await?).await {
                 Err(e) if *e.kind() == ErrorKind::Unsupported => Ok(false),
                 outcome => Ok::<_, Failure>(outcome.map(|()| true)?),
             }
         })??;
-        let (full_listing, listing) = (listing(stage, &full)?, listing(stage, &evicted)?);
+        let (full_listing, listing) = (listing(fixture, &full)?, listing(fixture, &evicted)?);
         let evicted = evicts.then_some(listing);
-        Ok(Self { stage, folder, full, full_listing, evicted })
+        Ok(Self { fixture, folder, full, full_listing, evicted })
     }
 
     /// Whether the cache collects.
@@ -128,9 +128,9 @@ impl<'a> Scene<'a> {
 
     /// Whether nothing that can be seen is wrong, and there is what must be there.
     pub(super) fn survives(&self, path: &Path, outcome: Outcome) -> Verdict {
-        sound(self.stage, path)?;
+        sound(self.fixture, path)?;
         block(async {
-            let cache = self.stage.open(path).await?;
+            let cache = self.fixture.open(path).await?;
             let names: Vec<_> = cache.list().await?.into_iter().map(|(name, _)| name.whole()).collect();
             let Outcome { kept, possible } = outcome;
             if let Some(lost) = kept.iter().find(|name| !names.iter().any(|found| found == *name)) {
@@ -149,7 +149,7 @@ impl<'a> Scene<'a> {
     /// Whether what was cut off can be done again, and leaves what it does when nothing is in its way.
     pub(super) fn heals(&self, path: &Path, start: Start) -> Verdict {
         block(async {
-            let cache = self.stage.open(path).await?;
+            let cache = self.fixture.open(path).await?;
             if let (Start::Both, Some(evicted)) = (start, &self.evicted) {
                 worker::evict(OLD, &*cache).await?;
                 self.is_as(path, evicted)?;
@@ -168,7 +168,7 @@ impl<'a> Scene<'a> {
         })??;
         self.is_as(path, &self.full_listing)?;
         if self.evicts() {
-            nothing_in_progress(self.stage, path)
+            nothing_in_progress(self.fixture, path)
         } else {
             self.nothing_was_begun(path, start)
         }
@@ -176,13 +176,13 @@ impl<'a> Scene<'a> {
 
     /// Whether there are no more temporary files than at the start.
     pub(super) fn nothing_was_begun(&self, path: &Path, start: Start) -> Verdict {
-        let begun = |path: &Path| Ok::<_, Failure>(in_progress(self.stage, files(path)?));
+        let begun = |path: &Path| Ok::<_, Failure>(in_progress(self.fixture, files(path)?));
         let before = if let Start::Both = start { begun(&self.full)? } else { Listing::new() };
         is_empty(begun(path)?.difference(&before))
     }
 
     fn is_as(&self, path: &Path, wanted: &Listing) -> Verdict {
-        let found = listing(self.stage, path)?;
+        let found = listing(self.fixture, path)?;
         let (more, less) = (found.difference(wanted), wanted.difference(&found));
         let difference: Vec<_> = more
             .map(|path| format!("+{}", path.display()))
@@ -227,7 +227,7 @@ pub(super) async fn whole(cache: &(impl CacheProvider + Clone), image: &str) -> 
 
 /// The blobs that do not hash to their names, and the artifacts that are taken for whole and are not: what is there
 /// before the cache is opened again.
-pub(super) fn unsound(stage: &dyn DurabilityStage, path: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn unsound(fixture: &dyn DurabilityFixture, path: &Path) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
     for file in files(path)? {
         if file.starts_with("blobs") {
@@ -241,7 +241,7 @@ pub(super) fn unsound(stage: &dyn DurabilityStage, path: &Path) -> Result<Vec<St
                 found.push(format!("{} is visible and has the content {content}", file.display()));
             }
         }
-        if let Role::Seal(artifact) = role(stage, &file)
+        if let Role::Checksum(artifact) = role(fixture, &file)
             && !artifact::is_whole(&path.join(&artifact))?
         {
             found.push(format!("{} is taken for whole", artifact.display()));
@@ -250,18 +250,18 @@ pub(super) fn unsound(stage: &dyn DurabilityStage, path: &Path) -> Result<Vec<St
     Ok(found)
 }
 
-fn sound(stage: &dyn DurabilityStage, path: &Path) -> Verdict {
-    let unsound = unsound(stage, path)?;
+fn sound(fixture: &dyn DurabilityFixture, path: &Path) -> Verdict {
+    let unsound = unsound(fixture, path)?;
     if unsound.is_empty() { Ok(()) } else { Err(Failure::new(unsound.join("; "))) }
 }
 
 /// Whether there is no temporary file and no partial download.
-pub(super) fn nothing_in_progress(stage: &dyn DurabilityStage, path: &Path) -> Verdict {
-    is_empty(in_progress(stage, files(path)?).iter())
+pub(super) fn nothing_in_progress(fixture: &dyn DurabilityFixture, path: &Path) -> Verdict {
+    is_empty(in_progress(fixture, files(path)?).iter())
 }
 
-fn in_progress(stage: &dyn DurabilityStage, mut files: Listing) -> Listing {
-    files.retain(|file| role(stage, file) == Role::Temporary);
+fn in_progress(fixture: &dyn DurabilityFixture, mut files: Listing) -> Listing {
+    files.retain(|file| role(fixture, file) == Role::Temporary);
     files
 }
 
@@ -270,14 +270,14 @@ fn is_empty<'a>(mut left: impl Iterator<Item = &'a PathBuf>) -> Verdict {
 }
 
 /// The role of a file; that of a layout's own files is known.
-pub(super) fn role(stage: &dyn DurabilityStage, path: &Path) -> Role {
+pub(super) fn role(fixture: &dyn DurabilityFixture, path: &Path) -> Role {
     let layouts = ["blobs", "index.json", "oci-layout"];
-    if layouts.iter().any(|own| path.starts_with(own)) { Role::Content } else { stage.role(path) }
+    if layouts.iter().any(|own| path.starts_with(own)) { Role::Content } else { fixture.role(path) }
 }
 
-fn listing(stage: &dyn DurabilityStage, path: &Path) -> Result<Listing, Failure> {
+fn listing(fixture: &dyn DurabilityFixture, path: &Path) -> Result<Listing, Failure> {
     let mut files = files(path)?;
-    files.retain(|file| matches!(role(stage, file), Role::Content | Role::Seal(_)));
+    files.retain(|file| matches!(role(fixture, file), Role::Content | Role::Checksum(_)));
     Ok(files)
 }
 

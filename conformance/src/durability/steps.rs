@@ -67,7 +67,7 @@ impl Sweep<'_> {
 
     /// Whether the same thread makes the same calls each time.
     fn is_steady(&self) -> bool {
-        self.scene.stage.blocking_threads() == 1
+        self.scene.fixture.blocking_threads() == 1
     }
 
     /// Strikes a worker at this step as often as it comes there, and adds that to the crew's tally.
@@ -110,7 +110,7 @@ impl Sweep<'_> {
 
     /// Where a worker that is let alone uses the cache.
     fn steps(&self, blows: impl Fn(&[&Call]) -> Vec<Blow>) -> Result<Vec<Step>, Failure> {
-        let again = || record(self.scene.stage, &self.scene.store("recorded", self.start)?, &self.orders);
+        let again = || record(self.scene.fixture, &self.scene.store("recorded", self.start)?, &self.orders);
         let (first, calls) = (again()?, again()?);
         let known: BTreeSet<&Path> = first.iter().map(|call| &*call.by).collect();
         let published = calls.iter().filter_map(|call| call.to.clone());

@@ -85,7 +85,7 @@ fn worker(sweep: &Sweep, step: &Step, nth: usize, store: &Path, log: &Path) -> R
         None => run,
     };
     let run = run.arg(myself()?).limit(Duration::from_secs(300));
-    Ok(directed(run, sweep.scene.stage, store, &sweep.orders))
+    Ok(directed(run, sweep.scene.fixture, store, &sweep.orders))
 }
 
 /// The call that was struck, as the log has it; `None` when the worker was done before.
@@ -117,7 +117,7 @@ fn may_go_on(sweep: &Sweep, step: &Step, line: &str) -> bool {
     };
     let makes = line.contains("O_CREAT") || line.contains("O_TRUNC");
     let opens = step.syscall.starts_with("open") && !makes;
-    let note = step.by.as_ref().is_some_and(|by| scene::role(sweep.scene.stage, by) == Role::Note);
+    let note = step.by.as_ref().is_some_and(|by| scene::role(sweep.scene.fixture, by) == Role::Note);
     let removes = step.syscall.starts_with("unlink");
     opens || note || is_optional(&step.syscall) && !(removes && was_there)
 }

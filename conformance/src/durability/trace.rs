@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::fixture::DurabilityStage;
+use super::fixture::DurabilityFixture;
 use super::worker::{DONE, directed, myself};
 use crate::oracle::{Failure, Run};
 
@@ -51,11 +51,15 @@ impl Call {
 }
 
 /// All calls of a worker that is given `orders`; the last one is the report of its success.
-pub(super) fn record(stage: &dyn DurabilityStage, store: &Path, orders: &str) -> Result<Vec<Call>, Failure> {
+pub(super) fn record(
+    fixture: &dyn DurabilityFixture,
+    store: &Path,
+    orders: &str,
+) -> Result<Vec<Call>, Failure> {
     let log = store.with_extension("log");
     let run = Run::new("strace").args(["-f", "-y", "-s", "4096", "-e"]).arg(format!("trace={CALLS}"));
     let run = run.arg("-o").arg(&log).arg(myself()?);
-    directed(run, stage, store, orders).success()?;
+    directed(run, fixture, store, orders).success()?;
     let calls = parse(&fs::read_to_string(&log)?, store.to_str().unwrap_or_default());
     if calls.iter().all(Call::is_report) {
         return Err(Failure::new("the trace shows no call"));

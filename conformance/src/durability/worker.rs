@@ -13,14 +13,14 @@ use plyfold_core::{
 };
 
 use super::artifact::Summed;
-use super::fixture::DurabilityStage;
+use super::fixture::DurabilityFixture;
 use super::image;
-use crate::Staged;
+use crate::FixtureImage;
+use crate::fixtures::fill;
 use crate::oracle::{Failure, Run};
 use crate::samples::Sample;
-use crate::stages::fill;
 
-/// Set for a worker: the name of its stage.
+/// Set for a worker: the name of its fixture.
 const STAGE: &str = "PLYFOLD_DURABILITY_STAGE";
 /// Set for a worker: the cache's directory.
 const STORE: &str = "PLYFOLD_DURABILITY_STORE";
@@ -36,13 +36,13 @@ pub(super) const FAILED: &str = "failed ";
 
 /// The child process of these tests, when this process is one: with one of `stages`, by its name, it does what it was
 /// told. It ends with its parent.
-pub fn child(stages: &[&'static dyn DurabilityStage]) -> Option<ExitCode> {
+pub fn child(stages: &[&'static dyn DurabilityFixture]) -> Option<ExitCode> {
     let (name, directory) = (env::var(STAGE).ok()?, env::var_os(STORE)?);
-    let stage = stages.iter().find(|stage| stage.name() == name)?;
+    let fixture = stages.iter().find(|fixture| fixture.name() == name)?;
     let killed = Some(rustix::process::Signal::KILL);
     let outcome = rustix::process::set_parent_process_death_signal(killed)
         .map_err(|e| Error::io("asking to die with the parent", e.into()))
-        .and_then(|()| work(*stage, directory.as_ref()));
+        .and_then(|()| work(*fixture, directory.as_ref()));
     Some(match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -53,16 +53,16 @@ pub fn child(stages: &[&'static dyn DurabilityStage]) -> Option<ExitCode> {
 }
 
 /// Makes a command a worker that does what `orders` say, step by step the same each time.
-pub(super) fn directed(run: Run, stage: &dyn DurabilityStage, store: &Path, orders: &str) -> Run {
+pub(super) fn directed(run: Run, fixture: &dyn DurabilityFixture, store: &Path, orders: &str) -> Run {
     // Of cargo's folders for libraries each costs a dozen calls before the worker begins.
     let run = run.env("LD_LIBRARY_PATH", "");
-    run.env(STAGE, stage.name()).env(STORE, store).env(ORDERS, orders)
+    run.env(STAGE, fixture.name()).env(STORE, store).env(ORDERS, orders)
 }
 
 /// A worker that takes orders line by line.
-pub(super) fn commanded(stage: &dyn DurabilityStage, store: &Path) -> Result<Command, Failure> {
+pub(super) fn commanded(fixture: &dyn DurabilityFixture, store: &Path) -> Result<Command, Failure> {
     let mut command = Command::new(myself()?);
-    command.env(STAGE, stage.name()).env(STORE, store).env_remove(ORDERS);
+    command.env(STAGE, fixture.name()).env(STORE, store).env_remove(ORDERS);
     Ok(command)
 }
 
@@ -71,16 +71,16 @@ pub(super) fn myself() -> Result<PathBuf, Failure> {
     Ok(env::current_exe()?)
 }
 
-fn work(stage: &'static dyn DurabilityStage, directory: &Path) -> Result<()> {
+fn work(fixture: &'static dyn DurabilityFixture, directory: &Path) -> Result<()> {
     let orders = env::var(ORDERS).ok();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     if orders.is_some() {
-        runtime.max_blocking_threads(stage.blocking_threads());
+        runtime.max_blocking_threads(fixture.blocking_threads());
     }
     let runtime = runtime.enable_all().build()?;
     // On the thread that will do the rest: strace counts for each thread.
     let (handle, directory) = (runtime.handle().clone(), directory.to_owned());
-    let opened = runtime.spawn_blocking(move || handle.block_on(stage.open(&directory)));
+    let opened = runtime.spawn_blocking(move || handle.block_on(fixture.open(&directory)));
     let broken = |e| Error::new(ErrorKind::Internal, "opening the cache was cut off").with_source(e);
     let cache = runtime.block_on(opened).map_err(broken)??;
     let obey = |order: &str, concurrency: usize| -> Result<()> {
@@ -148,7 +148,7 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn of(image: &str) -> Result<Self> {
         let (registry, sample) = (MemoryRegistry::new("durability"), image::image(image));
-        fill(&registry, &Staged { reference: reference::parse(image)?, sample: &sample });
+        fill(&registry, &FixtureImage { reference: reference::parse(image)?, sample: &sample });
         Ok(Self { registry, sample })
     }
 }

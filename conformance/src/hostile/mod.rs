@@ -13,10 +13,10 @@ use plyfold_core::{
 };
 
 pub use self::row::{Outcome, Row};
+use crate::fixtures::fill;
 use crate::rule::{not_judged, settle, verdict};
 use crate::samples;
-use crate::stages::fill;
-use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject, Verdict};
+use crate::{BackendUnderTest, Client as _, CoreClient, Fidelity, Fixture, FixtureImage, Verdict};
 
 /// All rows. Media that keep no documents (docker-archive) have nothing to be judged by them.
 pub fn rows() -> impl Iterator<Item = Row> {
@@ -29,7 +29,7 @@ impl Row {
     /// # Panics
     /// When the outcome is another, or what was there before is not there any more; and as [`Rule::judge`](crate::Rule::judge)
     /// where nothing is judged.
-    pub fn judge(&self, stage: &dyn Stage) {
+    pub fn judge(&self, stage: &dyn Fixture) {
         match self.verdict(stage) {
             Verdict::Broken => panic!("hostile input `{}` must get {:?}", self.name, self.outcome),
             verdict => settle(stage, format_args!("`{}`", self.name), self.name, &verdict),
@@ -37,22 +37,22 @@ impl Row {
     }
 
     /// Whether the stage deals with it as it must; the failed assertion goes to standard error.
-    pub fn holds(&self, stage: &dyn Stage) -> bool {
+    pub fn holds(&self, stage: &dyn Fixture) -> bool {
         self.verdict(stage) != Verdict::Broken
     }
 
-    fn verdict(&self, stage: &dyn Stage) -> Verdict {
+    fn verdict(&self, stage: &dyn Fixture) -> Verdict {
         verdict(|| self.check(stage))
     }
 
-    async fn check(&self, stage: &dyn Stage) {
+    async fn check(&self, stage: &dyn Fixture) {
         if stage.fidelity() == Fidelity::DiffIds {
             return not_judged("the medium keeps no documents");
         }
         let cache = cache_with_an_image().await;
         let names = names(&cache).await;
         let sample = (self.sample)();
-        let subject = stage.open(&[Staged::new("registry.example/hostile:1", &sample)]).await;
+        let subject = stage.open(&[FixtureImage::new("registry.example/hostile:1", &sample)]).await;
         let pulled = pull(&subject, &cache).await;
         match (self.outcome, pulled) {
             (Outcome::Image(platform), Ok(digest)) => {
@@ -75,7 +75,7 @@ impl Row {
 }
 
 /// Pulls the image as a runtime would, each layer read to its end; yields the manifest's digest.
-async fn pull(subject: &Subject, cache: &MemoryCache) -> Result<String> {
+async fn pull(subject: &BackendUnderTest, cache: &MemoryCache) -> Result<String> {
     let platform = "linux/arm/v7".parse()?;
     let options = PullOptions { platform, materializer: Some(Box::new(Drain)), ..PullOptions::default() };
     let pulled = subject.client.pull(&*subject.registry, subject.reference(), cache, &options).await?;
@@ -107,7 +107,7 @@ async fn cache_with_an_image() -> MemoryCache {
     let (cache, registry) = (MemoryCache::new(), MemoryRegistry::new("before"));
     let cache = cache.expect("a temporary directory can be made");
     let sample = samples::image();
-    let staged = Staged::new(BEFORE, &sample);
+    let staged = FixtureImage::new(BEFORE, &sample);
     fill(&registry, &staged);
     let options = PullOptions { platform: amd64(), ..PullOptions::default() };
     CoreClient
@@ -119,7 +119,7 @@ async fn cache_with_an_image() -> MemoryCache {
 
 async fn assert_whole(cache: &MemoryCache) {
     let sample = samples::image();
-    let name = Staged::new(BEFORE, &sample).reference;
+    let name = FixtureImage::new(BEFORE, &sample).reference;
     let found = cache.completeness(&name, &amd64()).await;
     assert_eq!(found.expect("the cache still answers"), Completeness::Complete);
     for blob in &sample.blobs {

@@ -15,9 +15,9 @@ use super::probe::{assert_kind, read, sound};
 use crate::rule::{Rule, rules};
 use crate::samples::{self, Sample};
 use crate::server::{Auth, Exchange, Fault, FaultServer, On};
-use crate::{HttpSetup, HttpStage};
+use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 30" mirror_order_then_origin_fallback:
         "mirrors are asked in their order and told whose content it is, the registry itself last and without that; \
          any failure of one leads to the next, and an error tells how each of them failed",
@@ -43,7 +43,7 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
          the targets of its redirects",
 };
 
-async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
+async fn mirror_order_then_origin_fallback(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     let failures: [&[Fault]; 7] = [
@@ -58,7 +58,7 @@ async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
     for failure in failures {
         let [first, second, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
         let setup = HttpSetup::of(&origin).with_mirror(&first, true).with_mirror(&second, true);
-        let registry = opened(stage, &setup).await;
+        let registry = opened(fixture, &setup).await;
         if !failure.is_empty() {
             first.script(On::any(), failure.to_vec());
         }
@@ -83,7 +83,7 @@ async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
     }
     let [first, second, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
     let setup = HttpSetup::of(&origin).with_mirror(&first, true).with_mirror(&second, true);
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     first.script(On::any(), [Fault::Status(503)]);
     second.script(On::any(), [Fault::Close]);
     sound(registry.manifest(&by_tag(&setup)).await);
@@ -94,38 +94,38 @@ async fn mirror_order_then_origin_fallback(stage: &dyn HttpStage) {
     for server in [&first, &second, &origin] {
         assert!(told.contains(server.host()), "the error names {}: {told}", server.host());
     }
-    pull_past_wrong_content(stage).await;
+    pull_past_wrong_content(fixture).await;
 }
 
 /// A pull gets every byte right although its mirror gets some of them wrong.
-async fn pull_past_wrong_content(stage: &dyn HttpStage) {
+async fn pull_past_wrong_content(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     for fault in [Fault::Flip(5), Fault::TruncateAt(50), Fault::Body(Bytes::from_static(b"<html></html>"))] {
         let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
         mirror.script(On::blobs(), [fault]);
         let setup = HttpSetup::of(&origin).with_mirror(&mirror, true);
-        pull_all(stage, &setup, &sample).await;
+        pull_all(fixture, &setup, &sample).await;
         assert!(mirror.requests().iter().any(|seen| seen.target.contains("/blobs/")), "the mirror is asked");
     }
 }
 
 /// A pull that ends well, with every byte.
-async fn pull_all(stage: &dyn HttpStage, setup: &HttpSetup, sample: &Sample) {
-    let registry = opened(stage, setup).await;
+async fn pull_all(fixture: &dyn HttpFixture, setup: &HttpSetup, sample: &Sample) {
+    let registry = opened(fixture, setup).await;
     let options = PullOptions {
         platform: sound("linux/amd64".parse()),
         retry: Retry { base: Duration::from_millis(1), ..Retry::default() },
         ..PullOptions::default()
     };
     let cache = sound(MemoryCache::new());
-    sound(stage.client().pull(&*registry, &by_tag(setup), &cache, &options).await);
+    sound(fixture.client().pull(&*registry, &by_tag(setup), &cache, &options).await);
     for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
         let held = read(cache.open(&blob.descriptor, BlobRange::FULL).await).await;
         assert!(sound(held) == blob.bytes, "the bytes of {}", blob.descriptor.digest());
     }
 }
 
-async fn failed_hosts_have_their_turn_again(stage: &dyn HttpStage) {
+async fn failed_hosts_have_their_turn_again(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     let scene = || {
@@ -135,7 +135,7 @@ async fn failed_hosts_have_their_turn_again(stage: &dyn HttpStage) {
     };
     // An answer is no failure.
     let (mirror, origin, setup) = scene();
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     let of_layer = format!("/blobs/{}", layer.digest());
     for round in 1..4 {
         read_all(&*registry, &by_tag(&setup), &sample).await;
@@ -148,23 +148,23 @@ async fn failed_hosts_have_their_turn_again(stage: &dyn HttpStage) {
         let (mirror, origin, setup) = scene();
         mirror.script(On::blob(layer.digest()).times(cuts), [Fault::TruncateAt(10)]);
         origin.script(On::any(), [Fault::Close]);
-        pull_all(stage, &setup, &sample).await;
+        pull_all(fixture, &setup, &sample).await;
     }
     // The registry is down for a while, too: one answer of each is enough.
     let (mirror, origin, setup) = scene();
     mirror.script(On::blob(layer.digest()), [Fault::ResetAt(10)]);
     origin.script(On::blob(layer.digest()).times(2), [Fault::Status(503)]);
-    pull_all(stage, &setup, &sample).await;
+    pull_all(fixture, &setup, &sample).await;
     assert!(origin.served(layer.digest()).bytes > 0, "the registry sends what the mirror does not");
 }
 
-async fn mirror_digest_only_policy(stage: &dyn HttpStage) {
+async fn mirror_digest_only_policy(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let [mirror, origin] = std::array::from_fn(|_| serve(Auth::Anonymous, &sample));
     // A mirror that would lie about the name.
     mirror.tag("library/app", "1.2", samples::uncompressed().top.digest());
     let setup = HttpSetup::of(&origin).with_mirror(&mirror, false);
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     let name = by_tag(&setup);
     let raw = sound(registry.manifest(&name).await);
     assert_eq!(raw.digest(), sample.top.digest(), "what the name stands for is the registry's to say");
@@ -183,7 +183,7 @@ async fn mirror_digest_only_policy(stage: &dyn HttpStage) {
     assert!(!origin.requests().is_empty());
 }
 
-async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn HttpStage) {
+async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     for auth in [Auth::Basic(login()), bearer()] {
@@ -194,7 +194,7 @@ async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn H
         let from_file = HttpSetup { docker_config: Some(stored.path().to_owned()), ..plain.clone() };
         for setup in [plain.with_login(&login()), from_file] {
             mirror.clear_requests();
-            let registry = opened(stage, &setup).await;
+            let registry = opened(fixture, &setup).await;
             sound(registry.manifest(&by_tag(&setup)).await);
             sound(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
             assert!(!mirror.requests().is_empty(), "the mirror is asked");
@@ -207,7 +207,7 @@ async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn H
         // The first answer may be the challenge.
         origin.script(On::blob(layer.digest()).skip(1), [Fault::Redirect(307, to)]);
         let setup = HttpSetup::of(&origin).with_login(&login());
-        let registry = opened(stage, &setup).await;
+        let registry = opened(fixture, &setup).await;
         sound(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
         assert!(!storage.requests().is_empty(), "the redirect is followed");
         assert_unseen(&storage, "the target of a redirect");
@@ -217,16 +217,16 @@ async fn credentials_never_sent_to_mirror_or_cross_origin_redirect(stage: &dyn H
     let realm = format!("{}/token", foreign.url().replace("127.0.0.1", "127.0.0.2"));
     let origin = serve(Auth::Bearer { login: Some(login()), ttl: LIFE, realm: Some(realm) }, &sample);
     let setup = HttpSetup::of(&origin).with_login(&login());
-    assert_kind(opened(stage, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
+    assert_kind(opened(fixture, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
     assert!(foreign.requests().iter().all(|seen| seen.header("authorization").is_none()));
 }
 
-async fn identity_token_and_helper_auth_flows(stage: &dyn HttpStage) {
+async fn identity_token_and_helper_auth_flows(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let server = serve(bearer(), &sample);
     let folder = stored(&server, &serde_json::json!({ "identitytoken": PASSWORD }));
     let setup = HttpSetup { docker_config: Some(folder.path().to_owned()), ..HttpSetup::of(&server) };
-    sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+    sound(opened(fixture, &setup).await.manifest(&by_tag(&setup)).await);
     let asked = tokens(&server);
     assert!(!asked.is_empty() && asked.iter().all(|seen| seen.method == "POST"), "{asked:?}");
     assert!(server.requests().iter().all(|seen| !seen.target.contains(PASSWORD)), "not in a URL");
@@ -253,7 +253,7 @@ async fn identity_token_and_helper_auth_flows(stage: &dyn HttpStage) {
             helpers: Some(helpers.path().to_owned()),
             ..HttpSetup::of(&server)
         };
-        sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+        sound(opened(fixture, &setup).await.manifest(&by_tag(&setup)).await);
         assert!(tokens(&server).iter().all(|seen| seen.method == method), "{name}: {:?}", tokens(&server));
     }
     let folder = named("broken", &format!("echo {PASSWORD}; exit 1"));
@@ -262,15 +262,15 @@ async fn identity_token_and_helper_auth_flows(stage: &dyn HttpStage) {
         helpers: Some(helpers.path().to_owned()),
         ..HttpSetup::of(&server)
     };
-    assert_kind(opened(stage, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
+    assert_kind(opened(fixture, &setup).await.manifest(&by_tag(&setup)).await, &ErrorKind::Auth);
 }
 
-async fn token_reused_across_blobs_and_refreshed_on_401(stage: &dyn HttpStage) {
+async fn token_reused_across_blobs_and_refreshed_on_401(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let server = serve(bearer(), &sample);
     server.put("library/other", "1", &sample);
     let setup = HttpSetup::of(&server).with_login(&login());
-    let (registry, name) = (opened(stage, &setup).await, setup.reference("library/app:1.2"));
+    let (registry, name) = (opened(fixture, &setup).await, setup.reference("library/app:1.2"));
     read_all(&*registry, &name, &sample).await;
     assert_eq!(tokens(&server).len(), 1, "all blobs of a repository share a token");
     server.revoke_tokens();
@@ -296,7 +296,7 @@ async fn token_reused_across_blobs_and_refreshed_on_401(stage: &dyn HttpStage) {
     assert!(tokens(&server).len() <= 1 && server.requests().len() <= 3, "{:?}", server.requests());
 }
 
-async fn challenge_scope_is_answered_as_asked(stage: &dyn HttpStage) {
+async fn challenge_scope_is_answered_as_asked(fixture: &dyn HttpFixture) {
     for (asked, answer) in [
         ("repository:library/app:pull", "repository:library/app:pull"),
         ("repository:hub/library/app:pull", "repository:hub/library/app:pull"),
@@ -311,13 +311,13 @@ async fn challenge_scope_is_answered_as_asked(stage: &dyn HttpStage) {
         let refusal = [Fault::Status(401), Fault::Header("WWW-Authenticate", Some(challenge))];
         server.script(On::manifests().times(1), refusal);
         let setup = HttpSetup::of(&server).with_login(&login());
-        sound(opened(stage, &setup).await.manifest(&by_tag(&setup)).await);
+        sound(opened(fixture, &setup).await.manifest(&by_tag(&setup)).await);
         let scopes: Vec<_> = tokens(&server).iter().flat_map(scopes).collect();
         assert_eq!(scopes, [answer], "asked for {asked}");
     }
 }
 
-async fn options_of_a_host_stay_with_it(stage: &dyn HttpStage) {
+async fn options_of_a_host_stay_with_it(fixture: &dyn HttpFixture) {
     const FIELD: (&str, &str) = ("x-key", "key-of-the-registry");
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
@@ -337,7 +337,7 @@ async fn options_of_a_host_stay_with_it(stage: &dyn HttpStage) {
             proxy: is_proxied.then(|| proxy.url()),
             ..HttpSetup::of(&registry).with_mirror(&mirror, false)
         };
-        let opened = opened(stage, &setup).await;
+        let opened = opened(fixture, &setup).await;
         sound(opened.manifest(&by_tag(&setup)).await);
         sound(read(opened.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await);
         assert!(other.requests().is_empty(), "the proxy is asked where there is one: {is_proxied}");

@@ -8,12 +8,12 @@ use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceExt, Opened, Reference};
 
 use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
+use crate::fixtures::fill;
 use crate::rule::{Rule, not_judged, rules};
 use crate::samples::{self, Sample, SampleBlob};
-use crate::stages::fill;
-use crate::{Client as _, CoreClient, Fidelity, Stage, Staged, Subject};
+use crate::{BackendUnderTest, Client as _, CoreClient, Fidelity, Fixture, FixtureImage};
 
-pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
     "X 98" same_descriptor_manifest_config_layers:
         "manifest, config and layers of an image are the same bytes from every backend (a medium that keeps no \
          manifests: config, diff_ids and uncompressed layers)",
@@ -28,9 +28,9 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
          of these opens it",
 };
 
-async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
-    for sample in carried(stage) {
-        let subject = open(stage, &sample).await;
+async fn same_descriptor_manifest_config_layers(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
         for expected in &sample.images {
             let source = sound(subject.image(&expected.platform).await);
             let config = sound(source.config().await);
@@ -45,7 +45,7 @@ async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
                     sample.name
                 );
                 let content = sound(read(source.blob(layer, BlobRange::FULL).await).await);
-                if stage.fidelity() == Fidelity::Exact {
+                if fixture.fidelity() == Fidelity::Exact {
                     let of = |layer: &Descriptor| {
                         (layer.media_type().clone(), layer.digest().clone(), layer.size())
                     };
@@ -54,7 +54,7 @@ async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
                 }
                 assert!(inflated(&content) == expected.tar, "{}: tar of layer {index}", sample.name);
             }
-            if stage.fidelity() == Fidelity::Exact {
+            if fixture.fidelity() == Fidelity::Exact {
                 let manifest = sample.blob(expected.manifest.digest());
                 assert!(Some(source.raw().bytes()) == manifest, "{}: manifest", sample.name);
                 assert_eq!(source.descriptor().digest(), expected.manifest.digest(), "{}", sample.name);
@@ -69,22 +69,22 @@ async fn same_descriptor_manifest_config_layers(stage: &dyn Stage) {
     }
 }
 
-async fn copy_a_to_b_preserves_digests_or_refuses(stage: &dyn Stage) {
-    for sample in carried(stage) {
-        let subject = open(stage, &sample).await;
+async fn copy_a_to_b_preserves_digests_or_refuses(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
         let memory = MemoryRegistry::new("copy");
-        let target = Staged::new(NAME, &sample).reference;
+        let target = FixtureImage::new(NAME, &sample).reference;
         let own = sound(subject.registry.manifest(subject.reference()).await);
         let copied = subject.client.copy(&*subject.registry, subject.reference(), &memory, &target).await;
         assert_eq!(sound(copied).digest(), own.digest(), "{}: out", sample.name);
         assert_eq!(sound(memory.manifest(&target).await).bytes(), own.bytes(), "{}: out", sample.name);
     }
     // And in: into an empty repository of the same medium.
-    let subject = open(stage, &samples::image()).await;
+    let subject = open(fixture, &samples::image()).await;
     let target = of_tag(subject.reference(), "library/copied", "new");
     for sample in [samples::index(), samples::custom_fields(), samples::artifact()] {
         let memory = MemoryRegistry::new("original");
-        let original = Staged::new(NAME, &sample);
+        let original = FixtureImage::new(NAME, &sample);
         fill(&memory, &original);
         let copied = subject.client.copy(&memory, &original.reference, &*subject.registry, &target).await;
         if !subject.registry.capabilities().push {
@@ -105,18 +105,18 @@ async fn copy_a_to_b_preserves_digests_or_refuses(stage: &dyn Stage) {
     }
 }
 
-async fn multi_image_archive_enumerates_and_selects(stage: &dyn Stage) {
+async fn multi_image_archive_enumerates_and_selects(fixture: &dyn Fixture) {
     let (first, second) = (samples::image(), samples::custom_fields());
     let (third, fourth) = (samples::uncompressed(), samples::no_layers());
     let named = [
-        Staged::new("registry.example/library/app:1", &first),
-        Staged::new("registry.example/library/app:2", &second),
-        Staged::new("registry.example/library/tool:1", &first),
+        FixtureImage::new("registry.example/library/app:1", &first),
+        FixtureImage::new("registry.example/library/app:2", &second),
+        FixtureImage::new("registry.example/library/tool:1", &first),
     ];
-    let subject = stage.open(&named).await;
+    let subject = fixture.open(&named).await;
     assert_listed(&subject, &named).await;
     assert_eq!(sound(subject.registry.untagged().await), [], "each has a name");
-    let Some(subject) = stage.open_with_untagged(&named, &[&third, &fourth]).await else {
+    let Some(subject) = fixture.open_with_untagged(&named, &[&third, &fourth]).await else {
         return not_judged("the medium holds no images without names, or lists none");
     };
     assert_listed(&subject, &named).await;
@@ -129,7 +129,7 @@ async fn multi_image_archive_enumerates_and_selects(stage: &dyn Stage) {
 }
 
 /// Every name and nothing else is listed, and each leads to its image.
-async fn assert_listed(subject: &Subject, images: &[Staged<'_>]) {
+async fn assert_listed(subject: &BackendUnderTest, images: &[FixtureImage<'_>]) {
     let opened = Opened { registry: subject.registry.clone(), reference: None };
     if subject.registry.capabilities().repositories {
         let mut listed = sound(opened.references().await);
@@ -146,22 +146,22 @@ async fn assert_listed(subject: &Subject, images: &[Staged<'_>]) {
     }
 }
 
-async fn assert_opens(subject: &Subject, reference: &Reference, sample: &Sample) {
+async fn assert_opens(subject: &BackendUnderTest, reference: &Reference, sample: &Sample) {
     let image = &sample.images[0];
     let source = subject.client.image(&*subject.registry, reference, &sound(image.platform.parse())).await;
     let config = sound(sound(source).config().await);
     assert!(Some(config.bytes()) == sample.blob(image.config.digest()), "{reference} is not {}", sample.name);
 }
 
-async fn round_trip_a_b_a_identity(stage: &dyn Stage) {
-    for sample in carried(stage) {
-        let subject = open(stage, &sample).await;
+async fn round_trip_a_b_a_identity(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
         let first = sound(subject.registry.manifest(subject.reference()).await);
         let memory = MemoryRegistry::new("between");
-        let between = Staged::new(NAME, &sample).reference;
+        let between = FixtureImage::new(NAME, &sample).reference;
         sound(subject.client.copy(&*subject.registry, subject.reference(), &memory, &between).await);
 
-        let returned = open(stage, &taken_out(&memory, &between, &sample).await).await;
+        let returned = open(fixture, &taken_out(&memory, &between, &sample).await).await;
         let second = sound(returned.registry.manifest(returned.reference()).await);
         assert_eq!(second.digest(), first.digest(), "{}", sample.name);
         assert_eq!(second.bytes(), first.bytes(), "{}", sample.name);
@@ -178,18 +178,18 @@ async fn round_trip_a_b_a_identity(stage: &dyn Stage) {
     }
 }
 
-async fn flattened_tar_identical(stage: &dyn Stage) {
+async fn flattened_tar_identical(fixture: &dyn Fixture) {
     let samples =
         [samples::image(), samples::multi_member_gzip(), samples::uncompressed(), samples::zstandard()];
     let (mut trees, mut tars) = (Vec::new(), Vec::new());
     for sample in &samples {
-        let subject = open(stage, sample).await;
+        let subject = open(fixture, sample).await;
         let source = sound(subject.image("linux/amd64").await);
         trees.push(sound(subject.client.tree(&*source).await));
         tars.push(sound(subject.client.flat_tar(&*source).await));
 
         let memory = MemoryRegistry::new("reference");
-        let original = Staged::new(NAME, sample);
+        let original = FixtureImage::new(NAME, sample);
         fill(&memory, &original);
         let platform = sound("linux/amd64".parse());
         let source = sound(CoreClient.image(&memory, &original.reference, &platform).await);

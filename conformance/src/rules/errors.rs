@@ -13,9 +13,9 @@ use super::probe::{
 };
 use crate::rule::{Rule, not_judged, rules};
 use crate::samples;
-use crate::{Condition, Fidelity, RetryAfter, Stage, Subject};
+use crate::{BackendUnderTest, Condition, Fidelity, Fixture, RetryAfter};
 
-pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
     "E 108" not_found_vs_unauthorized_vs_denied_vs_unavailable:
         "what is absent is NotFound, refused credentials are Auth, a missing permission Denied, an outage Unavailable",
     "E 109" rate_limited_carries_delay_in_all_three_shapes:
@@ -36,9 +36,9 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
         "storing what is there already is a success",
 };
 
-async fn not_found_vs_unauthorized_vs_denied_vs_unavailable(stage: &dyn Stage) {
+async fn not_found_vs_unauthorized_vs_denied_vs_unavailable(fixture: &dyn Fixture) {
     let sample = samples::image();
-    let subject = open(stage, &sample).await;
+    let subject = open(fixture, &sample).await;
     let absent = [
         of_tag(subject.reference(), "library/app", "absent"),
         of_tag(subject.reference(), "library/absent", "1.2"),
@@ -59,15 +59,15 @@ async fn not_found_vs_unauthorized_vs_denied_vs_unavailable(stage: &dyn Stage) {
         (Condition::Unavailable, ErrorKind::Unavailable),
     ];
     for (condition, kind) in conditions {
-        for error in errors_under(stage, condition).await {
+        for error in errors_under(fixture, condition).await {
             assert_eq!(*error.kind(), kind, "{condition:?}: {error}");
         }
     }
 }
 
-async fn rate_limited_carries_delay_in_all_three_shapes(stage: &dyn Stage) {
+async fn rate_limited_carries_delay_in_all_three_shapes(fixture: &dyn Fixture) {
     for shape in [RetryAfter::Date, RetryAfter::Missing, RetryAfter::Seconds] {
-        for error in errors_under(stage, Condition::RateLimited(shape)).await {
+        for error in errors_under(fixture, Condition::RateLimited(shape)).await {
             let ErrorKind::RateLimited { retry_after } = *error.kind() else { panic!("{error}") };
             match shape {
                 // The server's clock had whole seconds, and some may have passed.
@@ -85,12 +85,12 @@ async fn rate_limited_carries_delay_in_all_three_shapes(stage: &dyn Stage) {
     }
 }
 
-async fn digest_mismatch_carries_expected_actual_size(stage: &dyn Stage) {
+async fn digest_mismatch_carries_expected_actual_size(fixture: &dyn Fixture) {
     let sample = samples::uncompressed();
     let honest = sample.images[0].layers[0].descriptor.clone();
-    if stage.fidelity() == Fidelity::DiffIds {
+    if fixture.fidelity() == Fidelity::DiffIds {
         // The medium has no digest of its own to hold a layer to: the image's diff_id does.
-        let subject = open(stage, &moved_layer(sample)).await;
+        let subject = open(fixture, &moved_layer(sample)).await;
         let source = sound(subject.image("linux/amd64").await);
         let tar = sound(source.layer_tar(0).await);
         let finished = tokio::task::spawn_blocking(move || {
@@ -107,7 +107,7 @@ async fn digest_mismatch_carries_expected_actual_size(stage: &dyn Stage) {
     let grown = [&content[..], b"more"].concat();
     for (damaged, actual_size) in [(flipped, size), (content[..1000].to_vec(), 1000), (grown, size + 4)] {
         let subject =
-            open(stage, &altered(sample.clone(), honest.digest(), |_| damaged.clone().into())).await;
+            open(fixture, &altered(sample.clone(), honest.digest(), |_| damaged.clone().into())).await;
         let blob = subject.registry.blob(subject.reference(), &honest, BlobRange::FULL).await;
         let error = assert_kind(read(blob).await, &ErrorKind::Corrupt);
         let mismatch =
@@ -123,36 +123,36 @@ async fn digest_mismatch_carries_expected_actual_size(stage: &dyn Stage) {
     }
 }
 
-async fn unsupported_media_type_not_not_found(stage: &dyn Stage) {
-    if stage.fidelity() == Fidelity::Exact {
+async fn unsupported_media_type_not_not_found(fixture: &dyn Fixture) {
+    if fixture.fidelity() == Fidelity::Exact {
         for sample in [samples::schema1(), samples::unknown_document()] {
-            let subject = open(stage, &sample).await;
+            let subject = open(fixture, &sample).await;
             let error = error_of(subject.registry.manifest(subject.reference()).await);
             assert_eq!(*error.kind(), ErrorKind::Unsupported, "{}: {error}", sample.name);
         }
-        let subject = open(stage, &samples::artifact()).await;
+        let subject = open(fixture, &samples::artifact()).await;
         let source = sound(subject.image("linux/amd64").await);
         assert_kind(source.config().await, &ErrorKind::Unsupported);
     } else {
         not_judged("the medium holds no documents of other types");
     }
-    let subject = open(stage, &samples::image()).await;
+    let subject = open(fixture, &samples::image()).await;
     assert_kind(subject.registry.fetch_index(subject.reference()).await, &ErrorKind::Unsupported);
 }
 
-async fn platform_mismatch_carries_available(stage: &dyn Stage) {
-    let subject = open(stage, &samples::image()).await;
+async fn platform_mismatch_carries_available(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
     let available = vec!["linux/amd64".to_owned()];
     assert_kind(subject.image("linux/s390x").await, &ErrorKind::PlatformNotFound { available });
-    if let Some(subject) = open_index(stage, &samples::variants()).await {
+    if let Some(subject) = open_index(fixture, &samples::variants()).await {
         let error = error_of(subject.image("windows/amd64").await);
         let ErrorKind::PlatformNotFound { available } = error.kind() else { panic!("{error}") };
         assert_eq!(available.len(), 6, "{available:?}");
     }
 }
 
-async fn read_only_backend_returns_unsupported_statically(stage: &dyn Stage) {
-    let mut subject = open(stage, &samples::image()).await;
+async fn read_only_backend_returns_unsupported_statically(fixture: &dyn Fixture) {
+    let mut subject = open(fixture, &samples::image()).await;
     let raw = sound(subject.registry.manifest(subject.reference()).await);
     let name = subject.reference().clone();
     subject.unplug();
@@ -175,8 +175,8 @@ async fn read_only_backend_returns_unsupported_statically(stage: &dyn Stage) {
     }
 }
 
-async fn io_error_kept_as_source(stage: &dyn Stage) {
-    let mut subject = open(stage, &samples::image()).await;
+async fn io_error_kept_as_source(fixture: &dyn Fixture) {
+    let mut subject = open(fixture, &samples::image()).await;
     subject.unplug();
     let Err(error) = subject.registry.manifest(subject.reference()).await else {
         return not_judged("the medium does no input and output that could fail, such as memory");
@@ -189,7 +189,7 @@ async fn io_error_kept_as_source(stage: &dyn Stage) {
     assert!(!error.to_string().is_empty());
 }
 
-async fn retryable_flag_consistent(stage: &dyn Stage) {
+async fn retryable_flag_consistent(fixture: &dyn Fixture) {
     let conditions = [
         (Condition::Denied, false),
         (Condition::DigestLies, false),
@@ -199,17 +199,17 @@ async fn retryable_flag_consistent(stage: &dyn Stage) {
         (Condition::Unavailable, true),
     ];
     for (condition, passes) in conditions {
-        for error in errors_under(stage, condition).await {
+        for error in errors_under(fixture, condition).await {
             assert_eq!(error.is_retryable(), passes, "{condition:?}: {error}");
         }
     }
-    let subject = open(stage, &samples::image()).await;
+    let subject = open(fixture, &samples::image()).await;
     let absent = of_tag(subject.reference(), "library/app", "absent");
     assert!(!error_of(subject.registry.manifest(&absent).await).is_retryable());
-    if stage.fidelity() == Fidelity::Exact {
+    if fixture.fidelity() == Fidelity::Exact {
         let sample = samples::bad_digest();
         let layer = sample.images[0].layers[0].descriptor.clone();
-        let subject = open(stage, &sample).await;
+        let subject = open(fixture, &sample).await;
         let blob = subject.registry.blob(subject.reference(), &layer, BlobRange::FULL).await;
         assert!(!error_of(read(blob).await).is_retryable());
     } else {
@@ -217,8 +217,8 @@ async fn retryable_flag_consistent(stage: &dyn Stage) {
     }
 }
 
-async fn already_exists_is_not_failure(stage: &dyn Stage) {
-    let subject = open(stage, &samples::image()).await;
+async fn already_exists_is_not_failure(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
     let raw = sound(subject.registry.manifest(subject.reference()).await);
     let layer = sound(raw.image()).layers()[0].clone();
     let content =
@@ -236,7 +236,7 @@ async fn already_exists_is_not_failure(stage: &dyn Stage) {
 }
 
 async fn push(
-    subject: &Subject,
+    subject: &BackendUnderTest,
     name: &Reference,
     raw: &RawManifest,
     layer: &Descriptor,
@@ -247,9 +247,9 @@ async fn push(
 }
 
 /// The errors of each way to read under a condition; none when the medium knows no such condition.
-async fn errors_under(stage: &dyn Stage, condition: Condition) -> Vec<Error> {
+async fn errors_under(fixture: &dyn Fixture, condition: Condition) -> Vec<Error> {
     let sample = samples::image();
-    let Some(subject) = open_under(stage, &sample, condition).await else { return Vec::new() };
+    let Some(subject) = open_under(fixture, &sample, condition).await else { return Vec::new() };
     let mut errors = vec![error_of(subject.registry.manifest(subject.reference()).await)];
     if condition != Condition::DigestLies {
         let layer = &sample.images[0].layers[0].descriptor;

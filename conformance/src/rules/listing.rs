@@ -6,9 +6,9 @@ use super::probe::{assert_kind, sound};
 use crate::rule::{Rule, rules};
 use crate::samples;
 use crate::server::{Fault, FaultServer, On, Options};
-use crate::{HttpSetup, HttpStage};
+use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 36" tag_list_pagination_follows_link_same_host_only:
         "a listing follows its link, in every form, on the same host; another host is never asked, and \
          a link that cannot be read is an error: a list that is cut short never looks whole",
@@ -21,14 +21,14 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
         "a manifest that is labelled as something else is corrupt, and so is what is no manifest at all",
 };
 
-async fn tag_list_pagination_follows_link_same_host_only(stage: &dyn HttpStage) {
+async fn tag_list_pagination_follows_link_same_host_only(fixture: &dyn HttpFixture) {
     let server = serve(Options { page: 2, ..Options::default() });
     let setup = HttpSetup::of(&server);
     let names = ["1.0", "1.1", "2.0", "2.1", "latest"];
     for name in names {
         server.put("library/app", name, &samples::image());
     }
-    let registry = sound(stage.open(&setup).await);
+    let registry = sound(fixture.open(&setup).await);
     let repository = reference::repository_of(&setup.reference("library/app:1.0"));
     for limit in [None, Some(1), Some(4), Some(100)] {
         assert_eq!(sound(listed(&*registry, &repository, limit).await), names, "{limit:?} at a time");
@@ -70,7 +70,7 @@ async fn tag_list_pagination_follows_link_same_host_only(stage: &dyn HttpStage) 
     assert!(other.requests().is_empty(), "the other host is never asked");
 }
 
-async fn referrers_api_and_tag_fallback_equal(stage: &dyn HttpStage) {
+async fn referrers_api_and_tag_fallback_equal(fixture: &dyn HttpFixture) {
     let sample = samples::subject();
     let subject = sample.subject.as_ref().expect("the sample has a subject").manifest.digest().clone();
     let mut answers: Vec<Vec<Descriptor>> = Vec::new();
@@ -78,7 +78,7 @@ async fn referrers_api_and_tag_fallback_equal(stage: &dyn HttpStage) {
         let server = serve(Options { referrers, ..Options::default() });
         server.put("library/app", "1.2", &sample);
         let setup = HttpSetup::of(&server);
-        let (registry, name) = (sound(stage.open(&setup).await), setup.reference("library/app:1.2"));
+        let (registry, name) = (sound(fixture.open(&setup).await), setup.reference("library/app:1.2"));
         let all = sound(registry.referrers(&name, &subject, None).await);
         assert_eq!(all.iter().map(Descriptor::digest).collect::<Vec<_>>(), [sample.top.digest()]);
         if ignores_filter {
@@ -95,12 +95,12 @@ async fn referrers_api_and_tag_fallback_equal(stage: &dyn HttpStage) {
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
 }
 
-async fn head_without_body_support_falls_back_to_get(stage: &dyn HttpStage) {
+async fn head_without_body_support_falls_back_to_get(fixture: &dyn HttpFixture) {
     let sample = samples::image();
     let server = serve(Options::default());
     server.put("library/app", "1.2", &sample);
     let setup = HttpSetup::of(&server);
-    let (registry, name) = (sound(stage.open(&setup).await), setup.reference("library/app:1.2"));
+    let (registry, name) = (sound(fixture.open(&setup).await), setup.reference("library/app:1.2"));
     assert_eq!(sound(registry.resolve(&name).await), sample.top);
     let asked = server.requests();
     assert_eq!(asked.iter().map(|x| x.method.as_str()).collect::<Vec<_>>(), ["HEAD"]);
@@ -132,7 +132,7 @@ async fn head_without_body_support_falls_back_to_get(stage: &dyn HttpStage) {
     assert_kind(registry.resolve(&name).await, &ErrorKind::NotFound);
 }
 
-async fn content_type_mismatch_with_body_mediatype_rejected(stage: &dyn HttpStage) {
+async fn content_type_mismatch_with_body_mediatype_rejected(fixture: &dyn HttpFixture) {
     let (image, index) = (samples::image(), samples::index());
     let content_type = |text: &str| Fault::Header("Content-Type", Some(text.to_owned()));
     let html = || Fault::Body("<html><title>Please log in</title></html>".into());
@@ -146,7 +146,7 @@ async fn content_type_mismatch_with_body_mediatype_rejected(stage: &dyn HttpStag
         let server = serve(Options { digest_header: false, ..Options::default() });
         server.put("library/app", "1.2", sample);
         let setup = HttpSetup::of(&server);
-        let registry = sound(stage.open(&setup).await);
+        let registry = sound(fixture.open(&setup).await);
         sound(registry.manifest(&setup.reference("library/app:1.2")).await);
         server.script(On::manifests(), faults);
         assert_kind(registry.manifest(&setup.reference("library/app:1.2")).await, &ErrorKind::Corrupt);
@@ -157,7 +157,7 @@ async fn content_type_mismatch_with_body_mediatype_rejected(stage: &dyn HttpStag
         server.put("library/app", "1.2", &image);
         server.script(On::manifests(), [Fault::Header("Content-Type", label)]);
         let setup = HttpSetup::of(&server);
-        let raw = sound(stage.open(&setup).await).manifest(&setup.reference("library/app:1.2")).await;
+        let raw = sound(fixture.open(&setup).await).manifest(&setup.reference("library/app:1.2")).await;
         assert_eq!(sound(raw).descriptor(), &image.top);
     }
 }

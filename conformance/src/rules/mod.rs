@@ -17,30 +17,30 @@ mod secrets;
 mod source;
 mod transfers;
 
-use crate::{CacheStage, HttpStage, LayoutStage, MaterializerStage, Rule, Stage};
+use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule};
 
 /// The rules about image registries, in the order of the catalogue.
-pub fn registry() -> impl Iterator<Item = Rule<dyn Stage>> {
+pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
     [pull::RULES, source::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
 }
 
 /// The rules about caches, subject by subject.
-pub fn cache() -> impl Iterator<Item = Rule<dyn CacheStage>> {
+pub fn cache() -> impl Iterator<Item = Rule<dyn CacheFixture>> {
     cache::RULES.iter().copied().flatten().copied()
 }
 
 /// The rules about caches that are OCI layout directories, in the order of the catalogue.
-pub fn layout() -> impl Iterator<Item = Rule<dyn LayoutStage>> {
+pub fn layout() -> impl Iterator<Item = Rule<dyn LayoutFixture>> {
     layout::RULES.iter().copied()
 }
 
 /// The rules about materializers, in the order of the catalogue.
-pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerStage>> {
+pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerFixture>> {
     materializer::RULES.iter().copied()
 }
 
 /// The rules about registries that are reached over HTTP, in the order of the catalogue.
-pub fn http() -> impl Iterator<Item = Rule<dyn HttpStage>> {
+pub fn http() -> impl Iterator<Item = Rule<dyn HttpFixture>> {
     [transfers::RULES, endpoints::RULES, secrets::RULES, listing::RULES].into_iter().flatten().copied()
 }
 

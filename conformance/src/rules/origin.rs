@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::probe::{read, sound};
 use crate::samples::Sample;
 use crate::server::{Auth, Exchange, FaultServer, Login, Options};
-use crate::{HttpSetup, HttpStage};
+use crate::{HttpFixture, HttpSetup};
 
 pub(super) const USER: &str = "user-5d0c";
 /// What no error, no `Debug` and no other server may ever see.
@@ -43,8 +43,8 @@ pub(super) fn bearer() -> Auth {
     Auth::Bearer { login: Some(login()), ttl: LIFE, realm: None }
 }
 
-pub(super) async fn opened(stage: &dyn HttpStage, setup: &HttpSetup) -> Box<dyn ImageRegistry> {
-    sound(stage.open(setup).await)
+pub(super) async fn opened(fixture: &dyn HttpFixture, setup: &HttpSetup) -> Box<dyn ImageRegistry> {
+    sound(fixture.open(setup).await)
 }
 
 /// A folder whose `config.json` has this entry for the server.

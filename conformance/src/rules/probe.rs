@@ -14,14 +14,14 @@ use plyfold_core::{
 
 use crate::rule::not_judged;
 use crate::samples::{self, Sample};
-use crate::{Condition, Fidelity, Stage, Staged, Subject};
+use crate::{BackendUnderTest, Condition, Fidelity, Fixture, FixtureImage};
 
-/// The name under which rules stage their first image.
+/// The name under which rules fixture their first image.
 pub(super) const NAME: &str = "registry.example/library/app:1.2";
 
 /// The samples that a medium can hold, whole.
-pub(super) fn carried(stage: &dyn Stage) -> Vec<Sample> {
-    match stage.fidelity() {
+pub(super) fn carried(fixture: &dyn Fixture) -> Vec<Sample> {
+    match fixture.fidelity() {
         Fidelity::Exact => samples::whole(),
         Fidelity::DiffIds => vec![
             samples::custom_fields(),
@@ -37,16 +37,16 @@ pub(super) fn carried(stage: &dyn Stage) -> Vec<Sample> {
 }
 
 /// A medium with one image.
-pub(super) async fn open(stage: &dyn Stage, sample: &Sample) -> Subject {
-    stage.open(&[Staged::new(NAME, sample)]).await
+pub(super) async fn open(fixture: &dyn Fixture, sample: &Sample) -> BackendUnderTest {
+    fixture.open(&[FixtureImage::new(NAME, sample)]).await
 }
 
 /// A medium with an index; `None`, after having seen that it says so, when it cannot hold one.
-pub(super) async fn open_index(stage: &dyn Stage, sample: &Sample) -> Option<Subject> {
-    if stage.fidelity() == Fidelity::Exact {
-        return Some(open(stage, sample).await);
+pub(super) async fn open_index(fixture: &dyn Fixture, sample: &Sample) -> Option<BackendUnderTest> {
+    if fixture.fidelity() == Fidelity::Exact {
+        return Some(open(fixture, sample).await);
     }
-    let subject = open(stage, &samples::image()).await;
+    let subject = open(fixture, &samples::image()).await;
     let answer = subject.registry.fetch_index(subject.reference()).await;
     assert_kind(answer, &ErrorKind::Unsupported);
     not_judged("the medium holds no indexes");
@@ -54,8 +54,12 @@ pub(super) async fn open_index(stage: &dyn Stage, sample: &Sample) -> Option<Sub
 }
 
 /// A medium with one image under a condition; `None`, which is said, when the medium knows no such condition.
-pub(super) async fn open_under(stage: &dyn Stage, sample: &Sample, condition: Condition) -> Option<Subject> {
-    let subject = stage.open_under(&Staged::new(NAME, sample), condition).await;
+pub(super) async fn open_under(
+    fixture: &dyn Fixture,
+    sample: &Sample,
+    condition: Condition,
+) -> Option<BackendUnderTest> {
+    let subject = fixture.open_under(&FixtureImage::new(NAME, sample), condition).await;
     if subject.is_none() {
         not_judged(format!("the medium knows no {condition:?}"));
     }

@@ -8,9 +8,9 @@ use super::probe::{
 };
 use crate::rule::{Rule, not_judged, rules};
 use crate::samples::{self, Sample};
-use crate::{Condition, Fidelity, Stage, Staged};
+use crate::{Condition, Fidelity, Fixture, FixtureImage};
 
-pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
     "R 1" pull_by_tag_returns_exact_manifest_bytes:
         "a tag gives the manifest byte for byte as it was stored, with its media type, digest and size",
     "R 2" pull_by_digest_verifies_against_requested_digest_not_header:
@@ -45,15 +45,15 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
         "nesting and width of indexes are bounded, and so are the requests they cause",
 };
 
-async fn pull_by_tag_returns_exact_manifest_bytes(stage: &dyn Stage) {
-    for sample in carried(stage) {
-        let subject = open(stage, &sample).await;
+async fn pull_by_tag_returns_exact_manifest_bytes(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
         let raw = sound(subject.registry.manifest(subject.reference()).await);
         let again = sound(subject.registry.manifest(subject.reference()).await);
         assert_eq!(raw.bytes(), again.bytes(), "{}: two reads", sample.name);
         assert_eq!(raw.descriptor().size(), raw.bytes().len() as u64, "{}", sample.name);
         let own_digest = digest::sha256(raw.bytes());
-        if stage.fidelity() == Fidelity::DiffIds {
+        if fixture.fidelity() == Fidelity::DiffIds {
             assert_eq!(*raw.digest(), own_digest, "{}", sample.name);
             continue;
         }
@@ -69,9 +69,9 @@ async fn pull_by_tag_returns_exact_manifest_bytes(stage: &dyn Stage) {
     }
 }
 
-async fn pull_by_digest_verifies_against_requested_digest_not_header(stage: &dyn Stage) {
-    if stage.fidelity() == Fidelity::DiffIds {
-        let subject = open(stage, &samples::image()).await;
+async fn pull_by_digest_verifies_against_requested_digest_not_header(fixture: &dyn Fixture) {
+    if fixture.fidelity() == Fidelity::DiffIds {
+        let subject = open(fixture, &samples::image()).await;
         let own = sound(subject.registry.manifest(subject.reference()).await);
         let by_digest = at(subject.reference(), own.digest());
         assert_eq!(sound(subject.registry.manifest(&by_digest).await).bytes(), own.bytes());
@@ -81,45 +81,45 @@ async fn pull_by_digest_verifies_against_requested_digest_not_header(stage: &dyn
     }
     let sample = samples::image();
     let bad = altered(sample.clone(), sample.top.digest(), respaced);
-    let subject = open(stage, &bad).await;
+    let subject = open(fixture, &bad).await;
     let by_digest = at(subject.reference(), sample.top.digest());
     let error = assert_kind(subject.registry.manifest(&by_digest).await, &ErrorKind::Corrupt);
     let mismatch = error.as_mismatch().expect("both digests are in the error");
     assert_eq!(mismatch.expected, *sample.top.digest());
 
     for sample in [samples::image(), samples::sha512(), samples::index()] {
-        let subject = open(stage, &sample).await;
+        let subject = open(fixture, &sample).await;
         let by_digest = at(subject.reference(), sample.top.digest());
         let raw = sound(subject.registry.manifest(&by_digest).await);
         assert_eq!(raw.digest(), sample.top.digest(), "{}", sample.name);
     }
 }
 
-async fn digest_header_disagrees_with_body_is_error(stage: &dyn Stage) {
+async fn digest_header_disagrees_with_body_is_error(fixture: &dyn Fixture) {
     let sample = samples::image();
-    if stage.fidelity() == Fidelity::Exact {
+    if fixture.fidelity() == Fidelity::Exact {
         let bad = altered(sample.clone(), sample.top.digest(), respaced);
-        let subject = open(stage, &bad).await;
+        let subject = open(fixture, &bad).await;
         assert_kind(subject.registry.manifest(subject.reference()).await, &ErrorKind::Corrupt);
     }
-    let lying = stage.open_under(&Staged::new(NAME, &sample), Condition::DigestLies).await;
-    if lying.is_none() && stage.fidelity() == Fidelity::DiffIds {
+    let lying = fixture.open_under(&FixtureImage::new(NAME, &sample), Condition::DigestLies).await;
+    if lying.is_none() && fixture.fidelity() == Fidelity::DiffIds {
         not_judged("the medium has no digests of its own");
     }
     if let Some(subject) = lying {
         assert_kind(subject.registry.manifest(subject.reference()).await, &ErrorKind::Corrupt);
     }
-    let subject = open(stage, &sample).await;
+    let subject = open(fixture, &sample).await;
     let raw = sound(subject.registry.manifest(subject.reference()).await);
     assert_eq!(*raw.digest(), digest::sha256(raw.bytes()));
 }
 
-async fn missing_digest_header_is_computed(stage: &dyn Stage) {
+async fn missing_digest_header_is_computed(fixture: &dyn Fixture) {
     let sample = samples::image();
-    let staged = Staged::new(NAME, &sample);
-    let subject = match stage.open_under(&staged, Condition::DigestUnstated).await {
+    let staged = FixtureImage::new(NAME, &sample);
+    let subject = match fixture.open_under(&staged, Condition::DigestUnstated).await {
         Some(subject) => subject,
-        None => open(stage, &sample).await,
+        None => open(fixture, &sample).await,
     };
     let raw = sound(subject.registry.manifest(subject.reference()).await);
     assert_eq!(*raw.digest(), digest::sha256(raw.bytes()));
@@ -128,10 +128,10 @@ async fn missing_digest_header_is_computed(stage: &dyn Stage) {
     assert_eq!(resolved.size(), raw.descriptor().size());
 }
 
-async fn index_bytes_verified_before_platform_selection(stage: &dyn Stage) {
+async fn index_bytes_verified_before_platform_selection(fixture: &dyn Fixture) {
     let sample = samples::index();
     let bad = altered(sample.clone(), sample.top.digest(), respaced);
-    let Some(mut subject) = open_index(stage, &bad).await else { return };
+    let Some(mut subject) = open_index(fixture, &bad).await else { return };
     let by_tag = subject.image("linux/amd64").await;
     assert_kind(by_tag, &ErrorKind::Corrupt);
     subject.references[0] = at(subject.reference(), sample.top.digest());
@@ -139,22 +139,23 @@ async fn index_bytes_verified_before_platform_selection(stage: &dyn Stage) {
     assert_kind(by_digest, &ErrorKind::Corrupt);
 }
 
-async fn child_manifest_verified_by_descriptor_digest_and_size(stage: &dyn Stage) {
+async fn child_manifest_verified_by_descriptor_digest_and_size(fixture: &dyn Fixture) {
     let sample = samples::index();
     let child = sample.image_for("linux/amd64").manifest.digest().clone();
-    let Some(subject) = open_index(stage, &altered(sample, &child, respaced)).await else { return };
+    let Some(subject) = open_index(fixture, &altered(sample, &child, respaced)).await else { return };
     assert_kind(subject.image("linux/amd64").await, &ErrorKind::Corrupt);
 
-    let subject = open(stage, &samples::lying_child_size()).await;
+    let subject = open(fixture, &samples::lying_child_size()).await;
     let error = assert_kind(subject.image("linux/amd64").await, &ErrorKind::Corrupt);
     let mismatch = error.as_mismatch().expect("both sizes are in the error");
     assert_ne!(mismatch.expected_size, Some(mismatch.actual_size));
 }
 
-async fn tag_plus_digest_uses_digest_only(stage: &dyn Stage) {
+async fn tag_plus_digest_uses_digest_only(fixture: &dyn Fixture) {
     let (first, second) = (samples::image(), samples::custom_fields());
-    let images = [Staged::new(NAME, &first), Staged::new("registry.example/library/app:other", &second)];
-    let subject = stage.open(&images).await;
+    let images =
+        [FixtureImage::new(NAME, &first), FixtureImage::new("registry.example/library/app:other", &second)];
+    let subject = fixture.open(&images).await;
     let wanted = sound(subject.registry.manifest(&subject.references[1]).await);
     for tag in ["1.2", "no-such-tag"] {
         let (host, name) = (subject.reference().registry(), subject.reference().repository());
@@ -164,7 +165,7 @@ async fn tag_plus_digest_uses_digest_only(stage: &dyn Stage) {
     }
 }
 
-async fn short_names_normalise_identically_in_every_backend(stage: &dyn Stage) {
+async fn short_names_normalise_identically_in_every_backend(fixture: &dyn Fixture) {
     let long_forms = [
         ("alpine", "docker.io/library/alpine:latest"),
         ("alpine:3", "docker.io/library/alpine:3"),
@@ -177,27 +178,27 @@ async fn short_names_normalise_identically_in_every_backend(stage: &dyn Stage) {
     let sample = samples::image();
     for (short, long) in long_forms {
         assert_eq!(sound(reference::parse(short)).whole(), long);
-        if stage.holds_any_host() {
-            let subject = stage.open(&[Staged::new(long, &sample)]).await;
+        if fixture.holds_any_host() {
+            let subject = fixture.open(&[FixtureImage::new(long, &sample)]).await;
             let by_short = sound(subject.registry.manifest(&sound(reference::parse(short))).await);
             let by_long = sound(subject.registry.manifest(subject.reference()).await);
             assert_eq!(by_short.bytes(), by_long.bytes(), "{short}");
         }
     }
     // Whatever its host: a name without a tag means `latest`.
-    let subject = stage.open(&[Staged::new("registry.example/library/app:latest", &sample)]).await;
+    let subject = fixture.open(&[FixtureImage::new("registry.example/library/app:latest", &sample)]).await;
     let (host, name) = (subject.reference().registry(), subject.reference().repository());
     let bare = sound(reference::parse(&format!("{host}/{name}")));
     sound(subject.registry.manifest(&bare).await);
 }
 
-async fn invalid_reference_rejected_before_io(stage: &dyn Stage) {
+async fn invalid_reference_rejected_before_io(fixture: &dyn Fixture) {
     let long = format!("registry.example/{}", "a/".repeat(200));
     for text in ["", ":", "a b", "UPPER/case", "x:tag with space", "a//b", "../x", "a@sha256:", "x:-t", &long]
     {
         assert_kind(reference::parse(text), &ErrorKind::Config);
     }
-    let mut subject = open(stage, &samples::image()).await;
+    let mut subject = open(fixture, &samples::image()).await;
     let (host, name) =
         (subject.reference().registry().to_owned(), subject.reference().repository().to_owned());
     subject.unplug();
@@ -212,9 +213,9 @@ async fn invalid_reference_rejected_before_io(stage: &dyn Stage) {
     }
 }
 
-async fn platform_exact_match_beats_compatible(stage: &dyn Stage) {
+async fn platform_exact_match_beats_compatible(fixture: &dyn Fixture) {
     let sample = samples::variants();
-    let Some(subject) = open_index(stage, &sample).await else { return };
+    let Some(subject) = open_index(fixture, &sample).await else { return };
     for platform in ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/arm/v7", "linux/arm64"] {
         assert_chosen(subject.image(platform).await, &sample, platform);
     }
@@ -223,9 +224,9 @@ async fn platform_exact_match_beats_compatible(stage: &dyn Stage) {
     assert_chosen(subject.image("linux/arm/v6").await, &sample, "linux/arm/v5");
 }
 
-async fn variant_matching_arm_v6_v7_v8_distinct(stage: &dyn Stage) {
+async fn variant_matching_arm_v6_v7_v8_distinct(fixture: &dyn Fixture) {
     let sample = samples::index();
-    let Some(subject) = open_index(stage, &sample).await else { return };
+    let Some(subject) = open_index(fixture, &sample).await else { return };
     let wanted =
         [("linux/arm/v6", "linux/arm/v6"), ("linux/arm/v7", "linux/arm/v7"), ("linux/arm", "linux/arm/v7")];
     for (platform, chosen) in wanted {
@@ -236,49 +237,49 @@ async fn variant_matching_arm_v6_v7_v8_distinct(stage: &dyn Stage) {
     assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
 }
 
-async fn no_matching_platform_lists_available(stage: &dyn Stage) {
-    let Some(subject) = open_index(stage, &samples::index()).await else { return };
+async fn no_matching_platform_lists_available(fixture: &dyn Fixture) {
+    let Some(subject) = open_index(fixture, &samples::index()).await else { return };
     let available = ["linux/386", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64"];
     let available = available.map(str::to_owned).to_vec();
     assert_kind(subject.image("linux/s390x").await, &ErrorKind::PlatformNotFound { available });
 }
 
-async fn unknown_unknown_attestations_never_selected(stage: &dyn Stage) {
-    let Some(subject) = open_index(stage, &samples::index()).await else { return };
+async fn unknown_unknown_attestations_never_selected(fixture: &dyn Fixture) {
+    let Some(subject) = open_index(fixture, &samples::index()).await else { return };
     let error = error_of(subject.image("unknown/unknown").await);
     assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
 
-    let subject = open(stage, &samples::attestations_only()).await;
+    let subject = open(fixture, &samples::attestations_only()).await;
     for platform in ["linux/amd64", "unknown/unknown"] {
         let error = error_of(subject.image(platform).await);
         assert_eq!(*error.kind(), ErrorKind::PlatformNotFound { available: Vec::new() }, "{error}");
     }
 }
 
-async fn descriptor_without_platform_handled(stage: &dyn Stage) {
+async fn descriptor_without_platform_handled(fixture: &dyn Fixture) {
     let sample = samples::descriptor_without_platform();
-    let Some(subject) = open_index(stage, &sample).await else { return };
+    let Some(subject) = open_index(fixture, &sample).await else { return };
     assert_chosen(subject.image("linux/amd64").await, &sample, "linux/amd64");
     assert_chosen(subject.image("linux/arm64").await, &sample, "linux/arm64/v8");
     let error = error_of(subject.image("linux/s390x").await);
     assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
 }
 
-async fn nested_index_descends(stage: &dyn Stage) {
+async fn nested_index_descends(fixture: &dyn Fixture) {
     let sample = samples::nested_index();
-    let Some(subject) = open_index(stage, &sample).await else { return };
+    let Some(subject) = open_index(fixture, &sample).await else { return };
     for platform in ["linux/amd64", "linux/arm64/v8"] {
         assert_chosen(subject.image(platform).await, &sample, platform);
     }
 }
 
-async fn cyclic_or_too_deep_index_bounded(stage: &dyn Stage) {
+async fn cyclic_or_too_deep_index_bounded(fixture: &dyn Fixture) {
     /// A little more than one index may have children, and far less than all of them.
     const CALLS: usize = 600;
-    let Some(subject) = open_index(stage, &samples::deep_index(4)).await else { return };
+    let Some(subject) = open_index(fixture, &samples::deep_index(4)).await else { return };
     sound(subject.image("linux/amd64").await);
     let bounded = |sample: Sample| async move {
-        let mut subject = open(stage, &sample).await;
+        let mut subject = open(fixture, &sample).await;
         let counting = Counting::new(&*subject.registry);
         subject.registry = Box::new(counting.clone());
         let error = error_of(subject.image("linux/s390x").await);

@@ -18,9 +18,9 @@ use super::probe::{error_of, read, sound};
 use crate::rule::{Rule, rules};
 use crate::samples;
 use crate::server::{Auth, Fault, Login, On};
-use crate::{HttpSetup, HttpStage};
+use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 35" errors_and_debug_never_contain_secrets:
         "no error, source, Debug, Display or progress event shows a password, a token, an Authorization field or \
          the query of a redirect",
@@ -29,13 +29,13 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
 /// Stands in the query of redirects, as storages sign theirs.
 pub(super) const SIGNATURE: &str = "sig-93af61";
 
-async fn errors_and_debug_never_contain_secrets(stage: &dyn HttpStage) {
+async fn errors_and_debug_never_contain_secrets(fixture: &dyn HttpFixture) {
     let shown = Shown::default();
-    wrong_passwords(stage, &shown).await;
-    token_servers_that_talk(stage, &shown).await;
-    broken_stores_and_helpers(stage, &shown).await;
-    signed_redirects(stage, &shown).await;
-    a_pull_with_trouble(stage, &shown).await;
+    wrong_passwords(fixture, &shown).await;
+    token_servers_that_talk(fixture, &shown).await;
+    broken_stores_and_helpers(fixture, &shown).await;
+    signed_redirects(fixture, &shown).await;
+    a_pull_with_trouble(fixture, &shown).await;
     let texts = shown.0.lock().expect("no test has panicked");
     assert!(texts.len() > 20, "there was much to show: {}", texts.len());
     for text in texts.iter() {
@@ -45,7 +45,7 @@ async fn errors_and_debug_never_contain_secrets(stage: &dyn HttpStage) {
     }
 }
 
-async fn wrong_passwords(stage: &dyn HttpStage, shown: &Shown) {
+async fn wrong_passwords(fixture: &dyn HttpFixture, shown: &Shown) {
     let sample = samples::image();
     let other = Login::new(USER, "something-else");
     for auth in [
@@ -55,7 +55,7 @@ async fn wrong_passwords(stage: &dyn HttpStage, shown: &Shown) {
     ] {
         let server = serve(auth, &sample);
         let setup = HttpSetup::of(&server).with_login(&login());
-        let registry = opened(stage, &setup).await;
+        let registry = opened(fixture, &setup).await;
         shown.error(&error_of(registry.manifest(&by_tag(&setup)).await));
         shown.registry(&*registry);
     }
@@ -64,13 +64,13 @@ async fn wrong_passwords(stage: &dyn HttpStage, shown: &Shown) {
     let challenge = format!(r#"Bearer realm="{}/token",service="s""#, server.url());
     server.script(On::manifests(), [Fault::Status(401), Fault::Header("WWW-Authenticate", Some(challenge))]);
     let setup = HttpSetup::of(&server).with_login(&login());
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     shown.error(&error_of(registry.manifest(&by_tag(&setup)).await));
     assert!(!tokens(&server).is_empty(), "a token was asked for");
     shown.registry(&*registry);
 }
 
-async fn token_servers_that_talk(stage: &dyn HttpStage, shown: &Shown) {
+async fn token_servers_that_talk(fixture: &dyn HttpFixture, shown: &Shown) {
     for body in [
         format!(r#"{{"token":"{PASSWORD}\nX-Evil: 1"}}"#),
         format!(r#"{{"token":["{PASSWORD}"]}}"#),
@@ -80,13 +80,13 @@ async fn token_servers_that_talk(stage: &dyn HttpStage, shown: &Shown) {
         let server = serve(bearer(), &samples::image());
         server.script(On::token(), [Fault::Body(Bytes::from(body))]);
         let setup = HttpSetup::of(&server).with_login(&login());
-        let registry = opened(stage, &setup).await;
+        let registry = opened(fixture, &setup).await;
         shown.error(&error_of(registry.manifest(&by_tag(&setup)).await));
         shown.registry(&*registry);
     }
 }
 
-async fn broken_stores_and_helpers(stage: &dyn HttpStage, shown: &Shown) {
+async fn broken_stores_and_helpers(fixture: &dyn HttpFixture, shown: &Shown) {
     let server = serve(bearer(), &samples::image());
     let helpers = tempfile::tempdir().expect("a temporary directory");
     program(helpers.path(), "docker-credential-broken", &format!("echo {PASSWORD}; exit 1"));
@@ -106,7 +106,7 @@ async fn broken_stores_and_helpers(stage: &dyn HttpStage, shown: &Shown) {
             ..HttpSetup::of(&server)
         };
         // Some clients read it when they open, some when they ask.
-        match stage.open(&setup).await {
+        match fixture.open(&setup).await {
             Ok(registry) => {
                 shown.error(&error_of(registry.manifest(&by_tag(&setup)).await));
                 shown.registry(&*registry);
@@ -116,7 +116,7 @@ async fn broken_stores_and_helpers(stage: &dyn HttpStage, shown: &Shown) {
     }
 }
 
-async fn signed_redirects(stage: &dyn HttpStage, shown: &Shown) {
+async fn signed_redirects(fixture: &dyn HttpFixture, shown: &Shown) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     for fault in [Fault::Status(403), Fault::Status(503), Fault::Close, Fault::TruncateAt(10), Fault::Flip(3)]
@@ -126,7 +126,7 @@ async fn signed_redirects(stage: &dyn HttpStage, shown: &Shown) {
         let to = format!("{}/v2/library/app/blobs/{}?sig={SIGNATURE}", storage.url(), layer.digest());
         server.script(On::blob(layer.digest()).skip(1), [Fault::Redirect(307, to)]);
         let setup = HttpSetup::of(&server).with_login(&login());
-        let registry = opened(stage, &setup).await;
+        let registry = opened(fixture, &setup).await;
         shown.error(&error_of(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await));
         assert!(storage.requests().iter().any(|seen| seen.target.contains(SIGNATURE)));
         shown.registry(&*registry);
@@ -135,12 +135,12 @@ async fn signed_redirects(stage: &dyn HttpStage, shown: &Shown) {
     let nowhere = format!("http://127.0.0.1:1/blob?sig={SIGNATURE}");
     server.script(On::blob(layer.digest()).skip(1), [Fault::Redirect(307, nowhere)]);
     let setup = HttpSetup::of(&server).with_login(&login());
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     shown.error(&error_of(read(registry.blob(&by_tag(&setup), &layer, BlobRange::FULL).await).await));
 }
 
 /// What a whole pull tells while its token server, its mirror and its storage give trouble.
-async fn a_pull_with_trouble(stage: &dyn HttpStage, shown: &Shown) {
+async fn a_pull_with_trouble(fixture: &dyn HttpFixture, shown: &Shown) {
     let sample = samples::image();
     let layer = sample.images[0].layers[0].descriptor.clone();
     let server = serve(bearer(), &sample);
@@ -151,7 +151,7 @@ async fn a_pull_with_trouble(stage: &dyn HttpStage, shown: &Shown) {
     server.script(On::blob(layer.digest()).times(2), [Fault::Close]);
     let setup = HttpSetup { docker_config: Some(folder.path().to_owned()), ..HttpSetup::of(&server) };
     let setup = setup.with_mirror(&mirror, true);
-    let registry = opened(stage, &setup).await;
+    let registry = opened(fixture, &setup).await;
     let (progress, mut events) = Progress::channel();
     let options = PullOptions {
         platform: sound("linux/amd64".parse()),
@@ -161,7 +161,7 @@ async fn a_pull_with_trouble(stage: &dyn HttpStage, shown: &Shown) {
         ..PullOptions::default()
     };
     let cache = sound(MemoryCache::new());
-    let pulled = stage.client().pull(&*registry, &by_tag(&setup), &cache, &options).await;
+    let pulled = fixture.client().pull(&*registry, &by_tag(&setup), &cache, &options).await;
     drop(options);
     shown.text(format!("{:?}", sound(pulled)));
     let mut retries = 0;

@@ -7,9 +7,9 @@ use super::probe::{altered, assert_kind, carried, moved_layer, open, read, sound
 use crate::rule::{Rule, rules};
 use crate::samples::{self, LayerBuilder};
 use crate::tree::{LayerEntry, TreeLine, is_implied, read_tar, stacked};
-use crate::{Fidelity, Stage, Subject};
+use crate::{BackendUnderTest, Fidelity, Fixture};
 
-pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
+pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
     "S 76" descriptor_matches_manifest_bytes:
         "an image's descriptor is the media type, digest and size of its manifest's bytes",
     "S 77" config_raw_bytes_hash_to_descriptor:
@@ -40,14 +40,14 @@ pub(super) const RULES: &[Rule<dyn Stage>] = rules! {
         "an upper file takes the place of a lower directory with all in it, and the reverse",
 };
 
-async fn descriptor_matches_manifest_bytes(stage: &dyn Stage) {
-    for sample in carried(stage) {
-        let subject = open(stage, &sample).await;
+async fn descriptor_matches_manifest_bytes(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
         for expected in &sample.images {
             let source = sound(subject.image(&expected.platform).await);
             let (descriptor, bytes) = (source.descriptor(), source.raw().bytes());
             assert_eq!(descriptor.size(), bytes.len() as u64, "{}", sample.name);
-            if stage.fidelity() == Fidelity::Exact {
+            if fixture.fidelity() == Fidelity::Exact {
                 assert_eq!(descriptor.digest(), expected.manifest.digest(), "{}", sample.name);
                 assert_eq!(descriptor.media_type(), expected.manifest.media_type(), "{}", sample.name);
             } else {
@@ -57,21 +57,21 @@ async fn descriptor_matches_manifest_bytes(stage: &dyn Stage) {
     }
 }
 
-async fn config_raw_bytes_hash_to_descriptor(stage: &dyn Stage) {
+async fn config_raw_bytes_hash_to_descriptor(fixture: &dyn Fixture) {
     for sample in [samples::custom_fields(), samples::image(), samples::no_layers()] {
-        let subject = open(stage, &sample).await;
+        let subject = open(fixture, &sample).await;
         let config = sound(sound(subject.image("linux/amd64").await).config().await);
         assert!(Some(config.bytes()) == sample.blob(sample.images[0].config.digest()), "{}", sample.name);
         assert_eq!(*config.descriptor().digest(), digest::sha256(config.bytes()), "{}", sample.name);
     }
-    if stage.fidelity() == Fidelity::Exact {
+    if fixture.fidelity() == Fidelity::Exact {
         let sample = samples::image();
         let config = sample.images[0].config.clone();
         let other = |bytes: &bytes::Bytes| {
             let text = String::from_utf8_lossy(bytes).replace("PATH=/bin", "PATH=/etc");
             text.into()
         };
-        let subject = open(stage, &altered(sample, config.digest(), other)).await;
+        let subject = open(fixture, &altered(sample, config.digest(), other)).await;
         // A single image is judged by its config's platform: the fault shows on opening or on reading.
         let outcome = match subject.image("linux/amd64").await {
             Ok(source) => source.config().await,
@@ -81,15 +81,15 @@ async fn config_raw_bytes_hash_to_descriptor(stage: &dyn Stage) {
     }
 }
 
-async fn layers_ordered_bottom_up(stage: &dyn Stage) {
+async fn layers_ordered_bottom_up(fixture: &dyn Fixture) {
     for sample in [samples::image(), samples::repeated_layer(), samples::uncompressed()] {
-        let subject = open(stage, &sample).await;
+        let subject = open(fixture, &sample).await;
         let source = sound(subject.image("linux/amd64").await);
         let diff_ids = sound(sound(source.config().await).diff_ids());
         let expected: Vec<_> = sample.images[0].layers.iter().map(|layer| layer.diff_id.clone()).collect();
         assert_eq!(diff_ids, expected, "{}", sample.name);
         assert_eq!(sound(source.layers()).len(), expected.len(), "{}", sample.name);
-        if stage.fidelity() == Fidelity::Exact {
+        if fixture.fidelity() == Fidelity::Exact {
             let digests: Vec<_> = sound(source.layers()).iter().map(|layer| layer.digest().clone()).collect();
             let stored = sample.images[0].layers.iter().map(|layer| layer.descriptor.digest().clone());
             assert_eq!(digests, stored.collect::<Vec<_>>(), "{}", sample.name);
@@ -97,9 +97,9 @@ async fn layers_ordered_bottom_up(stage: &dyn Stage) {
     }
 }
 
-async fn compressed_stream_hashes_to_digest_uncompressed_to_diffid(stage: &dyn Stage) {
+async fn compressed_stream_hashes_to_digest_uncompressed_to_diffid(fixture: &dyn Fixture) {
     for sample in [samples::image(), samples::uncompressed(), samples::zstandard()] {
-        let subject = open(stage, &sample).await;
+        let subject = open(fixture, &sample).await;
         let source = sound(subject.image("linux/amd64").await);
         for (index, layer) in sound(source.layers()).iter().enumerate() {
             let content = sound(read(source.blob(layer, BlobRange::FULL).await).await);
@@ -109,27 +109,27 @@ async fn compressed_stream_hashes_to_digest_uncompressed_to_diffid(stage: &dyn S
         }
     }
     // A tar that is not the one of the diff_id, under a blob digest that is right.
-    let wrong = match stage.fidelity() {
+    let wrong = match fixture.fidelity() {
         Fidelity::DiffIds => moved_layer(samples::image()),
         Fidelity::Exact => samples::wrong_diff_id(),
     };
-    let subject = open(stage, &wrong).await;
+    let subject = open(fixture, &wrong).await;
     let source = sound(subject.image("linux/amd64").await);
     assert_kind(subject.client.layer(&*source, 0).await, &ErrorKind::Corrupt);
 }
 
-async fn gzip_multi_member_zstd_plain_by_magic_not_media_type(stage: &dyn Stage) {
+async fn gzip_multi_member_zstd_plain_by_magic_not_media_type(fixture: &dyn Fixture) {
     let packed =
         [samples::image(), samples::multi_member_gzip(), samples::zstandard(), samples::mislabelled()];
-    let expected = sound(flat(&open(stage, &samples::uncompressed()).await).await);
+    let expected = sound(flat(&open(fixture, &samples::uncompressed()).await).await);
     for sample in packed {
-        let tree = sound(flat(&open(stage, &sample).await).await);
+        let tree = sound(flat(&open(fixture, &sample).await).await);
         assert_eq!(tree, expected, "{}", sample.name);
     }
 }
 
-async fn flattened_tar_equals_overlay_of_layers(stage: &dyn Stage) {
-    let subject = open(stage, &samples::rootfs()).await;
+async fn flattened_tar_equals_overlay_of_layers(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::rootfs()).await;
     let source = sound(subject.image("linux/amd64").await);
     let tar = sound(subject.client.flat_tar(&*source).await);
     for tree in [sound(subject.client.tree(&*source).await), sound(stacked(vec![sound(read_tar(tar))]))] {
@@ -138,7 +138,7 @@ async fn flattened_tar_equals_overlay_of_layers(stage: &dyn Stage) {
     }
 }
 
-async fn whiteout_file_dir_opaque_including_same_layer_order(stage: &dyn Stage) {
+async fn whiteout_file_dir_opaque_including_same_layer_order(fixture: &dyn Fixture) {
     let lower = || {
         LayerBuilder::new()
             .dir("d", 0o755)
@@ -177,17 +177,21 @@ async fn whiteout_file_dir_opaque_including_same_layer_order(stage: &dyn Stage) 
         ("one name alone", LayerBuilder::new().whiteout("d/old"), "/ /d /e /f"),
     ];
     for (case, upper, expected) in cases {
-        let tree = sound(of(stage, [lower(), upper]).await);
+        let tree = sound(of(fixture, [lower(), upper]).await);
         let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
         assert_eq!(names.join(" "), expected, "{case}");
     }
-    marks_before_and_after_a_link(stage).await;
+    marks_before_and_after_a_link(fixture).await;
     let kept = [LayerBuilder::new().file("f", 0o600, b"upper").whiteout("f")];
-    assert_eq!(what(&sound(of(stage, kept).await), "/f"), r#"file 5 "upper""#, "its own layer's file stays");
+    assert_eq!(
+        what(&sound(of(fixture, kept).await), "/f"),
+        r#"file 5 "upper""#,
+        "its own layer's file stays"
+    );
 }
 
 /// A mark stands in the directory that its parent is when the mark is read.
-async fn marks_before_and_after_a_link(stage: &dyn Stage) {
+async fn marks_before_and_after_a_link(fixture: &dyn Fixture) {
     let lower = || {
         LayerBuilder::new()
             .dir("a", 0o755)
@@ -207,13 +211,13 @@ async fn marks_before_and_after_a_link(stage: &dyn Stage) {
         ("a link, then opaque", LayerBuilder::new().symlink("a", "/b").opaque("a"), "/ /a /b"),
     ];
     for (case, upper, expected) in cases {
-        let tree = sound(of(stage, [lower(), upper]).await);
+        let tree = sound(of(fixture, [lower(), upper]).await);
         let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
         assert_eq!(names.join(" "), expected, "{case}");
     }
 }
 
-async fn hardlink_to_overwritten_or_deleted_target(stage: &dyn Stage) {
+async fn hardlink_to_overwritten_or_deleted_target(fixture: &dyn Fixture) {
     let lower = || LayerBuilder::new().file("a", 0o644, b"first").hard_link("b", "a");
     let cases = [
         (
@@ -225,30 +229,30 @@ async fn hardlink_to_overwritten_or_deleted_target(stage: &dyn Stage) {
         ("overwritten in its layer", vec![lower().file("a", 0o644, b"second")], r#"file 6 "second""#),
     ];
     for (case, layers, a) in cases {
-        let tree = sound(of(stage, layers).await);
+        let tree = sound(of(fixture, layers).await);
         assert_eq!(what(&tree, "/a"), a, "{case}");
         assert_eq!(what(&tree, "/b"), r#"file 5 "first""#, "{case}");
         assert_eq!(links(&tree, "/b"), 1, "{case}");
     }
     let upper = LayerBuilder::new().hard_link("c", "a").file("a", 0o644, b"second");
-    let tree = sound(of(stage, [lower(), upper]).await);
+    let tree = sound(of(fixture, [lower(), upper]).await);
     assert_eq!(what(&tree, "/a"), r#"file 6 "second""#, "a link to a lower file, then a file of its name");
     assert_eq!((what(&tree, "/b"), what(&tree, "/c")), (r#"file 5 "first""#, "= /b"));
     // Names that move on: each link is to what its target is when the link is read.
     let two = LayerBuilder::new().file("a", 0o644, b"first").file("b", 0o644, b"other");
-    let tree = sound(of(stage, [two, LayerBuilder::new().hard_link("c", "a").hard_link("a", "b")]).await);
+    let tree = sound(of(fixture, [two, LayerBuilder::new().hard_link("c", "a").hard_link("a", "b")]).await);
     assert_eq!(what(&tree, "/c"), r#"file 5 "first""#);
     assert_eq!((what(&tree, "/a"), what(&tree, "/b")), (r#"file 5 "other""#, "= /a"));
     // A link to a lower layer's file, which the same layer deletes.
     let upper = LayerBuilder::new().hard_link("c", "a").whiteout("a");
-    let tree = sound(of(stage, [lower(), upper]).await);
+    let tree = sound(of(fixture, [lower(), upper]).await);
     let seen = (what(&tree, "/a"), what(&tree, "/b"), what(&tree, "/c"));
     assert_eq!(seen, ("", r#"file 5 "first""#, "= /b"));
     let upper = LayerBuilder::new().whiteout("a").hard_link("c", "a");
-    assert_kind(of(stage, [lower(), upper]).await, &ErrorKind::Corrupt);
+    assert_kind(of(fixture, [lower(), upper]).await, &ErrorKind::Corrupt);
 }
 
-async fn hardlink_target_precedes_link_in_output(stage: &dyn Stage) {
+async fn hardlink_target_precedes_link_in_output(fixture: &dyn Fixture) {
     let cases = [
         LayerBuilder::new().file("a", 0o644, b"one").hard_link("z", "a"),
         LayerBuilder::new().file("z", 0o644, b"one").hard_link("a", "z"),
@@ -256,18 +260,18 @@ async fn hardlink_target_precedes_link_in_output(stage: &dyn Stage) {
         LayerBuilder::new().hard_link("z", "a").file("a", 0o644, b"one"),
     ];
     for layer in cases {
-        let tree = sound(of(stage, [layer]).await);
+        let tree = sound(of(fixture, [layer]).await);
         assert_eq!((what(&tree, "/a"), what(&tree, "/z")), (r#"file 3 "one""#, "= /a"));
         assert_eq!((links(&tree, "/a"), links(&tree, "/z")), (2, 2));
     }
     let deep = LayerBuilder::new().dir("y", 0o755).file("y/file", 0o644, b"one").hard_link("b", "y/file");
     let upper = LayerBuilder::new().hard_link("c", "b");
-    let tree = sound(of(stage, [deep, upper]).await);
+    let tree = sound(of(fixture, [deep, upper]).await);
     assert_eq!((what(&tree, "/c"), what(&tree, "/y/file")), ("= /b", "= /b"));
     assert_eq!(links(&tree, "/b"), 3);
 
     let mut seen = Vec::new();
-    for LayerEntry { entry, .. } in flat_entries(stage).await {
+    for LayerEntry { entry, .. } in flat_entries(fixture).await {
         if let EntryKind::HardLink { target } = &entry.kind {
             assert!(seen.contains(target), "{} comes before its target {target}", entry.path);
         }
@@ -275,7 +279,7 @@ async fn hardlink_target_precedes_link_in_output(stage: &dyn Stage) {
     }
 }
 
-async fn absolute_hardlink_and_symlink_targets_accepted_dotdot_refused(stage: &dyn Stage) {
+async fn absolute_hardlink_and_symlink_targets_accepted_dotdot_refused(fixture: &dyn Fixture) {
     let layer = LayerBuilder::new()
         .dir("d", 0o755)
         .file("d/file", 0o644, b"one")
@@ -284,7 +288,7 @@ async fn absolute_hardlink_and_symlink_targets_accepted_dotdot_refused(stage: &d
         .symlink("up", "../../../etc/passwd")
         .symlink("root", "/d/file")
         .file("/rooted", 0o644, b"");
-    let tree = sound(of(stage, [layer]).await);
+    let tree = sound(of(fixture, [layer]).await);
     assert_eq!(what(&tree, "/absolute"), r#"file 3 "one""#);
     assert_eq!((what(&tree, "/d/file"), what(&tree, "/dotted")), ("= /absolute", "= /absolute"));
     assert_eq!((what(&tree, "/up"), what(&tree, "/root")), ("-> ../../../etc/passwd", "-> /d/file"));
@@ -300,11 +304,13 @@ async fn absolute_hardlink_and_symlink_targets_accepted_dotdot_refused(stage: &d
         LayerBuilder::new().hard_link("b", "nowhere"),
     ];
     for layer in refused {
-        assert_kind(of(stage, [layer]).await, &ErrorKind::Corrupt);
+        assert_kind(of(fixture, [layer]).await, &ErrorKind::Corrupt);
     }
 }
 
-async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_preserved(stage: &dyn Stage) {
+async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_preserved(
+    fixture: &dyn Fixture,
+) {
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let long = "n".repeat(255);
     let deep = format!("{}/{}", "p".repeat(200), "q".repeat(200));
@@ -326,7 +332,7 @@ async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_p
         .file(&long, 0o644, b"")
         .file(&deep, 0o644, b"")
         .file(b"caf\xe9", 0o644, b"");
-    let subject = open(stage, &samples::of_layers("layers", &[layer.finish()])).await;
+    let subject = open(fixture, &samples::of_layers("layers", &[layer.finish()])).await;
     let source = sound(subject.image("linux/amd64").await);
     let entries = sound(subject.client.layer(&*source, 0).await);
     let extents = entries.into_iter().find_map(|item| match item.entry.kind {
@@ -361,14 +367,14 @@ async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_p
     assert_eq!(others.count(), 1, "a name that is not UTF-8");
 }
 
-async fn parent_dirs_before_children_or_synthesised(stage: &dyn Stage) {
-    let tree = sound(of(stage, [LayerBuilder::new().file("a/b/c", 0o600, b"")]).await);
+async fn parent_dirs_before_children_or_synthesised(fixture: &dyn Fixture) {
+    let tree = sound(of(fixture, [LayerBuilder::new().file("a/b/c", 0o600, b"")]).await);
     let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
     assert_eq!(names, ["/", "/a", "/a/b", "/a/b/c"]);
     assert!(tree[..3].iter().all(is_implied), "{tree:?}");
 
     let late = LayerBuilder::new().file("a/file", 0o600, b"").dir("a", 0o700).owner(7, 7).dir("./", 0o711);
-    let tree = sound(of(stage, [late]).await);
+    let tree = sound(of(fixture, [late]).await);
     assert_eq!((tree[0].mode, tree[0].owner, tree[1].mode), (0o711, (7, 7), 0o700));
 
     let lower = LayerBuilder::new()
@@ -378,14 +384,14 @@ async fn parent_dirs_before_children_or_synthesised(stage: &dyn Stage) {
         .dir("usr/bin", 0o750)
         .symlink("bin", "usr/bin");
     let upper = LayerBuilder::new().file("a/file", 0o600, b"").file("bin/tool", 0o755, b"");
-    let tree = sound(of(stage, [lower, upper]).await);
+    let tree = sound(of(fixture, [lower, upper]).await);
     let a = tree.iter().find(|line| line.path == "/a").expect("the lower directory is there");
     assert_eq!((a.mode, a.owner), (0o700, (5, 6)), "an implied parent keeps the lower metadata");
     assert_eq!(what(&tree, "/bin"), "-> usr/bin", "an implied parent keeps the lower link");
     assert_eq!(what(&tree, "/usr/bin/tool"), r#"file 0 """#);
 
     let mut directories = vec![Vec::new()];
-    for LayerEntry { entry, .. } in flat_entries(stage).await {
+    for LayerEntry { entry, .. } in flat_entries(fixture).await {
         let path = entry.path.as_bytes();
         let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |slash| &path[..slash]);
         assert!(
@@ -398,13 +404,13 @@ async fn parent_dirs_before_children_or_synthesised(stage: &dyn Stage) {
 }
 
 /// The entries of the sample root file system as one tar.
-async fn flat_entries(stage: &dyn Stage) -> Vec<LayerEntry> {
-    let subject = open(stage, &samples::rootfs()).await;
+async fn flat_entries(fixture: &dyn Fixture) -> Vec<LayerEntry> {
+    let subject = open(fixture, &samples::rootfs()).await;
     let source = sound(subject.image("linux/amd64").await);
     sound(read_tar(sound(subject.client.flat_tar(&*source).await)))
 }
 
-async fn file_replaces_dir_and_dir_replaces_file(stage: &dyn Stage) {
+async fn file_replaces_dir_and_dir_replaces_file(fixture: &dyn Fixture) {
     let lower = || {
         LayerBuilder::new()
             .dir("x", 0o755)
@@ -413,7 +419,7 @@ async fn file_replaces_dir_and_dir_replaces_file(stage: &dyn Stage) {
             .file("y", 0o644, b"")
     };
     let upper = LayerBuilder::new().file("x", 0o600, b"now a file").dir("y", 0o711).file("y/new", 0o644, b"");
-    let tree = sound(of(stage, [lower(), upper]).await);
+    let tree = sound(of(fixture, [lower(), upper]).await);
     let names: Vec<_> = tree.iter().map(|line| line.path.as_str()).collect();
     assert_eq!(names, ["/", "/x", "/y", "/y/new"]);
     assert_eq!((what(&tree, "/x"), what(&tree, "/y")), (r#"file 10 "now a file""#, "dir"));
@@ -424,18 +430,18 @@ async fn file_replaces_dir_and_dir_replaces_file(stage: &dyn Stage) {
         LayerBuilder::new().symlink("x", "y"),
         LayerBuilder::new().dir("x", 0o755).file("x/new", 0o644, b""),
     ];
-    let names: Vec<_> = sound(of(stage, layers).await).into_iter().map(|line| line.path).collect();
+    let names: Vec<_> = sound(of(fixture, layers).await).into_iter().map(|line| line.path).collect();
     assert_eq!(names, ["/", "/x", "/x/new", "/y"]);
 }
 
 /// The tree of an image of these layers.
-async fn of(stage: &dyn Stage, layers: impl IntoIterator<Item = LayerBuilder>) -> Result<Vec<TreeLine>> {
+async fn of(fixture: &dyn Fixture, layers: impl IntoIterator<Item = LayerBuilder>) -> Result<Vec<TreeLine>> {
     let layers: Vec<_> = layers.into_iter().map(LayerBuilder::finish).collect();
-    flat(&open(stage, &samples::of_layers("layers", &layers)).await).await
+    flat(&open(fixture, &samples::of_layers("layers", &layers)).await).await
 }
 
 /// The tree of the first image.
-async fn flat(subject: &Subject) -> Result<Vec<TreeLine>> {
+async fn flat(subject: &BackendUnderTest) -> Result<Vec<TreeLine>> {
     let source: Box<dyn ImageSource> = subject.image("linux/amd64").await?;
     subject.client.tree(&*source).await
 }

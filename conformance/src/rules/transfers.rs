@@ -13,9 +13,9 @@ use super::probe::{assert_kind, sound};
 use crate::rule::{Rule, rules};
 use crate::samples::{self, LayerBuilder, Sample};
 use crate::server::{Exchange, Fault, FaultServer, On, Options};
-use crate::{HttpSetup, HttpStage};
+use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 17" resume_sends_closed_range_at_exact_offset:
         "a truncated download resumes with one closed range, from the first missing byte",
     "R 18" resume_without_accept_ranges:
@@ -47,45 +47,45 @@ pub(super) const RULES: &[Rule<dyn HttpStage>] = rules! {
          corrupt",
 };
 
-async fn resume_sends_closed_range_at_exact_offset(stage: &dyn HttpStage) {
+async fn resume_sends_closed_range_at_exact_offset(fixture: &dyn HttpFixture) {
     for cut in [1, 1000, SIZE - 1] {
         let scene = Scene::new(1, Options::default());
         scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(cut)]);
-        scene.pulled(stage).await;
+        scene.pulled(fixture).await;
         let asked: Vec<_> = scene.asked(0).iter().map(|x| x.header("range").map(str::to_owned)).collect();
         assert_eq!(asked, [None, Some(format!("bytes={cut}-{}", SIZE - 1))]);
         assert_eq!(scene.server.served(scene.digest(0)).bytes, SIZE, "no byte comes twice");
     }
 }
 
-async fn resume_without_accept_ranges(stage: &dyn HttpStage) {
+async fn resume_without_accept_ranges(fixture: &dyn HttpFixture) {
     let scene = Scene::new(1, Options { accept_ranges: false, ..Options::default() });
     scene.server.script(scene.layer(0).times(2), [Fault::TruncateAt(1000)]);
-    scene.pulled(stage).await;
+    scene.pulled(fixture).await;
     assert_eq!(scene.server.served(scene.digest(0)).bytes, SIZE, "no byte comes twice");
 }
 
-async fn status_200_to_range_restarts_from_zero(stage: &dyn HttpStage) {
+async fn status_200_to_range_restarts_from_zero(fixture: &dyn HttpFixture) {
     let scene = Scene::new(1, Options::default());
     scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(1000)]);
     scene.server.script(scene.layer(0).ranged(true), [Fault::IgnoreRange]);
-    let registry = sound(stage.open(&scene.setup()).await);
-    scene.pulled(stage).await;
+    let registry = sound(fixture.open(&scene.setup()).await);
+    scene.pulled(fixture).await;
     let blob = sound(registry.blob(&scene.name, &scene.layers[0], BlobRange::new(100, 200)).await);
     let at = usize::try_from(blob.offset()).expect("a small offset");
     let bytes = sound(blob.bytes(SIZE).await);
     assert!(at + bytes.len() >= 200 && bytes == scene.content(0).slice(at..at + bytes.len()));
 }
 
-async fn status_206_with_wrong_content_range_rejected(stage: &dyn HttpStage) {
+async fn status_206_with_wrong_content_range_rejected(fixture: &dyn HttpFixture) {
     let missing = Fault::Header("Content-Range", None);
     for fault in [Fault::WrongRange(1), Fault::WrongTotal(1 << 40), missing] {
         let shown = format!("{fault:?}");
         let scene = Scene::new(1, Options::default());
         scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(1000)]);
         scene.server.script(scene.layer(0).ranged(true).times(2), [fault]);
-        let registry = sound(stage.open(&scene.setup()).await);
-        let cache = scene.pulled(stage).await;
+        let registry = sound(fixture.open(&scene.setup()).await);
+        let cache = scene.pulled(fixture).await;
         sound(cache.verify_blob(&scene.layers[0]).await);
         scene.server.script(scene.layer(0).ranged(true), [Fault::WrongRange(1)]);
         let part = registry.blob(&scene.name, &scene.layers[0], BlobRange::from_start(500)).await;
@@ -93,27 +93,27 @@ async fn status_206_with_wrong_content_range_rejected(stage: &dyn HttpStage) {
     }
 }
 
-async fn status_416_resets_partial(stage: &dyn HttpStage) {
+async fn status_416_resets_partial(fixture: &dyn HttpFixture) {
     let scene = Scene::new(1, Options::default());
     scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(1000)]);
     scene.server.script(scene.layer(0).ranged(true), [Fault::Status(416)]);
-    scene.pulled(stage).await;
+    scene.pulled(fixture).await;
     let asked = scene.asked(0);
     assert!(asked.len() <= 3 && asked.last().is_some_and(|x| x.header("range").is_none()), "{asked:?}");
     // Some servers break the connection where 416 is due, others do so by accident.
     let scene = Scene::new(1, Options::default());
     scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(1000)]);
     scene.server.script(scene.layer(0).ranged(true).times(2), [Fault::Close]);
-    scene.pulled(stage).await;
+    scene.pulled(fixture).await;
 }
 
-async fn resume_survives_process_restart(stage: &dyn HttpStage) {
+async fn resume_survives_process_restart(fixture: &dyn HttpFixture) {
     let scene = Scene::new(2, Options::default());
     scene.server.script(scene.layer(0).times(1), [Fault::TruncateAt(1000)]);
     let (cache, options) = (cache(), PullOptions { concurrency: 1, ..once() });
-    assert_kind(scene.pull(stage, &cache, &options).await, &ErrorKind::Unavailable);
+    assert_kind(scene.pull(fixture, &cache, &options).await, &ErrorKind::Unavailable);
     let first = scene.server.served(scene.digest(0)).bytes;
-    sound(scene.pull(stage, &cache, &options).await);
+    sound(scene.pull(fixture, &cache, &options).await);
     let range = scene.asked(0).last().and_then(|x| x.header("range").map(str::to_owned));
     assert_eq!(range, Some(format!("bytes={first}-{}", SIZE - 1)));
     for layer in &scene.layers {
@@ -121,17 +121,17 @@ async fn resume_survives_process_restart(stage: &dyn HttpStage) {
     }
 }
 
-async fn partial_prefix_rehashed_before_resume(stage: &dyn HttpStage) {
+async fn partial_prefix_rehashed_before_resume(fixture: &dyn HttpFixture) {
     let scene = Scene::new(1, Options::default());
     scene.server.script(scene.layer(0).times(1), [Fault::Flip(5), Fault::TruncateAt(1000)]);
     let (cache, options) = (cache(), once());
-    assert_kind(scene.pull(stage, &cache, &options).await, &ErrorKind::Unavailable);
-    sound(scene.pull(stage, &cache, &options).await);
+    assert_kind(scene.pull(fixture, &cache, &options).await, &ErrorKind::Unavailable);
+    sound(scene.pull(fixture, &cache, &options).await);
     sound(cache.verify_blob(&scene.layers[0]).await);
     assert!(scene.asked(0).len() <= 3, "the wrong bytes are fetched again once");
 }
 
-async fn no_progress_timeout_bounds_attempts(stage: &dyn HttpStage) {
+async fn no_progress_timeout_bounds_attempts(fixture: &dyn HttpFixture) {
     for fault in [Fault::StallAt(0), Fault::StallAt(1000), Fault::Pace(1, Duration::from_millis(20))] {
         let shown = format!("{fault:?}");
         let scene = Scene::new(1, Options::default());
@@ -139,12 +139,12 @@ async fn no_progress_timeout_bounds_attempts(stage: &dyn HttpStage) {
         scene.server.script(scene.layer(0).times(3), [fault]);
         let mut options = quick();
         options.retry.attempts = 3;
-        let error = assert_kind(scene.pull(stage, &cache(), &options).await, &ErrorKind::Timeout);
+        let error = assert_kind(scene.pull(fixture, &cache(), &options).await, &ErrorKind::Timeout);
         assert_eq!(scene.asked(0).len(), 3, "{shown}: {error}");
     }
 }
 
-async fn retry_after_seconds_and_date_honoured_and_capped(stage: &dyn HttpStage) {
+async fn retry_after_seconds_and_date_honoured_and_capped(fixture: &dyn HttpFixture) {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
     let second = Duration::from_secs(1);
     for (value, status, cap, least, most) in [
@@ -161,13 +161,13 @@ async fn retry_after_seconds_and_date_honoured_and_capped(stage: &dyn HttpStage)
         let mut options = quick();
         options.retry.cap = cap;
         let start = Instant::now();
-        sound(scene.pull(stage, &cache(), &options).await);
+        sound(scene.pull(fixture, &cache(), &options).await);
         let taken = start.elapsed();
         assert!((least..most).contains(&taken), "{value:?}: {taken:?}");
     }
 }
 
-async fn status_429_5xx_retried_4xx_not(stage: &dyn HttpStage) {
+async fn status_429_5xx_retried_4xx_not(fixture: &dyn HttpFixture) {
     for (status, is_final) in [
         (429, false),
         (500, false),
@@ -182,53 +182,53 @@ async fn status_429_5xx_retried_4xx_not(stage: &dyn HttpStage) {
     ] {
         let scene = Scene::new(1, Options::default());
         scene.server.script(scene.layer(0).times(2), [Fault::Status(status)]);
-        let outcome = scene.pull(stage, &cache(), &quick()).await;
+        let outcome = scene.pull(fixture, &cache(), &quick()).await;
         assert_eq!(outcome.is_err(), is_final, "{status}: {outcome:?}");
         assert_eq!(scene.asked(0).len(), if is_final { 1 } else { 3 }, "{status}");
     }
 }
 
-async fn exact_attempt_count(stage: &dyn HttpStage) {
+async fn exact_attempt_count(fixture: &dyn HttpFixture) {
     for attempts in [1, 4] {
         let scene = Scene::new(1, Options::default());
         scene.server.script(scene.layer(0), [Fault::Status(503)]);
         let mut options = quick();
         options.retry.attempts = attempts;
-        assert_kind(scene.pull(stage, &cache(), &options).await, &ErrorKind::Unavailable);
+        assert_kind(scene.pull(fixture, &cache(), &options).await, &ErrorKind::Unavailable);
         assert_eq!(scene.asked(0).len(), attempts as usize, "attempts to read a blob");
         scene.server.script(On::manifests(), [Fault::Close]);
         scene.server.clear_requests();
-        assert_kind(scene.pull(stage, &cache(), &options).await, &ErrorKind::Unavailable);
+        assert_kind(scene.pull(fixture, &cache(), &options).await, &ErrorKind::Unavailable);
         assert_eq!(scene.server.requests().len(), attempts as usize, "attempts to read a manifest");
     }
 }
 
-async fn concurrency_bound_reached_never_exceeded(stage: &dyn HttpStage) {
+async fn concurrency_bound_reached_never_exceeded(fixture: &dyn HttpFixture) {
     let scene = Scene::new(8, Options::default());
     scene.server.script(On::blobs(), [Fault::Delay(Duration::from_millis(100))]);
     let options = PullOptions { concurrency: 3, stall: Duration::from_secs(30), ..quick() };
-    sound(scene.pull(stage, &cache(), &options).await);
+    sound(scene.pull(fixture, &cache(), &options).await);
     assert_eq!(scene.server.busiest(), 3);
 }
 
-async fn duplicate_layer_digests_fetched_once(stage: &dyn HttpStage) {
+async fn duplicate_layer_digests_fetched_once(fixture: &dyn HttpFixture) {
     let sample = samples::repeated_layer();
     let scene = Scene::of(sample, Options::default());
     assert_eq!(scene.digest(0), scene.digest(2), "the sample has a layer twice");
-    scene.pulled(stage).await;
+    scene.pulled(fixture).await;
     assert_eq!(scene.asked(0).len(), 1);
 }
 
 /// The size of each layer in bytes.
 const SIZE: u64 = 64 << 10;
 
-async fn content_encoding_does_not_decide(stage: &dyn HttpStage) {
+async fn content_encoding_does_not_decide(fixture: &dyn HttpFixture) {
     for coding in ["gzip", "x-gzip", "zstd", "br", "identity"] {
         let scene = Scene::new(1, Options::default());
         let label = Fault::Header("Content-Encoding", Some(coding.to_owned()));
         scene.server.script(On::blobs(), [label]);
-        scene.pulled(stage).await;
-        let registry = sound(stage.open(&scene.setup()).await);
+        scene.pulled(fixture).await;
+        let registry = sound(fixture.open(&scene.setup()).await);
         let part = sound(registry.blob(&scene.name, &scene.layers[0], BlobRange::new(5, 50)).await);
         let at = usize::try_from(part.offset()).expect("a small offset");
         let bytes = sound(part.bytes(SIZE).await);
@@ -238,7 +238,7 @@ async fn content_encoding_does_not_decide(stage: &dyn HttpStage) {
     for faults in [vec![Fault::GzipEncoded], vec![Fault::GzipEncoded, Fault::Chunked]] {
         scene.server.clear_scripts();
         scene.server.script(On::blobs(), faults);
-        let registry = sound(stage.open(&scene.setup()).await);
+        let registry = sound(fixture.open(&scene.setup()).await);
         let blob = registry.blob(&scene.name, &scene.layers[0], BlobRange::FULL).await;
         let read = match blob {
             Ok(blob) => blob.bytes(SIZE).await,
@@ -302,18 +302,18 @@ impl Scene {
     /// A pull by a backend that has never been used.
     async fn pull(
         &self,
-        stage: &dyn HttpStage,
+        fixture: &dyn HttpFixture,
         cache: &MemoryCache,
         options: &PullOptions,
     ) -> Result<PullResult> {
-        let registry = sound(stage.open(&self.setup()).await);
-        stage.client().pull(&*registry, &self.name, cache, options).await
+        let registry = sound(fixture.open(&self.setup()).await);
+        fixture.client().pull(&*registry, &self.name, cache, options).await
     }
 
     /// A pull that ends well, and where it went.
-    async fn pulled(&self, stage: &dyn HttpStage) -> MemoryCache {
+    async fn pulled(&self, fixture: &dyn HttpFixture) -> MemoryCache {
         let cache = cache();
-        sound(self.pull(stage, &cache, &quick()).await);
+        sound(self.pull(fixture, &cache, &quick()).await);
         for layer in &self.layers {
             sound(cache.verify_blob(layer).await);
         }

@@ -14,14 +14,19 @@
 
 mod compress;
 mod draft;
+mod edge_cases;
 mod image;
 mod layer;
 mod media;
-mod odd;
 mod rootfs;
 mod sample;
 
 pub use self::compress::{gzip, zstd};
+pub use self::edge_cases::{
+    artifact, artifact_index, artifact_without_layers, bad_digest, custom_fields, empty_blob, empty_index,
+    index_subject, inline_data, missing_subject, no_layers, non_distributable, schema1, sparse_index,
+    subject, unknown_document,
+};
 pub use self::image::{
     attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, large_manifest,
     lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers, repeated_layer, sha512,
@@ -29,11 +34,6 @@ pub use self::image::{
 };
 pub use self::layer::{LayerBuilder, MTIME};
 pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
-pub use self::odd::{
-    artifact, artifact_index, artifact_without_layers, bad_digest, custom_fields, empty_blob, empty_index,
-    index_subject, inline_data, missing_subject, no_layers, non_distributable, schema1, sparse_index,
-    subject, unknown_document,
-};
 pub use self::rootfs::{ROOTFS_TREE, huge_file, rootfs};
 pub use self::sample::{Sample, SampleBlob, SampleImage, SampleLayer};
 

@@ -1,6 +1,6 @@
 //! Core's own backend and cache keep every rule.
 
-use plyfold_conformance::stages::Memory;
+use plyfold_conformance::fixtures::Memory;
 use plyfold_conformance::{cache_suite, hostile_suite, registry_suite};
 
 mod registry {

@@ -1,19 +1,21 @@
-//! A rule without anything to judge says so, and no stage hides it.
+//! A rule without anything to judge says so, and no fixture hides it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
+use plyfold_conformance::fixtures::{DockerArchive, Form, Memory};
 use plyfold_conformance::samples::Sample;
-use plyfold_conformance::stages::{DockerArchive, Form, Memory};
-use plyfold_conformance::{Condition, Fidelity, Stage, Staged, Subject, Verdict, hostile, rules};
+use plyfold_conformance::{
+    BackendUnderTest, Condition, Fidelity, Fixture, FixtureImage, Verdict, hostile, rules,
+};
 
-/// A sound backend in memory, on a stage that lists these rules as not judged.
+/// A sound backend in memory, on a fixture that lists these rules as not judged.
 struct Listing(&'static [&'static str]);
 
 #[async_trait]
-impl Stage for Listing {
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        Stage::open(&Memory, images).await
+impl Fixture for Listing {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
+        Fixture::open(&Memory, images).await
     }
 
     fn not_judged(&self) -> &'static [&'static str] {
@@ -22,9 +24,9 @@ impl Stage for Listing {
 }
 
 /// What the test of a rule says when it fails.
-fn failure(rule: &str, stage: &(dyn Stage + 'static)) -> Option<String> {
+fn failure(rule: &str, fixture: &(dyn Fixture + 'static)) -> Option<String> {
     let rule = rules::registry().find(|own| own.name == rule).expect("there is such a rule");
-    let panic = catch_unwind(AssertUnwindSafe(|| rule.judge(stage))).err()?;
+    let panic = catch_unwind(AssertUnwindSafe(|| rule.judge(fixture))).err()?;
     Some(*panic.downcast::<String>().expect("a panic with a message"))
 }
 
@@ -34,7 +36,7 @@ const DELAYS: &str = "rate_limited_carries_delay_in_all_three_shapes";
 fn a_rule_that_judged_nothing_fails_unless_the_stage_lists_it() {
     let said = failure(DELAYS, &Listing(&[])).expect("it passes without a look");
     assert!(said.contains("is not judged: the medium knows no RateLimited"), "{said}");
-    assert!(said.contains(&format!("`not_judged` of the stage lists `{DELAYS}`")), "{said}");
+    assert!(said.contains(&format!("`not_judged` of the fixture lists `{DELAYS}`")), "{said}");
     assert_eq!(failure(DELAYS, &Listing(&[DELAYS])), None);
 }
 
@@ -65,20 +67,20 @@ fn the_verdict_says_which_part() {
 struct WithoutDocuments;
 
 #[async_trait]
-impl Stage for WithoutDocuments {
+impl Fixture for WithoutDocuments {
     fn fidelity(&self) -> Fidelity {
         Fidelity::DiffIds
     }
 
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
-        Stage::open(&Memory, images).await
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
+        Fixture::open(&Memory, images).await
     }
 
-    async fn open_with_untagged(&self, _: &[Staged<'_>], _: &[&Sample]) -> Option<Subject> {
+    async fn open_with_untagged(&self, _: &[FixtureImage<'_>], _: &[&Sample]) -> Option<BackendUnderTest> {
         None
     }
 
-    async fn open_under(&self, _: &Staged<'_>, _: Condition) -> Option<Subject> {
+    async fn open_under(&self, _: &FixtureImage<'_>, _: Condition) -> Option<BackendUnderTest> {
         None
     }
 }
@@ -95,8 +97,8 @@ fn hostile_documents_are_not_judged_where_there_are_none() {
 /// The stages for media that many backends read list what is true of them, whatever the backend.
 #[test]
 fn a_stage_may_list_by_its_form() {
-    let stage = |form| DockerArchive::new(form, |_| async { unreachable!("nothing is opened") });
-    let (legacy, hybrid) = (stage(Form::Legacy), stage(Form::Hybrid));
+    let fixture = |form| DockerArchive::new(form, |_| async { unreachable!("nothing is opened") });
+    let (legacy, hybrid) = (fixture(Form::Legacy), fixture(Form::Hybrid));
     assert!(legacy.not_judged().contains(&"nested_index_descends"));
     assert!(!hybrid.not_judged().contains(&"nested_index_descends"));
 }

@@ -37,7 +37,7 @@ pub(crate) async fn put<C: CacheProvider + ?Sized>(cache: &C, blob: Blob) -> Res
         Ingest::Present => match verify(cache, &descriptor).await {
             Ok(()) => return Ok(()),
             Err(e) if *e.kind() == ErrorKind::Corrupt => {
-                set_aside(cache, &descriptor).await?;
+                quarantine_damaged(cache, &descriptor).await?;
                 match cache.ingest(&descriptor).await? {
                     Ingest::Vacant(writer) => writer,
                     Ingest::Present => return Ok(()),
@@ -74,9 +74,12 @@ pub(crate) async fn verify<C: CacheProvider + ?Sized>(cache: &C, blob: &Descript
 
 /// Quarantines a blob in which damage was found; returns whether it was still damaged. Content that has been stored in
 /// its place since stays, and so does content with the right digest and another size than `blob` says.
-pub(crate) async fn set_aside<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<bool> {
+pub(crate) async fn quarantine_damaged<C: CacheProvider + ?Sized>(
+    cache: &C,
+    blob: &Descriptor,
+) -> Result<bool> {
     // Of several tasks that found the damage, one at a time reads the blob again.
-    let _turn = cache.turn(&format!("set aside {}", blob.digest())).await?;
+    let _turn = cache.single_flight(&format!("set aside {}", blob.digest())).await?;
     let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
     match verify(cache, &held).await {
         Err(e) if *e.kind() == ErrorKind::Corrupt => {

@@ -33,7 +33,7 @@ pub(super) async fn write<C: CacheProvider + ?Sized>(
         return Err(at(Error::config("an index needs manifests, and none are given")));
     }
     // Other writers of this index wait: none reads an index that another is about to replace.
-    let _turn = cache.turn(&format!("index {}", name.whole())).await?;
+    let _turn = cache.single_flight(&format!("index {}", name.whole())).await?;
     let mut attempts = 0;
     let (root, _lease) = loop {
         let before = existing(cache, name).await.map_err(at)?;

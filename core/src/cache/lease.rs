@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A right that a cache grants until the last clone is dropped or the process ends: protection of content from
-/// [collection](super::CacheProvider::collect), or the [turn](super::CacheProvider::turn) to do some work.
+/// [collection](super::CacheProvider::collect), or the [right](super::CacheProvider::single_flight) to do some work.
 #[derive(Clone, Default)]
 pub struct Lease(Option<Arc<dyn Any + Send + Sync>>);
 

@@ -40,7 +40,7 @@ async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> R
         verified.checked += 1;
         let repaired = what.repair
             && matches!(part, Part::Blob(_))
-            && content::set_aside(cache, &need.descriptor).await?;
+            && content::quarantine_damaged(cache, &need.descriptor).await?;
         verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
     }
     Ok(verified)

@@ -147,7 +147,7 @@ impl CacheProvider for MemoryCache {
         Ok(Lease::new(MemoryLease { cache: self.0.clone(), number }))
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
         Ok(Lease::new(self.writer(format!("turn {work}")).await))
     }
 

@@ -1,10 +1,10 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use super::convert::{Conversion, Converted, WhenFull};
+use super::conversion::{Conversion, Converted, WhenFull};
 use super::engine::Engine;
 use super::options::PulledLayer;
 use super::retry::Retry;
-use super::retry::{Patience, Row};
+use super::retry::{Row, StallTimer};
 use crate::cache::{BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
@@ -76,7 +76,7 @@ impl Engine<'_> {
         if !damaged || self.options.policy == super::options::PullPolicy::Never {
             return Err(error);
         }
-        self.set_aside(layer).await?;
+        self.quarantine_damaged(layer).await?;
         let (there, slot) = self.artifact(layer, Some(&diff_id)).await?;
         let made = match (self.cache.ingest(layer).await?, slot) {
             (Ingest::Vacant(writer), slot) => self.fetch(layer, writer, slot).await?,
@@ -220,7 +220,7 @@ impl Engine<'_> {
         let digest = layer.digest();
         let start = writer.offset();
         let range = BlobRange::from_start(if attempt.is_whole { 0 } else { start });
-        let mut patience = Patience::new(self.options.stall);
+        let mut patience = StallTimer::new(self.options.stall);
         let at = |e: Error| e.with_endpoint(&self.registry);
         let opened = patience.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
         let mut blob = opened.map_err(at)?.unverified();

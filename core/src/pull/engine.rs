@@ -5,7 +5,7 @@ use crate::registry::ImageRegistry;
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Reference, Result, stall};
 
-use super::here::Here;
+use super::cached_documents::CachedDocuments;
 use super::options::PullOptions;
 
 pub(crate) struct Engine<'a> {
@@ -38,7 +38,7 @@ impl Engine<'_> {
         if self.options.force {
             return self.registry.clone();
         }
-        Box::new(Here { registry: self.registry.clone(), cache: self.cache.clone() })
+        Box::new(CachedDocuments { registry: self.registry.clone(), cache: self.cache.clone() })
     }
 
     /// As [`Retry::run`]; an attempt without an answer has failed, too.

@@ -6,13 +6,13 @@
 //! ```
 //! Blobs come first, then config and manifest, then indexes, names last: everything that is visible is complete.
 
-mod convert;
+mod cached_documents;
+mod conversion;
 mod download;
 mod engine;
-mod here;
+mod lookup;
 mod materialize;
 mod options;
-mod present;
 mod retry;
 mod run;
 

@@ -130,14 +130,14 @@ fn jitter(pause: Duration) -> Duration {
 /// Waits for the parts of one transfer, and ends it when it makes no progress. Only waiting for the endpoint counts:
 /// neither what is slow on this side, nor what the backend is [held back](crate::stall::held_back) by.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StallTimer {
     limit: Duration,
     clock: Clock,
     waited: Duration,
     moved: u64,
 }
 
-impl Patience {
+impl StallTimer {
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, clock: Clock::new(), waited: Duration::ZERO, moved: 0 }
     }
@@ -222,7 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_trickle_is_as_good_as_nothing_and_own_slowness_is_not_counted() {
         let second = Duration::from_secs(1);
-        let mut patience = Patience::new(second * 30);
+        let mut patience = StallTimer::new(second * 30);
         for _ in 0..100 {
             // Sixteen KiB in twenty seconds are enough, and what happens between two parts does not count.
             patience.wait(after(second * 20)).await.unwrap();

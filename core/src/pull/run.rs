@@ -14,8 +14,8 @@ use crate::worker::Workers;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result};
 
 use super::engine::{Engine, cache_name};
+use super::lookup::Found;
 use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
-use super::present::Found;
 
 /// Brings an image into a cache.
 ///
@@ -23,7 +23,7 @@ use super::present::Found;
 /// for it, and on with the [result](PullResult::lease): an image is not collected while its result is held.
 ///
 /// Of several pulls of one image for one platform under [`PullPolicy::IfMissing`], in whatever process, one fetches it
-/// while the others [wait](CacheProvider::turn), with [`Event::Waiting`]; the next one takes over when it fails or
+/// while the others [wait](CacheProvider::single_flight), with [`Event::Waiting`]; the next one takes over when it fails or
 /// is killed, or has not ended after five minutes. Nothing else in the cache waits for a download, and images that are
 /// here never wait.
 ///
@@ -99,7 +99,7 @@ impl Engine<'_> {
                 }
             }
             PullPolicy::IfMissing => {
-                let turn = self.turn().await?;
+                let turn = self.single_flight().await?;
                 match self.look().await? {
                     // Release the right first: other pulls need not wait while artifacts are made.
                     Some(found) => {

@@ -17,8 +17,8 @@ use plyfold_core::{
 };
 use tokio::runtime::Builder;
 
+use crate::events::Watched;
 use crate::fixture::{Drain, Fault, Scripted, layer, name, options, put_image};
-use crate::watched::Watched;
 
 const IMAGE: &str = "example.com/app:1";
 

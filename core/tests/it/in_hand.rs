@@ -8,8 +8,8 @@ use plyfold_core::{
     Reference, RegistrySource, pull,
 };
 
+use crate::events::Watched;
 use crate::fixture::{AMD64, Drain, Scripted, index_of, layer, name, options};
-use crate::watched::Watched;
 
 /// A registry and a cache with two indexes, the names of which are those; what they stand for.
 async fn staged() -> (MemoryRegistry, Watched, [Reference; 2], [Descriptor; 2]) {

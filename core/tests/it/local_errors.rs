@@ -6,8 +6,8 @@ use std::io;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{CacheProvider as _, ErrorKind, PullPolicy, pull};
 
+use crate::events::{Asked, Watched};
 use crate::fixture::{Scripted, index_of, layer, name, options, put_image, verifying};
-use crate::watched::{Asked, Watched};
 
 /// `EMFILE` has no kind of its own in the standard library; these stand for it.
 const KINDS: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::Other];

@@ -4,20 +4,20 @@
 
 mod collect;
 mod copy;
-mod doubt;
+mod corruption;
 mod ended;
+mod events;
 mod fixture;
 mod go_documents;
 mod in_hand;
 mod layer;
 mod listing;
 mod local_errors;
+mod lookup;
 mod materialize;
 mod parsers;
-mod present;
 mod pull;
 mod reference;
 mod session;
 mod source;
 mod verbs;
-mod watched;

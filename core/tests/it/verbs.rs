@@ -254,7 +254,7 @@ async fn concurrent_writers_of_one_index_lose_nothing() {
     let architectures = ["amd64", "arm64", "riscv64", "s390x", "ppc64le", "386"];
     let images: Vec<_> = architectures.iter().map(|architecture| (*architecture, *architecture)).collect();
     let (cache, found) = filled(&images).await;
-    let cache = crate::watched::Watched::over(cache);
+    let cache = crate::events::Watched::over(cache);
     let writers = found.iter().map(|descriptor| {
         let (cache, descriptor) = (cache.clone(), descriptor.clone());
         tokio::spawn(async move { cache.index_write(&name(INDEX), &[descriptor]).await.unwrap() })

@@ -6,7 +6,7 @@ use std::fs;
 
 use async_trait::async_trait;
 use example_backend::Folder;
-use plyfold_conformance::{Stage, Staged, Subject, registry_suite};
+use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage, registry_suite};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{Backends, Options, Platform, PullOptions, pull};
 
@@ -17,10 +17,10 @@ registry_suite!(Folders);
 struct Folders;
 
 #[async_trait]
-impl Stage for Folders {
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+impl Fixture for Folders {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
         let folder = tempfile::tempdir().unwrap();
-        for Staged { reference, sample } in images {
+        for FixtureImage { reference, sample } in images {
             let name = folder.path().join(reference.whole().replace(':', "/"));
             fs::create_dir_all(name.parent().unwrap()).unwrap();
             fs::write(name, sample.top.digest().as_ref()).unwrap();
@@ -29,7 +29,7 @@ impl Stage for Folders {
             }
         }
         let names = images.iter().map(|image| image.reference.clone()).collect();
-        Subject::new(Box::new(Folder(folder.path().to_owned())), names, folder)
+        BackendUnderTest::new(Box::new(Folder(folder.path().to_owned())), names, folder)
     }
 
     /// A folder refuses nothing and has no outages, and every image in it has a name.
@@ -46,7 +46,7 @@ impl Stage for Folders {
 #[tokio::test]
 async fn a_program_that_links_it_pulls_from_it() {
     let sample = plyfold_conformance::samples::image();
-    let subject = Folders.open(&[Staged::new("registry.example/app:1", &sample)]).await;
+    let subject = Folders.open(&[FixtureImage::new("registry.example/app:1", &sample)]).await;
     let uri = format!("{}:registry.example/app:1", subject.registry);
     let backends = Backends::linked().unwrap();
     let opened = backends.open(&uri, &Options::default()).await.unwrap();

@@ -121,7 +121,7 @@ impl CacheProvider for BucketCache {
         Ok(Lease::new(Leased { shared: self.0.clone(), number }))
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
         Ok(Lease::new(self.exclusive(format!("turn {work}")).await))
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use example_cache::BucketCache;
-use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject, cache_suite};
+use plyfold_conformance::{CacheFixture, CacheMedium, CacheUnderTest, cache_suite};
 use plyfold_core::{CacheProvider, Digest, Result};
 
 cache_suite!(Buckets);
@@ -11,10 +11,10 @@ cache_suite!(Buckets);
 struct Buckets;
 
 #[async_trait]
-impl CacheStage for Buckets {
-    async fn open(&self) -> CacheSubject {
+impl CacheFixture for Buckets {
+    async fn open(&self) -> CacheUnderTest {
         let cache = BucketCache::default();
-        CacheSubject::new(Box::new(cache.clone()), Medium(cache))
+        CacheUnderTest::new(Box::new(cache.clone()), Medium(cache))
     }
 
     fn not_judged(&self) -> &'static [&'static str] {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use example_concat::Concat;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_conformance::{MaterializerStage, materializer_suite, path_of};
+use plyfold_conformance::{MaterializerFixture, materializer_suite, path_of};
 use plyfold_core::{InputArtifact, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
 
@@ -20,7 +20,7 @@ fn name_of(path: &Path) -> String {
 /// Looks into disks by the reader of EROFS.
 struct Disks;
 
-impl MaterializerStage for Disks {
+impl MaterializerFixture for Disks {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(Concat)
     }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::atomic_file::{FileOptions, Owner};
 use crate::layer::{LayerLimits, TreeLimits};
-use crate::whole::{FileOptions, Owner};
 use crate::{Platform, PullPolicy};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 

@@ -3,14 +3,14 @@
 use crate::{Backend, Capabilities, Result};
 use serde_json::{Value, json};
 
-use super::places;
-use super::screen::{Screen, table};
+use super::context;
+use super::terminal::{Terminal, table};
 
 /// Lists what is linked into this program.
-pub(crate) fn list(screen: Screen) -> Result<()> {
-    let backends = places::backends()?;
+pub(crate) fn list(terminal: Terminal) -> Result<()> {
+    let backends = context::backends()?;
     let documents: Vec<Value> = backends.iter().map(document).collect();
-    screen.show(&documents, || {
+    terminal.show(&documents, || {
         let rows: Vec<[String; 3]> = backends
             .iter()
             .map(|backend| {

@@ -8,8 +8,8 @@ use crate::{Images, Result};
 use clap::Arg;
 use clap_complete::Shell;
 
-use super::screen::write;
 use super::session::default_store;
+use super::terminal::write;
 use super::{grammar, program};
 
 /// Verbs whose words are images of the store.
@@ -83,7 +83,7 @@ async fn names(words: &[OsString]) -> Result<()> {
     let mut names = BTreeSet::new();
     for (name, _) in images.list_cached().await.unwrap_or_default() {
         // The short form and the full form.
-        names.extend([super::kept::familiar(&name), name.whole()]);
+        names.extend([super::store_admin::familiar(&name), name.whole()]);
     }
     let names = names.iter().filter(|name| name.starts_with(last));
     write(names.map(|name| format!("{name}\n")).collect::<Vec<_>>().concat().as_bytes())

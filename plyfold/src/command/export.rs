@@ -3,8 +3,9 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::blocking::{Stop, blocking};
 use crate::layer::LayerLimits;
-use crate::whole::{FileOptions, Stop, WholeFile, blocking};
 use crate::{Error, ImageSourceExt as _, Location, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -23,7 +24,7 @@ pub(crate) async fn write(
 ) -> Result<()> {
     let to_pipe = out == Path::new("-");
     if to_pipe {
-        check_pipe(session.screen.json())?;
+        check_pipe(session.terminal.json())?;
     } else {
         let location = Location::parse(image).ok();
         let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
@@ -40,13 +41,13 @@ pub(crate) async fn write(
             let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
             return if pipe.is_closed { Ok(None) } else { written.map(|()| None) };
         }
-        let mut file = WholeFile::create(&target, files, stop)?;
+        let mut file = AtomicFile::create(&target, files, stop)?;
         flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
         file.publish().map(Some)
     });
     let Some(size) = size.await.map_err(|e| e.with_image(&image.reference))? else { return Ok(()) };
     let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
-    session.screen.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
+    session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
 }
 
 fn check_pipe(is_json: bool) -> Result<()> {

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use crate::{Error, ErrorKind, printable};
 use serde_json::{Map, Value, json};
 
-use super::screen::{Screen, tell, written};
+use super::terminal::{Terminal, tell, written};
 use super::{hints, verbs};
 
 /// Reports a failure on standard error.
-pub(crate) fn report(error: &Error, screen: Screen) -> ExitCode {
-    tell(&if screen.json() { format!("{}\n", document(error)) } else { text(error) });
+pub(crate) fn report(error: &Error, terminal: Terminal) -> ExitCode {
+    tell(&if terminal.json() { format!("{}\n", document(error)) } else { text(error) });
     ExitCode::from(code(error.kind()))
 }
 

@@ -3,18 +3,18 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
 use serde_json::{Value, json};
 
-use super::screen::{Screen, table};
+use super::terminal::{Terminal, table};
 use crate::{FormatEntry, Input, Materializer, Materializers, Options, Result};
 
 /// Lists the formats that are linked into this program.
-pub(crate) fn list(screen: Screen) -> Result<()> {
+pub(crate) fn list(terminal: Terminal) -> Result<()> {
     let formats = Materializers::linked()?;
     // One that cannot be opened without options still has a name.
     let formats: Vec<(&FormatEntry, Option<Box<dyn Materializer>>)> =
         formats.iter().map(|entry| (entry, formats.open(entry.name, &Options::default()).ok())).collect();
     let documents: Vec<Value> =
         formats.iter().map(|(entry, format)| document(entry, format.as_deref())).collect();
-    screen.show(&documents, || {
+    terminal.show(&documents, || {
         let rows: Vec<[String; 4]> = formats
             .iter()
             .map(|(entry, format)| {

@@ -7,12 +7,12 @@ use crate::{
 };
 use serde_json::json;
 
-use super::near;
-use super::places::Places;
+use super::context::Context;
 use super::progress::short;
-use super::screen::{columns, cut, table, write};
 use super::session::Session;
 use super::size::Size;
+use super::suggestions;
+use super::terminal::{columns, cut, table, write};
 
 /// How an image is shown.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result
     let shown = match store.fetch_raw(&name).await {
         Ok(root) => {
             let registry = Box::new(store.fixed(name.clone(), root));
-            show(&session.places, registry, &name, shown).await
+            show(&session.context, registry, &name, shown).await
         }
         Err(e) => Err(e),
     };
@@ -45,7 +45,7 @@ pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result
 async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
     match session.images.cache().find_descriptor(name).await {
         Ok(None) => {
-            let near = near::in_store(&session.images, name).await;
+            let near = suggestions::in_store(&session.images, name).await;
             error.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it"))
         }
         _ => error,
@@ -53,27 +53,27 @@ async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
 }
 
 /// Shows an image where it is, and needs no store.
-pub(crate) async fn there(places: &Places, image: &str, shown: Shown) -> Result<()> {
-    let opened = places.locate(image).await?;
+pub(crate) async fn there(context: &Context, image: &str, shown: Shown) -> Result<()> {
+    let opened = context.locate(image).await?;
     let name = opened.reference().await?;
-    let (registry, place) = (opened.registry.clone(), near::Place::of(places, image, &opened)?);
-    match show(places, opened.registry, &name, shown).await {
-        Err(e) => Err(near::with_tags(e, &*registry, &place, &name).await),
+    let (registry, place) = (opened.registry.clone(), suggestions::Place::of(context, image, &opened)?);
+    match show(context, opened.registry, &name, shown).await {
+        Err(e) => Err(suggestions::with_tags(e, &*registry, &place, &name).await),
         shown => shown,
     }
 }
 
 async fn show(
-    places: &Places,
+    context: &Context,
     registry: Box<dyn ImageRegistry>,
     name: &Reference,
     shown: Shown,
 ) -> Result<()> {
     if shown.raw {
-        return write(places.asking("manifest", || registry.fetch_raw(name)).await?.bytes());
+        return write(context.asking("manifest", || registry.fetch_raw(name)).await?.bytes());
     }
     let ask = || async {
-        let source = RegistrySource::open(registry.clone(), name, &places.platform()).await?;
+        let source = RegistrySource::open(registry.clone(), name, &context.platform()).await?;
         // An artifact has layers, but no image configuration.
         match source.config().await {
             Ok(config) => Ok((source, Some(config))),
@@ -81,7 +81,7 @@ async fn show(
             Err(e) => Err(e),
         }
     };
-    let (source, config) = places.asking("manifest", ask).await?;
+    let (source, config) = context.asking("manifest", ask).await?;
     let manifest = source.manifest()?;
     let document = json!({
         "reference": name.whole(),
@@ -91,7 +91,7 @@ async fn show(
         "config": config.as_ref().map(RawConfig::document),
     });
     let digest = |digest: &Digest| if shown.no_trunc { digest.to_string() } else { short(digest).to_owned() };
-    places.screen.show(&document, || {
+    context.terminal.show(&document, || {
         let mut lines = vec![
             ("image", name.whole()),
             ("digest", digest(source.root().digest())),

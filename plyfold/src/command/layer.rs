@@ -5,16 +5,17 @@ use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::blocking::{Stop, blocking};
 use crate::layer::{LayerOptions, LayerSummary, LayerTar};
 use crate::materializers::erofs::ErofsLayer;
-use crate::whole::{FileOptions, Stop, WholeFile, blocking};
 use crate::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::path::Written;
-use super::screen::{Loudness, Screen};
 use super::size::Size;
+use super::terminal::{Loudness, Terminal};
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(
@@ -22,21 +23,21 @@ pub(crate) async fn make(
     out: PathBuf,
     options: LayerOptions,
     files: FileOptions,
-    screen: Screen,
+    terminal: Terminal,
 ) -> Result<()> {
     refuse_terminal(&tar)?;
     Written::refuse_same(&tar, &out)?;
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
-        let mut file = WholeFile::create(&target, files, stop)?;
+        let mut file = AtomicFile::create(&target, files, stop)?;
         let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
         let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|_| layer.finish());
         let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
         Ok((summary, file.publish()?))
     })
     .await?;
-    if screen.loudness() >= Loudness::Quiet {
-        summary.warnings.iter().for_each(|warning| screen.say("warning", &warning.to_string()));
+    if terminal.loudness() >= Loudness::Quiet {
+        summary.warnings.iter().for_each(|warning| terminal.say("warning", &warning.to_string()));
     }
     let LayerSummary { diff_id, size: tar_size, blob, blob_size, compression, warnings, .. } = summary;
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
@@ -50,7 +51,7 @@ pub(crate) async fn make(
         "compression": compression.to_string(),
         "warnings": warnings,
     });
-    screen.show(&document, || {
+    terminal.show(&document, || {
         let digest = blob.map(|digest| format!("digest   {digest}  {}\n", Size(blob_size)));
         let diff_id = diff_id.map(|digest| format!("diff_id  {digest}  {}\n", Size(tar_size)));
         let erofs = format!("erofs    {}  {}\n", out.display(), Size(size));

@@ -6,20 +6,20 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::screen::{Loudness, Screen};
+use super::terminal::{Loudness, Terminal};
 
 /// Shows the warnings of plyfold's crates, and with `-v` all their messages.
-pub(crate) fn listen(screen: Screen) {
-    let level = match screen.loudness() {
+pub(crate) fn listen(terminal: Terminal) {
+    let level = match terminal.loudness() {
         Loudness::Quiet | Loudness::Normal => Level::WARN,
         Loudness::Verbose => Level::DEBUG,
     };
     // Only a second subscriber in one process could fail.
-    let _ = tracing::subscriber::set_global_default(Log { screen, level });
+    let _ = tracing::subscriber::set_global_default(Log { terminal, level });
 }
 
 struct Log {
-    screen: Screen,
+    terminal: Terminal,
     level: Level,
 }
 
@@ -36,7 +36,7 @@ impl Subscriber for Log {
             Level::WARN => "warning",
             _ => "note",
         };
-        self.screen.say(level, &format!("{}{}", line.message, line.fields));
+        self.terminal.say(level, &format!("{}{}", line.message, line.fields));
     }
 
     // Spans are not enabled.

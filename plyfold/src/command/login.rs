@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::backends::registry::{Config, Keeper, Login as Stored, Secret, login, logout};
-use crate::whole::{Stop, blocking};
+use crate::blocking::{Stop, blocking};
 use crate::{Error, Options, Result, printable};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
@@ -12,26 +12,26 @@ use serde_json::{Value, json};
 use super::args::{Global, Login};
 use super::layer::Input;
 use super::program;
-use super::screen::{Loudness, Screen, tell};
+use super::terminal::{Loudness, Terminal, tell};
 
 /// Bytes of a user name or a password.
 const LONGEST: u64 = 64 << 10;
 
 /// Tries a user name and a password on a registry, and stores them when they are good.
-pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Result<()> {
+pub(crate) async fn store(options: Login, global: &Global, terminal: Terminal) -> Result<()> {
     let Login { registry, username, password_stdin, authfile } = options;
     check_host(&registry)?;
     let config = config(global, authfile)?;
     let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
     let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
     let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
-    if screen.loudness() >= Loudness::Normal {
+    if terminal.loudness() >= Loudness::Normal {
         if !checked {
-            screen.say("warning", &format!("{registry} allows access without credentials"));
+            terminal.say("warning", &format!("{registry} allows access without credentials"));
         }
         if let Some(file) = &shadowed_by {
             let file = file.display();
-            screen.say(
+            terminal.say(
                 "warning",
                 &format!(
                     "{file} has another login of {registry} and is read first: \
@@ -42,11 +42,11 @@ pub(crate) async fn store(options: Login, global: &Global, screen: Screen) -> Re
         }
         if matches!(keeper, Keeper::File(_)) {
             let helper = "credsStore in it names a helper that keeps it safe";
-            screen.say("note", &format!("the file holds the password in plain text; {helper}"));
+            terminal.say("note", &format!("the file holds the password in plain text; {helper}"));
         }
     }
     let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked, "shadowed_by": shadowed_by });
-    screen.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown(&keeper)))
+    terminal.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown(&keeper)))
 }
 
 /// Forgets what is stored for a registry.
@@ -54,12 +54,12 @@ pub(crate) async fn forget(
     registry: String,
     authfile: Option<PathBuf>,
     global: &Global,
-    screen: Screen,
+    terminal: Terminal,
 ) -> Result<()> {
     check_host(&registry)?;
     let keepers = logout(&registry, &config(global, authfile)?).await?;
     let list: Vec<Value> = keepers.iter().map(document).collect();
-    screen.show(&json!({ "registry": registry, "keepers": list }), || {
+    terminal.show(&json!({ "registry": registry, "keepers": list }), || {
         let lines = keepers
             .iter()
             .map(|keeper| format!("{}  removed from {}\n", printable(&registry), shown(keeper)));

@@ -42,12 +42,12 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
         let names = if count == 1 { "1 name".to_owned() } else { format!("{count} names") };
-        session.screen.say(
+        session.terminal.say(
             "warning",
             &format!("overlayfs does not show {names} of this image as it is: {first}; use merged.erofs, which does"),
         );
     }
-    session.screen.show(&document(&image, &disks), || text(&image, &disks))
+    session.terminal.show(&document(&image, &disks), || text(&image, &disks))
 }
 
 fn document(image: &PulledImage, disks: &Disks) -> Value {

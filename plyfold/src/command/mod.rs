@@ -21,15 +21,16 @@ use crate::{Error, Result, Sparse};
 use clap::FromArgMatches as _;
 
 use args::{Args, Verb};
-use places::Places;
-use screen::Screen;
+use context::Context;
 use session::{Fetch, Session};
 use stop::{Leftovers, Signal};
+use terminal::Terminal;
 
 mod age;
 mod args;
 mod backends;
 mod complete;
+mod context;
 mod disk;
 mod events;
 mod export;
@@ -39,23 +40,22 @@ mod grammar;
 mod hints;
 mod image;
 mod inspect;
-mod kept;
 mod layer;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
-mod near;
 mod path;
-mod places;
 mod program;
 mod progress;
 mod registry;
-mod screen;
 mod session;
 mod size;
 mod stop;
 mod store;
+mod store_admin;
+mod suggestions;
+mod terminal;
 mod verbs;
 mod verify;
 
@@ -72,15 +72,15 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(usage) => return failure::usage(&usage),
     };
-    let screen = Screen::new(&args.global);
-    log::listen(screen);
-    match run(args, screen) {
+    let terminal = Terminal::new(&args.global);
+    log::listen(terminal);
+    match run(args, terminal) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped(signal, leftovers)) => {
-            failure::report(&stop::interrupted(&leftovers), screen);
+            failure::report(&stop::interrupted(&leftovers), terminal);
             stop::end_by(signal)
         }
-        Err(error) => failure::report(&error, screen),
+        Err(error) => failure::report(&error, terminal),
     }
 }
 
@@ -94,14 +94,14 @@ enum Outcome {
     Stopped(Signal, Arc<Leftovers>),
 }
 
-fn run(args: Args, screen: Screen) -> Result<Outcome> {
+fn run(args: Args, terminal: Terminal) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     let leftovers = Arc::<Leftovers>::default();
     let outcome = runtime.block_on(async {
         let signals = stop::listen()?;
         tokio::select! {
-            outcome = verb(args, screen, &leftovers) => outcome.map(|()| Outcome::Done),
+            outcome = verb(args, terminal, &leftovers) => outcome.map(|()| Outcome::Done),
             signal = signals.asked() => Ok(Outcome::Stopped(signal, leftovers.clone())),
         }
     });
@@ -110,28 +110,28 @@ fn run(args: Args, screen: Screen) -> Result<Outcome> {
     outcome
 }
 
-async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<()> {
+async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<()> {
     let Args { global, verb } = args;
-    let session = Session::open(&global, screen, leftovers);
-    let places = || Places::new(&global, screen, leftovers);
+    let session = Session::open(&global, terminal, leftovers);
+    let context = || Context::new(&global, terminal, leftovers);
     match verb {
         Verb::Pull { image, policy, force, verify } => {
             let fetch = Fetch { policy: policy.map(Into::into), force, verify, ..Fetch::default() };
             store::pull_image(&session.await?, &image, fetch).await
         }
         #[cfg(feature = "registry")]
-        Verb::Login(options) => login::store(options, &global, screen).await,
+        Verb::Login(options) => login::store(options, &global, terminal).await,
         #[cfg(feature = "registry")]
-        Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, screen).await,
-        Verb::List { image: Some(image), .. } => Err(kept::no_files(&image)),
-        Verb::List { no_trunc, image: None } => kept::list(&session.await?, no_trunc).await,
-        Verb::Tag { image, name } => kept::tag(&session.await?, &image, &name).await,
+        Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, terminal).await,
+        Verb::List { image: Some(image), .. } => Err(store_admin::no_files(&image)),
+        Verb::List { no_trunc, image: None } => store_admin::list(&session.await?, no_trunc).await,
+        Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
         Verb::Inspect { image, raw, remote, no_trunc } => {
             let shown = inspect::Shown { raw, no_trunc };
-            let places = places()?;
+            let context = context()?;
             // Directories and archives are read in place: that needs no network.
-            if remote || !places.image(&image)?.is_remote(&places.backends) {
-                return inspect::there(&places, &image, shown).await;
+            if remote || !context.image(&image)?.is_remote(&context.backends) {
+                return inspect::there(&context, &image, shown).await;
             }
             inspect::here(&session.await?, &image, shown).await
         }
@@ -139,31 +139,31 @@ async fn verb(args: Args, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<
         Verb::Layer { tar, out, no_digests, bounds, durably } => {
             let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
             let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
-            layer::make(tar, out, options, durably.options(), screen).await
+            layer::make(tar, out, options, durably.options(), terminal).await
         }
-        Verb::Disk(disk) => disk::make(disk, screen).await,
+        Verb::Disk(disk) => disk::make(disk, terminal).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export { image, out, bounds, durably } => {
             export::write(&session.await?, &image, out, bounds.layer(), durably.options()).await
         }
         Verb::Copy { source, target, referrers } => {
-            registry::copy_image(&places()?, &source, &target, referrers).await
+            registry::copy_image(&context()?, &source, &target, referrers).await
         }
         Verb::Push { image, target, rewrite_index } => {
             let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
             registry::push(&session.await?, &image, &target, sparse).await
         }
-        Verb::Tags { repository } => registry::tags(&places()?, &repository).await,
-        Verb::Delete { image, blob } => registry::delete(&places()?, &image, blob).await,
-        Verb::Remove { images } => kept::remove(&session.await?, &images).await,
-        Verb::Pin { images } => kept::pin(&session.await?, &images, true).await,
-        Verb::Unpin { images } => kept::pin(&session.await?, &images, false).await,
+        Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
+        Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,
+        Verb::Remove { images } => store_admin::remove(&session.await?, &images).await,
+        Verb::Pin { images } => store_admin::pin(&session.await?, &images, true).await,
+        Verb::Unpin { images } => store_admin::pin(&session.await?, &images, false).await,
         Verb::Gc { dry_run, budget, grace, partial } => {
-            kept::collect(&session.await?, dry_run, budget, grace, partial).await
+            store_admin::collect(&session.await?, dry_run, budget, grace, partial).await
         }
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
-        Verb::Backends => backends::list(screen),
-        Verb::Formats => formats::list(screen),
+        Verb::Backends => backends::list(terminal),
+        Verb::Formats => formats::list(terminal),
         Verb::Completions { shell } => complete::script(shell),
     }
 }

@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rustix::termios::tcgetwinsize;
 
 use super::events::{self, Documents};
-use super::screen::{Loudness, Screen, draw, erase, tell};
 use super::size::Size;
 use super::stop::{self, Leftovers};
+use super::terminal::{Loudness, Terminal, draw, erase, tell};
 
 /// The direction of the transfer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,7 +26,7 @@ pub(crate) enum Doing {
 
 /// Shows the events of one piece of work.
 pub(crate) struct Reporter {
-    screen: Screen,
+    terminal: Terminal,
     doing: Doing,
     leftovers: Arc<Leftovers>,
     documents: Documents,
@@ -54,9 +54,9 @@ struct Total {
 }
 
 impl Reporter {
-    pub(crate) fn new(screen: Screen, doing: Doing, leftovers: Arc<Leftovers>) -> Self {
+    pub(crate) fn new(terminal: Terminal, doing: Doing, leftovers: Arc<Leftovers>) -> Self {
         Self {
-            screen,
+            terminal,
             doing,
             leftovers,
             documents: Documents::default(),
@@ -68,12 +68,12 @@ impl Reporter {
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
-        if self.screen.draws() && stop::is_interrupted() {
+        if self.terminal.draws() && stop::is_interrupted() {
             return;
         }
-        if self.screen.json() {
+        if self.terminal.json() {
             let least = if events::is_warning(&event) { Loudness::Quiet } else { Loudness::Normal };
-            if self.screen.loudness() >= least
+            if self.terminal.loudness() >= least
                 && let Some(document) = self.documents.of(&event)
             {
                 tell(&format!("{document}\n"));
@@ -111,7 +111,7 @@ impl Reporter {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
             }
             Event::VerifyProgress { read, total } => {
-                let bar = self.verification.get_or_insert_with(|| bar(self.screen, "read again", total, 0));
+                let bar = self.verification.get_or_insert_with(|| bar(self.terminal, "read again", total, 0));
                 bar.set_position(read);
             }
             Event::BlobStopped { digest } => {
@@ -140,7 +140,7 @@ impl Reporter {
         // One blob that is all there is to move needs no second bar.
         self.total.planned = self.total.planned.saturating_sub(resumed_at);
         if self.total.bar.is_none() && self.total.planned > size + SMALL {
-            self.total.bar = Some(bar(self.screen, "total", self.total.planned, 0));
+            self.total.bar = Some(bar(self.terminal, "total", self.total.planned, 0));
         }
         let transfer = Transfer {
             bar: self.blob_bar(&digest, size, resumed_at),
@@ -155,7 +155,7 @@ impl Reporter {
     /// A bar above that of all blobs.
     fn blob_bar(&self, digest: &Digest, size: u64, resumed_at: u64) -> ProgressBar {
         let blob = unshown(short(digest), size, resumed_at);
-        if self.screen.draws() { draw(blob, self.total.bar.as_ref()) } else { blob }
+        if self.terminal.draws() { draw(blob, self.total.bar.as_ref()) } else { blob }
     }
 
     /// Shows the endpoint that answered, and the attempt if it is not the first.
@@ -214,7 +214,7 @@ impl Reporter {
 
     /// Writes a line, unless the user wants less.
     fn line(&self, least: Loudness, line: &str) {
-        if self.screen.loudness() >= least && !self.screen.json() {
+        if self.terminal.loudness() >= least && !self.terminal.json() {
             tell(&format!("{line}\n"));
         }
     }
@@ -242,9 +242,9 @@ const SMALL: u64 = 64 << 10;
 /// Columns that a terminal needs for a bar beside the numbers and where they come from.
 const WIDE: u16 = 100;
 
-fn bar(screen: Screen, what: &str, size: u64, start: u64) -> ProgressBar {
+fn bar(terminal: Terminal, what: &str, size: u64, start: u64) -> ProgressBar {
     let bar = unshown(what, size, start);
-    if screen.draws() { draw(bar, None) } else { bar }
+    if terminal.draws() { draw(bar, None) } else { bar }
 }
 
 /// A bar that is not on the terminal yet.

@@ -8,61 +8,62 @@ use crate::{
 };
 use serde_json::json;
 
-use super::near;
-use super::places::Places;
+use super::context::Context;
 use super::progress::Doing;
-use super::screen::write;
 use super::session::Session;
+use super::suggestions;
+use super::terminal::write;
 
 /// Copies an image from one place to another.
-pub(crate) async fn copy_image(places: &Places, source: &str, target: &str, referrers: bool) -> Result<()> {
-    let (from, to, name) = places.ends(source, target).await?;
+pub(crate) async fn copy_image(context: &Context, source: &str, target: &str, referrers: bool) -> Result<()> {
+    let (from, to, name) = context.ends(source, target).await?;
     let image = from.reference().await?;
-    let copied = places.telling(Doing::Copy, |progress| {
-        let options = CopyOptions { referrers, ..options(places, progress) };
+    let copied = context.telling(Doing::Copy, |progress| {
+        let options = CopyOptions { referrers, ..options(context, progress) };
         let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
         async move { copy(from, image, to, name, &options).await }
     });
     match copied.await {
-        Ok(copied) => show(places, &name, &copied),
+        Ok(copied) => show(context, &name, &copied),
         Err(e) => {
-            let place = near::Place::of(places, source, &from)?;
-            Err(near::with_tags(e, &*from.registry, &place, &image).await)
+            let place = suggestions::Place::of(context, source, &from)?;
+            Err(suggestions::with_tags(e, &*from.registry, &place, &image).await)
         }
     }
 }
 
 /// Copies an image of the store to another place.
 pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
-    let (places, image) = (&session.places, near::known(&session.images, session.name(image).await?).await?);
-    let (to, name) = places.target(target).await?;
-    let pushed = places.telling(Doing::Copy, |progress| {
-        let options = PushOptions { copy: options(places, progress), sparse };
+    let (context, image) =
+        (&session.context, suggestions::known(&session.images, session.name(image).await?).await?);
+    let (to, name) = context.target(target).await?;
+    let pushed = context.telling(Doing::Copy, |progress| {
+        let options = PushOptions { copy: options(context, progress), sparse };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
         async move { cache.push(image, to, name, &options).await }
     });
-    show(places, &name, &pushed.await?)
+    show(context, &name, &pushed.await?)
 }
 
-fn options(places: &Places, progress: Progress) -> CopyOptions {
-    let platforms = places.only.clone().map_or(Platforms::All, Platforms::One);
-    CopyOptions { platforms, progress, retry: places.retry, ..CopyOptions::default() }
+fn options(context: &Context, progress: Progress) -> CopyOptions {
+    let platforms = context.only.clone().map_or(Platforms::All, Platforms::One);
+    CopyOptions { platforms, progress, retry: context.retry, ..CopyOptions::default() }
 }
 
-fn show(places: &Places, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+fn show(context: &Context, name: &Reference, descriptor: &Descriptor) -> Result<()> {
     let digest = descriptor.digest();
-    places
-        .screen
+    context
+        .terminal
         .show(&json!({ "reference": name.whole(), "digest": digest }), || format!("{name}  {digest}\n"))
 }
 
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.
-pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
-    let image = places.repository(repository)?;
-    let opened = places.backends.open(&image.uri(), &places.options).await?;
-    if opened.reference.is_none() && !image.is_remote(&places.backends) {
+pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
+    let image = context.repository(repository)?;
+    let opened = context.backends.open(&image.uri(), &context.options).await?;
+    if opened.reference.is_none() && !image.is_remote(&context.backends) {
         let names: Vec<String> = opened.references().await?.iter().map(Reference::whole).collect();
-        return places.screen.show(&names, || lines(&names));
+        return context.terminal.show(&names, || lines(&names));
     }
     let (mut pages, mut all) = (Pages::default(), Vec::new());
     while let Some(page) = pages.page() {
@@ -72,15 +73,15 @@ pub(crate) async fn tags(places: &Places, repository: &str) -> Result<()> {
                 None => opened.registry.repositories(page.clone()).await,
             }
         };
-        let names = places.asking("names", ask).await?;
-        pages.turn(&names).map_err(|e| e.with_endpoint(&opened.registry))?;
-        if places.screen.json() {
+        let names = context.asking("names", ask).await?;
+        pages.advance(&names).map_err(|e| e.with_endpoint(&opened.registry))?;
+        if context.terminal.json() {
             all.extend(names.names);
         } else {
             write(lines(&names.names).as_bytes())?;
         }
     }
-    if places.screen.json() { places.screen.show(&all, String::new) } else { Ok(()) }
+    if context.terminal.json() { context.terminal.show(&all, String::new) } else { Ok(()) }
 }
 
 fn lines(names: &[String]) -> String {
@@ -88,8 +89,8 @@ fn lines(names: &[String]) -> String {
 }
 
 /// Removes a tag, a manifest with all its tags, or a blob.
-pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Result<()> {
-    let opened = places.locate(image).await?;
+pub(crate) async fn delete(context: &Context, image: &str, is_blob: bool) -> Result<()> {
+    let opened = context.locate(image).await?;
     if !opened.registry.capabilities().delete {
         let error = Error::config("this backend cannot delete").with_image(printable(image));
         return Err(error.with_endpoint(&opened.registry));
@@ -106,10 +107,10 @@ pub(crate) async fn delete(places: &Places, image: &str, is_blob: bool) -> Resul
         }
         _ => {
             if let Err(e) = opened.registry.delete(&name).await {
-                let place = near::Place::of(places, image, &opened)?;
-                return Err(near::with_tags(e, &*opened.registry, &place, &name).await);
+                let place = suggestions::Place::of(context, image, &opened)?;
+                return Err(suggestions::with_tags(e, &*opened.registry, &place, &name).await);
             }
         }
     }
-    places.screen.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
+    context.terminal.show(&json!({ "deleted": name.whole() }), || format!("{name} deleted\n"))
 }

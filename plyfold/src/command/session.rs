@@ -9,18 +9,18 @@ use crate::{
 };
 
 use super::args::Global;
-use super::near;
-use super::places::Places;
+use super::context::Context;
 use super::progress::Doing;
-use super::screen::Screen;
 use super::stop::Leftovers;
+use super::suggestions;
+use super::terminal::Terminal;
 
 /// An open store, and the places that its images come from.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) images: Images,
-    pub(crate) places: Places,
-    pub(crate) screen: Screen,
+    pub(crate) context: Context,
+    pub(crate) terminal: Terminal,
 }
 
 /// How one image is brought here.
@@ -37,33 +37,37 @@ pub(crate) struct Fetch {
 }
 
 impl Session {
-    pub(crate) async fn open(global: &Global, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<Self> {
-        let places = Places::new(global, screen, leftovers)?;
+    pub(crate) async fn open(
+        global: &Global,
+        terminal: Terminal,
+        leftovers: &Arc<Leftovers>,
+    ) -> Result<Self> {
+        let context = Context::new(global, terminal, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
         let images = Images::open(store).await?;
         leftovers.cache(images.cache());
-        let images = images.with_backends(places.backends.clone()).with_options(places.options.clone());
-        Ok(Self { images, places, screen })
+        let images = images.with_backends(context.backends.clone()).with_options(context.options.clone());
+        Ok(Self { images, context, terminal })
     }
 
     /// Brings an image here, and shows its progress.
     pub(crate) async fn pull(&self, image: &str, fetch: Fetch) -> Result<PulledImage> {
         let never = fetch.policy == Some(PullPolicy::Never);
-        let image = self.places.image(image)?;
-        let is_remote = image.is_remote(&self.places.backends);
+        let image = self.context.image(image)?;
+        let is_remote = image.is_remote(&self.context.backends);
         let by_default = if is_remote { PullPolicy::IfMissing } else { PullPolicy::Always };
         let image = image.text();
         let pulled = self
-            .places
+            .context
             .telling(Doing::Fetch, |progress| {
                 let options = PullOptions {
                     force: fetch.force,
                     limits: fetch.limits,
                     materializer: fetch.materializer,
-                    platform: self.places.platform(),
+                    platform: self.context.platform(),
                     policy: fetch.policy.unwrap_or(by_default),
                     progress,
-                    retry: self.places.retry,
+                    retry: self.context.retry,
                     verify: fetch.verify,
                     ..PullOptions::default()
                 };
@@ -75,7 +79,10 @@ impl Session {
                 // Opening succeeded before, so it can be opened again.
                 let opened = self.images.locate(&image).await?;
                 Err(match &opened.reference {
-                    Some(name) => near::with_tags(e, &*opened.registry, &near::Place::REGISTRY, name).await,
+                    Some(name) => {
+                        suggestions::with_tags(e, &*opened.registry, &suggestions::Place::REGISTRY, name)
+                            .await
+                    }
                     None => e,
                 })
             }
@@ -85,7 +92,7 @@ impl Session {
 
     /// The name that an image has in the store.
     pub(crate) async fn name(&self, image: &str) -> Result<Reference> {
-        self.images.name(&self.places.image(image)?.text()).await
+        self.images.name(&self.context.image(image)?.text()).await
     }
 }
 

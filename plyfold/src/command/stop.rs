@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{self, SignalKind};
 
-use super::screen;
 use super::size::Size;
+use super::terminal;
 
 /// The number of a signal.
 pub(crate) type Signal = i32;
@@ -67,7 +67,7 @@ impl Signals {
         let number = tokio::select! {
             () = hangup => SIGHUP,
             _ = self.interrupt.recv() => {
-                screen::erase_typed();
+                terminal::erase_typed();
                 SIGINT
             }
             _ = self.terminate.recv() => SIGTERM,

@@ -11,7 +11,7 @@ use super::session::{Fetch, Session};
 
 pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> Result<()> {
     let image = session.pull(image, fetch).await?;
-    session.screen.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
+    session.terminal.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
 }
 
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
@@ -19,8 +19,8 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     // The backend reads what comes once, and names its images after `stdin`.
     let archive =
         if archive == "-" { "docker-archive:/dev/stdin".to_owned() } else { archive_uri(archive, session) };
-    let loaded = session.places.telling(Doing::Fetch, |progress| {
-        let options = PullOptions { platform: session.places.platform(), progress, ..Default::default() };
+    let loaded = session.context.telling(Doing::Fetch, |progress| {
+        let options = PullOptions { platform: session.context.platform(), progress, ..Default::default() };
         session.images.load(&archive, options)
     });
     let loaded = loaded.await?;
@@ -28,7 +28,7 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
         .iter()
         .map(|image| json!({ "reference": image.reference.whole(), "digest": image.digest }))
         .collect();
-    session.screen.show(&documents, || {
+    session.terminal.show(&documents, || {
         let line = |image: &PulledImage| format!("{}  {}\n", image.reference, image.digest);
         loaded.iter().map(line).collect()
     })
@@ -36,7 +36,7 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
 
 /// A path as a URI. The content of an archive decides its form, not the scheme.
 fn archive_uri(archive: &str, session: &Session) -> String {
-    if session.places.backends.knows(archive) {
+    if session.context.backends.knows(archive) {
         return archive.to_owned();
     }
     let scheme = if Path::new(archive).is_dir() { "oci" } else { "docker-archive" };

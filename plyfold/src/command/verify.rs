@@ -6,25 +6,25 @@ use crate::cache::{Damage, Part, Remains};
 use crate::{Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
-use super::near;
 use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
+use super::suggestions;
 
 /// Reads images, or everything, again; an error when something is not whole afterwards.
 pub(crate) async fn check(session: &Session, images: &[String], repair: bool) -> Result<()> {
     let mut names = Vec::with_capacity(images.len());
     for image in images {
-        names.push(near::known(&session.images, session.name(image).await?).await?);
+        names.push(suggestions::known(&session.images, session.name(image).await?).await?);
     }
     let images = (!names.is_empty()).then_some(names);
     let verified = session
-        .places
+        .context
         .telling(Doing::Fetch, |progress| async move {
             session.images.verify(&Verify { images, repair, progress }).await
         })
         .await?;
-    session.screen.show(&document(&verified), || text(&verified))?;
+    session.terminal.show(&document(&verified), || text(&verified))?;
     outcome(&verified)
 }
 

@@ -10,7 +10,7 @@ use plyfold_core::{Error, PullOptions, PulledImage, Result};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Images;
-use crate::whole::blocking;
+use crate::blocking::blocking;
 
 /// Bytes that are read before they are written.
 const PART: usize = 1 << 20;

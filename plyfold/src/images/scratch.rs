@@ -9,7 +9,7 @@ use plyfold_core::{
 };
 use plyfold_layout::Store;
 
-use crate::whole::blocking;
+use crate::blocking::blocking;
 
 /// The layout within a scratch folder. Several processes may share it: what is pulled is leased there, too.
 async fn layout(scratch: &Path) -> Result<Store> {

@@ -9,7 +9,8 @@ use super::set::Set;
 #[cfg(feature = "ext4")]
 use super::set::UPPER;
 use super::{Disk, Disks, LAYERS, MERGED, Rootfs, STACKABLE, VMDK};
-use crate::whole::{FileOptions, Stop};
+use crate::atomic_file::FileOptions;
+use crate::blocking::Stop;
 
 /// The files to make, checked as far as possible before the work.
 #[derive(Debug)]

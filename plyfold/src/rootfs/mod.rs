@@ -9,14 +9,15 @@ use plyfold_core::{
 };
 use plyfold_erofs::{ErofsLayer, ErofsMerged, OverlayDifferences};
 
-use self::beside::Beside;
-use crate::whole::{FileOptions, alone};
+use self::scratch_cache::ScratchCache;
+use crate::atomic_file::FileOptions;
+use crate::blocking::alone;
 use crate::{Images, PulledImage};
 
-mod beside;
 mod compose;
 mod guide;
 mod overlay;
+mod scratch_cache;
 mod set;
 
 /// The formats whose files overlayfs can stack, or that have them beside each other.
@@ -234,7 +235,7 @@ impl Images {
         let plan = compose::Plan::new(rootfs, out)?;
         let mut cache = self.cache();
         if cache.is_read_only() {
-            cache = Box::new(Beside::new(cache, out, rootfs.files.sync)?);
+            cache = Box::new(ScratchCache::new(cache, out, rootfs.files.sync)?);
         }
         let at = |e: Error| e.with_image(&image.reference);
         let mut made = self.make(image, rootfs, &*rootfs.format, &cache).await?;

@@ -5,7 +5,7 @@ use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
 use super::{LAYERS, Rootfs};
-use crate::whole::{Stop, alone};
+use crate::blocking::{Stop, alone};
 
 /// What merges layers, once: it gives its part of the shared memory back when it is dropped.
 fn merger(limits: &TreeLimits, budget: &TreeBudget, stop: &Stop) -> ErofsMerged {

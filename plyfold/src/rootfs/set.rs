@@ -19,15 +19,16 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use self::directory::Directory;
 use self::names::{LIST, SetNames};
 use self::place::{Place, like};
-use self::stage::{OLD, Stage};
-use crate::whole::{FileOptions, Stop, WholeFile, sync};
+use self::staging_folder::{OLD, StagingFolder};
+use crate::atomic_file::{AtomicFile, FileOptions, sync};
+use crate::blocking::Stop;
 
 pub(super) use self::names::{MERGED, UPPER, VMDK};
 
 mod directory;
 mod names;
 mod place;
-mod stage;
+mod staging_folder;
 
 /// The mode of files that a store may share.
 const SHARED: u32 = 0o444;
@@ -38,7 +39,7 @@ pub(super) struct Set<'a> {
     options: FileOptions,
     stop: &'a Stop,
     place: Place,
-    stage: Stage,
+    stage: StagingFolder,
     /// The folders that the output is in, as far as they are new.
     parents: Directory,
     names: Vec<String>,
@@ -52,11 +53,11 @@ impl<'a> Set<'a> {
         options.check()?;
         let mut place = Place::of(out)?;
         let parents = Directory::at(place.parent())?;
-        let mut begun = Stage::new(place.parent());
+        let mut begun = StagingFolder::new(place.parent());
         if let (Err(_), Place::Older(folder)) = (&begun, &place) {
             // A user who may write only to the folder itself, not to its parent, gets the files one by one.
             place = Place::Other(folder.clone());
-            begun = Stage::new(place.parent());
+            begun = StagingFolder::new(place.parent());
         }
         let stage = begun.map_err(|e| Error::io("making a folder for the output", e));
         let stage = stage.map_err(|e| e.with_context("path", out.display()))?;
@@ -89,7 +90,7 @@ impl<'a> Set<'a> {
     pub(super) fn add(
         &mut self,
         name: &str,
-        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         let mut options = self.options;
         if !options.copy {
@@ -103,7 +104,7 @@ impl<'a> Set<'a> {
     pub(super) fn add_writable(
         &mut self,
         name: &str,
-        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         let mut options = self.options;
         options.mode = options.mode.map(|mode| mode | 0o200);
@@ -114,11 +115,11 @@ impl<'a> Set<'a> {
         &mut self,
         name: &str,
         options: FileOptions,
-        content: impl FnOnce(&mut WholeFile) -> Result<()>,
+        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         self.stop.check()?;
         let target = self.out.join(name);
-        let mut file = WholeFile::create_in(self.stage.path(), &target, options, self.stop)?;
+        let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
         let size = file.settle(&self.stage.path().join(name))?;
         self.names.push(name.to_owned());

@@ -144,7 +144,7 @@ fn what_broken_work_leaves_is_told_and_dropped() {
     for (digest, content) in digests.iter().zip(["a part", "another part"]) {
         leave("ingest".to_owned(), &format!("sha256-{}", digest.digest()), content);
     }
-    // Killed between a block device and its seal.
+    // Killed between a block device and its checksum.
     let hex = digests[0].digest();
     let folder = format!("artifacts/erofs-layers-v1/sha256/{}", &hex[..2]);
     leave(folder, &format!("{hex}.erofs"), "half of it");

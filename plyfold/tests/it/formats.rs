@@ -3,8 +3,8 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use plyfold::atomic_file::FileOptions;
 use plyfold::tree::MergedTree;
-use plyfold::whole::FileOptions;
 use plyfold::{
     ErrorKind, Format, FormatEntry, Images, Input, Made, Materializer, Materializers, Options, PullOptions,
     Result, Role, Rootfs, Sink,

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use plyfold::Rootfs;
-use plyfold::whole::{FileOptions, Owner};
+use plyfold::atomic_file::{FileOptions, Owner};
 use plyfold_conformance::oracle::{Run, Verdict};
 
 use super::Work;

@@ -16,18 +16,18 @@ async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
 }
 
 mod oci {
-    use plyfold_conformance::stages::OciArchive;
+    use plyfold_conformance::fixtures::OciArchive;
     plyfold_conformance::registry_suite!(OciArchive::new(super::open));
     plyfold_conformance::hostile_suite!(OciArchive::new(super::open));
 }
 
 mod docker {
-    use plyfold_conformance::stages::{DockerArchive, Form};
+    use plyfold_conformance::fixtures::{DockerArchive, Form};
     plyfold_conformance::registry_suite!(DockerArchive::new(Form::Legacy, super::open));
 }
 
 mod hybrid {
-    use plyfold_conformance::stages::{DockerArchive, Form};
+    use plyfold_conformance::fixtures::{DockerArchive, Form};
     plyfold_conformance::registry_suite!(DockerArchive::new(Form::Hybrid, super::open));
     plyfold_conformance::hostile_suite!(DockerArchive::new(Form::Hybrid, super::open));
 }

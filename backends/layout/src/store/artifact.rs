@@ -1,8 +1,8 @@
 //! Files made from layers and from images.
 //!
-//! An artifact is present when its [seal](super::seal) is there and fits. The seal is written last, so that an
+//! An artifact is present when its [checksum](super::checksum) is there and fits. The checksum is written last, so that an
 //! incomplete artifact is not used, and it has the digest that shows later damage. Until then its maker holds the
-//! lock on it: an artifact without a seal and without a lock was left by a killed process.
+//! lock on it: an artifact without a checksum and without a lock was left by a killed process.
 //!
 //! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
@@ -17,8 +17,8 @@ use plyfold_core::{
     Output, Result, digest,
 };
 
+use super::checksum::{self, Checksum, Seen};
 use super::queue::{Queued, is_read_only};
-use super::seal::{self, Seal, Seen};
 use crate::durable::{self, Temp};
 use crate::root::Root;
 
@@ -59,29 +59,29 @@ impl Place {
         format!("{format}-{algorithm}-{}", self.file)
     }
 
-    /// The name of the temporary file of its seal.
-    fn seal_temp(&self) -> String {
-        format!("{}.seal", self.temp())
+    /// The name of the temporary file of its checksum.
+    fn checksum_temp(&self) -> String {
+        format!("{}.checksum", self.temp())
     }
 }
 
 /// Begins to make an artifact; `None` while another process makes it.
 pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
-    if let Some(seal) = seal::trusted(&path)? {
-        return Ok(Some(present(path, seal)));
+    if let Some(checksum) = checksum::trusted(&path)? {
+        return Ok(Some(present(path, checksum)));
     }
     let claimed = match Temp::claim(root, &place.temp()) {
         // What may have been written to is read again, and nothing is noted.
         Err(e) if is_read_only(&e) => {
-            let seal = seal::reread(&path)?.ok_or(e)?;
-            return Ok(Some(present(path, seal)));
+            let checksum = checksum::reread(&path)?.ok_or(e)?;
+            return Ok(Some(present(path, checksum)));
         }
         claimed => claimed?,
     };
     let Some(mut temp) = claimed else { return Ok(None) };
-    if let Some(seal) = seal::renewed(root, &place.seal_temp(), &path)? {
-        return Ok(Some(present(path, seal)));
+    if let Some(checksum) = checksum::renewed(root, &place.checksum_temp(), &path)? {
+        return Ok(Some(present(path, checksum)));
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
@@ -89,13 +89,13 @@ pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
-fn present(path: PathBuf, seal: Seal) -> Artifact {
-    Artifact::Present(Box::new(LocalArtifact::new(path, seal.size, seal.made)))
+fn present(path: PathBuf, checksum: Checksum) -> Artifact {
+    Artifact::Present(Box::new(LocalArtifact::new(path, checksum.size, checksum.made)))
 }
 
-/// Removes an artifact: its seal first, because an artifact without a seal counts as missing.
+/// Removes an artifact: its checksum first, because an artifact without a checksum counts as missing.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    for path in [&seal::path_of(path), path] {
+    for path in [&checksum::path_of(path), path] {
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io(format!("removing {}", path.display()), e));
@@ -125,8 +125,8 @@ impl ArtifactWriter for DiskArtifact {
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
-        // An existing seal belongs to an older file: remove it, because it does not match this one.
-        let stale = seal::path_of(&path);
+        // An existing checksum belongs to an older file: remove it, because it does not match this one.
+        let stale = checksum::path_of(&path);
         if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
             fs::remove_file(&stale).map_err(|e| Error::io(format!("removing {}", stale.display()), e))?;
         }
@@ -134,23 +134,23 @@ impl ArtifactWriter for DiskArtifact {
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;
         let (published, hashed) = std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| seal::hash(&reader));
-            (temp.for_all().publish(&path, seal::MODE), hashing.join())
+            let hashing = scope.spawn(|| checksum::hash(&reader));
+            (temp.for_all().publish(&path, checksum::MODE), hashing.join())
         });
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
-        let sealed = hashed.map_err(broken)?.and_then(|(digest, size)| {
-            let seal = Seal::new(digest, size, Seen::of(&reader)?, made.clone());
+        let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
+            let checksum = Checksum::new(digest, size, Seen::of(&reader)?, made.clone());
             durable::write_document(
                 &root,
-                &place.seal_temp(),
-                &seal::path_of(&path),
+                &place.checksum_temp(),
+                &checksum::path_of(&path),
                 0o444,
-                &seal.to_bytes()?,
+                &checksum.to_bytes()?,
             )?;
             Ok(size)
         });
-        let size = sealed.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        let size = recorded.inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
     }
 }

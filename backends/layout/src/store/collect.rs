@@ -21,7 +21,7 @@ use super::lease::Alone;
 use super::quarantine::{self, Removal};
 use super::queue::COLLECTOR;
 use super::remains::{self, is_older, remove_file};
-use super::{inventory, paths, seal};
+use super::{checksum, inventory, paths};
 use crate::root::{Root, blocking};
 
 /// How long damaged blobs are kept in `quarantine/`.
@@ -101,9 +101,9 @@ impl Sweep<'_> {
     fn content(&mut self, plan: Plan, artifacts: &[PathBuf]) -> Result<()> {
         self.done.kept = plan.kept;
         for artifact in plan.artifacts.iter().map(|place| &artifacts[*place]) {
-            // The seal first: from then on there is no artifact for us.
+            // The checksum first: from then on there is no artifact for us.
             if !self.policy.dry_run {
-                remove_file(&seal::path_of(artifact))?;
+                remove_file(&checksum::path_of(artifact))?;
             }
             match fs::symlink_metadata(artifact) {
                 Ok(metadata) => {
@@ -166,10 +166,10 @@ impl Sweep<'_> {
     /// Incomplete artifacts of killed processes, also of layers that are needed.
     fn parts(&mut self) -> Result<()> {
         let mut remains = Remains::default();
-        remains::seals(self.root, self.remains(), &mut remains)?;
+        remains::checksums(self.root, self.remains(), &mut remains)?;
         for item in inventory::artifacts(self.root, |_| true)? {
             let is_left = item.kind.is_file() && !self.artifacts.contains(&item.path);
-            let is_part = is_left && remains::is_unsealed(&item.path)?;
+            let is_part = is_left && remains::has_no_checksum(&item.path)?;
             if is_part && is_older(Ok(item.used), self.policy.grace) {
                 let gone = self.policy.dry_run || quarantine::remove(self.root, &item)? == Removal::Done;
                 if gone {

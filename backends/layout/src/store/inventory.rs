@@ -83,7 +83,7 @@ pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec
 }
 
 /// The artifacts whose content is `wanted`, of every format: `artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>`.
-/// Seals and other files beside them are no artifacts: their extension has more than one part.
+/// Checksums and other files beside them are no artifacts: their extension has more than one part.
 pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     each_in_shards(root, |format, content, extension, path| {
@@ -95,19 +95,19 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
     Ok(items)
 }
 
-/// Seals beside which there is no artifact, and where that would be.
-pub(super) fn lone_seals(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
-    let mut seals = Vec::new();
+/// Checksums beside which there is no artifact, and where that would be.
+pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
+    let mut checksums = Vec::new();
     each_in_shards(root, |format, content, extension, path| {
-        let Some(extension) = extension.strip_suffix(".seal") else { return Ok(()) };
+        let Some(extension) = extension.strip_suffix(".checksum") else { return Ok(()) };
         // An invalid format name is not from this store.
         let Ok(place) = Place::new(format, &content, extension) else { return Ok(()) };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
-            seals.push((place, path));
+            checksums.push((place, path));
         }
         Ok(())
     })?;
-    Ok(seals)
+    Ok(checksums)
 }
 
 /// Calls `each` with format, content, extension and path of every file that is named after a layer or an image.

@@ -36,8 +36,8 @@ impl Store {
         granted(taken.map(Lease::new))
     }
 
-    pub(super) async fn take_turn(&self, work: &str) -> Result<Lease> {
-        let name = format!("turn-{}", digest::sha256(work.as_bytes()).digest());
+    pub(super) async fn hold_work(&self, work: &str) -> Result<Lease> {
+        let name = format!("work-{}", digest::sha256(work.as_bytes()).digest());
         let queue = self.queues.queue(&name).await;
         let path = self.in_progress(&name);
         let taken = self.poll(&path, move |root| Temp::claim(root, &name)).await;

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod boot;
+mod checksum;
 mod collect;
 mod contents;
 mod delete;
@@ -18,7 +19,6 @@ mod quarantine;
 mod queue;
 mod reading;
 mod remains;
-mod seal;
 mod verify;
 
 pub use handle::Store;

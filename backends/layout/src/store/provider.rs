@@ -150,8 +150,8 @@ impl CacheProvider for Store {
         self.take_lease(content).await.map_err(|e| e.with_endpoint(self))
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.take_turn(work).await.map_err(|e| e.with_endpoint(self))
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.hold_work(work).await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -16,7 +16,7 @@ use rustix::fs::{Advice, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::inventory::{Item, identity};
-use super::{remains, seal};
+use super::{checksum, remains};
 use crate::root::{Root, describe};
 
 /// What is read at once by each thread, and all that it holds.
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
     Gone,
     /// It is still being made.
     Unfinished,
-    /// Its content is right, but its mode was changed: to what, and what it was sealed with.
+    /// Its content is right, but its mode was changed: to what, and what it was recorded with.
     OtherMode(u32, u32),
     /// It is incomplete and has no owner: a killed writer has left it.
     Remains,
@@ -123,23 +123,23 @@ impl<W: Watch> Reading<'_, W> {
             Err(TryLockError::WouldBlock) => return Ok(Verdict::Unfinished),
             Err(TryLockError::Error(e)) => return Err(Error::io("locking an artifact", e)),
         }
-        if remains::is_unsealed(&item.path)? {
+        if remains::has_no_checksum(&item.path)? {
             return Ok(Verdict::Remains);
         }
-        let Some(seal) = seal::read(&item.path)? else {
-            return Ok(Verdict::Damaged("it has no seal that can be read".to_owned()));
+        let Some(checksum) = checksum::read(&item.path)? else {
+            return Ok(Verdict::Damaged("it has no checksum that can be read".to_owned()));
         };
         let found = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
         let names = found.nlink();
-        if seal.size != item.size {
-            let (size, sealed) = (item.size, seal.size);
-            let why = format!("size mismatch: sealed with {sealed} bytes, it has {size}");
+        if checksum.size != item.size {
+            let (size, recorded) = (item.size, checksum.size);
+            let why = format!("size mismatch: recorded with {recorded} bytes, it has {size}");
             return Ok(Verdict::Damaged(why + &linked(names)));
         }
-        let (actual, size) = self.hash(file, &seal.digest, chunk)?;
-        Ok(match mismatch(&seal.digest, actual.clone(), size) {
-            _ if actual == seal.digest => match seal.other_mode(&found) {
-                Some((mode, sealed)) => Verdict::OtherMode(mode, sealed),
+        let (actual, size) = self.hash(file, &checksum.digest, chunk)?;
+        Ok(match mismatch(&checksum.digest, actual.clone(), size) {
+            _ if actual == checksum.digest => match checksum.other_mode(&found) {
+                Some((mode, recorded)) => Verdict::OtherMode(mode, recorded),
                 None => Verdict::Sound,
             },
             Verdict::Damaged(why) => Verdict::Damaged(why + &linked(names)),

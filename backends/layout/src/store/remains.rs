@@ -11,7 +11,7 @@ use plyfold_core::{Error, ErrorKind, Result};
 use super::artifact::Place;
 use super::folder::for_each;
 use super::queue::{COLLECTOR, is_read_only};
-use super::{inventory, paths, seal};
+use super::{checksum, inventory, paths};
 use crate::durable::{self, Temp};
 use crate::root::{PathKind, Root};
 
@@ -62,7 +62,7 @@ pub(super) fn all(root: &Root, policy: Policy) -> Result<Remains> {
             _ => Ok(()),
         }
     })?;
-    seals(root, policy, &mut remains)?;
+    checksums(root, policy, &mut remains)?;
     Ok(remains)
 }
 
@@ -95,21 +95,21 @@ pub(super) fn temporary(
     Ok(())
 }
 
-/// Seals whose artifact is gone: such a seal would be taken for that of the next file of that name.
-pub(super) fn seals(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
-    for (place, path) in inventory::lone_seals(root)? {
+/// Checksums whose artifact is gone: such a checksum would be taken for that of the next file of that name.
+pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
+    for (place, path) in inventory::lone_checksums(root)? {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if !metadata.is_file() || !is_older(metadata.modified(), policy.grace) {
             continue;
         }
-        let removed = policy.remove && remove_seal(root, &place, &path)?;
+        let removed = policy.remove && remove_checksum(root, &place, &path)?;
         note(remains, metadata.len(), removed);
     }
     Ok(())
 }
 
-/// Removes a seal under the right to make its artifact, if that is still missing.
-fn remove_seal(root: &Root, place: &Place, path: &Path) -> Result<bool> {
+/// Removes a checksum under the right to make its artifact, if that is still missing.
+fn remove_checksum(root: &Root, place: &Place, path: &Path) -> Result<bool> {
     let turn = match Temp::claim(root, &place.temp()) {
         Ok(Some(turn)) => turn,
         Ok(None) => return Ok(false),
@@ -131,13 +131,13 @@ pub(super) fn note(remains: &mut Remains, bytes: u64, removed: bool) {
     remains.removed += u64::from(removed);
 }
 
-/// Whether an artifact has no seal and no owner.
-pub(super) fn is_unsealed(path: &Path) -> Result<bool> {
-    if fs::symlink_metadata(seal::path_of(path)).is_ok() {
+/// Whether an artifact has no checksum and no owner.
+pub(super) fn has_no_checksum(path: &Path) -> Result<bool> {
+    if fs::symlink_metadata(checksum::path_of(path)).is_ok() {
         return Ok(false);
     }
-    // Its maker holds its lock until it has a seal.
-    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(seal::path_of(path)).is_err())
+    // Its maker holds its lock until it has a checksum.
+    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(checksum::path_of(path)).is_err())
 }
 
 pub(super) fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {

@@ -227,9 +227,9 @@ impl Job {
                 Removal::Busy => (Some(format!("{why}; another process is writing it anew")), false),
             },
             Verdict::Damaged(why) => (Some(why), false),
-            Verdict::OtherMode(mode, sealed) => {
-                let why = format!("mode mismatch: sealed with mode {sealed:04o}, it has {mode:04o}");
-                match self.repair.then(|| restore_mode(&item, sealed)).transpose() {
+            Verdict::OtherMode(mode, recorded) => {
+                let why = format!("mode mismatch: recorded with mode {recorded:04o}, it has {mode:04o}");
+                match self.repair.then(|| restore_mode(&item, recorded)).transpose() {
                     Ok(restored) => (Some(why), restored == Some(true)),
                     Err(e) => (Some(format!("{why}; {e}")), false),
                 }

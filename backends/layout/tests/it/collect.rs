@@ -296,7 +296,7 @@ async fn artifacts_go_with_their_layers() {
     // Files of other programs are kept.
     let foreign = paths[0].with_file_name("notes.txt");
     fs::write(&foreign, "mine").unwrap();
-    let lone_seal = PathBuf::from(format!("{}.seal", paths[4].display()));
+    let lone_seal = PathBuf::from(format!("{}.checksum", paths[4].display()));
     assert!(lone_seal.exists());
 
     let lease = store.lease(&[digest::sha256(b"leased")]).await.unwrap();
@@ -310,7 +310,7 @@ async fn artifacts_go_with_their_layers() {
     fs::remove_file(&paths[3]).unwrap();
     let collected = collect(&store, &Collect::default()).await;
     assert_eq!((collected.artifacts, collected.remains), (0, 1), "another process has removed the last one");
-    assert!(!PathBuf::from(format!("{}.seal", paths[3].display())).exists());
+    assert!(!PathBuf::from(format!("{}.checksum", paths[3].display())).exists());
     assert_eq!(artifact(&store, b"kept", FORMAT).await, paths[0], "what is left is whole");
 }
 

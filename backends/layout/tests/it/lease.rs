@@ -68,10 +68,10 @@ async fn a_lease_that_is_being_written_is_in_nobodys_way() {
 async fn turns_for_one_work_follow_each_other_and_others_do_not_wait() {
     let (store, _folder) = fresh();
     let other = Store::open(store.path()).unwrap();
-    let first = store.turn("one").await.unwrap();
-    let _different = store.turn("another").await.unwrap();
+    let first = store.single_flight("one").await.unwrap();
+    let _different = store.single_flight("another").await.unwrap();
     let waiting: Vec<_> = [store.clone(), other]
-        .map(|store| tokio::spawn(async move { drop(store.turn("one").await.unwrap()) }))
+        .map(|store| tokio::spawn(async move { drop(store.single_flight("one").await.unwrap()) }))
         .into_iter()
         .collect();
     tokio::time::sleep(Duration::from_millis(60)).await;
@@ -81,8 +81,8 @@ async fn turns_for_one_work_follow_each_other_and_others_do_not_wait() {
         waiting.await.unwrap();
     }
     // A cancelled waiter does not block others.
-    let held = store.turn("one").await.unwrap();
-    tokio::time::timeout(Duration::from_millis(20), store.turn("one")).await.unwrap_err();
+    let held = store.single_flight("one").await.unwrap();
+    tokio::time::timeout(Duration::from_millis(20), store.single_flight("one")).await.unwrap_err();
     drop(held);
-    store.turn("one").await.unwrap();
+    store.single_flight("one").await.unwrap();
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject, LayoutStage};
+use plyfold_conformance::{CacheFixture, CacheMedium, CacheUnderTest, LayoutFixture};
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Reference, Result,
 };
@@ -29,8 +29,8 @@ async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
 }
 
 mod registry {
-    plyfold_conformance::registry_suite!(plyfold_conformance::stages::Layout::new(super::open));
-    plyfold_conformance::hostile_suite!(plyfold_conformance::stages::Layout::new(super::open));
+    plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Layout::new(super::open));
+    plyfold_conformance::hostile_suite!(plyfold_conformance::fixtures::Layout::new(super::open));
 }
 
 mod cache {
@@ -45,16 +45,16 @@ struct Fresh;
 struct Medium(TempDir);
 
 #[async_trait]
-impl CacheStage for Fresh {
-    async fn open(&self) -> CacheSubject {
+impl CacheFixture for Fresh {
+    async fn open(&self) -> CacheUnderTest {
         let folder = TempDir::new().unwrap();
         let store = Store::open(folder.path().join("store")).unwrap();
-        CacheSubject::new(Box::new(store), Medium(folder))
+        CacheUnderTest::new(Box::new(store), Medium(folder))
     }
 }
 
 #[async_trait]
-impl LayoutStage for Fresh {
+impl LayoutFixture for Fresh {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
         Ok(Box::new(Store::open(directory)?))
     }

@@ -376,7 +376,7 @@ async fn folders_that_lead_outside_are_not_followed() {
 async fn a_store_that_was_removed_is_not_begun_anew_behind_its_back() {
     let (store, _folder) = fresh();
     fs::remove_dir_all(store.path()).unwrap();
-    fails(store.turn("work").await, &ErrorKind::NotFound);
+    fails(store.single_flight("work").await, &ErrorKind::NotFound);
     fails(store.put(blob(CONTENT)).await, &ErrorKind::NotFound);
     fails(store.remove(&name("a")).await, &ErrorKind::NotFound);
     let layout = Layout::new(store.path(), Config::default());
@@ -431,16 +431,16 @@ async fn artifacts_lie_where_containerd_looks_for_them() {
 async fn an_artifact_without_a_seal_or_of_another_size_is_made_again() {
     let (store, _folder) = fresh();
     let path = make(&store, b"an image").await;
-    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    let checksum = PathBuf::from(format!("{}.checksum", path.display()));
     let damages: [&dyn Fn(); 4] = [
-        &|| fs::remove_file(&seal).unwrap(),
+        &|| fs::remove_file(&checksum).unwrap(),
         &|| {
             fs::remove_file(&path).unwrap();
             fs::write(&path, "an im").unwrap();
         },
         &|| {
-            fs::remove_file(&seal).unwrap();
-            fs::write(&seal, "{").unwrap();
+            fs::remove_file(&checksum).unwrap();
+            fs::write(&checksum, "{").unwrap();
         },
         &|| {
             fs::rename(&path, store.path().join("elsewhere")).unwrap();
@@ -475,7 +475,7 @@ async fn an_artifact_that_was_changed_through_a_link_is_not_handed_out() {
 async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_back() {
     let (store, _folder) = fresh();
     let path = make(&store, b"an image").await;
-    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    let checksum = PathBuf::from(format!("{}.checksum", path.display()));
     let digest = digest::sha256(b"an image");
     let later = std::time::SystemTime::now() + Duration::from_secs(5);
     let changes: [&dyn Fn(); 4] = [
@@ -483,10 +483,10 @@ async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_b
         &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap(),
         // As restored from an archive that keeps whole seconds.
         &|| fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap(),
-        // As an earlier version has sealed it.
+        // As an earlier version has recorded it.
         &|| {
-            fs::remove_file(&seal).unwrap();
-            fs::write(&seal, format!(r#"{{"digest":"{digest}","size":8}}"#)).unwrap();
+            fs::remove_file(&checksum).unwrap();
+            fs::write(&checksum, format!(r#"{{"digest":"{digest}","size":8}}"#)).unwrap();
         },
     ];
     for change in changes {
@@ -498,9 +498,9 @@ async fn an_artifact_that_shows_a_change_is_read_again_once_and_given_its_mode_b
             );
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
         }
-        assert!(fs::read_to_string(&seal).unwrap().contains("modified"));
+        assert!(fs::read_to_string(&checksum).unwrap().contains("modified"));
     }
-    // What the seal says now is what the file shows: content that changes under the same time and size is trusted.
+    // What the checksum says now is what the file shows: content that changes under the same time and size is trusted.
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, b"an imagE").unwrap();
@@ -525,20 +525,20 @@ async fn what_was_told_of_an_artifact_outlives_a_change_of_its_mode() {
         let Artifact::Present(found) = store.artifact(&key()).await.unwrap() else { panic!("it is gone") };
         assert_eq!(*found.made(), told);
     }
-    let seal = fs::read_to_string(format!("{}.seal", path.display())).unwrap();
-    assert!(seal.contains(r#""made":{"kernel":"6.4","notes":["a note"]}"#), "{seal}");
-    // A seal of an artifact of which nothing was told has no word of it, as before.
+    let checksum = fs::read_to_string(format!("{}.checksum", path.display())).unwrap();
+    assert!(checksum.contains(r#""made":{"kernel":"6.4","notes":["a note"]}"#), "{checksum}");
+    // A checksum of an artifact of which nothing was told has no word of it, as before.
     let path = make_as(&store, &key().with_extension("other"), b"another").await;
-    assert!(!fs::read_to_string(format!("{}.seal", path.display())).unwrap().contains("made"));
+    assert!(!fs::read_to_string(format!("{}.checksum", path.display())).unwrap().contains("made"));
 }
 
 #[tokio::test]
 async fn an_artifact_whose_seal_cannot_be_written_leaves_nothing() {
     let (store, _folder) = fresh();
     let path = make(&store, b"an image").await;
-    let seal = PathBuf::from(format!("{}.seal", path.display()));
-    fs::remove_file(&seal).unwrap();
-    fs::create_dir(&seal).unwrap();
+    let checksum = PathBuf::from(format!("{}.checksum", path.display()));
+    fs::remove_file(&checksum).unwrap();
+    fs::create_dir(&checksum).unwrap();
     fails(vacant_artifact(&store).await.commit(&Made::default()), &ErrorKind::Io);
     assert!(!path.exists());
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);

@@ -202,11 +202,11 @@ async fn damaged_blobs_are_told_quarantined_and_fetched_again() {
 async fn damaged_artifacts_are_told_removed_and_made_again() {
     let scene = Scene::new().await;
     let path = scene.make(&scene.diff_id()).await;
-    let seal = PathBuf::from(format!("{}.seal", path.display()));
+    let checksum = PathBuf::from(format!("{}.checksum", path.display()));
     let damages: [(&str, &dyn Fn()); 4] = [
         ("digest mismatch", &|| replace(&path, b"another of some bytes.")),
         ("size mismatch", &|| replace(&path, b"an image")),
-        ("no seal", &|| replace(&seal, b"{")),
+        ("no checksum", &|| replace(&checksum, b"{")),
         ("a directory", &|| {
             fs::remove_file(&path).unwrap();
             fs::create_dir_all(path.join("inner")).unwrap();
@@ -267,7 +267,7 @@ async fn a_mode_that_was_changed_is_told_and_set_back() {
             let verified = scene.verify(repair).await;
             let damage = only(&verified);
             assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), scene.diff_id()));
-            let reason = format!("mode mismatch: sealed with mode 0444, it has {changed:04o}");
+            let reason = format!("mode mismatch: recorded with mode 0444, it has {changed:04o}");
             assert_eq!((&damage.reason, &*damage.images), (&reason, &[name(NAME)][..]));
             assert_eq!((damage.repaired, mode()), (repair, if repair { 0o444 } else { changed }));
         }
@@ -280,7 +280,7 @@ async fn a_mode_that_was_changed_is_told_and_set_back() {
 async fn an_artifact_in_the_making_is_not_damaged() {
     let scene = Scene::new().await;
     let path = scene.make(&scene.diff_id()).await;
-    fs::remove_file(format!("{}.seal", path.display())).unwrap();
+    fs::remove_file(format!("{}.checksum", path.display())).unwrap();
     let maker = File::open(&path).unwrap();
     maker.lock().unwrap();
     let verified = scene.verify(true).await;
@@ -489,13 +489,14 @@ async fn what_a_killed_writer_leaves_is_no_damage() {
     let scene = Scene::new().await;
     let store = scene.store.path();
     let artifact = scene.make(&scene.diff_id()).await;
-    // Killed between an artifact and its seal.
-    fs::remove_file(format!("{}.seal", artifact.display())).unwrap();
-    // Killed between the removal of an artifact and that of its seal, in another order than ours.
+    // Killed between an artifact and its checksum.
+    fs::remove_file(format!("{}.checksum", artifact.display())).unwrap();
+    // Killed between the removal of an artifact and that of its checksum, in another order than ours.
     let other = scene.make(&scene.sample.images[0].layers[1].diff_id).await;
     fs::remove_file(&other).unwrap();
     // Killed while it made an artifact, changed names, held a lease or a turn.
-    let temps = ["erofs-v1-sha256-00.erofs", "erofs-v1-sha256-00.erofs.seal", "index.json", "lease-1-2-3"];
+    let temps =
+        ["erofs-v1-sha256-00.erofs", "erofs-v1-sha256-00.erofs.checksum", "index.json", "lease-1-2-3"];
     for temp in temps {
         fs::write(store.join("ingest").join(temp), "left").unwrap();
     }
@@ -504,8 +505,8 @@ async fn what_a_killed_writer_leaves_is_no_damage() {
     writer.write(b"a down"[..].into()).await.unwrap();
     writer.suspend().await.unwrap();
     let sizes = |files: &[PathBuf]| files.iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
-    let seal = PathBuf::from(format!("{}.seal", other.display()));
-    let bytes = sizes(&[artifact.clone(), seal.clone()]) + 4 * 4;
+    let checksum = PathBuf::from(format!("{}.checksum", other.display()));
+    let bytes = sizes(&[artifact.clone(), checksum.clone()]) + 4 * 4;
     let looked = scene.verify(false).await;
     assert_eq!((&*looked.damage, looked.remains), (&[][..], Remains { count: 6, bytes, removed: 0 }));
     assert!(artifact.exists(), "it has only looked");
@@ -525,7 +526,7 @@ async fn what_a_killed_writer_leaves_is_no_damage() {
 
     let repaired = scene.verify(true).await;
     assert_eq!((&*repaired.damage, repaired.remains), (&[][..], Remains { count: 6, bytes, removed: 6 }));
-    assert!(!artifact.exists() && !seal.exists());
+    assert!(!artifact.exists() && !checksum.exists());
     assert_eq!(names_in(&store.join("ingest")).len(), 1, "the download goes on");
     scene.make(&scene.diff_id()).await;
     assert_eq!(scene.verify(false).await.remains, Remains::default());
@@ -536,8 +537,8 @@ async fn what_is_being_made_is_not_left_behind() {
     let scene = Scene::new().await;
     let diff_id = &scene.diff_id();
     let artifact = scene.make(diff_id).await;
-    fs::remove_file(format!("{}.seal", artifact.display())).unwrap();
-    // As its maker holds it between the artifact and the seal.
+    fs::remove_file(format!("{}.checksum", artifact.display())).unwrap();
+    // As its maker holds it between the artifact and the checksum.
     let held = File::open(&artifact).unwrap();
     held.lock().unwrap();
     assert_eq!(scene.verify(true).await.remains, Remains::default());

@@ -132,9 +132,11 @@ fn who_waits_within_a_process_is_woken_once() {
             let begun = sleeps("an artifact", async move { cache.artifact(&wanted).await }, || drop(maker));
             assert!(matches!(begun.await.unwrap(), Artifact::Vacant(_)));
 
-            let turn = store.turn("some work").await.unwrap();
+            let turn = store.single_flight("some work").await.unwrap();
             let cache = waiting.clone();
-            sleeps("a turn", async move { cache.turn("some work").await }, || drop(turn)).await.unwrap();
+            sleeps("a turn", async move { cache.single_flight("some work").await }, || drop(turn))
+                .await
+                .unwrap();
         }
     });
 }
@@ -208,9 +210,9 @@ fn what_cannot_be_looked_at_is_not_absent() {
         std::io::Write::write_all(maker.output(), b"made").unwrap();
         let made = maker.commit(&Made::default()).unwrap();
         let (path, size) = (made.path().unwrap().to_owned(), made.size());
-        let mut seal = path.clone().into_os_string();
-        seal.push(".seal");
-        for closed in [Path::new(&seal), path.parent().unwrap()] {
+        let mut checksum = path.clone().into_os_string();
+        checksum.push(".checksum");
+        for closed in [Path::new(&checksum), path.parent().unwrap()] {
             let _closed = Closed::new(closed);
             fails(store.artifact(&key).await, &ErrorKind::Io);
         }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use plyfold_conformance::durability::{DurabilityStage, Role};
+use plyfold_conformance::durability::{DurabilityFixture, Role};
 use plyfold_core::{CacheProvider, Result};
 use plyfold_layout::Store;
 
 pub(crate) struct Stores;
 
 #[async_trait]
-impl DurabilityStage for Stores {
+impl DurabilityFixture for Stores {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
         Ok(Box::new(Store::open(directory)?))
     }
@@ -20,7 +20,7 @@ impl DurabilityStage for Stores {
             _ if path == Path::new("locks/boot") => Role::Note,
             _ if path.starts_with("locks") => Role::Lock,
             _ if path.starts_with("ingest") => Role::Temporary,
-            Some(seal) if seal == "seal" => Role::Seal(path.with_extension("")),
+            Some(checksum) if checksum == "checksum" => Role::Checksum(path.with_extension("")),
             _ => Role::Content,
         }
     }

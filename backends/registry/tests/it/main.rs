@@ -6,6 +6,7 @@ mod auth;
 mod blobs;
 mod bound;
 mod faults;
+mod fixture;
 mod front;
 mod hostile;
 mod hosts;
@@ -13,12 +14,11 @@ mod listing;
 mod peer;
 mod push;
 mod secrets;
-mod stage;
 mod tls;
 mod transfers;
 
 mod suite {
-    use plyfold_conformance::stages::Server;
+    use plyfold_conformance::fixtures::Server;
     use plyfold_core::{ImageRegistry, Result};
 
     async fn connect(host: String) -> Result<Box<dyn ImageRegistry>> {
@@ -30,7 +30,7 @@ mod suite {
 }
 
 mod http_suite {
-    plyfold_conformance::http_suite!(crate::stage::Http);
+    plyfold_conformance::http_suite!(crate::fixture::Http);
 }
 
 use std::fmt::Debug;

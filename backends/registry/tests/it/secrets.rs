@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Metadata, Subscriber, span};
 
-use crate::stage::Http;
+use crate::fixture::Http;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use plyfold_conformance::oracle::{Failure, Verdict};
-use plyfold_conformance::{Stage, Staged, Subject, rules};
+use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage, rules};
 use plyfold_core::Reference;
 use plyfold_registry::{Config, Registry};
 
@@ -141,12 +141,12 @@ impl SetUp for Mirror {
 struct Stored<S>(S);
 
 #[async_trait::async_trait]
-impl<S: SetUp> Stage for Stored<S> {
+impl<S: SetUp> Fixture for Stored<S> {
     fn holds_any_host(&self) -> bool {
         false
     }
 
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
         let (server, registry, others) = self.0.start().expect("the registry starts");
         let mut references = Vec::new();
         for image in images {
@@ -155,7 +155,7 @@ impl<S: SetUp> Stage for Stored<S> {
             let host = server.host().to_owned();
             references.push(Reference::with_tag(host, repository.to_owned(), tag.to_owned()));
         }
-        Subject::new(Box::new(registry), references, (server, others))
+        BackendUnderTest::new(Box::new(registry), references, (server, others))
     }
 }
 

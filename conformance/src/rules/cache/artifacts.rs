@@ -13,12 +13,12 @@ use plyfold_core::{
 
 use super::collect::{collect, refuses_to_collect};
 use super::setup::{assert_waits, name, promptly, pulled};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, not_judged, rules};
 use crate::rules::probe::{NAME, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 185" a_changed_artifact_is_made_again:
         "a file made from a layer that was written to through a hard link is not handed out with that content",
     "C 186" a_dropped_artifact_leaves_nothing:
@@ -35,10 +35,10 @@ const CONTENT: &[u8] = b"what was made of a layer";
 /// As long as [`CONTENT`].
 const CHANGED: &[u8] = b"what a guest has written";
 
-async fn a_changed_artifact_is_made_again(stage: &dyn CacheStage) {
+async fn a_changed_artifact_is_made_again(fixture: &dyn CacheFixture) {
     /// Longer than a tick of a file system's clock.
     const TICK: Duration = Duration::from_millis(20);
-    let subject = stage.open().await;
+    let subject = fixture.open().await;
     let made = present(&*subject.cache).await;
     assert_eq!(bytes(&*made), CONTENT);
     let again = present(&*subject.cache).await;
@@ -68,8 +68,8 @@ fn write_to(link: &Path) {
     fs::set_permissions(link, before).expect("its mode can be set back");
 }
 
-async fn a_dropped_artifact_leaves_nothing(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn a_dropped_artifact_leaves_nothing(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let other = sound(subject.medium.reopen().await);
     let mut writer = vacant(&*subject.cache).await;
     writer.output().write_all(&CONTENT[..10]).expect("it can be written");
@@ -78,7 +78,7 @@ async fn a_dropped_artifact_leaves_nothing(stage: &dyn CacheStage) {
     // As a conversion whose caller is gone: it ends on its own thread.
     let dropped = tokio::task::spawn_blocking(move || drop(writer)).await;
     dropped.expect("a writer can be dropped on any thread");
-    let next = promptly(stage, "the next maker", waiting).await;
+    let next = promptly(fixture, "the next maker", waiting).await;
     let mut next = next.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let (mut left, output) = (Vec::new(), next.output());
     output.seek(SeekFrom::Start(0)).expect("it can be read from its start");
@@ -89,10 +89,10 @@ async fn a_dropped_artifact_leaves_nothing(stage: &dyn CacheStage) {
     assert_eq!(bytes(&*present(&*subject.cache).await), CONTENT);
 }
 
-async fn gc_keeps_artifacts_of_whole_images(stage: &dyn CacheStage) {
+async fn gc_keeps_artifacts_of_whole_images(fixture: &dyn CacheFixture) {
     let sample = samples::image();
-    let subject = pulled(stage, &sample, NAME).await;
-    if !stage.collects() {
+    let subject = pulled(fixture, &sample, NAME).await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let (cache, other) = (&*subject.cache, sound(subject.medium.reopen().await));
@@ -115,8 +115,8 @@ async fn gc_keeps_artifacts_of_whole_images(stage: &dyn CacheStage) {
     assert!(matches!(sound(cache.artifact(&image).await), Artifact::Vacant(_)));
 }
 
-async fn what_a_materializer_tells_is_kept(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn what_a_materializer_tells_is_kept(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     // The longest that there is.
     let note = "\u{1}".repeat(Made::NOTE_BYTES);
     let made =
@@ -129,12 +129,12 @@ async fn what_a_materializer_tells_is_kept(stage: &dyn CacheStage) {
     }
 }
 
-async fn two_outputs_of_one_format_do_not_exclude_each_other(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn two_outputs_of_one_format_do_not_exclude_each_other(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let beside = key().with_extension("other");
     let mut first = vacant(&*subject.cache).await;
     first.output().write_all(CONTENT).expect("it can be written");
-    let second = promptly(stage, "the maker of another file", subject.cache.artifact(&beside)).await;
+    let second = promptly(fixture, "the maker of another file", subject.cache.artifact(&beside)).await;
     let Artifact::Vacant(mut second) = sound(second) else { panic!("it was not made yet") };
     second.output().write_all(CHANGED).expect("it can be written");
     drop(sound(second.commit(&Made::default())));

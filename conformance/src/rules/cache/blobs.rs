@@ -7,11 +7,11 @@ use plyfold_core::{
 };
 
 use super::setup::{amd64, assert_nothing, blob, name, stream_of};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, read, sound};
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 40" absent_is_ok_none_not_error:
         "what is not there is None, not an error; reading it is NotFound, an unknown digest algorithm Unsupported",
     "C 43" put_wrong_digest_publishes_nothing:
@@ -26,8 +26,8 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "content is verified wherever it is read whole; a range, which cannot be, says that it is not",
 };
 
-async fn absent_is_ok_none_not_error(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn absent_is_ok_none_not_error(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let absent = blob(b"absent");
     assert_eq!(sound(cache.stat(absent.digest()).await), None);
@@ -47,8 +47,8 @@ async fn absent_is_ok_none_not_error(stage: &dyn CacheStage) {
     assert_kind(cache.ingest(&unknown).await, &ErrorKind::Unsupported);
 }
 
-async fn put_wrong_digest_publishes_nothing(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn put_wrong_digest_publishes_nothing(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let (right, wrong) = (blob(b"right content"), b"wrong content");
     let error = assert_kind(subject.cache.put(stream_of(&right, [Ok(wrong)])).await, &ErrorKind::Corrupt);
     let mismatch = error.as_mismatch().expect("both digests are in the error");
@@ -57,10 +57,10 @@ async fn put_wrong_digest_publishes_nothing(stage: &dyn CacheStage) {
     sound(subject.cache.put(stream_of(&right, [Ok(b"right content")])).await);
 }
 
-async fn put_wrong_size_publishes_nothing(stage: &dyn CacheStage) {
+async fn put_wrong_size_publishes_nothing(fixture: &dyn CacheFixture) {
     let content = b"thirteen byte";
     for size in [content.len() as u64 - 1, content.len() as u64 + 1, 0, 1 << 50] {
-        let subject = stage.open().await;
+        let subject = fixture.open().await;
         let lying = Descriptor::new(blob(content).media_type().clone(), size, digest::sha256(content));
         let error =
             assert_kind(subject.cache.put(stream_of(&lying, [Ok(content)])).await, &ErrorKind::Corrupt);
@@ -84,8 +84,8 @@ async fn put_wrong_size_publishes_nothing(stage: &dyn CacheStage) {
     }
 }
 
-async fn put_reader_error_at_end_publishes_nothing_and_leaves_no_temp(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn put_reader_error_at_end_publishes_nothing_and_leaves_no_temp(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let content = b"all of it arrives, and then the source fails";
     let whole = blob(content);
     let failing = [Ok(&content[..]), Err(Error::new(ErrorKind::Unavailable, "the source is gone"))];
@@ -95,8 +95,8 @@ async fn put_reader_error_at_end_publishes_nothing_and_leaves_no_temp(stage: &dy
     assert_eq!(&sound(subject.cache.content(&whole, 100).await)[..], content);
 }
 
-async fn put_existing_is_idempotent_and_repairs_corrupt_existing(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn put_existing_is_idempotent_and_repairs_corrupt_existing(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let content = b"stored once, stored twice";
     let stored = blob(content);
     for _ in 0..2 {
@@ -113,8 +113,8 @@ async fn put_existing_is_idempotent_and_repairs_corrupt_existing(stage: &dyn Cac
     assert_eq!(subject.medium.leftovers(), [""; 0]);
 }
 
-async fn get_content_is_verified_or_flagged_raw(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn get_content_is_verified_or_flagged_raw(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let content = b"what was stored is what is read";
     let stored = blob(content);

@@ -12,9 +12,9 @@ use super::setup::{amd64, blob, name, names, pull, pull_for, pulled, registry_wi
 use crate::rule::{Rule, not_judged, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, at, sound};
 use crate::samples::{self, LayerBuilder, Sample};
-use crate::{CacheStage, CacheSubject};
+use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 63" gc_keeps_reachable_incl_nested_referrers_and_leases:
         "a collection leaves what names and leases lead to, referrers included, and takes all the rest",
     "C 64" gc_skips_in_flight_ingest:
@@ -27,10 +27,10 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "an interrupted download is counted by its digest, and goes when a collection is asked to, unless it is leased",
 };
 
-async fn gc_keeps_reachable_incl_nested_referrers_and_leases(stage: &dyn CacheStage) {
+async fn gc_keeps_reachable_incl_nested_referrers_and_leases(fixture: &dyn CacheFixture) {
     let sample = samples::nested_index();
-    let subject = pulled(stage, &sample, NAME).await;
-    if !stage.collects() {
+    let subject = pulled(fixture, &sample, NAME).await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
@@ -72,9 +72,9 @@ async fn gc_keeps_reachable_incl_nested_referrers_and_leases(stage: &dyn CacheSt
     assert_eq!(sound(cache.usage().await).blobs, 0);
 }
 
-async fn gc_skips_in_flight_ingest(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
-    if !stage.collects() {
+async fn gc_skips_in_flight_ingest(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
@@ -107,9 +107,9 @@ async fn gc_skips_in_flight_ingest(stage: &dyn CacheStage) {
     assert!(sound(cache.image_in_cache(&name(NAME), &amd64()).await));
 }
 
-async fn evict_is_lru_and_never_pinned(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
-    if !stage.collects() {
+async fn evict_is_lru_and_never_pinned(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let cache = &subject.cache;
@@ -165,10 +165,10 @@ async fn evict_is_lru_and_never_pinned(stage: &dyn CacheStage) {
     );
 }
 
-async fn size_counts_blob_once(stage: &dyn CacheStage) {
+async fn size_counts_blob_once(fixture: &dyn CacheFixture) {
     let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
-    if !stage.collects() {
+    let subject = pulled(fixture, &sample, NAME).await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let cache = &subject.cache;
@@ -208,9 +208,9 @@ async fn size_counts_blob_once(stage: &dyn CacheStage) {
     assert_eq!(sound(cache.collect(&Collect::default()).await).kept, whole + alone);
 }
 
-async fn partial_downloads_are_counted_and_dropped(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
-    if !stage.collects() {
+async fn partial_downloads_are_counted_and_dropped(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
@@ -263,7 +263,7 @@ pub(super) async fn collect(cache: &dyn CacheProvider) -> Collected {
 }
 
 /// A cache that does not collect says so at once, and takes nothing.
-pub(super) async fn refuses_to_collect(subject: &CacheSubject) {
+pub(super) async fn refuses_to_collect(subject: &CacheUnderTest) {
     let before = sound(subject.cache.list().await);
     for dry_run in [true, false] {
         let policy = Collect { dry_run, budget: Some(0), ..Collect::default() };

@@ -8,18 +8,18 @@ use super::setup::{amd64, name, pull, pulled, registry_with};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
 use crate::samples;
-use crate::{CacheStage, CacheSubject};
+use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 54" verification_policy_applies_on_hit:
         "a pull that is asked to verify reads again what is here, and fetches what is damaged",
     "D 133" truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched:
         "damage shows when content is read and when it is verified; repaired, the next pull brings it again",
 };
 
-async fn verification_policy_applies_on_hit(stage: &dyn CacheStage) {
+async fn verification_policy_applies_on_hit(fixture: &dyn CacheFixture) {
     let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let image = sample.image_for("linux/amd64");
     let with = |policy, verify, force| PullOptions {
         policy,
@@ -56,9 +56,9 @@ async fn verification_policy_applies_on_hit(stage: &dyn CacheStage) {
     assert_eq!(counting.calls(), 0);
 }
 
-async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched(stage: &dyn CacheStage) {
+async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched(fixture: &dyn CacheFixture) {
     let sample = samples::image();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let image = &sample.images[0];
     for part in [&image.layers[0].descriptor, &image.config, &image.manifest] {
         for change in [flipped, truncated, lengthened] {
@@ -92,14 +92,14 @@ async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched
 }
 
 async fn verify(
-    subject: &CacheSubject,
+    subject: &CacheUnderTest,
     images: Option<Vec<plyfold_core::Reference>>,
     repair: bool,
 ) -> Vec<Damage> {
     sound(subject.cache.verify(&Verify { images, repair, ..Verify::default() }).await).damage
 }
 
-async fn damage(subject: &CacheSubject, part: &Descriptor, change: fn(&[u8]) -> Vec<u8>) {
+async fn damage(subject: &CacheUnderTest, part: &Descriptor, change: fn(&[u8]) -> Vec<u8>) {
     let content: Bytes = sound(subject.cache.content(part, u64::MAX).await);
     subject.medium.damage(part.digest(), &change(&content));
 }

@@ -17,12 +17,12 @@ use plyfold_core::{
 };
 
 use super::setup::{amd64, name, pulled, registry_with, set};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 187" a_pull_yields_the_image_that_was_found:
         "an image that is here is the one that its name stood for at first, whatever becomes of the name meanwhile",
     "C 188" what_the_cache_cannot_read_is_not_fetched:
@@ -31,10 +31,10 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "the last event of a pull that is given up says that it has failed, and every blob that it began has an end",
 };
 
-async fn a_pull_yields_the_image_that_was_found(stage: &dyn CacheStage) {
+async fn a_pull_yields_the_image_that_was_found(fixture: &dyn CacheFixture) {
     const OTHER: &str = "registry.example/library/newer:1";
     let (sample, newer) = (samples::image(), samples::custom_fields());
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let registry = registry_with(&newer, OTHER);
     sound(super::setup::pull(&subject, &registry, &name(OTHER), PullPolicy::IfMissing).await);
     for change in [NameChange::Set(name(NAME), newer.top.clone()), NameChange::Remove(name(NAME))] {
@@ -54,12 +54,12 @@ async fn a_pull_yields_the_image_that_was_found(stage: &dyn CacheStage) {
     }
 }
 
-async fn what_the_cache_cannot_read_is_not_fetched(stage: &dyn CacheStage) {
+async fn what_the_cache_cannot_read_is_not_fetched(fixture: &dyn CacheFixture) {
     let sample = samples::image();
     for failing in [Step::Stat, Step::Open] {
         // `EMFILE` has no kind of its own in the standard library.
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
-            let subject = pulled(stage, &sample, NAME).await;
+            let subject = pulled(fixture, &sample, NAME).await;
             let meddled = Meddled::new(&*subject.cache);
             meddled.fail(failing, kind);
             let counting = Counting::new(&registry_with(&sample, NAME));
@@ -73,11 +73,11 @@ async fn what_the_cache_cannot_read_is_not_fetched(stage: &dyn CacheStage) {
     }
 }
 
-async fn a_dropped_pull_tells_its_end(stage: &dyn CacheStage) {
+async fn a_dropped_pull_tells_its_end(fixture: &dyn CacheFixture) {
     let sample = samples::image();
     // After more and more steps, until one comes to its end.
     for polls in (0..16).map(|power| 1_usize << power) {
-        let subject = stage.open().await;
+        let subject = fixture.open().await;
         let (registry, image) = (registry_with(&sample, NAME), name(NAME));
         let (progress, events) = Progress::channel();
         let options = PullOptions { platform: amd64(), progress, ..PullOptions::default() };
@@ -225,7 +225,7 @@ impl CacheProvider for Meddled {
         self.inner.lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.inner.turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.inner.single_flight(work).await
     }
 }

@@ -13,9 +13,9 @@ use super::setup::{name, names, pull_for, pulled, registry_with, set};
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;
-use crate::{CacheStage, CacheSubject};
+use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 55" index_write_create_update_replace_by_full_platform:
         "an index grows image by image; one takes another's place when os, architecture and variant are the same",
     "C 56" index_write_drops_dangling_attestations:
@@ -30,8 +30,8 @@ const V6: &str = "linux/arm/v6";
 const V7: &str = "linux/arm/v7";
 const AMD64: &str = "linux/amd64";
 
-async fn index_write_create_update_replace_by_full_platform(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn index_write_create_update_replace_by_full_platform(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let (old, v6, amd64) =
         (image(&**cache, V7, "old").await, image(&**cache, V6, "").await, image(&**cache, AMD64, "").await);
@@ -70,8 +70,8 @@ async fn index_write_create_update_replace_by_full_platform(stage: &dyn CacheSta
     assert_eq!(names(&**cache).await, kept);
 }
 
-async fn index_write_drops_dangling_attestations(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn index_write_drops_dangling_attestations(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let (old, amd64) = (image(&**cache, V7, "old").await, image(&**cache, AMD64, "").await);
     let (about_old, about_amd64) = (attestation(&**cache, &old).await, attestation(&**cache, &amd64).await);
@@ -85,8 +85,8 @@ async fn index_write_drops_dangling_attestations(stage: &dyn CacheStage) {
     assert_eq!(digests(&subject, &top).await, sorted([&new, &about_new, &amd64, &about_amd64]));
 }
 
-async fn index_write_is_deterministic(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn index_write_is_deterministic(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let (v6, v7) = (image(&**cache, V6, "").await, image(&**cache, V7, "").await);
     let amd64 = image(&**cache, AMD64, "").await;
@@ -109,9 +109,9 @@ async fn index_write_is_deterministic(stage: &dyn CacheStage) {
     assert_eq!(found.digest(), expected.digest());
 }
 
-async fn index_lists_platform_subset_modes_sparse_vs_rewritten(stage: &dyn CacheStage) {
+async fn index_lists_platform_subset_modes_sparse_vs_rewritten(fixture: &dyn CacheFixture) {
     let sample = samples::nested_index();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let target = name("elsewhere.example/app:1");
     // In the cache the index is the one that was pulled, whole images or not.
     let here = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("it was pulled");
@@ -141,7 +141,7 @@ async fn index_lists_platform_subset_modes_sparse_vs_rewritten(stage: &dyn Cache
 }
 
 async fn write(
-    subject: &CacheSubject,
+    subject: &CacheUnderTest,
     text: &str,
     manifests: &[&Descriptor],
 ) -> plyfold_core::Result<Descriptor> {
@@ -150,7 +150,7 @@ async fn write(
 }
 
 async fn push(
-    subject: &CacheSubject,
+    subject: &CacheUnderTest,
     registry: &MemoryRegistry,
     sparse: Sparse,
 ) -> plyfold_core::Result<Descriptor> {
@@ -209,14 +209,14 @@ fn described(media_type: MediaType, content: &[u8]) -> Descriptor {
 }
 
 /// The entries of an index that was written.
-async fn entries(subject: &CacheSubject, index: &Descriptor) -> Vec<Value> {
+async fn entries(subject: &CacheUnderTest, index: &Descriptor) -> Vec<Value> {
     let bytes = sound(subject.cache.content(index, u64::MAX).await);
     let document: Value = serde_json::from_slice(&bytes).expect("an index is JSON");
     document["manifests"].as_array().expect("an index has manifests").clone()
 }
 
 /// Platform and digest of each entry, sorted.
-async fn listed(subject: &CacheSubject, index: &Descriptor) -> Vec<(String, String)> {
+async fn listed(subject: &CacheUnderTest, index: &Descriptor) -> Vec<(String, String)> {
     let entries = entries(subject, index).await;
     let pairs = entries.iter().map(|entry| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -230,7 +230,7 @@ async fn listed(subject: &CacheSubject, index: &Descriptor) -> Vec<(String, Stri
     pairs
 }
 
-async fn digests(subject: &CacheSubject, index: &Descriptor) -> Vec<String> {
+async fn digests(subject: &CacheUnderTest, index: &Descriptor) -> Vec<String> {
     let mut digests: Vec<_> = listed(subject, index).await.into_iter().map(|(_, digest)| digest).collect();
     digests.sort();
     digests

@@ -1,11 +1,11 @@
 //! C, K and D: what a cache must do.
 
 mod artifacts;
-mod beside;
 mod blobs;
 mod collect;
 mod damage;
 mod ends;
+mod foreign_handles;
 mod indexes;
 mod names;
 mod pulls;
@@ -13,11 +13,11 @@ mod reentry;
 mod setup;
 mod tasks;
 
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::Rule;
 
 /// The rules of each file in turn.
-pub(super) const RULES: &[&[Rule<dyn CacheStage>]] = &[
+pub(super) const RULES: &[&[Rule<dyn CacheFixture>]] = &[
     blobs::RULES,
     names::RULES,
     pulls::RULES,
@@ -27,6 +27,6 @@ pub(super) const RULES: &[&[Rule<dyn CacheStage>]] = &[
     artifacts::RULES,
     tasks::RULES,
     reentry::RULES,
-    beside::RULES,
+    foreign_handles::RULES,
     damage::RULES,
 ];

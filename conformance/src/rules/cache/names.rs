@@ -7,12 +7,12 @@ use plyfold_core::{
 };
 
 use super::setup::{amd64, blob, document, name, names, pulled, set};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 41" find_by_tag_digest_and_child_digest:
         "a name is found by its tag, by its digest and by the digest of a child, nested ones included",
     "C 42" find_scoped_to_repository:
@@ -37,9 +37,9 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "the layout that a cache says it is holds its images, its scratch folder can be written, and what stores is not read-only",
 };
 
-async fn find_by_tag_digest_and_child_digest(stage: &dyn CacheStage) {
+async fn find_by_tag_digest_and_child_digest(fixture: &dyn CacheFixture) {
     for sample in [samples::index(), samples::nested_index()] {
-        let subject = pulled(stage, &sample, NAME).await;
+        let subject = pulled(fixture, &sample, NAME).await;
         let top = sound(subject.cache.find_descriptor(&name(NAME)).await).expect("found by tag");
         assert_eq!((top.digest(), top.size()), (sample.top.digest(), sample.top.size()));
         let child = &sample.image_for("linux/amd64").manifest;
@@ -54,9 +54,9 @@ async fn find_by_tag_digest_and_child_digest(stage: &dyn CacheStage) {
     }
 }
 
-async fn find_scoped_to_repository(stage: &dyn CacheStage) {
+async fn find_scoped_to_repository(fixture: &dyn CacheFixture) {
     let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let elsewhere = name("registry.example/other/app:1.2");
     let child = at(&elsewhere, sample.image_for("linux/amd64").manifest.digest());
     for absent in
@@ -67,8 +67,8 @@ async fn find_scoped_to_repository(stage: &dyn CacheStage) {
     assert_eq!(sound(subject.cache.find_descriptor(&name("registry.example/library/app:2")).await), None);
 }
 
-async fn descriptor_write_requires_name_and_replaces(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn descriptor_write_requires_name_and_replaces(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let (first, second) = (document(&**cache, "first").await, document(&**cache, "second").await);
     set(&**cache, NAME, &first).await;
@@ -85,8 +85,8 @@ async fn descriptor_write_requires_name_and_replaces(stage: &dyn CacheStage) {
     assert_eq!(names(&**cache).await, [(other.to_owned(), second.digest().clone())]);
 }
 
-async fn retag_keeps_other_names(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn retag_keeps_other_names(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let content = document(&**cache, "one").await;
     let all = ["registry.example/a:1", "registry.example/a:2", "registry.example/b:1"];
@@ -97,8 +97,8 @@ async fn retag_keeps_other_names(stage: &dyn CacheStage) {
     }
 }
 
-async fn two_names_one_digest(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn two_names_one_digest(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let (one, other) = (document(&**cache, "one").await, document(&**cache, "other").await);
     let (first, second) = ("registry.example/a:1", "registry.example/b:1");
@@ -112,9 +112,9 @@ async fn two_names_one_digest(stage: &dyn CacheStage) {
     assert_eq!(names(&**cache).await, both[1..]);
 }
 
-async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
+async fn remove_keeps_shared_blobs(fixture: &dyn CacheFixture) {
     let sample = samples::image();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let other = "registry.example/library/other:1";
     set(&*subject.cache, other, &sample.top).await;
     sound(subject.cache.remove(&name(NAME)).await);
@@ -125,8 +125,8 @@ async fn remove_keeps_shared_blobs(stage: &dyn CacheStage) {
     }
 }
 
-async fn remove_absent_is_documented_noop(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn remove_absent_is_documented_noop(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     sound(cache.remove(&name(NAME)).await);
     let content = document(&**cache, "stays").await;
@@ -139,8 +139,8 @@ async fn remove_absent_is_documented_noop(stage: &dyn CacheStage) {
     assert_eq!(names(&**cache).await, [(NAME.to_owned(), content.digest().clone())]);
 }
 
-async fn list_sorted_and_stable(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn list_sorted_and_stable(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let sorted = [
         "docker.io/library/alpine:3",
@@ -165,8 +165,8 @@ async fn list_sorted_and_stable(stage: &dyn CacheStage) {
     }
 }
 
-async fn pages_of_names_add_up_to_the_list(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn pages_of_names_add_up_to_the_list(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let cache = &subject.cache;
     let empty = sound(cache.list_page(&Page::default()).await);
     assert_eq!((empty.names.len(), empty.next), (0, None));
@@ -198,8 +198,8 @@ async fn pages_of_names_add_up_to_the_list(stage: &dyn CacheStage) {
     }
 }
 
-async fn what_is_said_of_the_disk_is_true(stage: &dyn CacheStage) {
-    let subject = pulled(stage, &samples::image(), NAME).await;
+async fn what_is_said_of_the_disk_is_true(fixture: &dyn CacheFixture) {
+    let subject = pulled(fixture, &samples::image(), NAME).await;
     for handle in [subject.cache.clone(), sound(subject.medium.reopen().await)] {
         assert!(!handle.is_read_only(), "an image was stored");
         if let Some(layout) = handle.layout() {
@@ -215,9 +215,9 @@ async fn what_is_said_of_the_disk_is_true(stage: &dyn CacheStage) {
     assert_eq!(subject.medium.leftovers(), [""; 0]);
 }
 
-async fn a_name_needs_its_content(stage: &dyn CacheStage) {
+async fn a_name_needs_its_content(fixture: &dyn CacheFixture) {
     let sample = samples::image();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let (cache, other) = (&subject.cache, "registry.example/other:1");
     let whole = [(NAME.to_owned(), sample.top.digest().clone())];
     let absent = blob(b"never stored");

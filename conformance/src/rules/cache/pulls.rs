@@ -3,12 +3,12 @@
 use plyfold_core::{Blob, BlobRange, CacheProviderExt, Completeness, ErrorKind, Platform, PullPolicy};
 
 use super::setup::{amd64, name, pull, pull_for, pulled, registry_with};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Counting, NAME, assert_kind, error_of, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "C 47" contains_means_complete_for_platform:
         "an image is cached when manifest, config and every layer of that platform are here with the right sizes",
     "C 48" missing_layer_reported_by_digest:
@@ -25,9 +25,9 @@ pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
         "an image for one platform is no answer to a question for another",
 };
 
-async fn contains_means_complete_for_platform(stage: &dyn CacheStage) {
+async fn contains_means_complete_for_platform(fixture: &dyn CacheFixture) {
     let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let image = sample.image_for("linux/amd64");
     let cached =
         async |platform: &str| sound(subject.cache.completeness(&name(NAME), &sound(platform.parse())).await);
@@ -46,9 +46,9 @@ async fn contains_means_complete_for_platform(stage: &dyn CacheStage) {
     assert_ne!(cached("linux/amd64").await, Completeness::Complete, "with a layer of the wrong size");
 }
 
-async fn missing_layer_reported_by_digest(stage: &dyn CacheStage) {
+async fn missing_layer_reported_by_digest(fixture: &dyn CacheFixture) {
     let sample = samples::image();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let mut missing = Vec::new();
     for layer in &sample.images[0].layers {
         sound(subject.cache.quarantine(layer.descriptor.digest()).await);
@@ -58,9 +58,9 @@ async fn missing_layer_reported_by_digest(stage: &dyn CacheStage) {
     }
 }
 
-async fn pull_if_present_does_no_network_io(stage: &dyn CacheStage) {
+async fn pull_if_present_does_no_network_io(fixture: &dyn CacheFixture) {
     let (sample, newer) = (samples::image(), samples::custom_fields());
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let registry = registry_with(&newer, NAME);
     let counting = Counting::new(&registry);
     for policy in [PullPolicy::IfMissing, PullPolicy::Never] {
@@ -80,9 +80,9 @@ async fn pull_if_present_does_no_network_io(stage: &dyn CacheStage) {
     assert_eq!(counting.calls(), 0, "calls under Never for an unknown image");
 }
 
-async fn always_pull_refreshes_moved_tag(stage: &dyn CacheStage) {
+async fn always_pull_refreshes_moved_tag(fixture: &dyn CacheFixture) {
     let (sample, newer) = (samples::image(), samples::custom_fields());
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let unmoved = Counting::new(&registry_with(&sample, NAME));
     let result = sound(pull(&subject, &unmoved, &name(NAME), PullPolicy::Always).await);
     assert!(result.cached);
@@ -97,9 +97,9 @@ async fn always_pull_refreshes_moved_tag(stage: &dyn CacheStage) {
     assert_eq!(moved.fetched(), [newer.images[0].config.digest().clone()], "the layers are here");
 }
 
-async fn pull_fetches_only_missing_blobs(stage: &dyn CacheStage) {
+async fn pull_fetches_only_missing_blobs(fixture: &dyn CacheFixture) {
     for sample in [samples::index(), samples::image()] {
-        let subject = pulled(stage, &sample, NAME).await;
+        let subject = pulled(fixture, &sample, NAME).await;
         let image = sample.image_for("linux/amd64");
         for missing in [&image.layers[1].descriptor, &image.layers[0].descriptor, &image.config] {
             sound(subject.cache.quarantine(missing.digest()).await);
@@ -116,9 +116,9 @@ async fn pull_fetches_only_missing_blobs(stage: &dyn CacheStage) {
     }
 }
 
-async fn adding_second_platform_keeps_index_digest(stage: &dyn CacheStage) {
+async fn adding_second_platform_keeps_index_digest(fixture: &dyn CacheFixture) {
     for sample in [samples::index(), samples::nested_index()] {
-        let subject = stage.open().await;
+        let subject = fixture.open().await;
         let registry = Counting::new(&registry_with(&sample, NAME));
         for platform in ["linux/amd64", "linux/arm64/v8"] {
             let platform: Platform = sound(platform.parse());
@@ -137,9 +137,9 @@ async fn adding_second_platform_keeps_index_digest(stage: &dyn CacheStage) {
     }
 }
 
-async fn platform_is_part_of_the_answer_on_hit(stage: &dyn CacheStage) {
+async fn platform_is_part_of_the_answer_on_hit(fixture: &dyn CacheFixture) {
     let sample = samples::index();
-    let subject = pulled(stage, &sample, NAME).await;
+    let subject = pulled(fixture, &sample, NAME).await;
     let registry = Counting::new(&registry_with(&sample, NAME));
     let arm64: Platform = sound("linux/arm64/v8".parse());
     let image = sample.image_for("linux/arm64/v8");

@@ -13,20 +13,20 @@ use tokio::sync::{Notify, Semaphore};
 use super::setup::{
     amd64, blob, document, handles, name, names, promptly, pull, registry_with, set, stream_of,
 };
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "K 123" callback_reentry_no_deadlock:
         "a source, a backend and a receiver of progress may use the cache that is being filled",
     "K 124" lock_not_held_over_network:
         "while a download stands still, everything else in the cache goes on",
 };
 
-async fn callback_reentry_no_deadlock(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn callback_reentry_no_deadlock(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let content = Bytes::from_static(b"the source of this blob uses the cache");
     let wanted = blob(&content);
     let (cache, inner) = (subject.cache.clone(), wanted.clone());
@@ -35,7 +35,7 @@ async fn callback_reentry_no_deadlock(stage: &dyn CacheStage) {
         Ok(content)
     });
     let stored = subject.cache.put(sound(Blob::new(&wanted, stream)));
-    sound(promptly(stage, "a blob whose source uses the cache", stored).await);
+    sound(promptly(fixture, "a blob whose source uses the cache", stored).await);
 
     let sample = samples::image();
     let (cache, inner) = (subject.cache.clone(), wanted.clone());
@@ -55,9 +55,11 @@ async fn callback_reentry_no_deadlock(stage: &dyn CacheStage) {
     let options = PullOptions { platform: amd64(), progress, ..PullOptions::default() };
     let reference = name(NAME);
     let pulled = subject.client.pull(&registry, &reference, &*subject.cache, &options);
-    sound(promptly(stage, "a pull whose backend uses the cache", pulled).await);
+    sound(promptly(fixture, "a pull whose backend uses the cache", pulled).await);
     drop(options);
-    promptly(stage, "a receiver of progress that uses the cache", receiver).await.expect("it does not panic");
+    promptly(fixture, "a receiver of progress that uses the cache", receiver)
+        .await
+        .expect("it does not panic");
     assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
     for at in ["source", "receiver"] {
         let text = format!("registry.example/from/a/{at}:1");
@@ -73,11 +75,11 @@ async fn use_it(cache: &dyn CacheProvider, blob: &Descriptor, text: &str) {
     assert!(sound(cache.find_descriptor(&name(text)).await).is_some());
     sound(cache.list().await);
     drop(sound(cache.lease(std::slice::from_ref(blob.digest())).await));
-    drop(sound(cache.turn(text).await));
+    drop(sound(cache.single_flight(text).await));
 }
 
-async fn lock_not_held_over_network(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn lock_not_held_over_network(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let sample = samples::image();
     let (stuck, release) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
     let layer = sample.images[0].layers[0].descriptor.digest().clone();
@@ -97,14 +99,14 @@ async fn lock_not_held_over_network(stage: &dyn CacheStage) {
     stuck.notified().await;
 
     for (number, cache) in handles(&subject, 2).await.into_iter().enumerate() {
-        promptly(stage, "what another does beside a download that stands still", async {
+        promptly(fixture, "what another does beside a download that stands still", async {
             let text = format!("registry.example/beside:{number}");
             use_it(&*cache, &blob(b"elsewhere"), &text).await;
             sound(cache.put(stream_of(&blob(b"beside"), [Ok(b"beside")])).await);
             sound(cache.verify(&Verify::default()).await);
             sound(cache.free().await);
             sound(cache.pins().await);
-            if stage.collects() {
+            if fixture.collects() {
                 sound(cache.usage().await);
                 sound(cache.collect(&Collect::default()).await);
             } else {
@@ -119,7 +121,7 @@ async fn lock_not_held_over_network(stage: &dyn CacheStage) {
     let registry = registry_with(&beside, other);
     let reference = name(other);
     let pulled = pull(&subject, &registry, &reference, PullPolicy::IfMissing);
-    sound(promptly(stage, "a pull beside one that stands still", pulled).await);
+    sound(promptly(fixture, "a pull beside one that stands still", pulled).await);
 
     release.add_permits(1);
     sound(standing.await.expect("the pull does not panic"));

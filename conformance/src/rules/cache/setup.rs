@@ -10,14 +10,14 @@ use plyfold_core::{
     NameChange, Platform, PullOptions, PullPolicy, PullResult, Reference, Result, digest, reference,
 };
 
+use crate::fixtures::fill;
 use crate::rules::probe::{error_of, read, sound};
 use crate::samples::Sample;
-use crate::stages::fill;
-use crate::{CacheStage, CacheSubject, Staged};
+use crate::{CacheFixture, CacheUnderTest, FixtureImage};
 
 /// A cache that holds the amd64 image of a sample.
-pub(super) async fn pulled(stage: &dyn CacheStage, sample: &Sample, text: &str) -> CacheSubject {
-    let subject = stage.open().await;
+pub(super) async fn pulled(fixture: &dyn CacheFixture, sample: &Sample, text: &str) -> CacheUnderTest {
+    let subject = fixture.open().await;
     let registry = registry_with(sample, text);
     let result = pull(&subject, &registry, &name(text), PullPolicy::IfMissing).await;
     assert_eq!(sound(result).descriptor.digest(), sample.top.digest());
@@ -25,7 +25,7 @@ pub(super) async fn pulled(stage: &dyn CacheStage, sample: &Sample, text: &str) 
 }
 
 pub(super) async fn pull(
-    subject: &CacheSubject,
+    subject: &CacheUnderTest,
     registry: &dyn ImageRegistry,
     reference: &Reference,
     policy: PullPolicy,
@@ -34,7 +34,7 @@ pub(super) async fn pull(
 }
 
 pub(super) async fn pull_for(
-    subject: &CacheSubject,
+    subject: &CacheUnderTest,
     registry: &dyn ImageRegistry,
     reference: &Reference,
     policy: PullPolicy,
@@ -46,7 +46,7 @@ pub(super) async fn pull_for(
 
 pub(super) fn registry_with(sample: &Sample, text: &str) -> MemoryRegistry {
     let registry = MemoryRegistry::new("origin");
-    fill(&registry, &Staged::new(text, sample));
+    fill(&registry, &FixtureImage::new(text, sample));
     registry
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn names(cache: &dyn CacheProvider) -> Vec<(String, Digest)> {
 }
 
 /// Nothing of a blob can be seen, and nothing of it is left.
-pub(super) async fn assert_nothing(subject: &CacheSubject, blob: &Descriptor) {
+pub(super) async fn assert_nothing(subject: &CacheUnderTest, blob: &Descriptor) {
     assert_eq!(sound(subject.cache.stat(blob.digest()).await), None);
     let error = error_of(read(subject.cache.open(blob, BlobRange::FULL).await).await);
     assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
@@ -99,8 +99,8 @@ pub(super) async fn assert_nothing(subject: &CacheSubject, blob: &Descriptor) {
 }
 
 /// What must not wait: a guard against deadlocks, not a measure of speed.
-pub(super) async fn promptly<T>(stage: &dyn CacheStage, what: &str, work: impl Future<Output = T>) -> T {
-    let outcome = tokio::time::timeout(stage.patience(), work).await;
+pub(super) async fn promptly<T>(fixture: &dyn CacheFixture, what: &str, work: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(fixture.patience(), work).await;
     outcome.unwrap_or_else(|_| panic!("{what} waits in vain"))
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn assert_waits<T>(what: &str, work: &tokio::task::JoinHandle<T
 }
 
 /// As many handles on the medium of a subject, its own first.
-pub(super) async fn handles(subject: &CacheSubject, count: usize) -> Vec<Box<dyn CacheProvider>> {
+pub(super) async fn handles(subject: &CacheUnderTest, count: usize) -> Vec<Box<dyn CacheProvider>> {
     let mut handles = vec![subject.cache.clone()];
     while handles.len() < count {
         handles.push(sound(subject.medium.reopen().await));

@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::setup::{amd64, assert_waits, blob, document, handles, name, names, promptly, registry_with, set};
-use crate::CacheStage;
+use crate::CacheFixture;
 use crate::rule::{Rule, not_judged, rules};
 use crate::rules::probe::{Counting, Hooked, NAME, read, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "K 117" n_processes_add_n_tags_all_survive:
         "of names that many handles set at once, none is lost",
     "K 118" n_threads_same_blob_one_write:
@@ -37,9 +37,9 @@ const HANDLES: usize = 4;
 /// Tasks on each handle.
 const TASKS: usize = 8;
 
-async fn n_processes_add_n_tags_all_survive(stage: &dyn CacheStage) {
+async fn n_processes_add_n_tags_all_survive(fixture: &dyn CacheFixture) {
     const EACH: usize = 4;
-    let subject = stage.open().await;
+    let subject = fixture.open().await;
     let mut tasks = JoinSet::new();
     let mut expected = Vec::new();
     for (handle, cache) in handles(&subject, HANDLES).await.into_iter().enumerate() {
@@ -65,8 +65,8 @@ async fn n_processes_add_n_tags_all_survive(stage: &dyn CacheStage) {
     assert_eq!(found, expected);
 }
 
-async fn n_threads_same_blob_one_write(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn n_threads_same_blob_one_write(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let handles = handles(&subject, HANDLES).await;
     let writers = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
@@ -100,8 +100,8 @@ async fn n_threads_same_blob_one_write(stage: &dyn CacheStage) {
     }
 }
 
-async fn winner_cancelled_waiter_succeeds(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn winner_cancelled_waiter_succeeds(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let other = sound(subject.medium.reopen().await);
     let (wanted, content) = large();
     let half = content.slice(..content.len() / 2);
@@ -118,7 +118,7 @@ async fn winner_cancelled_waiter_succeeds(stage: &dyn CacheStage) {
     let waiter = tokio::spawn(async move { write_on(vacant(&*cache, &blob).await, &content).await });
     assert_waits("the second writer", &waiter).await;
     winner.abort();
-    sound(promptly(stage, "the second writer", waiter).await.expect("the second writer does not panic"));
+    sound(promptly(fixture, "the second writer", waiter).await.expect("the second writer does not panic"));
     sound(subject.cache.verify_blob(&wanted).await);
 
     // A pull whose caller no longer wants it.
@@ -135,13 +135,13 @@ async fn winner_cancelled_waiter_succeeds(stage: &dyn CacheStage) {
     });
     tokio::task::yield_now().await;
     winner.abort();
-    sound(promptly(stage, "the second pull", waiter).await.expect("the second pull does not panic"));
+    sound(promptly(fixture, "the second pull", waiter).await.expect("the second pull does not panic"));
     assert!(sound(subject.cache.image_in_cache(&name(NAME), &amd64()).await));
 }
 
-async fn reader_never_sees_partial_blob_or_index(stage: &dyn CacheStage) {
+async fn reader_never_sees_partial_blob_or_index(fixture: &dyn CacheFixture) {
     const ROUNDS: usize = 12;
-    let subject = stage.open().await;
+    let subject = fixture.open().await;
     let reader = sound(subject.medium.reopen().await);
     let done = Arc::new(AtomicBool::new(false));
     let contents: Vec<Bytes> = (0..ROUNDS).map(|round| vec![round as u8; 300_000 + round].into()).collect();
@@ -181,8 +181,8 @@ async fn reader_never_sees_partial_blob_or_index(stage: &dyn CacheStage) {
     writer.await.expect("the writer does not panic");
 }
 
-async fn two_handles_one_process_exclude_each_other(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn two_handles_one_process_exclude_each_other(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let other = sound(subject.medium.reopen().await);
     let (wanted, content) = large();
     let writer = vacant(&*subject.cache, &wanted).await;
@@ -190,24 +190,24 @@ async fn two_handles_one_process_exclude_each_other(stage: &dyn CacheStage) {
     let waiting = tokio::spawn(async move { sound(cache.ingest(&blob).await) });
     assert_waits("a writer on another handle", &waiting).await;
     sound(write_on(writer, &content).await);
-    let outcome = promptly(stage, "a writer on another handle", waiting).await;
+    let outcome = promptly(fixture, "a writer on another handle", waiting).await;
     assert!(matches!(outcome.expect("it does not panic"), Ingest::Present), "the blob is there now");
 
     // Turns are granted to one at a time, by caches that grant any.
-    let turn = sound(subject.cache.turn("work").await);
+    let turn = sound(subject.cache.single_flight("work").await);
     if turn.is_none() {
         return not_judged("the cache grants no turns");
     }
-    drop(sound(promptly(stage, "other work", other.turn("other work")).await));
+    drop(sound(promptly(fixture, "other work", other.single_flight("other work")).await));
     let cache = other.clone();
-    let waiting = tokio::spawn(async move { sound(cache.turn("work").await) });
+    let waiting = tokio::spawn(async move { sound(cache.single_flight("work").await) });
     assert_waits("the same work on another handle", &waiting).await;
     drop(turn);
-    drop(promptly(stage, "the same work on another handle", waiting).await.expect("it does not panic"));
+    drop(promptly(fixture, "the same work on another handle", waiting).await.expect("it does not panic"));
 }
 
-async fn nested_write_keeps_outer_lock(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
+async fn nested_write_keeps_outer_lock(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
     let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
     let (wanted, content) = large();
     let mut writer = vacant(&**cache, &wanted).await;
@@ -218,7 +218,7 @@ async fn nested_write_keeps_outer_lock(stage: &dyn CacheStage) {
     sound(cache.verify_blob(&nested).await);
     assert_eq!(sound(cache.stat(wanted.digest()).await), None);
     drop(vacant(&**cache, &blob(b"given up")).await);
-    drop(sound(cache.turn("nested").await));
+    drop(sound(cache.single_flight("nested").await));
     drop(sound(cache.lease(std::slice::from_ref(wanted.digest())).await));
     drop(sound(subject.medium.reopen().await));
 

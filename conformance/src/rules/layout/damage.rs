@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 
 use super::place::{Place, Theirs, documents, files_in, replace};
 use super::setup::{described, large, name, set, stored, vacant, whole};
-use crate::LayoutStage;
+use crate::LayoutFixture;
 use crate::rules::probe::{NAME, assert_kind, error_of, sound};
 
-pub(super) async fn unknown_files_and_fields_preserved(stage: &dyn LayoutStage) {
+pub(super) async fn unknown_files_and_fields_preserved(fixture: &dyn LayoutFixture) {
     let place = Place::new();
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     let theirs = Theirs::add_to(&place.path);
     let content = stored(&*cache, b"ours").await;
     set(&*cache, NAME, &content).await;
@@ -30,7 +30,7 @@ pub(super) async fn unknown_files_and_fields_preserved(stage: &dyn LayoutStage) 
     sound(cache.verify(&Verify { repair: true, ..Verify::default() }).await);
     theirs.assert_kept(&place.path, "verifying");
     drop(cache);
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     match cache.collect(&Collect::default()).await {
         Ok(_) => {}
         Err(error) => assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}"),
@@ -41,9 +41,9 @@ pub(super) async fn unknown_files_and_fields_preserved(stage: &dyn LayoutStage) 
     assert_eq!(found.expect("their name is a name").digest(), &theirs.blob);
 }
 
-pub(super) async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) {
+pub(super) async fn unsupported_layout_version_refused(fixture: &dyn LayoutFixture) {
     let place = Place::new();
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     set(&*cache, NAME, &stored(&*cache, b"kept").await).await;
     let marker = place.path.join("oci-layout");
     let ours = fs::read(&marker).expect("a layout has the file oci-layout");
@@ -56,7 +56,7 @@ pub(super) async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) 
         replace(&marker, text.as_bytes());
         let before = documents(&place.path);
         let refused = async {
-            let cache = stage.open(&place.path).await?;
+            let cache = fixture.open(&place.path).await?;
             cache.update(&[NameChange::Remove(name(NAME))]).await
         };
         assert_kind(refused.await, &kind);
@@ -68,7 +68,7 @@ pub(super) async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) 
     for text in ["", &"\0".repeat(31), r#"{"imageLayoutVersion":"#] {
         replace(&marker, text.as_bytes());
         let before = documents(&place.path);
-        let listed = async { stage.open(&place.path).await?.list().await };
+        let listed = async { fixture.open(&place.path).await?.list().await };
         match listed.await {
             Ok(names) => {
                 assert_eq!(names.len(), 1);
@@ -86,25 +86,25 @@ pub(super) async fn unsupported_layout_version_refused(stage: &dyn LayoutStage) 
     // A later minor version and fields of the future are no reason to refuse.
     for text in [r#"{"imageLayoutVersion":"1.1.0","future":[1]}"#.as_bytes(), &ours] {
         replace(&marker, text);
-        let cache = sound(stage.open(&place.path).await);
+        let cache = sound(fixture.open(&place.path).await);
         assert_eq!(sound(cache.list().await).len(), 1);
     }
 }
 
-pub(super) async fn corrupt_index_quarantined_not_destroyed(stage: &dyn LayoutStage) {
+pub(super) async fn corrupt_index_quarantined_not_destroyed(fixture: &dyn LayoutFixture) {
     for corrupt in [
         r#"{"schemaVersion":2,"manifests":[{"torn by a power cut"#,
         r#"{"schemaVersion":2,"manifests":[],"manifests":[],"two":"readings"}"#,
         r#"{"schemaVersion":2,"org.example":"no manifests"}"#,
     ] {
         let place = Place::new();
-        let cache = sound(stage.open(&place.path).await);
+        let cache = sound(fixture.open(&place.path).await);
         let content = stored(&*cache, b"kept").await;
         set(&*cache, NAME, &content).await;
         let index = place.path.join("index.json");
         replace(&index, corrupt.as_bytes());
         let unchanged = || assert_eq!(fs::read_to_string(&index).expect("it is still there"), corrupt);
-        for cache in [cache, sound(stage.open(&place.path).await)] {
+        for cache in [cache, sound(fixture.open(&place.path).await)] {
             assert_kind(cache.list().await, &ErrorKind::Corrupt);
             assert_kind(cache.find_descriptor(&name(NAME)).await, &ErrorKind::Corrupt);
             let changes = [NameChange::Set(name("registry.example/other:1"), content.clone())];
@@ -114,7 +114,7 @@ pub(super) async fn corrupt_index_quarantined_not_destroyed(stage: &dyn LayoutSt
             unchanged();
             sound(cache.verify_blob(&content).await);
         }
-        let cache = sound(stage.open(&place.path).await);
+        let cache = sound(fixture.open(&place.path).await);
         let names_damage = |verified: Verified| {
             let damage = verified.damage.into_iter().filter(|damage| damage.part == Part::Names);
             damage.map(|damage| damage.repaired).collect::<Vec<_>>()
@@ -125,7 +125,7 @@ pub(super) async fn corrupt_index_quarantined_not_destroyed(stage: &dyn LayoutSt
         assert_eq!(names_damage(sound(cache.verify(&repair).await)), [true]);
         assert_eq!(place.files_with(corrupt.as_bytes()).len(), 1, "it was set aside, not destroyed");
         sound(cache.verify_blob(&content).await);
-        for cache in [cache, sound(stage.open(&place.path).await)] {
+        for cache in [cache, sound(fixture.open(&place.path).await)] {
             set(&*cache, NAME, &content).await;
             assert_eq!(sound(cache.list().await).len(), 1);
         }
@@ -133,11 +133,11 @@ pub(super) async fn corrupt_index_quarantined_not_destroyed(stage: &dyn LayoutSt
     }
 }
 
-pub(super) async fn index_old_or_new_never_torn(stage: &dyn LayoutStage) {
+pub(super) async fn index_old_or_new_never_torn(fixture: &dyn LayoutFixture) {
     const WRITERS: usize = 4;
     const EACH: usize = 12;
     let place = Place::new();
-    let first = sound(stage.open(&place.path).await);
+    let first = sound(fixture.open(&place.path).await);
     let content = stored(&*first, b"named").await;
     set(&*first, NAME, &content).await;
     let done = Arc::new(AtomicBool::new(false));
@@ -155,7 +155,7 @@ pub(super) async fn index_old_or_new_never_torn(stage: &dyn LayoutStage) {
     });
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let cache = sound(stage.open(&place.path).await);
+        let cache = sound(fixture.open(&place.path).await);
         let content = content.clone();
         writers.spawn(async move {
             for number in 0..EACH {
@@ -174,9 +174,9 @@ pub(super) async fn index_old_or_new_never_torn(stage: &dyn LayoutStage) {
     assert_eq!(sound(first.list().await).len(), 1 + WRITERS * EACH / 2);
 }
 
-pub(super) async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage) {
+pub(super) async fn stale_temps_reclaimed_not_live_ones(fixture: &dyn LayoutFixture) {
     let place = Place::new();
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     let (wanted, content) = large();
     let mut writer = vacant(&*cache, &wanted).await;
     sound(writer.write(content.slice(..content.len() - 1)).await);
@@ -194,7 +194,7 @@ pub(super) async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage)
     }
     // No running process writes into this copy, so nothing may wait.
     let copy = Place::copy_of(&place.path);
-    let heir = sound(stage.open(&copy.path).await);
+    let heir = sound(fixture.open(&copy.path).await);
     match heir.collect(&Collect::default()).await {
         Ok(_) => assert!(copy.files_with(&content[..4096]).is_empty(), "these have no writer"),
         Err(error) => assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}"),
@@ -204,7 +204,7 @@ pub(super) async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage)
     assert_eq!(copy.files_with(&content[..4096]).len(), 1, "the blob, and nothing beside it");
 
     // Here one is.
-    let second = sound(stage.open(&place.path).await);
+    let second = sound(fixture.open(&place.path).await);
     match second.collect(&Collect::default()).await {
         Ok(_) => {}
         Err(error) => assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}"),
@@ -215,21 +215,21 @@ pub(super) async fn stale_temps_reclaimed_not_live_ones(stage: &dyn LayoutStage)
     assert_eq!(place.files_with(&content[..4096]).len(), 1);
 }
 
-pub(super) async fn stale_lock_of_dead_owner_recovered(stage: &dyn LayoutStage) {
+pub(super) async fn stale_lock_of_dead_owner_recovered(fixture: &dyn LayoutFixture) {
     let place = Place::new();
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     set(&*cache, NAME, &stored(&*cache, b"named").await).await;
     let (wanted, content) = large();
     let mut writer = vacant(&*cache, &wanted).await;
     sound(writer.write(content.slice(..content.len() / 2)).await);
-    let turn = sound(cache.turn("work").await);
+    let turn = sound(cache.single_flight("work").await);
     let lease = sound(cache.lease(std::slice::from_ref(wanted.digest())).await);
     // The files of all these locks are in the copy, and their owners are not.
     let copy = Place::copy_of(&place.path);
     drop((writer, turn, lease));
     let recovered = async {
-        let heir = sound(stage.open(&copy.path).await);
-        drop(sound(heir.turn("work").await));
+        let heir = sound(fixture.open(&copy.path).await);
+        drop(sound(heir.single_flight("work").await));
         drop(sound(heir.lease(std::slice::from_ref(wanted.digest())).await));
         sound(heir.put(whole(&wanted, &content)).await);
         sound(heir.remove(&name(NAME)).await);
@@ -240,6 +240,6 @@ pub(super) async fn stale_lock_of_dead_owner_recovered(stage: &dyn LayoutStage) 
         }
         sound(heir.verify_blob(&wanted).await);
     };
-    let outcome = tokio::time::timeout(stage.patience(), recovered).await;
+    let outcome = tokio::time::timeout(fixture.patience(), recovered).await;
     outcome.expect("killed processes hold no locks");
 }

@@ -22,10 +22,10 @@ use self::reading::read_only_directory_usable;
 use self::tools::{
     foreign_layout_by_skopeo_crane_docker_readable, our_layout_readable_by_skopeo_crane_regctl,
 };
-use crate::LayoutStage;
+use crate::LayoutFixture;
 use crate::rule::{Rule, rules};
 
-pub(super) const RULES: &[Rule<dyn LayoutStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn LayoutFixture>] = rules! {
     "C 69" foreign_layout_by_skopeo_crane_docker_readable:
         "a layout as any tool writes it is read: each image by its name, verified; as a cache it is used in place",
     "C 70" our_layout_readable_by_skopeo_crane_regctl:

@@ -14,23 +14,23 @@ use plyfold_core::{
 
 use super::place::Place;
 use super::setup::{NO_REGISTRY, name};
+use crate::fixtures::fill;
 use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples::{self, Sample};
-use crate::stages::fill;
-use crate::{LayoutStage, Staged};
+use crate::{FixtureImage, LayoutFixture};
 
 /// K 180: see [`RULES`](super::RULES).
-pub(super) async fn push_beside_collection_leaves_whole_images(stage: &dyn LayoutStage) {
+pub(super) async fn push_beside_collection_leaves_whole_images(fixture: &dyn LayoutFixture) {
     let sample = samples::nested_index();
     let origin = origin(&sample);
     for concurrency in [1, 4] {
         let place = Place::new();
-        let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
+        let Some(layout) = fixture.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
         // The first push makes the layout: before it there is nothing to collect.
         let options = CopyOptions { concurrency, ..CopyOptions::default() };
         sound(copy(&origin, &name(NAME), &*layout, &name("registry.example/first:1"), &options).await);
-        let cache = sound(stage.open(&place.path).await);
+        let cache = sound(fixture.open(&place.path).await);
         sound(cache.remove(&name("registry.example/first:1")).await);
         // In the first round all blobs are here already and nothing needs them; in the second none is here.
         for round in 0..2 {
@@ -45,17 +45,17 @@ pub(super) async fn push_beside_collection_leaves_whole_images(stage: &dyn Layou
 }
 
 /// K 181: see [`RULES`](super::RULES).
-pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(stage: &dyn LayoutStage) {
+pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(fixture: &dyn LayoutFixture) {
     let sample = samples::index();
     let place = Place::new();
-    let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
+    let Some(layout) = fixture.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let (image, index) = (sample.image_for("linux/amd64"), document(&sample, &sample.top));
     let manifest = document(&sample, &image.manifest);
     let blobs: Vec<&Descriptor> =
         std::iter::once(&image.config).chain(image.layers.iter().map(|layer| &layer.descriptor)).collect();
     for absent in &blobs {
         let place = Place::new();
-        let layout = stage.registry(&place.path).await.expect("a registry, as before");
+        let layout = fixture.registry(&place.path).await.expect("a registry, as before");
         for blob in blobs.iter().filter(|blob| blob.digest() != absent.digest()) {
             sound(layout.push_blob(&name(NAME), content(&sample, blob)).await);
         }
@@ -69,7 +69,7 @@ pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(stage: &dyn Layout
     for blob in &blobs {
         sound(layout.push_blob(&name(NAME), content(&sample, blob)).await);
     }
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     if cache.collect(&Collect::default()).await.is_ok() {
         assert_kind(layout.push_manifest(&name(NAME), &manifest).await, &ErrorKind::NotFound);
     }
@@ -87,13 +87,13 @@ pub(super) async fn a_pushed_name_waits_for_all_that_it_needs(stage: &dyn Layout
 }
 
 /// K 182: see [`RULES`](super::RULES).
-pub(super) async fn deletion_leaves_what_is_leased(stage: &dyn LayoutStage) {
+pub(super) async fn deletion_leaves_what_is_leased(fixture: &dyn LayoutFixture) {
     let sample = samples::index();
     let place = Place::new();
-    let Some(layout) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
+    let Some(layout) = fixture.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let options = CopyOptions::default();
     sound(copy(&origin(&sample), &name(NAME), &*layout, &name(NAME), &options).await);
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     let child = sample.image_for("linux/amd64").manifest.digest();
     let by_digest = at(&name(NAME), sample.top.digest());
     let lease = sound(cache.lease(std::slice::from_ref(sample.top.digest())).await);
@@ -119,7 +119,7 @@ async fn is_here(cache: &dyn CacheProvider, blob: &Descriptor) -> bool {
 
 fn origin(sample: &Sample) -> MemoryRegistry {
     let registry = MemoryRegistry::new("origin");
-    fill(&registry, &Staged::new(NAME, sample));
+    fill(&registry, &FixtureImage::new(NAME, sample));
     registry
 }
 

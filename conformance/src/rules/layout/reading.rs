@@ -13,7 +13,7 @@ use plyfold_core::{
 
 use super::place::Place;
 use super::setup::{NO_REGISTRY, name, set, whole};
-use crate::LayoutStage;
+use crate::LayoutFixture;
 use crate::rule::not_judged;
 use crate::rules::probe::{NAME, sound};
 use crate::samples::{self, Sample};
@@ -21,14 +21,14 @@ use crate::samples::{self, Sample};
 /// Longer than the ticks in which file systems keep time.
 const TICKS: Duration = Duration::from_millis(60);
 
-pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
+pub(super) async fn read_only_directory_usable(fixture: &dyn LayoutFixture) {
     let sample = samples::index();
     // A layout of another tool, by a handle that was opened for reading.
     let theirs = Place::new();
     samples::write_layout(&theirs.path, &[(NAME.to_owned(), &sample)]).expect("a layout can be written");
-    let sealed = Sealed::new(&theirs.path);
+    let read_only = ReadOnlyTree::new(&theirs.path);
     let before = Traces::of(&theirs.path, "");
-    if let Some(registry) = stage.registry(&theirs.path).await {
+    if let Some(registry) = fixture.registry(&theirs.path).await {
         read(&*registry, &sample).await;
         before.assert_none_since(&theirs.path, "", "reading as a registry");
     } else {
@@ -36,25 +36,25 @@ pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
     }
     // As a cache: where the directory can be written after all, as by root, it may keep notes beside the layout.
     let layout = Traces::of(&theirs.path, "blobs");
-    let cache = sound(stage.open(&theirs.path).await);
+    let cache = sound(fixture.open(&theirs.path).await);
     use_as_cache(&*cache, &sample).await;
-    if sealed.binds {
+    if read_only.binds {
         before.assert_none_since(&theirs.path, "", "reading as a cache");
     }
     layout.assert_none_since(&theirs.path, "blobs", "reading as a cache");
-    drop((cache, sealed));
+    drop((cache, read_only));
 
     // A layout of its own, which it has seen before: opening it once more leaves nothing either.
     let ours = Place::new();
-    let cache = sound(stage.open(&ours.path).await);
+    let cache = sound(fixture.open(&ours.path).await);
     for blob in &sample.blobs {
         sound(cache.put(whole(&blob.descriptor, &blob.bytes)).await);
     }
     set(&*cache, NAME, &sample.top).await;
     drop(cache);
-    let sealed = Sealed::new(&ours.path);
+    let read_only = ReadOnlyTree::new(&ours.path);
     let before = Traces::of(&ours.path, "");
-    let cache = sound(stage.open(&ours.path).await);
+    let cache = sound(fixture.open(&ours.path).await);
     use_as_cache(&*cache, &sample).await;
     before.assert_none_since(&ours.path, "", "opening and reading its own layout");
 
@@ -63,7 +63,7 @@ pub(super) async fn read_only_directory_usable(stage: &dyn LayoutStage) {
     let registry = dyn_clone::clone_box(&*cache).as_registry();
     let pulled = sound(pull(&registry, &name(NAME), &*cache, &options).await);
     assert_eq!(pulled.layers.len(), 2);
-    if sealed.binds {
+    if read_only.binds {
         let refused = cache.put(whole(&super::setup::described(b"new"), &b"new"[..].into())).await;
         assert!(refused.is_err_and(|e| *e.kind() == ErrorKind::Io), "nothing can be stored here");
     }
@@ -111,12 +111,12 @@ async fn use_as_cache(cache: &dyn CacheProvider, sample: &Sample) {
 }
 
 /// A directory without the right to write, for who is bound by modes.
-struct Sealed {
+struct ReadOnlyTree {
     folders: Vec<PathBuf>,
     binds: bool,
 }
 
-impl Sealed {
+impl ReadOnlyTree {
     fn new(path: &Path) -> Self {
         std::thread::sleep(TICKS);
         let mut folders = Vec::new();
@@ -133,7 +133,7 @@ impl Sealed {
     }
 }
 
-impl Drop for Sealed {
+impl Drop for ReadOnlyTree {
     fn drop(&mut self) {
         for folder in &self.folders {
             let _ = fs::set_permissions(folder, Permissions::from_mode(0o755));

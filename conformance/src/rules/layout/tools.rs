@@ -15,21 +15,21 @@ use super::forms::{self, Form};
 use super::place::{Place, index_of};
 use super::setup::{NO_REGISTRY, large, name, set, vacant, whole};
 use super::strict::Layout;
-use crate::LayoutStage;
+use crate::LayoutFixture;
 use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, sound};
 use crate::samples::{self, Sample};
 
-pub(super) async fn foreign_layout_by_skopeo_crane_docker_readable(stage: &dyn LayoutStage) {
+pub(super) async fn foreign_layout_by_skopeo_crane_docker_readable(fixture: &dyn LayoutFixture) {
     for form in forms::all() {
         let place = Place::new();
         form.write(&place.path);
-        if let Some(registry) = stage.registry(&place.path).await {
+        if let Some(registry) = fixture.registry(&place.path).await {
             reads(&form, &place.path, &*registry).await;
         } else {
             not_judged(NO_REGISTRY);
         }
-        is_a_cache(&form, &place.path, stage).await;
+        is_a_cache(&form, &place.path, fixture).await;
     }
 }
 
@@ -73,10 +73,10 @@ async fn reads(form: &Form, place: &Path, registry: &dyn ImageRegistry) {
 
 /// The layout is a cache in place: its images are found and whole without any other, names are added to them, and
 /// everything that was there stays.
-async fn is_a_cache(form: &Form, place: &Path, stage: &dyn LayoutStage) {
+async fn is_a_cache(form: &Form, place: &Path, fixture: &dyn LayoutFixture) {
     const ADDED: &str = "registry.example/added:1";
     let before = Told::by(place);
-    let cache = form.sound(stage.open(place).await);
+    let cache = form.sound(fixture.open(place).await);
     let first = form.names(place).first().map(|(name, _)| name.clone());
     let added = match &first {
         Some(first) => {
@@ -161,9 +161,9 @@ fn unnamed(entry: &Value) -> Value {
     entry
 }
 
-pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(stage: &dyn LayoutStage) {
+pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(fixture: &dyn LayoutFixture) {
     let place = Place::new();
-    let cache = sound(stage.open(&place.path).await);
+    let cache = sound(fixture.open(&place.path).await);
     assert_eq!(Layout::read(&place.path).len(), 0, "a fresh one has no images");
     let (image, index, sha512) = (samples::image(), samples::index(), samples::sha512());
     let names = [
@@ -204,13 +204,13 @@ pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(stage: &dyn Layou
     }
     let layout = Layout::read(&place.path);
     assert_eq!((layout.len(), layout.find_tag("1.2")), (1, &*sha512.top.digest().to_string()));
-    pushed(stage).await;
+    pushed(fixture).await;
 }
 
 /// As [`our_layout_readable_by_skopeo_crane_regctl`] for the backend that makes layouts as copies.
-async fn pushed(stage: &dyn LayoutStage) {
+async fn pushed(fixture: &dyn LayoutFixture) {
     let (place, from) = (Place::new(), Place::new());
-    let Some(registry) = stage.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
+    let Some(registry) = fixture.registry(&place.path).await else { return not_judged(NO_REGISTRY) };
     let (sample, target) = (samples::index(), sound(image_in(&place.path, "v1")));
     if !registry.capabilities().push {
         let manifest = sound(plyfold_core::RawManifest::new(sample.top_bytes().clone(), None));
@@ -218,7 +218,7 @@ async fn pushed(stage: &dyn LayoutStage) {
         return;
     }
     samples::write_layout(&from.path, &[(NAME.to_owned(), &sample)]).expect("a layout can be written");
-    let source = stage.registry(&from.path).await.expect("a registry, as before");
+    let source = fixture.registry(&from.path).await.expect("a registry, as before");
     for (target, written) in [(target, "v1"), (name(NAME), NAME)] {
         sound(copy(&*source, &name(NAME), &*registry, &target, &CopyOptions::default()).await);
         let layout = Layout::read(&place.path);

@@ -13,11 +13,11 @@ use tempfile::TempDir;
 
 use crate::rules::probe::sound;
 use crate::tree::TreeLine;
-use crate::{MaterializerStage, path_of};
+use crate::{MaterializerFixture, path_of};
 
 /// A finished file, and what it is made of.
 pub(super) struct Made<'a> {
-    stage: &'a dyn MaterializerStage,
+    fixture: &'a dyn MaterializerFixture,
     file: PathBuf,
     files: Vec<PathBuf>,
     tars: Vec<Vec<u8>>,
@@ -29,18 +29,18 @@ pub(super) struct Made<'a> {
 
 impl<'a> Made<'a> {
     /// Makes an image of these tars, or layers of all of them of which the first is the file.
-    pub(super) fn of(stage: &'a dyn MaterializerStage, tars: &[Vec<u8>]) -> Self {
-        sound(Self::attempt(stage, tars))
+    pub(super) fn of(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Self {
+        sound(Self::attempt(fixture, tars))
     }
 
     /// As [`Made::of`], if the materializer makes it.
-    pub(super) fn attempt(stage: &'a dyn MaterializerStage, tars: &[Vec<u8>]) -> Result<Self> {
+    pub(super) fn attempt(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Result<Self> {
         let folder = TempDir::new().expect("a temporary directory can be made");
-        let materializer = stage.materializer();
+        let materializer = fixture.materializer();
         let input = materializer.input();
         let mut layers = Vec::new();
         let mut files = Vec::new();
-        let maker = if input == Input::Layer { Some(stage.materializer()) } else { stage.layers() };
+        let maker = if input == Input::Layer { Some(fixture.materializer()) } else { fixture.layers() };
         if let Some(maker) = maker {
             for (number, tar) in tars.iter().enumerate() {
                 let diff_id = digest::sha256(tar);
@@ -54,12 +54,12 @@ impl<'a> Made<'a> {
             Input::Image => {
                 let open =
                     |tar: &Vec<u8>| LayerTar::new(io::Cursor::new(tar.clone()), LayerOptions::default());
-                Some(stage.read(tars.iter().map(open).collect(), folder.path())?)
+                Some(fixture.read(tars.iter().map(open).collect(), folder.path())?)
             }
             _ => None,
         };
         let mut made = Self {
-            stage,
+            fixture,
             file: files.first().cloned().unwrap_or_default(),
             files,
             tars: tars.to_vec(),
@@ -78,12 +78,12 @@ impl<'a> Made<'a> {
 
     /// Makes the file once more, into `out`.
     pub(super) fn again(&self, out: &mut dyn Sink) -> Result<()> {
-        let materializer = self.stage.materializer();
+        let materializer = self.fixture.materializer();
         match (materializer.input(), &self.image) {
             (_, Some(image)) => materializer.image(image, out).map(drop),
             (Input::Layer, _) => make_layer(&*materializer, io::Cursor::new(self.tars[0].clone()), None, out),
-            (Input::Nothing, _) => self.stage.join(&[], &self.file, out),
-            _ => self.stage.join(&self.layers, &self.file, out),
+            (Input::Nothing, _) => self.fixture.join(&[], &self.file, out),
+            _ => self.fixture.join(&self.layers, &self.file, out),
         }
     }
 
@@ -105,20 +105,20 @@ impl<'a> Made<'a> {
 
     /// Bytes that were written: holes cost no space.
     pub(super) fn size(&self) -> u64 {
-        let mut out = SmallDisk::new(&*self.stage.materializer(), u64::MAX);
+        let mut out = SmallDisk::new(&*self.fixture.materializer(), u64::MAX);
         sound(self.again(&mut out));
         u64::MAX - out.left.load(Ordering::SeqCst)
     }
 
     pub(super) fn tree(&self) -> Vec<TreeLine> {
-        self.stage.tree(&self.file, &self.layers)
+        self.fixture.tree(&self.file, &self.layers)
     }
 
     pub(super) fn check(&self) {
-        if self.stage.materializer().input() == Input::Layer {
-            self.layers.iter().for_each(|layer| self.stage.check(path_of(layer), &[]));
+        if self.fixture.materializer().input() == Input::Layer {
+            self.layers.iter().for_each(|layer| self.fixture.check(path_of(layer), &[]));
         } else {
-            self.stage.check(&self.file, &self.layers);
+            self.fixture.check(&self.file, &self.layers);
         }
     }
 }
@@ -149,9 +149,9 @@ impl Files {
     }
 
     /// Files without names.
-    pub(super) fn spools(stage: &dyn MaterializerStage) -> Self {
+    pub(super) fn spools(fixture: &dyn MaterializerFixture) -> Self {
         let spool = |role| (role, PathBuf::new(), spool());
-        Self(stage.materializer().outputs().into_iter().map(|spec| spool(spec.role)).collect())
+        Self(fixture.materializer().outputs().into_iter().map(|spec| spool(spec.role)).collect())
     }
 
     fn paths(&self) -> Vec<PathBuf> {

@@ -12,13 +12,13 @@ use plyfold_core::{
 
 use self::made::{Files, Made, SmallDisk, make_layer};
 use super::probe::{NAME, assert_kind, error_of, sound};
+use crate::fixtures::fill;
 use crate::rule::{Rule, not_judged, rules};
 use crate::samples::{self, LayerBuilder, gzip};
-use crate::stages::fill;
 use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
-use crate::{Client as _, CoreClient, MaterializerStage, Staged};
+use crate::{Client as _, CoreClient, FixtureImage, MaterializerFixture};
 
-pub(super) const RULES: &[Rule<dyn MaterializerStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn MaterializerFixture>] = rules! {
     "M 147" same_input_same_bytes:
         "the same input gives the same bytes, however it arrives and however many run at once",
     "M 148" kernel_mount_equals_reference_tree:
@@ -42,12 +42,12 @@ pub(super) const RULES: &[Rule<dyn MaterializerStage>] = rules! {
 /// Why a rule about content does not judge an empty disk.
 const EMPTY: &str = "an empty disk holds nothing of an image";
 
-async fn same_input_same_bytes(stage: &dyn MaterializerStage) {
-    let made = Made::of(stage, &rootfs());
+async fn same_input_same_bytes(fixture: &dyn MaterializerFixture) {
+    let made = Made::of(fixture, &rootfs());
     let first = made.bytes();
-    assert!(Made::of(stage, &rootfs()).bytes() == first, "two runs");
+    assert!(Made::of(fixture, &rootfs()).bytes() == first, "two runs");
     let others: Vec<_> = std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| Made::of(stage, &rootfs()).bytes())).collect();
+        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| Made::of(fixture, &rootfs()).bytes())).collect();
         runs.into_iter().map(|run| run.join().expect("no run panics")).collect()
     });
     assert!(others.iter().all(|other| *other == first), "three runs at once");
@@ -55,38 +55,41 @@ async fn same_input_same_bytes(stage: &dyn MaterializerStage) {
         let (head, tail) = tar.split_at(12_345.min(tar.len()));
         gzip(&[head, tail])
     };
-    match stage.materializer().input() {
+    match fixture.materializer().input() {
         Input::Layer => {
             let tar = rootfs().remove(0);
-            let plain = layer_bytes(stage, io::Cursor::new(tar.clone()));
-            assert!(layer_bytes(stage, Trickle(io::Cursor::new(tar.clone()), 1)) == plain, "in small pieces");
-            assert!(layer_bytes(stage, io::Cursor::new(packed(&tar))) == plain, "compressed");
+            let plain = layer_bytes(fixture, io::Cursor::new(tar.clone()));
+            assert!(
+                layer_bytes(fixture, Trickle(io::Cursor::new(tar.clone()), 1)) == plain,
+                "in small pieces"
+            );
+            assert!(layer_bytes(fixture, io::Cursor::new(packed(&tar))) == plain, "compressed");
         }
         Input::Image => {
             let packed: Vec<_> = rootfs().iter().map(packed).collect();
-            assert!(Made::of(stage, &packed).bytes() == first, "compressed");
+            assert!(Made::of(fixture, &packed).bytes() == first, "compressed");
         }
         _ => {}
     }
 }
 
-async fn kernel_mount_equals_reference_tree(stage: &dyn MaterializerStage) {
-    let input = stage.materializer().input();
+async fn kernel_mount_equals_reference_tree(fixture: &dyn MaterializerFixture) {
+    let input = fixture.materializer().input();
     if input == Input::Nothing {
-        refuses_layers(stage);
-        assert!(!Made::of(stage, &[]).tree().is_empty());
+        refuses_layers(fixture);
+        assert!(!Made::of(fixture, &[]).tree().is_empty());
         return not_judged(EMPTY);
     }
-    let fidelity = stage.fidelity();
+    let fidelity = fixture.fidelity();
     let bottom = vec![rootfs().remove(0)];
     for layers in [if input == Input::Layer { bottom } else { rootfs() }, vec![samples::huge_file()]] {
         let reference = sound(stacked(entries(&layers)));
         if !fidelity.holds_files(&reference) {
-            assert_kind(Made::attempt(stage, &layers), &ErrorKind::Limit);
+            assert_kind(Made::attempt(fixture, &layers), &ErrorKind::Limit);
             continue;
         }
         let expected: Vec<_> = reference.iter().map(|line| fidelity.held(line)).collect();
-        assert_trees(&Made::of(stage, &layers).tree(), &expected, |line| {
+        assert_trees(&Made::of(fixture, &layers).tree(), &expected, |line| {
             // Overlayfs' own marks are another rule's (M 151).
             let mut line = line.clone();
             line.xattrs.retain(|xattr| !xattr.starts_with("trusted.overlay."));
@@ -95,19 +98,19 @@ async fn kernel_mount_equals_reference_tree(stage: &dyn MaterializerStage) {
     }
 }
 
-async fn fsck_is_clean(stage: &dyn MaterializerStage) {
+async fn fsck_is_clean(fixture: &dyn MaterializerFixture) {
     let empty = vec![LayerBuilder::new().finish()];
     for layers in [rootfs(), empty, vec![samples::huge_file()], wide(), small(), odd()] {
-        if stage.fidelity().holds_files(&sound(stacked(entries(&layers)))) {
-            Made::of(stage, &layers).check();
+        if fixture.fidelity().holds_files(&sound(stacked(entries(&layers)))) {
+            Made::of(fixture, &layers).check();
         }
     }
 }
 
-async fn stacked_layers_equal_flat_image(stage: &dyn MaterializerStage) {
-    let (input, fidelity) = (stage.materializer().input(), stage.fidelity());
+async fn stacked_layers_equal_flat_image(fixture: &dyn MaterializerFixture) {
+    let (input, fidelity) = (fixture.materializer().input(), fixture.fidelity());
     if input == Input::Nothing {
-        refuses_layers(stage);
+        refuses_layers(fixture);
         return not_judged(EMPTY);
     }
     if input == Input::Layer && !fidelity.overlay_form {
@@ -116,11 +119,11 @@ async fn stacked_layers_equal_flat_image(stage: &dyn MaterializerStage) {
     // Overlayfs counts links of its own.
     let comparable = |line: &TreeLine| TreeLine { links: 0, ..line.clone() }.to_string();
     for layers in [rootfs(), small(), marks()] {
-        let made = Made::of(stage, &layers);
+        let made = Made::of(fixture, &layers);
         let reference = sound(stacked(entries(&layers)));
         let reference: Vec<_> = reference.iter().map(|line| fidelity.held(line)).collect();
         if input != Input::Image && fidelity.overlay_form {
-            assert_trees(&stage.overlaid(&made.layers), &reference, comparable);
+            assert_trees(&fixture.overlaid(&made.layers), &reference, comparable);
         }
         if input != Input::Layer {
             assert_trees(&made.tree(), &reference, comparable);
@@ -128,7 +131,7 @@ async fn stacked_layers_equal_flat_image(stage: &dyn MaterializerStage) {
     }
 }
 
-async fn whiteouts_and_opaque_in_overlay_form(stage: &dyn MaterializerStage) {
+async fn whiteouts_and_opaque_in_overlay_form(fixture: &dyn MaterializerFixture) {
     let layer = LayerBuilder::new()
         .dir("d", 0o755)
         .whiteout("d/gone")
@@ -145,14 +148,14 @@ async fn whiteouts_and_opaque_in_overlay_form(stage: &dyn MaterializerStage) {
         .file("again/file", 0o644, b"")
         .whiteout("new")
         .file("new", 0o644, b"not hidden");
-    if stage.materializer().input() != Input::Layer {
-        refuses_layers(stage);
+    if fixture.materializer().input() != Input::Layer {
+        refuses_layers(fixture);
         return not_judged("the format is not made of single layers");
     }
-    if !stage.fidelity().overlay_form {
+    if !fixture.fidelity().overlay_form {
         return not_judged("overlayfs cannot stack layers of this format");
     }
-    let tree = Made::of(stage, &[layer.finish()]).tree();
+    let tree = Made::of(fixture, &[layer.finish()]).tree();
     let node = |path: &str| {
         tree.iter().find(|line| line.path == path).unwrap_or_else(|| panic!("{path} is missing"))
     };
@@ -171,9 +174,9 @@ async fn whiteouts_and_opaque_in_overlay_form(stage: &dyn MaterializerStage) {
     assert!(tree.iter().all(|line| !line.path.contains(".wh.")), "{tree:?}");
 }
 
-async fn output_absent_after_any_error(stage: &dyn MaterializerStage) {
-    let materializer = stage.materializer();
-    let made = Made::of(stage, &rootfs());
+async fn output_absent_after_any_error(fixture: &dyn MaterializerFixture) {
+    let materializer = fixture.materializer();
+    let made = Made::of(fixture, &rootfs());
     let size = made.size();
     for budget in (0..16).map(|part| size * part / 16).chain([size.saturating_sub(1)]) {
         let error = error_of(made.again(&mut SmallDisk::new(&*materializer, budget)));
@@ -184,8 +187,8 @@ async fn output_absent_after_any_error(stage: &dyn MaterializerStage) {
     }
 }
 
-async fn a_bad_layer_is_an_error_not_a_smaller_image(stage: &dyn MaterializerStage) {
-    let materializer = stage.materializer();
+async fn a_bad_layer_is_an_error_not_a_smaller_image(fixture: &dyn MaterializerFixture) {
+    let materializer = fixture.materializer();
     let tar = rootfs().remove(0);
     // One bit at the end of the data, a truncation, and a diff_id that only the last byte disproves.
     let mut flipped = tar.clone();
@@ -196,7 +199,7 @@ async fn a_bad_layer_is_an_error_not_a_smaller_image(stage: &dyn MaterializerSta
         Input::Image => {
             for bad in bad {
                 for place in 0..3 {
-                    let error = error_of(of_bad_layer(stage, &bad, &tar, place));
+                    let error = error_of(of_bad_layer(fixture, &bad, &tar, place));
                     assert_eq!(*error.kind(), ErrorKind::Corrupt, "layer {place} of 3: {error}");
                 }
             }
@@ -205,7 +208,7 @@ async fn a_bad_layer_is_an_error_not_a_smaller_image(stage: &dyn MaterializerSta
             for bad in bad {
                 let diff_id = Some(digest::sha256(&tar));
                 let made =
-                    make_layer(&*materializer, io::Cursor::new(bad), diff_id, &mut Files::spools(stage));
+                    make_layer(&*materializer, io::Cursor::new(bad), diff_id, &mut Files::spools(fixture));
                 let error = error_of(made);
                 assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
             }
@@ -216,22 +219,22 @@ async fn a_bad_layer_is_an_error_not_a_smaller_image(stage: &dyn MaterializerSta
 }
 
 /// An image of three layers, of which the one at `place` has `bad` in place of `tar`.
-fn of_bad_layer(stage: &dyn MaterializerStage, bad: &[u8], tar: &[u8], place: usize) -> Result<()> {
+fn of_bad_layer(fixture: &dyn MaterializerFixture, bad: &[u8], tar: &[u8], place: usize) -> Result<()> {
     let layers = (0..3).map(|at| {
         let content = if at == place { bad } else { tar };
         let options = LayerOptions { diff_id: Some(digest::sha256(tar)), ..LayerOptions::default() };
         LayerTar::new(io::Cursor::new(content.to_vec()), options)
     });
     let scratch = tempfile::tempdir()?;
-    let image = stage.read(layers.collect(), scratch.path())?;
-    stage.materializer().image(&image, &mut Files::spools(stage)).map(drop)
+    let image = fixture.read(layers.collect(), scratch.path())?;
+    fixture.materializer().image(&image, &mut Files::spools(fixture)).map(drop)
 }
 
 /// A pull of a layer that its `diff_id` disproves leaves no artifact behind.
 async fn nothing_is_published(materializer: &dyn Materializer) {
     let sample = samples::wrong_diff_id();
     let registry = plyfold_core::memory::MemoryRegistry::new("origin");
-    let staged = Staged::new(NAME, &sample);
+    let staged = FixtureImage::new(NAME, &sample);
     fill(&registry, &staged);
     let cache = sound(MemoryCache::new());
     let options = PullOptions {
@@ -247,15 +250,15 @@ async fn nothing_is_published(materializer: &dyn Materializer) {
 }
 
 /// A single layer is refused.
-fn refuses_layers(stage: &dyn MaterializerStage) {
+fn refuses_layers(fixture: &dyn MaterializerFixture) {
     let tar = io::Cursor::new(rootfs().remove(0));
-    let made = make_layer(&*stage.materializer(), tar, None, &mut Files::spools(stage));
+    let made = make_layer(&*fixture.materializer(), tar, None, &mut Files::spools(fixture));
     assert_kind(made, &ErrorKind::Unsupported);
 }
 
-fn layer_bytes(stage: &dyn MaterializerStage, source: impl Read + Send + 'static) -> Vec<u8> {
-    let mut out = Files::spools(stage);
-    sound(make_layer(&*stage.materializer(), source, None, &mut out));
+fn layer_bytes(fixture: &dyn MaterializerFixture, source: impl Read + Send + 'static) -> Vec<u8> {
+    let mut out = Files::spools(fixture);
+    sound(make_layer(&*fixture.materializer(), source, None, &mut out));
     out.bytes()
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_conformance::fixtures::Memory;
 use plyfold_conformance::samples::Sample;
-use plyfold_conformance::stages::Memory;
-use plyfold_conformance::{Condition, RetryAfter, Stage, Staged, Subject};
+use plyfold_conformance::{BackendUnderTest, Condition, Fixture, FixtureImage, RetryAfter};
 use plyfold_core::{
     Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Names,
     Page, RawManifest, Reference, Result, reference,
@@ -79,16 +79,20 @@ pub(super) struct Broken(pub(super) Fault);
 pub(super) type Content = Arc<HashMap<Digest, (MediaType, Bytes)>>;
 
 #[async_trait]
-impl Stage for Broken {
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+impl Fixture for Broken {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
         self.subject(images, &[], None).await
     }
 
-    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+    async fn open_with_untagged(
+        &self,
+        images: &[FixtureImage<'_>],
+        untagged: &[&Sample],
+    ) -> Option<BackendUnderTest> {
         Some(self.subject(images, untagged, None).await)
     }
 
-    async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
+    async fn open_under(&self, image: &FixtureImage<'_>, condition: Condition) -> Option<BackendUnderTest> {
         Some(self.subject(std::slice::from_ref(image), &[], Some(condition)).await)
     }
 }
@@ -96,11 +100,11 @@ impl Stage for Broken {
 impl Broken {
     async fn subject(
         &self,
-        images: &[Staged<'_>],
+        images: &[FixtureImage<'_>],
         untagged: &[&Sample],
         condition: Option<Condition>,
-    ) -> Subject {
-        let inner = Stage::open(&Memory, images).await;
+    ) -> BackendUnderTest {
+        let inner = Fixture::open(&Memory, images).await;
         let mut by_digest = Vec::new();
         for sample in untagged {
             by_digest.push(push_untagged(&*inner.registry, sample).await);
@@ -123,7 +127,7 @@ impl Broken {
             pushed: Arc::default(),
             untagged: by_digest.into(),
         };
-        let mut subject = Subject::new(Box::new(registry), inner.references, medium);
+        let mut subject = BackendUnderTest::new(Box::new(registry), inner.references, medium);
         subject.client = Box::new(BrokenClient { fault: self.0, content });
         subject
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_conformance::LayoutStage;
+use plyfold_conformance::LayoutFixture;
 use plyfold_core::cache::CachedNames;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
@@ -55,7 +55,7 @@ pub(super) enum LayoutFault {
 pub(super) struct BrokenLayouts(pub(super) LayoutFault);
 
 #[async_trait]
-impl LayoutStage for BrokenLayouts {
+impl LayoutFixture for BrokenLayouts {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
         if let Some(refused) = foreign::refuse(self.0, directory) {
             return Err(refused);
@@ -203,8 +203,8 @@ impl CacheProvider for BrokenLayout {
         self.inner.lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.inner.turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.inner.single_flight(work).await
     }
 
     async fn free(&self) -> Result<Option<u64>> {

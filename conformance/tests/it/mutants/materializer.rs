@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plyfold_conformance::tree::{ContentText, LayerEntry, TreeLine, lines, overlaid, read_layer};
-use plyfold_conformance::{FormatFidelity, MaterializerStage, path_of};
+use plyfold_conformance::{FormatFidelity, MaterializerFixture, path_of};
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
@@ -51,7 +51,7 @@ pub(super) struct Listings {
     pub(super) fault: ListingFault,
 }
 
-impl MaterializerStage for Listings {
+impl MaterializerFixture for Listings {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(*self)
     }

@@ -320,8 +320,8 @@ fn every_layout_rule_catches_its_mutants() {
 fn every_materializer_rule_catches_its_mutants() {
     for rule in rules::materializer() {
         for (makes, fault) in faults(MATERIALIZER, rule.id) {
-            let stage = Listings { makes: *makes, fault: *fault };
-            assert!(!rule.holds(&stage), "{rule} does not see {stage:?}");
+            let fixture = Listings { makes: *makes, fault: *fault };
+            assert!(!rule.holds(&fixture), "{rule} does not see {fixture:?}");
         }
     }
 }

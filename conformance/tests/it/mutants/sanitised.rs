@@ -1,17 +1,17 @@
-//! A stage that shows something harmless in place of every hostile input.
+//! A fixture that shows something harmless in place of every hostile input.
 
 use async_trait::async_trait;
+use plyfold_conformance::fixtures::Memory;
 use plyfold_conformance::hostile::{Outcome, rows};
-use plyfold_conformance::stages::Memory;
-use plyfold_conformance::{Stage, Staged, Subject, samples};
+use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage, samples};
 
 struct Sanitised(fn() -> samples::Sample);
 
 #[async_trait]
-impl Stage for Sanitised {
-    async fn open(&self, images: &[Staged<'_>]) -> Subject {
+impl Fixture for Sanitised {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
         let sample = (self.0)();
-        Memory.open(&[Staged { reference: images[0].reference.clone(), sample: &sample }]).await
+        Memory.open(&[FixtureImage { reference: images[0].reference.clone(), sample: &sample }]).await
     }
 }
 

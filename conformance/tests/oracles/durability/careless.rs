@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_conformance::durability::{DurabilityStage, Role};
+use plyfold_conformance::durability::{DurabilityFixture, Role};
 use plyfold_core::cache::CachedNames;
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
@@ -44,7 +44,7 @@ pub(super) enum Fault {
 pub(super) struct Careless(pub(super) Fault);
 
 #[async_trait]
-impl DurabilityStage for Careless {
+impl DurabilityFixture for Careless {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
         Ok(Box::new(CarelessStore { inner: Store::open(directory)?, fault: self.0 }))
     }
@@ -54,7 +54,7 @@ impl DurabilityStage for Careless {
             _ if path == Path::new("locks/boot") => Role::Note,
             _ if path.starts_with("locks") => Role::Lock,
             _ if path.starts_with("ingest") => Role::Temporary,
-            Some(seal) if seal == "seal" => Role::Seal(path.with_extension("")),
+            Some(checksum) if checksum == "checksum" => Role::Checksum(path.with_extension("")),
             _ => Role::Content,
         }
     }
@@ -188,8 +188,8 @@ impl CacheProvider for CarelessStore {
         self.inner.lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.inner.turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.inner.single_flight(work).await
     }
 
     async fn free(&self) -> Result<Option<u64>> {

@@ -4,7 +4,7 @@ mod careless;
 
 use std::process::ExitCode;
 
-use plyfold_conformance::durability::{self, DurabilityStage};
+use plyfold_conformance::durability::{self, DurabilityFixture};
 use plyfold_conformance::oracle::{Failure, Verdict};
 
 use self::careless::{Careless, Fault};
@@ -41,7 +41,7 @@ const MUTANTS: &[(&str, &[(Fault, &str)])] = &[
 pub(crate) fn child() -> Option<ExitCode> {
     let faults = MUTANTS.iter().flat_map(|(_, faults)| faults.iter());
     let mutants = faults.map(|(fault, _)| &*Box::leak(Box::new(Careless(*fault))));
-    let stages: Vec<&'static dyn DurabilityStage> = mutants.map(|mutant| mutant as _).collect();
+    let stages: Vec<&'static dyn DurabilityFixture> = mutants.map(|mutant| mutant as _).collect();
     durability::child(&stages)
 }
 

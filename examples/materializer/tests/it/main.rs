@@ -10,7 +10,7 @@ use std::path::Path;
 use example_cpio::Cpio;
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_conformance::tree::TreeLine;
-use plyfold_conformance::{FormatFidelity, MaterializerStage, materializer_suite};
+use plyfold_conformance::{FormatFidelity, MaterializerFixture, materializer_suite};
 use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer, Materializers, Options, Result, digest};
@@ -21,7 +21,7 @@ materializer_suite!(Archives);
 /// Looks into archives by this crate's own reader.
 struct Archives;
 
-impl MaterializerStage for Archives {
+impl MaterializerFixture for Archives {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(Cpio)
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use example_cpio::Cpio;
 use plyfold_conformance::oracle::{Mount, Need, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{FormatFidelity, MaterializerStage, oracle_tests, rules};
+use plyfold_conformance::{FormatFidelity, MaterializerFixture, oracle_tests, rules};
 use plyfold_core::{InputArtifact, Materializer};
 
 oracle_tests! {
@@ -31,7 +31,7 @@ fn the_suite_through_libarchive_and_gnu_cpio() -> Verdict {
 
 struct Unpacked;
 
-impl MaterializerStage for Unpacked {
+impl MaterializerFixture for Unpacked {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(Cpio)
     }

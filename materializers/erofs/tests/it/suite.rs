@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_conformance::{MaterializerStage, path_of};
+use plyfold_conformance::{MaterializerFixture, path_of};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
 
@@ -21,7 +21,7 @@ struct Layers;
 
 struct Merged;
 
-impl MaterializerStage for Layers {
+impl MaterializerFixture for Layers {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(ErofsLayer::default())
     }
@@ -35,7 +35,7 @@ impl MaterializerStage for Layers {
     }
 }
 
-impl MaterializerStage for Merged {
+impl MaterializerFixture for Merged {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(ErofsMerged::default())
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{MaterializerStage, path_of, rules};
+use plyfold_conformance::{MaterializerFixture, path_of, rules};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use tempfile::{NamedTempFile, TempPath};
@@ -27,7 +27,7 @@ enum Kernel {
     Merged,
 }
 
-impl MaterializerStage for Kernel {
+impl MaterializerFixture for Kernel {
     fn materializer(&self) -> Box<dyn Materializer> {
         match self {
             Self::Layers => Box::new(ErofsLayer::default()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{MaterializerStage, rules};
+use plyfold_conformance::{MaterializerFixture, rules};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 
@@ -19,7 +19,7 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
 
 struct Upper;
 
-impl MaterializerStage for Upper {
+impl MaterializerFixture for Upper {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(Ext4Upper::new(MIN_SIZE).expect("the smallest size"))
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{MaterializerStage, path_of, rules};
+use plyfold_conformance::{MaterializerFixture, path_of, rules};
 use plyfold_core::{InputArtifact, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
@@ -21,7 +21,7 @@ pub(crate) fn the_suite_through_qemu_and_the_kernel() -> Verdict {
 
 struct Disk;
 
-impl MaterializerStage for Disk {
+impl MaterializerFixture for Disk {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(Vmdk::new())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, Result};
 
-use crate::whole::sync;
+use crate::atomic_file::sync;
 
 /// A directory, with what had to be created for it. Dropping it removes that again, unless it was
 /// [kept](Self::keep).

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, Result};
 
 use super::names::SetNames;
-use crate::whole::sync;
+use crate::atomic_file::sync;
 
 /// Where a set is to appear.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use super::stage::OLD as OLD_FOLDER;
+use super::staging_folder::OLD as OLD_FOLDER;
 use super::*;
 
 /// What a folder has: names with their content.
@@ -28,7 +28,7 @@ fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> R
     let mut set = Set::new(out, FileOptions::new(), &stop)?;
     set.declare(names.iter().map(|(name, _)| *name))?;
     for (name, text) in names {
-        let write = |file: &mut WholeFile| Ok(file.write_all(text.as_bytes())?);
+        let write = |file: &mut AtomicFile| Ok(file.write_all(text.as_bytes())?);
         let (path, _) = if *name == UPPER { set.add_writable(name, write)? } else { set.add(name, write)? };
         assert_eq!(path, out.join(name));
     }
@@ -126,13 +126,13 @@ fn what_the_dead_have_left_goes_with_the_next_set() {
     let mut alive = Set::new(&out, FileOptions::new(), &stop).unwrap();
     alive.add(MERGED, |_| Ok(())).unwrap();
     for name in ["dead", "other"] {
-        let dead = dir.path().join(format!("{}{name}", stage::STAGE));
+        let dead = dir.path().join(format!("{}{name}", staging_folder::STAGE));
         fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
         for file in [MERGED, ".plyfold-abc", ".old/layer-00.erofs"] {
             fs::write(dead.join(file), "").unwrap();
         }
     }
-    let other = dir.path().join(format!("{}other/theirs", stage::STAGE));
+    let other = dir.path().join(format!("{}other/theirs", staging_folder::STAGE));
     fs::write(&other, "").unwrap();
     publish(&out, &SET, |_| {}).unwrap();
     let left = content(dir.path());
@@ -218,7 +218,7 @@ fn a_list_names_no_other_files() {
 #[test]
 fn what_the_dead_have_listed_goes_with_the_next_set() {
     let dir = tempfile::tempdir().unwrap();
-    let dead = dir.path().join(format!("{}dead", stage::STAGE));
+    let dead = dir.path().join(format!("{}dead", staging_folder::STAGE));
     fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
     for (file, text) in [("rootfs.cpio", ""), (LIST, "rootfs.cpio\n"), (".old/rootfs.tar", "")] {
         fs::write(dead.join(file), text).unwrap();

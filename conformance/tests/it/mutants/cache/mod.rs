@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plyfold_conformance::{CacheMedium, CacheStage, CacheSubject};
+use plyfold_conformance::{CacheFixture, CacheMedium, CacheUnderTest};
 use plyfold_core::cache::{CachedNames, Part};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
@@ -99,11 +99,11 @@ pub(super) enum CacheFault {
 pub(super) struct BrokenCaches(pub(super) CacheFault);
 
 #[async_trait]
-impl CacheStage for BrokenCaches {
-    async fn open(&self) -> CacheSubject {
+impl CacheFixture for BrokenCaches {
+    async fn open(&self) -> CacheUnderTest {
         let inner = MemoryCache::new().unwrap();
         let cache = BrokenCache { inner, fault: self.0, second: false, shared: Arc::default() };
-        let mut subject = CacheSubject::new(Box::new(cache.clone()), cache);
+        let mut subject = CacheUnderTest::new(Box::new(cache.clone()), cache);
         subject.client = Arc::new(BrokenPull(self.0));
         subject
     }
@@ -254,8 +254,8 @@ impl CacheProvider for BrokenCache {
         self.inner.lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.inner.turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.inner.single_flight(work).await
     }
 
     async fn free(&self) -> Result<Option<u64>> {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use plyfold_conformance::{Client, HttpSetup, HttpStage};
+use plyfold_conformance::{Client, HttpFixture, HttpSetup};
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Names, Page,
     RawManifest, Reference, Result, reference,
@@ -80,7 +80,7 @@ pub(super) enum HttpFault {
 pub(super) struct Small(pub(super) HttpFault);
 
 #[async_trait]
-impl HttpStage for Small {
+impl HttpFixture for Small {
     async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
         let (setup, fault) = (setup.clone(), self.0);
         Ok(Box::new(SmallRegistry { setup, fault, grants: Arc::default(), passed_over: Arc::default() }))

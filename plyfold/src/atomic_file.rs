@@ -1,4 +1,4 @@
-//! One file.
+//! Files that are published atomically.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,15 +8,21 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{ArtifactHandle, Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
-use super::{FileOptions, Stop, left, sync};
+use crate::blocking::Stop;
 use crate::shell;
+
+mod left;
+mod options;
+pub(crate) mod sync;
+
+pub use options::{FileOptions, Owner};
 
 /// The mode of artifacts in a store, and of every link to one.
 const SHARED: u32 = 0o444;
 
 /// A file written under a temporary name in the target's folder. Dropping it removes it.
 #[derive(Debug)]
-pub struct WholeFile {
+pub struct AtomicFile {
     file: NamedTempFile,
     target: PathBuf,
     options: FileOptions,
@@ -25,7 +31,7 @@ pub struct WholeFile {
     stop: Stop,
 }
 
-impl WholeFile {
+impl AtomicFile {
     /// Begins a file that will appear at `target`, in place of a file that may be there.
     ///
     /// # Errors
@@ -39,7 +45,7 @@ impl WholeFile {
         Ok(created)
     }
 
-    /// As [`WholeFile::create`], for a file that is written in another folder of the same file system.
+    /// As [`AtomicFile::create`], for a file that is written in another folder of the same file system.
     pub(crate) fn create_in(
         directory: &Path,
         target: &Path,
@@ -97,10 +103,10 @@ impl WholeFile {
         Ok(())
     }
 
-    /// As [`WholeFile::fill_from`], out of a file of a cache: one without a path is copied.
+    /// As [`AtomicFile::fill_from`], out of a file of a cache: one without a path is copied.
     ///
     /// # Errors
-    /// As [`WholeFile::fill_from`].
+    /// As [`AtomicFile::fill_from`].
     pub fn fill_from_artifact(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
         /// Bytes read at once.
         const STEP: usize = 1 << 20;
@@ -228,13 +234,13 @@ impl WholeFile {
     }
 }
 
-impl Read for WholeFile {
+impl Read for AtomicFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.file.as_file_mut().read(buf)
     }
 }
 
-impl Write for WholeFile {
+impl Write for AtomicFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.stop.check()?;
         let written = self.file.as_file_mut().write(buf);
@@ -254,7 +260,7 @@ impl Write for WholeFile {
     }
 }
 
-impl Seek for WholeFile {
+impl Seek for AtomicFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.as_file_mut().seek(to)
     }
@@ -286,7 +292,7 @@ fn too_large(e: io::Error, directory: &Path, size: u64, target: &Path) -> io::Er
     error.with_context("path", target.display()).with_hint(hint).into()
 }
 
-impl Output for WholeFile {
+impl Output for AtomicFile {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         let set = self.file.as_file().set_len(length);
         set.map_err(|e| too_large(e, sync::parent(&self.target), length, &self.target))
@@ -303,13 +309,13 @@ mod tests {
         let target = dir.path().join("out");
         std::fs::write(&target, "old").unwrap();
         let stop = Stop::default();
-        let mut file = WholeFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let mut file = AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
         file.write_all(b"half").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
         drop(file);
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
 
-        let mut file = WholeFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let mut file = AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
         file.write_all(b"whole").unwrap();
         assert_eq!(file.publish().unwrap(), 5);
         assert_eq!(std::fs::read(&target).unwrap(), b"whole");
@@ -323,10 +329,10 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         for target in [dir.path(), Path::new("/dev/null"), &link] {
-            let error = WholeFile::create(target, FileOptions::new(), &stop).unwrap_err();
+            let error = AtomicFile::create(target, FileOptions::new(), &stop).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Config, "{}", target.display());
         }
-        let error = WholeFile::create(&dir.path().join("no/out"), FileOptions::new(), &stop).unwrap_err();
+        let error = AtomicFile::create(&dir.path().join("no/out"), FileOptions::new(), &stop).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::NotFound);
     }
 }

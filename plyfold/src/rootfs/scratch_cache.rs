@@ -17,13 +17,13 @@ use tempfile::{NamedTempFile, TempDir};
 
 /// A cache whose missing artifacts are made in a folder beside the output. They go away with the last clone.
 #[derive(Clone, Debug)]
-pub(super) struct Beside {
+pub(super) struct ScratchCache {
     cache: Box<dyn CacheProvider>,
     folder: Arc<TempDir>,
     sync: bool,
 }
 
-impl Beside {
+impl ScratchCache {
     /// The folder lies where `out` will be, so that what is made in it can be linked from there.
     pub(super) fn new(cache: Box<dyn CacheProvider>, out: &Path, sync: bool) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
@@ -36,7 +36,7 @@ impl Beside {
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl CacheProvider for Beside {
+impl CacheProvider for ScratchCache {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         self.cache.stat(digest).await
     }
@@ -86,8 +86,8 @@ impl CacheProvider for Beside {
         self.cache.lease(content).await
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
-        self.cache.turn(work).await
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
+        self.cache.single_flight(work).await
     }
 
     async fn free(&self) -> Result<Option<u64>> {
@@ -127,7 +127,7 @@ impl CacheProvider for Beside {
     }
 }
 
-impl fmt::Display for Beside {
+impl fmt::Display for ScratchCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cache.fmt(f)
     }

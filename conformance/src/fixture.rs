@@ -15,8 +15,8 @@ use plyfold_core::{
 use crate::samples::Sample;
 use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
-pub use cache::{CacheMedium, CacheStage, CacheSubject, LayoutStage};
-pub use materializer::{FormatFidelity, MaterializerStage, path_of};
+pub use cache::{CacheFixture, CacheMedium, CacheUnderTest, LayoutFixture};
+pub use materializer::{FormatFidelity, MaterializerFixture, path_of};
 
 mod cache;
 mod materializer;
@@ -26,7 +26,7 @@ mod materializer;
 /// Samples are to be written as they are: a sample may hold bytes that do not match their digest.
 /// [`stages`](crate::stages) has stages for the media that many backends read.
 #[async_trait]
-pub trait Stage: Send + Sync {
+pub trait Fixture: Send + Sync {
     /// How much of a sample the medium keeps.
     fn fidelity(&self) -> Fidelity {
         Fidelity::Exact
@@ -38,17 +38,21 @@ pub trait Stage: Send + Sync {
     }
 
     /// A fresh medium with these images, opened.
-    async fn open(&self, images: &[Staged<'_>]) -> Subject;
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest;
 
     /// The same with images beside them that no name leads to; `None` when the medium knows no such images, or its
     /// reader can ask for what has a name alone.
-    async fn open_with_untagged(&self, images: &[Staged<'_>], untagged: &[&Sample]) -> Option<Subject> {
+    async fn open_with_untagged(
+        &self,
+        images: &[FixtureImage<'_>],
+        untagged: &[&Sample],
+    ) -> Option<BackendUnderTest> {
         let _ = (images, untagged);
         None
     }
 
     /// The same under a condition; `None` when the medium knows no such condition.
-    async fn open_under(&self, image: &Staged<'_>, condition: Condition) -> Option<Subject> {
+    async fn open_under(&self, image: &FixtureImage<'_>, condition: Condition) -> Option<BackendUnderTest> {
         let _ = (image, condition);
         None
     }
@@ -71,14 +75,14 @@ pub enum Fidelity {
 
 /// A sample and its name.
 #[derive(Clone, Debug)]
-pub struct Staged<'a> {
+pub struct FixtureImage<'a> {
     /// The name, with a tag.
     pub reference: Reference,
     /// The content.
     pub sample: &'a Sample,
 }
 
-impl<'a> Staged<'a> {
+impl<'a> FixtureImage<'a> {
     /// A sample under a full name such as `registry.example/library/app:1.2`.
     ///
     /// # Panics
@@ -119,7 +123,7 @@ pub enum RetryAfter {
 
 /// An opened medium.
 #[derive(Debug)]
-pub struct Subject {
+pub struct BackendUnderTest {
     /// The backend under test.
     pub registry: Box<dyn ImageRegistry>,
     /// The names of the staged images, in order.
@@ -129,7 +133,7 @@ pub struct Subject {
     medium: Option<Box<dyn Any + Send + Sync>>,
 }
 
-impl Subject {
+impl BackendUnderTest {
     /// A backend that has been opened on `medium`, with what it needs: a server, a temporary directory.
     pub fn new(
         registry: Box<dyn ImageRegistry>,

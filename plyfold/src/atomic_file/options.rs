@@ -8,7 +8,7 @@ use plyfold_core::{Advice, Error, Result};
 /// How files are written that are not in a store.
 ///
 /// ```
-/// # use plyfold::whole::FileOptions;
+/// # use plyfold::atomic_file::FileOptions;
 /// let options = FileOptions::new().copy(true).mode(0o640).owner("0:0".parse()?);
 /// # Ok::<_, plyfold::Error>(())
 /// ```

@@ -103,7 +103,7 @@ impl Engine<'_> {
             Ok(()) => Ok(true),
             Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) if *e.kind() == ErrorKind::Corrupt && self.options.policy != PullPolicy::Never => {
-                if self.set_aside(blob).await? {
+                if self.quarantine_damaged(blob).await? {
                     return Ok(false);
                 }
                 // Another task has replaced it, or the content is right and this image has a wrong size for it.
@@ -114,8 +114,8 @@ impl Engine<'_> {
     }
 
     /// Quarantines a blob if it is damaged, with a warning; returns whether it was damaged.
-    pub(super) async fn set_aside(&self, blob: &Descriptor) -> Result<bool> {
-        let was_damaged = content::set_aside(&self.cache, blob).await?;
+    pub(super) async fn quarantine_damaged(&self, blob: &Descriptor) -> Result<bool> {
+        let was_damaged = content::quarantine_damaged(&self.cache, blob).await?;
         if was_damaged {
             let message = format!("{} is damaged in the store and is fetched again", blob.digest());
             self.options.progress.emit(Event::Warning { message });
@@ -124,12 +124,12 @@ impl Engine<'_> {
     }
 
     /// Waits while another task or process pulls the same image, at most [`LIMIT`].
-    pub(super) async fn turn(&self) -> Result<Lease> {
+    pub(super) async fn single_flight(&self) -> Result<Lease> {
         /// When many pulls of one image fail slowly, they must not fail one after the other. After this time a pull
         /// goes on: documents are then fetched twice, blobs are not.
         const LIMIT: Duration = Duration::from_secs(300);
         let work = format!("pull {} {}", self.name.whole(), self.options.platform);
-        let turn = self.telling(self.name.whole(), self.cache.turn(&work));
+        let turn = self.telling(self.name.whole(), self.cache.single_flight(&work));
         tokio::time::timeout(LIMIT, turn).await.unwrap_or_else(|_| Ok(Lease::none()))
     }
 

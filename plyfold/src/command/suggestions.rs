@@ -7,7 +7,7 @@ use crate::{
     reference,
 };
 
-use super::places::Places;
+use super::context::Context;
 
 /// The number of suggestions.
 const OFFERED: usize = 3;
@@ -39,8 +39,8 @@ impl Place {
     pub(crate) const REGISTRY: Self = Self(None);
 
     /// Where an image is that was opened.
-    pub(crate) fn of(places: &Places, image: &str, opened: &Opened) -> Result<Self> {
-        let is_remote = places.image(image)?.is_remote(&places.backends);
+    pub(crate) fn of(context: &Context, image: &str, opened: &Opened) -> Result<Self> {
+        let is_remote = context.image(image)?.is_remote(&context.backends);
         Ok(Self((!is_remote).then(|| opened.registry.to_string())))
     }
 
@@ -74,7 +74,7 @@ pub(crate) async fn with_tags(
     let all = format!("`plyfold tags {}` lists all tags", printable(place.0.as_ref().unwrap_or(&repository)));
     match offered(&near.iter().map(|tag| place.image(&repository, tag)).collect::<Vec<_>>()) {
         Some(names) => error.with_better_hint(format!("did you mean {names}? {all}")),
-        // Places on this machine say themselves what they hold.
+        // Context on this machine say themselves what they hold.
         None if tags.names.is_empty() || (place.0.is_some() && error.hint().is_some()) => error,
         None => error.with_better_hint(all),
     }

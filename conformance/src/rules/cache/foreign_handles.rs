@@ -11,23 +11,23 @@ use tokio::task::JoinSet;
 
 use super::collect::{collect, refuses_to_collect};
 use super::setup::{blob, handles, name, names, set};
+use crate::fixtures::fill;
 use crate::rule::{Rule, rules};
 use crate::rules::probe::{Hooked, NAME, sound};
 use crate::samples;
-use crate::stages::fill;
-use crate::{CacheStage, Staged};
+use crate::{CacheFixture, FixtureImage};
 
-pub(super) const RULES: &[Rule<dyn CacheStage>] = rules! {
+pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
     "K 125" gc_vs_pull_vs_remove_stress:
         "pulls, removals and collections at once: no pull fails, and no name lacks anything at any time",
     "K 126" open_reader_survives_remove:
         "who reads content reads it to its end, though its name is removed and it is collected meanwhile",
 };
 
-async fn gc_vs_pull_vs_remove_stress(stage: &dyn CacheStage) {
+async fn gc_vs_pull_vs_remove_stress(fixture: &dyn CacheFixture) {
     const ROUNDS: usize = 5;
-    let subject = stage.open().await;
-    if !stage.collects() {
+    let subject = fixture.open().await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     // All of them share an index, and each pair of neighbours a layer.
@@ -36,7 +36,7 @@ async fn gc_vs_pull_vs_remove_stress(stage: &dyn CacheStage) {
     let of = |task: usize| format!("registry.example/library/app:{task}");
     let registry = MemoryRegistry::new("origin");
     for task in 0..8 {
-        fill(&registry, &Staged::new(&of(task), &sample));
+        fill(&registry, &FixtureImage::new(&of(task), &sample));
     }
     let registry = Hooked::new(&registry, |_| Box::pin(tokio::time::sleep(Duration::from_millis(1))));
     let mut pulls = JoinSet::new();
@@ -89,9 +89,9 @@ async fn gc_vs_pull_vs_remove_stress(stage: &dyn CacheStage) {
     assert_eq!(subject.medium.leftovers(), [""; 0]);
 }
 
-async fn open_reader_survives_remove(stage: &dyn CacheStage) {
-    let subject = stage.open().await;
-    if !stage.collects() {
+async fn open_reader_survives_remove(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    if !fixture.collects() {
         return refuses_to_collect(&subject).await;
     }
     let cache = &subject.cache;

@@ -10,8 +10,8 @@ use plyfold_core::{
     PullResult, Reference, digest, pull,
 };
 
+use crate::events::{Asked, Watched};
 use crate::fixture::{AMD64, Fault, Scripted, index_of, layer, name, options, put_image, verifying};
-use crate::watched::{Asked, Watched};
 
 const IMAGE: &str = "example.com/app:1";
 const TURN: &str = "pull example.com/app:1 linux/amd64";
@@ -116,7 +116,7 @@ async fn of_many_pulls_of_one_image_one_fetches_it() {
 async fn a_pull_that_waits_says_so_and_asks_nothing_meanwhile() {
     let ((image, registry), cache) = (staged().await, Watched::new());
     let scripted = Scripted::new(&registry, &[]);
-    let turn = cache.turn(TURN).await.unwrap();
+    let turn = cache.single_flight(TURN).await.unwrap();
     let (progress, mut events) = Progress::channel();
     let waiting = tokio::spawn({
         let (scripted, image, cache) = (scripted.clone(), image.clone(), cache.clone());
@@ -132,7 +132,7 @@ async fn a_pull_that_waits_says_so_and_asks_nothing_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn a_pull_does_not_wait_for_ever() {
     let ((image, registry), cache) = (staged().await, Watched::new());
-    let _turn = cache.turn(TURN).await.unwrap();
+    let _turn = cache.single_flight(TURN).await.unwrap();
     let start = tokio::time::Instant::now();
     assert!(!pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap().cached);
     assert_eq!(start.elapsed().as_secs(), 300);
@@ -165,7 +165,7 @@ async fn a_cached_image_or_another_image_is_not_waited_for() {
     let other = name("example.com/other:1");
     put_image(&registry, &other, ("linux", "amd64"), &[layer("a", 300)]);
     pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
-    let _turn = cache.turn(TURN).await.unwrap();
+    let _turn = cache.single_flight(TURN).await.unwrap();
     for policy in [PullPolicy::IfMissing, PullPolicy::Always, PullPolicy::Never] {
         assert!(pull(&registry, &image, &cache, &options(policy)).await.unwrap().cached);
     }

@@ -13,12 +13,12 @@ use crate::{Blob, BlobRange, Descriptor, ErrorKind, Reference, Result};
 /// A registry whose configs are read from the cache if they are there and undamaged. To know the platform of an image
 /// without an index, its config has to be read.
 #[derive(Clone, Debug)]
-pub(super) struct Here {
+pub(super) struct CachedDocuments {
     pub(super) registry: Box<dyn ImageRegistry>,
     pub(super) cache: Box<dyn CacheProvider>,
 }
 
-impl Here {
+impl CachedDocuments {
     /// The content of a document in the cache, if it is there and undamaged.
     async fn held(&self, blob: &Descriptor) -> Result<Option<Bytes>> {
         if self.cache.stat(blob.digest()).await?.is_none() {
@@ -36,7 +36,7 @@ impl Here {
 }
 
 #[async_trait]
-impl ImageRegistry for Here {
+impl ImageRegistry for CachedDocuments {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
         self.registry.manifest(reference).await
     }
@@ -51,7 +51,7 @@ impl ImageRegistry for Here {
     }
 }
 
-impl fmt::Display for Here {
+impl fmt::Display for CachedDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.registry.fmt(f)
     }

@@ -14,10 +14,10 @@ use plyfold_core::{
 };
 use serde_json::{Value, json};
 
+use crate::events::{Asked, Watched};
 use crate::fixture::{
     Drain, Fault, Scripted, descriptor, layer, name, options, put_document, put_image, verifying,
 };
-use crate::watched::{Asked, Watched};
 
 /// More than anything here takes, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Files that are published atomically, and blocking work that ends when its future is dropped.
+//! Blocking work that ends when its future is dropped.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,14 +9,6 @@ use plyfold_core::worker::Workers;
 use plyfold_core::{Error, ErrorKind, Result};
 #[cfg(feature = "erofs")]
 use tokio::sync::oneshot;
-
-mod file;
-mod left;
-mod options;
-pub(crate) mod sync;
-
-pub use file::WholeFile;
-pub use options::{FileOptions, Owner};
 
 /// Runs blocking work on a thread. When the returned future is dropped, the [`Stop`] that the work holds says so.
 ///

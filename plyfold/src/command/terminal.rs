@@ -14,7 +14,7 @@ use super::args::Global;
 
 /// Output settings: text or JSON, verbosity, bars.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Screen {
+pub(crate) struct Terminal {
     json: bool,
     loudness: Loudness,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Loudness {
     Verbose,
 }
 
-impl Screen {
+impl Terminal {
     pub(crate) fn new(global: &Global) -> Self {
         let loudness = match global {
             Global { verbose: true, .. } => Loudness::Verbose,

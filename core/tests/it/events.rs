@@ -181,7 +181,7 @@ impl CacheProvider for Watched {
         Ok(Lease::new(Counted(self.leases.clone())))
     }
 
-    async fn turn(&self, work: &str) -> Result<Lease> {
+    async fn single_flight(&self, work: &str) -> Result<Lease> {
         self.note(Asked::Turn(work.to_owned()));
         let lock = self.turns.lock().unwrap().entry(work.to_owned()).or_default().clone();
         Ok(Lease::new(Mutex::new(lock.lock_owned().await)))

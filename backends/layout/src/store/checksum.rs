@@ -1,6 +1,6 @@
 //! What says that an artifact is whole, and that nothing has written to it since.
 //!
-//! A file elsewhere may be a hard link to an artifact, and a write to that one changes the artifact. So a seal has,
+//! A file elsewhere may be a hard link to an artifact, and a write to that one changes the artifact. So a checksum has,
 //! beside digest and size, the time of the last write and the mode that the file had then. A hit compares size, time
 //! and mode; where one differs, the content is read again in full before it is used. The time of the inode is no help:
 //! it changes with every link. A writer who sets the time back is found by a verification alone.
@@ -23,10 +23,10 @@ pub(super) const MODE: u32 = 0o444;
 
 /// What is written beside an artifact when it is whole.
 #[derive(Debug, serde::Deserialize, serde::Serialize)]
-pub(super) struct Seal {
+pub(super) struct Checksum {
     pub(super) digest: Digest,
     pub(super) size: u64,
-    /// The file as it was when its content was last known to be right; not in seals of earlier versions.
+    /// The file as it was when its content was last known to be right; not in checksums of earlier versions.
     #[serde(default)]
     seen: Option<Seen>,
     /// What the materializer has told; left out when it has told nothing.
@@ -43,20 +43,20 @@ pub(super) struct Seen {
     mode: u32,
 }
 
-impl Seal {
+impl Checksum {
     pub(super) fn new(digest: Digest, size: u64, seen: Seen, made: Made) -> Self {
         Self { digest, size, seen: Some(seen), made }
     }
 
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let bytes = serde_json::to_vec(self);
-        bytes.map_err(|e| Error::new(ErrorKind::Internal, "writing a seal").with_source(e))
+        bytes.map_err(|e| Error::new(ErrorKind::Internal, "writing a checksum").with_source(e))
     }
 
-    /// The modes that the file has and that it was sealed with, when they differ.
+    /// The modes that the file has and that it was recorded with, when they differ.
     pub(super) fn other_mode(&self, found: &Metadata) -> Option<(u32, u32)> {
-        let (mode, sealed) = (Seen::in_metadata(found).mode, self.seen?.mode);
-        (mode != sealed).then_some((mode, sealed))
+        let (mode, recorded) = (Seen::in_metadata(found).mode, self.seen?.mode);
+        (mode != recorded).then_some((mode, recorded))
     }
 }
 
@@ -72,43 +72,44 @@ impl Seen {
     }
 }
 
-/// The seal of an artifact that shows no write since it was sealed.
-pub(super) fn trusted(path: &Path) -> Result<Option<Seal>> {
+/// The checksum of an artifact that shows no write since it was recorded.
+pub(super) fn trusted(path: &Path) -> Result<Option<Checksum>> {
     let Some(found) = metadata(path)? else { return Ok(None) };
-    let seal = read(path)?.filter(|seal| seal.size == found.len());
-    Ok(seal.filter(|seal| seal.seen == Some(Seen::in_metadata(&found))))
+    let checksum = read(path)?.filter(|checksum| checksum.size == found.len());
+    Ok(checksum.filter(|checksum| checksum.seen == Some(Seen::in_metadata(&found))))
 }
 
-/// The seal of an artifact whose content is what its seal says, after reading all of it.
-pub(super) fn reread(path: &Path) -> Result<Option<Seal>> {
-    Ok(checked(path)?.map(|(seal, ..)| seal))
+/// The checksum of an artifact whose content is what its checksum says, after reading all of it.
+pub(super) fn reread(path: &Path) -> Result<Option<Checksum>> {
+    Ok(checked(path)?.map(|(checksum, ..)| checksum))
 }
 
 /// As [`reread`], for callers that hold the right to make the artifact; `temp` is the name of the temporary file of its
-/// seal. The mode is set back, and the seal then says what the file shows now: the next hit is cheap again.
-pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Seal>> {
+/// checksum. The mode is set back, and the checksum then says what the file shows now: the next hit is cheap again.
+pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Checksum>> {
     // The previous holder of that right may have done it.
-    if let Some(seal) = trusted(path)? {
-        return Ok(Some(seal));
+    if let Some(checksum) = trusted(path)? {
+        return Ok(Some(checksum));
     }
-    let Some((seal, file, mut seen)) = checked(path)? else { return Ok(None) };
+    let Some((checksum, file, mut seen)) = checked(path)? else { return Ok(None) };
     let restored = file.set_permissions(Permissions::from_mode(MODE));
     let noted = restored.map_err(|e| Error::io("setting the mode back", e)).and_then(|()| {
         seen.mode = Seen::of(&file)?.mode;
-        let before = seal.to_bytes()?;
-        let after = Seal::new(seal.digest.clone(), seal.size, seen, seal.made.clone()).to_bytes()?;
+        let before = checksum.to_bytes()?;
+        let after =
+            Checksum::new(checksum.digest.clone(), checksum.size, seen, checksum.made.clone()).to_bytes()?;
         let target = path_of(path);
         durable::replace_document(root, temp, &target, 0o444, (&before, &after))
     });
     // The content is right all the same; the next hit reads it once more.
     noted.unwrap_or_else(|e| tracing::debug!("noting that {} is unchanged: {e}", path.display()));
-    Ok(Some(seal))
+    Ok(Some(checksum))
 }
 
-/// An artifact whose content is what its seal says, and what its file showed before that was read.
-fn checked(path: &Path) -> Result<Option<(Seal, File, Seen)>> {
+/// An artifact whose content is what its checksum says, and what its file showed before that was read.
+fn checked(path: &Path) -> Result<Option<(Checksum, File, Seen)>> {
     let Some(found) = metadata(path)? else { return Ok(None) };
-    let Some(seal) = read(path)?.filter(|seal| seal.size == found.len()) else { return Ok(None) };
+    let Some(checksum) = read(path)?.filter(|checksum| checksum.size == found.len()) else { return Ok(None) };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -116,33 +117,33 @@ fn checked(path: &Path) -> Result<Option<(Seal, File, Seen)>> {
         Err(e) => return Err(Error::io(format!("opening {}", path.display()), e.into())),
     };
     let seen = Seen::of(&file)?;
-    if hash(&file)? != (seal.digest.clone(), seal.size) {
+    if hash(&file)? != (checksum.digest.clone(), checksum.size) {
         tracing::warn!(
             "{} was written to since it was made, perhaps through a link: it is not used",
             path.display()
         );
         return Ok(None);
     }
-    Ok(Some((seal, file, seen)))
+    Ok(Some((checksum, file, seen)))
 }
 
-/// The content of an artifact's seal; `None` when it is missing or invalid. One that cannot be read
+/// The content of an artifact's checksum; `None` when it is missing or invalid. One that cannot be read
 /// for another reason is an error: the artifact may be whole.
-pub(super) fn read(path: &Path) -> Result<Option<Seal>> {
-    /// Much more than any seal has: notes are at most 4 KiB, each of their bytes six in JSON.
+pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
+    /// Much more than any checksum has: notes are at most 4 KiB, each of their bytes six in JSON.
     const LIMIT: u64 = 64 << 10;
-    let seal = path_of(path);
-    if metadata(&seal)?.is_none() {
+    let checksum = path_of(path);
+    if metadata(&checksum)?.is_none() {
         return Ok(None);
     }
-    let opened = match File::open(&seal) {
+    let opened = match File::open(&checksum) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(format!("opening {}", seal.display()), e)),
+        Err(e) => return Err(Error::io(format!("opening {}", checksum.display()), e)),
     };
     let mut bytes = Vec::new();
     let read = opened.take(LIMIT).read_to_end(&mut bytes);
-    read.map_err(|e| Error::io(format!("reading {}", seal.display()), e))?;
+    read.map_err(|e| Error::io(format!("reading {}", checksum.display()), e))?;
     Ok(serde_json::from_slice(&bytes).ok())
 }
 
@@ -165,7 +166,7 @@ pub(super) fn hash(mut file: &File) -> Result<(Digest, u64)> {
 
 pub(super) fn path_of(artifact: &Path) -> PathBuf {
     let mut name = artifact.as_os_str().to_owned();
-    name.push(".seal");
+    name.push(".checksum");
     name.into()
 }
 

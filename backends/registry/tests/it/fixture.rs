@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use plyfold_conformance::{HttpSetup, HttpStage};
+use plyfold_conformance::{HttpFixture, HttpSetup};
 use plyfold_core::{ImageRegistry, Result};
 use plyfold_registry::{Config, Host, HostCapability, Hosts, Registry, Secret};
 
 pub(crate) struct Http;
 
 #[async_trait]
-impl HttpStage for Http {
+impl HttpFixture for Http {
     async fn open(&self, setup: &HttpSetup) -> Result<Box<dyn ImageRegistry>> {
         let stored = setup.docker_config.clone();
         let mirrors = setup.mirrors.iter().map(|mirror| {

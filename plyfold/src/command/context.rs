@@ -10,24 +10,24 @@ use crate::{Backends, Error, Opened, Options, Platform, Reference, Result, print
 use super::args::Global;
 use super::image::Image;
 use super::progress::{Doing, Reporter};
-use super::screen::Screen;
 use super::stop::Leftovers;
+use super::terminal::Terminal;
 
 /// The sources and targets of images, and the terminal. Works without a store.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Context {
     pub(crate) backends: Backends,
     pub(crate) options: Options,
     /// The platform that the user asked for, if any.
     pub(crate) only: Option<Platform>,
-    pub(crate) screen: Screen,
+    pub(crate) terminal: Terminal,
     /// What happens after a request that failed.
     pub(crate) retry: Retry,
     leftovers: Arc<Leftovers>,
 }
 
-impl Places {
-    pub(crate) fn new(global: &Global, screen: Screen, leftovers: &Arc<Leftovers>) -> Result<Self> {
+impl Context {
+    pub(crate) fn new(global: &Global, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<Self> {
         let options = Options::parse(global.option.iter().map(String::as_str))?;
         let retry = Retry::default();
         let retry = Retry { total: global.retry_max_time.unwrap_or(retry.total), ..retry };
@@ -35,7 +35,7 @@ impl Places {
             backends: backends()?,
             options,
             only: global.platform.clone(),
-            screen,
+            terminal,
             retry,
             leftovers: leftovers.clone(),
         })
@@ -133,7 +133,7 @@ impl Places {
         F: Future<Output = Result<T>>,
     {
         let (progress, mut events) = Progress::channel();
-        let mut reporter = Reporter::new(self.screen, doing, self.leftovers.clone());
+        let mut reporter = Reporter::new(self.terminal, doing, self.leftovers.clone());
         let report = async {
             while let Some(event) = events.next().await {
                 reporter.tell(event);

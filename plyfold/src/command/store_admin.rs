@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::age::ago;
 use super::image::Image;
-use super::near;
 use super::program;
 use super::progress::short;
-use super::screen::{columns, table_within};
 use super::session::Session;
 use super::size::Size;
+use super::suggestions;
+use super::terminal::{columns, table_within};
 
 /// How long partial downloads wait for the next pull.
 const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,7 +32,7 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
         "unused": usage.unused,
         "partials": usage.partials.iter().map(partial).collect::<Vec<_>>(),
     });
-    session.screen.show(&document, || {
+    session.terminal.show(&document, || {
         let row = |image: &ImageUsage| {
             let (name, digest) = (&image.reference, image.descriptor.digest());
             [
@@ -74,7 +74,7 @@ pub(crate) fn no_files(image: &str) -> Error {
 /// Gives an image of the store one more name.
 pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()> {
     let from = session.name(image).await?;
-    let to = match session.places.image(name)? {
+    let to = match session.context.image(name)? {
         Image::Name(name) if name.digest().is_none() => name,
         Image::Name(_) => {
             return Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name)));
@@ -89,11 +89,11 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     };
     let cache = session.images.cache();
     let Some(descriptor) = cache.find_descriptor(&from).await? else {
-        return Err(near::absent(&session.images, from).await);
+        return Err(suggestions::absent(&session.images, from).await);
     };
     cache.descriptor_write(&to, &descriptor).await?;
     let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
-    session.screen.show(&document, || format!("{to}  {}\n", descriptor.digest()))
+    session.terminal.show(&document, || format!("{to}  {}\n", descriptor.digest()))
 }
 
 fn partial(partial: &PartialBlob) -> Value {
@@ -146,7 +146,7 @@ pub(crate) async fn remove(session: &Session, images: &[String]) -> Result<()> {
     let names = known(session, images).await?;
     change(session, &names, NameChange::Remove).await?;
     let document = json!({ "removed": names.iter().map(Reference::whole).collect::<Vec<_>>() });
-    session.screen.show(&document, || lines(&names, "removed"))
+    session.terminal.show(&document, || lines(&names, "removed"))
 }
 
 pub(crate) async fn pin(session: &Session, images: &[String], pinned: bool) -> Result<()> {
@@ -154,7 +154,7 @@ pub(crate) async fn pin(session: &Session, images: &[String], pinned: bool) -> R
     change(session, &names, if pinned { NameChange::Pin } else { NameChange::Unpin }).await?;
     let what = if pinned { "pinned" } else { "unpinned" };
     let document = json!({ what: names.iter().map(Reference::whole).collect::<Vec<_>>() });
-    session.screen.show(&document, || lines(&names, what))
+    session.terminal.show(&document, || lines(&names, what))
 }
 
 /// The names of these images, all of which are in the store.
@@ -165,7 +165,7 @@ async fn known(session: &Session, images: &[String]) -> Result<Vec<Reference>> {
     for image in images {
         let name = session.name(image).await?;
         if !here.contains(&name) {
-            return Err(near::absent(&session.images, name).await);
+            return Err(suggestions::absent(&session.images, name).await);
         }
         if !names.contains(&name) {
             names.push(name);
@@ -212,10 +212,10 @@ pub(crate) async fn collect(
         })),
     });
     // As JSON the document says it.
-    if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.screen.json()) {
-        session.screen.say("warning", &beyond(collected.kept, budget, missed));
+    if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.terminal.json()) {
+        session.terminal.say("warning", &beyond(collected.kept, budget, missed));
     }
-    session.screen.show(&document, || summary(&collected, dry_run))
+    session.terminal.show(&document, || summary(&collected, dry_run))
 }
 
 /// By how much a budget is missed, and what needs the room.

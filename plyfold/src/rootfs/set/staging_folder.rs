@@ -17,12 +17,12 @@ pub(super) const OLD: &str = ".old";
 
 /// A new folder, and the lock that its process holds.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct StagingFolder {
     dir: TempDir,
     _lock: File,
 }
 
-impl Stage {
+impl StagingFolder {
     /// A folder in another one, with the mode that the user's umask gives. Leftovers of killed processes are removed.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         /// How often another process may remove the folder before it is locked.
