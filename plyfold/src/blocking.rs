@@ -4,10 +4,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(feature = "erofs")]
 use plyfold_core::worker::Workers;
 use plyfold_core::{Error, ErrorKind, Result};
-#[cfg(feature = "erofs")]
 use tokio::sync::oneshot;
 
 /// Runs blocking work on a thread. When the returned future is dropped, the [`Stop`] that the work holds says so.
@@ -26,7 +24,6 @@ pub async fn blocking<T: Send + 'static>(
 
 /// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it
 /// needs.
-#[cfg(feature = "erofs")]
 pub(crate) async fn alone<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {

@@ -283,7 +283,6 @@ impl Images {
     }
 
     /// The folder for temporary files that the program has given.
-    #[cfg(feature = "erofs")]
     pub(crate) fn scratch_folder(&self) -> Option<PathBuf> {
         self.scratch.clone()
     }

@@ -44,9 +44,7 @@ pub mod command;
 mod shell;
 
 mod images;
-#[cfg(feature = "erofs")]
 mod rootfs;
 
 pub use images::Images;
-#[cfg(feature = "erofs")]
 pub use rootfs::{Disk, Disks, Rootfs};

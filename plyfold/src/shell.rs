@@ -45,7 +45,6 @@ fn octal(bytes: &[u8]) -> String {
 }
 
 /// A path as a string of C.
-#[cfg(feature = "erofs")]
 pub(crate) fn c_string(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let mut text = String::from("\"");
@@ -66,7 +65,6 @@ pub(crate) fn c_string(path: &Path) -> String {
 }
 
 /// Three digits each: a digit that follows is no part of the number.
-#[cfg(feature = "erofs")]
 fn push_octal(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         let _ = write!(text, "\\{byte:03o}");
@@ -104,7 +102,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "erofs")]
     #[test]
     fn c_reads_what_was_meant() {
         let read = |bytes: &[u8]| c_string(Path::new(OsStr::from_bytes(bytes)));

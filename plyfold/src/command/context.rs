@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::pull::Retry;
 use crate::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
 
-use super::args::Global;
+use super::global::Global;
 use super::image::Image;
 use super::progress::{Doing, Reporter};
 use super::stop::Leftovers;

@@ -9,7 +9,8 @@ use crate::{Error, Options, Result, printable};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
-use super::args::{Global, Login};
+use super::args::Login;
+use super::global::Global;
 use super::layer::Input;
 use super::program;
 use super::terminal::{Loudness, Terminal, tell};

@@ -36,6 +36,7 @@ mod events;
 mod export;
 mod failure;
 mod formats;
+mod global;
 mod grammar;
 mod hints;
 mod image;

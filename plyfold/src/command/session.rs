@@ -8,8 +8,8 @@ use crate::{
     Error, ErrorKind, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result,
 };
 
-use super::args::Global;
 use super::context::Context;
+use super::global::Global;
 use super::progress::Doing;
 use super::stop::Leftovers;
 use super::suggestions;

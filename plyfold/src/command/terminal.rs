@@ -10,7 +10,7 @@ use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::Global;
+use super::global::Global;
 
 /// Output settings: text or JSON, verbosity, bars.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Advice, Error, ErrorKind, Result};
 
-use super::Disks;
+use super::disks::Disks;
 use crate::shell::{c_string, quoted};
 
 /// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, without

@@ -1,197 +1,31 @@
 //! An image's root file system as files that a kernel or a virtual machine takes as disks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use plyfold_core::layer::{LayerLimits, TreeBudget};
 use plyfold_core::{
-    CacheProvider, Error, Input, KernelVersion, MadeImage, MaterializeOptions, Materializer, Materializers,
-    Options, PullOptions, Result, Role, materialize,
+    CacheProvider, Error, Input, MadeImage, MaterializeOptions, Materializer, PullOptions, Result,
+    materialize,
 };
-use plyfold_erofs::{ErofsLayer, ErofsMerged, OverlayDifferences};
+#[cfg(feature = "erofs")]
+use plyfold_erofs::OverlayDifferences;
 
 use self::scratch_cache::ScratchCache;
-use crate::atomic_file::FileOptions;
 use crate::blocking::alone;
 use crate::{Images, PulledImage};
 
+pub use self::disks::{Disk, Disks};
+pub use self::options::Rootfs;
+
 mod compose;
+mod disks;
 mod guide;
+mod options;
+#[cfg(feature = "erofs")]
 mod overlay;
 mod scratch_cache;
 mod set;
-
-/// The formats whose files overlayfs can stack, or that have them beside each other.
-const STACKABLE: [&str; 3] = [LAYERS, MERGED, VMDK];
-const LAYERS: &str = "erofs-layers";
-const MERGED: &str = "erofs-merged";
-const VMDK: &str = "vmdk";
-
-/// What [`Images::materialize`] makes of an image: any format, and how its files are written.
-#[derive(Clone, Debug)]
-pub struct Rootfs {
-    format: Box<dyn Materializer>,
-    /// Those that the format was opened with.
-    options: Options,
-    upper: Option<u64>,
-    files: FileOptions,
-    strict: bool,
-    limits: LayerLimits,
-    budget: TreeBudget,
-}
-
-impl Rootfs {
-    /// The files of a format, and of those that it is made from.
-    pub fn of(format: Box<dyn Materializer>) -> Self {
-        Self {
-            format,
-            options: Options::default(),
-            upper: None,
-            files: FileOptions::new(),
-            strict: false,
-            limits: LayerLimits::default(),
-            budget: TreeBudget::default(),
-        }
-    }
-
-    /// The same by the name of the format, with its options.
-    ///
-    /// # Errors
-    /// As [`Materializers::open`].
-    pub fn named(name: &str, options: &Options, formats: &Materializers) -> Result<Self> {
-        Ok(Self { options: options.clone(), ..Self::of(formats.open(name, options)?) })
-    }
-
-    /// One EROFS image for each layer, with whiteouts in overlayfs' form.
-    ///
-    /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every
-    /// layer, and takes a directory that no entry made for one that was. For such an image
-    /// [`Disks::overlay_differences`] says what it would show otherwise, and the merged image is made, too:
-    /// [`Disks::mount_script`] mounts that one.
-    pub fn erofs_layers() -> Self {
-        Self::of(Box::new(ErofsLayer::default()))
-    }
-
-    /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
-    pub fn erofs_merged() -> Self {
-        Self::of(Box::new(ErofsMerged::default()))
-    }
-
-    /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.
-    #[cfg(feature = "vmdk")]
-    pub fn vmdk() -> Self {
-        Self::of(Box::new(plyfold_vmdk::Vmdk::new()))
-    }
-
-    /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay over EROFS images. Its `upper/` has
-    /// the mode, the owner and the time of the image's root.
-    #[cfg(feature = "ext4")]
-    #[must_use]
-    pub fn upper(mut self, bytes: u64) -> Self {
-        self.upper = Some(bytes);
-        self
-    }
-
-    /// How the files are written: durably or not, as links or as copies, whose they are.
-    #[must_use]
-    pub fn files(mut self, options: FileOptions) -> Self {
-        self.files = options;
-        self
-    }
-
-    /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image. Without an effect on
-    /// other formats than `erofs-layers`.
-    #[must_use]
-    pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
-        self
-    }
-
-    /// Bounds on the layers, and on what the metadata of all of them together takes in memory. They change no file.
-    #[must_use]
-    pub fn limits(mut self, limits: LayerLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// The memory that the metadata of layers and images shares with other conversions, by default with all of the
-    /// process.
-    #[must_use]
-    pub fn budget(mut self, budget: TreeBudget) -> Self {
-        self.budget = budget;
-        self
-    }
-
-    /// What is made.
-    pub fn format(&self) -> &dyn Materializer {
-        &*self.format
-    }
-
-    /// Checks what can be checked without an image, before one is pulled.
-    ///
-    /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size, or the format no upper, or links another
-    /// mode than the store's.
-    pub fn check(&self) -> Result<()> {
-        compose::Plan::new(self, Path::new("")).map(drop)
-    }
-
-    /// The merged image of the same layers.
-    fn merged(&self, formats: &Materializers) -> Result<Box<dyn Materializer>> {
-        if self.options.is_empty() {
-            return Ok(Box::new(ErofsMerged::default()));
-        }
-        formats.open(MERGED, &self.options)
-    }
-}
-
-/// A file of a set.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Disk {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What it is for.
-    pub role: Role,
-    /// The [name](plyfold_core::Format::name) of its format.
-    pub format: String,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
-/// The files that [`Images::materialize`] has made.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Disks {
-    /// All the files, each behind those that it refers to; the upper is the last.
-    pub files: Vec<Disk>,
-    /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
-    pub layers: Vec<PathBuf>,
-    /// The merged image, `merged.erofs`, whose devices are the layers in their order.
-    pub merged: Option<PathBuf>,
-    /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
-    pub vmdk: Option<PathBuf>,
-    /// `upper.ext4`.
-    pub upper: Option<PathBuf>,
-    /// The oldest Linux that can mount all of it, where the materializers say so.
-    pub kernel: Option<KernelVersion>,
-    /// What the materializers say about the image, such as content that the format cannot hold.
-    pub notes: Vec<String>,
-    /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and
-    /// looked for only where the layers alone were asked for.
-    pub overlay_differences: OverlayDifferences,
-}
-
-impl Disks {
-    /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
-    pub fn is_stackable(&self) -> bool {
-        !self.layers.is_empty()
-    }
-
-    /// The paths of all the files.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
-    }
-}
+#[cfg(all(feature = "erofs", feature = "ext4"))]
+mod upper;
 
 impl Images {
     /// What is made of each layer for a format, if its input are layers: given to a pull, it is made while they are
@@ -238,27 +72,22 @@ impl Images {
             cache = Box::new(ScratchCache::new(cache, out, rootfs.files.sync)?);
         }
         let at = |e: Error| e.with_image(&image.reference);
-        let mut made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
-        let differences = match rootfs.format.format().name {
-            LAYERS => overlay::differences(&made, rootfs).await.map_err(at)?,
-            _ => OverlayDifferences::default(),
-        };
-        let shows_layers = made.format.name == LAYERS;
-        let mut merged = None;
-        if shows_layers && (differences.count > 0 || rootfs.upper.is_some()) {
-            let of_same = self.make(image, rootfs, &*rootfs.merged(self.materializers())?, &cache).await?;
-            overlay::check_same(&made, &of_same).map_err(at)?;
-            merged = Some(of_same);
-        }
-        let with_root = merged.clone();
-        if let Some(merged) = merged.filter(|_| differences.count > 0) {
-            made = merged;
-        }
+        let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
+        #[cfg(feature = "erofs")]
+        let (merged, differences) = self.merged(image, rootfs, &made, &cache).await.map_err(at)?;
+        #[cfg(not(feature = "erofs"))]
+        let merged = None;
         let composed = alone(move |stop| {
-            let disks = plan.compose(&made, with_root.as_ref().unwrap_or(&made), differences, stop);
+            let with_root = merged.as_ref().unwrap_or(&made);
+            let shown = &made;
+            #[cfg(feature = "erofs")]
+            let shown = if differences.count > 0 { with_root } else { shown };
+            let disks = plan.compose(shown, with_root, stop)?;
             // Held until the files are in their place.
             drop(cache);
-            disks
+            #[cfg(feature = "erofs")]
+            let disks = Disks { overlay_differences: differences, ..disks };
+            Ok(disks)
         });
         composed.await.map_err(at)
     }
@@ -274,5 +103,27 @@ impl Images {
         let pull = PullOptions { limits, budget, ..PullOptions::default() };
         let options = MaterializeOptions { pull, scratch: self.scratch_folder() };
         materialize(&self.source(image), cache, format, self.materializers(), &options).await
+    }
+
+    /// What overlayfs would show otherwise of layers, and the merged image of them where that is needed: to be shown
+    /// in their place, or for the root of an upper.
+    #[cfg(feature = "erofs")]
+    async fn merged(
+        &self,
+        image: &PulledImage,
+        rootfs: &Rootfs,
+        made: &MadeImage,
+        cache: &dyn CacheProvider,
+    ) -> Result<(Option<MadeImage>, OverlayDifferences)> {
+        if made.format.name != options::LAYERS {
+            return Ok(Default::default());
+        }
+        let differences = overlay::differences(made, rootfs).await?;
+        if differences.count == 0 && rootfs.upper.is_none() {
+            return Ok((None, differences));
+        }
+        let merged = self.make(image, rootfs, &*rootfs.merged(self.materializers())?, cache).await?;
+        overlay::check_same(made, &merged)?;
+        Ok((Some(merged), differences))
     }
 }

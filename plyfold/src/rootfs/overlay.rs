@@ -4,7 +4,7 @@ use plyfold_core::layer::{TreeBudget, TreeLimits};
 use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
-use super::{LAYERS, Rootfs};
+use super::options::{LAYERS, MERGED, Rootfs};
 use crate::blocking::{Stop, alone};
 
 /// What merges layers, once: it gives its part of the shared memory back when it is dropped.
@@ -31,10 +31,8 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
                 1 => String::new(),
                 count => format!(", and {} more names", count - 1),
             };
-            Err(Error::new(ErrorKind::Unsupported, message + &others).with_advice(Advice::ChooseFormat {
-                words: "{} shows it as it is",
-                formats: vec![super::MERGED],
-            }))
+            Err(Error::new(ErrorKind::Unsupported, message + &others)
+                .with_advice(Advice::ChooseFormat { words: "{} shows it as it is", formats: vec![MERGED] }))
         }
         _ => Ok(found),
     }

@@ -23,10 +23,10 @@ use self::staging_folder::{OLD, StagingFolder};
 use crate::atomic_file::{AtomicFile, FileOptions, sync};
 use crate::blocking::Stop;
 
-pub(super) use self::names::{MERGED, UPPER, VMDK};
+use self::names::{MERGED, UPPER, VMDK};
 
 mod directory;
-mod names;
+pub(super) mod names;
 mod place;
 mod staging_folder;
 
@@ -100,7 +100,7 @@ impl<'a> Set<'a> {
     }
 
     /// Adds a file that its owner writes to, whatever its mode.
-    #[cfg(feature = "ext4")]
+    #[cfg(all(feature = "erofs", feature = "ext4"))]
     pub(super) fn add_writable(
         &mut self,
         name: &str,

@@ -1,0 +1,60 @@
+//! The files that were made of an image.
+
+use std::path::{Path, PathBuf};
+
+use plyfold_core::{KernelVersion, Role};
+#[cfg(feature = "erofs")]
+use plyfold_erofs::OverlayDifferences;
+
+#[cfg(doc)]
+use crate::Images;
+
+/// A file of a set.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Disk {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is for.
+    pub role: Role,
+    /// The [name](plyfold_core::Format::name) of its format.
+    pub format: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The files that [`Images::materialize`] has made.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Disks {
+    /// All the files, each behind those that it refers to; the upper is the last.
+    pub files: Vec<Disk>,
+    /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
+    pub layers: Vec<PathBuf>,
+    /// The merged image, `merged.erofs`, whose devices are the layers in their order.
+    pub merged: Option<PathBuf>,
+    /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
+    pub vmdk: Option<PathBuf>,
+    /// `upper.ext4`.
+    pub upper: Option<PathBuf>,
+    /// The oldest Linux that can mount all of it, where the materializers say so.
+    pub kernel: Option<KernelVersion>,
+    /// What the materializers say about the image, such as content that the format cannot hold.
+    pub notes: Vec<String>,
+    /// What overlayfs would show otherwise than the image is, if it stacked the layers: nothing for most images, and
+    /// looked for only where the layers alone were asked for.
+    #[cfg(feature = "erofs")]
+    pub overlay_differences: OverlayDifferences,
+}
+
+impl Disks {
+    /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
+    pub fn is_stackable(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
+    /// The paths of all the files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+}

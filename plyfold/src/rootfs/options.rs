@@ -1,0 +1,130 @@
+//! Which files are made of an image, and how they are written.
+
+use plyfold_core::layer::{LayerLimits, TreeBudget};
+use plyfold_core::{Materializer, Materializers, Options, Result};
+#[cfg(feature = "erofs")]
+use plyfold_erofs::{ErofsLayer, ErofsMerged};
+
+use crate::atomic_file::FileOptions;
+#[cfg(doc)]
+use crate::{Disks, Images};
+
+pub(super) const LAYERS: &str = "erofs-layers";
+pub(super) const MERGED: &str = "erofs-merged";
+pub(super) const VMDK: &str = "vmdk";
+
+/// What [`Images::materialize`] makes of an image: any format, and how its files are written.
+#[derive(Clone, Debug)]
+pub struct Rootfs {
+    pub(super) format: Box<dyn Materializer>,
+    /// Those that the format was opened with.
+    #[cfg_attr(
+        not(feature = "erofs"),
+        expect(dead_code, reason = "only a merged image is opened with them again")
+    )]
+    pub(super) options: Options,
+    pub(super) upper: Option<u64>,
+    pub(super) files: FileOptions,
+    pub(super) strict: bool,
+    pub(super) limits: LayerLimits,
+    pub(super) budget: TreeBudget,
+}
+
+impl Rootfs {
+    /// The files of a format, and of those that it is made from.
+    pub fn of(format: Box<dyn Materializer>) -> Self {
+        Self {
+            format,
+            options: Options::default(),
+            upper: None,
+            files: FileOptions::new(),
+            strict: false,
+            limits: LayerLimits::default(),
+            budget: TreeBudget::default(),
+        }
+    }
+
+    /// The same by the name of the format, with its options.
+    ///
+    /// # Errors
+    /// As [`Materializers::open`].
+    pub fn named(name: &str, options: &Options, formats: &Materializers) -> Result<Self> {
+        Ok(Self { options: options.clone(), ..Self::of(formats.open(name, options)?) })
+    }
+
+    /// One EROFS image for each layer, with whiteouts in overlayfs' form.
+    ///
+    /// Overlayfs cannot show every image as it is: it knows no hard links between layers, merges the root of every
+    /// layer, and takes a directory that no entry made for one that was. For such an image
+    /// [`Disks::overlay_differences`] says what it would show otherwise, and the merged image is made, too:
+    /// [`Disks::mount_script`] mounts that one.
+    #[cfg(feature = "erofs")]
+    pub fn erofs_layers() -> Self {
+        Self::of(Box::new(ErofsLayer::default()))
+    }
+
+    /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
+    #[cfg(feature = "erofs")]
+    pub fn erofs_merged() -> Self {
+        Self::of(Box::new(ErofsMerged::default()))
+    }
+
+    /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.
+    #[cfg(feature = "vmdk")]
+    pub fn vmdk() -> Self {
+        Self::of(Box::new(plyfold_vmdk::Vmdk::new()))
+    }
+
+    /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay over EROFS images. Its `upper/` has
+    /// the mode, the owner and the time of the image's root.
+    #[cfg(all(feature = "erofs", feature = "ext4"))]
+    #[must_use]
+    pub fn upper(mut self, bytes: u64) -> Self {
+        self.upper = Some(bytes);
+        self
+    }
+
+    /// How the files are written: durably or not, as links or as copies, whose they are.
+    #[must_use]
+    pub fn files(mut self, options: FileOptions) -> Self {
+        self.files = options;
+        self
+    }
+
+    /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image. Without an effect on
+    /// other formats than `erofs-layers`.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Bounds on the layers, and on what the metadata of all of them together takes in memory. They change no file.
+    #[must_use]
+    pub fn limits(mut self, limits: LayerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The memory that the metadata of layers and images shares with other conversions, by default with all of the
+    /// process.
+    #[must_use]
+    pub fn budget(mut self, budget: TreeBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// What is made.
+    pub fn format(&self) -> &dyn Materializer {
+        &*self.format
+    }
+
+    /// The merged image of the same layers.
+    #[cfg(feature = "erofs")]
+    pub(super) fn merged(&self, formats: &Materializers) -> Result<Box<dyn Materializer>> {
+        if self.options.is_empty() {
+            return Ok(Box::new(ErofsMerged::default()));
+        }
+        formats.open(MERGED, &self.options)
+    }
+}
