@@ -1,7 +1,5 @@
 //! The suite that every backend runs: here is all that this one needs to tell it.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::fs;
 
 use async_trait::async_trait;

@@ -1,7 +1,5 @@
 //! A program that keeps its images in the bucket.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::fs;
 
 use example_cache::BucketCache;

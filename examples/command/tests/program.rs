@@ -1,7 +1,5 @@
 //! The program as its users run it.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

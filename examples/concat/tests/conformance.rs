@@ -1,7 +1,5 @@
 //! The suite that every materializer runs, looking through the reader of the format that is joined.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::fs::{self, File};
 use std::path::Path;
 

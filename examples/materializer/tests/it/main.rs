@@ -1,8 +1,6 @@
 //! The suite that every materializer runs, looking through a reader that is as strict as the kernel; and what is
 //! cpio's own.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod reader;
 
 use std::path::Path;

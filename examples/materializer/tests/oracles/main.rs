@@ -1,7 +1,5 @@
 //! Archives as libarchive unpacks them and GNU cpio reads them.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 #[path = "../it/reader.rs"]
 mod reader;
 
@@ -21,7 +19,6 @@ const BSDTAR: Need = Need::Tool { name: "bsdtar", package: "libarchive-tools" };
 const CPIO: Need = Need::Tool { name: "cpio", package: "cpio" };
 
 /// Every rule, on what is unpacked.
-#[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 fn the_suite_through_libarchive_and_gnu_cpio() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Unpacked);
