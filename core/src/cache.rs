@@ -23,7 +23,7 @@ pub use push::{PushOptions, Sparse};
 pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, Part, Remains, Verified, Verify};
-pub use verify::{needed, verify_names};
+pub use verify::{needed, selected, verify_names};
 
 mod collect;
 pub(crate) mod content;

@@ -1,6 +1,7 @@
 //! Digests: parsed once, then carried as proof (OCI image spec, `descriptor.md#digests`).
 
 use std::fmt;
+use std::io;
 
 pub use oci_spec::image::{Digest, DigestAlgorithm};
 use sha2::Digest as _;
@@ -102,6 +103,25 @@ impl Hasher {
             State::Sha256(state) => state.update(bytes),
             State::Sha384(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// Hashes all that a reader still has; how many bytes that is.
+    ///
+    /// # Errors
+    /// Those of the reader, but an interruption by a signal.
+    pub fn read_all(&mut self, mut reader: impl io::Read) -> io::Result<u64> {
+        let (mut chunk, mut size) = (vec![0; 256 << 10], 0);
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => return Ok(size),
+                Ok(count) => {
+                    self.update(&chunk[..count]);
+                    size += count as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
         }
     }
 

@@ -9,9 +9,11 @@
 //! - [`pull`](fn@pull): the engine that joins them.
 
 pub mod backend;
+pub mod blocking;
 pub mod cache;
 pub mod copy;
 pub mod digest;
+pub mod durable;
 pub mod layer;
 pub mod layout_index;
 pub mod manifest;

@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 
 use crate::{Descriptor, Digest, Result};
 
-/// A progress event of a pull or a conversion.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// A progress event of a pull or a conversion. As JSON it has its name in `event`, as in `"event": "blob-done"`.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
     /// A blob is there, verified and durable.

@@ -21,7 +21,7 @@ mod session;
 ///
 /// What is `false` here answers [`Unsupported`](crate::ErrorKind::Unsupported) at once (rule E 113
 /// `read_only_backend_returns_unsupported_statically`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "one independent yes or no for each optional method")]
 pub struct Capabilities {
     /// [`ImageRegistry::delete`].

@@ -9,11 +9,11 @@ use plyfold_core::{ArtifactHandle, Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
+use crate::durable::{parent, sync_folder};
 use crate::shell;
 
 mod left;
 mod options;
-pub(crate) mod sync;
 
 pub use options::{FileOptions, Owner};
 
@@ -39,7 +39,7 @@ impl AtomicFile {
     /// directory or a device; [`NotFound`](plyfold_core::ErrorKind::NotFound) when its directory does not exist;
     /// [`Io`](plyfold_core::ErrorKind::Io).
     pub fn create(target: &Path, options: FileOptions, stop: &Stop) -> Result<Self> {
-        let directory = sync::parent(target);
+        let directory = parent(target);
         let created = Self::create_in(directory, target, options, stop)?;
         left::clear(directory, created.file());
         Ok(created)
@@ -131,7 +131,7 @@ impl AtomicFile {
         if content.metadata().ok()?.permissions().mode() & 0o7777 != SHARED {
             content.set_permissions(Permissions::from_mode(SHARED)).ok()?;
         }
-        let beside = sync::parent(self.file.path());
+        let beside = parent(self.file.path());
         // `make_in` tries other names while one is taken.
         let link = tempfile::Builder::new().prefix(".plyfold-").make_in(beside, |path| {
             std::fs::hard_link(source, path)?;
@@ -186,7 +186,7 @@ impl AtomicFile {
         let (target, sync) = (self.target.clone(), self.options.sync);
         let size = self.settle(&target)?;
         if sync {
-            sync::folder(sync::parent(&target))?;
+            sync_folder(parent(&target))?;
         }
         Ok(size)
     }
@@ -197,13 +197,13 @@ impl AtomicFile {
         let size = self.size()?;
         self.belong()?;
         let Self { file, target, options, is_link, .. } = self;
+        let at = |action, e| Error::io(action, e).with_context("path", target.display());
         // The store has synced what it has.
         if options.sync && !is_link {
-            sync::content(file.as_file(), &target)?;
+            file.as_file().sync_all().map_err(|e| at("syncing the output", e))?;
         }
-        let at = |e| Error::io("publishing the output", e).with_context("path", target.display());
         let temporary = file.path().to_owned();
-        file.persist(path).map_err(|e| at(e.error))?;
+        file.persist(path).map_err(|e| at("publishing the output", e.error))?;
         // rename(2) does nothing when both names are links to one file already.
         let _ = std::fs::remove_file(temporary);
         Ok(size)
@@ -249,7 +249,7 @@ impl Write for AtomicFile {
             io::ErrorKind::Interrupted => e,
             io::ErrorKind::FileTooLarge => {
                 let size = self.size().unwrap_or_default().saturating_add(buf.len() as u64);
-                too_large(e, sync::parent(&self.target), size, &self.target)
+                too_large(e, parent(&self.target), size, &self.target)
             }
             _ => Error::io("writing the output", e).with_context("path", self.target.display()).into(),
         })
@@ -295,7 +295,7 @@ fn too_large(e: io::Error, directory: &Path, size: u64, target: &Path) -> io::Er
 impl Output for AtomicFile {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         let set = self.file.as_file().set_len(length);
-        set.map_err(|e| too_large(e, sync::parent(&self.target), length, &self.target))
+        set.map_err(|e| too_large(e, parent(&self.target), length, &self.target))
     }
 }
 

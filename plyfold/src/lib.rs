@@ -37,7 +37,6 @@ pub mod materializers {
 }
 
 pub mod atomic_file;
-pub mod blocking;
 #[cfg(feature = "command")]
 pub mod command;
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use plyfold_core::blocking::blocking;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Descriptor, Error, ErrorKind, ImageRegistry, Location, Names,
-    Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Error, ImageRegistry, Location, Names, Opened,
+    Options, Page, RawManifest, Reference, Result, digest, reference,
 };
 use tokio::sync::OnceCell;
 
@@ -44,7 +45,7 @@ async fn open(location: &Location, options: &Options) -> Result<Opened> {
     let archive = Archive::new(path, options.config()?);
     let archive = Archive { scheme: location.scheme.clone().into(), place, ..archive };
     let path = archive.path.clone();
-    if blocking(move || Ok(spool::is_stream(&path))).await? {
+    if blocking(move |_| Ok(spool::is_stream(&path))).await? {
         // A pipe can be read once only; a failed read cannot be tried again.
         archive.images().await?;
     }
@@ -91,11 +92,7 @@ impl Archive {
     async fn images(&self) -> Result<&Images> {
         let read = || async {
             let (path, config) = (self.path.clone(), self.config.clone());
-            let waiting = Arc::new(());
-            let caller = Arc::downgrade(&waiting);
-            let images = blocking(move || Images::read(&path, &config, &caller)).await;
-            drop(waiting);
-            images
+            blocking(move |stop| Images::read(&path, &config, stop)).await
         };
         self.images.get_or_try_init(read).await.map_err(|e| e.with_endpoint(self))
     }
@@ -111,7 +108,7 @@ impl ImageRegistry for Archive {
         reference::digest_of(reference)?;
         self.images().await?;
         let (images, wanted) = (self.images.clone(), reference.clone());
-        let found = blocking(move || images.get().map_or(Ok(None), |images| images.manifest(&wanted))).await;
+        let found = blocking(move |_| images.get().map_or(Ok(None), |images| images.manifest(&wanted))).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         found.ok_or_else(|| {
             self.missing("image", reference).with_hint(match self.images.get().map(Images::names) {
@@ -128,7 +125,7 @@ impl ImageRegistry for Archive {
         digest::supported(blob.digest())?;
         self.images().await?;
         let (images, wanted) = (self.images.clone(), blob.digest().clone());
-        let found = blocking(move || images.get().map_or(Ok(None), |images| images.member(&wanted))).await;
+        let found = blocking(move |_| images.get().map_or(Ok(None), |images| images.member(&wanted))).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         let member = found.ok_or_else(|| self.missing(&format!("blob {}", blob.digest()), reference))?;
         let start = range.resolve(blob.size())?.start;
@@ -147,30 +144,17 @@ impl ImageRegistry for Archive {
                 Error::not_found(format!("no repository {repository} in the archive")).with_endpoint(self)
             );
         }
-        let mut tags: Vec<&str> = here.filter_map(Reference::tag).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        Ok(page.of(tags))
+        Ok(page.of(here.filter_map(Reference::tag)))
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         let (names, _) = self.listed().await?;
-        let mut repositories: Vec<String> = names.iter().map(reference::repository_of).collect();
-        repositories.sort();
-        repositories.dedup();
-        Ok(page.of(repositories))
+        Ok(page.of(names.iter().map(reference::repository_of)))
     }
 
     async fn untagged(&self) -> Result<Vec<Reference>> {
         self.listed().await?.1.map_err(|e| e.with_endpoint(self))
     }
-}
-
-/// Runs file I/O off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let broken =
-        |e| Error::new(ErrorKind::Internal, "a thread that reads an archive panicked").with_source(e);
-    tokio::task::spawn_blocking(work).await.map_err(broken)?
 }
 
 impl fmt::Display for Archive {

@@ -1,7 +1,7 @@
 //! The form of `docker save` before version 25: `manifest.json`, configs, uncompressed layers.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::Read as _;
 use std::path::Path;
 
 use plyfold_core::digest::{self, Hasher};
@@ -25,7 +25,7 @@ pub(crate) struct DockerImage {
     /// What it is called by its digest, where it has no name: after a name that has a digest in place of a tag, or that
     /// another image has.
     pub(crate) origin: Option<Reference>,
-    pub(crate) listed: Listed,
+    listed: Listed,
     /// What `index.json` has for the image: the digest of the entry.
     pub(crate) known: Option<Digest>,
     /// Otherwise the manifest that is generated for it. `None` for an image that is broken, which is an error when it
@@ -36,7 +36,7 @@ pub(crate) struct DockerImage {
 /// One image as it stands in `manifest.json`.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Listed {
+struct Listed {
     #[serde(default)]
     config: Option<String>,
     #[serde(default)]
@@ -84,6 +84,17 @@ impl DockerImage {
         self.known.as_ref().or_else(|| self.manifest.as_ref().map(RawManifest::digest))
     }
 
+    /// The manifest that is generated for it.
+    ///
+    /// # Errors
+    /// What is broken about the image.
+    pub(crate) fn read_manifest(&self, members: &Members) -> Result<RawManifest> {
+        match &self.manifest {
+            Some(manifest) => Ok(manifest.clone()),
+            None => read_image(members, &self.listed).map(|(manifest, _)| manifest),
+        }
+    }
+
     fn is(&self, other: &Self) -> bool {
         self.digest() == other.digest() && (self.digest().is_some() || self.listed == other.listed)
     }
@@ -120,10 +131,7 @@ fn known_entry(members: &Members, image: &Listed, known: &HashMap<Digest, Digest
 }
 
 /// Generates an image's manifest, with the places of its blobs.
-pub(crate) fn read_image(
-    members: &Members,
-    image: &Listed,
-) -> Result<(RawManifest, HashMap<Digest, Member>)> {
+fn read_image(members: &Members, image: &Listed) -> Result<(RawManifest, HashMap<Digest, Member>)> {
     let config_name = image.config.as_deref().unwrap_or_default();
     let at = |e: Error| e.with_context("config", printable(config_name));
     let missing = |name: &str| match name {
@@ -181,15 +189,9 @@ fn describe(layer: &Member, diff_id: &Digest) -> Result<(MediaType, Digest)> {
         [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
         _ => return Ok((MediaType::ImageLayer, diff_id.clone())),
     };
-    let (mut hasher, mut reader, mut chunk) = (Hasher::sha256(), layer.reader(0), vec![0; 256 << 10]);
-    loop {
-        match reader.read(&mut chunk) {
-            Ok(0) => return Ok((media_type, hasher.finish())),
-            Ok(count) => hasher.update(&chunk[..count]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(reading(e)),
-        }
-    }
+    let mut hasher = Hasher::sha256();
+    hasher.read_all(layer.reader(0)).map_err(reading)?;
+    Ok((media_type, hasher.finish()))
 }
 
 fn descriptor(media_type: &MediaType, digest: &Digest, size: u64) -> Value {

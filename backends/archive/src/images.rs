@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::{Advice, Digest, Error, RawManifest, Reference, Result, reference};
 
 use crate::Config;
 use crate::docker::{self, DockerImage};
 use crate::members::{Member, Members};
 use crate::oci::OciImages;
-use crate::spool::{self, Caller};
+use crate::spool;
 
 /// The images of an archive. The form decides, not the scheme.
 ///
@@ -27,8 +28,8 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn read(path: &Path, config: &Config, caller: &Caller) -> Result<Self> {
-        let members = Members::scan(spool::plain(path, config, caller)?)?;
+    pub(crate) fn read(path: &Path, config: &Config, stop: &Stop) -> Result<Self> {
+        let members = Members::scan(spool::plain(path, config, stop)?)?;
         let path = &spool::place(path);
         let mut oci = OciImages::read(&members, path)?;
         let known = match &oci {
@@ -92,10 +93,7 @@ impl Images {
             named.filter_map(|image| image.known.as_ref()).map(Digest::as_ref).collect();
         untagged.retain(|name| name.digest().is_none_or(|digest| !named.contains(digest)));
         for image in self.docker.iter().filter(|image| image.known.is_none() && image.names.is_empty()) {
-            let digest = match &image.manifest {
-                Some(manifest) => manifest.digest().clone(),
-                None => docker::read_image(&self.members, &image.listed)?.0.digest().clone(),
-            };
+            let digest = image.read_manifest(&self.members)?.digest().clone();
             untagged.push(match &image.origin {
                 Some(origin) => reference::by_digest(origin, &digest),
                 None => self.by_digest(&digest)?,
@@ -110,10 +108,9 @@ impl Images {
     /// alone has.
     pub(crate) fn at(&self, place: usize) -> Result<Reference> {
         if let Some(image) = self.docker.get(place) {
-            let digest = match (&image.known, &image.manifest) {
-                (Some(digest), _) => digest.clone(),
-                (None, Some(manifest)) => manifest.digest().clone(),
-                (None, None) => docker::read_image(&self.members, &image.listed)?.0.digest().clone(),
+            let digest = match &image.known {
+                Some(digest) => digest.clone(),
+                None => image.read_manifest(&self.members)?.digest().clone(),
             };
             return image.names.first().map_or_else(|| self.named(&digest), |name| Ok(name.clone()));
         }
@@ -148,16 +145,9 @@ impl Images {
         let Some(first) = self.docker.iter().find(|image| image.names.contains(reference)) else {
             return self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference));
         };
-        match (&first.known, &first.manifest) {
-            (Some(digest), _) => {
-                let by_digest = reference::by_digest(reference, digest);
-                self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(&by_digest))
-            }
-            (None, Some(manifest)) => Ok(Some(manifest.clone())),
-            (None, None) => {
-                docker::read_image(&self.members, &first.listed).map(|(manifest, _)| Some(manifest))
-            }
-        }
+        let Some(digest) = &first.known else { return first.read_manifest(&self.members).map(Some) };
+        let by_digest = reference::by_digest(reference, digest);
+        self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(&by_digest))
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {

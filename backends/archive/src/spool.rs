@@ -6,11 +6,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use liblzma::stream::{CONCATENATED, Stream};
-use plyfold_core::{Advice, Error, ErrorKind, Result, Size};
+use plyfold_core::blocking::Stop;
+use plyfold_core::{Advice, Error, Result, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Config;
@@ -26,9 +26,6 @@ const PAUSE: i64 = 100_000_000;
 const WRITER: Duration = Duration::from_secs(3);
 /// The path of standard input.
 const STDIN: [&str; 4] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/proc/thread-self/fd/0"];
-
-/// Dropped when the archive is no longer needed; this cancels the read.
-pub(crate) type Caller = Weak<()>;
 
 /// The path that images without a name are named after: the archive's. A descriptor has no path.
 pub(crate) fn place(path: &Path) -> PathBuf {
@@ -50,10 +47,10 @@ pub(crate) fn is_stream(path: &Path) -> bool {
 /// # Errors
 /// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration
 /// allows, or needs more memory than there is for a decoder; `Cancelled` when the caller has been dropped; `Io`.
-pub(crate) fn plain(path: &Path, config: &Config, caller: &Caller) -> Result<File> {
+pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
     let reading = |e| Error::io("reading the archive", e);
     let (mut file, is_stream) = open(path)?;
-    let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, caller };
+    let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, stop };
     let mut magic = Vec::new();
     input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
     let compression = Compression::of(&magic);
@@ -175,7 +172,7 @@ struct Input<'a> {
     is_stream: bool,
     /// Whether a writer was seen: only then is an empty pipe without a writer at its end.
     has_writer: bool,
-    caller: &'a Caller,
+    stop: &'a Stop,
 }
 
 impl Read for Input<'_> {
@@ -183,12 +180,7 @@ impl Read for Input<'_> {
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE };
         let start = Instant::now();
         loop {
-            if self.caller.strong_count() == 0 {
-                return Err(io::Error::other(Error::new(
-                    ErrorKind::Cancelled,
-                    "the read of the archive was cancelled",
-                )));
-            }
+            self.stop.check()?;
             if !self.is_stream || poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&pause))? > 0 {
                 self.has_writer = true;
                 return self.file.read(buf);

@@ -13,7 +13,7 @@ use plyfold_core::{
 };
 
 use crate::config::Config;
-use crate::root::{Root, blocking};
+use crate::root::Root;
 use crate::store::Store;
 
 plyfold_core::register!(Backend {
@@ -55,21 +55,13 @@ impl Layout {
         Self { store: Store::on(Root::new(path.into(), false, config.follow_symlinks)) }
     }
 
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let root = self.store.root().clone();
-        blocking(move || work(&root)).await.map_err(|e| e.with_endpoint(self))
-    }
-
     async fn prepare(&self) -> Result<()> {
         let store = self.store.clone();
-        blocking(move || store.prepare()).await.map_err(|e| e.with_endpoint(self))
+        self.store.work(move |_| store.prepare()).await
     }
 
     async fn names(&self) -> Result<Vec<Reference>> {
-        self.work(|root| Ok(root.index()?.0.references())).await
+        self.store.work(|root| Ok(root.index()?.0.references())).await
     }
 }
 
@@ -78,7 +70,10 @@ impl ImageRegistry for Layout {
     async fn manifest(&self, name: &Reference) -> Result<RawManifest> {
         let wanted = reference::digest_of(name)?;
         let image = name.clone();
-        self.work(move |root| manifest(root, &image, wanted.as_ref())).await.map_err(|e| e.with_image(name))
+        self.store
+            .work(move |root| manifest(root, &image, wanted.as_ref()))
+            .await
+            .map_err(|e| e.with_image(name))
     }
 
     async fn blob(&self, _: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
@@ -95,22 +90,15 @@ impl ImageRegistry for Layout {
         if here.is_empty() {
             return Err(Error::not_found(format!("no such repository {repository}")).with_endpoint(self));
         }
-        let mut tags: Vec<&str> = here.into_iter().filter_map(Reference::tag).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        Ok(page.of(tags))
+        Ok(page.of(here.into_iter().filter_map(Reference::tag)))
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
-        let mut repositories: Vec<String> =
-            self.names().await?.iter().map(reference::repository_of).collect();
-        repositories.sort();
-        repositories.dedup();
-        Ok(page.of(repositories))
+        Ok(page.of(self.names().await?.iter().map(reference::repository_of)))
     }
 
     async fn untagged(&self) -> Result<Vec<Reference>> {
-        self.work(|root| Ok(root.index()?.0.untagged())).await
+        self.store.work(|root| Ok(root.index()?.0.untagged())).await
     }
 
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {

@@ -1,14 +1,15 @@
 //! Writes that survive a power cut, and temporary files that have an owner.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Error, Result};
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::files;
 use crate::root::Root;
 
 /// Makes a directory and its parents, each synced into its parent.
@@ -23,7 +24,7 @@ pub(crate) fn create_dirs(path: &Path, private: bool) -> Result<()> {
         created => created,
     };
     match created {
-        Ok(()) => sync_dir(parent(path)),
+        Ok(()) => sync_folder(parent(path)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(refused(format!("making the directory {}", path.display()), e)),
     }
@@ -34,15 +35,14 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
     let mut path = root.path().to_owned();
     for component in components {
         path.push(component);
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(Error::corrupt(format!("{} is not a directory", path.display()))),
+        match files::look(&path)? {
+            Some(found) if found.is_dir() => {}
+            Some(_) => return Err(Error::corrupt(format!("{} is not a directory", path.display()))),
             // Do not create a part of a layout that was removed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !root.path().is_dir() => {
+            None if !root.path().is_dir() => {
                 return Err(Error::not_found(format!("there is no directory {}", root.path().display())));
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => create_dirs(&path, private)?,
-            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+            None => create_dirs(&path, private)?,
         }
     }
     Ok(path)
@@ -50,24 +50,7 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
 
 /// Syncs the directories in a directory.
 pub(crate) fn sync_folders(path: &Path) -> Result<()> {
-    let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
-    let entries = match fs::read_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(at)?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(at)?;
-        if entry.file_type().map_err(at)?.is_dir() {
-            sync_dir(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Syncs a directory, so that what was renamed into it stays.
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|e| Error::io(format!("syncing the directory {}", path.display()), e))
+    files::for_each(path, |entry, found| if found.is_dir() { sync_folder(&entry.path()) } else { Ok(()) })
 }
 
 /// An error of a write to the layout.
@@ -79,14 +62,6 @@ fn refused(action: String, e: io::Error) -> Error {
             .with_hint("this user may read here but not write: become its owner, or use another store");
     }
     error
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    }
 }
 
 /// A temporary file in `ingest/` with an exclusive lock. Dropping it removes it.
@@ -105,11 +80,10 @@ impl Temp {
         let path = folder(root, &["ingest"], true)?.join(name);
         let at = |e: io::Error| refused(format!("opening {}", path.display()), e);
         // Only a regular file of this user is accepted; the folder is writable by its owner alone.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mut reopened = false;
         loop {
-            let file = match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
-                Ok(file) => File::from(file),
+            let file = match files::open_or_create(&path) {
+                Ok(file) => file,
                 Err(Errno::ACCESS) if !reopened => {
                     reopened = true;
                     if !make_writable(&path).map_err(at)? {
@@ -123,19 +97,13 @@ impl Temp {
             if !ours.is_file() || ours.nlink() > 1 {
                 return Err(Error::corrupt(format!("{} is not a file of its own", path.display())));
             }
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(e)) => return Err(at(e)),
+            if !files::is_locked(file.try_lock()).map_err(at)? {
+                return Ok(None);
             }
-            match fs::symlink_metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                    return Ok(Some(Self { file, path, private: root.private, armed: true }));
-                }
-                // Its owner has removed or published it since it was opened.
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(at(e)),
+            // Otherwise its owner has removed or published it since it was opened.
+            if files::look(&path)?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
+            {
+                return Ok(Some(Self { file, path, private: root.private, armed: true }));
             }
         }
     }
@@ -187,7 +155,7 @@ impl Temp {
     /// is visible and the file is gone.
     pub(crate) fn publish(self, target: &Path, mode: u32) -> Result<()> {
         self.settle(target, mode)?;
-        sync_dir(parent(target)).inspect_err(|_| {
+        sync_folder(parent(target)).inspect_err(|_| {
             // What may not outlive a power cut must not be taken for stored.
             let _ = fs::remove_file(target);
         })
@@ -208,34 +176,24 @@ impl Temp {
 /// Whether the lock on a file is free, without taking it; `false` when it is missing or not a file.
 pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
     let at = |e: io::Error| Error::io(format!("checking the lock of {}", path.display()), e);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::PERM) => return Ok(false),
-        Err(e) => return Err(at(e.into())),
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(e)) => Err(at(e)),
+    match files::open(path) {
+        Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map_err(at),
+        Ok(None) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(e) => Err(at(e)),
     }
 }
 
 /// Restores the mode of a temporary file whose owner was killed just before publishing; returns whether the file has no
 /// owner.
 fn make_writable(path: &Path) -> io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        // It has been published since, or was never there.
-        Err(Errno::NOENT) => return Ok(true),
-        Err(e) => return Err(e.into()),
-    };
-    match file.try_lock() {
-        Ok(()) => file.set_permissions(Permissions::from_mode(0o600)).map(|()| true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(e)) => Err(e),
+    // Otherwise it has been published since, or was never there.
+    let Some(file) = files::open(path)? else { return Ok(true) };
+    let is_free = files::is_locked(file.try_lock())?;
+    if is_free {
+        file.set_permissions(Permissions::from_mode(0o600))?;
     }
+    Ok(is_free)
 }
 
 impl Drop for Temp {
@@ -262,7 +220,7 @@ pub(crate) fn replace_document(
     (before, after): (&[u8], &[u8]),
 ) -> Result<()> {
     filled(root, name, after)?.settle(target, mode)?;
-    sync_dir(parent(target)).inspect_err(|_| {
+    sync_folder(parent(target)).inspect_err(|_| {
         // What may not outlive a power cut must not be taken for stored.
         if let Err(e) = filled(root, name, before).and_then(|temp| temp.settle(target, mode)) {
             tracing::warn!("putting {} back: {e}", target.display());
@@ -293,29 +251,22 @@ pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
 /// As [`lock`]; `None` while another owner has it.
 pub(crate) fn try_lock(root: &Root, name: &str) -> Result<Option<File>> {
     let (file, path) = lock_file(root, name)?;
-    tried(file.try_lock(), file, &path)
+    let is_locked = files::is_locked(file.try_lock()).map_err(|e| locking(&path, e))?;
+    Ok(is_locked.then_some(file))
 }
 
 /// As [`try_lock`], for any number of holders at once.
 pub(crate) fn try_lock_shared(root: &Root, name: &str) -> Result<Option<File>> {
     let (file, path) = lock_file(root, name)?;
-    tried(file.try_lock_shared(), file, &path)
+    let is_locked = files::is_locked(file.try_lock_shared()).map_err(|e| locking(&path, e))?;
+    Ok(is_locked.then_some(file))
 }
 
 fn lock_file(root: &Root, name: &str) -> Result<(File, PathBuf)> {
     let path = folder(root, &["locks"], true)?.join(name);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => Ok((File::from(file), path)),
+    match files::open_or_create(&path) {
+        Ok(file) => Ok((file, path)),
         Err(e) => Err(locking(&path, e.into())),
-    }
-}
-
-fn tried(outcome: Result<(), TryLockError>, file: File, path: &Path) -> Result<Option<File>> {
-    match outcome {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(locking(path, e)),
     }
 }
 

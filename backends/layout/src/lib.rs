@@ -27,6 +27,7 @@
 mod backend;
 mod config;
 mod durable;
+mod files;
 mod root;
 mod store;
 mod watch;

@@ -373,16 +373,6 @@ pub(crate) fn describe(kind: FileType) -> &'static str {
     }
 }
 
-/// Runs blocking file work off the async runtime.
-pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T> + Send + 'static,
-{
-    let broken = |e| Error::new(ErrorKind::Internal, "file work was aborted").with_source(e);
-    tokio::task::spawn_blocking(work).await.map_err(broken)?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,15 +4,15 @@
 //! this process polls all the files that this process waits for, as long as there are any. No thread of a runtime's
 //! pool does: a pool full of waiting threads would have none for the work that they wait for.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
 use tokio::sync::oneshot;
+
+use crate::files;
 
 /// Time between two looks at a file.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -63,9 +63,8 @@ fn look() {
 
 /// Whether a file has an owner. A file that cannot be opened counts as free: the next lock attempt reports the error.
 fn is_owned(path: &Path) -> bool {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let Ok(file) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else { return false };
-    matches!(File::from(file).try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+    let Ok(Some(file)) = files::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 fn waiting() -> MutexGuard<'static, Waiting> {

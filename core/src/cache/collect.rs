@@ -45,7 +45,7 @@ pub struct Collected {
 
 /// A budget that is missed: bytes beyond it, and of all that is kept the bytes that may not go, by reason. Content that
 /// is kept for several reasons counts for each.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub struct Missed {
     /// Bytes kept beyond the budget.
     pub bytes: u64,

@@ -95,18 +95,12 @@ impl ImageRegistry for CacheRegistry {
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         let names = self.cache.list().await?;
         let here = names.iter().filter(|(name, _)| reference::repository_of(name) == repository);
-        let mut tags: Vec<&str> = here.filter_map(|(name, _)| name.tag()).collect();
-        tags.sort_unstable();
-        Ok(page.of(tags))
+        Ok(page.of(here.filter_map(|(name, _)| name.tag())))
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         let names = self.cache.list().await?;
-        let mut repositories: Vec<String> =
-            names.iter().map(|(name, _)| reference::repository_of(name)).collect();
-        repositories.sort();
-        repositories.dedup();
-        Ok(page.of(repositories))
+        Ok(page.of(names.iter().map(|(name, _)| reference::repository_of(name))))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Verified {
 
 /// Temporary files of killed processes, incomplete block devices and the like: what a kill or a power cut leaves of
 /// unfinished work. [`Verify::repair`] and a [collection](super::CacheProvider::collect) remove it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub struct Remains {
     /// How many there are.
     pub count: u64,

@@ -66,7 +66,11 @@ pub async fn needed<C: CacheProvider + ?Sized>(
     Ok(needed)
 }
 
-async fn selected<C: CacheProvider + ?Sized>(
+/// The images that a verification is of: all of the cache, unless it names some.
+///
+/// # Errors
+/// [`NotFound`](crate::ErrorKind::NotFound) when the cache has no such name; those of the cache.
+pub async fn selected<C: CacheProvider + ?Sized>(
     cache: &C,
     images: Option<&[Reference]>,
 ) -> Result<Vec<(Reference, Descriptor)>> {

@@ -1,6 +1,6 @@
 //! `backends`: what is linked into the program.
 
-use crate::{Backend, Capabilities, Result};
+use crate::{Backend, Result};
 use serde_json::{Value, json};
 
 use super::context;
@@ -22,19 +22,11 @@ pub(crate) fn list(terminal: Terminal) -> Result<()> {
 }
 
 fn document(backend: &Backend) -> Value {
-    let Capabilities { delete, mount, push, referrers, repositories, tags, .. } = backend.capabilities;
     json!({
         "schemes": backend.schemes,
         "syntax": backend.syntax,
         "summary": backend.summary,
         "package": backend.package,
-        "capabilities": {
-            "delete": delete,
-            "mount": mount,
-            "push": push,
-            "referrers": referrers,
-            "repositories": repositories,
-            "tags": tags,
-        },
+        "capabilities": backend.capabilities,
     })
 }

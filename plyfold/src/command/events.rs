@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::Digest;
 use crate::progress::Event;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How often the progress of one blob is reported.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -22,9 +22,11 @@ impl Documents {
         match event {
             Event::BlobProgress { digest, .. } if !self.is_due(Some(digest)) => return None,
             Event::VerifyProgress { .. } if !self.is_due(None) => return None,
+            // Not in the schema: the result has the files.
+            Event::FormatDone { .. } => return None,
             _ => {}
         }
-        document(event)
+        serde_json::to_value(event).ok()
     }
 
     fn is_due(&mut self, what: Option<&Digest>) -> bool {
@@ -35,42 +37,6 @@ impl Documents {
         }
         is_due
     }
-}
-
-fn document(event: &Event) -> Option<Value> {
-    Some(match event {
-        Event::BlobDone { digest, size, cached } => {
-            json!({ "event": "blob-done", "digest": digest, "size": size, "cached": cached })
-        }
-        Event::BlobOpened { digest, endpoint, attempt } => {
-            json!({ "event": "blob-opened", "digest": digest, "endpoint": endpoint, "attempt": attempt })
-        }
-        Event::BlobProgress { digest, received } => {
-            json!({ "event": "blob-progress", "digest": digest, "received": received })
-        }
-        Event::BlobStarted { digest, size, resumed_at } => {
-            json!({ "event": "blob-started", "digest": digest, "size": size, "resumed_at": resumed_at })
-        }
-        Event::BlobStopped { digest } => json!({ "event": "blob-stopped", "digest": digest }),
-        Event::Finished { success } => json!({ "event": "finished", "success": success }),
-        Event::LayerDone { digest, diff_id, cached } => {
-            json!({ "event": "layer-done", "digest": digest, "diff_id": diff_id, "cached": cached })
-        }
-        Event::Planned { size } => json!({ "event": "planned", "size": size }),
-        Event::Resolved { image, digest, size } => {
-            json!({ "event": "resolved", "image": image, "digest": digest, "size": size })
-        }
-        Event::Retrying { what, attempt, reason } => {
-            json!({ "event": "retrying", "what": what, "attempt": attempt, "reason": reason })
-        }
-        Event::VerifyProgress { read, total } => {
-            json!({ "event": "verify-progress", "read": read, "total": total })
-        }
-        Event::Waiting { what } => json!({ "event": "waiting", "what": what }),
-        Event::Warning { message } => json!({ "event": "warning", "message": message }),
-        // A later version of the library may have more; each gets a line here with its documentation.
-        _ => return None,
-    })
 }
 
 /// Whether an event is shown with `-q`.

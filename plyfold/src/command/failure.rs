@@ -11,29 +11,31 @@ use super::{hints, verbs};
 
 /// Reports a failure on standard error.
 pub(crate) fn report(error: &Error, terminal: Terminal) -> ExitCode {
-    tell(&if terminal.json() { format!("{}\n", document(error)) } else { text(error) });
+    shown(error, terminal.json())
+}
+
+fn shown(error: &Error, as_json: bool) -> ExitCode {
+    tell(&if as_json { format!("{}\n", document(error)) } else { text(error) });
     ExitCode::from(code(error.kind()))
 }
 
 /// Reports an invalid command line; also where `--help` and `--version` come through.
 pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os().any(|argument| argument == "--json");
-    let other = verbs::other(usage);
-    if let Some(error) = other.filter(|_| usage.use_stderr()) {
-        tell(&if is_json { format!("{}\n", document(&error)) } else { text(&error) });
-    } else if usage.use_stderr() && is_json {
-        let message = usage.render().to_string();
-        let message = message.trim_start_matches("error: ").trim_end();
-        let error = Error::config(message);
-        tell(&format!("{}\n", document(&error)));
-    } else if usage.use_stderr() {
-        // A failed write to standard error cannot be reported.
-        let _ = usage.print();
-    } else if let Err(error) = written(usage.print()) {
+    if !usage.use_stderr() {
         // Help and the version are results.
-        tell(&if is_json { format!("{}\n", document(&error)) } else { text(&error) });
-        return ExitCode::from(code(error.kind()));
+        let printed = written(usage.print());
+        return printed.map_or_else(|error| shown(&error, is_json), |()| ExitCode::SUCCESS);
     }
+    let error = verbs::other(usage).or_else(|| {
+        let message = usage.render().to_string();
+        is_json.then(|| Error::config(message.trim_start_matches("error: ").trim_end()))
+    });
+    if let Some(error) = error {
+        return shown(&error, is_json);
+    }
+    // A failed write to standard error cannot be reported.
+    let _ = usage.print();
     ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
 }
 

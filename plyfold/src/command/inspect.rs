@@ -3,7 +3,7 @@
 use crate::{
     CacheProvider as _, CacheProviderExt as _, Digest, Error, ErrorKind, ImageRegistry,
     ImageRegistryExt as _, ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference,
-    RegistrySource, Result, printable,
+    RegistrySource, Result, printable, shell,
 };
 use serde_json::json;
 
@@ -130,7 +130,7 @@ fn summary(config: &RawConfig, raw: &RawManifest) -> Vec<(&'static str, String)>
     let document = config.document();
     let process = document.config().as_ref();
     let words = |words: Option<&Vec<String>>| {
-        let quoted = words.map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>());
+        let quoted = words.map(|words| words.iter().map(|word| shell::word(word)).collect::<Vec<_>>());
         quoted.map(|words| words.join(" "))
     };
     let mut lines = vec![("platform", config.platform_or(raw.platform()).to_string())];
@@ -150,13 +150,4 @@ fn summary(config: &RawConfig, raw: &RawManifest) -> Vec<(&'static str, String)>
     labels.sort();
     lines.extend(labels.into_iter().map(|(name, value)| ("labels", format!("{name}={value}"))));
     lines
-}
-
-/// A word of a command as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@,%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -11,6 +11,7 @@ use super::progress::short;
 use super::session::{Fetch, Session};
 use super::size::Size;
 use super::store::pulled;
+use super::store_admin::counted;
 
 /// Makes disks of an image, which is pulled if need be.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
@@ -41,7 +42,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
-        let names = if count == 1 { "1 name".to_owned() } else { format!("{count} names") };
+        let names = counted(count as u64, "name", "names");
         session.terminal.say(
             "warning",
             &format!("overlayfs does not show {names} of this image as it is: {first}; use merged.erofs, which does"),

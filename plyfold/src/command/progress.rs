@@ -111,7 +111,8 @@ impl Reporter {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
             }
             Event::VerifyProgress { read, total } => {
-                let bar = self.verification.get_or_insert_with(|| bar(self.terminal, "read again", total, 0));
+                let bar =
+                    self.verification.get_or_insert_with(|| bar(self.terminal, "read again", total, 0, None));
                 bar.set_position(read);
             }
             Event::BlobStopped { digest } => {
@@ -140,22 +141,16 @@ impl Reporter {
         // One blob that is all there is to move needs no second bar.
         self.total.planned = self.total.planned.saturating_sub(resumed_at);
         if self.total.bar.is_none() && self.total.planned > size + SMALL {
-            self.total.bar = Some(bar(self.terminal, "total", self.total.planned, 0));
+            self.total.bar = Some(bar(self.terminal, "total", self.total.planned, 0, None));
         }
         let transfer = Transfer {
-            bar: self.blob_bar(&digest, size, resumed_at),
+            bar: bar(self.terminal, short(&digest), size, resumed_at, self.total.bar.as_ref()),
             size,
             resumed_at,
             received: resumed_at,
         };
         self.blobs.insert(digest, transfer);
         self.show_total();
-    }
-
-    /// A bar above that of all blobs.
-    fn blob_bar(&self, digest: &Digest, size: u64, resumed_at: u64) -> ProgressBar {
-        let blob = unshown(short(digest), size, resumed_at);
-        if self.terminal.draws() { draw(blob, self.total.bar.as_ref()) } else { blob }
     }
 
     /// Shows the endpoint that answered, and the attempt if it is not the first.
@@ -242,13 +237,8 @@ const SMALL: u64 = 64 << 10;
 /// Columns that a terminal needs for a bar beside the numbers and where they come from.
 const WIDE: u16 = 100;
 
-fn bar(terminal: Terminal, what: &str, size: u64, start: u64) -> ProgressBar {
-    let bar = unshown(what, size, start);
-    if terminal.draws() { draw(bar, None) } else { bar }
-}
-
-/// A bar that is not on the terminal yet.
-fn unshown(what: &str, size: u64, start: u64) -> ProgressBar {
+/// A bar, above another if there is one.
+fn bar(terminal: Terminal, what: &str, size: u64, start: u64, above: Option<&ProgressBar>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden());
     bar.set_position(start);
     bar.tick();
@@ -257,27 +247,24 @@ fn unshown(what: &str, size: u64, start: u64) -> ProgressBar {
     let is_wide = tcgetwinsize(io::stderr()).is_ok_and(|terminal| terminal.ws_col >= WIDE);
     // A wrapped line cannot be redrawn: long lines are cut at the width of the terminal.
     let template = match what {
-        "total" => "{prefix:12} {wide_bar} {done} of {size}, {speed}, {eta}",
-        _ if is_wide => "{prefix} {wide_bar} {done} of {size}, {speed}, {eta}{msg}",
-        _ => "{prefix} {done} of {size}, {speed}, {eta}{wide_msg}",
+        "total" => "{prefix:12} {wide_bar} {done} of {size}, {speed}/s, {eta}",
+        _ if is_wide => "{prefix} {wide_bar} {done} of {size}, {speed}/s, {eta}{msg}",
+        _ => "{prefix} {done} of {size}, {speed}/s, {eta}{wide_msg}",
     };
     // The templates are constants: they parse. What cannot be written is not shown.
     if let Ok(style) = ProgressStyle::with_template(template) {
-        let done = |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{}", Size(state.pos()));
+        let shown = |bytes: fn(&ProgressState) -> u64| {
+            move |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{}", Size(bytes(state)));
+            }
         };
-        let total = |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{}", Size(state.len().unwrap_or(0)));
-        };
-        let speed = |state: &ProgressState, out: &mut dyn Write| {
-            #[expect(clippy::cast_sign_loss, reason = "no speed is negative")]
-            let speed = Size(state.per_sec() as u64);
-            let _ = write!(out, "{speed}/s");
-        };
-        bar.set_style(style.with_key("done", done).with_key("size", total).with_key("speed", speed));
+        let style = style.with_key("done", shown(ProgressState::pos));
+        let style = style.with_key("size", shown(|state| state.len().unwrap_or(0)));
+        #[expect(clippy::cast_sign_loss, reason = "no speed is negative")]
+        bar.set_style(style.with_key("speed", shown(|state| state.per_sec() as u64)));
     }
     bar.set_prefix(what.to_owned());
-    bar
+    if terminal.draws() { draw(bar, above) } else { bar }
 }
 
 /// What something is about: a digest as in all other lines, or else as it is.

@@ -138,8 +138,12 @@ fn totals(usage: &Usage) -> String {
     format!("\n{} in all{unused}\n{partials}", Size(total))
 }
 
-fn counted(count: u64, one: &str, many: &str) -> String {
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+pub(crate) fn leftovers(count: u64) -> String {
+    counted(count, "leftover of an interrupted process", "leftovers of interrupted processes")
 }
 
 pub(crate) async fn remove(session: &Session, images: &[String]) -> Result<()> {
@@ -204,12 +208,7 @@ pub(crate) async fn collect(
         "freed": collected.freed,
         "kept": collected.kept,
         "resumable": collected.resumable,
-        "missed": collected.missed.map(|missed| json!({
-            "bytes": missed.bytes,
-            "pinned": missed.pinned,
-            "leased": missed.leased,
-            "recent": missed.recent,
-        })),
+        "missed": collected.missed,
     });
     // As JSON the document says it.
     if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.terminal.json()) {
@@ -241,13 +240,13 @@ fn summary(collected: &Collected, dry_run: bool) -> String {
     let (removed, freed_word) =
         if dry_run { ("would be removed", "would be freed") } else { ("removed", "freed") };
     let counts = [
-        (blobs.len() as u64, "blob", "blobs"),
-        (*artifacts, "artifact", "artifacts"),
-        (partials.len() as u64, "partial download", "partial downloads"),
-        (*remains, "leftover of an interrupted process", "leftovers of interrupted processes"),
+        (blobs.len() as u64, counted(blobs.len() as u64, "blob", "blobs")),
+        (*artifacts, counted(*artifacts, "artifact", "artifacts")),
+        (partials.len() as u64, counted(partials.len() as u64, "partial download", "partial downloads")),
+        (*remains, leftovers(*remains)),
     ];
-    let counts = counts.iter().filter(|(count, ..)| *count > 0);
-    let counts: Vec<String> = counts.map(|(count, one, many)| counted(*count, one, many)).collect();
+    let counts: Vec<String> =
+        counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
     let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
     let waiting = match resumable {
         0 => String::new(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
+use super::store_admin::{counted, leftovers};
 use super::suggestions;
 
 /// Reads images, or everything, again; an error when something is not whole afterwards.
@@ -30,9 +31,12 @@ pub(crate) async fn check(session: &Session, images: &[String], repair: bool) ->
 
 fn document(verified: &Verified) -> Value {
     let damage: Vec<Value> = verified.damage.iter().map(damage_document).collect();
-    let Remains { count, bytes, removed } = verified.remains;
-    let remains = json!({ "count": count, "bytes": bytes, "removed": removed });
-    json!({ "checked": verified.checked, "bytes": verified.bytes, "damage": damage, "remains": remains })
+    json!({
+        "checked": verified.checked,
+        "bytes": verified.bytes,
+        "damage": damage,
+        "remains": verified.remains,
+    })
 }
 
 fn damage_document(damage: &Damage) -> Value {
@@ -74,8 +78,8 @@ fn text(verified: &Verified) -> String {
             let _ = writeln!(text, "  {done}");
         }
     }
-    let files = if verified.checked == 1 { "file" } else { "files" };
-    let _ = write!(text, "{} {files} read, {}: ", verified.checked, Size(verified.bytes));
+    let files = counted(verified.checked, "file", "files");
+    let _ = write!(text, "{files} read, {}: ", Size(verified.bytes));
     let repaired = verified.damage.iter().filter(|damage| damage.repaired).count();
     let _ = match (verified.damage.len(), repaired) {
         (0, _) => writeln!(text, "nothing is damaged"),
@@ -88,12 +92,11 @@ fn text(verified: &Verified) -> String {
 /// Leftovers of killed processes, which are not damage.
 fn left(remains: Remains) -> String {
     let Remains { count, bytes, removed } = remains;
-    let what =
-        if count == 1 { "leftover of an interrupted process" } else { "leftovers of interrupted processes" };
+    let what = leftovers(count);
     match count - removed.min(count) {
         0 if count == 0 => String::new(),
-        0 => format!("{count} {what}, {}, removed\n", Size(bytes)),
-        _ => format!("{count} {what}, {}: no damage, `plyfold gc` removes them\n", Size(bytes)),
+        0 => format!("{what}, {}, removed\n", Size(bytes)),
+        _ => format!("{what}, {}: no damage, `plyfold gc` removes them\n", Size(bytes)),
     }
 }
 

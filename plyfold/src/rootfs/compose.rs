@@ -6,7 +6,7 @@ use plyfold_core::{Error, MadeFile, MadeImage, Result};
 
 use super::disks::{Disk, Disks};
 use super::options::{LAYERS, MERGED, Rootfs, VMDK};
-use super::set::Set;
+use super::set::{Purpose, Set};
 #[cfg(all(feature = "erofs", feature = "ext4"))]
 use super::upper;
 use crate::atomic_file::FileOptions;
@@ -68,7 +68,8 @@ impl Plan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
-            let (path, size) = set.add(&file.name, |out| out.fill_from_artifact(&*file.artifact))?;
+            let (path, size) =
+                set.add(&file.name, Purpose::Read, |out| out.fill_from_artifact(&*file.artifact))?;
             match file.format.name {
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),

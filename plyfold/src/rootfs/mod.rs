@@ -77,7 +77,7 @@ impl Images {
         let (merged, differences) = self.merged(image, rootfs, &made, &cache).await.map_err(at)?;
         #[cfg(not(feature = "erofs"))]
         let merged = None;
-        let composed = alone(move |stop| {
+        let composed = alone("plyfold-disks", move |stop| {
             let with_root = merged.as_ref().unwrap_or(&made);
             let shown = &made;
             #[cfg(feature = "erofs")]

@@ -22,8 +22,10 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
     let (limits, budget) = (rootfs.limits.tree.clone(), rootfs.budget.clone());
     // A single layer is mounted by overlayfs only under an upper.
     let stacked = rootfs.upper.is_some();
-    let found =
-        alone(move |stop| merger(&limits, &budget, stop).overlay_differences(&layers, stacked)).await?;
+    let found = alone("plyfold-overlay", move |stop| {
+        merger(&limits, &budget, stop).overlay_differences(&layers, stacked)
+    })
+    .await?;
     match found.examples.first() {
         Some(first) if rootfs.strict => {
             let message = format!("overlayfs would not show the image as it is: {first}");

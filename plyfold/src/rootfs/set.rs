@@ -20,8 +20,9 @@ use self::directory::Directory;
 use self::names::{LIST, SetNames};
 use self::place::{Place, like};
 use self::staging_folder::{OLD, StagingFolder};
-use crate::atomic_file::{AtomicFile, FileOptions, sync};
+use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::Stop;
+use crate::durable::{parent, sync_folder};
 
 use self::names::{MERGED, UPPER, VMDK};
 
@@ -32,6 +33,19 @@ mod staging_folder;
 
 /// The mode of files that a store may share.
 const SHARED: u32 = 0o444;
+
+/// What a file is for: its mode depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// It is only read.
+    Read,
+    /// Its owner writes to it, whatever its mode.
+    #[cfg_attr(
+        not(all(feature = "erofs", feature = "ext4")),
+        expect(dead_code, reason = "an upper is written to")
+    )]
+    Write,
+}
 
 /// The files, in a folder of their own.
 pub(super) struct Set<'a> {
@@ -76,7 +90,9 @@ impl<'a> Set<'a> {
             refuse_foreign(&older, self.out, name)?;
         }
         match SetNames::of(names).list() {
-            Some(list) => self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop),
+            Some(list) => self
+                .add(LIST, Purpose::Read, |file| Ok(io::Write::write_all(file, list.as_bytes())?))
+                .map(drop),
             None => Ok(()),
         }
     }
@@ -86,38 +102,20 @@ impl<'a> Set<'a> {
         self.referring.push(name.to_owned());
     }
 
-    /// Adds a file that is only read, and yields the path that it will have, and its size in bytes.
+    /// Adds a file, and yields the path that it will have, and its size in bytes.
     pub(super) fn add(
         &mut self,
         name: &str,
-        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
-    ) -> Result<(PathBuf, u64)> {
-        let mut options = self.options;
-        if !options.copy {
-            options.mode = Some(SHARED);
-        }
-        self.write(name, options, content)
-    }
-
-    /// Adds a file that its owner writes to, whatever its mode.
-    #[cfg(all(feature = "erofs", feature = "ext4"))]
-    pub(super) fn add_writable(
-        &mut self,
-        name: &str,
-        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
-    ) -> Result<(PathBuf, u64)> {
-        let mut options = self.options;
-        options.mode = options.mode.map(|mode| mode | 0o200);
-        self.write(name, options, content)
-    }
-
-    fn write(
-        &mut self,
-        name: &str,
-        options: FileOptions,
+        purpose: Purpose,
         content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         self.stop.check()?;
+        let mode = match purpose {
+            Purpose::Read if self.options.copy => self.options.mode,
+            Purpose::Read => Some(SHARED),
+            Purpose::Write => self.options.mode.map(|mode| mode | 0o200),
+        };
+        let options = FileOptions { mode, ..self.options };
         let target = self.out.join(name);
         let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
@@ -201,7 +199,7 @@ impl<'a> Set<'a> {
             .map_err(publishing)
             .and_then(|()| self.replace_each(folder, &mut moves))
             .and_then(|()| self.sync(folder))
-            .and_then(|()| self.sync(sync::parent(folder)));
+            .and_then(|()| self.sync(parent(folder)));
         outcome.map_err(|e| {
             if moves.undo() {
                 return e;
@@ -243,7 +241,7 @@ impl<'a> Set<'a> {
     }
 
     fn sync(&self, folder: &Path) -> Result<()> {
-        if self.options.sync { sync::folder(folder) } else { Ok(()) }
+        if self.options.sync { sync_folder(folder) } else { Ok(()) }
     }
 }
 

@@ -8,13 +8,13 @@ use plyfold_ext4::Ext4Upper;
 
 use super::disks::{Disk, Disks};
 use super::options::MERGED;
-use super::set::Set;
 use super::set::names::UPPER;
+use super::set::{Purpose, Set};
 
 /// Adds the upper, whose root is that of `merged`.
 pub(super) fn add(upper: Ext4Upper, merged: &MadeImage, set: &mut Set<'_>, disks: &mut Disks) -> Result<()> {
     let upper = upper.root(root(merged)?)?;
-    let (path, size) = set.add_writable(UPPER, |file| {
+    let (path, size) = set.add(UPPER, Purpose::Write, |file| {
         upper.join(&[], file)?;
         file.replaces_no_used_disk()
     })?;

@@ -8,10 +8,10 @@
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, LocalArtifact, Made,
     Output, Result, digest,
@@ -20,6 +20,7 @@ use plyfold_core::{
 use super::checksum::{self, Checksum, Seen};
 use super::queue::{Queued, is_read_only};
 use crate::durable::{self, Temp};
+use crate::files;
 use crate::root::Root;
 
 /// Where an artifact belongs: under its format the folders that containerd's EROFS snapshotter looks in.
@@ -95,15 +96,9 @@ fn present(path: PathBuf, checksum: Checksum) -> Artifact {
 
 /// Removes an artifact: its checksum first, because an artifact without a checksum counts as missing.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    for path in [&checksum::path_of(path), path] {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("removing {}", path.display()), e));
-            }
-            _ => {}
-        }
-    }
-    path.parent().map_or(Ok(()), durable::sync_dir)
+    files::remove(&checksum::path_of(path))?;
+    files::remove(path)?;
+    sync_folder(parent(path))
 }
 
 #[derive(Debug)]
@@ -128,7 +123,7 @@ impl ArtifactWriter for DiskArtifact {
         // An existing checksum belongs to an older file: remove it, because it does not match this one.
         let stale = checksum::path_of(&path);
         if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
-            fs::remove_file(&stale).map_err(|e| Error::io(format!("removing {}", stale.display()), e))?;
+            files::remove(&stale)?;
         }
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;

@@ -12,6 +12,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use plyfold_core::{Error, Result};
 use rustix::time::{ClockId, clock_gettime};
 
+use plyfold_core::blocking::Stop;
+
 use super::inventory::{self, Item};
 use super::quarantine;
 use super::reading::{self, Verdict, Watch};
@@ -78,7 +80,8 @@ fn changed_last(mut items: Vec<Item>, booted: i128, now: i128) -> Vec<Item> {
 }
 
 fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
-    reading::read_all(root, items, &Unwatched, |item, verdict| {
+    let unwatched = Watch { read: &|_| (), stop: &Stop::default() };
+    reading::read_all(root, items, &unwatched, |item, verdict| {
         match verdict {
             Verdict::Damaged(why) => tracing::warn!("{} is damaged: {why}", item.path.display()),
             Verdict::Remains => {}
@@ -86,16 +89,6 @@ fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
         }
         quarantine::remove(root, &item).map(drop)
     })
-}
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn read(&self, _: u64) {}
-
-    fn is_over(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

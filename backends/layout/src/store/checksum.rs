@@ -5,17 +5,16 @@
 //! and mode; where one differs, the content is read again in full before it is used. The time of the inode is no help:
 //! it changes with every link. A writer who sets the time back is found by a verification alone.
 
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Read};
+use std::fs::{File, Metadata, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use plyfold_core::digest::Hasher;
 use plyfold_core::{Digest, Error, ErrorKind, Made, Result};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
 
 use crate::durable;
+use crate::files;
 use crate::root::Root;
 
 /// The mode of every artifact: for all to read.
@@ -110,12 +109,8 @@ pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Che
 fn checked(path: &Path) -> Result<Option<(Checksum, File, Seen)>> {
     let Some(found) = metadata(path)? else { return Ok(None) };
     let Some(checksum) = read(path)?.filter(|checksum| checksum.size == found.len()) else { return Ok(None) };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
-        Err(e) => return Err(Error::io(format!("opening {}", path.display()), e.into())),
-    };
+    let opened = files::open(path).map_err(|e| Error::io(format!("opening {}", path.display()), e));
+    let Some(file) = opened? else { return Ok(None) };
     let seen = Seen::of(&file)?;
     if hash(&file)? != (checksum.digest.clone(), checksum.size) {
         tracing::warn!(
@@ -136,11 +131,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
     if metadata(&checksum)?.is_none() {
         return Ok(None);
     }
-    let opened = match File::open(&checksum) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(format!("opening {}", checksum.display()), e)),
-    };
+    let opened = files::open(&checksum).map_err(|e| Error::io(format!("opening {}", checksum.display()), e));
+    let Some(opened) = opened? else { return Ok(None) };
     let mut bytes = Vec::new();
     let read = opened.take(LIMIT).read_to_end(&mut bytes);
     read.map_err(|e| Error::io(format!("reading {}", checksum.display()), e))?;
@@ -148,20 +140,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
 }
 
 /// The digest and the size of a file from its start.
-pub(super) fn hash(mut file: &File) -> Result<(Digest, u64)> {
+pub(super) fn hash(file: &File) -> Result<(Digest, u64)> {
     let mut hasher = Hasher::sha256();
-    let mut chunk = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let count = match file.read(&mut chunk) {
-            Ok(0) => return Ok((hasher.finish(), size)),
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::io("reading an artifact", e)),
-        };
-        hasher.update(&chunk[..count]);
-        size += count as u64;
-    }
+    let size = hasher.read_all(file).map_err(|e| Error::io("reading an artifact", e))?;
+    Ok((hasher.finish(), size))
 }
 
 pub(super) fn path_of(artifact: &Path) -> PathBuf {
@@ -172,9 +154,5 @@ pub(super) fn path_of(artifact: &Path) -> PathBuf {
 
 /// What is known of a regular file; `None` when there is none.
 fn metadata(path: &Path) -> Result<Option<Metadata>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found).filter(Metadata::is_file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-    }
+    Ok(files::look(path)?.filter(Metadata::is_file))
 }

@@ -4,25 +4,24 @@
 //! and the next collection removes it.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use plyfold_core::cache::{Head, Inventory, Plan, Remains};
-use plyfold_core::{Collect, Collected, Digest, Error, Reference, Result, Usage};
+use plyfold_core::blocking::blocking;
+use plyfold_core::cache::{Inventory, Plan, Remains};
+use plyfold_core::{Collect, Collected, Digest, Reference, Result, Usage};
 
 use super::contents;
-use super::folder::for_each;
 use super::handle::Store;
 use super::index::change_locked;
 use super::lease::Alone;
 use super::quarantine::{self, Removal};
 use super::queue::COLLECTOR;
-use super::remains::{self, is_older, remove_file};
+use super::remains::{self, is_older};
 use super::{checksum, inventory, paths};
-use crate::root::{Root, blocking};
+use crate::files::{self, for_each};
+use crate::root::Root;
 
 /// How long damaged blobs are kept in `quarantine/`.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -30,11 +29,11 @@ const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
     let alone = Alone::with(store).await?;
     let (inventory, artifacts, leased) = inventory(store, policy, true).await?;
-    let (root, policy) = (store.root.clone(), policy.clone());
-    blocking(move || {
+    let policy = policy.clone();
+    let swept = store.work(move |root| {
         let plan = inventory.plan(policy.budget)?;
         let (done, gone) = (Collected::default(), HashSet::new());
-        let mut sweep = Sweep { root: &root, policy: &policy, done, artifacts: gone };
+        let mut sweep = Sweep { root, policy: &policy, done, artifacts: gone };
         sweep.names(&plan)?;
         sweep.content(plan, &artifacts)?;
         sweep.ingest(&leased)?;
@@ -43,13 +42,13 @@ pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
         // The task goes on when the caller is dropped.
         drop(alone);
         Ok(sweep.done)
-    })
-    .await
+    });
+    swept.await
 }
 
 pub(super) async fn usage(store: &Store) -> Result<Usage> {
     let (inventory, ..) = inventory(store, &Collect::default(), false).await?;
-    blocking(move || Ok(inventory.usage())).await
+    blocking(move |_| Ok(inventory.usage())).await
 }
 
 /// What is here, where the artifacts are, and what is leased.
@@ -58,18 +57,15 @@ async fn inventory(
     policy: &Collect,
     evicts: bool,
 ) -> Result<(Inventory, Vec<PathBuf>, HashSet<Digest>)> {
-    let root = store.root.clone();
-    let (mut holdings, artifacts) = blocking(move || contents::holdings(&root)).await?;
+    let (mut holdings, artifacts) = store.work(|root| contents::holdings(root)).await?;
     if evicts {
         // Where `index.json` is an image itself, its name is no entry that could go.
-        let root = store.root.clone();
-        let index = blocking(move || root.index()).await?;
+        let index = store.work(|root| root.index()).await?;
         let entries: HashSet<&Digest> = index.0.entries().map(plyfold_core::Descriptor::digest).collect();
         holdings.names.retain(|(_, top)| entries.contains(top.digest()));
     }
     let leased = holdings.leased.clone();
-    let root = store.root.clone();
-    let heads = |unread| blocking(move || -> Result<Vec<Head>> { contents::heads(&root, unread) });
+    let heads = |unread| store.work(move |root| contents::heads(root, unread));
     Ok((Inventory::of(store, holdings, policy, heads).await?, artifacts, leased))
 }
 
@@ -103,31 +99,26 @@ impl Sweep<'_> {
         for artifact in plan.artifacts.iter().map(|place| &artifacts[*place]) {
             // The checksum first: from then on there is no artifact for us.
             if !self.policy.dry_run {
-                remove_file(&checksum::path_of(artifact))?;
+                files::remove(&checksum::path_of(artifact))?;
             }
-            match fs::symlink_metadata(artifact) {
-                Ok(metadata) => {
-                    self.remove(artifact, metadata.len())?;
-                    self.done.artifacts += 1;
-                    self.artifacts.insert(artifact.clone());
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(format!("looking at {}", artifact.display()), e)),
+            if let Some(found) = files::look(artifact)? {
+                self.remove(artifact, found.len())?;
+                self.done.artifacts += 1;
+                self.artifacts.insert(artifact.clone());
             }
         }
         for (digest, held) in plan.blobs {
             let path = self.root.blob_path(&digest);
-            match fs::symlink_metadata(&path) {
+            match files::look(&path)? {
                 // Stored or used again since, by a tool that takes no lease.
-                Ok(metadata) if contents::held(&metadata) != held => {
-                    self.done.kept = self.done.kept.saturating_add(metadata.len());
+                Some(found) if contents::held(&found) != held => {
+                    self.done.kept = self.done.kept.saturating_add(found.len());
                 }
-                Ok(_) => {
+                Some(_) => {
                     self.remove(&path, held.size)?;
                     self.done.blobs.push(digest);
                 }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
+                None => {}
             }
         }
         Ok(())
@@ -210,6 +201,6 @@ impl Sweep<'_> {
 
     fn remove(&mut self, path: &Path, size: u64) -> Result<()> {
         self.done.freed = self.done.freed.saturating_add(size);
-        if self.policy.dry_run { Ok(()) } else { remove_file(path) }
+        if self.policy.dry_run { Ok(()) } else { files::remove(path) }
     }
 }

@@ -11,8 +11,8 @@ use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings, Part};
 use plyfold_core::manifest::limits;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
-use super::folder::for_each;
 use super::{inventory, lease, remains};
+use crate::files::for_each;
 use crate::root::{PathKind, Root};
 
 /// What the store holds, and where its artifacts are, in the same order.

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::sync::Arc;
 
+use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
 use plyfold_core::{Advice, Descriptor, Digest, Error, Reference, Result, reference};
@@ -13,34 +13,29 @@ use super::contents;
 use super::handle::Store;
 use super::index::{change_index, change_locked};
 use super::lease::Alone;
-use crate::durable;
-use crate::root::{Root, blocking};
+use crate::root::Root;
 
 impl Store {
     /// Removes a name, or with a digest all names of a manifest in the repository and the manifest itself, unless an
     /// index or a lease leads to it.
     pub(crate) async fn delete(&self, name: &Reference) -> Result<()> {
-        let root = Arc::clone(self.root());
         let wanted = reference::digest_of(name)?;
         let image = name.clone();
         let Some(digest) = wanted else {
-            let work = move || {
-                change_index(&root, |index| {
-                    if index.remove(&image) { Ok(()) } else { Err(Error::not_found("no such name")) }
-                })
+            let remove = move |index: &mut LayoutIndex| {
+                if index.remove(&image) { Ok(()) } else { Err(Error::not_found("no such name")) }
             };
-            return blocking(work).await;
+            return self.work(move |root| change_index(root, remove)).await;
         };
-        let looked = Arc::clone(&root);
-        blocking(move || looked.index().map(drop)).await?;
+        self.work(|root| root.index().map(drop)).await?;
         // No lease is taken and no name changes while this lock is held.
         let alone = Alone::with(self).await?;
-        blocking(move || {
-            let deleted = delete_digest(&root, &image, &digest);
+        let deleted = self.work(move |root| {
+            let deleted = delete_digest(root, &image, &digest);
             drop(alone);
             deleted
-        })
-        .await
+        });
+        deleted.await
     }
 }
 
@@ -66,7 +61,7 @@ fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
     }
     let path = root.blob_path(digest);
     match fs::remove_file(&path) {
-        Ok(()) => path.parent().map_or(Ok(()), durable::sync_dir),
+        Ok(()) => sync_folder(parent(&path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && removed => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(Error::not_found(format!("no manifest {digest}")))

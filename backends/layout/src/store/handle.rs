@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plyfold_core::blocking::blocking;
 use plyfold_core::layout_index::{self, LayoutIndex};
 use plyfold_core::{Error, ErrorKind, Result};
 
 use super::queue::{NAMES, Queues};
 use super::{boot, marker, paths};
 use crate::durable::{self, Temp};
-use crate::root::{Root, blocking};
+use crate::files;
+use crate::root::Root;
 use crate::watch;
 
 /// An OCI layout as the place where images are kept; see the [crate's documentation](crate) for how.
@@ -93,12 +94,7 @@ impl Store {
         // `oci-layout` is written last: a layout with it is complete. An existing `index.json` is kept, even without
         // `oci-layout`.
         let index = root.path().join("index.json");
-        let found = match fs::symlink_metadata(&index) {
-            Ok(_) => true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-            Err(e) => return Err(Error::io(format!("looking at {}", index.display()), e)),
-        };
-        if !found {
+        if files::look(&index)?.is_none() {
             let empty = LayoutIndex::new(root.path()).to_bytes();
             durable::write_document(root, "index.json", &index, 0o644, &empty)?;
         }
@@ -125,20 +121,30 @@ impl Store {
 
     /// Removes temporary files whose owner is gone. Best effort: they do no harm.
     fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.root.path().join("ingest")) else { return };
-        for entry in entries.flatten() {
+        let _ = files::for_each(&self.root.path().join("ingest"), |entry, found| {
             let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let resumable = paths::digest_in(name).is_some() && entry.metadata().is_ok_and(|m| m.len() > 0);
-            if !resumable && !paths::is_foreign(name) {
+            let is_left = |name: &&str| {
+                !(paths::is_foreign(name) || paths::digest_in(name).is_some() && found.len() > 0)
+            };
+            if let Some(name) = name.to_str().filter(is_left) {
                 drop(Temp::claim(&self.root, name));
             }
-        }
+            Ok(())
+        });
     }
 
     /// Where the temporary file of this name is.
     pub(super) fn in_progress(&self, name: &str) -> PathBuf {
         self.root.path().join("ingest").join(name)
+    }
+
+    /// Runs file work off the async runtime.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Root>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let root = self.root.clone();
+        blocking(move |_| work(&root)).await.map_err(|e| e.with_endpoint(self))
     }
 
     /// Waits until `attempt` yields something: until the owner of the file at `path`, in any process, is done or
@@ -149,8 +155,8 @@ impl Store {
         attempt: impl Fn(&Arc<Root>) -> Result<Option<T>> + Clone + Send + 'static,
     ) -> Result<T> {
         loop {
-            let (root, attempt) = (self.root.clone(), attempt.clone());
-            if let Some(outcome) = blocking(move || attempt(&root)).await? {
+            let attempt = attempt.clone();
+            if let Some(outcome) = self.work(move |root| attempt(root)).await? {
                 return Ok(outcome);
             }
             // No thread blocks on a lock here: a caller that is cancelled while waiting ends at once.

@@ -1,7 +1,7 @@
 //! Blobs on their way into the store.
 
 use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -172,16 +172,8 @@ impl Partial {
             partial.restart()?;
             return Ok(partial);
         }
-        let mut chunk = vec![0; if held > 0 { BUFFER } else { 0 }];
-        while partial.length < held {
-            let count = match partial.temp.file().read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(at(e)),
-            };
-            partial.hasher.update(&chunk[..count]);
-            partial.length += count as u64;
+        if held > 0 {
+            partial.length = partial.hasher.read_all(partial.temp.file()).map_err(at)?;
         }
         Ok(partial)
     }

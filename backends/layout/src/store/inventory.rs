@@ -1,7 +1,6 @@
 //! What lies where blobs and artifacts belong. Foreign files are passed over.
 
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,6 +10,7 @@ use plyfold_core::{Digest, Error, Result, digest};
 use rustix::fs::FileType;
 
 use super::artifact::Place;
+use crate::files;
 use crate::root::Root;
 
 /// A file, or whatever stands in its place.
@@ -39,11 +39,7 @@ pub(super) fn identity(metadata: &Metadata) -> Identity {
 impl Item {
     /// `None` when it is gone by now.
     fn new(part: Part, path: PathBuf) -> Result<Option<Self>> {
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("looking at {}", path.display()), e)),
-        };
+        let Some(metadata) = files::look(&path)? else { return Ok(None) };
         Ok(Some(Self {
             part,
             path,
@@ -141,12 +137,9 @@ fn last(path: &Path) -> &str {
 fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for inner in names(path)?.into_iter().map(|name| path.join(name)) {
-        match fs::symlink_metadata(&inner) {
-            Ok(found) if found.is_dir() => folders.push(inner),
-            // What is no folder there, such as a link to one, is not from this store.
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(format!("looking at {}", inner.display()), e)),
+        // What is no folder there, such as a link to one, is not from this store.
+        if files::look(&inner)?.is_some_and(|found| found.is_dir()) {
+            folders.push(inner);
         }
     }
     Ok(folders)
@@ -167,10 +160,10 @@ fn names(path: &Path) -> Result<Vec<String>> {
 
 /// Whether there is a folder; anything else in its place is an error, because it could lead outside.
 fn is_folder(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => Ok(true),
-        Ok(_) => Err(Error::corrupt(format!("{} is not a directory", path.display()))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
+    match files::look(path)? {
+        Some(found) if !found.is_dir() => {
+            Err(Error::corrupt(format!("{} is not a directory", path.display())))
+        }
+        found => Ok(found.is_some()),
     }
 }

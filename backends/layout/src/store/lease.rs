@@ -4,7 +4,7 @@
 //! looks and removes. So a collection sees every lease that was taken before it, and content that it removed is already
 //! missing for a lease that is taken after it. The lock is never held during network I/O.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use plyfold_core::{Digest, Error, Lease, Result, digest};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockWriteGuard};
 
 use super::handle::Store;
 use super::queue::{COLLECTOR, LOCK, NAMES, is_read_only};
 use crate::durable::{self, Temp};
-use crate::root::{Root, blocking};
+use crate::files;
+use crate::root::Root;
 
 /// What the names of lease files begin with. No blob's does: there is no such algorithm.
 pub(super) const LEASE: &str = "lease-";
@@ -103,16 +104,9 @@ fn touch(path: &Path) {
 /// What a lease protects; `None` when its holder has ended.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>> {
     let at = |e: io::Error| Error::io(format!("reading the lease {}", path.display()), e);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(at(e.into())),
-    };
-    match file.try_lock_shared() {
-        Ok(()) => return Ok(None),
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(e)) => return Err(at(e)),
+    let Some(file) = files::open(path).map_err(at)? else { return Ok(None) };
+    if files::is_locked(file.try_lock_shared()).map_err(at)? {
+        return Ok(None);
     }
     let mut lines = String::new();
     file.take(LIMIT + 1).read_to_string(&mut lines).map_err(at)?;
@@ -146,8 +140,7 @@ impl Alone {
         let lock = store.root.path().join("locks").join(LOCK);
         let leases = store.poll(&lock, |root| durable::try_lock(root, LOCK)).await?;
         let changes = store.queues.queue(NAMES).await;
-        let root = store.root.clone();
-        let names = blocking(move || durable::lock(&root, NAMES)).await?;
+        let names = store.work(|root| durable::lock(root, NAMES)).await?;
         Ok(Self { _locks: [names, leases], _names: changes, _announced: announced, _gate: gate })
     }
 }

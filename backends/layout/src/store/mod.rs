@@ -6,7 +6,6 @@ mod checksum;
 mod collect;
 mod contents;
 mod delete;
-mod folder;
 mod handle;
 mod index;
 mod ingest;

@@ -1,12 +1,13 @@
 //! The store as a cache.
 
-use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_core::blocking::blocking;
 use plyfold_core::cache::{Needs, find_among};
 use plyfold_core::manifest::is_index;
 use plyfold_core::{
@@ -19,21 +20,22 @@ use super::index::{change_locked, check_present};
 use super::queue::NAMES;
 use super::{artifact, collect, ingest, paths, quarantine, verify};
 use crate::durable;
-use crate::root::{PathKind, blocking};
+use crate::files;
+use crate::root::PathKind;
 
 #[async_trait]
 impl CacheProvider for Store {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        let (root, digest) = (self.root.clone(), digest.clone());
-        let found = blocking(move || root.stat_blob(&digest)).await.map_err(|e| e.with_endpoint(self))?;
+        let digest = digest.clone();
+        let found = self.work(move |root| root.stat_blob(&digest)).await?;
         // Anything but a regular file is not a blob: the next pull replaces it.
         Ok(if let PathKind::File(size) = found { Some(size) } else { None })
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         let start = range.resolve(blob.size())?.start;
-        let (root, wanted) = (self.root.clone(), blob.clone());
-        let opened = blocking(move || {
+        let wanted = blob.clone();
+        let opened = self.work(move |root| {
             let mut file = match root.open_blob(&wanted) {
                 // Layouts without names may be one image themselves, as the OCI image spec allows.
                 Err(e) if *e.kind() == ErrorKind::NotFound && is_index(wanted.media_type()) => {
@@ -44,7 +46,7 @@ impl CacheProvider for Store {
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
             Ok(BlobSource::File(file))
         });
-        match opened.await.map_err(|e| e.with_endpoint(self))? {
+        match opened.await? {
             BlobSource::File(file) => Blob::from_reader(blob, range, file),
             BlobSource::Index(bytes) => Blob::from_bytes(blob, range, &bytes),
         }
@@ -55,31 +57,24 @@ impl CacheProvider for Store {
         let (wanted, name) = (blob.clone(), paths::name_of(blob.digest()));
         let queued = Arc::new(self.queues.queue(&name).await);
         let path = self.in_progress(&name);
-        let begun = self.poll(&path, move |root| ingest::begin(root, &wanted, &queued));
-        begun.await.map_err(|e| e.with_endpoint(self))
+        self.poll(&path, move |root| ingest::begin(root, &wanted, &queued)).await
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
         digest::supported(digest)?;
         let path = self.in_progress(&paths::name_of(digest));
-        let held = blocking(move || match fs::metadata(&path) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-        });
-        held.await.map_err(|e| e.with_endpoint(self))
+        self.work(move |_| Ok(files::look(&path)?.map_or(0, |found| found.len()))).await
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         digest::supported(digest)?;
-        let (root, digest) = (self.root.clone(), digest.clone());
-        blocking(move || quarantine::quarantine(&root, &digest)).await.map_err(|e| e.with_endpoint(self))
+        let digest = digest.clone();
+        self.work(move |root| quarantine::quarantine(root, &digest)).await
     }
 
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let by_digest = reference::digest_of(name)?.is_some();
-        let root = self.root.clone();
-        let names = blocking(move || root.index()).await.map_err(|e| e.with_endpoint(self))?;
+        let names = self.work(|root| root.index()).await?;
         if by_digest {
             let known = [names.0.names(), names.0.by_digest()].concat();
             return find_among(self, &known, name).await;
@@ -88,34 +83,25 @@ impl CacheProvider for Store {
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        let root = self.root.clone();
-        let listed = blocking(move || Ok(root.index()?.0.names()));
-        listed.await.map_err(|e| e.with_endpoint(self))
+        self.work(|root| Ok(root.index()?.0.names())).await
     }
 
     async fn pins(&self) -> Result<Vec<Reference>> {
-        let root = self.root.clone();
-        let pins = blocking(move || {
-            let mut pins: Vec<Reference> = root.index()?.0.pins().cloned().collect();
-            pins.sort_by_cached_key(Reference::whole);
-            Ok(pins)
-        });
-        pins.await.map_err(|e| e.with_endpoint(self))
+        let names = self.work(|root| root.index()).await?;
+        let mut pins: Vec<Reference> = names.0.pins().cloned().collect();
+        pins.sort_by_cached_key(Reference::whole);
+        Ok(pins)
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
         let (root, changes) = (self.root.clone(), changes.to_vec());
         // At most one thread waits for the lock: its holder may need the other threads.
         let turn = self.queues.queue(NAMES).await;
-        let waiting = Arc::new(());
-        let caller = Arc::downgrade(&waiting);
-        let updated = blocking(move || {
+        let updated = blocking(move |stop| {
             let _turn = turn;
             let _lock = durable::lock(&root, NAMES)?;
-            if caller.strong_count() == 0 {
-                // Its lease was dropped with it, so the content may have been removed.
-                return Err(Error::new(ErrorKind::Cancelled, "the change of names was cancelled"));
-            }
+            // Its lease is dropped with the caller, so the content may have been removed.
+            stop.check()?;
             change_locked(&root, |index| {
                 check_present(&root, &changes)?;
                 for change in &changes {
@@ -132,9 +118,7 @@ impl CacheProvider for Store {
                 Ok(())
             })
         });
-        let updated = updated.await.map_err(|e| e.with_endpoint(self));
-        drop(waiting);
-        updated
+        updated.await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
@@ -142,16 +126,15 @@ impl CacheProvider for Store {
         let name = wanted.temp();
         let queued = Arc::new(self.queues.queue(&name).await);
         let path = self.in_progress(&name);
-        let begun = self.poll(&path, move |root| artifact::begin(root, &wanted, &queued));
-        begun.await.map_err(|e| e.with_endpoint(self))
+        self.poll(&path, move |root| artifact::begin(root, &wanted, &queued)).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        self.take_lease(content).await.map_err(|e| e.with_endpoint(self))
+        self.take_lease(content).await
     }
 
     async fn single_flight(&self, work: &str) -> Result<Lease> {
-        self.hold_work(work).await.map_err(|e| e.with_endpoint(self))
+        self.hold_work(work).await
     }
 
     async fn usage(&self) -> Result<Usage> {
@@ -163,8 +146,7 @@ impl CacheProvider for Store {
     }
 
     async fn free(&self) -> Result<Option<u64>> {
-        let root = self.root.clone();
-        blocking(move || root.free()).await.map_err(|e| e.with_endpoint(self))
+        self.work(|root| root.free()).await
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {

@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::cache::Part;
+use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Digest, Error, ErrorKind, Result};
 
 use super::artifact::{self, Place};
 use super::inventory::{Identity, Item, identity};
 use super::paths::name_of;
 use crate::durable::{self, Temp};
+use crate::files;
 use crate::root::{PathKind, Root};
 
 /// Moves what stands where a blob belongs to `quarantine/`.
@@ -70,11 +72,7 @@ pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
 }
 
 fn stands(path: &Path, expected: Identity) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(identity(&metadata) == expected),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(format!("looking at {}", path.display()), e)),
-    }
+    Ok(files::look(path)?.is_some_and(|found| identity(&found) == expected))
 }
 
 /// Whether an error of [`Root::index`] is about what the file says, and not about reading it.
@@ -89,7 +87,7 @@ pub(super) fn keep(root: &Root, from: &Path, name: &str) -> Result<Option<PathBu
         let target = folder.join(format!("{name}.{count}"));
         match fs::hard_link(from, &target) {
             Ok(()) => {
-                durable::sync_dir(&folder)?;
+                sync_folder(&folder)?;
                 return Ok(Some(target));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -115,7 +113,7 @@ fn move_away(root: &Root, from: &Path, name: &str) -> Result<Option<PathBuf>> {
         Err(e) => return Err(Error::io(format!("moving {} away", from.display()), e)),
     }
     // First where it is, then where it was: a power cut may leave both names, never none.
-    durable::sync_dir(&folder)?;
-    from.parent().map_or(Ok(()), durable::sync_dir)?;
+    sync_folder(&folder)?;
+    sync_folder(parent(from))?;
     Ok(Some(target))
 }

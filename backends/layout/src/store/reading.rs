@@ -1,6 +1,6 @@
 //! Reading files again, on all cores, at the speed of the disk.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::cache::Part;
 use plyfold_core::digest::Hasher;
 use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
-use rustix::fs::{Advice, CWD, Mode, OFlags};
+use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::inventory::{Item, identity};
 use super::{checksum, remains};
+use crate::files;
 use crate::root::{Root, describe};
 
 /// What is read at once by each thread, and all that it holds.
@@ -40,11 +42,10 @@ pub(super) enum Verdict {
 }
 
 /// Observes the reading.
-pub(super) trait Watch: Sync {
-    /// More bytes have been read.
-    fn read(&self, count: u64);
-    /// Whether the verification was cancelled.
-    fn is_over(&self) -> bool;
+pub(super) struct Watch<'a> {
+    /// Called when so many more bytes have been read.
+    pub(super) read: &'a (dyn Fn(u64) + Sync),
+    pub(super) stop: &'a Stop,
 }
 
 /// Reads every item to its end and hands its verdict to `each`. The largest come first, so that no thread is left
@@ -53,10 +54,10 @@ pub(super) trait Watch: Sync {
 /// # Errors
 /// The first of a thread, after which none begins another item: `Io` when reading fails for another reason than what
 /// is stored, `Cancelled`, and those of `each`.
-pub(super) fn read_all<W: Watch>(
+pub(super) fn read_all(
     root: &Root,
     mut items: Vec<Item>,
-    watch: &W,
+    watch: &Watch<'_>,
     each: impl Fn(Item, Verdict) -> Result<()> + Sync,
 ) -> Result<()> {
     items.sort_by_key(|item| std::cmp::Reverse(item.size));
@@ -84,12 +85,12 @@ pub(super) fn read_all<W: Watch>(
     outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Reading<'a, W> {
+struct Reading<'a> {
     root: &'a Root,
-    watch: &'a W,
+    watch: &'a Watch<'a>,
 }
 
-impl<W: Watch> Reading<'_, W> {
+impl Reading<'_> {
     fn verdict(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
         if !item.kind.is_file() {
             return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
@@ -118,10 +119,8 @@ impl<W: Watch> Reading<'_, W> {
         if !is(&file, item)? {
             return Ok(Verdict::Gone);
         }
-        match file.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Verdict::Unfinished),
-            Err(TryLockError::Error(e)) => return Err(Error::io("locking an artifact", e)),
+        if !files::is_locked(file.try_lock_shared()).map_err(|e| Error::io("locking an artifact", e))? {
+            return Ok(Verdict::Unfinished);
         }
         if remains::has_no_checksum(&item.path)? {
             return Ok(Verdict::Remains);
@@ -154,9 +153,7 @@ impl<W: Watch> Reading<'_, W> {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         let mut size = 0;
         loop {
-            if self.watch.is_over() {
-                return Err(Error::new(ErrorKind::Cancelled, "the verification was cancelled"));
-            }
+            self.watch.stop.check()?;
             let count = match file.read(chunk) {
                 Ok(0) => return Ok((hasher.finish(), size)),
                 Ok(count) => count,
@@ -165,7 +162,7 @@ impl<W: Watch> Reading<'_, W> {
             };
             hasher.update(&chunk[..count]);
             size += count as u64;
-            self.watch.read(count as u64);
+            (self.watch.read)(count as u64);
         }
     }
 }
@@ -181,12 +178,7 @@ fn linked(names: u64) -> String {
 
 /// Opens a file that may have been replaced by anything since it was looked at.
 pub(super) fn open(path: &Path) -> Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::NOENT | Errno::LOOP) => Ok(None),
-        Err(e) => Err(Error::io("it cannot be opened", e.into())),
-    }
+    files::open(path).map_err(|e| Error::io("it cannot be opened", e))
 }
 
 pub(super) fn is(file: &File, item: &Item) -> Result<bool> {

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use plyfold_core::cache::{PartialBlob, Remains};
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{ErrorKind, Result};
 
 use super::artifact::Place;
-use super::folder::for_each;
 use super::queue::{COLLECTOR, is_read_only};
 use super::{checksum, inventory, paths};
 use crate::durable::{self, Temp};
+use crate::files::{self, for_each};
 use crate::root::{PathKind, Root};
 
 /// How long another tool may take between two writes to a temporary file.
@@ -118,7 +118,7 @@ fn remove_checksum(root: &Root, place: &Place, path: &Path) -> Result<bool> {
     };
     let lone = fs::symlink_metadata(place.path(root)).is_err();
     if lone {
-        remove_file(path)?;
+        files::remove(path)?;
     }
     drop(turn);
     Ok(lone)
@@ -143,13 +143,4 @@ pub(super) fn has_no_checksum(path: &Path) -> Result<bool> {
 pub(super) fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {
     let since = SystemTime::now().checked_sub(age);
     matches!((time, since), (Ok(time), Some(since)) if time <= since)
-}
-
-pub(super) fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use plyfold_core::cache::{Damage, Need, Needs, Part};
+use plyfold_core::blocking::{Stop, blocking};
+use plyfold_core::cache::{Damage, Need, Needs, Part, selected};
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
@@ -21,7 +22,7 @@ use super::queue::NAMES;
 use super::reading::{self, Verdict, Watch};
 use super::remains;
 use crate::durable;
-use crate::root::{PathKind, Root, blocking};
+use crate::root::{PathKind, Root};
 
 pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
     let mut verified = Verified::default();
@@ -35,20 +36,17 @@ pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
         return Ok(verified);
     }
     let wanted = if names_are_known { Wanted::of(store, what).await? } else { Wanted::default() };
-    let stop = StopOnDrop::default();
     let job = Job {
         wanted,
         everything: what.images.is_none(),
         repair: what.repair,
         progress: what.progress.clone(),
-        stop: stop.0.clone(),
         total: AtomicU64::new(0),
         read: AtomicU64::new(0),
         verified: Mutex::new(verified),
     };
     let root = store.root().clone();
-    let job = blocking(move || job.run(&root).map(|()| job)).await?;
-    drop(stop);
+    let job = blocking(move |stop| job.run(&root, stop).map(|()| job)).await?;
     let missing = missing(store, &job).await?;
     let mut verified = job.verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     verified.bytes = job.read.into_inner();
@@ -59,9 +57,9 @@ pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
 
 /// Whether the list of names can be read; replaces it if it cannot.
 async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
-    let store = store.clone();
-    blocking(move || {
-        let error = match store.root().index_again() {
+    let handle = store.clone();
+    let verified = store.work(move |root| {
+        let error = match root.index_again() {
             Ok(_) => return Ok(None),
             Err(e) if quarantine::is_damage(&e) => e,
             Err(e) => return Err(e),
@@ -73,13 +71,13 @@ async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
             repaired: false,
         };
         if repair {
-            let Some(done) = replace_index(&store)? else { return Ok(None) };
+            let Some(done) = replace_index(&handle)? else { return Ok(None) };
             damage.reason = format!("{}; {done}", damage.reason);
             damage.repaired = true;
         }
         Ok(Some(damage))
-    })
-    .await
+    });
+    verified.await
 }
 
 /// Quarantines a damaged `index.json`, and writes one in its place with every entry that can still be read; what was
@@ -127,7 +125,7 @@ struct Wanted {
 
 impl Wanted {
     async fn of(store: &Store, what: &Verify) -> Result<Self> {
-        let mut wanted = Self { images: selected(store, what).await?, ..Self::default() };
+        let mut wanted = Self { images: selected(store, what.images.as_deref()).await?, ..Self::default() };
         let mut known: HashMap<Digest, Needs> = HashMap::new();
         for index in 0..wanted.images.len() {
             let (name, top) = wanted.images[index].clone();
@@ -173,37 +171,30 @@ impl Wanted {
     }
 }
 
-async fn selected(store: &Store, what: &Verify) -> Result<Vec<(Reference, Descriptor)>> {
-    let Some(images) = &what.images else { return store.list().await };
-    let mut selected = Vec::with_capacity(images.len());
-    for image in images {
-        let found = store.find_descriptor(image).await?;
-        let missing = || Error::not_found("not in the store").with_image(image);
-        selected.push((image.clone(), found.ok_or_else(missing)?));
-    }
-    Ok(selected)
-}
-
 /// The reading of files.
 struct Job {
     wanted: Wanted,
     everything: bool,
     repair: bool,
     progress: Progress,
-    stop: Arc<AtomicBool>,
     total: AtomicU64,
     read: AtomicU64,
     verified: Mutex<Verified>,
 }
 
 impl Job {
-    fn run(&self, root: &Root) -> Result<()> {
+    fn run(&self, root: &Root, stop: &Stop) -> Result<()> {
         let wanted = |digest: &Digest| self.everything || self.wanted.blobs.contains_key(digest);
         let mut items = inventory::blobs(root, wanted)?;
         let wanted = |content: &Digest| self.everything || self.wanted.contents.contains_key(content);
         items.extend(inventory::artifacts(root, wanted)?);
         self.total.store(items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
-        reading::read_all(root, items, self, |item, verdict| self.judge(root, item, verdict))?;
+        let read = |count| {
+            let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
+            self.progress.emit(Event::VerifyProgress { read, total: self.total.load(Ordering::Relaxed) });
+        };
+        let watch = Watch { read: &read, stop };
+        reading::read_all(root, items, &watch, |item, verdict| self.judge(root, item, verdict))?;
         if self.everything {
             let left = remains::all(root, remains::Policy { remove: self.repair, grace: Duration::ZERO })?;
             let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,17 +248,6 @@ impl Job {
     }
 }
 
-impl Watch for Job {
-    fn read(&self, count: u64) {
-        let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
-        self.progress.emit(Event::VerifyProgress { read, total: self.total.load(Ordering::Relaxed) });
-    }
-
-    fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
 /// Content that is required and not here. Looked for last, and for names that still stand: what others have removed
 /// meanwhile is not missing.
 async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
@@ -307,8 +287,7 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
     let required = job.wanted.blobs.iter().filter(|(_, (need, _))| need.required);
     let required: Vec<Digest> =
         required.map(|(digest, _)| digest).filter(|digest| !removed.contains(*digest)).cloned().collect();
-    let root = store.root().clone();
-    blocking(move || {
+    let found = store.work(move |root| {
         let mut absent = Vec::new();
         for digest in required {
             // Content of an unsupported algorithm cannot be stored; a pull of it reports that.
@@ -319,8 +298,8 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
             }
         }
         Ok(absent)
-    })
-    .await
+    });
+    found.await
 }
 
 /// Gives a file its mode back; `false` when it is gone, or another one by now.
@@ -341,15 +320,5 @@ fn rank(part: &Part) -> (u8, String) {
         Part::Blob(digest) => (2, digest.to_string()),
         Part::Artifact(format, content) => (3, format!("{content} {format}")),
         _ => (4, String::new()),
-    }
-}
-
-/// Stops the threads when the caller is dropped.
-#[derive(Default)]
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

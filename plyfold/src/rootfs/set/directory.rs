@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, Result};
 
-use crate::atomic_file::sync;
+use crate::durable::{parent, sync_folder};
 
 /// A directory, with what had to be created for it. Dropping it removes that again, unless it was
 /// [kept](Self::keep).
@@ -42,7 +42,7 @@ impl Directory {
 
     /// Waits until what was created is on the disk by its name.
     pub(super) fn sync(&self) -> Result<()> {
-        self.created.iter().rev().try_for_each(|path| sync::folder(sync::parent(path)))
+        self.created.iter().rev().try_for_each(|path| sync_folder(parent(path)))
     }
 
     pub(super) fn keep(&mut self) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, Result};
 
 use super::names::SetNames;
-use crate::atomic_file::sync;
+use crate::durable::parent;
 
 /// Where a set is to appear.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl Place {
         if fs::symlink_metadata(out).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
             && out.file_name().is_some()
         {
-            return Ok(Self::Nothing { parent: sync::parent(out).to_owned() });
+            return Ok(Self::Nothing { parent: parent(out).to_owned() });
         }
         // Links on the way stay what they are.
         let folder = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
@@ -41,7 +41,7 @@ impl Place {
     pub(super) fn parent(&self) -> &Path {
         match self {
             Self::Nothing { parent } => parent,
-            Self::Older(folder) => sync::parent(folder),
+            Self::Older(folder) => parent(folder),
             Self::Other(folder) => folder,
         }
     }

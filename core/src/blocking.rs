@@ -4,9 +4,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use plyfold_core::worker::Workers;
-use plyfold_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+
+use crate::worker::Workers;
+use crate::{Error, ErrorKind, Result};
 
 /// Runs blocking work on a thread. When the returned future is dropped, the [`Stop`] that the work holds says so.
 ///
@@ -24,7 +25,11 @@ pub async fn blocking<T: Send + 'static>(
 
 /// As [`blocking`], on a thread of its own: work that may wait for other work would keep a thread from it that it
 /// needs.
-pub(crate) async fn alone<T: Send + 'static>(
+///
+/// # Errors
+/// Those of `work`; [`Io`](crate::ErrorKind::Io) when the system has no thread left.
+pub async fn alone<T: Send + 'static>(
+    name: &str,
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let workers = Workers::new();
@@ -32,7 +37,7 @@ pub(crate) async fn alone<T: Send + 'static>(
     // Dropped before the workers: the thread learns first that nobody waits for it any more.
     let guard = StopOnDrop(stop.clone());
     let (done, outcome) = oneshot::channel();
-    workers.start("plyfold-disks", move || drop(done.send(work(&stop))))?;
+    workers.start(name, move || drop(done.send(work(&stop))))?;
     let outcome = outcome.await;
     drop(guard);
     workers.done();
@@ -47,7 +52,7 @@ impl Stop {
     /// An error once the future of the work was dropped.
     ///
     /// # Errors
-    /// [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
+    /// [`Cancelled`](crate::ErrorKind::Cancelled).
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
@@ -55,9 +60,8 @@ impl Stop {
         Ok(())
     }
 
-    /// The flag itself.
-    #[cfg(feature = "erofs")]
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+    /// The flag itself: whether the future was dropped.
+    pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 

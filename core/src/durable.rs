@@ -1,0 +1,30 @@
+//! Names that survive a power cut.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Waits until the names in a folder are on the disk.
+///
+/// # Errors
+/// [`Io`](crate::ErrorKind::Io).
+pub fn sync_folder(path: &Path) -> Result<()> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    match synced {
+        // fsync(2): the file system has no way to sync a folder.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        Err(e) => Err(Error::io("syncing the folder", e).with_context("path", path.display())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The folder that a path's last name is in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
