@@ -62,6 +62,12 @@ pub trait Fixture: Send + Sync {
     fn not_judged(&self) -> &'static [&'static str] {
         &[]
     }
+
+    /// The rules that the backend does not keep, each with the reason: for a backend over a client of others, which
+    /// leaves it no choice. The suite says so in its output, and fails for a rule that is listed and kept.
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 }
 
 /// How much of a sample a medium keeps.

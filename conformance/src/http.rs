@@ -29,6 +29,11 @@ pub trait HttpFixture: Send + Sync {
     fn not_judged(&self) -> &'static [&'static str] {
         &[]
     }
+
+    /// As [`Fixture::exceptions`](crate::Fixture::exceptions).
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 }
 
 /// The options of a backend for one registry.

@@ -8,6 +8,10 @@ impl JudgedStage for dyn Fixture + '_ {
         Fixture::not_judged(self)
     }
 
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        Fixture::exceptions(self)
+    }
+
     fn has_rule(name: &str) -> bool {
         rules::registry().any(|rule| rule.name == name) || hostile::rows().any(|row| row.name == name)
     }
@@ -46,6 +50,10 @@ impl JudgedStage for dyn LayoutFixture + '_ {
 impl JudgedStage for dyn HttpFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         HttpFixture::not_judged(self)
+    }
+
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        HttpFixture::exceptions(self)
     }
 
     fn has_rule(name: &str) -> bool {

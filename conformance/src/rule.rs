@@ -40,6 +40,11 @@ pub trait JudgedStage {
     /// The names of the rules of which the fixture leaves something unjudged: `not_judged` of its trait.
     fn not_judged(&self) -> &'static [&'static str];
 
+    /// The rules that the fixture's subject does not keep, each with the reason: `exceptions` of its trait.
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// Whether the suites of such stages have a rule of this name.
     fn has_rule(name: &str) -> bool;
 }
@@ -51,12 +56,11 @@ impl<S: JudgedStage + ?Sized> Rule<S> {
     /// # Panics
     /// When the rule is broken or takes more than a minute: the message has the rule's id, name and text, and the
     /// failed assertion stands before it. When something of the rule is not judged and the fixture does not list it, and
-    /// when it lists a rule that is judged, or one that there is not.
+    /// when it lists a rule that is judged, or one that there is not. When the fixture lists the rule as an exception
+    /// and it is kept.
     pub fn judge(&self, fixture: &S) {
-        match self.verdict(fixture) {
-            Verdict::Broken => panic!("rule {self} is broken\n  {}", self.text),
-            verdict => settle(fixture, self, self.name, &verdict),
-        }
+        let broken = || format!("rule {self} is broken\n  {}", self.text);
+        settle(fixture, self, self.name, &self.verdict(fixture), broken);
     }
 }
 
@@ -95,21 +99,31 @@ pub(crate) fn verdict<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Verd
     }
 }
 
-/// Compares what was not judged with what the fixture lists.
+/// Compares what was not kept and what was not judged with what the fixture lists.
 ///
 /// # Panics
-/// When they differ.
+/// When they differ; `broken` is the message for a rule that is broken.
 pub(crate) fn settle<S: JudgedStage + ?Sized>(
     fixture: &S,
     rule: impl fmt::Display,
     name: &str,
     verdict: &Verdict,
+    broken: impl FnOnce() -> String,
 ) {
-    let listed = fixture.not_judged();
+    let (listed, exceptions) = (fixture.not_judged(), fixture.exceptions());
     if let Some(unknown) = listed.iter().find(|name| !S::has_rule(name)) {
         panic!("`not_judged` of the fixture lists `{unknown}`, which is no rule");
     }
+    if let Some((unknown, _)) = exceptions.iter().find(|(name, _)| !S::has_rule(name)) {
+        panic!("`exceptions` of the fixture lists `{unknown}`, which is no rule");
+    }
+    let excepted = exceptions.iter().find(|(excepted, _)| *excepted == name);
     match verdict {
+        Verdict::Broken => {
+            let Some((_, why)) = excepted else { panic!("{}", broken()) };
+            let _ = writeln!(std::io::stderr(), "{rule} not kept: {why}");
+        }
+        _ if excepted.is_some() => panic!("`exceptions` of the fixture lists `{name}`, and the rule is kept"),
         Verdict::NotJudged(reasons) => {
             let reasons = reasons.join("; ");
             assert!(
@@ -119,7 +133,7 @@ pub(crate) fn settle<S: JudgedStage + ?Sized>(
             // Not the macro, whose text a test that passes does not show.
             let _ = writeln!(std::io::stderr(), "{rule} not judged: {reasons}");
         }
-        _ => assert!(
+        Verdict::Kept => assert!(
             !listed.contains(&name),
             "`not_judged` of the fixture lists `{name}`, and all of it is judged"
         ),

@@ -30,10 +30,8 @@ impl Row {
     /// When the outcome is another, or what was there before is not there any more; and as [`Rule::judge`](crate::Rule::judge)
     /// where nothing is judged.
     pub fn judge(&self, stage: &dyn Fixture) {
-        match self.verdict(stage) {
-            Verdict::Broken => panic!("hostile input `{}` must get {:?}", self.name, self.outcome),
-            verdict => settle(stage, format_args!("`{}`", self.name), self.name, &verdict),
-        }
+        let broken = || format!("hostile input `{}` must get {:?}", self.name, self.outcome);
+        settle(stage, format_args!("`{}`", self.name), self.name, &self.verdict(stage), broken);
     }
 
     /// Whether the stage deals with it as it must; the failed assertion goes to standard error.

@@ -8,6 +8,7 @@ use plyfold_conformance::samples::Sample;
 use plyfold_conformance::{
     BackendUnderTest, Condition, Fidelity, Fixture, FixtureImage, Verdict, hostile, rules,
 };
+use plyfold_core::memory::MemoryRegistry;
 
 /// A sound backend in memory, on a fixture that lists these rules as not judged.
 struct Listing(&'static [&'static str]);
@@ -21,6 +22,56 @@ impl Fixture for Listing {
     fn not_judged(&self) -> &'static [&'static str] {
         self.0
     }
+}
+
+/// A backend with its images or without any, on a fixture that lists this rule as an exception.
+struct Excepting {
+    rule: &'static str,
+    is_empty: bool,
+}
+
+#[async_trait]
+impl Fixture for Excepting {
+    async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
+        let mut subject = Fixture::open(&Memory, images).await;
+        if self.is_empty {
+            subject.registry = Box::new(MemoryRegistry::new("empty"));
+        }
+        subject
+    }
+
+    fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
+        match self.rule {
+            EXACT => &[(EXACT, "it is empty")],
+            HOSTILE => &[(HOSTILE, "it is empty")],
+            "" => &[],
+            _ => &[("exact", "it is no rule")],
+        }
+    }
+}
+
+const EXACT: &str = "pull_by_tag_returns_exact_manifest_bytes";
+const HOSTILE: &str = "layers_and_manifests_at_once";
+
+#[test]
+fn a_rule_that_is_broken_passes_only_as_an_exception() {
+    let empty = |rule| Excepting { rule, is_empty: true };
+    let said = failure(EXACT, &empty("")).expect("it passes");
+    assert!(said.contains("is broken"), "{said}");
+    assert_eq!(failure(EXACT, &empty(EXACT)), None);
+    let row = hostile::rows().find(|row| row.name == HOSTILE).expect("there is such a row");
+    assert!(catch_unwind(|| row.judge(&empty(""))).is_err(), "it passes");
+    row.judge(&empty(HOSTILE));
+}
+
+#[test]
+fn an_exception_that_is_kept_fails() {
+    let whole = |rule| Excepting { rule, is_empty: false };
+    assert_eq!(failure(EXACT, &whole("")), None);
+    let said = failure(EXACT, &whole(EXACT)).expect("it passes");
+    assert!(said.contains("and the rule is kept"), "{said}");
+    let said = failure(EXACT, &whole("exact")).expect("it passes");
+    assert!(said.contains("`exact`, which is no rule"), "{said}");
 }
 
 /// What the test of a rule says when it fails.
