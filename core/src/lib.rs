@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod manual;
 pub mod materialize;
 pub mod memory;
+pub mod package;
 pub mod platform;
 pub mod progress;
 pub mod provider;
@@ -71,6 +72,7 @@ pub use materializer::{Input, InputArtifact, Materializer, OneFile, OutputSpec, 
 pub use materializers::{FormatEntry, Materializers};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};
 pub use options::Options;
+pub use package::PackageResolver;
 pub use platform::Platform;
 pub use progress::Progress;
 pub use provider::{ImageProvider, PulledImage};

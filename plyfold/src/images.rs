@@ -1,12 +1,16 @@
 //! What a runtime holds: backends, a cache, and the verbs that runtimes know.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
     Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor,
-    ImageProvider, Lease, Materializers, NameChange, Opened, Options, Page, Platform, PullOptions,
-    PullResult, PulledImage, Reference, RegistrySource, Result, Usage, Verified, Verify, reference,
+    ImageProvider, Lease, Materializers, NameChange, Opened, Options, PackageResolver, Page, Platform,
+    PullOptions, PullResult, PulledImage, Reference, RegistrySource, Result, Usage, Verified, Verify,
+    reference,
 };
 
 mod load;
@@ -34,12 +38,13 @@ mod scratch;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Images {
     cache: Box<dyn CacheProvider>,
     backends: Backends,
     materializers: Materializers,
     options: Options,
+    packages: Option<Arc<dyn PackageResolver>>,
     scratch: Option<PathBuf>,
 }
 
@@ -69,6 +74,7 @@ impl Images {
             backends: Backends::linked()?,
             materializers: Materializers::linked()?,
             options: Options::default(),
+            packages: None,
             scratch: None,
         })
     }
@@ -100,6 +106,14 @@ impl Images {
     #[must_use]
     pub fn with_options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Makes names out of templates, such as `@pkg:./dir` by a [`GitTree`](plyfold_core::package::GitTree), wherever an
+    /// image is named by text. Without one no name makes the program read a directory.
+    #[must_use]
+    pub fn with_packages(mut self, packages: impl PackageResolver) -> Self {
+        self.packages = Some(Arc::new(packages));
         self
     }
 
@@ -241,6 +255,7 @@ impl Images {
     /// # Errors
     /// As [`Images::pull`], as far as a backend has to be opened to know.
     pub async fn name(&self, image: &str) -> Result<Reference> {
+        let image = &*self.resolved(image).await?;
         let name = match self.qualified(image) {
             Some(name) => name,
             None => self.backends.open(image, &self.options).await?.reference().await?,
@@ -257,10 +272,18 @@ impl Images {
     /// # Errors
     /// Those of [`Backends::open`].
     pub async fn locate(&self, image: &str) -> Result<Opened> {
+        let image = &*self.resolved(image).await?;
         match self.qualified(image) {
             Some(name) => self.backends.open(&format!("registry:{}", name.whole()), &self.options).await,
             None => self.backends.open(image, &self.options).await,
         }
+    }
+
+    /// The name that a template stands for; other texts are what they are.
+    async fn resolved<'a>(&self, image: &'a str) -> Result<Cow<'a, str>> {
+        let Some(packages) = &self.packages else { return Ok(image.into()) };
+        let resolved = packages.resolve(image).await.map_err(|e| e.with_image(image))?;
+        Ok(resolved.map_or(image.into(), Cow::from))
     }
 
     /// A name with its registry, if that is what `image` is.
@@ -335,6 +358,12 @@ impl Images {
         let error =
             crate::Error::unsupported("the cache is no OCI layout, and plyfold was built without layouts");
         Err(error.with_image(&result.reference).with_endpoint(&self.cache))
+    }
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
 

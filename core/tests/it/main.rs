@@ -15,6 +15,7 @@ mod listing;
 mod local_errors;
 mod lookup;
 mod materialize;
+mod package;
 mod parsers;
 mod pull;
 mod reference;

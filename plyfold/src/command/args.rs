@@ -15,7 +15,9 @@ use super::{age, formats, hints, size};
 #[derive(Debug, Parser)]
 #[command(name = "plyfold", version, arg_required_else_help = true)]
 #[command(after_help = "IMAGE is scheme:rest (`plyfold backends` lists the schemes) or a name: `alpine` is \
-    registry:docker.io/library/alpine:latest.\n\
+    registry:docker.io/library/alpine:latest. \
+    [PATTERN]@pkg:DIR names the image of a directory: {name} and {hash} in PATTERN are its name and the hash of git's tree \
+    of it.\n\
     Exit codes: 0 success, 1 failure, 2 usage, 3 not found, 4 access denied, 5 corrupt content; SIGINT and SIGTERM \
     end it as such.")]
 pub(crate) struct Args {

@@ -1,8 +1,10 @@
 //! Where images can be: backends, their options, and the two ends of a copy.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::package::GitTree;
 use crate::progress::Progress;
 use crate::pull::Retry;
 use crate::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
@@ -47,7 +49,7 @@ impl Context {
     }
 
     pub(crate) fn image(&self, image: &str) -> Result<Image> {
-        Image::parse(image, &self.backends)?.in_repository(&self.backends)
+        Image::parse(&resolved(image)?, &self.backends)?.in_repository(&self.backends)
     }
 
     /// Opens the backend that an image is in.
@@ -106,6 +108,7 @@ impl Context {
 
     /// The URI of what can be written to, as far as the scheme tells.
     fn writable(&self, image: &str) -> Result<String> {
+        let image = &*resolved(image)?;
         let uri = Image::target(image, &self.backends)?.in_repository(&self.backends)?.uri();
         match self.backends.of(&uri) {
             Some(backend) if !backend.capabilities.push => {
@@ -144,6 +147,12 @@ impl Context {
         let (outcome, ()) = tokio::join!(work, report);
         outcome
     }
+}
+
+/// The name that a template of a package stands for, relative to the working directory; other texts are what they are.
+pub(crate) fn resolved(image: &str) -> Result<Cow<'_, str>> {
+    let name = GitTree::new(".").name(image).map_err(|e| e.with_image(printable(image)))?;
+    Ok(name.map_or(image.into(), Cow::from))
 }
 
 /// The backends of the command: without `memory:`, which is empty in a new process.

@@ -8,7 +8,7 @@ use crate::{
 };
 use serde_json::json;
 
-use super::context::Context;
+use super::context::{Context, resolved};
 use super::progress::Doing;
 use super::session::Session;
 use super::suggestions;
@@ -90,6 +90,7 @@ fn lines(names: &[String]) -> String {
 
 /// Removes a tag, a manifest with all its tags, or a blob.
 pub(crate) async fn delete(context: &Context, image: &str, is_blob: bool) -> Result<()> {
+    let image = &*resolved(image)?;
     let opened = context.locate(image).await?;
     if !opened.registry.capabilities().delete {
         let error = Error::config("this backend cannot delete").with_image(printable(image));

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use plyfold::package::GitTree;
 use plyfold::{
     Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
     ImageSourceExt as _, Images, NameChange, Platform, PullOptions, PullPolicy, PulledLayer, Rootfs, Verify,
@@ -34,6 +35,23 @@ async fn open() -> (TempDir, Images) {
     let dir = tempfile::tempdir().unwrap();
     let images = Images::open(dir.path().join("store")).await.unwrap();
     (dir, images)
+}
+
+/// Names are made out of templates where the program says how, and no directory is read otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_are_names_when_the_program_says_so() {
+    let (dir, images) = open().await;
+    fs::create_dir(dir.path().join("init")).unwrap();
+    fs::write(dir.path().join("init/run.sh"), "exec true\n").unwrap();
+    let template = "ghcr.io/org/{name}:{hash}@pkg:init";
+    assert_eq!(*images.name(template).await.unwrap_err().kind(), ErrorKind::Config);
+    let by_tree = images.clone().with_packages(GitTree::new(dir.path()));
+    let name = by_tree.name(template).await.unwrap().whole();
+    assert_eq!(name, "ghcr.io/org/init:b6414047ec9a0c4841e6b1e8922402d824047dc4");
+    let error = by_tree.pull("@pkg:absent", PullOptions::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.context("image")), (&ErrorKind::NotFound, Some("@pkg:absent")));
+    let by_name = images.with_packages(|text: &str| Ok((text == "sample").then(sample)));
+    assert_eq!(by_name.pull("sample", options()).await.unwrap().reference.repository(), "sample");
 }
 
 #[tokio::test]

@@ -49,6 +49,34 @@ fn paths_and_names() {
     check("names", &lines.map(|line| place.run(line)));
 }
 
+/// Every verb that takes an image takes the template of a package.
+#[test]
+fn packages() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("pkg/init")).unwrap();
+    fs::write(place.path("pkg/init/run.sh"), "exec true\n").unwrap();
+    let lines = [
+        "pull oci:examples/sample:latest --platform linux/amd64 -q",
+        "tag localhost/sample registry.lan/org/{name}:{hash}@pkg:{}/pkg/init",
+        "tag localhost/sample @pkg:{}/pkg/init",
+        "list -q --json",
+        "inspect registry.lan/org/{name}:{hash}@pkg:{}/pkg/init --raw",
+        "pull @pkg:{}/pkg/init --policy never --platform linux/amd64",
+        "export @pkg:{}/pkg/init --out {}/rootfs.tar -q",
+        "copy examples/sample/:latest oci:{}/layout:{hash}@pkg:{}/pkg/init -q",
+        "push @pkg:{}/pkg/init oci:{}/layout:{name}@pkg:{}/pkg/init --platform linux/amd64 -q",
+        "inspect oci:{}/layout:{name}@pkg:{}/pkg/init --raw",
+        "pin @pkg:{}/pkg/init",
+        "unpin @pkg:{}/pkg/init",
+        "verify @pkg:{}/pkg/init",
+        "delete oci:{}/layout:{hash}@pkg:{}/pkg/init",
+        "remove @pkg:{}/pkg/init registry.lan/org/{name}:{hash}@pkg:{}/pkg/init",
+        "inspect @pkg:{}/pkg/absent",
+        "inspect {tag}@pkg:{}/pkg/init",
+    ];
+    check("packages", &lines.map(|line| place.run(line)));
+}
+
 /// A store that is none is a mistake in the command line, and is told as such.
 #[test]
 fn a_store_is_a_directory() {

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 mod guide;
 mod modes;
+mod packages;
 mod power;
 
 use guide::{
@@ -24,6 +25,7 @@ use guide::{
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
 use modes::another_user_reads_every_file_of_a_set;
+use packages::git_makes_the_same_tree_of_a_package;
 use power::{
     a_set_is_old_or_new_after_a_power_cut, a_set_is_whole_after_a_power_cut_on_ext4,
     a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
@@ -51,6 +53,7 @@ oracle_tests! {
         Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
     ];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
+    git_makes_the_same_tree_of_a_package needs [GIT];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
@@ -65,6 +68,9 @@ oracle_tests! {
 
 /// Prompts and pasting apart, many people's shell.
 const BASH: Need = Need::Tool { name: "bash", package: "bash" };
+
+/// What a package's hash is the hash of.
+const GIT: Need = Need::Tool { name: "git", package: "git" };
 
 /// Runs a program as another user; root alone may, as root alone may mount.
 const SETPRIV: Need = Need::Tool { name: "setpriv", package: "util-linux" };
