@@ -1,7 +1,7 @@
-//! Stages: how a suite puts samples into a medium and opens it with the backend under test.
+//! Fixtures: how a suite puts samples into a medium and opens it with the backend under test.
 
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
 use plyfold_core::cache::PushOptions;
@@ -24,7 +24,7 @@ mod materializer;
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.
 ///
 /// Samples are to be written as they are: a sample may hold bytes that do not match their digest.
-/// [`stages`](crate::stages) has stages for the media that many backends read.
+/// [`fixtures`](crate::fixtures) has fixtures for the media that many backends read.
 #[async_trait]
 pub trait Fixture: Send + Sync {
     /// How much of a sample the medium keeps.
@@ -132,11 +132,23 @@ pub enum RetryAfter {
 pub struct BackendUnderTest {
     /// The backend under test.
     pub registry: Box<dyn ImageRegistry>,
-    /// The names of the staged images, in order.
+    /// The names of its images, in order.
     pub references: Vec<Reference>,
     /// What is derived from the backend. Only mutants replace it.
     pub client: Box<dyn Client>,
     medium: Option<Box<dyn Any + Send + Sync>>,
+    breaks: Option<Box<dyn Break>>,
+}
+
+/// What makes a medium fail.
+trait Break: FnOnce() + Send + Sync {}
+
+impl<F: FnOnce() + Send + Sync> Break for F {}
+
+impl Debug for dyn Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Break")
+    }
 }
 
 impl BackendUnderTest {
@@ -146,7 +158,13 @@ impl BackendUnderTest {
         references: Vec<Reference>,
         medium: impl Any + Send + Sync,
     ) -> Self {
-        Self { registry, references, client: Box::new(CoreClient), medium: Some(Box::new(medium)) }
+        Self {
+            registry,
+            references,
+            client: Box::new(CoreClient),
+            medium: Some(Box::new(medium)),
+            breaks: None,
+        }
     }
 
     /// The name of the first image.
@@ -154,9 +172,20 @@ impl BackendUnderTest {
         &self.references[0]
     }
 
+    /// The same with how the medium is made to fail. Otherwise it is dropped, and where its content is then only missing,
+    /// the rule about I/O errors is not judged.
+    #[must_use]
+    pub fn with_failure(mut self, fail: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.breaks = Some(Box::new(fail));
+        self
+    }
+
     /// Takes the medium away: from now on any input or output fails.
     pub fn unplug(&mut self) {
-        self.medium = None;
+        match self.breaks.take() {
+            Some(fail) => fail(),
+            None => self.medium = None,
+        }
     }
 
     /// Opens the first image for a platform.

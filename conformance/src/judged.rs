@@ -1,9 +1,10 @@
-//! What each kind of stage leaves unjudged, against the rules that there are.
+//! What each kind of fixture leaves unjudged, against the rules that there are.
 
-use crate::rule::JudgedStage;
+use crate::durability::{self, DurabilityFixture};
+use crate::rule::JudgedFixture;
 use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, hostile, rules};
 
-impl JudgedStage for dyn Fixture + '_ {
+impl JudgedFixture for dyn Fixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         Fixture::not_judged(self)
     }
@@ -17,7 +18,7 @@ impl JudgedStage for dyn Fixture + '_ {
     }
 }
 
-impl JudgedStage for dyn MaterializerFixture + '_ {
+impl JudgedFixture for dyn MaterializerFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         MaterializerFixture::not_judged(self)
     }
@@ -27,7 +28,7 @@ impl JudgedStage for dyn MaterializerFixture + '_ {
     }
 }
 
-impl JudgedStage for dyn CacheFixture + '_ {
+impl JudgedFixture for dyn CacheFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         CacheFixture::not_judged(self)
     }
@@ -37,7 +38,7 @@ impl JudgedStage for dyn CacheFixture + '_ {
     }
 }
 
-impl JudgedStage for dyn LayoutFixture + '_ {
+impl JudgedFixture for dyn LayoutFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         LayoutFixture::not_judged(self)
     }
@@ -47,7 +48,7 @@ impl JudgedStage for dyn LayoutFixture + '_ {
     }
 }
 
-impl JudgedStage for dyn HttpFixture + '_ {
+impl JudgedFixture for dyn HttpFixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
         HttpFixture::not_judged(self)
     }
@@ -58,5 +59,15 @@ impl JudgedStage for dyn HttpFixture + '_ {
 
     fn has_rule(name: &str) -> bool {
         rules::http().any(|rule| rule.name == name)
+    }
+}
+
+impl JudgedFixture for dyn DurabilityFixture + '_ {
+    fn not_judged(&self) -> &'static [&'static str] {
+        DurabilityFixture::not_judged(self)
+    }
+
+    fn has_rule(name: &str) -> bool {
+        durability::tests().any(|test| test.name == name)
     }
 }

@@ -14,10 +14,10 @@ macro_rules! oracle_tests {
             as_child.unwrap_or_else(|| $crate::oracle::run($crate::oracle_tests!(@list $($checks)+)))
         }
     };
-    (durability $stage:expr; $($checks:tt)*) => {
+    (durability $fixture:expr; $($checks:tt)*) => {
         fn main() -> ::std::process::ExitCode {
-            $crate::durability::child(&[&$stage]).unwrap_or_else(|| {
-                let mut checks = $crate::__durability_tests! { __checks ($stage) }.to_vec();
+            $crate::durability::child(&[&$fixture]).unwrap_or_else(|| {
+                let mut checks = $crate::__durability_tests! { __checks ($fixture) }.to_vec();
                 checks.extend_from_slice($crate::oracle_tests!(@list $($checks)*));
                 $crate::oracle::run(&checks)
             })

@@ -12,7 +12,7 @@ use futures_util::future::LocalBoxFuture;
 /// How long one rule may take; a backend that hangs fails it.
 const TIME: Duration = Duration::from_secs(60);
 
-/// One rule over stages of type `S`.
+/// One rule over fixtures of type `S`.
 pub struct Rule<S: ?Sized> {
     /// Group and number in the catalogue, such as `R 1`.
     pub id: &'static str,
@@ -36,20 +36,20 @@ pub enum Verdict {
 }
 
 /// What a suite asks a fixture of any kind.
-pub trait JudgedStage {
+pub trait JudgedFixture {
     /// The names of the rules of which the fixture leaves something unjudged: `not_judged` of its trait.
     fn not_judged(&self) -> &'static [&'static str];
 
-    /// The rules that the fixture's subject does not keep, each with the reason: `exceptions` of its trait.
+    /// The rules that the backend does not keep, each with the reason: `exceptions` of its trait.
     fn exceptions(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
 
-    /// Whether the suites of such stages have a rule of this name.
+    /// Whether the suites of such fixtures have a rule of this name.
     fn has_rule(name: &str) -> bool;
 }
 
-impl<S: JudgedStage + ?Sized> Rule<S> {
+impl<S: JudgedFixture + ?Sized> Rule<S> {
     /// Judges a fixture, in a runtime of its own. What the fixture lists as not judged, and is not, is said on standard
     /// error.
     ///
@@ -60,7 +60,8 @@ impl<S: JudgedStage + ?Sized> Rule<S> {
     /// and it is kept.
     pub fn judge(&self, fixture: &S) {
         let broken = || format!("rule {self} is broken\n  {}", self.text);
-        settle(fixture, self, self.name, &self.verdict(fixture), broken);
+        settle(fixture, self, self.name, &self.verdict(fixture), broken)
+            .unwrap_or_else(|why| panic!("{why}"));
     }
 }
 
@@ -88,56 +89,60 @@ pub(crate) fn not_judged(why: impl Into<String>) {
 
 /// Runs a check to its verdict.
 pub(crate) fn verdict<F: Future<Output = ()>>(check: impl FnOnce() -> F) -> Verdict {
-    NOT_JUDGED.take();
-    let outcome = in_time(check);
-    let mut reasons = NOT_JUDGED.take();
-    reasons.dedup();
-    match outcome {
-        Err(_) => Verdict::Broken,
-        Ok(()) if reasons.is_empty() => Verdict::Kept,
-        Ok(()) => Verdict::NotJudged(reasons),
-    }
+    let (outcome, verdict) = judged(|| in_time(check));
+    if outcome.is_ok() { verdict } else { Verdict::Broken }
 }
 
-/// Compares what was not kept and what was not judged with what the fixture lists.
-///
-/// # Panics
-/// When they differ; `broken` is the message for a rule that is broken.
-pub(crate) fn settle<S: JudgedStage + ?Sized>(
+/// Runs a check on this thread: its outcome, and whether all was judged.
+pub(crate) fn judged<T>(check: impl FnOnce() -> T) -> (T, Verdict) {
+    NOT_JUDGED.take();
+    let outcome = check();
+    let mut reasons = NOT_JUDGED.take();
+    reasons.dedup();
+    (outcome, if reasons.is_empty() { Verdict::Kept } else { Verdict::NotJudged(reasons) })
+}
+
+/// Compares what was not kept and what was not judged with what the fixture lists. The error says how they differ;
+/// `broken` is the one for a rule that is broken.
+pub(crate) fn settle<S: JudgedFixture + ?Sized>(
     fixture: &S,
     rule: impl fmt::Display,
     name: &str,
     verdict: &Verdict,
     broken: impl FnOnce() -> String,
-) {
+) -> Result<(), String> {
     let (listed, exceptions) = (fixture.not_judged(), fixture.exceptions());
     if let Some(unknown) = listed.iter().find(|name| !S::has_rule(name)) {
-        panic!("`not_judged` of the fixture lists `{unknown}`, which is no rule");
+        return Err(format!("`not_judged` of the fixture lists `{unknown}`, which is no rule"));
     }
     if let Some((unknown, _)) = exceptions.iter().find(|(name, _)| !S::has_rule(name)) {
-        panic!("`exceptions` of the fixture lists `{unknown}`, which is no rule");
+        return Err(format!("`exceptions` of the fixture lists `{unknown}`, which is no rule"));
     }
     let excepted = exceptions.iter().find(|(excepted, _)| *excepted == name);
     match verdict {
         Verdict::Broken => {
-            let Some((_, why)) = excepted else { panic!("{}", broken()) };
+            let Some((_, why)) = excepted else { return Err(broken()) };
             let _ = writeln!(std::io::stderr(), "{rule} not kept: {why}");
         }
-        _ if excepted.is_some() => panic!("`exceptions` of the fixture lists `{name}`, and the rule is kept"),
+        _ if excepted.is_some() => {
+            return Err(format!("`exceptions` of the fixture lists `{name}`, and the rule is kept"));
+        }
         Verdict::NotJudged(reasons) => {
             let reasons = reasons.join("; ");
-            assert!(
-                listed.contains(&name),
-                "rule {rule} is not judged: {reasons}. If that is so, `not_judged` of the fixture lists `{name}`"
-            );
+            if !listed.contains(&name) {
+                return Err(format!(
+                    "rule {rule} is not judged: {reasons}. If that is so, `not_judged` of the fixture lists `{name}`"
+                ));
+            }
             // Not the macro, whose text a test that passes does not show.
             let _ = writeln!(std::io::stderr(), "{rule} not judged: {reasons}");
         }
-        Verdict::Kept => assert!(
-            !listed.contains(&name),
-            "`not_judged` of the fixture lists `{name}`, and all of it is judged"
-        ),
+        Verdict::Kept if listed.contains(&name) => {
+            return Err(format!("`not_judged` of the fixture lists `{name}`, and all of it is judged"));
+        }
+        Verdict::Kept => {}
     }
+    Ok(())
 }
 
 /// Runs a check in a runtime of its own, and ends it when it takes too long.
@@ -172,15 +177,31 @@ impl<S: ?Sized> fmt::Debug for Rule<S> {
     }
 }
 
-/// A table of rules: id, function, text.
+/// A table of rules (id, function, text), and a macro that hands their names to another macro of this crate: so the
+/// tests of a suite are made from its tables. The first token is a dollar, which a macro cannot write by itself.
 macro_rules! rules {
-    ($($id:literal $check:ident: $text:literal,)+) => {
-        &[$($crate::Rule {
+    ($d:tt $names:ident of $fixture:ty; $($id:literal $check:ident: $text:literal,)+) => {
+        pub(super) const RULES: &[$crate::Rule<$fixture>] = &[$($crate::Rule {
             id: $id,
             name: stringify!($check),
             text: $text,
             check: |fixture| Box::pin($check(fixture)),
-        }),+]
+        }),+];
+        $crate::rule::names! { $d $names: $($check)+ }
     };
 }
 pub(crate) use rules;
+
+/// The macro `$names! { NEXT ARGUMENTS }`, which calls `NEXT! { ARGUMENTS NAME… }`.
+macro_rules! names {
+    ($d:tt $names:ident: $($name:ident)+) => {
+        #[doc(hidden)]
+        #[macro_export]
+        macro_rules! $names {
+            ($d next:ident $d arguments:tt) => {
+                $crate::$d next! { $d arguments $($name)+ }
+            };
+        }
+    };
+}
+pub(crate) use names;

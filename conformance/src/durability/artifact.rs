@@ -1,4 +1,4 @@
-//! Artifacts that tell by themselves whether they are whole.
+//! Artifacts that show by themselves whether they are complete.
 
 use std::fs;
 use std::io::SeekFrom;

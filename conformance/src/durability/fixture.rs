@@ -30,6 +30,11 @@ pub trait DurabilityFixture: Send + Sync {
     fn blocking_threads(&self) -> usize {
         2
     }
+
+    /// As [`Fixture::not_judged`](crate::Fixture::not_judged), of the tests of durability.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// What a file in a cache's directory is for.
@@ -39,10 +44,10 @@ pub enum Role {
     Content,
     /// It may be there or not, whatever is in it, such as a file to lock.
     Lock,
-    /// As [`Role::Lock`], and the cache can do without: what cannot be written there is no failure.
+    /// As [`Role::Lock`], and the cache works without it: a failure to write it is no failure.
     Note,
-    /// As [`Role::Content`], and with it the artifact at this path is taken for whole. Where artifacts are whole as
-    /// soon as they have their names, that is the file's own path.
+    /// As [`Role::Content`], and with it the artifact at this path is taken for complete. Where artifacts are complete
+    /// as soon as they have their names, that is the file's own path.
     Checksum(PathBuf),
     /// It is there for a moment, or until an unfinished download goes on: after a failure it is not.
     Temporary,

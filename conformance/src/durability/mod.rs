@@ -52,6 +52,7 @@ mod trace;
 mod worker;
 
 use crate::oracle::{Check, Failure, Need, Verdict};
+use crate::rule::{judged, names, settle};
 
 pub use fixture::{DurabilityFixture, Role};
 pub use worker::child;
@@ -76,11 +77,14 @@ impl DurabilityTest {
     /// Judges a fixture, which `main` has offered to [`child`].
     ///
     /// # Errors
-    /// A [`Failure`] with the rule's id, the test's name and text, and what went wrong.
+    /// A [`Failure`] with the rule's id, the test's name and text, and what went wrong. When something is not judged
+    /// and the fixture does not list the test, and when it lists a test that is judged, or one that there is not.
     pub fn judge(&self, fixture: &dyn DurabilityFixture) -> Verdict {
         let Self { id, name, text, .. } = self;
-        (self.judge)(fixture)
-            .map_err(|why| Failure::new(format!("{id} `{name}` is broken\n  {text}\n{why:?}")))
+        let (outcome, verdict) = judged(|| (self.judge)(fixture));
+        let broken = |why| Failure::new(format!("{id} `{name}` is broken\n  {text}\n{why:?}"));
+        outcome.map_err(broken)?;
+        settle(fixture, format_args!("{id} `{name}`"), name, &verdict, String::new).map_err(Failure::new)
     }
 }
 
@@ -89,19 +93,21 @@ const POWER: (&str, &str) = ("D 129", "visible_blob_is_always_whole_after_power_
 const REFUSALS: (&str, &str) = ("D 132", "enospc_eio_short_write_clean_fail");
 
 macro_rules! tests {
-    ($($rule:ident $module:ident::$judge:ident $needs:expr; $text:literal,)+) => {
-        &[$(DurabilityTest {
+    ($d:tt $($rule:ident $module:ident::$judge:ident $needs:expr; $text:literal,)+) => {
+        const TESTS: &[DurabilityTest] = &[$(DurabilityTest {
             id: $rule.0,
             rule: $rule.1,
             name: stringify!($judge),
             text: $text,
             needs: &$needs,
             judge: $module::$judge,
-        }),+]
+        }),+];
+        names! { $d __durability_tests: $($judge)+ }
     };
 }
 
-const TESTS: &[DurabilityTest] = tests! {
+tests! {
+    $
     KILLS kills::kill_at_every_syscall_leaves_openable_store [Need::Tracing];
         "killed at any call, an open, a pull or a collection leaves whole images, and can be done again",
     POWER order::every_name_comes_after_what_it_needs [Need::Tracing];
@@ -122,7 +128,7 @@ const TESTS: &[DurabilityTest] = tests! {
         "a disk that is full after any number of pages is an error that says so, and nothing is left",
     REFUSALS room::a_full_disk_leaves_no_trace [Need::Mounts];
         "a blob that does not fit is an error that says so, and nothing is left of it",
-};
+}
 
 /// The tests, in the order of the catalogue.
 pub fn tests() -> impl Iterator<Item = DurabilityTest> {

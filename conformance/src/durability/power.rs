@@ -101,7 +101,7 @@ impl Bench<'_> {
         Ok(took)
     }
 
-    /// Whether what can be seen is whole, and what was promised is there.
+    /// Whether everything visible is complete, and everything reported as stored is there.
     fn judge(&self, round: u32) -> Verdict {
         let disk = self.disk.mount()?;
         let path = disk.path().join("store");

@@ -12,9 +12,13 @@ use super::strike::{Landing, strike};
 use super::trace::{Call, record};
 use super::worker::EVICT;
 use crate::oracle::{Failure, Verdict};
+use crate::rule::not_judged;
 
 /// A collection where there is one, a pull, and an open that makes the cache.
 pub(super) fn sweeps<'a>(scene: &'a Scene<'a>) -> impl Iterator<Item = Sweep<'a>> {
+    if !scene.evicts() {
+        not_judged("the cache does not collect");
+    }
     let collection = scene.evicts().then(|| (Start::Both, format!("{EVICT}{OLD}")));
     let others = [(Start::Old, NEW.to_owned()), (Start::Nothing, String::new())];
     collection.into_iter().chain(others).map(move |(start, orders)| Sweep { scene, start, orders })
@@ -148,8 +152,8 @@ impl Sweep<'_> {
     }
 
     /// strace counts for each thread, and each blob may have its own: the second one there is the first when the blob
-    /// of the one before is in the cache. So in each round it is the turn of the thread that is the first to come
-    /// there.
+    /// of the one before is in the cache. So in each round another thread is the first to
+    /// come there.
     fn rounds(by: Option<&Path>, calls: &[&Call], blobs: usize) -> Vec<Vec<usize>> {
         if by.is_none() {
             // Counted with the calls on other files.

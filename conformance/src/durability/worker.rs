@@ -21,7 +21,7 @@ use crate::oracle::{Failure, Run};
 use crate::samples::Sample;
 
 /// Set for a worker: the name of its fixture.
-const STAGE: &str = "PLYFOLD_DURABILITY_STAGE";
+const FIXTURE: &str = "PLYFOLD_DURABILITY_FIXTURE";
 /// Set for a worker: the cache's directory.
 const STORE: &str = "PLYFOLD_DURABILITY_STORE";
 /// Set for a worker: what to do, separated by spaces; without it orders come line by line.
@@ -34,11 +34,11 @@ pub(super) const DONE: &str = "done ";
 /// What a worker prints, in front of the error's kind.
 pub(super) const FAILED: &str = "failed ";
 
-/// The child process of these tests, when this process is one: with one of `stages`, by its name, it does what it was
+/// The child process of these tests, when this process is one: with one of `fixtures`, by its name, it does what it was
 /// told. It ends with its parent.
-pub fn child(stages: &[&'static dyn DurabilityFixture]) -> Option<ExitCode> {
-    let (name, directory) = (env::var(STAGE).ok()?, env::var_os(STORE)?);
-    let fixture = stages.iter().find(|fixture| fixture.name() == name)?;
+pub fn child(fixtures: &[&'static dyn DurabilityFixture]) -> Option<ExitCode> {
+    let (name, directory) = (env::var(FIXTURE).ok()?, env::var_os(STORE)?);
+    let fixture = fixtures.iter().find(|fixture| fixture.name() == name)?;
     let killed = Some(rustix::process::Signal::KILL);
     let outcome = rustix::process::set_parent_process_death_signal(killed)
         .map_err(|e| Error::io("asking to die with the parent", e.into()))
@@ -56,13 +56,13 @@ pub fn child(stages: &[&'static dyn DurabilityFixture]) -> Option<ExitCode> {
 pub(super) fn directed(run: Run, fixture: &dyn DurabilityFixture, store: &Path, orders: &str) -> Run {
     // Of cargo's folders for libraries each costs a dozen calls before the worker begins.
     let run = run.env("LD_LIBRARY_PATH", "");
-    run.env(STAGE, fixture.name()).env(STORE, store).env(ORDERS, orders)
+    run.env(FIXTURE, fixture.name()).env(STORE, store).env(ORDERS, orders)
 }
 
 /// A worker that takes orders line by line.
 pub(super) fn commanded(fixture: &dyn DurabilityFixture, store: &Path) -> Result<Command, Failure> {
     let mut command = Command::new(myself()?);
-    command.env(STAGE, fixture.name()).env(STORE, store).env_remove(ORDERS);
+    command.env(FIXTURE, fixture.name()).env(STORE, store).env_remove(ORDERS);
     Ok(command)
 }
 

@@ -5,6 +5,7 @@ use plyfold_core::{Descriptor, digest};
 
 use super::row::Outcome::{Image, Refused, WrongPlatform};
 use super::row::Row;
+use crate::rule::names;
 use crate::samples::{self, Sample, SampleBlob};
 
 const ARM: &str = "linux/arm/v7";
@@ -12,12 +13,15 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 macro_rules! rows {
-    ($($name:ident: $outcome:expr, $sample:expr;)+) => {
-        &[$(Row { name: stringify!($name), outcome: $outcome, sample: || $sample }),+]
+    ($d:tt $($name:ident: $outcome:expr, $sample:expr;)+) => {
+        pub(super) const ROWS: &[Row] =
+            &[$(Row { name: stringify!($name), outcome: $outcome, sample: || $sample }),+];
+        names! { $d __hostile_rows: $($name)+ }
     };
 }
 
-pub(super) const ROWS: &[Row] = rows! {
+rows! {
+    $
     layers_and_manifests_at_once: Refused(&[Ambiguous]),
         edited(r#""layers":["#, r#""manifests":[],"layers":["#);
     layers_in_another_letter_case: Refused(&[Ambiguous]), edited(r#""layers":["#, r#""Layers":["#);
@@ -73,7 +77,7 @@ pub(super) const ROWS: &[Row] = rows! {
     older_variant_for_a_newer_host: Image("linux/arm/v6"), single_platform("linux/arm/v6");
     newer_variant_for_an_older_host: WrongPlatform, single_platform("linux/arm/v8");
     no_platform_fits: WrongPlatform, single_platform("linux/amd64/v3");
-};
+}
 
 /// A descriptor to repeat.
 const LAYER: &str = r#"{"mediaType":"a/b","digest":"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size":1}"#;

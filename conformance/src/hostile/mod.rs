@@ -1,6 +1,6 @@
 //! Hostile and odd documents: what a pull of each must get, and what must remain.
 //!
-//! Whatever an image claims: a typed error that names it, no new name, and what was stored before still whole.
+//! Each must get a typed error that names the image, and leaves no new name and what was stored before intact.
 
 mod documents;
 mod row;
@@ -24,33 +24,34 @@ pub fn rows() -> impl Iterator<Item = Row> {
 }
 
 impl Row {
-    /// Judges a stage.
+    /// Judges a fixture.
     ///
     /// # Panics
     /// When the outcome is another, or what was there before is not there any more; and as [`Rule::judge`](crate::Rule::judge)
     /// where nothing is judged.
-    pub fn judge(&self, stage: &dyn Fixture) {
+    pub fn judge(&self, fixture: &dyn Fixture) {
         let broken = || format!("hostile input `{}` must get {:?}", self.name, self.outcome);
-        settle(stage, format_args!("`{}`", self.name), self.name, &self.verdict(stage), broken);
+        settle(fixture, format_args!("`{}`", self.name), self.name, &self.verdict(fixture), broken)
+            .unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Whether the stage deals with it as it must; the failed assertion goes to standard error.
-    pub fn holds(&self, stage: &dyn Fixture) -> bool {
-        self.verdict(stage) != Verdict::Broken
+    /// Whether the fixture deals with it as it must; the failed assertion goes to standard error.
+    pub fn holds(&self, fixture: &dyn Fixture) -> bool {
+        self.verdict(fixture) != Verdict::Broken
     }
 
-    fn verdict(&self, stage: &dyn Fixture) -> Verdict {
-        verdict(|| self.check(stage))
+    fn verdict(&self, fixture: &dyn Fixture) -> Verdict {
+        verdict(|| self.check(fixture))
     }
 
-    async fn check(&self, stage: &dyn Fixture) {
-        if stage.fidelity() == Fidelity::DiffIds {
+    async fn check(&self, fixture: &dyn Fixture) {
+        if fixture.fidelity() == Fidelity::DiffIds {
             return not_judged("the medium keeps no documents");
         }
         let cache = cache_with_an_image().await;
         let names = names(&cache).await;
         let sample = (self.sample)();
-        let subject = stage.open(&[FixtureImage::new("registry.example/hostile:1", &sample)]).await;
+        let subject = fixture.open(&[FixtureImage::new("registry.example/hostile:1", &sample)]).await;
         let pulled = pull(&subject, &cache).await;
         match (self.outcome, pulled) {
             (Outcome::Image(platform), Ok(digest)) => {
@@ -105,11 +106,11 @@ async fn cache_with_an_image() -> MemoryCache {
     let (cache, registry) = (MemoryCache::new(), MemoryRegistry::new("before"));
     let cache = cache.expect("a temporary directory can be made");
     let sample = samples::image();
-    let staged = FixtureImage::new(BEFORE, &sample);
-    fill(&registry, &staged);
+    let image = FixtureImage::new(BEFORE, &sample);
+    fill(&registry, &image);
     let options = PullOptions { platform: amd64(), ..PullOptions::default() };
     CoreClient
-        .pull(&registry, &staged.reference, &cache, &options)
+        .pull(&registry, &image.reference, &cache, &options)
         .await
         .expect("a sound image can be pulled");
     cache
@@ -121,7 +122,7 @@ async fn assert_whole(cache: &MemoryCache) {
     let found = cache.completeness(&name, &amd64()).await;
     assert_eq!(found.expect("the cache still answers"), Completeness::Complete);
     for blob in &sample.blobs {
-        cache.verify_blob(&blob.descriptor).await.expect("what was stored before is whole");
+        cache.verify_blob(&blob.descriptor).await.expect("what was stored before is intact");
     }
 }
 

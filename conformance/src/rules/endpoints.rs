@@ -12,12 +12,13 @@ use super::origin::{
     tokens, write,
 };
 use super::probe::{assert_kind, read, sound};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::samples::{self, Sample};
 use crate::server::{Auth, Exchange, Fault, FaultServer, On};
 use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
+rules! {
+    $ __http_endpoint_rules of dyn HttpFixture;
     "R 30" mirror_order_then_origin_fallback:
         "mirrors are asked in their order and told whose content it is, the registry itself last and without that; \
          any failure of one leads to the next, and an error tells how each of them failed",
@@ -41,7 +42,7 @@ pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 173" options_of_a_host_stay_with_it:
         "header fields and the proxy of a registry are not used for its mirrors, its token server on another port, or \
          the targets of its redirects",
-};
+}
 
 async fn mirror_order_then_origin_fallback(fixture: &dyn HttpFixture) {
     let sample = samples::image();

@@ -9,11 +9,12 @@ use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceE
 
 use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
 use crate::fixtures::fill;
-use crate::rule::{Rule, not_judged, rules};
+use crate::rule::{not_judged, rules};
 use crate::samples::{self, Sample, SampleBlob};
 use crate::{BackendUnderTest, Client as _, CoreClient, Fidelity, Fixture, FixtureImage};
 
-pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
+rules! {
+    $ __equivalence_rules of dyn Fixture;
     "X 98" same_descriptor_manifest_config_layers:
         "manifest, config and layers of an image are the same bytes from every backend (a medium that keeps no \
          manifests: config, diff_ids and uncompressed layers)",
@@ -26,7 +27,7 @@ pub(super) const RULES: &[Rule<dyn Fixture>] = rules! {
     "X 105" multi_image_archive_enumerates_and_selects:
         "of several images in one medium each is listed once, by its names or, without one, by its digest, and each \
          of these opens it",
-};
+}
 
 async fn same_descriptor_manifest_config_layers(fixture: &dyn Fixture) {
     for sample in carried(fixture) {

@@ -3,12 +3,13 @@
 use plyfold_core::{Descriptor, ErrorKind, ImageRegistry, MediaType, Page, Result, digest, reference};
 
 use super::probe::{assert_kind, sound};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::samples;
 use crate::server::{Fault, FaultServer, On, Options};
 use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
+rules! {
+    $ __http_listing_rules of dyn HttpFixture;
     "R 36" tag_list_pagination_follows_link_same_host_only:
         "a listing follows its link, in every form, on the same host; another host is never asked, and \
          a link that cannot be read is an error: a list that is cut short never looks whole",
@@ -19,7 +20,7 @@ pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
          whose URLs are signed for GET",
     "R 39" content_type_mismatch_with_body_mediatype_rejected:
         "a manifest that is labelled as something else is corrupt, and so is what is no manifest at all",
-};
+}
 
 async fn tag_list_pagination_follows_link_same_host_only(fixture: &dyn HttpFixture) {
     let server = serve(Options { page: 2, ..Options::default() });

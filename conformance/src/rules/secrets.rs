@@ -15,16 +15,17 @@ use super::origin::{
     LIFE, LOGIN, PASSWORD, USER, bearer, by_tag, login, opened, program, serve, stored, tokens, write,
 };
 use super::probe::{error_of, read, sound};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::samples;
 use crate::server::{Auth, Fault, Login, On};
 use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
+rules! {
+    $ __http_secret_rules of dyn HttpFixture;
     "R 35" errors_and_debug_never_contain_secrets:
         "no error, source, Debug, Display or progress event shows a password, a token, an Authorization field or \
          the query of a redirect",
-};
+}
 
 /// Stands in the query of redirects, as storages sign theirs.
 pub(super) const SIGNATURE: &str = "sig-93af61";

@@ -10,12 +10,13 @@ use plyfold_core::{
 };
 
 use super::probe::{assert_kind, sound};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::samples::{self, LayerBuilder, Sample};
 use crate::server::{Exchange, Fault, FaultServer, On, Options};
 use crate::{HttpFixture, HttpSetup};
 
-pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
+rules! {
+    $ __http_transfer_rules of dyn HttpFixture;
     "R 17" resume_sends_closed_range_at_exact_offset:
         "a truncated download resumes with one closed range, from the first missing byte",
     "R 18" resume_without_accept_ranges:
@@ -31,7 +32,7 @@ pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 23" partial_prefix_rehashed_before_resume:
         "what an earlier pull has left is not trusted: wrong bytes in it are found out and fetched again",
     "R 24" no_progress_timeout_bounds_attempts:
-        "a transfer that stands still or trickles ends, is tried again, and ends for good",
+        "a transfer that stalls or trickles is ended, is tried again, and fails in the end",
     "R 25" retry_after_seconds_and_date_honoured_and_capped:
         "a Retry-After is waited for as seconds, as a date, and never longer than the cap",
     "R 26" status_429_5xx_retried_4xx_not:
@@ -45,7 +46,7 @@ pub(super) const RULES: &[Rule<dyn HttpFixture>] = rules! {
     "R 171" content_encoding_does_not_decide:
         "a blob that is labelled with a Content-Encoding is judged by the bytes that were sent: they are the blob, or \
          corrupt",
-};
+}
 
 async fn resume_sends_closed_range_at_exact_offset(fixture: &dyn HttpFixture) {
     for cut in [1, 1000, SIZE - 1] {

@@ -44,7 +44,7 @@ impl Packing {
 
 /// What an image is made of.
 #[derive(Clone, Debug)]
-pub(super) struct Plan<'a> {
+pub(super) struct ImagePlan<'a> {
     pub(super) platform: &'a str,
     pub(super) layers: &'a [(Vec<u8>, Packing)],
     /// Fields to add to the manifest, each with its leading comma.
@@ -55,7 +55,7 @@ pub(super) struct Plan<'a> {
     pub(super) sha512: bool,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> ImagePlan<'a> {
     pub(super) fn new(platform: &'a str, layers: &'a [(Vec<u8>, Packing)]) -> Self {
         Self { platform, layers, manifest: "", config: "", sha512: false }
     }
@@ -109,7 +109,7 @@ impl Draft {
     }
 
     /// Adds layers, config and manifest of an image.
-    pub(super) fn image(&mut self, plan: &Plan<'_>) -> Descriptor {
+    pub(super) fn image(&mut self, plan: &ImagePlan<'_>) -> Descriptor {
         let layers: Vec<_> =
             plan.layers.iter().map(|(tar, packing)| self.layer(tar, *packing, plan.sha512)).collect();
         let config = self.config(plan, &layers);
@@ -136,7 +136,7 @@ impl Draft {
         SampleLayer { descriptor, diff_id: digest::sha256(tar), tar: tar.to_vec().into() }
     }
 
-    pub(super) fn config(&mut self, plan: &Plan<'_>, layers: &[SampleLayer]) -> Descriptor {
+    pub(super) fn config(&mut self, plan: &ImagePlan<'_>, layers: &[SampleLayer]) -> Descriptor {
         let mut platform = plan.platform.split('/');
         let os = platform.next().unwrap_or_default();
         let architecture = platform.next().unwrap_or_default();

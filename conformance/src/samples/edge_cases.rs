@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use plyfold_core::Descriptor;
 
-use super::draft::{Draft, EMPTY, MANIFEST, Packing, Plan, for_platform, json, manifest_text, with};
+use super::draft::{Draft, EMPTY, ImagePlan, MANIFEST, Packing, for_platform, json, manifest_text, with};
 use super::image::{single, two_layers};
 use super::sample::{Sample, SampleImage};
 
@@ -104,10 +104,10 @@ pub fn non_distributable() -> Sample {
 pub fn custom_fields() -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Gzip);
-    let plan = Plan {
+    let plan = ImagePlan {
         manifest: r#", "org.example.unknown":{"z":1,"a":[1.50,null,"\u00e9"]}"#,
         config: r#", "moby.buildkit.buildinfo.v1":"eyJ9","zz":{"b":1,"a":1e3}"#,
-        ..Plan::new("linux/amd64", &layers)
+        ..ImagePlan::new("linux/amd64", &layers)
     };
     let top = draft.image(&plan);
     draft.finish("custom_fields", top)
@@ -116,7 +116,7 @@ pub fn custom_fields() -> Sample {
 /// An image without layers: an empty root file system.
 pub fn no_layers() -> Sample {
     let mut draft = Draft::default();
-    let top = draft.image(&Plan::new("linux/amd64", &[]));
+    let top = draft.image(&ImagePlan::new("linux/amd64", &[]));
     draft.finish("no_layers", top)
 }
 
@@ -135,7 +135,7 @@ pub fn sparse_index() -> Sample {
 pub fn bad_digest() -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Plain);
-    let top = draft.image(&Plan::new("linux/amd64", &layers));
+    let top = draft.image(&ImagePlan::new("linux/amd64", &layers));
     let mut sample = draft.clone().finish("bad_digest", top.clone());
     draft.spoil(&sample.images[0].layers[0].descriptor);
     sample.blobs = draft.finish("bad_digest", top).blobs;
@@ -174,7 +174,7 @@ fn image_with(
 ) -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Gzip);
-    let plan = Plan::new("linux/amd64", &layers);
+    let plan = ImagePlan::new("linux/amd64", &layers);
     let layers: Vec<_> = layers.iter().map(|(tar, packing)| draft.layer(tar, *packing, false)).collect();
     let config = draft.config(&plan, &layers);
     let descriptors: Vec<_> = layers.iter().map(|layer| layer.descriptor.clone()).collect();

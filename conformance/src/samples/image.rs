@@ -2,7 +2,7 @@
 
 use plyfold_core::{Descriptor, digest};
 
-use super::draft::{Draft, Packing, Plan, for_platform, json, manifest_text, with};
+use super::draft::{Draft, ImagePlan, Packing, for_platform, json, manifest_text, with};
 use super::layer::LayerBuilder;
 use super::sample::{Sample, SampleImage, SampleLayer};
 
@@ -30,7 +30,7 @@ pub fn zstandard() -> Sample {
 pub fn sha512() -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Gzip);
-    let top = draft.image(&Plan { sha512: true, ..Plan::new("linux/amd64", &layers) });
+    let top = draft.image(&ImagePlan { sha512: true, ..ImagePlan::new("linux/amd64", &layers) });
     draft.finish("sha512", top)
 }
 
@@ -39,7 +39,7 @@ pub fn large_manifest() -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Gzip);
     let fields = format!(r#","annotations":{{"org.example.filler":"{}"}}"#, "x".repeat(1 << 20));
-    let top = draft.image(&Plan { manifest: &fields, ..Plan::new("linux/amd64", &layers) });
+    let top = draft.image(&ImagePlan { manifest: &fields, ..ImagePlan::new("linux/amd64", &layers) });
     draft.finish("large_manifest", top)
 }
 
@@ -48,7 +48,7 @@ pub fn repeated_layer() -> Sample {
     let mut draft = Draft::default();
     let [bottom, top] = two_layers(Packing::Gzip);
     let layers = [bottom.clone(), top, bottom];
-    let top = draft.image(&Plan::new("linux/amd64", &layers));
+    let top = draft.image(&ImagePlan::new("linux/amd64", &layers));
     draft.finish("repeated_layer", top)
 }
 
@@ -56,7 +56,7 @@ pub fn repeated_layer() -> Sample {
 pub fn docker_image() -> Sample {
     let mut draft = Draft::default();
     let layers = two_layers(Packing::Gzip);
-    let plan = Plan::new("linux/amd64", &layers);
+    let plan = ImagePlan::new("linux/amd64", &layers);
     let mut layers: Vec<_> = layers.iter().map(|(tar, packing)| draft.layer(tar, *packing, false)).collect();
     let config = draft.config(&plan, &layers);
     let docker = |descriptor: &Descriptor, kind: &str| {
@@ -85,7 +85,7 @@ pub fn docker_image() -> Sample {
 pub fn of_layers(name: &'static str, tars: &[Vec<u8>]) -> Sample {
     let mut draft = Draft::default();
     let layers: Vec<_> = tars.iter().map(|tar| (tar.clone(), Packing::Plain)).collect();
-    let top = draft.image(&Plan::new("linux/amd64", &layers));
+    let top = draft.image(&ImagePlan::new("linux/amd64", &layers));
     draft.finish(name, top)
 }
 
@@ -115,7 +115,7 @@ fn of_changed_layers(
     change: impl Fn(usize, &mut SampleLayer),
 ) -> Sample {
     let mut draft = Draft::default();
-    let plan = Plan::new("linux/amd64", layers);
+    let plan = ImagePlan::new("linux/amd64", layers);
     let mut layers: Vec<_> = layers.iter().map(|(tar, packing)| draft.layer(tar, *packing, false)).collect();
     for (index, layer) in layers.iter_mut().enumerate() {
         change(index, layer);
@@ -230,7 +230,7 @@ pub fn descriptor_without_platform() -> Sample {
 
 fn of_packing(name: &'static str, packing: Packing) -> Sample {
     let mut draft = Draft::default();
-    let top = draft.image(&Plan::new("linux/amd64", &two_layers(packing)));
+    let top = draft.image(&ImagePlan::new("linux/amd64", &two_layers(packing)));
     draft.finish(name, top)
 }
 
@@ -262,14 +262,14 @@ pub(super) fn single(draft: &mut Draft, platform: &str) -> Descriptor {
     let shared =
         LayerBuilder::new().dir("etc", 0o755).file("etc/os", 0o644, b"shared by all platforms\n").finish();
     let own = LayerBuilder::new().file("etc/platform", 0o644, platform.as_bytes()).finish();
-    draft.image(&Plan::new(platform, &[(shared, Packing::Gzip), (own, Packing::Gzip)]))
+    draft.image(&ImagePlan::new(platform, &[(shared, Packing::Gzip), (own, Packing::Gzip)]))
 }
 
 /// An attestation manifest as `BuildKit` writes it: an image config for `unknown/unknown`, an in-toto layer.
 fn attestation(draft: &mut Draft) -> Descriptor {
     let statement = r#"{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://spdx.dev/Document","predicate":{"SPDXID":"SPDXRef-DOCUMENT"}}"#;
     let layer = draft.blob("application/vnd.in-toto+json", statement);
-    let config = draft.config(&Plan::new("unknown/unknown", &[]), &[]);
+    let config = draft.config(&ImagePlan::new("unknown/unknown", &[]), &[]);
     let layer = with(&layer, r#","annotations":{"in-toto.io/predicate-type":"https://spdx.dev/Document"}"#);
     let text = manifest_text(&json(&config), &[layer], "");
     draft.blob(super::draft::MANIFEST, text)

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "../shared/broken_store.rs"]
+mod broken_store;
 mod catalogue;
 mod memory;
 mod mutants;

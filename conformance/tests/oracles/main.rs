@@ -1,5 +1,7 @@
 //! The oracle helpers themselves, where they need rights or tools, and the suite's media as skopeo sees them.
 
+#[path = "../shared/broken_store.rs"]
+mod broken_store;
 mod durability;
 mod peers;
 mod rootfs;

@@ -30,9 +30,10 @@ impl Fixture for Folders {
         BackendUnderTest::new(Box::new(Folder(folder.path().to_owned())), names, folder)
     }
 
-    /// A folder refuses nothing and has no outages, and every image in it has a name.
+    /// A folder refuses nothing and has no outages, every image in it has a name, and what is taken away is missing.
     fn not_judged(&self) -> &'static [&'static str] {
         &[
+            "io_error_kept_as_source",
             "multi_image_archive_enumerates_and_selects",
             "not_found_vs_unauthorized_vs_denied_vs_unavailable",
             "rate_limited_carries_delay_in_all_three_shapes",

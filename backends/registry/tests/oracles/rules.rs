@@ -161,7 +161,7 @@ impl<S: SetUp> Fixture for Stored<S> {
 
 /// Judges the backend by every rule that is not left out, several at a time.
 fn judge(set_up: impl SetUp + 'static, left_out: &[&str]) -> Verdict {
-    let stage = Stored(set_up);
+    let fixture = Stored(set_up);
     let rules = rules::registry().filter(|rule| !left_out.contains(&rule.name));
     let left = Mutex::new(rules.collect::<Vec<_>>());
     let broken = Mutex::new(Vec::new());
@@ -169,7 +169,7 @@ fn judge(set_up: impl SetUp + 'static, left_out: &[&str]) -> Verdict {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(rule) = left.lock().ok().and_then(|mut left| left.pop()) {
-                    if !rule.holds(&stage)
+                    if !rule.holds(&fixture)
                         && let Ok(mut broken) = broken.lock()
                     {
                         broken.push(rule.to_string());

@@ -14,22 +14,23 @@ use plyfold_core::{
 use super::collect::{collect, refuses_to_collect};
 use super::setup::{assert_waits, name, promptly, pulled};
 use crate::CacheFixture;
-use crate::rule::{Rule, not_judged, rules};
+use crate::rule::{not_judged, rules};
 use crate::rules::probe::{NAME, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_artifacts_rules of dyn CacheFixture;
     "C 185" a_changed_artifact_is_made_again:
         "a file made from a layer that was written to through a hard link is not handed out with that content",
     "C 186" a_dropped_artifact_leaves_nothing:
-        "a file whose maker gives up is seen by nobody, and the next maker begins with an empty one",
+        "a file whose maker gives up is never visible, and the next maker begins with an empty one",
     "C 192" gc_keeps_artifacts_of_whole_images:
         "what is made from a whole image stays while a name or a lease leads to the image, and goes after that",
     "C 193" what_a_materializer_tells_is_kept:
         "a file out of the cache tells the kernel and the notes that it was made with",
     "K 194" two_outputs_of_one_format_do_not_exclude_each_other:
         "files of one format that differ in their extension have makers at the same time, and are kept apart",
-};
+}
 
 const CONTENT: &[u8] = b"what was made of a layer";
 /// As long as [`CONTENT`].

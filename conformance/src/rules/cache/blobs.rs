@@ -1,4 +1,4 @@
-//! Blobs: nothing is visible before it is whole and verified.
+//! Blobs: nothing is visible before it is complete and verified.
 
 use bytes::Bytes;
 use plyfold_core::{
@@ -8,10 +8,11 @@ use plyfold_core::{
 
 use super::setup::{amd64, assert_nothing, blob, name, stream_of};
 use crate::CacheFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{NAME, assert_kind, at, read, sound};
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_blobs_rules of dyn CacheFixture;
     "C 40" absent_is_ok_none_not_error:
         "what is not there is None, not an error; reading it is NotFound, an unknown digest algorithm Unsupported",
     "C 43" put_wrong_digest_publishes_nothing:
@@ -24,7 +25,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "storing again what is there is a success; where what is there is damaged, it is replaced",
     "C 68" get_content_is_verified_or_flagged_raw:
         "content is verified wherever it is read whole; a range, which cannot be, says that it is not",
-};
+}
 
 async fn absent_is_ok_none_not_error(fixture: &dyn CacheFixture) {
     let subject = fixture.open().await;

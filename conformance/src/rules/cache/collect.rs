@@ -9,12 +9,13 @@ use plyfold_core::{
 };
 
 use super::setup::{amd64, blob, name, names, pull, pull_for, pulled, registry_with, set, stream_of};
-use crate::rule::{Rule, not_judged, rules};
+use crate::rule::{not_judged, rules};
 use crate::rules::probe::{Hooked, NAME, assert_kind, at, sound};
 use crate::samples::{self, LayerBuilder, Sample};
 use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_collect_rules of dyn CacheFixture;
     "C 63" gc_keeps_reachable_incl_nested_referrers_and_leases:
         "a collection leaves what names and leases lead to, referrers included, and takes all the rest",
     "C 64" gc_skips_in_flight_ingest:
@@ -25,7 +26,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "content that several names need, or one needs several times, is counted once",
     "C 184" partial_downloads_are_counted_and_dropped:
         "an interrupted download is counted by its digest, and goes when a collection is asked to, unless it is leased",
-};
+}
 
 async fn gc_keeps_reachable_incl_nested_referrers_and_leases(fixture: &dyn CacheFixture) {
     let sample = samples::nested_index();
@@ -238,7 +239,7 @@ async fn partial_downloads_are_counted_and_dropped(fixture: &dyn CacheFixture) {
     let lease = sound(cache.lease(std::slice::from_ref(wanted.digest())).await);
     assert_eq!(collect(&*other).await.partials, [], "a writer is about to resume");
     drop(lease);
-    let Ingest::Vacant(mut writer) = sound(cache.ingest(&wanted).await) else { panic!("it is not whole") };
+    let Ingest::Vacant(mut writer) = sound(cache.ingest(&wanted).await) else { panic!("it is not complete") };
     assert_eq!(writer.offset(), held);
     assert_eq!(collect(&*other).await.partials, [], "a writer resumes");
     sound(writer.write(Bytes::from_static(b" that")).await);

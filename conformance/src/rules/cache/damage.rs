@@ -5,17 +5,18 @@ use plyfold_core::cache::{Damage, Part};
 use plyfold_core::{CacheProviderExt, Descriptor, ErrorKind, PullOptions, PullPolicy, Verify};
 
 use super::setup::{amd64, name, pull, pulled, registry_with};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
 use crate::samples;
 use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_damage_rules of dyn CacheFixture;
     "C 54" verification_policy_applies_on_hit:
         "a pull that is asked to verify reads again what is here, and fetches what is damaged",
     "D 133" truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched:
         "damage shows when content is read and when it is verified; repaired, the next pull brings it again",
-};
+}
 
 async fn verification_policy_applies_on_hit(fixture: &dyn CacheFixture) {
     let sample = samples::index();

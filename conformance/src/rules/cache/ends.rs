@@ -18,18 +18,19 @@ use plyfold_core::{
 
 use super::setup::{amd64, name, pulled, registry_with, set};
 use crate::CacheFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{Counting, NAME, assert_kind, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_ends_rules of dyn CacheFixture;
     "C 187" a_pull_yields_the_image_that_was_found:
         "an image that is here is the one that its name stood for at first, whatever becomes of the name meanwhile",
     "C 188" what_the_cache_cannot_read_is_not_fetched:
-        "an error of the machine while the cache is read is told as it is, and no registry is asked instead",
+        "an error of the machine while the cache is read is reported as it is, and no registry is asked instead",
     "C 189" a_dropped_pull_tells_its_end:
         "the last event of a pull that is given up says that it has failed, and every blob that it began has an end",
-};
+}
 
 async fn a_pull_yields_the_image_that_was_found(fixture: &dyn CacheFixture) {
     const OTHER: &str = "registry.example/library/newer:1";

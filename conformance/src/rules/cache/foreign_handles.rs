@@ -12,17 +12,18 @@ use tokio::task::JoinSet;
 use super::collect::{collect, refuses_to_collect};
 use super::setup::{blob, handles, name, names, set};
 use crate::fixtures::fill;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{Hooked, NAME, sound};
 use crate::samples;
 use crate::{CacheFixture, FixtureImage};
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_foreign_handles_rules of dyn CacheFixture;
     "K 125" gc_vs_pull_vs_remove_stress:
         "pulls, removals and collections at once: no pull fails, and no name lacks anything at any time",
     "K 126" open_reader_survives_remove:
         "who reads content reads it to its end, though its name is removed and it is collected meanwhile",
-};
+}
 
 async fn gc_vs_pull_vs_remove_stress(fixture: &dyn CacheFixture) {
     const ROUNDS: usize = 5;
@@ -56,7 +57,10 @@ async fn gc_vs_pull_vs_remove_stress(fixture: &dyn CacheFixture) {
                     sound(cache.remove(&name(&text)).await);
                 } else {
                     tokio::time::sleep(Duration::from_millis(3)).await;
-                    assert!(sound(cache.image_in_cache(&name(&text), &platform).await), "{text} stays whole");
+                    assert!(
+                        sound(cache.image_in_cache(&name(&text), &platform).await),
+                        "{text} stays complete"
+                    );
                 }
             }
         });

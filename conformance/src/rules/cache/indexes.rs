@@ -10,12 +10,13 @@ use plyfold_core::{
 use serde_json::{Value, json};
 
 use super::setup::{name, names, pull_for, pulled, registry_with, set};
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;
 use crate::{CacheFixture, CacheUnderTest};
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_indexes_rules of dyn CacheFixture;
     "C 55" index_write_create_update_replace_by_full_platform:
         "an index grows image by image; one takes another's place when os, architecture and variant are the same",
     "C 56" index_write_drops_dangling_attestations:
@@ -24,7 +25,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "the same manifests make the same index, in any order and however often they are written",
     "C 75" index_lists_platform_subset_modes_sparse_vs_rewritten:
         "an index whose images are not all here is pushed rewritten or not at all; a whole one as it is",
-};
+}
 
 const V6: &str = "linux/arm/v6";
 const V7: &str = "linux/arm/v7";

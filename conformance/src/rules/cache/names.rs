@@ -8,11 +8,12 @@ use plyfold_core::{
 
 use super::setup::{amd64, blob, document, name, names, pulled, set};
 use crate::CacheFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{NAME, assert_kind, at, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_names_rules of dyn CacheFixture;
     "C 41" find_by_tag_digest_and_child_digest:
         "a name is found by its tag, by its digest and by the digest of a child, nested ones included",
     "C 42" find_scoped_to_repository:
@@ -35,7 +36,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "a name is set only for content that is here: what it stands for and, of a manifest, config and layers",
     "C 191" what_is_said_of_the_disk_is_true:
         "the layout that a cache says it is holds its images, its scratch folder can be written, and what stores is not read-only",
-};
+}
 
 async fn find_by_tag_digest_and_child_digest(fixture: &dyn CacheFixture) {
     for sample in [samples::index(), samples::nested_index()] {

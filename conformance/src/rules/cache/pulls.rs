@@ -4,11 +4,12 @@ use plyfold_core::{Blob, BlobRange, CacheProviderExt, Completeness, ErrorKind, P
 
 use super::setup::{amd64, name, pull, pull_for, pulled, registry_with};
 use crate::CacheFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{Counting, NAME, assert_kind, error_of, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_pulls_rules of dyn CacheFixture;
     "C 47" contains_means_complete_for_platform:
         "an image is cached when manifest, config and every layer of that platform are here with the right sizes",
     "C 48" missing_layer_reported_by_digest:
@@ -23,7 +24,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "a name of an index refers to that index, whichever of its platforms are present",
     "C 53" platform_is_part_of_the_answer_on_hit:
         "an image for one platform is no answer to a question for another",
-};
+}
 
 async fn contains_means_complete_for_platform(fixture: &dyn CacheFixture) {
     let sample = samples::index();

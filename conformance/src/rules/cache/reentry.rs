@@ -1,4 +1,4 @@
-//! Using a cache from within its own work, and beside a network that stands still.
+//! A cache that is used from within its own work, and while the network has stalled.
 
 use std::sync::Arc;
 
@@ -14,16 +14,17 @@ use super::setup::{
     amd64, blob, document, handles, name, names, promptly, pull, registry_with, set, stream_of,
 };
 use crate::CacheFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 use crate::rules::probe::{Hooked, NAME, assert_kind, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_reentry_rules of dyn CacheFixture;
     "K 123" callback_reentry_no_deadlock:
         "a source, a backend and a receiver of progress may use the cache that is being filled",
     "K 124" lock_not_held_over_network:
-        "while a download stands still, everything else in the cache goes on",
-};
+        "while a download has stalled, everything else in the cache goes on",
+}
 
 async fn callback_reentry_no_deadlock(fixture: &dyn CacheFixture) {
     let subject = fixture.open().await;
@@ -99,7 +100,7 @@ async fn lock_not_held_over_network(fixture: &dyn CacheFixture) {
     stuck.notified().await;
 
     for (number, cache) in handles(&subject, 2).await.into_iter().enumerate() {
-        promptly(fixture, "what another does beside a download that stands still", async {
+        promptly(fixture, "what another does beside a download that has stalled", async {
             let text = format!("registry.example/beside:{number}");
             use_it(&*cache, &blob(b"elsewhere"), &text).await;
             sound(cache.put(stream_of(&blob(b"beside"), [Ok(b"beside")])).await);
@@ -121,7 +122,7 @@ async fn lock_not_held_over_network(fixture: &dyn CacheFixture) {
     let registry = registry_with(&beside, other);
     let reference = name(other);
     let pulled = pull(&subject, &registry, &reference, PullPolicy::IfMissing);
-    sound(promptly(fixture, "a pull beside one that stands still", pulled).await);
+    sound(promptly(fixture, "a pull beside one that has stalled", pulled).await);
 
     release.add_permits(1);
     sound(standing.await.expect("the pull does not panic"));

@@ -101,7 +101,7 @@ pub(super) async fn assert_nothing(subject: &CacheUnderTest, blob: &Descriptor) 
 /// What must not wait: a guard against deadlocks, not a measure of speed.
 pub(super) async fn promptly<T>(fixture: &dyn CacheFixture, what: &str, work: impl Future<Output = T>) -> T {
     let outcome = tokio::time::timeout(fixture.patience(), work).await;
-    outcome.unwrap_or_else(|_| panic!("{what} waits in vain"))
+    outcome.unwrap_or_else(|_| panic!("{what} never gets an answer"))
 }
 
 /// What must wait: a sound cache cannot fail this, however slow the machine is.

@@ -13,11 +13,12 @@ use tokio::task::JoinSet;
 
 use super::setup::{amd64, assert_waits, blob, document, handles, name, names, promptly, registry_with, set};
 use crate::CacheFixture;
-use crate::rule::{Rule, not_judged, rules};
+use crate::rule::{not_judged, rules};
 use crate::rules::probe::{Counting, Hooked, NAME, read, sound};
 use crate::samples;
 
-pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
+rules! {
+    $ __cache_tasks_rules of dyn CacheFixture;
     "K 117" n_processes_add_n_tags_all_survive:
         "of names that many handles set at once, none is lost",
     "K 118" n_threads_same_blob_one_write:
@@ -30,7 +31,7 @@ pub(super) const RULES: &[Rule<dyn CacheFixture>] = rules! {
         "two handles of one process exclude each other as two processes do",
     "K 122" nested_write_keeps_outer_lock:
         "a task that writes one blob while another is open keeps the right to both",
-};
+}
 
 /// Handles in the place of processes.
 const HANDLES: usize = 4;
@@ -193,16 +194,16 @@ async fn two_handles_one_process_exclude_each_other(fixture: &dyn CacheFixture) 
     let outcome = promptly(fixture, "a writer on another handle", waiting).await;
     assert!(matches!(outcome.expect("it does not panic"), Ingest::Present), "the blob is there now");
 
-    // Turns are granted to one at a time, by caches that grant any.
-    let turn = sound(subject.cache.single_flight("work").await);
-    if turn.is_none() {
-        return not_judged("the cache grants no turns");
+    // The same work is granted to one caller at a time, by caches that grant it at all.
+    let work = sound(subject.cache.single_flight("work").await);
+    if work.is_none() {
+        return not_judged("`single_flight` of the cache excludes no other caller");
     }
     drop(sound(promptly(fixture, "other work", other.single_flight("other work")).await));
     let cache = other.clone();
     let waiting = tokio::spawn(async move { sound(cache.single_flight("work").await) });
     assert_waits("the same work on another handle", &waiting).await;
-    drop(turn);
+    drop(work);
     drop(promptly(fixture, "the same work on another handle", waiting).await.expect("it does not panic"));
 }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::place::{Place, Theirs, documents, files_in, replace};
 use super::setup::{described, large, name, set, stored, vacant, whole};
 use crate::LayoutFixture;
+use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, error_of, sound};
 
 pub(super) async fn unknown_files_and_fields_preserved(fixture: &dyn LayoutFixture) {
@@ -75,7 +76,10 @@ pub(super) async fn unsupported_layout_version_refused(fixture: &dyn LayoutFixtu
                 let aside = |file: &PathBuf| {
                     *file != marker && fs::read(file).is_ok_and(|kept| kept == text.as_bytes())
                 };
-                assert!(files_in(&place.path).iter().any(aside), "it was set aside, not destroyed");
+                assert!(
+                    files_in(&place.path).iter().any(aside),
+                    "it was kept under another name, not destroyed"
+                );
             }
             Err(error) => {
                 assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
@@ -123,7 +127,11 @@ pub(super) async fn corrupt_index_quarantined_not_destroyed(fixture: &dyn Layout
         unchanged();
         let repair = Verify { repair: true, ..Verify::default() };
         assert_eq!(names_damage(sound(cache.verify(&repair).await)), [true]);
-        assert_eq!(place.files_with(corrupt.as_bytes()).len(), 1, "it was set aside, not destroyed");
+        assert_eq!(
+            place.files_with(corrupt.as_bytes()).len(),
+            1,
+            "it was kept under another name, not destroyed"
+        );
         sound(cache.verify_blob(&content).await);
         for cache in [cache, sound(fixture.open(&place.path).await)] {
             set(&*cache, NAME, &content).await;
@@ -170,7 +178,7 @@ pub(super) async fn index_old_or_new_never_torn(fixture: &dyn LayoutFixture) {
     }
     writers.join_all().await;
     done.store(true, Ordering::SeqCst);
-    assert!(reader.await.expect("every read is whole") > 0);
+    assert!(reader.await.expect("every read is complete") > 0);
     assert_eq!(sound(first.list().await).len(), 1 + WRITERS * EACH / 2);
 }
 
@@ -185,12 +193,14 @@ pub(super) async fn stale_temps_reclaimed_not_live_ones(fixture: &dyn LayoutFixt
     sound(suspended.write(other_content).await);
     sound(suspended.suspend().await);
 
-    // A cache that keeps what it receives in memory has nothing there.
     for _ in 0..50 {
         if !place.files_with(&content[..4096]).is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if place.files_with(&content[..4096]).is_empty() {
+        not_judged("the cache keeps what it receives in memory");
     }
     // No running process writes into this copy, so nothing may wait.
     let copy = Place::copy_of(&place.path);
@@ -222,11 +232,11 @@ pub(super) async fn stale_lock_of_dead_owner_recovered(fixture: &dyn LayoutFixtu
     let (wanted, content) = large();
     let mut writer = vacant(&*cache, &wanted).await;
     sound(writer.write(content.slice(..content.len() / 2)).await);
-    let turn = sound(cache.single_flight("work").await);
+    let work = sound(cache.single_flight("work").await);
     let lease = sound(cache.lease(std::slice::from_ref(wanted.digest())).await);
     // The files of all these locks are in the copy, and their owners are not.
     let copy = Place::copy_of(&place.path);
-    drop((writer, turn, lease));
+    drop((writer, work, lease));
     let recovered = async {
         let heir = sound(fixture.open(&copy.path).await);
         drop(sound(heir.single_flight("work").await));

@@ -21,7 +21,7 @@ pub(super) struct Form {
     samples: Vec<Sample>,
     /// What is asked for after `oci:DIRECTORY:`, and what it stands for.
     pub(super) images: Vec<(String, Descriptor)>,
-    /// What cannot be told: several images would answer.
+    /// Names that several images would answer to.
     pub(super) ambiguous: Vec<&'static str>,
 }
 

@@ -23,9 +23,10 @@ use self::tools::{
     foreign_layout_by_skopeo_crane_docker_readable, our_layout_readable_by_skopeo_crane_regctl,
 };
 use crate::LayoutFixture;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 
-pub(super) const RULES: &[Rule<dyn LayoutFixture>] = rules! {
+rules! {
+    $ __layout_rules of dyn LayoutFixture;
     "C 69" foreign_layout_by_skopeo_crane_docker_readable:
         "a layout as any tool writes it is read: each image by its name, verified; as a cache it is used in place",
     "C 70" our_layout_readable_by_skopeo_crane_regctl:
@@ -33,7 +34,7 @@ pub(super) const RULES: &[Rule<dyn LayoutFixture>] = rules! {
     "C 71" unknown_files_and_fields_preserved:
         "files, fields and entries that the cache does not know survive what it writes",
     "C 72" unsupported_layout_version_refused:
-        "a layout of another major version, or of one that cannot be told, is refused, and nothing in it changes",
+        "a layout of another major version, or of one that cannot be read, is refused, and nothing in it changes",
     "C 73" read_only_directory_usable:
         "reading changes nothing in the directory, and needs no right to write there",
     "C 74" corrupt_index_quarantined_not_destroyed:
@@ -50,4 +51,4 @@ pub(super) const RULES: &[Rule<dyn LayoutFixture>] = rules! {
         "a pushed tag is set only when everything is here that its manifest or index leads to",
     "K 182" deletion_leaves_what_is_leased:
         "deleting by digest removes names, and never content that a lease protects or leads to",
-};
+}

@@ -137,6 +137,7 @@ fn content(sample: &Sample, blob: &Descriptor) -> Blob {
 async fn collect(cache: &dyn CacheProvider) {
     if let Err(error) = cache.collect(&Collect::default()).await {
         assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+        not_judged("the cache does not collect");
     }
 }
 
@@ -145,7 +146,7 @@ async fn assert_whole(cache: &dyn CacheProvider, sample: &Sample, when: &str) {
     assert_eq!(top.digest(), sample.top.digest());
     for blob in &sample.blobs {
         let outcome = cache.verify_blob(&blob.descriptor).await;
-        assert!(outcome.is_ok(), "{when}: {} is not whole: {outcome:?}", blob.descriptor.digest());
+        assert!(outcome.is_ok(), "{when}: {} is damaged or missing: {outcome:?}", blob.descriptor.digest());
     }
 }
 

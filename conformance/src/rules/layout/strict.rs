@@ -15,11 +15,11 @@ const INDEXES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 /// A layout in which everything was as it must be.
-pub(super) struct Layout {
+pub(super) struct StrictLayout {
     entries: Vec<Value>,
 }
 
-impl Layout {
+impl StrictLayout {
     /// Reads all of a layout without concurrent writers.
     #[track_caller]
     pub(super) fn read(path: &Path) -> Self {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::forms::{self, Form};
 use super::place::{Place, index_of};
 use super::setup::{NO_REGISTRY, large, name, set, vacant, whole};
-use super::strict::Layout;
+use super::strict::StrictLayout;
 use crate::LayoutFixture;
 use crate::rule::not_judged;
 use crate::rules::probe::{NAME, assert_kind, sound};
@@ -164,7 +164,7 @@ fn unnamed(entry: &Value) -> Value {
 pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(fixture: &dyn LayoutFixture) {
     let place = Place::new();
     let cache = sound(fixture.open(&place.path).await);
-    assert_eq!(Layout::read(&place.path).len(), 0, "a fresh one has no images");
+    assert_eq!(StrictLayout::read(&place.path).len(), 0, "a fresh one has no images");
     let (image, index, sha512) = (samples::image(), samples::index(), samples::sha512());
     let names = [
         (NAME, &image),
@@ -177,7 +177,7 @@ pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(fixture: &dyn Lay
     for (at, (name, sample)) in names.iter().enumerate() {
         store(&*cache, sample).await;
         set(&*cache, name, &sample.top).await;
-        let layout = Layout::read(&place.path);
+        let layout = StrictLayout::read(&place.path);
         for (name, sample) in &names[..=at] {
             let digest = sample.top.digest().to_string();
             assert_eq!(layout.find(name), digest);
@@ -187,13 +187,13 @@ pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(fixture: &dyn Lay
     }
     // A name that moves stands once.
     set(&*cache, NAME, &sha512.top).await;
-    assert_eq!(Layout::read(&place.path).find(NAME), sha512.top.digest().to_string());
+    assert_eq!(StrictLayout::read(&place.path).find(NAME), sha512.top.digest().to_string());
 
-    // What is not whole yet is nowhere where others look.
+    // What is not complete yet is in no place where other tools look.
     let (wanted, content) = large();
     let mut writer = vacant(&*cache, &wanted).await;
     sound(writer.write(content.slice(..content.len() / 2)).await);
-    Layout::read(&place.path);
+    StrictLayout::read(&place.path);
     drop(writer);
     sound(cache.put(whole(&wanted, &content)).await);
     for (gone, _) in &names[1..] {
@@ -202,7 +202,7 @@ pub(super) async fn our_layout_readable_by_skopeo_crane_regctl(fixture: &dyn Lay
     if let Err(error) = cache.collect(&Collect::default()).await {
         assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
     }
-    let layout = Layout::read(&place.path);
+    let layout = StrictLayout::read(&place.path);
     assert_eq!((layout.len(), layout.find_tag("1.2")), (1, &*sha512.top.digest().to_string()));
     pushed(fixture).await;
 }
@@ -221,7 +221,7 @@ async fn pushed(fixture: &dyn LayoutFixture) {
     let source = fixture.registry(&from.path).await.expect("a registry, as before");
     for (target, written) in [(target, "v1"), (name(NAME), NAME)] {
         sound(copy(&*source, &name(NAME), &*registry, &target, &CopyOptions::default()).await);
-        let layout = Layout::read(&place.path);
+        let layout = StrictLayout::read(&place.path);
         assert_eq!(layout.find(written), sample.top.digest().to_string());
     }
 }

@@ -13,12 +13,13 @@ use plyfold_core::{
 use self::made::{Files, Made, SmallDisk, make_layer};
 use super::probe::{NAME, assert_kind, error_of, sound};
 use crate::fixtures::fill;
-use crate::rule::{Rule, not_judged, rules};
+use crate::rule::{not_judged, rules};
 use crate::samples::{self, LayerBuilder, gzip};
 use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 use crate::{Client as _, CoreClient, FixtureImage, MaterializerFixture};
 
-pub(super) const RULES: &[Rule<dyn MaterializerFixture>] = rules! {
+rules! {
+    $ __materializer_rules of dyn MaterializerFixture;
     "M 147" same_input_same_bytes:
         "the same input gives the same bytes, however it arrives and however many run at once",
     "M 148" kernel_mount_equals_reference_tree:
@@ -37,7 +38,7 @@ pub(super) const RULES: &[Rule<dyn MaterializerFixture>] = rules! {
     "M 196" a_bad_layer_is_an_error_not_a_smaller_image:
         "a layer that is damaged, cut short or not what its diff_id says is an error, wherever it stands in the image, \
          and nothing is made of the other ones",
-};
+}
 
 /// Why a rule about content does not judge an empty disk.
 const EMPTY: &str = "an empty disk holds nothing of an image";
@@ -234,15 +235,15 @@ fn of_bad_layer(fixture: &dyn MaterializerFixture, bad: &[u8], tar: &[u8], place
 async fn nothing_is_published(materializer: &dyn Materializer) {
     let sample = samples::wrong_diff_id();
     let registry = plyfold_core::memory::MemoryRegistry::new("origin");
-    let staged = FixtureImage::new(NAME, &sample);
-    fill(&registry, &staged);
+    let image = FixtureImage::new(NAME, &sample);
+    fill(&registry, &image);
     let cache = sound(MemoryCache::new());
     let options = PullOptions {
         materializer: Some(dyn_clone::clone_box(materializer)),
         platform: sound("linux/amd64".parse()),
         ..PullOptions::default()
     };
-    let pulled = CoreClient.pull(&registry, &staged.reference, &cache, &options).await;
+    let pulled = CoreClient.pull(&registry, &image.reference, &cache, &options).await;
     assert_kind(pulled, &ErrorKind::Corrupt);
     let diff_id = sample.images[0].layers[0].diff_id.clone();
     let key = ArtifactKey::layer(materializer.format(), diff_id);

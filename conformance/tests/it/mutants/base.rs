@@ -75,7 +75,7 @@ pub(super) enum Fault {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Broken(pub(super) Fault);
 
-/// The bytes of all staged samples, for mutants that do not verify.
+/// The bytes of all samples, for mutants that do not verify.
 pub(super) type Content = Arc<HashMap<Digest, (MediaType, Bytes)>>;
 
 #[async_trait]

@@ -30,7 +30,7 @@ impl Client for BrokenClient {
     ) -> Result<Box<dyn ImageSource>> {
         let sound = CoreClient.image(registry, reference, platform).await;
         let source = |raw| -> Result<Box<dyn ImageSource>> {
-            Ok(Box::new(Source {
+            Ok(Box::new(BrokenSource {
                 registry: dyn_clone::clone_box(registry),
                 reference: reference.clone(),
                 raw,
@@ -181,14 +181,14 @@ fn reordered(raw: &RawManifest) -> RawManifest {
 
 /// An image of whatever manifest.
 #[derive(Clone, Debug)]
-struct Source {
+struct BrokenSource {
     registry: Box<dyn ImageRegistry>,
     reference: Reference,
     raw: RawManifest,
 }
 
 #[async_trait]
-impl ImageSource for Source {
+impl ImageSource for BrokenSource {
     fn raw(&self) -> &RawManifest {
         &self.raw
     }
@@ -198,7 +198,7 @@ impl ImageSource for Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for BrokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reference.fmt(f)
     }

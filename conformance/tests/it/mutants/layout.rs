@@ -3,7 +3,6 @@
 mod foreign;
 mod pushes;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,19 +10,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_conformance::LayoutFixture;
-use plyfold_core::cache::CachedNames;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
-    Digest, ErrorKind, ImageRegistry, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified,
-    Verify,
+    Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor, Error, ErrorKind,
+    ImageRegistry, Ingest, NameChange, Reference, Result,
 };
 use plyfold_layout::{Config, Layout, Store};
 use serde_json::{Value, json};
 
+use crate::broken_store::{BrokenStore, StoreFault};
+
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum LayoutFault {
+pub(crate) enum LayoutFault {
     BlobsInUpperCase,
+    CollectsNothing,
     DeletesLeased,
     FieldsLost,
     ForeignFilesSwept,
@@ -52,7 +52,7 @@ pub(super) enum LayoutFault {
 
 /// Stores with one fault.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BrokenLayouts(pub(super) LayoutFault);
+pub(crate) struct BrokenLayouts(pub(crate) LayoutFault);
 
 #[async_trait]
 impl LayoutFixture for BrokenLayouts {
@@ -74,7 +74,7 @@ impl LayoutFixture for BrokenLayouts {
             }
         }
         foreign::after_opening(self.0, directory);
-        Ok(Box::new(BrokenLayout { inner, fault: self.0 }))
+        Ok(Box::new(BrokenStore { inner, fault: self.0 }))
     }
 
     async fn registry(&self, directory: &Path) -> Option<Box<dyn ImageRegistry>> {
@@ -89,66 +89,53 @@ impl LayoutFixture for BrokenLayouts {
     }
 }
 
-#[derive(Clone, Debug)]
-struct BrokenLayout {
-    inner: Store,
-    fault: LayoutFault,
+fn index_of(store: &Store) -> PathBuf {
+    store.path().join("index.json")
 }
 
-impl BrokenLayout {
-    fn index(&self) -> PathBuf {
-        self.inner.path().join("index.json")
-    }
-
-    /// Writes only what the specification knows.
-    fn lose_fields(&self) {
-        let index: Value = serde_json::from_slice(&fs::read(self.index()).unwrap()).unwrap();
-        let known = |entry: &Value| {
-            let (media_type, digest, size) = (&entry["mediaType"], &entry["digest"], &entry["size"]);
-            let annotations = &entry["annotations"];
-            json!({ "mediaType": media_type, "digest": digest, "size": size, "annotations": annotations })
-        };
-        let entries: Vec<_> = index["manifests"].as_array().unwrap().iter().map(known).collect();
-        let index = json!({ "schemaVersion": 2, "manifests": entries });
-        fs::write(self.index(), index.to_string()).unwrap();
-    }
-
-    /// Writes the file where it stands.
-    async fn write_in_place(&self) {
-        let content = fs::read(self.index()).unwrap();
-        fs::write(self.index(), &content[..content.len() / 2]).unwrap();
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        fs::write(self.index(), content).unwrap();
-    }
+/// Writes only what the specification knows.
+fn lose_fields(store: &Store) {
+    let index: Value = serde_json::from_slice(&fs::read(index_of(store)).unwrap()).unwrap();
+    let known = |entry: &Value| {
+        let (media_type, digest, size) = (&entry["mediaType"], &entry["digest"], &entry["size"]);
+        let annotations = &entry["annotations"];
+        json!({ "mediaType": media_type, "digest": digest, "size": size, "annotations": annotations })
+    };
+    let entries: Vec<_> = index["manifests"].as_array().unwrap().iter().map(known).collect();
+    let index = json!({ "schemaVersion": 2, "manifests": entries });
+    fs::write(index_of(store), index.to_string()).unwrap();
 }
 
-#[deny(clippy::missing_trait_methods)]
+/// Writes the file where it stands.
+async fn write_in_place(store: &Store) {
+    let content = fs::read(index_of(store)).unwrap();
+    fs::write(index_of(store), &content[..content.len() / 2]).unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    fs::write(index_of(store), content).unwrap();
+}
+
 #[async_trait]
-impl CacheProvider for BrokenLayout {
-    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.inner.stat(digest).await
-    }
-
-    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        if self.fault == LayoutFault::NotesReading {
-            foreign::note_use(self.inner.path(), blob.digest());
+impl StoreFault for LayoutFault {
+    async fn open(self, store: &Store, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        if self == LayoutFault::NotesReading {
+            foreign::note_use(store.path(), blob.digest());
         }
-        self.inner.open(blob, range).await
+        store.open(blob, range).await
     }
 
-    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        let lock = self.inner.path().join("locks").join(blob.digest().digest());
-        if self.fault == LayoutFault::LockIsAFile {
+    async fn ingest(self, store: &Store, blob: &Descriptor) -> Result<Ingest> {
+        let lock = store.path().join("locks").join(blob.digest().digest());
+        if self == LayoutFault::LockIsAFile {
             while fs::File::create_new(&lock).is_err() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        Ok(match self.inner.ingest(blob).await? {
-            Ingest::Vacant(inner) if self.fault == LayoutFault::BlobsInUpperCase => {
-                let path = foreign::blob_path(self.inner.path(), blob.digest());
+        Ok(match store.ingest(blob).await? {
+            Ingest::Vacant(inner) if self == LayoutFault::BlobsInUpperCase => {
+                let path = foreign::blob_path(store.path(), blob.digest());
                 Ingest::Vacant(Box::new(foreign::RenamingWriter { inner, path }))
             }
-            Ingest::Vacant(inner) if self.fault == LayoutFault::LockIsAFile => {
+            Ingest::Vacant(inner) if self == LayoutFault::LockIsAFile => {
                 Ingest::Vacant(Box::new(LockedWriter { inner: Some(inner), lock }))
             }
             outcome => {
@@ -158,95 +145,34 @@ impl CacheProvider for BrokenLayout {
         })
     }
 
-    async fn partial(&self, digest: &Digest) -> Result<u64> {
-        self.inner.partial(digest).await
-    }
-
-    async fn quarantine(&self, digest: &Digest) -> Result<()> {
-        self.inner.quarantine(digest).await
-    }
-
-    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        if let Some(misread) = foreign::misread(self.fault, self.inner.path(), name) {
+    async fn find_descriptor(self, store: &Store, name: &Reference) -> Result<Option<Descriptor>> {
+        if let Some(misread) = foreign::misread(self, store.path(), name) {
             return misread;
         }
-        self.inner.find_descriptor(name).await
+        store.find_descriptor(name).await
     }
 
-    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        self.inner.list().await
-    }
-
-    async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        match self.inner.update(changes).await {
-            Err(e)
-                if self.fault == LayoutFault::OverwritesCorruptIndex && *e.kind() == ErrorKind::Corrupt =>
-            {
-                fs::write(self.index(), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
-                self.inner.update(changes).await?;
+    async fn update(self, store: &Store, changes: &[NameChange]) -> Result<()> {
+        match store.update(changes).await {
+            Err(e) if self == LayoutFault::OverwritesCorruptIndex && *e.kind() == ErrorKind::Corrupt => {
+                fs::write(index_of(store), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+                store.update(changes).await?;
             }
             outcome => outcome?,
         }
-        match self.fault {
-            LayoutFault::FieldsLost => self.lose_fields(),
-            LayoutFault::WritesInPlace => self.write_in_place().await,
-            fault => foreign::after_naming(fault, self.inner.path()),
+        match self {
+            LayoutFault::FieldsLost => lose_fields(store),
+            LayoutFault::WritesInPlace => write_in_place(store).await,
+            fault => foreign::after_naming(fault, store.path()),
         }
         Ok(())
     }
 
-    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        self.inner.artifact(key).await
-    }
-
-    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        self.inner.lease(content).await
-    }
-
-    async fn single_flight(&self, work: &str) -> Result<Lease> {
-        self.inner.single_flight(work).await
-    }
-
-    async fn free(&self) -> Result<Option<u64>> {
-        self.inner.free().await
-    }
-
-    async fn pins(&self) -> Result<Vec<Reference>> {
-        self.inner.pins().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        self.inner.collect(policy).await
-    }
-
-    async fn verify(&self, what: &Verify) -> Result<Verified> {
-        self.inner.verify(what).await
-    }
-
-    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
-        self.inner.list_page(page).await
-    }
-
-    fn layout(&self) -> Option<&Path> {
-        self.inner.layout()
-    }
-
-    fn scratch(&self) -> Option<PathBuf> {
-        self.inner.scratch()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
-    }
-}
-
-impl fmt::Display for BrokenLayout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mutant {:?}", self.fault)
+    async fn collect(self, store: &Store, policy: &Collect) -> Result<Collected> {
+        if self == LayoutFault::CollectsNothing {
+            return Err(Error::unsupported("it keeps everything"));
+        }
+        store.collect(policy).await
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ListingFault {
+pub(crate) enum ListingFault {
     BadLayersDropped,
     ErrorsSwallowed,
     FormatBroken,
@@ -33,7 +33,7 @@ const LARGEST_FILE: u64 = 1 << 30;
 
 /// What a listing is made from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Makes {
+pub(crate) enum Makes {
     /// Nothing.
     Disks,
     /// Listings of layers.
@@ -46,9 +46,9 @@ pub(super) enum Makes {
 
 /// Trees as text, one line for each name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listings {
-    pub(super) makes: Makes,
-    pub(super) fault: ListingFault,
+pub(crate) struct Listings {
+    pub(crate) makes: Makes,
+    pub(crate) fault: ListingFault,
 }
 
 impl MaterializerFixture for Listings {

@@ -15,10 +15,10 @@ use std::collections::BTreeSet;
 use plyfold_conformance::rules;
 
 use self::base::{Broken, Fault};
-use self::cache::{BrokenCaches, CacheFault};
-use self::http::{HttpFault, Small};
-use self::layout::{BrokenLayouts, LayoutFault};
-use self::materializer::{ListingFault, Listings, Makes};
+pub(crate) use self::cache::{BrokenCaches, CacheFault};
+pub(crate) use self::http::{HttpFault, Small};
+pub(crate) use self::layout::{BrokenLayouts, LayoutFault};
+pub(crate) use self::materializer::{ListingFault, Listings, Makes};
 
 /// For each registry rule the faults that it must catch.
 const REGISTRY: &[(&str, &[Fault])] = &[

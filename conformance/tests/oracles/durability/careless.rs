@@ -1,6 +1,5 @@
 //! Stores with one fault, which shows only when something goes wrong.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,23 +7,28 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_conformance::durability::{DurabilityFixture, Role};
-use plyfold_core::cache::CachedNames;
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, BlobWriter, CacheProvider, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
+    BlobWriter, CacheProvider, Collect, Collected, Descriptor, Digest, Error, ErrorKind, Ingest, NameChange,
+    Result,
 };
 use plyfold_layout::Store;
+
+use crate::broken_store::{BrokenStore, StoreFault};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
     /// A blob gets its name before its content is synced.
     BlobUnsynced,
+    /// It does not collect, and the fixture does not list what is not judged therefore.
+    CollectsNothing,
     /// A collection removes blobs first and names second.
     ContentBeforeNames,
     /// The folder is not synced in which `index.json` is replaced.
     FolderUnsynced,
+    /// None; the fixture lists a test that is judged.
+    ListsWhatIsJudged,
     /// A name is set before the folder of its content is synced.
     NamesDoNotWait,
     /// `index.json` is written where it stands.
@@ -46,7 +50,7 @@ pub(super) struct Careless(pub(super) Fault);
 #[async_trait]
 impl DurabilityFixture for Careless {
     async fn open(&self, directory: &Path) -> Result<Box<dyn CacheProvider>> {
-        Ok(Box::new(CarelessStore { inner: Store::open(directory)?, fault: self.0 }))
+        Ok(Box::new(BrokenStore { inner: Store::open(directory)?, fault: self.0 }))
     }
 
     fn role(&self, path: &Path) -> Role {
@@ -66,27 +70,20 @@ impl DurabilityFixture for Careless {
     fn blocking_threads(&self) -> usize {
         1
     }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        match self.0 {
+            Fault::ListsWhatIsJudged => &["a_name_waits_for_content_that_was_here_before"],
+            _ => &[],
+        }
+    }
 }
 
-#[derive(Clone, Debug)]
-struct CarelessStore {
-    inner: Store,
-    fault: Fault,
-}
-
-impl CarelessStore {
-    fn place(&self, blob: &Digest) -> PathBuf {
-        self.inner.path().join("blobs").join(blob.algorithm().to_string()).join(blob.digest())
-    }
-
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.inner.path().join("ingest").join(name)
-    }
-
+impl Fault {
     /// Does all that the store does, but what the fault leaves out.
-    fn set_names(&self, changes: &[NameChange]) -> Result<()> {
-        let index = self.inner.path().join("index.json");
-        let mut names = LayoutIndex::parse(&fs::read(&index)?, self.inner.path())?;
+    fn set_names(self, store: &Store, changes: &[NameChange]) -> Result<()> {
+        let index = store.path().join("index.json");
+        let mut names = LayoutIndex::parse(&fs::read(&index)?, store.path())?;
         for change in changes {
             match change {
                 NameChange::Pin(name) => _ = names.pin(name, true),
@@ -95,159 +92,92 @@ impl CarelessStore {
                 NameChange::Set(name, descriptor) => names.set(name, descriptor, true),
             }
         }
-        if self.fault == Fault::NamesInPlace {
+        if self == Fault::NamesInPlace {
             return Ok(fs::write(index, names.to_bytes())?);
         }
-        if self.fault != Fault::NamesDoNotWait {
-            sync(&self.inner.path().join("blobs/sha256"))?;
+        if self != Fault::NamesDoNotWait {
+            sync(&store.path().join("blobs/sha256"))?;
         }
-        let temporary = self.temporary("index.json");
+        let temporary = temporary(store, "index.json");
         let mut file = File::create(&temporary)?;
         file.write_all(&names.to_bytes())?;
         file.sync_data()?;
         fs::rename(temporary, index)?;
-        if self.fault == Fault::FolderUnsynced { Ok(()) } else { sync(self.inner.path()) }
+        if self == Fault::FolderUnsynced { Ok(()) } else { sync(store.path()) }
     }
+}
 
-    /// The blobs that a collection would remove.
-    async fn doomed(&self, policy: &Collect) -> Result<Vec<Digest>> {
-        let look = Collect { dry_run: true, ..policy.clone() };
-        Ok(self.inner.collect(&look).await?.blobs)
-    }
+fn place(store: &Store, blob: &Digest) -> PathBuf {
+    store.path().join("blobs").join(blob.algorithm().to_string()).join(blob.digest())
+}
+
+fn temporary(store: &Store, name: &str) -> PathBuf {
+    store.path().join("ingest").join(name)
+}
+
+/// The blobs that a collection would remove.
+async fn doomed(store: &Store, policy: &Collect) -> Result<Vec<Digest>> {
+    let look = Collect { dry_run: true, ..policy.clone() };
+    Ok(store.collect(&look).await?.blobs)
 }
 
 fn sync(folder: &Path) -> Result<()> {
     Ok(File::open(folder)?.sync_all()?)
 }
 
-#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl CacheProvider for CarelessStore {
-    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.inner.stat(digest).await
-    }
-
-    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.inner.open(blob, range).await
-    }
-
-    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        let writes = [Fault::BlobUnsynced, Fault::TempLeft, Fault::WritesUnchecked].contains(&self.fault);
-        if !writes || self.inner.stat(blob.digest()).await?.is_some() {
-            return self.inner.ingest(blob).await;
+impl StoreFault for Fault {
+    async fn ingest(self, store: &Store, blob: &Descriptor) -> Result<Ingest> {
+        let writes = [Fault::BlobUnsynced, Fault::TempLeft, Fault::WritesUnchecked].contains(&self);
+        if !writes || store.stat(blob.digest()).await?.is_some() {
+            return store.ingest(blob).await;
         }
-        let target = self.place(blob.digest());
+        let target = place(store, blob.digest());
         let folder = target.parent().expect("a blob has a folder");
         if !folder.exists() {
             fs::create_dir_all(folder)?;
-            sync(&self.inner.path().join("blobs"))?;
+            sync(&store.path().join("blobs"))?;
         }
-        let temporary = self.temporary(&format!("{}-{}", blob.digest().algorithm(), blob.digest().digest()));
+        let temporary =
+            temporary(store, &format!("{}-{}", blob.digest().algorithm(), blob.digest().digest()));
         let file = File::create(&temporary)?;
-        Ok(Ingest::Vacant(Box::new(CarelessWriter {
-            file,
-            temporary,
-            target,
-            written: 0,
-            fault: self.fault,
-        })))
+        Ok(Ingest::Vacant(Box::new(CarelessWriter { file, temporary, target, written: 0, fault: self })))
     }
 
-    async fn partial(&self, digest: &Digest) -> Result<u64> {
-        self.inner.partial(digest).await
-    }
-
-    async fn quarantine(&self, digest: &Digest) -> Result<()> {
-        self.inner.quarantine(digest).await
-    }
-
-    async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        self.inner.find_descriptor(name).await
-    }
-
-    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        self.inner.list().await
-    }
-
-    async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        match self.fault {
-            Fault::FolderUnsynced | Fault::NamesDoNotWait | Fault::NamesInPlace => self.set_names(changes),
-            Fault::RefusalsSwallowed => match self.inner.update(changes).await {
+    async fn update(self, store: &Store, changes: &[NameChange]) -> Result<()> {
+        match self {
+            Fault::FolderUnsynced | Fault::NamesDoNotWait | Fault::NamesInPlace => {
+                self.set_names(store, changes)
+            }
+            Fault::RefusalsSwallowed => match store.update(changes).await {
                 Err(e) if *e.kind() == ErrorKind::Io => Ok(()),
                 outcome => outcome,
             },
-            _ => self.inner.update(changes).await,
+            _ => store.update(changes).await,
         }
     }
 
-    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        self.inner.artifact(key).await
-    }
-
-    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        self.inner.lease(content).await
-    }
-
-    async fn single_flight(&self, work: &str) -> Result<Lease> {
-        self.inner.single_flight(work).await
-    }
-
-    async fn free(&self) -> Result<Option<u64>> {
-        self.inner.free().await
-    }
-
-    async fn pins(&self) -> Result<Vec<Reference>> {
-        self.inner.pins().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        if ![Fault::ContentBeforeNames, Fault::TrashKept].contains(&self.fault) {
-            return self.inner.collect(policy).await;
+    async fn collect(self, store: &Store, policy: &Collect) -> Result<Collected> {
+        if self == Fault::CollectsNothing {
+            return Err(Error::unsupported("it keeps everything"));
         }
-        let trash = self.inner.path().join("trash");
+        if ![Fault::ContentBeforeNames, Fault::TrashKept].contains(&self) {
+            return store.collect(policy).await;
+        }
+        let trash = store.path().join("trash");
         fs::create_dir_all(&trash)?;
-        let doomed = self.doomed(policy).await?;
+        let doomed = doomed(store, policy).await?;
         for blob in &doomed {
-            match self.fault {
-                Fault::TrashKept => _ = fs::hard_link(self.place(blob), trash.join(blob.digest())),
-                _ => fs::remove_file(self.place(blob))?,
+            match self {
+                Fault::TrashKept => _ = fs::hard_link(place(store, blob), trash.join(blob.digest())),
+                _ => fs::remove_file(place(store, blob))?,
             }
         }
-        let collected = self.inner.collect(policy).await?;
+        let collected = store.collect(policy).await?;
         for blob in &doomed {
             let _ = fs::remove_file(trash.join(blob.digest()));
         }
         Ok(collected)
-    }
-
-    async fn verify(&self, what: &Verify) -> Result<Verified> {
-        self.inner.verify(what).await
-    }
-
-    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
-        self.inner.list_page(page).await
-    }
-
-    fn layout(&self) -> Option<&Path> {
-        self.inner.layout()
-    }
-
-    fn scratch(&self) -> Option<PathBuf> {
-        self.inner.scratch()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
-    }
-}
-
-impl fmt::Display for CarelessStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mutant {:?}", self.fault)
     }
 }
 
@@ -270,7 +200,7 @@ impl BlobWriter for CarelessWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let outcome = self.file.write_all(&bytes);
         if self.fault != Fault::WritesUnchecked {
-            outcome.map_err(|e| plyfold_core::Error::io("writing a blob", e))?;
+            outcome.map_err(|e| Error::io("writing a blob", e))?;
         }
         self.written += bytes.len() as u64;
         Ok(())

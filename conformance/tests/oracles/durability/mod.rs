@@ -25,7 +25,10 @@ const MUTANTS: &[(&str, &[(Fault, &str)])] = &[
     ),
     (
         "a_name_waits_for_content_that_was_here_before",
-        &[(Fault::NamesDoNotWait, "the folder is not synced before the name is set")],
+        &[
+            (Fault::ListsWhatIsJudged, "and all of it is judged"),
+            (Fault::NamesDoNotWait, "the folder is not synced before the name is set"),
+        ],
     ),
     ("power_cut_on_ext4_loses_nothing", &[(Fault::BlobUnsynced, "is visible and has the content")]),
     ("power_cut_on_xfs_loses_nothing", &[(Fault::FolderUnsynced, "was lost")]),
@@ -33,7 +36,13 @@ const MUTANTS: &[(&str, &[(Fault, &str)])] = &[
         "enospc_eio_short_write_clean_fail",
         &[(Fault::RefusalsSwallowed, "no clean error"), (Fault::TempLeft, "is left")],
     ),
-    ("a_collection_that_is_refused_leaves_whole_images", &[(Fault::TrashKept, "+trash/")]),
+    (
+        "a_collection_that_is_refused_leaves_whole_images",
+        &[
+            (Fault::CollectsNothing, "is not judged: the cache does not collect"),
+            (Fault::TrashKept, "+trash/"),
+        ],
+    ),
     ("a_disk_of_any_size_leaves_no_trace", &[(Fault::WritesUnchecked, "is visible and has the content")]),
     ("a_full_disk_leaves_no_trace", &[(Fault::TempLeft, "is left")]),
 ];
@@ -41,8 +50,8 @@ const MUTANTS: &[(&str, &[(Fault, &str)])] = &[
 pub(crate) fn child() -> Option<ExitCode> {
     let faults = MUTANTS.iter().flat_map(|(_, faults)| faults.iter());
     let mutants = faults.map(|(fault, _)| &*Box::leak(Box::new(Careless(*fault))));
-    let stages: Vec<&'static dyn DurabilityFixture> = mutants.map(|mutant| mutant as _).collect();
-    durability::child(&stages)
+    let fixtures: Vec<&'static dyn DurabilityFixture> = mutants.map(|mutant| mutant as _).collect();
+    durability::child(&fixtures)
 }
 
 pub(crate) fn every_test_of_durability_has_a_mutant() -> Verdict {

@@ -27,7 +27,7 @@ use self::writer::BrokenWriter;
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum CacheFault {
+pub(crate) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
     ArtifactsForgotten,
@@ -61,6 +61,7 @@ pub(super) enum CacheFault {
     NamesWithoutContent,
     NestedWriteFrees,
     NeverRefreshes,
+    NoSingleFlight,
     None,
     NotesLost,
     NothingIsHere,
@@ -96,7 +97,7 @@ pub(super) enum CacheFault {
 
 /// Caches in memory with one fault.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BrokenCaches(pub(super) CacheFault);
+pub(crate) struct BrokenCaches(pub(crate) CacheFault);
 
 #[async_trait]
 impl CacheFixture for BrokenCaches {
@@ -255,6 +256,9 @@ impl CacheProvider for BrokenCache {
     }
 
     async fn single_flight(&self, work: &str) -> Result<Lease> {
+        if self.fault == CacheFault::NoSingleFlight {
+            return Ok(Lease::none());
+        }
         self.inner.single_flight(work).await
     }
 

@@ -22,7 +22,7 @@ use self::wire::{Request, Response};
 
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum HttpFault {
+pub(crate) enum HttpFault {
     AnswersRotate,
     AnyRealm,
     AttemptsGrow,
@@ -77,7 +77,7 @@ pub(super) enum HttpFault {
 
 /// Opens the small client, with one fault.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Small(pub(super) HttpFault);
+pub(crate) struct Small(pub(crate) HttpFault);
 
 #[async_trait]
 impl HttpFixture for Small {
@@ -93,7 +93,7 @@ impl HttpFixture for Small {
 
 /// The client.
 #[derive(Clone)]
-pub(super) struct SmallRegistry {
+pub(crate) struct SmallRegistry {
     setup: HttpSetup,
     fault: HttpFault,
     /// `Authorization` by host and repository.
