@@ -57,7 +57,7 @@ pub enum Advice {
     PushPart,
     /// Repair the cache: damaged content goes to quarantine, and the next pull fetches it again.
     RepairContent,
-    /// Repair the cache: its damaged list of names is set aside, and what can be read of it is kept.
+    /// Repair the cache: its damaged list of names is quarantined, and what can be read of it is kept.
     RepairNames,
     /// Set [options](crate::Options).
     SetOptions {

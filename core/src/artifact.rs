@@ -131,7 +131,7 @@ impl Made {
         self
     }
 
-    /// Whether nothing is told.
+    /// Whether there is neither a kernel version nor a note.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -34,7 +34,7 @@ pub async fn alone<T: Send + 'static>(
 ) -> Result<T> {
     let workers = Workers::new();
     let stop = Stop::default();
-    // Dropped before the workers: the thread learns first that nobody waits for it any more.
+    // Dropped before the workers: the thread is asked to stop first, and then waited for.
     let guard = StopOnDrop(stop.clone());
     let (done, outcome) = oneshot::channel();
     workers.start(name, move || drop(done.send(work(&stop))))?;

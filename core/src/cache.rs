@@ -112,7 +112,7 @@ pub trait BlobWriter: Debug + Send {
 
 /// Verified content and names, on this machine or shared by a fleet.
 ///
-/// Nothing is visible before it is whole, verified and durable. Clones are cheap and share state. `Display` is
+/// Nothing is visible before it is complete, verified and durable. Clones are cheap and share state. `Display` is
 /// where the cache lives, and goes into every error. Whatever a method calls back, such as the source of a blob that is
 /// being stored, may use the cache (rule K 123 `callback_reentry_no_deadlock`).
 #[async_trait]

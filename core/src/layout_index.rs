@@ -179,7 +179,7 @@ impl LayoutIndex {
     ///
     /// # Errors
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
-    /// one name), or when no entry has a name and none can be told from the others.
+    /// one name), or when no entry has a name and none can be distinguished from the others.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let exact = self.by_name().get(name).into_iter().flatten();
         self.one_of(name, exact.filter_map(|&place| self.entries.get(place)).collect())

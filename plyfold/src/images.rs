@@ -21,7 +21,7 @@ mod scratch;
 /// [`CacheProvider`] the program gives.
 ///
 /// Clones are cheap and share the cache; several processes may open one store at once. What they pull is leased: an
-/// image stays whole while its [`PulledImage`] lives, whatever is removed or
+/// image stays complete while its [`PulledImage`] exists, whatever is removed or
 /// [collected](crate::CacheProvider::collect) meanwhile, here or in another process. Of many that pull one image
 /// one fetches it, and the others wait.
 ///
@@ -81,7 +81,7 @@ impl Images {
 
     /// A folder, made when it is needed, for what programs need as files of a cache that has none: each image that is
     /// pulled is copied into the OCI layout `layout` there, which is its [path](PulledImage::path). A
-    /// [collection](Self::collect) removes the copies of images that nobody holds. Several processes may share it.
+    /// [collection](Self::collect) removes the copies of images that no process holds. Several processes may share it.
     #[must_use]
     pub fn with_scratch(mut self, folder: impl Into<PathBuf>) -> Self {
         self.scratch = Some(folder.into());
@@ -230,7 +230,7 @@ impl Images {
     }
 
     /// Removes what no name needs, and names to meet a budget. Safe beside pulls, in whatever process. Copies in a
-    /// [scratch folder](Self::with_scratch) that nobody holds go, too; they are not counted.
+    /// [scratch folder](Self::with_scratch) that no [`PulledImage`] holds are removed, too; they are not counted.
     ///
     /// # Errors
     /// As [`CacheProvider::collect`].

@@ -7,7 +7,7 @@
 //! ```text
 //! oci-layout  index.json  blobs/<algorithm>/<hex>           what every OCI tool reads
 //! artifacts/<format>/<algorithm>/<xx>/<hex>.<extension>     files made from layers, by diff_id, each with a checksum
-//! ingest/                                                   temporary files, partial downloads, leases and turns
+//! ingest/                                                   temporary files, partial downloads, leases, single flights
 //! locks/                                                    files to lock, never deleted
 //! quarantine/                                               damaged content
 //! ```

@@ -128,15 +128,15 @@ impl Root {
         if self.private {
             error.with_advice(Advice::RepairNames)
         } else {
-            error.with_hint("the file is left as it is; put a copy back, or move it away and start afresh")
+            error.with_hint("the file is left as it is; put a copy back, or move it away and start again")
         }
     }
 
     /// Bytes that this user can still write here; `None` where the file system does not say.
     pub(crate) fn free(&self) -> Result<Option<u64>> {
         let room = rustix::fs::statvfs(&self.path);
-        let room =
-            room.map_err(|e| Error::io(format!("asking how full {} is", self.path.display()), e.into()))?;
+        let room = room
+            .map_err(|e| Error::io(format!("reading the free space of {}", self.path.display()), e.into()))?;
         // A file system that has no blocks counts none, such as many in user space. One that is read-only is not full,
         // though it may report so: a write gives the right error.
         let is_read_only = room.f_flag.contains(StatVfsMountFlags::RDONLY);

@@ -141,7 +141,9 @@ impl ImageRegistry for OciClient {
             let listed =
                 session.wait(&name, session.client.list_tags(&name, auth, page.limit, after)).await?;
             match listed.tags.iter().find(|tag| !reference::is_tag(tag)) {
-                Some(tag) => Err(Error::corrupt(format!("the registry lists a tag that is none: {tag:?}"))),
+                Some(tag) => {
+                    Err(Error::corrupt(format!("the registry lists a tag that is not valid: {tag:?}")))
+                }
                 None => Ok(names(listed.tags, &page)),
             }
         };
@@ -160,7 +162,7 @@ impl ImageRegistry for OciClient {
         let listed = session.wait(&name, listed).await.map_err(|e| e.with_endpoint(self))?;
         let full = listed.repositories.iter().map(|repository| {
             let name = reference::parse(&format!("{}/{repository}", session.home)).map_err(|e| {
-                Error::corrupt(format!("the registry lists a repository that is none: {repository:?}"))
+                Error::corrupt(format!("the registry lists a repository that is not valid: {repository:?}"))
                     .with_source(e)
             })?;
             Ok(reference::repository_of(&name))

@@ -26,9 +26,9 @@
 //! - Answers, and texts of errors, are read without a bound on their size. Basic credentials go to any `realm` that the
 //!   registry names. Redirects and upload locations lead to any host, though without credentials.
 //! - `Content-Type`, `Content-Range`, `Retry-After` and `Link` are not passed on. So a range that starts at another byte
-//!   is seen only when the whole blob is verified, a request for patience has no delay, and lists are asked for page by
+//!   is seen only when the whole blob is verified, a request to wait has no delay, and lists are asked for page by
 //!   page until an empty one comes.
-//! - The reason of a refused token is lost: what was refused is told as [`Auth`](plyfold_core::ErrorKind::Auth).
+//! - The reason of a refused token is lost: what was refused is reported as [`Auth`](plyfold_core::ErrorKind::Auth).
 //! - HEAD tells no size: [`resolve`](plyfold_core::ImageRegistry::resolve) reads the manifest.
 //! - A list of referrers that the registry forbids is an empty one.
 //! - There is no deletion, and there are no mirrors, credential helpers and stored credentials.

@@ -137,8 +137,8 @@ impl Client {
         Box::pin(self.ask(target, request, read)).await
     }
 
-    /// Sends a request to the endpoints in their order until `read` accepts an answer; it is told whether there is
-    /// no other endpoint after this one.
+    /// Sends a request to the endpoints in their order until `read` accepts an answer; its argument is whether
+    /// this is the last endpoint.
     ///
     /// # Errors
     /// Those of the last endpoint, with the errors of the others (rule R 30 `mirror_order_then_origin_fallback`).

@@ -127,7 +127,7 @@ impl Config {
         ];
         for (option, hosts) in lists {
             if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
-                let error = Error::config(format!("{host:?} is no host")).with_context("option", option);
+                let error = Error::config(format!("{host:?} is not a host")).with_context("option", option);
                 return Err(error.with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
             }
         }

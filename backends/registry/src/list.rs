@@ -70,7 +70,7 @@ impl Client {
         // A mirror may have a path of its own, and gets the registry's name as `ns`.
         let answered = response.url().clone();
         let next = next_link(&response);
-        // An empty list of links (RFC 9110 5.6.1) says less than none: only asking tells whether the list is whole.
+        // An empty list of links (RFC 9110 5.6.1) is ambiguous: only a further request shows whether the list is complete.
         let is_open = has_no_links(&response);
         let bytes = self.document(response, PAGE, what).await?;
         let next = next?;
@@ -131,7 +131,7 @@ fn names(mut names: Vec<String>, page: &Page, next: Next) -> Names {
 
 /// The error for a name in a list that cannot be one. Without it the list would be short.
 fn invalid(what: &str, name: &str) -> Error {
-    Error::corrupt(format!("the registry lists a {what} that is none: {name:?}"))
+    Error::corrupt(format!("the registry lists a {what} that is not valid: {name:?}"))
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {

@@ -79,7 +79,7 @@ pub(crate) async fn quarantine_damaged<C: CacheProvider + ?Sized>(
     blob: &Descriptor,
 ) -> Result<bool> {
     // Of several tasks that found the damage, one at a time reads the blob again.
-    let _turn = cache.single_flight(&format!("set aside {}", blob.digest())).await?;
+    let _turn = cache.single_flight(&format!("quarantine {}", blob.digest())).await?;
     let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
     match verify(cache, &held).await {
         Err(e) if *e.kind() == ErrorKind::Corrupt => {

@@ -57,7 +57,7 @@ impl<'a> Header<'a> {
     }
 
     /// Go before 1.8, and so Docker before 1.13, wrote a prefix in place of the old GNU format's times (offsets 345
-    /// and 357). As Go's reader does, it is told by times that are no numbers and a prefix that is ASCII.
+    /// and 357). As in Go's reader, times that are no numbers and an ASCII prefix show it.
     fn prefix_of_old_go(&self) -> &'a [u8] {
         let is_time = |range: Range<usize>| {
             let field = &self.0[range];

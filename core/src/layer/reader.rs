@@ -193,7 +193,7 @@ impl LayerTar {
         }
         while self.padding > 0 {
             match self.skip_some(self.padding)? {
-                // Some writers do not fill the last block; the file itself is whole.
+                // Some writers do not fill the last block; the file itself is complete.
                 0 => break,
                 count => self.padding -= count,
             }

@@ -111,7 +111,7 @@ fn here(found: Vec<(OutputSpec, Artifact)>) -> Vec<File> {
     present.collect()
 }
 
-/// Tells the thread that nobody waits for it any more.
+/// Cancels the thread's work when the future that waits for it is dropped.
 struct Over(Arc<AtomicBool>);
 
 impl Drop for Over {
@@ -190,7 +190,7 @@ impl Task {
     }
 }
 
-/// The bytes of a layer, as long as somebody waits for the file.
+/// The bytes of a layer, until the future that waits for the file is dropped.
 struct Wanted {
     bytes: BlobReader,
     is_over: Arc<AtomicBool>,

@@ -22,19 +22,19 @@ mod make;
 mod sink;
 mod work;
 
-/// Makes a format of an image in hand, and what it is made from. What is in the cache is not made again, of layers and
+/// Makes a format of a resolved image, and what it is made from. What is in the cache is not made again, of layers and
 /// of whole images alike.
 ///
 /// Nothing is fetched, and no name is looked up: the image may have lost its name, or the name stand for another one,
 /// as long as its content is there. The image is [leased](CacheProvider::lease) until the result is dropped.
 ///
 /// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always. Threads have ended when an
-/// error is returned; when the future is dropped, they are told to end, as [`Workers`] says.
+/// error is returned; when the future is dropped, they are asked to end, as [`Workers`] says.
 ///
 /// # Errors
 /// Those of [`Materializers::chain`]; [`Unsupported`](ErrorKind::Unsupported) for what is no image with layers;
 /// [`NotFound`](ErrorKind::NotFound) when content is not there; otherwise those of the cache and of the materializers,
-/// with the image in their context. No file of the format is visible then that is not whole.
+/// with the image in their context. No incomplete file of the format is visible then.
 pub async fn materialize(
     image: &RegistrySource,
     cache: &dyn CacheProvider,

@@ -63,7 +63,7 @@ pub(super) enum Target {
     Spare(File),
 }
 
-/// A file that takes no more when nobody waits for it.
+/// A file that takes no more writes once the future that waits for it is dropped.
 pub(super) struct Slot {
     output: OutputSpec,
     target: Target,
@@ -128,7 +128,7 @@ impl Output for Slot {
     }
 }
 
-/// What a materializer gets when nobody waits for its files any more.
+/// The error that a materializer gets when the future that waits for its files was dropped.
 pub(super) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the conversion was cancelled")
 }

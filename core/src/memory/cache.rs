@@ -148,7 +148,7 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn single_flight(&self, work: &str) -> Result<Lease> {
-        Ok(Lease::new(self.writer(format!("turn {work}")).await))
+        Ok(Lease::new(self.writer(format!("work {work}")).await))
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -49,7 +49,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Whether nobody has written to it since, such as through a hard link.
+    /// Whether nothing was written to it since, such as through a hard link.
     pub(super) fn is_unchanged(&self) -> bool {
         let found = std::fs::metadata(&self.path);
         found.is_ok_and(|found| found.len() == self.size && found.modified().ok() == self.modified)

@@ -23,7 +23,7 @@ pub(super) struct Found {
 }
 
 impl Engine<'_> {
-    /// The image out of the cache alone, if it is whole there.
+    /// The image out of the cache alone, if it is complete there.
     pub(super) async fn look(&self) -> Result<Option<Found>> {
         /// How often the name may move, and its old content be removed, during the look-up.
         const MOVES: u32 = 16;
@@ -41,7 +41,7 @@ impl Engine<'_> {
         Ok(None)
     }
 
-    /// The image that a descriptor leads to, whatever becomes of its name, if it is whole in the cache.
+    /// The image that a descriptor leads to, if it is complete in the cache, whether or not its name still exists.
     pub(super) async fn look_at(&self, top: &Descriptor) -> Result<Option<Found>> {
         let (source, config) = match self.read_documents(top).await {
             Ok(documents) => documents,

@@ -40,7 +40,7 @@ use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 /// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
 /// Every [`Event::BlobStarted`] is followed by an [`Event::BlobDone`] or an [`Event::BlobStopped`].
 ///
-/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are told to, and
+/// Threads that convert layers have ended when an error is returned. When the future is dropped, they are asked to, and
 /// the runtime, when it is shut down, waits for them, as [`Workers`] says.
 ///
 /// # Errors

@@ -109,7 +109,7 @@ async fn until(cache: &Watched, asked: &Asked, times: usize) {
     while cache.log.lock().unwrap().iter().filter(|other| *other == asked).count() < times {
         tokio::task::yield_now().await;
     }
-    // It waits for its turn then.
+    // Then it waits in the queue.
     tokio::task::yield_now().await;
 }
 

@@ -144,7 +144,7 @@ async fn what_is_made_is_not_made_again() {
         assert_eq!((files[0].0, files[0].1, files[0].2), ("rootfs.names", Role::Image, cached));
         assert_eq!((files[1].0, files[1].1, files[1].2), ("number.count", Role::Sidecar, cached));
         assert!(files[0].3.contains('a') && files[0].3.contains('b'), "{files:?}");
-        // What is told is kept with the file.
+        // Notes are kept with the file.
         assert_eq!(
             (made.made.notes.as_slice(), made.made.kernel.unwrap().to_string().as_str()),
             (&["names only".to_owned()][..], "5.4")

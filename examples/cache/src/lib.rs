@@ -122,7 +122,7 @@ impl CacheProvider for BucketCache {
     }
 
     async fn single_flight(&self, work: &str) -> Result<Lease> {
-        Ok(Lease::new(self.exclusive(format!("turn {work}")).await))
+        Ok(Lease::new(self.exclusive(format!("work {work}")).await))
     }
 
     async fn pins(&self) -> Result<Vec<Reference>> {

@@ -12,7 +12,7 @@ use plyfold_core::{Error, Result, printable};
 
 use crate::format::u16_at;
 
-/// Name prefixes and their indexes. Those without a final dot are whole names.
+/// Name prefixes and their indexes. Those without a final dot are complete names.
 pub(crate) const PREFIXES: [(u8, &[u8]); 5] = [
     (1, b"user."),
     (2, b"system.posix_acl_access"),

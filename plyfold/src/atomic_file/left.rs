@@ -29,7 +29,7 @@ pub(super) fn create(directory: &Path, builder: &Builder<'_, '_>) -> io::Result<
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// Removes the files that killed writers of the same user have left in a folder. Best effort: they are in nobody's way.
+/// Removes the files that killed writers of the same user have left in a folder. Best effort: files that stay do no harm.
 pub(super) fn clear(directory: &Path, own: &File) {
     let Ok(user) = own.metadata().map(|metadata| metadata.uid()) else { return };
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -141,7 +141,7 @@ pub(crate) enum Verb {
     Copy {
         /// What to copy
         source: String,
-        /// Where to, and under which name
+        /// The target, with its name
         target: String,
         /// Copy what refers to the image, too, such as signatures and SBOMs
         #[arg(long)]
@@ -154,7 +154,7 @@ pub(crate) enum Verb {
     Push {
         /// Which image
         image: String,
-        /// Where to, and under which name
+        /// The target, with its name
         target: String,
         /// Of an index that is not all in the store, push one of what is there: with another digest
         #[arg(long)]
@@ -222,7 +222,7 @@ pub(crate) enum Verb {
     },
     /// Read everything in the store again, and say what is damaged or missing
     #[command(
-        after_help = "Exit code 0 says that everything is whole now, 5 that something is damaged or missing: \
+        after_help = "Exit code 0 says that everything is complete now, 5 that something is damaged or missing: \
         also what --repair has just moved away and an image needs. `plyfold pull` brings that again."
     )]
     Verify {

@@ -70,7 +70,7 @@ pub(crate) async fn forget(
 
 fn check_host(registry: &str) -> Result<()> {
     if registry.contains('/') {
-        return Err(Error::config(format!("no registry host: {}", printable(registry)))
+        return Err(Error::config(format!("not a registry host: {}", printable(registry)))
             .with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
     }
     Ok(())
@@ -148,7 +148,7 @@ fn line(input: &mut Input, question: &str) -> Result<String> {
     {
         text.push(byte[0]);
     }
-    let text = String::from_utf8(text).map_err(|_| Error::config("what was typed is not UTF-8"))?;
+    let text = String::from_utf8(text).map_err(|_| Error::config("the input is not UTF-8"))?;
     Ok(text.trim_end_matches('\r').to_owned())
 }
 

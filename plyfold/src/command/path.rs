@@ -182,7 +182,7 @@ impl<'a> Written<'a> {
             return Ok(format!("oci-archive:{}", self.path));
         }
         if self.is_called(&FILES) {
-            let error = Error::config(format!("{} is called as a file is", printable(self.path)));
+            let error = Error::config(format!("{} looks like the name of a file", printable(self.path)));
             let name = reference::parse(self.word).map(|_| format!(", registry:{} for the name", self.word));
             let hint = format!("write oci:DIRECTORY:TAG for a layout{}", name.unwrap_or_default());
             return Err(error.with_image(printable(self.word)).with_hint(hint));

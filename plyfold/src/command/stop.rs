@@ -92,12 +92,12 @@ impl Leftovers {
         let _ = self.cache.set(cache);
     }
 
-    /// A blob of this size is whole.
+    /// A blob of this size is complete.
     pub(crate) fn whole(&self, size: u64) {
         self.whole.fetch_add(size, Ordering::Relaxed);
     }
 
-    /// A blob has begun to come, and is not whole.
+    /// A blob has begun to arrive, and is not complete.
     pub(crate) fn begun(&self, digest: &Digest) {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(digest.clone());
     }
@@ -117,7 +117,7 @@ impl Leftovers {
 pub(crate) fn interrupted(leftovers: &Leftovers) -> Error {
     let message = match leftovers.bytes() {
         0 => "interrupted".to_owned(),
-        bytes => format!("interrupted; {} are kept, and the same command goes on from there", Size(bytes)),
+        bytes => format!("interrupted; {} are kept, and the same command resumes there", Size(bytes)),
     };
     Error::new(ErrorKind::Cancelled, message)
 }

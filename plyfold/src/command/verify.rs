@@ -12,7 +12,7 @@ use super::size::Size;
 use super::store_admin::{counted, leftovers};
 use super::suggestions;
 
-/// Reads images, or everything, again; an error when something is not whole afterwards.
+/// Reads images, or everything, again; an error when something is damaged or missing afterwards.
 pub(crate) async fn check(session: &Session, images: &[String], repair: bool) -> Result<()> {
     let mut names = Vec::with_capacity(images.len());
     for image in images {

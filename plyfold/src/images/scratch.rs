@@ -35,7 +35,7 @@ pub(super) async fn copy(
     Ok((layout.path().to_owned(), copied.lease))
 }
 
-/// Removes the copies of images that nobody holds any more.
+/// Removes the copies of images that no process holds any more.
 pub(super) async fn collect(scratch: &Path, dry_run: bool) -> Result<()> {
     if !scratch.join("layout").is_dir() {
         return Ok(());

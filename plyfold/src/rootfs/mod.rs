@@ -46,7 +46,7 @@ impl Images {
     ///
     /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set, and
     /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
-    /// the new one is whole, except an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
+    /// the new one is complete, except an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
     /// a file that would be in the way of a new one is refused.
     ///
     /// With a cache that cannot be written, what is missing is made for this call alone.

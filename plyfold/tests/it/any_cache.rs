@@ -47,7 +47,7 @@ async fn a_pulled_image_is_a_layout_while_it_is_held() {
     assert!(store.is_cached(&image.reference, &platform()).await.unwrap());
     let uri = format!("oci:{}:{}", image.path.display(), image.reference);
     assert_eq!(other.unwrap().pull(&uri, options()).await.unwrap().digest, image.digest);
-    // It is gone from the cache by its name, and is kept by whoever holds it.
+    // Its name is gone from the cache, and the image stays while it is held.
     assert!(images.remove(&image.reference).await.unwrap());
     assert_eq!(images.collect(&Collect::default()).await.unwrap().blobs, []);
     assert!(store.cache().verify_blob(&image.layers[0].descriptor).await.is_ok());

@@ -413,7 +413,7 @@ fn an_interrupted_download_leaves_a_store_that_goes_on() {
     // The header of a stalled layer, and the layer that has come.
     let last = said.last().unwrap();
     assert!(last.starts_with("error: interrupted; "), "{last}");
-    assert!(last.ends_with("B are kept, and the same command goes on from there"), "{last}");
+    assert!(last.ends_with("B are kept, and the same command resumes there"), "{last}");
     assert_eq!(child.wait().unwrap().signal(), Some(SIGINT));
     assert_eq!(place.files(), [""; 0]);
     server.clear_scripts();

@@ -31,6 +31,7 @@ fn no_crate_has_a_circle() {
         "conformance/src",
         "core/src",
         "examples/backend/src",
+        "examples/cache/src",
         "examples/command/src",
         "examples/concat/src",
         "examples/materializer/src",

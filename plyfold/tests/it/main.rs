@@ -22,3 +22,4 @@ mod run;
 mod sample;
 mod terminal;
 mod usage;
+mod words;

@@ -77,7 +77,7 @@ fn packages() {
     check("packages", &lines.map(|line| place.run(line)));
 }
 
-/// A store that is none is a mistake in the command line, and is told as such.
+/// A store that is not a directory is a mistake in the command line, and is reported as such.
 #[test]
 fn a_store_is_a_directory() {
     let place = Place::new();

@@ -95,10 +95,10 @@ impl Place {
         }
         // When an image was used is chance, too.
         let text: String = text.split_inclusive('\n').map(timeless).collect();
-        // How often progress is told is chance.
+        // How often progress is reported depends on timing.
         let text: String =
             text.split_inclusive('\n').filter(|line| !line.contains(r#""event":"blob-progress""#)).collect();
-        // What is read first is chance, too, and how often that is told.
+        // What is read first, and how often that is reported, depends on timing, too.
         let mut lines: Vec<String> =
             text.split_inclusive('\n').map(|line| numberless(line, r#""read":"#)).collect();
         lines.dedup_by(|line, before| line == before && line.contains(r#""event":"verify-progress""#));

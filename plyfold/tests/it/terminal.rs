@@ -78,7 +78,7 @@ fn an_interrupt_leaves_one_line() {
     let said = said.strip_prefix("error: interrupted; ").expect(said);
     let (size, rest) = said.split_once(" MiB are kept").expect(said);
     assert!((1.0..=8.0).contains(&size.parse::<f64>().unwrap()), "{said}");
-    assert_eq!(rest, ", and the same command goes on from there");
+    assert_eq!(rest, ", and the same command resumes there");
     // A bar that is being written when the key is pressed stands below what the terminal shows of the key.
     let mut attempts = (0..4).map(|_| interrupted(typed));
     let is_clear =

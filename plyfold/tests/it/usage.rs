@@ -1,4 +1,4 @@
-//! What people type wrong, and what they are told.
+//! Mistakes in command lines, and what the errors say.
 
 use std::fs;
 use std::path::Path;
@@ -159,7 +159,7 @@ fn values_of_options_complete_a_line() {
     assert_eq!(offered(&["pull", "-o", "a=b", "--quiet", "l"]), "localhost/sample:latest\n");
 }
 
-/// Room that cannot be freed is told, with what needs it.
+/// Space that cannot be freed is reported, with what needs it.
 #[test]
 fn a_budget_that_is_missed_is_told() {
     let place = Place::new();
@@ -183,7 +183,7 @@ fn a_budget_that_is_missed_is_told() {
     assert_eq!(document["missed"], Value::Null, "{document}");
 }
 
-/// A listing is whole, or it is an error.
+/// A listing is complete, or it is an error.
 #[test]
 fn listings_are_never_short_without_a_word() {
     let server = FaultServer::start().unwrap();
@@ -194,8 +194,8 @@ fn listings_are_never_short_without_a_word() {
     let tags = || place.command(["tags", &format!("{}/org/app", server.host())]).output().unwrap();
     for (body, said) in [
         (r#"{"tags":["1","\u001b[31mx"]}"#, r"\u{1b}[31mx"),
-        (r#"{"tags":["1",""]}"#, "a tag that is none"),
-        (r#"{"tags":[null]}"#, "a tag that is none"),
+        (r#"{"tags":["1",""]}"#, "a tag that is not valid"),
+        (r#"{"tags":[null]}"#, "a tag that is not valid"),
     ] {
         server.clear_scripts();
         server.script(On::target("tags/list"), [Fault::Body(body.into())]);

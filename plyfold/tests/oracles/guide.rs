@@ -52,7 +52,7 @@ pub(crate) fn qemu_finds_the_disks_at_odd_paths() -> Verdict {
         let out = work.dir.path().join(OsStr::from_bytes(odd));
         let disks = work.disks_at(&Rootfs::vmdk().upper(64 << 20), &out);
         let line = disks.boot_lines().unwrap().remove(0).1;
-        // What a shell makes of it: words, one a line. Line feeds in a path are told by their number.
+        // The words that a shell makes of it. A line feed in a path is shown by its number.
         let words = Run::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).success()?.stdout;
         let drives: Vec<&str> = words.split('\0').filter(|word| word.starts_with("file=")).collect();
         assert_eq!(drives.len(), 2, "{words:?}");

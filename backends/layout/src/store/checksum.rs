@@ -1,4 +1,4 @@
-//! What says that an artifact is whole, and that nothing has written to it since.
+//! The record that proves an artifact: it is complete, and nothing has written to it since.
 //!
 //! A file elsewhere may be a hard link to an artifact, and a write to that one changes the artifact. So a checksum has,
 //! beside digest and size, the time of the last write and the mode that the file had then. A hit compares size, time
@@ -20,7 +20,7 @@ use crate::root::Root;
 /// The mode of every artifact: for all to read.
 pub(super) const MODE: u32 = 0o444;
 
-/// What is written beside an artifact when it is whole.
+/// What is written beside an artifact when it is complete.
 #[derive(Debug, serde::Deserialize, serde::Serialize)]
 pub(super) struct Checksum {
     pub(super) digest: Digest,
@@ -123,7 +123,7 @@ fn checked(path: &Path) -> Result<Option<(Checksum, File, Seen)>> {
 }
 
 /// The content of an artifact's checksum; `None` when it is missing or invalid. One that cannot be read
-/// for another reason is an error: the artifact may be whole.
+/// for another reason is an error: the artifact may be complete.
 pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
     /// Much more than any checksum has: notes are at most 4 KiB, each of their bytes six in JSON.
     const LIMIT: u64 = 64 << 10;

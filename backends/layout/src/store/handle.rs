@@ -53,7 +53,7 @@ impl Store {
         let store = Self::on(Root::new(absolute, true, false));
         if let Some(other) = other_than_directory(store.path()) {
             let error = Error::config(format!("the store cannot be at {}: {other}", path.display()));
-            return Err(error.with_hint("choose a directory of its own"));
+            return Err(error.with_hint("choose a directory for the store alone"));
         }
         store.prepare().map_err(|e| e.with_endpoint(&store))?;
         store.sweep();
@@ -112,8 +112,8 @@ impl Store {
         for entry in fs::read_dir(path).map_err(at)? {
             let name = entry.map_err(at)?.file_name();
             if !OWN.iter().any(|own| *own == name) {
-                let message = format!("{} is not empty and no OCI layout", path.display());
-                return Err(Error::config(message).with_hint("choose a directory of its own"));
+                let message = format!("{} is not empty and not an OCI layout", path.display());
+                return Err(Error::config(message).with_hint("choose a directory for the store alone"));
             }
         }
         Ok(())

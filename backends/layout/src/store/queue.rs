@@ -32,7 +32,7 @@ impl Queues {
     /// Those of a directory: all its handles in this process share them.
     pub(super) fn of(path: &Path) -> Arc<Self> {
         static ALL: Mutex<BTreeMap<PathBuf, Weak<Queues>>> = Mutex::new(BTreeMap::new());
-        // One that cannot be told from others has its own; then its handles wait as those of other processes do.
+        // A path that cannot be made absolute has a queue of its own: its handles wait as those of other processes do.
         let Ok(path) = std::path::absolute(path) else { return Arc::default() };
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, queues| queues.strong_count() > 0);

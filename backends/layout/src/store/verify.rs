@@ -134,7 +134,7 @@ impl Wanted {
                     Ok(needs) => needs,
                     Err(e) if *e.kind() == ErrorKind::Io => return Err(e.with_image(&name)),
                     Err(e) => {
-                        // Its content is read all the same, if it is there; what is missing cannot be told.
+                        // Content that is there is read all the same; what is missing cannot be known.
                         what.progress.emit(Event::Warning { message: e.with_image(&name).to_string() });
                         Needs::default()
                     }
@@ -215,7 +215,7 @@ impl Job {
             Verdict::Damaged(why) if self.repair => match quarantine::remove(root, &item)? {
                 Removal::Replaced => return Ok(()),
                 Removal::Done => (Some(why), true),
-                Removal::Busy => (Some(format!("{why}; another process is writing it anew")), false),
+                Removal::Busy => (Some(format!("{why}; another process is writing it again")), false),
             },
             Verdict::Damaged(why) => (Some(why), false),
             Verdict::OtherMode(mode, recorded) => {
@@ -267,7 +267,7 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
             }
         }
         if !images.is_empty() {
-            let reason = "an image needs it, and it is not here".to_owned();
+            let reason = "an image needs it, and it is missing".to_owned();
             missing.push(Damage { part: Part::Missing(digest), reason, images, repaired: false });
         }
     }

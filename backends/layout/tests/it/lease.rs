@@ -1,4 +1,4 @@
-//! Leases and turns, within a process and across processes.
+//! Leases and single flights, within a process and across processes.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

@@ -38,7 +38,7 @@ fn run(commands: impl IntoIterator<Item = Command>) -> Vec<String> {
     running.into_iter().map(Running::said).collect()
 }
 
-/// A child that dies with its test.
+/// A child that is killed when its test ends.
 struct Running(Child);
 
 impl Running {
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-/// The store and the number of this process, when it is a child. It dies with its parent.
+/// The store and the number of this process, when it is a child. It is killed when its parent ends.
 fn as_child() -> Option<(Store, usize)> {
     let number = std::env::var(NUMBER).ok()?.parse().unwrap();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();

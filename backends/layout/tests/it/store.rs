@@ -171,7 +171,7 @@ fn a_writer_about_to_publish_is_waited_for_and_succeeded() {
         let wanted = described(CONTENT);
         let waiting = tokio::time::timeout(Duration::from_millis(50), store.ingest(&wanted)).await;
         assert!(waiting.is_err(), "its writer lives: {waiting:?}");
-        // As if it had died there.
+        // As if the process had been killed there.
         writer.write(CONTENT[..10].into()).await.unwrap();
         writer.suspend().await.unwrap();
         let mut writer = vacant(&store).await;
@@ -527,7 +527,7 @@ async fn what_was_told_of_an_artifact_outlives_a_change_of_its_mode() {
     }
     let checksum = fs::read_to_string(format!("{}.checksum", path.display())).unwrap();
     assert!(checksum.contains(r#""made":{"kernel":"6.4","notes":["a note"]}"#), "{checksum}");
-    // A checksum of an artifact of which nothing was told has no word of it, as before.
+    // The checksum of an artifact without notes has no field for them, as before.
     let path = make_as(&store, &key().with_extension("other"), b"another").await;
     assert!(!fs::read_to_string(format!("{}.checksum", path.display())).unwrap().contains("made"));
 }

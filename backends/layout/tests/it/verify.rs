@@ -494,7 +494,7 @@ async fn what_a_killed_writer_leaves_is_no_damage() {
     // Killed between the removal of an artifact and that of its checksum, in another order than ours.
     let other = scene.make(&scene.sample.images[0].layers[1].diff_id).await;
     fs::remove_file(&other).unwrap();
-    // Killed while it made an artifact, changed names, held a lease or a turn.
+    // Killed while it made an artifact, changed names, held a lease or a single flight.
     let temps =
         ["erofs-v1-sha256-00.erofs", "erofs-v1-sha256-00.erofs.checksum", "index.json", "lease-1-2-3"];
     for temp in temps {

@@ -118,7 +118,7 @@ async fn resolve_is_one_head_where_that_is_enough() {
     assert!(error.to_string().contains("SCRIPTED"), "{error}");
 }
 
-/// A tag that moves between two requests: each answer is whole, and by digest it is the one that was meant.
+/// A tag that moves between two requests: each answer is complete, and by digest it is the one that was asked for.
 #[tokio::test]
 async fn a_moving_tag_is_one_image_or_the_other() {
     let (first, second) = (samples::image(), samples::zstandard());

@@ -136,7 +136,7 @@ async fn large_layers_come_in_parts_when_that_is_wanted() {
     assert_eq!(server.served(layers[0].digest()).requests, 9);
     assert!((2..=4).contains(&server.busiest()), "{}", server.busiest());
 
-    // A part that breaks off: the pull goes on from there.
+    // A part that is truncated: the pull goes on from there.
     server.clear_requests();
     server.script(On::blobs().skip(3).times(1), [Fault::TruncateAt(1 << 20)]);
     let (cache, result) = fetch(&registry, &name, &quick()).await;
@@ -185,7 +185,7 @@ async fn a_wrong_beginning_is_fetched_again_once() {
     assert_eq!(server.served(layers[0].digest()).requests, 3);
 }
 
-/// A byte now and then keeps no transfer alive.
+/// A byte now and then is no progress: the transfer times out.
 #[tokio::test]
 async fn trickles_end_in_a_timeout() {
     let (server, name, layers) = serve_blobs(&[noise(1, 50_000)]);
@@ -268,7 +268,7 @@ async fn waiting_for_ones_own_limit_is_no_stall_of_the_server() {
     assert_eq!(server.busiest(), 1);
 }
 
-/// One request a second, and a patience of 300 ms: each request waits longer than that for its turn.
+/// One request a second, and a time-out of 300 ms: each request is held back for longer than that.
 #[tokio::test]
 async fn waiting_for_a_turn_is_no_stall_either() {
     let (server, name, layers) = serve_blobs(&[noise(1, 1000), noise(2, 1000)]);

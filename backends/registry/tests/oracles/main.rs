@@ -290,7 +290,7 @@ fn client_certificates() -> Verdict {
         config.client_key = Some(key.clone());
     })?;
     let name = push(&known, &server, &samples::image())?;
-    // With TLS 1.3 the client is told after its part of the handshake, while it sends the request or just before.
+    // With TLS 1.3 the client learns of it after its part of the handshake, while it sends the request or just before.
     let mut told = 0;
     for round in 0..100 {
         let unknown = open(&server, |config| {

@@ -224,7 +224,7 @@ fn truncation_anywhere_but_between_entries() {
     let whole = Archive::default().pax(&[("uid", b"5")]).file("f", &[b'x'; 700]).file("g", b"y").0;
     for length in 1..whole.len() {
         let cut = read(&whole[..length]);
-        // Between entries, in the padding of a file whose data is whole, behind an extension, and nowhere else.
+        // Between entries, in the padding of a file whose data is complete, behind an extension, and nowhere else.
         let whole_entries = length == 1024 || (2236..=2560).contains(&length) || length >= 3073;
         assert_eq!(cut.is_ok(), whole_entries, "{length}");
         if let Err(e) = cut {

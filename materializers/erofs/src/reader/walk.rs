@@ -47,7 +47,7 @@ impl<R: Read + Seek> Reader<R> {
         let root_nid = self.superblock.root_nid.into();
         let (root, _) = self.node(root_nid)?;
         if root.directory().is_none() {
-            return Err(Error::corrupt("the root inode is no directory"));
+            return Err(Error::corrupt("the root inode is not a directory"));
         }
         *tree.node_mut(NodeId::ROOT) = root;
         // Directories, and files of several names.

@@ -233,7 +233,7 @@ fn overlayfs_differs_where_it_is_told() -> Verdict {
         let shown = lines(Mount::overlay(&[above.path(), below.path()], None)?.path())?;
         let right = lines(Mount::new("erofs", &disk, "loop,ro")?.path())?;
         let differs: BTreeSet<_> = shown.symmetric_difference(&right).map(|line| line.0.clone()).collect();
-        // A directory that is missing or too much is told once.
+        // A directory that is missing or too much is reported once.
         let below_told = |path: &String| {
             told.iter().any(|told| path.strip_prefix(told).is_some_and(|rest| rest.starts_with('/')))
         };

@@ -141,7 +141,7 @@ async fn each_digest_is_fetched_once_by_many_tasks_of_many_processes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_winner_is_succeeded_where_it_stopped() {
-    /// What may be under way between the server and the file when a process dies.
+    /// The most bytes between the server and the file when a process is killed.
     const IN_FLIGHT: u64 = 1 << 20;
     if let Some((store, _)) = as_child() {
         return pull_in_tasks(store, 4).await;

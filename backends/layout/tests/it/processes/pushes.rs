@@ -64,7 +64,7 @@ async fn copies_pushes_pulls_and_loads_leave_whole_images_beside_a_collector() {
     assert_eq!(names_in(&path.join("quarantine")), [""; 0]);
 }
 
-/// Brings images in one way, says of each whether it is whole, and removes it, so that the next one finds content that
+/// Brings images in one way, checks that each is complete, and removes it, so that the next one finds content that
 /// has no name.
 #[expect(clippy::print_stdout, reason = "the parent reads it")]
 async fn bring(store: &Store, way: &str) {
