@@ -22,7 +22,7 @@ pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
 pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
-pub use report::{Damage, Part, Remains, Verified, Verify};
+pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
 pub use verify::{needed, selected, verify_names};
 
 mod collect;

@@ -82,9 +82,8 @@ impl Archive {
             None => Ok((images.names(), images.untagged())),
             Some(place) => {
                 let chosen = images.at(place).map_err(|e| e.with_endpoint(self))?;
-                let (tagged, others) =
-                    if chosen.tag().is_some() { (Some(chosen), None) } else { (None, Some(chosen)) };
-                Ok((tagged.into_iter().collect(), Ok(others.into_iter().collect())))
+                let (tagged, others) = [chosen].into_iter().partition(|name| name.tag().is_some());
+                Ok((tagged, Ok(others)))
             }
         }
     }

@@ -27,10 +27,10 @@ const DOCUMENTS: [&str; 4] = ["index.json", "manifest.json", "oci-layout", "repo
 
 /// The members of an archive by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Members(Arc<HashMap<String, Place>>);
+pub(crate) struct Members(Arc<HashMap<String, MemberKind>>);
 
 #[derive(Clone, Debug)]
-enum Place {
+enum MemberKind {
     /// The content.
     File(Member),
     /// A link to another member: a symbolic one from the member's folder, a hard one from the archive's root.
@@ -81,11 +81,11 @@ impl Members {
                             format!("the archive is truncated: {} ends beyond it", printable(&name));
                         return Err(Error::corrupt(message));
                     }
-                    Place::File(Member { file: file.clone(), offset, size })
+                    MemberKind::File(Member { file: file.clone(), offset, size })
                 }
-                (EntryType::Symlink, Some(target)) => Place::Link { target, hard: false },
-                (EntryType::Link, Some(target)) => Place::Link { target, hard: true },
-                _ => Place::Other,
+                (EntryType::Symlink, Some(target)) => MemberKind::Link { target, hard: false },
+                (EntryType::Link, Some(target)) => MemberKind::Link { target, hard: true },
+                _ => MemberKind::Other,
             };
             map.insert(name, place);
         }
@@ -102,14 +102,14 @@ impl Members {
         for _ in 0..LINKS {
             match self.0.get(&at) {
                 None => return Ok(None),
-                Some(Place::File(member)) => return Ok(Some(member.clone())),
-                Some(Place::Other) => {
+                Some(MemberKind::File(member)) => return Ok(Some(member.clone())),
+                Some(MemberKind::Other) => {
                     return Err(Error::corrupt(format!(
                         "{} in the archive is not a regular file",
                         printable(&at)
                     )));
                 }
-                Some(Place::Link { target, hard }) => {
+                Some(MemberKind::Link { target, hard }) => {
                     let base = if *hard { "" } else { at.rsplit_once('/').map_or("", |(folder, _)| folder) };
                     let Some(next) = resolve(base, target) else { return Ok(None) };
                     at = next;

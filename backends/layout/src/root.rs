@@ -106,16 +106,6 @@ impl Root {
         self.index()
     }
 
-    /// What is in the place of `oci-layout`, whatever it says.
-    pub(crate) fn marker_bytes(&self) -> Result<Option<Bytes>> {
-        self.document("oci-layout", LAYOUT_LIMIT)
-    }
-
-    /// What is in the place of `index.json`, whatever it says.
-    pub(crate) fn index_bytes(&self) -> Result<Option<Bytes>> {
-        self.document("index.json", INDEX_LIMIT)
-    }
-
     /// The content of `index.json` when it is itself the image with this digest.
     pub(crate) fn index_as_image(&self, digest: &Digest) -> Result<Option<Bytes>> {
         let names = self.index()?;
@@ -197,7 +187,8 @@ impl Root {
         self.open(&folders, name)
     }
 
-    fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
+    /// What is in the place of `oci-layout` or `index.json`, whatever it says.
+    pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
         let opened = self.open(&[], name)?;
         opened.map(|(file, size)| read(file, size, name, limit)).transpose()
     }

@@ -51,7 +51,7 @@ impl std::ops::AddAssign for Remains {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Damage {
     /// What it is.
-    pub part: Part,
+    pub part: DamagedPart,
     /// What is wrong with it, in one line.
     pub reason: String,
     /// Names that need it.
@@ -63,7 +63,7 @@ pub struct Damage {
 /// Which part of a cache.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Part {
+pub enum DamagedPart {
     /// A file made from a layer or an image: its format as text, and what it was made from.
     Artifact(String, Digest),
     /// Content that is there but not what its digest says.

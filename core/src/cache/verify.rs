@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::report::{Damage, Part, Verified, Verify};
+use super::report::{Damage, DamagedPart, Verified, Verify};
 use super::{CacheProvider, Need, Needs, content};
 use crate::progress::Event;
 use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
@@ -33,13 +33,13 @@ async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> R
                 continue;
             }
             Err(e) if *e.kind() == ErrorKind::NotFound && !need.required => continue,
-            Err(e) if *e.kind() == ErrorKind::NotFound => (Part::Missing(digest.clone()), e),
-            Err(e) if *e.kind() == ErrorKind::Corrupt => (Part::Blob(digest.clone()), e),
+            Err(e) if *e.kind() == ErrorKind::NotFound => (DamagedPart::Missing(digest.clone()), e),
+            Err(e) if *e.kind() == ErrorKind::Corrupt => (DamagedPart::Blob(digest.clone()), e),
             Err(e) => return Err(e),
         };
         verified.checked += 1;
         let repaired = what.repair
-            && matches!(part, Part::Blob(_))
+            && matches!(part, DamagedPart::Blob(_))
             && content::quarantine_damaged(cache, &need.descriptor).await?;
         verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
     }

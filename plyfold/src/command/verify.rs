@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cache::{Damage, Part, Remains};
+use crate::cache::{Damage, DamagedPart, Remains};
 use crate::{Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
@@ -41,12 +41,12 @@ fn document(verified: &Verified) -> Value {
 
 fn damage_document(damage: &Damage) -> Value {
     let mut document = match &damage.part {
-        Part::Artifact(format, diff_id) => {
+        DamagedPart::Artifact(format, diff_id) => {
             json!({ "part": "artifact", "format": format, "diff_id": diff_id })
         }
-        Part::Blob(digest) => json!({ "part": "blob", "digest": digest }),
-        Part::Missing(digest) => json!({ "part": "missing", "digest": digest }),
-        Part::Names => json!({ "part": "names" }),
+        DamagedPart::Blob(digest) => json!({ "part": "blob", "digest": digest }),
+        DamagedPart::Missing(digest) => json!({ "part": "missing", "digest": digest }),
+        DamagedPart::Names => json!({ "part": "names" }),
         _ => json!({ "part": "other" }),
     };
     document["reason"] = damage.reason.clone().into();
@@ -59,10 +59,10 @@ fn text(verified: &Verified) -> String {
     let mut text = String::new();
     for damage in &verified.damage {
         let what = match &damage.part {
-            Part::Artifact(format, diff_id) => format!("{format} of {diff_id}"),
-            Part::Blob(digest) => format!("blob {digest}"),
-            Part::Missing(digest) => format!("missing {digest}"),
-            Part::Names => "names, in index.json".to_owned(),
+            DamagedPart::Artifact(format, diff_id) => format!("{format} of {diff_id}"),
+            DamagedPart::Blob(digest) => format!("blob {digest}"),
+            DamagedPart::Missing(digest) => format!("missing {digest}"),
+            DamagedPart::Names => "names, in index.json".to_owned(),
             _ => "something else".to_owned(),
         };
         let _ = writeln!(text, "{what}\n  {}", printable(&damage.reason));
@@ -71,8 +71,8 @@ fn text(verified: &Verified) -> String {
         }
         if damage.repaired {
             let done = match &damage.part {
-                Part::Artifact(..) => "removed: it is made again when it is needed",
-                Part::Blob(_) => "moved to quarantine",
+                DamagedPart::Artifact(..) => "removed: it is made again when it is needed",
+                DamagedPart::Blob(_) => "moved to quarantine",
                 _ => "replaced",
             };
             let _ = writeln!(text, "  {done}");
@@ -103,8 +103,8 @@ fn left(remains: Remains) -> String {
 /// Whether everything is complete now: quarantined content that an image needs is missing.
 fn outcome(verified: &Verified) -> Result<()> {
     let is_missing = |damage: &Damage| match damage.part {
-        Part::Missing(_) => true,
-        Part::Blob(_) => damage.repaired && !damage.images.is_empty(),
+        DamagedPart::Missing(_) => true,
+        DamagedPart::Blob(_) => damage.repaired && !damage.images.is_empty(),
         _ => false,
     };
     let damaged = verified.damage.iter().filter(|damage| !damage.repaired && !is_missing(damage)).count();

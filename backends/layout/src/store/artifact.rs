@@ -25,12 +25,12 @@ use crate::root::Root;
 
 /// Where an artifact belongs: under its format the folders that containerd's EROFS snapshotter looks in.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct ArtifactPath {
     folders: [String; 4],
     file: String,
 }
 
-impl Place {
+impl ArtifactPath {
     pub(super) fn of(key: &ArtifactKey) -> Result<Self> {
         Self::new(&key.format.to_string(), &key.content, key.format.extension)
     }
@@ -67,7 +67,7 @@ impl Place {
 }
 
 /// Begins to make an artifact; `None` while another process makes it.
-pub(super) fn begin(root: &Arc<Root>, place: &Place, queued: &Queued) -> Result<Option<Artifact>> {
+pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> Result<Option<Artifact>> {
     let path = place.path(root);
     if let Some(checksum) = checksum::trusted(&path)? {
         return Ok(Some(present(path, checksum)));
@@ -104,7 +104,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 #[derive(Debug)]
 struct DiskArtifact {
     root: Arc<Root>,
-    place: Place,
+    place: ArtifactPath,
     temp: Temp,
     /// Released after the file is removed, so that the next one in the queue does not find it.
     queued: Queued,

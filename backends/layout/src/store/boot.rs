@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use plyfold_core::blocking::Stop;
 
-use super::inventory::{self, Item};
+use super::items::{self, Item};
 use super::quarantine;
 use super::reading::{self, Verdict, Watch};
 use crate::durable;
@@ -57,7 +57,7 @@ fn check_once(root: &Root, boot: &str, booted: i128, now: i128) -> Result<()> {
     if knows(&text, boot) {
         return Ok(());
     }
-    reread(root, changed_last(inventory::all(root)?, booted, now))?;
+    reread(root, changed_last(items::all(root)?, booted, now))?;
     let lines: Vec<&str> = text.lines().chain([boot]).collect();
     let text = lines[lines.len().saturating_sub(MACHINES)..].join("\n") + "\n";
     // Not synced: if the line is lost, the check is done once more.
@@ -94,7 +94,7 @@ fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plyfold_core::cache::Part;
+    use plyfold_core::cache::DamagedPart;
     use plyfold_core::digest;
 
     /// A store with three blobs, two of which are torn.
@@ -152,7 +152,7 @@ mod tests {
 
     fn items(changed: &[i128]) -> Vec<Item> {
         let item = |&minute: &i128| Item {
-            part: Part::Blob(digest::sha256(b"")),
+            part: DamagedPart::Blob(digest::sha256(b"")),
             path: "blob".into(),
             kind: rustix::fs::FileType::RegularFile,
             size: 0,

@@ -12,14 +12,14 @@ use plyfold_core::blocking::blocking;
 use plyfold_core::cache::{Inventory, Plan, Remains};
 use plyfold_core::{Collect, Collected, Digest, Reference, Result, Usage};
 
-use super::contents;
 use super::handle::Store;
+use super::holdings;
 use super::index::change_locked;
 use super::lease::Alone;
 use super::quarantine::{self, Removal};
 use super::queue::COLLECTOR;
 use super::remains::{self, is_older};
-use super::{checksum, inventory, paths};
+use super::{checksum, items, paths};
 use crate::files::{self, for_each};
 use crate::root::Root;
 
@@ -57,7 +57,7 @@ async fn inventory(
     policy: &Collect,
     evicts: bool,
 ) -> Result<(Inventory, Vec<PathBuf>, HashSet<Digest>)> {
-    let (mut holdings, artifacts) = store.work(|root| contents::holdings(root)).await?;
+    let (mut holdings, artifacts) = store.work(|root| holdings::holdings(root)).await?;
     if evicts {
         // Where `index.json` is an image itself, its name is no entry that could go.
         let index = store.work(|root| root.index()).await?;
@@ -65,7 +65,7 @@ async fn inventory(
         holdings.names.retain(|(_, top)| entries.contains(top.digest()));
     }
     let leased = holdings.leased.clone();
-    let heads = |unread| store.work(move |root| contents::heads(root, unread));
+    let heads = |unread| store.work(move |root| holdings::heads(root, unread));
     Ok((Inventory::of(store, holdings, policy, heads).await?, artifacts, leased))
 }
 
@@ -111,7 +111,7 @@ impl Sweep<'_> {
             let path = self.root.blob_path(&digest);
             match files::look(&path)? {
                 // Stored or used again since, by a tool that takes no lease.
-                Some(found) if contents::held(&found) != held => {
+                Some(found) if holdings::held(&found) != held => {
                     self.done.kept = self.done.kept.saturating_add(found.len());
                 }
                 Some(_) => {
@@ -158,7 +158,7 @@ impl Sweep<'_> {
     fn parts(&mut self) -> Result<()> {
         let mut remains = Remains::default();
         remains::checksums(self.root, self.remains(), &mut remains)?;
-        for item in inventory::artifacts(self.root, |_| true)? {
+        for item in items::artifacts(self.root, |_| true)? {
             let is_left = item.kind.is_file() && !self.artifacts.contains(&item.path);
             let is_part = is_left && remains::has_no_checksum(&item.path)?;
             if is_part && is_older(Ok(item.used), self.policy.grace) {

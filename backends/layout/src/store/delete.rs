@@ -9,8 +9,8 @@ use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::manifest::{Document, RawManifest, is_index, limits};
 use plyfold_core::{Advice, Descriptor, Digest, Error, Reference, Result, reference};
 
-use super::contents;
 use super::handle::Store;
+use super::holdings;
 use super::index::{change_index, change_locked};
 use super::lease::Alone;
 use crate::root::Root;
@@ -42,22 +42,22 @@ impl Store {
 /// Removes the names of a digest in the repository, and the manifest itself when nothing else leads to it.
 fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
     let repository = reference::repository_of(name);
-    let leased = leased_documents(root)?;
-    let (removed, needed) = change_locked(root, |index| {
+    let is_leased = is_leased(root, digest)?;
+    let (removed, is_needed) = change_locked(root, |index| {
         let removed = index.remove_digest(&repository, digest);
-        Ok((removed, leads_to(root, index, &leased, digest)?))
+        Ok((removed, is_leased || reaches(root, index.entries().cloned().collect(), digest)?))
     })?;
     let refused = |why: &str| Error::unsupported(format!("{digest} {why}"));
-    match needed {
-        Some(_) if removed => return Ok(()),
-        Some(By::Lease) => {
+    match (removed, is_leased, is_needed) {
+        (true, _, true) => return Ok(()),
+        (_, true, _) => {
             return Err(refused("is in use by a running pull or push").with_advice(Advice::CollectLater));
         }
-        Some(By::Name) => {
+        (_, _, true) => {
             let error = refused("is needed by another image");
             return Err(error.with_hint("delete the index by its own name or digest"));
         }
-        None => {}
+        _ => {}
     }
     let path = root.blob_path(digest);
     match fs::remove_file(&path) {
@@ -70,40 +70,21 @@ fn delete_digest(root: &Root, name: &Reference, digest: &Digest) -> Result<()> {
     }
 }
 
-/// What leads to a manifest.
-enum By {
-    Lease,
-    Name,
-}
-
-/// What leases protect of documents; of leased blobs only the digests are known.
-struct Leased {
-    digests: HashSet<Digest>,
-    documents: Vec<Descriptor>,
-}
-
-fn leased_documents(root: &Root) -> Result<Leased> {
-    let digests = contents::leased(root)?;
+/// Whether a lease has this digest, or an index over it at any depth. Of leased blobs only the digests are known.
+fn is_leased(root: &Root, digest: &Digest) -> Result<bool> {
+    let leased = holdings::leased(root)?;
     let mut documents = Vec::new();
-    for digest in &digests {
-        let Some(content) = contents::document(root, digest)? else { continue };
+    for digest in &leased {
+        let Some(content) = holdings::document(root, digest)? else { continue };
         // Content that is not a document, or is damaged, has no references.
         if let Ok(raw) = RawManifest::verified(content, None, digest) {
             documents.push(raw.descriptor().clone());
         }
     }
-    Ok(Leased { digests, documents })
+    Ok(leased.contains(digest) || reaches(root, documents, digest)?)
 }
 
-/// Whether a lease or an entry is this digest, or an index over it at any depth.
-fn leads_to(root: &Root, index: &LayoutIndex, leased: &Leased, digest: &Digest) -> Result<Option<By>> {
-    if leased.digests.contains(digest) || reaches(root, leased.documents.clone(), digest)? {
-        return Ok(Some(By::Lease));
-    }
-    let named = reaches(root, index.entries().cloned().collect(), digest)?;
-    Ok(named.then_some(By::Name))
-}
-
+/// Whether one of the descriptors has this digest, or is an index over it at any depth.
 fn reaches(root: &Root, mut level: Vec<Descriptor>, digest: &Digest) -> Result<bool> {
     let mut read = HashSet::new();
     for _ in 0..=limits::NESTING {

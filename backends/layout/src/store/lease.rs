@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use plyfold_core::{Digest, Error, Lease, Result, digest};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockWriteGuard};
 
 use super::handle::Store;
@@ -40,8 +39,7 @@ impl Store {
     pub(super) async fn hold_work(&self, work: &str) -> Result<Lease> {
         let name = format!("work-{}", digest::sha256(work.as_bytes()).digest());
         let queue = self.queues.queue(&name).await;
-        let path = self.in_progress(&name);
-        let taken = self.poll(&path, move |root| Temp::claim(root, &name)).await;
+        let taken = self.poll(&self.in_progress(&name), move |root| Temp::claim(root, &name)).await;
         // In this order: the next one in the queue finds the file gone.
         granted(taken.map(|temp| Lease::new((temp, queue))))
     }
@@ -93,12 +91,9 @@ fn name() -> String {
 
 /// Notes that a blob is used now. Best effort: it may be missing, or owned by another user.
 fn touch(path: &Path) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let last_modification = Timespec { tv_sec: seconds, tv_nsec: i64::from(now.subsec_nanos()) };
-    let times = Timestamps { last_access, last_modification };
-    let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+    if let Ok(Some(file)) = files::open(path) {
+        let _ = file.set_modified(SystemTime::now());
+    }
 }
 
 /// What a lease protects; `None` when its holder has ended.

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use plyfold_core::layout_index::{LAYOUT, LayoutIndex};
+use plyfold_core::layout_index::{INDEX_LIMIT, LAYOUT, LAYOUT_LIMIT, LayoutIndex};
 use plyfold_core::{Error, Result};
 use serde::de::IgnoredAny;
 
@@ -41,7 +41,7 @@ pub(super) fn replace(root: &Root, damage: Error) -> Result<()> {
 
 /// Whether the file is no JSON, as all its versions are, and has no number in it that another version begins with.
 fn is_blank(root: &Root) -> Result<bool> {
-    let Some(bytes) = root.marker_bytes()? else { return Ok(true) };
+    let Some(bytes) = root.document("oci-layout", LAYOUT_LIMIT)? else { return Ok(true) };
     let mut numbers = bytes.split(|c| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     Ok(serde_json::from_slice::<IgnoredAny>(&bytes).is_err()
         && numbers.next().is_none_or(|first| first == b"1"))
@@ -51,7 +51,7 @@ fn is_blank(root: &Root) -> Result<bool> {
 fn is_store(root: &Root) -> bool {
     let is_folder = |name| fs::symlink_metadata(root.path().join(name)).is_ok_and(|found| found.is_dir());
     let has_names = || {
-        let bytes = root.index_bytes().ok().flatten();
+        let bytes = root.document("index.json", INDEX_LIMIT).ok().flatten();
         bytes.is_some_and(|bytes| LayoutIndex::parse(&bytes, root.path()).is_ok())
     };
     is_folder("blobs") && (is_folder("locks") || has_names())

@@ -56,8 +56,7 @@ impl CacheProvider for Store {
         digest::supported(blob.digest())?;
         let (wanted, name) = (blob.clone(), paths::name_of(blob.digest()));
         let queued = Arc::new(self.queues.queue(&name).await);
-        let path = self.in_progress(&name);
-        self.poll(&path, move |root| ingest::begin(root, &wanted, &queued)).await
+        self.poll(&self.in_progress(&name), move |root| ingest::begin(root, &wanted, &queued)).await
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
@@ -122,11 +121,10 @@ impl CacheProvider for Store {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        let wanted = artifact::Place::of(key)?;
+        let wanted = artifact::ArtifactPath::of(key)?;
         let name = wanted.temp();
         let queued = Arc::new(self.queues.queue(&name).await);
-        let path = self.in_progress(&name);
-        self.poll(&path, move |root| artifact::begin(root, &wanted, &queued)).await
+        self.poll(&self.in_progress(&name), move |root| artifact::begin(root, &wanted, &queued)).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -183,7 +181,7 @@ impl Store {
     pub(crate) async fn name_whole(&self, name: &Reference, top: &Descriptor) -> Result<()> {
         let needs = Needs::of(self, top).await?;
         let _lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
-        // BlobSource may have been removed before the lease was taken. Check again now that the lease is held.
+        // Content may have been removed before the lease was taken. Check again now that the lease is held.
         if let Some(damaged) = needs.damaged.iter().next() {
             return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
         }

@@ -4,12 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::cache::Part;
+use plyfold_core::cache::DamagedPart;
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Digest, Error, ErrorKind, Result};
 
-use super::artifact::{self, Place};
-use super::inventory::{Identity, Item, identity};
+use super::artifact::{self, ArtifactPath};
+use super::items::{Item, identity};
 use super::paths::name_of;
 use crate::durable::{self, Temp};
 use crate::files;
@@ -40,39 +40,28 @@ pub(super) enum Removal {
 /// Removes a damaged item: a blob is moved to `quarantine/`, an artifact is deleted, because it can be made
 /// again. Safe with concurrent writers: a file that was published after the item was read is left alone.
 pub(super) fn remove(root: &Root, item: &Item) -> Result<Removal> {
-    let place = match &item.part {
-        Part::Artifact(format, content) => {
+    let name = match &item.part {
+        DamagedPart::Artifact(format, content) => {
             let extension = item.path.extension().and_then(|extension| extension.to_str());
-            Some(Place::new(format, content, extension.unwrap_or_default())?)
+            ArtifactPath::new(format, content, extension.unwrap_or_default())?.temp()
         }
-        _ => None,
-    };
-    let (name, turn) = match (&item.part, &place) {
-        (Part::Blob(digest), _) => (name_of(digest), name_of(digest)),
-        (_, Some(place)) => (place.temp(), place.temp()),
+        DamagedPart::Blob(digest) => name_of(digest),
         _ => return Ok(Removal::Replaced),
     };
     // The right to write it: while it is held, no other process publishes a file in its place.
-    let Some(mut turn) = Temp::claim(root, &turn)? else { return Ok(Removal::Busy) };
-    let removal = if stands(&item.path, item.identity)? {
-        match place {
-            Some(_) if item.kind.is_file() => artifact::remove(&item.path)?,
-            _ => drop(move_away(root, &item.path, &name)?),
-        }
-        Removal::Done
-    } else {
-        Removal::Replaced
-    };
+    let Some(mut turn) = Temp::claim(root, &name)? else { return Ok(Removal::Busy) };
+    let is_there = files::look(&item.path)?.is_some_and(|found| identity(&found) == item.identity);
+    if is_there && item.kind.is_file() && matches!(item.part, DamagedPart::Artifact(..)) {
+        artifact::remove(&item.path)?;
+    } else if is_there {
+        move_away(root, &item.path, &name)?;
+    }
     // Keep a partial download that is there.
     let partial = turn.file().metadata().is_ok_and(|metadata| metadata.len() > 0);
     if partial {
         turn.keep();
     }
-    Ok(removal)
-}
-
-fn stands(path: &Path, expected: Identity) -> Result<bool> {
-    Ok(files::look(path)?.is_some_and(|found| identity(&found) == expected))
+    Ok(if is_there { Removal::Done } else { Removal::Replaced })
 }
 
 /// Whether an error of [`Root::index`] is about what the file says, and not about reading it.

@@ -10,13 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use plyfold_core::blocking::Stop;
-use plyfold_core::cache::Part;
+use plyfold_core::cache::DamagedPart;
 use plyfold_core::digest::Hasher;
 use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
 use rustix::fs::Advice;
 use rustix::io::Errno;
 
-use super::inventory::{Item, identity};
+use super::items::{Item, identity};
 use super::{checksum, remains};
 use crate::files;
 use crate::root::{Root, describe};
@@ -96,7 +96,7 @@ impl Reading<'_> {
             return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
         }
         let outcome = match &item.part {
-            Part::Blob(digest) => self.blob(digest, item, chunk),
+            DamagedPart::Blob(digest) => self.blob(digest, item, chunk),
             _ => self.artifact(item, chunk),
         };
         match outcome {

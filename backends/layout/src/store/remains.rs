@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use plyfold_core::cache::{PartialBlob, Remains};
 use plyfold_core::{ErrorKind, Result};
 
-use super::artifact::Place;
+use super::artifact::ArtifactPath;
 use super::queue::{COLLECTOR, is_read_only};
-use super::{checksum, inventory, paths};
+use super::{checksum, items, paths};
 use crate::durable::{self, Temp};
 use crate::files::{self, for_each};
 use crate::root::{PathKind, Root};
@@ -97,7 +97,7 @@ pub(super) fn temporary(
 
 /// Checksums whose artifact is gone: such a checksum would be taken for that of the next file of that name.
 pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
-    for (place, path) in inventory::lone_checksums(root)? {
+    for (place, path) in items::lone_checksums(root)? {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if !metadata.is_file() || !is_older(metadata.modified(), policy.grace) {
             continue;
@@ -109,7 +109,7 @@ pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> R
 }
 
 /// Removes a checksum under the right to make its artifact, if that is still missing.
-fn remove_checksum(root: &Root, place: &Place, path: &Path) -> Result<bool> {
+fn remove_checksum(root: &Root, place: &ArtifactPath, path: &Path) -> Result<bool> {
     let turn = match Temp::claim(root, &place.temp()) {
         Ok(Some(turn)) => turn,
         Ok(None) => return Ok(false),

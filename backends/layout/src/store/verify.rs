@@ -8,15 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use plyfold_core::blocking::{Stop, blocking};
-use plyfold_core::cache::{Damage, Need, Needs, Part, selected};
-use plyfold_core::layout_index::LayoutIndex;
+use plyfold_core::cache::{Damage, DamagedPart, Need, Needs, selected};
+use plyfold_core::layout_index::{INDEX_LIMIT, LayoutIndex};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     CacheProvider as _, Descriptor, Digest, Error, ErrorKind, Reference, Result, Verified, Verify, digest,
 };
 
 use super::handle::Store;
-use super::inventory::{self, Item};
+use super::items::{self, Item};
 use super::quarantine::{self, Removal};
 use super::queue::NAMES;
 use super::reading::{self, Verdict, Watch};
@@ -41,7 +41,6 @@ pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
         everything: what.images.is_none(),
         repair: what.repair,
         progress: what.progress.clone(),
-        total: AtomicU64::new(0),
         read: AtomicU64::new(0),
         verified: Mutex::new(verified),
     };
@@ -65,7 +64,7 @@ async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
             Err(e) => return Err(e),
         };
         let mut damage = Damage {
-            part: Part::Names,
+            part: DamagedPart::Names,
             reason: error.message().to_owned(),
             images: Vec::new(),
             repaired: false,
@@ -94,7 +93,7 @@ fn replace_index(store: &Store) -> Result<Option<String>> {
         Err(e) if quarantine::is_damage(&e) => {}
         Err(e) => return Err(e),
     }
-    let index = match root.index_bytes() {
+    let index = match root.document("index.json", INDEX_LIMIT) {
         Ok(Some(bytes)) => LayoutIndex::salvage(&bytes, root.path()),
         Ok(None) => LayoutIndex::new(root.path()),
         Err(e) if quarantine::is_damage(&e) => LayoutIndex::new(root.path()),
@@ -161,10 +160,12 @@ impl Wanted {
     }
 
     /// The images that need a part.
-    fn images_of(&self, part: &Part) -> impl Iterator<Item = &(Reference, Descriptor)> {
+    fn images_of(&self, part: &DamagedPart) -> impl Iterator<Item = &(Reference, Descriptor)> {
         let images = match part {
-            Part::Artifact(_, content) => self.contents.get(content),
-            Part::Blob(digest) | Part::Missing(digest) => self.blobs.get(digest).map(|(_, images)| images),
+            DamagedPart::Artifact(_, content) => self.contents.get(content),
+            DamagedPart::Blob(digest) | DamagedPart::Missing(digest) => {
+                self.blobs.get(digest).map(|(_, images)| images)
+            }
             _ => None,
         };
         images.into_iter().flatten().filter_map(|&index| self.images.get(index))
@@ -177,7 +178,6 @@ struct Job {
     everything: bool,
     repair: bool,
     progress: Progress,
-    total: AtomicU64,
     read: AtomicU64,
     verified: Mutex<Verified>,
 }
@@ -185,13 +185,13 @@ struct Job {
 impl Job {
     fn run(&self, root: &Root, stop: &Stop) -> Result<()> {
         let wanted = |digest: &Digest| self.everything || self.wanted.blobs.contains_key(digest);
-        let mut items = inventory::blobs(root, wanted)?;
+        let mut items = items::blobs(root, wanted)?;
         let wanted = |content: &Digest| self.everything || self.wanted.contents.contains_key(content);
-        items.extend(inventory::artifacts(root, wanted)?);
-        self.total.store(items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
+        items.extend(items::artifacts(root, wanted)?);
+        let total = items.iter().map(|item| item.size).sum();
         let read = |count| {
             let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
-            self.progress.emit(Event::VerifyProgress { read, total: self.total.load(Ordering::Relaxed) });
+            self.progress.emit(Event::VerifyProgress { read, total });
         };
         let watch = Watch { read: &read, stop };
         reading::read_all(root, items, &watch, |item, verdict| self.judge(root, item, verdict))?;
@@ -239,7 +239,7 @@ impl Job {
 
     /// What is wrong when a blob is as its digest says, but a descriptor gives it another size.
     fn other_size(&self, item: &Item) -> Option<String> {
-        let Part::Blob(digest) = &item.part else { return None };
+        let DamagedPart::Blob(digest) = &item.part else { return None };
         let declared = self.wanted.blobs.get(digest)?.0.descriptor.size();
         let message = || {
             format!("size mismatch: an image declares {declared} bytes, the content has {} bytes", item.size)
@@ -260,7 +260,7 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
     let mut missing = Vec::new();
     for digest in absent {
         let mut images = Vec::new();
-        for (name, top) in job.wanted.images_of(&Part::Missing(digest.clone())) {
+        for (name, top) in job.wanted.images_of(&DamagedPart::Missing(digest.clone())) {
             let listed = now.contains(&(name.clone(), top.digest().clone()));
             if listed || (!job.everything && store.find_descriptor(name).await?.as_ref() == Some(top)) {
                 images.push(name.clone());
@@ -268,7 +268,7 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
         }
         if !images.is_empty() {
             let reason = "an image needs it, and it is missing".to_owned();
-            missing.push(Damage { part: Part::Missing(digest), reason, images, repaired: false });
+            missing.push(Damage { part: DamagedPart::Missing(digest), reason, images, repaired: false });
         }
     }
     Ok(missing)
@@ -279,7 +279,7 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
     let removed: HashSet<Digest> = {
         let verified = job.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let blob = |damage: &Damage| match &damage.part {
-            Part::Blob(digest) => Some(digest.clone()),
+            DamagedPart::Blob(digest) => Some(digest.clone()),
             _ => None,
         };
         verified.damage.iter().filter_map(blob).collect()
@@ -313,12 +313,12 @@ fn restore_mode(item: &Item, mode: u32) -> Result<bool> {
 }
 
 /// The order of a report: names, content, artifacts.
-fn rank(part: &Part) -> (u8, String) {
+fn rank(part: &DamagedPart) -> (u8, String) {
     match part {
-        Part::Names => (0, String::new()),
-        Part::Missing(digest) => (1, digest.to_string()),
-        Part::Blob(digest) => (2, digest.to_string()),
-        Part::Artifact(format, content) => (3, format!("{content} {format}")),
+        DamagedPart::Names => (0, String::new()),
+        DamagedPart::Missing(digest) => (1, digest.to_string()),
+        DamagedPart::Blob(digest) => (2, digest.to_string()),
+        DamagedPart::Artifact(format, content) => (3, format!("{content} {format}")),
         _ => (4, String::new()),
     }
 }

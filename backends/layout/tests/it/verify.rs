@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use plyfold_conformance::samples::{self, Sample};
-use plyfold_core::cache::{Damage, Part, Remains};
+use plyfold_core::cache::{Damage, DamagedPart, Remains};
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layout_index::{ENTRIES, LayoutIndex};
 use plyfold_core::progress::{Event, Progress};
@@ -92,7 +92,7 @@ async fn the_artifact_of_an_image_is_verified_with_the_image() {
     let images = Some(vec![name(NAME)]);
     let verified = scene.store.verify(&Verify { images, repair: true, ..Verify::default() }).await.unwrap();
     let damage = only(&verified);
-    assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), content));
+    assert_eq!(damage.part, DamagedPart::Artifact("erofs-v1".to_owned(), content));
     assert_eq!((damage.images.len(), damage.repaired, path.exists()), (1, true, false));
 }
 
@@ -182,13 +182,13 @@ async fn damaged_blobs_are_told_quarantined_and_fetched_again() {
             for repair in [false, true] {
                 let verified = scene.verify(repair).await;
                 let damage = only(&verified);
-                assert_eq!((&damage.part, damage.repaired), (&Part::Blob(digest.clone()), repair));
+                assert_eq!((&damage.part, damage.repaired), (&DamagedPart::Blob(digest.clone()), repair));
                 assert!(damage.reason.contains(why), "{damage:?}");
                 assert_eq!(damage.images, [name(NAME)]);
                 assert_eq!(scene.quarantined().len(), before + usize::from(repair));
             }
             let missing = scene.verify(true).await;
-            assert_eq!(only(&missing).part, Part::Missing(digest.clone()));
+            assert_eq!(only(&missing).part, DamagedPart::Missing(digest.clone()));
             assert_eq!((&*only(&missing).images, only(&missing).repaired), (&[name(NAME)][..], false));
             scene.pull().await;
             assert_eq!(scene.verify(false).await.damage, []);
@@ -217,7 +217,7 @@ async fn damaged_artifacts_are_told_removed_and_made_again() {
         for repair in [false, true] {
             let verified = scene.verify(repair).await;
             let damage = only(&verified);
-            assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), scene.diff_id()));
+            assert_eq!(damage.part, DamagedPart::Artifact("erofs-v1".to_owned(), scene.diff_id()));
             assert!(damage.reason.contains(why), "{damage:?}");
             assert_eq!((&*damage.images, damage.repaired), (&[name(NAME)][..], repair));
             assert_eq!(path.exists(), !repair);
@@ -266,7 +266,7 @@ async fn a_mode_that_was_changed_is_told_and_set_back() {
         for repair in [false, true] {
             let verified = scene.verify(repair).await;
             let damage = only(&verified);
-            assert_eq!(damage.part, Part::Artifact("erofs-v1".to_owned(), scene.diff_id()));
+            assert_eq!(damage.part, DamagedPart::Artifact("erofs-v1".to_owned(), scene.diff_id()));
             let reason = format!("mode mismatch: recorded with mode 0444, it has {changed:04o}");
             assert_eq!((&damage.reason, &*damage.images), (&reason, &[name(NAME)][..]));
             assert_eq!((damage.repaired, mode()), (repair, if repair { 0o444 } else { changed }));
@@ -322,7 +322,7 @@ async fn a_size_that_an_image_makes_up_is_told_and_the_content_stays() {
     scene.store.remove(&name(NAME)).await.unwrap();
     let verified = scene.verify(true).await;
     let damage = only(&verified);
-    assert_eq!((&damage.part, damage.repaired), (&Part::Blob(top.digest().clone()), false));
+    assert_eq!((&damage.part, damage.repaired), (&DamagedPart::Blob(top.digest().clone()), false));
     assert_eq!(damage.images, [name("liar")]);
     assert!(scene.blob(top.digest()).exists());
 }
@@ -341,7 +341,7 @@ async fn images_choose_what_is_read() {
     let whole = scene.verify(false).await;
     assert_eq!(
         (&only(&whole).part, &*only(&whole).images),
-        (&Part::Blob(described(other).digest().clone()), &[][..])
+        (&DamagedPart::Blob(described(other).digest().clone()), &[][..])
     );
     assert_eq!(whole.checked, 7);
     let unknown = Verify { images: images(&["nobody"]), ..Verify::default() };
@@ -380,10 +380,10 @@ async fn a_corrupt_index_is_set_aside_and_keeps_every_name_that_can_be_read() {
         let error = scene.store.list().await.unwrap_err();
         assert_eq!(error.advice(), Some(&Advice::RepairNames), "{error:?}");
         let told = scene.verify(false).await;
-        assert_eq!((&only(&told).part, only(&told).repaired), (&Part::Names, false));
+        assert_eq!((&only(&told).part, only(&told).repaired), (&DamagedPart::Names, false));
         assert_eq!(fs::read_to_string(&index).unwrap(), corrupt);
         let repaired = scene.verify(true).await;
-        assert_eq!((&only(&repaired).part, only(&repaired).repaired), (&Part::Names, true));
+        assert_eq!((&only(&repaired).part, only(&repaired).repaired), (&DamagedPart::Names, true));
         assert!(only(&repaired).reason.contains(&format!("{} of its entries", kept.len())), "{repaired:?}");
         let aside = scene.store.path().join(format!("quarantine/index.json.{round}"));
         assert_eq!(fs::read_to_string(aside).unwrap(), corrupt);
@@ -413,7 +413,7 @@ async fn an_index_that_is_gone_or_no_file_is_replaced_and_its_marker_too() {
         fails(scene.store.list().await, &ErrorKind::Corrupt);
         // An image that cannot be found is not an error of the call.
         let chosen = Verify { images: Some(vec![name(NAME)]), ..Verify::default() };
-        assert_eq!(only(&scene.store.verify(&chosen).await.unwrap()).part, Part::Names);
+        assert_eq!(only(&scene.store.verify(&chosen).await.unwrap()).part, DamagedPart::Names);
         assert!(only(&scene.verify(true).await).repaired);
         assert_eq!(scene.store.list().await.unwrap(), []);
     }

@@ -1,7 +1,7 @@
 //! Content that was stored well and is not what it was.
 
 use bytes::Bytes;
-use plyfold_core::cache::{Damage, Part};
+use plyfold_core::cache::{Damage, DamagedPart};
 use plyfold_core::{CacheProviderExt, Descriptor, ErrorKind, PullOptions, PullPolicy, Verify};
 
 use super::setup::{amd64, name, pull, pulled, registry_with};
@@ -68,15 +68,15 @@ async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched
             for images in [None, Some(vec![name(NAME)])] {
                 let found = verify(&subject, images, false).await;
                 let [found] = found.as_slice() else { panic!("one thing is damaged, not {found:?}") };
-                assert_eq!((&found.part, found.repaired), (&Part::Blob(part.digest().clone()), false));
+                assert_eq!((&found.part, found.repaired), (&DamagedPart::Blob(part.digest().clone()), false));
                 assert_eq!(found.images, [name(NAME)]);
             }
             let found = verify(&subject, None, true).await;
             let parts: Vec<_> = found.iter().map(|damage| (&damage.part, damage.repaired)).collect();
-            assert_eq!(parts, [(&Part::Blob(part.digest().clone()), true)]);
+            assert_eq!(parts, [(&DamagedPart::Blob(part.digest().clone()), true)]);
             let found = verify(&subject, None, false).await;
             let parts: Vec<_> = found.iter().map(|damage| &damage.part).collect();
-            assert_eq!(parts, [&Part::Missing(part.digest().clone())], "quarantined");
+            assert_eq!(parts, [&DamagedPart::Missing(part.digest().clone())], "quarantined");
 
             let registry = registry_with(&sample, NAME);
             drop(sound(pull(&subject, &registry, &name(NAME), PullPolicy::IfMissing).await));

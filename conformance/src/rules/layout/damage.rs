@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use plyfold_core::cache::Part;
+use plyfold_core::cache::DamagedPart;
 use plyfold_core::{CacheProvider, CacheProviderExt, Collect, ErrorKind, NameChange, Verified, Verify};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -120,7 +120,7 @@ pub(super) async fn corrupt_index_quarantined_not_destroyed(fixture: &dyn Layout
         }
         let cache = sound(fixture.open(&place.path).await);
         let names_damage = |verified: Verified| {
-            let damage = verified.damage.into_iter().filter(|damage| damage.part == Part::Names);
+            let damage = verified.damage.into_iter().filter(|damage| damage.part == DamagedPart::Names);
             damage.map(|damage| damage.repaired).collect::<Vec<_>>()
         };
         assert_eq!(names_damage(sound(cache.verify(&Verify::default()).await)), [false]);

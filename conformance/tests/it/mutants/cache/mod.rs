@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plyfold_conformance::{CacheFixture, CacheMedium, CacheUnderTest};
-use plyfold_core::cache::{CachedNames, Part};
+use plyfold_core::cache::{CachedNames, DamagedPart};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor,
@@ -290,7 +290,9 @@ impl CacheProvider for BrokenCache {
         let mut honest = self.inner.verify(&Verify { repair, ..what.clone() }).await?;
         match self.fault {
             CacheFault::RepairsNothing => honest.damage.iter_mut().for_each(|d| d.repaired = what.repair),
-            CacheFault::VerifyReadsNothing => honest.damage.retain(|d| !matches!(d.part, Part::Blob(_))),
+            CacheFault::VerifyReadsNothing => {
+                honest.damage.retain(|d| !matches!(d.part, DamagedPart::Blob(_)))
+            }
             _ => {}
         }
         Ok(honest)

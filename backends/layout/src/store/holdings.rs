@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::cache::{Head, Held, HeldArtifact, Holdings, Part};
+use plyfold_core::cache::{DamagedPart, Head, Held, HeldArtifact, Holdings};
 use plyfold_core::manifest::limits;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
-use super::{inventory, lease, remains};
+use super::{items, lease, remains};
 use crate::files::for_each;
 use crate::root::{PathKind, Root};
 
@@ -32,11 +32,11 @@ pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
         list.push(top.clone());
     }
     let mut paths = Vec::new();
-    for item in inventory::all(root)?.into_iter().filter(|item| item.kind.is_file()) {
+    for item in items::all(root)?.into_iter().filter(|item| item.kind.is_file()) {
         let held = Held { size: item.size, used: item.used };
         match item.part {
-            Part::Blob(digest) => drop(holdings.blobs.insert(digest, held)),
-            Part::Artifact(_, content) => {
+            DamagedPart::Blob(digest) => drop(holdings.blobs.insert(digest, held)),
+            DamagedPart::Artifact(_, content) => {
                 holdings.artifacts.push(HeldArtifact { content, held });
                 paths.push(item.path);
             }

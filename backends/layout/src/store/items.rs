@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use plyfold_core::cache::Part;
+use plyfold_core::cache::DamagedPart;
 use plyfold_core::{Digest, Error, Result, digest};
 use rustix::fs::FileType;
 
-use super::artifact::Place;
+use super::artifact::ArtifactPath;
 use crate::files;
 use crate::root::Root;
 
@@ -17,7 +17,7 @@ use crate::root::Root;
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// The blob or the artifact that belongs there.
-    pub(super) part: Part,
+    pub(super) part: DamagedPart,
     pub(super) path: PathBuf,
     pub(super) kind: FileType,
     pub(super) size: u64,
@@ -38,7 +38,7 @@ pub(super) fn identity(metadata: &Metadata) -> Identity {
 
 impl Item {
     /// `None` when it is gone by now.
-    fn new(part: Part, path: PathBuf) -> Result<Option<Self>> {
+    fn new(part: DamagedPart, path: PathBuf) -> Result<Option<Self>> {
         let Some(metadata) = files::look(&path)? else { return Ok(None) };
         Ok(Some(Self {
             part,
@@ -71,7 +71,7 @@ pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec
         for name in names(&folder)? {
             let Ok(digest) = digest::parse(&format!("{algorithm}:{name}")) else { continue };
             if wanted(&digest) {
-                items.extend(Item::new(Part::Blob(digest), folder.join(name))?);
+                items.extend(Item::new(DamagedPart::Blob(digest), folder.join(name))?);
             }
         }
     }
@@ -84,7 +84,7 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
     let mut items = Vec::new();
     each_in_shards(root, |format, content, extension, path| {
         if !extension.contains('.') && wanted(&content) {
-            items.extend(Item::new(Part::Artifact(format.to_owned(), content), path)?);
+            items.extend(Item::new(DamagedPart::Artifact(format.to_owned(), content), path)?);
         }
         Ok(())
     })?;
@@ -92,12 +92,12 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
 }
 
 /// Checksums beside which there is no artifact, and where that would be.
-pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(Place, PathBuf)>> {
+pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(ArtifactPath, PathBuf)>> {
     let mut checksums = Vec::new();
     each_in_shards(root, |format, content, extension, path| {
         let Some(extension) = extension.strip_suffix(".checksum") else { return Ok(()) };
         // An invalid format name is not from this store.
-        let Ok(place) = Place::new(format, &content, extension) else { return Ok(()) };
+        let Ok(place) = ArtifactPath::new(format, &content, extension) else { return Ok(()) };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
             checksums.push((place, path));
         }
