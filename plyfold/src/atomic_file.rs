@@ -12,7 +12,7 @@ use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
 use crate::shell;
 
-mod left;
+pub(crate) mod left;
 mod options;
 
 pub use options::{FileOptions, Owner};

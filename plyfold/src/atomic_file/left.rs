@@ -52,7 +52,7 @@ pub(super) fn clear(directory: &Path, own: &File) {
 }
 
 /// Whether the file is still there under this name.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
     let (open, there) = (file.metadata(), fs::symlink_metadata(path));
     open.is_ok_and(|open| there.is_ok_and(|there| identity(&open) == identity(&there)))

@@ -65,9 +65,12 @@ pub(crate) fn answer(words: &[OsString]) -> ExitCode {
 async fn names(words: &[OsString]) -> Result<()> {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let Some((last, before)) = words.split_last() else { return Ok(()) };
+    let write_of = |names: &[String], begun: &str| {
+        let names = names.iter().filter(|name| name.starts_with(begun));
+        write(names.flat_map(|name| [name.as_str(), "\n"]).collect::<String>().as_bytes())
+    };
     if let Some((values, begun)) = values(last, before) {
-        let values = values.iter().filter(|value| value.starts_with(begun));
-        return write(values.map(|value| format!("{value}\n")).collect::<Vec<_>>().concat().as_bytes());
+        return write_of(&values, begun);
     }
     if last.starts_with('-') || !before.iter().any(|word| NAMING.contains(word)) {
         return Ok(());
@@ -85,8 +88,7 @@ async fn names(words: &[OsString]) -> Result<()> {
         // The short form and the full form.
         names.extend([super::store_admin::familiar(&name), name.whole()]);
     }
-    let names = names.iter().filter(|name| name.starts_with(last));
-    write(names.map(|name| format!("{name}\n")).collect::<Vec<_>>().concat().as_bytes())
+    write_of(&names.into_iter().collect::<Vec<_>>(), last)
 }
 
 /// The values that the option may have which the last word is for, as far as they are fixed, and what is written of

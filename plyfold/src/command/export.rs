@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::{Stop, blocking};
 use crate::layer::LayerLimits;
-use crate::{Error, ImageSourceExt as _, Location, Result, flatten};
+use crate::{Error, ImageSourceExt as _, Location, PullOptions, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::path::Written;
-use super::session::{Fetch, Session};
+use super::session::Session;
 use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
@@ -30,7 +30,7 @@ pub(crate) async fn write(
         let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
         Written::refuse_same(Path::new(path), &out)?;
     }
-    let image = session.pull(image, Fetch::default()).await?;
+    let image = session.pull(image, None, PullOptions::default()).await?;
     let source = session.images.source(&image);
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {

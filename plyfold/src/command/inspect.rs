@@ -56,9 +56,8 @@ async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
 pub(crate) async fn there(context: &Context, image: &str, shown: Shown) -> Result<()> {
     let opened = context.locate(image).await?;
     let name = opened.reference().await?;
-    let (registry, place) = (opened.registry.clone(), suggestions::Place::of(context, image, &opened)?);
-    match show(context, opened.registry, &name, shown).await {
-        Err(e) => Err(suggestions::with_tags(e, &*registry, &place, &name).await),
+    match show(context, opened.registry.clone(), &name, shown).await {
+        Err(e) => Err(suggestions::with_tags(e, context, image, &opened, &name).await),
         shown => shown,
     }
 }

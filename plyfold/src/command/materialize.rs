@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use crate::{CacheProvider as _, Disk, Disks, Error, Options, PulledImage, Result, Rootfs, printable};
+use crate::atomic_file::FileOptions;
+use crate::{
+    CacheProvider as _, Disk, Disks, Error, Options, PullOptions, PulledImage, Result, Rootfs, printable,
+};
 use serde_json::{Value, json};
 
 use super::args::Materialize;
 use super::hints;
 use super::progress::short;
-use super::session::{Fetch, Session};
+use super::session::Session;
 use super::size::Size;
 use super::store::pulled;
 use super::store_admin::counted;
@@ -21,23 +24,18 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         Some(bytes) => rootfs.upper(bytes),
         None => rootfs,
     };
-    let mut files = options.durably.options().copy(options.copy);
-    if let Some(mode) = options.mode {
-        files = files.mode(mode);
-    }
-    if let Some(owner) = options.owner {
-        files = files.owner(owner);
-    }
+    let Materialize { copy, mode, owner, .. } = options;
+    let files = FileOptions { copy, mode, owner, ..options.durably.options() };
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     rootfs.check()?;
     // In a store that cannot be written, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.cache().is_read_only();
-    let fetch = Fetch {
+    let pull = PullOptions {
         materializer: session.images.layer_materializer(&rootfs)?.filter(|_| keeps),
         limits: options.bounds.layer(),
-        ..Fetch::default()
+        ..PullOptions::default()
     };
-    let image = session.pull(&options.image, fetch).await?;
+    let image = session.pull(&options.image, None, pull).await?;
     let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {

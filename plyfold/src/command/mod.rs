@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::layer::{Hashing, LayerOptions};
-use crate::{Error, Result, Sparse};
+use crate::{Error, NameChange, PullOptions, Result, Sparse};
 use clap::FromArgMatches as _;
 
 use args::{Args, Verb};
 use context::Context;
-use session::{Fetch, Session};
+use session::Session;
 use stop::{Leftovers, Signal};
 use terminal::Terminal;
 
@@ -117,8 +117,8 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     let context = || Context::new(&global, terminal, leftovers);
     match verb {
         Verb::Pull { image, policy, force, verify } => {
-            let fetch = Fetch { policy: policy.map(Into::into), force, verify, ..Fetch::default() };
-            store::pull_image(&session.await?, &image, fetch).await
+            let options = PullOptions { force, verify, ..PullOptions::default() };
+            store::pull_image(&session.await?, &image, policy.map(Into::into), options).await
         }
         #[cfg(feature = "registry")]
         Verb::Login(options) => login::store(options, &global, terminal).await,
@@ -156,9 +156,15 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         }
         Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,
-        Verb::Remove { images } => store_admin::remove(&session.await?, &images).await,
-        Verb::Pin { images } => store_admin::pin(&session.await?, &images, true).await,
-        Verb::Unpin { images } => store_admin::pin(&session.await?, &images, false).await,
+        Verb::Remove { images } => {
+            store_admin::change(&session.await?, &images, NameChange::Remove, "removed").await
+        }
+        Verb::Pin { images } => {
+            store_admin::change(&session.await?, &images, NameChange::Pin, "pinned").await
+        }
+        Verb::Unpin { images } => {
+            store_admin::change(&session.await?, &images, NameChange::Unpin, "unpinned").await
+        }
         Verb::Gc { dry_run, budget, grace, partial } => {
             store_admin::collect(&session.await?, dry_run, budget, grace, partial).await
         }

@@ -25,10 +25,7 @@ pub(crate) async fn copy_image(context: &Context, source: &str, target: &str, re
     });
     match copied.await {
         Ok(copied) => show(context, &name, &copied),
-        Err(e) => {
-            let place = suggestions::Place::of(context, source, &from)?;
-            Err(suggestions::with_tags(e, &*from.registry, &place, &image).await)
-        }
+        Err(e) => Err(suggestions::with_tags(e, context, source, &from, &image).await),
     }
 }
 
@@ -108,8 +105,7 @@ pub(crate) async fn delete(context: &Context, image: &str, is_blob: bool) -> Res
         }
         _ => {
             if let Err(e) = opened.registry.delete(&name).await {
-                let place = suggestions::Place::of(context, image, &opened)?;
-                return Err(suggestions::with_tags(e, &*opened.registry, &place, &name).await);
+                return Err(suggestions::with_tags(e, context, image, &opened, &name).await);
             }
         }
     }

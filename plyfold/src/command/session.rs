@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::layer::LayerLimits;
-use crate::{
-    Error, ErrorKind, Images, Materializer, PullOptions, PullPolicy, PulledImage, Reference, Result,
-};
+use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Reference, Result};
 
 use super::context::Context;
 use super::global::Global;
@@ -23,19 +20,6 @@ pub(crate) struct Session {
     pub(crate) terminal: Terminal,
 }
 
-/// How one image is brought here.
-#[derive(Debug, Default)]
-pub(crate) struct Fetch {
-    /// When to ask the backend. Without a choice a registry is asked when something is missing, and what is on this
-    /// machine always: that costs nothing, and several directories and archives may give one name.
-    pub(crate) policy: Option<PullPolicy>,
-    pub(crate) force: bool,
-    pub(crate) verify: bool,
-    pub(crate) materializer: Option<Box<dyn Materializer>>,
-    /// Bounds on layers that are converted.
-    pub(crate) limits: LayerLimits,
-}
-
 impl Session {
     pub(crate) async fn open(
         global: &Global,
@@ -50,9 +34,15 @@ impl Session {
         Ok(Self { images, context, terminal })
     }
 
-    /// Brings an image here, and shows its progress.
-    pub(crate) async fn pull(&self, image: &str, fetch: Fetch) -> Result<PulledImage> {
-        let never = fetch.policy == Some(PullPolicy::Never);
+    /// Brings an image here, and shows its progress. Without a policy a registry is asked when something is missing, and
+    /// what is on this machine always: that costs nothing, and several directories and archives may give one name.
+    pub(crate) async fn pull(
+        &self,
+        image: &str,
+        policy: Option<PullPolicy>,
+        options: PullOptions,
+    ) -> Result<PulledImage> {
+        let never = policy == Some(PullPolicy::Never);
         let image = self.context.image(image)?;
         let is_remote = image.is_remote(&self.context.backends);
         let by_default = if is_remote { PullPolicy::IfMissing } else { PullPolicy::Always };
@@ -61,15 +51,11 @@ impl Session {
             .context
             .telling(Doing::Fetch, |progress| {
                 let options = PullOptions {
-                    force: fetch.force,
-                    limits: fetch.limits,
-                    materializer: fetch.materializer,
                     platform: self.context.platform(),
-                    policy: fetch.policy.unwrap_or(by_default),
+                    policy: policy.unwrap_or(by_default),
                     progress,
                     retry: self.context.retry,
-                    verify: fetch.verify,
-                    ..PullOptions::default()
+                    ..options
                 };
                 self.images.pull(&image, options)
             })
@@ -79,10 +65,7 @@ impl Session {
                 // Opening succeeded before, so it can be opened again.
                 let opened = self.images.locate(&image).await?;
                 Err(match &opened.reference {
-                    Some(name) => {
-                        suggestions::with_tags(e, &*opened.registry, &suggestions::Place::REGISTRY, name)
-                            .await
-                    }
+                    Some(name) => suggestions::with_tags(e, &self.context, &image, &opened, name).await,
                     None => e,
                 })
             }

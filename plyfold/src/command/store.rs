@@ -2,15 +2,20 @@
 
 use std::path::Path;
 
-use crate::{PullOptions, PulledImage, PulledLayer, Result};
+use crate::{PullOptions, PullPolicy, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
 
 use super::layer::refuse_terminal;
 use super::progress::Doing;
-use super::session::{Fetch, Session};
+use super::session::Session;
 
-pub(crate) async fn pull_image(session: &Session, image: &str, fetch: Fetch) -> Result<()> {
-    let image = session.pull(image, fetch).await?;
+pub(crate) async fn pull_image(
+    session: &Session,
+    image: &str,
+    policy: Option<PullPolicy>,
+    options: PullOptions,
+) -> Result<()> {
+    let image = session.pull(image, policy, options).await?;
     session.terminal.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
 }
 

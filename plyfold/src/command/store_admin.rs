@@ -146,17 +146,16 @@ pub(crate) fn leftovers(count: u64) -> String {
     counted(count, "leftover of an interrupted process", "leftovers of interrupted processes")
 }
 
-pub(crate) async fn remove(session: &Session, images: &[String]) -> Result<()> {
+/// Changes names, all of them or none, and shows which; `what` was done to them.
+pub(crate) async fn change(
+    session: &Session,
+    images: &[String],
+    change: fn(Reference) -> NameChange,
+    what: &str,
+) -> Result<()> {
     let names = known(session, images).await?;
-    change(session, &names, NameChange::Remove).await?;
-    let document = json!({ "removed": names.iter().map(Reference::whole).collect::<Vec<_>>() });
-    session.terminal.show(&document, || lines(&names, "removed"))
-}
-
-pub(crate) async fn pin(session: &Session, images: &[String], pinned: bool) -> Result<()> {
-    let names = known(session, images).await?;
-    change(session, &names, if pinned { NameChange::Pin } else { NameChange::Unpin }).await?;
-    let what = if pinned { "pinned" } else { "unpinned" };
+    let changes: Vec<NameChange> = names.iter().cloned().map(change).collect();
+    session.images.cache().update(&changes).await?;
     let document = json!({ what: names.iter().map(Reference::whole).collect::<Vec<_>>() });
     session.terminal.show(&document, || lines(&names, what))
 }
@@ -176,12 +175,6 @@ async fn known(session: &Session, images: &[String]) -> Result<Vec<Reference>> {
         }
     }
     Ok(names)
-}
-
-/// All of the changes or none.
-async fn change(session: &Session, names: &[Reference], change: fn(Reference) -> NameChange) -> Result<()> {
-    let changes: Vec<NameChange> = names.iter().cloned().map(change).collect();
-    session.images.cache().update(&changes).await
 }
 
 fn lines(names: &[Reference], what: &str) -> String {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    CacheProvider as _, Error, ErrorKind, ImageRegistry, Images, Opened, Page, Reference, Result, printable,
-    reference,
+    CacheProvider as _, Error, ErrorKind, Images, Opened, Page, Reference, Result, printable, reference,
 };
 
 use super::context::Context;
@@ -30,52 +29,37 @@ pub(crate) async fn in_store(images: &Images, wanted: &Reference) -> String {
     }
 }
 
-/// How the place is written that tags are in, if not by the name of their repository: `oci:DIR`.
-#[derive(Debug)]
-pub(crate) struct Place(Option<String>);
-
-impl Place {
-    /// A registry.
-    pub(crate) const REGISTRY: Self = Self(None);
-
-    /// Where an image is that was opened.
-    pub(crate) fn of(context: &Context, image: &str, opened: &Opened) -> Result<Self> {
-        let is_remote = context.image(image)?.is_remote(&context.backends);
-        Ok(Self((!is_remote).then(|| opened.registry.to_string())))
-    }
-
-    /// A tag there, as the command takes it.
-    fn image(&self, repository: &str, tag: &str) -> String {
-        match &self.0 {
-            None => format!("{repository}:{tag}"),
-            // Names that are made of a tag alone.
-            Some(place) if repository.starts_with("localhost/") => format!("{place}:{tag}"),
-            Some(place) => format!("{place}:{repository}:{tag}"),
-        }
-    }
-}
-
 /// The same error, with tags of the repository like the one that is not there: one request.
 pub(crate) async fn with_tags(
     error: Error,
-    registry: &dyn ImageRegistry,
-    place: &Place,
+    context: &Context,
+    image: &str,
+    opened: &Opened,
     wanted: &Reference,
 ) -> Error {
     let Some(tag) = wanted.tag().filter(|_| wanted.digest().is_none()) else { return error };
-    if *error.kind() != ErrorKind::NotFound || !registry.capabilities().tags {
+    if *error.kind() != ErrorKind::NotFound || !opened.registry.capabilities().tags {
         return error;
     }
+    // How the place is written that the tags are in, if not by the name of their repository: `oci:DIR`.
+    let is_remote = context.image(image).is_ok_and(|image| image.is_remote(&context.backends));
+    let place = (!is_remote).then(|| opened.registry.to_string());
     let repository = reference::repository_of(wanted);
     let page = Page { limit: Some(TAGS), after: None };
-    let tags = tokio::time::timeout(PATIENCE, registry.tags(&repository, page)).await;
+    let tags = tokio::time::timeout(PATIENCE, opened.registry.tags(&repository, page)).await;
     let Ok(Ok(tags)) = tags else { return error };
     let near = nearest(tag, &tags.names);
-    let all = format!("`plyfold tags {}` lists all tags", printable(place.0.as_ref().unwrap_or(&repository)));
-    match offered(&near.iter().map(|tag| place.image(&repository, tag)).collect::<Vec<_>>()) {
+    let all = format!("`plyfold tags {}` lists all tags", printable(place.as_ref().unwrap_or(&repository)));
+    let image_of = |tag: &String| match &place {
+        None => format!("{repository}:{tag}"),
+        // Names that are made of a tag alone.
+        Some(place) if repository.starts_with("localhost/") => format!("{place}:{tag}"),
+        Some(place) => format!("{place}:{repository}:{tag}"),
+    };
+    match offered(&near.iter().map(image_of).collect::<Vec<_>>()) {
         Some(names) => error.with_better_hint(format!("did you mean {names}? {all}")),
-        // Context on this machine say themselves what they hold.
-        None if tags.names.is_empty() || (place.0.is_some() && error.hint().is_some()) => error,
+        // Places on this machine say themselves what they hold.
+        None if tags.names.is_empty() || (place.is_some() && error.hint().is_some()) => error,
         None => error.with_better_hint(all),
     }
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use plyfold_core::{Error, PullOptions, PulledImage, Result};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::Images;
 use crate::blocking::blocking;
 
 /// Bytes that are read before they are written.
-const PART: usize = 1 << 20;
+const PART: u64 = 1 << 20;
 
 impl Images {
     /// As [`load`](Self::load), of an archive that comes from a socket, a pipe or a program. It is written to a file
@@ -53,19 +53,11 @@ async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File
         tempfile::tempfile_in(&folder).map_err(|e| at(&folder, e))
     })
     .await?;
-    let (mut archive, mut part) = (pin!(archive), Vec::with_capacity(PART));
+    let (mut archive, mut part) = (pin!(archive), Vec::new());
     loop {
-        let count = std::future::poll_fn(|context| {
-            let mut room = [0; 8 << 10];
-            let wanted = room.len().min(PART - part.len());
-            let mut buffer = ReadBuf::new(&mut room[..wanted]);
-            let read = archive.as_mut().poll_read(context, &mut buffer);
-            part.extend_from_slice(buffer.filled());
-            read.map_ok(|()| buffer.filled().len())
-        });
-        let count = count.await.map_err(|e| Error::io("reading the archive", e))?;
-        if count > 0 && part.len() < PART {
-            continue;
+        let read = archive.as_mut().take(PART).read_to_end(&mut part).await;
+        if read.map_err(|e| Error::io("reading the archive", e))? == 0 {
+            return Ok(file);
         }
         (file, part) = blocking(move |_| {
             file.write_all(&part).map_err(|e| Error::io("writing the archive to a temporary file", e))?;
@@ -73,9 +65,6 @@ async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File
             Ok((file, part))
         })
         .await?;
-        if count == 0 {
-            return Ok(file);
-        }
     }
 }
 

@@ -22,20 +22,20 @@ impl Rootfs {
     /// [`Config`](crate::ErrorKind::Config) when an upper cannot have its size, or the format no upper, or links another
     /// mode than the store's.
     pub fn check(&self) -> Result<()> {
-        Plan::new(self, Path::new("")).map(drop)
+        CompositionPlan::new(self, Path::new("")).map(drop)
     }
 }
 
 /// The files to make, checked as far as possible before the work.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct CompositionPlan {
     out: PathBuf,
     files: FileOptions,
     #[cfg(all(feature = "erofs", feature = "ext4"))]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
 
-impl Plan {
+impl CompositionPlan {
     pub(super) fn new(rootfs: &Rootfs, out: &Path) -> Result<Self> {
         rootfs.files.check()?;
         let name = rootfs.format.format().name;

@@ -66,7 +66,7 @@ impl Images {
     /// the way, or an upper cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in
     /// the cache any more; those of the materializers; [`Io`](crate::ErrorKind::Io).
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
-        let plan = compose::Plan::new(rootfs, out)?;
+        let plan = compose::CompositionPlan::new(rootfs, out)?;
         let mut cache = self.cache();
         if cache.is_read_only() {
             cache = Box::new(ScratchCache::new(cache, out, rootfs.files.sync)?);

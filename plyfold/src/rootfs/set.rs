@@ -18,7 +18,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use self::directory::Directory;
 use self::names::{LIST, SetNames};
-use self::place::{Place, like};
+use self::place::{OutputState, like};
 use self::staging_folder::{OLD, StagingFolder};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::Stop;
@@ -52,7 +52,7 @@ pub(super) struct Set<'a> {
     out: &'a Path,
     options: FileOptions,
     stop: &'a Stop,
-    place: Place,
+    place: OutputState,
     stage: StagingFolder,
     /// The folders that the output is in, as far as they are new.
     parents: Directory,
@@ -65,12 +65,12 @@ impl<'a> Set<'a> {
     /// Begins a set that will appear as the folder `out`.
     pub(super) fn new(out: &'a Path, options: FileOptions, stop: &'a Stop) -> Result<Self> {
         options.check()?;
-        let mut place = Place::of(out)?;
+        let mut place = OutputState::of(out)?;
         let parents = Directory::at(place.parent())?;
         let mut begun = StagingFolder::new(place.parent());
-        if let (Err(_), Place::Older(folder)) = (&begun, &place) {
+        if let (Err(_), OutputState::Older(folder)) = (&begun, &place) {
             // A user who may write only to the folder itself, not to its parent, gets the files one by one.
-            place = Place::Other(folder.clone());
+            place = OutputState::Other(folder.clone());
             begun = StagingFolder::new(place.parent());
         }
         let stage = begun.map_err(|e| Error::io("making a folder for the output", e));
@@ -128,9 +128,9 @@ impl<'a> Set<'a> {
     pub(super) fn publish(mut self) -> Result<()> {
         self.stop.check()?;
         let published = match self.place.clone() {
-            Place::Nothing { .. } => self.appear(),
-            Place::Older(folder) => self.exchange(&folder),
-            Place::Other(folder) => self.replace(&folder),
+            OutputState::Nothing { .. } => self.appear(),
+            OutputState::Older(folder) => self.exchange(&folder),
+            OutputState::Other(folder) => self.replace(&folder),
         };
         published.map_err(|e| e.with_context("path", self.out.display()))?;
         self.parents.keep();

@@ -13,7 +13,7 @@ use crate::durable::parent;
 
 /// Where a set is to appear.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum OutputState {
     /// Nothing, in a folder that may be new too.
     Nothing { parent: PathBuf },
     /// A folder with an older set and nothing else, which can be exchanged for another.
@@ -22,7 +22,7 @@ pub(super) enum Place {
     Other(PathBuf),
 }
 
-impl Place {
+impl OutputState {
     pub(super) fn of(out: &Path) -> Result<Self> {
         if fs::symlink_metadata(out).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
             && out.file_name().is_some()

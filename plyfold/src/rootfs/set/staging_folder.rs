@@ -9,6 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use tempfile::TempDir;
 
 use super::names::SetNames;
+use crate::atomic_file::left;
 
 /// What the names of folders begin with whose files are not a set yet, or not any more.
 pub(super) const STAGE: &str = ".plyfold-set-";
@@ -55,12 +56,8 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let ours = folder.metadata()?;
-    let is_there = || {
-        fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
-    };
     match folder.try_lock() {
-        Ok(()) if is_there() => Ok(Some(folder)),
+        Ok(()) if left::is_at(&folder, path) => Ok(Some(folder)),
         Ok(()) | Err(fs::TryLockError::WouldBlock) => Ok(None),
         // On a file system without locks no folder counts as a leftover.
         Err(fs::TryLockError::Error(_)) => Ok(Some(folder)),
