@@ -5,8 +5,10 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+use crate::credential::Credential;
 use crate::options::Options;
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
+use crate::shared::Shared;
 use crate::{Digest, Error, Reference, Result, digest, reference};
 
 /// A kind of place that images come from: one entry for each crate that implements
@@ -23,12 +25,29 @@ pub struct Backend {
     pub syntax: &'static str,
     /// What it can do at most.
     pub capabilities: Capabilities,
+    /// Whether it uses [`OpenRequest::credential`]. One that does not is never opened with a credential.
+    pub takes_credentials: bool,
     /// Opens a location. Reads no image yet, and fails at once on a malformed location or option.
     pub open: Open,
 }
 
 /// The signature of [`Backend::open`].
-pub type Open = fn(Location, Options) -> BoxFuture<'static, Result<Opened>>;
+pub type Open = fn(OpenRequest) -> BoxFuture<'static, Result<Opened>>;
+
+/// What a backend opens.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenRequest {
+    /// Where.
+    pub location: Location,
+    /// How.
+    pub options: Options,
+    /// Who asks, when that is not for the options and the machine to say: then nothing that belongs to another
+    /// credential may be used for it, such as tokens, and answers that were given to another.
+    pub credential: Option<Credential>,
+    /// What the program's backends share: connections, limits of a host, and tokens of one credential.
+    pub shared: Shared,
+}
 
 inventory::collect!(Backend);
 
@@ -330,9 +349,24 @@ impl Backends {
     /// Opens a URI.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for a malformed URI and for an unknown scheme, with the list of
-    /// those that are linked; otherwise those of the backend.
+    /// As [`Backends::open_with`].
     pub async fn open(&self, uri: &str, options: &Options) -> Result<Opened> {
+        self.open_with(uri, options, None, &Shared::default()).await
+    }
+
+    /// Opens a URI with a credential, and with what other openings [share](OpenRequest::shared).
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for a malformed URI, for an unknown scheme, with the list of those that
+    /// are linked, and for a credential that the backend does not [take](Backend::takes_credentials); otherwise those
+    /// of the backend.
+    pub async fn open_with(
+        &self,
+        uri: &str,
+        options: &Options,
+        credential: Option<Credential>,
+        shared: &Shared,
+    ) -> Result<Opened> {
         let location = Location::parse(uri)?;
         let Some(backend) = self.by_scheme.get(location.scheme.as_str()) else {
             let known: Vec<&str> = self.by_scheme.keys().copied().collect();
@@ -344,7 +378,11 @@ impl Backends {
                 Error::config(format!("unknown scheme {:?} in {uri:?}", location.scheme)).with_hint(hint)
             );
         };
-        (backend.open)(location, options.clone()).await
+        if credential.is_some() && !backend.takes_credentials {
+            return Err(Error::config(format!("{}: takes no credential", location.scheme)));
+        }
+        (backend.open)(OpenRequest { location, options: options.clone(), credential, shared: shared.clone() })
+            .await
     }
 }
 

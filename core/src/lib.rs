@@ -35,6 +35,7 @@ pub mod worker;
 mod advice;
 mod artifact;
 mod blob;
+mod credential;
 mod error;
 mod flatten;
 mod format;
@@ -43,6 +44,7 @@ mod materializer;
 mod materializers;
 mod options;
 mod select;
+mod shared;
 mod size;
 mod strict;
 
@@ -56,13 +58,14 @@ pub use advice::Advice;
 pub use artifact::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, KernelVersion, LocalArtifact, Made,
 };
-pub use backend::{Backend, Backends, Location, Opened};
+pub use backend::{Backend, Backends, Location, OpenRequest, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
     Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
+pub use credential::{Credential, Secret};
 pub use error::{Error, ErrorKind, Mismatch, Result, printable};
 pub use flatten::flatten;
 pub use format::{Format, Output};
@@ -79,5 +82,6 @@ pub use provider::{ImageProvider, PulledImage};
 pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};
 pub use reference::Reference;
 pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page, PushSession};
+pub use shared::Shared;
 pub use size::Size;
 pub use source::{ImageSource, ImageSourceExt, RegistrySource};

@@ -27,7 +27,8 @@ crate::register!(Backend {
     summary: "images in this process's memory, shared by name",
     syntax: "memory:NAME[:IMAGE]",
     capabilities: CAPABILITIES,
-    open: |location, options| Box::pin(async move { open(&location, &options) }),
+    takes_credentials: false,
+    open: |request| Box::pin(async move { open(&request.location, &request.options) }),
 });
 
 const CAPABILITIES: Capabilities =

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{Advice, Error, Result};
@@ -13,7 +14,7 @@ const INVALID: &str = "invalid option: ";
 ///
 /// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also a number that
 /// JSON would write in another way (`007`, `1e5`); a key given several times is a list.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Options(BTreeMap<String, serde_json::Value>);
 
 impl Options {

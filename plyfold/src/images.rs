@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Descriptor,
+    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Credential, Descriptor,
     ImageProvider, Lease, Materializers, NameChange, Opened, Options, PackageResolver, Page, Platform,
-    PullOptions, PullResult, PulledImage, Reference, RegistrySource, Result, Usage, Verified, Verify,
+    PullOptions, PullResult, PulledImage, Reference, RegistrySource, Result, Shared, Usage, Verified, Verify,
     reference,
 };
 
@@ -24,6 +24,11 @@ mod scratch;
 /// image stays complete while its [`PulledImage`] exists, whatever is removed or
 /// [collected](crate::CacheProvider::collect) meanwhile, here or in another process. Of many that pull one image
 /// one fetches it, and the others wait.
+///
+/// Registries are opened once for each host and options: all pulls of an `Images` and its clones share their
+/// connections, tokens and limits. What such a registry reads of this machine (`hosts.toml`, certificates, stored
+/// credentials) is read again for pulls that begin five minutes later. A pull with a
+/// [credential of its own](PullOptions::credential) shares connections and limits, but no token.
 ///
 /// `examples/runtime.rs` shows all that a runtime does: pull, materialize, list, and collect to a budget.
 ///
@@ -46,6 +51,7 @@ pub struct Images {
     options: Options,
     packages: Option<Arc<dyn PackageResolver>>,
     scratch: Option<PathBuf>,
+    shared: Shared,
 }
 
 impl Images {
@@ -76,6 +82,7 @@ impl Images {
             options: Options::default(),
             packages: None,
             scratch: None,
+            shared: Shared::default(),
         })
     }
 
@@ -132,7 +139,7 @@ impl Images {
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         let operation = options.progress.operation();
         let place = self.place()?;
-        let opened = self.locate(image).await?;
+        let opened = self.opened(image, options.credential.clone()).await?;
         let reference = opened.reference().await?;
         operation.hand_over();
         let result = self.cache.image_pull(&opened.registry, &reference, &options).await?;
@@ -155,7 +162,7 @@ impl Images {
     pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
         let operation = options.progress.operation();
         let place = self.place()?;
-        let opened = self.locate(archive).await?;
+        let opened = self.opened(archive, options.credential.clone()).await?;
         operation.hand_over();
         let results = self.cache.image_load(&opened, &options).await?;
         let mut loaded = Vec::with_capacity(results.len());
@@ -258,7 +265,10 @@ impl Images {
         let image = &*self.resolved(image).await?;
         let name = match self.qualified(image) {
             Some(name) => name,
-            None => self.backends.open(image, &self.options).await?.reference().await?,
+            None => {
+                let opened = self.backends.open_with(image, &self.options, None, &self.shared);
+                opened.await?.reference().await?
+            }
         };
         // A pull by digest keeps the digest alone: the tag may mean something else by now.
         Ok(match reference::digest_of(&name)? {
@@ -272,11 +282,14 @@ impl Images {
     /// # Errors
     /// Those of [`Backends::open`].
     pub async fn locate(&self, image: &str) -> Result<Opened> {
+        self.opened(image, None).await
+    }
+
+    async fn opened(&self, image: &str, credential: Option<Credential>) -> Result<Opened> {
         let image = &*self.resolved(image).await?;
-        match self.qualified(image) {
-            Some(name) => self.backends.open(&format!("registry:{}", name.whole()), &self.options).await,
-            None => self.backends.open(image, &self.options).await,
-        }
+        let named = self.qualified(image).map(|name| format!("registry:{}", name.whole()));
+        let uri = named.as_deref().unwrap_or(image);
+        self.backends.open_with(uri, &self.options, credential, &self.shared).await
     }
 
     /// The name that a template stands for; other texts are what they are.

@@ -13,6 +13,11 @@
 //! | `command` | [`command`]: the `plyfold` program |
 //!
 //! All are on by default, each works alone, and none changes what another does.
+//!
+//! `registry` brings `reqwest` with its default TLS: `rustls` with `aws-lc-rs`. A program with a `reqwest` or `rustls` of
+//! its own uses them as ever, and installs no provider: `examples/with-reqwest` is one. Cargo gives both one `reqwest`
+//! with the features of both, so its `Client::new` wants a CA certificate on the machine, as by default. A program that
+//! chooses `ring` for `rustls` has two providers, and has to name its own.
 
 pub use plyfold_core::*;
 

@@ -23,7 +23,8 @@ plyfold_core::register!(Backend {
     summary: "tar files of docker save, podman save and skopeo, in both forms",
     syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME], FILE@DIGEST, FILE:@INDEX",
     capabilities: CAPABILITIES,
-    open: |location, options| Box::pin(async move { open(&location, &options).await }),
+    takes_credentials: false,
+    open: |request| Box::pin(async move { open(&request.location, &request.options).await }),
 });
 
 const CAPABILITIES: Capabilities = Capabilities { repositories: true, tags: true, ..Capabilities::READ };

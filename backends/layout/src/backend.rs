@@ -22,7 +22,8 @@ plyfold_core::register!(Backend {
     summary: "OCI layout directories, also those of skopeo, crane, buildah, umoci and docker",
     syntax: "oci:DIRECTORY[:TAG|:NAME][@DIGEST]",
     capabilities: CAPABILITIES,
-    open: |location, options| Box::pin(async move { open(&location, &options) }),
+    takes_credentials: false,
+    open: |request| Box::pin(async move { open(&request.location, &request.options) }),
 });
 
 const CAPABILITIES: Capabilities =

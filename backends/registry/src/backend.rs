@@ -4,15 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oci_client::secrets::RegistryAuth;
-use plyfold_core::backend::{Backend, Location, Opened};
 use plyfold_core::{
-    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, MediaType, Names, Options, Page,
-    RawManifest, Reference, Result, reference,
+    Backend, Blob, BlobRange, Capabilities, Credential, Descriptor, Digest, Error, ImageRegistry, MediaType,
+    Names, OpenRequest, Opened, Page, RawManifest, Reference, Result, reference,
 };
 
 use crate::Config;
-use crate::auth::{Credential, Credentials};
+use crate::auth::Credentials;
 use crate::client::Client;
 
 plyfold_core::register!(Backend {
@@ -21,20 +19,26 @@ plyfold_core::register!(Backend {
     summary: "OCI distribution registries over HTTP",
     syntax: "registry:HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or registry:HOST[:PORT]/ for the registry itself",
     capabilities: CAPABILITIES,
-    open: |location, options| Box::pin(async move { open(&location, &options) }),
+    takes_credentials: true,
+    open: |request| Box::pin(async move { open(&request) }),
 });
 
 const CAPABILITIES: Capabilities =
     Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
 
-fn open(location: &Location, options: &Options) -> Result<Opened> {
-    let config: Config = options.config()?;
-    if let Some(host) = location.rest.strip_suffix('/') {
-        return Ok(Opened { registry: Box::new(Registry::new(host, &config)?), reference: None });
-    }
-    let reference = reference::parse(&location.rest)?;
-    let registry = Registry::new(reference.registry(), &config)?;
-    Ok(Opened { registry: Box::new(registry), reference: Some(reference) })
+fn open(request: &OpenRequest) -> Result<Opened> {
+    let config: Config = request.options.config()?;
+    let place = &request.location.rest;
+    let reference = if place.ends_with('/') { None } else { Some(reference::parse(place)?) };
+    let host = reference.as_ref().map_or(place.trim_end_matches('/'), Reference::registry);
+    config.check()?;
+    let credentials = Credentials::new(&config, host)?;
+    let credentials = match &request.credential {
+        Some(credential) => credentials.for_calls(credential.clone()),
+        None => credentials,
+    };
+    let client = Client::shared(&config, host, credentials, request)?;
+    Ok(Opened { registry: Box::new(Registry { home: host.into(), client: Arc::new(client) }), reference })
 }
 
 /// An OCI registry. Clones share connections and tokens.
@@ -53,7 +57,6 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
 pub struct Registry {
     home: Arc<str>,
     client: Arc<Client>,
-    config: Arc<Config>,
 }
 
 impl Registry {
@@ -64,22 +67,15 @@ impl Registry {
     /// `hosts_dir` that is none, and for certificates that cannot be read.
     pub fn new(host: &str, config: &Config) -> Result<Self> {
         config.check()?;
-        Self::with_credentials(host, config, Credentials::new(config, host)?)
+        let client = Client::new(config, host, Credentials::new(config, host)?)?;
+        Ok(Self { home: host.into(), client: Arc::new(client) })
     }
 
-    /// The same with the credentials of a program that uses `oci-client`, in place of any other.
-    ///
-    /// # Errors
-    /// Those of [`Registry::new`].
-    pub fn with_auth(&self, auth: RegistryAuth) -> Result<Self> {
-        let mut credentials = self.client.auth().credentials().clone();
-        credentials.set_own(Credential::from_auth(auth));
-        Self::with_credentials(&self.home, &self.config, credentials)
-    }
-
-    fn with_credentials(host: &str, config: &Config, credentials: Credentials) -> Result<Self> {
-        let client = Client::new(config, host, credentials)?;
-        Ok(Self { home: host.into(), client: Arc::new(client), config: Arc::new(config.clone()) })
+    /// The same registry for who has this credential: connections and limits are shared, tokens are not. No other host
+    /// gets a credential, and manifests, tags and lists come from the registry itself, not from its mirrors.
+    #[must_use]
+    pub fn with_credential(&self, credential: Credential) -> Self {
+        Self { home: Arc::clone(&self.home), client: Arc::new(self.client.for_calls(credential)) }
     }
 
     /// What is added to every error: the image and this registry.
@@ -111,7 +107,7 @@ impl ImageRegistry for Registry {
     }
 
     fn concurrency(&self) -> usize {
-        self.client.limits.connections()
+        self.client.site.limits.connections()
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
@@ -171,9 +167,6 @@ impl fmt::Display for Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("home", &self.home)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Registry").field("home", &self.home).finish_non_exhaustive()
     }
 }

@@ -1,13 +1,15 @@
 //! Requests to a registry: authentication on 401, redirects by our own policy.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plyfold_core::{Error, ErrorKind, Reference, Result, reference};
+use plyfold_core::{Credential, Error, ErrorKind, OpenRequest, Reference, Result, reference};
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode, Url};
+use serde_json::json;
 
-use crate::auth::{Access, Auth, Credentials, Exchange, Permission, Scope};
+use crate::auth::{Access, Auth, Credentials, Exchange, Permission, Scope, credentials};
 use crate::hosts::{self, Endpoint, Places, Rotation, Wanted};
 use crate::limits::Limits;
 use crate::policy::{Policy, origin, same_origin};
@@ -18,20 +20,32 @@ use crate::{Config, error};
 /// Redirects that one request may go through.
 const MAX_REDIRECTS: usize = 10;
 
-/// A registry client: endpoints, policy, credentials and tokens.
+/// A registry client: what it shares with the clients of other credentials, and what is this credential's alone.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) policy: Policy,
-    pub(crate) time_outs: TimeOuts,
-    pub(crate) limits: Limits,
+    pub(crate) site: Arc<Site>,
+    account: Arc<Account>,
+}
+
+/// How a registry is reached, whoever asks.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) limits: Arc<Limits>,
     /// Held while a list of referrers is read, changed and written.
     pub(crate) lists: tokio::sync::Mutex<()>,
     /// As [`Config::parallel_ranges`].
     pub(crate) parallel_ranges: usize,
+    pub(crate) time_outs: TimeOuts,
     /// As [`Config::upload_chunk`], in MiB.
     pub(crate) upload_chunk: u32,
-    auth: Auth,
     places: Places,
+    policy: Policy,
+}
+
+/// A credential, what it was exchanged for, and which hosts have failed for it.
+#[derive(Debug)]
+struct Account {
+    auth: Auth,
     rotation: Rotation,
 }
 
@@ -44,29 +58,53 @@ pub(crate) struct Target {
     /// The hosts to ask, in order; the last one is at `base`.
     endpoints: Arc<[Endpoint]>,
     permission: Permission,
+    /// Whether a credential of some calls is used. The registry itself then says what it may read: a mirror does not
+    /// know that credential.
+    is_of_call: bool,
 }
 
 impl Client {
     pub(crate) fn new(config: &Config, home: &str, credentials: Credentials) -> Result<Self> {
-        let places = Places::new(config, home)?;
-        let client = Self {
-            policy: Policy::new(config),
-            time_outs: TimeOuts::new(config),
-            limits: Limits::new(config),
-            lists: tokio::sync::Mutex::default(),
-            parallel_ranges: config.parallel_ranges,
-            upload_chunk: config.upload_chunk,
-            auth: Auth::new(credentials),
-            places,
-            rotation: Rotation::default(),
-        };
+        let site = Site::new(config, home, Arc::new(Limits::new(config)))?;
+        Self::of(Arc::new(site), Arc::new(Account::new(credentials)), home)
+    }
+
+    /// The same, with what earlier requests of a program have made: the limits for all that has the same, the
+    /// connections for all that has the same options, and the tokens for what has the same credential as well.
+    pub(crate) fn shared(
+        config: &Config,
+        home: &str,
+        credentials: Credentials,
+        request: &OpenRequest,
+    ) -> Result<Self> {
+        /// How long files of hosts, certificates and credentials count as they were read.
+        const AGE: Duration = Duration::from_secs(300);
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let OpenRequest { options, credential, shared, .. } = request;
+        let bounds = format!("{:?} {:?}", config.max_connections, config.requests_per_second);
+        let limits = shared.get_or_make(&bounds, || Ok(Limits::new(config)))?;
+        let key = json!([home, options, START.elapsed().as_secs() / AGE.as_secs()]);
+        let site = shared.get_or_make(&key.to_string(), || Site::new(config, home, limits))?;
+        let key = json!([key, credential.as_ref().map(credentials::parts)]);
+        let account = shared.get_or_make(&key.to_string(), || Ok(Account::new(credentials)))?;
+        Self::of(site, account, home)
+    }
+
+    fn of(site: Arc<Site>, account: Arc<Account>, home: &str) -> Result<Self> {
+        let client = Self { site, account };
         // Fail at once for a host or a configuration that is not valid.
         client.registry(home, "", Access::Catalog)?;
         Ok(client)
     }
 
+    /// The client of another credential for the same registry.
+    pub(crate) fn for_calls(&self, credential: Credential) -> Self {
+        let credentials = self.auth().credentials().clone().for_calls(credential);
+        Self { site: Arc::clone(&self.site), account: Arc::new(Account::new(credentials)) }
+    }
+
     pub(crate) fn auth(&self) -> &Auth {
-        &self.auth
+        &self.account.auth
     }
 
     /// Where a reference's repository is. The reference is parsed again: one that was built by hand could
@@ -86,7 +124,7 @@ impl Client {
     /// [`Config`](ErrorKind::Config) for a registry, a `hosts.toml` or a certificate that is not valid,
     /// [`Unsupported`](ErrorKind::Unsupported) when no host takes what is written.
     pub(crate) fn registry(&self, registry: &str, repository: &str, access: Access<'_>) -> Result<Target> {
-        let mut endpoints = self.places.of(&self.policy, registry)?;
+        let mut endpoints = self.site.places.of(&self.site.policy, registry)?;
         if matches!(access, Access::Delete | Access::Mount(_) | Access::Push) {
             let first = endpoints.iter().find(|endpoint| endpoint.may_push()).cloned();
             let first =
@@ -99,7 +137,8 @@ impl Client {
         let last = endpoints.last().ok_or_else(|| Error::config(format!("{registry} has no host")))?;
         let permission = Permission::new(repository, access);
         let (base, scope) = (last.root.clone(), last.scope(&permission));
-        Ok(Target { base, scope, endpoints, permission })
+        let is_of_call = self.auth().credentials().is_of_call();
+        Ok(Target { base, scope, endpoints, permission, is_of_call })
     }
 
     /// Sends a request to the endpoints in their order, and returns the first answer of success, or else the
@@ -158,7 +197,7 @@ impl Client {
         };
         let roots: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.root).collect();
         let wanted = (own > 0 && hosts::reads_blob(&request)).then(|| Wanted::of(&request));
-        let order = wanted.as_ref().map(|blob| self.rotation.order(blob, &roots));
+        let order = wanted.as_ref().map(|blob| self.account.rotation.order(blob, &roots));
         let order = order.unwrap_or_else(|| (0..=own).collect());
         let mut failures = Failed { own, all: Vec::new() };
         let mut request = Some(request);
@@ -167,7 +206,7 @@ impl Client {
             // Only what is written streams its body, and that has one endpoint.
             let next = if is_last { request.take() } else { request.as_ref().and_then(Request::try_clone) };
             let Some(next) = next else { continue };
-            let watch = wanted.as_ref().map(|blob| self.rotation.watch(blob, roots[at]));
+            let watch = wanted.as_ref().map(|blob| self.account.rotation.watch(blob, roots[at]));
             let outcome = match self.once(target, endpoints[at], next).await {
                 Ok(mut response) => {
                     if at != own {
@@ -192,33 +231,37 @@ impl Client {
 
     /// Sends a request to one endpoint, with authentication.
     async fn once(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
-        let permit = self.limits.admit(&endpoint.root, target.permission.writes()).await?;
+        let permit = self.site.limits.admit(&endpoint.root, target.permission.writes()).await?;
         let mut response = self.authorized(target, endpoint, request).await?;
         permit.ride(&mut response);
         Ok(response)
     }
 
     async fn authorized(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
-        let request = endpoint.adopt(&target.base, request);
+        let mut request = endpoint.adopt(&target.base, request);
+        if target.is_of_call {
+            // A header field of the configuration proves who this machine is, not who asks.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
         let scope = endpoint.scope(&target.permission);
         // An upload may have been sent to another host: that one gets no credentials.
         let is_own = same_origin(&endpoint.root, request.url());
         let again = request.try_clone();
-        let granted = if is_own { self.auth.granted(&scope, again.is_none()).await } else { None };
+        let granted = if is_own { self.auth().granted(&scope, again.is_none()).await } else { None };
         let response = self.follow(target, endpoint, request, granted.as_ref()).await?;
         let is_challenge = response.status() == StatusCode::UNAUTHORIZED
             && is_own
             && same_origin(&endpoint.root, response.url());
         let Some(again) = again.filter(|_| is_challenge) else { return Ok(response) };
-        let (places, policy, endpoints) = (&self.places, &self.policy, &*target.endpoints);
+        let (places, policy, endpoints) = (&self.site.places, &self.site.policy, &*target.endpoints);
         let exchange = Exchange { places, policy, endpoints, endpoint };
-        let answer = self.auth.answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
+        let answer = self.auth().answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
         // The answer to a HEAD has no error text. A GET for the text alone is not worth a request.
         let answer = answer.map_err(|e| e.with_endpoint(origin(&endpoint.root)))?;
         drop(response);
         let response = self.follow(target, endpoint, again, Some(&answer)).await?;
         if response.status() == StatusCode::UNAUTHORIZED && same_origin(&endpoint.root, response.url()) {
-            self.auth.forget(&scope, &answer).await;
+            self.auth().forget(&scope, &answer).await;
         }
         Ok(response)
     }
@@ -240,9 +283,9 @@ impl Client {
         let start = request.url().clone();
         for hop in 0..=MAX_REDIRECTS {
             let next = request.try_clone();
-            self.limits.pace(request.url()).await;
+            self.site.limits.pace(request.url()).await;
             let transport =
-                self.places.transport(&self.policy, &target.endpoints, endpoint, request.url())?;
+                self.site.places.transport(&self.site.policy, &target.endpoints, endpoint, request.url())?;
             let mut response = transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
                 if hop > 0 {
@@ -273,7 +316,7 @@ impl Client {
             )
             .with_endpoint(&at)
         })?;
-        self.policy.check_hop(response.url(), &url).map_err(|e| e.with_endpoint(&at))?;
+        self.site.policy.check_hop(response.url(), &url).map_err(|e| e.with_endpoint(&at))?;
         Ok(url)
     }
 
@@ -282,7 +325,27 @@ impl Client {
         if response.status() != StatusCode::OK {
             return Err(error::status(response, what).await);
         }
-        self.time_outs.document(response, limit, what).await
+        self.site.time_outs.document(response, limit, what).await
+    }
+}
+
+impl Site {
+    fn new(config: &Config, home: &str, limits: Arc<Limits>) -> Result<Self> {
+        Ok(Self {
+            limits,
+            lists: tokio::sync::Mutex::default(),
+            parallel_ranges: config.parallel_ranges,
+            time_outs: TimeOuts::new(config),
+            upload_chunk: config.upload_chunk,
+            places: Places::new(config, home)?,
+            policy: Policy::new(config),
+        })
+    }
+}
+
+impl Account {
+    fn new(credentials: Credentials) -> Self {
+        Self { auth: Auth::new(credentials), rotation: Rotation::default() }
     }
 }
 
@@ -307,6 +370,9 @@ impl Target {
             && let Some(linked) = self.endpoints.iter().find(is_linked).or(last)
         {
             return vec![linked];
+        }
+        if self.is_of_call && !hosts::reads_blob(request) {
+            return last.into_iter().collect();
         }
         let is_write = self.permission.writes();
         self.endpoints.iter().filter(|endpoint| is_write || endpoint.may_answer(request)).collect()

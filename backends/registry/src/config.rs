@@ -5,12 +5,11 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plyfold_core::Error;
+use plyfold_core::{Error, Secret};
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::auth::{Secret, secret};
-use crate::deserialize::{list, one_or_many, seconds};
+use crate::deserialize::{list, one_or_many, seconds, secret};
 use crate::hosts::Hosts;
 
 /// How registries are reached. `Debug` shows no secret.
@@ -64,7 +63,7 @@ pub struct Config {
     /// memory; 1 reads it in one go. More than 1 helps where a host limits the speed of each connection.
     pub parallel_ranges: usize,
     /// The password for `username`.
-    #[serde(deserialize_with = "secret::option")]
+    #[serde(deserialize_with = "secret")]
     pub password: Option<Secret>,
     /// Hosts (`host` or `host:port`) that are reached without TLS.
     #[serde(deserialize_with = "one_or_many")]
@@ -84,7 +83,7 @@ pub struct Config {
     /// The `User-Agent` of requests.
     pub user_agent: String,
     /// The user for the registry that the URI names, and for no other; wins over stored credentials.
-    #[serde(deserialize_with = "secret::option")]
+    #[serde(deserialize_with = "secret")]
     pub username: Option<Secret>,
 }
 
@@ -131,10 +130,11 @@ impl Config {
                 return Err(error.with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
             }
         }
-        // The usual ones need not be there.
-        let named =
-            self.hosts_dir.iter().filter(|dir| !HOSTS_DIRS.iter().any(|usual| *dir == Path::new(usual)));
-        if let Some(dir) = named.into_iter().find(|dir| !dir.is_dir()) {
+        // The usual ones need not be there, and an empty name stands for none.
+        let usual = HOSTS_DIRS.map(Path::new);
+        let mut named =
+            self.hosts_dir.iter().filter(|dir| !usual.contains(&dir.as_path()) && *dir != Path::new(""));
+        if let Some(dir) = named.find(|dir| !dir.is_dir()) {
             let error = Error::config(format!("{} is not a directory", dir.display()));
             let hint = "write a directory that holds HOST/hosts.toml, as /etc/containerd/certs.d does";
             return Err(error.with_context("option", "hosts-dir").with_hint(hint));
@@ -175,6 +175,15 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().trusted_realm, None);
         assert_eq!(parse(&["trusted-realm="]).unwrap().trusted_realm, Some(Vec::new()));
         assert_eq!(parse(&["trusted-realm=a"]).unwrap().trusted_realm, Some(vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn an_empty_folder_of_hosts_is_none() {
+        parse(&["hosts-dir="]).unwrap().check().unwrap();
+        assert_eq!(
+            *parse(&["hosts-dir=/nonexistent"]).unwrap().check().unwrap_err().kind(),
+            ErrorKind::Config
+        );
     }
 
     #[test]

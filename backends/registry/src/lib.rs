@@ -23,26 +23,16 @@
 //!
 //! # Which library does what
 //! `reqwest` pools connections, and does HTTP/1.1 and proxies; redirects, decompression and retries are off
-//! there, because this crate decides about them for each hop. `rustls` with `ring` does TLS: it refuses certificates
-//! without alternative names, and needs no system library. `toml` reads `hosts.toml`, in the order of the file, which
-//! is the order of the requests. `http-auth` splits challenges, `httpdate` reads dates, `rustls-native-certs` finds the
-//! system's CAs. `hyper` is below `reqwest`, and a direct dependency for its error of a request that was never sent.
+//! there, because this crate decides about them for each hop. `rustls` with `aws-lc-rs` does TLS: it refuses
+//! certificates without alternative names, and needs no system library and no `CMake`. It is the provider that `reqwest`
+//! has by default: a program with a client of its own has that one, and need not install it. `toml` reads `hosts.toml`,
+//! in the order of the file, which is the order of the requests. `http-auth` splits challenges, `httpdate` reads dates,
+//! `rustls-native-certs` finds the system's CAs. `hyper` is below `reqwest`, and a direct dependency for its error of a
+//! request that was never sent.
 //!
 //! # Transfers
 //! The manual's page [`transfers`](plyfold_core::manual::transfers) says how content moves, what is tried again and
 //! what the options `max-connections`, `requests-per-second`, `parallel-ranges` and `upload-chunk` are for.
-//!
-//! # What goes through `oci-client`
-//! Its credentials type: a program that holds an [`oci_client::secrets::RegistryAuth`] passes it to
-//! [`Registry::with_auth`]. Its requests are not used, because version 0.18 leaves no place to guard them:
-//!
-//! - reads: Basic credentials go to any `realm`, digests of manifests go into URLs unchecked, bodies are
-//!   unbounded, `Content-Range` and sizes are unchecked, `Retry-After` is lost, a token with a newline panics;
-//! - pushes: building a client panics where the system has no CA certificates (also for plain HTTP) and where no
-//!   process-wide rustls provider is installed, there are no client certificates, error bodies are unbounded,
-//!   redirects and upload locations are followed to any scheme.
-//!
-//! The tests let `oci-client` pull what this crate has pushed, and the reverse.
 //!
 //! [distribution specification]: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 //! [token authentication]: https://distribution.github.io/distribution/spec/auth/token/
@@ -74,9 +64,9 @@ mod tls;
 mod transport;
 mod upload;
 
-pub use auth::{Keeper, Secret};
+pub use auth::Keeper;
 pub use backend::Registry;
 pub use config::Config;
 pub use hosts::{ClientCertificate, Host, HostCapability, Hosts};
 pub use login::{Login, login, logout};
-pub use oci_client;
+pub use plyfold_core::{Credential, Secret};

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 use crate::Config;
 use crate::policy::origin;
 
+/// Hosts whose limits are kept while no request needs them.
+const HOSTS: usize = 256;
+
 /// The limits that a configuration sets, for each host by itself.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -78,9 +81,21 @@ impl Limits {
     fn host(&self, url: &Url) -> Arc<Host> {
         // Every change is one insertion, so a poisoned lock is consistent.
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= HOSTS {
+            hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.is_busy());
+        }
         let slots = || Arc::new(Semaphore::new(self.connections().min(Semaphore::MAX_PERMITS)));
         let fresh = || Arc::new(Host { reads: slots(), writes: slots(), next: Mutex::new(Instant::now()) });
         Arc::clone(hosts.entry(origin(url)).or_insert_with(fresh))
+    }
+}
+
+impl Host {
+    /// Whether a request is running or the next one has to wait.
+    fn is_busy(&self) -> bool {
+        let is_held = |slots: &Arc<Semaphore>| Arc::strong_count(slots) > 1;
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        is_held(&self.reads) || is_held(&self.writes) || *next > Instant::now()
     }
 }
 

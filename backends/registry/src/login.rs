@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use reqwest::{Method, StatusCode};
 
-use crate::auth::{Access, Credential, Credentials, Keeper, Secret, Store};
+use crate::auth::{Access, Credentials, Keeper, Store};
 use crate::client::Client;
 use crate::{Config, error};
 

@@ -36,7 +36,7 @@ impl Client {
     }
 
     fn ahead(&self) -> usize {
-        self.parallel_ranges.min(MAX_PARTS)
+        self.site.parallel_ranges.min(MAX_PARTS)
     }
 
     /// Opens the first part; the others follow when that one shows that the registry has ranges.

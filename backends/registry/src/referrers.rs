@@ -127,7 +127,7 @@ impl Client {
     /// with conditional writes refuses a write based on an old list; without them, the list is read again after
     /// the write.
     async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
-        let _turn = self.lists.lock().await;
+        let _turn = self.site.lists.lock().await;
         for _ in 0..TRIES {
             let start = Instant::now();
             let (old, condition) = self.read_list(target, list).await?;

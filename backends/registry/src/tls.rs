@@ -63,7 +63,7 @@ impl Identity {
 
 /// The system's CA certificates and those of the identity, TLS 1.2 or 1.3, and the client's own certificates.
 ///
-/// `ring` is named here, so that neither a process-wide provider nor `CMake` is needed. A system without any CA
+/// The provider is named here: none has to be installed for the process, and one that is installed is not used. A system without any CA
 /// certificate is no error: plain HTTP and own CAs work there, other hosts fail as untrusted.
 ///
 /// With it whether a server has asked for a certificate of the client.
@@ -74,7 +74,7 @@ pub(crate) fn client(identity: &Identity) -> Result<(ClientConfig, Arc<AtomicBoo
             roots.add(certificate).map_err(|e| invalid(path, "is not a CA certificate", e))?;
         }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::config("no TLS version is available").with_source(e))?;

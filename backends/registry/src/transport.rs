@@ -5,10 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use plyfold_core::{Error, ErrorKind, Result, Size};
+use plyfold_core::{Error, ErrorKind, Result, Secret, Size};
 use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
-use crate::auth::Secret;
 use crate::hosts::Host;
 use crate::proxy::Exceptions;
 use crate::resolver::Resolver;

@@ -52,7 +52,7 @@ impl Client {
             return Ok(());
         }
         let upload = self.begin(&target).await?;
-        match chunk_size(self.upload_chunk, upload.least, descriptor.size()) {
+        match chunk_size(self.site.upload_chunk, upload.least, descriptor.size()) {
             Some(size) => self.chunks(&target, upload, UploadBody::new(blob), size).await,
             None => self.put(&target, upload.url, UploadBody::new(blob)).await,
         }
@@ -191,7 +191,7 @@ impl Client {
         source: Arc<UploadProgress>,
     ) -> Result<Response> {
         *request.body_mut() = Some(Body::wrap_stream(body));
-        let limit = self.time_outs.upload_stall();
+        let limit = self.site.time_outs.upload_stall();
         let sending = pin!(self.send(target, request));
         let outcome = match stall::scope(select(sending, pin!(source.stands_still(limit)))).await {
             Either::Left((outcome, _)) => outcome,

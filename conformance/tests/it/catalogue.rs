@@ -16,6 +16,7 @@ fn no_rule_about_caches_is_missing() {
         ("K", 180..=182),
         ("C", 183..=193),
         ("K", 194..=194),
+        ("C", 200..=200),
     ];
     let catalogue = catalogue.into_iter().flat_map(|(group, numbers)| numbers.map(move |n| (group, n)));
     let catalogue: BTreeSet<_> = catalogue.map(|(group, number)| format!("{group} {number}")).collect();

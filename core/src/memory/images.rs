@@ -14,6 +14,7 @@ use crate::layout_index::{LAYOUT, LayoutIndex};
 use crate::options::Options;
 use crate::provider::{ImageProvider, PulledImage};
 use crate::pull::{PullOptions, PullResult, pull};
+use crate::shared::Shared;
 use crate::{Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result};
 
 /// An [`ImageProvider`] whose images are in memory: the double for tests of what is written against that trait. Each
@@ -90,7 +91,8 @@ fn write(
 impl ImageProvider for MemoryImages {
     async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         let operation = options.progress.operation();
-        let opened = self.backends.open(image, &Options::default()).await?;
+        let (options_of, credential) = (Options::default(), options.credential.clone());
+        let opened = self.backends.open_with(image, &options_of, credential, &Shared::default()).await?;
         let reference = opened.reference().await?;
         operation.hand_over();
         let mut pulled = pull(&opened.registry, &reference, &self.cache, &options).await?;

@@ -13,7 +13,7 @@ use crate::manifest::RawConfig;
 use crate::progress::Event;
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
-use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Result, Size};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Result, Size, reference};
 
 /// An image that is in the cache whole, and stays there.
 pub(super) struct Found {
@@ -23,6 +23,27 @@ pub(super) struct Found {
 }
 
 impl Engine<'_> {
+    /// Whether the backend has to agree before the cache answers.
+    pub(super) fn confirms(&self) -> bool {
+        self.options.confirm.unwrap_or(self.options.credential.is_some())
+    }
+
+    /// The image out of the cache, if it is complete there and the backend agrees, where that is asked for (rule C 200
+    /// `a_confirmed_hit_asks_first`).
+    pub(super) async fn confirmed(&self) -> Result<Option<Found>> {
+        let Some(found) = self.look().await? else { return Ok(None) };
+        if !self.confirms() {
+            return Ok(Some(found));
+        }
+        let same = reference::by_digest(self.reference, found.source.root().digest());
+        match self.retrying("manifest", || self.registry.resolve(&same)).await {
+            Ok(_) => Ok(Some(found)),
+            // It is gone there: what the name stands for now may still be allowed.
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The image out of the cache alone, if it is complete there.
     pub(super) async fn look(&self) -> Result<Option<Found>> {
         /// How often the name may move, and its old content be removed, during the look-up.

@@ -8,7 +8,7 @@ use crate::cache::Lease;
 use crate::layer::{LayerLimits, TreeBudget};
 use crate::manifest::{RawConfig, RawManifest};
 use crate::progress::Progress;
-use crate::{ArtifactHandle, Descriptor, Digest, Materializer, Platform, Reference};
+use crate::{ArtifactHandle, Credential, Descriptor, Digest, Materializer, Platform, Reference};
 
 use super::retry::Retry;
 
@@ -22,7 +22,7 @@ pub enum PullPolicy {
     /// name has moved (rule C 49).
     #[default]
     IfMissing,
-    /// Never ask the backend; missing content is an error.
+    /// Never ask the backend; missing content is an error. Nothing can be [confirmed](PullOptions::confirm) then.
     Never,
 }
 
@@ -33,6 +33,16 @@ pub struct PullOptions {
     pub budget: TreeBudget,
     /// Layers downloaded at the same time.
     pub concurrency: usize,
+    /// Whether an image that is in the cache is an answer only after the backend has agreed: it is asked, with one
+    /// request without content, for what the name stands for here, by its digest. Content is not asked for again.
+    ///
+    /// `None` confirms exactly when there is a [`credential`](Self::credential): who asks may not be who has pulled.
+    /// Without one, everybody who uses the cache may have all of it, and no request is made (rule C 49).
+    pub confirm: Option<bool>,
+    /// Who asks, for programs that pull for several tenants: what opens the backend, such as an
+    /// [`ImageProvider`](crate::ImageProvider), opens it with this one, and with no other that the options or the
+    /// machine have. [`pull`](fn@crate::pull), whose backend is open, only [confirms](Self::confirm) by it.
+    pub credential: Option<Credential>,
     /// [`Verify`](Self::verify) all content of the image in the cache, and ask the backend as [`PullPolicy::Always`].
     pub force: bool,
     /// Bounds on layers that are converted.
@@ -59,6 +69,8 @@ impl Default for PullOptions {
         Self {
             budget: TreeBudget::default(),
             concurrency: 4,
+            confirm: None,
+            credential: None,
             force: false,
             limits: LayerLimits::default(),
             materializer: None,

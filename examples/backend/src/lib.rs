@@ -21,9 +21,10 @@ plyfold_core::register!(Backend {
     summary: "images in a plain folder",
     syntax: "folder:DIR[:NAME]",
     capabilities: Capabilities::READ,
-    open: |location, options| Box::pin(async move {
-        options.refuse()?;
-        let (path, image) = location.path_and_image();
+    takes_credentials: false,
+    open: |request| Box::pin(async move {
+        request.options.refuse()?;
+        let (path, image) = request.location.path_and_image();
         Ok(Opened {
             registry: Box::new(Folder(path.into())),
             reference: image.map(reference::parse).transpose()?,

@@ -20,6 +20,7 @@ mod readme;
 mod registry;
 mod run;
 mod sample;
+mod tenants;
 mod terminal;
 mod usage;
 mod words;

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         return u8::try_from(status.code().unwrap_or(1)).unwrap_or(1).into();
     }
     // It takes whichever provider the process has, and panics without one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut trials: Vec<Trial> = Vec::new();
     let mut test = |group: &str, name: &str, check: Box<dyn FnOnce() + Send>| {
         trials.push(Trial::test(format!("{group}::{name}"), || {

@@ -227,10 +227,11 @@ async fn a_program_gives_it_a_scheme() {
         summary: "the program's own client",
         syntax: "company:HOST/REPOSITORY[:TAG]",
         capabilities: Capabilities { push: true, ..Capabilities::READ },
-        open: |location, options| {
+        takes_credentials: false,
+        open: |request| {
             Box::pin(async move {
-                options.refuse()?;
-                let reference = reference::parse(&location.rest)?;
+                request.options.refuse()?;
+                let reference = reference::parse(&request.location.rest)?;
                 let registry = OciClient::new(CLIENT.get_or_init(client).clone(), reference.registry());
                 Ok(Opened { registry: Box::new(registry), reference: Some(reference) })
             })

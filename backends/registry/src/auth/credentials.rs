@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use plyfold_core::{Advice, Error, Result};
+use plyfold_core::{Advice, Credential, Error, Result, Secret};
 use serde::{Deserialize, Deserializer};
 
-use super::credential::Credential;
 use super::helper::Helpers;
-use super::secret::Secret;
 use crate::Config;
 
 /// Bytes of a file of credentials that are read.
@@ -23,6 +21,8 @@ pub(crate) struct Credentials {
     /// The registry that `own` is for, and no other.
     home: String,
     own: Option<Credential>,
+    /// Whether `own` was given for calls of one kind, such as those of one tenant.
+    is_of_call: bool,
     /// Docker's `config.json`, podman's `auth.json`, in the order they are looked at; none for anonymous use.
     files: Vec<PathBuf>,
     helpers: Helpers,
@@ -36,22 +36,24 @@ impl Credentials {
             _ => return Err(Error::config("username and password must be given together")),
         };
         let files = if config.anonymous { Vec::new() } else { files(config) };
-        Ok(Self { home: canonical(home), own, files, helpers: Helpers::new(config) })
+        Ok(Self { home: canonical(home), own, is_of_call: false, files, helpers: Helpers::new(config) })
     }
 
-    pub(crate) fn set_own(&mut self, own: Option<Credential>) {
-        // An explicit `Anonymous` disables stored credentials.
-        if own.is_none() {
-            self.files.clear();
-        }
-        self.own = own;
+    /// This one alone: no other host gets any, and what the machine has stored is for none of these calls.
+    pub(crate) fn for_calls(self, own: Credential) -> Self {
+        Self { own: Some(own), is_of_call: true, files: Vec::new(), ..self }
+    }
+
+    /// Whether the credential is that of some calls alone.
+    pub(crate) fn is_of_call(&self) -> bool {
+        self.is_of_call
     }
 
     /// The credential for a repository; read anew each time, so that a later `docker login` counts. Blocks: a
     /// credential helper may be asked.
     pub(super) fn of(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
         if let (Some(own), true) = (&self.own, canonical(registry) == self.home) {
-            return Ok(Some(own.clone()));
+            return Ok(Some(own.clone()).filter(|own| *own != Credential::Anonymous));
         }
         Ok(self.stored(registry, repository)?.map(|(credential, _)| credential))
     }
@@ -66,6 +68,16 @@ impl Credentials {
             }
         }
         Ok(None)
+    }
+}
+
+/// What makes one credential another than the next: the key of its tokens.
+pub(crate) fn parts(credential: &Credential) -> (u8, &str, &str) {
+    match credential {
+        Credential::Basic(user, password) => (1, user.reveal(), password.reveal()),
+        Credential::IdentityToken(token) => (2, token.reveal(), ""),
+        Credential::RegistryToken(token) => (3, token.reveal(), ""),
+        _ => (0, "", ""),
     }
 }
 
@@ -210,10 +222,10 @@ impl Entry {
     fn credential(&self) -> Result<Option<Credential>> {
         let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.reveal().is_empty());
         if let Some(token) = given(&self.registrytoken) {
-            return Ok(Some(Credential::Token(token)));
+            return Ok(Some(Credential::RegistryToken(token)));
         }
         if let Some(token) = given(&self.identitytoken) {
-            return Ok(Some(Credential::Refresh(token)));
+            return Ok(Some(Credential::IdentityToken(token)));
         }
         if let Some(auth) = given(&self.auth) {
             return decoded(auth.reveal()).map(Some);
@@ -234,7 +246,7 @@ fn decoded(auth: &str) -> Result<Credential> {
     let (user, password) = text.split_once(':').ok_or_else(invalid)?;
     let password = password.trim_end_matches('\0');
     Ok(match user {
-        "<token>" => Credential::Refresh(Secret::new(password)),
+        "<token>" => Credential::IdentityToken(Secret::new(password)),
         _ => Credential::Basic(Secret::new(user), Secret::new(password)),
     })
 }
@@ -287,8 +299,8 @@ mod tests {
         assert_eq!(of("r.example", "other/x"), Some(basic("all", "1")));
         assert_eq!(of("r.example", "team/x"), Some(basic("team", "2")));
         assert_eq!(of("r.example", "teamwork/x"), Some(basic("all", "1")));
-        assert_eq!(of("r.example", "team/app"), Some(Credential::Refresh(Secret::new("refresh"))));
-        assert_eq!(of("r.example", "team/app/x"), Some(Credential::Refresh(Secret::new("refresh"))));
+        assert_eq!(of("r.example", "team/app"), Some(Credential::IdentityToken(Secret::new("refresh"))));
+        assert_eq!(of("r.example", "team/app/x"), Some(Credential::IdentityToken(Secret::new("refresh"))));
         assert_eq!(of("old.example", "x"), Some(basic("old", "pw")));
         assert_eq!(of("empty.example", "x"), None);
         assert_eq!(of("r.example:5000", "x"), None);

@@ -4,10 +4,8 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, ErrorKind, Result, Secret};
 use reqwest::header::HeaderValue;
-
-use super::secret::Secret;
 
 /// An `Authorization` header and when it ends.
 #[derive(Debug)]

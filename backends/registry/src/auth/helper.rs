@@ -11,12 +11,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::credential::Credential;
-use super::secret::Secret;
 use crate::Config;
 
 /// Bytes of a helper's answer that are read.
@@ -60,7 +58,7 @@ impl Helpers {
         Ok(match (username.reveal(), secret.reveal()) {
             // Some helpers answer so when they have no credential.
             ("", "") => None,
-            ("<token>", _) => Some(Credential::Refresh(secret)),
+            ("<token>", _) => Some(Credential::IdentityToken(secret)),
             _ => Some(Credential::Basic(username, secret)),
         })
     }
@@ -200,7 +198,7 @@ mod tests {
         let basic = Credential::Basic(Secret::new("r.example"), Secret::new("s3"));
         assert_eq!(asked(script).unwrap(), Some(basic));
         let token = r#"printf '{"Username":"<token>","Secret":"t"}'"#;
-        assert_eq!(asked(token).unwrap(), Some(Credential::Refresh(Secret::new("t"))));
+        assert_eq!(asked(token).unwrap(), Some(Credential::IdentityToken(Secret::new("t"))));
         assert_eq!(asked("echo credentials not found in native keychain; exit 1").unwrap(), None);
         // A helper of one registry that is asked for another: it succeeds with nothing.
         assert_eq!(asked(r#"printf '{"ServerURL":"","Username":"","Secret":""}'"#).unwrap(), None);

@@ -1,28 +1,24 @@
 //! Authentication: which `Authorization` a request carries, obtained once and kept until it runs out.
 
 mod challenge;
-mod credential;
-mod credentials;
+pub(crate) mod credentials;
 mod grant;
 mod helper;
 mod scope;
-pub(crate) mod secret;
 mod store;
 mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plyfold_core::{Advice, Error, ErrorKind, Result};
+use plyfold_core::{Advice, Credential, Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use self::challenge::Challenge;
-pub(crate) use self::credential::Credential;
 pub(crate) use self::credentials::Credentials;
 use self::grant::{Grant, basic, bearer};
 pub(crate) use self::scope::{Access, Permission, Scope};
-pub use self::secret::Secret;
 pub use self::store::Keeper;
 pub(crate) use self::store::Store;
 use crate::hosts::{Endpoint, Places};
@@ -125,7 +121,7 @@ async fn fresh(
     credential: Option<Credential>,
 ) -> Result<Grant> {
     match (challenge, credential) {
-        (_, Some(Credential::Token(token))) => {
+        (_, Some(Credential::RegistryToken(token))) => {
             exchange.log(scope, &exchange.endpoint.root);
             Ok(Grant { header: bearer(&token)?, until: None })
         }

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Result, Secret};
 use serde_json::{Map, Value, json};
 
 use super::credentials::{canonical, content, file_to_write, not_json, server};
 use super::helper::Helpers;
-use super::secret::Secret;
 use crate::Config;
 
 /// Where credentials are kept.

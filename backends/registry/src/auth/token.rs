@@ -3,14 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::credential::Credential;
 use super::grant::{Grant, basic, bearer};
-use super::secret::Secret;
 use crate::error;
 use crate::policy::origin;
 use crate::transport::Transport;
@@ -36,7 +34,7 @@ pub(super) async fn fetch(
     let endpoint = origin(&realm);
     let at = |e: Error| e.with_context("token server", &endpoint);
     let request = match credential {
-        Some(Credential::Refresh(token)) => refresh(realm, service, access, token),
+        Some(Credential::IdentityToken(token)) => refresh(realm, service, access, token),
         Some(Credential::Basic(user, password)) => {
             let mut request = ask(realm, service, access);
             request.headers_mut().insert(AUTHORIZATION, basic(user, password)?);

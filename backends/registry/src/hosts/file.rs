@@ -6,11 +6,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Result, Secret};
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::auth::Secret;
 use crate::deserialize::one_or_many;
 
 /// Bytes of a `hosts.toml` that are read.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use plyfold_conformance::samples;
 use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
-use plyfold_core::{Blob, BlobRange, ErrorKind, ImageRegistry, ImageRegistryExt, Platform, reference};
-use plyfold_registry::oci_client::secrets::RegistryAuth;
+use plyfold_core::{
+    Blob, BlobRange, Credential, ErrorKind, ImageRegistry, ImageRegistryExt, Platform, reference,
+};
 
 use crate::{assert_kind, open, serve, with_login};
 
@@ -31,9 +32,9 @@ async fn basic_and_bearer_with_a_login() {
         registry.fetch_config(&name, &Platform::new("linux", "amd64", None)).await.unwrap();
         let refused = open(server.host(), |_| ());
         assert_kind(refused.manifest(&name).await, &ErrorKind::Auth);
-        let wrong = registry.with_auth(RegistryAuth::Basic("user".into(), "s3cret-word2".into())).unwrap();
+        let wrong = registry.with_credential(Credential::basic("user", "s3cret-word2"));
         assert_kind(wrong.manifest(&name).await, &ErrorKind::Auth);
-        let right = wrong.with_auth(RegistryAuth::Basic("user".into(), "s3cret-word".into())).unwrap();
+        let right = wrong.with_credential(Credential::basic("user", "s3cret-word"));
         right.manifest(&name).await.unwrap();
     }
 }

@@ -8,7 +8,7 @@ use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::{Auth, Exchange, Fault, FaultServer, Login, On, Options};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{BlobRange, ErrorKind, ImageRegistry, Page, Reference, digest, pull, reference};
-use plyfold_registry::{Config, Registry, Secret};
+use plyfold_registry::{Config, Credential, Registry, Secret};
 
 use crate::push::signature;
 use crate::transfers::quick;
@@ -353,4 +353,40 @@ async fn a_mirror_that_cuts_once_serves_the_pull_of_a_registry_that_is_gone() {
     let registry = with_hosts(&host, folder.path());
     let cache = MemoryCache::new().unwrap();
     pull(&registry, &name(&host), &cache, &quick()).await.unwrap();
+}
+
+/// The registry says what a credential may read: a mirror, and what is configured for this machine, do not know it.
+#[tokio::test]
+async fn a_credential_of_calls_is_for_the_registry_itself() {
+    let sample = samples::image();
+    let [mirror, _, origin] = servers(&sample);
+    let layer = &sample.images[0].layers[0].descriptor;
+    let host = origin.host().to_owned();
+    let text = format!(
+        "server = \"http://{host}\"\n[header]\nauthorization = \"Basic bWFjaGluZTpwdw==\"\nx-site = \"1\"\n\
+         [host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n[host.\"{0}\".header]\nauthorization = \"Basic bQ==\"\n",
+        mirror.url()
+    );
+    let folder = folder(&host, &text);
+    let registry = with_hosts(&host, folder.path());
+    registry.manifest(&name(&host)).await.unwrap();
+    assert_eq!((mirror.requests().len(), origin.requests().len()), (1, 0), "without one the mirror answers");
+    mirror.clear_requests();
+    origin.configure(|options| options.auth = Auth::Basic(Login::new("tenant", "pw")));
+    let tenant = registry.with_credential(Credential::basic("tenant", "pw"));
+    tenant.manifest(&name(&host)).await.unwrap();
+    tenant.resolve(&reference::by_digest(&name(&host), sample.top.digest())).await.unwrap();
+    tenant.tags(&format!("{host}/library/app"), Page::default()).await.unwrap();
+    assert_eq!(mirror.requests().len(), 0);
+    tenant.blob(&name(&host), layer, BlobRange::FULL).await.unwrap().bytes(1 << 20).await.unwrap();
+    assert_eq!(mirror.requests().len(), 1, "layers have digests");
+    let seen = origin.requests().into_iter().chain(mirror.requests());
+    for seen in seen {
+        assert!(matches!(seen.header("authorization"), None | Some("Basic dGVuYW50OnB3")), "{seen:?}");
+        assert!(seen.header("x-site").is_some() || seen.target.contains("ns="), "{seen:?}");
+    }
+    for other in [Credential::basic("tenant", "wrong"), Credential::Anonymous] {
+        assert_kind(tenant.with_credential(other).manifest(&name(&host)).await, &ErrorKind::Auth);
+    }
+    tenant.manifest(&name(&host)).await.unwrap();
 }

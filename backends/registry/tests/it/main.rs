@@ -11,7 +11,6 @@ mod front;
 mod hostile;
 mod hosts;
 mod listing;
-mod peer;
 mod push;
 mod secrets;
 mod tls;

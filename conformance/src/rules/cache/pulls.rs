@@ -1,6 +1,12 @@
 //! What a pull into a cache asks for, and what it answers.
 
-use plyfold_core::{Blob, BlobRange, CacheProviderExt, Completeness, ErrorKind, Platform, PullPolicy};
+use std::fmt;
+
+use async_trait::async_trait;
+use plyfold_core::{
+    Blob, BlobRange, CacheProviderExt, Completeness, Credential, Descriptor, Error, ErrorKind, ImageRegistry,
+    Platform, PullOptions, PullPolicy, RawManifest, Reference, Result,
+};
 
 use super::setup::{amd64, name, pull, pull_for, pulled, registry_with};
 use crate::CacheFixture;
@@ -24,6 +30,9 @@ rules! {
         "a name of an index refers to that index, whichever of its platforms are present",
     "C 53" platform_is_part_of_the_answer_on_hit:
         "an image for one platform is no answer to a question for another",
+    "C 200" a_confirmed_hit_asks_first:
+        "with a credential of the call, or when asked to confirm, an image that is here is an answer only after the \
+         registry has agreed to its digest: one question, no content; a refusal is the error",
 }
 
 async fn contains_means_complete_for_platform(fixture: &dyn CacheFixture) {
@@ -167,5 +176,56 @@ async fn platform_is_part_of_the_answer_on_hit(fixture: &dyn CacheFixture) {
         let error = error_of(pull_for(&subject, &registry, &name(plain), policy, &arm64).await);
         let available = vec!["linux/amd64".to_owned()];
         assert_eq!(*error.kind(), ErrorKind::PlatformNotFound { available }, "{error}");
+    }
+}
+
+async fn a_confirmed_hit_asks_first(fixture: &dyn CacheFixture) {
+    let (sample, newer) = (samples::image(), samples::custom_fields());
+    let tenant = PullOptions { credential: Some(Credential::basic("b", "pw")), ..PullOptions::default() };
+    let asking = PullOptions { confirm: Some(true), ..PullOptions::default() };
+    for options in [tenant, asking] {
+        let subject = pulled(fixture, &sample, NAME).await;
+        let pull = async |registry: &dyn ImageRegistry, policy: PullPolicy, confirm: Option<bool>| {
+            let options = PullOptions { policy, confirm, platform: amd64(), ..options.clone() };
+            subject.client.pull(registry, &name(NAME), &*subject.cache, &options).await
+        };
+        let counting = Counting::new(&registry_with(&sample, NAME));
+        assert!(sound(pull(&counting, PullPolicy::IfMissing, options.confirm).await).cached);
+        assert_eq!((counting.calls(), counting.fetched()), (1, Vec::new()), "one question");
+        for kind in [ErrorKind::Denied, ErrorKind::Auth, ErrorKind::NotFound, ErrorKind::Corrupt] {
+            for policy in [PullPolicy::IfMissing, PullPolicy::Always] {
+                assert_kind(pull(&Refusing(kind.clone()), policy, options.confirm).await, &kind);
+            }
+        }
+        let refused = pull(&counting, PullPolicy::Never, options.confirm).await;
+        assert_kind(refused, &ErrorKind::Config);
+        assert_eq!(counting.calls(), 1, "Never asks nobody");
+        let refusing = Refusing(ErrorKind::Denied);
+        assert!(sound(pull(&refusing, PullPolicy::Never, Some(false)).await).cached, "trusted to know");
+        // What is here is gone there: the name stands for another image now.
+        let moved = registry_with(&newer, NAME);
+        let result = sound(pull(&moved, PullPolicy::IfMissing, options.confirm).await);
+        assert_eq!(result.descriptor.digest(), newer.top.digest());
+    }
+}
+
+/// A registry that refuses whatever is asked.
+#[derive(Clone, Debug)]
+struct Refusing(ErrorKind);
+
+#[async_trait]
+impl ImageRegistry for Refusing {
+    async fn manifest(&self, _: &Reference) -> Result<RawManifest> {
+        Err(Error::new(self.0.clone(), "refused"))
+    }
+
+    async fn blob(&self, _: &Reference, _: &Descriptor, _: BlobRange) -> Result<Blob> {
+        Err(Error::new(self.0.clone(), "refused"))
+    }
+}
+
+impl fmt::Display for Refusing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refusing")
     }
 }

@@ -110,6 +110,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 191", &[CacheFault::LayoutLies, CacheFault::ReadOnlyLies, CacheFault::ScratchLies]),
     ("C 192", &[CacheFault::ArtifactsForgotten]),
     ("C 193", &[CacheFault::NotesLost]),
+    ("C 200", &[CacheFault::HitsUnconfirmed]),
     ("K 194", &[CacheFault::OneMakerForAFormat, CacheFault::OutputsMixed]),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),

@@ -37,6 +37,7 @@ impl Client for BrokenPull {
             CacheFault::NeverRefreshes if options.policy == PullPolicy::Always => {
                 options.policy = PullPolicy::IfMissing;
             }
+            CacheFault::HitsUnconfirmed => options.confirm = Some(false),
             CacheFault::VerifyIgnored => (options.verify, options.force) = (false, false),
             CacheFault::EndUnsaid => options.progress = Progress::none(),
             CacheFault::PlatformIgnored => options.platform = Platform::new("linux", "amd64", None),

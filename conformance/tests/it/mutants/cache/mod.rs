@@ -51,6 +51,7 @@ pub(crate) enum CacheFault {
     FetchesOnAnyError,
     FirstNameStays,
     HandlesIgnoreEachOther,
+    HitsUnconfirmed,
     IndexInOrder,
     LayoutLies,
     ListUnsorted,
