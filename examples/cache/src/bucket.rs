@@ -1,14 +1,31 @@
-//! What the bucket holds.
+//! What the bucket holds, and what reads it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::{ArtifactKey, Descriptor, Digest, Error, NameChange, Reference, Result};
-use tokio::sync::Mutex;
+use plyfold_core::{
+    ArtifactHandle, ArtifactKey, Descriptor, Digest, Error, Made, NameChange, Reference, Result,
+};
+use tokio::sync::{Mutex, RwLock};
 
-use crate::writers::StoredArtifact;
+/// What clones of the cache share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    bucket: std::sync::Mutex<Bucket>,
+    /// Held by a collection alone, and by leases and changes of names for a moment.
+    pub(crate) gate: RwLock<()>,
+}
+
+impl Shared {
+    pub(crate) fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        // Each change is one insertion or removal, which a panic cannot leave half made.
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Bucket {
@@ -20,7 +37,7 @@ pub(crate) struct Bucket {
     pub(crate) leases: BTreeMap<u64, Vec<Digest>>,
     next_lease: u64,
     /// A lock for each thing that is made.
-    pub(crate) turns: HashMap<String, Arc<Mutex<()>>>,
+    pub(crate) locks: HashMap<String, Arc<Mutex<()>>>,
 }
 
 /// A blob.
@@ -83,5 +100,33 @@ impl Bucket {
         }
         (self.names, self.pins) = (names, pins);
         Ok(())
+    }
+}
+
+/// An artifact in the bucket: it can be read, and has no path.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredArtifact {
+    pub(crate) content: Bytes,
+    pub(crate) made: Made,
+}
+
+impl ArtifactHandle for StoredArtifact {
+    fn size(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    fn made(&self) -> &Made {
+        &self.made
+    }
+
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let start = usize::try_from(offset).map_or(self.content.len(), |at| at.min(self.content.len()));
+        let count = buffer.len().min(self.content.len() - start);
+        buffer[..count].copy_from_slice(&self.content[start..start + count]);
+        Ok(count)
     }
 }

@@ -9,7 +9,7 @@ mod collect;
 mod writers;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::cache::{check_names, find_among, verify_names};
@@ -17,28 +17,15 @@ use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
     Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest,
 };
-use tokio::sync::{OwnedMutexGuard, RwLock};
+use tokio::sync::OwnedMutexGuard;
 
-use self::bucket::Bucket;
-use self::writers::{ArtifactInProgress, BlobInProgress, StoredArtifact};
+use self::bucket::{Shared, StoredArtifact};
+use self::collect::{collect, inventory};
+use self::writers::{ArtifactInProgress, BlobInProgress};
 
 /// Images in a bucket. Clones share it.
 #[derive(Clone, Default)]
 pub struct BucketCache(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    bucket: Mutex<Bucket>,
-    /// Held by a collection alone, and by leases and changes of names for a moment.
-    gate: RwLock<()>,
-}
-
-impl Shared {
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        // Each change is one insertion or removal, which a panic cannot leave half made.
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl BucketCache {
     /// Stores content under a digest without a check: for tests that want damage.
@@ -54,7 +41,7 @@ impl BucketCache {
 
     /// Waits until no other task does this work. A service would have a conditional write for it.
     async fn exclusive(&self, work: String) -> OwnedMutexGuard<()> {
-        let lock = self.0.bucket().turns.entry(work).or_default().clone();
+        let lock = self.0.bucket().locks.entry(work).or_default().clone();
         lock.lock_owned().await
     }
 }
@@ -76,11 +63,11 @@ impl CacheProvider for BucketCache {
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
         digest::supported(blob.digest())?;
-        let turn = self.exclusive(blob.digest().to_string()).await;
+        let lock = self.exclusive(blob.digest().to_string()).await;
         if self.0.bucket().size(blob.digest()) == Some(blob.size()) {
             return Ok(Ingest::Present);
         }
-        Ok(Ingest::Vacant(Box::new(BlobInProgress::new(&self.0, blob, turn))))
+        Ok(Ingest::Vacant(Box::new(BlobInProgress::new(&self.0, blob, lock))))
     }
 
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
@@ -108,11 +95,11 @@ impl CacheProvider for BucketCache {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        let turn = self.exclusive(format!("{} {} {}", key.format, key.content, key.format.extension)).await;
+        let lock = self.exclusive(format!("{} {} {}", key.format, key.content, key.format.extension)).await;
         if let Some(stored) = self.0.bucket().artifacts.get(key) {
             return Ok(Artifact::Present(Box::new(StoredArtifact::clone(&stored.artifact))));
         }
-        Ok(Artifact::Vacant(Box::new(ArtifactInProgress::new(&self.0, key, turn)?)))
+        Ok(Artifact::Vacant(Box::new(ArtifactInProgress::new(&self.0, key, lock)?)))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -130,11 +117,11 @@ impl CacheProvider for BucketCache {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        Ok(self.inventory(&Collect::default()).await?.0.usage())
+        Ok(inventory(self, &self.0, &Collect::default()).await?.0.usage())
     }
 
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        self.collect_now(policy).await.map_err(|e| e.with_endpoint(self))
+        collect(self, &self.0, policy).await.map_err(|e| e.with_endpoint(self))
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {

@@ -1,9 +1,8 @@
-//! What is being stored, and how artifacts are read.
+//! What is being stored.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,20 +14,19 @@ use plyfold_core::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use crate::Shared;
-use crate::bucket::ArtifactObject;
+use crate::bucket::{ArtifactObject, Shared, StoredArtifact};
 
 /// A blob whose bytes come: nothing of it is in the bucket before all of it is.
 pub(crate) struct BlobInProgress {
     shared: Arc<Shared>,
     blob: Descriptor,
     content: Vec<u8>,
-    _turn: OwnedMutexGuard<()>,
+    _lock: OwnedMutexGuard<()>,
 }
 
 impl BlobInProgress {
-    pub(crate) fn new(shared: &Arc<Shared>, blob: &Descriptor, turn: OwnedMutexGuard<()>) -> Self {
-        Self { shared: shared.clone(), blob: blob.clone(), content: Vec::new(), _turn: turn }
+    pub(crate) fn new(shared: &Arc<Shared>, blob: &Descriptor, lock: OwnedMutexGuard<()>) -> Self {
+        Self { shared: shared.clone(), blob: blob.clone(), content: Vec::new(), _lock: lock }
     }
 
     fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
@@ -90,13 +88,13 @@ pub(crate) struct ArtifactInProgress {
     shared: Arc<Shared>,
     key: ArtifactKey,
     file: File,
-    _turn: OwnedMutexGuard<()>,
+    _lock: OwnedMutexGuard<()>,
 }
 
 impl ArtifactInProgress {
-    pub(crate) fn new(shared: &Arc<Shared>, key: &ArtifactKey, turn: OwnedMutexGuard<()>) -> Result<Self> {
+    pub(crate) fn new(shared: &Arc<Shared>, key: &ArtifactKey, lock: OwnedMutexGuard<()>) -> Result<Self> {
         let file = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
-        Ok(Self { shared: shared.clone(), key: key.clone(), file, _turn: turn })
+        Ok(Self { shared: shared.clone(), key: key.clone(), file, _lock: lock })
     }
 }
 
@@ -119,33 +117,5 @@ impl ArtifactWriter for ArtifactInProgress {
 impl fmt::Debug for ArtifactInProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ArtifactInProgress({} of {})", self.key.format, self.key.content)
-    }
-}
-
-/// An artifact in the bucket: it can be read, and has no path.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredArtifact {
-    content: Bytes,
-    made: Made,
-}
-
-impl ArtifactHandle for StoredArtifact {
-    fn size(&self) -> u64 {
-        self.content.len() as u64
-    }
-
-    fn made(&self) -> &Made {
-        &self.made
-    }
-
-    fn path(&self) -> Option<&Path> {
-        None
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let start = usize::try_from(offset).map_or(self.content.len(), |at| at.min(self.content.len()));
-        let count = buffer.len().min(self.content.len() - start);
-        buffer[..count].copy_from_slice(&self.content[start..start + count]);
-        Ok(count)
     }
 }
