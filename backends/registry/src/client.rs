@@ -27,7 +27,7 @@ pub(crate) struct Client {
     account: Arc<Account>,
 }
 
-/// How a registry is reached, whoever asks.
+/// How a registry is reached, whatever credentials a call has.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) limits: Arc<Limits>,
