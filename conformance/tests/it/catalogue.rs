@@ -17,6 +17,8 @@ fn no_rule_about_caches_is_missing() {
         ("C", 183..=193),
         ("K", 194..=194),
         ("C", 200..=200),
+        ("C", 207..=207),
+        ("K", 208..=208),
     ];
     let catalogue = catalogue.into_iter().flat_map(|(group, numbers)| numbers.map(move |n| (group, n)));
     let catalogue: BTreeSet<_> = catalogue.map(|(group, number)| format!("{group} {number}")).collect();

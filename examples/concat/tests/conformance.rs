@@ -6,7 +6,7 @@ use std::path::Path;
 use example_concat::Concat;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, materializer_suite, path_of};
-use plyfold_core::{InputArtifact, Materializer, Result, Sink};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
 
 materializer_suite!(Disks);
@@ -28,7 +28,7 @@ impl MaterializerFixture for Disks {
     }
 
     /// What the engine gives it: the merged image, then the layers.
-    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<()> {
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
         let path = file.with_file_name("merged.erofs");
         let mut merged = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         ErofsMerged::default().join(layers, &mut merged)?;
@@ -36,7 +36,7 @@ impl MaterializerFixture for Disks {
         for file in &mut files {
             file.name = name_of(path_of(file));
         }
-        Concat.join(&files, out).map(drop)
+        Concat.join(&files, out)
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

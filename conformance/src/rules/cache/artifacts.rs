@@ -30,6 +30,10 @@ rules! {
         "a file out of the cache tells the kernel and the notes that it was made with",
     "K 194" two_outputs_of_one_format_do_not_exclude_each_other:
         "files of one format that differ in their extension have makers at the same time, and are kept apart",
+    "C 207" an_artifact_is_read_at_any_offset:
+        "a file out of the cache has as many bytes as it says, gives them at any offset and in any order, and no more",
+    "K 208" of_many_makers_of_an_artifact_one_makes_it:
+        "of tasks that want one file at once, through several handles, one makes it, and the others are given that one",
 }
 
 const CONTENT: &[u8] = b"what was made of a layer";
@@ -142,6 +146,52 @@ async fn two_outputs_of_one_format_do_not_exclude_each_other(fixture: &dyn Cache
     drop(sound(first.commit(&Made::default())));
     assert_eq!(bytes(&*is_present(&*subject.cache, &key()).await), CONTENT);
     assert_eq!(bytes(&*is_present(&*subject.cache, &beside).await), CHANGED);
+}
+
+async fn an_artifact_is_read_at_any_offset(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    drop(present(&*subject.cache).await);
+    let other = sound(subject.medium.reopen().await);
+    for cache in [&subject.cache, &other] {
+        let artifact = is_present(&**cache, &key()).await;
+        let size = artifact.size();
+        assert_eq!(size, CONTENT.len() as u64);
+        // From the end to the start, through another handle each time.
+        for offset in (0..=size + 1).rev() {
+            let (handle, mut rest) = (artifact.clone(), Vec::new());
+            let mut part = [0; 5];
+            loop {
+                let read = handle.read_at(offset + rest.len() as u64, &mut part);
+                match read.expect("it can be read") {
+                    0 => break,
+                    count => rest.extend_from_slice(&part[..count]),
+                }
+            }
+            let expected = CONTENT.get(offset as usize..).unwrap_or_default();
+            assert_eq!(rest, expected, "from byte {offset}");
+        }
+    }
+}
+
+async fn of_many_makers_of_an_artifact_one_makes_it(fixture: &dyn CacheFixture) {
+    const MAKERS: usize = 8;
+    let subject = fixture.open().await;
+    let mut first = vacant(&*subject.cache).await;
+    let mut waiting = Vec::new();
+    for maker in 0..MAKERS {
+        let cache = if maker % 2 == 0 { subject.cache.clone() } else { sound(subject.medium.reopen().await) };
+        waiting.push(tokio::spawn(async move { cache.artifact(&key()).await }));
+    }
+    for maker in &waiting {
+        assert_waits("another maker", maker).await;
+    }
+    first.output().write_all(CONTENT).expect("it can be written");
+    drop(sound(first.commit(&Made::default())));
+    for maker in waiting {
+        let found = promptly(fixture, "another maker", maker).await.expect("no maker panics");
+        let Artifact::Present(artifact) = sound(found) else { panic!("it was to be made twice") };
+        assert_eq!(bytes(&*artifact), CONTENT);
+    }
 }
 
 /// Makes a file that is not there.

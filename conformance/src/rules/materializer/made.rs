@@ -1,5 +1,6 @@
 //! Files that a materializer has made, and disks that are too small for them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::tree::MergedTree;
-use plyfold_core::{Digest, Error, Input, InputArtifact, Materializer, Output, Result, Role, Sink, digest};
+use plyfold_core::{
+    Digest, Error, Input, InputArtifact, Made as Told, Materializer, Output, Result, Role, Sink, digest,
+};
 use tempfile::TempDir;
 
 use crate::rules::probe::sound;
@@ -76,11 +79,11 @@ impl<'a> Made<'a> {
         Ok(made)
     }
 
-    /// Makes the file once more, into `out`.
-    pub(super) fn again(&self, out: &mut dyn Sink) -> Result<()> {
+    /// Makes the file once more, into `out`; the kernel and the notes that are reported.
+    pub(super) fn again(&self, out: &mut dyn Sink) -> Result<Told> {
         let materializer = self.fixture.materializer();
         match (materializer.input(), &self.image) {
-            (_, Some(image)) => materializer.image(image, out).map(drop),
+            (_, Some(image)) => materializer.image(image, out),
             (Input::Layer, _) => make_layer(&*materializer, io::Cursor::new(self.tars[0].clone()), None, out),
             (Input::Nothing, _) => self.fixture.join(&[], &self.file, out),
             _ => self.fixture.join(&self.layers, &self.file, out),
@@ -129,13 +132,13 @@ pub(super) fn make_layer(
     source: impl Read + Send + 'static,
     diff_id: Option<Digest>,
     out: &mut dyn Sink,
-) -> Result<()> {
+) -> Result<Told> {
     let mut tar = LayerTar::new(source, LayerOptions { diff_id, ..LayerOptions::default() })?;
-    materializer.layer(&mut tar, out).map(drop)
+    materializer.layer(&mut tar, out)
 }
 
 /// The files of a materializer.
-pub(super) struct Files(Vec<(Role, PathBuf, File)>);
+pub(super) struct Files(Vec<(Role, PathBuf, File)>, HashSet<Role>);
 
 impl Files {
     /// New ones at `stem`, each with its extension.
@@ -145,13 +148,19 @@ impl Files {
             let file = File::options().read(true).write(true).create_new(true).open(&path);
             (spec.role, path, file.expect("a file can be made in a temporary directory"))
         });
-        Self(files.collect())
+        Self(files.collect(), HashSet::new())
     }
 
     /// Files without names.
     pub(super) fn spools(fixture: &dyn MaterializerFixture) -> Self {
         let spool = |role| (role, PathBuf::new(), spool());
-        Self(fixture.materializer().outputs().into_iter().map(|spec| spool(spec.role)).collect())
+        let files = fixture.materializer().outputs().into_iter().map(|spec| spool(spec.role));
+        Self(files.collect(), HashSet::new())
+    }
+
+    /// Those that the materializer has not asked for.
+    pub(super) fn unasked(&self) -> Vec<Role> {
+        self.0.iter().map(|(role, ..)| *role).filter(|role| !self.1.contains(role)).collect()
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -171,6 +180,7 @@ impl Files {
 
 impl Sink for Files {
     fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        self.1.insert(role);
         let file = self.0.iter_mut().find(|(own, ..)| *own == role);
         file.map_or_else(|| Err(not_listed(role)), |(.., file)| Ok(file as &mut dyn Output))
     }

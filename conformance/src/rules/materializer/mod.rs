@@ -2,12 +2,13 @@
 
 mod made;
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, PullOptions, Result, digest,
+    Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, PullOptions, Result, Role, digest,
 };
 
 use self::made::{Files, Made, SmallDisk, make_layer};
@@ -38,6 +39,9 @@ rules! {
     "M 196" a_bad_layer_is_an_error_not_a_smaller_image:
         "a layer that is damaged, cut short or not what its diff_id says is an error, wherever it stands in the image, \
          and nothing is made of the other ones",
+    "M 209" every_listed_file_is_made_and_two_runs_report_the_same:
+        "each file that is listed is made, the list is the same at each call, and two runs report the same kernel and \
+         notes",
 }
 
 /// Why a rule about content does not judge an empty disk.
@@ -72,6 +76,23 @@ async fn same_input_same_bytes(fixture: &dyn MaterializerFixture) {
         }
         _ => {}
     }
+}
+
+async fn every_listed_file_is_made_and_two_runs_report_the_same(fixture: &dyn MaterializerFixture) {
+    let listed = fixture.materializer().outputs();
+    assert!(listed == fixture.materializer().outputs() && !listed.is_empty(), "{listed:?}");
+    let roles: HashSet<Role> = listed.iter().map(|file| file.role).collect();
+    let extensions: HashSet<&str> = listed.iter().map(|file| file.extension).collect();
+    assert!(roles.len() == listed.len() && extensions.len() == listed.len(), "{listed:?} are not told apart");
+    assert_eq!(listed[0].extension, fixture.materializer().format().extension, "the first file is its image");
+    let made = Made::of(fixture, &rootfs());
+    let run = || {
+        let mut out = Files::spools(fixture);
+        let told = sound(made.again(&mut out));
+        assert_eq!(out.unasked(), [], "listed, and not made");
+        told
+    };
+    assert_eq!(run(), run());
 }
 
 async fn kernel_mount_equals_reference_tree(fixture: &dyn MaterializerFixture) {

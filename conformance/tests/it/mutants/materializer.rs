@@ -9,7 +9,7 @@ use plyfold_conformance::{FormatFidelity, MaterializerFixture, path_of};
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
-    Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, Result, Role, Sink,
+    Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, OutputSpec, Result, Role, Sink,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 pub(crate) enum ListingFault {
     BadLayersDropped,
     ErrorsSwallowed,
+    FileForgotten,
     FormatBroken,
     LayersReversed,
     LimitIgnored,
@@ -25,6 +26,7 @@ pub(crate) enum ListingFault {
     OverlayAttributesKept,
     OwnersLost,
     RunNumberInOutput,
+    RunNumberTold,
     WhiteoutsAsFiles,
 }
 
@@ -100,6 +102,12 @@ impl Materializer for Listings {
             Makes::Layers => Input::Layer,
             Makes::Whole => Input::Image,
         }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        let forgotten = (self.fault == ListingFault::FileForgotten).then_some(Role::Sidecar);
+        let image = OutputSpec::new(Role::Image, self.format().extension);
+        std::iter::once(image).chain(forgotten.map(|role| OutputSpec::new(role, "more"))).collect()
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
@@ -214,6 +222,9 @@ impl Listings {
         let written = out.write_all(text.as_bytes());
         if self.fault != ListingFault::ErrorsSwallowed {
             written?;
+        }
+        if self.fault == ListingFault::RunNumberTold {
+            return Ok(Made::default().with_note(RUN.fetch_add(1, Ordering::SeqCst).to_string()));
         }
         Ok(Made::default())
     }

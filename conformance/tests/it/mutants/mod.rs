@@ -112,6 +112,8 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 193", &[CacheFault::NotesLost]),
     ("C 200", &[CacheFault::HitsUnconfirmed]),
     ("K 194", &[CacheFault::OneMakerForAFormat, CacheFault::OutputsMixed]),
+    ("C 207", &[CacheFault::ArtifactsReadFromTheStart]),
+    ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),
     ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),
@@ -257,6 +259,15 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
     (
         "M 196",
         &[(Makes::Layers, ListingFault::ErrorsSwallowed), (Makes::Whole, ListingFault::BadLayersDropped)],
+    ),
+    (
+        "M 209",
+        &[
+            (Makes::Images, ListingFault::FileForgotten),
+            (Makes::Whole, ListingFault::FileForgotten),
+            (Makes::Layers, ListingFault::RunNumberTold),
+            (Makes::Whole, ListingFault::RunNumberTold),
+        ],
     ),
 ];
 

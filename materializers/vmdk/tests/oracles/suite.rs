@@ -6,7 +6,7 @@ use std::path::Path;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
-use plyfold_core::{InputArtifact, Materializer, Result, Sink};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
 
@@ -31,7 +31,7 @@ impl MaterializerFixture for Disk {
     }
 
     /// The merged image stands beside the descriptor, which names all by file name.
-    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<()> {
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
         let merged = file.with_file_name("merged.erofs");
         let mut image = File::options().read(true).write(true).create(true).truncate(true).open(&merged)?;
         ErofsMerged::default().join(layers, &mut image)?;
@@ -40,7 +40,7 @@ impl MaterializerFixture for Disk {
             let name = path_of(extent).file_name().unwrap_or_default().to_string_lossy();
             InputArtifact::new(name, extent.role, extent.artifact.clone(), extent.diff_id.clone())
         });
-        Vmdk::new().join(&extents.collect::<Vec<_>>(), out).map(drop)
+        Vmdk::new().join(&extents.collect::<Vec<_>>(), out)
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

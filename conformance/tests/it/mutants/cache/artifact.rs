@@ -1,6 +1,9 @@
 //! Mutants of what is made from layers.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
@@ -32,7 +35,15 @@ impl BrokenCache {
             (CacheFault::TwoMakers, None) => return MemoryCache::new()?.artifact(key).await,
             _ => {}
         }
-        Ok(match self.inner.artifact(key).await? {
+        let found = match (self.fault, self.inner.artifact(key).await?) {
+            // Who has waited is not told that it is there by now.
+            (CacheFault::MadeByEach, Artifact::Present(_)) => MemoryCache::new()?.artifact(key).await?,
+            (CacheFault::ArtifactsReadFromTheStart, Artifact::Present(artifact)) => {
+                Artifact::Present(Box::new(FromTheStart(artifact, Arc::default())))
+            }
+            (_, found) => found,
+        };
+        Ok(match found {
             Artifact::Vacant(inner) => Artifact::Vacant(Box::new(BrokenArtifact {
                 _everything: everything,
                 loses_notes: self.fault == CacheFault::NotesLost,
@@ -43,6 +54,30 @@ impl BrokenCache {
             })),
             present @ Artifact::Present(..) => present,
         })
+    }
+}
+
+/// As a stream that clones share: whatever the offset, the next bytes come.
+#[derive(Clone, Debug)]
+struct FromTheStart(Box<dyn ArtifactHandle>, Arc<AtomicU64>);
+
+impl ArtifactHandle for FromTheStart {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn made(&self) -> &Made {
+        self.0.made()
+    }
+
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read_at(self.1.load(Ordering::SeqCst), buffer)?;
+        self.1.fetch_add(count as u64, Ordering::SeqCst);
+        Ok(count)
     }
 }
 
