@@ -174,6 +174,14 @@ impl LocalArtifact {
     pub fn new(path: PathBuf, size: u64, made: Made) -> Self {
         Self(Arc::new(Local { path, size, made, file: OnceLock::new() }))
     }
+
+    fn file(&self) -> io::Result<&File> {
+        if let Some(file) = self.0.file.get() {
+            return Ok(file);
+        }
+        let opened = File::open(&self.0.path)?;
+        Ok(self.0.file.get_or_init(|| opened))
+    }
 }
 
 impl ArtifactHandle for LocalArtifact {
@@ -190,11 +198,7 @@ impl ArtifactHandle for LocalArtifact {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(file) = self.0.file.get() {
-            return file.read_at(buffer, offset);
-        }
-        let opened = File::open(&self.0.path)?;
-        self.0.file.get_or_init(|| opened).read_at(buffer, offset)
+        self.file()?.read_at(buffer, offset)
     }
 }
 
@@ -223,16 +227,8 @@ pub trait ArtifactWriter: fmt::Debug + Send {
 /// Reads a finished file from its start, as one open file: for callers that want [`io::Read`] and [`io::Seek`].
 #[derive(Debug)]
 pub struct ArtifactReader {
-    source: Source,
-    size: u64,
+    artifact: Box<dyn ArtifactHandle>,
     position: u64,
-}
-
-#[derive(Debug)]
-enum Source {
-    /// A file of its own: it is closed with the reader, and not with the handle.
-    File(File),
-    Handle(Box<dyn ArtifactHandle>),
 }
 
 impl ArtifactReader {
@@ -241,23 +237,19 @@ impl ArtifactReader {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn open(artifact: &dyn ArtifactHandle) -> Result<Self> {
-        let source = match artifact.path() {
-            Some(path) => {
-                let opened = File::open(path);
-                Source::File(opened.map_err(|e| Error::io(format!("opening {}", path.display()), e))?)
-            }
-            None => Source::Handle(dyn_clone::clone_box(artifact)),
+        let Some(path) = artifact.path() else {
+            return Ok(Self { artifact: dyn_clone::clone_box(artifact), position: 0 });
         };
-        Ok(Self { source, size: artifact.size(), position: 0 })
+        // A file of its own: it is closed with the reader, and not with the handle.
+        let own = LocalArtifact::new(path.to_owned(), artifact.size(), Made::default());
+        own.file().map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
+        Ok(Self { artifact: Box::new(own), position: 0 })
     }
 }
 
 impl io::Read for ArtifactReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match &self.source {
-            Source::File(file) => file.read_at(buffer, self.position)?,
-            Source::Handle(artifact) => artifact.read_at(self.position, buffer)?,
-        };
+        let count = self.artifact.read_at(self.position, buffer)?;
         self.position += count as u64;
         Ok(count)
     }
@@ -268,7 +260,7 @@ impl io::Seek for ArtifactReader {
         let to = match to {
             io::SeekFrom::Start(to) => Some(to),
             io::SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            io::SeekFrom::End(by) => self.size.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.artifact.size().checked_add_signed(by),
         };
         self.position = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         Ok(self.position)

@@ -4,22 +4,20 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::oneshot;
-
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
 
-/// Runs blocking work on a thread. When the returned future is dropped, the [`Stop`] that the work holds says so.
+/// Runs blocking work on a thread of the runtime's pool. When the returned future is dropped, the [`Stop`] that the work
+/// holds says so.
 ///
 /// # Errors
 /// Those of `work`.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let stop = Stop::default();
-    let guard = StopOnDrop(stop.clone());
+    let guard = StopOnDrop::default();
+    let stop = guard.0.clone();
     let outcome = tokio::task::spawn_blocking(move || work(&stop)).await;
-    drop(guard);
     outcome.map_err(|e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e))?
 }
 
@@ -33,15 +31,13 @@ pub async fn alone<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let workers = Workers::new();
-    let stop = Stop::default();
     // Dropped before the workers: the thread is asked to stop first, and then waited for.
-    let guard = StopOnDrop(stop.clone());
-    let (done, outcome) = oneshot::channel();
-    workers.start(name, move || drop(done.send(work(&stop))))?;
-    let outcome = outcome.await;
+    let guard = StopOnDrop::default();
+    let stop = guard.0.clone();
+    let outcome = workers.run(name, move || work(&stop))?.await;
     drop(guard);
     workers.done();
-    outcome.map_err(|e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e))?
+    outcome
 }
 
 /// Whether work on a thread should end early. Clones are one flag.
@@ -85,7 +81,9 @@ impl<R: Read> Read for StoppableReader<R> {
     }
 }
 
-struct StopOnDrop(Stop);
+/// What waits for work. Dropping it stops the work.
+#[derive(Debug, Default)]
+pub(crate) struct StopOnDrop(pub(crate) Stop);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -95,6 +93,8 @@ impl Drop for StopOnDrop {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[tokio::test]

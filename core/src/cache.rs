@@ -10,6 +10,7 @@ use dyn_clone::DynClone;
 use crate::registry::Page;
 use crate::{Artifact, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
+pub use buffer::BlobBuffer;
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
 pub use ext::CacheProviderExt;
 pub use find::find_among;
@@ -25,10 +26,12 @@ pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
 pub use verify::{needed, selected, verify_names};
 
+mod buffer;
 mod collect;
 pub(crate) mod content;
 mod ext;
 mod find;
+mod forward;
 mod index;
 mod inventory;
 mod lease;
@@ -343,87 +346,27 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
 
 dyn_clone::clone_trait_object!(CacheProvider);
 
-/// A boxed cache is a cache: every method forwards.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl CacheProvider for Box<dyn CacheProvider> {
-    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        (**self).stat(digest).await
-    }
-
-    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        (**self).open(blob, range).await
-    }
-
-    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        (**self).ingest(blob).await
-    }
-
-    async fn partial(&self, digest: &Digest) -> Result<u64> {
-        (**self).partial(digest).await
-    }
-
-    async fn quarantine(&self, digest: &Digest) -> Result<()> {
-        (**self).quarantine(digest).await
-    }
-
-    async fn find_descriptor(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        (**self).find_descriptor(reference).await
-    }
-
-    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        (**self).list().await
-    }
-
-    async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        (**self).update(changes).await
-    }
-
-    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        (**self).artifact(key).await
-    }
-
-    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        (**self).lease(content).await
-    }
-
-    async fn single_flight(&self, work: &str) -> Result<Lease> {
-        (**self).single_flight(work).await
-    }
-
-    async fn free(&self) -> Result<Option<u64>> {
-        (**self).free().await
-    }
-
-    async fn pins(&self) -> Result<Vec<Reference>> {
-        (**self).pins().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        (**self).usage().await
-    }
-
-    async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        (**self).collect(policy).await
-    }
-
-    async fn verify(&self, what: &Verify) -> Result<Verified> {
-        (**self).verify(what).await
-    }
-
-    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
-        (**self).list_page(page).await
-    }
-
-    fn layout(&self) -> Option<&Path> {
-        (**self).layout()
-    }
-
-    fn scratch(&self) -> Option<PathBuf> {
-        (**self).scratch()
-    }
-
-    fn is_read_only(&self) -> bool {
-        (**self).is_read_only()
-    }
+// A boxed cache is a cache: every method forwards.
+crate::forward_cache! {
+    Box<dyn CacheProvider>, |cache| (**cache);
+    async stat(digest: &Digest) -> Result<Option<u64>>;
+    async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+    async ingest(blob: &Descriptor) -> Result<Ingest>;
+    async partial(digest: &Digest) -> Result<u64>;
+    async quarantine(digest: &Digest) -> Result<()>;
+    async find_descriptor(reference: &Reference) -> Result<Option<Descriptor>>;
+    async list() -> Result<Vec<(Reference, Descriptor)>>;
+    async update(changes: &[NameChange]) -> Result<()>;
+    async artifact(key: &ArtifactKey) -> Result<Artifact>;
+    async lease(content: &[Digest]) -> Result<Lease>;
+    async single_flight(work: &str) -> Result<Lease>;
+    async free() -> Result<Option<u64>>;
+    async pins() -> Result<Vec<Reference>>;
+    async usage() -> Result<Usage>;
+    async collect(policy: &Collect) -> Result<Collected>;
+    async verify(what: &Verify) -> Result<Verified>;
+    async list_page(page: &Page) -> Result<CachedNames>;
+    sync layout() -> Option<&Path>;
+    sync scratch() -> Option<PathBuf>;
+    sync is_read_only() -> bool;
 }

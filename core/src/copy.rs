@@ -70,32 +70,16 @@ pub async fn copy(
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Descriptor> {
-    options.told(async |options| copy_told(from, image, to, target, options).await).await
-}
-
-impl CopyOptions {
-    /// Runs an operation that tells its end, with the options for what it is made of.
-    pub(crate) async fn told<T>(&self, work: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
-        let operation = self.progress.operation();
-        let options = Self { progress: operation.progress().clone(), ..self.clone() };
-        operation.end(work(&options).await)
-    }
-}
-
-/// As [`copy`], as a part of an operation that sends the last event itself.
-pub(crate) async fn copy_told(
-    from: &dyn ImageRegistry,
-    image: &Reference,
-    to: &dyn ImageRegistry,
-    target: &Reference,
-    options: &CopyOptions,
-) -> Result<Descriptor> {
-    let session = PushSession::begin(to, target)?;
-    if options.referrers && !from.capabilities().referrers {
-        return Err(from.unsupported("list referrers").with_image(image));
-    }
-    let copier = Copier { from, image, to, target, session, options, documents: Mutex::default() };
-    copier.run().await
+    let operation = options.progress.operation();
+    let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
+    let copied = async {
+        let session = PushSession::begin(to, target)?;
+        if options.referrers && !from.capabilities().referrers {
+            return Err(from.unsupported("list referrers").with_image(image));
+        }
+        Copier { from, image, to, target, session, options, documents: Mutex::default() }.run().await
+    };
+    operation.end(copied.await)
 }
 
 struct Copier<'a> {

@@ -52,6 +52,8 @@ mod strict;
 pub use oci_spec;
 
 #[doc(hidden)]
+pub use async_trait::async_trait;
+#[doc(hidden)]
 pub use inventory;
 
 pub use advice::Advice;

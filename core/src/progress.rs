@@ -199,7 +199,8 @@ impl Progress {
         sender.0.changed.notify_one();
     }
 
-    /// Begins an operation, whose last event is [`Event::Finished`] in every case.
+    /// Begins an operation, whose last event is [`Event::Finished`] in every case. One that is a part of another, by
+    /// whose [progress](Operation::progress) it begins, has no last event of its own.
     ///
     /// ```
     /// use plyfold_core::progress::{Event, Progress};
@@ -217,8 +218,9 @@ impl Progress {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn operation(&self) -> Operation {
-        let progress = Self { sender: self.sender.clone(), ended: Some(Arc::default()) };
-        Operation { progress, success: false, ends_here: true }
+        let ended = self.ended.clone().unwrap_or_default();
+        let progress = Self { sender: self.sender.clone(), ended: Some(ended) };
+        Operation { progress, success: false, ends_here: self.ended.is_none() }
     }
 
     /// Sends that a transfer of a blob begins, and later that it is done or stopped.
@@ -349,5 +351,21 @@ mod tests {
         }
         assert_eq!(last, Some(Event::Finished { success: true }));
         assert_eq!(count, CAPACITY + 1);
+    }
+
+    #[tokio::test]
+    async fn a_part_of_an_operation_does_not_end_it() {
+        let (progress, mut events) = Progress::channel();
+        let whole = progress.operation();
+        drop(whole.progress().operation());
+        whole.progress().operation().end(Ok(())).unwrap();
+        whole.progress().emit(Event::Warning { message: "on".to_owned() });
+        let late = whole.progress().operation();
+        whole.end(Ok(())).unwrap();
+        late.progress().emit(Event::Warning { message: "too late".to_owned() });
+        drop((progress, late));
+        assert_eq!(events.next().await, Some(Event::Warning { message: "on".to_owned() }));
+        assert_eq!(events.next().await, Some(Event::Finished { success: true }));
+        assert_eq!(events.next().await, None);
     }
 }

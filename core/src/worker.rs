@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Threads that work for one call, each as long as a download: in a runtime's pool they would occupy the threads that
 /// their input needs.
@@ -47,6 +48,21 @@ impl Workers {
             drop(alive);
         });
         started.map(drop).map_err(|e| Error::io("starting a thread", e))
+    }
+
+    /// As [`start`](Self::start), with the outcome of the work. What is made after that was dropped is dropped, too.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); those of the work come with its outcome.
+    pub fn run<T, W>(&self, name: &str, work: W) -> Result<impl Future<Output = Result<T>> + use<T, W>>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let (done, outcome) = oneshot::channel();
+        self.start(name, move || drop(done.send(work())))?;
+        let panicked = |e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e);
+        Ok(async move { outcome.await.map_err(panicked)? })
     }
 
     /// Waits until the threads have ended, [`Workers::PATIENCE`] at most.

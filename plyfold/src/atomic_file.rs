@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{ArtifactHandle, Error, ErrorKind, Output, Result, Size};
+use plyfold_core::{ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
@@ -79,16 +79,19 @@ impl AtomicFile {
     }
 
     /// Takes the content of a finished file: as a clone that shares its blocks, else as a hard link to it, unless the
-    /// options ask for a [copy](FileOptions::copy), else as a copy. Nothing may be written afterwards.
+    /// options ask for a [copy](FileOptions::copy), else as a copy. A file that has no path on this machine is copied.
+    /// Whole blocks of zeros are holes in a copy. Nothing may be written afterwards.
     ///
     /// A link has the mode 0444, which the finished file is given if it has another one; where that is refused, it is
-    /// copied. What is linked must be on the disk already.
+    /// copied.
     ///
     /// # Errors
-    /// [`Io`](plyfold_core::ErrorKind::Io), [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
-    pub fn fill_from(&mut self, source: &Path) -> Result<()> {
+    /// [`Io`](plyfold_core::ErrorKind::Io); [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the finished file has
+    /// fewer bytes than it says; [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
+    pub fn fill_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
+        let Some(source) = artifact.path() else { return self.copy_from(artifact) };
         let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
-        let mut content = File::open(source).map_err(at)?;
+        let content = File::open(source).map_err(at)?;
         if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
             return Ok(());
         }
@@ -98,32 +101,39 @@ impl AtomicFile {
             (self.file, self.is_link) = (link, true);
             return Ok(());
         }
-        let mut content = self.stop.reader(&mut content);
-        io::copy(&mut content, self.file.as_file_mut()).map_err(at)?;
-        Ok(())
+        self.copy_from(artifact)
     }
 
-    /// As [`AtomicFile::fill_from`], out of a file of a cache: one without a path is copied.
-    ///
-    /// # Errors
-    /// As [`AtomicFile::fill_from`].
-    pub fn fill_from_artifact(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
-        /// Bytes read at once.
+    /// Copies a finished file, but for its blocks of zeros.
+    fn copy_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
+        /// Bytes read at once: whole blocks.
         const STEP: usize = 1 << 20;
-        if let Some(path) = artifact.path() {
-            return self.fill_from(path);
-        }
-        let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
+        /// The unit of holes, in bytes.
+        const BLOCK: usize = 4096;
+        let path = self.target.display().to_string();
+        let at = |e| Error::io("copying into the output", e).with_context("path", &path);
+        let (size, mut content) = (artifact.size(), self.stop.reader(ArtifactReader::open(artifact)?));
+        self.set_len(size).map_err(at)?;
         let (mut buffer, mut offset) = (vec![0; STEP], 0);
-        loop {
-            self.stop.check()?;
-            let count = artifact.read_at(offset, &mut buffer).map_err(at)?;
+        while offset < size {
+            let wanted = usize::try_from(size - offset).unwrap_or(STEP).min(STEP);
+            let count = content.read(&mut buffer[..wanted]).map_err(at)?;
             if count == 0 {
-                return Ok(());
+                let message = format!("a file of the cache ends after {offset} of {size} bytes");
+                return Err(Error::corrupt(message).with_context("path", &path));
             }
-            self.file.as_file().write_all_at(&buffer[..count], offset).map_err(at)?;
-            offset += count as u64;
+            let blocks: Vec<&[u8]> = buffer[..count].chunks(BLOCK).collect();
+            let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+            for run in blocks.chunk_by(|one, next| is_zero(one) == is_zero(next)) {
+                if !run.first().is_some_and(|block| is_zero(block)) {
+                    self.seek(SeekFrom::Start(offset))
+                        .and_then(|_| self.write_all(&run.concat()))
+                        .map_err(at)?;
+                }
+                offset += run.iter().map(|block| block.len() as u64).sum::<u64>();
+            }
         }
+        Ok(())
     }
 
     /// Another name of a file, which all may read; `None` where linking fails.
@@ -196,10 +206,10 @@ impl AtomicFile {
         self.stop.check()?;
         let size = self.size()?;
         self.belong()?;
-        let Self { file, target, options, is_link, .. } = self;
+        let Self { file, target, options, .. } = self;
         let at = |action, e| Error::io(action, e).with_context("path", target.display());
-        // The store has synced what it has.
-        if options.sync && !is_link {
+        // A link, too: not every cache has synced what it has.
+        if options.sync {
             file.as_file().sync_all().map_err(|e| at("syncing the output", e))?;
         }
         let temporary = file.path().to_owned();
@@ -320,6 +330,54 @@ mod tests {
         assert_eq!(file.publish().unwrap(), 5);
         assert_eq!(std::fs::read(&target).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    /// A file of a cache elsewhere.
+    #[derive(Clone, Debug)]
+    struct Remote(Vec<u8>, u64);
+
+    impl ArtifactHandle for Remote {
+        fn size(&self) -> u64 {
+            self.1
+        }
+
+        fn made(&self) -> &plyfold_core::Made {
+            unreachable!("a copy is of bytes")
+        }
+
+        fn path(&self) -> Option<&Path> {
+            None
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            // A few bytes at a time, never whole blocks.
+            let left = self.0.get(offset as usize..).unwrap_or_default();
+            let count = left.len().min(buffer.len()).min(100_001);
+            buffer[..count].copy_from_slice(&left[..count]);
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_cache_elsewhere_is_copied_whole_but_for_its_zeros() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (target, stop) = (dir.path().join("out"), Stop::default());
+        let create = || AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let mut content = vec![0; 8 << 20];
+        content[5_000_000] = 7;
+        content.extend_from_slice(b"the end");
+        let remote = Remote(content.clone(), content.len() as u64);
+        let mut file = create();
+        file.fill_from(&remote).unwrap();
+        assert_eq!(file.publish().unwrap(), remote.1);
+        assert!(std::fs::read(&target).unwrap() == content);
+        assert!(std::fs::metadata(&target).unwrap().blocks() * 512 < 1 << 20, "zeros are written");
+        // One that ends early is no disk with zeros at its end.
+        let error = create().fill_from(&Remote(content, remote.1 + 1)).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.message().contains("8388615 of 8388616 bytes"), "{error}");
     }
 
     #[test]

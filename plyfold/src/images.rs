@@ -263,12 +263,11 @@ impl Images {
     /// As [`Images::pull`], as far as a backend has to be opened to know.
     pub async fn name(&self, image: &str) -> Result<Reference> {
         let image = &*self.resolved(image).await?;
-        let name = match self.qualified(image) {
-            Some(name) => name,
-            None => {
-                let opened = self.backends.open_with(image, &self.options, None, &self.shared);
-                opened.await?.reference().await?
-            }
+        let name = if let Some(name) = self.qualified(image) {
+            name
+        } else {
+            let opened = self.backends.open_with(image, &self.options, None, &self.shared);
+            opened.await?.reference().await?
         };
         // A pull by digest keeps the digest alone: the tag may mean something else by now.
         Ok(match reference::digest_of(&name)? {

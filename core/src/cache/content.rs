@@ -1,8 +1,10 @@
 //! Blobs of a cache: read, stored, verified and quarantined.
 
 use bytes::Bytes;
+use oci_spec::image::ImageManifest;
 
 use super::{CacheProvider, Ingest};
+use crate::manifest::{RawConfig, check_is_image, is_artifact, limits};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
 /// The verified content of a stored document of at most `limit` bytes.
@@ -12,6 +14,20 @@ pub(crate) async fn read<C: CacheProvider + ?Sized>(
     limit: u64,
 ) -> Result<Bytes> {
     cache.open(blob, BlobRange::FULL).await?.bytes(limit).await
+}
+
+/// The config of an image; `None` for artifacts, which have none.
+pub(super) async fn config<C: CacheProvider + ?Sized>(
+    cache: &C,
+    manifest: &ImageManifest,
+) -> Result<Option<RawConfig>> {
+    if check_is_image(manifest).is_err() {
+        return Ok(None);
+    }
+    match RawConfig::new(manifest, read(cache, manifest.config(), limits::CONFIG).await?) {
+        Err(e) if is_artifact(manifest, &e) => Ok(None),
+        config => config.map(Some),
+    }
 }
 
 /// As [`read`], by the digest alone.

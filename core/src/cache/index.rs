@@ -6,10 +6,7 @@ use serde_json::{Map, Value};
 use super::naming::not_here;
 use super::{CacheProvider, Lease, NameChange, Needs, content};
 use crate::go_json;
-use crate::manifest::{
-    Document, RawConfig, RawManifest, canonical_json, check_is_image, is_artifact, is_document, is_manifest,
-    limits,
-};
+use crate::manifest::{Document, RawConfig, RawManifest, canonical_json, is_document, is_manifest, limits};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
@@ -175,15 +172,7 @@ async fn own_config<C: CacheProvider + ?Sized>(
     descriptor: &Descriptor,
 ) -> Result<Option<RawConfig>> {
     let raw = RawManifest::described(content::read(cache, descriptor, limits::MANIFEST).await?, descriptor)?;
-    let manifest = raw.image()?;
-    if check_is_image(manifest).is_err() {
-        return Ok(None);
-    }
-    let config = content::read(cache, manifest.config(), limits::CONFIG).await?;
-    match RawConfig::new(manifest, config) {
-        Err(e) if is_artifact(manifest, &e) => Ok(None),
-        config => config.map(Some),
-    }
+    content::config(cache, raw.image()?).await
 }
 
 /// An index with some of its entries replaced.

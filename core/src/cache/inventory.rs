@@ -96,14 +96,23 @@ pub struct Inventory {
     pub(super) grace: Duration,
 }
 
-/// What one top leads to, as numbers.
+/// What one top leads to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reach {
-    pub(super) blobs: Vec<usize>,
-    /// What artifacts are made from.
-    pub(super) contents: Vec<usize>,
+    /// [Blobs](blob) and what artifacts are made from ([`content`]).
+    pub(super) items: Vec<usize>,
     /// Its error in [`Inventory::failed`].
     pub(super) failed: Option<usize>,
+}
+
+/// The blob of a digest by its number, as an item of a [`Reach`].
+pub(super) fn blob(number: usize) -> usize {
+    2 * number
+}
+
+/// The artifacts that are made from what has a digest, by its number, as an item of a [`Reach`].
+pub(super) fn content(number: usize) -> usize {
+    2 * number + 1
 }
 
 impl Inventory {
@@ -155,19 +164,17 @@ impl Inventory {
     /// Adds to each reach the reaches of its referrers, and of theirs.
     fn close(&mut self, referrers: &HashMap<usize, Vec<usize>>) {
         let closed = (0..self.reaches.len()).map(|top| {
-            let (mut blobs, mut contents) = (HashSet::new(), HashSet::new());
-            let mut failed = None;
+            let (mut items, mut failed) = (HashSet::new(), None);
             let (mut seen, mut open) = (HashSet::from([top]), vec![top]);
             while let Some(next) = open.pop() {
                 let reach = &self.reaches[next];
                 failed = failed.or(reach.failed);
-                contents.extend(&reach.contents);
-                for blob in reach.blobs.iter().filter(|blob| blobs.insert(**blob)) {
-                    let referrers = referrers.get(blob).into_iter().flatten();
+                for item in reach.items.iter().filter(|item| items.insert(**item)) {
+                    let referrers = referrers.get(item).into_iter().flatten();
                     open.extend(referrers.filter(|referrer| seen.insert(**referrer)));
                 }
             }
-            Reach { blobs: blobs.into_iter().collect(), contents: contents.into_iter().collect(), failed }
+            Reach { items: items.into_iter().collect(), failed }
         });
         self.reaches = closed.collect();
     }
@@ -244,7 +251,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         let mut reach = Reach::default();
         let needs = needs.unwrap_or_else(|e| {
             reach.failed = Some(self.fail(e));
-            reach.blobs.push(self.inventory.number(top.digest()));
+            reach.items.push(blob(self.inventory.number(top.digest())));
             Needs::default()
         });
         if let Some(damaged) = needs.damaged.iter().min_by(|a, b| a.as_ref().cmp(b.as_ref())) {
@@ -252,14 +259,14 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         }
         for (digest, need) in &needs.blobs {
             let number = self.inventory.number(digest);
-            reach.blobs.push(number);
+            reach.items.push(blob(number));
             self.described.insert(number);
             let media_type = need.descriptor.media_type();
             if is_document(media_type) {
                 self.note_document(&need.descriptor, needs.subjects.get(digest).cloned());
             }
         }
-        reach.contents.extend(needs.contents.iter().map(|content| self.inventory.number(content)));
+        reach.items.extend(needs.contents.iter().map(|digest| content(self.inventory.number(digest))));
         self.inventory.reaches.push(reach);
         self.inventory.reaches.len() - 1
     }
@@ -296,7 +303,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         self.documents.values().filter(|document| is_protected(document.digest())).cloned().collect()
     }
 
-    /// The reaches of referrers, by their subject. What they lead to may be referrers, too.
+    /// The reaches of referrers, by the [blob] that is their subject. What they lead to may be referrers, too.
     async fn follow_referrers(&mut self) -> HashMap<usize, Vec<usize>> {
         let mut followed: HashMap<Digest, usize> = HashMap::new();
         loop {
@@ -311,7 +318,7 @@ impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
         }
         let mut by_subject: HashMap<usize, Vec<usize>> = HashMap::new();
         for (referrer, subject) in std::mem::take(&mut self.referrers) {
-            let subject = self.inventory.number(&subject);
+            let subject = blob(self.inventory.number(&subject));
             by_subject.entry(subject).or_default().extend(followed.get(&referrer));
         }
         by_subject

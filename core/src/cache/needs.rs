@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{CacheProvider, content};
 use crate::digest::chain_id;
-use crate::manifest::{Document, RawConfig, RawManifest, check_is_image, is_document, is_foreign, limits};
+use crate::manifest::{Document, RawManifest, is_document, is_foreign, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
 /// Everything that some descriptors lead to: nested indexes, manifests, configs and layers, here or not.
@@ -144,14 +144,9 @@ impl Needs {
         for blob in raw.references() {
             self.note(&blob, !is_foreign(blob.media_type()));
         }
-        let manifest = raw.image()?;
-        if check_is_image(manifest).is_err() {
-            return Ok(());
-        }
-        let config = content::read(cache, manifest.config(), limits::CONFIG).await;
-        match config.and_then(|bytes| RawConfig::new(manifest, bytes)) {
+        match content::config(cache, raw.image()?).await {
             Ok(config) => {
-                let diff_ids = config.diff_ids()?;
+                let diff_ids = config.map_or_else(|| Ok(Vec::new()), |config| config.diff_ids())?;
                 self.contents.extend(chain_id(&diff_ids));
                 self.contents.extend(diff_ids);
             }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::inventory::{Held, Holdings, Inventory, Reach};
+use super::inventory::{Held, Inventory, Reach, blob, content};
 use super::{ImageUsage, Missed, Usage};
 use crate::{Descriptor, Digest, Error, Reference, Result};
 
@@ -44,8 +44,7 @@ impl Inventory {
             return Err(error);
         }
         let mut tally = Tally::fixed(&self);
-        let number = |digest| self.numbers.get(digest).copied();
-        let leased: HashSet<usize> = self.holdings.leased.iter().filter_map(number).collect();
+        let leased: HashSet<usize> = self.leased().collect();
         let (lasting, mut others): (Vec<Name>, Vec<Name>) =
             self.names().into_iter().partition(|name| self.is_lasting(name, &leased));
         lasting.iter().flat_map(|name| name.reaches).for_each(|reach| tally.add(&self.reaches[*reach]));
@@ -139,10 +138,16 @@ impl Inventory {
     fn is_lasting(&self, name: &Name<'_>, leased: &HashSet<usize>) -> bool {
         self.holdings.pins.contains(name.reference)
             || name.used.is_some_and(|used| self.is_recent(used))
-            || name.reaches.iter().any(|reach| {
-                let Reach { blobs, contents, .. } = &self.reaches[*reach];
-                blobs.iter().chain(contents).any(|number| leased.contains(number))
-            })
+            || name
+                .reaches
+                .iter()
+                .any(|reach| self.reaches[*reach].items.iter().any(|it| leased.contains(it)))
+    }
+
+    /// What leases protect: blobs, and artifacts of contents.
+    fn leased(&self) -> impl Iterator<Item = usize> {
+        let numbers = self.holdings.leased.iter().filter_map(|digest| self.numbers.get(digest));
+        numbers.flat_map(|number| [blob(*number), content(*number)])
     }
 
     /// What a budget that is missed by so many bytes is missed for.
@@ -159,18 +164,10 @@ impl Inventory {
         };
         let pinned = named.iter().filter(|name| self.holdings.pins.contains(name.reference));
         let pinned = pinned.flat_map(|name| name.reaches).map(|reach| of(*reach)).collect();
-        let is_leased =
-            |reach: &&Reach| reach.blobs.iter().chain(&reach.contents).any(|it| leased.contains(it));
-        let by_itself = Reach {
-            blobs: leased.iter().copied().collect(),
-            contents: leased.iter().copied().collect(),
-            failed: None,
-        };
+        let is_leased = |reach: &&Reach| reach.items.iter().any(|it| leased.contains(it));
+        let by_itself = Reach { items: leased.iter().copied().collect(), failed: None };
         let recent = Tally::recent(self);
-        let is_recent = |reach: &&Reach| {
-            reach.blobs.iter().any(|blob| recent.blobs.contains(blob))
-                || reach.contents.iter().any(|layer| recent.contents.contains(layer))
-        };
+        let is_recent = |reach: &&Reach| reach.items.iter().any(|it| recent.items.contains(it));
         Missed {
             bytes: clamped(bytes),
             pinned: needed(pinned),
@@ -180,17 +177,17 @@ impl Inventory {
     }
 
     fn outcome(self, tally: &Tally, evicted: Vec<Reference>) -> Plan {
-        let is_kept = |needed: &[u32], digest: &Digest| {
-            self.numbers.get(digest).is_some_and(|number| needed[*number] > 0)
+        let is_kept = |item: fn(usize) -> usize, digest: &Digest| {
+            self.numbers.get(digest).is_some_and(|number| tally.needed[item(*number)] > 0)
         };
         let nameless = self.holdings.nameless.iter().map(Descriptor::digest);
-        let nameless = nameless.filter(|digest| !is_kept(&tally.blobs, digest)).cloned().collect();
+        let nameless = nameless.filter(|digest| !is_kept(blob, digest)).cloned().collect();
         let artifacts = self.holdings.artifacts.iter().enumerate();
         let artifacts: Vec<usize> = artifacts
-            .filter(|(_, artifact)| !is_kept(&tally.contents, &artifact.content))
+            .filter(|(_, artifact)| !is_kept(content, &artifact.content))
             .map(|(place, _)| place)
             .collect();
-        let blobs = self.holdings.blobs.iter().filter(|(digest, _)| !is_kept(&tally.blobs, digest));
+        let blobs = self.holdings.blobs.iter().filter(|(digest, _)| !is_kept(blob, digest));
         let mut blobs: Vec<(Digest, Held)> = blobs.map(|(digest, held)| (digest.clone(), *held)).collect();
         blobs.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
         let freed = sum(blobs.iter().map(|(_, held)| held.size))
@@ -216,33 +213,23 @@ fn clamped(bytes: u128) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// The number of users of each blob and each layer, and the bytes of all content in use.
+/// The number of users of each [item](Reach::items), and the bytes of all content in use.
 struct Tally {
-    blobs: Vec<u32>,
-    contents: Vec<u32>,
-    blob_sizes: Vec<u128>,
-    artifact_sizes: Vec<u128>,
+    needed: Vec<u32>,
+    sizes: Vec<u128>,
     kept: u128,
 }
 
 impl Tally {
     fn new(inventory: &Inventory) -> Self {
-        let count = inventory.numbers.len();
-        let mut tally = Self {
-            blobs: vec![0; count],
-            contents: vec![0; count],
-            blob_sizes: vec![0; count],
-            artifact_sizes: vec![0; count],
-            kept: 0,
-        };
-        for (digest, held) in &inventory.holdings.blobs {
+        let count = blob(inventory.numbers.len());
+        let mut tally = Self { needed: vec![0; count], sizes: vec![0; count], kept: 0 };
+        let blobs = inventory.holdings.blobs.iter().map(|(digest, held)| (blob as fn(_) -> _, digest, held));
+        let artifacts = inventory.holdings.artifacts.iter();
+        let artifacts = artifacts.map(|made| (content as fn(_) -> _, &made.content, &made.held));
+        for (item, digest, held) in blobs.chain(artifacts) {
             if let Some(number) = inventory.numbers.get(digest) {
-                tally.blob_sizes[*number] = held.size.into();
-            }
-        }
-        for artifact in &inventory.holdings.artifacts {
-            if let Some(number) = inventory.numbers.get(&artifact.content) {
-                tally.artifact_sizes[*number] += u128::from(artifact.held.size);
+                tally.sizes[item(*number)] += u128::from(held.size);
             }
         }
         tally
@@ -252,65 +239,45 @@ impl Tally {
     fn fixed(inventory: &Inventory) -> Self {
         let mut tally = Self::new(inventory);
         inventory.kept.iter().for_each(|reach| tally.add(&inventory.reaches[*reach]));
-        let holdings = &inventory.holdings;
-        let number = |digest| inventory.numbers.get(digest).copied();
-        let leased: Vec<usize> = holdings.leased.iter().filter_map(number).collect();
-        let Reach { mut blobs, mut contents, .. } = Self::recent(inventory);
-        blobs.extend(&leased);
-        contents.extend(&leased);
-        tally.add(&Reach { blobs, contents, failed: None });
+        let mut protected = Self::recent(inventory);
+        protected.items.extend(inventory.leased());
+        tally.add(&protected);
         tally
     }
 
     /// What was stored or used within the grace.
     fn recent(inventory: &Inventory) -> Reach {
-        let Holdings { blobs, artifacts, .. } = &inventory.holdings;
         let number = |digest| inventory.numbers.get(digest).copied();
-        let blobs = blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
-        let contents = artifacts.iter().filter(|artifact| inventory.is_recent(artifact.held.used));
-        Reach {
-            blobs: blobs.filter_map(|(digest, _)| number(digest)).collect(),
-            contents: contents.filter_map(|artifact| number(&artifact.content)).collect(),
-            failed: None,
-        }
+        let blobs = inventory.holdings.blobs.iter().filter(|(_, held)| inventory.is_recent(held.used));
+        let artifacts = inventory.holdings.artifacts.iter();
+        let artifacts = artifacts.filter(|artifact| inventory.is_recent(artifact.held.used));
+        let blobs = blobs.filter_map(|(digest, _)| number(digest).map(blob));
+        let contents = artifacts.filter_map(|artifact| number(&artifact.content).map(content));
+        Reach { items: blobs.chain(contents).collect(), failed: None }
     }
 
     fn add(&mut self, reach: &Reach) {
-        for &blob in &reach.blobs {
-            self.kept += if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
-            self.blobs[blob] += 1;
-        }
-        for &content in &reach.contents {
-            self.kept += if self.contents[content] == 0 { self.artifact_sizes[content] } else { 0 };
-            self.contents[content] += 1;
+        for &item in &reach.items {
+            self.kept += if self.needed[item] == 0 { self.sizes[item] } else { 0 };
+            self.needed[item] += 1;
         }
     }
 
     fn remove(&mut self, reach: &Reach) {
-        for &blob in &reach.blobs {
-            self.blobs[blob] -= 1;
-            self.kept -= if self.blobs[blob] == 0 { self.blob_sizes[blob] } else { 0 };
-        }
-        for &content in &reach.contents {
-            self.contents[content] -= 1;
-            self.kept -= if self.contents[content] == 0 { self.artifact_sizes[content] } else { 0 };
+        for &item in &reach.items {
+            self.needed[item] -= 1;
+            self.kept -= if self.needed[item] == 0 { self.sizes[item] } else { 0 };
         }
     }
 
     /// Whether this reach needs something in the cache that nothing needed before.
     fn lacks(&self, reach: &Reach) -> bool {
-        reach.blobs.iter().any(|&blob| self.blobs[blob] == 0 && self.blob_sizes[blob] > 0)
-            || reach
-                .contents
-                .iter()
-                .any(|&content| self.contents[content] == 0 && self.artifact_sizes[content] > 0)
+        reach.items.iter().any(|&item| self.needed[item] == 0 && self.sizes[item] > 0)
     }
 
     /// Bytes of a reach whose number of users is `counted`.
     fn sum(&self, reach: &Reach, counted: impl Fn(u32) -> bool) -> u64 {
-        let blobs = reach.blobs.iter().filter(|blob| counted(self.blobs[**blob]));
-        let contents = reach.contents.iter().filter(|content| counted(self.contents[**content]));
-        let blobs: u128 = blobs.map(|blob| self.blob_sizes[*blob]).sum();
-        clamped(blobs + contents.map(|layer| self.artifact_sizes[*layer]).sum::<u128>())
+        let counted = reach.items.iter().filter(|item| counted(self.needed[**item]));
+        clamped(counted.map(|item| self.sizes[*item]).sum())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::index::{SUBJECT, annotation};
 use super::registry::as_registry;
 use super::{CacheProvider, CacheRegistry, Lease, Needs, content};
-use crate::copy::{CopyOptions, Platforms, copy_told};
+use crate::copy::{CopyOptions, Platforms, copy};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry};
 use crate::{
@@ -64,18 +64,18 @@ async fn push_told<C: CacheProvider + Clone>(
     // The name may move from now on: the content that it pointed to is pushed.
     let source = as_registry(cache).fixed(name.clone(), root.clone());
     if options.copy.platforms != Platforms::All {
-        return copy_told(&source, name, registry, target, &options.copy).await;
+        return copy(&source, name, registry, target, &options.copy).await;
     }
     let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
     let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
     let Some(first) = subset.absent.first() else {
-        return copy_told(&source, name, registry, target, &options.copy).await;
+        return copy(&source, name, registry, target, &options.copy).await;
     };
     let digest = first.digest().clone();
     match kept {
         Some(kept) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
             let source = Rewritten { source, name: name.clone(), root: kept, others: subset.rewritten };
-            copy_told(&source, name, registry, target, &options.copy).await
+            copy(&source, name, registry, target, &options.copy).await
         }
         _ => {
             let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();

@@ -19,7 +19,6 @@ pub use work::{MadeFile, MadeImage, MaterializeOptions};
 use work::{Content, Work};
 
 mod make;
-mod sink;
 mod work;
 
 /// Makes a format of a resolved image, and what it is made from. What is in the cache is not made again, of layers and
@@ -60,9 +59,10 @@ pub async fn materialize(
         name: image.reference().clone(),
         cache: dyn_clone::clone_box(cache),
         options: &pull,
+        scratch: options.scratch.clone().or_else(|| cache.scratch()),
         workers: Workers::new(),
     };
-    let work = Work { engine: &engine, image, scratch: options.scratch.clone() };
+    let work = Work { engine: &engine, image };
     // On the heap: callers would carry all of its states in futures of their own.
     let made = Box::pin(work.run(format.format(), chain)).await;
     operation.end(engine.end(made).await)

@@ -64,5 +64,4 @@ pub(super) struct Content {
 pub(super) struct Work<'a> {
     pub(super) engine: &'a Engine<'a>,
     pub(super) image: &'a RegistrySource,
-    pub(super) scratch: Option<PathBuf>,
 }

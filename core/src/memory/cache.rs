@@ -1,7 +1,8 @@
 //! A cache in memory, whose artifacts lie in a temporary directory.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,13 +13,13 @@ use tempfile::NamedTempFile;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
-    BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease, NameChange, Usage, Verified, Verify,
-    check_names, find_among, verify_names,
+    BlobBuffer, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease, NameChange, Usage, Verified,
+    Verify, check_names, find_among, verify_names,
 };
 use crate::format::Output;
 use crate::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, Descriptor, Digest, Error,
-    LocalArtifact, Made, Mismatch, Reference, Result, digest,
+    LocalArtifact, Made, Reference, Result, digest,
 };
 
 use super::state::{Kept, MemoryCache, Shared};
@@ -48,13 +49,9 @@ impl CacheProvider for MemoryCache {
         let content = state.partial.remove(blob.digest()).map(|(content, _)| content).unwrap_or_default();
         drop(state);
         let cache = self.0.clone();
-        Ok(Ingest::Vacant(Box::new(MemoryWriter {
-            cache,
-            blob: blob.clone(),
-            resumable: !content.is_empty(),
-            content,
-            _turn: turn,
-        })))
+        let resumable = !content.is_empty();
+        let buffer = BlobBuffer::new(blob).resumed(content);
+        Ok(Ingest::Vacant(Box::new(MemoryWriter { cache, buffer, resumable, _turn: turn })))
     }
 
     async fn partial(&self, digest: &Digest) -> Result<u64> {
@@ -123,12 +120,8 @@ impl CacheProvider for MemoryCache {
         }
         let file = NamedTempFile::new_in(self.0.artifacts.path());
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
-        Ok(Artifact::Vacant(Box::new(MemoryArtifact {
-            cache: self.0.clone(),
-            key: key.clone(),
-            file,
-            _turn: turn,
-        })))
+        let (cache, key) = (self.0.clone(), key.clone());
+        Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -186,61 +179,33 @@ impl fmt::Display for MemoryCache {
     }
 }
 
-impl fmt::Debug for MemoryCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MemoryCache")
-    }
-}
-
+#[derive(Debug)]
 struct MemoryWriter {
     cache: Arc<Shared>,
-    blob: Descriptor,
-    content: Vec<u8>,
+    buffer: BlobBuffer,
     resumable: bool,
     _turn: OwnedMutexGuard<()>,
-}
-
-impl MemoryWriter {
-    fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
-        Error::mismatch(Mismatch {
-            expected: self.blob.digest().clone(),
-            actual,
-            expected_size: Some(self.blob.size()),
-            actual_size,
-        })
-    }
 }
 
 #[async_trait]
 impl BlobWriter for MemoryWriter {
     fn offset(&self) -> u64 {
-        self.content.len() as u64
+        self.buffer.offset()
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let size = self.offset() + bytes.len() as u64;
-        if size > self.blob.size() {
-            return Err(self.mismatch(None, size));
-        }
-        self.content.extend_from_slice(&bytes);
-        Ok(())
+        self.buffer.write(&bytes)
     }
 
     async fn restart(&mut self) -> Result<()> {
-        self.content.clear();
+        self.buffer.take();
         Ok(())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
         self.resumable = false;
-        let mut hasher = digest::Hasher::like(self.blob.digest())?;
-        hasher.update(&self.content);
-        let actual = hasher.finish();
-        if self.offset() != self.blob.size() || actual != *self.blob.digest() {
-            return Err(self.mismatch(Some(actual), self.offset()));
-        }
-        let content = std::mem::take(&mut self.content);
-        self.cache.lock().store(self.blob.digest().clone(), content.into());
+        let content = self.buffer.finish()?;
+        self.cache.lock().store(self.buffer.digest().clone(), content);
         Ok(())
     }
 
@@ -257,18 +222,13 @@ impl BlobWriter for MemoryWriter {
 impl Drop for MemoryWriter {
     fn drop(&mut self) {
         if self.resumable {
-            let content = std::mem::take(&mut self.content);
-            self.cache.lock().partial.insert(self.blob.digest().clone(), (content, SystemTime::now()));
+            let kept = (self.buffer.take(), SystemTime::now());
+            self.cache.lock().partial.insert(self.buffer.digest().clone(), kept);
         }
     }
 }
 
-impl fmt::Debug for MemoryWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryWriter({} of {})", self.content.len(), self.blob.digest())
-    }
-}
-
+#[derive(Debug)]
 struct MemoryArtifact {
     cache: Arc<Shared>,
     key: ArtifactKey,
@@ -283,17 +243,14 @@ impl ArtifactWriter for MemoryArtifact {
 
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
         let Self { cache, key, file, _turn } = *self;
+        // Others may link it.
+        let shared = file.as_file().set_permissions(Permissions::from_mode(0o444));
+        shared.map_err(|e| Error::io("giving an artifact its mode", e))?;
         let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
         let found = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?;
         let size = found.len();
         let kept = Kept { path: path.clone(), size, made: made.clone(), modified: found.modified().ok() };
         cache.lock().made.insert(key, kept);
         Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
-    }
-}
-
-impl fmt::Debug for MemoryArtifact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryArtifact({} of {})", self.key.format, self.key.content)
     }
 }

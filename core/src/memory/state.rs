@@ -1,6 +1,7 @@
 //! What a cache in memory holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{ArtifactKey, Descriptor, Digest, Error, Made, Reference, Result};
 
 /// A [`CacheProvider`](crate::CacheProvider) in memory. Clones share content; the last one removes the artifacts.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct MemoryCache(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
@@ -62,12 +63,12 @@ impl MemoryCache {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
     pub fn new() -> Result<Self> {
-        let artifacts = TempDir::new().map_err(|e| Error::io("making a temporary directory", e))?;
-        Ok(Self(Arc::new(Shared {
-            state: Mutex::default(),
-            gate: tokio::sync::RwLock::default(),
-            artifacts,
-        })))
+        TempDir::new().map(Self::in_folder).map_err(|e| Error::io("making a temporary directory", e))
+    }
+
+    /// An empty cache whose artifacts are made in a folder, which goes with the last clone.
+    pub fn in_folder(artifacts: TempDir) -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), gate: tokio::sync::RwLock::default(), artifacts }))
     }
 
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.
@@ -90,6 +91,12 @@ impl State {
     pub(super) fn store(&mut self, digest: Digest, content: Bytes) {
         self.used.insert(digest.clone(), SystemTime::now());
         self.blobs.insert(digest, content);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryCache")
     }
 }
 

@@ -1,15 +1,16 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use super::conversion::{Conversion, Converted, WhenFull};
+use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::PulledLayer;
 use super::retry::Retry;
 use super::retry::{Row, StallTimer};
+use crate::blocking::blocking;
 use crate::cache::{BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, BlobRange, CacheProvider, Descriptor, Digest,
-    Error, ErrorKind, ImageRegistryExt, Result,
+    Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind,
+    ImageRegistryExt, Result,
 };
 
 impl Engine<'_> {
@@ -43,7 +44,7 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         diff_id: Option<&Digest>,
-    ) -> Result<(Option<Box<dyn ArtifactHandle>>, Option<Slot>)> {
+    ) -> Result<(Option<Box<dyn ArtifactHandle>>, Option<Vacant>)> {
         let (Some(materializer), Some(diff_id)) = (&self.options.materializer, diff_id) else {
             return Ok((None, None));
         };
@@ -57,7 +58,10 @@ impl Engine<'_> {
                 });
                 Ok((Some(artifact), None))
             }
-            Artifact::Vacant(writer) => Ok((None, Some((writer, diff_id.clone())))),
+            Artifact::Vacant(writer) => {
+                let materializer = materializer.clone();
+                Ok((None, Some(Vacant { writer, diff_id: diff_id.clone(), materializer })))
+            }
         }
     }
 
@@ -65,10 +69,11 @@ impl Engine<'_> {
     async fn materialize_present(
         &self,
         layer: &Descriptor,
-        slot: Option<Slot>,
+        slot: Option<Vacant>,
     ) -> Result<(bool, Option<Box<dyn ArtifactHandle>>)> {
-        let Some((writer, diff_id)) = slot else { return Ok((false, None)) };
-        let error = match self.convert_present(layer, (writer, diff_id.clone())).await {
+        let Some(vacant) = slot else { return Ok((false, None)) };
+        let diff_id = vacant.diff_id.clone();
+        let error = match self.convert_present(layer, vacant).await {
             Ok(made) => return Ok((false, Some(made))),
             Err(e) => e,
         };
@@ -86,13 +91,10 @@ impl Engine<'_> {
         Ok((true, there.or(made)))
     }
 
-    async fn convert_present(
-        &self,
-        layer: &Descriptor,
-        (writer, diff_id): Slot,
-    ) -> Result<Box<dyn ArtifactHandle>> {
+    async fn convert_present(&self, layer: &Descriptor, vacant: Vacant) -> Result<Box<dyn ArtifactHandle>> {
         let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let mut conversion = self.convert(writer, diff_id.clone(), WhenFull::Wait)?;
+        let diff_id = vacant.diff_id.clone();
+        let mut conversion = self.convert(vacant, WhenFull::Wait)?;
         while let Some(chunk) = blob.chunk().await.transpose() {
             let is_last = chunk.is_err();
             if !conversion.send(chunk).await || is_last {
@@ -100,7 +102,8 @@ impl Engine<'_> {
             }
         }
         conversion.end().await;
-        self.publish(layer, conversion.finish().await?, &diff_id).await
+        let put_off = || Error::new(ErrorKind::Internal, "a conversion was put off");
+        self.publish(layer, conversion.finish().await?.ok_or_else(put_off)?, &diff_id).await
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
@@ -108,7 +111,7 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         mut writer: Box<dyn BlobWriter>,
-        slot: Option<Slot>,
+        slot: Option<Vacant>,
     ) -> Result<Option<Box<dyn ArtifactHandle>>> {
         // Another layer's failure or the user may end this at any time.
         writer.set_resumable(true);
@@ -119,7 +122,7 @@ impl Engine<'_> {
         match slot {
             // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
             Some(slot) if resumed_at > 0 => pending = Some(slot),
-            Some((artifact, diff_id)) => tee = Some(self.convert(artifact, diff_id, WhenFull::Defer)?),
+            Some(slot) => tee = Some(self.convert(slot, WhenFull::Defer)?),
             None => {}
         }
         let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
@@ -138,7 +141,7 @@ impl Engine<'_> {
         let mut converted = match tee {
             Some(tee) => {
                 let diff_id = tee.diff_id.clone();
-                Some((tee.finish_or_defer().await.transpose(), diff_id))
+                Some((tee.finish().await.transpose(), diff_id))
             }
             None => None,
         };
@@ -183,9 +186,10 @@ impl Engine<'_> {
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Conversion>,
     ) -> Result<u32> {
-        let (mut attempt, mut row, mut row_start) = (Attempt::first(), Row::default(), writer.offset());
+        let (mut attempt, mut is_whole) = (1, false);
+        let (mut row, mut row_start) = (Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
-            let transfer = self.transfer(layer, writer, tee.as_deref_mut(), &attempt);
+            let transfer = self.transfer(layer, writer, tee.as_deref_mut(), attempt, is_whole);
             let error = match row.attempt(transfer).await {
                 Ok(()) => break,
                 Err(e) => e,
@@ -194,10 +198,9 @@ impl Engine<'_> {
                 row = Row::default();
             }
             row_start = writer.offset();
-            attempt.number += 1;
+            attempt += 1;
             // An endpoint that keeps answering ranges wrongly may still serve the whole blob.
-            attempt.is_whole =
-                error.context("range").is_some() && row.failures() + 2 >= self.options.retry.attempts;
+            is_whole = error.context("range").is_some() && row.failures() + 2 >= self.options.retry.attempts;
             self.options
                 .retry
                 .pause(&mut row, error, layer.digest().as_ref(), &self.options.progress)
@@ -206,20 +209,22 @@ impl Engine<'_> {
         if let Some(tee) = tee {
             tee.end().await;
         }
-        Ok(attempt.number - 1)
+        Ok(attempt - 1)
     }
 
-    /// One attempt: from the writer's offset to the end, or to the first failure.
+    /// One attempt, counted from 1: from the writer's offset to the end, or to the first failure. The endpoint is asked
+    /// for the blob from its first byte if `is_whole`, whatever is here.
     async fn transfer(
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Conversion>,
-        attempt: &Attempt,
+        attempt: u32,
+        is_whole: bool,
     ) -> Result<()> {
         let digest = layer.digest();
         let start = writer.offset();
-        let range = BlobRange::from_start(if attempt.is_whole { 0 } else { start });
+        let range = BlobRange::from_start(if is_whole { 0 } else { start });
         let mut patience = StallTimer::new(self.options.stall);
         let at = |e: Error| e.with_endpoint(&self.registry);
         let opened = patience.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
@@ -227,7 +232,7 @@ impl Engine<'_> {
         self.options.progress.emit(Event::BlobOpened {
             digest: digest.clone(),
             endpoint: blob.endpoint().map_or_else(|| self.registry.to_string(), str::to_owned),
-            attempt: attempt.number,
+            attempt,
         });
         // A backend without ranges begins earlier; what is here already is passed over, and the digest decides.
         let mut surplus = start.saturating_sub(blob.offset());
@@ -257,31 +262,14 @@ impl Engine<'_> {
         (writer, made): Converted,
         diff_id: &Digest,
     ) -> Result<Box<dyn ArtifactHandle>> {
-        let artifact = tokio::task::spawn_blocking(move || writer.commit(&made));
-        let artifact = artifact
-            .await
-            .map_err(|e| Error::new(ErrorKind::Internal, "committing an artifact").with_source(e))??;
+        let mut finished = blocking(move |_| writer.commit(&made)).await?;
+        let missing = || Error::new(ErrorKind::Internal, "a conversion has no file");
+        let (_, artifact, _) = finished.pop().ok_or_else(missing)?;
         self.options.progress.emit(Event::LayerDone {
             digest: layer.digest().clone(),
             diff_id: diff_id.clone(),
             cached: false,
         });
         Ok(artifact)
-    }
-}
-
-type Slot = (Box<dyn ArtifactWriter>, Digest);
-
-/// One of the attempts to read a blob.
-struct Attempt {
-    /// From 1.
-    number: u32,
-    /// Whether it asks for the blob from its first byte, whatever is here.
-    is_whole: bool,
-}
-
-impl Attempt {
-    fn first() -> Self {
-        Self { number: 1, is_whole: false }
     }
 }

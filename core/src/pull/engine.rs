@@ -1,5 +1,7 @@
 //! One pull: where it reads, where it stores, and how.
 
+use std::path::PathBuf;
+
 use crate::cache::CacheProvider;
 use crate::registry::ImageRegistry;
 use crate::worker::Workers;
@@ -14,6 +16,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) name: Reference,
     pub(crate) cache: Box<dyn CacheProvider>,
     pub(crate) options: &'a PullOptions,
+    /// The folder for temporary files, if one is known.
+    pub(crate) scratch: Option<PathBuf>,
     /// The threads that convert layers.
     pub(crate) workers: Workers,
 }

@@ -1,5 +1,6 @@
 //! Look-up in the cache: find an image, lease it, verify it.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -193,17 +194,12 @@ impl Engine<'_> {
     /// Refuses a pull whose blobs have no room, before any of them is fetched.
     pub(super) async fn check_room(&self, source: &RegistrySource) -> Result<()> {
         let Some(free) = self.cache.free().await? else { return Ok(()) };
-        let mut counted: Vec<&Digest> = Vec::new();
-        let mut needed = 0_u64;
-        let blobs = blobs(source);
-        for blob in &blobs {
-            if counted.contains(&blob.digest()) || self.cache.stat(blob.digest()).await? == Some(blob.size())
-            {
-                continue;
+        let (mut counted, mut needed) = (HashSet::new(), 0_u64);
+        for blob in blobs(source) {
+            let (digest, size) = (blob.digest(), blob.size());
+            if counted.insert(digest.clone()) && self.cache.stat(digest).await? != Some(size) {
+                needed = needed.saturating_add(size.saturating_sub(self.cache.partial(digest).await?));
             }
-            let partial = self.cache.partial(blob.digest()).await?;
-            needed = needed.saturating_add(blob.size().saturating_sub(partial));
-            counted.push(blob.digest());
         }
         if needed <= free {
             return Ok(());

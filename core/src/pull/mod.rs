@@ -11,14 +11,14 @@ mod conversion;
 mod download;
 mod engine;
 mod lookup;
-mod materialize;
 mod options;
 mod retry;
 mod run;
+mod writers;
 
-pub use materialize::materialize;
 pub use options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 pub use retry::{Retry, Row};
 pub use run::pull;
 
 pub(crate) use engine::Engine;
+pub(crate) use writers::{Finished, Writers};

@@ -63,6 +63,7 @@ pub async fn pull(
         name: cache_name(reference),
         cache: dyn_clone::clone_box(cache),
         options,
+        scratch: cache.scratch(),
         workers: Workers::new(),
     };
     // On the heap: callers would carry all of its states in futures of their own.
@@ -89,30 +90,26 @@ impl Engine<'_> {
         if !always && let Some(found) = self.confirmed().await? {
             return self.take(found).await;
         }
-        match self.options.policy {
-            PullPolicy::Never => Err(self.missing().await?),
-            _ if self.options.force => Box::pin(self.fetch_image()).await,
-            PullPolicy::Always => {
-                let found = match self.unmoved().await? {
-                    Some(here) => self.look_at(&here).await?,
-                    None => None,
-                };
-                match found {
-                    Some(found) => self.take(found).await,
-                    None => Box::pin(self.fetch_image()).await,
-                }
-            }
+        let mut turn = None;
+        let found = match self.options.policy {
+            PullPolicy::Never => return Err(self.missing().await?),
+            _ if self.options.force => None,
+            PullPolicy::Always => match self.unmoved().await? {
+                Some(here) => self.look_at(&here).await?,
+                None => None,
+            },
             PullPolicy::IfMissing => {
-                let turn = self.single_flight().await?;
-                match self.confirmed().await? {
-                    // Release the right first: other pulls need not wait while artifacts are made.
-                    Some(found) => {
-                        drop(turn);
-                        self.take(found).await
-                    }
-                    None => Box::pin(self.fetch_image()).await,
-                }
+                turn = Some(self.single_flight().await?);
+                self.confirmed().await?
             }
+        };
+        match found {
+            Some(found) => {
+                // Release the right first: other pulls need not wait while artifacts are made.
+                drop(turn);
+                self.take(found).await
+            }
+            None => Box::pin(self.fetch_image()).await,
         }
     }
 
@@ -143,21 +140,19 @@ impl Engine<'_> {
         }
         let set = NameChange::Set(self.name.clone(), root);
         let mut layers = self.store(&source, config.as_ref()).await?;
-        for _ in 0..REPAIRS {
+        for repairs in 0.. {
             match self.cache.update(std::slice::from_ref(&set)).await {
                 // Another process has quarantined damaged content of this image.
-                Err(e) if *e.kind() == ErrorKind::NotFound => {}
+                Err(e) if *e.kind() == ErrorKind::NotFound && repairs < REPAIRS => {}
                 outcome => {
                     outcome?;
-                    return Ok(self.result(&source, config, layers, lease));
+                    break;
                 }
             }
             let again = self.store(&source, config.as_ref()).await?;
-            let fetched = layers.iter().map(|(_, fetched)| *fetched).collect::<Vec<_>>();
-            layers =
-                again.into_iter().zip(fetched).map(|((layer, now), before)| (layer, now || before)).collect();
+            let both = again.into_iter().zip(&layers);
+            layers = both.map(|((layer, now), (_, before))| (layer, now || *before)).collect();
         }
-        self.cache.update(&[set]).await?;
         Ok(self.result(&source, config, layers, lease))
     }
 

@@ -1,11 +1,10 @@
 //! Names that move between two looks: what was found first is what is worked on.
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
-use plyfold_core::pull::materialize;
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, Completeness, CopyOptions, Descriptor, ErrorKind,
-    ImageRegistry as _, ImageSource as _, NameChange, Platforms, PullOptions, PullPolicy, PushOptions,
-    Reference, RegistrySource, pull,
+    ImageRegistry as _, ImageSource as _, MaterializeOptions, Materializers, NameChange, Platforms,
+    PullPolicy, PushOptions, Reference, RegistrySource, materialize, pull,
 };
 
 use crate::events::Watched;
@@ -110,17 +109,16 @@ async fn files_are_made_of_the_image_in_hand() {
         pulled.manifest.clone(),
         pulled.config.clone(),
     );
-    let options = PullOptions { materializer: Some(Box::new(Drain)), ..PullOptions::default() };
-    let made = materialize(&source, &cache, &options).await.unwrap();
-    let digests = |layers: &[plyfold_core::PulledLayer]| -> Vec<_> {
-        layers.iter().map(|layer| layer.descriptor.digest().clone()).collect()
-    };
-    assert_eq!(digests(&made), digests(&pulled.layers));
-    assert!(made.iter().all(|layer| layer.artifact.is_some()));
+    let (formats, options) = (Materializers::none(), MaterializeOptions::default());
+    let made = materialize(&source, &cache, &Drain, &formats, &options).await.unwrap();
+    let layers: Vec<_> = made.files.iter().map(|file| file.diff_id.clone()).collect();
+    assert_eq!(layers, pulled.layers.iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>());
+    let names: Vec<_> = made.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["layer-00.empty", "layer-01.empty", "layer-02.empty"]);
     // What is not here is not fetched.
     let cache = MemoryCache::new().unwrap();
     let source =
         RegistrySource::in_hand(Box::new(cache.as_registry()), image, pulled.manifest, pulled.config);
-    let error = materialize(&source, &cache, &options).await.unwrap_err();
+    let error = materialize(&source, &cache, &Drain, &formats, &options).await.unwrap_err();
     assert_eq!((error.kind(), error.context("image")), (&ErrorKind::NotFound, Some("example.com/app:1")));
 }

@@ -12,9 +12,9 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
-    Format, FormatEntry, Input, InputArtifact, Made, MadeImage, MaterializeOptions, Materializer,
-    Materializers, Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink,
-    materialize, pull,
+    Format, FormatEntry, ImageSource as _, Input, InputArtifact, Made, MadeImage, MaterializeOptions,
+    Materializer, Materializers, Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role,
+    Sink, materialize, pull,
 };
 
 use crate::fixture::{AMD64, Scripted, layer, name, options, put_image};
@@ -193,6 +193,62 @@ async fn a_bad_layer_is_an_error_and_no_file() {
     assert!(!work.has(names.format()).await);
 }
 
+/// Damaged in the cache, cut short by who made the image, and larger than the limits: each as the second layer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_layer_leaves_no_file_and_no_temporary_one() {
+    let whole = layer("b", 70_000);
+    for fault in ["cut", "damaged", "hostile"] {
+        let second = if fault == "cut" { whole[..40_000].to_vec() } else { whole.clone() };
+        let mut work = Work::new(vec![layer("a", 300), second]).await;
+        let expected = if fault == "hostile" { ErrorKind::Limit } else { ErrorKind::Corrupt };
+        match fault {
+            "damaged" => {
+                let blob = work.source.raw().image().unwrap().layers()[1].clone();
+                let content = vec![7; usize::try_from(blob.size()).unwrap()];
+                work.cache.insert_blob(blob.digest().clone(), content);
+            }
+            "hostile" => work.options.pull.limits.tree.names = 1,
+            _ => {}
+        }
+        let names = Names::default();
+        let error = work.make(&names).await.unwrap_err();
+        assert_eq!(*error.kind(), expected, "{fault}: {error:?}");
+        assert_eq!(names.runs.load(Ordering::SeqCst), 0, "{fault}: it was given a part of the image");
+        assert!(!work.has(names.format()).await, "{fault}");
+        assert_eq!(fs::read_dir(work.scratch.path()).unwrap().count(), 0, "{fault}");
+        assert_eq!(fs::read_dir(work.cache.scratch().unwrap()).unwrap().count(), 0, "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_dropped_after_any_poll_leaves_nothing_or_all() {
+    for polls in 1.. {
+        let (work, names) = (two_layers().await, Names::default());
+        let ended = {
+            let (mut making, mut polls) = (Box::pin(work.make(&names)), polls);
+            std::future::poll_fn(|context| {
+                if polls == 0 {
+                    return std::task::Poll::Ready(None);
+                }
+                polls -= 1;
+                making.as_mut().poll(context).map(Some)
+            })
+            .await
+        };
+        // Waits for the thread, which holds the right to make them.
+        let (image, count) = (names.format(), Format { extension: "count", ..names.format() });
+        let (has_image, has_count) = (work.has(image).await, work.has(count).await);
+        assert!(has_count || !has_image, "{polls}: a file that refers to one that is not there");
+        assert_eq!(fs::read_dir(work.scratch.path()).unwrap().count(), 0, "{polls}");
+        let kept = usize::from(has_image) + usize::from(has_count);
+        assert_eq!(fs::read_dir(work.cache.scratch().unwrap()).unwrap().count(), kept, "{polls}");
+        if let Some(made) = ended {
+            assert_eq!((made.unwrap().files.len(), kept), (2, 2));
+            break;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_at_once_one_makes_it() {
     let work = two_layers().await;
@@ -300,13 +356,13 @@ async fn a_format_that_contradicts_itself_is_refused_and_leaves_nothing() {
     assert_eq!(work.make(&Careless(vec![image()])).await.unwrap().files.len(), 1);
 }
 
-/// Needs a temporary file for a layer.
+/// Needs a temporary file for a layer. There are two such formats.
 #[derive(Clone, Debug)]
-struct Spooled;
+struct Spooled(bool);
 
 impl Materializer for Spooled {
     fn format(&self) -> Format {
-        Format { name: "spooled", version: 1, options: String::new(), extension: "img" }
+        Format { name: "spooled", version: self.0.into(), options: String::new(), extension: "img" }
     }
 
     fn input(&self) -> Input {
@@ -324,12 +380,16 @@ impl Materializer for Spooled {
 
 /// Where there is little memory, a file in `/tmp` is in memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_files_of_layers_are_on_the_disk_of_the_cache() {
-    let work = two_layers().await;
-    let made = work.make(&Spooled).await.unwrap();
-    let folder = work.cache.scratch().unwrap();
-    for file in &made.files {
-        let path = text(&*file.artifact);
-        assert!(path.starts_with(folder.to_str().unwrap()), "{path} is not in {}", folder.display());
+async fn temporary_files_of_layers_are_in_the_folder_of_the_caller_or_else_of_the_cache() {
+    let mut work = two_layers().await;
+    let (given, of_cache) = (work.options.scratch.clone(), work.cache.scratch());
+    for folder in [given, None] {
+        work.options.scratch.clone_from(&folder);
+        let made = work.make(&Spooled(folder.is_none())).await.unwrap();
+        let folder = folder.or(of_cache.clone()).unwrap();
+        for file in &made.files {
+            let path = text(&*file.artifact);
+            assert!(path.starts_with(folder.to_str().unwrap()), "{path} is not in {}", folder.display());
+        }
     }
 }

@@ -24,7 +24,7 @@ use self::collect::{collect, inventory};
 use self::writers::{ArtifactInProgress, BlobInProgress};
 
 /// Images in a bucket. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct BucketCache(Arc<Shared>);
 
 impl BucketCache {
@@ -147,8 +147,8 @@ impl fmt::Display for BucketCache {
     }
 }
 
-impl fmt::Debug for BucketCache {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BucketCache")
+        f.write_str("bucket")
     }
 }

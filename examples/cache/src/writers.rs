@@ -1,6 +1,5 @@
 //! What is being stored.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
@@ -8,66 +7,46 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_core::cache::BlobBuffer;
 use plyfold_core::{
-    ArtifactHandle, ArtifactKey, ArtifactWriter, BlobWriter, Descriptor, Digest, Error, Made, Mismatch,
-    Output, Result, digest,
+    ArtifactHandle, ArtifactKey, ArtifactWriter, BlobWriter, Descriptor, Error, Made, Output, Result,
 };
 use tokio::sync::OwnedMutexGuard;
 
 use crate::bucket::{ArtifactObject, Shared, StoredArtifact};
 
 /// A blob whose bytes come: nothing of it is in the bucket before all of it is.
+#[derive(Debug)]
 pub(crate) struct BlobInProgress {
     shared: Arc<Shared>,
-    blob: Descriptor,
-    content: Vec<u8>,
+    buffer: BlobBuffer,
     _lock: OwnedMutexGuard<()>,
 }
 
 impl BlobInProgress {
     pub(crate) fn new(shared: &Arc<Shared>, blob: &Descriptor, lock: OwnedMutexGuard<()>) -> Self {
-        Self { shared: shared.clone(), blob: blob.clone(), content: Vec::new(), _lock: lock }
-    }
-
-    fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
-        Error::mismatch(Mismatch {
-            expected: self.blob.digest().clone(),
-            actual,
-            expected_size: Some(self.blob.size()),
-            actual_size,
-        })
+        Self { shared: shared.clone(), buffer: BlobBuffer::new(blob), _lock: lock }
     }
 }
 
 #[async_trait]
 impl BlobWriter for BlobInProgress {
     fn offset(&self) -> u64 {
-        self.content.len() as u64
+        self.buffer.offset()
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let size = self.offset() + bytes.len() as u64;
-        if size > self.blob.size() {
-            return Err(self.mismatch(None, size));
-        }
-        self.content.extend_from_slice(&bytes);
-        Ok(())
+        self.buffer.write(&bytes)
     }
 
     async fn restart(&mut self) -> Result<()> {
-        self.content.clear();
+        self.buffer.take();
         Ok(())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        let mut hasher = digest::Hasher::like(self.blob.digest())?;
-        hasher.update(&self.content);
-        let actual = hasher.finish();
-        if self.offset() != self.blob.size() || actual != *self.blob.digest() {
-            return Err(self.mismatch(Some(actual), self.offset()));
-        }
-        let content = std::mem::take(&mut self.content);
-        self.shared.bucket().put(self.blob.digest().clone(), content.into());
+        let content = self.buffer.finish()?;
+        self.shared.bucket().put(self.buffer.digest().clone(), content);
         Ok(())
     }
 
@@ -77,13 +56,8 @@ impl BlobWriter for BlobInProgress {
     }
 }
 
-impl fmt::Debug for BlobInProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlobInProgress({} of {})", self.content.len(), self.blob.digest())
-    }
-}
-
 /// An artifact that is being made: in a file without a name, because materializers write in any order.
+#[derive(Debug)]
 pub(crate) struct ArtifactInProgress {
     shared: Arc<Shared>,
     key: ArtifactKey,
@@ -111,11 +85,5 @@ impl ArtifactWriter for ArtifactInProgress {
         let object = ArtifactObject { artifact: artifact.clone(), used: SystemTime::now() };
         self.shared.bucket().artifacts.insert(self.key.clone(), object);
         Ok(Box::new(artifact))
-    }
-}
-
-impl fmt::Debug for ArtifactInProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ArtifactInProgress({} of {})", self.key.format, self.key.content)
     }
 }

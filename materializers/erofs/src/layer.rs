@@ -66,8 +66,7 @@ impl Materializer for ErofsLayer {
         let tree = overlay::to_overlay(builder.finish()?)?;
         let derived = summary.diff_id.as_ref().map(layer_uuid);
         let uuid = options.uuid.or(derived).unwrap_or_default();
-        writer::finish(&tree, options, uuid, Vec::new(), image)?;
-        Ok(Made::default())
+        writer::finish(&tree, options, uuid, Vec::new(), image)
     }
 }
 

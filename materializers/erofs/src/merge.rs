@@ -1,7 +1,7 @@
 //! Several layer images as one.
 
-use plyfold_core::layer::TreeLimits;
-use plyfold_core::tree::{LayerTree, Tree};
+use plyfold_core::layer::{Metadata, TreeLimits};
+use plyfold_core::tree::{LayerTree, Node, Tree};
 use plyfold_core::{
     ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
 };
@@ -54,6 +54,25 @@ impl ErofsMerged {
             self.open(layer, &limits).map_err(|e| e.with_context("layer", shown_as(layer)))
         };
         shown::differences(layers.len(), open, &limits, stacked)
+    }
+
+    /// The root directory of the image that these layers make: that of the uppermost one with an entry for it.
+    ///
+    /// # Errors
+    /// As [`Materializer::join`].
+    pub fn root(layers: &[InputArtifact]) -> Result<Metadata> {
+        let mut found = Metadata { mode: 0o755, ..Metadata::default() };
+        for layer in layers.iter().rev() {
+            let root = ArtifactReader::open(&*layer.artifact).and_then(|file| Reader::new(file)?.root());
+            let root = root.map_err(|e| e.with_context("layer", shown_as(layer)))?;
+            let is_implied = root.directory().is_some_and(|directory| directory.implied);
+            let Node { mode, uid, gid, mtime, xattrs, .. } = root;
+            found = Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() };
+            if !is_implied {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     fn open(&self, layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
@@ -116,8 +135,7 @@ impl Materializer for ErofsMerged {
         let tree = Tree::from_layers_within(trees, limits.clone())?;
         let uuid = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).into_bytes();
         let image = BlockStream::new(out.output(Role::Image)?, options.block_size, head_blocks)?;
-        writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)?;
-        Ok(Made::default())
+        writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)
     }
 }
 

@@ -169,7 +169,7 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
             directory.late = xattrs.value(LATE).is_some();
             directory.opaque = xattrs.value(OPAQUE).is_some();
         }
-        if xattrs.value(IMPLIED).is_some() {
+        if is_implied(&xattrs) {
             tree.imply(id)?;
         }
         let node = tree.node_mut(id);
@@ -212,6 +212,11 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
 /// Whether a file stands for a hard link to a lower layer's.
 pub(crate) fn is_lower_link(xattrs: &Xattrs) -> bool {
     xattrs.value(REDIRECT).is_some()
+}
+
+/// Whether no entry made the directory with these attributes.
+pub(crate) fn is_implied(xattrs: &Xattrs) -> bool {
+    xattrs.value(IMPLIED).is_some()
 }
 
 /// What is left of a set without overlayfs' own.

@@ -14,7 +14,7 @@
 
 use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Made, Result};
 
 use crate::content::{Content, Layout};
 use crate::directory;
@@ -33,14 +33,14 @@ pub(crate) fn head_blocks(options: &Options, devices: usize) -> u32 {
     bytes.div_ceil(options.block_size as usize) as u32
 }
 
-/// Writes all that follows the data, then the superblock, and with it the device table.
+/// Writes all that follows the data, then the superblock, and with it the device table; what that needs of a kernel.
 pub(crate) fn finish(
     tree: &Tree<Content>,
     options: &Options,
     uuid: [u8; 16],
     devices: Vec<DeviceSlot>,
     mut image: BlockStream<'_>,
-) -> Result<()> {
+) -> Result<Made> {
     let meta_block = image.block()?;
     let plan = Plan::new(tree, options, meta_block)?;
     let spilled = plan.write_inodes(&mut image)?;
@@ -68,7 +68,22 @@ pub(crate) fn finish(
         superblock.devices = devices.len() as u16;
         superblock.device_slot = ((SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE) / DEVICE_SLOT_SIZE) as u16;
     }
-    image.finish(&head(&superblock, devices, head_blocks as usize * options.block_size as usize)?)
+    let kernel = kernel(&superblock);
+    image.finish(&head(&superblock, devices, head_blocks as usize * options.block_size as usize)?)?;
+    Ok(kernel)
+}
+
+/// The oldest Linux that mounts an image, where pages have 4096 bytes.
+fn kernel(superblock: &Superblock) -> Made {
+    let has = |feature| superblock.incompat & feature != 0;
+    let (major, minor) = match superblock.block_bits {
+        // Blocks smaller than a page.
+        ..12 => (6, 4),
+        _ if has(INCOMPAT_DEVICES) => (5, 16),
+        _ if has(INCOMPAT_CHUNKS) => (5, 15),
+        _ => (5, 4),
+    };
+    Made::default().with_kernel(major, minor)
 }
 
 /// The image's first blocks. Device places are given from the end of the image on and moved behind it here.

@@ -95,7 +95,9 @@ impl Materializer for Vmdk {
         let out = out.output(Role::Descriptor)?;
         let text = self.descriptor(layers)?.to_string();
         out.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))?;
-        Ok(Made::default())
+        let made = layers.iter().fold(Made::default(), |made, layer| made.and(layer.artifact.made()));
+        // An image and its devices on one disk: EROFS finds them there from this version on.
+        Ok(if layers.len() > 1 { made.and(&Made::default().with_kernel(6, 4)) } else { made })
     }
 }
 

@@ -75,6 +75,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "mount": disks.mount_script().ok(),
         "mount_refused": disks.mount_script().err().map(|e| refusal(&e)),
         "boot": boot,
+        "kernel": disks.kernel,
         "overlay_differences": {
             "count": disks.overlay_differences.count,
             "examples": examples,
@@ -94,8 +95,10 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         format!("{}  {}{made}\n", path.display(), Size(size(path)))
     };
     let mut text: String = disks.paths().enumerate().map(line).collect();
+    // A VMDK needs its version in the guest, which is said below.
+    let kernel = disks.kernel.filter(|_| disks.vmdk.is_none());
+    text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
     if !disks.is_stackable() {
-        text.extend(disks.kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
         text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
         return text;
     }

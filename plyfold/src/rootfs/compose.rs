@@ -53,13 +53,8 @@ impl CompositionPlan {
         })
     }
 
-    /// Puts all files into another folder, then gives them their place. The root directory of an upper is that of
-    /// `merged`.
-    #[cfg_attr(
-        not(all(feature = "erofs", feature = "ext4")),
-        expect(unused_variables, reason = "no upper is built")
-    )]
-    pub(super) fn compose(self, made: &MadeImage, merged: &MadeImage, stop: &Stop) -> Result<Disks> {
+    /// Puts all files into another folder, then gives them their place.
+    pub(super) fn compose(self, made: &MadeImage, stop: &Stop) -> Result<Disks> {
         let mut set = Set::new(&self.out, self.files, stop)?;
         let mut disks = Disks { kernel: made.made.kernel, ..Disks::default() };
         disks.notes.clone_from(&made.made.notes);
@@ -68,8 +63,7 @@ impl CompositionPlan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
-            let (path, size) =
-                set.add(&file.name, Purpose::Read, |out| out.fill_from_artifact(&*file.artifact))?;
+            let (path, size) = set.add(&file.name, Purpose::Read, |out| out.fill_from(&*file.artifact))?;
             match file.format.name {
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
@@ -80,7 +74,7 @@ impl CompositionPlan {
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
-            upper::add(upper, merged, &mut set, &mut disks)?;
+            upper::add(upper, made, &mut set, &mut disks)?;
         }
         set.publish()?;
         Ok(disks)

@@ -69,20 +69,14 @@ impl Images {
         let plan = compose::CompositionPlan::new(rootfs, out)?;
         let mut cache = self.cache();
         if cache.is_read_only() {
-            cache = Box::new(ScratchCache::new(cache, out, rootfs.files.sync)?);
+            cache = Box::new(ScratchCache::new(cache, out)?);
         }
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
-        let (merged, differences) = self.merged(image, rootfs, &made, &cache).await.map_err(at)?;
-        #[cfg(not(feature = "erofs"))]
-        let merged = None;
+        let (made, differences) = self.shown(image, rootfs, made, &cache).await.map_err(at)?;
         let composed = alone("plyfold-disks", move |stop| {
-            let with_root = merged.as_ref().unwrap_or(&made);
-            let shown = &made;
-            #[cfg(feature = "erofs")]
-            let shown = if differences.count > 0 { with_root } else { shown };
-            let disks = plan.compose(shown, with_root, stop)?;
+            let disks = plan.compose(&made, stop)?;
             // Held until the files are in their place.
             drop(cache);
             #[cfg(feature = "erofs")]
@@ -105,25 +99,25 @@ impl Images {
         materialize(&self.source(image), cache, format, self.materializers(), &options).await
     }
 
-    /// What overlayfs would show otherwise of layers, and the merged image of them where that is needed: to be shown
-    /// in their place, or for the root of an upper.
+    /// What overlayfs would show otherwise of layers, and what is shown: where there is something, the merged image of
+    /// them.
     #[cfg(feature = "erofs")]
-    async fn merged(
+    async fn shown(
         &self,
         image: &PulledImage,
         rootfs: &Rootfs,
-        made: &MadeImage,
+        made: MadeImage,
         cache: &dyn CacheProvider,
-    ) -> Result<(Option<MadeImage>, OverlayDifferences)> {
+    ) -> Result<(MadeImage, OverlayDifferences)> {
         if made.format.name != options::LAYERS {
-            return Ok(Default::default());
+            return Ok((made, OverlayDifferences::default()));
         }
-        let differences = overlay::differences(made, rootfs).await?;
-        if differences.count == 0 && rootfs.upper.is_none() {
-            return Ok((None, differences));
+        let differences = overlay::differences(&made, rootfs).await?;
+        if differences.count == 0 {
+            return Ok((made, differences));
         }
         let merged = self.make(image, rootfs, &*rootfs.merged(self.materializers())?, cache).await?;
-        overlay::check_same(made, &merged)?;
-        Ok((Some(merged), differences))
+        overlay::check_same(&made, &merged)?;
+        Ok((merged, differences))
     }
 }

@@ -40,7 +40,8 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
     }
 }
 
-fn layers(made: &MadeImage) -> Vec<InputArtifact> {
+/// The layers' images, bottom first.
+pub(super) fn layers(made: &MadeImage) -> Vec<InputArtifact> {
     let layers = made.files.iter().filter(|file| file.format.name == LAYERS);
     layers
         .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))

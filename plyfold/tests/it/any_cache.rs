@@ -152,3 +152,42 @@ async fn an_archive_is_loaded_from_a_stream() {
     let left: Vec<_> = fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["layout"], "nothing but the layout of what is held");
 }
+
+#[tokio::test]
+async fn an_archive_is_loaded_from_a_pipe_and_from_a_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let layer = samples::LayerBuilder::new().file("big", 0o644, &vec![7; 3 << 20]).finish();
+    let image = samples::of_layers("streamed", &[layer]);
+    let archive = samples::docker_archive(&[("a.example/app:1".to_owned(), &image)]);
+    // Writes all of it, or a half, and closes its end.
+    let written = |mut to: Box<dyn std::io::Write + Send>, part: usize| {
+        let archive = archive[..part].to_vec();
+        std::thread::spawn(move || to.write_all(&archive))
+    };
+    for part in [archive.len(), archive.len() / 2] {
+        for is_pipe in [true, false] {
+            let images = Images::open(dir.path().join(format!("{part}-{is_pipe}"))).await.unwrap();
+            let (outcome, writer) = if is_pipe {
+                let (reader, writer) = std::io::pipe().unwrap();
+                let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).unwrap();
+                let writer = written(Box::new(writer), part);
+                (images.load_from(reader, options()).await, writer)
+            } else {
+                let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+                reader.set_nonblocking(true).unwrap();
+                let reader = tokio::net::UnixStream::from_std(reader).unwrap();
+                let writer = written(Box::new(writer), part);
+                (images.load_from(reader, options()).await, writer)
+            };
+            writer.join().unwrap().unwrap();
+            let names = images.list_cached().await.unwrap();
+            if part == archive.len() {
+                assert_eq!(outcome.unwrap()[0].reference.whole(), "a.example/app:1");
+                assert!(images.is_cached(&names[0].0, &platform()).await.unwrap());
+            } else {
+                assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+                assert_eq!(names, []);
+            }
+        }
+    }
+}

@@ -1,14 +1,23 @@
 //! A format of another crate goes through the door that the own ones go through.
 
+use std::fmt;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use plyfold::atomic_file::FileOptions;
+use plyfold::cache::{Damage, DamagedPart};
+use plyfold::layer::{LayerTar, Metadata, Timestamp};
+use plyfold::materializers::erofs::ErofsLayer;
+use plyfold::materializers::ext4::Ext4Upper;
 use plyfold::tree::MergedTree;
 use plyfold::{
-    ErrorKind, Format, FormatEntry, Images, Input, Made, Materializer, Materializers, Options, PullOptions,
-    Result, Role, Rootfs, Sink,
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, Format,
+    FormatEntry, Images, Ingest, Input, Made, Materializer, Materializers, NameChange, Options, PullOptions,
+    Reference, Result, Role, Rootfs, Sink, Verified, Verify,
 };
+use plyfold_conformance::samples::{self, LayerBuilder};
 use tempfile::TempDir;
 
 use super::baseline;
@@ -105,4 +114,188 @@ async fn what_a_format_is_made_from_has_to_be_linked() {
     assert_eq!(*error.kind(), ErrorKind::Config);
     assert!(error.message().contains("erofs-merged"), "{error}");
     assert!(!dir.path().join("out").exists());
+}
+
+/// A store that this user cannot write.
+#[derive(Clone, Debug)]
+struct ReadOnly(Box<dyn CacheProvider>);
+
+#[async_trait]
+impl CacheProvider for ReadOnly {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.0.stat(digest).await
+    }
+
+    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.0.open(blob, range).await
+    }
+
+    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
+        self.0.ingest(blob).await
+    }
+
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        self.0.quarantine(digest).await
+    }
+
+    async fn find_descriptor(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.0.find_descriptor(reference).await
+    }
+
+    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
+        self.0.list().await
+    }
+
+    async fn update(&self, changes: &[NameChange]) -> Result<()> {
+        self.0.update(changes).await
+    }
+
+    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        match self.0.artifact(key).await? {
+            Artifact::Vacant(_) => {
+                Err(Error::io("making a file", std::io::ErrorKind::ReadOnlyFilesystem.into()))
+            }
+            present @ Artifact::Present(_) => Ok(present),
+        }
+    }
+
+    async fn verify(&self, what: &Verify) -> Result<Verified> {
+        self.0.verify(what).await
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        self.0.layout()
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for ReadOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// EROFS layers, counted.
+#[derive(Clone, Debug)]
+struct Counted;
+
+static LAYERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Materializer for Counted {
+    fn format(&self) -> Format {
+        ErofsLayer::default().format()
+    }
+
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        LAYERS.fetch_add(1, Ordering::SeqCst);
+        ErofsLayer::default().layer(tar, out)
+    }
+}
+
+/// The layers of the sample are shown otherwise by overlayfs, so that its merged image is made of them, too.
+#[tokio::test]
+async fn with_a_store_that_cannot_be_written_each_layer_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, image) = pulled(&dir).await;
+    let linked = Materializers::linked().unwrap();
+    let counted = FormatEntry { name: "erofs-layers", open: |_| Ok(Box::new(Counted)), ..ENTRY };
+    let formats = linked.clone().without("erofs-layers").with(counted).unwrap();
+    let read_only = Images::with_cache(ReadOnly(images.cache())).unwrap().with_materializers(formats.clone());
+    let rootfs = Rootfs::named("erofs-layers", &Options::default(), &formats).unwrap().upper(64 << 20);
+    let (out, expected) = (dir.path().join("out"), dir.path().join("expected"));
+    let disks = read_only.materialize(&image, &rootfs, &out).await.unwrap();
+    assert_eq!((disks.layers.len(), disks.merged.is_some()), (2, true));
+    assert_eq!(LAYERS.load(Ordering::SeqCst), 2);
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.iter().all(|name| name == "store" || name == "out"), "{files:?}");
+    let store = images.cache();
+    assert_eq!(store.usage().await.unwrap().artifacts, 0, "something was made in the store");
+    let made = images.materialize(&image, &Rootfs::erofs_layers().upper(64 << 20), &expected).await.unwrap();
+    for (own, other) in disks.paths().zip(made.paths()) {
+        assert!(fs::read(own).unwrap() == fs::read(other).unwrap(), "{}", own.display());
+    }
+}
+
+/// Only the root directory of the whole image is needed for it, and that is in the layers.
+#[tokio::test]
+async fn an_upper_over_layers_leaves_no_merged_image_in_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = Images::open(dir.path().join("store")).await.unwrap();
+    let below = LayerBuilder::new().owner(1, 2).dir(".", 0o700).file("f", 0o644, b"one");
+    let above = LayerBuilder::new().owner(7, 8).dir(".", 0o1751).file("g", 0o644, b"two");
+    let sample = samples::of_layers("rooted", &[below.finish(), above.finish()]);
+    let layout = dir.path().join("image");
+    fs::create_dir(&layout).unwrap();
+    samples::write_layout(&layout, &[("latest".to_owned(), &sample)]).unwrap();
+    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+    let image = images.pull(&format!("oci:{}:latest", layout.display()), options).await.unwrap();
+    let make = async |rootfs: Rootfs, out| {
+        images.materialize(&image, &rootfs.upper(64 << 20), &dir.path().join(out)).await.unwrap()
+    };
+    let layers = make(Rootfs::erofs_layers(), "layers").await;
+    assert_eq!((layers.merged.clone(), layers.overlay_differences.count), (None, 0));
+    assert_eq!(
+        images.usage().await.unwrap().artifacts,
+        layers.files[..2].iter().map(|file| file.size).sum::<u64>()
+    );
+    let merged = make(Rootfs::erofs_merged(), "merged").await;
+    let upper = |disks: &plyfold::Disks| fs::read(disks.upper.as_ref().unwrap()).unwrap();
+    assert!(upper(&layers) == upper(&merged));
+    let mtime = Timestamp { seconds: samples::MTIME.try_into().unwrap(), nanos: 0 };
+    let root = Metadata { mode: 0o1751, uid: 7, gid: 8, mtime, xattrs: Vec::new() };
+    let path = dir.path().join("expected");
+    let mut file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let disk = Ext4Upper::new(64 << 20).unwrap().root(root).unwrap();
+    disk.join(&[], &mut file).unwrap();
+    assert!(upper(&layers) == fs::read(path).unwrap(), "another root directory");
+    // What each needs of the kernel.
+    let kernel = |disks: &plyfold::Disks| disks.kernel.unwrap().to_string();
+    let vmdk = make(Rootfs::vmdk(), "vmdk").await;
+    assert_eq!([kernel(&layers), kernel(&merged), kernel(&vmdk)], ["5.4", "5.16", "6.4"]);
+}
+
+/// Every file below a folder.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_in(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_a_whole_image_is_told_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, image) = pulled(&dir).await;
+    let out = dir.path().join("out");
+    // A copy: what is in the store has one name.
+    let rootfs = Rootfs::erofs_merged().files(FileOptions::new().copy(true));
+    let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
+    let merged = disks.merged.unwrap();
+    let content = fs::read(&merged).unwrap();
+    let artifacts = files_in(&image.path.join("artifacts"));
+    let damaged = artifacts.iter().find(|path| fs::read(path).unwrap() == content).unwrap();
+    let bytes = [&content[..content.len() - 1], &[!content[content.len() - 1]]].concat();
+    fs::remove_file(damaged).unwrap();
+    fs::write(damaged, &bytes).unwrap();
+    let verify = |repair| Verify { repair, ..Verify::default() };
+    let found = images.verify(&verify(false)).await.unwrap().damage;
+    let [Damage { part: DamagedPart::Artifact(format, _), repaired: false, .. }] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(format, "erofs-merged-v1");
+    let found = images.verify(&verify(true)).await.unwrap().damage;
+    assert!(found.len() == 1 && found[0].repaired, "{found:?}");
+    assert!(!damaged.exists(), "a damaged file is still there");
+    let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
+    assert!(fs::read(disks.merged.unwrap()).unwrap() == content && fs::read(damaged).unwrap() == content);
+    assert_eq!(images.verify(&verify(false)).await.unwrap().damage, []);
 }

@@ -8,7 +8,9 @@ use std::{env, fs};
 
 use plyfold::layer::{LayerLimits, LayerTar, TreeBudget, TreeLimits};
 use plyfold::tree::LayerTreeBuilder;
-use plyfold::{Format, Images, Input, Made, Materializer, PullOptions, Result, Sink, pull};
+use plyfold::{
+    Format, Images, Input, Made, MaterializeOptions, Materializer, Materializers, PullOptions, Result, Sink,
+};
 use plyfold_conformance::samples::{LayerBuilder, of_layers, write_layout};
 
 const MIB: u64 = 1 << 20;
@@ -108,7 +110,11 @@ async fn materialize(place: &str, budget: &TreeBudget, patience: Duration) {
             ..PullOptions::default()
         };
         let image = images.pull(&format!("oci:{place}/image:latest"), options(is_pulled)).await.unwrap();
-        let made = pull::materialize(&images.source(&image), &images.cache(), &options(true)).await.unwrap();
-        assert!(made.len() == LAYERS && made.iter().all(|layer| layer.artifact.is_some()));
+        let (formats, options) = (Materializers::none(), options(false));
+        let options = MaterializeOptions { pull: options, scratch: None };
+        let source = images.source(&image);
+        let made =
+            plyfold::materialize(&source, &images.cache(), &*together, &formats, &options).await.unwrap();
+        assert!(made.files.len() == LAYERS && made.files.iter().all(|file| file.cached == is_pulled));
     }
 }

@@ -1,6 +1,7 @@
 //! Several processes on one store: this test binary runs itself.
 
 mod collectors;
+mod images;
 mod pulls;
 mod pushes;
 mod stress;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
-use plyfold_core::tree::{Node, NodeId, Tree};
+use plyfold_core::tree::{Kind, Node, NodeId, Tree};
 use plyfold_core::{Error, Result};
 
 use super::image::Reader;
@@ -23,13 +23,16 @@ struct Pending {
 }
 
 impl<R: Read + Seek> Reader<R> {
-    /// The root directory's owner, mode, time and xattrs, without its names.
+    /// The root directory's owner, mode, time and xattrs, without its names, and whether no entry made it.
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt), [`Unsupported`](plyfold_core::ErrorKind::Unsupported).
     pub fn root(&mut self) -> Result<Node<Content>> {
         self.claimed = 0;
         let mut root = self.node(self.superblock.root_nid.into())?.0;
+        if let Kind::Directory(directory) = &mut root.kind {
+            directory.implied = overlay::is_implied(&root.xattrs);
+        }
         root.xattrs = overlay::without_marks(&root.xattrs);
         Ok(root)
     }

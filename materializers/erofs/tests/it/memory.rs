@@ -8,6 +8,7 @@ use std::process::Command;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::tree::{MergedTree, NodeId};
 use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer as _, Result, flatten};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 
@@ -196,6 +197,28 @@ fn a_plain_file_takes_160_bytes_and_its_name() {
         return tell_peak();
     }
     let peak = peak("memory::a_plain_file_takes_160_bytes_and_its_name", "plain");
+    assert!(peak < BASE + FILES * (160 + 8), "{} KiB", peak / 1024);
+}
+
+/// The content of its files is on the disk.
+#[test]
+fn a_whole_image_takes_the_memory_of_its_names() {
+    const FILES: u64 = 200_000;
+    const GIB: u64 = 1 << 30;
+    if env::var(CASE).is_ok() {
+        let entry = |number: u64| match number {
+            0 => LayerBuilder::new().sparse_file("big", 0o644, GIB, &[(0, b"start"), (GIB - 3, b"end")]),
+            _ => LayerBuilder::new().file(format!("d{}/f{number}", number / 1000), 0o644, &[7; 100]),
+        };
+        let (scratch, entry) = (tempfile::tempdir().unwrap(), Box::new(entry));
+        let image = MergedTree::read([layer(entry, FILES)], TreeLimits::default(), scratch.path()).unwrap();
+        let big = image.tree().child(NodeId::ROOT, b"big").unwrap();
+        let mut part = [1; 8];
+        assert_eq!(image.read_at(big, GIB - 8, &mut part).unwrap(), 8);
+        assert_eq!(&part, b"\0\0\0\0\0end");
+        return tell_peak();
+    }
+    let peak = peak("memory::a_whole_image_takes_the_memory_of_its_names", "whole");
     assert!(peak < BASE + FILES * (160 + 8), "{} KiB", peak / 1024);
 }
 
