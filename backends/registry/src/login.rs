@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use plyfold_core::blocking::blocking;
 use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use reqwest::{Method, StatusCode};
 
@@ -88,8 +89,5 @@ async fn on_thread<T: Send + 'static>(
 ) -> Result<T> {
     let store = Store::new(config)?;
     let path = store.path().to_owned();
-    let done = tokio::task::spawn_blocking(move || work(store));
-    let broken =
-        |e| Error::new(ErrorKind::Internal, "a thread that stores credentials panicked").with_source(e);
-    done.await.map_err(broken)?.map_err(|e| e.with_context("path", path.display()))
+    blocking(move |_| work(store)).await.map_err(|e| e.with_context("path", path.display()))
 }

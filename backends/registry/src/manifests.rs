@@ -8,7 +8,7 @@ use reqwest::{Method, Request, Response, StatusCode};
 use crate::auth::Access;
 use crate::client::{Client, Target};
 use crate::error;
-use crate::response::{media_type, stated_digest, text};
+use crate::response::{media_type, other_digest, stated_digest, text};
 
 /// Every type of manifest there is: a registry that is asked for `*/*` may answer 404 for the types of its choice.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -40,7 +40,6 @@ impl Client {
             Some(digest) => RawManifest::verified(bytes, media_type.as_ref(), digest)?,
             None => RawManifest::new(bytes, media_type.as_ref())?,
         };
-        // A digest of another algorithm says nothing about this one: registries answer sha256 to a sha512 request.
         match stated.filter(|stated| stated.algorithm() == raw.digest().algorithm()) {
             Some(stated) if stated != *raw.digest() => Err(Error::mismatch(Mismatch {
                 expected: stated,
@@ -75,18 +74,14 @@ impl Client {
 
 /// The descriptor that an answer to HEAD stands for; `None` when it says too little.
 fn described(response: &Response, wanted: Option<&Digest>) -> Option<Descriptor> {
-    let stated = stated_digest(response);
-    let contradicts = |wanted: &Digest| {
-        stated.as_ref().is_some_and(|stated| stated.algorithm() == wanted.algorithm() && stated != wanted)
-    };
-    if wanted.is_some_and(contradicts) {
+    if wanted.is_some_and(|wanted| other_digest(response, wanted).is_some()) {
         return None;
     }
     // `content_length()` is that of the body, which HEAD does not have.
     let size = text(response.headers(), CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
     let size = size.filter(|size| (1..=limits::MANIFEST).contains(size))?;
     let media_type = media_type(response).filter(is_document)?;
-    Some(Descriptor::new(media_type, size, wanted.cloned().or(stated)?))
+    Some(Descriptor::new(media_type, size, wanted.cloned().or_else(|| stated_digest(response))?))
 }
 
 /// Asks for a manifest by the reference's digest, or else by its tag.

@@ -5,7 +5,7 @@ use plyfold_core::{Error, RawManifest, Reference, Result, reference};
 use crate::auth::Access;
 use crate::client::{Client, Target};
 use crate::manifests::{manifest_put, name_of};
-use crate::response::stated_digest;
+use crate::response::other_digest;
 use crate::upload::expect_created;
 
 impl Client {
@@ -34,14 +34,14 @@ impl Client {
     ) -> Result<bool> {
         let request = manifest_put(target, reference, manifest)?;
         let response = self.send(target, request).await?;
-        let stated = stated_digest(&response);
+        let other = other_digest(&response, manifest.digest());
         let knows_subject = response.headers().contains_key("oci-subject");
         expect_created(response, &name_of(reference)).await?;
-        match stated.filter(|stated| stated.algorithm() == manifest.digest().algorithm()) {
-            Some(stated) if stated != *manifest.digest() => {
-                Err(Error::corrupt(format!("the registry stored {stated} in place of {}", manifest.digest())))
+        match other {
+            Some(other) => {
+                Err(Error::corrupt(format!("the registry stored {other} in place of {}", manifest.digest())))
             }
-            _ => Ok(knows_subject),
+            None => Ok(knows_subject),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::error;
 use crate::hosts::Watch;
 use crate::limits::Permit;
 use crate::policy::origin;
-use crate::response::{Mirrored, stated_digest, text};
+use crate::response::{Mirrored, other_digest, text};
 
 pub(crate) fn request(target: &Target, method: Method, blob: &Descriptor) -> Request {
     let mut request = target.request(method, &format!("blobs/{}", blob.digest()));
@@ -75,9 +75,8 @@ pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Ran
 /// bytes as they are sent.
 pub(crate) fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -> Result<()> {
     let endpoint = origin(response.url());
-    let stated = stated_digest(response).filter(|stated| stated.algorithm() == blob.digest().algorithm());
-    if let Some(stated) = stated.filter(|stated| stated != blob.digest()) {
-        return Err(Error::corrupt(format!("the registry sent {stated} in place of {}", blob.digest()))
+    if let Some(other) = other_digest(response, blob.digest()) {
+        return Err(Error::corrupt(format!("the registry sent {other} in place of {}", blob.digest()))
             .with_endpoint(endpoint));
     }
     match response.status() {

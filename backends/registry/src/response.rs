@@ -46,6 +46,12 @@ pub(crate) fn media_type(response: &Response) -> Option<MediaType> {
     Some(MediaType::from(text.split(';').next().unwrap_or_default().trim()))
 }
 
+/// The digest that an answer states in place of this one. A digest of another algorithm says nothing about it:
+/// registries answer sha256 to a sha512 request.
+pub(crate) fn other_digest(response: &Response, digest: &Digest) -> Option<Digest> {
+    stated_digest(response).filter(|stated| stated.algorithm() == digest.algorithm() && stated != digest)
+}
+
 /// `Docker-Content-Digest`, if it is a digest that can be checked.
 pub(crate) fn stated_digest(response: &Response) -> Option<Digest> {
     digest::parse(text(response.headers(), "docker-content-digest")?).ok()

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use plyfold_core::{Advice, Credential, Error, Result, Secret};
 use serde::{Deserialize, Deserializer};
 
+use super::grant::login;
 use super::helper::Helpers;
 use crate::Config;
 
@@ -244,11 +245,7 @@ fn decoded(auth: &str) -> Result<Credential> {
     let bytes = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| invalid())?;
     let text = String::from_utf8(bytes).map_err(|_| invalid())?;
     let (user, password) = text.split_once(':').ok_or_else(invalid)?;
-    let password = password.trim_end_matches('\0');
-    Ok(match user {
-        "<token>" => Credential::IdentityToken(Secret::new(password)),
-        _ => Credential::Basic(Secret::new(user), Secret::new(password)),
-    })
+    Ok(login(Secret::new(user), Secret::new(password.trim_end_matches('\0'))))
 }
 
 /// `https://index.docker.io/v1/`, `registry-1.docker.io` and `docker.io` are one registry.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plyfold_core::{Error, ErrorKind, Result, Secret};
+use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use reqwest::header::HeaderValue;
 
 /// An `Authorization` header and when it ends.
@@ -17,6 +17,14 @@ pub(super) struct Grant {
 impl Grant {
     pub(super) fn is_valid(&self) -> bool {
         self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+/// What Docker stores as a user name and a password: the user `<token>` has an identity token.
+pub(super) fn login(user: Secret, password: Secret) -> Credential {
+    match user.reveal() {
+        "<token>" => Credential::IdentityToken(password),
+        _ => Credential::Basic(user, password),
     }
 }
 

@@ -15,6 +15,7 @@ use plyfold_core::{Credential, Error, ErrorKind, Result, Secret};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::grant::login;
 use crate::Config;
 
 /// Bytes of a helper's answer that are read.
@@ -58,8 +59,7 @@ impl Helpers {
         Ok(match (username.reveal(), secret.reveal()) {
             // Some helpers answer so when they have no credential.
             ("", "") => None,
-            ("<token>", _) => Some(Credential::IdentityToken(secret)),
-            _ => Some(Credential::Basic(username, secret)),
+            _ => Some(login(username, secret)),
         })
     }
 

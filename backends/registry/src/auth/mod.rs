@@ -11,6 +11,7 @@ mod token;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use plyfold_core::blocking::blocking;
 use plyfold_core::{Advice, Credential, Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -58,10 +59,7 @@ impl Auth {
     /// The credential for a scope's repository, looked up off the async threads.
     async fn stored(&self, scope: &Scope) -> Result<Option<Credential>> {
         let (credentials, scope) = (self.credentials.clone(), scope.clone());
-        let found = tokio::task::spawn_blocking(move || credentials.of(&scope.registry, &scope.repository));
-        let broken =
-            |e| Error::new(ErrorKind::Internal, "a thread that looks up credentials panicked").with_source(e);
-        found.await.map_err(broken)?
+        blocking(move |_| credentials.of(&scope.registry, &scope.repository)).await
     }
 
     /// Answers the challenge of a registry at `base` that has refused `refused`.

@@ -1,12 +1,13 @@
 //! Storing credentials where Docker and podman find them too.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Error, Result, Secret};
 use serde_json::{Map, Value, json};
 
@@ -113,27 +114,22 @@ impl Store {
     fn write(&self, document: &Map<String, Value>) -> Result<()> {
         let failed = |e| Error::io("storing credentials", e);
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = parent(&path);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-        let outcome = replace(&temporary, &path, folder, document);
-        if outcome.is_err() {
-            // Remove the temporary file.
-            let _ = fs::remove_file(&temporary);
-        }
-        outcome.map_err(failed)
+        replace(&path, folder, document).map_err(failed)?;
+        sync_folder(folder)
     }
 }
 
-fn replace(temporary: &Path, path: &Path, folder: &Path, document: &Map<String, Value>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+fn replace(path: &Path, folder: &Path, document: &Map<String, Value>) -> io::Result<()> {
+    // Readable by the user alone; removed when it does not become `path`.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
     let mut text = serde_json::to_vec_pretty(document)?;
     text.push(b'\n');
     file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    File::open(folder)?.sync_all()
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// The helper that keeps a registry's credentials.
