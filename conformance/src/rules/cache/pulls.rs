@@ -199,7 +199,7 @@ async fn a_confirmed_hit_asks_first(fixture: &dyn CacheFixture) {
         }
         let refused = pull(&counting, PullPolicy::Never, options.confirm).await;
         assert_kind(refused, &ErrorKind::Config);
-        assert_eq!(counting.calls(), 1, "Never sends no request");
+        assert_eq!(counting.calls(), 1, "no request under `Never`");
         let refusing = Refusing(ErrorKind::Denied);
         assert!(sound(pull(&refusing, PullPolicy::Never, Some(false)).await).cached, "trusted to know");
         // What is here is gone there: the name stands for another image now.
