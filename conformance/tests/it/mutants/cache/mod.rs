@@ -294,7 +294,7 @@ impl CacheProvider for BrokenCache {
         match self.fault {
             CacheFault::RepairsNothing => honest.damage.iter_mut().for_each(|d| d.repaired = what.repair),
             CacheFault::VerifyReadsNothing => {
-                honest.damage.retain(|d| !matches!(d.part, DamagedPart::Blob(_)))
+                honest.damage.retain(|d| !matches!(d.part, DamagedPart::Blob(_)));
             }
             _ => {}
         }
