@@ -8,8 +8,9 @@ use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{
-    BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, ImageSourceExt,
-    Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ImageRegistry,
+    ImageRegistryExt as _, ImageSource, ImageSourceExt, Platform, PullOptions, PullResult, Reference,
+    RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -210,6 +211,17 @@ pub trait Client: Debug + Send + Sync {
         platform: &Platform,
     ) -> Result<Box<dyn ImageSource>> {
         Ok(Box::new(RegistrySource::open(dyn_clone::clone_box(registry), reference, platform).await?))
+    }
+
+    /// A blob of an image, by its digest alone.
+    async fn image_blob(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        digest: &Digest,
+        range: BlobRange,
+    ) -> Result<Blob> {
+        registry.fetch_image_blob(reference, digest, range).await
     }
 
     /// A copy of an image, with everything that belongs to it.

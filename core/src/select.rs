@@ -6,7 +6,7 @@ use oci_spec::image::ImageManifest;
 use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is_index, limits};
 use crate::registry::ImageRegistry;
 use crate::{
-    Advice, Blob, BlobRange, Descriptor, Error, ErrorKind, Platform, Reference, Result, Size, digest,
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, Size, digest,
     platform, reference,
 };
 
@@ -42,6 +42,43 @@ pub(crate) async fn find<R: ImageRegistry + ?Sized>(
     Err(error.with_advice(Advice::ChoosePlatform { available }))
 }
 
+/// Documents fetched for one search, over all nested indexes.
+const FETCHES: usize = 256;
+
+/// The descriptor of a blob: of the config or a layer of any image that `reference` leads to.
+pub(crate) async fn described<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    reference: &Reference,
+    blob: &Digest,
+) -> Result<Descriptor> {
+    let mut found = raw(registry, reference).await?;
+    let mut children = Vec::new();
+    for _ in 0..FETCHES {
+        match found.document() {
+            Document::Manifest(image) => {
+                let mut blobs = image.layers().iter().chain([image.config()]);
+                if let Some(blob) = blobs.find(|own| own.digest() == blob) {
+                    return Ok(blob.clone());
+                }
+            }
+            Document::Index(index) => children.extend(index.manifests().iter().rev().cloned()),
+        }
+        found = loop {
+            let Some(next) = children.pop() else {
+                let error = Error::not_found(format!("the image has no blob {blob}"));
+                return Err(error.with_image(reference).with_endpoint(registry));
+            };
+            match child(registry, reference, &next).await {
+                // An index may list images that are not here.
+                Err(e) if *e.kind() == ErrorKind::NotFound => {}
+                child => break child?,
+            }
+        };
+    }
+    let message = format!("no such blob among the first {FETCHES} manifests");
+    Err(Error::limit(message).with_image(reference).with_context("blob", blob))
+}
+
 /// A bounded depth-first search through an index for a platform.
 struct Search<'a, R: ?Sized> {
     registry: &'a R,
@@ -54,9 +91,6 @@ struct Search<'a, R: ?Sized> {
 }
 
 impl<R: ImageRegistry + ?Sized> Search<'_, R> {
-    /// Documents fetched for one choice, over all nested indexes.
-    const FETCHES: usize = 256;
-
     /// The manifest below `raw`, with the indexes that led there pushed to `path`.
     fn descend<'s>(
         &'s mut self,
@@ -83,8 +117,8 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
             path.push(raw);
             for child in platform::candidates(index.manifests(), self.wanted) {
                 self.fetched += 1;
-                if self.fetched > Self::FETCHES {
-                    let message = format!("no platform found among the first {} manifests", Self::FETCHES);
+                if self.fetched > FETCHES {
+                    let message = format!("no platform found among the first {FETCHES} manifests");
                     return Err(Error::limit(message).with_image(self.reference));
                 }
                 let child_raw = self::child(self.registry, self.reference, child).await?;

@@ -1,9 +1,9 @@
 //! S: what an opened image must be, down to the files of its layers.
 
 use plyfold_core::layer::{DataExtent, EntryKind};
-use plyfold_core::{BlobRange, ErrorKind, ImageSource, ImageSourceExt, Result, digest};
+use plyfold_core::{Blob, BlobRange, Digest, ErrorKind, ImageSource, ImageSourceExt, Result, digest};
 
-use super::probe::{altered, assert_kind, carried, moved_layer, open, read, sound};
+use super::probe::{altered, assert_kind, carried, moved_layer, open, open_index, read, sound};
 use crate::rule::{not_judged, rules};
 use crate::samples::{self, LayerBuilder};
 use crate::tree::{LayerEntry, TreeLine, is_implied, read_tar, stacked};
@@ -39,6 +39,33 @@ rules! {
         "a parent without an entry is a directory 0755 root:root, and never replaces a lower layer's",
     "S 88" file_replaces_dir_and_dir_replaces_file:
         "an upper file takes the place of a lower directory with all in it, and the reverse",
+    "S 204" blob_of_an_image_by_its_digest_alone:
+        "a config or a layer of an image for any platform is read by its digest alone, whole and verified or a range of \
+         it; what the image does not have is NotFound",
+}
+
+async fn blob_of_an_image_by_its_digest_alone(fixture: &dyn Fixture) {
+    async fn fetch(subject: &BackendUnderTest, digest: &Digest, range: BlobRange) -> Result<Blob> {
+        subject.client.image_blob(&*subject.registry, subject.reference(), digest, range).await
+    }
+    let (image, nested) = (samples::image(), samples::nested_index());
+    let mut opened = vec![(open(fixture, &image).await, &image)];
+    opened.extend(open_index(fixture, &nested).await.map(|subject| (subject, &nested)));
+    for (subject, sample) in opened {
+        for expected in &sample.images {
+            let source = sound(subject.image(&expected.platform).await);
+            let config = sound(source.manifest()).config();
+            for blob in sound(source.layers()).iter().chain([config]) {
+                let whole = sound(read(fetch(&subject, blob.digest(), BlobRange::FULL).await).await);
+                assert_eq!(digest::sha256(&whole), *blob.digest(), "{}", sample.name);
+                let part = sound(fetch(&subject, blob.digest(), BlobRange::new(3, 8)).await);
+                let start = usize::try_from(part.offset()).expect("a small offset");
+                assert!(sound(read(Ok(part)).await) == whole[start..8], "{}: a range", sample.name);
+            }
+        }
+        let absent = digest::sha256(b"absent");
+        assert_kind(fetch(&subject, &absent, BlobRange::FULL).await, &ErrorKind::NotFound);
+    }
 }
 
 async fn descriptor_matches_manifest_bytes(fixture: &dyn Fixture) {

@@ -8,6 +8,9 @@ pub mod architecture {}
 #[doc = include_str!("uris.md")]
 pub mod uris {}
 
+#[doc = include_str!("names.md")]
+pub mod names {}
+
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 

@@ -6,7 +6,7 @@ use oci_spec::image::{ImageIndex, ImageManifest};
 use super::ImageRegistry;
 use crate::manifest::{Document, RawConfig, RawManifest};
 use crate::source::RegistrySource;
-use crate::{Blob, BlobRange, Descriptor, Error, Platform, Reference, Result, select};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result, select};
 
 /// What follows from [`ImageRegistry`]'s methods, the same for every backend.
 #[async_trait]
@@ -68,6 +68,25 @@ pub trait ImageRegistryExt: ImageRegistry {
     /// As [`ImageRegistry::blob`].
     async fn fetch_blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         select::blob(self, reference, blob, range).await
+    }
+
+    /// A blob of the image that `reference` names, by its digest alone: the config or a layer, for any platform. Its
+    /// size is the one that the image's manifest says, and whole it is verified; the blob is a stream of its bytes.
+    ///
+    /// # Contract
+    /// S 204 `blob_of_an_image_by_its_digest_alone`.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`] and [`ImageRegistry::blob`]; [`NotFound`](crate::ErrorKind::NotFound) when the
+    /// image has no such blob; [`Limit`](crate::ErrorKind::Limit) when it is not found among 256 manifests of an index.
+    async fn fetch_image_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        range: BlobRange,
+    ) -> Result<Blob> {
+        let blob = select::described(self, reference, digest).await?;
+        self.fetch_blob(reference, &blob, range).await
     }
 
     /// Whether the name exists. An outage is an error, not `false`.

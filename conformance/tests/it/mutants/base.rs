@@ -49,6 +49,7 @@ pub(super) enum Fault {
     NestingIgnored,
     NestingUnbounded,
     None,
+    OnePlatformSearched,
     OutageNotRetryable,
     ParentsForced,
     PlatformIgnored,

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Document, Error, ErrorKind, ImageRegistry, ImageSource, ImageSourceExt,
-    Platform, RawManifest, Reference, Result,
+    Blob, BlobRange, Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource,
+    ImageSourceExt, Platform, RawManifest, Reference, Result,
 };
 
 use super::base::{Content, Fault};
@@ -99,6 +99,24 @@ impl Client for BrokenClient {
             Fault::FlatTarUnstable => layers::padded(tar),
             _ => tar,
         })
+    }
+
+    async fn image_blob(
+        &self,
+        registry: &dyn ImageRegistry,
+        reference: &Reference,
+        digest: &Digest,
+        range: BlobRange,
+    ) -> Result<Blob> {
+        if self.fault == Fault::OnePlatformSearched {
+            let source =
+                CoreClient.image(registry, reference, &Platform::new("linux", "amd64", None)).await?;
+            if !source.layers()?.iter().chain([source.manifest()?.config()]).any(|own| own.digest() == digest)
+            {
+                return Err(Error::not_found("no such blob"));
+            }
+        }
+        CoreClient.image_blob(registry, reference, digest, range).await
     }
 
     async fn copy(

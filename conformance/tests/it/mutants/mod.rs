@@ -51,6 +51,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("S 86", &[Fault::XattrsLost]),
     ("S 87", &[Fault::ParentsForced, Fault::FlatTarReversed]),
     ("S 88", &[Fault::FirstKindWins]),
+    ("S 204", &[Fault::OnePlatformSearched]),
     ("X 98", &[Fault::LayersReordered]),
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),
     ("X 100", &[Fault::PushReserialises]),
