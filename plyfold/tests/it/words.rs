@@ -122,7 +122,7 @@ fn files() -> Vec<PathBuf> {
 
 fn is_read(path: &Path) -> bool {
     let is_source = path.extension().is_some_and(|extension| extension == "md" || extension == "rs");
-    (is_source || path.parent().is_some_and(|folder| folder.ends_with(".ci")))
+    (is_source || path.parent().is_some_and(|folder| folder.file_name().is_some_and(|name| name == ".ci")))
         && !path.ends_with("it/words.rs")
 }
 
