@@ -217,7 +217,7 @@ impl Blob {
     /// The next bytes, `None` at the verified end.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) with [`Error::as_mismatch`] when content and descriptor disagree,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) with a [`Mismatch`](crate::Mismatch) when content and descriptor disagree,
     /// otherwise what the backend reports.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         self.next().await.transpose()
@@ -273,7 +273,7 @@ impl Blob {
     }
 
     fn mismatch(&self, actual: Option<Digest>) -> Error {
-        Error::mismatch(Mismatch {
+        Error::from(Mismatch {
             expected: self.descriptor.digest().clone(),
             actual,
             expected_size: Some(self.descriptor.size()),
@@ -366,7 +366,7 @@ pub struct BlobReader {
 
 impl BlobReader {
     /// A reader of what `receiver` yields; an empty chunk is the end.
-    pub fn new(receiver: mpsc::Receiver<Result<Bytes>>) -> Self {
+    pub(crate) fn new(receiver: mpsc::Receiver<Result<Bytes>>) -> Self {
         Self { receiver, chunk: Bytes::new(), ended: false }
     }
 }

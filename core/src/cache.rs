@@ -12,6 +12,7 @@ use crate::{Artifact, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, R
 
 pub use buffer::BlobBuffer;
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
+pub use content::MissingBlob;
 pub use ext::CacheProviderExt;
 pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
@@ -92,7 +93,7 @@ pub trait BlobWriter: Debug + Send {
     /// Verifies size and digest, makes the content durable, then visible.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) with [`Error::as_mismatch`](crate::Error::as_mismatch): nothing
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) with a [`Mismatch`](crate::Mismatch): nothing
     /// becomes visible. [`Io`](crate::ErrorKind::Io): likewise, and the bytes are dropped.
     async fn commit(self: Box<Self>) -> Result<()>;
 

@@ -18,6 +18,7 @@ use crate::{
 
 /// What of an index is copied.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Platforms {
     /// Everything: the copy has the digest of the original.
     #[default]

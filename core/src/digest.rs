@@ -8,6 +8,14 @@ use sha2::Digest as _;
 
 use crate::{Error, Result};
 
+crate::fault! {
+    /// What is wrong with a digest.
+    pub enum DigestFault;
+    Algorithm(String) => (Unsupported, "digest algorithm {0} is not supported",
+        "plyfold verifies sha256, sha384 and sha512"),
+    Invalid(String) => (Corrupt, "invalid digest {0:?}"),
+}
+
 /// Parses `algorithm:encoded` strictly: lower-case hex of the right length, an algorithm that can be verified.
 ///
 /// # Errors
@@ -21,8 +29,8 @@ use crate::{Error, Result};
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Digest> {
-    let digest = Digest::try_from(text)
-        .map_err(|e| Error::corrupt(format!("invalid digest {text:?}")).with_source(e))?;
+    let invalid = |e| Error::from(DigestFault::Invalid(text.to_owned())).with_source(e);
+    let digest = Digest::try_from(text).map_err(invalid)?;
     supported(&digest)?;
     Ok(digest)
 }
@@ -34,8 +42,7 @@ pub fn parse(text: &str) -> Result<Digest> {
 pub fn supported(digest: &Digest) -> Result<()> {
     match digest.algorithm() {
         DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(()),
-        other => Err(Error::unsupported(format!("digest algorithm {other} is not supported"))
-            .with_hint("plyfold verifies sha256, sha384 and sha512")),
+        other => Err(DigestFault::Algorithm(other.to_string()).into()),
     }
 }
 

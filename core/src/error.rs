@@ -1,10 +1,12 @@
 //! The one error type: what failed, on which image and endpoint, why, and a hint.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Advice, Digest};
+use crate::Advice;
 
 /// The result of every fallible operation in plyfold.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,20 +81,7 @@ impl ErrorKind {
     }
 }
 
-/// Content that is not what its descriptor promised.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Mismatch {
-    /// The digest that was promised.
-    pub expected: Digest,
-    /// The digest of what was read, if all of it was read.
-    pub actual: Option<Digest>,
-    /// The size that was promised, in bytes, if one was.
-    pub expected_size: Option<u64>,
-    /// How many bytes were read before the check.
-    pub actual_size: u64,
-}
-
-/// Any failure of plyfold: a kind, a message, the context it happened in, a hint and a source.
+/// Any failure of plyfold: a kind, a message, details, the context it happened in, a hint and a source.
 ///
 /// ```
 /// use plyfold_core::{Error, ErrorKind};
@@ -102,15 +91,17 @@ pub struct Mismatch {
 ///     .with_hint("check the spelling");
 /// assert_eq!(error.to_string(), "docker.io/library/alpine:3.99: no such tag");
 /// ```
+#[derive(Debug)]
 pub struct Error(Box<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     context: Vec<(&'static str, String)>,
     hint: Option<String>,
     advice: Option<Advice>,
-    mismatch: Option<Mismatch>,
+    details: Vec<Arc<dyn Any + Send + Sync>>,
     retry_after: Option<Duration>,
     attempts: Option<u32>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -125,7 +116,7 @@ impl Error {
             context: Vec::new(),
             hint: None,
             advice: None,
-            mismatch: None,
+            details: Vec::new(),
             retry_after: None,
             attempts: None,
             source: None,
@@ -176,26 +167,6 @@ impl Error {
             _ => return error.with_source(source),
         };
         error.with_advice(advice).with_source(source)
-    }
-
-    /// Content whose digest or size disagrees with its descriptor.
-    pub fn mismatch(mismatch: Mismatch) -> Self {
-        let message = match (&mismatch.actual, mismatch.expected_size) {
-            (Some(actual), _) if *actual != mismatch.expected => {
-                format!("digest mismatch: expected {}, content is {actual}", mismatch.expected)
-            }
-            (_, Some(size)) if mismatch.actual_size > size => {
-                format!("size mismatch: {} has more than the declared {size} bytes", mismatch.expected)
-            }
-            (_, Some(size)) => format!(
-                "size mismatch: {} declares {size} bytes, content has {}",
-                mismatch.expected, mismatch.actual_size
-            ),
-            _ => format!("digest mismatch: content is not {}", mismatch.expected),
-        };
-        let mut error = Self::corrupt(message);
-        error.0.mismatch = Some(mismatch);
-        error
     }
 
     /// Adds the image that was worked on.
@@ -258,6 +229,14 @@ impl Error {
         self
     }
 
+    /// Adds a value that says more of the fault, for [`Error::detail`]; a [`Fault`](crate::Fault) that became an error is
+    /// one already.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Any + Send + Sync) -> Self {
+        self.0.details.push(Arc::new(detail));
+        self
+    }
+
     /// Adds the underlying error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -275,8 +254,7 @@ impl Error {
         &self.0.message
     }
 
-    /// The value of a context key: `image`, `endpoint`, `layer`, `path`, `attempt`, and `range` when an
-    /// endpoint answered with another range than it was asked for.
+    /// The value of a context key, such as `image`, `endpoint`, `layer` or `path`, to be shown.
     pub fn context(&self, key: &str) -> Option<&str> {
         self.0.context.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
     }
@@ -296,9 +274,18 @@ impl Error {
         self.0.advice.as_ref()
     }
 
-    /// Expected and actual digest and size, when content was not what was promised.
-    pub fn as_mismatch(&self) -> Option<&Mismatch> {
-        self.0.mismatch.as_ref()
+    /// The detail of type `T`, such as [`Mismatch`](crate::Mismatch): what program logic acts on, where the kind is not
+    /// enough.
+    pub fn detail<T: Any>(&self) -> Option<&T> {
+        self.0.details.iter().find_map(|detail| detail.downcast_ref())
+    }
+
+    /// The same kind, message and details, without context, hint and source.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        let mut bare = Self::new(self.0.kind.clone(), self.0.message.clone());
+        bare.0.details.clone_from(&self.0.details);
+        bare
     }
 
     /// How long the endpoint asked to wait before the next attempt, if it said so.
@@ -325,7 +312,7 @@ impl Error {
 impl fmt::Display for Error {
     /// One line, `image: message (context): source`, safe to print: control characters are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(image) = self.context("image") {
+        if let Some((_, image)) = self.0.context.iter().find(|(key, _)| *key == "image") {
             write!(f, "{}: ", printable(image))?;
         }
         write!(f, "{}", printable(&self.0.message))?;
@@ -341,18 +328,6 @@ impl fmt::Display for Error {
             write!(f, ": {}", printable(&source.to_string()))?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("message", &self.0.message)
-            .field("context", &self.0.context)
-            .field("hint", &self.0.hint)
-            .field("source", &self.0.source)
-            .finish_non_exhaustive()
     }
 }
 
@@ -381,27 +356,22 @@ impl From<io::Error> for Error {
 /// Text from outside with control characters escaped, so that it cannot control a terminal (rule H 146).
 ///
 /// ```
-/// assert_eq!(plyfold_core::printable("a\u{1b}[31mb").to_string(), "a\\u{1b}[31mb");
+/// assert_eq!(plyfold_core::printable("a\u{1b}[31mb"), "a\\u{1b}[31mb");
 /// ```
-pub fn printable(text: &str) -> impl fmt::Display + '_ {
-    struct Printable<'a>(&'a str);
-    impl fmt::Display for Printable<'_> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            const SHOWN: usize = 4096;
-            for (count, c) in self.0.chars().enumerate() {
-                if count == SHOWN {
-                    return f.write_str("…");
-                }
-                // Bidirectional overrides reorder what a reader sees; they are as dangerous as escapes.
-                let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-                if c.is_control() || reorders {
-                    write!(f, "{}", c.escape_default())?;
-                } else {
-                    write!(f, "{c}")?;
-                }
-            }
-            Ok(())
+pub fn printable(text: &str) -> String {
+    const SHOWN: usize = 4096;
+    let mut shown = String::with_capacity(text.len());
+    for (count, c) in text.chars().enumerate() {
+        if count == SHOWN {
+            shown.push('…');
+            break;
+        }
+        // Bidirectional overrides reorder what a reader sees; they are as dangerous as escapes.
+        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
         }
     }
-    Printable(text)
+    shown
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::manifest::{RawManifest, sorted};
-use crate::strict::{self, Schema};
+use crate::strict::{self, DocumentFault, Schema, invalid};
 use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, printable, reference};
 
 pub use entry::{CONTAINERD_NAME, PINNED, REF_NAME};
@@ -38,20 +38,18 @@ pub fn check_layout(bytes: &[u8]) -> Result<()> {
     struct Layout {
         image_layout_version: String,
     }
-    let layout: Layout = serde_json::from_slice(bytes)
-        .map_err(|e| Error::corrupt(format!("not an OCI layout: invalid oci-layout file: {e}")))?;
+    let invalid = |e| Error::corrupt(format!("not an OCI layout: invalid oci-layout file: {e}"));
+    let layout: Layout = serde_json::from_slice(bytes).map_err(invalid)?;
     let version = layout.image_layout_version;
     if version.split('.').next() == Some("1") {
         return Ok(());
     }
-    Err(Error::unsupported(format!("OCI layout version {version:?} is not supported"))
-        .with_hint("plyfold reads version 1"))
+    Err(DocumentFault::LayoutVersion(version).into())
 }
 
 /// The error for a place that has no `oci-layout`.
 pub fn not_a_layout(why: &str) -> Error {
-    Error::corrupt(format!("not an OCI layout: {why}"))
-        .with_hint("a layout holds the files oci-layout and index.json beside the folder blobs")
+    DocumentFault::NoLayout(why.to_owned()).into()
 }
 
 /// A parsed `index.json`.
@@ -88,29 +86,29 @@ impl LayoutIndex {
     pub fn parse(bytes: &[u8], place: &Path) -> Result<Self> {
         let at = |e: Error| e.with_context("document", "index.json");
         if bytes.len() as u64 > INDEX_LIMIT {
-            return Err(Error::limit(format!("index.json has more than {}", Size(INDEX_LIMIT))));
+            return Err(DocumentFault::Long(format!("index.json has more than {}", Size(INDEX_LIMIT))).into());
         }
         strict::check(bytes, Schema::Manifest).map_err(at)?;
-        let invalid = |why: String| at(Error::corrupt(format!("invalid document: {why}")));
         let mut document: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+            serde_json::from_slice(bytes).map_err(invalid).map_err(at)?;
         match document.get("schemaVersion").map(|version| version.get()) {
             Some("2") => {}
             // Go's readers do not look at it, and its zero value is "not set". What is written from here on says it.
             None | Some("0" | "null") => drop(document.insert("schemaVersion".to_owned(), written(&2))),
-            Some(_) => return Err(invalid("schemaVersion is not 2".to_owned())),
+            Some(_) => return Err(at(invalid("schemaVersion is not 2"))),
         }
         let list = document.remove("manifests");
-        let list = list.ok_or_else(|| invalid("there is no list \"manifests\"".to_owned()))?;
+        let list = list.ok_or_else(|| at(invalid("there is no list \"manifests\"")))?;
         // umoci and oras write an empty list as null.
         let list: Option<Vec<&RawValue>> =
-            serde_json::from_str(list.get()).map_err(|_| invalid("manifests is no list".to_owned()))?;
+            serde_json::from_str(list.get()).map_err(|_| at(invalid("manifests is no list")))?;
         let list = list.unwrap_or_default();
         if list.len() > ENTRIES {
-            return Err(at(Error::limit(format!("it has {} entries, the limit is {ENTRIES}", list.len()))));
+            let long = format!("it has {} entries, the limit is {ENTRIES}", list.len());
+            return Err(at(DocumentFault::Long(long).into()));
         }
         let entries = list.into_iter().filter_map(|raw| Entry::parse(raw, place).transpose());
-        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(invalid).map_err(at)?;
         let by_name = OnceLock::new();
         let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
         index.name_the_nameless(bytes);

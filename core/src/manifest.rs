@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::digest::Hasher;
 use crate::go_json;
-use crate::strict::{self, Schema};
-use crate::{Descriptor, Digest, Error, ErrorKind, MediaType, Mismatch, Platform, Result, Size, digest};
+use crate::strict::{self, DocumentFault, Schema, invalid};
+use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Size, digest};
 
 /// Bounds on documents. Memory follows these, never what an input declares.
 pub mod limits {
@@ -104,7 +104,7 @@ impl RawManifest {
     ///
     /// # Errors
     /// As [`RawManifest::new`]; [`Corrupt`](crate::ErrorKind::Corrupt) with
-    /// [`Error::as_mismatch`] when they do not, [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that
+    /// a [`Mismatch`](crate::Mismatch) when they do not, [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that
     /// cannot be verified.
     pub fn verified(
         bytes: impl Into<Bytes>,
@@ -116,7 +116,7 @@ impl RawManifest {
         hasher.update(&bytes);
         let actual = hasher.finish();
         if actual != *digest {
-            return Err(Error::mismatch(Mismatch {
+            return Err(Error::from(Mismatch {
                 expected: digest.clone(),
                 actual: Some(actual),
                 expected_size: None,
@@ -133,7 +133,7 @@ impl RawManifest {
     pub fn described(bytes: impl Into<Bytes>, descriptor: &Descriptor) -> Result<Self> {
         let bytes = bytes.into();
         if bytes.len() as u64 != descriptor.size() {
-            return Err(Error::mismatch(Mismatch {
+            return Err(Error::from(Mismatch {
                 expected: descriptor.digest().clone(),
                 actual: None,
                 expected_size: Some(descriptor.size()),
@@ -154,7 +154,7 @@ impl RawManifest {
     fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
         if bytes.len() as u64 > limits::MANIFEST {
             let sizes = Size(bytes.len() as u64).beyond(Size(limits::MANIFEST));
-            return Err(Error::limit(format!("manifest {digest} has {sizes}")));
+            return Err(DocumentFault::Long(format!("manifest {digest} has {sizes}")).into());
         }
         strict::check(&bytes, Schema::Manifest).map_err(|e| e.with_context("manifest", &digest))?;
         let (media_type, document) =
@@ -195,9 +195,7 @@ impl RawManifest {
     pub fn image(&self) -> Result<&ImageManifest> {
         match &self.document {
             Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(_) => {
-                Err(Error::unsupported(format!("{} is an index, not an image", self.digest())))
-            }
+            Document::Index(_) => Err(DocumentFault::Index(self.digest().clone()).into()),
         }
     }
 
@@ -229,17 +227,14 @@ impl RawManifest {
 }
 
 fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Document)> {
-    let head: Head =
-        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("invalid document: {e}")))?;
+    let head: Head = serde_json::from_slice(bytes).map_err(invalid)?;
     let schema1 = declared
         .is_some_and(|name| name.as_ref().starts_with("application/vnd.docker.distribution.manifest.v1"));
     if head.schema_version == Some(1) || schema1 {
-        return Err(Error::unsupported("Docker schema 1 manifests are not supported").with_hint(
-            "push the image again with any current tool; schema 1 has been deprecated since 2017",
-        ));
+        return Err(DocumentFault::DockerSchema1.into());
     }
     if !matches!(head.schema_version, None | Some(0 | 2)) {
-        return Err(Error::corrupt("invalid document: schemaVersion is not 2"));
+        return Err(invalid("schemaVersion is not 2"));
     }
     let stated = head.media_type.as_deref().filter(|name| !name.is_empty()).map(MediaType::from);
     // A generic type on the wire says nothing about the document.
@@ -247,28 +242,26 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
     if let (Some(stated), Some(declared)) = (&stated, declared)
         && stated != declared
     {
-        return Err(Error::corrupt(format!(
-            "media type mismatch: declared {declared}, the document says {stated}"
-        )));
+        let why = format!("declared {declared}, the document says {stated}");
+        return Err(DocumentFault::MediaType(why).into());
     }
     let is_set = |field: Option<Field>| field == Some(Field::Set);
     let shape = match (is_set(head.layers) || is_set(head.config), is_set(head.manifests)) {
-        (true, true) => return Err(Error::ambiguous("ambiguous document: a manifest and an index at once")),
+        (true, true) => return Err(DocumentFault::ManifestAndIndex.into()),
         (true, false) => MediaType::ImageManifest,
         (false, true) => MediaType::ImageIndex,
         (false, false) if head.manifests.is_some() => MediaType::ImageIndex,
         (false, false) => {
             if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_document(name)) {
-                return Err(Error::unsupported(format!("{other} is neither an image nor an index")));
+                return Err(DocumentFault::Other(other.clone()).into());
             }
-            return Err(Error::corrupt("invalid document: neither \"layers\" nor \"manifests\""));
+            return Err(invalid("neither \"layers\" nor \"manifests\""));
         }
     };
     let media_type = stated.or_else(|| declared.cloned()).unwrap_or_else(|| shape.clone());
     if is_index(&media_type) != (shape == MediaType::ImageIndex) {
-        return Err(Error::corrupt(format!("media type mismatch: {media_type} has the fields of {shape}")));
+        return Err(DocumentFault::MediaType(format!("{media_type} has the fields of {shape}")).into());
     }
-    let invalid = |e: serde_json::Error| Error::corrupt(format!("invalid document: {e}"));
     let document = if shape == MediaType::ImageIndex {
         Document::Index(go_json::read(bytes, &go_json::INDEX).map_err(invalid)?)
     } else {
@@ -279,7 +272,7 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         Document::Manifest(manifest) => (manifest.layers().len(), limits::LAYERS, "layers"),
     };
     if count > limit {
-        return Err(Error::limit(format!("document has {count} {what}, the limit is {limit}")));
+        return Err(DocumentFault::Long(format!("document has {count} {what}, the limit is {limit}")).into());
     }
     Ok((media_type, document))
 }
@@ -339,8 +332,8 @@ impl RawConfig {
         let document = configuration(&bytes).map_err(at)?;
         let (layers, diff_ids) = (manifest.layers().len(), document.rootfs().diff_ids().len());
         if layers != diff_ids {
-            let message = format!("invalid image configuration: {diff_ids} diff_ids for {layers} layers");
-            return Err(at(Error::corrupt(message)));
+            let why = format!("{diff_ids} diff_ids for {layers} layers");
+            return Err(at(DocumentFault::Config(why).into()));
         }
         let config = Self { descriptor: descriptor.clone(), bytes, document };
         config.diff_ids().map_err(at)?;
@@ -404,7 +397,7 @@ impl RawConfig {
 /// readings or none.
 pub fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
     strict::check(bytes, Schema::Config)?;
-    let invalid = |e| Error::corrupt(format!("invalid image configuration: {e}"));
+    let invalid = |e: serde_json::Error| DocumentFault::Config(e.to_string());
     let mut value = go_json::value(bytes, &go_json::CONFIG).map_err(invalid)?;
     if let Value::Object(fields) = &mut value {
         // Fields that Go's types have for every configuration, and that some writers leave out when they are empty.
@@ -417,7 +410,7 @@ pub fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
             rootfs.entry("diff_ids").or_insert_with(|| json!([]));
         }
     }
-    serde_json::from_value(value).map_err(invalid)
+    Ok(serde_json::from_value(value).map_err(invalid)?)
 }
 
 /// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.
@@ -452,15 +445,14 @@ pub fn check_is_image(manifest: &ImageManifest) -> Result<()> {
     }
     if config.size() > limits::CONFIG {
         let sizes = Size(config.size()).beyond(Size(limits::CONFIG));
-        return Err(Error::limit(format!("config declares {sizes}")));
+        return Err(DocumentFault::Long(format!("config declares {sizes}")).into());
     }
     Ok(())
 }
 
 /// Whether this error says that the manifest is an artifact without an image configuration.
-pub(crate) fn is_artifact(manifest: &ImageManifest, error: &Error) -> bool {
-    let may_be = has_generic_config(manifest) || check_is_image(manifest).is_err();
-    *error.kind() == ErrorKind::Unsupported && may_be
+pub(crate) fn is_artifact(error: &Error) -> bool {
+    matches!(error.detail(), Some(DocumentFault::NotAnImage(_)))
 }
 
 /// Whether the config has a type that says nothing: none, or in a Docker manifest one of those that old registries
@@ -479,6 +471,5 @@ fn has_rootfs(bytes: &[u8]) -> bool {
 }
 
 fn not_an_image(manifest: &ImageManifest) -> Error {
-    Error::unsupported(format!("not an image: its config is {}", manifest.config().media_type()))
-        .with_hint("artifacts can be pulled and copied, but they hold no root file system")
+    DocumentFault::NotAnImage(manifest.config().media_type().clone()).into()
 }

@@ -1,21 +1,31 @@
 //! Options of backends and materializers, by name.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::iter;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde_json::Value;
 
 use crate::{Advice, Error, Result};
 
-/// What the message of a refused option begins with.
-const INVALID: &str = "invalid option: ";
+crate::fault! {
+    /// Why options are refused: with the name of the option and the reason.
+    pub enum OptionFault;
+    Syntax(String) => (Config, "invalid option {0:?}"),
+    Unknown(String, String) => (Config, "invalid option: {1}"),
+    Value(String, String) => (Config, "invalid option: {1}"),
+    Together(String) => (Config, "invalid option: {0}"),
+}
 
 /// Options of a backend or of a materializer, as `key=value`.
 ///
 /// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also a number that
 /// JSON would write in another way (`007`, `1e5`); a key given several times is a list.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Options(BTreeMap<String, serde_json::Value>);
+pub struct Options(BTreeMap<String, Value>);
 
 impl Options {
     /// Options out of `key=value` texts.
@@ -35,11 +45,10 @@ impl Options {
     /// # Ok::<(), plyfold_core::Error>(())
     /// ```
     pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        use serde_json::Value;
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for pair in pairs {
             let (key, text) = pair.split_once('=').ok_or_else(|| {
-                Error::config(format!("invalid option {pair:?}")).with_advice(Advice::WriteOption)
+                Error::from(OptionFault::Syntax(pair.to_owned())).with_advice(Advice::WriteOption)
             })?;
             let value = serde_json::from_str(text).ok().filter(|value: &Value| {
                 // It may be meant as a string: keep it byte for byte.
@@ -61,14 +70,19 @@ impl Options {
     /// [`Config`](crate::ErrorKind::Config) for an unknown key or a value of another type; its context `option` names
     /// the one that is wrong.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
-        self.read().map_err(|message| {
-            let error = Error::config(format!("{INVALID}{message}"));
-            // Ignoring any error here would change the result, so all of them are reported.
-            let is_culprit = |key: &&String| self.without(key).read::<T>().err().as_ref() != Some(&message);
-            match self.0.keys().find(is_culprit) {
-                Some(key) => error.with_context("option", key),
-                None => error,
-            }
+        let reading = Cell::new(None);
+        let mut entries = self.0.iter();
+        let noted = iter::from_fn(|| {
+            let entry = entries.next();
+            reading.set(entry.map(|(key, _)| (key, false)));
+            entry.map(|(key, value)| (key.as_str(), Noted { key, value, reading: &reading }))
+        });
+        T::deserialize(MapDeserializer::new(noted)).map_err(|e: serde_json::Error| {
+            let Some((key, is_value)) = reading.get() else {
+                return OptionFault::Together(e.to_string()).into();
+            };
+            let fault = if is_value { OptionFault::Value } else { OptionFault::Unknown };
+            Error::from(fault(key.clone(), e.to_string())).with_context("option", key)
         })
     }
 
@@ -81,11 +95,6 @@ impl Options {
         #[serde(deny_unknown_fields)]
         struct Nothing {}
         self.config().map(|Nothing {}| ())
-    }
-
-    fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, String> {
-        let object = self.0.clone().into_iter().collect();
-        serde_json::from_value(serde_json::Value::Object(object)).map_err(|e| e.to_string())
     }
 
     /// The same without the option of this name.
@@ -105,11 +114,21 @@ impl Options {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
 
-    /// The option that was refused because there is none of that name, if that is what `error` says.
-    pub fn unknown_in(error: &Error) -> Option<&str> {
-        let message = error.message().strip_prefix(INVALID);
-        let is_unknown = message.is_some_and(|message| message.starts_with("unknown field"));
-        error.contexts().find(|(key, _)| is_unknown && *key == "option").map(|(_, name)| name)
+/// A value that notes that it is read, to tell an error of it from one of its key.
+struct Noted<'a> {
+    key: &'a String,
+    value: &'a Value,
+    /// The option that is read, and whether its value is.
+    reading: &'a Cell<Option<(&'a String, bool)>>,
+}
+
+impl<'a> IntoDeserializer<'a, serde_json::Error> for Noted<'a> {
+    type Deserializer = &'a Value;
+
+    fn into_deserializer(self) -> &'a Value {
+        self.reading.set(Some((self.key, true)));
+        self.value
     }
 }

@@ -10,6 +10,14 @@ use crate::{Digest, Error, Result, digest};
 /// quickly.
 const LENGTH: usize = 1024;
 
+crate::fault! {
+    /// What is wrong with a reference.
+    pub enum ReferenceFault;
+    Invalid(String, String) => (Config, "invalid image reference {0:?}: {1}",
+        "a reference is [host[:port]/]repository[:tag][@digest], in lower case"),
+    Long(String, usize) => (Config, "invalid image reference {0:?}…: it has {1} bytes"),
+}
+
 /// Parses a reference, normalised as every other tool does: `alpine` is `docker.io/library/alpine:latest`.
 ///
 /// By hand, because the pattern that `oci-spec` matches takes longer to compile than to pull an image that is here.
@@ -28,14 +36,10 @@ const LENGTH: usize = 1024;
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn parse(text: &str) -> Result<Reference> {
-    let invalid = |why: &str| {
-        Error::config(format!("invalid image reference {text:?}: {why}"))
-            .with_hint("a reference is [host[:port]/]repository[:tag][@digest], in lower case")
-    };
+    let invalid = |why: &str| Error::from(ReferenceFault::Invalid(text.to_owned(), why.to_owned()));
     if text.len() > LENGTH {
         let start: String = text.chars().take(40).collect();
-        let message = format!("invalid image reference {start:?}…: it has {} bytes", text.len());
-        return Err(Error::config(message));
+        return Err(ReferenceFault::Long(start, text.len()).into());
     }
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),

@@ -17,6 +17,15 @@ mod ext;
 mod listing;
 mod session;
 
+crate::fault! {
+    /// How the transfer of a blob fails, where the next attempt depends on it.
+    pub enum TransferFault;
+    Cut => (Unavailable, "the connection closed before the end of the blob"),
+    NoRange => (Unavailable, "the registry answered a range before, and now does not"),
+    OtherContent => (Unavailable, "the mirror sent other content than was asked for"),
+    OtherRange => (Unavailable, "the registry sent another range than it was asked for"),
+}
+
 /// What a registry can do beyond reading; known without I/O.
 ///
 /// What is `false` here answers [`Unsupported`](crate::ErrorKind::Unsupported) at once (rule E 113
@@ -76,7 +85,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and on the stream [`Corrupt`](crate::ErrorKind::Corrupt) with
-    /// [`Error::as_mismatch`] in place of the end.
+    /// a [`Mismatch`](crate::Mismatch) in place of the end.
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
 
     /// The descriptor that `reference` stands for now, without the content where the medium can tell.

@@ -147,7 +147,7 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
                 self.config = fits.then_some(config);
                 Ok(fits)
             }
-            Err(e) if manifest::is_artifact(manifest, &e) => Ok(true),
+            Err(e) if manifest::is_artifact(&e) => Ok(true),
             Err(e) => Err(e),
         }
     }

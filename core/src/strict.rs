@@ -4,12 +4,41 @@
 //! digest could mean two images. This pass refuses what two parsers could read in two ways: duplicate keys,
 //! known keys in another letter case, `layers` beside `manifests`, sizes that are not natural numbers.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use crate::{Error, Result};
+use crate::{Digest, Error, MediaType, Result};
+
+crate::fault! {
+    /// What is wrong with a manifest, an index, a configuration or a list of names.
+    pub enum DocumentFault;
+    Ambiguous(String) => (Ambiguous, "ambiguous document: {0}",
+        "two readers would see two different images; the publisher has to build it again"),
+    Config(String) => (Corrupt, "invalid image configuration: {0}"),
+    DockerSchema1 => (Unsupported, "Docker schema 1 manifests are not supported",
+        "push the image again with any current tool; schema 1 has been deprecated since 2017"),
+    Index(Digest) => (Unsupported, "{0} is an index, not an image"),
+    Invalid(String) => (Corrupt, "invalid document: {0}"),
+    LayoutVersion(String) => (Unsupported, "OCI layout version {0:?} is not supported",
+        "plyfold reads version 1"),
+    Long(String) => (Limit, "{0}"),
+    ManifestAndIndex => (Ambiguous, "ambiguous document: a manifest and an index at once"),
+    MediaType(String) => (Corrupt, "media type mismatch: {0}"),
+    NoLayout(String) => (Corrupt, "not an OCI layout: {0}",
+        "a layout holds the files oci-layout and index.json beside the folder blobs"),
+    NotAnImage(MediaType) => (Unsupported, "not an image: its config is {0}",
+        "artifacts can be pulled and copied, but they hold no root file system"),
+    Other(MediaType) => (Unsupported, "{0} is neither an image nor an index"),
+}
+
+/// The error of a document of another form than it should have.
+#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
+pub(crate) fn invalid(why: impl ToString) -> Error {
+    DocumentFault::Invalid(why.to_string()).into()
+}
 
 /// Which document the bytes should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,19 +59,12 @@ pub(crate) fn check(bytes: &[u8], schema: Schema) -> Result<()> {
         Schema::Manifest => Scope::Manifest,
     };
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let outcome = Value { scope, top: true, key: "" }.deserialize(&mut json).and_then(|_| json.end());
-    outcome.map_err(|e| {
-        let text = e.to_string();
-        match text.strip_prefix(AMBIGUOUS) {
-            Some(why) => Error::ambiguous(format!("ambiguous document: {why}"))
-                .with_hint("two readers would see two different images; the publisher has to build it again"),
-            None => Error::corrupt(format!("invalid document: {text}")),
-        }
+    let ambiguous = Cell::new(false);
+    let top = Value { scope, top: true, key: "", ambiguous: &ambiguous };
+    top.deserialize(&mut json).and_then(|_| json.end()).map_err(|e| {
+        if ambiguous.get() { DocumentFault::Ambiguous(e.to_string()).into() } else { invalid(e) }
     })
 }
-
-/// Marks an error of the visitor as an ambiguity; serde's errors are text only.
-const AMBIGUOUS: &str = "ambiguous:";
 
 /// Where in a document a value stands, for the keys that are known there.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -90,10 +112,13 @@ impl Scope {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Value<'a> {
     scope: Scope,
     top: bool,
     key: &'a str,
+    /// Set with the error of an ambiguity; serde's errors are text only.
+    ambiguous: &'a Cell<bool>,
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
@@ -153,7 +178,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
         self.scalar("an array")?;
-        while items.next_element_seed(Value { scope: self.scope, top: false, key: "" })?.is_some() {}
+        while items.next_element_seed(Value { top: false, key: "", ..self })?.is_some() {}
         Ok(true)
     }
 
@@ -167,14 +192,13 @@ impl<'de> Visitor<'de> for Value<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let twin = known.iter().find(|name| name.eq_ignore_ascii_case(&key) && **name != key);
             if let Some(twin) = twin {
-                return Err(A::Error::custom(format!(
-                    "{AMBIGUOUS}key {key:?} differs from {twin:?} in case only"
-                )));
+                self.ambiguous.set(true);
+                return Err(A::Error::custom(format!("key {key:?} differs from {twin:?} in case only")));
             }
             let sized = self.scope == Scope::Descriptor && key == "size";
             let child = self.scope.child(&key);
             let key_of_value = if sized { "size" } else { "" };
-            if map.next_value_seed(Value { scope: child, top: false, key: key_of_value })? {
+            if map.next_value_seed(Value { scope: child, top: false, key: key_of_value, ..self })? {
                 set.insert(key.clone());
             }
             if !seen.insert(key.clone()) {
@@ -182,7 +206,8 @@ impl<'de> Visitor<'de> for Value<'_> {
             }
         }
         if self.scope == Scope::Manifest && set.contains("layers") && set.contains("manifests") {
-            return Err(A::Error::custom(format!("{AMBIGUOUS}it has both \"layers\" and \"manifests\"")));
+            self.ambiguous.set(true);
+            return Err(A::Error::custom("it has both \"layers\" and \"manifests\""));
         }
         Ok(true)
     }

@@ -114,7 +114,7 @@ impl Root {
 
     /// The same error, with what its reader can do here.
     fn damaged_index(&self, e: &Error) -> Error {
-        let error = Error::new(e.kind().clone(), e.message()).with_context("document", "index.json");
+        let error = e.bare().with_context("document", "index.json");
         if self.private {
             error.with_advice(Advice::RepairNames)
         } else {
@@ -158,7 +158,7 @@ impl Root {
             return Err(Error::not_found(format!("no blob {}", blob.digest())));
         };
         if size != blob.size() {
-            return Err(Error::mismatch(Mismatch {
+            return Err(Error::from(Mismatch {
                 expected: blob.digest().clone(),
                 actual: None,
                 expected_size: Some(blob.size()),

@@ -83,7 +83,7 @@ fn mismatch(expected: &str, actual: &str) -> Error {
     };
     let Ok(expected) = digest::parse(expected) else { return message() };
     let actual = digest::parse(actual).ok();
-    Error::mismatch(Mismatch { expected, actual, expected_size: None, actual_size: 0 })
+    Error::from(Mismatch { expected, actual, expected_size: None, actual_size: 0 })
 }
 
 fn status(code: u16) -> Error {

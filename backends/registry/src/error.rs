@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use dns_lookup::{LookupError, LookupErrorKind};
 use plyfold_core::{Advice, Error, ErrorKind};
 use reqwest::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -197,7 +198,7 @@ fn client_certificate() -> Advice {
 struct Causes<'a> {
     tls: Option<&'a rustls::Error>,
     io: Option<io::ErrorKind>,
-    is_dns: bool,
+    lookup: Option<&'a LookupError>,
     is_link_local: bool,
     is_head_too_large: bool,
     last: String,
@@ -208,7 +209,7 @@ impl<'a> Causes<'a> {
         let mut causes = Self {
             tls: None,
             io: None,
-            is_dns: false,
+            lookup: None,
             is_link_local: false,
             is_head_too_large: false,
             last: error.to_string(),
@@ -216,10 +217,10 @@ impl<'a> Causes<'a> {
         let mut next = Some(error);
         while let Some(error) = next {
             causes.last = error.to_string();
-            causes.is_dns |= causes.last.starts_with("dns error");
+            causes.lookup = causes.lookup.or(error.downcast_ref());
             causes.is_link_local |= error.is::<LinkLocal>();
             causes.is_head_too_large |=
-                error.is::<hyper::Error>() && causes.last == "message head is too large";
+                error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large);
             causes.tls = causes.tls.or(error.downcast_ref());
             let io = error.downcast_ref::<io::Error>();
             causes.io = io.map(io::Error::kind).or(causes.io);
@@ -237,17 +238,16 @@ impl Causes<'_> {
     /// How many attempts can help where no connection is made, if they are limited: a name that does not
     /// exist may be a fault of one name server, and a port of this machine on which nothing listens stays so.
     fn attempts(&self, url: &Url) -> Option<u32> {
-        // A name server that does not answer (`EAI_AGAIN`) may answer later.
-        let is_temporary = self.last.contains("Temporary failure") || self.last.contains("try again");
-        if self.is_dns {
-            return (!is_temporary).then_some(2);
+        if let Some(lookup) = self.lookup {
+            // A name server that does not answer may answer later.
+            return (!matches!(lookup.kind(), LookupErrorKind::Again)).then_some(2);
         }
         (self.io == Some(io::ErrorKind::ConnectionRefused) && is_loopback(url)).then_some(1)
     }
 }
 
 fn connect_hint(causes: &Causes<'_>) -> &'static str {
-    if causes.is_dns {
+    if causes.lookup.is_some() {
         return "the name does not resolve: check its spelling and this machine's network";
     }
     match causes.io {
@@ -283,7 +283,7 @@ fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
             "the certificate is for other names: use the name that it was made for"
         }
         rustls::Error::InvalidCertificate(Bad::Other(other))
-            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+            if matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) =>
         {
             "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE"
         }

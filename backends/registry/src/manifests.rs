@@ -41,7 +41,7 @@ impl Client {
             None => RawManifest::new(bytes, media_type.as_ref())?,
         };
         match stated.filter(|stated| stated.algorithm() == raw.digest().algorithm()) {
-            Some(stated) if stated != *raw.digest() => Err(Error::mismatch(Mismatch {
+            Some(stated) if stated != *raw.digest() => Err(Error::from(Mismatch {
                 expected: stated,
                 actual: Some(raw.digest().clone()),
                 expected_size: None,

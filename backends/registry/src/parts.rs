@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Result, stall};
+use plyfold_core::{Blob, Descriptor, Error, Result, TransferFault, stall};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -77,11 +77,7 @@ impl PartSource {
         let response = self.client.send(&self.target, request).await?;
         let part = opened(response, &self.blob, range.clone()).await?;
         if part.offset() != range.start {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the registry answered a range before, and now does not",
-            )
-            .with_context("range", "none"));
+            return Err(Error::from(TransferFault::NoRange).with_context("range", "none"));
         }
         Ok(part)
     }

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use plyfold_core::{Advice, Error, ErrorKind, Result};
+use plyfold_core::{Advice, Error, Result};
 use reqwest::Url;
 
 use crate::Config;
+use crate::fault::{ChallengeFault, HostsFault};
 
 /// Token servers that are known to serve a registry on another host, whatever the configuration lists.
 const KNOWN_REALMS: &[(&str, &str)] =
@@ -58,7 +59,7 @@ impl Policy {
 
     /// The root of the API on a host that a configuration names by its URL. An explicit `http` is accepted.
     pub(crate) fn root(url: &str, override_path: bool) -> Result<Url> {
-        let invalid = |why: &str| Error::config(format!("a host of the configuration is not valid: {why}"));
+        let invalid = |why| Error::from(HostsFault::Host(why));
         let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
         let mut root = Url::parse(&text).map_err(|_| invalid("it is not a URL"))?;
         if has_login(&root) {
@@ -109,12 +110,12 @@ impl Policy {
     /// A registry whose certificate was verified (`is_verified`) is trusted: it could as well ask for the credentials
     /// by Basic, and get them. In plain http an attacker in the network could have named the token server.
     pub(crate) fn realm(&self, registry: &Url, is_verified: bool, realm: &str) -> Result<(Url, bool)> {
-        let untrusted = |why: String| Error::new(ErrorKind::Auth, format!("untrusted realm: {why}"));
-        let url = Url::parse(realm).map_err(|_| untrusted("it is not a URL".to_owned()))?;
+        let untrusted = |why: &str| ChallengeFault::Realm(why.to_owned());
+        let url = Url::parse(realm).map_err(|_| untrusted("it is not a URL"))?;
         let same_host = url.host() == registry.host();
         // A token server beside a plain http registry may have a port of its own.
         if !(same_host && url.scheme() == "http" && registry.scheme() == "http" && !has_login(&url)) {
-            self.check_hop(registry, &url).map_err(|e| untrusted(e.message().to_owned()))?;
+            self.check_hop(registry, &url).map_err(|e| untrusted(e.message()))?;
         }
         let downgrade = registry.scheme() == "https" && url.scheme() == "http";
         let known =

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use plyfold_core::digest::Hasher;
-use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Mismatch, Result};
+use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Mismatch, Result, TransferFault};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
 };
@@ -83,10 +83,7 @@ pub(crate) fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -
         // One wrong answer out of several does not discard the bytes that were received.
         StatusCode::PARTIAL_CONTENT if !states_range(response, range, blob.size()) => {
             let stated = text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or("none").to_owned();
-            let message = "the registry sent another range than it was asked for";
-            Err(Error::new(ErrorKind::Unavailable, message)
-                .with_endpoint(endpoint)
-                .with_context("range", stated))
+            Err(Error::from(TransferFault::OtherRange).with_endpoint(endpoint).with_context("range", stated))
         }
         StatusCode::OK => match response.content_length().filter(|length| *length != blob.size()) {
             Some(length) => Err(match text(response.headers(), CONTENT_ENCODING.as_str()) {
@@ -108,8 +105,7 @@ fn proven(
     blob: &Descriptor,
     endpoint: &str,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
-    let wrong = Error::new(ErrorKind::Unavailable, "the mirror sent other content than was asked for")
-        .with_endpoint(endpoint);
+    let wrong = Error::from(TransferFault::OtherContent).with_endpoint(endpoint);
     let (hasher, wanted) = (Hasher::like(blob.digest())?, blob.digest().clone());
     let state = (content.boxed(), None::<Bytes>, Some((hasher, wanted, wrong)));
     Ok(stream::try_unfold(state, |(mut content, mut held, proof)| async move {
@@ -140,8 +136,7 @@ fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Byt
     // Neither a length nor chunks: the end of the connection is the only end of the body, and may come too early.
     let is_closed_by_end =
         response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
-    let cut = Error::new(ErrorKind::Unavailable, "the connection closed before the end of the blob")
-        .with_endpoint(origin(&url));
+    let cut = Error::from(TransferFault::Cut).with_endpoint(origin(&url));
     let permit = Permit::take(&mut response);
     let body = response.bytes_stream().map_err(move |e| error::transport(e, &url));
     let marked = body.map(Some).chain(stream::iter([None]));
@@ -182,7 +177,7 @@ pub(crate) fn name(blob: &Descriptor) -> String {
 }
 
 pub(crate) fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
-    Error::mismatch(Mismatch {
+    Error::from(Mismatch {
         expected: blob.digest().clone(),
         actual: None,
         expected_size: Some(blob.size()),

@@ -1,8 +1,8 @@
 //! Name resolution without the addresses that URLs may not have.
 
-use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 
+use dns_lookup::{AddrInfoHints, LookupError, SockType, getaddrinfo};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::policy::is_link_local;
@@ -14,15 +14,17 @@ use crate::policy::is_link_local;
 pub(crate) struct Resolver;
 
 /// Why a name has no address that may be connected to.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the name resolves to a link-local address")]
 pub(crate) struct LinkLocal;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || {
-                let found = (name.as_str(), 0).to_socket_addrs()?;
-                std::io::Result::Ok(found.collect())
+                let stream = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
+                let found = getaddrinfo(Some(name.as_str()), None, Some(stream))?;
+                found.map(|address| Ok(address?.sockaddr)).collect::<Result<_, LookupError>>()
             });
             Ok(Box::new(allowed(found.await??)?.into_iter()) as Addrs)
         })
@@ -34,14 +36,6 @@ fn allowed(mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LinkLocal> {
     found.retain(|address| !is_link_local(address.ip()));
     if had_some && found.is_empty() { Err(LinkLocal) } else { Ok(found) }
 }
-
-impl fmt::Display for LinkLocal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name resolves to a link-local address")
-    }
-}
-
-impl std::error::Error for LinkLocal {}
 
 #[cfg(test)]
 mod tests {

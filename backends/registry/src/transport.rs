@@ -8,6 +8,7 @@ use bytes::Bytes;
 use plyfold_core::{Error, ErrorKind, Result, Secret, Size};
 use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
+use crate::fault::HostsFault;
 use crate::hosts::Host;
 use crate::proxy::Exceptions;
 use crate::resolver::Resolver;
@@ -176,12 +177,11 @@ impl TimeOuts {
 
 /// The proxy that is named for a host. The error does not quote it: it may contain a password.
 fn proxy(url: &Secret) -> Result<Proxy> {
-    let invalid = || Error::config("the proxy of a host is not valid").with_hint("write http://HOST:PORT");
-    let parsed = Url::parse(url.reveal()).map_err(|_| invalid())?;
+    let parsed = Url::parse(url.reveal()).map_err(|_| HostsFault::Proxy)?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
-        return Err(invalid());
+        return Err(HostsFault::Proxy.into());
     }
-    Proxy::all(parsed).map_err(|_| invalid())
+    Proxy::all(parsed).map_err(|_| HostsFault::Proxy.into())
 }
 
 async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Blob, BlobRange, CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistry, RawManifest,
+    Advice, Blob, BlobRange, CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageRegistry, RawManifest,
     Reference, Result, digest,
 };
 use rustix::fs::FallocateFlags;
@@ -56,7 +56,7 @@ fn fails_cleanly(scene: &Scene, path: &Path, error: &Error) -> Verdict {
 }
 
 fn says_full(error: &Error) -> Verdict {
-    if *error.kind() == ErrorKind::Io && error.hint().is_some_and(|hint| hint.contains("full")) {
+    if *error.kind() == ErrorKind::Io && error.advice() == Some(&Advice::FreeSpace) {
         return Ok(());
     }
     Err(Failure::new(format!("no error of a full disk: {error:?}")))

@@ -46,6 +46,7 @@ pub enum Aspect {
 
 /// Where two trees differ first, in the order of their paths, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Difference {
     /// The path below the roots, empty for the roots themselves.
     pub path: Vec<u8>,
@@ -100,7 +101,7 @@ fn of_nodes(left: &Node, right: &Node, ignored: &[Aspect]) -> Option<(Aspect, St
         let (left, right) = (show(left), show(right));
         (left != right && !ignored.contains(&aspect)).then_some((aspect, left, right))
     };
-    let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes)).to_string();
+    let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
     of(Aspect::Type, &|node| format!("{:o}", node.mode >> 12))
         .or_else(|| of(Aspect::Mode, &|node| format!("{:04o}", node.mode & 0o7777)))
         .or_else(|| of(Aspect::Owner, &|node| format!("{}:{}", node.owner.0, node.owner.1)))
@@ -118,7 +119,7 @@ fn first_other(node: &Node, left: &Node, right: &Node) -> String {
     let names: BTreeSet<_> = left.xattrs.keys().chain(right.xattrs.keys()).collect();
     let other = names.into_iter().find(|name| left.xattrs.get(*name) != right.xattrs.get(*name));
     other.map_or_else(String::new, |name| {
-        let shown = printable(&String::from_utf8_lossy(name)).to_string();
+        let shown = printable(&String::from_utf8_lossy(name));
         match node.xattrs.get(name) {
             Some(value) => format!("{shown}={}", value.escape_ascii()),
             None => format!("no {shown}"),

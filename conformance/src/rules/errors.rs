@@ -100,8 +100,9 @@ async fn digest_mismatch_carries_expected_actual_size(fixture: &dyn Fixture) {
         })
         .await;
         let error = assert_kind(finished.expect("the layer reader ends"), &ErrorKind::Corrupt);
-        let mismatch =
-            error.as_mismatch().unwrap_or_else(|| panic!("expected and actual are missing: {error}"));
+        let mismatch = error
+            .detail::<plyfold_core::Mismatch>()
+            .unwrap_or_else(|| panic!("expected and actual are missing: {error}"));
         assert_ne!(mismatch.actual.as_ref(), Some(&mismatch.expected), "{error}");
         return;
     }
@@ -114,8 +115,9 @@ async fn digest_mismatch_carries_expected_actual_size(fixture: &dyn Fixture) {
             open(fixture, &altered(sample.clone(), honest.digest(), |_| damaged.clone().into())).await;
         let blob = subject.registry.blob(subject.reference(), &honest, BlobRange::FULL).await;
         let error = assert_kind(read(blob).await, &ErrorKind::Corrupt);
-        let mismatch =
-            error.as_mismatch().unwrap_or_else(|| panic!("expected and actual are missing: {error}"));
+        let mismatch = error
+            .detail::<plyfold_core::Mismatch>()
+            .unwrap_or_else(|| panic!("expected and actual are missing: {error}"));
         assert_eq!(mismatch.expected, *honest.digest());
         assert_eq!(mismatch.expected_size, Some(size));
         if actual_size == size {

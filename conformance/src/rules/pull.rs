@@ -85,7 +85,7 @@ async fn pull_by_digest_verifies_against_requested_digest_not_header(fixture: &d
     let subject = open(fixture, &bad).await;
     let by_digest = at(subject.reference(), sample.top.digest());
     let error = assert_kind(subject.registry.manifest(&by_digest).await, &ErrorKind::Corrupt);
-    let mismatch = error.as_mismatch().expect("both digests are in the error");
+    let mismatch = error.detail::<plyfold_core::Mismatch>().expect("both digests are in the error");
     assert_eq!(mismatch.expected, *sample.top.digest());
 
     for sample in [samples::image(), samples::sha512(), samples::index()] {
@@ -148,7 +148,7 @@ async fn child_manifest_verified_by_descriptor_digest_and_size(fixture: &dyn Fix
 
     let subject = open(fixture, &samples::lying_child_size()).await;
     let error = assert_kind(subject.image("linux/amd64").await, &ErrorKind::Corrupt);
-    let mismatch = error.as_mismatch().expect("both sizes are in the error");
+    let mismatch = error.detail::<plyfold_core::Mismatch>().expect("both sizes are in the error");
     assert_ne!(mismatch.expected_size, Some(mismatch.actual_size));
 }
 

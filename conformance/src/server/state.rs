@@ -45,6 +45,7 @@ impl Default for Options {
 
 /// One request and its answer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Exchange {
     /// The method.
     pub method: String,

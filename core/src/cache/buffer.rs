@@ -16,7 +16,7 @@ use crate::{Descriptor, Digest, Error, Mismatch, Result, digest};
 /// let blob = Descriptor::new(MediaType::ImageLayer, 5, digest::sha256(b"world"));
 /// let mut buffer = BlobBuffer::new(&blob);
 /// buffer.write(b"wor")?;
-/// assert!(buffer.finish().unwrap_err().as_mismatch().is_some());
+/// assert!(buffer.finish().unwrap_err().detail::<plyfold_core::Mismatch>().is_some());
 /// buffer.write(b"world")?;
 /// assert_eq!(buffer.finish()?, b"world"[..]);
 /// # Ok::<(), plyfold_core::Error>(())
@@ -69,7 +69,7 @@ impl BlobBuffer {
     /// Takes the content out, verified; none is left, whatever the outcome.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt), with [`Error::as_mismatch`], for another size or digest than the blob's.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), with a [`Mismatch`], for another size or digest than the blob's.
     pub fn finish(&mut self) -> Result<Bytes> {
         let (size, content) = (self.offset(), self.take());
         let mut hasher = digest::Hasher::like(self.blob.digest())?;
@@ -82,7 +82,7 @@ impl BlobBuffer {
     }
 
     fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
-        Error::mismatch(Mismatch {
+        Error::from(Mismatch {
             expected: self.blob.digest().clone(),
             actual,
             expected_size: Some(self.blob.size()),

@@ -46,6 +46,7 @@ pub struct Collected {
 /// A budget that is missed: bytes beyond it, and of all that is kept the bytes that may not go, by reason. Content that
 /// is kept for several reasons counts for each.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Missed {
     /// Bytes kept beyond the budget.
     pub bytes: u64,
@@ -72,6 +73,7 @@ pub struct PartialBlob {
 /// Disk usage of a cache. Content that several images share counts once in the totals (rule C 66
 /// `size_counts_blob_once`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Every name, sorted.
     pub images: Vec<ImageUsage>,
@@ -94,6 +96,7 @@ impl Usage {
 
 /// What one name takes.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ImageUsage {
     /// The name.
     pub reference: Reference,

@@ -5,7 +5,27 @@ use oci_spec::image::ImageManifest;
 
 use super::{CacheProvider, Ingest};
 use crate::manifest::{RawConfig, check_is_image, is_artifact, limits};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Result};
+
+/// The blob that is not there.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no blob {0}")]
+pub struct MissingBlob(pub Digest);
+
+impl Fault for MissingBlob {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::NotFound
+    }
+}
+
+/// Says which blob an error of a cache is about.
+pub(super) fn of_blob(error: Error, digest: &Digest) -> Error {
+    let error = error.with_context("blob", digest);
+    match error.kind() {
+        ErrorKind::NotFound => error.with_detail(MissingBlob(digest.clone())),
+        _ => error,
+    }
+}
 
 /// The verified content of a stored document of at most `limit` bytes.
 pub(crate) async fn read<C: CacheProvider + ?Sized>(
@@ -25,7 +45,7 @@ pub(super) async fn config<C: CacheProvider + ?Sized>(
         return Ok(None);
     }
     match RawConfig::new(manifest, read(cache, manifest.config(), limits::CONFIG).await?) {
-        Err(e) if is_artifact(manifest, &e) => Ok(None),
+        Err(e) if is_artifact(&e) => Ok(None),
         config => config.map(Some),
     }
 }
@@ -38,7 +58,7 @@ pub(crate) async fn read_digest<C: CacheProvider + ?Sized>(
 ) -> Result<Bytes> {
     let size = cache.stat(digest).await.map_err(|e| e.with_endpoint(cache))?;
     let Some(size) = size else {
-        let error = Error::not_found(format!("no blob {digest}")).with_endpoint(cache);
+        let error = Error::from(MissingBlob(digest.clone())).with_endpoint(cache);
         return Err(error.with_context("blob", digest));
     };
     let media_type = MediaType::Other("application/octet-stream".to_owned());

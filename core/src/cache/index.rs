@@ -7,6 +7,7 @@ use super::naming::not_here;
 use super::{CacheProvider, Lease, NameChange, Needs, content};
 use crate::go_json;
 use crate::manifest::{Document, RawConfig, RawManifest, canonical_json, is_document, is_manifest, limits};
+use crate::strict::invalid;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
@@ -184,7 +185,6 @@ struct Merged {
 
 impl Merged {
     fn new(before: Option<&RawManifest>, given: Vec<Entry>) -> Result<Self> {
-        let invalid = |e| Error::corrupt(format!("invalid document: {e}"));
         let mut document: Map<String, Value> = match before {
             Some(raw) => serde_json::from_slice(raw.bytes()).map_err(invalid)?,
             None => Map::from_iter([

@@ -12,6 +12,7 @@ use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
 /// Everything that some descriptors lead to: nested indexes, manifests, configs and layers, here or not.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Needs {
     /// The blobs.
     pub blobs: HashMap<Digest, Need>,
@@ -25,6 +26,7 @@ pub struct Needs {
 
 /// One blob that is needed.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Need {
     /// The descriptor that asked for it first.
     pub descriptor: Descriptor,

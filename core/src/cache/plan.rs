@@ -9,6 +9,7 @@ use crate::{Descriptor, Digest, Error, Reference, Result};
 
 /// What is removed, and how many bytes that frees.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Plan {
     /// Names to remove, least recently used first. They are removed before any content.
     pub evicted: Vec<Reference>,

@@ -13,6 +13,7 @@ use super::{CacheProvider, CacheRegistry, Lease, Needs, content};
 use crate::copy::{CopyOptions, Platforms, copy};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
 use crate::registry::{Capabilities, ImageRegistry};
+use crate::strict::invalid;
 use crate::{
     Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
     select,
@@ -30,6 +31,7 @@ pub struct PushOptions {
 /// What happens to an index of which not every image is in the cache, as after a pull for one platform: registries take
 /// indexes only with all that they list.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Sparse {
     /// It is an error that lists what is missing.
     #[default]
@@ -233,10 +235,9 @@ fn with_children(
     if children.iter().zip(&kept).all(|(child, kept)| Some(child) == kept.as_ref()) {
         return Ok(Some(raw.clone()));
     }
-    let invalid = |e| Error::corrupt(format!("invalid document: {e}"));
     let mut document: Value = serde_json::from_slice(raw.bytes()).map_err(invalid)?;
     let Some(Value::Array(list)) = document.get_mut("manifests") else {
-        return Err(Error::corrupt("invalid document: there is no list \"manifests\""));
+        return Err(invalid("there is no list \"manifests\""));
     };
     let left = std::mem::take(list).into_iter().zip(children.iter().zip(kept));
     *list = left.filter_map(|(entry, (child, kept))| Some(with_content(entry, child, &kept?))).collect();

@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use super::content::{MissingBlob, of_blob};
 use super::{CacheProvider, content};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
@@ -15,6 +16,7 @@ use crate::{
 
 /// What a cache lacks of an image for one platform.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Completeness {
     /// Manifest, config and every layer are here with the right sizes.
     Complete,
@@ -57,7 +59,7 @@ impl CacheRegistry {
             None if reference == name => Ok(Some(root.clone())),
             Some(digest) => {
                 let found = self.document(&digest).await;
-                let at = |e: Error| e.with_image(reference).with_endpoint(self).with_context("blob", &digest);
+                let at = |e| of_blob(e, &digest).with_image(reference).with_endpoint(self);
                 found.map(Some).map_err(at)
             }
             None => Ok(None),
@@ -73,19 +75,18 @@ impl ImageRegistry for CacheRegistry {
         }
         let Some(descriptor) = self.cache.find_descriptor(reference).await? else {
             let error = Error::not_found("not in the store").with_image(reference).with_endpoint(self);
-            return Err(match reference.digest() {
-                Some(digest) => error.with_context("blob", digest),
+            return Err(match reference::digest_of(reference)? {
+                Some(digest) => of_blob(error, &digest),
                 None => error.with_advice(Advice::Pull { image: reference.to_string() }),
             });
         };
         let found = content::read(&self.cache, &descriptor, limits::MANIFEST).await;
-        let at =
-            |e: Error| e.with_image(reference).with_endpoint(self).with_context("blob", descriptor.digest());
+        let at = |e| of_blob(e, descriptor.digest()).with_image(reference).with_endpoint(self);
         RawManifest::described(found.map_err(at)?, &descriptor).map_err(at)
     }
 
     async fn blob(&self, _: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.cache.open(blob, range).await.map_err(|e| e.with_context("blob", blob.digest()))
+        self.cache.open(blob, range).await.map_err(|e| of_blob(e, blob.digest()))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -133,7 +134,7 @@ pub(crate) async fn source_of<C: CacheProvider + Clone>(
     top: &Descriptor,
     platform: &Platform,
 ) -> Result<RegistrySource> {
-    let at = |e: Error| e.with_image(image).with_endpoint(cache).with_context("blob", top.digest());
+    let at = |e| of_blob(e, top.digest()).with_image(image).with_endpoint(cache);
     let found = content::read(cache, top, limits::MANIFEST).await.map_err(at)?;
     let root = RawManifest::described(found, top).map_err(at)?;
     let registry = as_registry(cache).fixed(image.clone(), root);
@@ -151,7 +152,7 @@ pub(crate) async fn completeness<C: CacheProvider + Clone>(
         Ok(source) => source,
         // The index is here, what it chose is not.
         Err(e) if *e.kind() == ErrorKind::NotFound => {
-            let missing = e.context("blob").map(crate::digest::parse).transpose()?;
+            let missing = e.detail().map(|MissingBlob(digest)| digest.clone());
             return Ok(Completeness::Incomplete(missing.into_iter().collect()));
         }
         Err(e) => return Err(e),

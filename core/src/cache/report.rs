@@ -16,6 +16,7 @@ pub struct Verify {
 
 /// What a verification has found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Verified {
     /// Blobs and artifacts read.
     pub checked: u64,

@@ -1,5 +1,6 @@
 //! A header and its extensions become one entry, whatever dialect each is of.
 
+use super::fault::TarFault;
 use super::header::Header;
 use super::pax::Pax;
 use super::sparse::Sparse;
@@ -32,7 +33,7 @@ pub(super) fn entry(
     let path = path(header, long, pax, limits)?;
     let kind = kind(header, long, pax, sparse, limits).map_err(|e| e.with_context("path", &path))?;
     if path.is_root() && kind != EntryKind::Directory {
-        return Err(Error::corrupt("an entry has no name"));
+        return Err(TarFault::Malformed("an entry has no name").into());
     }
     let metadata = metadata(header, pax, limits).map_err(|e| e.with_context("path", &path))?;
     Ok(Entry { path, kind, metadata })
@@ -86,10 +87,9 @@ fn name(header: &Header<'_>, long_name: Option<&[u8]>, pax: &Pax) -> Result<Vec<
 
 /// The value of the GNU or the PAX extension. Both with different values is an error: readers disagree which one
 /// counts.
-fn one<'a>(gnu: Option<&'a [u8]>, pax: Option<&'a [u8]>, what: &str) -> Result<Option<&'a [u8]>> {
+fn one<'a>(gnu: Option<&'a [u8]>, pax: Option<&'a [u8]>, what: &'static str) -> Result<Option<&'a [u8]>> {
     match (gnu, pax) {
-        (Some(gnu), Some(pax)) if gnu != pax => Err(Error::ambiguous(format!("an entry has two {what}"))
-            .with_hint("its GNU and its PAX extension disagree")),
+        (Some(gnu), Some(pax)) if gnu != pax => Err(TarFault::Two(what).into()),
         (gnu, pax) => Ok(gnu.or(pax)),
     }
 }
@@ -105,14 +105,12 @@ fn kind(
         let text = one(long.long_link.as_deref(), pax.text("linkpath"), "link targets")?;
         let target = text.unwrap_or_else(|| header.link_name());
         match target {
-            b"" => Err(Error::corrupt("a link has no target")),
-            _ if target.contains(&0) => Err(Error::corrupt("a link's target has a NUL byte")),
+            b"" => Err(TarFault::Malformed("a link has no target").into()),
+            _ if target.contains(&0) => Err(TarFault::Malformed("a link's target has a NUL byte").into()),
             // Linux' PATH_MAX counts the NUL at the end.
-            _ if target.len() >= limits.path => Err(Error::limit(format!(
-                "a link target of {} bytes, the limit is {}",
-                target.len(),
-                limits.path - 1
-            ))),
+            _ if target.len() >= limits.path => {
+                Err(Error::from(TarFault::LinkLong(target.len(), limits.path - 1)))
+            }
             _ => Ok(target),
         }
     };
@@ -136,10 +134,7 @@ fn kind(
         // `D` is GNU's directory with a list of its names as data.
         b'5' | b'D' => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
-        other => {
-            let flag = char::from(other);
-            return Err(Error::unsupported(format!("tar entries of type {flag:?} belong to no layer")));
-        }
+        other => return Err(TarFault::Type(char::from(other)).into()),
     })
 }
 
@@ -149,13 +144,13 @@ fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<Ent
         Some(sparse) => {
             let map_bytes = stored.checked_sub(sparse.map_bytes);
             sparse.check(
-                map_bytes.ok_or_else(|| Error::corrupt("a sparse file's map is larger than its data"))?,
+                map_bytes.ok_or(TarFault::Malformed("a sparse file's map is larger than its data"))?,
             )?;
             (sparse.size, (stored - sparse.map_bytes != sparse.size).then_some(sparse.extents))
         }
     };
     if size > limits.file {
-        return Err(Error::limit(format!("a file of {}", Size(size).beyond(Size(limits.file)))));
+        return Err(TarFault::FileSize(Size(size).beyond(Size(limits.file))).into());
     }
     Ok(EntryKind::File { size, extents })
 }
@@ -168,7 +163,7 @@ fn device(header: &Header<'_>, pax: &Pax) -> Result<(u32, u32)> {
     };
     // Linux' dev_t has 12 and 20 bits.
     if major > 0xfff || minor > 0xf_ffff {
-        return Err(Error::corrupt(format!("device number {major}:{minor} is out of range")));
+        return Err(TarFault::Device(major, minor).into());
     }
     Ok((major, minor))
 }

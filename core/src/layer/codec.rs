@@ -4,11 +4,12 @@ use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::Compression;
+use super::fault::LayerFault;
 use crate::{Error, Result};
 
 /// log2 of the largest window a zstd frame may ask for: what the zstd command accepts without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
-/// `ZSTD_error_prefix_unknown`, `_frameParameter_windowTooLarge` and `_dictionary_wrong` of `zstd_errors.h`.
+/// `ZSTD_error_prefix_unknown`, `_frameParameter_windowTooLarge` and `_dictionary_wrong` of `zstd_faults.h`.
 const PREFIX_UNKNOWN: usize = 10;
 const WINDOW_TOO_LARGE: usize = 16;
 const DICTIONARY_WRONG: usize = 32;
@@ -42,9 +43,8 @@ impl Codec {
             Compression::None => return Ok(None),
             Compression::Gzip => Decoder::Gzip(Box::new(Decompress::new_gzip(15))),
             Compression::Zstd => {
-                let no_memory = || Error::limit("no memory for a zstd decoder");
-                let mut context = DCtx::try_create().ok_or_else(no_memory)?;
-                context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(zstd_error)?;
+                let mut context = DCtx::try_create().ok_or(LayerFault::NoMemory)?;
+                context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(zstd_fault)?;
                 Decoder::Zstd(Box::new(context))
             }
         };
@@ -64,7 +64,10 @@ impl Codec {
             Decoder::Gzip(decoder) => {
                 if self.whole && self.started {
                     if input[0] != 0x1f {
-                        return Err(trailing());
+                        return Err(LayerFault::Malformed(
+                            "trailing data after the end of the compressed layer",
+                        )
+                        .into());
                     }
                     **decoder = Decompress::new_gzip(15);
                 }
@@ -72,13 +75,15 @@ impl Codec {
             }
             Decoder::Zstd(context) => unzstd(context, input, output).map_err(|code| {
                 match (0_usize.wrapping_sub(code), self.started) {
-                    (PREFIX_UNKNOWN, true) if self.whole => trailing(),
-                    _ => zstd_error(code),
+                    (PREFIX_UNKNOWN, true) if self.whole => {
+                        LayerFault::Malformed("trailing data after the end of the compressed layer")
+                    }
+                    _ => zstd_fault(code),
                 }
             })?,
         };
         if step.read == 0 && step.written == 0 && !input.is_empty() && !output.is_empty() {
-            return Err(Error::corrupt("the decoder made no progress"));
+            return Err(LayerFault::Malformed("the decoder made no progress").into());
         }
         self.started = true;
         self.whole = ended;
@@ -90,13 +95,11 @@ impl Codec {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) within a member or frame.
     pub(super) fn finish(&self) -> Result<()> {
-        if self.whole {
-            return Ok(());
+        match self.decoder {
+            _ if self.whole => Ok(()),
+            Decoder::Gzip(_) => Err(LayerFault::Malformed("the gzip data is truncated").into()),
+            Decoder::Zstd(_) => Err(LayerFault::Malformed("the zstd data is truncated").into()),
         }
-        Err(Error::corrupt(match self.decoder {
-            Decoder::Gzip(_) => "the gzip data is truncated",
-            Decoder::Zstd(_) => "the zstd data is truncated",
-        }))
     }
 }
 
@@ -105,7 +108,7 @@ fn gunzip(decoder: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<(
     let (read, written) = (decoder.total_in(), decoder.total_out());
     let status = decoder
         .decompress(input, output, FlushDecompress::None)
-        .map_err(|e| Error::corrupt("the gzip data is broken").with_source(e))?;
+        .map_err(|e| Error::from(LayerFault::Malformed("the gzip data is broken")).with_source(e))?;
     let step = Step {
         read: (decoder.total_in() - read) as usize,
         written: (decoder.total_out() - written) as usize,
@@ -121,18 +124,10 @@ fn unzstd(context: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Result<(St
     Ok((Step { read: input.pos(), written: output.pos() }, hint == 0))
 }
 
-fn zstd_error(code: usize) -> Error {
-    let name = get_error_name(code);
+fn zstd_fault(code: usize) -> LayerFault {
     match 0_usize.wrapping_sub(code) {
-        WINDOW_TOO_LARGE => Error::limit(format!(
-            "a zstd frame needs a window of more than {} MiB",
-            1 << (ZSTD_WINDOW_LOG - 20)
-        )),
-        DICTIONARY_WRONG => Error::corrupt("a zstd frame needs a dictionary, which no layer has"),
-        _ => Error::corrupt(format!("the zstd data is broken: {name}")),
+        WINDOW_TOO_LARGE => LayerFault::ZstdWindow(1 << (ZSTD_WINDOW_LOG - 20)),
+        DICTIONARY_WRONG => LayerFault::Malformed("a zstd frame needs a dictionary, which no layer has"),
+        _ => LayerFault::ZstdBroken(get_error_name(code)),
     }
-}
-
-fn trailing() -> Error {
-    Error::corrupt("trailing data after the end of the compressed layer")
 }

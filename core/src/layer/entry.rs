@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::fault::TarFault;
 use super::limits::LayerLimits;
 use crate::{Error, Result, printable};
 
@@ -39,29 +40,24 @@ impl ImagePath {
 
     /// As [`ImagePath::parse`], with other limits.
     pub(super) fn within(name: &[u8], limits: &LayerLimits) -> Result<Self> {
-        let shown = || printable(&String::from_utf8_lossy(&name[..name.len().min(256)])).to_string();
+        let shown = || printable(&String::from_utf8_lossy(&name[..name.len().min(256)]));
         let mut clean = Vec::new();
         for component in name.split(|byte| *byte == b'/') {
             let counted = hidden_name(component).len();
             match component {
                 b"" | b"." => continue,
                 b".." if clean.is_empty() && !name.starts_with(b"/") => {
-                    return Err(Error::corrupt(format!("path {} leaves the root directory", shown())));
+                    return Err(TarFault::Leaves(shown()).into());
                 }
                 b".." => {
                     let parent = clean.iter().rposition(|byte| *byte == b'/');
                     clean.truncate(parent.unwrap_or_default());
                     continue;
                 }
-                _ if component.contains(&0) => {
-                    return Err(Error::corrupt(format!("path {} has a NUL byte", shown())));
-                }
+                _ if component.contains(&0) => return Err(TarFault::PathNul(shown()).into()),
                 _ if counted > limits.component => {
-                    let limit = limits.component;
-                    return Err(Error::limit(format!(
-                        "a path component of {counted} bytes, the limit is {limit}"
-                    ))
-                    .with_context("path", shown()));
+                    let long = Error::from(TarFault::Component(counted, limits.component));
+                    return Err(long.with_context("path", shown()));
                 }
                 _ => {}
             }
@@ -73,8 +69,8 @@ impl ImagePath {
         let path = Self(clean);
         let counted = path.0.len() - path.name().len() + hidden_name(path.name()).len();
         if counted > limits.path {
-            return Err(Error::limit(format!("a path of {counted} bytes, the limit is {}", limits.path))
-                .with_context("path", shown()));
+            let long = Error::from(TarFault::PathLong(counted, limits.path));
+            return Err(long.with_context("path", shown()));
         }
         Ok(path)
     }

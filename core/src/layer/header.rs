@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use super::Timestamp;
-use crate::{Error, Result};
+use super::fault::TarFault;
+use crate::Result;
 
 /// Bytes of a tar block.
 pub(super) const BLOCK: usize = 512;
@@ -36,10 +37,7 @@ impl<'a> Header<'a> {
         // Old Sun and Ultrix tars summed signed bytes.
         let signed: i128 = bytes().map(|byte| i128::from(byte.cast_signed())).sum();
         if stored != unsigned && stored != signed {
-            return Err(Error::corrupt(format!(
-                "tar header checksum is {stored}, its bytes add up to {unsigned}"
-            ))
-            .with_hint("the layer is not a tar, or an earlier header has a wrong size"));
+            return Err(TarFault::Checksum(stored, unsigned).into());
         }
         Ok(header)
     }
@@ -91,7 +89,7 @@ impl<'a> Header<'a> {
 
     pub(super) fn size(&self) -> Result<u64> {
         let size: i64 = self.ranged(124..136, "size")?;
-        u64::try_from(size).map_err(|_| Error::corrupt(format!("tar header field size is {size}")))
+        u64::try_from(size).map_err(|_| TarFault::Field(format!("size is {size}")).into())
     }
 
     pub(super) fn mtime(&self) -> Result<Timestamp> {
@@ -126,11 +124,11 @@ impl<'a> Header<'a> {
 
     fn ranged<T: TryFrom<i128>>(&self, range: Range<usize>, name: &str) -> Result<T> {
         let value = self.number(range, name)?;
-        T::try_from(value).map_err(|_| Error::corrupt(format!("tar header field {name} is {value}")))
+        T::try_from(value).map_err(|_| TarFault::Field(format!("{name} is {value}")).into())
     }
 
     fn number(&self, range: Range<usize>, name: &str) -> Result<i128> {
-        number(&self.0[range]).ok_or_else(|| Error::corrupt(format!("tar header field {name} is no number")))
+        number(&self.0[range]).ok_or_else(|| TarFault::Field(format!("{name} is no number")).into())
     }
 }
 

@@ -21,6 +21,7 @@ pub struct LayerOptions {
 
 /// What of a layer is hashed. What [`LayerOptions`] expect a digest of is hashed always.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Hashing {
     /// The bytes as they come, and the uncompressed tar.
     #[default]
@@ -43,6 +44,7 @@ impl LayerOptions {
 
 /// The result of reading a layer to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct LayerSummary {
     /// The digest of the uncompressed tar: what the image configuration calls the layer's `diff_id`. `None` when
     /// [`Hashing`] left it out.

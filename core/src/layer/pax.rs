@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::fault::TarFault;
 use super::{LayerLimits, Timestamp};
 use crate::{Error, Result, Size};
 
@@ -43,10 +44,7 @@ impl Pax {
             } else if key == NUMBYTES {
                 let offset = offset.take().ok_or_else(|| invalid(key, value))?;
                 if pax.sparse_pairs.len() == limits.sparse_extents {
-                    return Err(Error::limit(format!(
-                        "a sparse file of more than {} runs",
-                        limits.sparse_extents
-                    )));
+                    return Err(TarFault::SparseMore(limits.sparse_extents).into());
                 }
                 pax.sparse_pairs.push((offset, decimal(key, value)?));
             } else if is_known(key) {
@@ -54,7 +52,7 @@ impl Pax {
             }
         }
         if offset.is_some() {
-            return Err(Error::corrupt("a sparse file's last run of data has no length"));
+            return Err(TarFault::Malformed("a sparse file's last run of data has no length").into());
         }
         Ok(pax)
     }
@@ -103,16 +101,15 @@ impl Pax {
             }
         }
         for (name, value) in &xattrs {
-            let shown = String::from_utf8_lossy(name);
+            let shown = || String::from_utf8_lossy(name).into_owned();
             if name.is_empty() || name.contains(&0) {
-                return Err(Error::corrupt(format!("extended attribute name {shown:?}")));
+                return Err(TarFault::XattrName(shown()).into());
             }
             if name.len() > 255 {
-                return Err(Error::limit(format!("an extended attribute's name of {} bytes", name.len())));
+                return Err(TarFault::XattrNameLong(name.len()).into());
             }
             if value.len() > limits.xattr {
-                let (length, limit) = (value.len(), limits.xattr);
-                return Err(Error::limit(format!("{shown} has {length} bytes, the limit is {limit}")));
+                return Err(TarFault::XattrLong(shown(), value.len(), limits.xattr).into());
             }
         }
         Ok(xattrs.into_iter().collect())
@@ -137,21 +134,17 @@ impl Globals {
         }
         for key in later.records.keys() {
             if key == b"size" || key.starts_with(GNU_SPARSE) {
-                let key = String::from_utf8_lossy(key);
-                return Err(Error::corrupt(format!("a global extended header sets {key} for all files")));
+                return Err(TarFault::GlobalField(String::from_utf8_lossy(key).into_owned()).into());
             }
         }
         if !later.sparse_pairs.is_empty() {
-            return Err(Error::corrupt("a global extended header makes all files sparse"));
+            return Err(TarFault::Malformed("a global extended header makes all files sparse").into());
         }
         let records = Arc::make_mut(&mut self.0);
         records.extend(later.records);
         let bytes: usize = records.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes as u64 > limits.global_records {
-            return Err(Error::limit(format!(
-                "global extended headers give all files more than {} of attributes",
-                Size(limits.global_records)
-            )));
+            return Err(TarFault::GlobalSize(Size(limits.global_records)).into());
         }
         Ok(())
     }
@@ -179,7 +172,7 @@ fn record(body: &[u8]) -> Result<(&[u8], &[u8], &[u8])> {
     };
     parse().ok_or_else(|| {
         let start = String::from_utf8_lossy(&body[..body.len().min(32)]);
-        Error::corrupt(format!("an extended header's record is malformed: {start:?}"))
+        TarFault::RecordForm(start.into_owned()).into()
     })
 }
 
@@ -188,9 +181,9 @@ fn decimal(key: &[u8], value: &[u8]) -> Result<u64> {
 }
 
 fn invalid(key: &[u8], value: &[u8]) -> Error {
-    let key = String::from_utf8_lossy(key);
-    let value = String::from_utf8_lossy(&value[..value.len().min(64)]);
-    Error::corrupt(format!("extended header record {key} is {value:?}"))
+    let [key, value] =
+        [key, &value[..value.len().min(64)]].map(|text| String::from_utf8_lossy(text).into_owned());
+    TarFault::Record(key, value).into()
 }
 
 /// Decimal digits and nothing else, at most what file sizes have: 2^63-1.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::codec::Codec;
+use super::fault::LayerFault;
 use super::pool::{Chunk, Pool};
 use super::{Compression, LayerLimits, LayerOptions};
 use crate::digest::Hasher;
-use crate::{Digest, Error, ErrorKind, Mismatch, Result, Size};
+use crate::{Digest, Error, Mismatch, Result, Size};
 
 /// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
 const RATIO_FLOOR: u64 = 1 << 30;
@@ -58,7 +59,7 @@ impl Uncompressed {
             // The consumed buffer goes back before the wait for the next one.
             self.chunk = None;
             self.at = 0;
-            match self.pieces.recv().map_err(|_| broken())?? {
+            match self.pieces.recv().map_err(|_| LayerFault::Thread)?? {
                 Piece::Data(chunk) => self.chunk = Some(chunk),
                 Piece::End(totals) => self.totals = Some(totals),
             }
@@ -160,7 +161,7 @@ impl<R: Read> Source<R> {
         let mut chunk = self.pool.take();
         while !chunk.is_full() {
             if self.consumer.strong_count() == 0 {
-                return Err(cancelled());
+                return Err(LayerFault::Cancelled.into());
             }
             match self.reader.read(chunk.room()) {
                 Ok(0) => break,
@@ -171,7 +172,7 @@ impl<R: Read> Source<R> {
         }
         self.size += chunk.len() as u64;
         match &options.blob {
-            Some(blob) if self.size > blob.size() => Err(Error::mismatch(Mismatch {
+            Some(blob) if self.size > blob.size() => Err(Error::from(Mismatch {
                 expected: blob.digest().clone(),
                 actual: None,
                 expected_size: Some(blob.size()),
@@ -197,7 +198,7 @@ impl Inflate {
         let mut output = pool.take();
         let mut taken = 0;
         let blob = loop {
-            let input = match compressed.recv().map_err(|_| broken())?? {
+            let input = match compressed.recv().map_err(|_| LayerFault::Thread)?? {
                 Piece::Data(chunk) => chunk,
                 Piece::End(blob) => break blob,
             };
@@ -245,7 +246,7 @@ impl<E> Outlet<'_, E> {
             // A hash thread that has panicked is detected when its digest is collected.
             let _ = hash.chunks.send(chunk.clone());
         }
-        self.next.send(Ok(Piece::Data(chunk))).map_err(|_| cancelled())
+        self.next.send(Ok(Piece::Data(chunk))).map_err(|_| LayerFault::Cancelled.into())
     }
 
     /// Size and digest, by the first hash and by the last.
@@ -281,7 +282,7 @@ impl Hash {
 
     fn finish(self) -> Result<Digest> {
         drop(self.chunks);
-        self.thread.join().map_err(|_| broken())
+        self.thread.join().map_err(|_| LayerFault::Thread.into())
     }
 }
 
@@ -298,7 +299,7 @@ fn finish(next: &Link<Totals>, options: &LayerOptions, totals: Totals) -> Result
     if let Some(diff_id) = &options.diff_id {
         check(&totals.tar, diff_id, None).map_err(|e| e.with_context("checking", "diff_id"))?;
     }
-    next.send(Ok(Piece::End(totals))).map_err(|_| cancelled())
+    next.send(Ok(Piece::End(totals))).map_err(|_| LayerFault::Cancelled.into())
 }
 
 fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> Result<()> {
@@ -306,7 +307,7 @@ fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> 
     if complete && measured.digest.as_ref() == Some(expected) {
         return Ok(());
     }
-    Err(Error::mismatch(Mismatch {
+    Err(Error::from(Mismatch {
         expected: expected.clone(),
         actual: measured.digest.clone().filter(|_| complete),
         expected_size,
@@ -318,19 +319,14 @@ fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
     if size <= limits.uncompressed {
         return Ok(());
     }
-    Err(Error::limit(format!("the layer has more than {} uncompressed", Size(limits.uncompressed))))
+    Err(LayerFault::Large(Size(limits.uncompressed)).into())
 }
 
 fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
     if size <= RATIO_FLOOR || size / limits.ratio.max(1) <= compressed {
         return Ok(());
     }
-    Err(Error::limit(format!(
-        "{} of the layer became {}, more than {} bytes for each",
-        Size(compressed),
-        Size(size),
-        limits.ratio
-    )))
+    Err(LayerFault::Ratio(Size(compressed), Size(size), limits.ratio).into())
 }
 
 /// Passes on a stage's error. The receiver may be gone.
@@ -342,13 +338,4 @@ fn report<E>(next: &Link<E>, result: Result<()>) {
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| Error::io("starting a thread", e))
-}
-
-/// The error for a stage that ended without sending its end.
-fn broken() -> Error {
-    Error::new(ErrorKind::Internal, "a thread that reads the layer panicked")
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled, "the layer is no longer wanted")
 }

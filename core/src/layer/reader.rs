@@ -4,12 +4,13 @@ use std::fmt;
 use std::io::Read;
 
 use super::assemble::{self, Extensions};
+use super::fault::{LayerFault, TarFault};
 use super::header::{BLOCK, Header, until_nul};
 use super::pax::{Globals, Pax};
 use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
 use super::{Compression, Entry, EntryKind, LayerLimits, LayerOptions, LayerSummary, Warning};
-use crate::{Descriptor, Error, ErrorKind, Result, Size};
+use crate::{Descriptor, Error, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
 ///
@@ -30,7 +31,7 @@ pub struct LayerTar {
     /// Whether the end of the archive was seen.
     ended: bool,
     warnings: Vec<Warning>,
-    failure: Option<(ErrorKind, String)>,
+    failure: Option<Error>,
 }
 
 impl LayerTar {
@@ -103,7 +104,7 @@ impl LayerTar {
     /// Entries that were not read are not parsed.
     ///
     /// # Errors
-    /// [`Corrupt`](ErrorKind::Corrupt) with [`Error::as_mismatch`] when content is not what was promised;
+    /// [`Corrupt`](ErrorKind::Corrupt) with a [`Mismatch`](crate::Mismatch) when content is not what was promised;
     /// otherwise as [`LayerTar::next_entry`].
     pub fn finish(&mut self) -> Result<LayerSummary> {
         self.guarded(Self::verdict)
@@ -111,10 +112,10 @@ impl LayerTar {
 
     /// Runs a step; a failure stays.
     fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let Some((kind, message)) = &self.failure {
-            return Err(Error::new(kind.clone(), message.clone()));
+        if let Some(failure) = &self.failure {
+            return Err(failure.bare());
         }
-        step(self).inspect_err(|e| self.failure = Some((e.kind().clone(), e.message().to_owned())))
+        step(self).inspect_err(|e| self.failure = Some(e.bare()))
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {
@@ -150,7 +151,7 @@ impl LayerTar {
     fn count(&mut self) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(Error::limit(format!("more than {} entries", self.limits.entries)));
+            return Err(TarFault::Entries(self.limits.entries).into());
         }
         Ok(())
     }
@@ -218,7 +219,9 @@ impl LayerTar {
         match second {
             Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => {}
             // Readers disagree whether a lone block of zeros ends the archive.
-            Some(_) => return Err(Error::corrupt("a lone block of zeros stands between tar entries")),
+            Some(_) => {
+                return Err(TarFault::Malformed("a lone block of zeros stands between tar entries").into());
+            }
             None if self.entries == 0 => {}
             None => self.warn(Warning::MissingEnd),
         }
@@ -256,8 +259,7 @@ impl LayerTar {
     fn extension(&mut self, header: &Header<'_>) -> Result<Vec<u8>> {
         let size = header.size()?;
         if size > self.limits.extension_header {
-            let limit = Size(self.limits.extension_header);
-            return Err(Error::limit(format!("an extended header of {size} bytes, the limit is {limit}")));
+            return Err(TarFault::Extension(size, Size(self.limits.extension_header)).into());
         }
         let mut body = vec![0; size.next_multiple_of(BLOCK as u64) as usize];
         if self.fill(&mut body)? < body.len() {
@@ -340,8 +342,8 @@ impl fmt::Debug for LayerTar {
     }
 }
 
-fn truncated(within: &str) -> Error {
-    Error::corrupt(format!("the tar ends within {within}"))
+fn truncated(within: &'static str) -> Error {
+    TarFault::Truncated(within).into()
 }
 
 /// What the first bytes of a layer say that it is, where it is something else than a tar.
@@ -354,11 +356,10 @@ fn no_tar(start: &[u8]) -> Option<Error> {
         (b"\x1f\x9d", "compress", "gzip -dc"),
     ];
     if let Some((_, name, program)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
-        let error =
-            Error::unsupported(format!("the layer is compressed by {name}; layers are plain, gzip or zstd"));
+        let error = Error::from(LayerFault::Compressed(name));
         return Some(error.with_hint(format!("expand it first: {program} FILE")));
     }
     let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
     let is_whole_text = !start.is_empty() && start.iter().all(is_text);
-    is_whole_text.then(|| Error::corrupt("the layer is text, and no tar"))
+    is_whole_text.then(|| LayerFault::Malformed("the layer is text, and no tar").into())
 }

@@ -1,5 +1,6 @@
 //! GNU sparse files: the old format, and PAX formats 0.0, 0.1 and 1.0 (GNU tar manual, "Sparse Formats").
 
+use super::fault::TarFault;
 use super::header::{BLOCK, Header, number};
 use super::pax::{Pax, digits};
 use super::{DataExtent, LayerLimits};
@@ -41,11 +42,11 @@ impl Sparse {
             match (pax.text("GNU.sparse.major"), pax.text("GNU.sparse.minor")) {
                 (Some(b"1"), Some(b"0")) => map_bytes = in_data(&mut map, &mut next)?,
                 (None | Some(b"0"), None | Some(b"0" | b"1")) => in_header(pax, &mut map)?,
-                _ => return Err(Error::unsupported("a GNU sparse format later than 1.0")),
+                _ => return Err(TarFault::SparseFormat.into()),
             }
         }
         if size > limits.file {
-            return Err(Error::limit(format!("a sparse file of {}", Size(size).beyond(Size(limits.file)))));
+            return Err(TarFault::SparseSize(Size(size).beyond(Size(limits.file))).into());
         }
         if map.end > size {
             return Err(invalid("has data beyond its end"));
@@ -62,7 +63,7 @@ impl Sparse {
         if mapped == stored {
             return Ok(());
         }
-        Err(invalid(&format!("maps {mapped} bytes of data and stores {stored}")))
+        Err(invalid(format!("maps {mapped} bytes of data and stores {stored}")))
     }
 }
 
@@ -77,7 +78,7 @@ impl Map<'_> {
     fn push(&mut self, offset: u64, length: u64) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());
         let Some(end) = end.filter(|_| offset >= self.end) else {
-            return Err(invalid(&format!("has a run of {length} bytes at {offset}, out of order or range")));
+            return Err(invalid(format!("has a run of {length} bytes at {offset}, out of order or range")));
         };
         self.end = end;
         let full = self.extents.len() == self.limits.sparse_extents;
@@ -85,8 +86,7 @@ impl Map<'_> {
             _ if length == 0 => {}
             Some(last) if last.offset + last.length == offset => last.length += length,
             _ if full => {
-                let limit = self.limits.sparse_extents;
-                return Err(Error::limit(format!("a sparse file of more than {limit} runs")));
+                return Err(TarFault::SparseMore(self.limits.sparse_extents).into());
             }
             _ => self.extents.push(DataExtent { offset, length }),
         }
@@ -108,7 +108,7 @@ fn old(
         // Empty runs are not kept; blocks full of them end nevertheless.
         blocks += 1;
         if blocks > map.limits.sparse_extents / 21 + 1 {
-            return Err(Error::limit(format!("a sparse file's map of more than {blocks} blocks")));
+            return Err(TarFault::SparseBlocks(blocks).into());
         }
         let block = next()?;
         runs(&block[..504], map)?;
@@ -152,7 +152,7 @@ fn in_header(pax: &Pax, map: &mut Map<'_>) -> Result<()> {
         }
     }
     if pax.number("GNU.sparse.numblocks")?.is_some_and(|declared: u64| declared != count) {
-        return Err(invalid(&format!("has {count} runs of data and declares another number")));
+        return Err(invalid(format!("has {count} runs of data and declares another number")));
     }
     Ok(())
 }
@@ -184,10 +184,7 @@ fn in_data(map: &mut Map<'_>, next: &mut impl FnMut() -> Result<[u8; BLOCK]>) ->
     let count = line()?;
     // Writers end the map with an empty run, hence the one more.
     if count > map.limits.sparse_extents as u64 + 1 {
-        return Err(Error::limit(format!(
-            "a sparse file of {count} runs, the limit is {}",
-            map.limits.sparse_extents
-        )));
+        return Err(TarFault::SparseRuns(count, map.limits.sparse_extents).into());
     }
     for _ in 0..count {
         let (offset, length) = (line()?, line()?);
@@ -196,6 +193,6 @@ fn in_data(map: &mut Map<'_>, next: &mut impl FnMut() -> Result<[u8; BLOCK]>) ->
     Ok(blocks * BLOCK as u64)
 }
 
-fn invalid(what: &str) -> Error {
-    Error::corrupt(format!("a sparse file {what}"))
+fn invalid(what: impl Into<String>) -> Error {
+    TarFault::Sparse(what.into()).into()
 }

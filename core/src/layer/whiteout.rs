@@ -4,9 +4,10 @@
 //! that the lower layers have in its directory. Both concern lower layers only, wherever they stand in the tar.
 //! Where the name's directory is, the entries before it decide (see [`tree`](crate::tree)).
 
-use crate::{Error, Result};
+use crate::Result;
 
 use super::entry::{ImagePath, PREFIX};
+use super::fault::TarFault;
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS' own files (`.wh..wh.plnk`, `.wh..wh.orph`, …) that old tars carry.
@@ -45,8 +46,7 @@ pub fn classify(path: &ImagePath) -> Result<Change> {
             return Ok(Change::Ignored);
         }
         if component.starts_with(PREFIX) {
-            return Err(Error::corrupt(format!("{path} stands below a whiteout"))
-                .with_hint("the OCI image spec keeps names with .wh. for whiteouts: make the layer again"));
+            return Err(TarFault::UnderWhiteout(path.to_string()).into());
         }
     }
     if name == OPAQUE {
@@ -57,7 +57,7 @@ pub fn classify(path: &ImagePath) -> Result<Change> {
     }
     match name.strip_prefix(PREFIX) {
         None => Ok(Change::Plain),
-        Some(b"" | b"." | b"..") => Err(Error::corrupt(format!("{path} is a whiteout of no name"))),
+        Some(b"" | b"." | b"..") => Err(TarFault::WhiteoutOfNothing(path.to_string()).into()),
         Some(target) => {
             let mut hidden = parent.to_vec();
             if !hidden.is_empty() {

@@ -10,7 +10,7 @@ use crate::cache::{BlobWriter, Ingest};
 use crate::progress::Event;
 use crate::{
     Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind,
-    ImageRegistryExt, Result,
+    ImageRegistryExt, Mismatch, Result, TransferFault,
 };
 
 impl Engine<'_> {
@@ -77,7 +77,7 @@ impl Engine<'_> {
             Ok(made) => return Ok((false, Some(made))),
             Err(e) => e,
         };
-        let damaged = error.as_mismatch().is_some_and(|mismatch| mismatch.expected == *layer.digest());
+        let damaged = error.detail::<Mismatch>().is_some_and(|mismatch| mismatch.expected == *layer.digest());
         if !damaged || self.options.policy == super::options::PullPolicy::Never {
             return Err(error);
         }
@@ -200,7 +200,8 @@ impl Engine<'_> {
             row_start = writer.offset();
             attempt += 1;
             // An endpoint that keeps answering ranges wrongly may still serve the whole blob.
-            is_whole = error.context("range").is_some() && row.failures() + 2 >= self.options.retry.attempts;
+            is_whole = matches!(error.detail(), Some(TransferFault::NoRange | TransferFault::OtherRange))
+                && row.failures() + 2 >= self.options.retry.attempts;
             self.options
                 .retry
                 .pause(&mut row, error, layer.digest().as_ref(), &self.options.progress)

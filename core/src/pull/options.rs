@@ -15,6 +15,7 @@ use super::retry::Retry;
 /// When a pull asks the backend.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PullPolicy {
     /// Resolve the name at the backend; fetch what is missing.
     Always,
@@ -86,6 +87,7 @@ impl Default for PullOptions {
 
 /// An image that is in the cache now.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PullResult {
     /// The name it has there.
     pub reference: Reference,
@@ -105,6 +107,7 @@ pub struct PullResult {
 
 /// A layer that is in the cache now.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PulledLayer {
     /// The layer's blob.
     pub descriptor: Descriptor,

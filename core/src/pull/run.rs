@@ -225,7 +225,7 @@ impl Engine<'_> {
             }
         });
         match config.await {
-            Err(e) if crate::manifest::is_artifact(manifest, &e) => Ok(None),
+            Err(e) if crate::manifest::is_artifact(&e) => Ok(None),
             config => config.map(Some),
         }
     }

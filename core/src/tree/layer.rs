@@ -1,11 +1,11 @@
 //! From one layer's entries, in the order of its tar, to what the layer says.
 
+use crate::Result;
 use crate::layer::whiteout::{Change, classify};
 use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata};
-use crate::{Error, Result};
 
 use super::builder::LayerTreeBuilder;
-use super::order::order;
+use super::fault::TreeFault;
 use super::pending::{LowerLink, PendingLinks};
 use super::resolve::Missing;
 use super::{HeapSize, Kind, Node, NodeId, Tree, Xattrs};
@@ -107,19 +107,20 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
 
     fn hard_link(&mut self, path: &ImagePath, target: &ImagePath) -> Result<()> {
         if classify(target)? != Change::Plain {
-            return Err(Error::corrupt(format!("{path} is a hard link to the whiteout {target}")));
+            return Err(TreeFault::LinkToWhiteout(path.clone(), target.clone()).into());
         }
         let parent = self.parent(path)?;
         let target_parent = self.tree.parent_of(target, Missing::Absent)?;
         if target.is_root() || (target_parent == Some(parent) && target.name() == path.name()) {
-            return Err(Error::corrupt(format!("{path} is a hard link to {target}, which is no other file")));
+            let fault = TreeFault::HardLink(path.to_string(), target.clone(), "is no other file");
+            return Err(fault.into());
         }
         let own = target_parent.and_then(|parent| self.tree.child(parent, target.name()));
         // What no entry made may be a symbolic link below.
         let is_lower = |id: &NodeId| self.tree.node(*id).directory().is_some_and(|d| d.implied);
         if let Some(id) = own.filter(|id| !is_lower(id)) {
             if self.tree.node(id).directory().is_some() {
-                return Err(Error::corrupt(format!("{path} is a hard link to a directory")));
+                return Err(TreeFault::LinkToDirectory(path.clone()).into());
             }
             return self.place(parent, path.name(), id);
         }
@@ -128,13 +129,10 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         let target = match earlier.cloned() {
             Some(earlier) => earlier,
             None if self.assume_links(target)? => {
-                return Err(order(target, "links through another hard link"));
+                return Err(TreeFault::Order(target.clone(), "links through another hard link").into());
             }
             None if self.hides(target)? => {
-                return Err(Error::corrupt(format!(
-                    "{path} is a hard link to {target}, which its layer hides"
-                ))
-                .with_hint("the link stands behind a whiteout of its target, or what replaces it"));
+                return Err(TreeFault::HiddenTarget(path.clone(), target.clone()).into());
             }
             None => {
                 let (target, assumed) = self.tree.real_path(target)?;
@@ -182,7 +180,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     /// Hides the name in lower layers. As for [`Self::opaque`], what follows does not move the mark.
     fn whiteout(&mut self, hidden: &ImagePath) -> Result<()> {
         if hidden.is_root() {
-            return Err(Error::corrupt("the root directory is a whiteout"));
+            return Err(TreeFault::Malformed("the root directory is a whiteout").into());
         }
         self.assume_links(hidden)?;
         // This layer's file replaces the lower layers' entry: there is nothing below it to hide.
@@ -203,7 +201,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
 
     fn parent(&mut self, path: &ImagePath) -> Result<NodeId> {
         if path.is_root() {
-            return Err(Error::corrupt("the layer's root is not a directory"));
+            return Err(TreeFault::Malformed("the layer's root is not a directory").into());
         }
         if let Some((last, id)) = &self.last_parent
             && last == path.parent()

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::Result;
 
+use super::fault::TreeFault;
 use super::names::{LinkId, NONE};
-use super::order::{Redirects, order};
+use super::order::Redirects;
 use super::resolve::Missing;
 use super::steps::Steps;
 use super::{Directory, HeapSize, Kind, Node, NodeId, Tree};
@@ -150,7 +151,11 @@ impl<'a, C: HeapSize> Merge<'a, C> {
         let missing = if holds { Missing::Imply } else { Missing::Absent };
         let target = self.image.directory_at(&path, missing);
         if before.is_some() && !target.as_ref().is_ok_and(|target| *target == before) {
-            return Err(order(&path, "changes what stands behind this symbolic link, and where it leads"));
+            return Err(TreeFault::Order(
+                path,
+                "changes what stands behind this symbolic link, and where it leads",
+            )
+            .into());
         }
         if let Some(target) = target? {
             self.pending.push((step, target, directory));
@@ -218,6 +223,7 @@ impl<'a, C: HeapSize> Merge<'a, C> {
         if !name.is_empty() {
             path = path.join(name);
         }
-        order(&path, "changes this file under two names, through a symbolic link of a lower layer")
+        TreeFault::Order(path, "changes this file under two names, through a symbolic link of a lower layer")
+            .into()
     }
 }

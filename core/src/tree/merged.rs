@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::layer::{DataExtent, LayerTar, TreeLimits};
 use crate::{Error, Result};
 
+use super::fault::TreeFault;
 use super::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
 
 /// File systems share whole blocks (`FICLONERANGE`), and most have blocks of so many bytes.
@@ -213,7 +214,9 @@ impl Spool<'_> {
             let bytes = tar.data()?;
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             if count == 0 {
-                return Err(Error::corrupt("a file of the layer has fewer bytes than its size says"));
+                return Err(
+                    TreeFault::Malformed("a file of the layer has fewer bytes than its size says").into()
+                );
             }
             self.write(&bytes[..count])?;
             tar.consume(count);

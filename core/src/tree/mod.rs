@@ -61,6 +61,7 @@
 //! path may be long.
 
 mod builder;
+mod fault;
 mod layer;
 mod left;
 mod merge;
@@ -78,6 +79,7 @@ mod walk;
 mod xattrs;
 
 pub use builder::LayerTreeBuilder;
+pub use fault::TreeFault;
 pub use layer::LayerTree;
 pub use merged::{Extent, FileData, MergedTree};
 pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};

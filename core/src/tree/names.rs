@@ -7,7 +7,9 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use crate::{Error, Result};
+use crate::Result;
+
+use super::fault::TreeFault;
 
 /// No name.
 pub(super) const NONE: u32 = u32::MAX;
@@ -75,7 +77,7 @@ impl Names {
     /// # Errors
     /// `Limit` for a name of more than 65,535 bytes, and when the arenas are full.
     pub(super) fn push(&mut self, name: &[u8], child: u32) -> Result<LinkId> {
-        let full = || Error::limit(format!("{} names of {} bytes", self.links.len(), self.bytes.len()));
+        let full = || TreeFault::NamesFull(self.links.len(), self.bytes.len());
         let length = u16::try_from(name.len()).map_err(|_| full())?;
         let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
         let id = u32::try_from(self.links.len()).ok().filter(|id| *id < NONE).ok_or_else(full)?;
@@ -163,12 +165,12 @@ impl Names {
 
     /// Appends another tree's names, whose children are `by` further on; yields how far its links were moved.
     pub(super) fn append(&mut self, other: Self, by: u32) -> Result<u32> {
-        let full = || Error::limit("more names than 32 bits can count");
+        let full = || TreeFault::TooManyNames;
         let moved = u32::try_from(self.links.len()).map_err(|_| full())?;
         let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
         let ends = (self.links.len() + other.links.len(), self.bytes.len() + other.bytes.len());
         if ends.0 >= NONE as usize || u32::try_from(ends.1).is_err() {
-            return Err(full());
+            return Err(full().into());
         }
         let shift = |link: u32| if link == NONE { NONE } else { link + moved };
         self.links.extend(other.links.iter().map(|link| Link {

@@ -4,6 +4,7 @@ use crate::layer::{Grant, ImagePath, Metadata, Timestamp, TreeLimits};
 use crate::{Advice, Error, Result, Size};
 
 use super::Xattrs;
+use super::fault::TreeFault;
 use super::names::{Cursor, LinkId, NONE, Names};
 
 /// Bytes that a directory without an entry takes, its name's bytes apart.
@@ -245,12 +246,8 @@ impl<C> Tree<C> {
     pub fn charge(&mut self, bytes: usize) -> Result<()> {
         self.bytes += bytes as u64;
         if self.bytes > self.limits.metadata {
-            return Err(Error::limit(format!(
-                "extended attributes, links, whiteouts, sparse files' runs and directories without an entry \
-                 take more than {} of memory",
-                Size(self.limits.metadata)
-            ))
-            .with_advice(Advice::RaiseLimit { field: "metadata" }));
+            let fault = TreeFault::Metadata(Size(self.limits.metadata));
+            return Err(Error::from(fault).with_advice(Advice::RaiseLimit { field: "metadata" }));
         }
         self.cover()
     }
@@ -484,7 +481,7 @@ impl<C: HeapSize> Tree<C> {
 }
 
 pub(super) fn too_many(files: u64) -> Error {
-    Error::limit(format!("more than {files} files")).with_advice(Advice::RaiseLimit { field: "files" })
+    Error::from(TreeFault::Files(files)).with_advice(Advice::RaiseLimit { field: "files" })
 }
 
 fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> Result<LinkId> {
@@ -494,8 +491,8 @@ fn new_name(names: &mut Names, limits: &TreeLimits, name: &[u8], child: u32) -> 
 
 pub(super) fn check_names(bytes: usize, limits: &TreeLimits) -> Result<()> {
     if bytes as u64 > limits.names {
-        return Err(Error::limit(format!("more than {} of names", Size(limits.names)))
-            .with_advice(Advice::RaiseLimit { field: "names" }));
+        let fault = TreeFault::Names(Size(limits.names));
+        return Err(Error::from(fault).with_advice(Advice::RaiseLimit { field: "names" }));
     }
     Ok(())
 }

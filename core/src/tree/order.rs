@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::Result;
 use crate::layer::ImagePath;
-use crate::{Error, Result};
 
+use super::fault::TreeFault;
 use super::names::NONE;
 use super::pending::LowerLink;
 use super::resolve::Missing;
@@ -23,7 +24,7 @@ impl<C: HeapSize> Tree<C> {
         if let Some(id) = found.filter(|id| self.node(*id).directory().is_none()) {
             let (real, _) = self.real_path(target)?;
             if real != *target && layer.changes(&real) {
-                return Err(order(target, "links to this file"));
+                return Err(TreeFault::Order(target.clone(), "links to this file").into());
             }
             return Ok(Some(id));
         }
@@ -31,8 +32,8 @@ impl<C: HeapSize> Tree<C> {
             return Ok(None);
         }
         let fault = if found.is_some() { "is a directory" } else { "is in no layer" };
-        let name = crate::printable(&String::from_utf8_lossy(name)).to_string();
-        Err(Error::corrupt(format!("{name} is a hard link to {target}, which {fault}")))
+        let name = crate::printable(&String::from_utf8_lossy(name));
+        Err(TreeFault::HardLink(name, target.clone(), fault).into())
     }
 
     /// Whether this layer has another file of that name, or hides it.
@@ -55,7 +56,7 @@ impl<C: HeapSize> Tree<C> {
             if let Some(id) = self.find(path)?
                 && matches!(self.node(id).kind, Kind::Symlink { .. })
             {
-                return Err(order(path, "changes what stands behind this symbolic link, and then the link"));
+                return Err(TreeFault::Order(path.clone(), FOLLOWED).into());
             }
         }
         Ok(())
@@ -80,10 +81,7 @@ impl<C: HeapSize> Tree<C> {
                 if let Kind::Symlink { .. } = self.node(below).kind {
                     let path = steps.path(step, &layer.names);
                     if directory.late {
-                        return Err(order(
-                            &path,
-                            "changes what stands behind this symbolic link, and then the link",
-                        ));
+                        return Err(TreeFault::Order(path, FOLLOWED).into());
                     }
                     if !directory.implied {
                         continue;
@@ -100,9 +98,5 @@ impl<C: HeapSize> Tree<C> {
     }
 }
 
-/// A layer whose entries' order decides.
-pub(super) fn order(path: &ImagePath, what: &str) -> Error {
-    Error::unsupported(format!("{path}: a layer {what}, so that the order of its entries decides")).with_hint(
-        "layers are kept without the order of their entries; build the image again, without the link",
-    )
-}
+/// What a layer does that takes the name of a symbolic link after it has followed the link.
+const FOLLOWED: &str = "changes what stands behind this symbolic link, and then the link";

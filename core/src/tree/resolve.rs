@@ -1,8 +1,9 @@
 //! From paths to nodes, following symbolic links inside the tree.
 
+use crate::Result;
 use crate::layer::ImagePath;
-use crate::{Error, Result};
 
+use super::fault::TreeFault;
 use super::node::path_of;
 use super::{HeapSize, Kind, Node, NodeId, Tree};
 
@@ -77,7 +78,7 @@ impl<C: HeapSize> Tree<C> {
             if let Some(Kind::Symlink { target }) = child.map(|id| &self.node(id).kind) {
                 links += 1;
                 if links > LINKS {
-                    return Err(too_many_links(path));
+                    return Err(TreeFault::Links(path.clone(), LINKS).into());
                 }
                 if target.starts_with(b"/") {
                     way.clear();
@@ -89,7 +90,7 @@ impl<C: HeapSize> Tree<C> {
         }
         let real = path_of(way.iter().map(|(_, name)| *name).chain([last]));
         if real.as_bytes().len() > PATH {
-            return Err(Error::limit(format!("{path} leads to a path of more than {PATH} bytes")));
+            return Err(TreeFault::PathLong(path.clone(), PATH).into());
         }
         Ok((real, assumed))
     }
@@ -110,7 +111,7 @@ impl<C: HeapSize> Tree<C> {
             let (here, length) = way.last().copied().unwrap_or((NodeId::ROOT, 0));
             let length = length + 1 + component.len();
             if length > PATH {
-                return Err(Error::limit(format!("{path} leads to a path of more than {PATH} bytes")));
+                return Err(TreeFault::PathLong(path.clone(), PATH).into());
             }
             match &*component {
                 b"" | b"." => continue,
@@ -128,7 +129,7 @@ impl<C: HeapSize> Tree<C> {
                 Some((_, Kind::Symlink { target })) => {
                     links += 1;
                     if links > LINKS {
-                        return Err(too_many_links(path));
+                        return Err(TreeFault::Links(path.clone(), LINKS).into());
                     }
                     if target.starts_with(b"/") {
                         way.truncate(1);
@@ -155,8 +156,4 @@ impl<C: HeapSize> Tree<C> {
         }
         Ok(way.pop().map(|(id, _)| id))
     }
-}
-
-fn too_many_links(path: &ImagePath) -> Error {
-    Error::corrupt(format!("{path} leads through more than {LINKS} symbolic links"))
 }

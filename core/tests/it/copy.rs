@@ -44,7 +44,10 @@ async fn damage_and_read_only_targets_leave_no_name() {
     put_image(&from, &image, ("linux", "amd64"), std::slice::from_ref(&content));
     from.insert_blob(&image, digest::sha256(&content), vec![0; content.len()]);
     let error = copy(&from, &image, &to, &target, &CopyOptions::default()).await.unwrap_err();
-    assert_eq!((error.kind(), error.as_mismatch().is_some()), (&ErrorKind::Corrupt, true));
+    assert_eq!(
+        (error.kind(), error.detail::<plyfold_core::Mismatch>().is_some()),
+        (&ErrorKind::Corrupt, true)
+    );
     assert!(!to.exists(&target).await.unwrap());
 
     let read_only = MemoryCache::new().unwrap().as_registry();

@@ -144,7 +144,7 @@ async fn wrong_content_is_refused_at_once_and_nothing_becomes_visible() {
     registry.insert_blob(&image, layers[0].clone(), vec![0; layer("a", 700).len()]);
     let scripted = Scripted::new(&registry, &[]);
     let error = pull(&scripted, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap_err();
-    let mismatch = error.as_mismatch().expect("a digest mismatch");
+    let mismatch = error.detail::<plyfold_core::Mismatch>().expect("a digest mismatch");
     assert_eq!((*error.kind() == ErrorKind::Corrupt, &mismatch.expected), (true, &layers[0]));
     assert_eq!(scripted.reads_of(&layers[0]), 1);
     assert_eq!(cache.stat(&layers[0]).await.unwrap(), None);

@@ -3,10 +3,11 @@
 //! Data is written as it comes. A run of zeros of [`hole_size`] or more becomes a hole, and the file one of
 //! chunks (Linux 5.15); all others are plain runs of blocks, and an image of such files mounts from Linux 5.4.
 
+use plyfold_core::Result;
 use plyfold_core::layer::DataExtent;
-use plyfold_core::{Error, Result};
 
 use crate::content::{Content, Run};
+use crate::fault::ErofsFault;
 use crate::format::NULL_BLOCK;
 use crate::stream::BlockStream;
 
@@ -49,12 +50,12 @@ pub(crate) fn copy(
     let mut file = File { start: image.block()?, image, size, written: 0, zeros: 0, holes: Vec::new() };
     for extent in extents.unwrap_or(&whole) {
         let gap = extent.offset.checked_sub(file.position()).filter(|_| extent.offset <= size);
-        file.zeros += gap.ok_or_else(|| Error::corrupt("the runs of a sparse file are not in order"))?;
+        file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file are not in order"))?;
         let mut left = extent.length;
         while left > 0 {
             let bytes = source.data()?;
             if bytes.is_empty() {
-                return Err(Error::corrupt("a file's data ends early"));
+                return Err(ErofsFault::Malformed("a file's data ends early").into());
             }
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             file.write(&bytes[..count])?;
@@ -63,7 +64,7 @@ pub(crate) fn copy(
         }
     }
     let gap = size.checked_sub(file.position());
-    file.zeros += gap.ok_or_else(|| Error::corrupt("the runs of a sparse file reach beyond its end"))?;
+    file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file reach beyond its end"))?;
     file.finish(block_size)
 }
 

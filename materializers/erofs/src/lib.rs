@@ -9,6 +9,7 @@
 mod content;
 mod data;
 mod directory;
+mod fault;
 mod format;
 mod formats;
 mod layer;
@@ -22,6 +23,7 @@ mod writer;
 mod xattr;
 
 pub use content::Content;
+pub use fault::ErofsFault;
 pub use layer::ErofsLayer;
 pub use merge::ErofsMerged;
 pub use options::Options;

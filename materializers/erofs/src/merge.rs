@@ -3,11 +3,12 @@
 use plyfold_core::layer::{Metadata, TreeLimits};
 use plyfold_core::tree::{LayerTree, Node, Tree};
 use plyfold_core::{
-    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
+    ArtifactReader, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
 };
 use uuid::Uuid;
 
 use crate::content::Content;
+use crate::fault::ErofsFault;
 use crate::format::DeviceSlot;
 use crate::options::Options;
 use crate::reader::Reader;
@@ -78,17 +79,15 @@ impl ErofsMerged {
     fn open(&self, layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
         let reader = Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone());
         if reader.block_size() != self.options.block_size {
-            let (found, wanted) = (reader.block_size(), self.options.block_size);
-            let message = format!("a layer has blocks of {found} bytes, the merged image of {wanted}");
-            return Err(Error::config(message).with_hint("make all layers anew with one block size"));
+            return Err(ErofsFault::BlockSizes(reader.block_size(), self.options.block_size).into());
         }
         if reader.devices() > 0 {
-            return Err(Error::config("a merged image cannot be a layer of another"));
+            return Err(ErofsFault::MergedLayer.into());
         }
         // On the one flat disk each layer starts where the one before it ends.
         let size = u64::from(reader.blocks()) * u64::from(reader.block_size());
         if reader.size() != size {
-            return Err(Error::corrupt(format!("the file has {} bytes, its image {size}", reader.size())));
+            return Err(ErofsFault::FileSize(reader.size(), size).into());
         }
         Ok(reader)
     }
@@ -109,7 +108,7 @@ impl Materializer for ErofsMerged {
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
         if layers.is_empty() || u16::try_from(layers.len()).is_err() {
-            return Err(Error::config(format!("{} layers cannot be merged: 1 to 65535 can", layers.len())));
+            return Err(ErofsFault::Layers(layers.len()).into());
         }
         let options = &self.options;
         let limits = self.limits.clone().unwrap_or_else(|| out.limits());
@@ -123,9 +122,7 @@ impl Materializer for ErofsMerged {
                 let tag = std::array::from_fn(|at| tag.and_then(|tag| tag.get(at)).copied().unwrap_or(0));
                 let blocks = reader.blocks();
                 devices.push(DeviceSlot { tag, blocks, flat_block });
-                flat_block = flat_block
-                    .checked_add(blocks)
-                    .ok_or_else(|| Error::limit("the layers have more than 2^32 blocks together"))?;
+                flat_block = flat_block.checked_add(blocks).ok_or(ErofsFault::BlocksOfLayers)?;
                 name.push('/');
                 name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
                 layer_tree(&mut reader, device)

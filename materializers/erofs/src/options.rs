@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use plyfold_core::layer::Timestamp;
-use plyfold_core::{Error, Result};
+
+use crate::fault::ErofsFault;
+use plyfold_core::Result;
 
 /// Choices that change an image's bytes. The defaults give an image that Linux mounts from 5.4 on.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,7 +30,7 @@ impl Options {
     /// [`Config`](plyfold_core::ErrorKind::Config) for any other size.
     pub fn with_block_size(mut self, bytes: u32) -> Result<Self> {
         if !bytes.is_power_of_two() || !(512..=4096).contains(&bytes) {
-            return Err(Error::config(format!("the block size {bytes} is not 512, 1024, 2048 or 4096")));
+            return Err(ErofsFault::BlockSize(bytes).into());
         }
         self.block_size = bytes;
         Ok(self)
@@ -40,7 +42,7 @@ impl Options {
     /// [`Config`](plyfold_core::ErrorKind::Config) for more than 15 bytes, and for a NUL.
     pub fn with_label(mut self, label: &str) -> Result<Self> {
         if label.len() >= self.label.len() || label.contains('\0') {
-            return Err(Error::config("a volume label has at most 15 bytes and no NUL"));
+            return Err(ErofsFault::Label.into());
         }
         self.label = [0; 16];
         self.label[..label.len()].copy_from_slice(label.as_bytes());

@@ -18,11 +18,12 @@
 
 use std::collections::HashMap;
 
+use plyfold_core::Result;
 use plyfold_core::layer::{ImagePath, Metadata};
 use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs};
-use plyfold_core::{Error, Result};
 
 use crate::content::Content;
+use crate::fault::ErofsFault;
 use crate::format::NULL_BLOCK;
 
 const ASSUMED: &[u8] = b"trusted.overlay.plyfold.assumed";
@@ -242,7 +243,7 @@ fn clean(target: &[u8]) -> Result<ImagePath> {
     let mut path = ImagePath::ROOT;
     for component in target.split(|byte| *byte == b'/') {
         if matches!(component, b"" | b"." | b"..") {
-            return Err(Error::corrupt("a layer image redirects a file to no path"));
+            return Err(ErofsFault::Malformed("a layer image redirects a file to no path").into());
         }
         path = path.join(component);
     }

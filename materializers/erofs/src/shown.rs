@@ -40,6 +40,7 @@ impl OverlayDifferences {
 
 /// One name that overlayfs shows otherwise than the image says.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct OverlayDifference {
     /// The name.
     pub path: ImagePath,

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, IoSlice, SeekFrom};
 
 use plyfold_core::{Error, Output, Result};
 
+use crate::fault::ErofsFault;
+
 /// Bytes gathered before they are written.
 const GATHER: usize = 1 << 20;
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -37,9 +39,7 @@ impl<'a> BlockStream<'a> {
         self.zeros(self.position.next_multiple_of(self.block_size) - self.position)?;
         match u32::try_from(self.position / self.block_size) {
             Ok(block) if block < u32::MAX => Ok(block),
-            _ => {
-                Err(Error::limit(format!("the image has more than 2^32 blocks of {} bytes", self.block_size)))
-            }
+            _ => Err(ErofsFault::Blocks(self.block_size).into()),
         }
     }
 

@@ -14,10 +14,11 @@
 
 use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
-use plyfold_core::{Error, Made, Result};
+use plyfold_core::{Made, Result};
 
 use crate::content::{Content, Layout};
 use crate::directory;
+use crate::fault::ErofsFault;
 use crate::format::{
     CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, EXTENDED_SIZE,
     INCOMPAT_CHUNKS, INCOMPAT_DEVICES, Inode, LAYOUT_CHUNKS, LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, SLOT,
@@ -94,7 +95,7 @@ fn head(superblock: &Superblock, devices: Vec<DeviceSlot>, size: usize) -> Resul
         let flat_block = device.flat_block.checked_add(superblock.blocks);
         device.flat_block = flat_block
             .filter(|block| block.checked_add(device.blocks).is_some())
-            .ok_or_else(|| Error::limit("the image and its layers have more than 2^32 blocks together"))?;
+            .ok_or(ErofsFault::BlocksOfAll)?;
         head.extend_from_slice(&device.encode());
     }
     head.resize(size.max(SUPERBLOCK_OFFSET + superblock.checksummed()), 0);
@@ -181,15 +182,12 @@ impl<'a> Plan<'a> {
             plan.nids[id.index()] = u32::try_from(placed.offset / SLOT)
                 .ok()
                 .filter(|nid| *nid != SEEN)
-                .ok_or_else(|| Error::limit("the image has more than 128 GiB of inodes"))?;
+                .ok_or(ErofsFault::Inodes)?;
         }
         // Only now is it known where the blocks behind the inodes start.
         let first = u64::from(meta_block) + progress.end.div_ceil(plan.block_size);
         if first + progress.blocks >= u32::MAX.into() {
-            return Err(Error::limit(format!(
-                "the image has more than 2^32 blocks of {} bytes",
-                plan.block_size
-            )));
+            return Err(ErofsFault::Blocks(plan.block_size).into());
         }
         plan.first_block = first as u32;
         Ok(plan)
@@ -234,9 +232,8 @@ impl<'a> Plan<'a> {
         let (mut layout, mut size, mut location) = (LAYOUT_PLAIN, 0, 0);
         match &node.kind {
             Kind::BlockDevice { major, minor } | Kind::CharDevice { major, minor } => {
-                location = device_number(*major, *minor).ok_or_else(|| {
-                    Error::limit(format!("the device number {major}:{minor} is beyond Linux's 4095:1048575"))
-                })?;
+                let number = device_number(*major, *minor);
+                location = number.ok_or(ErofsFault::DeviceNumber(*major, *minor))?;
             }
             Kind::File { size: bytes, content } => {
                 size = *bytes;

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use plyfold_core::tree::Xattrs;
-use plyfold_core::{Error, Result, printable};
+use plyfold_core::{Result, printable};
 
+use crate::fault::ErofsFault;
 use crate::format::u16_at;
 
 /// Name prefixes and their indexes. Those without a final dot are complete names.
@@ -164,7 +165,7 @@ impl XattrTable {
                 end = u32::try_from(size / 4)
                     .ok()
                     .and_then(|length| end.checked_add(length))
-                    .ok_or_else(|| Error::limit("the image has more than 16 GiB of shared xattrs"))?;
+                    .ok_or(ErofsFault::XattrsShared)?;
             }
         }
         for at in 1..self.sets.len() {
@@ -173,9 +174,7 @@ impl XattrTable {
             let size =
                 if shared.is_empty() && inline.is_empty() { 0 } else { HEADER + shared.len() * 4 + bodies };
             if size > BODY_MAX {
-                return Err(Error::limit(format!(
-                    "a file has {size} bytes of xattrs, EROFS holds {BODY_MAX}"
-                )));
+                return Err(ErofsFault::XattrBytes(size, BODY_MAX).into());
             }
             self.sets[at].size = size as u32;
         }
@@ -242,7 +241,7 @@ struct Encoded<'a> {
 impl<'a> Encoded<'a> {
     /// `None` for an attribute of no known prefix.
     fn new(name: &'a [u8], value: &'a [u8]) -> Result<Option<Self>> {
-        let shown = || printable(&String::from_utf8_lossy(name)).to_string();
+        let shown = || printable(&String::from_utf8_lossy(name));
         let prefix = PREFIXES.iter().find_map(|(index, prefix)| {
             let rest = name.strip_prefix(*prefix)?;
             (prefix.ends_with(b".") != rest.is_empty()).then_some((*index, rest))
@@ -252,11 +251,10 @@ impl<'a> Encoded<'a> {
             return Ok(None);
         };
         if u8::try_from(rest.len()).is_err() {
-            return Err(Error::limit(format!("the xattr name {} is longer than EROFS holds", shown())));
+            return Err(ErofsFault::XattrNameLong(shown()).into());
         }
         if u16::try_from(value.len()).is_err() {
-            let length = value.len();
-            return Err(Error::limit(format!("the xattr {} has {length} bytes, EROFS holds 65535", shown())));
+            return Err(ErofsFault::XattrValueLong(shown(), value.len()).into());
         }
         Ok(Some(Self { index, rest, value }))
     }
@@ -287,13 +285,13 @@ pub(crate) fn entry_size(header: [u8; 4]) -> usize {
 /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a prefix that is none of [`PREFIXES`].
 pub(crate) fn decode(entry: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
     let [name_length, index, _, _, rest @ ..] = entry else {
-        return Err(Error::corrupt("an xattr is too short"));
+        return Err(ErofsFault::Malformed("an xattr is too short").into());
     };
     let prefix = PREFIXES.iter().find(|(known, _)| known == index);
-    let (_, prefix) = prefix.ok_or_else(|| Error::unsupported(format!("an xattr of prefix {index}")))?;
+    let (_, prefix) = prefix.ok_or(ErofsFault::XattrPrefix(*index))?;
     let (name, value) = rest
         .split_at_checked((*name_length).into())
         .filter(|(name, _)| !name.contains(&0))
-        .ok_or_else(|| Error::corrupt("an xattr has no name"))?;
+        .ok_or(ErofsFault::Malformed("an xattr has no name"))?;
     Ok(([prefix, name].concat(), value.to_vec()))
 }

@@ -26,6 +26,7 @@
 //! Lengthen the file, then `e2fsck -f` and `resize2fs` it while it is not mounted. The kernel refuses to grow a
 //! mounted file system that has `sparse_super2`; there is no `resize_inode`.
 
+mod fault;
 mod format;
 mod layout;
 mod materializer;
@@ -33,4 +34,5 @@ mod upper;
 mod writer;
 mod xattr;
 
+pub use fault::Ext4Fault;
 pub use upper::{Ext4Upper, MAX_SIZE, MIN_SIZE};

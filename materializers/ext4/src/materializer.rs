@@ -1,7 +1,8 @@
 //! The upper disk as a materializer.
 
-use plyfold_core::{Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink};
+use plyfold_core::{Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink};
 
+use crate::fault::Ext4Fault;
 use crate::upper::Ext4Upper;
 use crate::writer::write;
 
@@ -28,11 +29,7 @@ impl Materializer for Ext4Upper {
     /// from `out`.
     fn join(&self, artifacts: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
         if !artifacts.is_empty() {
-            return Err(Error::config(format!(
-                "an upper disk is empty, it cannot hold {} layers",
-                artifacts.len()
-            ))
-            .with_hint("layers go under the upper, as EROFS images"));
+            return Err(Ext4Fault::Layers(artifacts.len()).into());
         }
         write(self, out.output(Role::Image)?)?;
         Ok(Made::default())

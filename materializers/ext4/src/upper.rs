@@ -4,6 +4,7 @@ use plyfold_core::layer::{Metadata, Timestamp};
 use plyfold_core::{Error, Result, Size};
 use sha2::{Digest as _, Sha256};
 
+use crate::fault::Ext4Fault;
 use crate::format::BLOCK_SIZE;
 use crate::xattr::Xattrs;
 
@@ -36,13 +37,12 @@ impl Ext4Upper {
     /// multiple of 4096.
     pub fn new(size: u64) -> Result<Self> {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
-            return Err(Error::config(format!("an ext4 disk cannot have {}", Size(size)))
-                .with_hint("choose a size from 64 MiB to 16 TiB"));
+            return Err(Ext4Fault::Size(Size(size)).into());
         }
         if !size.is_multiple_of(BLOCK_SIZE as u64) {
             let nearest = size.next_multiple_of(BLOCK_SIZE as u64);
-            return Err(Error::config(format!("a disk of {size} bytes is not made of 4096-byte blocks"))
-                .with_hint(format!("the next size that is, is {nearest} bytes")));
+            let hint = format!("the next size that is, is {nearest} bytes");
+            return Err(Error::from(Ext4Fault::Blocks(size)).with_hint(hint));
         }
         Ok(Self {
             size,
@@ -68,8 +68,7 @@ impl Ext4Upper {
     /// [`Config`](plyfold_core::ErrorKind::Config) for a longer label or one with a NUL.
     pub fn label(mut self, label: &str) -> Result<Self> {
         if label.len() > 16 || label.contains('\0') {
-            return Err(Error::config(format!("an ext4 label cannot be {label:?}"))
-                .with_hint("a label has at most 16 bytes and no NUL"));
+            return Err(Ext4Fault::Label(label.to_owned()).into());
         }
         label.clone_into(&mut self.label);
         Ok(self)

@@ -1,7 +1,8 @@
 //! Extended attributes: in the inode where they fit, else in one block (`attributes.rst`).
 
-use plyfold_core::{Error, Result, printable};
+use plyfold_core::{Result, printable};
 
+use crate::fault::Ext4Fault;
 use crate::format::{BLOCK_SIZE, Block, Checksum, Inode, put, put16, put32};
 
 const MAGIC: u32 = 0xea02_0000;
@@ -37,9 +38,7 @@ impl Xattrs {
         let attributes = Self(attributes);
         let (size, room) = (attributes.size(), BLOCK_SIZE - BLOCK_HEADER);
         if size > room {
-            return Err(Error::limit(format!(
-                "{size} bytes of extended attributes do not fit into ext4's {room}"
-            )));
+            return Err(Ext4Fault::AttributeBytes(size, room).into());
         }
         Ok(attributes)
     }
@@ -100,7 +99,7 @@ impl Xattrs {
 
 impl Attribute {
     fn new(full_name: &[u8], value: &[u8]) -> Result<Self> {
-        let shown = || printable(&String::from_utf8_lossy(full_name)).to_string();
+        let shown = || printable(&String::from_utf8_lossy(full_name));
         let (index, name) = [(1, "user."), (4, "trusted."), (6, "security.")]
             .into_iter()
             .find_map(|(index, prefix)| Some((index, full_name.strip_prefix(prefix.as_bytes())?)))
@@ -110,11 +109,10 @@ impl Attribute {
                 b"system.posix_acl_default" => Some((3, &[][..])),
                 _ => None,
             })
-            .ok_or_else(|| Error::unsupported(format!("ext4 cannot store the attribute {}", shown())))?;
-        let name_length = u8::try_from(name.len())
-            .map_err(|_| Error::limit(format!("the attribute name {} is longer than 255 bytes", shown())))?;
+            .ok_or_else(|| Ext4Fault::Attribute(shown()))?;
+        let name_length = u8::try_from(name.len()).map_err(|_| Ext4Fault::AttributeName(shown()))?;
         let value = match index {
-            2 | 3 => acl(value).ok_or_else(|| Error::corrupt(format!("{} is not a POSIX ACL", shown())))?,
+            2 | 3 => acl(value).ok_or_else(|| Ext4Fault::Acl(shown()))?,
             _ => value.to_vec(),
         };
         Ok(Self { index, name_length, name: name.to_vec(), value })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::package::GitTree;
 use crate::progress::Progress;
 use crate::pull::Retry;
-use crate::{Backends, Error, Opened, Options, Platform, Reference, Result, printable};
+use crate::{Backends, Error, Opened, OptionFault, Options, Platform, Reference, Result, printable};
 
 use super::global::Global;
 use super::image::Image;
@@ -100,7 +100,7 @@ impl Context {
                 Ok(opened) => return Ok((opened, strange)),
                 Err(e) => e,
             };
-            let Some(key) = Options::unknown_in(&error).map(str::to_owned) else { return Err(error) };
+            let Some(OptionFault::Unknown(key, _)) = error.detail().cloned() else { return Err(error) };
             options = options.without(&key);
             strange.insert(key, error);
         }

@@ -113,12 +113,7 @@ async fn show(
             let diff_id = diff_ids.get(index).map_or_else(|| "-".to_owned(), &digest);
             let kind = layer.media_type().to_string();
             let kind = kind.rsplit_once(".layer.v1.").map_or(kind.as_str(), |(_, kind)| kind).to_owned();
-            layers.push([
-                digest(layer.digest()),
-                diff_id,
-                Size(layer.size()).to_string(),
-                printable(&kind).to_string(),
-            ]);
+            layers.push([digest(layer.digest()), diff_id, Size(layer.size()).to_string(), printable(&kind)]);
         }
         text + "\n" + &table(["LAYER", "DIFF_ID", "SIZE", "TYPE"], &layers)
     })

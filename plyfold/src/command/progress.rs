@@ -269,7 +269,7 @@ fn bar(terminal: Terminal, what: &str, size: u64, start: u64, above: Option<&Pro
 
 /// What something is about: a digest as in all other lines, or else as it is.
 fn shown(what: &str) -> String {
-    digest::parse(what).map_or_else(|_| printable(what).to_string(), |digest| short(&digest).to_owned())
+    digest::parse(what).map_or_else(|_| printable(what), |digest| short(&digest).to_owned())
 }
 
 /// The short form of a digest.

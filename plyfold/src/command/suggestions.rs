@@ -79,7 +79,7 @@ pub(crate) async fn absent(images: &Images, name: Reference) -> Error {
 }
 
 fn offered(names: &[String]) -> Option<String> {
-    let names: Vec<String> = names.iter().map(|name| printable(name).to_string()).collect();
+    let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
     let (last, others) = names.split_last()?;
     Some(if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) })
 }

@@ -10,7 +10,7 @@ use super::baseline;
 fn no_library_names_a_flag_or_a_verb_of_the_command() {
     let words = Words::of_the_command();
     let mut found = Vec::new();
-    for file in sources() {
+    for file in libraries() {
         let text = fs::read_to_string(&file).unwrap();
         for literal in literals(&text) {
             if let Some(word) = words.in_text(&literal) {
@@ -72,26 +72,31 @@ fn long_flags(text: &str) -> Vec<String> {
 }
 
 /// The source files of the library crates: all but the command.
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn libraries() -> Vec<PathBuf> {
+    let mut files = product();
+    files.retain(|file| !file.starts_with(baseline::root().join("plyfold/src/command")));
+    files
+}
+
+/// The source files of the crates that users link or run.
+pub(crate) fn product() -> Vec<PathBuf> {
     let root = baseline::root();
     let mut folders = vec![root.join("core/src"), root.join("plyfold/src")];
     for crates in ["backends", "materializers"] {
         let crates = fs::read_dir(root.join(crates)).unwrap();
         folders.extend(crates.map(|one| one.unwrap().path().join("src")));
     }
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() && !path.ends_with("plyfold/src/command") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
+    let files: Vec<PathBuf> = folders.iter().flat_map(|folder| rust_files(folder)).collect();
     assert!(files.iter().any(|file| file.ends_with(Path::new("core/src/error.rs"))), "{files:?}");
     files
+}
+
+/// The Rust files below a folder.
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| if path.is_dir() { rust_files(&path) } else { vec![path] };
+    let files = entries.flat_map(below);
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
 /// The string literals of a source file, without those of its tests.

@@ -242,7 +242,7 @@ impl Partial {
 }
 
 fn mismatch(blob: &Descriptor, actual: Option<Digest>, actual_size: u64) -> Error {
-    Error::mismatch(Mismatch {
+    Error::from(Mismatch {
         expected: blob.digest().clone(),
         actual,
         expected_size: Some(blob.size()),

@@ -189,7 +189,7 @@ pub(super) fn is(file: &File, item: &Item) -> Result<bool> {
 fn mismatch(expected: &Digest, actual: Digest, size: u64) -> Verdict {
     let mismatch =
         Mismatch { expected: expected.clone(), actual: Some(actual), expected_size: None, actual_size: size };
-    Verdict::Damaged(Error::mismatch(mismatch).message().to_owned())
+    Verdict::Damaged(Error::from(mismatch).message().to_owned())
 }
 
 /// Whether an error is about the stored file: the disk cannot read it, or the user may not.

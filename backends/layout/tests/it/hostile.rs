@@ -219,7 +219,7 @@ async fn rows_8_and_9_damaged_blobs_are_told_from_sound_ones() {
     for damaged in [&sound[..sound.len() - 1], &[], &flipped] {
         fs::write(&path, damaged).unwrap();
         let error = fails(read_layer(&layout, &sample).await, &ErrorKind::Corrupt);
-        let mismatch = error.as_mismatch().unwrap();
+        let mismatch = error.detail::<plyfold_core::Mismatch>().unwrap();
         assert_eq!(
             (mismatch.expected_size, mismatch.actual_size),
             (Some(layer.size()), damaged.len() as u64)

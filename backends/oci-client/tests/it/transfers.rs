@@ -141,7 +141,7 @@ async fn a_blob_that_is_not_what_it_says_is_not_uploaded() {
         Blob::from_bytes(&promised, BlobRange::FULL, &Bytes::from_static(b"what has come up!")).unwrap();
     let error = open(&server).push_blob(&name, blob).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
-    assert_eq!(error.as_mismatch().unwrap().expected, *promised.digest());
+    assert_eq!(error.detail::<plyfold_core::Mismatch>().unwrap().expected, *promised.digest());
     assert_eq!(server.content("library/app", promised.digest()), None);
 }
 

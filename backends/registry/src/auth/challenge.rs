@@ -1,7 +1,9 @@
 //! `WWW-Authenticate` (RFC 9110 11.6.1): what a registry asks for.
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, Result};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+
+use crate::fault::ChallengeFault;
 
 /// What to answer a 401 with.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,7 +46,7 @@ impl Challenge {
 }
 
 fn invalid(why: &str) -> Error {
-    Error::new(ErrorKind::Auth, format!("the registry's authentication challenge is not valid: {why}"))
+    ChallengeFault::Invalid(why.to_owned()).into()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::grant::{Grant, basic, bearer};
 use crate::error;
+use crate::fault::ChallengeFault;
 use crate::policy::origin;
 use crate::transport::Transport;
 
@@ -107,22 +108,23 @@ struct Answer {
 }
 
 fn parse(body: &[u8]) -> Result<(Secret, Duration)> {
-    let invalid =
-        |why: &str| Error::new(ErrorKind::Auth, format!("the token server's answer is not valid: {why}"));
     // The parser's message could quote a token.
+    let invalid = ChallengeFault::Token;
     let answer: Answer =
         serde_json::from_slice(body).map_err(|_| invalid("it is not the JSON of a token"))?;
     let token = answer.token.filter(|token| !token.reveal().is_empty());
     let token = token.or(answer.access_token).ok_or_else(|| invalid("it has no token"))?;
     let text = token.reveal();
     if text.is_empty() || text.len() > TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid("its token is empty, too long, or has characters that no header can carry"));
+        return Err(
+            invalid("its token is empty, too long, or has characters that no header can carry").into()
+        );
     }
     // Servers in the field send 0 for "not set".
     let seconds = match answer.expires_in {
         None | Some(serde_json::Value::Null) => LIFE,
         Some(serde_json::Value::Number(number)) => number.as_u64().unwrap_or(LIFE),
-        Some(_) => return Err(invalid("expires_in is not a number")),
+        Some(_) => return Err(invalid("expires_in is not a number").into()),
     };
     // Less than a minute is a mistake by the specification; a token that really expires earlier gets a 401 and is
     // replaced.

@@ -11,6 +11,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::deserialize::one_or_many;
+use crate::fault::HostsFault;
 
 /// Bytes of a `hosts.toml` that are read.
 const FILE: u64 = 1 << 20;
@@ -74,6 +75,7 @@ pub struct Host {
 
 /// What a host may be asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum HostCapability {
     /// Content by its digest, which needs no trust.
     Pull,
@@ -131,7 +133,7 @@ impl Hosts {
             Err(e) => return Err(unreadable(e)),
         }
         if text.len() as u64 > FILE {
-            return Err(at(Error::limit(format!("hosts.toml has more than {FILE} bytes"))));
+            return Err(at(HostsFault::Long(FILE).into()));
         }
         if text.is_empty() {
             return Self::of_certificates(folder).map_err(unreadable);
@@ -139,8 +141,7 @@ impl Hosts {
         // The parser's message would quote the line, and a header field may be a secret.
         let mut hosts: Self = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            let why = e.message();
-            at(Error::config(format!("hosts.toml is not valid, line {line}: {why}")))
+            at(HostsFault::Syntax(line, e.message().to_owned()).into())
         })?;
         hosts.own.anchor(folder);
         hosts.host.iter_mut().for_each(|(_, host)| host.anchor(folder));

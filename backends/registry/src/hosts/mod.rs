@@ -14,6 +14,7 @@ pub use self::file::{ClientCertificate, Host, HostCapability, Hosts};
 pub(crate) use self::rotation::{Rotation, Wanted, Watch};
 use crate::Config;
 use crate::auth::{Permission, Scope};
+use crate::fault::HostsFault;
 use crate::policy::{Policy, origin, same_origin};
 use crate::tls::Identity;
 use crate::transport::Transport;
@@ -51,7 +52,7 @@ pub(crate) struct Endpoint {
 impl Places {
     pub(crate) fn new(config: &Config, home: &str) -> Result<Self> {
         if let Some(field) = config.hosts.values().flat_map(Hosts::unknown).next() {
-            return Err(Error::config(format!("unknown field {field:?} in hosts")));
+            return Err(HostsFault::Unknown(field.to_owned()).into());
         }
         let usual = Transport::new(config, Identity::new(config), &Host::default())?;
         let (known, elsewhere) = (Mutex::default(), Mutex::default());
@@ -238,7 +239,7 @@ pub(crate) fn authority(url: &Url) -> String {
 fn header(host: &Host) -> Result<HeaderMap> {
     let mut header = HeaderMap::new();
     for (name, values) in &host.header {
-        let invalid = || Error::config(format!("the header field {name:?} cannot be sent"));
+        let invalid = || HostsFault::Header(name.clone());
         let key: HeaderName = name.parse().map_err(|_| invalid())?;
         for value in values {
             let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| invalid())?;

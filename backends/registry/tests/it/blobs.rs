@@ -102,7 +102,7 @@ async fn a_broken_connection_to_a_range_is_looked_into() {
     server.put_blob("library/app", layer.digest(), content[..50].to_vec().into());
     let error =
         assert_kind(registry.blob(&name, &layer, BlobRange::from_start(100)).await, &ErrorKind::Corrupt);
-    assert_eq!(error.as_mismatch().unwrap().actual_size, 50);
+    assert_eq!(error.detail::<plyfold_core::Mismatch>().unwrap().actual_size, 50);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn a_source_that_breaks_stores_nothing_and_says_why() {
     let name = reference::parse(&format!("{}/a:1", server.host())).unwrap();
     let flipped = Blob::from_bytes(&layer, BlobRange::FULL, &content.into()).unwrap();
     let error = assert_kind(registry.push_blob(&name, flipped).await, &ErrorKind::Corrupt);
-    assert!(error.as_mismatch().is_some());
+    assert!(error.detail::<plyfold_core::Mismatch>().is_some());
     let broken = stream::iter([
         Ok("begin".into()),
         Err(Error::new(ErrorKind::RateLimited { retry_after: None }, "slow")),

@@ -129,7 +129,10 @@ fn bytes_changed_on_its_disk_are_seen() -> Verdict {
         let read =
             block_on(async { registry.blob(&name, blob, BlobRange::FULL).await?.bytes(1 << 20).await });
         let error = assert_kind(read, &ErrorKind::Corrupt);
-        assert!(error.as_mismatch().is_some_and(|mismatch| mismatch.actual.is_some()), "{error}");
+        assert!(
+            error.detail::<plyfold_core::Mismatch>().is_some_and(|mismatch| mismatch.actual.is_some()),
+            "{error}"
+        );
     }
     Ok(())
 }

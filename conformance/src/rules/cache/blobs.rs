@@ -52,7 +52,7 @@ async fn put_wrong_digest_publishes_nothing(fixture: &dyn CacheFixture) {
     let subject = fixture.open().await;
     let (right, wrong) = (blob(b"right content"), b"wrong content");
     let error = assert_kind(subject.cache.put(stream_of(&right, [Ok(wrong)])).await, &ErrorKind::Corrupt);
-    let mismatch = error.as_mismatch().expect("both digests are in the error");
+    let mismatch = error.detail::<plyfold_core::Mismatch>().expect("both digests are in the error");
     assert_eq!((&mismatch.expected, &mismatch.actual), (right.digest(), &Some(digest::sha256(wrong))));
     assert_nothing(&subject, &right).await;
     sound(subject.cache.put(stream_of(&right, [Ok(b"right content")])).await);
@@ -65,7 +65,7 @@ async fn put_wrong_size_publishes_nothing(fixture: &dyn CacheFixture) {
         let lying = Descriptor::new(blob(content).media_type().clone(), size, digest::sha256(content));
         let error =
             assert_kind(subject.cache.put(stream_of(&lying, [Ok(content)])).await, &ErrorKind::Corrupt);
-        let mismatch = error.as_mismatch().expect("both sizes are in the error");
+        let mismatch = error.detail::<plyfold_core::Mismatch>().expect("both sizes are in the error");
         assert_eq!(mismatch.expected_size, Some(size));
         assert_nothing(&subject, &lying).await;
 

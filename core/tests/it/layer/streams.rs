@@ -67,10 +67,10 @@ fn hashing_is_a_choice_that_expectations_overrule() {
         let expected = LayerOptions { diff_id: Some(digest.clone()), ..by(Hashing::Nothing) };
         assert_eq!(read(expected).unwrap().0, Some(digest.clone()));
         let wrong = LayerOptions { diff_id: Some(digest::sha256(b"")), ..by(Hashing::Nothing) };
-        assert!(read(wrong).unwrap_err().as_mismatch().is_some());
+        assert!(read(wrong).unwrap_err().detail::<plyfold_core::Mismatch>().is_some());
         let blob = Descriptor::new(MediaType::ImageLayer, bytes.len() as u64, digest::sha256(b""));
         let wrong = LayerOptions { blob: Some(blob), ..by(Hashing::Nothing) };
-        assert!(read(wrong).unwrap_err().as_mismatch().is_some());
+        assert!(read(wrong).unwrap_err().detail::<plyfold_core::Mismatch>().is_some());
     }
 }
 
@@ -176,7 +176,7 @@ fn digests_and_sizes_are_checked_at_the_end() {
         }
     }
     let mut plain = open(&tar, LayerOptions { diff_id: Some(wrong), ..LayerOptions::default() });
-    assert!(plain.finish().unwrap_err().as_mismatch().is_some());
+    assert!(plain.finish().unwrap_err().detail::<plyfold_core::Mismatch>().is_some());
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::io::{Read, Seek};
 
+use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
-use plyfold_core::{Error, Result};
 
 use super::known_sets::KnownSets;
 use super::source::Source;
+use crate::fault::ErofsFault;
 use crate::format::{
     COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
     SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, u32_at,
@@ -32,31 +33,30 @@ impl<R: Read + Seek> Reader<R> {
     /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
     pub fn new(source: R) -> Result<Self> {
         let mut source = Source::new(source)?;
-        let bytes: [u8; SUPERBLOCK_SIZE] =
-            source.array(SUPERBLOCK_OFFSET as u64).map_err(|_| Error::corrupt("not an EROFS image"))?;
+        let bytes = source.array(SUPERBLOCK_OFFSET as u64);
+        let bytes: [u8; SUPERBLOCK_SIZE] = bytes.map_err(|_| ErofsFault::NoImage)?;
         if u32_at(&bytes, 0) != MAGIC {
-            return Err(Error::corrupt("not an EROFS image"));
+            return Err(ErofsFault::NoImage.into());
         }
         let superblock = Superblock::decode(&bytes);
         if !(9..=12).contains(&superblock.block_bits) {
-            return Err(Error::unsupported(format!("blocks of 2^{} bytes", superblock.block_bits)));
+            return Err(ErofsFault::SuperblockBits(superblock.block_bits).into());
         }
         if u32_at(&bytes, 8) & COMPAT_CHECKSUM == 0 {
-            return Err(Error::unsupported("an EROFS image without a checksum"));
+            return Err(ErofsFault::NoChecksum.into());
         }
         let mut summed = vec![0; superblock.checksummed()];
         source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
         summed[4..8].fill(0);
         if checksum(&summed) != u32_at(&bytes, 4) {
-            return Err(Error::corrupt("the superblock's checksum is wrong"));
+            return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
         }
         let unknown = superblock.incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
         if unknown != 0 {
-            return Err(Error::unsupported(format!("EROFS features {unknown:#x}")));
+            return Err(ErofsFault::Features(unknown).into());
         }
         if u64::from(superblock.blocks) * superblock.block_size() > source.size() {
-            let (blocks, size) = (superblock.blocks, source.size());
-            return Err(Error::corrupt(format!("the image has {blocks} blocks, its file {size} bytes")));
+            return Err(ErofsFault::ImageSize(superblock.blocks, source.size()).into());
         }
         let mut devices = Vec::new();
         for slot in 0..u64::from(superblock.devices) {

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Seek};
 
+use plyfold_core::Result;
 use plyfold_core::layer::Metadata;
 use plyfold_core::tree::{Directory, Kind, Node};
-use plyfold_core::{Error, Result};
 
 use super::image::Reader;
 use crate::content::{Content, Run};
+use crate::fault::ErofsFault;
 use crate::format::{
     CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DIRENT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS,
     LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFMT, SLOT, is_file, is_symlink, special_kind,
@@ -18,14 +19,14 @@ impl<R: Read + Seek> Reader<R> {
     fn place(&self, nid: u64) -> Result<u64> {
         let base = u64::from(self.superblock.meta_block) * self.superblock.block_size();
         let place = nid.checked_mul(SLOT).and_then(|offset| base.checked_add(offset));
-        place.ok_or_else(|| Error::corrupt(format!("there is no inode {nid}")))
+        place.ok_or_else(|| ErofsFault::NoInode(nid).into())
     }
 
     /// Counts bytes that an inode uses. Those of all inodes are disjoint in any sound image.
     fn claim(&mut self, bytes: u64) -> Result<()> {
         self.claimed = self.claimed.saturating_add(bytes);
         if self.claimed > self.source.size() {
-            return Err(Error::corrupt("the image's inodes overlap"));
+            return Err(ErofsFault::Malformed("the image's inodes overlap").into());
         }
         Ok(())
     }
@@ -41,7 +42,7 @@ impl<R: Read + Seek> Reader<R> {
         }
         let inode = Inode::decode(&bytes, self.superblock.epoch);
         if inode.mtime.nanos > 999_999_999 {
-            return Err(Error::corrupt(format!("inode {nid} has no time")));
+            return Err(ErofsFault::InodeTime(nid).into());
         }
         Ok((inode, if extended { EXTENDED_SIZE } else { COMPACT_SIZE }))
     }
@@ -64,8 +65,7 @@ impl<R: Read + Seek> Reader<R> {
         } else if is_file(type_bits) {
             Kind::File { size: inode.size, content: self.content(&inode, tail)? }
         } else {
-            let unknown = || Error::corrupt(format!("inode {nid} is of no known type"));
-            special_kind(type_bits, inode.location).ok_or_else(unknown)?
+            special_kind(type_bits, inode.location).ok_or(ErofsFault::InodeType(nid))?
         };
         let (uid, gid, mtime) = (inode.uid, inode.gid, inode.mtime);
         let metadata = Metadata { mode: inode.mode & 0o7777, uid, gid, mtime, xattrs: Vec::new() };
@@ -80,7 +80,7 @@ impl<R: Read + Seek> Reader<R> {
         let in_blocks = match inode.layout {
             LAYOUT_PLAIN => inode.size,
             LAYOUT_INLINE => inode.size / block_size * block_size,
-            layout => return Err(Error::unsupported(format!("metadata of layout {layout}"))),
+            layout => return Err(ErofsFault::MetadataLayout(layout).into()),
         };
         let at = if offset < in_blocks {
             u64::from(inode.location) * block_size + offset
@@ -98,14 +98,14 @@ impl<R: Read + Seek> Reader<R> {
                 Ok(Content::blocks(0, inode.location))
             }
             LAYOUT_CHUNKS => self.chunks(inode, tail),
-            layout => Err(Error::unsupported(format!("a file of EROFS layout {layout}"))),
+            layout => Err(ErofsFault::FileLayout(layout).into()),
         }
     }
 
     fn chunks(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
         let format = inode.location as u16;
         if format & !31 != CHUNK_INDEXES {
-            return Err(Error::unsupported(format!("a file of chunk format {format:#x}")));
+            return Err(ErofsFault::ChunkFormat(format).into());
         }
         let bits = (format & 31) as u8;
         let (chunk_blocks, block_size) = (1u64 << bits, self.superblock.block_size());
@@ -121,7 +121,7 @@ impl<R: Read + Seek> Reader<R> {
                 continue;
             }
             if *device.get_or_insert(on) != on {
-                return Err(Error::unsupported("a file on several devices"));
+                return Err(ErofsFault::Devices.into());
             }
             let blocks = inode.size.div_ceil(block_size) - chunk * chunk_blocks;
             self.check_run(on, start.into(), blocks.min(chunk_blocks))?;
@@ -148,9 +148,7 @@ impl<R: Read + Seek> Reader<R> {
             Some(device) => self.devices.get(usize::from(device)).map_or(0, |device| device.blocks),
         };
         if start + blocks > u64::from(size) {
-            return Err(Error::corrupt(format!(
-                "a file has data behind block {size}, the end of its device"
-            )));
+            return Err(ErofsFault::DeviceEnd(size).into());
         }
         Ok(())
     }
@@ -192,7 +190,7 @@ impl Names {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when it does not follow the one before.
     pub(super) fn follows(&mut self, name: &[u8]) -> Result<bool> {
         if name <= &*self.last {
-            return Err(Error::corrupt(format!("directory {} is not in order", self.nid)));
+            return Err(ErofsFault::DirectoryOrder(self.nid).into());
         }
         self.last.clear();
         self.last.extend_from_slice(name);
@@ -202,11 +200,11 @@ impl Names {
 
 /// The names in one block, with their inode numbers.
 pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
-    let bad = || Error::corrupt("a directory block has entries without names");
+    let bad = || ErofsFault::Malformed("a directory block has entries without names");
     // The first name stands right behind the entries: its offset gives the number of entries.
     let first = usize::from(u16_at(block, 8));
     if block.len() < DIRENT_SIZE || first < DIRENT_SIZE || first % DIRENT_SIZE != 0 || first > block.len() {
-        return Err(bad());
+        return Err(bad().into());
     }
     let mut names = Vec::with_capacity(first / DIRENT_SIZE);
     for entry in (0..first).step_by(DIRENT_SIZE) {
@@ -222,7 +220,7 @@ pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
             || name.len() > 255
             || name.iter().any(|byte| matches!(byte, 0 | b'/'))
         {
-            return Err(bad());
+            return Err(bad().into());
         }
         names.push((name, u64_at(block, entry)));
     }

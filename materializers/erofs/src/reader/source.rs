@@ -4,6 +4,8 @@ use std::io::{Read, Seek, SeekFrom};
 
 use plyfold_core::{Error, Result};
 
+use crate::fault::ErofsFault;
+
 const WINDOW: u64 = 32 << 10;
 const WINDOWS: usize = 64;
 
@@ -66,7 +68,7 @@ impl<R: Read + Seek> Source<R> {
     fn check(&self, at: u64, length: usize) -> Result<()> {
         match at.checked_add(length as u64) {
             Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::corrupt(format!("the image refers to byte {at}, it has {}", self.size))),
+            _ => Err(ErofsFault::Outside(at, self.size).into()),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
+use plyfold_core::Result;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
-use plyfold_core::{Error, Result};
 
 use super::image::Reader;
 use super::known_sets::KnownSets;
 use super::node::block_names;
 use crate::content::{Chunks, Content, Layout};
+use crate::fault::ErofsFault;
 use crate::overlay;
 
 /// Bytes of a path. Layers have shorter ones; symbolic links can make somewhat longer ones of them.
@@ -50,7 +51,7 @@ impl<R: Read + Seek> Reader<R> {
         let root_nid = self.superblock.root_nid.into();
         let (root, _) = self.node(root_nid)?;
         if root.directory().is_none() {
-            return Err(Error::corrupt("the root inode is not a directory"));
+            return Err(ErofsFault::Malformed("the root inode is not a directory").into());
         }
         *tree.node_mut(NodeId::ROOT) = root;
         // Directories, and files of several names.
@@ -65,7 +66,7 @@ impl<R: Read + Seek> Reader<R> {
                     }
                     let child = match known.get(&child_nid) {
                         Some(id) if tree.node(*id).directory().is_some() => {
-                            return Err(Error::corrupt(format!("directory {child_nid} has two names")));
+                            return Err(ErofsFault::DirectoryNames(child_nid).into());
                         }
                         Some(id) => *id,
                         None => {
@@ -79,9 +80,7 @@ impl<R: Read + Seek> Reader<R> {
                             if is_directory {
                                 let path = directory.path as usize + 1 + name.len();
                                 if path > PATH {
-                                    return Err(Error::limit(format!(
-                                        "the image has a path of more than {PATH} bytes"
-                                    )));
+                                    return Err(ErofsFault::PathLong(PATH).into());
                                 }
                                 pending.push(Pending { id, nid: child_nid, path: path as u32 });
                             }

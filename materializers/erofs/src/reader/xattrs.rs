@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 
+use plyfold_core::Result;
 use plyfold_core::tree::Xattrs;
-use plyfold_core::{Error, Result};
 
 use super::image::Reader;
+use crate::fault::ErofsFault;
 use crate::format::u32_at;
 use crate::xattr;
 
@@ -31,7 +32,9 @@ impl<R: Read + Seek> Reader<R> {
             let shared = usize::from(body[4]);
             let inline = xattr::HEADER + shared * 4;
             if inline > body.len() {
-                return Err(Error::corrupt("an inode has more shared xattrs than room for them"));
+                return Err(
+                    ErofsFault::Malformed("an inode has more shared xattrs than room for them").into()
+                );
             }
             let area = u64::from(self.superblock.xattr_block) * self.superblock.block_size();
             for id in 0..shared {
@@ -44,16 +47,16 @@ impl<R: Read + Seek> Reader<R> {
             let mut rest = &body[inline..];
             while let Some(header) = rest.first_chunk() {
                 let size = xattr::entry_size(*header);
-                let entry =
-                    rest.get(..size).ok_or_else(|| Error::corrupt("an xattr ends behind its inode"))?;
-                set.push(xattr::decode(entry)?);
+                set.push(xattr::decode(
+                    rest.get(..size).ok_or(ErofsFault::Malformed("an xattr ends behind its inode"))?,
+                )?);
                 rest = &rest[size.next_multiple_of(4).min(rest.len())..];
             }
         }
         set.sort();
         let mut names = HashSet::new();
         if !set.iter().all(|(name, _)| names.insert(name)) {
-            return Err(Error::corrupt("an inode has an xattr twice"));
+            return Err(ErofsFault::Malformed("an inode has an xattr twice").into());
         }
         let set = self.sets.shared(set.into());
         if body.len() <= BODY_KEPT && self.sets.by_body.len() < BODIES_KEPT {
