@@ -1,6 +1,6 @@
 //! S: what an opened image must be, down to the files of its layers.
 
-use plyfold_core::layer::{DataExtent, EntryKind};
+use plyfold_core::layer::{DataExtent, EntryKind, FileKind};
 use plyfold_core::{Blob, BlobRange, Digest, ErrorKind, ImageSource, ImageSourceExt, Result, digest};
 
 use super::probe::{altered, assert_kind, carried, moved_layer, open, open_index, read, sound};
@@ -366,7 +366,7 @@ async fn xattrs_caps_devices_sparse_mtime_ns_uid_over_2_21_long_names_non_utf8_p
     let source = sound(subject.image("linux/amd64").await);
     let entries = sound(subject.client.layer(&*source, 0).await);
     let extents = entries.into_iter().find_map(|item| match item.entry.kind {
-        EntryKind::File { size, extents } if size == 1 << 36 => extents,
+        EntryKind::Node(FileKind::File { size, content: extents }) if size == 1 << 36 => extents,
         _ => None,
     });
     let runs = [DataExtent { offset: 0, length: 4 }, DataExtent { offset: (1 << 36) - 4, length: 4 }];

@@ -7,7 +7,7 @@ mod overlay;
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use plyfold_core::layer::{DataExtent, Entry, EntryKind, LayerOptions, LayerTar, Metadata};
+use plyfold_core::layer::{DataExtent, Entry, EntryKind, FileKind, LayerOptions, LayerTar, Metadata};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
 
@@ -33,7 +33,7 @@ pub fn read_layer(tar: &mut LayerTar) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
     while let Some(entry) = tar.next_entry()? {
         let content = match &entry.kind {
-            EntryKind::File { size, extents } => {
+            EntryKind::Node(FileKind::File { size, content: extents }) => {
                 let all = [DataExtent { offset: 0, length: *size }];
                 file_content(tar, *size, extents.as_deref().unwrap_or(&all))?
             }

@@ -11,7 +11,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write;
 
-use crate::layer::{DataExtent, EntryKind, ImagePath, LayerTar, TreeLimits};
+use crate::layer::{DataExtent, EntryKind, FileKind, ImagePath, LayerTar, TreeLimits};
 use crate::tree::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Place, Tree};
 use crate::{Error, Result};
 
@@ -21,14 +21,14 @@ use writer::{Item, Runs, TarWriter};
 
 /// Where a file's bytes lie: the entry of a layer that brought them.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Content {
+struct TarExtent {
     layer: u32,
     entry: u32,
     /// A fingerprint of the runs of data: it differs only if the layer changed between the two passes.
     extents: u64,
 }
 
-impl HeapSize for Content {
+impl HeapSize for TarExtent {
     fn heap_bytes(&self) -> usize {
         0
     }
@@ -38,7 +38,7 @@ impl HeapSize for Content {
 struct FirstNames(Vec<Option<Place>>);
 
 impl FirstNames {
-    fn path(&self, tree: &Tree<Content>, id: NodeId) -> ImagePath {
+    fn path(&self, tree: &Tree<TarExtent>, id: NodeId) -> ImagePath {
         match self.0[id.index()] {
             Some(place) => tree.path(place, |directory| self.0[directory.index()]),
             None => ImagePath::ROOT,
@@ -89,8 +89,10 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
         }
         names.0[id.index()] = place;
         match &node.kind {
-            Kind::Directory(_) => tar.header(&walk.path(), node, Item::Directory)?,
+            Kind::Directory(_) => tar.header(&walk.path(), node, Item::Node(None))?,
             Kind::File { content, .. } => files.push((*content, id)),
+            // No tar has sockets, so none came in by one.
+            Kind::Socket => {}
             _ => specials.push(id),
         }
     }
@@ -100,16 +102,7 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
         copy_files(&mut tar, &tree, &names, files, open(layer)?)?;
     }
     for id in specials {
-        let node = tree.node(id);
-        let item = match &node.kind {
-            Kind::BlockDevice { major, minor } => Item::BlockDevice(*major, *minor),
-            Kind::CharDevice { major, minor } => Item::CharDevice(*major, *minor),
-            Kind::Fifo => Item::Fifo,
-            Kind::Symlink { target } => Item::Symlink(target),
-            // No tar has sockets, so none came in by one; the others were dealt with above.
-            Kind::Directory(_) | Kind::File { .. } | Kind::Socket => continue,
-        };
-        tar.header(&names.path(&tree, id), node, item)?;
+        tar.header(&names.path(&tree, id), tree.node(id), Item::Node(None))?;
     }
     for (place, id) in links {
         let path = tree.path(place, |directory| names.0[directory.index()]);
@@ -120,7 +113,7 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
 }
 
 /// The first pass over a layer, to its verified end.
-fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<Content>> {
+fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<TarExtent>> {
     let counted =
         |number: usize| u32::try_from(number).map_err(|_| Error::limit("more than 2^32 layers or entries"));
     let layer = counted(layer)?;
@@ -129,7 +122,7 @@ fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<Content>> {
     while let Some(entry) = tar.next_entry()? {
         let entry_number = counted(number)?;
         builder.insert(entry, |_, extents: Option<&[DataExtent]>| {
-            Ok(Content { layer, entry: entry_number, extents: fingerprint(extents) })
+            Ok(TarExtent { layer, entry: entry_number, extents: fingerprint(extents) })
         })?;
         number += 1;
     }
@@ -151,9 +144,9 @@ fn fingerprint(extents: Option<&[DataExtent]>) -> u64 {
 /// The second pass over a layer: the files that are still there, in the order of their entries.
 fn copy_files(
     out: &mut TarWriter<impl Write>,
-    tree: &Tree<Content>,
+    tree: &Tree<TarExtent>,
     names: &FirstNames,
-    files: &[(Content, NodeId)],
+    files: &[(TarExtent, NodeId)],
     mut tar: LayerTar,
 ) -> Result<()> {
     let changed = || Error::corrupt("a layer changed between the two passes");
@@ -164,7 +157,8 @@ fn copy_files(
         number += 1;
         let Some((content, id)) = wanted else { continue };
         let node = tree.node(*id);
-        let (Kind::File { size, .. }, EntryKind::File { size: again, extents }) = (&node.kind, entry.kind)
+        let (Kind::File { size, .. }, EntryKind::Node(FileKind::File { size: again, content: extents })) =
+            (&node.kind, entry.kind)
         else {
             return Err(changed());
         };
@@ -174,7 +168,7 @@ fn copy_files(
         let whole = [DataExtent { offset: 0, length: *size }];
         let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
         let path = names.path(tree, *id);
-        out.header(&path, node, Item::File { size: *size, runs: extents.is_some().then_some(&runs) })?;
+        out.header(&path, node, Item::Node(extents.is_some().then_some(&runs)))?;
         for (zeros, mut length) in runs.pieces {
             out.zeros(zeros)?;
             while length > 0 {

@@ -5,7 +5,7 @@ use std::io::Write;
 use tar::{EntryType, Header};
 
 use crate::layer::{DataExtent, ImagePath};
-use crate::tree::Node;
+use crate::tree::{Kind, Node};
 use crate::{Error, Result};
 
 const BLOCK: u64 = 512;
@@ -16,13 +16,10 @@ const LONG_MAX: u64 = 0o777_7777_7777;
 /// What an entry is.
 #[derive(Clone, Copy)]
 pub(super) enum Item<'a> {
-    BlockDevice(u32, u32),
-    CharDevice(u32, u32),
-    Directory,
-    Fifo,
-    File { size: u64, runs: Option<&'a Runs> },
+    /// Another name of the node's file.
     HardLink(&'a [u8]),
-    Symlink(&'a [u8]),
+    /// The node; a sparse file has runs.
+    Node(Option<&'a Runs>),
 }
 
 /// A file's runs of data, widened to whole blocks: GNU tar starts each run at a block of the archive, others
@@ -79,7 +76,7 @@ impl<W: Write> TarWriter<W> {
         let mut pax = Pax::default();
         let mut header = Header::new_ustar();
         let mut name = path.as_bytes().to_vec();
-        if matches!(item, Item::Directory) {
+        if node.directory().is_some() {
             name.splice(..0, path.is_root().then_some(b'.'));
             name.push(b'/');
         }
@@ -102,7 +99,7 @@ impl<W: Write> TarWriter<W> {
                 pax.add_bytes(&[b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
             }
         }
-        let map = kind(&mut header, &mut pax, item, &name)?;
+        let map = kind(&mut header, &mut pax, &node.kind, item, &name)?;
         self.extension(&pax.0)?;
         header.set_cksum();
         self.data(header.as_bytes())?;
@@ -150,22 +147,37 @@ impl<W: Write> TarWriter<W> {
 }
 
 /// Fills in what depends on the kind; yields the map of a sparse file, which stands before its data.
-fn kind(header: &mut Header, pax: &mut Pax, item: Item<'_>, name: &[u8]) -> Result<Vec<u8>> {
+fn kind<C>(
+    header: &mut Header,
+    pax: &mut Pax,
+    kind: &Kind<C>,
+    item: Item<'_>,
+    name: &[u8],
+) -> Result<Vec<u8>> {
     let bad = |e| Error::io("writing a tar header", e);
     let mut map = Vec::new();
     header.set_size(0);
-    match item {
-        Item::BlockDevice(major, minor) | Item::CharDevice(major, minor) => {
-            let block = matches!(item, Item::BlockDevice(..));
-            header.set_entry_type(if block { EntryType::Block } else { EntryType::Char });
-            header.set_device_major(major).map_err(bad)?;
-            header.set_device_minor(minor).map_err(bad)?;
+    let runs = match item {
+        Item::HardLink(target) => {
+            header.set_entry_type(EntryType::Link);
+            field(header, 157, target, "linkpath", pax);
+            return Ok(map);
         }
-        Item::Directory => header.set_entry_type(EntryType::Directory),
-        Item::Fifo => header.set_entry_type(EntryType::Fifo),
-        Item::File { size, runs } => {
+        Item::Node(runs) => runs,
+    };
+    match kind {
+        Kind::BlockDevice { major, minor } | Kind::CharDevice { major, minor } => {
+            let block = matches!(kind, Kind::BlockDevice { .. });
+            header.set_entry_type(if block { EntryType::Block } else { EntryType::Char });
+            header.set_device_major(*major).map_err(bad)?;
+            header.set_device_minor(*minor).map_err(bad)?;
+        }
+        Kind::Directory(_) => header.set_entry_type(EntryType::Directory),
+        // Sockets are left out before.
+        Kind::Fifo | Kind::Socket => header.set_entry_type(EntryType::Fifo),
+        Kind::File { size, .. } => {
             header.set_entry_type(EntryType::Regular);
-            let mut stored = size;
+            let (size, mut stored) = (*size, *size);
             if let Some(runs) = runs {
                 map = sparse_map(size, &runs.aligned);
                 stored = map.len() as u64 + runs.aligned.iter().map(|run| run.length).sum::<u64>();
@@ -179,11 +191,7 @@ fn kind(header: &mut Header, pax: &mut Pax, item: Item<'_>, name: &[u8]) -> Resu
                 pax.add("size", stored.to_string().as_bytes());
             }
         }
-        Item::HardLink(target) => {
-            header.set_entry_type(EntryType::Link);
-            field(header, 157, target, "linkpath", pax);
-        }
-        Item::Symlink(target) => {
+        Kind::Symlink { target } => {
             header.set_entry_type(EntryType::Symlink);
             field(header, 157, target, "linkpath", pax);
         }

@@ -4,7 +4,7 @@ use super::fault::TarFault;
 use super::header::Header;
 use super::pax::Pax;
 use super::sparse::Sparse;
-use super::{Entry, EntryKind, ImagePath, LayerLimits, Metadata};
+use super::{Entry, EntryKind, FileKind, ImagePath, LayerLimits, Metadata};
 use crate::{Error, Result, Size};
 
 /// What stood before a header and belongs to its entry.
@@ -32,7 +32,7 @@ pub(super) fn entry(
 ) -> Result<Entry> {
     let path = path(header, long, pax, limits)?;
     let kind = kind(header, long, pax, sparse, limits).map_err(|e| e.with_context("path", &path))?;
-    if path.is_root() && kind != EntryKind::Directory {
+    if path.is_root() && kind != EntryKind::Node(FileKind::Directory(())) {
         return Err(TarFault::Malformed("an entry has no name").into());
     }
     let metadata = metadata(header, pax, limits).map_err(|e| e.with_context("path", &path))?;
@@ -118,28 +118,28 @@ fn kind(
         // Before typeflags had a directory, a slash at the end made one. GNU tar and bsdtar read every type of
         // file so, whatever data it has.
         b'\0' | b'0' | b'7' if name(header, long.long_name.as_deref(), pax)?.ends_with(b"/") => {
-            EntryKind::Directory
+            EntryKind::Node(FileKind::Directory(()))
         }
         flag if is_file(flag) => file(stored(header, pax, long.long_name.as_deref())?, sparse, limits)?,
         b'1' => EntryKind::HardLink { target: ImagePath::within(link()?, limits)? },
-        b'2' => EntryKind::Symlink { target: link()?.to_vec() },
+        b'2' => EntryKind::Node(FileKind::Symlink { target: link()?.into() }),
         b'3' => {
             let (major, minor) = device(header, pax)?;
-            EntryKind::CharDevice { major, minor }
+            EntryKind::Node(FileKind::CharDevice { major, minor })
         }
         b'4' => {
             let (major, minor) = device(header, pax)?;
-            EntryKind::BlockDevice { major, minor }
+            EntryKind::Node(FileKind::BlockDevice { major, minor })
         }
         // `D` is GNU's directory with a list of its names as data.
-        b'5' | b'D' => EntryKind::Directory,
-        b'6' => EntryKind::Fifo,
+        b'5' | b'D' => EntryKind::Node(FileKind::Directory(())),
+        b'6' => EntryKind::Node(FileKind::Fifo),
         other => return Err(TarFault::Type(char::from(other)).into()),
     })
 }
 
 fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<EntryKind> {
-    let (size, extents) = match sparse {
+    let (size, content) = match sparse {
         None => (stored, None),
         Some(sparse) => {
             let map_bytes = stored.checked_sub(sparse.map_bytes);
@@ -152,7 +152,7 @@ fn file(stored: u64, sparse: Option<Sparse>, limits: &LayerLimits) -> Result<Ent
     if size > limits.file {
         return Err(TarFault::FileSize(Size(size).beyond(Size(limits.file))).into());
     }
-    Ok(EntryKind::File { size, extents })
+    Ok(EntryKind::Node(FileKind::File { size, content }))
 }
 
 fn device(header: &Header<'_>, pax: &Pax) -> Result<(u32, u32)> {

@@ -168,9 +168,9 @@ pub struct DataExtent {
     pub length: u64,
 }
 
-/// What an entry is.
+/// What a file is: an entry of a layer, or a node of a tree.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum EntryKind {
+pub enum FileKind<C, D> {
     /// A block device.
     BlockDevice {
         /// Major number.
@@ -185,29 +185,37 @@ pub enum EntryKind {
         /// Minor number.
         minor: u32,
     },
-    /// A directory.
-    Directory,
+    /// A directory, with what is known of it.
+    Directory(D),
     /// A named pipe.
     Fifo,
-    /// A regular file; its data follows in the layer stream.
+    /// A regular file.
     File {
-        /// The file's size in bytes, holes included.
+        /// Its size in bytes, holes included.
         size: u64,
-        /// The runs of data of a sparse file, ascending and disjoint; `None` when all of it is data.
-        extents: Option<Vec<DataExtent>>,
-    },
-    /// Another name of an earlier (or later) file of the same layer or a lower one.
-    HardLink {
-        /// The file's first name.
-        target: ImagePath,
+        /// Where its bytes lie.
+        content: C,
     },
     /// A Unix socket. No tar has these; other trees do.
     Socket,
     /// A symbolic link.
     Symlink {
         /// The link's text, any bytes but NUL, kept as it is.
-        target: Vec<u8>,
+        target: Box<[u8]>,
     },
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EntryKind {
+    /// Another name of an earlier (or later) file of the same layer or a lower one.
+    HardLink {
+        /// The file's first name.
+        target: ImagePath,
+    },
+    /// A file. The data of a regular one follows in the layer stream; its content is the runs of data of a sparse
+    /// file, ascending and disjoint, and `None` when all of it is data.
+    Node(FileKind<Option<Vec<DataExtent>>, ()>),
 }
 
 /// One entry of a layer: where, what, and with which metadata.

@@ -45,7 +45,7 @@ mod sparse;
 
 pub(crate) use budget::Grant;
 pub use budget::{TreeBudget, TreeShare};
-pub use entry::{DataExtent, Entry, EntryKind, ImagePath, Metadata, Timestamp};
+pub use entry::{DataExtent, Entry, EntryKind, FileKind, ImagePath, Metadata, Timestamp};
 pub use fault::{LayerFault, TarFault};
 pub use limits::{LayerLimits, TreeLimits};
 pub use options::{Compression, Hashing, LayerOptions, LayerSummary, Warning};

@@ -9,7 +9,7 @@ use super::header::{BLOCK, Header, until_nul};
 use super::pax::{Globals, Pax};
 use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
-use super::{Compression, Entry, EntryKind, LayerLimits, LayerOptions, LayerSummary, Warning};
+use super::{Compression, Entry, EntryKind, FileKind, LayerLimits, LayerOptions, LayerSummary, Warning};
 use crate::{Descriptor, Error, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
@@ -76,7 +76,7 @@ impl LayerTar {
     }
 
     /// The next stored bytes of the current file, empty at the end of its data. Holes are not delivered: the
-    /// runs of [`EntryKind::File::extents`] follow each other.
+    /// runs of [`EntryKind::Node`] follow each other.
     ///
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) when the tar ends within the file; whatever the source reports.
@@ -177,7 +177,7 @@ impl LayerTar {
         let entry = assemble::entry(header, &before, &pax, sparse, &limits)?;
         self.left = stored.saturating_sub(map_bytes);
         self.padding = stored.next_multiple_of(BLOCK as u64) - stored;
-        if entry.kind == EntryKind::Directory {
+        if entry.kind == EntryKind::Node(FileKind::Directory(())) {
             // A GNU dump directory (`D`) has a list of names as data, which is skipped.
             self.skip_data()?;
         }

@@ -1,18 +1,15 @@
 //! The state of a [`LayerTree`](super::LayerTree) under construction.
 
-use std::collections::HashSet;
-
 use crate::layer::{ImagePath, TreeLimits};
 
 use super::names::LinkId;
 use super::pending::PendingLinks;
-use super::{HeapSize, NodeId, Tree, Xattrs};
+use super::{HeapSize, NodeId, Tree};
 
 /// Builds a [`LayerTree`](super::LayerTree). See [the module](super) for the rules.
 #[derive(Debug)]
 pub struct LayerTreeBuilder<C> {
     pub(super) tree: Tree<C>,
-    pub(super) sets: HashSet<Xattrs>,
     /// Hard links whose target has not been seen yet.
     pub(super) links: PendingLinks,
     /// Directories that were hidden from the lower layers after something was put into them.
@@ -43,7 +40,6 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     pub fn within(limits: TreeLimits) -> Self {
         Self {
             tree: Tree::within(limits),
-            sets: HashSet::new(),
             links: PendingLinks::default(),
             left: Vec::new(),
             assumed: Vec::new(),

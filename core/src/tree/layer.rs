@@ -2,13 +2,13 @@
 
 use crate::Result;
 use crate::layer::whiteout::{Change, classify};
-use crate::layer::{DataExtent, Entry, EntryKind, ImagePath, Metadata};
+use crate::layer::{DataExtent, Entry, EntryKind, FileKind, ImagePath, Metadata};
 
 use super::builder::LayerTreeBuilder;
 use super::fault::TreeFault;
 use super::pending::{LowerLink, PendingLinks};
 use super::resolve::Missing;
-use super::{HeapSize, Kind, Node, NodeId, Tree, Xattrs};
+use super::{HeapSize, Kind, Node, NodeId, Tree};
 
 /// What one layer says: files that it brings, whiteouts, opaque directories, and links to files below it.
 #[derive(Clone, Debug)]
@@ -44,18 +44,21 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             Change::Plain => {}
         }
         let kind = match kind {
-            EntryKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            EntryKind::HardLink { target } => return self.hard_link(&path, &target),
+            EntryKind::Node(kind) => kind,
+        };
+        let kind = match kind {
+            FileKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
             // Overlayfs' form of a whiteout, in tars of overlay upper directories.
-            EntryKind::CharDevice { major: 0, minor: 0 } => return self.whiteout(&path),
-            EntryKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
-            EntryKind::Directory => return self.directory(&path, metadata),
-            EntryKind::Fifo => Kind::Fifo,
-            EntryKind::File { size, extents } => {
+            FileKind::CharDevice { major: 0, minor: 0 } => return self.whiteout(&path),
+            FileKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+            FileKind::Directory(()) => return self.directory(&path, metadata),
+            FileKind::Fifo => Kind::Fifo,
+            FileKind::File { size, content: extents } => {
                 Kind::File { size, content: content(size, extents.as_deref())? }
             }
-            EntryKind::HardLink { target } => return self.hard_link(&path, &target),
-            EntryKind::Socket => Kind::Socket,
-            EntryKind::Symlink { target } => Kind::Symlink { target: target.into() },
+            FileKind::Socket => Kind::Socket,
+            FileKind::Symlink { target } => Kind::Symlink { target },
         };
         let parent = self.parent(&path)?;
         let id = self.push(kind, metadata)?;
@@ -234,15 +237,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
     }
 
     fn node(&mut self, kind: Kind<C>, mut metadata: Metadata) -> Result<Node<C>> {
-        let set = Xattrs::from(std::mem::take(&mut metadata.xattrs));
-        let mut node = Node::new(kind, metadata);
-        if let Some(known) = self.sets.get(&set) {
-            node.xattrs = known.clone();
-        } else if !set.is_empty() {
-            self.tree.charge(set.heap_bytes())?;
-            self.sets.insert(set.clone());
-            node.xattrs = set;
-        }
-        Ok(node)
+        let set = self.tree.share(std::mem::take(&mut metadata.xattrs).into())?;
+        Ok(Node { xattrs: set, ..Node::new(kind, metadata) })
     }
 }

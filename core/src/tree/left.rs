@@ -43,15 +43,8 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
 
     /// The directories in one that shows lower layers.
     fn directories_below(&self, id: NodeId, found: &mut Vec<(NodeId, LinkId)>) {
-        let Some(directory) = self.tree.node(id).directory().filter(|directory| !directory.opaque) else {
-            return;
-        };
-        let mut cursor = self.tree.names.cursor(directory.children);
-        while let Some(link) = cursor.next(&self.tree.names) {
-            let child = NodeId::new(self.tree.names.child(link));
-            if self.tree.node(child).directory().is_some() {
-                found.push((id, link));
-            }
+        if self.tree.node(id).directory().is_some_and(|directory| !directory.opaque) {
+            found.extend(self.tree.subdirectories(id).map(|(link, _)| (id, link)));
         }
     }
 
@@ -89,14 +82,9 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             }
             let mut pending = vec![NodeId::ROOT];
             while let Some(id) = pending.pop() {
-                let Some(directory) = self.tree.node(id).directory() else { continue };
-                let mut cursor = self.tree.names.cursor(directory.children);
-                while let Some(link) = cursor.next(&self.tree.names) {
-                    let child = NodeId::new(self.tree.names.child(link));
-                    if self.tree.node(child).directory().is_some() {
-                        above[child.index()] = (id, link);
-                        pending.push(child);
-                    }
+                for (link, child) in self.tree.subdirectories(id) {
+                    above[child.index()] = (id, link);
+                    pending.push(child);
                 }
             }
             for Left { directory, .. } in left.iter().filter(|left| left.followed) {

@@ -6,11 +6,11 @@
 //! the tree of a whole image with the bytes of its files: what most formats are written from.
 //!
 //! ```
-//! use plyfold_core::layer::{Entry, EntryKind, ImagePath, Metadata};
+//! use plyfold_core::layer::{Entry, EntryKind, FileKind, ImagePath, Metadata};
 //! use plyfold_core::tree::{LayerTreeBuilder, Tree};
 //!
 //! let mut layer = LayerTreeBuilder::<()>::new();
-//! let kind = EntryKind::Symlink { target: b"usr/lib".to_vec() };
+//! let kind = EntryKind::Node(FileKind::Symlink { target: b"usr/lib"[..].into() });
 //! let metadata = Metadata { mode: 0o777, ..Metadata::default() };
 //! layer.insert(Entry { path: ImagePath::ROOT.join(b"lib"), kind, metadata }, |_, _| Ok(()))?;
 //!
@@ -86,4 +86,4 @@ pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};
 pub use pending::LowerLink;
 pub(crate) use walk::Place;
 pub use walk::Walk;
-pub use xattrs::{Xattrs, XattrsIter};
+pub use xattrs::{XATTR_PREFIXES, Xattrs, XattrsIter, is_overlay_xattr, xattr_prefix};

@@ -1,6 +1,8 @@
 //! Nodes in an arena, and directories that name them.
 
-use crate::layer::{Grant, ImagePath, Metadata, Timestamp, TreeLimits};
+use std::collections::HashSet;
+
+use crate::layer::{FileKind, Grant, ImagePath, Metadata, Timestamp, TreeLimits};
 use crate::{Advice, Error, Result, Size};
 
 use super::Xattrs;
@@ -65,44 +67,10 @@ impl HeapSize for String {
 }
 
 /// What a node is.
-#[derive(Clone, Debug)]
-pub enum Kind<C> {
-    /// A block device.
-    BlockDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A character device.
-    CharDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A directory.
-    Directory(Directory),
-    /// A named pipe.
-    Fifo,
-    /// A regular file.
-    File {
-        /// Its size in bytes, holes included.
-        size: u64,
-        /// Where its bytes lie.
-        content: C,
-    },
-    /// A Unix socket.
-    Socket,
-    /// A symbolic link.
-    Symlink {
-        /// The link's text.
-        target: Box<[u8]>,
-    },
-}
+pub type Kind<C> = FileKind<C, Directory>;
 
 /// A directory. Its names are the tree's: [`Tree::children`], [`Tree::whiteouts`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Directory {
     pub(super) children: LinkId,
     pub(super) whiteouts: LinkId,
@@ -204,6 +172,8 @@ pub struct Tree<C> {
     pub(super) bytes: u64,
     /// What all of it may take of the memory that conversions share.
     pub(super) grant: Grant,
+    /// Sets that [`Tree::share`] has seen, until [`Tree::finish`].
+    pub(super) sets: HashSet<Xattrs>,
 }
 
 impl<C> Tree<C> {
@@ -215,7 +185,8 @@ impl<C> Tree<C> {
     /// As [`Tree::new`], within other limits.
     pub fn within(limits: TreeLimits) -> Self {
         let grant = Grant::new(limits.share.clone());
-        Self { nodes: vec![Node::implied_directory()], names: Names::new(), limits, bytes: 0, grant }
+        let (nodes, names) = (vec![Node::implied_directory()], Names::new());
+        Self { nodes, names, limits, bytes: 0, grant, sets: HashSet::new() }
     }
 
     /// The number of nodes ever made, those included that no name leads to any more.
@@ -250,6 +221,21 @@ impl<C> Tree<C> {
             return Err(Error::from(fault).with_advice(Advice::RaiseLimit { field: "metadata" }));
         }
         self.cover()
+    }
+
+    /// A set of extended attributes: the one that is equal, if there was one before. New ones are counted.
+    ///
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`TreeLimits::metadata`].
+    pub fn share(&mut self, set: Xattrs) -> Result<Xattrs> {
+        if let Some(known) = self.sets.get(&set) {
+            return Ok(known.clone());
+        }
+        self.charge(set.heap_bytes())?;
+        if !set.is_empty() {
+            self.sets.insert(set.clone());
+        }
+        Ok(set)
     }
 
     /// Waits for memory that conversions share, if the tree needs more of it.
@@ -401,6 +387,13 @@ impl<C> Tree<C> {
         self.listed(root).map(|(name, _)| name)
     }
 
+    /// The directories in a directory, each with its name's place.
+    pub(super) fn subdirectories(&self, directory: NodeId) -> impl Iterator<Item = (LinkId, NodeId)> {
+        let mut children = self.children(directory);
+        std::iter::from_fn(move || children.next_link())
+            .filter(move |(_, child)| self.node(*child).directory().is_some())
+    }
+
     fn listed(&self, root: LinkId) -> Children<'_> {
         Children { names: &self.names, cursor: self.names.cursor(root) }
     }
@@ -433,6 +426,7 @@ impl<C> Tree<C> {
 
     /// Counts every file's names, once the last change has been made.
     pub fn finish(&mut self) {
+        self.sets = HashSet::new();
         for node in &mut self.nodes {
             node.names = 0;
         }

@@ -72,8 +72,7 @@ impl<C: HeapSize> Tree<C> {
         let mut steps = Steps::default();
         let mut pending = vec![(NONE, NodeId::ROOT, NodeId::ROOT)];
         while let Some((step, lower, upper)) = pending.pop() {
-            let mut children = layer.children(upper);
-            while let Some((link, child)) = children.next_link() {
+            for (link, child) in layer.subdirectories(upper) {
                 let Some(directory) = layer.node(child).directory() else { continue };
                 let Some(below) = self.child(lower, layer.names.name(link)) else { continue };
                 let mut target = Some(below);

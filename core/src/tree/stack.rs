@@ -176,14 +176,7 @@ impl<C: HeapSize> Tree<C> {
             let Some(directory) = self.directory_mut(id) else { continue };
             directory.whiteouts = NONE;
             directory.opaque = false;
-            let children = directory.children;
-            let mut cursor = self.names.cursor(children);
-            while let Some(link) = cursor.next(&self.names) {
-                let child = NodeId::new(self.names.child(link));
-                if self.node(child).directory().is_some() {
-                    pending.push(child);
-                }
-            }
+            pending.extend(self.subdirectories(id).map(|(_, child)| child));
         }
     }
 }

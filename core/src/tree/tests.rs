@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
-use crate::layer::{Entry, EntryKind, ImagePath, Metadata};
+use crate::layer::{Entry, EntryKind, FileKind, ImagePath, Metadata};
 use crate::{ErrorKind, Result};
 
 fn path(text: &str) -> ImagePath {
@@ -18,13 +18,13 @@ fn layer(text: &str) -> Result<LayerTree<String>> {
         let (name, rest) = (&word[..at], &word[at + 1..]);
         let mut metadata = Metadata { mode: 0o644, ..Metadata::default() };
         let kind = match word.as_bytes()[at] {
-            b'=' => EntryKind::File { size: rest.len() as u64, extents: None },
+            b'=' => EntryKind::Node(FileKind::File { size: rest.len() as u64, content: None }),
             b'>' => EntryKind::HardLink { target: path(rest) },
-            b'@' => EntryKind::Symlink { target: rest.into() },
-            b'!' => EntryKind::CharDevice { major: 0, minor: 0 },
+            b'@' => EntryKind::Node(FileKind::Symlink { target: rest.as_bytes().into() }),
+            b'!' => EntryKind::Node(FileKind::CharDevice { major: 0, minor: 0 }),
             _ => {
                 metadata.mode = u16::from_str_radix(rest, 8).unwrap_or(0o700);
-                EntryKind::Directory
+                EntryKind::Node(FileKind::Directory(()))
             }
         };
         builder.insert(Entry { path: path(name), kind, metadata }, |_, _| Ok(rest.to_owned()))?;

@@ -10,6 +10,29 @@ const SET_BYTES: usize = 256;
 /// Bytes that an attribute takes in a writer's tables.
 const ATTRIBUTE_BYTES: usize = 64;
 
+/// The prefixes of names that Linux' file systems store as a number, with that number. Those without a dot at their
+/// end are complete names.
+pub const XATTR_PREFIXES: [(u8, &[u8]); 5] = [
+    (1, b"user."),
+    (2, b"system.posix_acl_access"),
+    (3, b"system.posix_acl_default"),
+    (4, b"trusted."),
+    (6, b"security."),
+];
+
+/// The number of a name's prefix and the rest of the name; `None` for names that these file systems do not store.
+pub fn xattr_prefix(name: &[u8]) -> Option<(u8, &[u8])> {
+    XATTR_PREFIXES.iter().find_map(|(number, prefix)| {
+        let rest = name.strip_prefix(*prefix)?;
+        (prefix.ends_with(b".") != rest.is_empty()).then_some((*number, rest))
+    })
+}
+
+/// Whether the attribute of this name is one of overlayfs' own, which no layer may set.
+pub fn is_overlay_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
 /// Extended attributes with their full names, in the order in which they were given: sorted by name. Clones share
 /// one copy.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]

@@ -4,10 +4,10 @@ use plyfold_core::tree::HeapSize;
 
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Content(pub(crate) Layout);
+pub struct Content(pub(crate) DataLayout);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Layout {
+pub(crate) enum DataLayout {
     /// One run of blocks.
     Blocks {
         /// 0 for the image itself, else the place in the device table, from 1.
@@ -21,7 +21,7 @@ pub(crate) enum Layout {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Chunks {
-    /// As for [`Layout::Blocks`].
+    /// As for [`DataLayout::Blocks`].
     pub(crate) device: u16,
     /// log2 of a chunk's blocks, at most 31.
     pub(crate) bits: u8,
@@ -42,18 +42,18 @@ pub(crate) struct Run {
 
 impl Content {
     pub(crate) fn blocks(device: u16, start: u32) -> Self {
-        Self(Layout::Blocks { device, start })
+        Self(DataLayout::Blocks { device, start })
     }
 
     pub(crate) fn chunks(device: u16, bits: u8, runs: Vec<Run>) -> Self {
-        Self(Layout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
+        Self(DataLayout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
     }
 
     /// The device that all of it lies on.
     pub(crate) fn device_mut(&mut self) -> &mut u16 {
         match &mut self.0 {
-            Layout::Blocks { device, .. } => device,
-            Layout::Chunks(chunks) => &mut chunks.device,
+            DataLayout::Blocks { device, .. } => device,
+            DataLayout::Chunks(chunks) => &mut chunks.device,
         }
     }
 }
@@ -61,8 +61,8 @@ impl Content {
 impl HeapSize for Content {
     fn heap_bytes(&self) -> usize {
         match &self.0 {
-            Layout::Blocks { .. } => 0,
-            Layout::Chunks(chunks) => size_of::<Chunks>() + size_of_val(&*chunks.runs),
+            DataLayout::Blocks { .. } => 0,
+            DataLayout::Chunks(chunks) => size_of::<Chunks>() + size_of_val(&*chunks.runs),
         }
     }
 }

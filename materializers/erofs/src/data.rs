@@ -4,7 +4,7 @@
 //! chunks (Linux 5.15); all others are plain runs of blocks, and an image of such files mounts from Linux 5.4.
 
 use plyfold_core::Result;
-use plyfold_core::layer::DataExtent;
+use plyfold_core::layer::{DataExtent, LayerTar};
 
 use crate::content::{Content, Run};
 use crate::fault::ErofsFault;
@@ -17,14 +17,6 @@ const CHUNKS_MAX: u64 = 32 << 10;
 /// The shortest run of zeros that becomes a hole: holes need a newer kernel.
 const HOLE_MIN: u64 = 1 << 20;
 
-/// Where a file's stored bytes come from: what a sparse file has in its holes is not stored.
-pub(crate) trait Source {
-    /// The next bytes, none at the end of the file.
-    fn data(&mut self) -> Result<&[u8]>;
-    /// Drops the first `count` of them.
-    fn consume(&mut self, count: usize);
-}
-
 /// The chunk size of a file that turns out to have holes.
 fn chunk_size(size: u64) -> u64 {
     (size / CHUNKS_MAX).next_power_of_two().max(CHUNK_MIN)
@@ -35,9 +27,9 @@ pub(crate) fn hole_size(size: u64) -> u64 {
     chunk_size(size).max(HOLE_MIN)
 }
 
-/// Copies a file of `size` bytes into the image.
+/// Copies the current file of the tar, of `size` bytes, into the image.
 pub(crate) fn copy(
-    source: &mut impl Source,
+    tar: &mut LayerTar,
     size: u64,
     extents: Option<&[DataExtent]>,
     image: &mut BlockStream<'_>,
@@ -53,13 +45,13 @@ pub(crate) fn copy(
         file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file are not in order"))?;
         let mut left = extent.length;
         while left > 0 {
-            let bytes = source.data()?;
+            let bytes = tar.data()?;
             if bytes.is_empty() {
                 return Err(ErofsFault::Malformed("a file's data ends early").into());
             }
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             file.write(&bytes[..count])?;
-            source.consume(count);
+            tar.consume(count);
             left -= count as u64;
         }
     }

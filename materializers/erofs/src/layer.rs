@@ -1,11 +1,11 @@
 //! One layer, in one pass over its tar.
 
 use plyfold_core::layer::LayerTar;
-use plyfold_core::tree::LayerTreeBuilder;
+use plyfold_core::tree::{LayerTreeBuilder, is_overlay_xattr};
 use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink};
 use uuid::Uuid;
 
-use crate::data::{self, Source};
+use crate::data;
 use crate::options::Options;
 use crate::stream::BlockStream;
 use crate::{overlay, writer};
@@ -56,9 +56,9 @@ impl Materializer for ErofsLayer {
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
         let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
         while let Some(mut entry) = tar.next_entry()? {
-            entry.metadata.xattrs.retain(|(name, _)| !overlay::is_reserved(name));
+            entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
             builder.insert(entry, |size, extents| {
-                data::copy(&mut Data(tar), size, extents, &mut image, options.block_size)
+                data::copy(tar, size, extents, &mut image, options.block_size)
             })?;
         }
         // Check the digests of the whole layer before the superblock makes the output an image.
@@ -73,16 +73,4 @@ impl Materializer for ErofsLayer {
 /// containerd's derivation.
 fn layer_uuid(diff_id: &Digest) -> [u8; 16] {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("erofs:blobs/{diff_id}").as_bytes()).into_bytes()
-}
-
-struct Data<'a>(&'a mut LayerTar);
-
-impl Source for Data<'_> {
-    fn data(&mut self) -> Result<&[u8]> {
-        self.0.data()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.0.consume(count);
-    }
 }

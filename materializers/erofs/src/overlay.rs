@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 use plyfold_core::Result;
 use plyfold_core::layer::{ImagePath, Metadata};
-use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs};
+use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs, is_overlay_xattr};
 
 use crate::content::Content;
 use crate::fault::ErofsFault;
@@ -37,11 +37,6 @@ const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 
 /// The longest value of one list; further ones have a number behind their name.
 const LIST_MAX: usize = 60_000;
-
-/// Whether an xattr of this name is overlayfs' own: a layer must not set one.
-pub(crate) fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
-}
 
 /// A layer as a tree of real files.
 pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
@@ -60,7 +55,6 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
         }
     }
     let mut device = None;
-    let mut marked = Marked::default();
     for id in tree.ids() {
         let Some(directory) = tree.node(id).directory() else { continue };
         let (implied, late, opaque) = (directory.implied, directory.late, directory.opaque);
@@ -75,7 +69,11 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
             let list = assumed.iter().flat_map(|path| [path.as_bytes(), &[0]]);
             marks.extend(parts(ASSUMED, &list.flatten().copied().collect::<Vec<_>>()));
         }
-        marked.mark(&mut tree, id, marks)?;
+        if !marks.is_empty() {
+            marks.extend(tree.node(id).xattrs.to_vec());
+            marks.sort();
+            tree.node_mut(id).xattrs = tree.share(marks.into())?;
+        }
         if hides {
             let shared = match device {
                 Some(shared) => shared,
@@ -112,34 +110,8 @@ fn items(xattrs: &Xattrs, name: &[u8]) -> Vec<u8> {
     parts.flat_map(|(_, value)| value).copied().collect()
 }
 
-/// Sets with marks added, so that directories of the same marks share one.
-#[derive(Default)]
-struct Marked(HashMap<(Xattrs, Marks), Xattrs>);
-
 /// Attributes by name and value.
 type Marks = Vec<(Vec<u8>, Vec<u8>)>;
-
-impl Marked {
-    fn mark(&mut self, tree: &mut Tree<Content>, id: NodeId, marks: Marks) -> Result<()> {
-        if marks.is_empty() {
-            return Ok(());
-        }
-        let own = std::mem::take(&mut tree.node_mut(id).xattrs);
-        let key = (own, marks);
-        let set = if let Some(known) = self.0.get(&key) {
-            known.clone()
-        } else {
-            let mut all = [key.0.to_vec(), key.1.clone()].concat();
-            all.sort();
-            let set = Xattrs::from(all);
-            tree.charge(set.heap_bytes())?;
-            self.0.insert(key, set.clone());
-            set
-        };
-        tree.node_mut(id).xattrs = set;
-        Ok(())
-    }
-}
 
 /// A layer out of the tree of its image.
 pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>> {
@@ -174,7 +146,7 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
             tree.imply(id)?;
         }
         let node = tree.node_mut(id);
-        if xattrs.iter().any(|(name, _)| is_reserved(name)) {
+        if xattrs.iter().any(|(name, _)| is_overlay_xattr(name)) {
             let known = unmarked.entry(xattrs.clone());
             node.xattrs = known.or_insert_with(|| without_marks(&xattrs)).clone();
             own_links(id, &xattrs, &mut lower_links)?;
@@ -201,7 +173,7 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
         if let Kind::Directory(directory) = &mut node.kind {
             directory.implied = false;
             directory.opaque = opaque;
-            if node.xattrs.iter().any(|(name, _)| is_reserved(name)) {
+            if node.xattrs.iter().any(|(name, _)| is_overlay_xattr(name)) {
                 node.xattrs = without_marks(&node.xattrs);
             }
         }
@@ -222,7 +194,7 @@ pub(crate) fn is_implied(xattrs: &Xattrs) -> bool {
 
 /// What is left of a set without overlayfs' own.
 pub(crate) fn without_marks(xattrs: &Xattrs) -> Xattrs {
-    xattrs.iter().filter(|(name, _)| !is_reserved(name)).collect()
+    xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name)).collect()
 }
 
 /// Adds the links that a directory's `links` list.

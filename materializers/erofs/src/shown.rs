@@ -183,24 +183,14 @@ fn compare(image: &Tree<Content>, shown: &Tree<Content>, found: &mut OverlayDiff
 
 fn fault(image: &Node<Content>, shown: &Node<Content>) -> Option<OverlayFault> {
     let is_same = match (&image.kind, &shown.kind) {
-        (
-            Kind::BlockDevice { major, minor },
-            Kind::BlockDevice { major: other_major, minor: other_minor },
-        )
-        | (Kind::CharDevice { major, minor }, Kind::CharDevice { major: other_major, minor: other_minor }) => {
-            (major, minor) == (other_major, other_minor)
-        }
         (Kind::File { size, content }, Kind::File { size: other_size, content: other }) => {
             if overlay::is_lower_link(&shown.xattrs) {
                 return Some(OverlayFault::Unreadable);
             }
             size == other_size && (*size == 0 || content == other)
         }
-        (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
-        (Kind::Directory(_), Kind::Directory(_))
-        | (Kind::Fifo, Kind::Fifo)
-        | (Kind::Socket, Kind::Socket) => true,
-        _ => false,
+        (Kind::Directory(_), Kind::Directory(_)) => true,
+        (image, shown) => image == shown,
     };
     if !is_same {
         return Some(OverlayFault::Content);

@@ -16,7 +16,7 @@ use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
 use plyfold_core::{Made, Result};
 
-use crate::content::{Content, Layout};
+use crate::content::{Content, DataLayout};
 use crate::directory;
 use crate::fault::ErofsFault;
 use crate::format::{
@@ -43,7 +43,7 @@ pub(crate) fn finish(
     mut image: BlockStream<'_>,
 ) -> Result<Made> {
     let meta_block = image.block()?;
-    let plan = Plan::new(tree, options, meta_block)?;
+    let plan = ImageLayout::new(tree, options, meta_block)?;
     let spilled = plan.write_inodes(&mut image)?;
     plan.write_blocks(&spilled, &mut image)?;
     let xattr_block = image.block()?;
@@ -144,7 +144,7 @@ const UNSEEN: u32 = 0;
 /// The node has been seen, its number comes with its place.
 const SEEN: u32 = u32::MAX;
 
-struct Plan<'a> {
+struct ImageLayout<'a> {
     tree: &'a Tree<Content>,
     block_size: u64,
     mtime: Option<Timestamp>,
@@ -158,7 +158,7 @@ struct Plan<'a> {
     has_chunks: bool,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> ImageLayout<'a> {
     fn new(tree: &'a Tree<Content>, options: &Options, meta_block: u32) -> Result<Self> {
         let mut plan = Self {
             tree,
@@ -259,14 +259,14 @@ impl<'a> Plan<'a> {
     /// Layout and location of a regular file. A run on a device is a file of one chunk, or of as few as can be.
     fn file(&self, size: u64, content: &Content) -> (u16, u32) {
         match &content.0 {
-            Layout::Blocks { .. } if size == 0 => (LAYOUT_PLAIN, NULL_BLOCK),
-            Layout::Blocks { device: 0, start } => (LAYOUT_PLAIN, *start),
-            Layout::Blocks { .. } => {
+            DataLayout::Blocks { .. } if size == 0 => (LAYOUT_PLAIN, NULL_BLOCK),
+            DataLayout::Blocks { device: 0, start } => (LAYOUT_PLAIN, *start),
+            DataLayout::Blocks { .. } => {
                 let blocks = size.div_ceil(self.block_size);
                 let bits = blocks.next_power_of_two().ilog2().min(31);
                 (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | bits)
             }
-            Layout::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
+            DataLayout::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
         }
     }
 
@@ -399,12 +399,12 @@ impl<'a> Plan<'a> {
             out.extend_from_slice(&block.to_le_bytes());
         };
         match &content.0 {
-            Layout::Blocks { device, start } => {
+            DataLayout::Blocks { device, start } => {
                 for chunk in 0..count {
                     put(*device, start.wrapping_add((chunk * chunk_blocks) as u32));
                 }
             }
-            Layout::Chunks(chunks) => {
+            DataLayout::Chunks(chunks) => {
                 let (device, mut chunk) = (&chunks.device, 0);
                 for run in &chunks.runs {
                     (chunk..run.first).for_each(|_| put(0, NULL_BLOCK));

@@ -7,20 +7,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
-use plyfold_core::tree::Xattrs;
+use plyfold_core::tree::{XATTR_PREFIXES, Xattrs, xattr_prefix};
 use plyfold_core::{Result, printable};
 
 use crate::fault::ErofsFault;
 use crate::format::u16_at;
-
-/// Name prefixes and their indexes. Those without a final dot are complete names.
-pub(crate) const PREFIXES: [(u8, &[u8]); 5] = [
-    (1, b"user."),
-    (2, b"system.posix_acl_access"),
-    (3, b"system.posix_acl_default"),
-    (4, b"trusted."),
-    (6, b"security."),
-];
 
 /// The header of a body: name filter (4 bytes), number of shared entries (1), 7 unused.
 pub(crate) const HEADER: usize = 12;
@@ -242,11 +233,7 @@ impl<'a> Encoded<'a> {
     /// `None` for an attribute of no known prefix.
     fn new(name: &'a [u8], value: &'a [u8]) -> Result<Option<Self>> {
         let shown = || printable(&String::from_utf8_lossy(name));
-        let prefix = PREFIXES.iter().find_map(|(index, prefix)| {
-            let rest = name.strip_prefix(*prefix)?;
-            (prefix.ends_with(b".") != rest.is_empty()).then_some((*index, rest))
-        });
-        let Some((index, rest)) = prefix else {
+        let Some((index, rest)) = xattr_prefix(name) else {
             tracing::warn!(xattr = shown(), "dropped: EROFS has no prefix for it");
             return Ok(None);
         };
@@ -282,12 +269,12 @@ pub(crate) fn entry_size(header: [u8; 4]) -> usize {
 /// An entry's full name and value.
 ///
 /// # Errors
-/// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a prefix that is none of [`PREFIXES`].
+/// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a prefix that is none of [`XATTR_PREFIXES`].
 pub(crate) fn decode(entry: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
     let [name_length, index, _, _, rest @ ..] = entry else {
         return Err(ErofsFault::Malformed("an xattr is too short").into());
     };
-    let prefix = PREFIXES.iter().find(|(known, _)| known == index);
+    let prefix = XATTR_PREFIXES.iter().find(|(known, _)| known == index);
     let (_, prefix) = prefix.ok_or(ErofsFault::XattrPrefix(*index))?;
     let (name, value) = rest
         .split_at_checked((*name_length).into())

@@ -14,7 +14,7 @@ const GROUP_METADATA: u32 = 2 + INODE_TABLE_BLOCKS;
 
 /// The arithmetic of one disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Layout {
+pub(crate) struct DiskLayout {
     pub(crate) blocks: u64,
     pub(crate) groups: u32,
     /// Blocks of the group descriptor table.
@@ -25,7 +25,7 @@ pub(crate) struct Layout {
     pub(crate) xattr_blocks: u32,
 }
 
-impl Layout {
+impl DiskLayout {
     /// The layout of a disk of `size` bytes.
     pub(crate) fn new(size: u64, journal: bool, xattr_block: bool) -> Self {
         let blocks = size / BLOCK_SIZE as u64;
@@ -141,27 +141,27 @@ mod tests {
     #[test]
     fn group_0_holds_the_journal_at_every_size() {
         for size in [MIN_SIZE, 128 << 20, (128 << 20) + 4096, 1 << 30, 1 << 40, MAX_SIZE - 4096, MAX_SIZE] {
-            let layout = Layout::new(size, true, true);
+            let layout = DiskLayout::new(size, true, true);
             assert!(layout.used_blocks(0) < layout.group_blocks(0), "{size}: {layout:?}");
         }
     }
 
     #[test]
     fn a_short_last_group_is_the_guest_of_group_0() {
-        let alone = Layout::new(128 << 20, true, false);
-        let guest = Layout::new((128 << 20) + 4096, true, false);
+        let alone = DiskLayout::new(128 << 20, true, false);
+        let guest = DiskLayout::new((128 << 20) + 4096, true, false);
         assert_eq!(guest.used_blocks(0) - alone.used_blocks(0), GROUP_METADATA);
         assert_eq!((guest.used_blocks(1), guest.group_blocks(1)), (0, 1));
         assert!(guest.inode_table(1) + u64::from(INODE_TABLE_BLOCKS) <= guest.directories());
 
-        let own = Layout::new((128 << 20) + 4096 * u64::from(GROUP_METADATA), true, false);
+        let own = DiskLayout::new((128 << 20) + 4096 * u64::from(GROUP_METADATA), true, false);
         assert_eq!(own.used_blocks(1), GROUP_METADATA);
         assert_eq!(own.block_bitmap(1), u64::from(BLOCKS_PER_GROUP));
     }
 
     #[test]
     fn the_backup_is_in_a_whole_second_group_only() {
-        assert_eq!(Layout::new((256 << 20) - 4096, true, false).backup_group(), None);
-        assert_eq!(Layout::new(256 << 20, true, false).backup_group(), Some(1));
+        assert_eq!(DiskLayout::new((256 << 20) - 4096, true, false).backup_group(), None);
+        assert_eq!(DiskLayout::new(256 << 20, true, false).backup_group(), Some(1));
     }
 }

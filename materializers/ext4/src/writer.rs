@@ -9,7 +9,7 @@ use crate::format::{
     BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, GroupDescriptor, INODE_SIZE, INODES_PER_GROUP, Inode,
     JOURNAL_INODE, ROOT_INODE, Superblock, bitmap, directory, journal, put,
 };
-use crate::layout::Layout;
+use crate::layout::DiskLayout;
 
 const LOST_FOUND: u32 = 11;
 const UPPER: u32 = 12;
@@ -20,7 +20,7 @@ const USED_INODES: u32 = WORK;
 /// Writes the disk that `upper` describes.
 pub(crate) fn write(upper: &Ext4Upper, out: &mut dyn Output) -> Result<()> {
     let mut disk = Disk {
-        layout: Layout::new(upper.size, upper.journal, upper.xattrs.block().is_some()),
+        layout: DiskLayout::new(upper.size, upper.journal, upper.xattrs.block().is_some()),
         checksum: Checksum::new(&upper.effective_uuid()),
         upper,
         out,
@@ -33,7 +33,7 @@ pub(crate) fn write(upper: &Ext4Upper, out: &mut dyn Output) -> Result<()> {
 
 struct Disk<'a> {
     upper: &'a Ext4Upper,
-    layout: Layout,
+    layout: DiskLayout,
     checksum: Checksum,
     out: &'a mut dyn Output,
 }
@@ -178,7 +178,7 @@ impl Disk<'_> {
         };
         let mut block: Block = [0; BLOCK_SIZE];
         if let Some(group) = self.layout.backup_group() {
-            let start = Layout::group_start(group);
+            let start = DiskLayout::group_start(group);
             put(&mut block, 0, &superblock.encode(group as u16));
             self.put(start, &block)?;
             self.put(start + 1, descriptors)?;

@@ -1,5 +1,6 @@
 //! Extended attributes: in the inode where they fit, else in one block (`attributes.rst`).
 
+use plyfold_core::tree::{is_overlay_xattr, xattr_prefix};
 use plyfold_core::{Result, printable};
 
 use crate::fault::Ext4Fault;
@@ -31,7 +32,7 @@ impl Xattrs {
     pub(crate) fn new(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Self> {
         let mut attributes = xattrs
             .iter()
-            .filter(|(name, _)| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."))
+            .filter(|(name, _)| !is_overlay_xattr(name))
             .map(|(name, value)| Attribute::new(name, value))
             .collect::<Result<Vec<_>>>()?;
         attributes.sort();
@@ -100,16 +101,7 @@ impl Xattrs {
 impl Attribute {
     fn new(full_name: &[u8], value: &[u8]) -> Result<Self> {
         let shown = || printable(&String::from_utf8_lossy(full_name));
-        let (index, name) = [(1, "user."), (4, "trusted."), (6, "security.")]
-            .into_iter()
-            .find_map(|(index, prefix)| Some((index, full_name.strip_prefix(prefix.as_bytes())?)))
-            .filter(|(_, name)| !name.is_empty())
-            .or(match full_name {
-                b"system.posix_acl_access" => Some((2, &[][..])),
-                b"system.posix_acl_default" => Some((3, &[][..])),
-                _ => None,
-            })
-            .ok_or_else(|| Ext4Fault::Attribute(shown()))?;
+        let (index, name) = xattr_prefix(full_name).ok_or_else(|| Ext4Fault::Attribute(shown()))?;
         let name_length = u8::try_from(name.len()).map_err(|_| Ext4Fault::AttributeName(shown()))?;
         let value = match index {
             2 | 3 => acl(value).ok_or_else(|| Ext4Fault::Acl(shown()))?,

@@ -53,7 +53,7 @@ const MADE_ELSEWHERE: &[&str] = &[
 ];
 /// What has to be matched to the last variant: another one is new work for each who matches.
 const CLOSED: &[&str] =
-    &["Artifact", "Change", "Compression", "Document", "EntryKind", "Ingest", "Kind", "NameChange"];
+    &["Artifact", "Change", "Compression", "Document", "EntryKind", "FileKind", "Ingest", "NameChange"];
 /// The conformance suite: what fixtures take and give, and rules.
 const CONFORMANCE: &[&str] = &[
     "Auth",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plyfold_conformance::tree::{LayerEntry, read_layer};
 use plyfold_conformance::{Client, CoreClient};
-use plyfold_core::layer::{Entry, EntryKind, ImagePath, LayerOptions, LayerTar, Metadata};
+use plyfold_core::layer::{Entry, EntryKind, FileKind, ImagePath, LayerOptions, LayerTar, Metadata};
 use plyfold_core::{BlobRange, Error, ErrorKind, ImageSource, ImageSourceExt, Result};
 
 use super::base::Fault;
@@ -51,7 +51,7 @@ pub(super) fn keep_first_kinds(layers: &mut [Vec<LayerEntry>]) {
     let mut kinds: HashMap<ImagePath, bool> = HashMap::new();
     for layer in layers {
         layer.retain(|LayerEntry { entry, .. }| {
-            let directory = entry.kind == EntryKind::Directory;
+            let directory = entry.kind == EntryKind::Node(FileKind::Directory(()));
             *kinds.entry(entry.path.clone()).or_insert(directory) == directory
         });
     }
@@ -126,7 +126,7 @@ fn with_parents(item: LayerEntry) -> Vec<LayerEntry> {
     for component in item.entry.path.components().take(depth.saturating_sub(1)) {
         path = path.join(component);
         let metadata = Metadata { mode: 0o777, ..Metadata::default() };
-        let entry = Entry { path: path.clone(), kind: EntryKind::Directory, metadata };
+        let entry = Entry { path: path.clone(), kind: EntryKind::Node(FileKind::Directory(())), metadata };
         items.push(LayerEntry { entry, content: String::new() });
     }
     items.push(item);

@@ -2,7 +2,7 @@
 //! that repeat, entries that are no files.
 
 use plyfold_core::ErrorKind::{Corrupt, Limit};
-use plyfold_core::layer::{Entry, EntryKind, LayerOptions, Warning};
+use plyfold_core::layer::{Entry, EntryKind, FileKind, LayerOptions, Warning};
 
 use super::archive::{Archive, Header, fault, names, read, read_with, record};
 
@@ -92,14 +92,14 @@ fn the_last_of_two_extensions_counts() {
     assert_eq!(path(long(long(Archive::default(), b"a\0"), b"\0").file("f", b"")), "f");
     let links = Archive::default().extension(b'K', b"a").extension(b'K', b"b");
     let target = first(links.header(Header::link("l", b'2', "t"))).kind;
-    assert_eq!(target, EntryKind::Symlink { target: b"b".to_vec() });
+    assert_eq!(target, EntryKind::Node(FileKind::Symlink { target: b"b"[..].into() }));
 }
 
 #[test]
 fn a_nul_ends_a_long_name() {
     assert_eq!(path(Archive::default().extension(b'L', b"long\0garbage\0").file("f", b"")), "long");
     let link = Archive::default().extension(b'K', b"target\0x").header(Header::link("l", b'2', "t"));
-    assert_eq!(first(link).kind, EntryKind::Symlink { target: b"target".to_vec() });
+    assert_eq!(first(link).kind, EntryKind::Node(FileKind::Symlink { target: b"target"[..].into() }));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn names_for_all_files_name_none() {
     .unwrap();
     let paths: Vec<&[u8]> = seen.iter().map(|(entry, _)| entry.path.as_bytes()).collect();
     assert_eq!(paths, [&b"f"[..], b"l", b"h"]);
-    assert_eq!(seen[1].0.kind, EntryKind::Symlink { target: b"t".to_vec() });
+    assert_eq!(seen[1].0.kind, EntryKind::Node(FileKind::Symlink { target: b"t"[..].into() }));
     assert!(seen.iter().all(|(entry, _)| entry.metadata.uid == 9));
 }
 
@@ -125,9 +125,12 @@ fn names_for_all_files_name_none() {
 #[test]
 fn a_slash_at_the_end_makes_a_directory() {
     for flag in [b'\0', b'0', b'7'] {
-        assert_eq!(first(Archive::default().header(Header::new("d/", flag, 0))).kind, EntryKind::Directory);
+        assert_eq!(
+            first(Archive::default().header(Header::new("d/", flag, 0))).kind,
+            EntryKind::Node(FileKind::Directory(()))
+        );
         let named = Archive::default().pax(&[("path", b"d/")]).header(Header::new("f", flag, 0));
-        assert_eq!(first(named).kind, EntryKind::Directory);
+        assert_eq!(first(named).kind, EntryKind::Node(FileKind::Directory(())));
     }
     let with_data = Archive::default().file("d/", &[b'x'; 700]).file("f", b"1").end();
     assert_eq!(names(&with_data), [("d".to_owned(), vec![]), ("f".to_owned(), b"1".to_vec())]);

@@ -1,6 +1,6 @@
 //! What each dialect of tar means.
 
-use plyfold_core::layer::{DataExtent, EntryKind, ImagePath, Timestamp};
+use plyfold_core::layer::{DataExtent, EntryKind, FileKind, ImagePath, Timestamp};
 
 use super::archive::{Archive, Header, names, read, record};
 
@@ -17,7 +17,7 @@ fn ustar_fields_and_prefix() {
     header.put(345, b"a/prefix");
     let (entry, data) = one(Archive::default().header(header).data(b"abc"));
     assert_eq!(entry.path.as_bytes(), b"a/prefix/name");
-    assert_eq!(entry.kind, EntryKind::File { size: 3, extents: None });
+    assert_eq!(entry.kind, EntryKind::Node(FileKind::File { size: 3, content: None }));
     let metadata = entry.metadata;
     assert_eq!((metadata.mode, metadata.uid, metadata.gid), (0o644, 1, 2));
     assert_eq!(metadata.mtime, Timestamp { seconds: 3, nanos: 0 });
@@ -28,7 +28,7 @@ fn ustar_fields_and_prefix() {
 fn every_regular_typeflag_has_data() {
     for flag in [b'\0', b'0', b'7'] {
         let (entry, data) = one(Archive::default().header(Header::new("f", flag, 3)).data(b"abc"));
-        assert_eq!(entry.kind, EntryKind::File { size: 3, extents: None });
+        assert_eq!(entry.kind, EntryKind::Node(FileKind::File { size: 3, content: None }));
         assert_eq!(data, b"abc");
     }
 }
@@ -38,7 +38,7 @@ fn v7_headers_have_neither_prefix_nor_devices() {
     let mut header = Header::new("d/", b'\0', 0);
     header.put(257, &[0; 8]).put(345, b"no prefix");
     let (entry, _) = one(Archive::default().header(header));
-    assert_eq!((entry.path.as_bytes(), entry.kind), (&b"d"[..], EntryKind::Directory));
+    assert_eq!((entry.path.as_bytes(), entry.kind), (&b"d"[..], EntryKind::Node(FileKind::Directory(()))));
 }
 
 #[test]
@@ -73,20 +73,29 @@ fn sizes_on_entries_without_data_do_not_hide_the_next_entry() {
 fn kinds_of_entries() {
     let mut device = Header::new("e", b'3', 0);
     device.put(329, b"0000005\0").put(337, b"0000001\0");
-    assert_eq!(one(Archive::default().header(device)).0.kind, EntryKind::CharDevice { major: 5, minor: 1 });
+    assert_eq!(
+        one(Archive::default().header(device)).0.kind,
+        EntryKind::Node(FileKind::CharDevice { major: 5, minor: 1 })
+    );
     let mut device = Header::new("e", b'4', 0);
     device.put(329, b"0007777\0").put(337, b"3777777\0");
     assert_eq!(
         one(Archive::default().header(device)).0.kind,
-        EntryKind::BlockDevice { major: 0xfff, minor: 0xf_ffff }
+        EntryKind::Node(FileKind::BlockDevice { major: 0xfff, minor: 0xf_ffff })
     );
-    assert_eq!(one(Archive::default().header(Header::new("e", b'6', 0))).0.kind, EntryKind::Fifo);
+    assert_eq!(
+        one(Archive::default().header(Header::new("e", b'6', 0))).0.kind,
+        EntryKind::Node(FileKind::Fifo)
+    );
     let link = Header::link("e", b'1', "/usr/./bin/x");
     let target = ImagePath::parse(b"usr/bin/x").unwrap();
     assert_eq!(one(Archive::default().header(link)).0.kind, EntryKind::HardLink { target });
     let link = Header::link("e", b'2', "/../..//x/");
     let target = b"/../..//x/".to_vec();
-    assert_eq!(one(Archive::default().header(link)).0.kind, EntryKind::Symlink { target });
+    assert_eq!(
+        one(Archive::default().header(link)).0.kind,
+        EntryKind::Node(FileKind::Symlink { target: target.into() })
+    );
 }
 
 #[test]
@@ -97,7 +106,10 @@ fn gnu_long_names_and_links() {
         .extension(b'K', &link)
         .header(Header::link("short", b'2', "short"));
     let (entry, _) = one(archive);
-    assert_eq!((entry.path.as_bytes(), entry.kind), (name.as_slice(), EntryKind::Symlink { target: link }));
+    assert_eq!(
+        (entry.path.as_bytes(), entry.kind),
+        (name.as_slice(), EntryKind::Node(FileKind::Symlink { target: link.into() }))
+    );
 }
 
 #[test]
@@ -206,7 +218,7 @@ const EXTENTS: [DataExtent; 2] =
 #[track_caller]
 fn is_the_sparse_file((entry, data): super::archive::Seen) {
     assert_eq!(entry.path.as_bytes(), b"sparse");
-    assert_eq!(entry.kind, EntryKind::File { size: 10_000, extents: Some(EXTENTS.to_vec()) });
+    assert_eq!(entry.kind, EntryKind::Node(FileKind::File { size: 10_000, content: Some(EXTENTS.to_vec()) }));
     assert_eq!(data, b"abcde");
 }
 
@@ -271,10 +283,13 @@ fn sparse_files_may_be_all_hole_or_all_data() {
     let all_hole = Archive::default()
         .pax(&[("GNU.sparse.size", b"10000"), ("GNU.sparse.map", b"10000,0")])
         .file("f", b"");
-    assert_eq!(one(all_hole).0.kind, EntryKind::File { size: 10_000, extents: Some(Vec::new()) });
+    assert_eq!(
+        one(all_hole).0.kind,
+        EntryKind::Node(FileKind::File { size: 10_000, content: Some(Vec::new()) })
+    );
     let all_data =
         Archive::default().pax(&[("GNU.sparse.size", b"3"), ("GNU.sparse.map", b"0,3")]).file("f", b"abc");
-    assert_eq!(one(all_data).0.kind, EntryKind::File { size: 3, extents: None });
+    assert_eq!(one(all_data).0.kind, EntryKind::Node(FileKind::File { size: 3, content: None }));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Layers flattened into one tar, read back.
 
 use plyfold_core::flatten;
-use plyfold_core::layer::{DataExtent, EntryKind, LayerOptions, LayerTar, Timestamp};
+use plyfold_core::layer::{DataExtent, EntryKind, FileKind, LayerOptions, LayerTar, Timestamp};
 use plyfold_core::{ErrorKind, Result};
 
 use super::archive::{Archive, Header, Seen, open, read};
@@ -25,8 +25,8 @@ fn summary(layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
         let path = text(entry.path.as_bytes());
         let name = match entry.kind {
             EntryKind::HardLink { target } => format!("{path} -> {}", text(target.as_bytes())),
-            EntryKind::Directory => format!("{path}/"),
-            _ => path,
+            EntryKind::Node(FileKind::Directory(())) => format!("{path}/"),
+            EntryKind::Node(_) => path,
         };
         (name, data)
     };
@@ -103,7 +103,7 @@ fn missing_parents_are_made() {
     let paths: Vec<_> = entries.iter().map(|(entry, _)| entry.path.as_bytes().to_vec()).collect();
     assert_eq!(paths, [&b""[..], b"a", b"a/b", b"a/b/c"]);
     for (entry, _) in &entries[..3] {
-        assert_eq!(entry.kind, EntryKind::Directory);
+        assert_eq!(entry.kind, EntryKind::Node(FileKind::Directory(())));
         assert_eq!((entry.metadata.mode, entry.metadata.uid, entry.metadata.gid), (0o755, 0, 0));
     }
 }
@@ -151,7 +151,7 @@ fn nothing_of_an_entry_is_lost() {
     let (sparse, data) = before.iter().find(|(entry, _)| entry.path.as_bytes() == b"sparse").unwrap();
     let extents =
         vec![DataExtent { offset: 4096, length: 512 }, DataExtent { offset: 8_999_999_488, length: 512 }];
-    assert_eq!(sparse.kind, EntryKind::File { size: 9_000_000_000, extents: Some(extents) });
+    assert_eq!(sparse.kind, EntryKind::Node(FileKind::File { size: 9_000_000_000, content: Some(extents) }));
     assert_eq!(sparse.metadata.mtime, Timestamp { seconds: 7, nanos: 1 });
     assert_eq!(data, &[b'x'; 1024]);
 }
@@ -180,7 +180,7 @@ fn sparse_runs_are_widened_to_blocks() {
         .end();
     let (entry, data) = seen(&[layer]).remove(1);
     let extents = vec![DataExtent { offset: 512, length: 1024 }, DataExtent { offset: 2048, length: 952 }];
-    assert_eq!(entry.kind, EntryKind::File { size: 3000, extents: Some(extents) });
+    assert_eq!(entry.kind, EntryKind::Node(FileKind::File { size: 3000, content: Some(extents) }));
     let mut expected = vec![0; 1976];
     for (at, byte) in
         [(1, b'a'), (2, b'b'), (588, b'c'), (1024 + 452, b'd'), (1024 + 950, b'e'), (1024 + 951, b'f')]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use plyfold_core::Result;
-use plyfold_core::layer::{DataExtent, Entry, EntryKind};
+use plyfold_core::layer::{DataExtent, Entry, EntryKind, FileKind};
 use sha2::{Digest, Sha256};
 
 use super::archive::open;
@@ -138,16 +138,16 @@ fn read_into(bytes: &[u8], lines: &mut Vec<String>) -> Result<()> {
         }
         let at = format!("/{}", text(path.as_bytes()));
         lines.push(match kind {
-            EntryKind::BlockDevice { major, minor } => format!("block {at} {major}:{minor}"),
-            EntryKind::CharDevice { major, minor } => format!("char {at} {major}:{minor}"),
-            EntryKind::Directory => format!("dir {at}"),
-            EntryKind::Fifo => format!("fifo {at}"),
-            EntryKind::File { size, extents } => {
+            EntryKind::Node(FileKind::BlockDevice { major, minor }) => format!("block {at} {major}:{minor}"),
+            EntryKind::Node(FileKind::CharDevice { major, minor }) => format!("char {at} {major}:{minor}"),
+            EntryKind::Node(FileKind::Directory(())) => format!("dir {at}"),
+            EntryKind::Node(FileKind::Fifo) => format!("fifo {at}"),
+            EntryKind::Node(FileKind::File { size, content: extents }) => {
                 format!("file {at} {size} {}", hash(size, extents.as_deref(), &data))
             }
             EntryKind::HardLink { target } => format!("link {at} /{}", text(target.as_bytes())),
-            EntryKind::Socket => format!("socket {at}"),
-            EntryKind::Symlink { target } => format!("symlink {at} {}", text(&target)),
+            EntryKind::Node(FileKind::Socket) => format!("socket {at}"),
+            EntryKind::Node(FileKind::Symlink { target }) => format!("symlink {at} {}", text(&target)),
         });
     }
     tar.finish().map(drop)

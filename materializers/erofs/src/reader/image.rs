@@ -1,12 +1,13 @@
 //! An image that is read: its superblock and what it says of the rest.
 
+use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
+use plyfold_core::tree::Xattrs;
 
-use super::known_sets::KnownSets;
-use super::source::Source;
+use super::source::ImageBytes;
 use crate::fault::ErofsFault;
 use crate::format::{
     COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
@@ -16,12 +17,13 @@ use crate::format::{
 /// Reads uncompressed EROFS images, such as this crate writes.
 #[derive(Debug)]
 pub struct Reader<R> {
-    pub(super) source: Source<R>,
+    pub(super) source: ImageBytes<R>,
     pub(super) superblock: Superblock,
     pub(super) devices: Vec<DeviceSlot>,
     /// Bytes that inodes use.
     pub(super) claimed: u64,
-    pub(super) sets: KnownSets,
+    /// Sets of xattrs by their bodies on disk.
+    pub(super) sets: HashMap<Vec<u8>, Xattrs>,
     pub(super) limits: TreeLimits,
 }
 
@@ -32,7 +34,7 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no EROFS image, has a wrong checksum or is too
     /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
     pub fn new(source: R) -> Result<Self> {
-        let mut source = Source::new(source)?;
+        let mut source = ImageBytes::new(source)?;
         let bytes = source.array(SUPERBLOCK_OFFSET as u64);
         let bytes: [u8; SUPERBLOCK_SIZE] = bytes.map_err(|_| ErofsFault::NoImage)?;
         if u32_at(&bytes, 0) != MAGIC {
@@ -68,7 +70,7 @@ impl<R: Read + Seek> Reader<R> {
             superblock,
             devices,
             claimed: 0,
-            sets: KnownSets::default(),
+            sets: HashMap::new(),
             limits: TreeLimits::default(),
         })
     }

@@ -5,7 +5,6 @@
 //! image, whatever it says, and memory by [`TreeLimits`](plyfold_core::layer::TreeLimits).
 
 mod image;
-mod known_sets;
 mod node;
 mod source;
 mod walk;

@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 
 use plyfold_core::Result;
 use plyfold_core::layer::Metadata;
-use plyfold_core::tree::{Directory, Kind, Node};
+use plyfold_core::tree::{Directory, Kind, Node, Tree};
 
 use super::image::Reader;
 use crate::content::{Content, Run};
@@ -47,11 +47,12 @@ impl<R: Read + Seek> Reader<R> {
         Ok((inode, if extended { EXTENDED_SIZE } else { COMPACT_SIZE }))
     }
 
-    pub(super) fn node(&mut self, nid: u64) -> Result<(Node<Content>, Inode)> {
+    /// The node of an inode, and the inode. Its extended attributes are shared with the tree.
+    pub(super) fn node(&mut self, nid: u64, tree: &mut Tree<Content>) -> Result<(Node<Content>, Inode)> {
         let place = self.place(nid)?;
         let (inode, own) = self.inode(nid)?;
         self.claim(own + u64::from(inode.xattr_size))?;
-        let xattrs = self.xattrs(place + own, inode.xattr_size)?;
+        let xattrs = self.xattrs(place + own, inode.xattr_size, tree)?;
         let tail = place + own + u64::from(inode.xattr_size);
         let type_bits = inode.mode & S_IFMT;
         let kind = if type_bits == S_IFDIR {

@@ -11,14 +11,14 @@ const WINDOWS: usize = 64;
 
 /// An image's bytes. Every read is checked against the image's size.
 #[derive(Debug)]
-pub(crate) struct Source<R> {
+pub(crate) struct ImageBytes<R> {
     inner: R,
     size: u64,
     /// The windows last read, by their place modulo [`WINDOWS`]: place and bytes.
     windows: Vec<(u64, Vec<u8>)>,
 }
 
-impl<R: Read + Seek> Source<R> {
+impl<R: Read + Seek> ImageBytes<R> {
     pub(crate) fn new(mut inner: R) -> Result<Self> {
         let size = inner.seek(SeekFrom::End(0)).map_err(failed)?;
         Ok(Self { inner, size, windows: vec![(u64::MAX, Vec::new()); WINDOWS] })

@@ -7,9 +7,8 @@ use plyfold_core::Result;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
 
 use super::image::Reader;
-use super::known_sets::KnownSets;
 use super::node::block_names;
-use crate::content::{Chunks, Content, Layout};
+use crate::content::{Chunks, Content, DataLayout};
 use crate::fault::ErofsFault;
 use crate::overlay;
 
@@ -30,7 +29,7 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt), [`Unsupported`](plyfold_core::ErrorKind::Unsupported).
     pub fn root(&mut self) -> Result<Node<Content>> {
         self.claimed = 0;
-        let mut root = self.node(self.superblock.root_nid.into())?.0;
+        let mut root = self.node(self.superblock.root_nid.into(), &mut Tree::new())?.0;
         if let Kind::Directory(directory) = &mut root.kind {
             directory.implied = overlay::is_implied(&root.xattrs);
         }
@@ -46,10 +45,10 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed and inline files.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
-        self.sets = KnownSets::default();
+        self.sets.clear();
         let mut tree = Tree::within(self.limits.clone());
         let root_nid = self.superblock.root_nid.into();
-        let (root, _) = self.node(root_nid)?;
+        let (root, _) = self.node(root_nid, &mut tree)?;
         if root.directory().is_none() {
             return Err(ErofsFault::Malformed("the root inode is not a directory").into());
         }
@@ -70,8 +69,7 @@ impl<R: Read + Seek> Reader<R> {
                         }
                         Some(id) => *id,
                         None => {
-                            let (node, inode) = self.node(child_nid)?;
-                            tree.charge(self.sets.uncounted())?;
+                            let (node, inode) = self.node(child_nid, &mut tree)?;
                             let is_directory = node.directory().is_some();
                             let id = tree.push(node)?;
                             if is_directory || inode.links > 1 {
@@ -108,8 +106,8 @@ impl<R: Read + Seek> Reader<R> {
         }
         let block_size = self.superblock.block_size();
         let place = match &content.0 {
-            Layout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
-            Layout::Chunks(chunks) => {
+            DataLayout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
+            DataLayout::Chunks(chunks) => {
                 let Chunks { device, bits, runs } = &**chunks;
                 let chunk = block_size << bits;
                 let at = runs.partition_point(|run| run.first * chunk <= offset);

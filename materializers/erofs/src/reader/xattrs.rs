@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io::{Read, Seek};
 
 use plyfold_core::Result;
-use plyfold_core::tree::Xattrs;
+use plyfold_core::tree::{Tree, Xattrs};
 
 use super::image::Reader;
+use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::u32_at;
 use crate::xattr;
@@ -18,13 +19,13 @@ const BODY_KEPT: usize = 64;
 const BODIES_KEPT: usize = 1 << 16;
 
 impl<R: Read + Seek> Reader<R> {
-    pub(super) fn xattrs(&mut self, at: u64, size: u32) -> Result<Xattrs> {
+    pub(super) fn xattrs(&mut self, at: u64, size: u32, tree: &mut Tree<Content>) -> Result<Xattrs> {
         if size == 0 {
             return Ok(Xattrs::default());
         }
         let mut body = vec![0; size as usize];
         self.source.metadata(at, &mut body)?;
-        if let Some(known) = self.sets.by_body.get(&body) {
+        if let Some(known) = self.sets.get(&body) {
             return Ok(known.clone());
         }
         let mut set = Vec::new();
@@ -58,9 +59,9 @@ impl<R: Read + Seek> Reader<R> {
         if !set.iter().all(|(name, _)| names.insert(name)) {
             return Err(ErofsFault::Malformed("an inode has an xattr twice").into());
         }
-        let set = self.sets.shared(set.into());
-        if body.len() <= BODY_KEPT && self.sets.by_body.len() < BODIES_KEPT {
-            self.sets.by_body.insert(body, set.clone());
+        let set = tree.share(set.into())?;
+        if body.len() <= BODY_KEPT && self.sets.len() < BODIES_KEPT {
+            self.sets.insert(body, set.clone());
         }
         Ok(set)
     }
