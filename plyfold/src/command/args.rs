@@ -9,7 +9,7 @@ use crate::layer::{LayerLimits, TreeLimits};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::global::Global;
-use super::{age, formats, hints, size};
+use super::{age, hints, plugins, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
@@ -80,20 +80,7 @@ pub(crate) enum Verb {
     #[command(
         after_help = "Examples:\n  plyfold layer layer.tar.gz --out layer.erofs\n  tar -C rootfs -c . | plyfold layer - --out layer.erofs"
     )]
-    Layer {
-        /// A layer's tar, plain or compressed by gzip or zstd; `-` is standard input
-        tar: PathBuf,
-        /// The file to write
-        #[arg(long, value_name = "FILE.erofs", value_parser = file)]
-        out: PathBuf,
-        /// Do not hash, which is faster: the image then has no UUID, and no digest is shown
-        #[arg(long)]
-        no_digests: bool,
-        #[command(flatten)]
-        bounds: Bounds,
-        #[command(flatten)]
-        durably: Durably,
-    },
+    Layer(Layer),
     /// Make an empty ext4 disk, to be the upper of an overlay
     #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
     Disk(Disk),
@@ -123,17 +110,7 @@ pub(crate) enum Verb {
     #[command(
         after_help = "Examples:\n  plyfold export alpine --out alpine.tar\n  plyfold export alpine --out - | tar -t"
     )]
-    Export {
-        /// Which image; it is pulled if it is not in the store
-        image: String,
-        /// The file to write; `-` is standard output
-        #[arg(long, value_name = "FILE.tar")]
-        out: PathBuf,
-        #[command(flatten)]
-        bounds: Bounds,
-        #[command(flatten)]
-        durably: Durably,
-    },
+    Export(Export),
     /// Copy an image from one place to another, without the store: all platforms of it, or the one of --platform
     #[command(
         after_help = "Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
@@ -274,7 +251,7 @@ pub(crate) struct Materialize {
     /// Which image; it is pulled if it is not in the store
     pub(crate) image: String,
     /// What to make
-    #[arg(long = "as", value_name = "FORMAT", value_parser = formats::values())]
+    #[arg(long = "as", value_name = "FORMAT", value_parser = plugins::formats_named())]
     pub(crate) format: String,
     /// An option of the format, such as block-size=512; may be given several times
     #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE")]
@@ -297,6 +274,37 @@ pub(crate) struct Materialize {
     /// The owner of the copies, by name or number
     #[arg(long, requires = "copy", value_name = "USER[:GROUP]", value_parser = owner)]
     pub(crate) owner: Option<Owner>,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    #[command(flatten)]
+    pub(crate) durably: Durably,
+}
+
+/// Options of `layer`.
+#[derive(Debug, Group)]
+pub(crate) struct Layer {
+    /// A layer's tar, plain or compressed by gzip or zstd; `-` is standard input
+    pub(crate) tar: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE.erofs", value_parser = file)]
+    pub(crate) out: PathBuf,
+    /// Do not hash, which is faster: the image then has no UUID, and no digest is shown
+    #[arg(long)]
+    pub(crate) no_digests: bool,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    #[command(flatten)]
+    pub(crate) durably: Durably,
+}
+
+/// Options of `export`.
+#[derive(Debug, Group)]
+pub(crate) struct Export {
+    /// Which image; it is pulled if it is not in the store
+    pub(crate) image: String,
+    /// The file to write; `-` is standard output
+    #[arg(long, value_name = "FILE.tar")]
+    pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) bounds: Bounds,
     #[command(flatten)]
@@ -381,10 +389,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 fn owner(text: &str) -> Result<Owner, String> {
-    text.parse().map_err(|e: crate::Error| match hints::of(&e) {
-        Some(hint) => format!("{}; {hint}", e.message()),
-        None => e.message().to_owned(),
-    })
+    text.parse().map_err(|e| hints::on_one_line(&e))
 }
 
 /// A file that is written at random offsets, and so cannot be a pipe.

@@ -12,22 +12,11 @@ use super::session::default_store;
 use super::terminal::write;
 use super::{grammar, program};
 
-/// Verbs whose words are images of the store.
-const NAMING: [&str; 13] = [
-    "delete",
-    "export",
-    "inspect",
-    "materialize",
-    "pin",
-    "pull",
-    "push",
-    "remove",
-    "rm",
-    "rmi",
-    "tag",
-    "unpin",
-    "verify",
-];
+/// Whether the words of a verb are images of the store.
+fn is_of_images(verb: &clap::Command) -> bool {
+    let is_image = |word: &Arg| ["image", "images"].contains(&word.get_id().as_str()) && !word.is_hide_set();
+    verb.get_positionals().any(is_image)
+}
 
 /// Writes the completion script of a shell.
 pub(crate) fn script(shell: Shell) -> Result<()> {
@@ -72,7 +61,10 @@ async fn names(words: &[OsString]) -> Result<()> {
     if let Some((values, begun)) = values(last, before) {
         return write_of(&values, begun);
     }
-    if last.starts_with('-') || !before.iter().any(|word| NAMING.contains(word)) {
+    let grammar = grammar::grammar();
+    if last.starts_with('-')
+        || !before.iter().filter_map(|word| grammar.find_subcommand(word)).any(is_of_images)
+    {
         return Ok(());
     }
     let after = |option: &&str| *option == "--store";
@@ -181,5 +173,7 @@ fn fish(name: &str) -> String {
              '({name} names-for-completion -- (commandline -opc)[2..] (commandline -ct) 2> /dev/null)'\n"
         )
     };
-    NAMING.iter().map(|verb| line(verb)).collect()
+    let verbs = grammar::grammar();
+    let verbs = verbs.get_subcommands().filter(|verb| is_of_images(verb));
+    verbs.flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_all_aliases())).map(line).collect()
 }

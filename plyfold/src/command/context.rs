@@ -57,11 +57,6 @@ impl Context {
         self.backends.open(&self.image(image)?.uri(), &self.options).await
     }
 
-    /// A repository, or a registry as a whole.
-    pub(crate) fn repository(&self, repository: &str) -> Result<Image> {
-        Image::parse(repository, &self.backends)
-    }
-
     /// Opens the backend that an image is to go to.
     pub(crate) async fn target(&self, image: &str) -> Result<(Opened, Reference)> {
         let uri = self.writable(image)?;

@@ -1,47 +1,42 @@
 //! `export`: an image's root file system as one tar.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
-use crate::layer::LayerLimits;
 use crate::{Error, ImageSourceExt as _, Location, PullOptions, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use super::args::Export;
 use super::path::Written;
 use super::session::Session;
 use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
-pub(crate) async fn write(
-    session: &Session,
-    image: &str,
-    out: PathBuf,
-    limits: LayerLimits,
-    files: FileOptions,
-) -> Result<()> {
+pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
+    let Export { image, out, bounds, durably } = options;
     let to_pipe = out == Path::new("-");
     if to_pipe {
         check_pipe(session.terminal.json())?;
     } else {
-        let location = Location::parse(image).ok();
-        let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
+        let location = Location::parse(&image).ok();
+        let path = location.as_ref().map_or(&*image, |location| location.path_and_image().0);
         Written::refuse_same(Path::new(path), &out)?;
     }
-    let image = session.pull(image, None, PullOptions::default()).await?;
+    let image = session.pull(&image, None, PullOptions::default()).await?;
     let source = session.images.source(&image);
     let (target, runtime) = (out.clone(), Handle::current());
     let size = blocking(move |stop| {
-        let open = |layer| runtime.block_on(source.layer_tar_within(layer, &limits));
+        let open = |layer| runtime.block_on(source.layer_tar_within(layer, &bounds.layer()));
         let layers = source.layers()?.len();
         if to_pipe {
             let mut pipe = Pipe { stop: stop.clone(), is_closed: false };
             let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
             return if pipe.is_closed { Ok(None) } else { written.map(|()| None) };
         }
-        let mut file = AtomicFile::create(&target, files, stop)?;
+        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
         flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
         file.publish().map(Some)
     });

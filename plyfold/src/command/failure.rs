@@ -6,15 +6,11 @@ use std::process::ExitCode;
 use crate::{Error, ErrorKind, printable};
 use serde_json::{Map, Value, json};
 
-use super::terminal::{Terminal, tell, written};
+use super::terminal::{tell, written};
 use super::{hints, verbs};
 
 /// Reports a failure on standard error.
-pub(crate) fn report(error: &Error, terminal: Terminal) -> ExitCode {
-    shown(error, terminal.json())
-}
-
-fn shown(error: &Error, as_json: bool) -> ExitCode {
+pub(crate) fn report(error: &Error, as_json: bool) -> ExitCode {
     tell(&if as_json { format!("{}\n", document(error)) } else { text(error) });
     ExitCode::from(code(error.kind()))
 }
@@ -25,14 +21,14 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
     if !usage.use_stderr() {
         // Help and the version are results.
         let printed = written(usage.print());
-        return printed.map_or_else(|error| shown(&error, is_json), |()| ExitCode::SUCCESS);
+        return printed.map_or_else(|error| report(&error, is_json), |()| ExitCode::SUCCESS);
     }
     let error = verbs::other(usage).or_else(|| {
         let message = usage.render().to_string();
         is_json.then(|| Error::config(message.trim_start_matches("error: ").trim_end()))
     });
     if let Some(error) = error {
-        return shown(&error, is_json);
+        return report(&error, is_json);
     }
     // A failed write to standard error cannot be reported.
     let _ = usage.print();

@@ -13,6 +13,12 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     Some(program::named(&words))
 }
 
+/// The message, and what the reader can do.
+pub(crate) fn on_one_line(error: &Error) -> String {
+    let message = error.message();
+    of(error).map_or_else(|| message.to_owned(), |hint| format!("{message}; {hint}"))
+}
+
 fn worded(advice: &Advice) -> String {
     let option = |key: &str, value: &str| format!("-o {key}={value}");
     if let Some(words) = advice.worded(option, |name| format!("--as {name}")) {

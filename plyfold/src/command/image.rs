@@ -62,16 +62,14 @@ impl Image {
 
     /// Refuses a registry without a repository, where an image is needed.
     pub(crate) fn in_repository(self, backends: &Backends) -> Result<Self> {
-        match &self {
-            Self::Uri(uri) if self.is_remote(backends) => match uri.strip_suffix('/') {
-                Some(uri) => {
-                    let place = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-                    Err(no_repository(place.trim_start_matches('/')))
-                }
-                None => Ok(self),
-            },
-            _ => Ok(self),
+        if let Self::Uri(uri) = &self
+            && let Some(uri) = uri.strip_suffix('/')
+            && self.is_remote(backends)
+        {
+            let place = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+            return Err(no_repository(place.trim_start_matches('/')));
         }
+        Ok(self)
     }
 
     /// As a URI.

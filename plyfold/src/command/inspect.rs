@@ -108,14 +108,13 @@ async fn show(
             last = name;
         }
         let diff_ids = config.as_ref().and_then(|config| config.diff_ids().ok()).unwrap_or_default();
-        let mut layers: Vec<[String; 4]> = Vec::new();
-        for (index, layer) in manifest.layers().iter().enumerate() {
+        let layers = manifest.layers().iter().enumerate().map(|(index, layer)| {
             let diff_id = diff_ids.get(index).map_or_else(|| "-".to_owned(), &digest);
             let kind = layer.media_type().to_string();
-            let kind = kind.rsplit_once(".layer.v1.").map_or(kind.as_str(), |(_, kind)| kind).to_owned();
-            layers.push([digest(layer.digest()), diff_id, Size(layer.size()).to_string(), printable(&kind)]);
-        }
-        text + "\n" + &table(["LAYER", "DIFF_ID", "SIZE", "TYPE"], &layers)
+            let kind = kind.rsplit_once(".layer.v1.").map_or(&*kind, |(_, kind)| kind);
+            [digest(layer.digest()), diff_id, Size(layer.size()).to_string(), printable(kind)]
+        });
+        text + "\n" + &table(["LAYER", "DIFF_ID", "SIZE", "TYPE"], &layers.collect::<Vec<_>>())
     })
 }
 

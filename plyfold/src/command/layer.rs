@@ -1,35 +1,34 @@
-//! `layer`: one layer as an EROFS image.
+//! `layer` and `disk`: one layer as an EROFS image, and one empty upper.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
-use crate::layer::{LayerOptions, LayerSummary, LayerTar};
+use crate::layer::{Hashing, LayerOptions, LayerSummary, LayerTar};
 use crate::materializers::erofs::ErofsLayer;
+use crate::materializers::ext4::Ext4Upper;
 use crate::{Error, Materializer as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
+use super::args::{Disk, Layer};
 use super::path::Written;
 use super::size::Size;
 use super::terminal::{Loudness, Terminal};
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
-pub(crate) async fn make(
-    tar: PathBuf,
-    out: PathBuf,
-    options: LayerOptions,
-    files: FileOptions,
-    terminal: Terminal,
-) -> Result<()> {
+pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
+    let Layer { tar, out, no_digests, bounds, durably } = options;
+    let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
+    let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
     refuse_terminal(&tar)?;
     Written::refuse_same(&tar, &out)?;
     let target = out.clone();
     let (summary, size) = blocking(move |stop| {
-        let mut file = AtomicFile::create(&target, files, stop)?;
+        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
         let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
         let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|_| layer.finish());
         let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
@@ -57,6 +56,22 @@ pub(crate) async fn make(
         let erofs = format!("erofs    {}  {}\n", out.display(), Size(size));
         [digest.unwrap_or_default(), diff_id.unwrap_or_default(), erofs].concat()
     })
+}
+
+/// Makes an empty ext4 disk.
+pub(crate) async fn make_disk(options: Disk, terminal: Terminal) -> Result<()> {
+    let Disk { size, out, durably } = options;
+    let target = out.clone();
+    let made = blocking(move |stop| {
+        let disk = Ext4Upper::new(size)?;
+        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
+        disk.join(&[], &mut file)?;
+        file.replaces_no_used_disk()?;
+        file.publish()
+    });
+    made.await.map_err(|e| e.with_context("path", out.display()))?;
+    let text = || format!("{}  {} ext4, empty\n", out.display(), Size(size));
+    terminal.show(&json!({ "path": out, "size": size }), text)
 }
 
 /// Refuses a terminal in place of a tar: the command would wait without a message.

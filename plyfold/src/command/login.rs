@@ -21,8 +21,7 @@ const LONGEST: u64 = 64 << 10;
 /// Tries a user name and a password on a registry, and stores them when they are good.
 pub(crate) async fn store(options: Login, global: &Global, terminal: Terminal) -> Result<()> {
     let Login { registry, username, password_stdin, authfile } = options;
-    check_host(&registry)?;
-    let config = config(global, authfile)?;
+    let config = config(&registry, global, authfile)?;
     let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
     let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
     let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
@@ -30,16 +29,10 @@ pub(crate) async fn store(options: Login, global: &Global, terminal: Terminal) -
         if !checked {
             terminal.say("warning", &format!("{registry} allows access without credentials"));
         }
-        if let Some(file) = &shadowed_by {
-            let file = file.display();
-            terminal.say(
-                "warning",
-                &format!(
-                    "{file} has another login of {registry} and is read first: \
-                     {} logout {registry} --authfile {file}",
-                    program::name()
-                ),
-            );
+        if let Some(file) = shadowed_by.as_ref().map(|file| file.display()) {
+            let logout = format!("{} logout {registry} --authfile {file}", program::name());
+            let message = format!("{file} has another login of {registry} and is read first: {logout}");
+            terminal.say("warning", &message);
         }
         if matches!(keeper, Keeper::File(_)) {
             let helper = "credsStore in it names a helper that keeps it safe";
@@ -57,8 +50,7 @@ pub(crate) async fn forget(
     global: &Global,
     terminal: Terminal,
 ) -> Result<()> {
-    check_host(&registry)?;
-    let keepers = logout(&registry, &config(global, authfile)?).await?;
+    let keepers = logout(&registry, &config(&registry, global, authfile)?).await?;
     let list: Vec<Value> = keepers.iter().map(document).collect();
     terminal.show(&json!({ "registry": registry, "keepers": list }), || {
         let lines = keepers
@@ -68,15 +60,11 @@ pub(crate) async fn forget(
     })
 }
 
-fn check_host(registry: &str) -> Result<()> {
+fn config(registry: &str, global: &Global, authfile: Option<PathBuf>) -> Result<Config> {
     if registry.contains('/') {
         return Err(Error::config(format!("not a registry host: {}", printable(registry)))
             .with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
     }
-    Ok(())
-}
-
-fn config(global: &Global, authfile: Option<PathBuf>) -> Result<Config> {
     let config: Config = Options::parse(global.option.iter().map(String::as_str))?.config()?;
     Ok(Config { auth_file: authfile.or(config.auth_file), ..config })
 }

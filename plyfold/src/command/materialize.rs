@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use crate::atomic_file::FileOptions;
-use crate::{
-    CacheProvider as _, Disk, Disks, Error, Options, PullOptions, PulledImage, Result, Rootfs, printable,
-};
+use crate::{CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, printable};
 use serde_json::{Value, json};
 
 use super::args::Materialize;
@@ -73,7 +71,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "vmdk": disks.vmdk,
         "upper": disks.upper,
         "mount": disks.mount_script().ok(),
-        "mount_refused": disks.mount_script().err().map(|e| refusal(&e)),
+        "mount_refused": disks.mount_script().err().map(|e| hints::on_one_line(&e)),
         "boot": boot,
         "kernel": disks.kernel,
         "overlay_differences": {
@@ -107,19 +105,11 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
             text.push_str("\nTo mount it here, as root:\n\n");
             text.extend(script.lines().map(|line| format!("  {line}\n")));
         }
-        Err(e) => text.extend(["\nThe mount command cannot be printed: ", &refusal(&e), "\n"]),
+        Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }
     if let Some(lines) = disks.boot_lines() {
         text.push_str("\nTo boot a virtual machine from it, whose guest is Linux 6.4 or later:\n\n");
         text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
     }
     text
-}
-
-/// Why there are no commands that mount it, and what does.
-fn refusal(error: &Error) -> String {
-    match hints::of(error) {
-        Some(hint) => format!("{}; {hint}", error.message()),
-        None => error.message().to_owned(),
-    }
 }

@@ -16,26 +16,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::layer::{Hashing, LayerOptions};
-use crate::{Error, NameChange, PullOptions, Result, Sparse};
+use crate::{Collect, Error, NameChange, PullOptions, Result, Sparse};
 use clap::FromArgMatches as _;
 
 use args::{Args, Verb};
 use context::Context;
 use session::Session;
 use stop::{Leftovers, Signal};
+use store_admin::change;
 use terminal::Terminal;
 
 mod age;
 mod args;
-mod backends;
 mod complete;
 mod context;
-mod disk;
 mod events;
 mod export;
 mod failure;
-mod formats;
 mod global;
 mod grammar;
 mod hints;
@@ -47,6 +44,7 @@ mod log;
 mod login;
 mod materialize;
 mod path;
+mod plugins;
 mod program;
 mod progress;
 mod registry;
@@ -75,13 +73,14 @@ pub fn main() -> ExitCode {
     };
     let terminal = Terminal::new(&args.global);
     log::listen(terminal);
-    match run(args, terminal) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Stopped(signal, leftovers)) => {
-            failure::report(&stop::interrupted(&leftovers), terminal);
+    let leftovers = Arc::default();
+    match run(args, terminal, &leftovers) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(signal)) => {
+            failure::report(&stop::interrupted(&leftovers), terminal.json());
             stop::end_by(signal)
         }
-        Err(error) => failure::report(&error, terminal),
+        Err(error) => failure::report(&error, terminal.json()),
     }
 }
 
@@ -89,21 +88,15 @@ pub fn main() -> ExitCode {
 /// It is more than any of them waits for another.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How a run ends that does not fail.
-enum Outcome {
-    Done,
-    Stopped(Signal, Arc<Leftovers>),
-}
-
-fn run(args: Args, terminal: Terminal) -> Result<Outcome> {
+/// Runs a verb until its end, or until a signal asks for it.
+fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<Option<Signal>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
-    let leftovers = Arc::<Leftovers>::default();
     let outcome = runtime.block_on(async {
         let signals = stop::listen()?;
         tokio::select! {
-            outcome = verb(args, terminal, &leftovers) => outcome.map(|()| Outcome::Done),
-            signal = signals.asked() => Ok(Outcome::Stopped(signal, leftovers.clone())),
+            outcome = verb(args, terminal, leftovers) => outcome.map(|()| None),
+            signal = signals.asked() => Ok(Some(signal)),
         }
     });
     // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.
@@ -137,16 +130,10 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
             inspect::here(&session.await?, &image, shown).await
         }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
-        Verb::Layer { tar, out, no_digests, bounds, durably } => {
-            let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
-            let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
-            layer::make(tar, out, options, durably.options(), terminal).await
-        }
-        Verb::Disk(disk) => disk::make(disk, terminal).await,
+        Verb::Layer(options) => layer::make(options, terminal).await,
+        Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
-        Verb::Export { image, out, bounds, durably } => {
-            export::write(&session.await?, &image, out, bounds.layer(), durably.options()).await
-        }
+        Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers } => {
             registry::copy_image(&context()?, &source, &target, referrers).await
         }
@@ -156,21 +143,16 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         }
         Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,
-        Verb::Remove { images } => {
-            store_admin::change(&session.await?, &images, NameChange::Remove, "removed").await
-        }
-        Verb::Pin { images } => {
-            store_admin::change(&session.await?, &images, NameChange::Pin, "pinned").await
-        }
-        Verb::Unpin { images } => {
-            store_admin::change(&session.await?, &images, NameChange::Unpin, "unpinned").await
-        }
+        Verb::Remove { images } => change(&session.await?, &images, NameChange::Remove, "removed").await,
+        Verb::Pin { images } => change(&session.await?, &images, NameChange::Pin, "pinned").await,
+        Verb::Unpin { images } => change(&session.await?, &images, NameChange::Unpin, "unpinned").await,
         Verb::Gc { dry_run, budget, grace, partial } => {
-            store_admin::collect(&session.await?, dry_run, budget, grace, partial).await
+            let resumable = if partial { Duration::ZERO } else { store_admin::RESUMABLE };
+            store_admin::collect(&session.await?, Collect { budget, dry_run, grace, resumable }).await
         }
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
-        Verb::Backends => backends::list(terminal),
-        Verb::Formats => formats::list(terminal),
+        Verb::Backends => plugins::backends(terminal),
+        Verb::Formats => plugins::formats(terminal),
         Verb::Completions { shell } => complete::script(shell),
     }
 }

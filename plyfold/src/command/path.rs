@@ -6,26 +6,13 @@ use std::path::Path;
 
 use crate::{Error, Result, printable, reference};
 
-/// The file names of archives, before a tag.
-const ARCHIVES: [&str; 9] =
-    [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"];
+/// How the file names of archives end, before a tag.
+const ARCHIVES: [&str; 9] = ["tar", "tar.gz", "tgz", "tar.zst", "tzst", "tar.xz", "txz", "tar.bz2", "tbz2"];
 
-/// How files are called that no image is in, before a tag.
+/// How the names of files end that no image is in, before a tag.
 const FILES: [&str; 14] = [
-    ".erofs",
-    ".ext4",
-    ".gz",
-    ".img",
-    ".iso",
-    ".json",
-    ".oci",
-    ".qcow2",
-    ".raw",
-    ".sif",
-    ".squashfs",
-    ".vmdk",
-    ".xz",
-    ".zip",
+    "erofs", "ext4", "gz", "img", "iso", "json", "oci", "qcow2", "raw", "sif", "squashfs", "vmdk", "xz",
+    "zip",
 ];
 
 /// Transports of other tools, and what to write here to read from there and to write to it.
@@ -145,9 +132,9 @@ impl<'a> Written<'a> {
     /// directory.
     fn is_called(&self, endings: &[&str]) -> bool {
         let lower = self.path.to_ascii_lowercase();
+        let ends = |ending: &&str| lower.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.'));
         let folder = self.path.rsplit_once('/').map(|(folder, _)| folder);
-        endings.iter().any(|name| lower.ends_with(name))
-            && folder.is_none_or(|folder| !is_host(folder) || Path::new(folder).is_dir())
+        endings.iter().any(ends) && folder.is_none_or(|folder| !is_host(folder) || Path::new(folder).is_dir())
     }
 
     /// `name/`: an image's name never ends with a slash, a registry's does.

@@ -40,9 +40,7 @@ pub(crate) struct Reporter {
 /// One blob that is under way.
 struct Transfer {
     bar: ProgressBar,
-    size: u64,
     resumed_at: u64,
-    received: u64,
 }
 
 /// All blobs together: the bytes that this run has to move.
@@ -145,9 +143,7 @@ impl Reporter {
         }
         let transfer = Transfer {
             bar: bar(self.terminal, short(&digest), size, resumed_at, self.total.bar.as_ref()),
-            size,
             resumed_at,
-            received: resumed_at,
         };
         self.blobs.insert(digest, transfer);
         self.show_total();
@@ -168,8 +164,7 @@ impl Reporter {
     }
 
     fn received(&mut self, digest: &Digest, received: u64) {
-        if let Some(transfer) = self.blobs.get_mut(digest) {
-            transfer.received = received;
+        if let Some(transfer) = self.blobs.get(digest) {
             transfer.bar.set_position(received);
             self.show_total();
         }
@@ -196,13 +191,13 @@ impl Reporter {
                     "fetched"
                 }
             };
-            self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(transfer.size)));
+            self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(size)));
         }
     }
 
     fn show_total(&self) {
         let Some(bar) = &self.total.bar else { return };
-        let under_way = self.blobs.values().map(|blob| blob.received.saturating_sub(blob.resumed_at));
+        let under_way = self.blobs.values().map(|blob| blob.bar.position().saturating_sub(blob.resumed_at));
         bar.set_length(self.total.planned);
         bar.set_position(under_way.fold(self.total.moved, u64::saturating_add).min(self.total.planned));
     }

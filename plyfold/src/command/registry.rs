@@ -9,6 +9,7 @@ use crate::{
 use serde_json::json;
 
 use super::context::{Context, resolved};
+use super::image::Image;
 use super::progress::Doing;
 use super::session::Session;
 use super::suggestions;
@@ -31,8 +32,8 @@ pub(crate) async fn copy_image(context: &Context, source: &str, target: &str, re
 
 /// Copies an image of the store to another place.
 pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
-    let (context, image) =
-        (&session.context, suggestions::known(&session.images, session.name(image).await?).await?);
+    let (context, image) = (&session.context, session.name(image).await?);
+    suggestions::known(&session.images, &image).await?;
     let (to, name) = context.target(target).await?;
     let pushed = context.telling(Doing::Copy, |progress| {
         let options = PushOptions { copy: options(context, progress), sparse };
@@ -56,7 +57,7 @@ fn show(context: &Context, name: &Reference, descriptor: &Descriptor) -> Result<
 
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.
 pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
-    let image = context.repository(repository)?;
+    let image = Image::parse(repository, &context.backends)?;
     let opened = context.backends.open(&image.uri(), &context.options).await?;
     if opened.reference.is_none() && !image.is_remote(&context.backends) {
         let names: Vec<String> = opened.references().await?.iter().map(Reference::whole).collect();

@@ -77,6 +77,19 @@ impl Session {
     pub(crate) async fn name(&self, image: &str) -> Result<Reference> {
         self.images.name(&self.context.image(image)?.text()).await
     }
+
+    /// The names that images have in the store, each once: all of them are there.
+    pub(crate) async fn known(&self, images: &[String]) -> Result<Vec<Reference>> {
+        let mut names = Vec::with_capacity(images.len());
+        for image in images {
+            let name = self.name(image).await?;
+            suggestions::known(&self.images, &name).await?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
 }
 
 pub(crate) fn default_store() -> Result<PathBuf> {

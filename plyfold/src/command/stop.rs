@@ -1,8 +1,10 @@
 //! Signals that ask the program to end.
 
+use std::future;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 
 use crate::{CacheProvider, Digest, Error, ErrorKind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -25,25 +27,23 @@ pub(crate) fn is_interrupted() -> bool {
 
 /// The signals that ask the program to end.
 pub(crate) struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    /// The terminal has gone; `None` where that is to be ignored, as under nohup.
-    hangup: Option<unix::Signal>,
+    streams: Vec<(Signal, unix::Signal)>,
     is_asked: Arc<AtomicBool>,
 }
 
 /// Listens from now on: to be called before anything is made that a signal would leave behind.
 pub(crate) fn listen() -> Result<Signals> {
-    let listen = |kind| unix::signal(kind).map_err(|e| Error::io("listening for signals", e));
-    let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let hangup = if is_ignored(SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
-    let is_asked = Arc::new(AtomicBool::new(false));
-    flag::register(SIGINT, INTERRUPTED.clone()).map_err(|e| Error::io("listening for signals", e))?;
-    for number in [SIGINT, SIGTERM].into_iter().chain(hangup.as_ref().map(|_| SIGHUP)) {
-        flag::register_conditional_default(number, is_asked.clone())
-            .map_err(|e| Error::io("listening for signals", e))?;
+    let failed = |e| Error::io("listening for signals", e);
+    let (mut streams, is_asked) = (Vec::new(), Arc::new(AtomicBool::new(false)));
+    flag::register(SIGINT, INTERRUPTED.clone()).map_err(failed)?;
+    // That the terminal has gone is to be ignored under nohup.
+    for number in
+        [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|number| *number != SIGHUP || !is_ignored(SIGHUP))
+    {
+        streams.push((number, unix::signal(SignalKind::from_raw(number)).map_err(failed)?));
+        flag::register_conditional_default(number, is_asked.clone()).map_err(failed)?;
     }
-    Ok(Signals { interrupt, terminate, hangup, is_asked })
+    Ok(Signals { streams, is_asked })
 }
 
 /// Whether the program was started to ignore a signal (`proc(5)`, `SigIgn`).
@@ -58,20 +58,15 @@ impl Signals {
     /// Waits until the user or the system asks the program to end. A second signal, while the work is being
     /// cancelled, ends it at once.
     pub(crate) async fn asked(mut self) -> Signal {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => _ = hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        let number = tokio::select! {
-            () = hangup => SIGHUP,
-            _ = self.interrupt.recv() => {
-                terminal::erase_typed();
-                SIGINT
-            }
-            _ = self.terminate.recv() => SIGTERM,
-        };
+        let number = future::poll_fn(|context| {
+            let mut numbers = self.streams.iter_mut();
+            let come = numbers.find_map(|(number, it)| it.poll_recv(context).is_ready().then_some(*number));
+            come.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        if number == SIGINT {
+            terminal::erase_typed();
+        }
         self.is_asked.store(true, Ordering::Relaxed);
         number
     }

@@ -1,6 +1,5 @@
 //! `list`, `remove`, `pin`, `unpin` and `gc`: administration of the store.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use crate::cache::{ImageUsage, Missed, PartialBlob};
@@ -20,7 +19,7 @@ use super::suggestions;
 use super::terminal::{columns, table_within};
 
 /// How long partial downloads wait for the next pull.
-const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     let usage = session.images.usage().await?;
@@ -87,11 +86,8 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
             );
         }
     };
-    let cache = session.images.cache();
-    let Some(descriptor) = cache.find_descriptor(&from).await? else {
-        return Err(suggestions::absent(&session.images, from).await);
-    };
-    cache.descriptor_write(&to, &descriptor).await?;
+    let descriptor = suggestions::known(&session.images, &from).await?;
+    session.images.cache().descriptor_write(&to, &descriptor).await?;
     let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
     session.terminal.show(&document, || format!("{to}  {}\n", descriptor.digest()))
 }
@@ -153,43 +149,19 @@ pub(crate) async fn change(
     change: fn(Reference) -> NameChange,
     what: &str,
 ) -> Result<()> {
-    let names = known(session, images).await?;
+    let names = session.known(images).await?;
     let changes: Vec<NameChange> = names.iter().cloned().map(change).collect();
     session.images.cache().update(&changes).await?;
     let document = json!({ what: names.iter().map(Reference::whole).collect::<Vec<_>>() });
     session.terminal.show(&document, || lines(&names, what))
 }
 
-/// The names of these images, all of which are in the store.
-async fn known(session: &Session, images: &[String]) -> Result<Vec<Reference>> {
-    let here: HashSet<Reference> =
-        session.images.list_cached().await?.into_iter().map(|(name, _)| name).collect();
-    let mut names: Vec<Reference> = Vec::with_capacity(images.len());
-    for image in images {
-        let name = session.name(image).await?;
-        if !here.contains(&name) {
-            return Err(suggestions::absent(&session.images, name).await);
-        }
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
 fn lines(names: &[Reference], what: &str) -> String {
     names.iter().map(|name| format!("{name} {what}\n")).collect::<Vec<_>>().concat()
 }
 
-pub(crate) async fn collect(
-    session: &Session,
-    dry_run: bool,
-    budget: Option<u64>,
-    grace: Duration,
-    partial: bool,
-) -> Result<()> {
-    let resumable = if partial { Duration::ZERO } else { RESUMABLE };
-    let policy = Collect { budget, dry_run, grace, resumable };
+pub(crate) async fn collect(session: &Session, policy: Collect) -> Result<()> {
+    let Collect { budget, dry_run, .. } = policy;
     let collected = session.images.collect(&policy).await?;
     let document = json!({
         "dry_run": dry_run,

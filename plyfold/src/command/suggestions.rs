@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    CacheProvider as _, Error, ErrorKind, Images, Opened, Page, Reference, Result, printable, reference,
+    CacheProvider as _, Descriptor, Error, ErrorKind, Images, Opened, Page, Reference, Result, printable,
+    reference,
 };
 
 use super::context::Context;
@@ -64,18 +65,16 @@ pub(crate) async fn with_tags(
     }
 }
 
-/// The same name, which is in the store.
-pub(crate) async fn known(images: &Images, name: Reference) -> Result<Reference> {
-    match images.cache().find_descriptor(&name).await? {
-        Some(_) => Ok(name),
-        None => Err(absent(images, name).await),
+/// What a name stands for in the store.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) with similar names when it is not there.
+pub(crate) async fn known(images: &Images, name: &Reference) -> Result<Descriptor> {
+    if let Some(descriptor) = images.cache().find_descriptor(name).await? {
+        return Ok(descriptor);
     }
-}
-
-/// The error for a name that is not in the store.
-pub(crate) async fn absent(images: &Images, name: Reference) -> Error {
-    let hint = in_store(images, &name).await;
-    Error::not_found("not in the store").with_image(name).with_hint(hint)
+    let hint = in_store(images, name).await;
+    Err(Error::not_found("not in the store").with_image(name).with_hint(hint))
 }
 
 fn offered(names: &[String]) -> Option<String> {

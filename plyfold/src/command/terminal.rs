@@ -143,11 +143,8 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
         }
     }
     let line = |cells: [&str; N]| {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(cells) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
-        }
+        let cells = widths.iter().zip(cells).map(|(width, cell)| format!("{cell:<width$}  "));
+        let line = cells.collect::<Vec<_>>().concat();
         format!("{}\n", line.trim_end())
     };
     let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));

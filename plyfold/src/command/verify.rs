@@ -10,14 +10,10 @@ use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
 use super::store_admin::{counted, leftovers};
-use super::suggestions;
 
 /// Reads images, or everything, again; an error when something is damaged or missing afterwards.
 pub(crate) async fn check(session: &Session, images: &[String], repair: bool) -> Result<()> {
-    let mut names = Vec::with_capacity(images.len());
-    for image in images {
-        names.push(suggestions::known(&session.images, session.name(image).await?).await?);
-    }
+    let names = session.known(images).await?;
     let images = (!names.is_empty()).then_some(names);
     let verified = session
         .context
@@ -39,16 +35,27 @@ fn document(verified: &Verified) -> Value {
     })
 }
 
-fn damage_document(damage: &Damage) -> Value {
-    let mut document = match &damage.part {
-        DamagedPart::Artifact(format, diff_id) => {
-            json!({ "part": "artifact", "format": format, "diff_id": diff_id })
+/// What is damaged: as JSON, in words, and what a repair does to it.
+fn part(damage: &Damage) -> (Value, String, &'static str) {
+    match &damage.part {
+        DamagedPart::Artifact(format, diff_id) => (
+            json!({ "part": "artifact", "format": format, "diff_id": diff_id }),
+            format!("{format} of {diff_id}"),
+            "removed: it is made again when it is needed",
+        ),
+        DamagedPart::Blob(digest) => {
+            (json!({ "part": "blob", "digest": digest }), format!("blob {digest}"), "moved to quarantine")
         }
-        DamagedPart::Blob(digest) => json!({ "part": "blob", "digest": digest }),
-        DamagedPart::Missing(digest) => json!({ "part": "missing", "digest": digest }),
-        DamagedPart::Names => json!({ "part": "names" }),
-        _ => json!({ "part": "other" }),
-    };
+        DamagedPart::Missing(digest) => {
+            (json!({ "part": "missing", "digest": digest }), format!("missing {digest}"), "replaced")
+        }
+        DamagedPart::Names => (json!({ "part": "names" }), "names, in index.json".to_owned(), "replaced"),
+        _ => (json!({ "part": "other" }), "something else".to_owned(), "replaced"),
+    }
+}
+
+fn damage_document(damage: &Damage) -> Value {
+    let (mut document, ..) = part(damage);
     document["reason"] = damage.reason.clone().into();
     document["images"] = damage.images.iter().map(Reference::whole).collect();
     document["repaired"] = damage.repaired.into();
@@ -58,23 +65,12 @@ fn damage_document(damage: &Damage) -> Value {
 fn text(verified: &Verified) -> String {
     let mut text = String::new();
     for damage in &verified.damage {
-        let what = match &damage.part {
-            DamagedPart::Artifact(format, diff_id) => format!("{format} of {diff_id}"),
-            DamagedPart::Blob(digest) => format!("blob {digest}"),
-            DamagedPart::Missing(digest) => format!("missing {digest}"),
-            DamagedPart::Names => "names, in index.json".to_owned(),
-            _ => "something else".to_owned(),
-        };
+        let (_, what, done) = part(damage);
         let _ = writeln!(text, "{what}\n  {}", printable(&damage.reason));
         for image in &damage.images {
             let _ = writeln!(text, "  needed by {}", printable(&image.whole()));
         }
         if damage.repaired {
-            let done = match &damage.part {
-                DamagedPart::Artifact(..) => "removed: it is made again when it is needed",
-                DamagedPart::Blob(_) => "moved to quarantine",
-                _ => "replaced",
-            };
             let _ = writeln!(text, "  {done}");
         }
     }

@@ -1,13 +1,34 @@
-//! `formats`: what images can be made into, and the values of `--as`.
+//! `backends` and `formats`: what is linked into the program, and the values of `--as`.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
 use serde_json::{Value, json};
 
+use super::context;
 use super::terminal::{Terminal, table};
-use crate::{FormatEntry, Input, Materializer, Materializers, Options, Result};
+use crate::{Backend, FormatEntry, Input, Materializer, Materializers, Options, Result};
 
-/// Lists the formats that are linked into this program.
-pub(crate) fn list(terminal: Terminal) -> Result<()> {
+/// Lists the backends.
+pub(crate) fn backends(terminal: Terminal) -> Result<()> {
+    let backends = context::backends()?;
+    let document = |backend: &Backend| {
+        json!({
+            "schemes": backend.schemes,
+            "syntax": backend.syntax,
+            "summary": backend.summary,
+            "package": backend.package,
+            "capabilities": backend.capabilities,
+        })
+    };
+    terminal.show(&backends.iter().map(document).collect::<Vec<_>>(), || {
+        let row = |backend: &Backend| {
+            [backend.schemes.join(", "), backend.syntax.to_owned(), backend.summary.to_owned()]
+        };
+        table(["SCHEMES", "IMAGE", "WHAT"], &backends.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+/// Lists the formats.
+pub(crate) fn formats(terminal: Terminal) -> Result<()> {
     let formats = Materializers::linked()?;
     // One that cannot be opened without options still has a name.
     let formats: Vec<(&FormatEntry, Option<Box<dyn Materializer>>)> =
@@ -53,7 +74,7 @@ fn input(input: &Input) -> String {
 }
 
 /// What `--as` takes. When two crates have a format of one name, opening the images says so.
-pub(crate) fn values() -> ValueParser {
+pub(crate) fn formats_named() -> ValueParser {
     let Ok(formats) = Materializers::linked() else { return ValueParser::string() };
     let values = formats.iter().map(|entry| PossibleValue::new(entry.name).help(entry.summary));
     PossibleValuesParser::new(values).into()
