@@ -90,18 +90,15 @@ impl AtomicFile {
     /// fewer bytes than it says; [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn fill_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
         let Some(source) = artifact.path() else { return self.copy_from(artifact) };
-        let at = |e| Error::io("copying into the output", e).with_context("path", self.target.display());
-        let content = File::open(source).map_err(at)?;
+        let content = File::open(source).map_err(|e| self.failed("copying into the output", e))?;
         if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
             return Ok(());
         }
-        if !self.options.copy
-            && let Some(link) = self.link_to(source, &content)
-        {
-            (self.file, self.is_link) = (link, true);
-            return Ok(());
+        match self.link_to(source, &content) {
+            Some(link) => (self.file, self.is_link) = (link, true),
+            None => self.copy_from(artifact)?,
         }
-        self.copy_from(artifact)
+        Ok(())
     }
 
     /// Copies a finished file, but for its blocks of zeros.
@@ -136,8 +133,11 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Another name of a file, which all may read; `None` where linking fails.
+    /// Another name of a file, which all may read; `None` where linking fails or is not wanted.
     fn link_to(&self, source: &Path, content: &File) -> Option<NamedTempFile> {
+        if self.options.copy {
+            return None;
+        }
         if content.metadata().ok()?.permissions().mode() & 0o7777 != SHARED {
             content.set_permissions(Permissions::from_mode(SHARED)).ok()?;
         }
@@ -155,9 +155,8 @@ impl AtomicFile {
     /// # Errors
     /// [`Io`](plyfold_core::ErrorKind::Io).
     pub fn size(&self) -> Result<u64> {
-        let metadata = self.file.as_file().metadata();
-        let metadata = metadata.map_err(|e| Error::io("looking at the output", e));
-        Ok(metadata.map_err(|e| e.with_context("path", self.target.display()))?.len())
+        let metadata = self.file().metadata().map_err(|e| self.failed("looking at the output", e));
+        Ok(metadata?.len())
     }
 
     /// Refuses to take the place of a disk that may hold what a guest has written: of one that differs from this one in
@@ -170,10 +169,7 @@ impl AtomicFile {
         let there = match File::open(&self.target) {
             Ok(there) => there,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => {
-                let error = Error::io("looking at the disk that is there", e);
-                return Err(error.with_context("path", self.target.display()));
-            }
+            Err(e) => return Err(self.failed("looking at the disk that is there", e)),
         };
         let head = |file: &File| {
             let mut head = [0; 4096];
@@ -206,14 +202,13 @@ impl AtomicFile {
         self.stop.check()?;
         let size = self.size()?;
         self.belong()?;
-        let Self { file, target, options, .. } = self;
-        let at = |action, e| Error::io(action, e).with_context("path", target.display());
         // A link, too: not every cache has synced what it has.
-        if options.sync {
-            file.as_file().sync_all().map_err(|e| at("syncing the output", e))?;
+        if self.options.sync {
+            self.file().sync_all().map_err(|e| self.failed("syncing the output", e))?;
         }
-        let temporary = file.path().to_owned();
-        file.persist(path).map_err(|e| at("publishing the output", e.error))?;
+        let temporary = self.file.path().to_owned();
+        let persisted = self.file.persist(path).map_err(|e| Error::io("publishing the output", e.error));
+        persisted.map_err(|e| e.with_context("path", self.target.display()))?;
         // rename(2) does nothing when both names are links to one file already.
         let _ = std::fs::remove_file(temporary);
         Ok(size)
@@ -224,23 +219,23 @@ impl AtomicFile {
         if self.is_link {
             return Ok(());
         }
-        let at = |action: &str, e| Error::io(action, e).with_context("path", self.target.display());
         // The owner first: chown(2) may clear bits of the mode.
         if let Some(owner) = self.options.owner {
             fchown(self.file.as_file(), owner.user, owner.group).map_err(|e| {
                 let denied = e.kind() == io::ErrorKind::PermissionDenied;
-                let error = at("giving the output its owner", e);
+                let error = self.failed("giving the output its owner", e);
                 if denied { error.with_hint("only root may give files to other users") } else { error }
             })?;
         }
         if let Some(mode) = self.options.mode {
-            let permissions = Permissions::from_mode(mode);
-            self.file
-                .as_file()
-                .set_permissions(permissions)
-                .map_err(|e| at("giving the output its mode", e))?;
+            let given = self.file().set_permissions(Permissions::from_mode(mode));
+            given.map_err(|e| self.failed("giving the output its mode", e))?;
         }
         Ok(())
+    }
+
+    fn failed(&self, action: &str, e: io::Error) -> Error {
+        Error::io(action, e).with_context("path", self.target.display())
     }
 }
 
@@ -261,7 +256,7 @@ impl Write for AtomicFile {
                 let size = self.size().unwrap_or_default().saturating_add(buf.len() as u64);
                 too_large(e, parent(&self.target), size, &self.target)
             }
-            _ => Error::io("writing the output", e).with_context("path", self.target.display()).into(),
+            _ => self.failed("writing the output", e).into(),
         })
     }
 
@@ -319,13 +314,13 @@ mod tests {
         let target = dir.path().join("out");
         std::fs::write(&target, "old").unwrap();
         let stop = Stop::default();
-        let mut file = AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let mut file = AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
         file.write_all(b"half").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
         drop(file);
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
 
-        let mut file = AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let mut file = AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
         file.write_all(b"whole").unwrap();
         assert_eq!(file.publish().unwrap(), 5);
         assert_eq!(std::fs::read(&target).unwrap(), b"whole");
@@ -364,7 +359,7 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         let (target, stop) = (dir.path().join("out"), Stop::default());
-        let create = || AtomicFile::create(&target, FileOptions::new(), &stop).unwrap();
+        let create = || AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
         let mut content = vec![0; 8 << 20];
         content[5_000_000] = 7;
         content.extend_from_slice(b"the end");
@@ -387,10 +382,11 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         for target in [dir.path(), Path::new("/dev/null"), &link] {
-            let error = AtomicFile::create(target, FileOptions::new(), &stop).unwrap_err();
+            let error = AtomicFile::create(target, FileOptions::default(), &stop).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Config, "{}", target.display());
         }
-        let error = AtomicFile::create(&dir.path().join("no/out"), FileOptions::new(), &stop).unwrap_err();
+        let error =
+            AtomicFile::create(&dir.path().join("no/out"), FileOptions::default(), &stop).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::NotFound);
     }
 }

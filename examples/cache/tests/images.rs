@@ -81,7 +81,8 @@ async fn disks_are_those_that_a_store_on_disk_gives_and_are_made_once() {
     let (in_store, in_bucket) =
         (of_store.pull(&uri, options()).await.unwrap(), of_bucket.pull(&uri, options()).await.unwrap());
     let cpio = Rootfs::of(of_bucket.materializers().open("cpio", &Options::default()).unwrap());
-    let copies = Rootfs::vmdk().files(FileOptions::new().copy(true).mode(0o640));
+    let copies =
+        Rootfs::vmdk().files(FileOptions { copy: true, mode: Some(0o640), ..FileOptions::default() });
     for (form, rootfs) in [
         ("layers", Rootfs::erofs_layers().upper(64 << 20)),
         ("merged", Rootfs::erofs_merged()),

@@ -1,9 +1,9 @@
 //! Files that wait for their name, and what killed writers have left of theirs.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use tempfile::{Builder, NamedTempFile};
@@ -12,48 +12,63 @@ use tempfile::{Builder, NamedTempFile};
 pub(super) const PREFIX: &str = ".plyfold-";
 
 /// How often another process may take a file for one that a killed writer has left, before it is locked.
-const ATTEMPTS: usize = 10;
+pub(crate) const ATTEMPTS: usize = 10;
 
 /// A new file in a folder, with the lock that says that its writer lives, as long as it is open.
 pub(super) fn create(directory: &Path, builder: &Builder<'_, '_>) -> io::Result<NamedTempFile> {
     for _ in 0..ATTEMPTS {
         let file = builder.tempfile_in(directory)?;
-        match file.as_file().try_lock() {
-            Ok(()) if is_at(file.as_file(), file.path()) => return Ok(file),
-            // Another process looks at it at this moment, and removes it.
-            Ok(()) | Err(TryLockError::WouldBlock) => {}
-            // Where nothing can be locked, nothing is removed either.
-            Err(TryLockError::Error(_)) => return Ok(file),
+        // Where nothing can be locked, nothing is removed either.
+        if lock(file.as_file(), file.path()).unwrap_or(true) {
+            return Ok(file);
         }
     }
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// Removes the files that killed writers of the same user have left in a folder. Best effort: files that stay do no harm.
-pub(super) fn clear(directory: &Path, own: &File) {
-    let Ok(user) = own.metadata().map(|metadata| metadata.uid()) else { return };
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
-            || !entry.file_type().is_ok_and(|kind| kind.is_file())
-        {
-            continue;
-        }
-        // Nothing that has come there in the meantime is waited for or followed.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map(File::from) else { continue };
-        // A file with a second name is a link to an artifact, which has no lock.
-        let is_ours =
-            file.metadata().is_ok_and(|found| found.is_file() && found.uid() == user && found.nlink() == 1);
-        if is_ours && file.try_lock().is_ok() && is_at(&file, &path) {
-            let _ = fs::remove_file(&path);
-        }
+/// Locks a file or a folder; whether it is locked now, and still there under this name. Otherwise another process looks
+/// at it at this moment, and removes it.
+pub(crate) fn lock(file: &File, path: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(is_at(file, path)),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 
+/// Removes the files that killed writers of the same user have left in a folder. Best effort: files that stay do no harm.
+pub(super) fn clear(directory: &Path, own: &File) {
+    // A file with a second name is a link to an artifact, which has no lock.
+    for (path, _lock) in of_killed(directory, PREFIX, own, |found| found.is_file() && found.nlink() == 1) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// What killed processes of the user who owns `own` have left in a folder under names that begin so, each locked.
+pub(crate) fn of_killed(
+    directory: &Path,
+    prefix: &str,
+    own: &File,
+    is_kind: fn(&Metadata) -> bool,
+) -> impl Iterator<Item = (PathBuf, File)> {
+    let user = own.metadata().map(|metadata| metadata.uid()).ok();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(move |entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
+        .filter_map(move |entry| {
+            entry.metadata().ok().filter(is_kind)?;
+            let path = entry.path();
+            // Nothing that has come there in the meantime is waited for or followed.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::empty()).ok()?);
+            let is_ours = file.metadata().is_ok_and(|found| is_kind(&found) && Some(found.uid()) == user);
+            (is_ours && lock(&file, &path).unwrap_or(false)).then_some((path, file))
+        })
+}
+
 /// Whether the file is still there under this name.
-pub(crate) fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-    let (open, there) = (file.metadata(), fs::symlink_metadata(path));
-    open.is_ok_and(|open| there.is_ok_and(|there| identity(&open) == identity(&there)))
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let (open, there) = (file.metadata().map(identity), fs::symlink_metadata(path).map(identity));
+    open.is_ok_and(|open| there.is_ok_and(|there| open == there))
 }

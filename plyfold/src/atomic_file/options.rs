@@ -9,60 +9,30 @@ use plyfold_core::{Advice, Error, Result};
 ///
 /// ```
 /// # use plyfold::atomic_file::FileOptions;
-/// let options = FileOptions::new().copy(true).mode(0o640).owner("0:0".parse()?);
+/// let options = FileOptions { copy: true, mode: Some(0o640), owner: Some("0:0".parse()?), ..FileOptions::default() };
 /// # Ok::<_, plyfold::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FileOptions {
-    pub(crate) sync: bool,
-    pub(crate) copy: bool,
-    pub(crate) mode: Option<u32>,
-    pub(crate) owner: Option<Owner>,
+    /// Whether success waits until the files and their names are on the disk, as it does by default. Without that a power
+    /// cut soon afterwards may leave files that are empty, or none.
+    pub sync: bool,
+    /// Whether every file is one of its own, never a hard link: a clone that shares blocks where the file system can,
+    /// else a copy. Such files may be written to. By default a file whose content is in the store may be a link to it.
+    pub copy: bool,
+    /// The permissions of the files, such as `0o640`; by default the user's umask decides.
+    pub mode: Option<u32>,
+    /// Who owns the files; by default the user who makes them.
+    pub owner: Option<Owner>,
 }
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self::new()
+        Self { sync: true, copy: false, mode: None, owner: None }
     }
 }
 
 impl FileOptions {
-    /// Files that are on the disk, with their names, when success is reported. A file whose content is in the store may
-    /// be a hard link to it.
-    pub fn new() -> Self {
-        Self { sync: true, copy: false, mode: None, owner: None }
-    }
-
-    /// Whether success waits until the files and their names are on the disk. Without that a power cut soon afterwards
-    /// may leave files that are empty, or none.
-    #[must_use]
-    pub fn sync(mut self, sync: bool) -> Self {
-        self.sync = sync;
-        self
-    }
-
-    /// Whether every file is one of its own, never a hard link: a clone that shares blocks where the file system can,
-    /// else a copy. Such files may be written to.
-    #[must_use]
-    pub fn copy(mut self, copy: bool) -> Self {
-        self.copy = copy;
-        self
-    }
-
-    /// The permissions of the files, such as `0o640`; by default the user's umask decides.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
-        self
-    }
-
-    /// Who owns the files; by default the user who makes them.
-    #[must_use]
-    pub fn owner(mut self, owner: Owner) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-
     /// Refuses a mode or an owner for files that may be hard links to files of the store.
     ///
     /// # Errors
@@ -143,9 +113,11 @@ mod tests {
 
     #[test]
     fn links_have_the_mode_of_the_store() {
-        assert!(FileOptions::new().mode(0o640).check().is_err());
-        assert!(FileOptions::new().owner(Owner { user: Some(1), group: None }).check().is_err());
-        assert!(FileOptions::new().copy(true).mode(0o640).check().is_ok());
-        assert!(FileOptions::new().copy(true).mode(0o4755).check().is_err());
+        let linked = FileOptions::default();
+        let owner = Some(Owner { user: Some(1), group: None });
+        assert!(FileOptions { mode: Some(0o640), ..linked }.check().is_err());
+        assert!(FileOptions { owner, ..linked }.check().is_err());
+        assert!(FileOptions { copy: true, mode: Some(0o640), ..linked }.check().is_ok());
+        assert!(FileOptions { copy: true, mode: Some(0o4755), ..linked }.check().is_err());
     }
 }

@@ -334,7 +334,7 @@ pub(crate) struct Durably {
 
 impl Durably {
     pub(crate) fn options(self) -> FileOptions {
-        FileOptions::new().sync(!self.no_sync)
+        FileOptions { sync: !self.no_sync, ..FileOptions::default() }
     }
 }
 

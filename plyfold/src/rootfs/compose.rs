@@ -7,8 +7,6 @@ use plyfold_core::{Error, MadeFile, MadeImage, Result};
 use super::disks::{Disk, Disks};
 use super::options::{LAYERS, MERGED, Rootfs, VMDK};
 use super::set::{Purpose, Set};
-#[cfg(all(feature = "erofs", feature = "ext4"))]
-use super::upper;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
@@ -74,7 +72,18 @@ impl CompositionPlan {
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
-            upper::add(upper, made, &mut set, &mut disks)?;
+            use super::set::names::UPPER;
+            use plyfold_core::{Materializer as _, Role};
+
+            // Its root is that of the image.
+            let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::layers(made))?)?;
+            let (path, size) = set.add(UPPER, Purpose::Write, |file| {
+                upper.join(&[], file)?;
+                file.replaces_no_used_disk()
+            })?;
+            disks.upper = Some(path.clone());
+            let format = upper.format().name.to_owned();
+            disks.files.push(Disk { path, role: Role::Image, format, size });
         }
         set.publish()?;
         Ok(disks)

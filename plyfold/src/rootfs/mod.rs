@@ -24,8 +24,6 @@ mod options;
 mod overlay;
 mod scratch_cache;
 mod set;
-#[cfg(all(feature = "erofs", feature = "ext4"))]
-mod upper;
 
 impl Images {
     /// What is made of each layer for a format, if its input are layers: given to a pull, it is made while they are

@@ -37,7 +37,7 @@ impl Rootfs {
             format,
             options: Options::default(),
             upper: None,
-            files: FileOptions::new(),
+            files: FileOptions::default(),
             strict: false,
             limits: LayerLimits::default(),
             budget: TreeBudget::default(),

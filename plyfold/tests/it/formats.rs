@@ -71,7 +71,11 @@ async fn any_format_is_made_once_and_put_beside_what_a_user_has() {
     fs::write(out.join("rootfs.tar"), "theirs").unwrap();
     let formats = Materializers::linked().unwrap().with(ENTRY).unwrap();
     let names = Rootfs::named("names", &Options::default(), &formats).unwrap();
-    for rootfs in [Rootfs::of(Box::new(Names)), names.clone(), names.files(FileOptions::new().copy(true))] {
+    for rootfs in [
+        Rootfs::of(Box::new(Names)),
+        names.clone(),
+        names.files(FileOptions { copy: true, ..FileOptions::default() }),
+    ] {
         let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
         let [disk] = disks.files.as_slice() else { panic!("{disks:?}") };
         assert_eq!(
@@ -277,7 +281,7 @@ async fn a_damaged_file_of_a_whole_image_is_told_and_made_again() {
     let (images, image) = pulled(&dir).await;
     let out = dir.path().join("out");
     // A copy: what is in the store has one name.
-    let rootfs = Rootfs::erofs_merged().files(FileOptions::new().copy(true));
+    let rootfs = Rootfs::erofs_merged().files(FileOptions { copy: true, ..FileOptions::default() });
     let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
     let merged = disks.merged.unwrap();
     let content = fs::read(&merged).unwrap();

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use plyfold::atomic_file::FileOptions;
 use plyfold::package::GitTree;
 use plyfold::{
     Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
@@ -283,7 +284,7 @@ async fn an_artifact_that_was_changed_by_a_link_is_found_and_made_again() {
     let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
     assert!(fs::read(&disks.layers[0]).unwrap() == content);
     // A copy may be written to, and the store never knows.
-    let copies = rootfs.files(plyfold::atomic_file::FileOptions::new().copy(true).mode(0o600));
+    let copies = rootfs.files(FileOptions { copy: true, mode: Some(0o600), ..FileOptions::default() });
     let disks = images.materialize(&image, &copies, &dir.path().join("copies")).await.unwrap();
     fs::write(&disks.layers[0], "mine").unwrap();
     assert_eq!(images.cache().verify(&verify(false)).await.unwrap().damage, []);

@@ -11,6 +11,7 @@ const OPTIONS: &[&str] = &[
     "Collect",
     "Config",
     "CopyOptions",
+    "FileOptions",
     "LayerLimits",
     "LayerOptions",
     "MaterializeOptions",

@@ -31,7 +31,7 @@ pub(crate) fn another_user_reads_every_file_of_a_set() -> Verdict {
     let store = work.dir.path().join("store");
     assert!(!read(&store.join("index.json"))?.status.success());
     let owner = Owner { user: Some(nobody), group: None };
-    let files = FileOptions::new().copy(true).mode(0o400).owner(owner);
+    let files = FileOptions { copy: true, mode: Some(0o400), owner: Some(owner), ..FileOptions::default() };
     let disks = work.disks_at(&Rootfs::vmdk().upper(64 << 20).files(files), &out);
     for file in disks.paths() {
         let expected = if file.ends_with("upper.ext4") { 0o600 } else { 0o400 };

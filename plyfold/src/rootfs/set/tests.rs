@@ -25,7 +25,7 @@ const SET: [(&str, &str); 3] = [("layer-00.erofs", "old"), ("layer-01.erofs", "o
 /// Publishes files after doing something in between.
 fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> Result<()> {
     let stop = Stop::default();
-    let mut set = Set::new(out, FileOptions::new(), &stop)?;
+    let mut set = Set::new(out, FileOptions::default(), &stop)?;
     set.declare(names.iter().map(|(name, _)| *name))?;
     for (name, text) in names {
         let write = |file: &mut AtomicFile| Ok(file.write_all(text.as_bytes())?);
@@ -52,7 +52,7 @@ fn a_new_folder_appears_with_all_its_files_or_not_at_all() {
 
     let stop = Stop::default();
     let dropped = dir.path().join("c/d/out");
-    drop(Set::new(&dropped, FileOptions::new(), &stop).unwrap());
+    drop(Set::new(&dropped, FileOptions::default(), &stop).unwrap());
     assert_eq!(content(dir.path()).len(), 1);
 }
 
@@ -108,7 +108,7 @@ fn a_set_that_fails_midway_leaves_the_older_one() {
         }
         let before = content(&out);
         let stop = Stop::default();
-        let mut set = Set::new(&out, FileOptions::new(), &stop).unwrap();
+        let mut set = Set::new(&out, FileOptions::default(), &stop).unwrap();
         set.add("layer-00.erofs", Purpose::Read, |_| Ok(())).unwrap();
         set.add("layer-01.erofs", Purpose::Read, |_| Err(Error::corrupt("no"))).unwrap_err();
         drop(set);
@@ -127,7 +127,7 @@ fn what_the_dead_have_left_goes_with_the_next_set() {
     let out = dir.path().join("out");
     let stop = Stop::default();
     // One of a running process, one of a killed process, and one with another file.
-    let mut alive = Set::new(&out, FileOptions::new(), &stop).unwrap();
+    let mut alive = Set::new(&out, FileOptions::default(), &stop).unwrap();
     alive.add(MERGED, Purpose::Read, |_| Ok(())).unwrap();
     for name in ["dead", "other"] {
         let dead = dir.path().join(format!("{}{name}", staging_folder::STAGE));
