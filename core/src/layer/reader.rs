@@ -39,7 +39,7 @@ impl LayerTar {
     /// here: this never waits.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) for a digest that cannot be verified, [`Io`](ErrorKind::Io) when
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be verified, [`Io`](crate::ErrorKind::Io) when
     /// no thread can be started.
     pub fn new(source: impl Read + Send + 'static, options: LayerOptions) -> Result<Self> {
         for digest in options.diff_id.iter().chain(options.blob.as_ref().map(Descriptor::digest)) {
@@ -68,8 +68,8 @@ impl LayerTar {
     /// The next entry; what is left of the one before is skipped. `None` at the end of the archive.
     ///
     /// # Errors
-    /// [`Corrupt`](ErrorKind::Corrupt) for what is no tar or names no place in an image,
-    /// [`Limit`](ErrorKind::Limit), [`Ambiguous`](ErrorKind::Ambiguous), [`Unsupported`](ErrorKind::Unsupported)
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for what is no tar or names no place in an image,
+    /// [`Limit`](crate::ErrorKind::Limit), [`Ambiguous`](crate::ErrorKind::Ambiguous), [`Unsupported`](crate::ErrorKind::Unsupported)
     /// for multi-volume archives and the like; whatever the source reports.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.guarded(Self::advance)
@@ -79,7 +79,7 @@ impl LayerTar {
     /// runs of [`EntryKind::Node`] follow each other.
     ///
     /// # Errors
-    /// [`Corrupt`](ErrorKind::Corrupt) when the tar ends within the file; whatever the source reports.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when the tar ends within the file; whatever the source reports.
     pub fn data(&mut self) -> Result<&[u8]> {
         let count = self.guarded(|tar| {
             if tar.left == 0 {
@@ -104,7 +104,7 @@ impl LayerTar {
     /// Entries that were not read are not parsed.
     ///
     /// # Errors
-    /// [`Corrupt`](ErrorKind::Corrupt) with a [`Mismatch`](crate::Mismatch) when content is not what was promised;
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) with a [`Mismatch`](crate::Mismatch) when content is not what was promised;
     /// otherwise as [`LayerTar::next_entry`].
     pub fn finish(&mut self) -> Result<LayerSummary> {
         self.guarded(Self::verdict)

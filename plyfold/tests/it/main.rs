@@ -25,5 +25,6 @@ mod run;
 mod sample;
 mod tenants;
 mod terminal;
+mod threads;
 mod usage;
 mod words;

@@ -24,8 +24,13 @@ fn the_bundled_image_is_what_the_generator_makes() {
     assert_eq!(names.collect::<Vec<_>>(), files);
 }
 
-/// Two layers, for both processors that most machines have.
+/// Two layers.
 fn sample() -> Sample {
+    of_layers(&layers())
+}
+
+/// Gzip layers, for both processors that most machines have.
+pub(crate) fn of_layers(tars: &[Vec<u8>]) -> Sample {
     let mut blobs: Vec<SampleBlob> = Vec::new();
     let mut add = |kind: &str, content: Vec<u8>| {
         let media_type = format!("application/vnd.oci.image.{kind}");
@@ -35,9 +40,9 @@ fn sample() -> Sample {
         blobs.push(SampleBlob { descriptor, bytes: content.into() });
         field
     };
-    let tars = layers();
-    let diff_ids = tars.each_ref().map(|tar| format!("\"{}\"", digest::sha256(tar))).join(",");
-    let layers = tars.map(|tar| add("layer.v1.tar+gzip", gzip(&[&tar]))).join(",");
+    let diff_ids: Vec<_> = tars.iter().map(|tar| format!("\"{}\"", digest::sha256(tar))).collect();
+    let layers: Vec<_> = tars.iter().map(|tar| add("layer.v1.tar+gzip", gzip(&[tar]))).collect();
+    let (diff_ids, layers) = (diff_ids.join(","), layers.join(","));
     let children = ["amd64", "arm64"].map(|architecture| {
         let platform = format!(r#""architecture":"{architecture}","os":"linux""#);
         let config = format!(
