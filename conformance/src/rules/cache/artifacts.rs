@@ -12,7 +12,7 @@ use plyfold_core::{
 };
 
 use super::collect::{collect, refuses_to_collect};
-use super::setup::{assert_waits, name, promptly, pulled};
+use super::setup::{name, promptly, pulled, waiting};
 use crate::CacheFixture;
 use crate::rule::{not_judged, rules};
 use crate::rules::probe::{NAME, sound};
@@ -78,12 +78,11 @@ async fn a_dropped_artifact_leaves_nothing(fixture: &dyn CacheFixture) {
     let other = sound(subject.medium.reopen().await);
     let mut writer = vacant(&*subject.cache).await;
     writer.output().write_all(&CONTENT[..10]).expect("it can be written");
-    let waiting = tokio::spawn(async move { vacant(&*other).await });
-    assert_waits("a second maker", &waiting).await;
+    let waiter = waiting("a second maker", async move { vacant(&*other).await }).await;
     // As a conversion whose caller is gone: it ends on its own thread.
     let dropped = tokio::task::spawn_blocking(move || drop(writer)).await;
     dropped.expect("a writer can be dropped on any thread");
-    let next = promptly(fixture, "the next maker", waiting).await;
+    let next = promptly(fixture, "the next maker", waiter).await;
     let mut next = next.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let (mut left, output) = (Vec::new(), next.output());
     output.seek(SeekFrom::Start(0)).expect("it can be read from its start");
@@ -177,17 +176,14 @@ async fn of_many_makers_of_an_artifact_one_makes_it(fixture: &dyn CacheFixture) 
     const MAKERS: usize = 8;
     let subject = fixture.open().await;
     let mut first = vacant(&*subject.cache).await;
-    let mut waiting = Vec::new();
+    let mut waiters = Vec::new();
     for maker in 0..MAKERS {
         let cache = if maker % 2 == 0 { subject.cache.clone() } else { sound(subject.medium.reopen().await) };
-        waiting.push(tokio::spawn(async move { cache.artifact(&key()).await }));
-    }
-    for maker in &waiting {
-        assert_waits("another maker", maker).await;
+        waiters.push(waiting("another maker", async move { cache.artifact(&key()).await }).await);
     }
     first.output().write_all(CONTENT).expect("it can be written");
     drop(sound(first.commit(&Made::default())));
-    for maker in waiting {
+    for maker in waiters {
         let found = promptly(fixture, "another maker", maker).await.expect("no maker panics");
         let Artifact::Present(artifact) = sound(found) else { panic!("it was to be made twice") };
         assert_eq!(bytes(&*artifact), CONTENT);

@@ -5,22 +5,26 @@ use std::error::Error as _;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use async_trait::async_trait;
+use futures_util::future::{Either, select};
 use plyfold_core::progress::{Event, Events};
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, Ingest,
     Lease, NameChange, Progress, PullOptions, PullPolicy, Reference, Result, Verified, Verify,
     cache::verify_names,
 };
+use tokio::sync::{Notify, Semaphore};
 
 use super::setup::{amd64, name, pulled, registry_with, set};
 use crate::CacheFixture;
 use crate::rule::rules;
-use crate::rules::probe::{Counting, NAME, assert_kind, sound};
-use crate::samples;
+use crate::rules::probe::{Counting, Hooked, NAME, assert_kind, sound};
+use crate::samples::{self, Sample};
 
 rules! {
     $ __cache_ends_rules of dyn CacheFixture;
@@ -89,10 +93,50 @@ async fn a_dropped_pull_tells_its_end(fixture: &dyn CacheFixture) {
         }
         assert_ended(events, ended.is_some(), polls).await;
         if ended.is_some() {
-            return;
+            return dropped_in_each_wait(fixture, &sample).await;
         }
     }
     panic!("the pull does not end");
+}
+
+/// Gives up a pull while the registry holds back a blob, the first, the second and so on. A pull that has not given up
+/// the work ends well as soon as the blob comes, however fast or slow the machine is.
+async fn dropped_in_each_wait(fixture: &dyn CacheFixture, sample: &Sample) {
+    for held in 0.. {
+        let subject = fixture.open().await;
+        let (reached, release, asked) =
+            (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)), AtomicUsize::new(0));
+        let (tell, gate) = (reached.clone(), release.clone());
+        let registry = Hooked::new(&registry_with(sample, NAME), move |_| {
+            let is_held = asked.fetch_add(1, Ordering::SeqCst) == held;
+            let (tell, gate) = (tell.clone(), gate.clone());
+            Box::pin(async move {
+                if is_held {
+                    tell.notify_one();
+                    drop(gate.acquire().await);
+                }
+            })
+        });
+        let image = name(NAME);
+        let (progress, events) = Progress::channel();
+        let options = PullOptions { platform: amd64(), progress, ..PullOptions::default() };
+        let pull = subject.client.pull(&registry, &image, &*subject.cache, &options);
+        // Drops the pull when the blob is asked for.
+        let ended = match select(pull, pin!(reached.notified())).await {
+            Either::Left((outcome, _)) => Some(sound(outcome)),
+            Either::Right(((), pull)) => {
+                drop(pull);
+                None
+            }
+        };
+        drop(options);
+        release.close();
+        assert_ended(events, ended.is_some(), held).await;
+        if ended.is_some() {
+            assert!(held > 0, "nothing is fetched");
+            return;
+        }
+    }
 }
 
 /// Polls work so many times and then drops it; its outcome if it has ended by itself.

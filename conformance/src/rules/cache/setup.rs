@@ -1,5 +1,7 @@
 //! What the rules about caches begin with.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, Error, ErrorKind, ImageRegistry,
     NameChange, Platform, PullOptions, PullPolicy, PullResult, Reference, Result, digest, reference,
 };
+use tokio::task::JoinHandle;
 
 use crate::fixtures::fill;
 use crate::rules::probe::{error_of, read, sound};
@@ -104,10 +107,19 @@ pub(super) async fn promptly<T>(fixture: &dyn CacheFixture, what: &str, work: im
     outcome.unwrap_or_else(|_| panic!("{what} never gets an answer"))
 }
 
-/// What must wait: a sound cache cannot fail this, however slow the machine is.
-pub(super) async fn assert_waits<T>(what: &str, work: &tokio::task::JoinHandle<T>) {
+/// Starts what must wait: a sound cache cannot fail this, however slow the machine is. What has its answer at once fails
+/// it on any machine: the first poll is here, and not on a thread that may get no time.
+pub(super) async fn waiting<T: Send + 'static>(
+    what: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let mut work = Box::pin(work);
+    let waits = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_pending())).await;
+    assert!(waits, "{what} does not wait");
+    let work = tokio::spawn(work);
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert!(!work.is_finished(), "{what} does not wait");
+    work
 }
 
 /// As many handles on the medium of a subject, its own first.

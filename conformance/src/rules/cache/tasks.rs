@@ -8,10 +8,10 @@ use plyfold_core::{
     BlobRange, BlobWriter, CacheProvider, CacheProviderExt, Descriptor, ErrorKind, Ingest, NameChange,
     PullOptions, Result, digest,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 
-use super::setup::{amd64, assert_waits, blob, document, handles, name, names, promptly, registry_with, set};
+use super::setup::{amd64, blob, document, handles, name, names, promptly, registry_with, set, waiting};
 use crate::CacheFixture;
 use crate::rule::{not_judged, rules};
 use crate::rules::probe::{Counting, Hooked, NAME, read, sound};
@@ -70,11 +70,14 @@ async fn n_threads_same_blob_one_write(fixture: &dyn CacheFixture) {
     let subject = fixture.open().await;
     let handles = handles(&subject, HANDLES).await;
     let writers = Arc::new(AtomicUsize::new(0));
+    // None has ended before the last one begins.
+    let all_here = Arc::new(Barrier::new(TASKS * HANDLES));
     let mut tasks = JoinSet::new();
     for cache in (0..TASKS).flat_map(|_| handles.clone()) {
-        let writers = writers.clone();
+        let (writers, all_here) = (writers.clone(), all_here.clone());
         tasks.spawn(async move {
             let (wanted, content) = large();
+            all_here.wait().await;
             if let Ingest::Vacant(writer) = sound(cache.ingest(&wanted).await) {
                 writers.fetch_add(1, Ordering::SeqCst);
                 sound(write_on(writer, &content).await);
@@ -90,8 +93,11 @@ async fn n_threads_same_blob_one_write(fixture: &dyn CacheFixture) {
     let slow = Hooked::new(&counting, |_| Box::pin(tokio::task::yield_now()));
     let mut tasks = JoinSet::new();
     for cache in (0..TASKS).flat_map(|_| handles.clone()) {
-        let (client, registry) = (subject.client.clone(), slow.clone());
-        tasks.spawn(async move { sound(client.pull(&registry, &name(NAME), &*cache, &for_amd64()).await) });
+        let (client, registry, all_here) = (subject.client.clone(), slow.clone(), all_here.clone());
+        tasks.spawn(async move {
+            all_here.wait().await;
+            sound(client.pull(&registry, &name(NAME), &*cache, &for_amd64()).await)
+        });
     }
     tasks.join_all().await;
     for layer in &sample.images[0].layers {
@@ -116,8 +122,8 @@ async fn winner_cancelled_waiter_succeeds(fixture: &dyn CacheFixture) {
     });
     begun.notified().await;
     let (cache, blob) = (other.clone(), wanted.clone());
-    let waiter = tokio::spawn(async move { write_on(vacant(&*cache, &blob).await, &content).await });
-    assert_waits("the second writer", &waiter).await;
+    let second = async move { write_on(vacant(&*cache, &blob).await, &content).await };
+    let waiter = waiting("the second writer", second).await;
     winner.abort();
     sound(promptly(fixture, "the second writer", waiter).await.expect("the second writer does not panic"));
     sound(subject.cache.verify_blob(&wanted).await);
@@ -188,10 +194,9 @@ async fn two_handles_one_process_exclude_each_other(fixture: &dyn CacheFixture) 
     let (wanted, content) = large();
     let writer = vacant(&*subject.cache, &wanted).await;
     let (cache, blob) = (other.clone(), wanted.clone());
-    let waiting = tokio::spawn(async move { sound(cache.ingest(&blob).await) });
-    assert_waits("a writer on another handle", &waiting).await;
+    let waiter = waiting("a writer on another handle", async move { sound(cache.ingest(&blob).await) }).await;
     sound(write_on(writer, &content).await);
-    let outcome = promptly(fixture, "a writer on another handle", waiting).await;
+    let outcome = promptly(fixture, "a writer on another handle", waiter).await;
     assert!(matches!(outcome.expect("it does not panic"), Ingest::Present), "the blob is there now");
 
     // The same work is granted to one caller at a time, by caches that grant it at all.
@@ -201,10 +206,10 @@ async fn two_handles_one_process_exclude_each_other(fixture: &dyn CacheFixture) 
     }
     drop(sound(promptly(fixture, "other work", other.single_flight("other work")).await));
     let cache = other.clone();
-    let waiting = tokio::spawn(async move { sound(cache.single_flight("work").await) });
-    assert_waits("the same work on another handle", &waiting).await;
+    let same = async move { sound(cache.single_flight("work").await) };
+    let waiter = waiting("the same work on another handle", same).await;
     drop(work);
-    drop(promptly(fixture, "the same work on another handle", waiting).await.expect("it does not panic"));
+    drop(promptly(fixture, "the same work on another handle", waiter).await.expect("it does not panic"));
 }
 
 async fn nested_write_keeps_outer_lock(fixture: &dyn CacheFixture) {
@@ -225,10 +230,9 @@ async fn nested_write_keeps_outer_lock(fixture: &dyn CacheFixture) {
 
     for cache in [cache.clone(), other] {
         let blob = wanted.clone();
-        let waiting = tokio::spawn(async move { sound(cache.ingest(&blob).await) });
-        assert_waits("a second writer", &waiting).await;
-        waiting.abort();
-        drop(waiting.await);
+        let waiter = waiting("a second writer", async move { sound(cache.ingest(&blob).await) }).await;
+        waiter.abort();
+        drop(waiter.await);
     }
     sound(writer.write(content.slice(1000..)).await);
     sound(writer.commit().await);

@@ -150,17 +150,20 @@ pub(super) async fn index_old_or_new_never_torn(fixture: &dyn LayoutFixture) {
     set(&*first, NAME, &content).await;
     let done = Arc::new(AtomicBool::new(false));
     let (path, finished) = (place.path.join("index.json"), done.clone());
+    let (reads, begun) = tokio::sync::oneshot::channel();
+    let mut reads = Some(reads);
     let reader = tokio::task::spawn_blocking(move || {
-        let mut reads = 0_u64;
         while !finished.load(Ordering::SeqCst) {
             let bytes = fs::read(&path).expect("index.json is always there");
             let document: Value = serde_json::from_slice(&bytes).expect("index.json is always whole");
             let named = document["manifests"].to_string();
             assert!(named.contains(NAME), "the name that was promised is always there");
-            reads += 1;
+            if let Some(reads) = reads.take() {
+                let _ = reads.send(());
+            }
         }
-        reads
     });
+    begun.await.expect("the first read is complete");
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let cache = sound(fixture.open(&place.path).await);
@@ -178,7 +181,7 @@ pub(super) async fn index_old_or_new_never_torn(fixture: &dyn LayoutFixture) {
     }
     writers.join_all().await;
     done.store(true, Ordering::SeqCst);
-    assert!(reader.await.expect("every read is complete") > 0);
+    reader.await.expect("every read is complete");
     assert_eq!(sound(first.list().await).len(), 1 + WRITERS * EACH / 2);
 }
 
@@ -193,7 +196,7 @@ pub(super) async fn stale_temps_reclaimed_not_live_ones(fixture: &dyn LayoutFixt
     sound(suspended.write(other_content).await);
     sound(suspended.suspend().await);
 
-    for _ in 0..50 {
+    for _ in 0..250 {
         if !place.files_with(&content[..4096]).is_empty() {
             break;
         }

@@ -143,6 +143,8 @@ struct Shared {
     made: Mutex<HashMap<ArtifactKey, Box<dyn ArtifactHandle>>>,
     /// How many collections there were.
     collections: AtomicUsize,
+    /// How many times a name was looked for.
+    looks: AtomicUsize,
 }
 
 impl BrokenCache {
@@ -153,6 +155,20 @@ impl BrokenCache {
             CacheFault::HandlesIgnoreEachOther => self.second,
             CacheFault::NestedWriteFrees => self.shared.nested.load(Ordering::SeqCst),
             _ => false,
+        }
+    }
+
+    /// Waits until a reader that looks at a name first has seen what is here now: it may get no time for a while. When
+    /// nobody reads, this ends.
+    async fn until_seen(&self) {
+        let looks = || self.shared.looks.load(Ordering::SeqCst);
+        let before = looks();
+        // One may have begun before; what a reader looks at next is looked at before the third.
+        for _ in 0..250 {
+            if looks() >= before + 3 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 }
@@ -224,6 +240,7 @@ impl CacheProvider for BrokenCache {
     }
 
     async fn find_descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        self.shared.looks.fetch_add(1, Ordering::SeqCst);
         let honest = self.inner.find_descriptor(name).await?;
         let Some(wanted) = reference::digest_of(name)? else { return Ok(honest) };
         let names = self.inner.list().await?;

@@ -48,7 +48,7 @@ impl BrokenCache {
             }
             CacheFault::NamesVanish => {
                 self.inner.remove(name).await?;
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                self.until_seen().await;
             }
             CacheFault::OneNameForEachDigest => {
                 for other in self.names_of(descriptor.digest()).await? {

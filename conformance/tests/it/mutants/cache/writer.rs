@@ -1,7 +1,6 @@
 //! Mutants of writers.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,7 +65,7 @@ impl BlobWriter for BrokenWriter {
             }
             CacheFault::PublishesInPieces => {
                 self.publish();
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                self.cache.until_seen().await;
             }
             CacheFault::SizeUnchecked => return Ok(()),
             _ => {}
