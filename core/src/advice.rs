@@ -1,17 +1,17 @@
 //! What a reader can do about an error, as values: each program has its own words for it.
 
-use std::fmt;
-
 /// What a reader can do about an [`Error`](crate::Error).
 ///
 /// Its `Display` is what [`Error::hint`](crate::Error::hint) says: for programmers, without the flags and verbs of any
 /// program. A program that has flags and verbs matches on it and says which.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Advice {
     /// Check the credentials for the registry that refused them, or store some.
+    #[error("check the spelling of the credentials and their age, or store some")]
     CheckCredentials,
     /// Choose another format.
+    #[error("{}", self.plain())]
     ChooseFormat {
         /// The advice, with `{}` for each format.
         words: &'static str,
@@ -19,47 +19,63 @@ pub enum Advice {
         formats: Vec<&'static str>,
     },
     /// Choose a platform that the image is available for.
+    #[error("it is available for {}; choose one of these platforms", available.join(", "))]
     ChoosePlatform {
         /// Those there are.
         available: Vec<String>,
     },
     /// Remove from the cache what no image needs.
+    #[error("a collection removes what no image needs")]
     Collect,
     /// Collect the cache when what uses the content has ended.
+    #[error("a collection removes it afterwards")]
     CollectLater,
     /// Convert the file as a layer: it is a tar of files, and no image.
+    #[error("a plain root file system is not an image; a materializer converts a layer's tar as it is")]
     ConvertLayer,
     /// Ask for copies of files, in place of links.
+    #[error("ask for copies")]
     CopyFiles,
     /// Delete by digest.
+    #[error("delete {image} by its digest, which takes all tags of it along")]
     DeleteByDigest {
         /// The image whose digest is to be found.
         image: String,
     },
     /// Free some space on the disk, or write to another one.
+    #[error("the disk is full: free some space, or write to another one")]
     FreeSpace,
     /// Give credentials for a registry, or store them.
+    #[error("store credentials for {registry}, or give them as `username` and `password`")]
     GiveCredentials {
         /// Its host, with a port if it has one.
         registry: String,
     },
     /// Trust the image with more memory.
+    #[error("raise `{field}` of the layer's `TreeLimits` if the layer is trusted")]
     RaiseLimit {
         /// The field of [`TreeLimits`](crate::layer::TreeLimits).
         field: &'static str,
     },
     /// Pull the image.
+    #[error("pull {image} first")]
     Pull {
         /// Its name.
         image: String,
     },
     /// Pull the rest of an image before it is pushed, or push a part of it.
+    #[error("pull what is missing, or push one platform, or an index of what is here (`Sparse::Rewrite`)")]
     PushPart,
     /// Repair the cache: damaged content goes to quarantine, and the next pull fetches it again.
+    #[error("a repair quarantines damaged content, and the next pull fetches it again (`Verify::repair`)")]
     RepairContent,
     /// Repair the cache: its damaged list of names is quarantined, and what can be read of it is kept.
+    #[error(
+        "a repair sets the file aside and goes on with every name that can still be read (`Verify::repair`)"
+    )]
     RepairNames,
     /// Set [options](crate::Options).
+    #[error("{}", self.plain())]
     SetOptions {
         /// The advice, with `{}` for each option.
         words: &'static str,
@@ -67,12 +83,16 @@ pub enum Advice {
         options: Vec<(&'static str, String)>,
     },
     /// Store credentials in place of those that cannot be read.
+    #[error("store the credentials again")]
     StoreAgain,
     /// Store credentials, in place of writing them here.
+    #[error("store the credentials, and leave them out of the configuration")]
     StoreCredentials,
     /// Write to another place.
+    #[error("nothing can be written there: choose another place")]
     WriteElsewhere,
     /// Write an option as `KEY=VALUE`.
+    #[error("write KEY=VALUE")]
     WriteOption,
 }
 
@@ -112,63 +132,15 @@ impl Advice {
             _ => None,
         }
     }
+
+    /// Such advice in the words of the library.
+    fn plain(&self) -> String {
+        let option = |key: &str, value: &str| format!("`{key}={value}`");
+        self.worded(option, |name| format!("the format {name}")).unwrap_or_default()
+    }
 }
 
 /// `words` with each `{}` replaced by the next part.
 fn filled(words: &str, parts: impl Iterator<Item = String>) -> String {
     parts.fold(words.to_owned(), |words, part| words.replacen("{}", &part, 1))
-}
-
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = match self {
-            Self::CheckCredentials => "check the spelling of the credentials and their age, or store some",
-            Self::ChoosePlatform { available } => {
-                return write!(
-                    f,
-                    "it is available for {}; choose one of these platforms",
-                    available.join(", ")
-                );
-            }
-            Self::Collect => "a collection removes what no image needs",
-            Self::CollectLater => "a collection removes it afterwards",
-            Self::ConvertLayer => {
-                "a plain root file system is not an image; a materializer converts a layer's tar as it is"
-            }
-            Self::CopyFiles => "ask for copies",
-            Self::DeleteByDigest { image } => {
-                return write!(f, "delete {image} by its digest, which takes all tags of it along");
-            }
-            Self::FreeSpace => "the disk is full: free some space, or write to another one",
-            Self::GiveCredentials { registry } => {
-                return write!(
-                    f,
-                    "store credentials for {registry}, or give them as `username` and `password`"
-                );
-            }
-            Self::RaiseLimit { field } => {
-                return write!(f, "raise `{field}` of the layer's `TreeLimits` if the layer is trusted");
-            }
-            Self::Pull { image } => return write!(f, "pull {image} first"),
-            Self::PushPart => {
-                "pull what is missing, or push one platform, or an index of what is here (`Sparse::Rewrite`)"
-            }
-            Self::RepairContent => {
-                "a repair quarantines damaged content, and the next pull fetches it again (`Verify::repair`)"
-            }
-            Self::RepairNames => {
-                "a repair sets the file aside and goes on with every name that can still be read (`Verify::repair`)"
-            }
-            Self::StoreAgain => "store the credentials again",
-            Self::StoreCredentials => "store the credentials, and leave them out of the configuration",
-            Self::WriteElsewhere => "nothing can be written there: choose another place",
-            Self::WriteOption => "write KEY=VALUE",
-            Self::ChooseFormat { .. } | Self::SetOptions { .. } => {
-                let option = |key: &str, value: &str| format!("`{key}={value}`");
-                let words = self.worded(option, |name| format!("the format {name}"));
-                return f.write_str(&words.unwrap_or_default());
-            }
-        };
-        f.write_str(words)
-    }
 }

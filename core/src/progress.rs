@@ -1,10 +1,9 @@
 //! Progress events. Sending never blocks a download, and every operation ends with a last event.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::{Descriptor, Digest, Result};
 
@@ -140,29 +139,18 @@ impl Event {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    sender: Option<Arc<Sender>>,
+    sender: Option<UnboundedSender<Event>>,
+    /// How many events wait for the reader.
+    queued: Arc<AtomicUsize>,
     /// Whether the operation has sent its last event.
-    ended: Option<Arc<AtomicBool>>,
+    ended: Option<Arc<Mutex<bool>>>,
 }
 
 /// The receiving side of [`Progress::channel`].
 #[derive(Debug)]
-pub struct Events(Arc<Shared>);
-
-#[derive(Debug)]
-struct Sender(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    queue: VecDeque<Event>,
-    closed: bool,
-    abandoned: bool,
+pub struct Events {
+    receiver: UnboundedReceiver<Event>,
+    queued: Arc<AtomicUsize>,
 }
 
 /// Events held for a slow reader before droppable ones are dropped. Others are few: a handful for each layer.
@@ -171,8 +159,10 @@ const CAPACITY: usize = 1024;
 impl Progress {
     /// A sender and its receiver.
     pub fn channel() -> (Self, Events) {
-        let shared = Arc::new(Shared::default());
-        (Self { sender: Some(Arc::new(Sender(shared.clone()))), ended: None }, Events(shared))
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let progress = Self { sender: Some(sender), ..Self::default() };
+        let queued = Arc::clone(&progress.queued);
+        (progress, Events { receiver, queued })
     }
 
     /// Discards all events.
@@ -183,20 +173,19 @@ impl Progress {
     /// Sends an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
     pub fn emit(&self, event: Event) {
         let Some(sender) = &self.sender else { return };
-        let mut state = lock(&sender.0.state);
-        if state.abandoned || (event.is_droppable() && state.queue.len() >= CAPACITY) {
+        if event.is_droppable() && self.queued.load(Ordering::Relaxed) >= CAPACITY {
             return;
         }
         // Under the lock: an event of another thread is sent before the last event or not at all.
-        if let Some(ended) = &self.ended {
-            let is_end = matches!(event, Event::Finished { .. });
-            if ended.fetch_or(is_end, Ordering::Relaxed) {
-                return;
-            }
+        let mut ended = self.ended.as_ref().map(|ended| ended.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(ended) = ended.as_deref_mut()
+            && std::mem::replace(ended, *ended || matches!(event, Event::Finished { .. }))
+        {
+            return;
         }
-        state.queue.push_back(event);
-        drop(state);
-        sender.0.changed.notify_one();
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        // It fails when the reader is gone.
+        let _ = sender.send(event);
     }
 
     /// Begins an operation, whose last event is [`Event::Finished`] in every case. One that is a part of another, by
@@ -219,7 +208,7 @@ impl Progress {
     /// ```
     pub fn operation(&self) -> Operation {
         let ended = self.ended.clone().unwrap_or_default();
-        let progress = Self { sender: self.sender.clone(), ended: Some(ended) };
+        let progress = Self { ended: Some(ended), ..self.clone() };
         Operation { progress, success: false, ends_here: self.ended.is_none() }
     }
 
@@ -294,42 +283,13 @@ impl Drop for Started {
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        lock(&self.0.state).closed = true;
-        self.0.changed.notify_one();
-    }
-}
-
 impl Events {
     /// The next event; `None` when every sender is gone and all events are read.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            {
-                let mut state = lock(&self.0.state);
-                if let Some(event) = state.queue.pop_front() {
-                    return Some(event);
-                }
-                if state.closed {
-                    return None;
-                }
-            }
-            self.0.changed.notified().await;
-        }
+        let event = self.receiver.recv().await?;
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        Some(event)
     }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.abandoned = true;
-        state.queue.clear();
-    }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Every change of the queue is one call, so a poisoned lock is consistent.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

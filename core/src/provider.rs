@@ -75,33 +75,15 @@ pub trait ImageProvider: DynClone + Debug + Send + Sync + 'static {
 
 dyn_clone::clone_trait_object!(ImageProvider);
 
-/// A boxed provider is a provider: every method forwards.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl ImageProvider for Box<dyn ImageProvider> {
-    async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
-        (**self).pull(image, options).await
-    }
-
-    async fn force_pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
-        (**self).force_pull(image, options).await
-    }
-
-    async fn is_cached(&self, name: &Reference, platform: &Platform) -> Result<bool> {
-        (**self).is_cached(name, platform).await
-    }
-
-    async fn remove(&self, name: &Reference) -> Result<bool> {
-        (**self).remove(name).await
-    }
-
-    async fn list_cached(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        (**self).list_cached().await
-    }
-
-    async fn list_page(&self, page: &Page) -> Result<CachedNames> {
-        (**self).list_page(page).await
-    }
+// A boxed provider is a provider.
+crate::forward! {
+    ImageProvider, Box<dyn ImageProvider>, |images| (**images);
+    async pull(image: &str, options: PullOptions) -> Result<PulledImage>;
+    async force_pull(image: &str, options: PullOptions) -> Result<PulledImage>;
+    async is_cached(name: &Reference, platform: &Platform) -> Result<bool>;
+    async remove(name: &Reference) -> Result<bool>;
+    async list_cached() -> Result<Vec<(Reference, Descriptor)>>;
+    async list_page(page: &Page) -> Result<CachedNames>;
 }
 
 /// An image that is here. Its content is not collected until it and its clones are dropped, even when its name is

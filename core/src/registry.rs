@@ -261,80 +261,24 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
 
 dyn_clone::clone_trait_object!(ImageRegistry);
 
-/// A boxed backend is a backend: every method forwards.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl ImageRegistry for Box<dyn ImageRegistry> {
-    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        (**self).manifest(reference).await
-    }
-
-    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        (**self).blob(reference, blob, range).await
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
-        (**self).resolve(reference).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        (**self).capabilities()
-    }
-
-    fn concurrency(&self) -> usize {
-        (**self).concurrency()
-    }
-
-    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        (**self).tags(repository, page).await
-    }
-
-    async fn repositories(&self, page: Page) -> Result<Names> {
-        (**self).repositories(page).await
-    }
-
-    async fn untagged(&self) -> Result<Vec<Reference>> {
-        (**self).untagged().await
-    }
-
-    async fn referrers(
-        &self,
-        reference: &Reference,
-        subject: &Digest,
-        artifact_type: Option<&MediaType>,
-    ) -> Result<Vec<Descriptor>> {
-        (**self).referrers(reference, subject, artifact_type).await
-    }
-
-    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
-        (**self).push_blob(reference, blob).await
-    }
-
-    async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
-        (**self).mount_blob(reference, blob, from).await
-    }
-
-    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        (**self).push_manifest(reference, manifest).await
-    }
-
-    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        (**self).lease(content).await
-    }
-
-    async fn delete(&self, reference: &Reference) -> Result<()> {
-        (**self).delete(reference).await
-    }
-
-    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        (**self).has_blob(reference, blob).await
-    }
-
-    async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
-        (**self).delete_blob(reference, digest).await
-    }
-
-    fn unsupported(&self, what: &str) -> Error {
-        (**self).unsupported(what)
-    }
+// A boxed backend is a backend.
+crate::forward! {
+    ImageRegistry, Box<dyn ImageRegistry>, |registry| (**registry);
+    async manifest(reference: &Reference) -> Result<RawManifest>;
+    async blob(reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+    async resolve(reference: &Reference) -> Result<Descriptor>;
+    async tags(repository: &str, page: Page) -> Result<Names>;
+    async repositories(page: Page) -> Result<Names>;
+    async untagged() -> Result<Vec<Reference>>;
+    async referrers(of: &Reference, subject: &Digest, kind: Option<&MediaType>) -> Result<Vec<Descriptor>>;
+    async push_blob(reference: &Reference, blob: Blob) -> Result<()>;
+    async has_blob(reference: &Reference, blob: &Descriptor) -> Result<bool>;
+    async mount_blob(reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
+    async push_manifest(reference: &Reference, manifest: &RawManifest) -> Result<()>;
+    async lease(content: &[Digest]) -> Result<Lease>;
+    async delete(reference: &Reference) -> Result<()>;
+    async delete_blob(reference: &Reference, digest: &Digest) -> Result<()>;
+    sync capabilities() -> Capabilities;
+    sync concurrency() -> usize;
+    sync unsupported(what: &str) -> Error;
 }

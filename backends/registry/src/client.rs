@@ -215,7 +215,7 @@ impl Client {
                         response.extensions_mut().insert(Failures(failures.of_mirrors(&roots)));
                     }
                     if let Some(watch) = watch {
-                        watch.ride(&mut response);
+                        response.extensions_mut().insert(watch);
                     }
                     read(response, is_last && at == own).await
                 }
@@ -233,7 +233,7 @@ impl Client {
     async fn once(&self, target: &Target, endpoint: &Endpoint, request: Request) -> Result<Response> {
         let permit = self.site.limits.admit(&endpoint.root, target.permission.writes()).await?;
         let mut response = self.authorized(target, endpoint, request).await?;
-        permit.ride(&mut response);
+        response.extensions_mut().insert(permit);
         Ok(response)
     }
 
@@ -335,7 +335,7 @@ impl Site {
             limits,
             lists: tokio::sync::Mutex::default(),
             parallel_ranges: config.parallel_ranges,
-            time_outs: TimeOuts::new(config),
+            time_outs: TimeOuts(config.read_timeout),
             upload_chunk: config.upload_chunk,
             places: Places::new(config, home)?,
             policy: Policy::new(config),

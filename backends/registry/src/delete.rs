@@ -5,9 +5,9 @@ use reqwest::Method;
 
 use crate::auth::Access;
 use crate::client::{Client, Target};
-use crate::error;
 use crate::manifests::{manifest_path, name_of};
 use crate::policy::origin;
+use crate::upload::expect_success;
 
 impl Client {
     /// Removes a tag, or with a digest the manifest and all its tags.
@@ -50,9 +50,6 @@ impl Client {
 
     async fn send_delete(&self, target: &Target, path: &str, what: &str) -> Result<()> {
         let response = self.send(target, target.request(Method::DELETE, path)).await?;
-        if response.status().is_success() {
-            return Ok(());
-        }
-        Err(error::status(response, what).await)
+        expect_success(response, what).await
     }
 }

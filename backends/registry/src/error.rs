@@ -70,7 +70,6 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
 /// An error document (distribution specification, "Error Codes"). Codes that are not in the specification are common.
 #[derive(Deserialize)]
 struct Report {
-    #[serde(default)]
     errors: Option<Vec<Entry>>,
 }
 
@@ -195,6 +194,7 @@ fn client_certificate() -> Advice {
 }
 
 /// The innermost error of a chain.
+#[derive(Default)]
 struct Causes<'a> {
     tls: Option<&'a rustls::Error>,
     io: Option<io::ErrorKind>,
@@ -206,14 +206,7 @@ struct Causes<'a> {
 
 impl<'a> Causes<'a> {
     fn of(error: &'a (dyn StdError + 'static)) -> Self {
-        let mut causes = Self {
-            tls: None,
-            io: None,
-            lookup: None,
-            is_link_local: false,
-            is_head_too_large: false,
-            last: error.to_string(),
-        };
+        let mut causes = Self::default();
         let mut next = Some(error);
         while let Some(error) = next {
             causes.last = error.to_string();
@@ -232,9 +225,7 @@ impl<'a> Causes<'a> {
         }
         causes
     }
-}
 
-impl Causes<'_> {
     /// How many attempts can help where no connection is made, if they are limited: a name that does not
     /// exist may be a fault of one name server, and a port of this machine on which nothing listens stays so.
     fn attempts(&self, url: &Url) -> Option<u32> {

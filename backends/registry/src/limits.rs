@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plyfold_core::{Error, ErrorKind, Result, stall};
-use reqwest::{Response, Url};
+use reqwest::Url;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -96,18 +96,6 @@ impl Host {
         let is_held = |slots: &Arc<Semaphore>| Arc::strong_count(slots) > 1;
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         is_held(&self.reads) || is_held(&self.writes) || *next > Instant::now()
-    }
-}
-
-impl Permit {
-    /// Stores the permit in the response, so that both are dropped together.
-    pub(crate) fn ride(self, response: &mut Response) {
-        response.extensions_mut().insert(self);
-    }
-
-    /// Takes the permit of an answer whose body is about to be taken out of it.
-    pub(crate) fn take(response: &mut Response) -> Option<Self> {
-        response.extensions_mut().remove()
     }
 }
 

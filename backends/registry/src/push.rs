@@ -3,10 +3,11 @@
 use plyfold_core::{Error, RawManifest, Reference, Result, reference};
 
 use crate::auth::Access;
-use crate::client::{Client, Target};
+use crate::client::Client;
 use crate::manifests::{manifest_put, name_of};
+use crate::referrers::{Change, fallback};
 use crate::response::other_digest;
-use crate::upload::expect_created;
+use crate::upload::expect_success;
 
 impl Client {
     /// Stores a manifest byte for byte, under the reference's tag, or else by digest.
@@ -16,32 +17,21 @@ impl Client {
             RawManifest::verified(manifest.bytes().clone(), Some(media_type), &wanted)?;
         }
         let (target, reference) = self.target(reference, Access::Push)?;
-        let knows_subject = self.put_manifest(&target, &reference, manifest).await?;
-        match manifest.subject() {
-            Some(subject) if !knows_subject => {
-                self.list_under_subject(&target, &reference, manifest, subject).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Stores a manifest; with whether the registry takes care of its subject.
-    async fn put_manifest(
-        &self,
-        target: &Target,
-        reference: &Reference,
-        manifest: &RawManifest,
-    ) -> Result<bool> {
-        let request = manifest_put(target, reference, manifest)?;
-        let response = self.send(target, request).await?;
+        let request = manifest_put(&target, &reference, manifest)?;
+        let response = self.send(&target, request).await?;
         let other = other_digest(&response, manifest.digest());
         let knows_subject = response.headers().contains_key("oci-subject");
-        expect_created(response, &name_of(reference)).await?;
-        match other {
-            Some(other) => {
-                Err(Error::corrupt(format!("the registry stored {other} in place of {}", manifest.digest())))
+        expect_success(response, &name_of(&reference)).await?;
+        if let Some(other) = other {
+            let message = format!("the registry stored {other} in place of {}", manifest.digest());
+            return Err(Error::corrupt(message));
+        }
+        match manifest.subject() {
+            Some(subject) if !knows_subject => {
+                let list = fallback(&reference, subject.digest());
+                self.change_list(&target, &list, &Change::Add(manifest)).await
             }
-            None => Ok(knows_subject),
+            _ => Ok(()),
         }
     }
 }

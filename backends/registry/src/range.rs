@@ -34,8 +34,8 @@ pub(crate) fn ranged_request(
     range: &Range<u64>,
 ) -> Result<Request> {
     let mut request = request(target, method, blob);
-    let closed = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
-    request.headers_mut().insert(RANGE, closed.map_err(|e| internal("a range is a header", e))?);
+    let closed = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+    request.headers_mut().insert(RANGE, range_value(&closed)?);
     Ok(request)
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Ran
     fits(&response, blob, &range)?;
     let endpoint = origin(response.url());
     let is_mirrored = response.extensions().get::<Mirrored>().is_some();
-    let watch = Watch::take(&mut response);
+    let watch = response.extensions_mut().remove::<Watch>();
     match response.status() {
         StatusCode::OK => {}
         StatusCode::PARTIAL_CONTENT => {
@@ -137,7 +137,7 @@ fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Byt
     let is_closed_by_end =
         response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
     let cut = Error::from(TransferFault::Cut).with_endpoint(origin(&url));
-    let permit = Permit::take(&mut response);
+    let permit = response.extensions_mut().remove::<Permit>();
     let body = response.bytes_stream().map_err(move |e| error::transport(e, &url));
     let marked = body.map(Some).chain(stream::iter([None]));
     marked.scan((0, Some(cut)), move |(read, cut), item| {
@@ -185,6 +185,8 @@ pub(crate) fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
     })
 }
 
-fn internal(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, what).with_source(source)
+/// A range as the value of a header.
+pub(crate) fn range_value(text: &str) -> Result<HeaderValue> {
+    let internal = |e| Error::new(ErrorKind::Internal, "a range is a header").with_source(e);
+    HeaderValue::from_str(text).map_err(internal)
 }

@@ -16,7 +16,7 @@ use crate::error;
 use crate::link::next_link;
 use crate::manifests::{manifest_put, manifest_request, name_of};
 use crate::response::media_type;
-use crate::upload::expect_created;
+use crate::upload::expect_success;
 
 /// Pages of referrers that are put together.
 const PAGES: usize = 64;
@@ -27,7 +27,7 @@ const TRIES: usize = 10;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What happens to a list of referrers.
-enum Change<'a> {
+pub(crate) enum Change<'a> {
     Add(&'a RawManifest),
     Remove(&'a Digest),
 }
@@ -98,17 +98,6 @@ impl Client {
         }
     }
 
-    /// Adds a manifest that has just been stored to the list of its subject's referrers.
-    pub(crate) async fn list_under_subject(
-        &self,
-        target: &Target,
-        reference: &Reference,
-        manifest: &RawManifest,
-        subject: &Descriptor,
-    ) -> Result<()> {
-        self.change_list(target, &fallback(reference, subject.digest()), &Change::Add(manifest)).await
-    }
-
     /// Takes a manifest that has just been deleted out of the list, where the registry does not do so itself.
     pub(crate) async fn unlist(
         &self,
@@ -126,7 +115,12 @@ impl Client {
     /// Reads, changes and writes a list until it is as it should be. Other processes do not share our lock: a registry
     /// with conditional writes refuses a write based on an old list; without them, the list is read again after
     /// the write.
-    async fn change_list(&self, target: &Target, list: &Reference, change: &Change<'_>) -> Result<()> {
+    pub(crate) async fn change_list(
+        &self,
+        target: &Target,
+        list: &Reference,
+        change: &Change<'_>,
+    ) -> Result<()> {
         let _turn = self.site.lists.lock().await;
         for _ in 0..TRIES {
             let start = Instant::now();
@@ -137,7 +131,7 @@ impl Client {
             request.headers_mut().extend(condition);
             let response = self.send(target, request).await?;
             if response.status() != StatusCode::PRECONDITION_FAILED {
-                expect_created(response, &name_of(list)).await?;
+                expect_success(response, &name_of(list)).await?;
             }
             // A concurrent writer that has read the same list and is not slower has written it by then.
             tokio::time::sleep(start.elapsed().min(LONGEST_WAIT)).await;
@@ -169,7 +163,7 @@ impl Client {
 
 /// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
 /// ("Referrers Tag Schema").
-fn fallback(reference: &Reference, subject: &Digest) -> Reference {
+pub(crate) fn fallback(reference: &Reference, subject: &Digest) -> Reference {
     let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
     Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
 }

@@ -42,14 +42,10 @@ struct Made {
     asked: Arc<AtomicBool>,
 }
 
-/// Time-outs, the same for all hosts.
+/// Time-outs, the same for all hosts: how long a whole document may take. The time-out between two reads alone would allow
+/// a byte per second.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TimeOuts {
-    /// How long a whole document may take. The time-out between two reads alone would allow a byte per second.
-    document_time: Duration,
-    /// How long an upload may stand still.
-    upload_stall: Duration,
-}
+pub(crate) struct TimeOuts(pub(crate) Duration);
 
 /// The time-out of `reading` begins with the request: `writing` is for bodies that take longer than that.
 #[derive(Clone, Debug)]
@@ -69,7 +65,7 @@ impl Transport {
     pub(crate) fn new(config: &Config, identity: tls::Identity, host: &Host) -> Result<Self> {
         let has_options = identity != tls::Identity::default() || host.proxy.is_some();
         let recipe = Recipe { config: config.clone(), identity, host: host.clone(), made: OnceLock::new() };
-        let transport = Self { recipe: Arc::new(recipe), time_outs: TimeOuts::new(config) };
+        let transport = Self { recipe: Arc::new(recipe), time_outs: TimeOuts(config.read_timeout) };
         if has_options || config.client_key.is_some() || config.user_agent != Config::default().user_agent {
             transport.recipe.made()?;
         }
@@ -152,13 +148,9 @@ impl Recipe {
 }
 
 impl TimeOuts {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { document_time: config.read_timeout, upload_stall: config.read_timeout * 4 }
-    }
-
     /// How long an upload may stand still.
     pub(crate) fn upload_stall(self) -> Duration {
-        self.upload_stall
+        self.0 * 4
     }
 
     /// The whole body, at most `limit` bytes of it.
@@ -167,9 +159,9 @@ impl TimeOuts {
     /// [`Limit`](ErrorKind::Limit) as soon as the body is seen to be longer.
     pub(crate) async fn document(self, response: Response, limit: u64, what: &str) -> Result<Bytes> {
         let endpoint = policy::origin(response.url());
-        let whole = tokio::time::timeout(self.document_time, body(response, limit, what)).await;
+        let whole = tokio::time::timeout(self.0, body(response, limit, what)).await;
         whole.unwrap_or_else(|_| {
-            let message = format!("{what} is not complete after {:?}", self.document_time);
+            let message = format!("{what} is not complete after {:?}", self.0);
             Err(Error::new(ErrorKind::Timeout, message).with_endpoint(endpoint))
         })
     }

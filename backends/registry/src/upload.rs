@@ -20,6 +20,7 @@ use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 use crate::auth::Access;
 use crate::client::{Client, Target};
 use crate::error;
+use crate::range::range_value;
 use crate::response::text;
 
 /// The largest chunk, which is held in memory, in bytes.
@@ -75,7 +76,7 @@ impl Client {
         let request = octets(Request::new(Method::PUT, url), descriptor.size());
         let body = content.proven(Arc::clone(&source));
         let response = self.moving(target, request, body, source).await?;
-        expect_created(response, "upload").await.map_err(forgotten)
+        expect_success(response, "upload").await.map_err(forgotten)
     }
 
     /// Sends a blob by one PATCH for each chunk. What the registry has not received is sent again.
@@ -109,7 +110,7 @@ impl Client {
         url.query_pairs_mut().append_pair("digest", content.blob.descriptor().digest().as_ref());
         let mut request = Request::new(Method::PUT, url);
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        expect_created(self.send(target, request).await?, "upload").await.map_err(forgotten)
+        expect_success(self.send(target, request).await?, "upload").await.map_err(forgotten)
     }
 
     /// Sends one chunk, which begins at `start`, until the registry has all of it.
@@ -144,10 +145,7 @@ impl Client {
     async fn patch(&self, target: &Target, upload: &mut Upload, start: u64, bytes: Bytes) -> Result<u64> {
         let end = start + bytes.len() as u64;
         let mut request = octets(Request::new(Method::PATCH, upload.url.clone()), bytes.len() as u64);
-        let range = HeaderValue::from_str(&format!("{start}-{}", end - 1));
-        let range =
-            range.map_err(|e| Error::new(ErrorKind::Internal, "a range is a header").with_source(e))?;
-        request.headers_mut().insert(CONTENT_RANGE, range);
+        request.headers_mut().insert(CONTENT_RANGE, range_value(&format!("{start}-{}", end - 1))?);
         let source = Arc::new(UploadProgress::default());
         let response = self.moving(target, request, pieces(bytes, Arc::clone(&source)), source).await?;
         match response.status() {
@@ -222,7 +220,8 @@ pub(crate) fn post(target: &Target) -> Request {
     request
 }
 
-pub(crate) async fn expect_created(response: Response, what: &str) -> Result<()> {
+/// An error unless the registry has done what it was asked.
+pub(crate) async fn expect_success(response: Response, what: &str) -> Result<()> {
     match response.status() {
         // 201 by the specification; 200, 202 and 204 in the field.
         status if status.is_success() => Ok(()),

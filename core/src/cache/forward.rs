@@ -50,22 +50,29 @@
 /// ```
 #[macro_export]
 macro_rules! forward_cache {
+    ($($forwarded:tt)*) => { $crate::forward! { $crate::CacheProvider, $($forwarded)* } };
+}
+
+/// As [`forward_cache!`], for any trait of boxed objects.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! forward {
     (
-        $cache:ty, |$this:ident| $inner:expr;
+        $of:path, $outer:ty, |$this:ident| $inner:expr;
         $(async $method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*
-        $(sync $question:ident() -> $answer:ty;)*
+        $(sync $question:ident($($asked:ident: $asked_type:ty),*) -> $answer:ty;)*
         $({ $($own:tt)* })?
     ) => {
         #[deny(clippy::missing_trait_methods)]
         #[$crate::async_trait]
-        impl $crate::CacheProvider for $cache {
+        impl $of for $outer {
             $(async fn $method(&self, $($argument: $type),*) -> $result {
                 let $this = self;
                 $inner.$method($($argument),*).await
             })*
-            $(fn $question(&self) -> $answer {
+            $(fn $question(&self, $($asked: $asked_type),*) -> $answer {
                 let $this = self;
-                $inner.$question()
+                $inner.$question($($asked),*)
             })*
             $($($own)*)?
         }

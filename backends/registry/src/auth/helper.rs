@@ -26,9 +26,7 @@ const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
-    #[serde(default)]
     username: Option<Secret>,
-    #[serde(default)]
     secret: Option<Secret>,
 }
 

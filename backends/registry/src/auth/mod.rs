@@ -22,7 +22,7 @@ use self::grant::{Grant, basic, bearer};
 pub(crate) use self::scope::{Access, Permission, Scope};
 pub use self::store::Keeper;
 pub(crate) use self::store::Store;
-use crate::hosts::{Endpoint, Places};
+use crate::hosts::{Endpoint, Places, authority};
 use crate::policy::{Policy, origin};
 use crate::transport::Transport;
 
@@ -180,14 +180,12 @@ impl Exchange<'_> {
 }
 
 fn untrusted(registry: &str, realm: &Url) -> Error {
-    let host = realm.host_str().unwrap_or_default();
     let message = format!(
         "untrusted realm: {registry} names the token server {}; no credentials were sent",
         origin(realm)
     );
-    let host = realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Error::new(ErrorKind::Auth, message).with_advice(Advice::options(
         "{} lets them go there; {} asks without them",
-        [("trusted-realm", host.as_str()), ("anonymous", "true")],
+        [("trusted-realm", authority(realm)), ("anonymous", "true".to_owned())],
     ))
 }

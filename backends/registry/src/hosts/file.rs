@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read as _};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -223,19 +224,12 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, H
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut hosts = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                hosts.push(entry);
-            }
-            Ok(hosts)
+            iter::from_fn(|| map.next_entry().transpose()).collect()
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut hosts = Vec::new();
-            while let Some(Listed { url, host }) = list.next_element()? {
-                hosts.push((url, host));
-            }
-            Ok(hosts)
+            let hosts = iter::from_fn(|| list.next_element().transpose());
+            hosts.map(|listed| listed.map(|Listed { url, host }| (url, host))).collect()
         }
     }
     deserializer.deserialize_any(InOrder)
@@ -280,23 +274,8 @@ fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
 
 /// The names of a table's other fields.
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
-    struct Keys;
-    impl<'de> Visitor<'de> for Keys {
-        type Value = BTreeSet<String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a table")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut keys = BTreeSet::new();
-            while let Some((key, IgnoredAny)) = map.next_entry()? {
-                keys.insert(key);
-            }
-            Ok(keys)
-        }
-    }
-    deserializer.deserialize_map(Keys)
+    let fields = BTreeMap::<String, IgnoredAny>::deserialize(deserializer)?;
+    Ok(fields.into_keys().collect())
 }
 
 /// A duration as Go writes it: `1m30s`, `500ms`; none when it is empty.

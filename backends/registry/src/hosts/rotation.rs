@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use plyfold_core::Result;
-use reqwest::{Request, Response, Url};
+use reqwest::{Request, Url};
 use tokio::time::Instant;
 
 use crate::policy::origin;
@@ -22,15 +22,11 @@ const FAILURES: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rotation(Arc<Mutex<HashMap<Attempt, Instant>>>);
 
-/// One blob on one host.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Attempt {
-    blob: String,
-    host: String,
-}
+/// One blob on one host, by its origin.
+type Attempt = (Wanted, String);
 
 /// A blob, as the registry that it belongs to names it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Wanted(String);
 
 impl Wanted {
@@ -48,7 +44,7 @@ impl Rotation {
     pub(crate) fn order(&self, blob: &Wanted, hosts: &[&Url]) -> Vec<usize> {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, when| when.elapsed() < MEMORY);
-        let failure = |at: &usize| failures.get(&Attempt::new(blob, hosts[*at])).copied();
+        let failure = |at: &usize| failures.get(&(blob.clone(), origin(hosts[*at]))).copied();
         let mut order: Vec<usize> = (0..hosts.len()).collect();
         // A stable sort: equal keys keep their order, and `None` comes before `Some`.
         order.sort_by_key(failure);
@@ -57,23 +53,8 @@ impl Rotation {
 
     /// Watches a request for a blob until its answer has been read.
     pub(crate) fn watch(&self, blob: &Wanted, host: &Url) -> Watch {
-        let attempt = Attempt::new(blob, host);
+        let attempt = (blob.clone(), origin(host));
         Watch(Arc::new(Watched { rotation: self.clone(), attempt, is_waiting: AtomicBool::new(true) }))
-    }
-
-    fn failed(&self, attempt: Attempt) {
-        // Every change is one insertion, so a poisoned lock is consistent.
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= FAILURES {
-            failures.clear();
-        }
-        failures.insert(attempt, Instant::now());
-    }
-}
-
-impl Attempt {
-    fn new(blob: &Wanted, host: &Url) -> Self {
-        Self { blob: blob.0.clone(), host: origin(host) }
     }
 }
 
@@ -91,16 +72,6 @@ struct Watched {
 }
 
 impl Watch {
-    /// Stores the watch in the response, so that both are dropped together.
-    pub(crate) fn ride(self, response: &mut Response) {
-        response.extensions_mut().insert(self);
-    }
-
-    /// Takes the watch of an answer whose body is about to be read.
-    pub(crate) fn take(response: &mut Response) -> Option<Self> {
-        response.extensions_mut().remove()
-    }
-
     /// The content of a blob, watched until its end.
     pub(crate) fn over(
         watch: Option<Self>,
@@ -125,7 +96,12 @@ impl Watch {
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.is_waiting.load(Ordering::Relaxed) {
-            self.rotation.failed(self.attempt.clone());
+            // Every change is one insertion, so a poisoned lock is consistent.
+            let mut failures = self.rotation.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if failures.len() >= FAILURES {
+                failures.clear();
+            }
+            failures.insert(self.attempt.clone(), Instant::now());
         }
     }
 }
