@@ -273,12 +273,7 @@ impl Blob {
     }
 
     fn mismatch(&self, actual: Option<Digest>) -> Error {
-        Error::from(Mismatch {
-            expected: self.descriptor.digest().clone(),
-            actual,
-            expected_size: Some(self.descriptor.size()),
-            actual_size: self.offset + self.read,
-        })
+        Mismatch::of(&self.descriptor, actual, self.offset + self.read).into()
     }
 }
 

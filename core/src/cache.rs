@@ -120,7 +120,7 @@ pub trait BlobWriter: Debug + Send {
 /// where the cache lives, and goes into every error. Whatever a method calls back, such as the source of a blob that is
 /// being stored, may use the cache (rule K 123 `callback_reentry_no_deadlock`).
 #[async_trait]
-pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
+pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + Sync + 'static {
     /// The size of a blob that is here; `None` when it is not (rule C 40 `absent_is_ok_none_not_error`).
     ///
     /// # Errors
@@ -346,6 +346,18 @@ pub trait CacheProvider: DynClone + Debug + Display + Send + Sync + 'static {
 }
 
 dyn_clone::clone_trait_object!(CacheProvider);
+
+/// Any cache as a trait object, for what is the same for all of them.
+pub trait AsCacheProvider {
+    /// The cache itself.
+    fn as_provider(&self) -> &dyn CacheProvider;
+}
+
+impl<T: CacheProvider> AsCacheProvider for T {
+    fn as_provider(&self) -> &dyn CacheProvider {
+        self
+    }
+}
 
 // A boxed cache is a cache: every method forwards.
 crate::forward_cache! {

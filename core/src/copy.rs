@@ -184,10 +184,8 @@ impl Copier<'_> {
                 continue;
             }
             let name = tagged(self.image, &tag);
-            let raw = match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
-                Err(e) if *e.kind() == ErrorKind::NotFound => continue,
-                outcome => outcome?,
-            };
+            let raw = self.retrying("manifest", || self.from.fetch_raw(&name)).await;
+            let Some(raw) = Error::found(raw)? else { continue };
             self.content(&raw, limits::NESTING).await?;
             self.push(&tagged(self.target, &tag), &raw).await?;
         }

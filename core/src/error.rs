@@ -14,8 +14,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, in terms of what the caller can do about it.
 ///
 /// The same fault has the same kind from every backend (rules E 108 to 116).
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, strum::IntoStaticStr)]
 #[non_exhaustive]
+#[strum(serialize_all = "kebab-case")]
 pub enum ErrorKind {
     /// The input can be read in two ways, or names more than one image.
     Ambiguous,
@@ -60,24 +61,7 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// The kind's name as it stands in messages and `--json` output.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Ambiguous => "ambiguous",
-            Self::Auth => "auth",
-            Self::Cancelled => "cancelled",
-            Self::Config => "config",
-            Self::Corrupt => "corrupt",
-            Self::Denied => "denied",
-            Self::Internal => "internal",
-            Self::Io => "io",
-            Self::Limit => "limit",
-            Self::NotFound => "not-found",
-            Self::PlatformNotFound { .. } => "platform-not-found",
-            Self::RateLimited { .. } => "rate-limited",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Unavailable => "unavailable",
-            Self::Unsupported => "unsupported",
-        }
+        self.into()
     }
 }
 
@@ -108,6 +92,17 @@ struct Inner {
 }
 
 impl Error {
+    /// The value of an outcome; `None` for [`ErrorKind::NotFound`].
+    ///
+    /// # Errors
+    /// The others.
+    pub fn found<T>(outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
     /// An error of `kind`; `message` is a lowercase clause without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use crate::{Digest, Error, ErrorKind};
+use crate::{Descriptor, Digest, Error, ErrorKind};
 
 /// What went wrong, as one value of a domain: an enum of what can be wrong with a digest, a layer or an answer.
 ///
@@ -83,6 +83,12 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
+    /// Of what a descriptor promised.
+    pub fn of(expected: &Descriptor, actual: Option<Digest>, actual_size: u64) -> Self {
+        let expected_size = Some(expected.size());
+        Self { expected: expected.digest().clone(), actual, expected_size, actual_size }
+    }
+
     fn text(&self) -> String {
         let Self { expected, actual, expected_size, actual_size } = self;
         match (actual, expected_size) {

@@ -133,12 +133,7 @@ impl RawManifest {
     pub fn described(bytes: impl Into<Bytes>, descriptor: &Descriptor) -> Result<Self> {
         let bytes = bytes.into();
         if bytes.len() as u64 != descriptor.size() {
-            return Err(Error::from(Mismatch {
-                expected: descriptor.digest().clone(),
-                actual: None,
-                expected_size: Some(descriptor.size()),
-                actual_size: bytes.len() as u64,
-            }));
+            return Err(Mismatch::of(descriptor, None, bytes.len() as u64).into());
         }
         let raw = Self::verified(bytes, Some(descriptor.media_type()), descriptor.digest())?;
         Ok(raw.with_platform(descriptor.platform().clone()))

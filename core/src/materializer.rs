@@ -15,9 +15,12 @@ use crate::tree::MergedTree;
 use crate::{Digest, Error, Result};
 
 /// What a file is for.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, strum::Display,
+)]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Role {
     /// Text that names other files, such as a VMDK.
     Descriptor,
@@ -27,17 +30,6 @@ pub enum Role {
     Image,
     /// Anything else that belongs to the image.
     Sidecar,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Descriptor => "descriptor",
-            Self::HashTree => "hash-tree",
-            Self::Image => "image",
-            Self::Sidecar => "sidecar",
-        })
-    }
 }
 
 /// One of the files that a materializer makes. It is known before the work: with the [`Format`] it is part of the

@@ -13,12 +13,10 @@ use crate::options::Options;
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
 
-pub use images::MemoryImages;
 pub use state::MemoryCache;
 
 mod cache;
 mod collect;
-mod images;
 mod state;
 
 crate::register!(Backend {

@@ -17,7 +17,7 @@ use crate::{Descriptor, Digest, Platform, Reference, Result};
 ///
 /// A runtime that is written against `Box<dyn ImageProvider>` does not know whether an image comes from a registry, a
 /// layout, an archive or a backend of a third party: that is the scheme of its URI. `plyfold::Images` is the one for
-/// production, [`MemoryImages`](crate::memory::MemoryImages) the one for a runtime's own tests.
+/// production, `plyfold_conformance::fixtures::MemoryImages` the one for a runtime's own tests.
 ///
 /// ```
 /// use plyfold_core::{ImageProvider, PullOptions, Result};

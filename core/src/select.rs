@@ -68,10 +68,9 @@ pub(crate) async fn described<R: ImageRegistry + ?Sized>(
                 let error = Error::not_found(format!("the image has no blob {blob}"));
                 return Err(error.with_image(reference).with_endpoint(registry));
             };
-            match child(registry, reference, &next).await {
-                // An index may list images that are not here.
-                Err(e) if *e.kind() == ErrorKind::NotFound => {}
-                child => break child?,
+            // An index may list images that are not here.
+            if let Some(child) = Error::found(child(registry, reference, &next).await)? {
+                break child;
             }
         };
     }

@@ -177,12 +177,7 @@ pub(crate) fn name(blob: &Descriptor) -> String {
 }
 
 pub(crate) fn wrong_size(blob: &Descriptor, actual_size: u64) -> Error {
-    Error::from(Mismatch {
-        expected: blob.digest().clone(),
-        actual: None,
-        expected_size: Some(blob.size()),
-        actual_size,
-    })
+    Mismatch::of(blob, None, actual_size).into()
 }
 
 /// A range as the value of a header.

@@ -91,11 +91,8 @@ impl Client {
 
     async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let name = fallback(reference, subject);
-        match self.read_manifest(&name).await.map_err(|e| e.with_image(&name)) {
-            Ok(raw) => children(&raw),
-            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(e),
-        }
+        let raw = Error::found(self.read_manifest(&name).await).map_err(|e| e.with_image(&name))?;
+        raw.map_or_else(|| Ok(Vec::new()), |raw| children(&raw))
     }
 
     /// Takes a manifest that has just been deleted out of the list, where the registry does not do so itself.
@@ -151,13 +148,10 @@ impl Client {
         // A weak entity tag never matches (RFC 9110 13.1.1).
         let version = response.headers().get(ETAG).filter(|version| version.as_bytes().starts_with(b"\""));
         let version = version.cloned();
-        match self.verified_manifest(response, None, &name_of(list)).await {
-            Ok(raw) => Ok((Some(raw), version.map(|version| (IF_MATCH, version)))),
-            Err(e) if *e.kind() == ErrorKind::NotFound => {
-                Ok((None, Some((IF_NONE_MATCH, HeaderValue::from_static("*")))))
-            }
-            Err(e) => Err(e),
-        }
+        Ok(match Error::found(self.verified_manifest(response, None, &name_of(list)).await)? {
+            Some(raw) => (Some(raw), version.map(|version| (IF_MATCH, version))),
+            None => (None, Some((IF_NONE_MATCH, HeaderValue::from_static("*")))),
+        })
     }
 }
 

@@ -82,12 +82,7 @@ impl BlobBuffer {
     }
 
     fn mismatch(&self, actual: Option<Digest>, actual_size: u64) -> Error {
-        Error::from(Mismatch {
-            expected: self.blob.digest().clone(),
-            actual,
-            expected_size: Some(self.blob.size()),
-            actual_size,
-        })
+        Mismatch::of(&self.blob, actual, actual_size).into()
     }
 }
 

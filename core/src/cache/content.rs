@@ -28,19 +28,12 @@ pub(super) fn of_blob(error: Error, digest: &Digest) -> Error {
 }
 
 /// The verified content of a stored document of at most `limit` bytes.
-pub(crate) async fn read<C: CacheProvider + ?Sized>(
-    cache: &C,
-    blob: &Descriptor,
-    limit: u64,
-) -> Result<Bytes> {
+pub(crate) async fn read(cache: &dyn CacheProvider, blob: &Descriptor, limit: u64) -> Result<Bytes> {
     cache.open(blob, BlobRange::FULL).await?.bytes(limit).await
 }
 
 /// The config of an image; `None` for artifacts, which have none.
-pub(super) async fn config<C: CacheProvider + ?Sized>(
-    cache: &C,
-    manifest: &ImageManifest,
-) -> Result<Option<RawConfig>> {
+pub(super) async fn config(cache: &dyn CacheProvider, manifest: &ImageManifest) -> Result<Option<RawConfig>> {
     if check_is_image(manifest).is_err() {
         return Ok(None);
     }
@@ -51,11 +44,7 @@ pub(super) async fn config<C: CacheProvider + ?Sized>(
 }
 
 /// As [`read`], by the digest alone.
-pub(crate) async fn read_digest<C: CacheProvider + ?Sized>(
-    cache: &C,
-    digest: &Digest,
-    limit: u64,
-) -> Result<Bytes> {
+pub(crate) async fn read_digest(cache: &dyn CacheProvider, digest: &Digest, limit: u64) -> Result<Bytes> {
     let size = cache.stat(digest).await.map_err(|e| e.with_endpoint(cache))?;
     let Some(size) = size else {
         let error = Error::from(MissingBlob(digest.clone())).with_endpoint(cache);
@@ -66,7 +55,7 @@ pub(crate) async fn read_digest<C: CacheProvider + ?Sized>(
 }
 
 /// Stores a whole blob; damaged content in its place is replaced.
-pub(crate) async fn put<C: CacheProvider + ?Sized>(cache: &C, blob: Blob) -> Result<()> {
+pub(crate) async fn put(cache: &dyn CacheProvider, blob: Blob) -> Result<()> {
     let descriptor = blob.descriptor().clone();
     let mut writer = match cache.ingest(&descriptor).await? {
         Ingest::Vacant(writer) => writer,
@@ -102,7 +91,7 @@ pub(crate) async fn put<C: CacheProvider + ?Sized>(cache: &C, blob: Blob) -> Res
 }
 
 /// Reads a stored blob to its end, to verify it.
-pub(crate) async fn verify<C: CacheProvider + ?Sized>(cache: &C, blob: &Descriptor) -> Result<()> {
+pub(crate) async fn verify(cache: &dyn CacheProvider, blob: &Descriptor) -> Result<()> {
     let mut blob = cache.open(blob, BlobRange::FULL).await?;
     while blob.chunk().await?.is_some() {}
     Ok(())
@@ -110,10 +99,7 @@ pub(crate) async fn verify<C: CacheProvider + ?Sized>(cache: &C, blob: &Descript
 
 /// Quarantines a blob in which damage was found; returns whether it was still damaged. Content that has been stored in
 /// its place since stays, and so does content with the right digest and another size than `blob` says.
-pub(crate) async fn quarantine_damaged<C: CacheProvider + ?Sized>(
-    cache: &C,
-    blob: &Descriptor,
-) -> Result<bool> {
+pub(crate) async fn quarantine_damaged(cache: &dyn CacheProvider, blob: &Descriptor) -> Result<bool> {
     // Of several tasks that found the damage, one at a time reads the blob again.
     let _turn = cache.single_flight(&format!("quarantine {}", blob.digest())).await?;
     let Some(held) = as_held(cache, blob).await? else { return Ok(false) };
@@ -128,10 +114,7 @@ pub(crate) async fn quarantine_damaged<C: CacheProvider + ?Sized>(
 }
 
 /// The descriptor of a blob with the size that it has here; `None` when it is not here.
-pub(super) async fn as_held<C: CacheProvider + ?Sized>(
-    cache: &C,
-    blob: &Descriptor,
-) -> Result<Option<Descriptor>> {
+pub(super) async fn as_held(cache: &dyn CacheProvider, blob: &Descriptor) -> Result<Option<Descriptor>> {
     let size = cache.stat(blob.digest()).await?;
     Ok(size.map(|size| Descriptor::new(blob.media_type().clone(), size, blob.digest().clone())))
 }

@@ -29,11 +29,8 @@ pub trait CacheProviderExt: CacheProvider {
         registry: &dyn ImageRegistry,
         reference: &Reference,
         options: &PullOptions,
-    ) -> Result<PullResult>
-    where
-        Self: Sized,
-    {
-        pull::pull(registry, reference, self, options).await
+    ) -> Result<PullResult> {
+        pull::pull(registry, reference, self.as_provider(), options).await
     }
 
     /// Pulls an image again and verifies what the cache has of it: [`PullOptions::force`].
@@ -45,11 +42,9 @@ pub trait CacheProviderExt: CacheProvider {
         registry: &dyn ImageRegistry,
         reference: &Reference,
         options: &PullOptions,
-    ) -> Result<PullResult>
-    where
-        Self: Sized,
-    {
-        pull::pull(registry, reference, self, &PullOptions { force: true, ..options.clone() }).await
+    ) -> Result<PullResult> {
+        pull::pull(registry, reference, self.as_provider(), &PullOptions { force: true, ..options.clone() })
+            .await
     }
 
     /// Whether an image is here whole for a platform: manifest, config and every layer, sizes checked.
@@ -59,10 +54,7 @@ pub trait CacheProviderExt: CacheProvider {
     ///
     /// # Errors
     /// As [`CacheProviderExt::completeness`].
-    async fn image_in_cache(&self, reference: &Reference, platform: &Platform) -> Result<bool>
-    where
-        Self: Sized + Clone,
-    {
+    async fn image_in_cache(&self, reference: &Reference, platform: &Platform) -> Result<bool> {
         Ok(self.completeness(reference, platform).await? == Completeness::Complete)
     }
 
@@ -74,11 +66,8 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) when the index is here and has no such image;
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
-    async fn completeness(&self, reference: &Reference, platform: &Platform) -> Result<Completeness>
-    where
-        Self: Sized + Clone,
-    {
-        registry::completeness(self, reference, platform).await
+    async fn completeness(&self, reference: &Reference, platform: &Platform) -> Result<Completeness> {
+        registry::completeness(self.as_provider(), reference, platform).await
     }
 
     /// Whether a registry has an image for a platform. An outage is an error, not `false`; so are credentials that
@@ -112,10 +101,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and
     /// [`ImageRegistry::untagged`].
-    async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>>
-    where
-        Self: Sized,
-    {
+    async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>> {
         let operation = options.progress.operation();
         let mut wanted = match &from.reference {
             Some(reference) => vec![reference.clone()],
@@ -134,11 +120,11 @@ pub trait CacheProviderExt: CacheProvider {
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(wanted.len());
         for reference in &wanted {
-            loaded.push(pull::pull(&from.registry, reference, self, &options).await?);
+            loaded.push(pull::pull(&from.registry, reference, self.as_provider(), &options).await?);
         }
         let untagged = if has_untagged { from.registry.untagged().await? } else { Vec::new() };
         for reference in &untagged {
-            loaded.push(pull::pull(&from.registry, reference, self, &options).await?);
+            loaded.push(pull::pull(&from.registry, reference, self.as_provider(), &options).await?);
         }
         Ok(loaded)
     }
@@ -163,7 +149,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) when the name stands for a single image;
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
     async fn index_write(&self, name: &Reference, manifests: &[Descriptor]) -> Result<Descriptor> {
-        index::write(self, name, manifests).await
+        index::write(self.as_provider(), name, manifests).await
     }
 
     /// Points a name to content that is in the cache, whatever it pointed to before.
@@ -182,7 +168,8 @@ pub trait CacheProviderExt: CacheProvider {
             return Err(Error::config(message).with_image(name));
         }
         let at = |e: Error| e.with_image(name).with_endpoint(self);
-        let _lease = index::present(self, std::slice::from_ref(descriptor), &[]).await.map_err(at)?;
+        let _lease =
+            index::present(self.as_provider(), std::slice::from_ref(descriptor), &[]).await.map_err(at)?;
         self.update(&[NameChange::Set(name.clone(), descriptor.clone())]).await
     }
 
@@ -202,11 +189,8 @@ pub trait CacheProviderExt: CacheProvider {
         registry: &dyn ImageRegistry,
         target: &Reference,
         options: &PushOptions,
-    ) -> Result<Descriptor>
-    where
-        Self: Sized + Clone,
-    {
-        push::push(self, name, registry, target, options).await
+    ) -> Result<Descriptor> {
+        push::push(self.as_provider(), name, registry, target, options).await
     }
 
     /// An image that is here, opened for reading. No network.
@@ -214,11 +198,8 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) with the missing digest as context `blob`;
     /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound), [`Corrupt`](crate::ErrorKind::Corrupt).
-    async fn new_source(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource>
-    where
-        Self: Sized + Clone,
-    {
-        registry::new_source(self, reference, platform).await
+    async fn new_source(&self, reference: &Reference, platform: &Platform) -> Result<RegistrySource> {
+        registry::new_source(self.as_provider(), reference, platform).await
     }
 
     /// The image for a platform that a descriptor leads to, opened for reading under the name `image`, whatever that
@@ -231,19 +212,13 @@ pub trait CacheProviderExt: CacheProvider {
         image: &Reference,
         top: &Descriptor,
         platform: &Platform,
-    ) -> Result<RegistrySource>
-    where
-        Self: Sized + Clone,
-    {
-        registry::source_of(self, image, top, platform).await
+    ) -> Result<RegistrySource> {
+        registry::source_of(self.as_provider(), image, top, platform).await
     }
 
     /// This cache seen as a registry of what it holds.
-    fn as_registry(&self) -> CacheRegistry
-    where
-        Self: Sized + Clone,
-    {
-        registry::as_registry(self)
+    fn as_registry(&self) -> CacheRegistry {
+        registry::as_registry(self.as_provider())
     }
 
     /// The verified content of a stored document of at most `limit` bytes.
@@ -254,7 +229,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// As [`CacheProvider::open`] and [`Blob::bytes`].
     async fn content(&self, blob: &Descriptor, limit: u64) -> Result<Bytes> {
-        content::read(self, blob, limit).await
+        content::read(self.as_provider(), blob, limit).await
     }
 
     /// The verified content of a stored document of at most `limit` bytes, by its digest alone.
@@ -265,7 +240,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); otherwise as [`CacheProviderExt::content`].
     async fn get_content(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
-        content::read_digest(self, digest, limit).await
+        content::read_digest(self.as_provider(), digest, limit).await
     }
 
     /// Stores a whole blob. Content that is here already is read and verified; damaged content is replaced.
@@ -277,7 +252,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// As [`CacheProvider::ingest`], [`BlobWriter::commit`](super::BlobWriter::commit) and the errors of `blob`'s
     /// stream: nothing is visible then, and nothing is left behind.
     async fn put(&self, blob: Blob) -> Result<()> {
-        content::put(self, blob).await
+        content::put(self.as_provider(), blob).await
     }
 
     /// Reads a stored blob to its end, to verify it.
@@ -285,7 +260,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// # Errors
     /// As [`CacheProvider::open`].
     async fn verify_blob(&self, blob: &Descriptor) -> Result<()> {
-        content::verify(self, blob).await
+        content::verify(self.as_provider(), blob).await
     }
 
     /// Removes a name; content stays until it is collected (rules C 61, C 62).

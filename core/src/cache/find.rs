@@ -6,15 +6,15 @@ use futures_util::future::BoxFuture;
 
 use super::{CacheProvider, content};
 use crate::manifest::{Document, RawManifest, is_index, limits};
-use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
+use crate::{Descriptor, Digest, Error, Reference, Result, reference};
 
 /// What `reference` stands for, given all of a cache's names: the body of [`CacheProvider::find_descriptor`] for
 /// caches that hold their names as a list.
 ///
 /// # Errors
 /// As [`CacheProvider::find_descriptor`].
-pub async fn find_among<C: CacheProvider + ?Sized>(
-    cache: &C,
+pub async fn find_among(
+    cache: &dyn CacheProvider,
     names: &[(Reference, Descriptor)],
     reference: &Reference,
 ) -> Result<Option<Descriptor>> {
@@ -42,8 +42,8 @@ pub async fn find_among<C: CacheProvider + ?Sized>(
 
 /// A child, at any depth, of an index. Both are in the cache. An index that was `seen` with at least this depth left is
 /// skipped.
-fn find_child<'a, C: CacheProvider + ?Sized>(
-    cache: &'a C,
+fn find_child<'a>(
+    cache: &'a dyn CacheProvider,
     index: &'a Descriptor,
     digest: &'a Digest,
     depth: usize,
@@ -53,12 +53,8 @@ fn find_child<'a, C: CacheProvider + ?Sized>(
         if !seen.insert((index.digest().clone(), depth)) {
             return Ok(None);
         }
-        let bytes = match content::read(cache, index, limits::MANIFEST).await {
-            Ok(bytes) => bytes,
-            // A sparse copy of an image keeps indexes whose children it does not have.
-            Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        let bytes = Error::found(content::read(cache, index, limits::MANIFEST).await)?;
+        let Some(bytes) = bytes else { return Ok(None) };
         let raw = RawManifest::described(bytes, index)?;
         let Document::Index(document) = raw.document() else { return Ok(None) };
         for child in document.manifests() {

@@ -8,7 +8,7 @@ use super::{CacheProvider, Lease, NameChange, Needs, content};
 use crate::go_json;
 use crate::manifest::{Document, RawConfig, RawManifest, canonical_json, is_document, is_manifest, limits};
 use crate::strict::invalid;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
 pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
@@ -17,8 +17,8 @@ pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
 const ATTEMPTS: u32 = 16;
 
 /// The body of `index_write`.
-pub(super) async fn write<C: CacheProvider + ?Sized>(
-    cache: &C,
+pub(super) async fn write(
+    cache: &dyn CacheProvider,
     name: &Reference,
     manifests: &[Descriptor],
 ) -> Result<Descriptor> {
@@ -50,8 +50,8 @@ pub(super) async fn write<C: CacheProvider + ?Sized>(
 }
 
 /// The index that has `before` and these manifests, and a lease on all of it.
-async fn joined<C: CacheProvider + ?Sized>(
-    cache: &C,
+async fn joined(
+    cache: &dyn CacheProvider,
     before: Option<&RawManifest>,
     manifests: &[Descriptor],
 ) -> Result<(RawManifest, Lease)> {
@@ -70,8 +70,8 @@ async fn joined<C: CacheProvider + ?Sized>(
 }
 
 /// Leases everything that `wanted` need, and `others`, and sees that the former is here.
-pub(super) async fn present<C: CacheProvider + ?Sized>(
-    cache: &C,
+pub(super) async fn present(
+    cache: &dyn CacheProvider,
     wanted: &[Descriptor],
     others: &[Digest],
 ) -> Result<Lease> {
@@ -95,7 +95,7 @@ pub(super) async fn present<C: CacheProvider + ?Sized>(
 }
 
 /// The index that a name stands for, if it stands for anything.
-async fn existing<C: CacheProvider + ?Sized>(cache: &C, name: &Reference) -> Result<Option<RawManifest>> {
+async fn existing(cache: &dyn CacheProvider, name: &Reference) -> Result<Option<RawManifest>> {
     let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
     let found = content::read(cache, &descriptor, limits::MANIFEST).await;
     let raw = RawManifest::described(found?, &descriptor)?;
@@ -107,7 +107,7 @@ async fn existing<C: CacheProvider + ?Sized>(cache: &C, name: &Reference) -> Res
 }
 
 /// What `index_write` is given, as entries of an index.
-async fn entries<C: CacheProvider + ?Sized>(cache: &C, manifests: &[Descriptor]) -> Result<Vec<Entry>> {
+async fn entries(cache: &dyn CacheProvider, manifests: &[Descriptor]) -> Result<Vec<Entry>> {
     if manifests.len() > limits::INDEX_ENTRIES {
         let message = format!("{} manifests, the limit is {}", manifests.len(), limits::INDEX_ENTRIES);
         return Err(Error::limit(message));
@@ -146,18 +146,14 @@ fn document_of(descriptor: &Descriptor) -> Value {
 }
 
 /// The platform of a descriptor, with what only its image's config tells; `None` for artifacts.
-async fn told_platform<C: CacheProvider + ?Sized>(
-    cache: &C,
+async fn told_platform(
+    cache: &dyn CacheProvider,
     descriptor: &Descriptor,
 ) -> Result<Option<PlatformDocument>> {
     let told = descriptor.platform().clone();
-    let config = match own_config(cache, descriptor).await {
-        Ok(Some(config)) => config,
-        Ok(None) => return Ok(told),
-        // It is reported together with everything else that is missing.
-        Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(told),
-        Err(e) => return Err(e),
-    };
+    // What is not found is reported together with everything else that is missing.
+    let config = Error::found(own_config(cache, descriptor).await)?.flatten();
+    let Some(config) = config else { return Ok(told) };
     let mut platform = told.unwrap_or_else(|| PlatformDocument::from(&config.platform_or(None)));
     if platform.os_version().is_none() {
         platform.set_os_version(config.document().os_version().clone());
@@ -168,10 +164,7 @@ async fn told_platform<C: CacheProvider + ?Sized>(
     Ok(Some(platform))
 }
 
-async fn own_config<C: CacheProvider + ?Sized>(
-    cache: &C,
-    descriptor: &Descriptor,
-) -> Result<Option<RawConfig>> {
+async fn own_config(cache: &dyn CacheProvider, descriptor: &Descriptor) -> Result<Option<RawConfig>> {
     let raw = RawManifest::described(content::read(cache, descriptor, limits::MANIFEST).await?, descriptor)?;
     content::config(cache, raw.image()?).await
 }

@@ -121,12 +121,12 @@ impl Inventory {
     ///
     /// # Errors
     /// Those of `heads`. What cannot be followed fails the [plan](Self::plan), and only if it counts there.
-    pub async fn of<C, F, R>(cache: &C, holdings: Holdings, policy: &Collect, heads: F) -> Result<Self>
-    where
-        C: CacheProvider + ?Sized,
-        F: FnOnce(Vec<Digest>) -> R + Send,
-        R: Future<Output = Result<Vec<Head>>> + Send,
-    {
+    pub async fn of<R: Future<Output = Result<Vec<Head>>> + Send>(
+        cache: &dyn CacheProvider,
+        holdings: Holdings,
+        policy: &Collect,
+        heads: impl FnOnce(Vec<Digest>) -> R + Send,
+    ) -> Result<Self> {
         let mut walk = Walk::new(cache, holdings, policy);
         let names = walk.inventory.holdings.names.iter().map(|(_, top)| top.clone()).collect();
         walk.inventory.names = walk.follow(names).await;
@@ -188,8 +188,8 @@ fn top_of(descriptor: &Descriptor) -> Top {
 }
 
 /// An inventory in the making.
-struct Walk<'a, C: ?Sized> {
-    cache: &'a C,
+struct Walk<'a> {
+    cache: &'a dyn CacheProvider,
     inventory: Inventory,
     walked: HashMap<Top, usize>,
     /// Blobs whose media type is known from a descriptor.
@@ -200,11 +200,11 @@ struct Walk<'a, C: ?Sized> {
     referrers: HashMap<Digest, Digest>,
 }
 
-impl<'a, C: CacheProvider + ?Sized> Walk<'a, C> {
+impl<'a> Walk<'a> {
     /// Documents read at the same time.
     const PARALLEL: usize = 8;
 
-    fn new(cache: &'a C, mut holdings: Holdings, policy: &Collect) -> Self {
+    fn new(cache: &'a dyn CacheProvider, mut holdings: Holdings, policy: &Collect) -> Self {
         holdings.names.sort_by_cached_key(|(name, top)| (name.whole(), top.digest().to_string()));
         holdings.names.dedup();
         let held = holdings.blobs.keys().chain(&holdings.leased);

@@ -41,7 +41,7 @@ impl Needs {
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit), with the digest as context `blob`, for indexes nested too deep;
     /// [`Io`](crate::ErrorKind::Io). Damage is not an error: see [`Needs::damaged`].
-    pub async fn of<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<Self> {
+    pub async fn of(cache: &dyn CacheProvider, descriptor: &Descriptor) -> Result<Self> {
         let mut needs = Self::default();
         needs.include(cache, descriptor).await?;
         Ok(needs)
@@ -51,11 +51,7 @@ impl Needs {
     ///
     /// # Errors
     /// As [`Needs::of`].
-    pub async fn include<C: CacheProvider + ?Sized>(
-        &mut self,
-        cache: &C,
-        descriptor: &Descriptor,
-    ) -> Result<()> {
+    pub async fn include(&mut self, cache: &dyn CacheProvider, descriptor: &Descriptor) -> Result<()> {
         self.add(cache, descriptor, true, limits::NESTING).await
     }
 
@@ -68,7 +64,7 @@ impl Needs {
     ///
     /// # Errors
     /// As [`CacheProvider::stat`].
-    pub async fn missing<C: CacheProvider + ?Sized>(&self, cache: &C) -> Result<Vec<Digest>> {
+    pub async fn missing(&self, cache: &dyn CacheProvider) -> Result<Vec<Digest>> {
         self.absent(cache, |need| need.required).await
     }
 
@@ -76,15 +72,11 @@ impl Needs {
     ///
     /// # Errors
     /// As [`CacheProvider::stat`].
-    pub async fn missing_of_all<C: CacheProvider + ?Sized>(&self, cache: &C) -> Result<Vec<Digest>> {
+    pub async fn missing_of_all(&self, cache: &dyn CacheProvider) -> Result<Vec<Digest>> {
         self.absent(cache, |need| !is_foreign(need.descriptor.media_type())).await
     }
 
-    async fn absent<C: CacheProvider + ?Sized>(
-        &self,
-        cache: &C,
-        counts: impl Fn(&Need) -> bool,
-    ) -> Result<Vec<Digest>> {
+    async fn absent(&self, cache: &dyn CacheProvider, counts: impl Fn(&Need) -> bool) -> Result<Vec<Digest>> {
         let counted = self.blobs.iter().filter(|(_, need)| counts(need));
         let counted: Vec<(Digest, u64)> =
             counted.map(|(digest, need)| (digest.clone(), need.descriptor.size())).collect();
@@ -103,9 +95,9 @@ impl Needs {
         self.blobs.contains_key(digest) || self.contents.contains(digest)
     }
 
-    fn add<'a, C: CacheProvider + ?Sized>(
+    fn add<'a>(
         &'a mut self,
-        cache: &'a C,
+        cache: &'a dyn CacheProvider,
         descriptor: &'a Descriptor,
         required: bool,
         depth: usize,
@@ -142,7 +134,7 @@ impl Needs {
         })
     }
 
-    async fn add_image<C: CacheProvider + ?Sized>(&mut self, cache: &C, raw: &RawManifest) -> Result<()> {
+    async fn add_image(&mut self, cache: &dyn CacheProvider, raw: &RawManifest) -> Result<()> {
         for blob in raw.references() {
             self.note(&blob, !is_foreign(blob.media_type()));
         }
@@ -176,7 +168,7 @@ impl Needs {
 
 /// A document that is here. Its references are followed if its digest is right, even when the descriptor has a wrong
 /// size.
-async fn read<C: CacheProvider + ?Sized>(cache: &C, descriptor: &Descriptor) -> Result<RawManifest> {
+async fn read(cache: &dyn CacheProvider, descriptor: &Descriptor) -> Result<RawManifest> {
     let held = match content::as_held(cache, descriptor).await? {
         Some(held) if held.size() != descriptor.size() => held,
         _ => descriptor.clone(),

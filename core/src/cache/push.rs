@@ -42,8 +42,8 @@ pub enum Sparse {
 }
 
 /// The body of `push`.
-pub(super) async fn push<C: CacheProvider + Clone>(
-    cache: &C,
+pub(super) async fn push(
+    cache: &dyn CacheProvider,
     name: &Reference,
     registry: &dyn ImageRegistry,
     target: &Reference,
@@ -55,8 +55,8 @@ pub(super) async fn push<C: CacheProvider + Clone>(
     operation.end(push_told(cache, name, registry, target, &options).await)
 }
 
-async fn push_told<C: CacheProvider + Clone>(
-    cache: &C,
+async fn push_told(
+    cache: &dyn CacheProvider,
     name: &Reference,
     registry: &dyn ImageRegistry,
     target: &Reference,
@@ -94,7 +94,7 @@ async fn push_told<C: CacheProvider + Clone>(
 }
 
 /// What a name stands for, and the lease of all that it leads to.
-async fn in_hand<C: CacheProvider + Clone>(cache: &C, name: &Reference) -> Result<(RawManifest, Lease)> {
+async fn in_hand(cache: &dyn CacheProvider, name: &Reference) -> Result<(RawManifest, Lease)> {
     /// How often the name may move, and its old content be removed, before a lease is taken.
     const MOVES: u32 = 16;
     let mut moves = 0;
@@ -132,8 +132,8 @@ fn described(descriptor: &Descriptor) -> String {
 }
 
 /// What of an index is here.
-struct Subset<'a, C> {
-    cache: &'a C,
+struct Subset<'a> {
+    cache: &'a dyn CacheProvider,
     absent: Vec<Descriptor>,
     /// Indexes within the index, by their new digests.
     rewritten: HashMap<Digest, RawManifest>,
@@ -141,7 +141,7 @@ struct Subset<'a, C> {
     left: HashMap<(Digest, u64), Option<(Digest, u64)>>,
 }
 
-impl<C: CacheProvider> Subset<'_, C> {
+impl Subset<'_> {
     /// `raw` without what is not here: itself when all is, `None` when nothing is left.
     fn of<'s>(
         &'s mut self,

@@ -112,13 +112,13 @@ impl fmt::Display for CacheRegistry {
 }
 
 /// The cache seen as a registry of what it holds.
-pub(super) fn as_registry<C: CacheProvider + Clone>(cache: &C) -> CacheRegistry {
-    CacheRegistry { cache: Box::new(cache.clone()), fixed: None }
+pub(super) fn as_registry(cache: &dyn CacheProvider) -> CacheRegistry {
+    CacheRegistry { cache: dyn_clone::clone_box(cache), fixed: None }
 }
 
 /// An image of the cache, opened for reading.
-pub(super) async fn new_source<C: CacheProvider + Clone>(
-    cache: &C,
+pub(super) async fn new_source(
+    cache: &dyn CacheProvider,
     reference: &Reference,
     platform: &Platform,
 ) -> Result<RegistrySource> {
@@ -128,8 +128,8 @@ pub(super) async fn new_source<C: CacheProvider + Clone>(
 }
 
 /// The image for a platform that a descriptor leads to, whatever the name `image` stands for by now.
-pub(crate) async fn source_of<C: CacheProvider + Clone>(
-    cache: &C,
+pub(crate) async fn source_of(
+    cache: &dyn CacheProvider,
     image: &Reference,
     top: &Descriptor,
     platform: &Platform,
@@ -142,8 +142,8 @@ pub(crate) async fn source_of<C: CacheProvider + Clone>(
 }
 
 /// What the cache lacks of an image for a platform.
-pub(crate) async fn completeness<C: CacheProvider + Clone>(
-    cache: &C,
+pub(crate) async fn completeness(
+    cache: &dyn CacheProvider,
     reference: &Reference,
     platform: &Platform,
 ) -> Result<Completeness> {

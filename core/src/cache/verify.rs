@@ -11,13 +11,13 @@ use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
 ///
 /// # Errors
 /// As [`CacheProvider::verify`].
-pub async fn verify_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
+pub async fn verify_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Verified> {
     let operation = what.progress.operation();
     let what = Verify { progress: operation.progress().clone(), ..what.clone() };
     operation.end(read_by_names(cache, &what).await)
 }
 
-async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> Result<Verified> {
+async fn read_by_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut wanted: Vec<_> = needed(cache, what.images.as_deref()).await?.into_iter().collect();
     wanted.sort_by_cached_key(|(digest, _)| digest.to_string());
@@ -50,8 +50,8 @@ async fn read_by_names<C: CacheProvider + ?Sized>(cache: &C, what: &Verify) -> R
 ///
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) for an image that is not here; otherwise as [`Needs::of`].
-pub async fn needed<C: CacheProvider + ?Sized>(
-    cache: &C,
+pub async fn needed(
+    cache: &dyn CacheProvider,
     images: Option<&[Reference]>,
 ) -> Result<HashMap<Digest, (Need, Vec<Reference>)>> {
     let mut needed: HashMap<Digest, (Need, Vec<Reference>)> = HashMap::new();
@@ -70,8 +70,8 @@ pub async fn needed<C: CacheProvider + ?Sized>(
 ///
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) when the cache has no such name; those of the cache.
-pub async fn selected<C: CacheProvider + ?Sized>(
-    cache: &C,
+pub async fn selected(
+    cache: &dyn CacheProvider,
     images: Option<&[Reference]>,
 ) -> Result<Vec<(Reference, Descriptor)>> {
     let Some(images) = images else { return cache.list().await };

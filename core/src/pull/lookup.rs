@@ -37,12 +37,9 @@ impl Engine<'_> {
             return Ok(Some(found));
         }
         let same = reference::by_digest(self.reference, found.source.root().digest());
-        match self.retrying("manifest", || self.registry.resolve(&same)).await {
-            Ok(_) => Ok(Some(found)),
-            // It is gone there: what the name stands for now may still be allowed.
-            Err(e) if *e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        let there = self.retrying("manifest", || self.registry.resolve(&same)).await;
+        // If it is gone there, what the name stands for now may still be allowed.
+        Ok(Error::found(there)?.map(|_| found))
     }
 
     /// The image out of the cache alone, if it is complete there.

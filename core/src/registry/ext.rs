@@ -94,11 +94,8 @@ pub trait ImageRegistryExt: ImageRegistry {
     /// # Errors
     /// As [`ImageRegistry::resolve`], [`NotFound`](crate::ErrorKind::NotFound) excepted.
     async fn exists(&self, reference: &Reference) -> Result<bool> {
-        match self.resolve(reference).await {
-            Ok(_) => Ok(true),
-            Err(e) if *e.kind() == crate::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e.with_image(reference)),
-        }
+        let found = Error::found(self.resolve(reference).await);
+        Ok(found.map_err(|e| e.with_image(reference))?.is_some())
     }
 
     /// One image for one platform, opened for reading. The index is verified before a child is chosen (rule R 5).

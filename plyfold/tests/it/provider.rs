@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use plyfold::backends::layout::Store;
-use plyfold::memory::{MemoryCache, MemoryImages};
+use plyfold::memory::MemoryCache;
 use plyfold::{
     CacheProvider as _, CacheProviderExt as _, ErrorKind, ImageProvider, Images, Page, Platform, PullOptions,
     reference,
 };
+use plyfold_conformance::fixtures::MemoryImages;
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::FaultServer;
 

@@ -75,7 +75,8 @@ pub struct Host {
 }
 
 /// What a host may be asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, strum::EnumString)]
+#[strum(ascii_case_insensitive)]
 #[non_exhaustive]
 pub enum HostCapability {
     /// Content by its digest, which needs no trust.
@@ -237,13 +238,9 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, H
 
 fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<HostCapability>>, D::Error> {
     let names = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
-    let known = names.iter().map(|name| match name.to_ascii_lowercase().as_str() {
-        "pull" => Ok(HostCapability::Pull),
-        "push" => Ok(HostCapability::Push),
-        "referrers" => Ok(HostCapability::Referrers),
-        "resolve" => Ok(HostCapability::Resolve),
-        _ => Err(D::Error::custom(format!("unknown capability {name:?}: pull, push, referrers, resolve"))),
-    });
+    let unknown =
+        |name| D::Error::custom(format!("unknown capability {name:?}: pull, push, referrers, resolve"));
+    let known = names.iter().map(|name| name.parse().map_err(|_| unknown(name)));
     let known: Vec<_> = known.collect::<Result<_, _>>()?;
     Ok(Some(known).filter(|known| !known.is_empty()))
 }
