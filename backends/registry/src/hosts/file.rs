@@ -270,6 +270,7 @@ fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
 }
 
 /// The names of a table's other fields.
+#[expect(clippy::zero_sized_map_values, reason = "the values are skipped while they are read")]
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
     let fields = BTreeMap::<String, IgnoredAny>::deserialize(deserializer)?;
     Ok(fields.into_keys().collect())
