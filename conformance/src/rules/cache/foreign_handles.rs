@@ -39,7 +39,12 @@ async fn gc_vs_pull_vs_remove_stress(fixture: &dyn CacheFixture) {
     for task in 0..8 {
         fill(&registry, &FixtureImage::new(&of(task), &sample));
     }
-    let registry = Hooked::new(&registry, |_| Box::pin(tokio::time::sleep(Duration::from_millis(1))));
+    // Within each pull for certain, besides those that run whenever the machine gives them time.
+    let within = sound(subject.medium.reopen().await);
+    let registry = Hooked::new(&registry, move |_| {
+        let within = within.clone();
+        Box::pin(async move { drop(collect(&*within).await) })
+    });
     let mut pulls = JoinSet::new();
     for (task, cache) in handles(&subject, 4).await.into_iter().cycle().take(8).enumerate() {
         let (client, registry, text) = (subject.client.clone(), registry.clone(), of(task));
