@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -63,12 +63,18 @@ impl MemoryCache {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
     pub fn new() -> Result<Self> {
-        TempDir::new().map(Self::in_folder).map_err(|e| Error::io("making a temporary directory", e))
+        Self::within(&std::env::temp_dir())
     }
 
-    /// An empty cache whose artifacts are made in a folder, which goes with the last clone.
-    pub fn in_folder(artifacts: TempDir) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), gate: tokio::sync::RwLock::default(), artifacts }))
+    /// An empty cache whose artifacts are made in a new folder in `place`, which is removed with the last clone.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when the folder cannot be made.
+    pub fn within(place: &Path) -> Result<Self> {
+        let artifacts = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
+        let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
+        let (state, gate) = (Mutex::default(), tokio::sync::RwLock::default());
+        Ok(Self(Arc::new(Shared { state, gate, artifacts: artifacts.map_err(at)? })))
     }
 
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.

@@ -22,9 +22,7 @@ impl ScratchCache {
     pub(super) fn new(cache: Box<dyn CacheProvider>, out: &Path) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
         let place = out.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(&out);
-        let folder = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
-        let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
-        Ok(Self { cache, made: MemoryCache::in_folder(folder.map_err(at)?) })
+        Ok(Self { cache, made: MemoryCache::within(place)? })
     }
 }
 
