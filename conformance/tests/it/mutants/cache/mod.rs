@@ -158,8 +158,8 @@ impl BrokenCache {
         }
     }
 
-    /// Waits until a reader that looks at a name first has seen what is here now: it may get no time for a while. When
-    /// nobody reads, this ends.
+    /// Waits until a reader that looks at a name first has seen what is here now: it may get no time for a while. Without
+    /// a reader this ends.
     async fn until_seen(&self) {
         let looks = || self.shared.looks.load(Ordering::SeqCst);
         let before = looks();
