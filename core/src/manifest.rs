@@ -104,7 +104,7 @@ impl RawManifest {
     ///
     /// # Errors
     /// As [`RawManifest::new`]; [`Corrupt`](crate::ErrorKind::Corrupt) with
-    /// a [`Mismatch`](crate::Mismatch) when they do not, [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that
+    /// a [`Mismatch`] when they do not, [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that
     /// cannot be verified.
     pub fn verified(
         bytes: impl Into<Bytes>,
