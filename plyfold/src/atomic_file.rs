@@ -18,7 +18,7 @@ mod options;
 pub use options::{FileOptions, Owner};
 
 /// The mode of artifacts in a store, and of every link to one.
-const SHARED: u32 = 0o444;
+pub(crate) const SHARED: u32 = 0o444;
 
 /// A file written under a temporary name in the target's folder. Dropping it removes it.
 #[derive(Debug)]
@@ -237,6 +237,34 @@ impl AtomicFile {
     fn failed(&self, action: &str, e: io::Error) -> Error {
         Error::io(action, e).with_context("path", self.target.display())
     }
+
+    /// The error for a file that is larger than the file system, or a limit of the process, allows.
+    fn too_large(&self, e: io::Error, size: u64) -> io::Error {
+        /// `statfs(2)`: ext2, ext3 and ext4.
+        const EXT: u64 = 0xef53;
+        let (message, hint) = match rustix::fs::statfs(parent(&self.target)) {
+            // A file's blocks have numbers of 32 bits ("Inode and extent limits", ext4.rst).
+            #[expect(clippy::cast_sign_loss, reason = "both are positive")]
+            Ok(found) if found.f_type as u64 == EXT => {
+                let limit = (u64::from(u32::MAX)).saturating_mul(found.f_bsize as u64);
+                let message = format!(
+                    "the ext4 that it is written to holds no file of {}",
+                    Size(size).beyond(Size(limit))
+                );
+                (
+                    message,
+                    format!("choose at most {limit} bytes, or a place on another file system, such as XFS"),
+                )
+            }
+            _ => (
+                format!("the file system that it is written to allows no file of {}", Size(size)),
+                "choose a smaller size or another file system; `ulimit -f` shows the limit of the shell"
+                    .to_owned(),
+            ),
+        };
+        let error = Error::new(ErrorKind::Limit, message).with_source(e);
+        error.with_context("path", self.target.display()).with_hint(hint).into()
+    }
 }
 
 impl Read for AtomicFile {
@@ -253,8 +281,7 @@ impl Write for AtomicFile {
         written.map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => e,
             io::ErrorKind::FileTooLarge => {
-                let size = self.size().unwrap_or_default().saturating_add(buf.len() as u64);
-                too_large(e, parent(&self.target), size, &self.target)
+                self.too_large(e, self.size().unwrap_or_default().saturating_add(buf.len() as u64))
             }
             _ => self.failed("writing the output", e).into(),
         })
@@ -271,36 +298,13 @@ impl Seek for AtomicFile {
     }
 }
 
-/// The error for a file that is larger than the file system, or a limit of the process, allows.
-fn too_large(e: io::Error, directory: &Path, size: u64, target: &Path) -> io::Error {
-    /// `statfs(2)`: ext2, ext3 and ext4.
-    const EXT: u64 = 0xef53;
-    if e.kind() != io::ErrorKind::FileTooLarge {
-        return e;
-    }
-    let (message, hint) = match rustix::fs::statfs(directory) {
-        // A file's blocks have numbers of 32 bits ("Inode and extent limits", ext4.rst).
-        #[expect(clippy::cast_sign_loss, reason = "both are positive")]
-        Ok(found) if found.f_type as u64 == EXT => {
-            let limit = (u64::from(u32::MAX)).saturating_mul(found.f_bsize as u64);
-            let message =
-                format!("the ext4 that it is written to holds no file of {}", Size(size).beyond(Size(limit)));
-            (message, format!("choose at most {limit} bytes, or a place on another file system, such as XFS"))
-        }
-        _ => (
-            format!("the file system that it is written to allows no file of {}", Size(size)),
-            "choose a smaller size or another file system; `ulimit -f` shows the limit of the shell"
-                .to_owned(),
-        ),
-    };
-    let error = Error::new(ErrorKind::Limit, message).with_source(e);
-    error.with_context("path", target.display()).with_hint(hint).into()
-}
-
 impl Output for AtomicFile {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         let set = self.file.as_file().set_len(length);
-        set.map_err(|e| too_large(e, parent(&self.target), length, &self.target))
+        set.map_err(|e| match e.kind() {
+            io::ErrorKind::FileTooLarge => self.too_large(e, length),
+            _ => e,
+        })
     }
 }
 

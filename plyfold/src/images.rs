@@ -50,7 +50,8 @@ pub struct Images {
     materializers: Materializers,
     options: Options,
     packages: Option<Arc<dyn PackageResolver>>,
-    scratch: Option<PathBuf>,
+    /// The folder for temporary files that the program has given.
+    pub(crate) scratch: Option<PathBuf>,
     shared: Shared,
 }
 
@@ -315,11 +316,6 @@ impl Images {
     /// The formats that images can be made into.
     pub fn materializers(&self) -> &Materializers {
         &self.materializers
-    }
-
-    /// The folder for temporary files that the program has given.
-    pub(crate) fn scratch_folder(&self) -> Option<PathBuf> {
-        self.scratch.clone()
     }
 
     /// The backends that images come from.

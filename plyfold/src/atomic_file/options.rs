@@ -84,11 +84,10 @@ fn id(text: &str, names: &str) -> Result<u32> {
         let mut fields = line.split(':');
         (fields.next() == Some(text)).then(|| fields.nth(1)?.parse().ok()).flatten()
     };
-    let missing = || Error::config(format!("{text:?} is neither a number nor a name in {names}"));
-    known
-        .lines()
-        .find_map(of_name)
-        .ok_or_else(|| missing().with_hint("write the number, as `id` shows it; an owner is USER[:GROUP]"))
+    known.lines().find_map(of_name).ok_or_else(|| {
+        Error::config(format!("{text:?} is neither a number nor a name in {names}"))
+            .with_hint("write the number, as `id` shows it; an owner is USER[:GROUP]")
+    })
 }
 
 #[cfg(test)]

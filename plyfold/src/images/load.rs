@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 
 use plyfold_core::{Error, PullOptions, PulledImage, Result};
@@ -49,8 +49,8 @@ impl Images {
 /// All of a stream in a file without a name.
 async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File> {
     let mut file = blocking(move |_| {
-        std::fs::create_dir_all(&folder).map_err(|e| at(&folder, e))?;
-        tempfile::tempfile_in(&folder).map_err(|e| at(&folder, e))
+        let made = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
+        made.map_err(|e| Error::io("making a temporary file", e).with_context("path", folder.display()))
     })
     .await?;
     let (mut archive, mut part) = (pin!(archive), Vec::new());
@@ -66,8 +66,4 @@ async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File
         })
         .await?;
     }
-}
-
-fn at(folder: &Path, e: std::io::Error) -> Error {
-    Error::io("making a temporary file", e).with_context("path", folder.display())
 }

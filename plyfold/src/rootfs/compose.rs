@@ -6,7 +6,7 @@ use plyfold_core::{Error, MadeFile, MadeImage, Result};
 
 use super::disks::{Disk, Disks};
 use super::options::{LAYERS, MERGED, Rootfs, VMDK};
-use super::set::{Purpose, Set};
+use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
@@ -61,7 +61,7 @@ impl CompositionPlan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
-            let (path, size) = set.add(&file.name, Purpose::Read, |out| out.fill_from(&*file.artifact))?;
+            let (path, size) = set.add(&file.name, |out| out.fill_from(&*file.artifact))?;
             match file.format.name {
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
@@ -77,7 +77,7 @@ impl CompositionPlan {
 
             // Its root is that of the image.
             let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::layers(made))?)?;
-            let (path, size) = set.add(UPPER, Purpose::Write, |file| {
+            let (path, size) = set.add(UPPER, |file| {
                 upper.join(&[], file)?;
                 file.replaces_no_used_disk()
             })?;

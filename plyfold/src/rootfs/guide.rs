@@ -32,22 +32,22 @@ impl Disks {
             let message = format!("no command is known that mounts {format}");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let mut script = Script { lines: String::from("M=/mnt/rootfs\n(set -e\n") };
+        let mut script = String::from("M=/mnt/rootfs\n(set -e\n");
         // The other way in, fsconfig(2), takes 256 bytes of an option, and libmount prefers it.
-        script.line("export LIBMOUNT_FORCE_MOUNT2=always");
-        script.line("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)");
-        script.line("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT");
+        script.push_str("export LIBMOUNT_FORCE_MOUNT2=always\n");
+        script.push_str("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)\n");
+        script.push_str("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT\n");
         let lower = match &self.merged {
             Some(merged) => self.mount_merged(merged, &mut script)?,
             None => self.mount_layers(&mut script)?,
         };
         self.mount_overlay(lower, &mut script);
-        script.line(")");
-        Ok(script.lines)
+        script.push_str(")\n");
+        Ok(script)
     }
 
     /// Mounts the merged image, and says what its place is called in `$P`.
-    fn mount_merged(&self, merged: &Path, script: &mut Script) -> Result<&'static str> {
+    fn mount_merged(&self, merged: &Path, script: &mut String) -> Result<&'static str> {
         // Symbolic links make names short enough: `ro`, then `,device=NUMBER` each.
         let options = self.layers.iter().enumerate().map(|(index, _)| format!(",device={index}").len());
         if options.sum::<usize>() + "ro".len() > OPTIONS {
@@ -59,18 +59,17 @@ impl Disks {
             ));
         }
         let place = if self.upper.is_some() { "$P/lower" } else { "$M" };
-        script.line(&format!("mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\""));
-        script.for_each(&self.layers);
-        script.line("  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
-        script.line("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))");
-        script.line("done");
-        script.line(&format!("V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged))));
-        script.line(&format!("mount -t erofs -o \"ro$O\" \"$V\" \"{place}\"; rm -r \"$P/devices\""));
+        let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
+        for_each(script, &self.layers);
+        script.push_str("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
+        script.push_str("done\n");
+        let _ = writeln!(script, "V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged)));
+        let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"$V\" \"{place}\"; rm -r \"$P/devices\"");
         Ok("lower")
     }
 
     /// Mounts each layer, and says what their places are called in `$P`, the topmost first.
-    fn mount_layers(&self, script: &mut Script) -> Result<&'static str> {
+    fn mount_layers(&self, script: &mut String) -> Result<&'static str> {
         if self.layers.len() > LOWERS {
             return Err(too_many(
                 self.layers.len(),
@@ -80,29 +79,29 @@ impl Disks {
             ));
         }
         let single = self.layers.len() == 1 && self.upper.is_none();
-        script.for_each(&self.layers);
-        script.line("  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
+        for_each(script, &self.layers);
         if single {
-            script.line("  mount -t erofs -o ro \"$V\" \"$M\"");
+            script.push_str("  mount -t erofs -o ro \"$V\" \"$M\"\n");
         } else {
-            script.line("  mkdir -p \"$P/$N\"; mount -t erofs -o ro \"$V\" \"$P/$N\"");
-            script.line("  O=$N${O:+:$O}; N=$((N+1))");
+            script.push_str("  mkdir -p \"$P/$N\"; mount -t erofs -o ro \"$V\" \"$P/$N\"\n");
+            script.push_str("  O=$N${O:+:$O}; N=$((N+1))\n");
         }
-        script.line("done");
+        script.push_str("done\n");
         Ok("$O")
     }
 
     /// Joins what is mounted in `$P`. Names there are relative and have no character that overlayfs reads as its own.
-    fn mount_overlay(&self, lower: &str, script: &mut Script) {
+    fn mount_overlay(&self, lower: &str, script: &mut String) {
         if let Some(upper) = &self.upper {
             // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches and corrupt
             // it.
             let upper = quoted(&absolute(upper));
-            script.line(&format!("mkdir -p \"$P/upper\"; mount -t ext4 -o loop {upper} \"$P/upper\""));
-            script.line("cd \"$P\"; mount -t overlay overlay \\");
-            script.line(&format!("  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\""));
+            let _ = writeln!(script, "mkdir -p \"$P/upper\"; mount -t ext4 -o loop {upper} \"$P/upper\"");
+            script.push_str("cd \"$P\"; mount -t overlay overlay \\\n");
+            let _ =
+                writeln!(script, "  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\"");
         } else if self.merged.is_none() && self.layers.len() > 1 {
-            script.line(&format!("cd \"$P\"; mount -t overlay overlay -o \"ro,lowerdir={lower}\" \"$M\""));
+            let _ = writeln!(script, "cd \"$P\"; mount -t overlay overlay -o \"ro,lowerdir={lower}\" \"$M\"");
         }
     }
 
@@ -136,38 +135,24 @@ fn too_many(layers: usize, why: &str, words: &'static str, formats: &[&'static s
     Error::new(ErrorKind::Unsupported, message).with_advice(advice)
 }
 
-/// A script in the making.
-struct Script {
-    lines: String,
-}
-
-impl Script {
-    fn line(&mut self, line: &str) {
-        self.lines.push_str(line);
-        self.lines.push('\n');
-    }
-
-    /// The head of a loop over files: `$D/$F` is the file. The folder is written once, or in every name when they have
-    /// several.
-    fn for_each(&mut self, files: &[PathBuf]) {
-        let files: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
-        let folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("/"));
-        self.line(&format!("D={}", quoted(folder)));
-        let mut line = String::from("for F in");
-        for file in &files {
-            let name = file.strip_prefix(folder).unwrap_or(file);
-            let name = quoted(name);
-            if line.len() + 1 + name.len() > WIDTH {
-                line.push_str(" \\");
-                self.line(&line);
-                line = String::from("  ");
-            }
-            line.push(' ');
-            line.push_str(&name);
+/// The head of a loop over files: `$D/$F` is the file, `$V` its loop device. The folder is written once, or in every name when they have
+/// several.
+fn for_each(script: &mut String, files: &[PathBuf]) {
+    let files: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
+    let folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("/"));
+    let _ = writeln!(script, "D={}", quoted(folder));
+    let mut line = String::from("for F in");
+    for file in &files {
+        let name = file.strip_prefix(folder).unwrap_or(file);
+        let name = quoted(name);
+        if line.len() + 1 + name.len() > WIDTH {
+            let _ = writeln!(script, "{line} \\");
+            line = String::from("  ");
         }
-        line.push_str("; do");
-        self.line(&line);
+        line.push(' ');
+        line.push_str(&name);
     }
+    let _ = writeln!(script, "{line}; do\n  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
 }
 
 /// The path as it is from any folder: a command is often run from another one, as another user. An absolute path also

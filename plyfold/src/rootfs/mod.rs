@@ -93,7 +93,7 @@ impl Images {
     ) -> Result<MadeImage> {
         let (limits, budget) = (rootfs.limits.clone(), rootfs.budget.clone());
         let pull = PullOptions { limits, budget, ..PullOptions::default() };
-        let options = MaterializeOptions { pull, scratch: self.scratch_folder() };
+        let options = MaterializeOptions { pull, scratch: self.scratch.clone() };
         materialize(&self.source(image), cache, format, self.materializers(), &options).await
     }
 

@@ -1,17 +1,11 @@
 //! What overlayfs does not show as it is: a rule for `erofs-layers` alone, whose images it stacks.
 
-use plyfold_core::layer::{TreeBudget, TreeLimits};
+use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
 use super::options::{LAYERS, MERGED, Rootfs};
-use crate::blocking::{Stop, alone};
-
-/// What merges layers, once: it gives its part of the shared memory back when it is dropped.
-fn merger(limits: &TreeLimits, budget: &TreeBudget, stop: &Stop) -> ErofsMerged {
-    let share = Some(budget.share_until(stop.flag()));
-    ErofsMerged::default().with_limits(TreeLimits { share, ..limits.clone() })
-}
+use crate::blocking::alone;
 
 /// What overlayfs would show otherwise, of the layers' images.
 ///
@@ -23,7 +17,9 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
     // A single layer is mounted by overlayfs only under an upper.
     let stacked = rootfs.upper.is_some();
     let found = alone("plyfold-overlay", move |stop| {
-        merger(&limits, &budget, stop).overlay_differences(&layers, stacked)
+        // It gives its part of the shared memory back when it is dropped.
+        let limits = TreeLimits { share: Some(budget.share_until(stop.flag())), ..limits };
+        ErofsMerged::default().with_limits(limits).overlay_differences(&layers, stacked)
     })
     .await?;
     match found.examples.first() {

@@ -20,7 +20,7 @@ use self::directory::Directory;
 use self::names::{LIST, SetNames};
 use self::place::{OutputState, like};
 use self::staging_folder::{OLD, StagingFolder};
-use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::atomic_file::{AtomicFile, FileOptions, SHARED};
 use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
 
@@ -30,22 +30,6 @@ mod directory;
 pub(super) mod names;
 mod place;
 mod staging_folder;
-
-/// The mode of files that a store may share.
-const SHARED: u32 = 0o444;
-
-/// What a file is for: its mode depends on it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Purpose {
-    /// It is only read.
-    Read,
-    /// Its owner writes to it, whatever its mode.
-    #[cfg_attr(
-        not(all(feature = "erofs", feature = "ext4")),
-        expect(dead_code, reason = "an upper is written to")
-    )]
-    Write,
-}
 
 /// The files, in a folder of their own.
 pub(super) struct Set<'a> {
@@ -89,12 +73,8 @@ impl<'a> Set<'a> {
         for name in &names {
             refuse_foreign(&older, self.out, name)?;
         }
-        match SetNames::of(names).list() {
-            Some(list) => self
-                .add(LIST, Purpose::Read, |file| Ok(io::Write::write_all(file, list.as_bytes())?))
-                .map(drop),
-            None => Ok(()),
-        }
+        let Some(list) = SetNames::of(names).list() else { return Ok(()) };
+        self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop)
     }
 
     /// Says that a file refers to others: it appears behind them.
@@ -106,14 +86,14 @@ impl<'a> Set<'a> {
     pub(super) fn add(
         &mut self,
         name: &str,
-        purpose: Purpose,
         content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         self.stop.check()?;
-        let mode = match purpose {
-            Purpose::Read if self.options.copy => self.options.mode,
-            Purpose::Read => Some(SHARED),
-            Purpose::Write => self.options.mode.map(|mode| mode | 0o200),
+        let mode = match name {
+            // Its owner writes to it, whatever its mode.
+            UPPER => self.options.mode.map(|mode| mode | 0o200),
+            _ if self.options.copy => self.options.mode,
+            _ => Some(SHARED),
         };
         let options = FileOptions { mode, ..self.options };
         let target = self.out.join(name);
@@ -223,19 +203,15 @@ impl<'a> Set<'a> {
                 moves.make(&folder.join(&name), &moves.old.join(&name))?;
             }
         }
-        if !moves.done.is_empty() {
-            self.sync(folder)?;
-        }
         let is_last = |name: &&String| self.referring.contains(*name) || *name == MERGED || *name == VMDK;
         let (last, first): (Vec<&String>, Vec<&String>) = self.names.iter().partition(is_last);
-        for name in first {
-            moves.make(&self.stage.path().join(name), &folder.join(name))?;
-        }
-        if !last.is_empty() {
-            self.sync(folder)?;
-        }
-        for name in last {
-            moves.make(&self.stage.path().join(name), &folder.join(name))?;
+        for names in [first, last] {
+            if !moves.done.is_empty() {
+                self.sync(folder)?;
+            }
+            for name in names {
+                moves.make(&self.stage.path().join(name), &folder.join(name))?;
+            }
         }
         Ok(())
     }

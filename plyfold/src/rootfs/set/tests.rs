@@ -29,11 +29,7 @@ fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> R
     set.declare(names.iter().map(|(name, _)| *name))?;
     for (name, text) in names {
         let write = |file: &mut AtomicFile| Ok(file.write_all(text.as_bytes())?);
-        let (path, _) = if *name == UPPER {
-            set.add(name, Purpose::Write, write)?
-        } else {
-            set.add(name, Purpose::Read, write)?
-        };
+        let (path, _) = set.add(name, write)?;
         assert_eq!(path, out.join(name));
     }
     between(set.stage.path());
@@ -109,8 +105,8 @@ fn a_set_that_fails_midway_leaves_the_older_one() {
         let before = content(&out);
         let stop = Stop::default();
         let mut set = Set::new(&out, FileOptions::default(), &stop).unwrap();
-        set.add("layer-00.erofs", Purpose::Read, |_| Ok(())).unwrap();
-        set.add("layer-01.erofs", Purpose::Read, |_| Err(Error::corrupt("no"))).unwrap_err();
+        set.add("layer-00.erofs", |_| Ok(())).unwrap();
+        set.add("layer-01.erofs", |_| Err(Error::corrupt("no"))).unwrap_err();
         drop(set);
         assert_eq!(content(&out), before);
     }
@@ -128,7 +124,7 @@ fn what_the_dead_have_left_goes_with_the_next_set() {
     let stop = Stop::default();
     // One of a running process, one of a killed process, and one with another file.
     let mut alive = Set::new(&out, FileOptions::default(), &stop).unwrap();
-    alive.add(MERGED, Purpose::Read, |_| Ok(())).unwrap();
+    alive.add(MERGED, |_| Ok(())).unwrap();
     for name in ["dead", "other"] {
         let dead = dir.path().join(format!("{}{name}", staging_folder::STAGE));
         fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
