@@ -33,19 +33,7 @@ pub(crate) enum Verb {
     #[command(
         after_help = "Examples:\n  plyfold pull alpine\n  plyfold pull ghcr.io/org/app:1.2 --platform linux/arm64\n  plyfold pull registry.lan:5000/app -o ca=lan.pem"
     )]
-    Pull {
-        /// What to pull
-        image: String,
-        /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
-        #[arg(long, value_enum)]
-        policy: Option<Policy>,
-        /// Verify everything that the store has of the image, and ask the backend
-        #[arg(long)]
-        force: bool,
-        /// Verify everything that the store has of the image, and fetch what is damaged
-        #[arg(long)]
-        verify: bool,
-    },
+    Pull(Pull),
     /// List the images in the store with the room that each takes, and what of it no other image needs
     #[command(visible_aliases = ["images", "ls"])]
     List {
@@ -60,19 +48,7 @@ pub(crate) enum Verb {
     #[command(
         after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
     )]
-    Inspect {
-        /// Which image
-        image: String,
-        /// Ask the image's backend, not the store; no layer is fetched
-        #[arg(long)]
-        remote: bool,
-        /// Write what the name stands for, a manifest or an index, exactly as it was received
-        #[arg(long)]
-        raw: bool,
-        /// Show whole digests and values
-        #[arg(long)]
-        no_trunc: bool,
-    },
+    Inspect(Inspect),
     /// Make block devices out of an image
     #[command(after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1")]
     Materialize(Materialize),
@@ -245,6 +221,38 @@ pub(crate) struct Login {
     pub(crate) authfile: Option<PathBuf>,
 }
 
+/// Options of `pull`.
+#[derive(Debug, Group)]
+pub(crate) struct Pull {
+    /// What to pull
+    pub(crate) image: String,
+    /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<Policy>,
+    /// Verify everything that the store has of the image, and ask the backend
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Verify everything that the store has of the image, and fetch what is damaged
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Group)]
+pub(crate) struct Inspect {
+    /// Which image
+    pub(crate) image: String,
+    /// Ask the image's backend, not the store; no layer is fetched
+    #[arg(long)]
+    pub(crate) remote: bool,
+    /// Write what the name stands for, a manifest or an index, exactly as it was received
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Show whole digests and values
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+}
+
 /// Options of `materialize`.
 #[derive(Debug, Group)]
 pub(crate) struct Materialize {
@@ -348,12 +356,9 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn tree(self) -> TreeLimits {
-        self.max_metadata.map_or_else(TreeLimits::default, TreeLimits::of)
-    }
-
     pub(crate) fn layer(self) -> LayerLimits {
-        let (tree, default) = (self.tree(), LayerLimits::default());
+        let tree = self.max_metadata.map_or_else(TreeLimits::default, TreeLimits::of);
+        let default = LayerLimits::default();
         LayerLimits { entries: default.entries.max(tree.files), tree, ..default }
     }
 }

@@ -30,15 +30,13 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: &Global, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<Self> {
-        let options = Options::parse(global.option.iter().map(String::as_str))?;
-        let retry = Retry::default();
-        let retry = Retry { total: global.retry_max_time.unwrap_or(retry.total), ..retry };
+        let default = Retry::default();
         Ok(Self {
+            options: Options::parse(global.option.iter().map(String::as_str))?,
             backends: backends()?,
-            options,
             only: global.platform.clone(),
             terminal,
-            retry,
+            retry: Retry { total: global.retry_max_time.unwrap_or(default.total), ..default },
             leftovers: leftovers.clone(),
         })
     }

@@ -18,9 +18,14 @@ use super::size::Size;
 pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Export { image, out, bounds, durably } = options;
     let to_pipe = out == Path::new("-");
-    if to_pipe {
-        check_pipe(session.terminal.json())?;
-    } else {
+    if to_pipe && session.terminal.json {
+        return Err(Error::config("--json and --out - both write to standard output"));
+    }
+    if to_pipe && io::stdout().is_terminal() {
+        let error = Error::config("refusing to write a tar to a terminal");
+        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
+    }
+    if !to_pipe {
         let location = Location::parse(&image).ok();
         let path = location.as_ref().map_or(&*image, |location| location.path_and_image().0);
         Written::refuse_same(Path::new(path), &out)?;
@@ -43,17 +48,6 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Some(size) = size.await.map_err(|e| e.with_image(&image.reference))? else { return Ok(()) };
     let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
     session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
-}
-
-fn check_pipe(is_json: bool) -> Result<()> {
-    if is_json {
-        return Err(Error::config("--json and --out - both write to standard output"));
-    }
-    if io::stdout().is_terminal() {
-        let error = Error::config("refusing to write a tar to a terminal");
-        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
-    }
-    Ok(())
 }
 
 /// Standard output, until the work is cancelled.

@@ -1,12 +1,13 @@
 //! `inspect`: what an image is.
 
 use crate::{
-    CacheProvider as _, CacheProviderExt as _, Digest, Error, ErrorKind, ImageRegistry,
-    ImageRegistryExt as _, ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference,
-    RegistrySource, Result, printable, shell,
+    CacheProvider as _, CacheProviderExt as _, Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _,
+    ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference, RegistrySource, Result,
+    printable, shell,
 };
 use serde_json::json;
 
+use super::args::Inspect;
 use super::context::Context;
 use super::progress::short;
 use super::session::Session;
@@ -14,49 +15,35 @@ use super::size::Size;
 use super::suggestions;
 use super::terminal::{columns, cut, table, write};
 
-/// How an image is shown.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown {
-    /// The bytes of its document.
-    pub(crate) raw: bool,
-    /// Whole digests and values.
-    pub(crate) no_trunc: bool,
-}
-
 /// Shows an image of the store.
-pub(crate) async fn here(session: &Session, image: &str, shown: Shown) -> Result<()> {
-    let name = session.name(image).await?;
+pub(crate) async fn here(session: &Session, options: &Inspect) -> Result<()> {
+    let name = session.name(&options.image).await?;
     let store = session.images.cache().as_registry();
     // Resolve the name once: it may move before the documents below it have been read.
-    let shown = match store.fetch_raw(&name).await {
-        Ok(root) => {
-            let registry = Box::new(store.fixed(name.clone(), root));
-            show(&session.context, registry, &name, shown).await
-        }
-        Err(e) => Err(e),
+    let shown = async {
+        let root = store.fetch_raw(&name).await?;
+        let registry = Box::new(store.fixed(name.clone(), root));
+        show(&session.context, registry, &name, options).await
     };
+    let shown = shown.await;
     match shown {
-        Err(e) if *e.kind() == ErrorKind::NotFound => Err(absent(session, e, &name).await),
+        Err(e)
+            if *e.kind() == ErrorKind::NotFound
+                && matches!(session.images.cache().find_descriptor(&name).await, Ok(None)) =>
+        {
+            let near = suggestions::in_store(&session.images, &name).await;
+            Err(e.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it")))
+        }
         shown => shown,
     }
 }
 
-/// The same error; when the name is not in the store, with similar names.
-async fn absent(session: &Session, error: Error, name: &Reference) -> Error {
-    match session.images.cache().find_descriptor(name).await {
-        Ok(None) => {
-            let near = suggestions::in_store(&session.images, name).await;
-            error.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it"))
-        }
-        _ => error,
-    }
-}
-
 /// Shows an image where it is, and needs no store.
-pub(crate) async fn there(context: &Context, image: &str, shown: Shown) -> Result<()> {
+pub(crate) async fn there(context: &Context, options: &Inspect) -> Result<()> {
+    let image = &options.image;
     let opened = context.locate(image).await?;
     let name = opened.reference().await?;
-    match show(context, opened.registry.clone(), &name, shown).await {
+    match show(context, opened.registry.clone(), &name, options).await {
         Err(e) => Err(suggestions::with_tags(e, context, image, &opened, &name).await),
         shown => shown,
     }
@@ -66,9 +53,9 @@ async fn show(
     context: &Context,
     registry: Box<dyn ImageRegistry>,
     name: &Reference,
-    shown: Shown,
+    options: &Inspect,
 ) -> Result<()> {
-    if shown.raw {
+    if options.raw {
         return write(context.asking("manifest", || registry.fetch_raw(name)).await?.bytes());
     }
     let ask = || async {
@@ -89,7 +76,8 @@ async fn show(
         "manifest": { "digest": source.descriptor().digest(), "document": manifest },
         "config": config.as_ref().map(RawConfig::document),
     });
-    let digest = |digest: &Digest| if shown.no_trunc { digest.to_string() } else { short(digest).to_owned() };
+    let digest =
+        |digest: &Digest| if options.no_trunc { digest.to_string() } else { short(digest).to_owned() };
     context.terminal.show(&document, || {
         let mut lines = vec![
             ("image", name.whole()),
@@ -99,7 +87,7 @@ async fn show(
         lines.extend(config.iter().flat_map(|config| summary(config, source.raw())));
         // One name for all lines of a list.
         let mut last = "";
-        let columns = columns().filter(|_| !shown.no_trunc);
+        let columns = columns().filter(|_| !options.no_trunc);
         let mut text = String::new();
         for (name, value) in &lines {
             let label = if *name == last { "" } else { name };

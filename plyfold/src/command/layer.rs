@@ -17,7 +17,7 @@ use serde_json::json;
 use super::args::{Disk, Layer};
 use super::path::Written;
 use super::size::Size;
-use super::terminal::{Loudness, Terminal};
+use super::terminal::Terminal;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
@@ -35,9 +35,7 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
         Ok((summary, file.publish()?))
     })
     .await?;
-    if terminal.loudness() >= Loudness::Quiet {
-        summary.warnings.iter().for_each(|warning| terminal.say("warning", &warning.to_string()));
-    }
+    summary.warnings.iter().for_each(|warning| terminal.say("warning", &warning.to_string()));
     let LayerSummary { diff_id, size: tar_size, blob, blob_size, compression, warnings, .. } = summary;
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let document = json!({

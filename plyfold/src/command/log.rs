@@ -10,10 +10,7 @@ use super::terminal::{Loudness, Terminal};
 
 /// Shows the warnings of plyfold's crates, and with `-v` all their messages.
 pub(crate) fn listen(terminal: Terminal) {
-    let level = match terminal.loudness() {
-        Loudness::Quiet | Loudness::Normal => Level::WARN,
-        Loudness::Verbose => Level::DEBUG,
-    };
+    let level = if terminal.loudness == Loudness::Verbose { Level::DEBUG } else { Level::WARN };
     // Only a second subscriber in one process could fail.
     let _ = tracing::subscriber::set_global_default(Log { terminal, level });
 }
@@ -29,14 +26,14 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
+        let mut line = Line(String::new());
         event.record(&mut line);
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
             _ => "note",
         };
-        self.terminal.say(level, &format!("{}{}", line.message, line.fields));
+        self.terminal.say(level, &line.0);
     }
 
     // Spans are not enabled.
@@ -53,19 +50,15 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
+/// The message, which is recorded first, and the fields.
+struct Line(String);
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let value = format!("{value:?}");
         // Writing to a String cannot fail.
         let _ = match field.name() {
-            "message" => write!(self.message, "{value}"),
-            name => write!(self.fields, ", {name} {value}"),
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, ", {name} {value:?}"),
         };
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn store(options: Login, global: &Global, terminal: Terminal) -
     let (user, password) = (username.map(Secret::new).or(config.username.clone()), config.password.clone());
     let (user, password) = blocking(move |stop| ask(user, password, password_stdin, stop)).await?;
     let Stored { keeper, checked, shadowed_by, .. } = login(&registry, &user, &password, &config).await?;
-    if terminal.loudness() >= Loudness::Normal {
+    if terminal.loudness >= Loudness::Normal {
         if !checked {
             terminal.say("warning", &format!("{registry} allows access without credentials"));
         }
@@ -39,8 +39,10 @@ pub(crate) async fn store(options: Login, global: &Global, terminal: Terminal) -
             terminal.say("note", &format!("the file holds the password in plain text; {helper}"));
         }
     }
-    let document = json!({ "registry": registry, "keeper": document(&keeper), "checked": checked, "shadowed_by": shadowed_by });
-    terminal.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown(&keeper)))
+    let (keeper, shown) = place(&keeper);
+    let document =
+        json!({ "registry": registry, "keeper": keeper, "checked": checked, "shadowed_by": shadowed_by });
+    terminal.show(&document, || format!("{}  stored in {}\n", printable(&registry), shown))
 }
 
 /// Forgets what is stored for a registry.
@@ -51,11 +53,11 @@ pub(crate) async fn forget(
     terminal: Terminal,
 ) -> Result<()> {
     let keepers = logout(&registry, &config(&registry, global, authfile)?).await?;
-    let list: Vec<Value> = keepers.iter().map(document).collect();
+    let list: Vec<Value> = keepers.iter().map(|keeper| place(keeper).0).collect();
     terminal.show(&json!({ "registry": registry, "keepers": list }), || {
         let lines = keepers
             .iter()
-            .map(|keeper| format!("{}  removed from {}\n", printable(&registry), shown(keeper)));
+            .map(|keeper| format!("{}  removed from {}\n", printable(&registry), place(keeper).1));
         lines.collect()
     })
 }
@@ -69,19 +71,12 @@ fn config(registry: &str, global: &Global, authfile: Option<PathBuf>) -> Result<
     Ok(Config { auth_file: authfile.or(config.auth_file), ..config })
 }
 
-fn document(keeper: &Keeper) -> Value {
+/// Where a login is, as JSON and in words.
+fn place(keeper: &Keeper) -> (Value, String) {
     match keeper {
-        Keeper::File(path) => json!({ "file": path }),
-        Keeper::Helper(name) => json!({ "helper": name }),
-        _ => Value::Null,
-    }
-}
-
-fn shown(keeper: &Keeper) -> String {
-    match keeper {
-        Keeper::File(path) => path.display().to_string(),
-        Keeper::Helper(name) => format!("docker-credential-{name}"),
-        _ => String::new(),
+        Keeper::File(path) => (json!({ "file": path }), path.display().to_string()),
+        Keeper::Helper(name) => (json!({ "helper": name }), format!("docker-credential-{name}")),
+        _ => (Value::Null, String::new()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Collect, Error, NameChange, PullOptions, Result, Sparse};
+use crate::{Collect, Error, NameChange, Result, Sparse};
 use clap::FromArgMatches as _;
 
 use args::{Args, Verb};
@@ -30,7 +30,6 @@ mod age;
 mod args;
 mod complete;
 mod context;
-mod events;
 mod export;
 mod failure;
 mod global;
@@ -77,10 +76,10 @@ pub fn main() -> ExitCode {
     match run(args, terminal, &leftovers) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(signal)) => {
-            failure::report(&stop::interrupted(&leftovers), terminal.json());
+            failure::report(&stop::interrupted(&leftovers), terminal.json);
             stop::end_by(signal)
         }
-        Err(error) => failure::report(&error, terminal.json()),
+        Err(error) => failure::report(&error, terminal.json),
     }
 }
 
@@ -109,10 +108,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     let session = Session::open(&global, terminal, leftovers);
     let context = || Context::new(&global, terminal, leftovers);
     match verb {
-        Verb::Pull { image, policy, force, verify } => {
-            let options = PullOptions { force, verify, ..PullOptions::default() };
-            store::pull_image(&session.await?, &image, policy.map(Into::into), options).await
-        }
+        Verb::Pull(options) => store::pull_image(&session.await?, options).await,
         #[cfg(feature = "registry")]
         Verb::Login(options) => login::store(options, &global, terminal).await,
         #[cfg(feature = "registry")]
@@ -120,14 +116,13 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::List { image: Some(image), .. } => Err(store_admin::no_files(&image)),
         Verb::List { no_trunc, image: None } => store_admin::list(&session.await?, no_trunc).await,
         Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
-        Verb::Inspect { image, raw, remote, no_trunc } => {
-            let shown = inspect::Shown { raw, no_trunc };
+        Verb::Inspect(options) => {
             let context = context()?;
             // Directories and archives are read in place: that needs no network.
-            if remote || !context.image(&image)?.is_remote(&context.backends) {
-                return inspect::there(&context, &image, shown).await;
+            if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {
+                return inspect::there(&context, &options).await;
             }
-            inspect::here(&session.await?, &image, shown).await
+            inspect::here(&session.await?, &options).await
         }
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer(options) => layer::make(options, terminal).await,

@@ -15,32 +15,26 @@ const FILES: [&str; 14] = [
     "zip",
 ];
 
-/// Transports of other tools, and what to write here to read from there and to write to it.
-const TRANSPORTS: [(&[&str], &str, &str); 6] = [
-    (&["dir", "oci-layout", "file"], LAYOUT, LAYOUT),
-    (
-        &["containers-storage", "podman"],
-        "`podman save --format oci-archive -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
-        "copy to oci:DIRECTORY:TAG; `podman load` reads a tar of that directory",
-    ),
-    (
-        &["docker-daemon", "containerd"],
-        "`docker save -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
-        "copy to oci:DIRECTORY:TAG; `docker load` reads a tar of that directory",
-    ),
-    (&["ostree", "sif", "tarball"], LAYOUT, LAYOUT),
-    (&["docker-image"], "write docker://NAME", "write docker://NAME"),
-    (&["http", "https", "oci+http", "oci+https"], "", ""),
-];
-
 const LAYOUT: &str =
     "write oci:DIRECTORY:TAG for a layout directory, docker-archive:FILE or oci-archive:FILE for a tar";
 
 /// Refuses what begins with the transport of another tool, and says what to write in its place.
 pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
     let Some((scheme, rest)) = word.split_once(':') else { return Ok(()) };
-    let Some((_, source, target)) = TRANSPORTS.iter().find(|(schemes, ..)| schemes.contains(&scheme)) else {
-        return Ok(());
+    // What to write here to read from there, and to write to it.
+    let (source, target) = match scheme {
+        "dir" | "file" | "oci-layout" | "ostree" | "sif" | "tarball" => (LAYOUT, LAYOUT),
+        "containers-storage" | "podman" => (
+            "`podman save --format oci-archive -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
+            "copy to oci:DIRECTORY:TAG; `podman load` reads a tar of that directory",
+        ),
+        "docker-daemon" | "containerd" => (
+            "`docker save -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
+            "copy to oci:DIRECTORY:TAG; `docker load` reads a tar of that directory",
+        ),
+        "docker-image" => ("write docker://NAME", "write docker://NAME"),
+        "http" | "https" | "oci+http" | "oci+https" => ("", ""),
+        _ => return Ok(()),
     };
     // A file of that name that is here is meant.
     if Path::new(word).exists() {
@@ -49,7 +43,7 @@ pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
     let rest = rest.trim_start_matches('/');
     let name = reference::parse(word).map(|name| format!("; registry:{name} is the name in a registry"));
     let hint = match if is_target { target } else { source } {
-        &"" => format!(
+        "" => format!(
             "write {}, without a scheme; -o plain-http=HOST is for registries without TLS",
             printable(rest)
         ),
@@ -151,12 +145,12 @@ impl<'a> Written<'a> {
             (true, _, image) => Ok(self.layout(image)),
             (false, true, None) => Ok(format!("docker-archive:{}", self.path)),
             (false, true, Some(image)) => {
-                let error = Error::config("the form of the archive is not known");
+                let error = self.refused("the form of the archive is not known");
                 let hint = format!(
                     "write docker-archive:{path}:NAME[:TAG] or oci-archive:{path}:TAG; {image:?} may be either",
                     path = self.path
                 );
-                Err(error.with_image(printable(self.word)).with_hint(hint))
+                Err(error.with_hint(hint))
             }
             (false, false, _) => Err(self.absent()),
         }
@@ -169,15 +163,15 @@ impl<'a> Written<'a> {
             return Ok(format!("oci-archive:{}", self.path));
         }
         if self.is_called(&FILES) {
-            let error = Error::config(format!("{} looks like the name of a file", printable(self.path)));
+            let error = self.refused(format!("{} looks like the name of a file", printable(self.path)));
             let name = reference::parse(self.word).map(|_| format!(", registry:{} for the name", self.word));
             let hint = format!("write oci:DIRECTORY:TAG for a layout{}", name.unwrap_or_default());
-            return Err(error.with_image(printable(self.word)).with_hint(hint));
+            return Err(error.with_hint(hint));
         }
         match self.image {
             Some(image) => Ok(self.layout(Some(image))),
-            None => Err(Error::config("the target has no tag")
-                .with_image(printable(self.word))
+            None => Err(self
+                .refused("the target has no tag")
                 .with_hint(format!("write {}, with a tag of your choice", self.layout(Some("TAG"))))),
         }
     }
@@ -187,8 +181,7 @@ impl<'a> Written<'a> {
         let path = Path::new(self.path);
         let is_layout = path.is_dir() || !path.exists();
         let uri = if is_layout { self.layout(self.image) } else { format!("docker-archive:{}", self.word) };
-        Error::config(format!("{} is a path here, and may be a name", printable(self.path)))
-            .with_image(printable(self.word))
+        self.refused(format!("{} is a path here, and may be a name", printable(self.path)))
             .with_hint(format!("write {uri} for the path, or registry:{} for the name", self.word))
     }
 
@@ -199,14 +192,19 @@ impl<'a> Written<'a> {
 
     /// Paths that a URI cannot express, or that the shell did not expand.
     fn check(&self) -> Result<()> {
-        let refused = if self.path.starts_with('~') {
-            ("the shell has not expanded the ~ of a path", "write the whole path")
-        } else if self.path.contains(':') {
-            ("a path with a colon cannot be written for an image", "rename it, or make a link to it")
-        } else {
-            return Ok(());
-        };
-        Err(Error::config(refused.0).with_image(printable(self.word)).with_hint(refused.1))
+        if self.path.starts_with('~') {
+            let error = self.refused("the shell has not expanded the ~ of a path");
+            return Err(error.with_hint("write the whole path"));
+        }
+        if self.path.contains(':') {
+            let error = self.refused("a path with a colon cannot be written for an image");
+            return Err(error.with_hint("rename it, or make a link to it"));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, why: impl Into<String>) -> Error {
+        Error::config(why).with_image(printable(self.word))
     }
 
     fn absent(&self) -> Error {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::context;
 use super::terminal::{Terminal, table};
-use crate::{Backend, FormatEntry, Input, Materializer, Materializers, Options, Result};
+use crate::{Backend, FormatEntry, Input, Materializer, Materializers, Options, OutputSpec, Result};
 
 /// Lists the backends.
 pub(crate) fn backends(terminal: Terminal) -> Result<()> {
@@ -48,10 +48,7 @@ pub(crate) fn formats(terminal: Terminal) -> Result<()> {
 }
 
 fn document(entry: &FormatEntry, format: Option<&dyn Materializer>) -> Value {
-    let file = |format: &dyn Materializer| -> Vec<Value> {
-        let outputs = format.outputs();
-        outputs.iter().map(|file| json!({ "role": file.role, "extension": file.extension })).collect()
-    };
+    let file = |file: &OutputSpec| json!({ "role": file.role, "extension": file.extension });
     json!({
         "name": entry.name,
         "package": entry.package,
@@ -59,7 +56,7 @@ fn document(entry: &FormatEntry, format: Option<&dyn Materializer>) -> Value {
         "options": entry.options,
         "version": format.map(|format| format.format().version),
         "input": format.map(|format| input(&format.input())),
-        "outputs": format.map(file),
+        "outputs": format.map(|format| format.outputs().iter().map(file).collect::<Vec<_>>()),
     })
 }
 

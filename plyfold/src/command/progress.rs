@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::progress::Event;
 use crate::{Digest, digest, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rustix::termios::tcgetwinsize;
+use serde_json::Value;
 
-use super::events::{self, Documents};
 use super::size::Size;
 use super::stop::{self, Leftovers};
 use super::terminal::{Loudness, Terminal, draw, erase, tell};
@@ -69,9 +70,10 @@ impl Reporter {
         if self.terminal.draws() && stop::is_interrupted() {
             return;
         }
-        if self.terminal.json() {
-            let least = if events::is_warning(&event) { Loudness::Quiet } else { Loudness::Normal };
-            if self.terminal.loudness() >= least
+        if self.terminal.json {
+            let is_warning = matches!(event, Event::Retrying { .. } | Event::Warning { .. });
+            let least = if is_warning { Loudness::Quiet } else { Loudness::Normal };
+            if self.terminal.loudness >= least
                 && let Some(document) = self.documents.of(&event)
             {
                 tell(&format!("{document}\n"));
@@ -88,11 +90,13 @@ impl Reporter {
             Event::BlobOpened { digest, endpoint, attempt } => self.opened(&digest, &endpoint, attempt),
             Event::BlobProgress { digest, received } => self.received(&digest, received),
             Event::BlobDone { digest, size, cached } => self.done(&digest, size, cached),
-            Event::LayerDone { digest, cached: false, .. } => {
-                self.line(Loudness::Normal, &format!("{} converted", short(&digest)));
-            }
-            Event::LayerDone { digest, cached: true, .. } => {
-                self.line(Loudness::Verbose, &format!("{} is converted already", short(&digest)));
+            Event::LayerDone { digest, cached, .. } => {
+                let (least, done) = if cached {
+                    (Loudness::Verbose, "is converted already")
+                } else {
+                    (Loudness::Normal, "converted")
+                };
+                self.line(least, &format!("{} {done}", short(&digest)));
             }
             Event::Retrying { what, attempt, reason } => {
                 let line = format!("{}: attempt {attempt} failed: {}", shown(&what), printable(&reason));
@@ -115,7 +119,7 @@ impl Reporter {
             }
             Event::BlobStopped { digest } => {
                 if let Some(transfer) = self.blobs.remove(&digest) {
-                    transfer.bar.finish_and_clear();
+                    erase(&transfer.bar);
                     if self.doing == Doing::Fetch {
                         self.leftovers.begun(&digest);
                     }
@@ -171,26 +175,21 @@ impl Reporter {
     }
 
     fn done(&mut self, digest: &Digest, size: u64, cached: bool) {
+        let (place, done) = match self.doing {
+            Doing::Copy => ("there", "copied"),
+            Doing::Fetch => ("here", "fetched"),
+        };
         if cached {
             self.total.planned = self.total.planned.saturating_sub(size);
             self.show_total();
-            let place = match self.doing {
-                Doing::Copy => "there",
-                Doing::Fetch => "here",
-            };
-            return self.line(Loudness::Verbose, &format!("{} is {place} already", short(digest)));
-        }
-        if let Some(transfer) = self.blobs.remove(digest) {
+            self.line(Loudness::Verbose, &format!("{} is {place} already", short(digest)));
+        } else if let Some(transfer) = self.blobs.remove(digest) {
             erase(&transfer.bar);
             self.total.moved += size.saturating_sub(transfer.resumed_at);
             self.show_total();
-            let done = match self.doing {
-                Doing::Copy => "copied",
-                Doing::Fetch => {
-                    self.leftovers.whole(size);
-                    "fetched"
-                }
-            };
+            if self.doing == Doing::Fetch {
+                self.leftovers.whole(size);
+            }
             self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(size)));
         }
     }
@@ -204,7 +203,7 @@ impl Reporter {
 
     /// Writes a line, unless the user wants less.
     fn line(&self, least: Loudness, line: &str) {
-        if self.terminal.loudness() >= least && !self.terminal.json() {
+        if self.terminal.loudness >= least && !self.terminal.json {
             tell(&format!("{line}\n"));
         }
     }
@@ -223,6 +222,38 @@ impl Drop for Reporter {
         if self.doing == Doing::Fetch {
             self.blobs.keys().for_each(|digest| self.leftovers.begun(digest));
         }
+    }
+}
+
+/// How often the progress of one blob is reported.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Turns events into JSON, as the manual's page `command` says, and leaves out what comes too often.
+#[derive(Debug, Default)]
+struct Documents {
+    told: HashMap<Option<Digest>, Instant>,
+}
+
+impl Documents {
+    /// The document of an event, if it is to be reported now.
+    fn of(&mut self, event: &Event) -> Option<Value> {
+        match event {
+            Event::BlobProgress { digest, .. } if !self.is_due(Some(digest)) => return None,
+            Event::VerifyProgress { .. } if !self.is_due(None) => return None,
+            // Not in the schema: the result has the files.
+            Event::FormatDone { .. } => return None,
+            _ => {}
+        }
+        serde_json::to_value(event).ok()
+    }
+
+    fn is_due(&mut self, what: Option<&Digest>) -> bool {
+        let now = Instant::now();
+        let is_due = self.told.get(&what.cloned()).is_none_or(|last| now.duration_since(*last) >= PAUSE);
+        if is_due {
+            self.told.insert(what.cloned(), now);
+        }
+        is_due
     }
 }
 
@@ -271,4 +302,20 @@ fn shown(what: &str) -> String {
 pub(crate) fn short(digest: &Digest) -> &str {
     let hex = digest.digest();
     hex.get(..12).unwrap_or(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_now_and_then() {
+        let mut documents = Documents::default();
+        let [one, other] = ["one", "other"].map(|text| digest::sha256(text.as_bytes()));
+        let progress = |digest: &Digest| Event::BlobProgress { digest: digest.clone(), received: 1 };
+        assert!(documents.of(&progress(&one)).is_some());
+        assert!(documents.of(&progress(&one)).is_none());
+        assert!(documents.of(&progress(&other)).is_some());
+        assert!(documents.of(&Event::Finished { success: true }).is_some());
+    }
 }

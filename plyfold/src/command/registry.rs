@@ -73,13 +73,13 @@ pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
         };
         let names = context.asking("names", ask).await?;
         pages.advance(&names).map_err(|e| e.with_endpoint(&opened.registry))?;
-        if context.terminal.json() {
+        if context.terminal.json {
             all.extend(names.names);
         } else {
             write(lines(&names.names).as_bytes())?;
         }
     }
-    if context.terminal.json() { context.terminal.show(&all, String::new) } else { Ok(()) }
+    if context.terminal.json { context.terminal.show(&all, String::new) } else { Ok(()) }
 }
 
 fn lines(names: &[String]) -> String {

@@ -29,7 +29,8 @@ impl Session {
         let context = Context::new(global, terminal, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
         let images = Images::open(store).await?;
-        leftovers.cache(images.cache());
+        // The cache of this run.
+        let _ = leftovers.cache.set(images.cache());
         let images = images.with_backends(context.backends.clone()).with_options(context.options.clone());
         Ok(Self { images, context, terminal })
     }
@@ -99,8 +100,7 @@ pub(crate) fn default_store() -> Result<PathBuf> {
     }
     let absolute = |name: &str| given(name).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-    let missing = || {
+    data.map(|data| data.join("plyfold")).ok_or_else(|| {
         Error::config("the default directory of the store is not known").with_hint("give one by --store DIR")
-    };
-    Ok(data.ok_or_else(missing)?.join("plyfold"))
+    })
 }

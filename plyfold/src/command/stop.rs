@@ -75,18 +75,13 @@ impl Signals {
 /// What was fetched into the cache and is kept when the work is cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    cache: OnceLock<Box<dyn CacheProvider>>,
+    /// The cache that it is in.
+    pub(crate) cache: OnceLock<Box<dyn CacheProvider>>,
     begun: Mutex<Vec<Digest>>,
     whole: AtomicU64,
 }
 
 impl Leftovers {
-    /// The cache that it is in.
-    pub(crate) fn cache(&self, cache: Box<dyn CacheProvider>) {
-        // The cache of this run.
-        let _ = self.cache.set(cache);
-    }
-
     /// A blob of this size is complete.
     pub(crate) fn whole(&self, size: u64) {
         self.whole.fetch_add(size, Ordering::Relaxed);

@@ -2,31 +2,34 @@
 
 use std::path::Path;
 
-use crate::{PullOptions, PullPolicy, PulledImage, PulledLayer, Result};
+use crate::{PullOptions, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
 
+use super::args::Pull;
 use super::layer::refuse_terminal;
 use super::progress::Doing;
 use super::session::Session;
 
-pub(crate) async fn pull_image(
-    session: &Session,
-    image: &str,
-    policy: Option<PullPolicy>,
-    options: PullOptions,
-) -> Result<()> {
-    let image = session.pull(image, policy, options).await?;
+pub(crate) async fn pull_image(session: &Session, options: Pull) -> Result<()> {
+    let Pull { image, policy, force, verify } = options;
+    let options = PullOptions { force, verify, ..PullOptions::default() };
+    let image = session.pull(&image, policy.map(Into::into), options).await?;
     session.terminal.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
 }
 
 pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     refuse_terminal(Path::new(archive))?;
     // The backend reads what comes once, and names its images after `stdin`.
-    let archive =
-        if archive == "-" { "docker-archive:/dev/stdin".to_owned() } else { archive_uri(archive, session) };
+    let archive = match archive {
+        "-" => "docker-archive:/dev/stdin",
+        // The content of an archive decides its form, not the scheme.
+        path if !session.context.backends.knows(path) && Path::new(path).is_dir() => &format!("oci:{path}"),
+        path if !session.context.backends.knows(path) => &format!("docker-archive:{path}"),
+        uri => uri,
+    };
     let loaded = session.context.telling(Doing::Fetch, |progress| {
         let options = PullOptions { platform: session.context.platform(), progress, ..Default::default() };
-        session.images.load(&archive, options)
+        session.images.load(archive, options)
     });
     let loaded = loaded.await?;
     let documents: Vec<Value> = loaded
@@ -39,18 +42,16 @@ pub(crate) async fn load(session: &Session, archive: &str) -> Result<()> {
     })
 }
 
-/// A path as a URI. The content of an archive decides its form, not the scheme.
-fn archive_uri(archive: &str, session: &Session) -> String {
-    if session.context.backends.knows(archive) {
-        return archive.to_owned();
-    }
-    let scheme = if Path::new(archive).is_dir() { "oci" } else { "docker-archive" };
-    format!("{scheme}:{archive}")
-}
-
 /// What a pulled image is, as JSON.
 pub(crate) fn pulled(image: &PulledImage) -> Value {
-    let layers: Vec<Value> = image.layers.iter().map(layer).collect();
+    let layer = |layer: &PulledLayer| {
+        json!({
+            "digest": layer.descriptor.digest(),
+            "size": layer.descriptor.size(),
+            "media_type": layer.descriptor.media_type(),
+            "diff_id": layer.diff_id,
+        })
+    };
     json!({
         "reference": image.reference.whole(),
         "digest": image.digest,
@@ -58,15 +59,6 @@ pub(crate) fn pulled(image: &PulledImage) -> Value {
         "platform": image.platform.to_string(),
         "store": image.path,
         "cached": image.cached,
-        "layers": layers,
-    })
-}
-
-fn layer(layer: &PulledLayer) -> Value {
-    json!({
-        "digest": layer.descriptor.digest(),
-        "size": layer.descriptor.size(),
-        "media_type": layer.descriptor.media_type(),
-        "diff_id": layer.diff_id,
+        "layers": image.layers.iter().map(layer).collect::<Vec<_>>(),
     })
 }

@@ -24,6 +24,8 @@ pub(crate) const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     let usage = session.images.usage().await?;
     let images: Vec<Value> = usage.images.iter().map(image).collect();
+    let partial =
+        |it: &PartialBlob| json!({ "digest": it.digest, "size": it.size, "used": seconds(it.used) });
     let document = json!({
         "images": images,
         "blobs": usage.blobs,
@@ -90,10 +92,6 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     session.images.cache().descriptor_write(&to, &descriptor).await?;
     let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
     session.terminal.show(&document, || format!("{to}  {}\n", descriptor.digest()))
-}
-
-fn partial(partial: &PartialBlob) -> Value {
-    json!({ "digest": partial.digest, "size": partial.size, "used": seconds(partial.used) })
 }
 
 fn seconds(time: SystemTime) -> Option<u64> {
@@ -176,7 +174,7 @@ pub(crate) async fn collect(session: &Session, policy: Collect) -> Result<()> {
         "missed": collected.missed,
     });
     // As JSON the document says it.
-    if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.terminal.json()) {
+    if let (Some(missed), Some(budget), false) = (collected.missed, budget, session.terminal.json) {
         session.terminal.say("warning", &beyond(collected.kept, budget, missed));
     }
     session.terminal.show(&document, || summary(&collected, dry_run))

@@ -15,8 +15,9 @@ use super::global::Global;
 /// Output settings: text or JSON, verbosity, bars.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
-    json: bool,
-    loudness: Loudness,
+    /// Whether the result is JSON.
+    pub(crate) json: bool,
+    pub(crate) loudness: Loudness,
 }
 
 /// Verbosity.
@@ -38,15 +39,6 @@ impl Terminal {
             _ => Loudness::Normal,
         };
         Self { json: global.json, loudness }
-    }
-
-    /// Whether the result is JSON.
-    pub(crate) fn json(self) -> bool {
-        self.json
-    }
-
-    pub(crate) fn loudness(self) -> Loudness {
-        self.loudness
     }
 
     /// Whether bars can be drawn.

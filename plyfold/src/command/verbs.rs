@@ -3,64 +3,57 @@
 use crate::{Error, printable};
 use clap::error::{ContextKind, ContextValue};
 
-/// Their name in other programs, and the hint.
-const OTHERS: [(&[&str], &str); 18] = [
-    (
-        &["mount", "run", "create", "boot", "start"],
-        "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them",
-    ),
-    (
-        &["save", "archive"],
-        "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory",
-    ),
-    (
-        &["cat", "extract", "unpack", "cp", "diff"],
-        "files in an image are not shown one by one yet; `plyfold export IMAGE --out - | tar -x` unpacks all of them",
-    ),
-    (&["fetch", "download", "get", "sync"], "`plyfold pull IMAGE` brings an image into the store"),
-    (&["upload", "publish"], "`plyfold push IMAGE TARGET` copies an image of the store to another place"),
-    (&["import"], "`plyfold load ARCHIVE` brings the images of an archive into the store"),
-    (&["show", "info", "manifest", "config", "history", "digest"], "`plyfold inspect IMAGE` shows an image"),
-    (
-        &["search", "catalog", "repos", "repositories", "list-tags"],
-        "`plyfold tags HOST/` lists the repositories of a registry, `plyfold tags HOST/REPOSITORY` the tags of one",
-    ),
-    (
-        &["prune", "clean", "cleanup", "purge"],
-        "`plyfold gc` removes what no image needs, `plyfold remove IMAGE` an image",
-    ),
-    (&["df", "du", "usage", "size"], "`plyfold list` shows the room that each image takes"),
-    (&["untag"], "`plyfold remove IMAGE` removes a name from the store"),
-    (
-        &["check", "fsck", "scrub", "repair"],
-        "`plyfold verify` reads the store again, `plyfold verify --repair` repairs it",
-    ),
-    (
-        &["convert", "erofs", "mkfs"],
-        "`plyfold layer TAR --out FILE.erofs` converts a layer, `plyfold materialize IMAGE` a whole image",
-    ),
-    (&["auth", "signin"], "`plyfold login HOST` stores a login"),
-    (&["version"], "`plyfold --version` shows the version"),
-    (
-        &["umount", "unmount"],
-        "what is mounted is the kernel's: `umount DIR` unmounts it, `losetup -D` frees loop devices that nothing uses",
-    ),
-    (
-        &["image", "container", "system", "volume", "builder", "buildx", "context", "network", "machine"],
-        "there are no groups of verbs: `plyfold list`, `plyfold remove IMAGE`, `plyfold gc`, `plyfold inspect IMAGE`",
-    ),
-    (
-        &[
-            "build", "exec", "ps", "stop", "kill", "logs", "commit", "restart", "attach", "pause", "unpause",
-            "wait", "top", "stats", "events", "port", "rename", "update", "compose",
-        ],
-        "plyfold neither builds images nor runs them; `plyfold materialize IMAGE` makes what virtual machines boot from",
-    ),
-];
-
 /// The error for a verb of another program, if that is what clap has refused.
 pub(crate) fn other(usage: &clap::Error) -> Option<Error> {
     let Some(ContextValue::String(verb)) = usage.get(ContextKind::InvalidSubcommand) else { return None };
-    let (_, hint) = OTHERS.iter().find(|(verbs, _)| verbs.contains(&verb.as_str()))?;
-    Some(Error::config(format!("there is no verb {}", printable(verb))).with_hint(*hint))
+    Some(Error::config(format!("there is no verb {}", printable(verb))).with_hint(hint(verb)?))
+}
+
+/// What does the same here.
+fn hint(verb: &str) -> Option<&'static str> {
+    Some(match verb {
+        "mount" | "run" | "create" | "boot" | "start" => {
+            "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them"
+        }
+        "save" | "archive" => {
+            "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory"
+        }
+        "cat" | "extract" | "unpack" | "cp" | "diff" => {
+            "files in an image are not shown one by one yet; `plyfold export IMAGE --out - | tar -x` unpacks all of them"
+        }
+        "fetch" | "download" | "get" | "sync" => "`plyfold pull IMAGE` brings an image into the store",
+        "upload" | "publish" => "`plyfold push IMAGE TARGET` copies an image of the store to another place",
+        "import" => "`plyfold load ARCHIVE` brings the images of an archive into the store",
+        "show" | "info" | "manifest" | "config" | "history" | "digest" => {
+            "`plyfold inspect IMAGE` shows an image"
+        }
+        "search" | "catalog" | "repos" | "repositories" | "list-tags" => {
+            "`plyfold tags HOST/` lists the repositories of a registry, `plyfold tags HOST/REPOSITORY` the tags of one"
+        }
+        "prune" | "clean" | "cleanup" | "purge" => {
+            "`plyfold gc` removes what no image needs, `plyfold remove IMAGE` an image"
+        }
+        "df" | "du" | "usage" | "size" => "`plyfold list` shows the room that each image takes",
+        "untag" => "`plyfold remove IMAGE` removes a name from the store",
+        "check" | "fsck" | "scrub" | "repair" => {
+            "`plyfold verify` reads the store again, `plyfold verify --repair` repairs it"
+        }
+        "convert" | "erofs" | "mkfs" => {
+            "`plyfold layer TAR --out FILE.erofs` converts a layer, `plyfold materialize IMAGE` a whole image"
+        }
+        "auth" | "signin" => "`plyfold login HOST` stores a login",
+        "version" => "`plyfold --version` shows the version",
+        "umount" | "unmount" => {
+            "what is mounted is the kernel's: `umount DIR` unmounts it, `losetup -D` frees loop devices that nothing uses"
+        }
+        "image" | "container" | "system" | "volume" | "builder" | "buildx" | "context" | "network"
+        | "machine" => {
+            "there are no groups of verbs: `plyfold list`, `plyfold remove IMAGE`, `plyfold gc`, `plyfold inspect IMAGE`"
+        }
+        "build" | "exec" | "ps" | "stop" | "kill" | "logs" | "commit" | "restart" | "attach" | "pause"
+        | "unpause" | "wait" | "top" | "stats" | "events" | "port" | "rename" | "update" | "compose" => {
+            "plyfold neither builds images nor runs them; `plyfold materialize IMAGE` makes what virtual machines boot from"
+        }
+        _ => return None,
+    })
 }

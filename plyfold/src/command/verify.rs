@@ -26,11 +26,17 @@ pub(crate) async fn check(session: &Session, images: &[String], repair: bool) ->
 }
 
 fn document(verified: &Verified) -> Value {
-    let damage: Vec<Value> = verified.damage.iter().map(damage_document).collect();
+    let damage = verified.damage.iter().map(|damage| {
+        let (mut document, ..) = part(damage);
+        document["reason"] = damage.reason.clone().into();
+        document["images"] = damage.images.iter().map(Reference::whole).collect();
+        document["repaired"] = damage.repaired.into();
+        document
+    });
     json!({
         "checked": verified.checked,
         "bytes": verified.bytes,
-        "damage": damage,
+        "damage": damage.collect::<Vec<_>>(),
         "remains": verified.remains,
     })
 }
@@ -52,14 +58,6 @@ fn part(damage: &Damage) -> (Value, String, &'static str) {
         DamagedPart::Names => (json!({ "part": "names" }), "names, in index.json".to_owned(), "replaced"),
         _ => (json!({ "part": "other" }), "something else".to_owned(), "replaced"),
     }
-}
-
-fn damage_document(damage: &Damage) -> Value {
-    let (mut document, ..) = part(damage);
-    document["reason"] = damage.reason.clone().into();
-    document["images"] = damage.images.iter().map(Reference::whole).collect();
-    document["repaired"] = damage.repaired.into();
-    document
 }
 
 fn text(verified: &Verified) -> String {
