@@ -57,7 +57,7 @@ impl Default for CopyOptions {
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
 /// `copy_a_to_b_preserves_digests_or_refuses`). All of it is one [`PushSession`]: a name is set only when everything is
-/// there, also beside a collection of the target.
+/// there, also beside a collection or a repair of the target.
 ///
 /// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
 ///
@@ -97,6 +97,15 @@ struct Copier<'a> {
 
 /// Endings of the tags under which cosign keeps what belongs to an image where there are no referrers.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
+
+/// How often content is stored again that a document needs, and that is gone from the target when the document is
+/// stored.
+const REPAIRS: usize = 8;
+
+/// Whether an error names a blob that is not there.
+fn is_lost(error: &Error) -> bool {
+    *error.kind() == ErrorKind::NotFound && error.context("blob").is_some()
+}
 
 impl Copier<'_> {
     async fn run(&self) -> Result<Descriptor> {
@@ -141,8 +150,21 @@ impl Copier<'_> {
     }
 
     async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
-        let pushed = self.retrying("manifest", || self.session.finish(name, raw)).await;
-        pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
+        for repairs in 0.. {
+            match self.retrying("manifest", || self.session.finish(name, raw)).await {
+                // A repair of the target has moved damaged content away since it was found or stored there.
+                Err(e) if is_lost(&e) && repairs < REPAIRS => {}
+                pushed => {
+                    pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
+                    break;
+                }
+            }
+            if let Document::Index(index) = raw.document() {
+                let mut documents = self.documents();
+                index.manifests().iter().for_each(|child| _ = documents.remove(child.digest().as_ref()));
+            }
+            self.content(raw, limits::NESTING).await?;
+        }
         self.documents().insert(raw.digest().to_string());
         Ok(())
     }

@@ -1,14 +1,20 @@
 //! Layouts as a target: what copies and deletions do to them.
 
+use std::fmt;
 use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use plyfold_conformance::samples;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, ImageRegistry,
-    ImageRegistryExt as _, NameChange, Opened, Page, RawManifest, Reference, copy, reference,
+    Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, Capabilities, CopyOptions, Descriptor,
+    Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _, Lease, NameChange, Opened, Page, RawManifest,
+    Reference, Result, copy, reference,
 };
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
@@ -168,4 +174,79 @@ async fn names_that_another_tool_changes_in_place_are_seen() {
     fs::write(&file, &text).unwrap();
     assert_eq!(store.find_descriptor(&name("a")).await.unwrap().unwrap().digest(), one.digest());
     assert_eq!(store.list().await.unwrap()[0].1.digest(), one.digest());
+}
+
+/// A layout that loses a blob before a name is set, as to a repair by another process.
+#[derive(Clone, Debug)]
+struct Repaired {
+    inner: Layout,
+    path: PathBuf,
+    times: Arc<Mutex<usize>>,
+}
+
+#[async_trait]
+impl ImageRegistry for Repaired {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.inner.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        self.inner.has_blob(reference, blob).await
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        self.inner.push_blob(reference, blob).await
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        if reference.tag().is_some() && *self.times.lock().unwrap() > 0 {
+            *self.times.lock().unwrap() -= 1;
+            fs::remove_file(&self.path).unwrap();
+        }
+        self.inner.push_manifest(reference, manifest).await
+    }
+
+    async fn lease(&self, content: &[Digest]) -> Result<Lease> {
+        self.inner.lease(content).await
+    }
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[tokio::test]
+async fn a_copy_stores_again_what_is_lost_before_the_name_is_set() {
+    let (from, sample) = (registry(), samples::index());
+    let others = sample.blobs.iter().map(|blob| &blob.descriptor).filter(|blob| **blob != sample.top);
+    for lost in others {
+        for (times, has_name) in [(3, true), (usize::MAX, false)] {
+            let (inner, folder) = fresh();
+            let root = folder.path().join("new/base");
+            let (path, times) = (blob_path(&root, lost.digest()), Arc::new(Mutex::new(times)));
+            let to = Repaired { inner: inner.clone(), path, times };
+            let copied = copy(&from, &name("app:1"), &to, &name("app:2"), &CopyOptions::default()).await;
+            if has_name {
+                copied.unwrap();
+                let layout = Store::open(&root).unwrap();
+                for blob in &sample.blobs {
+                    layout.verify_blob(&blob.descriptor).await.unwrap();
+                }
+            } else {
+                let error = fails(copied, &ErrorKind::NotFound);
+                assert_eq!(error.context("blob"), Some(lost.digest().as_ref()));
+            }
+            assert_eq!(inner.exists(&name("app:2")).await.unwrap(), has_name);
+        }
+    }
 }
