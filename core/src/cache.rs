@@ -45,7 +45,7 @@ mod registry;
 mod report;
 mod verify;
 
-/// A name to set or to remove.
+/// A name to set or to remove, or what that depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a handful exist at a time; boxing would burden every caller")]
 pub enum NameChange {
@@ -54,6 +54,9 @@ pub enum NameChange {
     Pin(Reference),
     /// The name is gone; its absence already is a success (rule C 62).
     Remove(Reference),
+    /// Content that has to be here, with config and layers of a manifest, or none of the changes is made: what an index
+    /// leads to when the index gets its name.
+    Require(Descriptor),
     /// The name stands for this content from now on, whatever it stood for before.
     Set(Reference, Descriptor),
     /// The name may be evicted again; that it may already is a success.
@@ -190,8 +193,9 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>>;
 
     /// Changes names in one atomic, durable transaction, safe beside other processes. A name is set only for content
-    /// that is here: what it stands for and, of a manifest, config and layers; see [`check_names`]. The caller takes a
-    /// [lease](Self::lease) on it before it looks for the content, and holds it until the name is set.
+    /// that is here: what it stands for and, of a manifest, config and layers, and so is what it
+    /// [requires](NameChange::Require); see [`check_names`]. The caller takes a [lease](Self::lease) on it before it
+    /// looks for the content, and holds it until the name is set.
     ///
     /// # Contract
     /// C 58 to C 62, C 183 `a_name_needs_its_content`, K 117 `n_processes_add_n_tags_all_survive`, K 120

@@ -54,22 +54,26 @@ pub(crate) async fn read_digest(cache: &dyn CacheProvider, digest: &Digest, limi
     read(cache, &Descriptor::new(media_type, size, digest.clone()), limit).await
 }
 
+/// How often content that is found here, and is damaged or gone when it is read, is looked for again.
+const LOOKS: u32 = 8;
+
 /// Stores a whole blob; damaged content in its place is replaced.
 pub(crate) async fn put(cache: &dyn CacheProvider, blob: Blob) -> Result<()> {
     let descriptor = blob.descriptor().clone();
-    let mut writer = match cache.ingest(&descriptor).await? {
-        Ingest::Vacant(writer) => writer,
-        Ingest::Present => match verify(cache, &descriptor).await {
+    let mut looks = 0;
+    let mut writer = loop {
+        if let Ingest::Vacant(writer) = cache.ingest(&descriptor).await? {
+            break writer;
+        }
+        looks += 1;
+        match verify(cache, &descriptor).await {
             Ok(()) => return Ok(()),
-            Err(e) if *e.kind() == ErrorKind::Corrupt => {
-                quarantine_damaged(cache, &descriptor).await?;
-                match cache.ingest(&descriptor).await? {
-                    Ingest::Vacant(writer) => writer,
-                    Ingest::Present => return Ok(()),
-                }
-            }
+            Err(e) if looks == LOOKS => return Err(e),
+            Err(e) if *e.kind() == ErrorKind::Corrupt => drop(quarantine_damaged(cache, &descriptor).await?),
+            // Another process has quarantined it since it was found.
+            Err(e) if *e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
-        },
+        }
     };
     writer.set_resumable(false);
     if writer.offset() > 0 {

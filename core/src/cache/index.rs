@@ -45,7 +45,9 @@ pub(super) async fn write(
         }
     };
     content::put(cache, Blob::from_bytes(root.descriptor(), BlobRange::FULL, root.bytes())?).await?;
-    cache.update(&[NameChange::Set(name.clone(), root.descriptor().clone())]).await?;
+    let mut changes: Vec<_> = manifests.iter().cloned().map(NameChange::Require).collect();
+    changes.push(NameChange::Set(name.clone(), root.descriptor().clone()));
+    cache.update(&changes).await?;
     Ok(root.descriptor().clone())
 }
 

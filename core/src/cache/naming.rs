@@ -12,7 +12,7 @@ use crate::{Descriptor, Digest, Error, Result};
 /// while nothing can be collected. `size` tells how large a blob is that is here, `document` reads one.
 ///
 /// What a name needs is what it stands for and, of a manifest, its [requirements](RawManifest::requirements). An index
-/// may list images that are not here: the writer of the index decides about them.
+/// may list images that are not here: the writer of the index [requires](NameChange::Require) those that have to be.
 ///
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) with the digests and the first one as context `blob`;
@@ -24,13 +24,17 @@ pub fn check_names(
 ) -> Result<()> {
     let mut checked: HashSet<(&Digest, u64)> = HashSet::new();
     for change in changes {
-        let NameChange::Set(name, top) = change else { continue };
+        let (NameChange::Set(_, top) | NameChange::Require(top)) = change else { continue };
+        let at = |e: Error| match change {
+            NameChange::Set(name, _) => e.with_image(name),
+            _ => e,
+        };
         if !checked.insert((top.digest(), top.size())) {
             continue;
         }
-        let missing = missing(top, &size, &document).map_err(|e| e.with_image(name))?;
+        let missing = missing(top, &size, &document).map_err(at)?;
         if !missing.is_empty() {
-            return Err(not_here(&missing).with_image(name));
+            return Err(at(not_here(&missing)));
         }
     }
     Ok(())

@@ -90,6 +90,7 @@ impl CacheProvider for MemoryCache {
                     names.remove(&name.whole());
                     pins.remove(&name.whole());
                 }
+                NameChange::Require(_) => {}
                 NameChange::Set(name, descriptor) => {
                     names.insert(name.whole(), (name.clone(), descriptor.clone()));
                 }

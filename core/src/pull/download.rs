@@ -2,11 +2,11 @@
 
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
-use super::options::PulledLayer;
+use super::options::{PullPolicy, PulledLayer};
 use super::retry::Retry;
 use super::retry::{Row, StallTimer};
 use crate::blocking::blocking;
-use crate::cache::{BlobWriter, Ingest};
+use crate::cache::{BlobWriter, Ingest, MissingBlob};
 use crate::progress::Event;
 use crate::{
     Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind,
@@ -31,6 +31,11 @@ impl Engine<'_> {
                     cached: true,
                 });
                 self.materialize_present(layer, slot).await.map_err(at)?
+            }
+            // It was removed or quarantined since the image was found.
+            Ingest::Vacant(_) if self.options.policy == PullPolicy::Never => {
+                let error = Error::from(MissingBlob(layer.digest().clone()));
+                return Err(at(error.with_endpoint(&self.cache)));
             }
             Ingest::Vacant(writer) => (true, self.fetch(layer, writer, slot).await.map_err(at)?),
         };
@@ -65,7 +70,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Converts a blob that is here. One that turns out to be damaged is fetched again, once.
+    /// Converts a blob that is here. One that turns out to be damaged, or has been quarantined since it was found, is
+    /// fetched again, once.
     async fn materialize_present(
         &self,
         layer: &Descriptor,
@@ -78,7 +84,8 @@ impl Engine<'_> {
             Err(e) => e,
         };
         let damaged = error.detail::<Mismatch>().is_some_and(|mismatch| mismatch.expected == *layer.digest());
-        if !damaged || self.options.policy == super::options::PullPolicy::Never {
+        let lost = damaged || *error.kind() == ErrorKind::NotFound;
+        if !lost || self.options.policy == PullPolicy::Never {
             return Err(error);
         }
         self.quarantine_damaged(layer).await?;

@@ -223,7 +223,7 @@ fn is_to_be_fetched(error: &Error) -> bool {
 }
 
 /// Everything that an image has: indexes, manifest, config, layers.
-fn blobs(source: &RegistrySource) -> Vec<Descriptor> {
+pub(super) fn blobs(source: &RegistrySource) -> Vec<Descriptor> {
     let documents = source.indexes().iter().chain(std::iter::once(source.raw()));
     documents.map(|raw| raw.descriptor().clone()).chain(source.raw().references()).collect()
 }

@@ -14,7 +14,7 @@ use crate::worker::Workers;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result};
 
 use super::engine::{Engine, cache_name};
-use super::lookup::Found;
+use super::lookup::{Found, blobs};
 use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 
 /// Brings an image into a cache.
@@ -71,7 +71,8 @@ pub async fn pull(
     operation.end(engine.end(result).await)
 }
 
-/// How often a pull fetches again content that other processes have quarantined meanwhile.
+/// How often a pull stores again content that other processes have quarantined meanwhile, for each blob of its image:
+/// a repair of the store may move one after the other.
 const REPAIRS: usize = 8;
 
 impl Engine<'_> {
@@ -138,20 +139,28 @@ impl Engine<'_> {
             // No document in the cache has the platform.
             root.set_platform(source.raw().platform().cloned());
         }
-        let set = NameChange::Set(self.name.clone(), root);
+        // The image, and the indexes between it and what the name stands for.
+        let below = std::iter::once(source.raw()).chain(source.indexes());
+        let mut changes: Vec<_> = below.map(|raw| NameChange::Require(raw.descriptor().clone())).collect();
+        changes.push(NameChange::Set(self.name.clone(), root));
         let mut layers = self.store(&source, config.as_ref()).await?;
+        let limit = REPAIRS * blobs(&source).len();
         for repairs in 0.. {
-            match self.cache.update(std::slice::from_ref(&set)).await {
+            match self.cache.update(&changes).await {
                 // Another process has quarantined damaged content of this image.
-                Err(e) if *e.kind() == ErrorKind::NotFound && repairs < REPAIRS => {}
+                Err(e) if *e.kind() == ErrorKind::NotFound && repairs < limit => {}
                 outcome => {
                     outcome?;
                     break;
                 }
             }
-            let again = self.store(&source, config.as_ref()).await?;
-            let both = again.into_iter().zip(&layers);
-            layers = both.map(|((layer, now), (_, before))| (layer, now || *before)).collect();
+            // Layers last: the shorter the time until the name is set, the less is lost in it.
+            self.store_config(&source, config.as_ref()).await?;
+            self.store_documents(&source).await?;
+            let again = self.layers(source.raw(), config.as_ref()).await?;
+            for ((_, fetched), (_, now)) in layers.iter_mut().zip(again) {
+                *fetched |= now;
+            }
         }
         Ok(self.result(&source, config, layers, lease))
     }
@@ -162,20 +171,25 @@ impl Engine<'_> {
         source: &RegistrySource,
         config: Option<&RawConfig>,
     ) -> Result<Vec<(PulledLayer, bool)>> {
-        let manifest = source.manifest()?;
-        match config {
-            Some(config) => {
-                let blob = Blob::from_bytes(manifest.config(), BlobRange::FULL, config.bytes())?;
-                content::put(&self.cache, blob).await?;
-            }
-            None => drop(self.layer(manifest.config(), None).await?),
-        }
+        self.store_config(source, config).await?;
         let layers = self.layers(source.raw(), config).await?;
+        self.store_documents(source).await?;
+        Ok(layers)
+    }
+
+    async fn store_config(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<()> {
+        let described = source.manifest()?.config();
+        let Some(config) = config else { return self.layer(described, None).await.map(drop) };
+        content::put(&self.cache, Blob::from_bytes(described, BlobRange::FULL, config.bytes())?).await
+    }
+
+    /// Stores the manifest and the indexes above it.
+    async fn store_documents(&self, source: &RegistrySource) -> Result<()> {
         for raw in std::iter::once(source.raw()).chain(source.indexes()) {
             content::put(&self.cache, Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?)
                 .await?;
         }
-        Ok(layers)
+        Ok(())
     }
 
     fn result(

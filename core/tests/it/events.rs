@@ -29,13 +29,20 @@ pub(crate) enum Asked {
 /// What fails from now on, and how.
 type Failure = (fn(&Asked) -> bool, io::ErrorKind);
 
+/// A blob that goes away when something is asked, and how often.
+struct Losing {
+    digest: Digest,
+    times: usize,
+    at: Box<dyn Fn(&Asked) -> bool + Send>,
+}
+
 #[derive(Clone)]
 pub(crate) struct Watched {
     inner: MemoryCache,
     pub(crate) log: Arc<Mutex<Vec<Asked>>>,
     leases: Arc<AtomicUsize>,
     free: Arc<AtomicU64>,
-    lost: Arc<Mutex<Option<Digest>>>,
+    losing: Arc<Mutex<Option<Losing>>>,
     stale: Arc<Mutex<Option<(Digest, Bytes)>>>,
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     moving: Arc<Mutex<Option<NameChange>>>,
@@ -53,7 +60,7 @@ impl Watched {
             log: Arc::default(),
             leases: Arc::default(),
             free: Arc::new(AtomicU64::new(u64::MAX)),
-            lost: Arc::default(),
+            losing: Arc::default(),
             stale: Arc::default(),
             turns: Arc::default(),
             moving: Arc::default(),
@@ -72,7 +79,12 @@ impl Watched {
 
     /// Loses a blob at the moment when the next lease is taken, as to a collection that was faster.
     pub(crate) fn lose_at_lease(&self, digest: &Digest) {
-        *self.lost.lock().unwrap() = Some(digest.clone());
+        self.lose(digest, 1, |asked| matches!(asked, Asked::Lease(_)));
+    }
+
+    /// Loses a blob just before such questions are answered, as to a repair by another process.
+    pub(crate) fn lose(&self, digest: &Digest, times: usize, at: impl Fn(&Asked) -> bool + Send + 'static) {
+        *self.losing.lock().unwrap() = Some(Losing { digest: digest.clone(), times, at: Box::new(at) });
     }
 
     /// Yields this content once, as a reader sees it that opened it before it was replaced.
@@ -100,8 +112,16 @@ impl Watched {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    fn note(&self, asked: Asked) {
+    async fn note(&self, asked: Asked) {
+        let lost = self.losing.lock().unwrap().as_mut().and_then(|losing| {
+            let is_due = losing.times > 0 && (losing.at)(&asked);
+            losing.times -= usize::from(is_due);
+            is_due.then(|| losing.digest.clone())
+        });
         self.log.lock().unwrap().push(asked);
+        if let Some(lost) = lost {
+            self.inner.quarantine(&lost).await.unwrap();
+        }
     }
 
     fn failed(&self, asked: &Asked) -> Result<()> {
@@ -115,13 +135,13 @@ impl Watched {
 #[async_trait]
 impl CacheProvider for Watched {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.note(Asked::Stat(digest.clone()));
+        self.note(Asked::Stat(digest.clone())).await;
         self.failed(&Asked::Stat(digest.clone()))?;
         self.inner.stat(digest).await
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.note(Asked::Open(blob.digest().clone()));
+        self.note(Asked::Open(blob.digest().clone())).await;
         self.failed(&Asked::Open(blob.digest().clone()))?;
         let stale = self.stale.lock().unwrap().take_if(|(digest, _)| digest == blob.digest());
         if let Some((_, content)) = stale {
@@ -131,7 +151,7 @@ impl CacheProvider for Watched {
     }
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        self.note(Asked::Ingest(blob.digest().clone()));
+        self.note(Asked::Ingest(blob.digest().clone())).await;
         self.inner.ingest(blob).await
     }
 
@@ -163,7 +183,7 @@ impl CacheProvider for Watched {
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        self.note(Asked::Update(self.leases()));
+        self.note(Asked::Update(self.leases())).await;
         self.inner.update(changes).await
     }
 
@@ -172,17 +192,13 @@ impl CacheProvider for Watched {
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        self.note(Asked::Lease(content.to_vec()));
-        let lost = self.lost.lock().unwrap().take();
-        if let Some(lost) = lost {
-            self.inner.quarantine(&lost).await?;
-        }
+        self.note(Asked::Lease(content.to_vec())).await;
         self.leases.fetch_add(1, Ordering::Relaxed);
         Ok(Lease::new(Counted(self.leases.clone())))
     }
 
     async fn single_flight(&self, work: &str) -> Result<Lease> {
-        self.note(Asked::Turn(work.to_owned()));
+        self.note(Asked::Turn(work.to_owned())).await;
         let lock = self.turns.lock().unwrap().entry(work.to_owned()).or_default().clone();
         Ok(Lease::new(Mutex::new(lock.lock_owned().await)))
     }

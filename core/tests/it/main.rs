@@ -14,6 +14,7 @@ mod layer;
 mod listing;
 mod local_errors;
 mod lookup;
+mod lost;
 mod materialize;
 mod package;
 mod parsers;

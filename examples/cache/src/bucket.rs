@@ -92,6 +92,7 @@ impl Bucket {
                     names.remove(&name.whole());
                     pins.remove(&name.whole());
                 }
+                NameChange::Require(_) => {}
                 NameChange::Set(name, descriptor) => {
                     names.insert(name.whole(), (name.clone(), descriptor.clone()));
                 }

@@ -111,6 +111,7 @@ impl CacheProvider for Store {
                         NameChange::Pin(_) => {}
                         NameChange::Unpin(name) => _ = index.pin(name, false),
                         NameChange::Remove(name) => drop(index.remove(name)),
+                        NameChange::Require(_) => {}
                         NameChange::Set(name, descriptor) => index.set(name, descriptor, root.private),
                     }
                 }

@@ -33,7 +33,7 @@ rules! {
     "C 190" pages_of_names_add_up_to_the_list:
         "the pages of the names, of whatever size, are the list in its order, and a page begins after any given name",
     "C 183" a_name_needs_its_content:
-        "a name is set only for content that is here: what it stands for and, of a manifest, config and layers",
+        "a name is set only for content that is here: what it stands for and, of a manifest, config and layers, and what is required with it",
     "C 191" what_is_said_of_the_disk_is_true:
         "the layout that a cache says it is holds its images, its scratch folder can be written, and what stores is not read-only",
 }
@@ -227,15 +227,21 @@ async fn a_name_needs_its_content(fixture: &dyn CacheFixture) {
     assert!(error.to_string().contains(absent.digest().as_ref()), "{error}");
     assert_eq!(names(&**cache).await, whole, "all of the changes or none");
     let image = &sample.images[0];
+    let here = document(&**cache, "here").await;
     for part in [&image.config, &image.layers[0].descriptor] {
         sound(cache.quarantine(part.digest()).await);
         let set = NameChange::Set(name(other), sample.top.clone());
-        let error = assert_kind(cache.update(std::slice::from_ref(&set)).await, &ErrorKind::NotFound);
-        assert!(error.to_string().contains(part.digest().as_ref()), "{error}");
-        assert_eq!(names(&**cache).await, whole);
+        let required = [NameChange::Set(name(other), here.clone()), NameChange::Require(sample.top.clone())];
+        for changes in [std::slice::from_ref(&set), &required] {
+            let error = assert_kind(cache.update(changes).await, &ErrorKind::NotFound);
+            assert!(error.to_string().contains(part.digest().as_ref()), "{error}");
+            assert_eq!(names(&**cache).await, whole);
+        }
         let bytes = sample.blob(part.digest()).expect("a blob of the sample");
         sound(cache.put(sound(Blob::from_bytes(part, BlobRange::FULL, bytes))).await);
-        sound(cache.update(&[set]).await);
-        sound(cache.remove(&name(other)).await);
+        for changes in [&[set][..], &required] {
+            sound(cache.update(changes).await);
+            sound(cache.remove(&name(other)).await);
+        }
     }
 }

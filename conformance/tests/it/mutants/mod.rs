@@ -100,7 +100,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 67", &[CacheFault::ListUnsorted]),
     ("C 68", &[CacheFault::ContentUnverified]),
     ("C 75", &[CacheFault::PushRefuses, CacheFault::PushRewrites]),
-    ("C 183", &[CacheFault::NamesWithoutContent]),
+    ("C 183", &[CacheFault::NamesWithoutContent, CacheFault::NothingIsRequired]),
     ("C 184", &[CacheFault::PartialsHidden, CacheFault::PartialsKept]),
     ("C 185", &[CacheFault::ChangedArtifactsTrusted]),
     ("C 186", &[CacheFault::DroppedArtifactsPublished, CacheFault::TwoMakers]),

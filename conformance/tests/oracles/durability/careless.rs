@@ -89,6 +89,7 @@ impl Fault {
                 NameChange::Pin(name) => _ = names.pin(name, true),
                 NameChange::Unpin(name) => _ = names.pin(name, false),
                 NameChange::Remove(name) => _ = names.remove(name),
+                NameChange::Require(_) => {}
                 NameChange::Set(name, descriptor) => names.set(name, descriptor, true),
             }
         }

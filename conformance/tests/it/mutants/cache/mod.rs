@@ -62,6 +62,7 @@ pub(crate) enum CacheFault {
     NamesTheManifest,
     NamesVanish,
     NamesWithoutContent,
+    NothingIsRequired,
     NestedWriteFrees,
     NeverRefreshes,
     NoSingleFlight,

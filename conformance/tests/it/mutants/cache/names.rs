@@ -26,7 +26,12 @@ impl BrokenCache {
             match change {
                 NameChange::Remove(name) => self.drop_name(name).await?,
                 NameChange::Set(name, descriptor) => self.set(name, descriptor).await?,
-                NameChange::Pin(_) | NameChange::Unpin(_) => {
+                NameChange::Require(_)
+                    if matches!(
+                        self.fault,
+                        CacheFault::NamesWithoutContent | CacheFault::NothingIsRequired
+                    ) => {}
+                NameChange::Pin(_) | NameChange::Require(_) | NameChange::Unpin(_) => {
                     self.inner.update(std::slice::from_ref(change)).await?;
                 }
             }
