@@ -47,7 +47,6 @@ mod verify;
 
 /// A name to set or to remove, or what that depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a handful exist at a time; boxing would burden every caller")]
 pub enum NameChange {
     /// The name is never [evicted](CacheProvider::collect) from now on, whatever it will stand for. A name that is
     /// not there is [`NotFound`](crate::ErrorKind::NotFound).
