@@ -108,10 +108,9 @@ impl CacheProvider for Store {
                         NameChange::Pin(name) if !index.pin(name, true) => {
                             return Err(Error::not_found("not in the store").with_image(name));
                         }
-                        NameChange::Pin(_) => {}
+                        NameChange::Pin(_) | NameChange::Require(_) => {}
                         NameChange::Unpin(name) => _ = index.pin(name, false),
                         NameChange::Remove(name) => drop(index.remove(name)),
-                        NameChange::Require(_) => {}
                         NameChange::Set(name, descriptor) => index.set(name, descriptor, root.private),
                     }
                 }
