@@ -23,8 +23,10 @@ use crate::fixture::{AMD64, Scripted, layer, name, options, put_image};
 #[derive(Clone, Debug, Default)]
 struct Names {
     runs: Arc<AtomicUsize>,
-    /// How long it takes.
+    /// How long it takes before it writes.
     pause: Duration,
+    /// How long it takes after all is written.
+    rest: Duration,
 }
 
 impl Materializer for Names {
@@ -51,6 +53,7 @@ impl Materializer for Names {
         write!(out.output(Role::Sidecar)?, "{}", names.len())?;
         write!(out.output(Role::Image)?, "{}", names.join(" "))?;
         assert_eq!(*out.output(Role::HashTree).err().unwrap().kind(), ErrorKind::Unsupported);
+        std::thread::sleep(self.rest);
         Ok(Made::default().with_kernel(5, 4).with_note("names only"))
     }
 }
@@ -231,7 +234,11 @@ async fn work_that_is_dropped_after_any_poll_leaves_nothing_or_all() {
                     return std::task::Poll::Ready(None);
                 }
                 polls -= 1;
-                making.as_mut().poll(context).map(Some)
+                match making.as_mut().poll(context) {
+                    // At once, and not when there is more to do: the thread is at work then.
+                    std::task::Poll::Pending if polls == 0 => std::task::Poll::Ready(None),
+                    polled => polled.map(Some),
+                }
             })
             .await
         };
@@ -261,12 +268,16 @@ async fn of_two_at_once_one_makes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_is_dropped_makes_nothing() {
-    let work = two_layers().await;
-    let names = Names { pause: Duration::from_millis(200), ..Names::default() };
-    let patience = Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, work.make(&names)).await.is_err());
-    // Waits for the thread, which holds the right to make it.
-    assert!(!work.has(names.format()).await);
+    let long = Duration::from_millis(500);
+    // What has written all and has not ended makes nothing either.
+    for (pause, rest) in [(long, Duration::ZERO), (Duration::ZERO, long)] {
+        let work = two_layers().await;
+        let names = Names { pause, rest, ..Names::default() };
+        let patience = Duration::from_millis(50);
+        assert!(tokio::time::timeout(patience, work.make(&names)).await.is_err());
+        // Waits for the thread, which holds the right to make it.
+        assert!(!work.has(names.format()).await, "{pause:?} {rest:?}");
+    }
 }
 
 #[tokio::test]

@@ -81,6 +81,10 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
         claimed => claimed?,
     };
     let Some(mut temp) = claimed else { return Ok(None) };
+    // Another process has given the file its place, which frees the name of the temporary one.
+    if is_being_committed(&path)? {
+        return Ok(None);
+    }
     if let Some(checksum) = checksum::renewed(root, &place.checksum_temp(), &path)? {
         return Ok(Some(present(path, checksum)));
     }
@@ -88,6 +92,22 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
     let writer = DiskArtifact { root, place, temp, queued };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
+}
+
+/// Whether the maker of an artifact that has its place still holds the lock on it: the checksum is to come. What has one
+/// is complete, and a lock on it is that of a user of a link.
+fn is_being_committed(path: &Path) -> Result<bool> {
+    if checksum::read(path)?.is_some() {
+        return Ok(false);
+    }
+    let locked = match files::open(path) {
+        Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map(|is_free| !is_free),
+        Ok(None) => Ok(false),
+        // Its mode was changed, so it has been there for a while.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
+        Err(e) => Err(e),
+    };
+    locked.map_err(|e| Error::io(format!("checking the lock of {}", path.display()), e))
 }
 
 fn present(path: PathBuf, checksum: Checksum) -> Artifact {

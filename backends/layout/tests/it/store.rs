@@ -564,3 +564,28 @@ async fn a_dropped_artifact_leaves_nothing_and_the_next_maker_takes_over() {
     bad.format.options = "../../../etc".to_owned();
     fails(store.artifact(&bad).await, &ErrorKind::Internal);
 }
+
+/// Between the two steps of a commit in another process the file has its place, and its checksum is still to come.
+#[tokio::test]
+async fn an_artifact_that_is_being_committed_is_not_made_again() {
+    let (store, _folder) = fresh();
+    let made = vacant_artifact(&store).await.commit(&Made::default()).unwrap();
+    let path = made.path().unwrap().to_owned();
+    let checksum = PathBuf::from(format!("{}.checksum", path.display()));
+    let recorded = fs::read(&checksum).unwrap();
+    fs::remove_file(&checksum).unwrap();
+    let maker = fs::File::open(&path).unwrap();
+    maker.lock().unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.artifact(&key()).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "two makers at once");
+    fs::write(&checksum, &recorded).unwrap();
+    drop(maker);
+    assert!(matches!(waiting.await.unwrap(), Artifact::Present(_)), "it was to be made twice");
+    // A maker that was killed then holds no lock, and writes no checksum.
+    fs::remove_file(&checksum).unwrap();
+    drop(vacant_artifact(&store).await);
+}

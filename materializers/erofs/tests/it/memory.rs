@@ -208,7 +208,7 @@ fn a_whole_image_takes_the_memory_of_its_names() {
     if env::var(CASE).is_ok() {
         let entry = |number: u64| match number {
             0 => LayerBuilder::new().sparse_file("big", 0o644, GIB, &[(0, b"start"), (GIB - 3, b"end")]),
-            _ => LayerBuilder::new().file(format!("d{}/f{number}", number / 1000), 0o644, &[7; 100]),
+            _ => LayerBuilder::new().file(format!("d{}/f{number}", number / 1000), 0o644, &[7; 500]),
         };
         let (scratch, entry) = (tempfile::tempdir().unwrap(), Box::new(entry));
         let image = MergedTree::read([layer(entry, FILES)], TreeLimits::default(), scratch.path()).unwrap();
