@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, is_foreign, limits};
 use crate::progress::{Event, Progress};
 use crate::pull::Retry;
@@ -104,7 +105,7 @@ const REPAIRS: usize = 8;
 
 /// Whether an error names a blob that is not there.
 fn is_lost(error: &Error) -> bool {
-    *error.kind() == ErrorKind::NotFound && error.context("blob").is_some()
+    error.detail::<MissingBlob>().is_some()
 }
 
 impl Copier<'_> {

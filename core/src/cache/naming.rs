@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::NameChange;
+use super::content::MissingBlob;
 use crate::manifest::{RawManifest, is_document};
 use crate::{Descriptor, Digest, Error, Result};
 
@@ -64,7 +65,7 @@ pub(super) fn not_here(missing: &[Digest]) -> Error {
     let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
     let error = Error::not_found(format!("content is not in the store: {}", list.join(", ")));
     match missing.first() {
-        Some(first) => error.with_context("blob", first),
+        Some(first) => error.with_context("blob", first).with_detail(MissingBlob(first.clone())),
         None => error,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::Mutex;
 
 use super::ImageRegistry;
-use crate::cache::Lease;
+use crate::cache::{Lease, MissingBlob};
 use crate::manifest::{RawManifest, is_foreign};
 use crate::{Blob, Descriptor, Digest, Error, Reference, Result, reference};
 
@@ -115,6 +115,7 @@ impl<'a> PushSession<'a> {
             let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
             let message = format!("content was not stored before its manifest: {}", list.join(", "));
             let error = Error::not_found(message).with_image(name).with_context("blob", first);
+            let error = error.with_detail(MissingBlob(first.clone()));
             return Err(error.with_endpoint(self.registry));
         }
         self.registry.push_manifest(name, manifest).await?;

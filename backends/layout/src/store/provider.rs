@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::blocking::blocking;
-use plyfold_core::cache::{Needs, find_among};
+use plyfold_core::cache::{MissingBlob, Needs, find_among};
 use plyfold_core::manifest::is_index;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
@@ -189,7 +189,8 @@ impl Store {
         if let Some(first) = missing.first() {
             let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
             let error = Error::not_found(format!("content is not in the layout: {}", list.join(", ")));
-            let error = error.with_context("blob", first).with_endpoint(self);
+            let error =
+                error.with_context("blob", first).with_endpoint(self).with_detail(MissingBlob(first.clone()));
             return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
         }
         self.update(&[NameChange::Set(name.clone(), top.clone())]).await
