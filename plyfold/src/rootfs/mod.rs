@@ -30,7 +30,7 @@ impl Images {
     /// downloaded.
     ///
     /// # Errors
-    /// As [`Materializers::chain`].
+    /// As [`Materializers::chain`](crate::Materializers::chain).
     pub fn layer_materializer(&self, rootfs: &Rootfs) -> Result<Option<Box<dyn Materializer>>> {
         let chain = self.materializers().chain(rootfs.format.clone())?;
         Ok(chain.into_iter().next_back().filter(|lowest| lowest.input() == Input::Layer))
@@ -40,7 +40,7 @@ impl Images {
     ///
     /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
     /// as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
-    /// [`FileOptions::copy`] asks for files of `out`'s own, with their mode and owner.
+    /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and owner.
     ///
     /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set, and
     /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
@@ -52,7 +52,7 @@ impl Images {
     /// The image is the one that was pulled, even when its name has been moved or removed since.
     ///
     /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole
-    /// older set. On success the set is on the disk, unless [`FileOptions::sync`] is off. Across a power cut a folder
+    /// older set. On success the set is on the disk, unless [`FileOptions::sync`](crate::atomic_file::FileOptions::sync) is off. Across a power cut a folder
     /// that is new, or that has an older set and nothing else, has all of the old or all of the new: the new folder
     /// takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the current
     /// directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files are
