@@ -35,7 +35,7 @@ mod find;
 mod forward;
 mod index;
 mod inventory;
-mod lease;
+pub(crate) mod lease;
 mod listing;
 mod naming;
 mod needs;

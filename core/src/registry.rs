@@ -5,7 +5,7 @@ use std::fmt::{Debug, Display};
 use async_trait::async_trait;
 use dyn_clone::DynClone;
 
-use crate::cache::Lease;
+use crate::cache::lease::Lease;
 use crate::manifest::RawManifest;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result};
 

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::Config;
-use crate::hosts::{ClientCertificate, Host};
+use crate::hosts::file::{ClientCertificate, Host};
 
 /// The system's CA certificates, read once: there are some hundred.
 static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {

@@ -9,7 +9,7 @@ use plyfold_core::{Error, ErrorKind, Result, Secret, Size};
 use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
 use crate::fault::HostsFault;
-use crate::hosts::Host;
+use crate::hosts::file::Host;
 use crate::proxy::Exceptions;
 use crate::resolver::Resolver;
 use crate::{Config, error, policy, tls};

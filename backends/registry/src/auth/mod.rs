@@ -4,7 +4,7 @@ mod challenge;
 pub(crate) mod credentials;
 mod grant;
 mod helper;
-mod scope;
+pub(crate) mod scope;
 mod store;
 mod token;
 

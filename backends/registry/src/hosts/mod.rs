@@ -1,6 +1,6 @@
 //! Which endpoints have a registry's content, in the order they are asked.
 
-mod file;
+pub(crate) mod file;
 mod rotation;
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use reqwest::{Method, Request, Url};
 pub use self::file::{ClientCertificate, Host, HostCapability, Hosts};
 pub(crate) use self::rotation::{Rotation, Wanted, Watch};
 use crate::Config;
-use crate::auth::{Permission, Scope};
+use crate::auth::scope::{Permission, Scope};
 use crate::fault::HostsFault;
 use crate::policy::{Policy, origin, same_origin};
 use crate::tls::Identity;
