@@ -175,11 +175,21 @@ impl Temp {
 
 /// Whether the lock on a file is free, without taking it; `false` when it is missing or not a file.
 pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
+    Ok(is_free(path)? == Some(true))
+}
+
+/// Whether another process holds the lock on a file; `false` when it is missing or not a file.
+pub(crate) fn is_in_use(path: &Path) -> Result<bool> {
+    Ok(is_free(path)? == Some(false))
+}
+
+/// Whether the lock on a file is free; `None` when there is no file that can be opened.
+fn is_free(path: &Path) -> Result<Option<bool>> {
     let at = |e: io::Error| Error::io(format!("checking the lock of {}", path.display()), e);
     match files::open(path) {
-        Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map_err(at),
-        Ok(None) => Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map(Some).map_err(at),
+        Ok(None) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         Err(e) => Err(at(e)),
     }
 }

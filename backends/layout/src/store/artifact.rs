@@ -97,17 +97,8 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
 /// Whether the maker of an artifact that has its place still holds the lock on it: the checksum is to come. What has one
 /// is complete, and a lock on it is that of a user of a link.
 fn is_being_committed(path: &Path) -> Result<bool> {
-    if checksum::read(path)?.is_some() {
-        return Ok(false);
-    }
-    let locked = match files::open(path) {
-        Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map(|is_free| !is_free),
-        Ok(None) => Ok(false),
-        // Its mode was changed, so it has been there for a while.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
-        Err(e) => Err(e),
-    };
-    locked.map_err(|e| Error::io(format!("checking the lock of {}", path.display()), e))
+    // One whose mode was changed cannot be opened, and has been there for a while.
+    Ok(checksum::read(path)?.is_none() && durable::is_in_use(path)?)
 }
 
 fn present(path: PathBuf, checksum: Checksum) -> Artifact {
