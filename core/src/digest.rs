@@ -74,6 +74,22 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
     Some(others.iter().fold(first.clone(), stacked))
 }
 
+/// Hands over all that a reader still has; how many bytes that is.
+pub(crate) fn read_all(mut reader: impl io::Read, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+    let (mut chunk, mut size) = (vec![0; 256 << 10], 0);
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(size),
+            Ok(count) => {
+                each(&chunk[..count]);
+                size += count as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// A running hash that ends in a [`Digest`].
 #[derive(Clone)]
 pub struct Hasher(State);
@@ -117,19 +133,8 @@ impl Hasher {
     ///
     /// # Errors
     /// Those of the reader, but an interruption by a signal.
-    pub fn read_all(&mut self, mut reader: impl io::Read) -> io::Result<u64> {
-        let (mut chunk, mut size) = (vec![0; 256 << 10], 0);
-        loop {
-            match reader.read(&mut chunk) {
-                Ok(0) => return Ok(size),
-                Ok(count) => {
-                    self.update(&chunk[..count]);
-                    size += count as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+    pub fn read_all(&mut self, reader: impl io::Read) -> io::Result<u64> {
+        read_all(reader, |chunk| self.update(chunk))
     }
 
     /// The digest of all bytes so far.

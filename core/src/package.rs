@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use sha1_smol::{Digest, Sha1};
 
 use crate::blocking::blocking;
-use crate::{Error, ErrorKind, Result, reference};
+use crate::{Error, ErrorKind, Result, digest, reference};
 
 /// What makes the name of an image out of a template, such as `@pkg:./dir`. Any closure from a text to a name is one.
 #[async_trait]
@@ -158,19 +158,8 @@ fn object(kind: &str, content: &[u8]) -> Digest {
 
 fn file(path: &Path, metadata: &Metadata) -> Result<Digest> {
     let mut hash = Sha1::from(format!("blob {}\0", metadata.len()));
-    let mut content = File::open(path).map_err(|e| unread(path, e))?.take(metadata.len() + 1);
-    let (mut chunk, mut size) = (vec![0; 64 << 10], 0);
-    loop {
-        match content.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => {
-                hash.update(&chunk[..count]);
-                size += count as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(unread(path, e)),
-        }
-    }
+    let content = File::open(path).map_err(|e| unread(path, e))?.take(metadata.len() + 1);
+    let size = digest::read_all(content, |chunk| hash.update(chunk)).map_err(|e| unread(path, e))?;
     if size != metadata.len() {
         let message = "a file of the package changes while it is read";
         return Err(Error::new(ErrorKind::Io, message).with_context("path", path.display()));

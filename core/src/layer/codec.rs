@@ -9,7 +9,9 @@ use crate::{Error, Result};
 
 /// log2 of the largest window a zstd frame may ask for: what the zstd command accepts without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
-/// `ZSTD_error_prefix_unknown`, `_frameParameter_windowTooLarge` and `_dictionary_wrong` of `zstd_faults.h`.
+const TRAILING: LayerFault = LayerFault::Malformed("trailing data after the end of the compressed layer");
+
+/// `ZSTD_error_prefix_unknown`, `_frameParameter_windowTooLarge` and `_dictionary_wrong` of `zstd_errors.h`.
 const PREFIX_UNKNOWN: usize = 10;
 const WINDOW_TOO_LARGE: usize = 16;
 const DICTIONARY_WRONG: usize = 32;
@@ -64,10 +66,7 @@ impl Codec {
             Decoder::Gzip(decoder) => {
                 if self.whole && self.started {
                     if input[0] != 0x1f {
-                        return Err(LayerFault::Malformed(
-                            "trailing data after the end of the compressed layer",
-                        )
-                        .into());
+                        return Err(TRAILING.into());
                     }
                     **decoder = Decompress::new_gzip(15);
                 }
@@ -75,9 +74,7 @@ impl Codec {
             }
             Decoder::Zstd(context) => unzstd(context, input, output).map_err(|code| {
                 match (0_usize.wrapping_sub(code), self.started) {
-                    (PREFIX_UNKNOWN, true) if self.whole => {
-                        LayerFault::Malformed("trailing data after the end of the compressed layer")
-                    }
+                    (PREFIX_UNKNOWN, true) if self.whole => TRAILING,
                     _ => zstd_fault(code),
                 }
             })?,
