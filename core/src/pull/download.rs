@@ -233,9 +233,9 @@ impl Engine<'_> {
         let digest = layer.digest();
         let start = writer.offset();
         let range = BlobRange::from_start(if is_whole { 0 } else { start });
-        let mut patience = StallTimer::new(self.options.stall);
+        let mut stall = StallTimer::new(self.options.stall);
         let at = |e: Error| e.with_endpoint(&self.registry);
-        let opened = patience.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
+        let opened = stall.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
         let mut blob = opened.map_err(at)?.unverified();
         self.options.progress.emit(Event::BlobOpened {
             digest: digest.clone(),
@@ -244,8 +244,8 @@ impl Engine<'_> {
         });
         // A backend without ranges begins earlier; what is here already is passed over, and the digest decides.
         let mut surplus = start.saturating_sub(blob.offset());
-        while let Some(mut chunk) = patience.wait(blob.chunk()).await.map_err(at)? {
-            patience.moved(chunk.len());
+        while let Some(mut chunk) = stall.wait(blob.chunk()).await.map_err(at)? {
+            stall.moved(chunk.len());
             let skipped = usize::try_from(surplus).unwrap_or(usize::MAX).min(chunk.len());
             surplus -= skipped as u64;
             let chunk = chunk.split_off(skipped);

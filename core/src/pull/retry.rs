@@ -222,17 +222,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_trickle_is_as_good_as_nothing_and_own_slowness_is_not_counted() {
         let second = Duration::from_secs(1);
-        let mut patience = StallTimer::new(second * 30);
+        let mut stall = StallTimer::new(second * 30);
         for _ in 0..100 {
             // Sixteen KiB in twenty seconds are enough, and what happens between two parts does not count.
-            patience.wait(after(second * 20)).await.unwrap();
+            stall.wait(after(second * 20)).await.unwrap();
             tokio::time::sleep(second * 60).await;
-            patience.moved(16 << 10);
+            stall.moved(16 << 10);
         }
         let start = Instant::now();
         let error = loop {
-            match patience.wait(after(second)).await {
-                Ok(()) => patience.moved(1),
+            match stall.wait(after(second)).await {
+                Ok(()) => stall.moved(1),
                 Err(e) => break e,
             }
         };
