@@ -69,7 +69,7 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        Ok(self.0.lock().names.values().cloned().collect())
+        Ok(self.0.lock().names.list())
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
@@ -78,37 +78,11 @@ impl CacheProvider for MemoryCache {
         let size = |digest: &Digest| Ok(state.blobs.get(digest).map(|content| content.len() as u64));
         let document = |blob: &Descriptor| Ok(state.blobs.get(blob.digest()).cloned().unwrap_or_default());
         check_names(changes, size, document).map_err(|e| e.with_endpoint(self))?;
-        // A change that fails leaves all as it was.
-        let (mut names, mut pins) = (state.names.clone(), state.pins.clone());
-        for change in changes {
-            match change {
-                NameChange::Pin(name) if !names.contains_key(&name.whole()) => {
-                    return Err(Error::not_found("not in the store").with_image(name).with_endpoint(self));
-                }
-                NameChange::Pin(name) => _ = pins.insert(name.whole()),
-                NameChange::Remove(name) => {
-                    names.remove(&name.whole());
-                    pins.remove(&name.whole());
-                }
-                NameChange::Require(_) => {}
-                NameChange::Set(name, descriptor) => {
-                    names.insert(name.whole(), (name.clone(), descriptor.clone()));
-                }
-                NameChange::Unpin(name) => _ = pins.remove(&name.whole()),
-            }
-        }
-        (state.names, state.pins) = (names, pins);
-        Ok(())
+        state.names.change(changes).map_err(|e| e.with_endpoint(self))
     }
 
     async fn pins(&self) -> Result<Vec<Reference>> {
-        let state = self.0.lock();
-        Ok(state
-            .names
-            .values()
-            .filter(|(name, _)| state.pins.contains(&name.whole()))
-            .map(|(name, _)| name.clone())
-            .collect())
+        Ok(self.0.lock().names.pins())
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {

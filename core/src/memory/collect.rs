@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::state::MemoryCache;
 use super::state::{Kept, State};
 use crate::cache::{Collect, Collected, Head, Held, HeldArtifact, Holdings, Inventory, PartialBlob};
-use crate::{ArtifactKey, Digest, Error, Reference, Result};
+use crate::{ArtifactKey, Digest, Error, Result};
 
 impl MemoryCache {
     pub(super) async fn collect_now(&self, policy: &Collect) -> Result<Collected> {
@@ -30,8 +30,7 @@ impl MemoryCache {
             .collect();
         if !policy.dry_run {
             for name in &plan.evicted {
-                state.names.remove(&name.whole());
-                state.pins.remove(&name.whole());
+                state.names.remove(name);
             }
             for (digest, _) in &gone {
                 state.blobs.remove(digest);
@@ -91,11 +90,9 @@ impl MemoryCache {
                 }))
             });
         let artifacts = artifacts.collect::<Result<_>>()?;
-        let names: Vec<_> = state.names.values().cloned().collect();
-        let is_pinned = |name: &&Reference| state.pins.contains(&name.whole());
         let holdings = Holdings {
-            pins: names.iter().map(|(name, _)| name).filter(is_pinned).cloned().collect(),
-            names,
+            pins: state.names.pins().into_iter().collect(),
+            names: state.names.list(),
             leased: state.leases.values().flatten().cloned().collect(),
             blobs: state
                 .blobs

@@ -1,6 +1,6 @@
 //! What a cache in memory holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::cache::NameTable;
 use crate::{ArtifactKey, Descriptor, Digest, Error, Made, Reference, Result};
 
 /// A [`CacheProvider`](crate::CacheProvider) in memory. Clones share content; the last one removes the artifacts.
@@ -27,8 +28,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) blobs: HashMap<Digest, Bytes>,
     pub(super) partial: HashMap<Digest, (Vec<u8>, SystemTime)>,
-    pub(super) names: BTreeMap<String, (Reference, Descriptor)>,
-    pub(super) pins: BTreeSet<String>,
+    pub(super) names: NameTable,
     pub(super) made: HashMap<ArtifactKey, Kept>,
     /// When each blob was stored or used last.
     pub(super) used: HashMap<Digest, SystemTime>,
@@ -84,7 +84,7 @@ impl MemoryCache {
 
     /// Points a name to content that may be missing: a test may want that.
     pub fn insert_name(&self, name: &Reference, descriptor: Descriptor) {
-        self.0.lock().names.insert(name.whole(), (name.clone(), descriptor));
+        self.0.lock().names.set(name, descriptor);
     }
 
     pub(super) async fn writer(&self, key: String) -> OwnedMutexGuard<()> {

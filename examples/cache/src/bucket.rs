@@ -1,15 +1,14 @@
 //! What the bucket holds, and what reads it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::{
-    ArtifactHandle, ArtifactKey, Descriptor, Digest, Error, Made, NameChange, Reference, Result,
-};
+use plyfold_core::cache::NameTable;
+use plyfold_core::{ArtifactHandle, ArtifactKey, Digest, Made};
 use tokio::sync::{Mutex, RwLock};
 
 /// What clones of the cache share.
@@ -31,9 +30,7 @@ impl Shared {
 pub(crate) struct Bucket {
     pub(crate) blobs: HashMap<Digest, Object>,
     pub(crate) artifacts: HashMap<ArtifactKey, ArtifactObject>,
-    /// By their text, which is the order that a list has.
-    pub(crate) names: BTreeMap<String, (Reference, Descriptor)>,
-    pub(crate) pins: BTreeSet<String>,
+    pub(crate) names: NameTable,
     pub(crate) leases: BTreeMap<u64, Vec<Digest>>,
     next_lease: u64,
     /// A lock for each thing that is made.
@@ -73,34 +70,6 @@ impl Bucket {
         self.next_lease += 1;
         self.leases.insert(self.next_lease, content.to_vec());
         self.next_lease
-    }
-
-    pub(crate) fn pinned(&self) -> impl Iterator<Item = &Reference> {
-        self.names.values().map(|(name, _)| name).filter(|name| self.pins.contains(&name.whole()))
-    }
-
-    /// All of the changes or none.
-    pub(crate) fn change(&mut self, changes: &[NameChange]) -> Result<()> {
-        let (mut names, mut pins) = (self.names.clone(), self.pins.clone());
-        for change in changes {
-            match change {
-                NameChange::Pin(name) if !names.contains_key(&name.whole()) => {
-                    return Err(Error::not_found("not in the cache").with_image(name));
-                }
-                NameChange::Pin(name) => _ = pins.insert(name.whole()),
-                NameChange::Remove(name) => {
-                    names.remove(&name.whole());
-                    pins.remove(&name.whole());
-                }
-                NameChange::Require(_) => {}
-                NameChange::Set(name, descriptor) => {
-                    names.insert(name.whole(), (name.clone(), descriptor.clone()));
-                }
-                NameChange::Unpin(name) => _ = pins.remove(&name.whole()),
-            }
-        }
-        (self.names, self.pins) = (names, pins);
-        Ok(())
     }
 }
 

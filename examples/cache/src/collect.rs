@@ -26,8 +26,7 @@ pub(crate) async fn collect(
     let changed: u64 = changed.iter().map(|(_, held)| held.size).sum();
     if !policy.dry_run {
         for name in &plan.evicted {
-            bucket.names.remove(&name.whole());
-            bucket.pins.remove(&name.whole());
+            bucket.names.remove(name);
         }
         for (digest, _) in &gone {
             bucket.blobs.remove(digest);
@@ -65,8 +64,8 @@ pub(crate) async fn inventory(
 fn holdings(shared: &Shared) -> (Holdings, Vec<ArtifactKey>) {
     let bucket = shared.bucket();
     let mut holdings = Holdings {
-        names: bucket.names.values().cloned().collect(),
-        pins: bucket.pinned().cloned().collect(),
+        names: bucket.names.list(),
+        pins: bucket.names.pins().into_iter().collect(),
         leased: bucket.leases.values().flatten().cloned().collect(),
         ..Holdings::default()
     };

@@ -81,7 +81,7 @@ impl CacheProvider for BucketCache {
     }
 
     async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        Ok(self.0.bucket().names.values().cloned().collect())
+        Ok(self.0.bucket().names.list())
     }
 
     async fn update(&self, changes: &[NameChange]) -> Result<()> {
@@ -91,7 +91,7 @@ impl CacheProvider for BucketCache {
             Ok(bucket.blobs.get(blob.digest()).map(|o| o.content.clone()).unwrap_or_default())
         };
         let checked = check_names(changes, |digest| Ok(bucket.size(digest)), document);
-        checked.and_then(|()| bucket.change(changes)).map_err(|e| e.with_endpoint(self))
+        checked.and_then(|()| bucket.names.change(changes)).map_err(|e| e.with_endpoint(self))
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
@@ -113,7 +113,7 @@ impl CacheProvider for BucketCache {
     }
 
     async fn pins(&self) -> Result<Vec<Reference>> {
-        Ok(self.0.bucket().pinned().cloned().collect())
+        Ok(self.0.bucket().names.pins())
     }
 
     async fn usage(&self) -> Result<Usage> {
