@@ -63,8 +63,8 @@ impl Identity {
 
 /// The system's CA certificates and those of the identity, TLS 1.2 or 1.3, and the client's own certificates.
 ///
-/// The provider is named here: none has to be installed for the process, and one that is installed is not used. A system without any CA
-/// certificate is no error: plain HTTP and own CAs work there, other hosts fail as untrusted.
+/// The provider is named here: none has to be installed for the process, and one that is installed is not used. A
+/// system without any CA certificate is no error: plain HTTP and own CAs work there, other hosts fail as untrusted.
 ///
 /// With it whether a server has asked for a certificate of the client.
 pub(crate) fn client(identity: &Identity) -> Result<(ClientConfig, Arc<AtomicBool>)> {

@@ -40,7 +40,8 @@ impl Images {
     ///
     /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
     /// as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
-    /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and owner.
+    /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and
+    /// owner.
     ///
     /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set, and
     /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
@@ -52,8 +53,8 @@ impl Images {
     /// The image is the one that was pulled, even when its name has been moved or removed since.
     ///
     /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole
-    /// older set. On success the set is on the disk, unless [`FileOptions::sync`](crate::atomic_file::FileOptions::sync) is off. Across a power cut a folder
-    /// that is new, or that has an older set and nothing else, has all of the old or all of the new: the new folder
+    /// older set. On success the set is on the disk, unless
+    /// [`FileOptions::sync`](crate::atomic_file::FileOptions::sync) is off. Across a power cut a folder that is new, or that has an older set and nothing else, has all of the old or all of the new: the new folder
     /// takes the place of the old one in one step. Where that cannot be (other files are in `out`, it is the current
     /// directory or a mount point, nothing may be written beside it, the file system cannot exchange names) files are
     /// replaced one by one, and a power cut between two of them leaves a part of the old set or of the new one, never

@@ -21,8 +21,8 @@ use crate::watch;
 /// Any number of processes may use one directory at once. Clones share a handle.
 ///
 /// # Contract
-/// Beside that of [`CacheProvider`](plyfold_core::CacheProvider): C 69, C 70 `…layout…readable`, C 71 `unknown_files_and_fields_preserved`, C 72
-/// `unsupported_layout_version_refused`, C 73 `read_only_directory_usable`, C 74
+/// Beside that of [`CacheProvider`](plyfold_core::CacheProvider): C 69, C 70 `…layout…readable`, C 71
+/// `unknown_files_and_fields_preserved`, C 72 `unsupported_layout_version_refused`, C 73 `read_only_directory_usable`, C 74
 /// `corrupt_index_quarantined_not_destroyed`, and D 127 to D 132 on crashes, power cuts, full disks and leftovers of
 /// killed processes.
 #[derive(Clone, Debug)]
