@@ -1,9 +1,35 @@
 //! The macros that turn rules into tests.
 
-/// One `#[test]` for each rule about an image registry (groups R, S, X and E) on a [`Fixture`](crate::Fixture).
+/// One `#[test]` for each rule about an image registry (groups R, S, X and E) on a [`Fixture`](crate::Fixture): it puts
+/// samples into a fresh medium, and opens that with the backend under test.
 ///
 /// ```no_run
-/// plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Memory);
+/// use async_trait::async_trait;
+/// use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage};
+/// # use plyfold_core::memory::MemoryRegistry;
+///
+/// struct Folders;
+///
+/// #[async_trait]
+/// impl Fixture for Folders {
+///     async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
+///         let folder = tempfile::tempdir().expect("a temporary folder");
+///         for FixtureImage { reference, sample } in images {
+///             // … write down that `reference` stands for `sample.top`, and:
+///             # let _ = (reference, sample.top.digest());
+///             for blob in &sample.blobs {
+///                 let path = folder.path().join(blob.descriptor.digest().as_ref());
+///                 std::fs::write(path, &blob.bytes).expect("a blob is written");
+///             }
+///         }
+///         let names = images.iter().map(|image| image.reference.clone()).collect();
+///         // … the backend under test, on this folder. The folder is kept as long as it.
+/// #       let backend = MemoryRegistry::new("doc");
+///         BackendUnderTest::new(Box::new(backend), names, folder)
+///     }
+/// }
+///
+/// plyfold_conformance::registry_suite!(Folders);
 /// ```
 #[macro_export]
 macro_rules! registry_suite {
@@ -86,7 +112,49 @@ macro_rules! layout_suite {
     };
 }
 
-/// One `#[test]` for each rule about a materializer (group M) on a [`MaterializerFixture`](crate::MaterializerFixture).
+/// One `#[test]` for each rule about a materializer (group M) on a [`MaterializerFixture`](crate::MaterializerFixture):
+/// it reads finished files.
+///
+/// ```no_run
+/// use std::{path::Path, process::Command};
+///
+/// use plyfold_conformance::{FormatFidelity, MaterializerFixture, tree::TreeLine};
+/// use plyfold_core::{InputArtifact, Materializer};
+/// # #[derive(Clone, Debug)]
+/// # struct Squash;
+/// # impl Materializer for Squash {
+/// #     fn format(&self) -> plyfold_core::Format {
+/// #         plyfold_core::Format { name: "squash", version: 1, options: String::new(), extension: "sqfs" }
+/// #     }
+/// #     fn input(&self) -> plyfold_core::Input { plyfold_core::Input::Image }
+/// # }
+/// # fn read_squash(_: &Path) -> Vec<TreeLine> { Vec::new() }
+///
+/// struct Files;
+///
+/// impl MaterializerFixture for Files {
+///     fn materializer(&self) -> Box<dyn Materializer> {
+///         Box::new(Squash)
+///     }
+///
+///     /// What the format cannot hold, the rules do not ask for.
+///     fn fidelity(&self) -> FormatFidelity {
+///         FormatFidelity::default().with_times(std::time::Duration::from_secs(1), 0..=u32::MAX.into())
+///     }
+///
+///     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+///         // … by a reader, with `plyfold_conformance::tree::lines`, or by a mount, with `tree::mounted`.
+///         read_squash(file)
+///     }
+///
+///     fn check(&self, file: &Path, _: &[InputArtifact]) {
+///         let checked = Command::new("unsquashfs").arg("-stat").arg(file).status();
+///         assert!(checked.expect("unsquashfs runs").success());
+///     }
+/// }
+///
+/// plyfold_conformance::materializer_suite!(Files);
+/// ```
 #[macro_export]
 macro_rules! materializer_suite {
     ($fixture:expr) => {
