@@ -2,7 +2,7 @@
 //! so is what a compressed archive expands to.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use plyfold_core::blocking::Stop;
 use plyfold_core::{Advice, Error, Result, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use zstd::stream::raw::{InBuffer, Operation, OutBuffer, WriteBuf};
-use zstd::stream::zio;
-use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
+use zstd::zstd_safe::get_error_name;
 
 use crate::Config;
 
@@ -56,15 +54,25 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
     let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, stop };
     let mut magic = Vec::new();
     input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
-    let compression = Compression::of(&magic);
-    if compression.is_none() && !is_stream {
-        file.seek(SeekFrom::Start(0)).map_err(reading)?;
-        return Ok(file);
-    }
-    let whole = io::Cursor::new(magic).chain(input);
-    let expanding = match compression {
-        Some(compression) => compression.expanding(whole).map_err(broken)?,
-        None => Box::new(whole),
+    let whole = io::Cursor::new(magic.clone()).chain(input);
+    // What `docker load` reads, also several compressed files one after the other.
+    let expanding: Box<dyn Read + '_> = match *magic {
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            let decoder = Stream::new_stream_decoder(MEMORY, CONCATENATED).map_err(|e| broken(e.into()))?;
+            Box::new(liblzma::read::XzDecoder::new_stream(whole, decoder))
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::Decoder::new(whole).map_err(broken)?;
+            decoder.window_log_max(WINDOW).map_err(broken)?;
+            Box::new(decoder)
+        }
+        _ if is_stream => Box::new(whole),
+        _ => {
+            file.seek(SeekFrom::Start(0)).map_err(reading)?;
+            return Ok(file);
+        }
     };
     let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
     let mut limited = expanding.take(config.spool_limit.saturating_add(1));
@@ -76,73 +84,6 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
     }
     spool.seek(SeekFrom::Start(0)).map_err(reading)?;
     Ok(spool)
-}
-
-/// How an archive is compressed as a whole: what `docker load` reads.
-#[derive(Clone, Copy)]
-enum Compression {
-    Bzip2,
-    Gzip,
-    Xz,
-    Zstd,
-}
-
-impl Compression {
-    fn of(magic: &[u8]) -> Option<Self> {
-        match magic {
-            [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
-            [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Self::Xz),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
-    /// The content, also that of several compressed files one after the other.
-    fn expanding<'a>(self, compressed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-        Ok(match self {
-            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(compressed)),
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(compressed)),
-            Self::Xz => {
-                let decoder = Stream::new_stream_decoder(MEMORY, CONCATENATED)?;
-                Box::new(liblzma::read::XzDecoder::new_stream(compressed, decoder))
-            }
-            Self::Zstd => {
-                let mut context = DCtx::create();
-                context.set_parameter(DParameter::WindowLogMax(WINDOW)).map_err(zstd_error)?;
-                Box::new(zio::Reader::new(BufReader::new(compressed), Frames(context)))
-            }
-        })
-    }
-}
-
-/// A decoder of zstd frames: zstd's own reader has errors of text alone.
-struct Frames(DCtx<'static>);
-
-impl Operation for Frames {
-    fn run<C: WriteBuf + ?Sized>(
-        &mut self,
-        input: &mut InBuffer<'_>,
-        output: &mut OutBuffer<'_, C>,
-    ) -> io::Result<usize> {
-        self.0.decompress_stream(output, input).map_err(zstd_error)
-    }
-
-    fn finish<C: WriteBuf + ?Sized>(
-        &mut self,
-        _: &mut OutBuffer<'_, C>,
-        is_whole: bool,
-    ) -> io::Result<usize> {
-        if is_whole { Ok(0) } else { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete frame")) }
-    }
-}
-
-fn zstd_error(code: usize) -> io::Error {
-    /// `ZSTD_error_frameParameter_windowTooLarge` of `zstd_errors.h`.
-    const WINDOW_TOO_LARGE: usize = 16;
-    let is_window = code.wrapping_neg() == WINDOW_TOO_LARGE;
-    let kind = if is_window { io::ErrorKind::OutOfMemory } else { io::ErrorKind::Other };
-    io::Error::new(kind, get_error_name(code))
 }
 
 /// The error of writing an archive to a file.
@@ -241,6 +182,11 @@ fn without_writer() -> Error {
 
 /// Whether a decoder has refused for the memory that it would need.
 fn needs_memory(e: &io::Error) -> bool {
+    /// `ZSTD_error_frameParameter_windowTooLarge` of `zstd_errors.h`.
+    const WINDOW_TOO_LARGE: usize = 16;
     let xz = e.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
-    xz == Some(&liblzma::stream::Error::MemLimit) || e.kind() == io::ErrorKind::OutOfMemory
+    // The errors of zstd's reader have the library's text, and no code.
+    xz == Some(&liblzma::stream::Error::MemLimit)
+        || e.kind() == io::ErrorKind::OutOfMemory
+        || e.to_string() == get_error_name(WINDOW_TOO_LARGE.wrapping_neg())
 }
