@@ -61,7 +61,7 @@ pub struct Archive {
     scheme: Arc<str>,
     /// The one image that is seen, by its place in the archive's list; `None` for all.
     place: Option<usize>,
-    images: Arc<OnceCell<Images>>,
+    images: Arc<OnceCell<Arc<Images>>>,
 }
 
 impl Archive {
@@ -89,10 +89,10 @@ impl Archive {
         }
     }
 
-    async fn images(&self) -> Result<&Images> {
-        let read = || async {
+    async fn images(&self) -> Result<&Arc<Images>> {
+        let read = || {
             let (path, config) = (self.path.clone(), self.config.clone());
-            blocking(move |stop| Images::read(&path, &config, stop)).await
+            blocking(move |stop| Images::read(&path, &config, stop).map(Arc::new))
         };
         self.images.get_or_try_init(read).await.map_err(|e| e.with_endpoint(self))
     }
@@ -106,26 +106,23 @@ impl Archive {
 impl ImageRegistry for Archive {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
         reference::digest_of(reference)?;
-        self.images().await?;
-        let (images, wanted) = (self.images.clone(), reference.clone());
-        let found = blocking(move |_| images.get().map_or(Ok(None), |images| images.manifest(&wanted))).await;
+        let images = self.images().await?;
+        let (here, wanted) = (Arc::clone(images), reference.clone());
+        let found = blocking(move |_| here.manifest(&wanted)).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         found.ok_or_else(|| {
-            self.missing("image", reference).with_hint(match self.images.get().map(Images::names) {
-                Some(names) if !names.is_empty() => {
-                    let names: Vec<String> = names.iter().take(20).map(Reference::whole).collect();
-                    format!("it holds {}", names.join(", "))
-                }
-                _ => "no image in it has a name".to_owned(),
+            let names: Vec<String> = images.names().iter().take(20).map(Reference::whole).collect();
+            self.missing("image", reference).with_hint(match names.as_slice() {
+                [] => "no image in it has a name".to_owned(),
+                names => format!("it holds {}", names.join(", ")),
             })
         })
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         digest::supported(blob.digest())?;
-        self.images().await?;
-        let (images, wanted) = (self.images.clone(), blob.digest().clone());
-        let found = blocking(move |_| images.get().map_or(Ok(None), |images| images.member(&wanted))).await;
+        let (images, wanted) = (Arc::clone(self.images().await?), blob.digest().clone());
+        let found = blocking(move |_| images.member(&wanted)).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         let member = found.ok_or_else(|| self.missing(&format!("blob {}", blob.digest()), reference))?;
         let start = range.resolve(blob.size())?.start;

@@ -50,13 +50,14 @@ struct Listed {
 pub(crate) fn read(
     members: &Members,
     path: &Path,
-    known: &HashMap<Digest, Digest>,
+    known: impl FnOnce() -> HashMap<Digest, Digest>,
     blobs: &mut HashMap<Digest, Member>,
 ) -> Result<Option<Vec<DockerImage>>> {
     let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
+    let known = known();
     let images = parse(&bytes)?.into_iter().map(|listed| {
         let (names, origin) = names_of(&listed, path);
-        if let Some(entry) = known_entry(members, &listed, known) {
+        if let Some(entry) = known_entry(members, &listed, &known) {
             return Ok(DockerImage { names, origin, listed, known: Some(entry), manifest: None });
         }
         let manifest = match read_image(members, &listed) {

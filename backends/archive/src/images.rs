@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use plyfold_core::blocking::Stop;
-use plyfold_core::{Advice, Digest, Error, RawManifest, Reference, Result, reference};
+use plyfold_core::{Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, reference};
 
 use crate::Config;
 use crate::docker::{self, DockerImage};
@@ -20,7 +20,7 @@ use crate::spool;
 pub(crate) struct Images {
     path: PathBuf,
     members: Members,
-    oci: Option<OciImages>,
+    oci: OciImages,
     /// What `manifest.json` lists, in its order.
     docker: Vec<DockerImage>,
     /// Layers and configs of the images that `manifest.json` alone lists.
@@ -31,32 +31,28 @@ impl Images {
     pub(crate) fn read(path: &Path, config: &Config, stop: &Stop) -> Result<Self> {
         let members = Members::scan(spool::plain(path, config, stop)?)?;
         let path = &spool::place(path);
-        let mut oci = OciImages::read(&members, path)?;
-        let known = match &oci {
-            Some(oci) if members.find("manifest.json")?.is_some() => oci.configs(),
-            _ => HashMap::new(),
-        };
+        let oci = OciImages::read(&members, path)?;
+        let is_layout = oci.is_some();
+        let mut oci = oci.unwrap_or_else(|| OciImages::none(&members, path));
         let mut blobs = HashMap::new();
-        let docker = docker::read(&members, path, &known, &mut blobs)?;
-        if oci.is_none() && docker.is_none() {
+        let docker = docker::read(&members, path, || oci.configs(), &mut blobs)?;
+        if !is_layout && docker.is_none() {
             return Err(Error::corrupt(
                 "not an image archive: it has neither manifest.json nor oci-layout and index.json",
             )
             .with_advice(Advice::ConvertLayer));
         }
-        let is_empty = docker.as_ref().is_some_and(Vec::is_empty);
-        if is_empty && oci.as_ref().is_none_or(OciImages::is_empty) {
+        if docker.as_ref().is_some_and(Vec::is_empty) && oci.is_empty() {
             let error = Error::corrupt("the archive holds no image");
             return Err(error.with_context("document", "manifest.json"));
         }
         let mut docker = docker.unwrap_or_default();
-        if let Some(oci) = &mut oci {
-            oci.beside(&docker);
-            for image in &mut docker {
-                image.names.retain(|name| matches!(oci.find(name), Ok(None)));
-            }
+        oci.beside(&docker);
+        for image in &mut docker {
+            image.names.retain(|name| matches!(oci.index.find(name), Ok(None)));
         }
-        if let ([only], true) = (docker.as_mut_slice(), oci.as_ref().is_none_or(OciImages::is_empty))
+        if let [only] = docker.as_mut_slice()
+            && oci.is_empty()
             && only.names.is_empty()
             && only.origin.is_none()
         {
@@ -67,7 +63,7 @@ impl Images {
 
     /// Every name, of tags and of what stands in place of one.
     pub(crate) fn names(&self) -> Vec<Reference> {
-        let mut names = self.oci.as_ref().map(OciImages::names).unwrap_or_default();
+        let mut names = self.oci.index.references();
         names.extend(self.docker.iter().flat_map(|image| &image.names).cloned());
         names
     }
@@ -77,14 +73,10 @@ impl Images {
     /// # Errors
     /// Those of reading an image that is broken: an image without a name is reported nowhere else.
     pub(crate) fn untagged(&self) -> Result<Vec<Reference>> {
-        let mut untagged = self.oci.as_ref().map(OciImages::untagged).unwrap_or_default();
-        for name in &mut untagged {
-            let found = self.docker.iter().find(|image| {
-                image.known.as_ref().is_some_and(|known| name.digest() == Some(known.as_ref()))
-            });
-            if let Some((image, origin)) = found.and_then(|image| Some((image, image.origin.as_ref()?)))
-                && let Some(digest) = &image.known
-            {
+        let mut untagged = self.oci.index.untagged();
+        for image in self.docker.iter().rev() {
+            let Some((digest, origin)) = image.known.as_ref().zip(image.origin.as_ref()) else { continue };
+            for name in untagged.iter_mut().filter(|name| name.digest() == Some(digest.as_ref())) {
                 *name = reference::by_digest(origin, digest);
             }
         }
@@ -116,7 +108,7 @@ impl Images {
         }
         let mut seen: HashSet<&Digest> =
             self.docker.iter().filter_map(|image| image.known.as_ref()).collect();
-        let others = self.oci.iter().flat_map(OciImages::entries);
+        let others = self.oci.index.entries().map(Descriptor::digest);
         let others: Vec<&Digest> = others.filter(|digest| seen.insert(*digest)).collect();
         let count = self.docker.len() + others.len();
         match others.get(place - self.docker.len()) {
@@ -128,8 +120,7 @@ impl Images {
 
     /// The name that `index.json` gives to a digest, or the digest.
     fn named(&self, digest: &Digest) -> Result<Reference> {
-        let name = self.oci.as_ref().and_then(|oci| oci.name_of(digest));
-        name.map_or_else(|| self.by_digest(digest), Ok)
+        self.oci.name_of(digest).map_or_else(|| self.by_digest(digest), Ok)
     }
 
     fn by_digest(&self, digest: &Digest) -> Result<Reference> {
@@ -138,22 +129,20 @@ impl Images {
 
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
         if let Some(digest) = reference::digest_of(reference)? {
-            let found = self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference))?;
+            let found = self.oci.manifest(reference)?;
             let mut others = self.docker.iter().filter_map(|image| image.manifest.as_ref());
             return Ok(found.or_else(|| others.find(|manifest| *manifest.digest() == digest).cloned()));
         }
-        let Some(first) = self.docker.iter().find(|image| image.names.contains(reference)) else {
-            return self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(reference));
-        };
-        let Some(digest) = &first.known else { return first.read_manifest(&self.members).map(Some) };
-        let by_digest = reference::by_digest(reference, digest);
-        self.oci.as_ref().map_or(Ok(None), |oci| oci.manifest(&by_digest))
+        match self.docker.iter().find(|image| image.names.contains(reference)) {
+            None => self.oci.manifest(reference),
+            Some(DockerImage { known: Some(digest), .. }) => {
+                self.oci.manifest(&reference::by_digest(reference, digest))
+            }
+            Some(image) => image.read_manifest(&self.members).map(Some),
+        }
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {
-        if let Some(member) = self.blobs.get(digest) {
-            return Ok(Some(member.clone()));
-        }
-        self.oci.as_ref().map_or(Ok(None), |oci| oci.member(digest))
+        self.blobs.get(digest).map_or_else(|| self.oci.member(digest), |member| Ok(Some(member.clone())))
     }
 }

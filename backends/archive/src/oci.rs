@@ -15,7 +15,7 @@ use crate::members::{Member, Members};
 #[derive(Debug)]
 pub(crate) struct OciImages {
     members: Members,
-    index: LayoutIndex,
+    pub(crate) index: LayoutIndex,
     /// `index.json` as it stands in the archive: it may be an image itself.
     bytes: Bytes,
 }
@@ -31,6 +31,11 @@ impl OciImages {
         Ok(Some(Self { members: members.clone(), index, bytes }))
     }
 
+    /// No images, for an archive of the other form.
+    pub(crate) fn none(members: &Members, path: &Path) -> Self {
+        Self { members: members.clone(), index: LayoutIndex::new(path), bytes: Bytes::new() }
+    }
+
     /// Docker 25.0 lists an image without a tag in `manifest.json` alone.
     pub(crate) fn is_empty(&self) -> bool {
         self.index.entries().next().is_none()
@@ -44,22 +49,6 @@ impl OciImages {
         if !self.is_empty() && (is_one_of_several || has_several) {
             self.index.forget_derived_names();
         }
-    }
-
-    pub(crate) fn names(&self) -> Vec<Reference> {
-        self.index.references()
-    }
-
-    pub(crate) fn untagged(&self) -> Vec<Reference> {
-        self.index.untagged()
-    }
-
-    pub(crate) fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        self.index.find(name)
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Digest> {
-        self.index.entries().map(Descriptor::digest)
     }
 
     /// A name that an entry has.
