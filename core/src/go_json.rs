@@ -2,37 +2,45 @@
 //! reads `null` as "not set" whatever the field holds: `null`, empty and absent are one. An empty text is not set
 //! either.
 
-use std::fmt;
-
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 /// What a field holds.
 #[derive(Clone, Copy)]
 pub(crate) enum Shape {
+    /// A text that is empty when it is absent.
+    Always,
     /// As it stands.
     Any,
     /// As `Object`, and absent when nothing in it is set.
-    Descriptor(&'static [(&'static str, Self)]),
+    Descriptor(&'static [Field]),
+    /// As `Object`: an index or a manifest, never both.
+    Document(&'static [Field]),
     /// As `List`, without the items that are not set.
     Entries(&'static Self),
+    /// As `Object`, but what differs from these fields in letter case is another field.
+    Free(&'static [Field]),
     List(&'static Self),
     /// A text that is absent when it is empty.
     Name,
     /// Only these fields; others are passed over.
-    Object(&'static [(&'static str, Self)]),
+    Object(&'static [Field]),
     /// As `Object`, and absent unless it names an operating system and an architecture.
-    Platform(&'static [(&'static str, Self)]),
+    Platform(&'static [Field]),
+    /// A number of bytes.
+    Size,
     /// Values of one shape by name.
     Table(&'static Self),
     Text,
-    /// A text that is empty when it is absent.
-    Type,
     /// The version of a manifest or an index: 2 where the document does not say it. Go's readers do not look at it.
     Version,
 }
 
-use Shape::{Any, Descriptor, Entries, List, Name, Object, Platform, Table, Text, Type, Version};
+type Field = (&'static str, Shape);
+
+use Shape::{
+    Always, Any, Descriptor, Document, Entries, Free, List, Name, Object, Platform, Size, Table, Text,
+    Version,
+};
 
 const ANNOTATIONS: Shape = Table(&Text);
 
@@ -50,38 +58,30 @@ pub(crate) const DESCRIPTOR: Shape = Descriptor(&[
     ("artifactType", Name),
     ("data", Any),
     ("digest", Any),
-    ("mediaType", Type),
+    ("mediaType", Always),
     ("platform", PLATFORM),
-    ("size", Any),
+    ("size", Size),
     ("urls", List(&Text)),
 ]);
 
-pub(crate) const INDEX: Shape = Object(&[
+pub(crate) const DOCUMENT: Shape = Document(&[
     ("annotations", ANNOTATIONS),
     ("artifactType", Name),
+    ("config", DESCRIPTOR),
+    ("layers", List(&DESCRIPTOR)),
     ("manifests", Entries(&DESCRIPTOR)),
     ("mediaType", Name),
     ("schemaVersion", Version),
     ("subject", DESCRIPTOR),
 ]);
 
-pub(crate) const MANIFEST: Shape = Object(&[
-    ("annotations", ANNOTATIONS),
-    ("artifactType", Name),
-    ("config", DESCRIPTOR),
-    ("layers", List(&DESCRIPTOR)),
-    ("mediaType", Name),
-    ("schemaVersion", Version),
-    ("subject", DESCRIPTOR),
-]);
-
 pub(crate) const CONFIG: Shape = Object(&[
-    ("architecture", Any),
+    ("architecture", Always),
     ("author", Any),
     ("config", PROCESS),
     ("created", Any),
     ("history", List(&HISTORY)),
-    ("os", Any),
+    ("os", Always),
     ("os.features", List(&Text)),
     ("os.version", Any),
     ("rootfs", Object(&[("diff_ids", List(&Text)), ("type", Any)])),
@@ -89,9 +89,9 @@ pub(crate) const CONFIG: Shape = Object(&[
 ]);
 
 const HISTORY: Shape =
-    Object(&[("author", Any), ("comment", Any), ("created", Any), ("created_by", Any), ("empty_layer", Any)]);
+    Free(&[("author", Any), ("comment", Any), ("created", Any), ("created_by", Any), ("empty_layer", Any)]);
 
-const PROCESS: Shape = Object(&[
+const PROCESS: Shape = Free(&[
     ("Cmd", List(&Text)),
     ("Entrypoint", List(&Text)),
     ("Env", List(&Text)),
@@ -103,151 +103,83 @@ const PROCESS: Shape = Object(&[
     ("WorkingDir", Any),
 ]);
 
-/// Reads a document of a shape.
-///
-/// # Errors
-/// What is no JSON, or has another type than `T` where it is not `null`.
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], shape: &'static Shape) -> serde_json::Result<T> {
-    serde_json::from_value(value(bytes, shape)?)
-}
-
-/// As [`read`], before it has a type.
-///
-/// # Errors
-/// What is no JSON.
-pub(crate) fn value(bytes: &[u8], shape: &'static Shape) -> serde_json::Result<Value> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = Seed(shape).deserialize(&mut json)?;
-    json.end()?;
-    Ok(value.unwrap_or(Value::Null))
-}
-
-/// Yields `None` where a field of this shape is not set.
-struct Seed(&'static Shape);
-
 impl Shape {
     /// What is in a list or a table in place of `null`.
-    fn zero(&self) -> Value {
+    pub(crate) fn zero(&self) -> Value {
         match self {
-            Any => Value::Null,
+            Any | Size => Value::Null,
             Entries(_) | List(_) => Value::Array(Vec::new()),
-            Descriptor(_) | Object(_) | Platform(_) | Table(_) => Value::Object(Map::new()),
-            Name | Text | Type => Value::String(String::new()),
+            Descriptor(_) | Document(_) | Free(_) | Object(_) | Platform(_) | Table(_) => Map::new().into(),
+            Always | Name | Text => Value::String(String::new()),
             Version => 2.into(),
         }
     }
 
-    /// A field that is `null`.
-    fn unset(&self) -> Option<Value> {
-        matches!(self, Entries(_) | List(_) | Table(_)).then(|| self.zero())
+    /// What stands for `null` within it, as opposed to a field that is not set: the items of lists and the values of tables.
+    pub(crate) fn keeps_unset(&self) -> bool {
+        matches!(self, Any | List(_) | Table(_))
     }
 
-    /// A field that is not there, where the reader of the whole document needs one.
-    fn absent(&self) -> Option<Value> {
-        matches!(self, Type | Version).then(|| self.zero())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seed {
-    type Value = Option<Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seed {
-    type Value = Option<Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+    /// The shape of its items. In what is no list it does not matter.
+    pub(crate) fn item(&self) -> &'static Self {
+        match self {
+            Entries(item) | List(item) => item,
+            _ => &Any,
+        }
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(self.0.unset())
+    /// The shape of a field; `None` for one that is passed over.
+    pub(crate) fn field(&self, key: &str) -> Option<&'static Self> {
+        match self {
+            Any => Some(&Any),
+            Table(value) => Some(value),
+            _ => self.fields().iter().find(|(name, _)| *name == key).map(|(_, shape)| shape),
+        }
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Some(value.into()))
+    /// The known field that this key differs from in letter case only.
+    pub(crate) fn twin(&self, key: &str) -> Option<&'static str> {
+        let known = if matches!(self, Free(_)) { &[] } else { self.fields() };
+        known.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(key) && *name != key)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Some(value.into()))
+    fn fields(&self) -> &'static [Field] {
+        match self {
+            Descriptor(known) | Document(known) | Free(known) | Object(known) | Platform(known) => known,
+            _ => &[],
+        }
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        let is_unset = matches!(self.0, Version) && value == 0;
-        Ok((!is_unset).then(|| value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Number::from_f64(value).map(|number| Some(number.into())).ok_or_else(|| E::custom("not a number"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        let is_unset = matches!(self.0, Name) && value.is_empty();
-        Ok((!is_unset).then(|| value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let item = match self.0 {
-            Entries(item) | List(item) => *item,
-            Any => &Any,
-            // The wrong type in any case; what is in it does not matter.
-            Descriptor(_) | Name | Object(_) | Platform(_) | Table(_) | Text | Type | Version => &Object(&[]),
-        };
-        let mut list = Vec::new();
-        while let Some(value) = items.next_element_seed(Seed(item))? {
-            match value {
-                None if matches!(self.0, Entries(_)) => {}
-                value => list.push(value.unwrap_or_else(|| item.zero())),
+    /// A value of this shape whose own values are settled, with what is absent and has to be there; `None` for a field
+    /// that is not set.
+    pub(crate) fn settled(&self, mut value: Value) -> Option<Value> {
+        match (self, &mut value) {
+            (Entries(_) | List(_) | Table(_), Value::Null) => return Some(self.zero()),
+            (_, Value::Null) => return None,
+            (Name, text) if text == "" => return None,
+            (Version, number) if *number == 0 => return None,
+            (Descriptor(_), Value::Object(fields)) if fields.values().all(is_zero) => return None,
+            (Platform(_), Value::Object(fields))
+                if ["os", "architecture"]
+                    .iter()
+                    .any(|name| fields.get(*name).is_none_or(|text| text == "")) =>
+            {
+                return None;
             }
-        }
-        Ok(Some(Value::Array(list)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = fields.next_key::<String>()? {
-            let shape = match self.0 {
-                Descriptor(known) | Object(known) | Platform(known) => {
-                    known.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape)
-                }
-                Table(value) => Some(*value),
-                Any => Some(&Any),
-                Entries(_) | List(_) | Name | Text | Type | Version => None,
-            };
-            let Some(shape) = shape else {
-                fields.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let in_table = matches!(self.0, Table(_) | Any);
-            match fields.next_value_seed(Seed(shape))? {
-                Some(value) => drop(map.insert(key, value)),
-                None if in_table => drop(map.insert(key, shape.zero())),
-                None => {}
-            }
-        }
-        if matches!(self.0, Descriptor(_)) && map.values().all(is_zero) {
-            return Ok(None);
-        }
-        if let Descriptor(known) | Object(known) = self.0 {
-            for (name, shape) in *known {
-                if let Some(value) = shape.absent().filter(|_| !map.contains_key(*name)) {
-                    map.insert((*name).to_owned(), value);
+            (_, Value::Object(fields)) => {
+                let needed = self.fields().iter().filter(|(_, shape)| matches!(shape, Always | Version));
+                for (name, shape) in needed {
+                    fields.entry(*name).or_insert_with(|| shape.zero());
                 }
             }
+            _ => {}
         }
-        let names_one = |key| map.get(key).is_some_and(|value| *value != "");
-        if matches!(self.0, Platform(_)) && !(names_one("os") && names_one("architecture")) {
-            return Ok(None);
-        }
-        Ok(Some(Value::Object(map)))
+        Some(value)
     }
 }
 
 /// Whether a field holds what Go's zero value is written as.
-fn is_zero(value: &Value) -> bool {
+pub(crate) fn is_zero(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.is_empty(),
         Value::Bool(set) => !set,

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::manifest::{RawManifest, sorted};
-use crate::strict::{self, DocumentFault, Schema, invalid};
-use crate::{Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, printable, reference};
+use crate::strict::{self, DocumentFault, invalid};
+use crate::{
+    Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, go_json, printable, reference,
+};
 
 pub use entry::{CONTAINERD_NAME, PINNED, REF_NAME};
 use entry::{Entry, Fields, written};
@@ -88,7 +90,7 @@ impl LayoutIndex {
         if bytes.len() as u64 > INDEX_LIMIT {
             return Err(DocumentFault::Long(format!("index.json has more than {}", Size(INDEX_LIMIT))).into());
         }
-        strict::check(bytes, Schema::Manifest).map_err(at)?;
+        strict::check(bytes, &go_json::DOCUMENT).map_err(at)?;
         let mut document: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(bytes).map_err(invalid).map_err(at)?;
         match document.get("schemaVersion").map(|version| version.get()) {
@@ -108,7 +110,7 @@ impl LayoutIndex {
             return Err(at(DocumentFault::Long(long).into()));
         }
         let entries = list.into_iter().filter_map(|raw| Entry::parse(raw, place).transpose());
-        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(invalid).map_err(at)?;
+        let entries = entries.collect::<Result<Vec<_>>>().map_err(at)?;
         let by_name = OnceLock::new();
         let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
         index.name_the_nameless(bytes);

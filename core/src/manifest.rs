@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, Platform as PlatformDocument};
-use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use crate::digest::Hasher;
-use crate::go_json;
-use crate::strict::{self, DocumentFault, Schema, invalid};
+use crate::go_json::{CONFIG, DOCUMENT, is_zero};
+use crate::strict::{self, DocumentFault, invalid};
 use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Size, digest};
 
 /// Bounds on documents. Memory follows these, never what an input declares.
@@ -151,7 +150,6 @@ impl RawManifest {
             let sizes = Size(bytes.len() as u64).beyond(Size(limits::MANIFEST));
             return Err(DocumentFault::Long(format!("manifest {digest} has {sizes}")).into());
         }
-        strict::check(&bytes, Schema::Manifest).map_err(|e| e.with_context("manifest", &digest))?;
         let (media_type, document) =
             parse(&bytes, declared).map_err(|e| e.with_context("manifest", &digest))?;
         let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
@@ -222,16 +220,16 @@ impl RawManifest {
 }
 
 fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Document)> {
-    let head: Head = serde_json::from_slice(bytes).map_err(invalid)?;
+    let fields = strict::read(bytes, &DOCUMENT)?;
     let schema1 = declared
         .is_some_and(|name| name.as_ref().starts_with("application/vnd.docker.distribution.manifest.v1"));
-    if head.schema_version == Some(1) || schema1 {
+    if fields["schemaVersion"] == 1 || schema1 {
         return Err(DocumentFault::DockerSchema1.into());
     }
-    if !matches!(head.schema_version, None | Some(0 | 2)) {
+    if fields["schemaVersion"] != 2 {
         return Err(invalid("schemaVersion is not 2"));
     }
-    let stated = head.media_type.as_deref().filter(|name| !name.is_empty()).map(MediaType::from);
+    let stated = fields["mediaType"].as_str().map(MediaType::from);
     // A generic type on the wire says nothing about the document.
     let declared = declared.filter(|name| is_document(name) || name.as_ref().contains("vnd."));
     if let (Some(stated), Some(declared)) = (&stated, declared)
@@ -240,28 +238,24 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         let why = format!("declared {declared}, the document says {stated}");
         return Err(DocumentFault::MediaType(why).into());
     }
-    let is_set = |field: Option<Field>| field == Some(Field::Set);
-    let shape = match (is_set(head.layers) || is_set(head.config), is_set(head.manifests)) {
-        (true, true) => return Err(DocumentFault::ManifestAndIndex.into()),
-        (true, false) => MediaType::ImageManifest,
-        (false, true) => MediaType::ImageIndex,
-        (false, false) if head.manifests.is_some() => MediaType::ImageIndex,
-        (false, false) => {
-            if let Some(other) = stated.as_ref().or(declared).filter(|name| !is_document(name)) {
-                return Err(DocumentFault::Other(other.clone()).into());
-            }
-            return Err(invalid("neither \"layers\" nor \"manifests\""));
-        }
+    let (is_there, is_set) = (|key| fields.get(key).is_some(), |key: &str| !is_zero(&fields[key]));
+    let is_image = is_set("layers") || is_set("config") || is_there("layers") && !is_there("manifests");
+    let shape = match stated.as_ref().or(declared).filter(|name| !is_document(name)) {
+        _ if is_image => MediaType::ImageManifest,
+        _ if is_there("manifests") => MediaType::ImageIndex,
+        Some(other) => return Err(DocumentFault::Other(other.clone()).into()),
+        None => return Err(invalid("neither \"layers\" nor \"manifests\"")),
     };
     let media_type = stated.or_else(|| declared.cloned()).unwrap_or_else(|| shape.clone());
     if is_index(&media_type) != (shape == MediaType::ImageIndex) {
         return Err(DocumentFault::MediaType(format!("{media_type} has the fields of {shape}")).into());
     }
     let document = if shape == MediaType::ImageIndex {
-        Document::Index(go_json::read(bytes, &go_json::INDEX).map_err(invalid)?)
+        serde_json::from_value(fields).map(Document::Index)
     } else {
-        Document::Manifest(go_json::read(bytes, &go_json::MANIFEST).map_err(invalid)?)
+        serde_json::from_value(fields).map(Document::Manifest)
     };
+    let document = document.map_err(invalid)?;
     let (count, limit, what) = match &document {
         Document::Index(index) => (index.manifests().len(), limits::INDEX_ENTRIES, "manifests"),
         Document::Manifest(manifest) => (manifest.layers().len(), limits::LAYERS, "layers"),
@@ -270,35 +264,6 @@ fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Docum
         return Err(DocumentFault::Long(format!("document has {count} {what}, the limit is {limit}")).into());
     }
     Ok((media_type, document))
-}
-
-/// The fields that tell documents apart.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
-    #[serde(default, deserialize_with = "Field::read")]
-    config: Option<Field>,
-    #[serde(default, deserialize_with = "Field::read")]
-    layers: Option<Field>,
-    #[serde(default, deserialize_with = "Field::read")]
-    manifests: Option<Field>,
-}
-
-/// A field that stands in the document.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Field {
-    /// As `null`.
-    Null,
-    Set,
-}
-
-impl Field {
-    fn read<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
-        let value = Option::<serde::de::IgnoredAny>::deserialize(deserializer)?;
-        Ok(Some(value.map_or(Self::Null, |_| Self::Set)))
-    }
 }
 
 /// An image configuration exactly as it was received, and what it says.
@@ -391,21 +356,16 @@ impl RawConfig {
 /// [`Ambiguous`](crate::ErrorKind::Ambiguous) and [`Corrupt`](crate::ErrorKind::Corrupt) for a document with two
 /// readings or none.
 pub fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
-    strict::check(bytes, Schema::Config)?;
-    let invalid = |e: serde_json::Error| DocumentFault::Config(e.to_string());
-    let mut value = go_json::value(bytes, &go_json::CONFIG).map_err(invalid)?;
+    let mut value = strict::read(bytes, &CONFIG)?;
+    // Fields that Go's types have for every configuration, and that some writers leave out when they are empty.
     if let Value::Object(fields) = &mut value {
-        // Fields that Go's types have for every configuration, and that some writers leave out when they are empty.
-        for name in ["os", "architecture"] {
-            fields.entry(name).or_insert_with(|| "".into());
-        }
         let rootfs = fields.entry("rootfs").or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(rootfs) = rootfs {
             rootfs.entry("type").or_insert_with(|| "layers".into());
             rootfs.entry("diff_ids").or_insert_with(|| json!([]));
         }
     }
-    Ok(serde_json::from_value(value).map_err(invalid)?)
+    Ok(serde_json::from_value(value).map_err(|e| DocumentFault::Config(e.to_string()))?)
 }
 
 /// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.

@@ -2,15 +2,19 @@
 //!
 //! JSON parsers disagree about duplicate keys and letter case (CVE-2021-41190 is such a disagreement), so one
 //! digest could mean two images. This pass refuses what two parsers could read in two ways: duplicate keys,
-//! known keys in another letter case, `layers` beside `manifests`, sizes that are not natural numbers.
+//! known keys in another letter case, `layers` or `config` beside `manifests`, sizes that are not natural numbers. What
+//! it does not refuse it hands over as the document's [`Shape`] says.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
+use oci_spec::image::Platform;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
-use crate::{Digest, Error, MediaType, Result};
+use crate::go_json::{DESCRIPTOR, Shape};
+use crate::{Descriptor, Digest, Error, MediaType, Result};
 
 crate::fault! {
     /// What is wrong with a manifest, an index, a configuration or a list of names.
@@ -25,7 +29,6 @@ crate::fault! {
     LayoutVersion(String) => (Unsupported, "OCI layout version {0:?} is not supported",
         "plyfold reads version 1"),
     Long(String) => (Limit, "{0}"),
-    ManifestAndIndex => (Ambiguous, "ambiguous document: a manifest and an index at once"),
     MediaType(String) => (Corrupt, "media type mismatch: {0}"),
     NoLayout(String) => (Corrupt, "not an OCI layout: {0}",
         "a layout holds the files oci-layout and index.json beside the folder blobs"),
@@ -40,176 +43,146 @@ pub(crate) fn invalid(why: impl ToString) -> Error {
     DocumentFault::Invalid(why.to_string()).into()
 }
 
-/// Which document the bytes should be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Schema {
-    /// An image configuration.
-    Config,
-    /// A manifest or an index.
-    Manifest,
-}
-
-/// Reads all of `bytes` as one JSON object without building it.
+/// Checks all of `bytes` as one JSON object of a shape, without building it.
 ///
 /// # Errors
 /// `Ambiguous` for content with two readings, `Corrupt` for what is not valid JSON or not a valid descriptor.
-pub(crate) fn check(bytes: &[u8], schema: Schema) -> Result<()> {
-    let scope = match schema {
-        Schema::Config => Scope::Config,
-        Schema::Manifest => Scope::Manifest,
-    };
+pub(crate) fn check(bytes: &[u8], shape: &'static Shape) -> Result<()> {
+    pass(bytes, shape, false).map(drop)
+}
+
+/// As [`check`], and builds what the shape knows; null when nothing of it is set.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn read(bytes: &[u8], shape: &'static Shape) -> Result<Value> {
+    Ok(shape.settled(pass(bytes, shape, true)?).unwrap_or_default())
+}
+
+/// A descriptor out of a document that was checked; `None` for one that says nothing, such as `null`.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn descriptor(json: &str) -> Result<Option<Descriptor>> {
+    let is_whole =
+        |one: &Platform| !one.os().to_string().is_empty() && !one.architecture().to_string().is_empty();
+    match serde_json::from_str::<Option<Descriptor>>(json) {
+        Ok(plain) if plain.iter().filter_map(|one| one.platform().as_ref()).all(is_whole) => Ok(plain),
+        // Slower: a list of ten thousand entries is read often.
+        _ => serde_json::from_value(read(json.as_bytes(), &DESCRIPTOR)?).map_err(invalid),
+    }
+}
+
+fn pass(bytes: &[u8], shape: &'static Shape, keep: bool) -> Result<Value> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let ambiguous = Cell::new(false);
-    let top = Value { scope, top: true, key: "", ambiguous: &ambiguous };
-    top.deserialize(&mut json).and_then(|_| json.end()).map_err(|e| {
+    let top = json.deserialize_map(Reader { shape, keep, ambiguous: &ambiguous });
+    top.and_then(|value| json.end().map(|()| value)).map_err(|e| {
         if ambiguous.get() { DocumentFault::Ambiguous(e.to_string()).into() } else { invalid(e) }
     })
 }
 
-/// Where in a document a value stands, for the keys that are known there.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Scope {
-    Config,
-    Descriptor,
-    Free,
-    Manifest,
-    Platform,
-    Rootfs,
-}
-
-impl Scope {
-    fn keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Config => {
-                &["architecture", "config", "history", "os", "os.features", "os.version", "rootfs", "variant"]
-            }
-            Self::Descriptor => {
-                &["annotations", "artifactType", "data", "digest", "mediaType", "platform", "size", "urls"]
-            }
-            Self::Free => &[],
-            Self::Manifest => &[
-                "annotations",
-                "artifactType",
-                "config",
-                "layers",
-                "manifests",
-                "mediaType",
-                "schemaVersion",
-                "subject",
-            ],
-            Self::Platform => &["architecture", "os", "os.features", "os.version", "variant"],
-            Self::Rootfs => &["diff_ids", "type"],
-        }
-    }
-
-    fn child(self, key: &str) -> Self {
-        match (self, key) {
-            (Self::Manifest, "config" | "layers" | "manifests" | "subject") => Self::Descriptor,
-            (Self::Descriptor, "platform") => Self::Platform,
-            (Self::Config, "rootfs") => Self::Rootfs,
-            _ => Self::Free,
-        }
-    }
-}
-
+/// Reads a value of a shape, which its reader [settles](Shape::settled).
 #[derive(Clone, Copy)]
-struct Value<'a> {
-    scope: Scope,
-    top: bool,
-    key: &'a str,
+struct Reader<'a> {
+    shape: &'static Shape,
+    /// Whether it is built, or only checked: then lists and objects are empty.
+    keep: bool,
     /// Set with the error of an ambiguity; serde's errors are text only.
     ambiguous: &'a Cell<bool>,
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    /// Whether it is something else than `null`.
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
+impl Reader<'_> {
+    fn ambiguity<E: serde::de::Error>(&self, why: impl fmt::Display) -> E {
+        self.ambiguous.set(true);
+        E::custom(why)
     }
 }
 
-impl Value<'_> {
-    fn scalar<E: serde::de::Error>(&self, what: &str) -> Result<(), E> {
-        if self.top {
-            return Err(E::custom(format!("expected an object, found {what}")));
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let value = deserializer.deserialize_any(self)?;
+        if matches!(self.shape, Shape::Size) && value.as_i64().is_none_or(i64::is_negative) {
+            let what = value.to_string();
+            return Err(D::Error::custom(format!(
+                "invalid descriptor: size is {what:.40}, not a number of bytes"
+            )));
         }
-        if self.key == "size" {
-            return Err(E::custom(format!("invalid descriptor: size is {what}, not a number of bytes")));
-        }
-        Ok(())
+        Ok(value)
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_> {
-    type Value = bool;
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+        f.write_str("an object")
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<bool, E> {
-        self.scalar("null").map(|()| false)
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<bool, E> {
-        self.scalar("a boolean").map(|()| true)
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<bool, E> {
-        self.scalar("a string").map(|()| true)
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<bool, E> {
-        self.scalar(&number.to_string()).map(|()| true)
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<bool, E> {
-        self.scalar(&number.to_string()).map(|()| true)
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<bool, E> {
-        if self.key == "size" && i64::try_from(number).is_ok() {
-            return Ok(true);
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let shape = self.shape.item();
+        let mut list = Vec::new();
+        while let Some(value) = items.next_element_seed(Self { shape, ..self })? {
+            let value = shape.settled(value).or_else(|| self.shape.keeps_unset().then(|| shape.zero()));
+            list.extend(value.filter(|_| self.keep));
         }
-        self.scalar(&number.to_string()).map(|()| true)
+        Ok(list.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
-        self.scalar("an array")?;
-        while items.next_element_seed(Value { top: false, key: "", ..self })?.is_some() {}
-        Ok(true)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        if self.key == "size" {
-            return Err(A::Error::custom("invalid descriptor: size is an object, not a number of bytes"));
-        }
-        let known = self.scope.keys();
-        // Go's tools write `null` for a field that is not set.
-        let (mut seen, mut set) = (HashSet::new(), HashSet::new());
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        // Each key, and whether its value is something else than `null`, which Go's tools write for what is not set.
+        let mut seen = HashMap::new();
+        let mut fields = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let twin = known.iter().find(|name| name.eq_ignore_ascii_case(&key) && **name != key);
-            if let Some(twin) = twin {
-                self.ambiguous.set(true);
-                return Err(A::Error::custom(format!("key {key:?} differs from {twin:?} in case only")));
+            if let Some(twin) = self.shape.twin(&key) {
+                return Err(self.ambiguity(format!("key {key:?} differs from {twin:?} in case only")));
             }
-            let sized = self.scope == Scope::Descriptor && key == "size";
-            let child = self.scope.child(&key);
-            let key_of_value = if sized { "size" } else { "" };
-            if map.next_value_seed(Value { scope: child, top: false, key: key_of_value, ..self })? {
-                set.insert(key.clone());
+            let shape = self.shape.field(&key);
+            let (keep, shape) = (self.keep && shape.is_some(), shape.unwrap_or(&Shape::Any));
+            let value = map.next_value_seed(Self { shape, keep, ..self })?;
+            let is_set = !value.is_null();
+            if keep {
+                let value = shape.settled(value).or_else(|| self.shape.keeps_unset().then(|| shape.zero()));
+                fields.extend(value.map(|value| (key.clone(), value)));
             }
-            if !seen.insert(key.clone()) {
+            if let (key, Some(_)) = (key.clone(), seen.insert(key, is_set)) {
                 return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
         }
-        if self.scope == Scope::Manifest && set.contains("layers") && set.contains("manifests") {
-            self.ambiguous.set(true);
-            return Err(A::Error::custom("it has both \"layers\" and \"manifests\""));
+        let is_set = |key| seen.get(key) == Some(&true);
+        if matches!(self.shape, Shape::Document(_))
+            && is_set("manifests")
+            && let Some(other) = ["layers", "config"].into_iter().find(|key| is_set(key))
+        {
+            return Err(self.ambiguity(format!("it has both {other:?} and \"manifests\"")));
         }
-        Ok(true)
+        Ok(fields.into())
     }
 }
 
@@ -217,6 +190,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::go_json::{CONFIG, DOCUMENT};
 
     #[test]
     fn verdicts() {
@@ -225,6 +199,8 @@ mod tests {
         let cases: &[(&str, Option<ErrorKind>)] = &[
             (r#"{"schemaVersion":2,"layers":[],"annotations":{"a":"1","A":"2"}}"#, None),
             (r#"{"layers":[],"manifests":[]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"config":{},"manifests":[]}"#, Some(ErrorKind::Ambiguous)),
+            (r#"{"config":{},"manifests":null}"#, None),
             (r#"{"Layers":[]}"#, Some(ErrorKind::Ambiguous)),
             (r#"{"layers":[],"MANIFESTS":[]}"#, Some(ErrorKind::Ambiguous)),
             (r#"{"layers":[{"Digest":"x"}]}"#, Some(ErrorKind::Ambiguous)),
@@ -245,15 +221,15 @@ mod tests {
             (&deep, Some(ErrorKind::Corrupt)),
         ];
         for (text, kind) in cases {
-            let outcome = check(text.as_bytes(), Schema::Manifest).err().map(|e| e.kind().clone());
+            let outcome = check(text.as_bytes(), &DOCUMENT).err().map(|e| e.kind().clone());
             assert_eq!(outcome, *kind, "{}", &text[..text.len().min(80)]);
         }
     }
 
     #[test]
     fn configs_may_hold_any_label_but_not_two_rootfs() {
-        assert!(check(br#"{"config":{"Labels":{"a":"","A":""}},"rootfs":{}}"#, Schema::Config).is_ok());
-        let twice = check(br#"{"rootfs":{"diff_ids":[],"Diff_IDs":[]}}"#, Schema::Config).unwrap_err();
+        assert!(check(br#"{"config":{"Labels":{"a":"","A":""}},"rootfs":{}}"#, &CONFIG).is_ok());
+        let twice = check(br#"{"rootfs":{"diff_ids":[],"Diff_IDs":[]}}"#, &CONFIG).unwrap_err();
         assert_eq!(*twice.kind(), ErrorKind::Ambiguous);
     }
 }

@@ -5,9 +5,8 @@ use serde_json::{Map, Value};
 
 use super::naming::not_here;
 use super::{CacheProvider, Lease, NameChange, Needs, content};
-use crate::go_json;
 use crate::manifest::{Document, RawConfig, RawManifest, canonical_json, is_document, is_manifest, limits};
-use crate::strict::invalid;
+use crate::strict::{self, invalid};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
@@ -193,12 +192,11 @@ impl Merged {
             _ => Vec::new(),
         };
         let old = old.into_iter().map(|raw| {
-            let descriptor = go_json::read(raw.to_string().as_bytes(), &go_json::DESCRIPTOR)?;
-            Ok(Option::map(descriptor, |descriptor| Entry::new(raw, descriptor)))
+            // Entries that say nothing are none.
+            let descriptor = strict::descriptor(&raw.to_string())?;
+            Ok(descriptor.map(|descriptor| Entry::new(raw, descriptor)))
         });
-        let old = old.collect::<serde_json::Result<Vec<_>>>().map_err(invalid)?;
-        // Entries that say nothing are none.
-        let mut old: Vec<Entry> = old.into_iter().flatten().collect();
+        let mut old = old.filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
         let count = old.len();
         let unchanged = given.iter().all(|new| old.iter().any(|old| old.raw == new.raw));
         old.retain(|old| !given.iter().any(|new| new.replaces(old)));

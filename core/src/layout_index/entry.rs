@@ -5,13 +5,10 @@ use std::fmt;
 use std::iter;
 use std::path::Path;
 
-use oci_spec::image::Platform as PlatformDocument;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::go_json;
-use crate::strict::{self, Schema};
-use crate::{Descriptor, Platform, Reference, reference};
+use crate::{Descriptor, Platform, Reference, Result, go_json, reference, strict};
 
 /// The full name of an image, as containerd and Docker write it.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -35,25 +32,13 @@ pub(super) struct Entry {
 impl Entry {
     /// An entry out of a document that is damaged elsewhere.
     pub(super) fn alone(raw: &RawValue, place: &Path) -> Option<Self> {
-        let document = format!(r#"{{"manifests":[{}]}}"#, raw.get());
-        strict::check(document.as_bytes(), Schema::Manifest).ok()?;
+        strict::check(raw.get().as_bytes(), &go_json::DESCRIPTOR).ok()?;
         Self::parse(raw, place).ok()?
     }
 
     /// `None` for an entry that says nothing, such as `null`.
-    pub(super) fn parse(raw: &RawValue, place: &Path) -> serde_json::Result<Option<Self>> {
-        let descriptor: Option<Descriptor> = match serde_json::from_str(raw.get()) {
-            Ok(descriptor) => Some(descriptor),
-            // Slower: a list of ten thousand entries is read often.
-            Err(_) => go_json::read(raw.get().as_bytes(), &go_json::DESCRIPTOR)?,
-        };
-        let Some(mut descriptor) = descriptor else { return Ok(None) };
-        let names_one = |one: &PlatformDocument| {
-            !one.os().to_string().is_empty() && !one.architecture().to_string().is_empty()
-        };
-        if !descriptor.platform().as_ref().is_none_or(names_one) {
-            descriptor.set_platform(None);
-        }
+    pub(super) fn parse(raw: &RawValue, place: &Path) -> Result<Option<Self>> {
+        let Some(descriptor) = strict::descriptor(raw.get())? else { return Ok(None) };
         let mut entry = Self { raw: raw.to_owned(), descriptor, name: None, tag: None };
         let ref_name = entry.annotation(REF_NAME);
         let tag = ref_name.filter(|text| reference::is_tag(text)).map(str::to_owned);
