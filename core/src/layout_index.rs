@@ -315,10 +315,13 @@ impl LayoutIndex {
         nameless.map(|entry| (&entry.descriptor, entry.has_name()))
     }
 
-    /// Removes the entries for which `keep` says no, given their name, if they have one, and what they stand for.
-    pub fn retain(&mut self, mut keep: impl FnMut(Option<&Reference>, &Digest) -> bool) {
+    /// Removes the entries for which `keep` says no, given their name, if they have one, and what they stand for;
+    /// whether there were any.
+    pub fn retain(&mut self, mut keep: impl FnMut(Option<&Reference>, &Digest) -> bool) -> bool {
+        let before = self.entries.len();
         self.entries.retain(|entry| keep(entry.name.as_ref(), entry.descriptor.digest()));
         self.by_name.take();
+        before != self.entries.len()
     }
 
     /// `index.json` as an image of its own, when that is what [`find`](Self::find) has found.
@@ -356,23 +359,18 @@ impl LayoutIndex {
         self.keep_derived_names();
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
-        let mut annotations = descriptor.annotations().clone().unwrap_or_default();
-        annotations.remove(CONTAINERD_NAME);
-        annotations.insert(REF_NAME.to_owned(), if local { tag.to_owned() } else { name.whole() });
-        if !local {
-            annotations.insert(CONTAINERD_NAME.to_owned(), name.whole());
-        }
-        annotations.remove(PINNED);
-        if pinned {
-            annotations.insert(PINNED.to_owned(), "true".to_owned());
-        }
-        let mut descriptor = descriptor.clone();
-        descriptor.set_annotations(Some(annotations));
-        let fields = serde_json::to_value(&descriptor).unwrap_or_default();
-        let raw = written(&sorted(&fields));
-        let tag = local.then(|| tag.to_owned());
+        let whole = name.whole();
+        let mut entry = Entry {
+            raw: written(&sorted(&serde_json::to_value(descriptor).unwrap_or_default())),
+            descriptor: descriptor.clone(),
+            name: Some(name.clone()),
+            tag: local.then(|| tag.to_owned()),
+        };
+        entry.annotate(REF_NAME, Some(if local { tag } else { &whole }));
+        entry.annotate(CONTAINERD_NAME, Some(whole.as_str()).filter(|_| !local));
+        entry.annotate(PINNED, pinned.then_some("true"));
         self.by_name.take();
-        self.entries.push(Entry { raw, descriptor, name: Some(name.clone()), tag });
+        self.entries.push(entry);
     }
 
     /// Writes the implied name of an only image into its entry.
@@ -387,9 +385,7 @@ impl LayoutIndex {
 
     /// Removes a name with its entry; whether it was there.
     pub fn remove(&mut self, name: &Reference) -> bool {
-        let before = self.entries.len();
-        self.retain(|other, _| other != Some(name));
-        before != self.entries.len()
+        self.retain(|other, _| other != Some(name))
     }
 
     fn by_name(&self) -> &HashMap<Reference, Vec<usize>> {
@@ -406,13 +402,8 @@ impl LayoutIndex {
 
     /// Removes the entries for a digest that have a name of `repository` or none; whether there were any.
     pub fn remove_digest(&mut self, repository: &str, digest: &Digest) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|entry| {
-            let here = entry.name.as_ref().is_none_or(|name| reference::repository_of(name) == repository);
-            entry.descriptor.digest() != digest || !here
-        });
-        self.by_name.take();
-        before != self.entries.len()
+        let elsewhere = |name: &Reference| reference::repository_of(name) != repository;
+        self.retain(|name, other| other != digest || name.is_some_and(elsewhere))
     }
 
     /// The document: the same bytes for the same content, whatever the order of the changes that led there.
