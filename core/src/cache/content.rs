@@ -1,5 +1,7 @@
 //! Blobs of a cache: read, stored, verified and quarantined.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use oci_spec::image::ImageManifest;
 
@@ -115,6 +117,20 @@ pub(crate) async fn quarantine_damaged(cache: &dyn CacheProvider, blob: &Descrip
         Err(e) if *e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(false),
     }
+}
+
+/// Those of these blobs that are not here with the right size, each once.
+pub(super) async fn absent(
+    cache: &dyn CacheProvider,
+    blobs: impl IntoIterator<Item = Descriptor, IntoIter: Send>,
+) -> Result<Vec<Digest>> {
+    let (mut absent, mut seen) = (Vec::new(), HashSet::new());
+    for blob in blobs {
+        if cache.stat(blob.digest()).await? != Some(blob.size()) && seen.insert(blob.digest().clone()) {
+            absent.push(blob.digest().clone());
+        }
+    }
+    Ok(absent)
 }
 
 /// The descriptor of a blob with the size that it has here; `None` when it is not here.

@@ -77,15 +77,8 @@ impl Needs {
     }
 
     async fn absent(&self, cache: &dyn CacheProvider, counts: impl Fn(&Need) -> bool) -> Result<Vec<Digest>> {
-        let counted = self.blobs.iter().filter(|(_, need)| counts(need));
-        let counted: Vec<(Digest, u64)> =
-            counted.map(|(digest, need)| (digest.clone(), need.descriptor.size())).collect();
-        let mut missing = Vec::new();
-        for (digest, size) in counted {
-            if cache.stat(&digest).await? != Some(size) {
-                missing.push(digest);
-            }
-        }
+        let counted = self.blobs.values().filter(|need| counts(need)).map(|need| need.descriptor.clone());
+        let mut missing = content::absent(cache, counted.collect::<Vec<_>>()).await?;
         missing.sort_by_cached_key(ToString::to_string);
         Ok(missing)
     }

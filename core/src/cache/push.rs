@@ -1,23 +1,18 @@
 //! From a cache to a registry.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::index::{SUBJECT, annotation};
 use super::registry::as_registry;
-use super::{CacheProvider, CacheRegistry, Lease, Needs, content};
+use super::{CacheProvider, Lease, Needs, content};
 use crate::copy::{CopyOptions, Platforms, copy};
-use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_foreign, is_index, limits};
-use crate::registry::{Capabilities, ImageRegistry};
+use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_index, limits};
+use crate::registry::ImageRegistry;
 use crate::strict::invalid;
-use crate::{
-    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
-    select,
-};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, select};
 
 /// How an image of a cache is pushed.
 #[derive(Clone, Debug, Default)]
@@ -50,47 +45,35 @@ pub(super) async fn push(
     options: &PushOptions,
 ) -> Result<Descriptor> {
     let operation = options.copy.progress.operation();
-    let copy = CopyOptions { progress: operation.progress().clone(), ..options.copy.clone() };
-    let options = PushOptions { copy, sparse: options.sparse };
-    operation.end(push_told(cache, name, registry, target, &options).await)
-}
-
-async fn push_told(
-    cache: &dyn CacheProvider,
-    name: &Reference,
-    registry: &dyn ImageRegistry,
-    target: &Reference,
-    options: &PushOptions,
-) -> Result<Descriptor> {
-    let (root, _lease) = in_hand(cache, name).await?;
-    // The name may move from now on: the content that it pointed to is pushed.
-    let source = as_registry(cache).fixed(name.clone(), root.clone());
-    if options.copy.platforms != Platforms::All {
-        return copy(&source, name, registry, target, &options.copy).await;
-    }
-    let mut subset = Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
-    let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
-    let Some(first) = subset.absent.first() else {
-        return copy(&source, name, registry, target, &options.copy).await;
+    let copying = CopyOptions { progress: operation.progress().clone(), ..options.copy.clone() };
+    let pushed = async {
+        let (root, _lease) = in_hand(cache, name).await?;
+        // The name may move from now on: the content that it pointed to is pushed.
+        let source = as_registry(cache).fixed(name.clone(), root.clone());
+        if copying.platforms != Platforms::All {
+            return copy(&source, name, registry, target, &copying).await;
+        }
+        let mut subset =
+            Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
+        let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
+        let source = match (subset.absent.first(), kept) {
+            (None, _) => source,
+            (_, Some(kept)) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
+                source.fixed(name.clone(), kept).with_documents(subset.rewritten)
+            }
+            (Some(first), _) => {
+                let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();
+                let message = format!("not all of the image is in the store; missing: {}", list.join(", "));
+                return Err(Error::not_found(message)
+                    .with_image(name)
+                    .with_endpoint(cache)
+                    .with_context("blob", first.digest())
+                    .with_advice(Advice::PushPart));
+            }
+        };
+        copy(&source, name, registry, target, &copying).await
     };
-    let digest = first.digest().clone();
-    match kept {
-        Some(kept) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
-            let source = Rewritten { source, name: name.clone(), root: kept, others: subset.rewritten };
-            copy(&source, name, registry, target, &options.copy).await
-        }
-        _ => {
-            let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();
-            Err(Error::not_found(format!(
-                "not all of the image is in the store; missing: {}",
-                list.join(", ")
-            ))
-            .with_image(name)
-            .with_endpoint(cache)
-            .with_context("blob", digest)
-            .with_advice(Advice::PushPart))
-        }
-    }
+    operation.end(pushed.await)
 }
 
 /// What a name stands for, and the lease of all that it leads to.
@@ -150,7 +133,7 @@ impl Subset<'_> {
     ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
         Box::pin(async move {
             let Document::Index(index) = raw.document() else {
-                let whole = self.is_whole(raw).await?;
+                let whole = content::absent(self.cache, raw.requirements()).await?.is_empty();
                 if !whole {
                     self.absent.push(raw.descriptor().clone());
                 }
@@ -214,16 +197,6 @@ impl Subset<'_> {
         self.rewritten.insert(kept.digest().clone(), kept);
         Ok(Some(left))
     }
-
-    /// Whether config and layers are here; layers that may not be redistributed need not be.
-    async fn is_whole(&self, raw: &RawManifest) -> Result<bool> {
-        for blob in raw.references() {
-            if self.cache.stat(blob.digest()).await? != Some(blob.size()) && !is_foreign(blob.media_type()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
 }
 
 /// The index with `kept` in place of its children, in their order; `None` when nothing is left.
@@ -272,42 +245,5 @@ fn drop_dangling(children: &[Descriptor], kept: &mut [Option<Descriptor>]) {
         if annotation(child, SUBJECT).is_some_and(|subject| !here.iter().any(|digest| digest == subject)) {
             *kept = None;
         }
-    }
-}
-
-/// A cache whose one name stands for a part of an index.
-#[derive(Clone, Debug)]
-struct Rewritten {
-    source: CacheRegistry,
-    name: Reference,
-    root: RawManifest,
-    others: HashMap<Digest, RawManifest>,
-}
-
-#[async_trait]
-impl ImageRegistry for Rewritten {
-    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        if *reference == self.name {
-            return Ok(self.root.clone());
-        }
-        let digest = reference::digest_of(reference)?;
-        match digest.and_then(|digest| self.others.get(&digest)) {
-            Some(rewritten) => Ok(rewritten.clone()),
-            None => self.source.manifest(reference).await,
-        }
-    }
-
-    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.source.blob(reference, blob, range).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.source.capabilities()
-    }
-}
-
-impl fmt::Display for Rewritten {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.source)
     }
 }

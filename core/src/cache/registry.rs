@@ -1,5 +1,6 @@
 //! A cache, seen as a registry of what it holds.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -32,6 +33,8 @@ pub struct CacheRegistry {
     cache: Box<dyn CacheProvider>,
     /// A name fixed to a document: later changes of the name are ignored.
     fixed: Option<(Reference, RawManifest)>,
+    /// Documents that are not in the cache, and that the fixed name leads to.
+    documents: HashMap<Digest, RawManifest>,
 }
 
 impl CacheRegistry {
@@ -42,13 +45,18 @@ impl CacheRegistry {
         Self { fixed: Some((name, root)), ..self }
     }
 
+    /// The same with documents that the fixed name leads to, by their digests, and that the cache does not have.
+    pub(super) fn with_documents(self, documents: HashMap<Digest, RawManifest>) -> Self {
+        Self { documents, ..self }
+    }
+
     /// A document by its digest, whatever names lead to it.
     async fn document(&self, digest: &Digest) -> Result<RawManifest> {
-        RawManifest::verified(
-            content::read_digest(&self.cache, digest, limits::MANIFEST).await?,
-            None,
-            digest,
-        )
+        if let Some(document) = self.documents.get(digest) {
+            return Ok(document.clone());
+        }
+        let bytes = content::read_digest(&self.cache, digest, limits::MANIFEST).await?;
+        RawManifest::verified(bytes, None, digest)
     }
 
     /// What the fixed name and the digests below it stand for; `None` for every other name.
@@ -113,7 +121,7 @@ impl fmt::Display for CacheRegistry {
 
 /// The cache seen as a registry of what it holds.
 pub(super) fn as_registry(cache: &dyn CacheProvider) -> CacheRegistry {
-    CacheRegistry { cache: dyn_clone::clone_box(cache), fixed: None }
+    CacheRegistry { cache: dyn_clone::clone_box(cache), fixed: None, documents: HashMap::new() }
 }
 
 /// An image of the cache, opened for reading.
@@ -157,11 +165,6 @@ pub(crate) async fn completeness(
         }
         Err(e) => return Err(e),
     };
-    let mut missing = Vec::new();
-    for blob in source.raw().references() {
-        if cache.stat(blob.digest()).await? != Some(blob.size()) && !missing.contains(blob.digest()) {
-            missing.push(blob.digest().clone());
-        }
-    }
+    let missing = content::absent(cache, source.raw().references()).await?;
     Ok(if missing.is_empty() { Completeness::Complete } else { Completeness::Incomplete(missing) })
 }

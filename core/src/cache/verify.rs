@@ -13,37 +13,36 @@ use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
 /// As [`CacheProvider::verify`].
 pub async fn verify_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Verified> {
     let operation = what.progress.operation();
-    let what = Verify { progress: operation.progress().clone(), ..what.clone() };
-    operation.end(read_by_names(cache, &what).await)
-}
-
-async fn read_by_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Verified> {
-    let mut verified = Verified::default();
-    let mut wanted: Vec<_> = needed(cache, what.images.as_deref()).await?.into_iter().collect();
-    wanted.sort_by_cached_key(|(digest, _)| digest.to_string());
-    let total = wanted.iter().map(|(_, (need, _))| need.descriptor.size()).fold(0, u64::saturating_add);
-    let mut read = 0_u64;
-    for (digest, (need, images)) in wanted {
-        read = read.saturating_add(need.descriptor.size());
-        what.progress.emit(Event::VerifyProgress { read, total });
-        let (part, error) = match content::verify(cache, &need.descriptor).await {
-            Ok(()) => {
-                verified.checked += 1;
-                verified.bytes += need.descriptor.size();
-                continue;
-            }
-            Err(e) if *e.kind() == ErrorKind::NotFound && !need.required => continue,
-            Err(e) if *e.kind() == ErrorKind::NotFound => (DamagedPart::Missing(digest.clone()), e),
-            Err(e) if *e.kind() == ErrorKind::Corrupt => (DamagedPart::Blob(digest.clone()), e),
-            Err(e) => return Err(e),
-        };
-        verified.checked += 1;
-        let repaired = what.repair
-            && matches!(part, DamagedPart::Blob(_))
-            && content::quarantine_damaged(cache, &need.descriptor).await?;
-        verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
-    }
-    Ok(verified)
+    let progress = operation.progress().clone();
+    let read = async {
+        let mut verified = Verified::default();
+        let mut wanted: Vec<_> = needed(cache, what.images.as_deref()).await?.into_iter().collect();
+        wanted.sort_by_cached_key(|(digest, _)| digest.to_string());
+        let total = wanted.iter().map(|(_, (need, _))| need.descriptor.size()).fold(0, u64::saturating_add);
+        let mut read = 0_u64;
+        for (digest, (need, images)) in wanted {
+            read = read.saturating_add(need.descriptor.size());
+            progress.emit(Event::VerifyProgress { read, total });
+            let (part, error) = match content::verify(cache, &need.descriptor).await {
+                Ok(()) => {
+                    verified.checked += 1;
+                    verified.bytes += need.descriptor.size();
+                    continue;
+                }
+                Err(e) if *e.kind() == ErrorKind::NotFound && !need.required => continue,
+                Err(e) if *e.kind() == ErrorKind::NotFound => (DamagedPart::Missing(digest.clone()), e),
+                Err(e) if *e.kind() == ErrorKind::Corrupt => (DamagedPart::Blob(digest.clone()), e),
+                Err(e) => return Err(e),
+            };
+            verified.checked += 1;
+            let repaired = what.repair
+                && matches!(part, DamagedPart::Blob(_))
+                && content::quarantine_damaged(cache, &need.descriptor).await?;
+            verified.damage.push(Damage { part, reason: error.message().to_owned(), images, repaired });
+        }
+        Ok(verified)
+    };
+    operation.end(read.await)
 }
 
 /// Every blob that these images need, all images if none are given, with the names that need it.
