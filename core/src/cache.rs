@@ -20,6 +20,7 @@ pub use lease::Lease;
 pub use listing::CachedNames;
 pub use name_table::NameTable;
 pub use naming::check_names;
+pub(crate) use naming::lacking;
 pub use needs::{Need, Needs};
 pub use plan::Plan;
 pub use push::{PushOptions, Sparse};
@@ -124,6 +125,7 @@ pub trait BlobWriter: Debug + Send {
 /// where the cache lives, and goes into every error. Whatever a method calls back, such as the source of a blob that is
 /// being stored, may use the cache (rule K 123 `callback_reentry_no_deadlock`).
 #[async_trait]
+#[expect(unused_variables, reason = "provided bodies do nothing with what they are given")]
 pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + Sync + 'static {
     /// The size of a blob that is here; `None` when it is not (rule C 40 `absent_is_ok_none_not_error`).
     ///
@@ -162,7 +164,6 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     async fn partial(&self, digest: &Digest) -> Result<u64> {
-        let _ = digest;
         Ok(0)
     }
 
@@ -229,7 +230,6 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        let _ = content;
         Ok(Lease::none())
     }
 
@@ -246,7 +246,6 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     async fn single_flight(&self, work: &str) -> Result<Lease> {
-        let _ = work;
         Ok(Lease::none())
     }
 
@@ -291,7 +290,6 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// needed; [`Io`](crate::ErrorKind::Io); [`Unsupported`](crate::ErrorKind::Unsupported) where content is removed by
     /// other means.
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
-        let _ = policy;
         Err(Error::unsupported("this cache does not collect").with_endpoint(self))
     }
 

@@ -61,6 +61,7 @@ impl Capabilities {
 ///
 /// The conformance suite judges each method by the rules that its contract names.
 #[async_trait]
+#[expect(unused_variables, reason = "provided bodies do nothing with what they are given")]
 pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// The manifest or index that `reference` names, bytes exactly as stored.
     ///
@@ -121,7 +122,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`NotFound`](crate::ErrorKind::NotFound).
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let _ = (repository, page);
         Err(self.unsupported("list tags"))
     }
 
@@ -133,7 +133,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported).
     async fn repositories(&self, page: Page) -> Result<Names> {
-        let _ = page;
         Err(self.unsupported("list repositories"))
     }
 
@@ -162,7 +161,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
-        let _ = (reference, subject, artifact_type);
         Err(self.unsupported("list referrers"))
     }
 
@@ -173,7 +171,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied), and the errors of
     /// `blob`'s own stream: nothing is stored then.
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
-        let _ = (reference, blob);
         Err(self.unsupported("store blobs"))
     }
 
@@ -183,7 +180,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Denied`](crate::ErrorKind::Denied), and what the medium reports.
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        let _ = (reference, blob);
         Ok(false)
     }
 
@@ -193,7 +189,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied).
     async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
-        let _ = (reference, blob, from);
         Err(self.unsupported("mount blobs"))
     }
 
@@ -209,7 +204,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied),
     /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is missing.
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        let _ = (reference, manifest);
         Err(self.unsupported("store manifests"))
     }
 
@@ -225,7 +219,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be
     /// verified.
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
-        let _ = content;
         Ok(Lease::none())
     }
 
@@ -239,7 +232,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported), also when the manifest has no name and something else needs it;
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn delete(&self, reference: &Reference) -> Result<()> {
-        let _ = reference;
         Err(self.unsupported("delete"))
     }
 
@@ -249,7 +241,6 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied),
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn delete_blob(&self, reference: &Reference, digest: &Digest) -> Result<()> {
-        let _ = (reference, digest);
         Err(self.unsupported("delete blobs"))
     }
 

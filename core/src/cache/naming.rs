@@ -62,8 +62,13 @@ fn missing(
 
 /// The error for content that a name needs and that is not here.
 pub(super) fn not_here(missing: &[Digest]) -> Error {
+    lacking("content is not in the store", missing)
+}
+
+/// The error that these blobs are not there: what that means, and their list.
+pub(crate) fn lacking(what: &str, missing: &[Digest]) -> Error {
     let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
-    let error = Error::not_found(format!("content is not in the store: {}", list.join(", ")));
+    let error = Error::not_found(format!("{what}: {}", list.join(", ")));
     match missing.first() {
         Some(first) => error.with_context("blob", first).with_detail(MissingBlob(first.clone())),
         None => error,

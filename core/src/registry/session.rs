@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::Mutex;
 
 use super::ImageRegistry;
-use crate::cache::{Lease, MissingBlob};
+use crate::cache::{Lease, lacking};
 use crate::manifest::{RawManifest, is_foreign};
 use crate::{Blob, Descriptor, Digest, Error, Reference, Result, reference};
 
@@ -64,10 +64,7 @@ impl<'a> PushSession<'a> {
     /// # Errors
     /// As [`ImageRegistry::has_blob`] and [`Self::expect`].
     pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
-        self.hold(vec![blob.digest().clone()]).await?;
-        let is_there = self.registry.has_blob(self.target, blob).await?;
-        self.note(blob.digest(), is_there).await;
-        Ok(is_there)
+        self.noted(blob.digest(), self.registry.has_blob(self.target, blob)).await
     }
 
     /// As [`ImageRegistry::mount_blob`]; a blob that was mounted stays.
@@ -75,10 +72,7 @@ impl<'a> PushSession<'a> {
     /// # Errors
     /// As [`ImageRegistry::mount_blob`] and [`Self::expect`].
     pub async fn mount_blob(&self, blob: &Descriptor, from: &Reference) -> Result<bool> {
-        self.hold(vec![blob.digest().clone()]).await?;
-        let is_there = self.registry.mount_blob(self.target, blob, from).await?;
-        self.note(blob.digest(), is_there).await;
-        Ok(is_there)
+        self.noted(blob.digest(), self.registry.mount_blob(self.target, blob, from)).await
     }
 
     /// Stores a blob.
@@ -87,10 +81,8 @@ impl<'a> PushSession<'a> {
     /// As [`ImageRegistry::push_blob`] and [`Self::expect`].
     pub async fn put_blob(&self, blob: Blob) -> Result<()> {
         let digest = blob.descriptor().digest().clone();
-        self.hold(vec![digest.clone()]).await?;
-        self.registry.push_blob(self.target, blob).await?;
-        self.note(&digest, true).await;
-        Ok(())
+        let pushed = async { self.registry.push_blob(self.target, blob).await.map(|()| true) };
+        self.noted(&digest, pushed).await.map(drop)
     }
 
     /// Stores a manifest or an index by its digest, such as a child of an index, after what it needs.
@@ -111,12 +103,9 @@ impl<'a> PushSession<'a> {
     pub async fn finish(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
         self.hold(vec![manifest.digest().clone()]).await?;
         let missing = self.missing(manifest).await;
-        if let Some(first) = missing.first() {
-            let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
-            let message = format!("content was not stored before its manifest: {}", list.join(", "));
-            let error = Error::not_found(message).with_image(name).with_context("blob", first);
-            let error = error.with_detail(MissingBlob(first.clone()));
-            return Err(error.with_endpoint(self.registry));
+        if !missing.is_empty() {
+            let error = lacking("content was not stored before its manifest", &missing);
+            return Err(error.with_image(name).with_endpoint(self.registry));
         }
         self.registry.push_manifest(name, manifest).await?;
         self.note(manifest.digest(), true).await;
@@ -131,6 +120,14 @@ impl<'a> PushSession<'a> {
         };
         let references = document.references().into_iter();
         references.filter(is_missing).map(|blob| blob.digest().clone()).collect()
+    }
+
+    /// Leases a blob, then looks whether it is there or stores it.
+    async fn noted(&self, digest: &Digest, outcome: impl Future<Output = Result<bool>>) -> Result<bool> {
+        self.hold(vec![digest.clone()]).await?;
+        let is_there = outcome.await?;
+        self.note(digest, is_there).await;
+        Ok(is_there)
     }
 
     async fn note(&self, digest: &Digest, is_there: bool) {
