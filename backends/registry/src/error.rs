@@ -41,30 +41,24 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
         _ => format!("{what}: the registry answered {status}"),
     };
     if let Some(entry) = &report {
-        let text: String =
-            entry.message.as_deref().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
-        let code: String = code.chars().take(MAX_MESSAGE_CHARS).collect();
-        message = format!("{message} ({code}: {text})");
+        let text = entry.message.as_deref().unwrap_or_default();
+        message = format!("{message} ({code:.MAX_MESSAGE_CHARS$}: {text:.MAX_MESSAGE_CHARS$})");
     }
     // An answer to HEAD has no body, and no other reason for this status.
     let spoke_http_to_tls = is_plain && body.is_empty()
         || body.windows(12).any(|window| window.eq_ignore_ascii_case(b"HTTPS server"));
-    let mut error = Error::new(kind.clone(), message).with_endpoint(&endpoint);
+    let mut error = Error::new(kind, message).with_endpoint(&endpoint);
     if let Some(Failures(mirrors)) = failures {
         error = error.with_context("mirrors", mirrors);
     }
     if let Some(delay) = retry_after {
         error = error.with_retry_after(delay);
     }
-    match (hint(&kind), spoke_http_to_tls && status == StatusCode::BAD_REQUEST) {
-        (_, true) => {
-            let words = "the host seems to speak TLS: {}, and {} for its CA";
-            error.with_advice(Advice::options(words, [("https", "HOST:PORT"), ("ca", "FILE")]))
-        }
-        _ if kind == ErrorKind::Auth => error.with_advice(Advice::CheckCredentials),
-        (Some(hint), _) => error.with_hint(hint),
-        (None, _) => error,
+    if spoke_http_to_tls && status == StatusCode::BAD_REQUEST {
+        let words = "the host seems to speak TLS: {}, and {} for its CA";
+        return error.with_advice(Advice::options(words, [("https", "HOST:PORT"), ("ca", "FILE")]));
     }
+    with_help(error)
 }
 
 /// An error document (distribution specification, "Error Codes"). Codes that are not in the specification are common.
@@ -107,15 +101,21 @@ pub(crate) fn is_signed_for_get(response: &Response) -> bool {
     is_redirected && status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-fn hint(kind: &ErrorKind) -> Option<&'static str> {
-    match kind {
-        ErrorKind::Denied => {
-            Some("log in as a user who has the permission; a missing repository can give the same answer")
+/// An error with what may help against its kind.
+fn with_help(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Auth => error.with_advice(Advice::CheckCredentials),
+        ErrorKind::Denied => error.with_hint(
+            "log in as a user who has the permission; a missing repository can give the same answer",
+        ),
+        ErrorKind::NotFound => {
+            error.with_hint("check the spelling; some registries hide private repositories this way")
         }
-        ErrorKind::NotFound => Some("check the spelling; some registries hide private repositories this way"),
-        ErrorKind::RateLimited { .. } => Some("wait, or log in: registries limit anonymous clients most"),
-        ErrorKind::Unavailable => Some("the registry failed; try again later"),
-        _ => None,
+        ErrorKind::RateLimited { .. } => {
+            error.with_hint("wait, or log in: registries limit anonymous clients most")
+        }
+        ErrorKind::Unavailable => error.with_hint("the registry failed; try again later"),
+        _ => error,
     }
 }
 
@@ -146,12 +146,7 @@ pub(crate) fn transport(error: reqwest::Error, url: &Url) -> Error {
     } else if causes.is_head_too_large {
         Error::limit(format!("the header fields of an answer of {host} are too large"))
     } else if let Some(tls) = causes.tls {
-        let failed = Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}"));
-        match (tls_hint(tls), tls_advice(tls)) {
-            (Some(hint), _) => failed.with_hint(hint),
-            (None, Some(advice)) => failed.with_advice(advice),
-            (None, None) => failed,
-        }
+        with_tls_help(Error::new(ErrorKind::Tls, format!("the TLS session with {host} failed: {tls}")), tls)
     } else if error.is_timeout() || causes.io.is_some_and(|kind| kind == io::ErrorKind::TimedOut) {
         let step = if error.is_connect() { "connecting to" } else { "waiting for" };
         Error::new(ErrorKind::Timeout, format!("{step} {host} took too long"))
@@ -247,42 +242,35 @@ fn connect_hint(causes: &Causes<'_>) -> &'static str {
     }
 }
 
-/// The options that may help, for what [`tls_hint`] knows nothing better.
-fn tls_advice(error: &rustls::Error) -> Option<Advice> {
-    match error {
-        rustls::Error::InvalidCertificate(_) => {
-            let words =
-                "{} trusts the CA that signed the certificate; a CA of hosts.toml is for its own host alone";
-            Some(Advice::options(words, [("ca", "FILE")]))
-        }
-        rustls::Error::AlertReceived(_) => Some(client_certificate()),
-        rustls::Error::InvalidMessage(_) => {
-            let words = "the host may not speak TLS at all: {} if you trust the network to it";
-            Some(Advice::options(words, [("plain-http", "HOST")]))
-        }
-        _ => None,
-    }
-}
-
-fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
+/// The error of a TLS session that failed for this reason, with what may help.
+fn with_tls_help(error: Error, reason: &rustls::Error) -> Error {
     use rustls::CertificateError as Bad;
-    Some(match error {
+    match reason {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            "the registry's certificate has expired; check this machine's clock"
+            error.with_hint("the registry's certificate has expired; check this machine's clock")
         }
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "the certificate is for other names: use the name that it was made for"
+            error.with_hint("the certificate is for other names: use the name that it was made for")
         }
         rustls::Error::InvalidCertificate(Bad::Other(other))
             if matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) =>
         {
-            "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE"
+            error.with_hint(
+                "a server's certificate is not a CA's: when it signs itself it has to say basicConstraints=CA:FALSE",
+            )
         }
-        rustls::Error::InvalidCertificate(_)
-        | rustls::Error::AlertReceived(_)
-        | rustls::Error::InvalidMessage(_) => return None,
-        _ => "plyfold speaks TLS 1.2 and 1.3",
-    })
+        rustls::Error::InvalidCertificate(_) => {
+            let words =
+                "{} trusts the CA that signed the certificate; a CA of hosts.toml is for its own host alone";
+            error.with_advice(Advice::options(words, [("ca", "FILE")]))
+        }
+        rustls::Error::AlertReceived(_) => error.with_advice(client_certificate()),
+        rustls::Error::InvalidMessage(_) => {
+            let words = "the host may not speak TLS at all: {} if you trust the network to it";
+            error.with_advice(Advice::options(words, [("plain-http", "HOST")]))
+        }
+        _ => error.with_hint("plyfold speaks TLS 1.2 and 1.3"),
+    }
 }
 
 #[cfg(test)]
