@@ -94,9 +94,8 @@ impl Policy {
         }
         match to.scheme() {
             "https" => Ok(()),
-            "http" if lists(&self.plain_http, to) => Ok(()),
-            "http" if from.scheme() == "http" && (is_loopback(to) && is_loopback(from)) => Ok(()),
-            "http" if same_origin(from, to) => Ok(()),
+            "http" if lists(&self.plain_http, to) || same_origin(from, to) => Ok(()),
+            "http" if from.scheme() == "http" && is_loopback(to) && is_loopback(from) => Ok(()),
             "http" => Err(refused(to, "it is plain http").with_advice(Advice::options(
                 "{} allows plain http to a host that you trust",
                 [("plain-http", "HOST")],
@@ -137,11 +136,8 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
 
 /// Whether a URL's host is this machine: 127.0.0.0/8, `::1`, `localhost`.
 pub(crate) fn is_loopback(url: &Url) -> bool {
-    match address(url) {
-        Some(IpAddr::V4(address)) => address.is_loopback(),
-        Some(IpAddr::V6(address)) => address.is_loopback(),
-        None => url.host_str().is_some_and(|host| host == "localhost" || host.ends_with(".localhost")),
-    }
+    let is_named = || url.host_str().is_some_and(|host| host == "localhost" || host.ends_with(".localhost"));
+    address(url).map_or_else(is_named, |address| address.is_loopback())
 }
 
 /// Scheme, host and port, for messages: paths and queries may hold signatures.
@@ -172,12 +168,8 @@ fn is_at_link_local(url: &Url) -> bool {
 
 /// The host when it is an address; an IPv4-mapped IPv6 address is taken for the IPv4 address.
 fn address(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return Some(address.into());
-    }
-    let address: Ipv6Addr = host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
-    Some(address.to_ipv4_mapped().map_or(address.into(), Into::into))
+    let address: IpAddr = url.host_str()?.trim_matches(['[', ']']).parse().ok()?;
+    Some(address.to_canonical())
 }
 
 /// Whether a list of `host` and `host:port` has the URL's host.

@@ -166,16 +166,10 @@ impl ServerCertVerifier for AcceptAny {
 
 /// All certificates of a PEM file; a file with none is an error, not an empty list.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let no_certificate = |e| unreadable(path, "holds no certificate", e);
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(no_certificate)?
-        .collect::<Result<_, _>>()
-        .map_err(no_certificate)?;
-    if found.is_empty() {
-        let message = format!("{} holds no certificate", path.display());
-        return Err(Error::config(message).with_hint("certificates and keys are read as PEM"));
-    }
-    Ok(found)
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found =
+        found.and_then(|found| if found.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(found) });
+    found.map_err(|e| unreadable(path, "holds no certificate", e))
 }
 
 /// The error for a file that could not be read, or whose content is not what it has to be.
