@@ -10,39 +10,29 @@ use crate::link::{has_no_links, next_link};
 
 /// Bytes of one page.
 const PAGE: u64 = 4 << 20;
+
 impl Client {
     pub(crate) async fn list_tags(&self, repository: &str, page: &Page) -> Result<Names> {
-        #[derive(Deserialize)]
-        struct Tags {
-            // Some registries send `null` for an empty list.
-            tags: Option<Vec<Option<String>>>,
-        }
         let name = reference::parse(repository)?;
         if reference::repository_of(&name) != repository || name.digest().is_some() {
             return Err(Error::config(format!("{repository:?} is not a repository")));
         }
         let (target, _) = self.target(&name, Access::Pull)?;
-        let (bytes, next) = self.page(&target, "tags/list", page, "repository").await?;
-        let Tags { tags } = parse(&bytes)?;
-        let tags = tags.into_iter().flatten().map(Option::unwrap_or_default);
-        let tags = tags.map(|tag| if reference::is_tag(&tag) { Ok(tag) } else { Err(invalid("tag", &tag)) });
-        Ok(names(tags.collect::<Result<_>>()?, page, next))
+        let (tags, next) = self.page(&target, "tags/list", page, "repository").await?;
+        match tags.iter().find(|tag| !reference::is_tag(tag)) {
+            Some(tag) => Err(invalid("tag", tag)),
+            None => Ok(names(tags, page, next)),
+        }
     }
 
     pub(crate) async fn list_repositories(&self, home: &str, page: &Page) -> Result<Names> {
-        #[derive(Deserialize)]
-        struct Catalog {
-            repositories: Option<Vec<Option<String>>>,
-        }
         let target = self.registry(home, "", Access::Catalog)?;
         let bare =
             Page { after: page.after.as_deref().map(|after| without_host(home, after)), ..page.clone() };
-        let (bytes, next) = self.page(&target, "_catalog", &bare, "catalog").await?;
-        let Catalog { repositories } = parse(&bytes)?;
-        let full = repositories.into_iter().flatten().map(|name| {
-            let name = name.unwrap_or_default();
+        let (repositories, next) = self.page(&target, "_catalog", &bare, "catalog").await?;
+        let full = repositories.iter().map(|name| {
             let parsed = reference::parse(&format!("{home}/{name}"));
-            parsed.map(|name| reference::repository_of(&name)).map_err(|_| invalid("repository", &name))
+            parsed.map(|name| reference::repository_of(&name)).map_err(|_| invalid("repository", name))
         });
         Ok(names(full.collect::<Result<_>>()?, page, next))
     }
@@ -54,7 +44,13 @@ impl Client {
         path: &str,
         page: &Page,
         what: &str,
-    ) -> Result<(bytes::Bytes, Next)> {
+    ) -> Result<(Vec<String>, Next)> {
+        #[derive(Deserialize)]
+        struct Listing {
+            // Some registries send `null` for an empty list.
+            #[serde(alias = "repositories")]
+            tags: Option<Vec<Option<String>>>,
+        }
         let mut request = target.request(Method::GET, path);
         match page.after.as_deref() {
             // Take only the query of the registry's link, so that the request stays on this host and path.
@@ -88,7 +84,9 @@ impl Client {
             None if is_open => Next::Behind,
             None => Next::None,
         };
-        Ok((bytes, next))
+        let Listing { tags } = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::corrupt(format!("the registry's answer is not a list: {e}")))?;
+        Ok((tags.into_iter().flatten().map(Option::unwrap_or_default).collect(), next))
     }
 }
 
@@ -132,11 +130,6 @@ fn names(mut names: Vec<String>, page: &Page, next: Next) -> Names {
 /// The error for a name in a list that cannot be one. Without it the list would be short.
 fn invalid(what: &str, name: &str) -> Error {
     Error::corrupt(format!("the registry lists a {what} that is not valid: {name:?}"))
-}
-
-fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Error::corrupt(format!("the registry's answer is not a list: {e}")))
 }
 
 #[cfg(test)]
