@@ -1,5 +1,6 @@
 //! Reading blobs: closed ranges, checked against what came.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::stream;
@@ -10,7 +11,6 @@ use reqwest::{Method, Response, StatusCode};
 use crate::auth::Access;
 use crate::client::{Client, Target};
 use crate::error;
-use crate::parts::Parted;
 use crate::range::{fits, name, opened, ranged_request, request, wrong_size};
 use crate::response::text;
 
@@ -32,8 +32,8 @@ impl Client {
         }
         let response = if self.is_parted(&range) {
             match self.read_parts(&target, blob, &range).await? {
-                Parted::Blob(blob) => return Ok(*blob),
-                Parted::Answer(response) => response,
+                ControlFlow::Break(blob) => return Ok(blob),
+                ControlFlow::Continue(response) => response,
             }
         } else if is_whole {
             let fits = |response: &Response| fits(response, blob, &range);

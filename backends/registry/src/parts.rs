@@ -1,7 +1,7 @@
 //! Several ranges of one very large layer at the same time, put together in order.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,14 +21,6 @@ const MAX_PARTS: usize = 8;
 /// Smaller blobs come in one piece.
 const PARALLEL_THRESHOLD: u64 = 32 << 20;
 
-/// What the first part said about ranges.
-pub(crate) enum Parted {
-    /// All of the range, in parts.
-    Blob(Box<Blob>),
-    /// Another answer, for the caller to handle.
-    Answer(Response),
-}
-
 impl Client {
     /// Whether a range is worth being read in parts.
     pub(crate) fn is_parted(&self, range: &Range<u64>) -> bool {
@@ -39,27 +31,27 @@ impl Client {
         self.site.parallel_ranges.min(MAX_PARTS)
     }
 
-    /// Opens the first part; the others follow when that one shows that the registry has ranges.
+    /// Opens the first part; the others follow when that one shows that the registry has ranges. Goes on with any
+    /// other answer, for the caller to handle.
     pub(crate) async fn read_parts(
         self: &Arc<Self>,
         target: &Target,
         blob: &Descriptor,
         range: &Range<u64>,
-    ) -> Result<Parted> {
+    ) -> Result<ControlFlow<Blob, Response>> {
         let first = range.start..range.end.min(range.start + PART);
         let response = self.send(target, ranged_request(target, Method::GET, blob, &first)?).await?;
         let is_range =
             response.status() == StatusCode::PARTIAL_CONTENT && states_range(&response, &first, blob.size());
         if !is_range {
-            return Ok(Parted::Answer(response));
+            return Ok(ControlFlow::Continue(response));
         }
         let first = opened(response, blob, first).await?;
         let endpoint = first.endpoint().unwrap_or_default().to_owned();
         let next = first.offset() + PART;
         let source = PartSource { client: Arc::clone(self), target: target.clone(), blob: blob.clone() };
         let parts = in_order(source, first, next..range.end, self.ahead());
-        let whole = Blob::ranged(blob, range.clone(), parts)?.with_endpoint(endpoint);
-        Ok(Parted::Blob(Box::new(whole)))
+        Ok(ControlFlow::Break(Blob::ranged(blob, range.clone(), parts)?.with_endpoint(endpoint)))
     }
 }
 

@@ -1,11 +1,10 @@
 //! One request for a blob or for a range of it, and what its answer holds.
 
-use std::future::ready;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use plyfold_core::digest::Hasher;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use plyfold_core::{Blob, Descriptor, Error, ErrorKind, Mismatch, Result, TransferFault};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE, TRANSFER_ENCODING,
@@ -15,7 +14,6 @@ use reqwest::{Method, Request, Response, StatusCode};
 use crate::client::Target;
 use crate::error;
 use crate::hosts::Watch;
-use crate::limits::Permit;
 use crate::policy::origin;
 use crate::response::{Mirrored, other_digest, text};
 
@@ -41,32 +39,23 @@ pub(crate) fn ranged_request(
 
 /// The blob in an answer: the whole of it under 200, the range under a checked 206.
 pub(crate) async fn opened(mut response: Response, blob: &Descriptor, range: Range<u64>) -> Result<Blob> {
-    if !response.status().is_success() {
+    if !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Err(error::status(response, &name(blob)).await);
     }
     fits(&response, blob, &range)?;
     let endpoint = origin(response.url());
     let is_mirrored = response.extensions().get::<Mirrored>().is_some();
     let watch = response.extensions_mut().remove::<Watch>();
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::PARTIAL_CONTENT => {
-            let part = Watch::over(watch, content(response, range.end - range.start));
-            return Ok(Blob::ranged(blob, range.clone(), part)?.with_endpoint(endpoint));
-        }
-        _ => return Err(error::status(response, &name(blob)).await),
-    }
-    if range.end == blob.size() && is_mirrored {
-        let proven = proven(content(response, blob.size()), blob, &endpoint)?;
-        return Ok(Blob::new(blob, Watch::over(watch, proven))?.with_endpoint(endpoint));
-    }
-    let content = Watch::over(watch, content(response, blob.size()));
-    if range.end == blob.size() {
-        // From the first byte on: the whole, which its end will verify.
-        return Ok(Blob::new(blob, content)?.with_endpoint(endpoint));
-    }
-    let part = first(content, range.end);
-    Ok(Blob::ranged(blob, 0..range.end, part)?.with_endpoint(endpoint))
+    // The whole comes from its first byte on.
+    let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+    let start = if is_part { range.start } else { 0 };
+    let content: BoxStream<'static, _> = match range.end == blob.size() {
+        _ if is_part => content(response, range.end - start).boxed(),
+        true if is_mirrored => proven(content(response, blob.size()), blob, endpoint.clone())?.boxed(),
+        true => content(response, blob.size()).boxed(),
+        false => first(content(response, blob.size()), range.end).boxed(),
+    };
+    Ok(Blob::ranged(blob, start..range.end, Watch::over(watch, content))?.with_endpoint(endpoint))
 }
 
 /// Whether the head of an answer of success is that of the blob, or of the range.
@@ -103,24 +92,27 @@ pub(crate) fn fits(response: &Response, blob: &Descriptor, range: &Range<u64>) -
 fn proven(
     content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     blob: &Descriptor,
-    endpoint: &str,
+    endpoint: String,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
-    let wrong = Error::from(TransferFault::OtherContent).with_endpoint(endpoint);
-    let (hasher, wanted) = (Hasher::like(blob.digest())?, blob.digest().clone());
-    let state = (content.boxed(), None::<Bytes>, Some((hasher, wanted, wrong)));
-    Ok(stream::try_unfold(state, |(mut content, mut held, proof)| async move {
-        let Some((mut hasher, wanted, wrong)) = proof else { return Ok(None) };
+    let retryable = move |e: Error| match e.detail::<Mismatch>() {
+        Some(_) => Error::from(TransferFault::OtherContent).with_endpoint(&endpoint),
+        None => e,
+    };
+    Ok(held_back(Blob::new(blob, content)?.map_err(retryable)))
+}
+
+/// The same chunks, but the last one only after the end: of content that ends in an error, no reader gets all bytes.
+pub(crate) fn held_back<E: Send + 'static>(
+    content: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, E>> + Send + 'static {
+    stream::try_unfold((content.fuse().boxed(), None), |(mut content, mut last)| async move {
         while let Some(chunk) = content.try_next().await? {
-            hasher.update(&chunk);
-            if let Some(ready) = held.replace(chunk) {
-                return Ok(Some((ready, (content, held, Some((hasher, wanted, wrong))))));
+            if let Some(ready) = last.replace(chunk) {
+                return Ok(Some((ready, (content, last))));
             }
         }
-        if hasher.finish() != wanted {
-            return Err(wrong);
-        }
-        Ok(held.map(|last| (last, (content, None, None))))
-    }))
+        Ok(last.map(|last| (last, (content, None))))
+    })
 }
 
 /// Whether `Content-Range` (RFC 9110 14.4) is exactly what was asked for; the total may be unknown.
@@ -131,27 +123,22 @@ pub(crate) fn states_range(response: &Response, range: &Range<u64>, size: u64) -
 }
 
 /// The body, which should have `length` bytes.
-fn content(mut response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    let url = response.url().clone();
+fn content(response: Response, length: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     // Neither a length nor chunks: the end of the connection is the only end of the body, and may come too early.
     let is_closed_by_end =
         response.content_length().is_none() && !response.headers().contains_key(TRANSFER_ENCODING);
-    let cut = Error::from(TransferFault::Cut).with_endpoint(origin(&url));
-    let permit = response.extensions_mut().remove::<Permit>();
-    let body = response.bytes_stream().map_err(move |e| error::transport(e, &url));
-    let marked = body.map(Some).chain(stream::iter([None]));
-    marked.scan((0, Some(cut)), move |(read, cut), item| {
-        let _held = &permit;
-        let item = match item {
-            Some(Ok(chunk)) => {
-                *read += chunk.len() as u64;
-                Some(Ok(chunk))
+    stream::try_unfold((response, 0), move |(mut response, read)| async move {
+        let chunk = response.chunk().await.map_err(|e| error::transport(e, response.url()))?;
+        match chunk {
+            Some(chunk) => {
+                let read = read + chunk.len() as u64;
+                Ok(Some((chunk, (response, read))))
             }
-            Some(Err(e)) => Some(Err(e)),
-            None if is_closed_by_end && *read < length => cut.take().map(Err),
-            None => None,
-        };
-        ready(item)
+            None if is_closed_by_end && read < length => {
+                Err(Error::from(TransferFault::Cut).with_endpoint(origin(response.url())))
+            }
+            None => Ok(None),
+        }
     })
 }
 
@@ -160,15 +147,13 @@ fn first(
     content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     length: u64,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    let state = (content.boxed(), length);
-    stream::try_unfold(state, |(mut content, left)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let Some(mut chunk) = content.try_next().await? else { return Ok(None) };
-        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
-        let left = left - chunk.len() as u64;
-        Ok(Some((chunk, (content, left))))
+    stream::try_unfold((content.boxed(), length), |(mut content, left)| async move {
+        let next = if left == 0 { None } else { content.try_next().await? };
+        Ok(next.map(|mut chunk| {
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            let left = left - chunk.len() as u64;
+            (chunk, (content, left))
+        }))
     })
 }
 

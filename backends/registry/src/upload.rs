@@ -20,7 +20,7 @@ use reqwest::{Body, Method, Request, Response, StatusCode, Url};
 use crate::auth::Access;
 use crate::client::{Client, Target};
 use crate::error;
-use crate::range::range_value;
+use crate::range::{held_back, range_value};
 use crate::response::text;
 
 /// The largest chunk, which is held in memory, in bytes.
@@ -284,8 +284,10 @@ impl UploadBody {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let mut chunk = BytesMut::new();
         while chunk.len() < size {
-            let held = self.held.pop_front();
-            let next = if held.is_some() { held } else { self.blob.chunk().await? };
+            let next = match self.held.pop_front() {
+                None => self.blob.chunk().await?,
+                held => held,
+            };
             let Some(mut bytes) = next else { break };
             let rest = bytes.split_off(bytes.len().min(size - chunk.len()));
             chunk.extend_from_slice(&bytes);
@@ -299,25 +301,11 @@ impl UploadBody {
     /// The bytes as they come, the last ones held back until the end has proven them all: a registry that does not
     /// check digests never gets all bytes of a wrong blob.
     fn proven(self, source: Arc<UploadProgress>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        stream::try_unfold((Some(self), None::<Bytes>), move |(content, mut last)| {
-            let source = Arc::clone(&source);
-            async move {
-                let Some(mut content) = content else { return Ok(None) };
-                loop {
-                    let held = content.held.pop_front();
-                    let next = if held.is_some() {
-                        held
-                    } else {
-                        content.blob.chunk().await.map_err(|e| source.fail(e))?
-                    };
-                    source.moved();
-                    let Some(chunk) = next else { return Ok(last.map(|last| (last, (None, None)))) };
-                    if let Some(ready) = last.replace(chunk) {
-                        return Ok(Some((ready, (Some(content), last))));
-                    }
-                }
-            }
-        })
+        let chunks = stream::iter(self.held.into_iter().map(Ok)).chain(self.blob);
+        held_back(chunks.map(move |chunk| {
+            source.moved();
+            chunk.map_err(|e| source.fail(e))
+        }))
     }
 }
 
