@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::auth::{Access, Auth, Credentials, Exchange, Permission, Scope, credentials};
 use crate::hosts::{self, Endpoint, Places, Rotation, Wanted};
 use crate::limits::Limits;
-use crate::policy::{Policy, origin, same_origin};
+use crate::policy::{origin, same_origin};
 use crate::response::{Failures, Mirrored, Redirected};
 use crate::transport::TimeOuts;
 use crate::{Config, error};
@@ -39,7 +39,6 @@ pub(crate) struct Site {
     /// As [`Config::upload_chunk`], in MiB.
     pub(crate) upload_chunk: u32,
     places: Places,
-    policy: Policy,
 }
 
 /// A credential, what it was exchanged for, and which hosts have failed for it.
@@ -56,7 +55,7 @@ pub(crate) struct Target {
     pub(crate) base: Url,
     pub(crate) scope: Scope,
     /// The hosts to ask, in order; the last one is at `base`.
-    endpoints: Arc<[Endpoint]>,
+    endpoints: Arc<Vec<Endpoint>>,
     permission: Permission,
     /// Whether a credential of some calls is used. The registry itself then says what it may read: a mirror does not
     /// know that credential.
@@ -124,15 +123,15 @@ impl Client {
     /// [`Config`](ErrorKind::Config) for a registry, a `hosts.toml` or a certificate that is not valid,
     /// [`Unsupported`](ErrorKind::Unsupported) when no host takes what is written.
     pub(crate) fn registry(&self, registry: &str, repository: &str, access: Access<'_>) -> Result<Target> {
-        let mut endpoints = self.site.places.of(&self.site.policy, registry)?;
+        let mut endpoints = self.site.places.of(registry)?;
         if matches!(access, Access::Delete | Access::Mount(_) | Access::Push) {
             let first = endpoints.iter().find(|endpoint| endpoint.may_push()).cloned();
             let first =
                 first.ok_or_else(|| Error::unsupported(format!("no host of {registry} may be written to")));
-            endpoints = Arc::new([first?]);
+            endpoints = Arc::new(vec![first?]);
         }
         if access == Access::Login {
-            endpoints = endpoints.last().cloned().into_iter().collect();
+            endpoints = Arc::new(endpoints.last().cloned().into_iter().collect());
         }
         let last = endpoints.last().ok_or_else(|| Error::config(format!("{registry} has no host")))?;
         let permission = Permission::new(repository, access);
@@ -197,8 +196,8 @@ impl Client {
         };
         let roots: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.root).collect();
         let wanted = (own > 0 && hosts::reads_blob(&request)).then(|| Wanted::of(&request));
-        let order = wanted.as_ref().map(|blob| self.account.rotation.order(blob, &roots));
-        let order = order.unwrap_or_else(|| (0..=own).collect());
+        let rotated = |blob| self.account.rotation.order(blob, &roots);
+        let order = wanted.as_ref().map_or_else(|| (0..=own).collect(), rotated);
         let mut failures = Failed { own, all: Vec::new() };
         let mut request = Some(request);
         for (turn, at) in order.into_iter().enumerate() {
@@ -253,8 +252,7 @@ impl Client {
             && is_own
             && same_origin(&endpoint.root, response.url());
         let Some(again) = again.filter(|_| is_challenge) else { return Ok(response) };
-        let (places, policy, endpoints) = (&self.site.places, &self.site.policy, &*target.endpoints);
-        let exchange = Exchange { places, policy, endpoints, endpoint };
+        let exchange = Exchange { places: &self.site.places, endpoints: &target.endpoints, endpoint };
         let answer = self.auth().answer(&exchange, &scope, response.headers(), granted.as_ref()).await;
         // The answer to a HEAD has no error text. A GET for the text alone is not worth a request.
         let answer = answer.map_err(|e| e.with_endpoint(origin(&endpoint.root)))?;
@@ -283,9 +281,8 @@ impl Client {
         let start = request.url().clone();
         for hop in 0..=MAX_REDIRECTS {
             let next = request.try_clone();
-            self.site.limits.pace(request.url()).await;
-            let transport =
-                self.site.places.transport(&self.site.policy, &target.endpoints, endpoint, request.url())?;
+            self.site.limits.pace(request.url()).await?;
+            let transport = self.site.places.transport(&target.endpoints, endpoint, request.url())?;
             let mut response = transport.execute(request).await?;
             let Some(mut next) = next.filter(|_| may_follow && is_redirect(response.status())) else {
                 if hop > 0 {
@@ -310,13 +307,10 @@ impl Client {
         let text = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let url = text.and_then(|text| response.url().join(text).ok());
         let url = url.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("the registry answered {} without a location", response.status()),
-            )
-            .with_endpoint(&at)
+            let message = format!("the registry answered {} without a location", response.status());
+            Error::unsupported(message).with_endpoint(&at)
         })?;
-        self.site.policy.check_hop(response.url(), &url).map_err(|e| e.with_endpoint(&at))?;
+        self.site.places.policy.check_hop(response.url(), &url).map_err(|e| e.with_endpoint(&at))?;
         Ok(url)
     }
 
@@ -338,7 +332,6 @@ impl Site {
             time_outs: TimeOuts(config.read_timeout),
             upload_chunk: config.upload_chunk,
             places: Places::new(config, home)?,
-            policy: Policy::new(config),
         })
     }
 }

@@ -1,11 +1,10 @@
 //! Limits per host: requests at the same time, and requests per second.
 
-use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plyfold_core::{Error, ErrorKind, Result, stall};
+use plyfold_core::{Error, ErrorKind, Result, Shared, stall};
 use reqwest::Url;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -13,37 +12,32 @@ use tokio::time::Instant;
 use crate::Config;
 use crate::policy::origin;
 
-/// Hosts whose limits are kept while no request needs them.
-const HOSTS: usize = 256;
-
 /// The limits that a configuration sets, for each host by itself.
 #[derive(Debug)]
 pub(crate) struct Limits {
     connections: Option<NonZero<usize>>,
     interval: Option<Duration>,
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    hosts: Shared,
 }
 
 #[derive(Debug)]
-struct Host {
+pub(crate) struct Host {
     /// Reads and writes are counted apart: a copy within one host reads while it writes.
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     next: Mutex<Instant>,
 }
 
-/// The permit for one request, held until its answer is read. Stored in the response's extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct Permit {
-    _held: Option<Arc<OwnedSemaphorePermit>>,
-}
+/// The permit for one request, held until its answer is read. Stored in the response's extensions, with the host that
+/// counts it.
+type Permit = Arc<(Arc<Host>, OwnedSemaphorePermit)>;
 
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             connections: config.max_connections,
             interval: config.requests_per_second.map(|rate| Duration::from_secs(1) / rate.get()),
-            hosts: Mutex::default(),
+            hosts: Shared::default(),
         }
     }
 
@@ -53,49 +47,36 @@ impl Limits {
     }
 
     /// Waits until a host may have one request more.
-    pub(crate) async fn admit(&self, host: &Url, is_write: bool) -> Result<Permit> {
+    pub(crate) async fn admit(&self, host: &Url, is_write: bool) -> Result<Option<Permit>> {
         if self.connections.is_none() {
-            return Ok(Permit { _held: None });
+            return Ok(None);
         }
-        let host = self.host(host);
+        let host = self.host(host)?;
         let slots = if is_write { &host.writes } else { &host.reads };
         // This is a local wait: no time-out counts it.
         let held = stall::held_back(Arc::clone(slots).acquire_owned()).await;
         let held = held.map_err(|e| Error::new(ErrorKind::Internal, "limiting requests").with_source(e))?;
-        Ok(Permit { _held: Some(Arc::new(held)) })
+        Ok(Some(Arc::new((host, held))))
     }
 
     /// Waits until the next request to the host is due: requests are spread evenly.
-    pub(crate) async fn pace(&self, host: &Url) {
-        let Some(interval) = self.interval else { return };
+    pub(crate) async fn pace(&self, host: &Url) -> Result<()> {
+        let Some(interval) = self.interval else { return Ok(()) };
+        let host = self.host(host)?;
         let turn = {
-            let host = self.host(host);
             let mut next = host.next.lock().unwrap_or_else(PoisonError::into_inner);
             let turn = (*next).max(Instant::now());
             *next = turn + interval;
             turn
         };
         stall::held_back(tokio::time::sleep_until(turn)).await;
+        Ok(())
     }
 
-    fn host(&self, url: &Url) -> Arc<Host> {
-        // Every change is one insertion, so a poisoned lock is consistent.
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.len() >= HOSTS {
-            hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.is_busy());
-        }
+    fn host(&self, url: &Url) -> Result<Arc<Host>> {
         let slots = || Arc::new(Semaphore::new(self.connections().min(Semaphore::MAX_PERMITS)));
-        let fresh = || Arc::new(Host { reads: slots(), writes: slots(), next: Mutex::new(Instant::now()) });
-        Arc::clone(hosts.entry(origin(url)).or_insert_with(fresh))
-    }
-}
-
-impl Host {
-    /// Whether a request is running or the next one has to wait.
-    fn is_busy(&self) -> bool {
-        let is_held = |slots: &Arc<Semaphore>| Arc::strong_count(slots) > 1;
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        is_held(&self.reads) || is_held(&self.writes) || *next > Instant::now()
+        let fresh = || Ok(Host { reads: slots(), writes: slots(), next: Mutex::new(Instant::now()) });
+        self.hosts.get_or_make(&origin(url), fresh)
     }
 }
 
@@ -113,10 +94,10 @@ mod tests {
         let limits = Limits::new(&config);
         let start = Instant::now();
         for _ in 0..9 {
-            limits.pace(&url("a.example")).await;
+            limits.pace(&url("a.example")).await.unwrap();
         }
         assert_eq!(start.elapsed().as_millis(), 2000);
-        limits.pace(&url("b.example")).await;
+        limits.pace(&url("b.example")).await.unwrap();
         assert_eq!(start.elapsed().as_millis(), 2000);
     }
 

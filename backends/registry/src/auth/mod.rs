@@ -23,8 +23,7 @@ pub(crate) use self::scope::{Access, Permission, Scope};
 pub use self::store::Keeper;
 pub(crate) use self::store::Store;
 use crate::hosts::{Endpoint, Places, authority};
-use crate::policy::{Policy, origin};
-use crate::transport::Transport;
+use crate::policy::origin;
 
 /// Grants that are kept; beyond this number all are dropped and fetched again.
 const GRANTS: usize = 1024;
@@ -124,7 +123,9 @@ async fn fresh(
             Ok(Grant { header: bearer(&token)?, until: None })
         }
         (Challenge::Bearer { realm, service, scope: asked }, credential) => {
-            let (url, trusted) = exchange.realm(&realm)?;
+            let Exchange { places, endpoints, endpoint } = exchange;
+            let (url, trusted) =
+                places.policy.realm(&endpoint.root, endpoint.transport.verifies(), &realm)?;
             if credential.is_some() {
                 if !trusted {
                     return Err(untrusted(&scope.registry, &url));
@@ -132,7 +133,7 @@ async fn fresh(
                 exchange.log(scope, &url);
             }
             let access = scope::answered(&scope.access, asked.as_deref().unwrap_or_default());
-            let transport = exchange.transport(&url)?;
+            let transport = places.transport(endpoints, endpoint, &url)?;
             token::fetch(&transport, url, service.as_deref(), &access, credential.as_ref()).await
         }
         (Challenge::Basic, Some(Credential::Basic(user, password))) => {
@@ -150,7 +151,6 @@ async fn fresh(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'a> {
     pub(crate) places: &'a Places,
-    pub(crate) policy: &'a Policy,
     /// The registry's hosts.
     pub(crate) endpoints: &'a [Endpoint],
     /// The one that challenged us.
@@ -158,14 +158,6 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn realm(&self, realm: &str) -> Result<(Url, bool)> {
-        self.policy.realm(&self.endpoint.root, self.endpoint.transport.verifies(), realm)
-    }
-
-    fn transport(&self, realm: &Url) -> Result<Transport> {
-        self.places.transport(self.policy, self.endpoints, self.endpoint, realm)
-    }
-
     /// Logs where credentials are sent.
     fn log(&self, scope: &Scope, to: &Url) {
         let (registry, from, to) = (&scope.registry, origin(&self.endpoint.root), origin(to));

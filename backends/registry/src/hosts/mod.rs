@@ -3,10 +3,9 @@
 pub(crate) mod file;
 mod rotation;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Result, Shared};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, Url};
 
@@ -19,9 +18,6 @@ use crate::policy::{Policy, origin, same_origin};
 use crate::tls::Identity;
 use crate::transport::Transport;
 
-/// Registries whose endpoints are kept; beyond this number all are dropped and looked up again.
-const REGISTRIES: usize = 256;
-
 /// The endpoints of every registry, looked up once for each.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -30,9 +26,10 @@ pub(crate) struct Places {
     home: String,
     /// For hosts without options of their own.
     usual: Transport,
-    known: Mutex<HashMap<String, Arc<[Endpoint]>>>,
-    /// Connections to hosts of redirects and token servers, by scheme, host and port.
-    elsewhere: Mutex<HashMap<String, Transport>>,
+    pub(crate) policy: Policy,
+    /// The endpoints of a registry by its name; connections to hosts of redirects and token servers by their scheme, host
+    /// and port.
+    known: Shared,
 }
 
 /// One host that has a registry's content.
@@ -55,34 +52,26 @@ impl Places {
             return Err(HostsFault::Unknown(field.to_owned()).into());
         }
         let usual = Transport::new(config, Identity::new(config), &Host::default())?;
-        let (known, elsewhere) = (Mutex::default(), Mutex::default());
-        Ok(Self { config: config.clone(), home: home.to_owned(), usual, known, elsewhere })
+        let (config, home, policy) = (config.clone(), home.to_owned(), Policy::new(config));
+        Ok(Self { config, home, usual, policy, known: Shared::default() })
     }
 
     /// The mirrors of a registry in their order, and the registry itself.
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for a host, a `hosts.toml` or a certificate that is not valid.
-    pub(crate) fn of(&self, policy: &Policy, registry: &str) -> Result<Arc<[Endpoint]>> {
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(endpoints) = known().get(registry) {
-            return Ok(Arc::clone(endpoints));
-        }
-        let configured = self.config.hosts.get(registry).or_else(|| self.config.hosts.get(file::DEFAULT));
-        let hosts = if let Some(hosts) = configured {
-            hosts.clone()
-        } else {
-            // Before the name becomes a path.
-            policy.base(registry, false)?;
-            Hosts::find(&self.config.hosts_dir, registry)?.unwrap_or_default()
-        };
-        let at = |e: Error| e.with_context("registry", registry);
-        let endpoints = self.endpoints(policy, registry, hosts).map_err(at)?;
-        let mut known = known();
-        if known.len() >= REGISTRIES {
-            known.clear();
-        }
-        Ok(Arc::clone(known.entry(registry.to_owned()).or_insert(endpoints)))
+    pub(crate) fn of(&self, registry: &str) -> Result<Arc<Vec<Endpoint>>> {
+        self.known.get_or_make(registry, || {
+            let configured = self.config.hosts.get(registry).or_else(|| self.config.hosts.get(file::DEFAULT));
+            let hosts = if let Some(hosts) = configured {
+                hosts.clone()
+            } else {
+                // Before the name becomes a path.
+                self.policy.base(registry, false)?;
+                Hosts::find(&self.config.hosts_dir, registry)?.unwrap_or_default()
+            };
+            self.endpoints(registry, hosts).map_err(|e| e.with_context("registry", registry))
+        })
     }
 
     /// The connections to a URL that one of a registry's `endpoints` has redirected to or named. Certificates, CAs,
@@ -91,46 +80,33 @@ impl Places {
     ///
     /// # Errors
     /// As [`Places::of`], about the host that the URL is on.
-    pub(crate) fn transport(
-        &self,
-        policy: &Policy,
-        endpoints: &[Endpoint],
-        from: &Endpoint,
-        url: &Url,
-    ) -> Result<Transport> {
+    pub(crate) fn transport(&self, endpoints: &[Endpoint], from: &Endpoint, url: &Url) -> Result<Transport> {
         let there = std::iter::once(from).chain(endpoints).find(|endpoint| same_origin(&endpoint.root, url));
         if let Some(endpoint) = there {
             return Ok(endpoint.transport.clone());
         }
-        let elsewhere = || self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = origin(url);
-        if let Some(transport) = elsewhere().get(&place) {
-            return Ok(transport.clone());
-        }
-        let name = match authority(url) {
-            name if name == "registry-1.docker.io" => "docker.io".to_owned(),
-            name => name,
-        };
-        // `_default` is for registries, not for hosts that they redirect to or name.
-        let hosts = match self.config.hosts.get(&name) {
-            Some(hosts) => Some(hosts.clone()),
-            None => Hosts::find_own(&self.config.hosts_dir, &name)?,
-        };
-        let endpoints = self.endpoints(policy, &name, hosts.unwrap_or_default())?;
-        let own = endpoints.last().filter(|endpoint| same_origin(&endpoint.root, url));
-        let transport = own.map_or_else(|| self.usual.clone(), |endpoint| endpoint.transport.clone());
-        let mut elsewhere = elsewhere();
-        if elsewhere.len() >= REGISTRIES {
-            elsewhere.clear();
-        }
-        Ok(elsewhere.entry(place).or_insert(transport).clone())
+        let made = self.known.get_or_make(&origin(url), || {
+            let name = match authority(url) {
+                name if name == "registry-1.docker.io" => "docker.io".to_owned(),
+                name => name,
+            };
+            // `_default` is for registries, not for hosts that they redirect to or name.
+            let hosts = match self.config.hosts.get(&name) {
+                Some(hosts) => Some(hosts.clone()),
+                None => Hosts::find_own(&self.config.hosts_dir, &name)?,
+            };
+            let endpoints = self.endpoints(&name, hosts.unwrap_or_default())?;
+            let own = endpoints.last().filter(|endpoint| same_origin(&endpoint.root, url));
+            Ok(own.map_or_else(|| self.usual.clone(), |endpoint| endpoint.transport.clone()))
+        });
+        made.map(Arc::unwrap_or_clone)
     }
 
-    fn endpoints(&self, policy: &Policy, registry: &str, hosts: Hosts) -> Result<Arc<[Endpoint]>> {
+    fn endpoints(&self, registry: &str, hosts: Hosts) -> Result<Vec<Endpoint>> {
         let own = hosts.own;
         let has_tls = |own: &Host| !own.ca.is_empty() || !own.client.is_empty() || own.skip_verify;
-        let base = policy.base(registry, has_tls(&own))?;
-        let is_home = policy.base(&self.home, has_tls(&own))? == base;
+        let base = self.policy.base(registry, has_tls(&own))?;
+        let is_home = self.policy.base(&self.home, has_tls(&own))? == base;
         let mut endpoints = Vec::with_capacity(hosts.host.len() + 1);
         for (url, host) in hosts.host {
             let root = Policy::root(&url, host.override_path)?;
@@ -143,7 +119,7 @@ impl Places {
             root
         });
         endpoints.push(self.endpoint(registry, &base, root, own, is_home)?);
-        Ok(endpoints.into())
+        Ok(endpoints)
     }
 
     /// One host for a registry, which would be at `base` if nothing were configured; `is_home` for the registry itself
