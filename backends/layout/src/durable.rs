@@ -1,9 +1,11 @@
 //! Writes that survive a power cut, and temporary files that have an owner.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Error, Result};
@@ -55,13 +57,11 @@ pub(crate) fn sync_folders(path: &Path) -> Result<()> {
 
 /// An error of a write to the layout.
 fn refused(action: String, e: io::Error) -> Error {
-    let denied = e.kind() == io::ErrorKind::PermissionDenied;
-    let error = Error::io(action, e);
-    if denied {
-        return error
-            .with_hint("this user may read here but not write: become its owner, or use another store");
+    let hint = "this user may read here but not write: become its owner, or use another store";
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => Error::io(action, e).with_hint(hint),
+        _ => Error::io(action, e),
     }
-    error
 }
 
 /// A temporary file in `ingest/` with an exclusive lock. Dropping it removes it.
@@ -69,7 +69,6 @@ fn refused(action: String, e: io::Error) -> Error {
 pub(crate) struct Temp {
     file: File,
     path: PathBuf,
-    private: bool,
     armed: bool,
 }
 
@@ -103,20 +102,8 @@ impl Temp {
             // Otherwise its owner has removed or published it since it was opened.
             if files::look(&path)?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
             {
-                return Ok(Some(Self { file, path, private: root.private, armed: true }));
+                return Ok(Some(Self { file, path, armed: true }));
             }
-        }
-    }
-
-    /// As [`Temp::claim`], for files that are written in a moment: waits for the other owner, and truncates the
-    /// file.
-    pub(crate) fn claim_empty(root: &Root, name: &str) -> Result<Self> {
-        loop {
-            if let Some(temp) = Self::claim(root, name)? {
-                temp.file.set_len(0).map_err(|e| Error::io(format!("emptying {name}"), e))?;
-                return Ok(temp);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 
@@ -145,12 +132,6 @@ impl Temp {
         fs::remove_file(&self.path).map_err(|e| refused(format!("removing {}", self.path.display()), e))
     }
 
-    /// The file is for all to read, in whatever folder: outputs are links to it, and other users read those.
-    pub(crate) fn for_all(mut self) -> Self {
-        self.private = false;
-        self
-    }
-
     /// Makes the content durable, then visible as `target`, whose directory must exist. After a failure nothing
     /// is visible and the file is gone.
     pub(crate) fn publish(self, target: &Path, mode: u32) -> Result<()> {
@@ -164,7 +145,6 @@ impl Temp {
     /// Makes the content durable and gives it its name, which is not durable yet.
     fn settle(mut self, target: &Path, mode: u32) -> Result<()> {
         let at = |e| refused(format!("storing {}", target.display()), e);
-        let mode = if self.private { mode & 0o700 } else { mode };
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
         self.file.sync_data().map_err(at)?;
         fs::rename(&self.path, target).map_err(at)?;
@@ -173,18 +153,8 @@ impl Temp {
     }
 }
 
-/// Whether the lock on a file is free, without taking it; `false` when it is missing or not a file.
-pub(crate) fn is_abandoned(path: &Path) -> Result<bool> {
-    Ok(is_free(path)? == Some(true))
-}
-
-/// Whether another process holds the lock on a file; `false` when it is missing or not a file.
-pub(crate) fn is_in_use(path: &Path) -> Result<bool> {
-    Ok(is_free(path)? == Some(false))
-}
-
-/// Whether the lock on a file is free; `None` when there is no file that can be opened.
-fn is_free(path: &Path) -> Result<Option<bool>> {
+/// Whether the lock on a file is free, without taking it; `None` when there is no file that can be opened.
+pub(crate) fn is_free(path: &Path) -> Result<Option<bool>> {
     let at = |e: io::Error| Error::io(format!("checking the lock of {}", path.display()), e);
     match files::open(path) {
         Ok(Some(file)) => files::is_locked(file.try_lock_shared()).map(Some).map_err(at),
@@ -218,7 +188,7 @@ impl Drop for Temp {
 
 /// Writes a small file as a whole.
 pub(crate) fn write_document(root: &Root, name: &str, target: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    filled(root, name, bytes)?.publish(target, mode)
+    filled(root, name, bytes)?.publish(target, root.mode(mode))
 }
 
 /// Replaces a small file as a whole. After a failure `before` is visible, which is what it has held.
@@ -229,6 +199,7 @@ pub(crate) fn replace_document(
     mode: u32,
     (before, after): (&[u8], &[u8]),
 ) -> Result<()> {
+    let mode = root.mode(mode);
     filled(root, name, after)?.settle(target, mode)?;
     sync_folder(parent(target)).inspect_err(|_| {
         // What may not outlive a power cut must not be taken for stored.
@@ -239,8 +210,14 @@ pub(crate) fn replace_document(
 }
 
 fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
-    let mut temp = Temp::claim_empty(root, name)?;
-    let written = temp.file().write_all(bytes);
+    let mut temp = loop {
+        match Temp::claim(root, name)? {
+            Some(temp) => break temp,
+            // Its owner writes it in a moment.
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let written = temp.file.set_len(0).and_then(|()| temp.file.write_all(bytes));
     written.map_err(|e| Error::io(format!("writing {}", temp.path.display()), e))?;
     Ok(temp)
 }
@@ -258,26 +235,21 @@ pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
     }
 }
 
-/// As [`lock`]; `None` while another owner has it.
-pub(crate) fn try_lock(root: &Root, name: &str) -> Result<Option<File>> {
+/// As [`lock`], alone or shared with others as `how` says; `None` while another owner has it.
+pub(crate) fn try_lock(
+    root: &Root,
+    name: &str,
+    how: fn(&File) -> Result<(), TryLockError>,
+) -> Result<Option<File>> {
     let (file, path) = lock_file(root, name)?;
-    let is_locked = files::is_locked(file.try_lock()).map_err(|e| locking(&path, e))?;
-    Ok(is_locked.then_some(file))
-}
-
-/// As [`try_lock`], for any number of holders at once.
-pub(crate) fn try_lock_shared(root: &Root, name: &str) -> Result<Option<File>> {
-    let (file, path) = lock_file(root, name)?;
-    let is_locked = files::is_locked(file.try_lock_shared()).map_err(|e| locking(&path, e))?;
+    let is_locked = files::is_locked(how(&file)).map_err(|e| locking(&path, e))?;
     Ok(is_locked.then_some(file))
 }
 
 fn lock_file(root: &Root, name: &str) -> Result<(File, PathBuf)> {
     let path = folder(root, &["locks"], true)?.join(name);
-    match files::open_or_create(&path) {
-        Ok(file) => Ok((file, path)),
-        Err(e) => Err(locking(&path, e.into())),
-    }
+    let file = files::open_or_create(&path).map_err(|e| locking(&path, e.into()))?;
+    Ok((file, path))
 }
 
 fn locking(path: &Path, e: io::Error) -> Error {

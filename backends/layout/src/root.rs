@@ -12,6 +12,7 @@ use bytes::Bytes;
 use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
 use plyfold_core::{Advice, Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 
 /// A layout directory, which need not exist yet.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ impl Root {
     }
 
     fn read_index(&self) -> Result<Names> {
-        let Some((file, size)) = self.open(&[], "index.json")? else {
+        let Some((file, size)) = self.open("index.json".as_ref())? else {
             return Err(layout_index::not_a_layout("there is no index.json"));
         };
         let stamp = file.metadata().ok().as_ref().and_then(Stamp::of);
@@ -136,16 +137,24 @@ impl Root {
     /// Whether this user cannot write here. The folder's permissions decide: without write permission no name can be
     /// changed.
     pub(crate) fn is_read_only(&self) -> bool {
-        use rustix::io::Errno;
         let refused = rustix::fs::accessat(CWD, &self.path, Access::WRITE_OK, AtFlags::EACCESS).err();
         matches!(refused, Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+    }
+
+    /// The permissions of a file that is written here.
+    pub(crate) fn mode(&self, mode: u32) -> u32 {
+        if self.private { mode & 0o700 } else { mode }
     }
 
     /// What stands where a blob belongs.
     pub(crate) fn stat_blob(&self, digest: &Digest) -> Result<PathKind> {
         digest::supported(digest)?;
-        let (folders, name) = blob_path(digest);
-        Ok(self.find(&folders, name)?.1)
+        Ok(self.find(&blob_path(digest))?.1)
+    }
+
+    /// The size of a blob; `None` when there is no regular file in its place.
+    pub(crate) fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        Ok(if let PathKind::File(size) = self.stat_blob(digest)? { Some(size) } else { None })
     }
 
     /// A blob's file, which has the size of its descriptor.
@@ -153,7 +162,6 @@ impl Root {
     /// # Errors
     /// `NotFound`; `Corrupt` when it has another size or is no regular file.
     pub(crate) fn open_blob(&self, blob: &Descriptor) -> Result<File> {
-        digest::supported(blob.digest())?;
         let Some((file, size)) = self.open_file(blob.digest())? else {
             return Err(Error::not_found(format!("no blob {}", blob.digest())));
         };
@@ -170,36 +178,35 @@ impl Root {
 
     /// A whole blob of at most `limit` bytes, not verified; `None` when it is absent.
     pub(crate) fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
-        digest::supported(digest)?;
         let opened = self.open_file(digest)?;
         opened.map(|(file, size)| read(file, size, digest.as_ref(), limit)).transpose()
     }
 
     /// Where a blob belongs.
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let ([blobs, algorithm], name) = blob_path(digest);
-        self.path.join(blobs).join(algorithm).join(name)
+        self.path.join(blob_path(digest))
     }
 
     /// A blob's file, of whatever size.
     pub(crate) fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
-        let (folders, name) = blob_path(digest);
-        self.open(&folders, name)
+        digest::supported(digest)?;
+        self.open(&blob_path(digest))
     }
 
     /// What is in the place of `oci-layout` or `index.json`, whatever it says.
     pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
-        let opened = self.open(&[], name)?;
+        let opened = self.open(name.as_ref())?;
         opened.map(|(file, size)| read(file, size, name, limit)).transpose()
     }
 
-    fn open(&self, folders: &[&str], name: &str) -> Result<Option<(File, u64)>> {
+    /// Opens a path in the layout, and says how large the file is.
+    fn open(&self, inner: &Path) -> Result<Option<(File, u64)>> {
+        let (path, name) = (self.path.join(inner), inner.file_name().unwrap_or_default());
         let irregular = |kind| {
-            let path = folders.iter().fold(self.path.clone(), |path, folder| path.join(folder)).join(name);
             let refusal = format!("{} is not a regular file but {}", path.display(), describe(kind));
             self.way_out(Error::corrupt(refusal), kind)
         };
-        let (Some(folder), found) = self.find(folders, name)? else { return Ok(None) };
+        let (Some(folder), found) = self.find(inner)? else { return Ok(None) };
         match found {
             PathKind::Absent => return Ok(None),
             PathKind::Irregular(kind) => return Err(irregular(kind)),
@@ -209,66 +216,58 @@ impl Root {
         // block.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&folder, name, flags | self.nofollow(), Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::LOOP) if self.follows_inside() => {
-                match self.open_inside(folders, name, flags) {
-                    Ok(file) => File::from(file),
-                    Err(_) => return Err(irregular(FileType::Symlink)),
-                }
+            Err(Errno::LOOP) if self.follows_inside() => {
+                self.open_inside(inner, flags).map_err(|_| irregular(FileType::Symlink))?
             }
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(rustix::io::Errno::LOOP) => return Err(irregular(FileType::Symlink)),
-            Err(e) => return Err(Error::io(format!("opening {name}"), e.into())),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(irregular(FileType::Symlink)),
+            opened => opened.map_err(|e| Error::io(format!("opening {}", path.display()), e.into()))?,
         };
-        let metadata = file.metadata().map_err(|e| Error::io(format!("reading the size of {name}"), e))?;
+        let file = File::from(file);
+        let size = || format!("reading the size of {}", path.display());
+        let metadata = file.metadata().map_err(|e| Error::io(size(), e))?;
         if !metadata.is_file() {
             return Err(irregular(FileType::Unknown));
         }
         Ok(Some((file, metadata.len())))
     }
 
-    /// What a name stands for, with the folder it stands in.
-    fn find(&self, folders: &[&str], name: &str) -> Result<(Option<OwnedFd>, PathKind)> {
+    /// What is at a path in the layout, with the folder it stands in.
+    fn find(&self, inner: &Path) -> Result<(Option<OwnedFd>, PathKind)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut folder = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(|e| match e {
-            rustix::io::Errno::NOENT => {
-                Error::not_found(format!("there is no directory {}", self.path.display()))
-            }
-            rustix::io::Errno::NOTDIR => layout_index::not_a_layout("it is not a directory")
+            Errno::NOENT => Error::not_found(format!("there is no directory {}", self.path.display())),
+            Errno::NOTDIR => layout_index::not_a_layout("it is not a directory")
                 .with_hint("images in tar files open as oci-archive:FILE or docker-archive:FILE"),
             e => Error::io(format!("opening {}", self.path.display()), e.into()),
         })?;
-        for (depth, inner) in folders.iter().enumerate() {
-            folder = match rustix::fs::openat(&folder, *inner, flags | self.nofollow(), Mode::empty()) {
-                Ok(folder) => folder,
-                Err(rustix::io::Errno::NOENT) => return Ok((None, PathKind::Absent)),
-                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-                    match self.open_inside(&folders[..depth], inner, flags) {
-                        Ok(folder) if self.follows_inside() => folder,
-                        _ => {
-                            let path =
-                                folders[..=depth].iter().fold(self.path.clone(), |path, one| path.join(one));
-                            let refusal = format!("{} is not a directory", path.display());
-                            let kind = match path.symlink_metadata() {
-                                Ok(found) if found.is_symlink() => FileType::Symlink,
-                                _ => FileType::Unknown,
-                            };
-                            return Err(self.way_out(Error::corrupt(refusal), kind));
-                        }
+        let mut below = PathBuf::new();
+        for name in inner.parent().into_iter().flatten() {
+            below.push(name);
+            let path = self.path.join(&below);
+            folder = match rustix::fs::openat(&folder, name, flags | self.nofollow(), Mode::empty()) {
+                Err(Errno::NOENT) => return Ok((None, PathKind::Absent)),
+                Err(Errno::NOTDIR | Errno::LOOP) => match self.open_inside(&below, flags) {
+                    Ok(folder) if self.follows_inside() => folder,
+                    _ => {
+                        let is_link = path.is_symlink();
+                        let kind = if is_link { FileType::Symlink } else { FileType::Unknown };
+                        let refusal = format!("{} is not a directory", path.display());
+                        return Err(self.way_out(Error::corrupt(refusal), kind));
                     }
-                }
-                Err(e) => return Err(Error::io(format!("opening {inner}"), e.into())),
+                },
+                opened => opened.map_err(|e| Error::io(format!("opening {}", path.display()), e.into()))?,
             };
         }
         let how = if self.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        let found = match rustix::fs::statat(&folder, name, how) {
+        let found = match rustix::fs::statat(&folder, inner.file_name().unwrap_or_default(), how) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => PathKind::File(u64::try_from(stat.st_size).unwrap_or(0)),
-                FileType::Symlink if self.follows_inside() => self.linked(folders, name),
+                FileType::Symlink if self.follows_inside() => self.linked(inner),
                 kind => PathKind::Irregular(kind),
             },
-            Err(rustix::io::Errno::NOENT) => PathKind::Absent,
-            Err(e) => return Err(Error::io(format!("looking at {name}"), e.into())),
+            Err(Errno::NOENT) => PathKind::Absent,
+            Err(e) => return Err(Error::io(format!("looking at {}", inner.display()), e.into())),
         };
         Ok((Some(folder), found))
     }
@@ -280,9 +279,9 @@ impl Root {
     }
 
     /// What a symbolic link inside the layout stands for.
-    fn linked(&self, folders: &[&str], name: &str) -> PathKind {
+    fn linked(&self, inner: &Path) -> PathKind {
         // Look at the path only: opening a device may have effects.
-        let found = self.open_inside(folders, name, OFlags::PATH | OFlags::CLOEXEC);
+        let found = self.open_inside(inner, OFlags::PATH | OFlags::CLOEXEC);
         match found.and_then(|place| rustix::fs::fstat(&place)) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 PathKind::File(u64::try_from(stat.st_size).unwrap_or(0))
@@ -291,22 +290,15 @@ impl Root {
         }
     }
 
-    /// Opens what a name leads to through symbolic links, none of which leaves the layout at any step: the kernel sees
+    /// Opens what a path leads to through symbolic links, none of which leaves the layout at any step: the kernel sees
     /// to that, also when links change meanwhile. A link to an absolute path counts when it is a path in the layout.
-    fn open_inside(&self, folders: &[&str], name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let root = rustix::fs::openat(
-            CWD,
-            &self.path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let path = folders.iter().collect::<PathBuf>().join(name);
+    fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, &self.path, folder, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(&root, &path, flags, Mode::empty(), resolve);
-        match (opened, self.inside(&path)) {
-            (Err(rustix::io::Errno::XDEV), Some(inside)) => {
-                rustix::fs::openat2(&root, inside, flags, Mode::empty(), resolve)
-            }
+        let open = |path: &Path| rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
+        match (open(path), self.inside(path)) {
+            (Err(Errno::XDEV), Some(inside)) => open(&inside),
             (opened, _) => opened,
         }
     }
@@ -335,8 +327,8 @@ impl Root {
 }
 
 /// A parsed digest has no path separators: the path stays in the folder.
-fn blob_path(digest: &Digest) -> ([&str; 2], &str) {
-    (["blobs", digest.algorithm().as_ref()], digest.digest())
+fn blob_path(digest: &Digest) -> PathBuf {
+    ["blobs", digest.algorithm().as_ref(), digest.digest()].iter().collect()
 }
 
 fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {

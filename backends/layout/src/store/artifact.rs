@@ -98,7 +98,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
 /// is complete, and a lock on it is that of a user of a link.
 fn is_being_committed(path: &Path) -> Result<bool> {
     // One whose mode was changed cannot be opened, and has been there for a while.
-    Ok(checksum::read(path)?.is_none() && durable::is_in_use(path)?)
+    Ok(checksum::read(path)?.is_none() && durable::is_free(path)? == Some(false))
 }
 
 fn present(path: PathBuf, checksum: Checksum) -> Artifact {
@@ -132,29 +132,23 @@ impl ArtifactWriter for DiskArtifact {
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
         // An existing checksum belongs to an older file: remove it, because it does not match this one.
-        let stale = checksum::path_of(&path);
-        if fs::symlink_metadata(&stale).is_ok_and(|stale| stale.is_file()) {
-            files::remove(&stale)?;
+        let record = checksum::path_of(&path);
+        if fs::symlink_metadata(&record).is_ok_and(|stale| stale.is_file()) {
+            files::remove(&record)?;
         }
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;
         let (published, hashed) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| checksum::hash(&reader));
-            (temp.for_all().publish(&path, checksum::MODE), hashing.join())
+            (temp.publish(&path, checksum::MODE), hashing.join())
         });
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
             let checksum = Checksum::new(digest, size, Seen::of(&reader)?, made.clone());
-            durable::write_document(
-                &root,
-                &place.checksum_temp(),
-                &checksum::path_of(&path),
-                0o444,
-                &checksum.to_bytes()?,
-            )?;
-            Ok(size)
+            let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes()?);
+            durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| size)
         });
         let size = recorded.inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(Box::new(LocalArtifact::new(path, size, made.clone())))

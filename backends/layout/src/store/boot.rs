@@ -81,7 +81,7 @@ fn changed_last(mut items: Vec<Item>, booted: i128, now: i128) -> Vec<Item> {
 
 fn reread(root: &Root, items: Vec<Item>) -> Result<()> {
     let unwatched = Watch { read: &|_| (), stop: &Stop::default() };
-    reading::read_all(root, items, &unwatched, |item, verdict| {
+    reading::read_all(items, &unwatched, |item, verdict| {
         match verdict {
             Verdict::Damaged(why) => tracing::warn!("{} is damaged: {why}", item.path.display()),
             Verdict::Remains => {}

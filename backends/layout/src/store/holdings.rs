@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use plyfold_core::cache::{DamagedPart, Head, Held, HeldArtifact, Holdings};
 use plyfold_core::manifest::limits;
-use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
+use plyfold_core::{Digest, Error, ErrorKind, Result};
 
 use super::{items, lease, remains};
 use crate::files::for_each;
-use crate::root::{PathKind, Root};
+use crate::root::Root;
 
 /// What the store holds, and where its artifacts are, in the same order.
 pub(super) fn holdings(root: &Root) -> Result<(Holdings, Vec<PathBuf>)> {
@@ -60,11 +60,11 @@ pub(super) fn heads(root: &Root, blobs: Vec<Digest>) -> Result<Vec<Head>> {
 /// The content of a blob that begins like a document.
 pub(super) fn document(root: &Root, digest: &Digest) -> Result<Option<Bytes>> {
     let at = |e| Error::io(format!("reading {digest}"), e);
-    let PathKind::File(size) = root.stat_blob(digest)? else { return Ok(None) };
-    let file = match root.open_blob(&Descriptor::new(MediaType::Other(String::new()), size, digest.clone())) {
-        Ok(file) => file,
-        // It was removed or replaced meanwhile.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => return Ok(None),
+    let file = match root.open_file(digest) {
+        Ok(Some((file, _))) => file,
+        // It is absent or no regular file.
+        Ok(None) => return Ok(None),
+        Err(e) if *e.kind() == ErrorKind::Corrupt => return Ok(None),
         Err(e) => return Err(e),
     };
     let mut content = Vec::new();

@@ -3,11 +3,11 @@
 use plyfold_core::cache::check_names;
 use plyfold_core::layout_index::{ENTRIES, INDEX_LIMIT, LayoutIndex};
 use plyfold_core::manifest::limits;
-use plyfold_core::{Descriptor, Digest, Error, NameChange, Result};
+use plyfold_core::{Descriptor, Error, NameChange, Result};
 
 use super::queue::NAMES;
 use crate::durable;
-use crate::root::{PathKind, Root};
+use crate::root::Root;
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
 pub(super) fn change_index<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex) -> Result<T>) -> Result<T> {
@@ -36,13 +36,9 @@ pub(super) fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex
 
 /// Whether everything is here that names need which are about to be set; for callers that hold the lock for names.
 pub(super) fn check_present(root: &Root, changes: &[NameChange]) -> Result<()> {
-    let size = |digest: &Digest| {
-        let found = root.stat_blob(digest)?;
-        Ok(if let PathKind::File(size) = found { Some(size) } else { None })
-    };
     let document = |blob: &Descriptor| {
         let content = root.read_blob(blob.digest(), limits::MANIFEST)?;
         content.ok_or_else(|| Error::not_found(format!("no blob {}", blob.digest())))
     };
-    check_names(changes, size, document)
+    check_names(changes, |digest| root.blob_size(digest), document)
 }

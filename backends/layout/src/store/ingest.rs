@@ -1,7 +1,8 @@
 //! Blobs on their way into the store.
 
 use std::fmt;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -156,9 +157,9 @@ struct Partial {
     root: Arc<Root>,
     blob: Descriptor,
     temp: Temp,
+    file: BufWriter<File>,
     hasher: Hasher,
     length: u64,
-    buffer: Vec<u8>,
 }
 
 impl Partial {
@@ -167,7 +168,8 @@ impl Partial {
         let at = |e| Error::io("reading a partial download", e);
         let hasher = Hasher::like(blob.digest())?;
         let held = temp.file().metadata().map_err(at)?.len();
-        let mut partial = Self { root, blob, temp, hasher, length: 0, buffer: Vec::new() };
+        let file = BufWriter::with_capacity(BUFFER, temp.share()?);
+        let mut partial = Self { root, blob, temp, file, hasher, length: 0 };
         if held > partial.blob.size() {
             partial.restart()?;
             return Ok(partial);
@@ -202,22 +204,15 @@ impl Partial {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
-        if bytes.len() >= BUFFER {
-            self.flush()?;
-            return self.temp.file().write_all(bytes).map_err(|e| self.at(e));
-        }
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+        self.file.write_all(bytes).map_err(|e| self.at(e))
     }
 
     fn flush(&mut self) -> Result<()> {
-        let written = self.temp.file().write_all(&self.buffer);
-        self.buffer.clear();
-        written.map_err(|e| self.at(e))
+        self.file.flush().map_err(|e| self.at(e))
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.buffer.clear();
+        self.flush()?;
         self.length = 0;
         self.hasher = Hasher::like(self.blob.digest())?;
         let file = self.temp.file();
@@ -227,13 +222,13 @@ impl Partial {
 
     fn publish(mut self) -> Result<()> {
         self.flush()?;
-        let Self { root, blob, temp, hasher, length, .. } = self;
+        let Self { root, blob, temp, file: _held, hasher, length } = self;
         let actual = hasher.finish();
         if length != blob.size() || actual != *blob.digest() {
             return Err(mismatch(&blob, Some(actual), length));
         }
         durable::folder(&root, &["blobs", blob.digest().algorithm().as_ref()], root.private)?;
-        temp.publish(&root.blob_path(blob.digest()), 0o444)
+        temp.publish(&root.blob_path(blob.digest()), root.mode(0o444))
     }
 
     fn at(&self, e: io::Error) -> Error {

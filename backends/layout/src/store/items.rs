@@ -1,6 +1,7 @@
 //! What lies where blobs and artifacts belong. Foreign files are passed over.
 
-use std::fs::{self, Metadata};
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,7 +11,7 @@ use plyfold_core::{Digest, Error, Result, digest};
 use rustix::fs::FileType;
 
 use super::artifact::ArtifactPath;
-use crate::files;
+use crate::files::{self, for_each};
 use crate::root::Root;
 
 /// A file, or whatever stands in its place.
@@ -37,18 +38,16 @@ pub(super) fn identity(metadata: &Metadata) -> Identity {
 }
 
 impl Item {
-    /// `None` when it is gone by now.
-    fn new(part: DamagedPart, path: PathBuf) -> Result<Option<Self>> {
-        let Some(metadata) = files::look(&path)? else { return Ok(None) };
-        Ok(Some(Self {
+    fn new(part: DamagedPart, path: PathBuf, found: &Metadata) -> Self {
+        Self {
             part,
             path,
-            kind: FileType::from_raw_mode(metadata.mode()),
-            size: metadata.len(),
-            used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            changed: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
-            identity: identity(&metadata),
-        }))
+            kind: FileType::from_raw_mode(found.mode()),
+            size: found.len(),
+            used: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            changed: i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec()),
+            identity: identity(found),
+        }
     }
 }
 
@@ -63,17 +62,18 @@ pub(super) fn all(root: &Root) -> Result<Vec<Item>> {
 pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let blobs = root.path().join("blobs");
-    if !is_folder(&blobs)? {
-        return Ok(items);
-    }
+    refuse_other_than_folder(&blobs)?;
     for algorithm in ["sha256", "sha384", "sha512"] {
         let folder = blobs.join(algorithm);
-        for name in names(&folder)? {
-            let Ok(digest) = digest::parse(&format!("{algorithm}:{name}")) else { continue };
-            if wanted(&digest) {
-                items.extend(Item::new(DamagedPart::Blob(digest), folder.join(name))?);
+        refuse_other_than_folder(&folder)?;
+        for_each(&folder, |entry, found| {
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|hex| digest::parse(&format!("{algorithm}:{hex}")).ok());
+            if let Some(digest) = digest.filter(&wanted) {
+                items.push(Item::new(DamagedPart::Blob(digest), entry.path(), found));
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(items)
 }
@@ -82,88 +82,64 @@ pub(super) fn blobs(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec
 /// Checksums and other files beside them are no artifacts: their extension has more than one part.
 pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
-    each_in_shards(root, |format, content, extension, path| {
+    each_in_shards(root, |format, content, extension, path, found| {
         if !extension.contains('.') && wanted(&content) {
-            items.extend(Item::new(DamagedPart::Artifact(format.to_owned(), content), path)?);
+            items.push(Item::new(DamagedPart::Artifact(format.to_owned(), content), path, found));
         }
-        Ok(())
     })?;
     Ok(items)
 }
 
 /// Checksums beside which there is no artifact, and where that would be.
-pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(ArtifactPath, PathBuf)>> {
+pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(ArtifactPath, PathBuf, Metadata)>> {
     let mut checksums = Vec::new();
-    each_in_shards(root, |format, content, extension, path| {
-        let Some(extension) = extension.strip_suffix(".checksum") else { return Ok(()) };
+    each_in_shards(root, |format, content, extension, path, found| {
+        let Some(extension) = extension.strip_suffix(".checksum") else { return };
         // An invalid format name is not from this store.
-        let Ok(place) = ArtifactPath::new(format, &content, extension) else { return Ok(()) };
+        let Ok(place) = ArtifactPath::new(format, &content, extension) else { return };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
-            checksums.push((place, path));
+            checksums.push((place, path, found.clone()));
         }
-        Ok(())
     })?;
     Ok(checksums)
 }
 
 /// Calls `each` with format, content, extension and path of every file that is named after a layer or an image.
-fn each_in_shards(
-    root: &Root,
-    mut each: impl FnMut(&str, Digest, &str, PathBuf) -> Result<()>,
+fn each_in_shards(root: &Root, mut each: impl FnMut(&str, Digest, &str, PathBuf, &Metadata)) -> Result<()> {
+    let artifacts = root.path().join("artifacts");
+    refuse_other_than_folder(&artifacts)?;
+    for_each_below(&artifacts, 3, &mut |entry, found| {
+        let path = entry.path();
+        let names: Option<Vec<&str>> = path.iter().rev().take(4).map(OsStr::to_str).collect();
+        if let Some([file, shard, algorithm, format]) = names.as_deref()
+            && let Some((hex, extension)) = file.split_once('.').filter(|(hex, _)| hex.starts_with(shard))
+            && let Ok(content) = digest::parse(&format!("{algorithm}:{hex}"))
+        {
+            each(format, content, extension, path.clone(), found);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` for what is so many levels below a folder. What is no folder on the way there, such as a link to one, is
+/// not from this store.
+fn for_each_below(
+    folder: &Path,
+    levels: usize,
+    each: &mut impl FnMut(&DirEntry, &Metadata) -> Result<()>,
 ) -> Result<()> {
-    for format in folders(&root.path().join("artifacts"))? {
-        for algorithm in folders(&format)? {
-            for shard in folders(&algorithm)? {
-                for name in names(&shard)? {
-                    let Some((hex, extension)) = name.split_once('.') else { continue };
-                    let text = format!("{}:{hex}", last(&algorithm));
-                    let Ok(content) = digest::parse(&text) else { continue };
-                    if hex.starts_with(last(&shard)) {
-                        each(last(&format), content, extension, shard.join(&name))?;
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
+    for_each(folder, |entry, found| match levels {
+        0 => each(entry, found),
+        _ => for_each_below(&entry.path(), levels - 1, each),
+    })
 }
 
-/// The last component of a path that [`folders`] has made.
-fn last(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
-/// The folders in a folder.
-fn folders(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for inner in names(path)?.into_iter().map(|name| path.join(name)) {
-        // What is no folder there, such as a link to one, is not from this store.
-        if files::look(&inner)?.is_some_and(|found| found.is_dir()) {
-            folders.push(inner);
-        }
-    }
-    Ok(folders)
-}
-
-/// The names in a folder that are UTF-8; empty when there is no such folder.
-fn names(path: &Path) -> Result<Vec<String>> {
-    if !is_folder(path)? {
-        return Ok(Vec::new());
-    }
-    let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(at)? {
-        names.extend(entry.map_err(at)?.file_name().into_string());
-    }
-    Ok(names)
-}
-
-/// Whether there is a folder; anything else in its place is an error, because it could lead outside.
-fn is_folder(path: &Path) -> Result<bool> {
+/// An error for anything else in the place of a folder, because it could lead outside.
+fn refuse_other_than_folder(path: &Path) -> Result<()> {
     match files::look(path)? {
         Some(found) if !found.is_dir() => {
             Err(Error::corrupt(format!("{} is not a directory", path.display())))
         }
-        found => Ok(found.is_some()),
+        _ => Ok(()),
     }
 }

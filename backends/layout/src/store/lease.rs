@@ -58,7 +58,7 @@ fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
     if is_collected(root)? {
         return Ok(None);
     }
-    let Some(_lock) = durable::try_lock_shared(root, LOCK)? else { return Ok(None) };
+    let Some(_lock) = durable::try_lock(root, LOCK, File::try_lock_shared)? else { return Ok(None) };
     let Some(mut lease) = Temp::claim(root, &name())? else { return Ok(None) };
     let lines: Vec<&str> = content.iter().map(AsRef::as_ref).collect();
     lease
@@ -133,7 +133,7 @@ impl Alone {
         let announced =
             store.poll(&store.in_progress(COLLECTOR), |root| Temp::claim(root, COLLECTOR)).await?;
         let lock = store.root.path().join("locks").join(LOCK);
-        let leases = store.poll(&lock, |root| durable::try_lock(root, LOCK)).await?;
+        let leases = store.poll(&lock, |root| durable::try_lock(root, LOCK, File::try_lock)).await?;
         let changes = store.queues.queue(NAMES).await;
         let names = store.work(|root| durable::lock(root, NAMES)).await?;
         Ok(Self { _locks: [names, leases], _names: changes, _announced: announced, _gate: gate })

@@ -21,15 +21,13 @@ use super::queue::NAMES;
 use super::{artifact, collect, ingest, paths, quarantine, verify};
 use crate::durable;
 use crate::files;
-use crate::root::PathKind;
 
 #[async_trait]
 impl CacheProvider for Store {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         let digest = digest.clone();
-        let found = self.work(move |root| root.stat_blob(&digest)).await?;
         // Anything but a regular file is not a blob: the next pull replaces it.
-        Ok(if let PathKind::File(size) = found { Some(size) } else { None })
+        self.work(move |root| root.blob_size(&digest)).await
     }
 
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {

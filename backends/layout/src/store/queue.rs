@@ -1,6 +1,6 @@
 //! The order of tasks of one process, and the names of what they wait for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,7 +20,7 @@ pub(super) const COLLECTOR: &str = "collector";
 /// when it is done.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    queues: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Held by a collection exclusively, and shared while a lease is taken.
     pub(super) gate: Arc<tokio::sync::RwLock<()>>,
 }
@@ -34,23 +34,21 @@ impl Queues {
         static ALL: Mutex<BTreeMap<PathBuf, Weak<Queues>>> = Mutex::new(BTreeMap::new());
         // A path that cannot be made absolute has a queue of its own: its handles wait as those of other processes do.
         let Ok(path) = std::path::absolute(path) else { return Arc::default() };
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, queues| queues.strong_count() > 0);
-        let queues = all.get(&path).and_then(Weak::upgrade).unwrap_or_default();
-        all.insert(path, Arc::downgrade(&queues));
-        queues
+        shared(&ALL, path)
     }
 
     pub(super) async fn queue(&self, name: &str) -> OwnedMutexGuard<()> {
-        let queue = {
-            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.retain(|_, queue| queue.strong_count() > 0);
-            let queue = queues.get(name).and_then(Weak::upgrade).unwrap_or_default();
-            queues.insert(name.to_owned(), Arc::downgrade(&queue));
-            queue
-        };
-        queue.lock_owned().await
+        shared(&self.queues, name.to_owned()).lock_owned().await
     }
+}
+
+/// What all have that ask for a key while any of them has it.
+fn shared<K: Ord, V: Default>(all: &Mutex<BTreeMap<K, Weak<V>>>, key: K) -> Arc<V> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|_, value| value.strong_count() > 0);
+    let value = all.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+    all.insert(key, Arc::downgrade(&value));
+    value
 }
 
 /// Whether this user may not write there.

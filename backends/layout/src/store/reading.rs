@@ -1,10 +1,9 @@
 //! Reading files again, on all cores, at the speed of the disk.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -19,7 +18,7 @@ use rustix::io::Errno;
 use super::items::{Item, identity};
 use super::{checksum, remains};
 use crate::files;
-use crate::root::{Root, describe};
+use crate::root::describe;
 
 /// What is read at once by each thread, and all that it holds.
 const CHUNK: usize = 1 << 20;
@@ -55,7 +54,6 @@ pub(super) struct Watch<'a> {
 /// The first of a thread, after which none begins another item: `Io` when reading fails for another reason than what
 /// is stored, `Cancelled`, and those of `each`.
 pub(super) fn read_all(
-    root: &Root,
     mut items: Vec<Item>,
     watch: &Watch<'_>,
     each: impl Fn(Item, Verdict) -> Result<()> + Sync,
@@ -68,7 +66,7 @@ pub(super) fn read_all(
         while !failed.load(Ordering::Relaxed)
             && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            let read = Reading { root, watch }.verdict(item, &mut chunk);
+            let read = watch.verdict(item, &mut chunk);
             if let Err(e) = read.and_then(|verdict| each(item.clone(), verdict)) {
                 failed.store(true, Ordering::Relaxed);
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
@@ -85,39 +83,21 @@ pub(super) fn read_all(
     outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Reading<'a> {
-    root: &'a Root,
-    watch: &'a Watch<'a>,
-}
-
-impl Reading<'_> {
+impl Watch<'_> {
     fn verdict(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
         if !item.kind.is_file() {
             return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
         }
-        let outcome = match &item.part {
-            DamagedPart::Blob(digest) => self.blob(digest, item, chunk),
-            _ => self.artifact(item, chunk),
-        };
-        match outcome {
+        match self.read(item, chunk) {
             Err(e) if is_of_the_content(&e) => Ok(Verdict::Damaged(one_line(&e))),
             outcome => outcome,
         }
     }
 
-    fn blob(&self, digest: &Digest, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
-        let Some((file, _)) = self.root.open_file(digest)? else { return Ok(Verdict::Gone) };
-        if !is(&file, item)? {
-            return Ok(Verdict::Gone);
-        }
-        let (actual, size) = self.hash(file, digest, chunk)?;
-        Ok(if actual == *digest { Verdict::Sound } else { mismatch(digest, actual, size) })
-    }
-
-    fn artifact(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
-        let Some(file) = open(&item.path)? else { return Ok(Verdict::Gone) };
-        if !is(&file, item)? {
-            return Ok(Verdict::Gone);
+    fn read(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+        let Some(file) = open(item)? else { return Ok(Verdict::Gone) };
+        if let DamagedPart::Blob(digest) = &item.part {
+            return Ok(self.mismatch(&file, digest, chunk)?.map_or(Verdict::Sound, Verdict::Damaged));
         }
         if !files::is_locked(file.try_lock_shared()).map_err(|e| Error::io("locking an artifact", e))? {
             return Ok(Verdict::Unfinished);
@@ -128,42 +108,41 @@ impl Reading<'_> {
         let Some(checksum) = checksum::read(&item.path)? else {
             return Ok(Verdict::Damaged("it has no checksum that can be read".to_owned()));
         };
-        let found = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
-        let names = found.nlink();
-        if checksum.size != item.size {
+        let found = metadata(&file)?;
+        let damage = if checksum.size == item.size {
+            self.mismatch(&file, &checksum.digest, chunk)?
+        } else {
             let (size, recorded) = (item.size, checksum.size);
-            let why = format!("size mismatch: recorded with {recorded} bytes, it has {size}");
-            return Ok(Verdict::Damaged(why + &linked(names)));
-        }
-        let (actual, size) = self.hash(file, &checksum.digest, chunk)?;
-        Ok(match mismatch(&checksum.digest, actual.clone(), size) {
-            _ if actual == checksum.digest => match checksum.other_mode(&found) {
-                Some((mode, recorded)) => Verdict::OtherMode(mode, recorded),
-                None => Verdict::Sound,
-            },
-            Verdict::Damaged(why) => Verdict::Damaged(why + &linked(names)),
-            other => other,
+            Some(format!("size mismatch: recorded with {recorded} bytes, it has {size}"))
+        };
+        Ok(match (damage, checksum.other_mode(&found)) {
+            (Some(why), _) => Verdict::Damaged(why + &linked(found.nlink())),
+            (None, Some((mode, recorded))) => Verdict::OtherMode(mode, recorded),
+            (None, None) => Verdict::Sound,
         })
     }
 
-    /// The digest of a file's bytes, and how many they are.
-    fn hash(&self, mut file: File, like: &Digest, chunk: &mut [u8]) -> Result<(Digest, u64)> {
-        let mut hasher = Hasher::like(like)?;
+    /// What is wrong with a file's bytes, if they are not those of the digest.
+    fn mismatch(&self, mut file: &File, expected: &Digest, chunk: &mut [u8]) -> Result<Option<String>> {
+        let (mut hasher, mut size) = (Hasher::like(expected)?, 0);
         // The kernel then reads ahead twice as far. The advice may fail without harm.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        let mut size = 0;
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
         loop {
-            self.watch.stop.check()?;
+            self.stop.check()?;
             let count = match file.read(chunk) {
-                Ok(0) => return Ok((hasher.finish(), size)),
+                Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Error::io("it cannot be read", e)),
             };
             hasher.update(&chunk[..count]);
             size += count as u64;
-            (self.watch.read)(count as u64);
+            (self.read)(count as u64);
         }
+        let (expected, actual) = (expected.clone(), hasher.finish());
+        let is_right = actual == expected;
+        let mismatch = Mismatch { expected, actual: Some(actual), expected_size: None, actual_size: size };
+        Ok((!is_right).then(|| Error::from(mismatch).message().to_owned()))
     }
 }
 
@@ -176,20 +155,15 @@ fn linked(names: u64) -> String {
     }
 }
 
-/// Opens a file that may have been replaced by anything since it was looked at.
-pub(super) fn open(path: &Path) -> Result<Option<File>> {
-    files::open(path).map_err(|e| Error::io("it cannot be opened", e))
+/// Opens an item's file; `None` when it is gone, or another one by now.
+pub(super) fn open(item: &Item) -> Result<Option<File>> {
+    let opened = files::open(&item.path).map_err(|e| Error::io("it cannot be opened", e))?;
+    let Some(file) = opened else { return Ok(None) };
+    Ok((identity(&metadata(&file)?) == item.identity).then_some(file))
 }
 
-pub(super) fn is(file: &File, item: &Item) -> Result<bool> {
-    let metadata = file.metadata().map_err(|e| Error::io("looking at an open file", e))?;
-    Ok(identity(&metadata) == item.identity)
-}
-
-fn mismatch(expected: &Digest, actual: Digest, size: u64) -> Verdict {
-    let mismatch =
-        Mismatch { expected: expected.clone(), actual: Some(actual), expected_size: None, actual_size: size };
-    Verdict::Damaged(Error::from(mismatch).message().to_owned())
+fn metadata(file: &File) -> Result<Metadata> {
+    file.metadata().map_err(|e| Error::io("looking at an open file", e))
 }
 
 /// Whether an error is about the stored file: the disk cannot read it, or the user may not.

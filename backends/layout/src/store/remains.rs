@@ -78,27 +78,29 @@ pub(super) fn temporary(
         return Ok(());
     }
     if !policy.remove {
-        if durable::is_abandoned(&root.path().join("ingest").join(name))? {
+        if durable::is_free(&root.path().join("ingest").join(name))? == Some(true) {
             note(remains, metadata.len(), false);
         }
         return Ok(());
     }
-    // Skip files of other users and of running processes.
-    let temp = match Temp::claim(root, name) {
-        Ok(Some(temp)) => temp,
-        Ok(None) => return Ok(()),
-        Err(e) if *e.kind() == ErrorKind::Corrupt || is_read_only(&e) => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    temp.remove()?;
-    note(remains, metadata.len(), true);
+    if let Some(temp) = claim(root, name)? {
+        temp.remove()?;
+        note(remains, metadata.len(), true);
+    }
     Ok(())
+}
+
+/// The right to a temporary file; `None` for files of other users and of running processes, which are skipped.
+fn claim(root: &Root, name: &str) -> Result<Option<Temp>> {
+    match Temp::claim(root, name) {
+        Err(e) if *e.kind() == ErrorKind::Corrupt || is_read_only(&e) => Ok(None),
+        claimed => claimed,
+    }
 }
 
 /// Checksums whose artifact is gone: such a checksum would be taken for that of the next file of that name.
 pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
-    for (place, path) in items::lone_checksums(root)? {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+    for (place, path, metadata) in items::lone_checksums(root)? {
         if !metadata.is_file() || !is_older(metadata.modified(), policy.grace) {
             continue;
         }
@@ -110,17 +112,11 @@ pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> R
 
 /// Removes a checksum under the right to make its artifact, if that is still missing.
 fn remove_checksum(root: &Root, place: &ArtifactPath, path: &Path) -> Result<bool> {
-    let turn = match Temp::claim(root, &place.temp()) {
-        Ok(Some(turn)) => turn,
-        Ok(None) => return Ok(false),
-        Err(e) if is_read_only(&e) => return Ok(false),
-        Err(e) => return Err(e),
-    };
+    let Some(_turn) = claim(root, &place.temp())? else { return Ok(false) };
     let lone = fs::symlink_metadata(place.path(root)).is_err();
     if lone {
         files::remove(path)?;
     }
-    drop(turn);
     Ok(lone)
 }
 
@@ -137,7 +133,7 @@ pub(super) fn has_no_checksum(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     // Its maker holds its lock until it has a checksum.
-    Ok(durable::is_abandoned(path)? && fs::symlink_metadata(checksum::path_of(path)).is_err())
+    Ok(durable::is_free(path)? == Some(true) && fs::symlink_metadata(checksum::path_of(path)).is_err())
 }
 
 pub(super) fn is_older(time: io::Result<SystemTime>, age: Duration) -> bool {

@@ -63,18 +63,13 @@ async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
             Err(e) if quarantine::is_damage(&e) => e,
             Err(e) => return Err(e),
         };
-        let mut damage = Damage {
-            part: DamagedPart::Names,
-            reason: error.message().to_owned(),
-            images: Vec::new(),
-            repaired: false,
-        };
+        let mut reason = error.message().to_owned();
         if repair {
             let Some(done) = replace_index(&handle)? else { return Ok(None) };
-            damage.reason = format!("{}; {done}", damage.reason);
-            damage.repaired = true;
+            reason = format!("{reason}; {done}");
         }
-        Ok(Some(damage))
+        let part = DamagedPart::Names;
+        Ok(Some(Damage { part, reason, images: Vec::new(), repaired: repair }))
     });
     verified.await
 }
@@ -194,7 +189,7 @@ impl Job {
             self.progress.emit(Event::VerifyProgress { read, total });
         };
         let watch = Watch { read: &read, stop };
-        reading::read_all(root, items, &watch, |item, verdict| self.judge(root, item, verdict))?;
+        reading::read_all(items, &watch, |item, verdict| self.judge(root, item, verdict))?;
         if self.everything {
             let left = remains::all(root, remains::Policy { remove: self.repair, grace: Duration::ZERO })?;
             let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,10 +299,7 @@ async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
 
 /// Gives a file its mode back; `false` when it is gone, or another one by now.
 fn restore_mode(item: &Item, mode: u32) -> Result<bool> {
-    let Some(file) = reading::open(&item.path)?.filter(|file| reading::is(file, item).is_ok_and(|is| is))
-    else {
-        return Ok(false);
-    };
+    let Some(file) = reading::open(item)? else { return Ok(false) };
     let restored = file.set_permissions(Permissions::from_mode(mode));
     restored.map(|()| true).map_err(|e| Error::io("setting the mode back", e))
 }
