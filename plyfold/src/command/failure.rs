@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::process::ExitCode;
 
 use crate::{Error, ErrorKind, printable};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::terminal::{tell, written};
 use super::{hints, verbs};
@@ -49,12 +49,10 @@ fn text(error: &Error) -> String {
 
 /// The same as a JSON document on one line, with the kind: the last line of standard error.
 fn document(error: &Error) -> Value {
-    let context: Map<String, Value> =
-        error.contexts().map(|(key, value)| (key.to_owned(), value.into())).collect();
     json!({
         "kind": error.kind().name(),
         "message": error.message(),
-        "context": context,
+        "context": error.contexts().collect::<Value>(),
         "causes": causes(error),
         "hint": hints::of(error),
     })

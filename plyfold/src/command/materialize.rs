@@ -48,9 +48,6 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
 }
 
 fn document(image: &PulledImage, disks: &Disks) -> Value {
-    let boot: Option<serde_json::Map<String, Value>> = disks
-        .boot_lines()
-        .map(|lines| lines.into_iter().map(|(name, line)| (name.to_owned(), line.into())).collect());
     let examples = disks.overlay_differences.examples.iter();
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
@@ -72,7 +69,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "upper": disks.upper,
         "mount": disks.mount_script().ok(),
         "mount_refused": disks.mount_script().err().map(|e| hints::on_one_line(&e)),
-        "boot": boot,
+        "boot": disks.boot_lines().map(Value::from_iter),
         "kernel": disks.kernel,
         "overlay_differences": {
             "count": disks.overlay_differences.count,

@@ -48,11 +48,11 @@ fn options(context: &Context, progress: Progress) -> CopyOptions {
     CopyOptions { platforms, progress, retry: context.retry, ..CopyOptions::default() }
 }
 
-fn show(context: &Context, name: &Reference, descriptor: &Descriptor) -> Result<()> {
+/// Shows what a name stands for now.
+pub(crate) fn show(context: &Context, name: &Reference, descriptor: &Descriptor) -> Result<()> {
     let digest = descriptor.digest();
-    context
-        .terminal
-        .show(&json!({ "reference": name.whole(), "digest": digest }), || format!("{name}  {digest}\n"))
+    let document = json!({ "reference": name.whole(), "digest": digest });
+    context.terminal.show(&document, || format!("{name}  {digest}\n"))
 }
 
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.

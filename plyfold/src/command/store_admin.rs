@@ -13,6 +13,7 @@ use super::age::ago;
 use super::image::Image;
 use super::program;
 use super::progress::short;
+use super::registry;
 use super::session::Session;
 use super::size::Size;
 use super::suggestions;
@@ -90,8 +91,7 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     };
     let descriptor = suggestions::known(&session.images, &from).await?;
     session.images.cache().descriptor_write(&to, &descriptor).await?;
-    let document = json!({ "reference": to.whole(), "digest": descriptor.digest() });
-    session.terminal.show(&document, || format!("{to}  {}\n", descriptor.digest()))
+    registry::show(&session.context, &to, &descriptor)
 }
 
 fn seconds(time: SystemTime) -> Option<u64> {

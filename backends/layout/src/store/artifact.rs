@@ -146,7 +146,7 @@ impl ArtifactWriter for DiskArtifact {
         published?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
-            let checksum = Checksum::new(digest, size, Seen::of(&reader)?, made.clone());
+            let checksum = Checksum { digest, size, seen: Some(Seen::of(&reader)?), made: made.clone() };
             let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes()?);
             durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| size)
         });

@@ -21,13 +21,13 @@ use crate::root::Root;
 pub(super) const MODE: u32 = 0o444;
 
 /// What is written beside an artifact when it is complete.
-#[derive(Debug, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 pub(super) struct Checksum {
     pub(super) digest: Digest,
     pub(super) size: u64,
     /// The file as it was when its content was last known to be right; not in checksums of earlier versions.
     #[serde(default)]
-    seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
     /// What the materializer has told; left out when it has told nothing.
     #[serde(default, skip_serializing_if = "Made::is_default")]
     pub(super) made: Made,
@@ -43,10 +43,6 @@ pub(super) struct Seen {
 }
 
 impl Checksum {
-    pub(super) fn new(digest: Digest, size: u64, seen: Seen, made: Made) -> Self {
-        Self { digest, size, seen: Some(seen), made }
-    }
-
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let bytes = serde_json::to_vec(self);
         bytes.map_err(|e| Error::new(ErrorKind::Internal, "writing a checksum").with_source(e))
@@ -95,8 +91,7 @@ pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Che
     let noted = restored.map_err(|e| Error::io("setting the mode back", e)).and_then(|()| {
         seen.mode = Seen::of(&file)?.mode;
         let before = checksum.to_bytes()?;
-        let after =
-            Checksum::new(checksum.digest.clone(), checksum.size, seen, checksum.made.clone()).to_bytes()?;
+        let after = Checksum { seen: Some(seen), ..checksum.clone() }.to_bytes()?;
         let target = path_of(path);
         durable::replace_document(root, temp, &target, 0o444, (&before, &after))
     });

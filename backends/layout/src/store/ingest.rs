@@ -1,6 +1,5 @@
 //! Blobs on their way into the store.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -47,6 +46,7 @@ pub(super) fn begin(root: &Arc<Root>, blob: &Descriptor, queued: &Queued) -> Res
 ///
 /// A thread of its own and not one of the runtime's pool: it lives as long as its download, and a pool that is
 /// full of waiting writers would have no thread for their input.
+#[derive(Debug)]
 struct DiskWriter {
     blob: Descriptor,
     offset: u64,
@@ -58,6 +58,7 @@ struct DiskWriter {
     workers: Workers,
 }
 
+#[derive(Debug)]
 enum Step {
     Commit,
     Restart,
@@ -143,12 +144,6 @@ impl BlobWriter for DiskWriter {
 
     async fn suspend(self: Box<Self>) -> Result<()> {
         self.end(Step::Suspend).await
-    }
-}
-
-impl fmt::Debug for DiskWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DiskWriter({} of {})", self.offset, self.blob.digest())
     }
 }
 

@@ -1,12 +1,10 @@
 //! The store as a cache.
 
-use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use plyfold_core::blocking::blocking;
 use plyfold_core::cache::{MissingBlob, Needs, find_among};
 use plyfold_core::manifest::is_index;
@@ -34,20 +32,18 @@ impl CacheProvider for Store {
         let start = range.resolve(blob.size())?.start;
         let wanted = blob.clone();
         let opened = self.work(move |root| {
-            let mut file = match root.open_blob(&wanted) {
+            let wanted = &wanted;
+            let mut file = match root.open_blob(wanted) {
                 // Layouts without names may be one image themselves, as the OCI image spec allows.
                 Err(e) if *e.kind() == ErrorKind::NotFound && is_index(wanted.media_type()) => {
-                    return Ok(BlobSource::Index(root.index_as_image(wanted.digest())?.ok_or(e)?));
+                    return Blob::from_bytes(wanted, range, &root.index_as_image(wanted.digest())?.ok_or(e)?);
                 }
                 opened => opened?,
             };
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
-            Ok(BlobSource::File(file))
+            Blob::from_reader(wanted, range, file)
         });
-        match opened.await? {
-            BlobSource::File(file) => Blob::from_reader(blob, range, file),
-            BlobSource::Index(bytes) => Blob::from_bytes(blob, range, &bytes),
-        }
+        opened.await
     }
 
     async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
@@ -165,12 +161,6 @@ impl CacheProvider for Store {
     fn is_read_only(&self) -> bool {
         self.root.is_read_only()
     }
-}
-
-/// What a blob is read from.
-enum BlobSource {
-    File(File),
-    Index(Bytes),
 }
 
 impl Store {

@@ -1,5 +1,6 @@
 //! Verification: names, the content that they need, and every file, read to its end.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use plyfold_core::blocking::{Stop, blocking};
 use plyfold_core::cache::{Damage, DamagedPart, Need, Needs, selected};
 use plyfold_core::layout_index::{INDEX_LIMIT, LayoutIndex};
-use plyfold_core::progress::{Event, Progress};
+use plyfold_core::progress::Event;
 use plyfold_core::{
     CacheProvider as _, Descriptor, Digest, Error, ErrorKind, Reference, Result, Verified, Verify, digest,
 };
@@ -26,29 +27,20 @@ use crate::root::{PathKind, Root};
 
 pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
     let mut verified = Verified::default();
-    let mut names_are_known = true;
-    if let Some(damage) = verify_names(store, what.repair).await? {
-        names_are_known = damage.repaired;
-        verified.damage.push(damage);
-    }
-    if !names_are_known && what.images.is_some() {
+    verified.damage.extend(verify_names(store, what.repair).await?);
+    let names_are_known = verified.damage.iter().all(|damage| damage.repaired);
+    let wanted = match what.images {
+        _ if names_are_known => Wanted::of(store, what).await?,
         // The content that it refers to is unknown.
-        return Ok(verified);
-    }
-    let wanted = if names_are_known { Wanted::of(store, what).await? } else { Wanted::default() };
-    let job = Job {
-        wanted,
-        everything: what.images.is_none(),
-        repair: what.repair,
-        progress: what.progress.clone(),
-        read: AtomicU64::new(0),
-        verified: Mutex::new(verified),
+        Some(_) => return Ok(verified),
+        None => Wanted::default(),
     };
+    let job = Job { wanted, what: what.clone(), read: AtomicU64::new(0), verified: Mutex::new(verified) };
     let root = store.root().clone();
     let job = blocking(move |stop| job.run(&root, stop).map(|()| job)).await?;
-    let missing = missing(store, &job).await?;
     let mut verified = job.verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     verified.bytes = job.read.into_inner();
+    let missing = missing(store, what, &job.wanted, &verified.damage).await?;
     verified.damage.extend(missing);
     verified.damage.sort_by_cached_key(|damage| rank(&damage.part));
     Ok(verified)
@@ -119,27 +111,24 @@ struct Wanted {
 
 impl Wanted {
     async fn of(store: &Store, what: &Verify) -> Result<Self> {
-        let mut wanted = Self { images: selected(store, what.images.as_deref()).await?, ..Self::default() };
-        let mut known: HashMap<Digest, Needs> = HashMap::new();
-        for index in 0..wanted.images.len() {
-            let (name, top) = wanted.images[index].clone();
-            if !known.contains_key(top.digest()) {
-                let needs = match Needs::of(store, &top).await {
+        let images = selected(store, what.images.as_deref()).await?;
+        let (mut wanted, mut known) = (Self::default(), HashMap::new());
+        for (index, (name, top)) in images.iter().enumerate() {
+            let needs = match known.entry(top.digest()) {
+                Entry::Occupied(needs) => needs.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(match Needs::of(store, top).await {
                     Ok(needs) => needs,
-                    Err(e) if *e.kind() == ErrorKind::Io => return Err(e.with_image(&name)),
+                    Err(e) if *e.kind() == ErrorKind::Io => return Err(e.with_image(name)),
                     Err(e) => {
                         // Content that is there is read all the same; what is missing cannot be known.
-                        what.progress.emit(Event::Warning { message: e.with_image(&name).to_string() });
+                        what.progress.emit(Event::Warning { message: e.with_image(name).to_string() });
                         Needs::default()
                     }
-                };
-                known.insert(top.digest().clone(), needs);
-            }
-            if let Some(needs) = known.get(top.digest()) {
-                wanted.add(needs, index);
-            }
+                }),
+            };
+            wanted.add(needs, index);
         }
-        Ok(wanted)
+        Ok(Self { images, ..wanted })
     }
 
     fn add(&mut self, needs: &Needs, image: usize) {
@@ -170,28 +159,28 @@ impl Wanted {
 /// The reading of files.
 struct Job {
     wanted: Wanted,
-    everything: bool,
-    repair: bool,
-    progress: Progress,
+    what: Verify,
     read: AtomicU64,
     verified: Mutex<Verified>,
 }
 
 impl Job {
     fn run(&self, root: &Root, stop: &Stop) -> Result<()> {
-        let wanted = |digest: &Digest| self.everything || self.wanted.blobs.contains_key(digest);
+        let everything = self.what.images.is_none();
+        let wanted = |digest: &Digest| everything || self.wanted.blobs.contains_key(digest);
         let mut items = items::blobs(root, wanted)?;
-        let wanted = |content: &Digest| self.everything || self.wanted.contents.contains_key(content);
+        let wanted = |content: &Digest| everything || self.wanted.contents.contains_key(content);
         items.extend(items::artifacts(root, wanted)?);
         let total = items.iter().map(|item| item.size).sum();
         let read = |count| {
             let read = self.read.fetch_add(count, Ordering::Relaxed) + count;
-            self.progress.emit(Event::VerifyProgress { read, total });
+            self.what.progress.emit(Event::VerifyProgress { read, total });
         };
         let watch = Watch { read: &read, stop };
         reading::read_all(items, &watch, |item, verdict| self.judge(root, item, verdict))?;
-        if self.everything {
-            let left = remains::all(root, remains::Policy { remove: self.repair, grace: Duration::ZERO })?;
+        if everything {
+            let left =
+                remains::all(root, remains::Policy { remove: self.what.repair, grace: Duration::ZERO })?;
             let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
             verified.remains += left;
         }
@@ -202,12 +191,12 @@ impl Job {
         let (reason, repaired) = match verdict {
             Verdict::Gone | Verdict::Unfinished => return Ok(()),
             Verdict::Remains => {
-                let removed = self.repair && quarantine::remove(root, &item)? == Removal::Done;
+                let removed = self.what.repair && quarantine::remove(root, &item)? == Removal::Done;
                 let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
                 remains::note(&mut verified.remains, item.size, removed);
                 return Ok(());
             }
-            Verdict::Damaged(why) if self.repair => match quarantine::remove(root, &item)? {
+            Verdict::Damaged(why) if self.what.repair => match quarantine::remove(root, &item)? {
                 Removal::Replaced => return Ok(()),
                 Removal::Done => (Some(why), true),
                 Removal::Busy => (Some(format!("{why}; another process is writing it again")), false),
@@ -215,7 +204,7 @@ impl Job {
             Verdict::Damaged(why) => (Some(why), false),
             Verdict::OtherMode(mode, recorded) => {
                 let why = format!("mode mismatch: recorded with mode {recorded:04o}, it has {mode:04o}");
-                match self.repair.then(|| restore_mode(&item, recorded)).transpose() {
+                match self.what.repair.then(|| restore_mode(&item, recorded)).transpose() {
                     Ok(restored) => (Some(why), restored == Some(true)),
                     Err(e) => (Some(format!("{why}; {e}")), false),
                 }
@@ -245,8 +234,8 @@ impl Job {
 
 /// Content that is required and not here. Looked for last, and for names that still stand: what others have removed
 /// meanwhile is not missing.
-async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
-    let absent = absent(store, job).await?;
+async fn missing(store: &Store, what: &Verify, wanted: &Wanted, damage: &[Damage]) -> Result<Vec<Damage>> {
+    let absent = absent(store, wanted, damage).await?;
     if absent.is_empty() {
         return Ok(Vec::new());
     }
@@ -255,9 +244,9 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
     let mut missing = Vec::new();
     for digest in absent {
         let mut images = Vec::new();
-        for (name, top) in job.wanted.images_of(&DamagedPart::Missing(digest.clone())) {
+        for (name, top) in wanted.images_of(&DamagedPart::Missing(digest.clone())) {
             let listed = now.contains(&(name.clone(), top.digest().clone()));
-            if listed || (!job.everything && store.find_descriptor(name).await?.as_ref() == Some(top)) {
+            if listed || (what.images.is_some() && store.find_descriptor(name).await?.as_ref() == Some(top)) {
                 images.push(name.clone());
             }
         }
@@ -270,18 +259,15 @@ async fn missing(store: &Store, job: &Job) -> Result<Vec<Damage>> {
 }
 
 /// Required content that is not here, apart from what was just quarantined.
-async fn absent(store: &Store, job: &Job) -> Result<Vec<Digest>> {
-    let removed: HashSet<Digest> = {
-        let verified = job.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let blob = |damage: &Damage| match &damage.part {
-            DamagedPart::Blob(digest) => Some(digest.clone()),
-            _ => None,
-        };
-        verified.damage.iter().filter_map(blob).collect()
-    };
-    let required = job.wanted.blobs.iter().filter(|(_, (need, _))| need.required);
-    let required: Vec<Digest> =
-        required.map(|(digest, _)| digest).filter(|digest| !removed.contains(*digest)).cloned().collect();
+async fn absent(store: &Store, wanted: &Wanted, damage: &[Damage]) -> Result<Vec<Digest>> {
+    let blobs = damage.iter().filter_map(|damage| match &damage.part {
+        DamagedPart::Blob(digest) => Some(digest),
+        _ => None,
+    });
+    let removed: HashSet<&Digest> = blobs.collect();
+    let required =
+        wanted.blobs.iter().filter(|(digest, (need, _))| need.required && !removed.contains(digest));
+    let required: Vec<Digest> = required.map(|(digest, _)| digest.clone()).collect();
     let found = store.work(move |root| {
         let mut absent = Vec::new();
         for digest in required {
