@@ -21,10 +21,10 @@ impl Image {
 
     /// What is written to.
     pub(crate) fn target(image: &str, backends: &Backends) -> Result<Self> {
-        let path = || Written::directory(image).or_else(|| Written::in_directory(image));
-        match Self::read(image, backends, true)? {
-            Self::Name(name) => path().map_or(Ok(Self::Name(name)), |path| Err(path.or_name())),
-            read @ Self::Uri(_) => Ok(read),
+        let read = Self::read(image, backends, true)?;
+        match Written::directory(image) {
+            Some(path) if matches!(read, Self::Name(_)) => Err(path.or_name()),
+            _ => Ok(read),
         }
     }
 

@@ -25,8 +25,7 @@ pub(crate) async fn here(session: &Session, options: &Inspect) -> Result<()> {
         let registry = Box::new(store.fixed(name.clone(), root));
         show(&session.context, registry, &name, options).await
     };
-    let shown = shown.await;
-    match shown {
+    match shown.await {
         Err(e)
             if *e.kind() == ErrorKind::NotFound
                 && matches!(session.images.cache().find_descriptor(&name).await, Ok(None)) =>

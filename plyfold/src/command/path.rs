@@ -93,10 +93,13 @@ impl<'a> Written<'a> {
         (path.is_file() || path.join("oci-layout").is_file()).then_some(written)
     }
 
-    /// A directory that is here under this path.
+    /// A directory that is here, or what is in one, and may be meant as a name as well.
     pub(crate) fn directory(word: &'a str) -> Option<Self> {
         let written = Self::split(word);
-        Path::new(written.path).is_dir().then_some(written)
+        let is_directory = |path: &str| Path::new(path).is_dir();
+        let folder = written.path.rsplit_once('/').map(|(folder, _)| folder);
+        let is_in_one = folder.is_some_and(|folder| !is_host(folder) && is_directory(folder));
+        (is_in_one || is_directory(written.path)).then_some(written)
     }
 
     /// Refuses an output that would replace its own input; `-` is standard input.
@@ -109,17 +112,6 @@ impl<'a> Written<'a> {
             return Err(error.with_hint("name another file by --out"));
         }
         Ok(())
-    }
-
-    /// What is in a directory that is here, and may be meant as a name as well.
-    pub(crate) fn in_directory(word: &'a str) -> Option<Self> {
-        let written = Self { word, path: word, image: None };
-        let written = word
-            .rsplit_once(':')
-            .filter(|(_, tag)| !tag.contains('/'))
-            .map_or(written, |(path, tag)| Self { word, path, image: Some(tag) });
-        let (folder, _) = written.path.rsplit_once('/')?;
-        (!is_host(folder) && Path::new(folder).is_dir()).then_some(written)
     }
 
     /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a

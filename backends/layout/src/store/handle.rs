@@ -72,10 +72,6 @@ impl Store {
         self.root.path()
     }
 
-    pub(crate) fn root(&self) -> &Arc<Root> {
-        &self.root
-    }
-
     /// Makes the layout when there is none.
     pub(crate) fn prepare(&self) -> Result<()> {
         let root = &*self.root;

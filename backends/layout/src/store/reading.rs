@@ -88,13 +88,13 @@ impl Watch<'_> {
         if !item.kind.is_file() {
             return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
         }
-        match self.read(item, chunk) {
+        match self.content(item, chunk) {
             Err(e) if is_of_the_content(&e) => Ok(Verdict::Damaged(one_line(&e))),
             outcome => outcome,
         }
     }
 
-    fn read(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+    fn content(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
         let Some(file) = open(item)? else { return Ok(Verdict::Gone) };
         if let DamagedPart::Blob(digest) = &item.part {
             return Ok(self.mismatch(&file, digest, chunk)?.map_or(Verdict::Sound, Verdict::Damaged));

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(super) async fn verify(store: &Store, what: &Verify) -> Result<Verified> {
         None => Wanted::default(),
     };
     let job = Job { wanted, what: what.clone(), read: AtomicU64::new(0), verified: Mutex::new(verified) };
-    let root = store.root().clone();
+    let root = store.root.clone();
     let job = blocking(move |stop| job.run(&root, stop).map(|()| job)).await?;
     let mut verified = job.verified.into_inner().unwrap_or_else(PoisonError::into_inner);
     verified.bytes = job.read.into_inner();
@@ -69,7 +70,7 @@ async fn verify_names(store: &Store, repair: bool) -> Result<Option<Damage>> {
 /// Quarantines a damaged `index.json`, and writes one in its place with every entry that can still be read; what was
 /// done, in a few words. `None` when it is sound by now.
 fn replace_index(store: &Store) -> Result<Option<String>> {
-    let root = store.root();
+    let root = &*store.root;
     // The marker may be what is missing or damaged.
     let had_marker = root.is_layout().is_ok_and(|is_layout| is_layout);
     store.prepare()?;
@@ -91,13 +92,9 @@ fn replace_index(store: &Store) -> Result<Option<String>> {
     let aside = quarantine::keep(root, &path, "index.json")?;
     durable::write_document(root, "index.json", &path, 0o644, &index.to_bytes())?;
     let kept = format!("{} of its entries could be kept", index.entries().count());
-    Ok(Some(match aside {
-        Some(aside) => {
-            let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            format!("{kept}; the file is now quarantine/{name}")
-        }
-        None => kept,
-    }))
+    let name = aside.as_deref().and_then(Path::file_name);
+    let moved = name.map(|name| format!("; the file is now quarantine/{}", name.display()));
+    Ok(Some(kept + &moved.unwrap_or_default()))
 }
 
 /// What images need.
