@@ -94,15 +94,7 @@ impl Blob {
         descriptor: &Descriptor,
         stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<Self> {
-        Ok(Self {
-            endpoint: None,
-            hasher: Some(Hasher::like(descriptor.digest())?),
-            length: descriptor.size(),
-            offset: 0,
-            read: 0,
-            descriptor: descriptor.clone(),
-            stream: Some(stream.boxed()),
-        })
+        Self::ranged(descriptor, 0..descriptor.size(), stream)
     }
 
     /// A range of a blob. A backend that cannot start at the wanted byte starts earlier and says so by
@@ -116,12 +108,10 @@ impl Blob {
         range: std::ops::Range<u64>,
         stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<Self> {
-        if range == (0..descriptor.size()) {
-            return Self::new(descriptor, stream);
-        }
+        let is_whole = range == (0..descriptor.size());
         Ok(Self {
             endpoint: None,
-            hasher: None,
+            hasher: is_whole.then(|| Hasher::like(descriptor.digest())).transpose()?,
             length: range.end.saturating_sub(range.start),
             offset: range.start,
             read: 0,
@@ -259,17 +249,12 @@ impl Blob {
 
     fn end(&mut self) -> Result<()> {
         self.stream = None;
-        let Some(hasher) = self.hasher.take() else {
-            if self.read == self.length {
-                return Ok(());
-            }
-            return Err(self.mismatch(None));
-        };
-        let actual = hasher.finish();
-        if self.read == self.length && actual == *self.descriptor.digest() {
+        let actual = self.hasher.take().map(Hasher::finish);
+        let is_complete = self.read == self.length;
+        if is_complete && actual.as_ref().is_none_or(|actual| actual == self.descriptor.digest()) {
             return Ok(());
         }
-        Err(self.mismatch(Some(actual).filter(|_| self.read == self.length)))
+        Err(self.mismatch(actual.filter(|_| is_complete)))
     }
 
     fn mismatch(&self, actual: Option<Digest>) -> Error {
@@ -366,8 +351,8 @@ impl BlobReader {
     }
 }
 
-impl io::BufRead for BlobReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.chunk.is_empty() && !self.ended {
             match self.receiver.blocking_recv() {
                 Some(Ok(chunk)) => {
@@ -381,20 +366,8 @@ impl io::BufRead for BlobReader {
                 }
             }
         }
-        Ok(&self.chunk)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.chunk.advance(amount);
-    }
-}
-
-impl Read for BlobReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = io::BufRead::fill_buf(self)?;
-        let count = available.len().min(buf.len());
-        buf[..count].copy_from_slice(&available[..count]);
-        io::BufRead::consume(self, count);
+        let count = self.chunk.len().min(buf.len());
+        self.chunk.copy_to_slice(&mut buf[..count]);
         Ok(count)
     }
 }

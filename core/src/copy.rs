@@ -1,6 +1,6 @@
 //! The copy engine: an image from one backend into another, digests unchanged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -103,11 +103,6 @@ const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 /// stored.
 const REPAIRS: usize = 8;
 
-/// Whether an error names a blob that is not there.
-fn is_lost(error: &Error) -> bool {
-    error.detail::<MissingBlob>().is_some()
-}
-
 impl Copier<'_> {
     async fn run(&self) -> Result<Descriptor> {
         let raw = self.retrying("manifest", || async {
@@ -154,7 +149,7 @@ impl Copier<'_> {
         for repairs in 0.. {
             match self.retrying("manifest", || self.session.finish(name, raw)).await {
                 // A repair of the target has moved damaged content away since it was found or stored there.
-                Err(e) if is_lost(&e) && repairs < REPAIRS => {}
+                Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
                 pushed => {
                     pushed.map_err(|e| e.with_image(self.target).with_endpoint(self.to))?;
                     break;
@@ -219,12 +214,8 @@ impl Copier<'_> {
     async fn blobs(&self, raw: &RawManifest) -> Result<()> {
         // What is there now must still be there when the name is set.
         self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
-        let mut unique: Vec<Descriptor> = Vec::new();
-        for blob in raw.references() {
-            if !unique.iter().any(|other| other.digest() == blob.digest()) {
-                unique.push(blob);
-            }
-        }
+        let (mut unique, mut digests) = (raw.references(), HashSet::new());
+        unique.retain(|blob| digests.insert(blob.digest().clone()));
         let size = unique.iter().map(Descriptor::size).fold(0, u64::saturating_add);
         self.options.progress.emit(Event::Planned { size });
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });

@@ -96,16 +96,16 @@ impl MemoryRegistry {
 
     /// A tag is set only when everything is here that its manifest refers to.
     fn check_here(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        if reference.tag().is_none() {
+            return Ok(());
+        }
         let state = self.lock();
-        let repository = state.repository(reference).filter(|_| reference.tag().is_some());
-        let is_here = |blob: &Descriptor| {
-            let digest = blob.digest();
-            repository
-                .is_some_and(|here| here.blobs.contains_key(digest) || here.manifests.contains_key(digest))
+        let here = state.repository(reference);
+        let is_here = |digest| {
+            here.is_some_and(|here| here.blobs.contains_key(digest) || here.manifests.contains_key(digest))
         };
-        let mut required = manifest.references();
-        required.retain(|blob| !is_foreign(blob.media_type()) && reference.tag().is_some() && !is_here(blob));
-        match required.first() {
+        let required = manifest.references();
+        match required.iter().find(|blob| !is_foreign(blob.media_type()) && !is_here(blob.digest())) {
             None => Ok(()),
             Some(absent) => Err(self.missing(format!("content {}", absent.digest()), reference)),
         }
@@ -136,30 +136,21 @@ impl Repository {
 #[async_trait]
 impl ImageRegistry for MemoryRegistry {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        let (media_type, bytes, digest) = {
-            let state = self.lock();
-            let Some(repository) = state.repository(reference) else {
-                return Err(self.missing("repository", reference));
-            };
-            let digest = repository.digest_of(reference)?;
-            let found = digest.as_ref().and_then(|digest| repository.manifests.get(digest).cloned());
-            let (Some(digest), Some((media_type, bytes))) = (digest, found) else {
-                return Err(self.missing("manifest", reference));
-            };
-            (media_type, bytes, digest)
-        };
-        RawManifest::verified(bytes, Some(&media_type), &digest)
+        let state = self.lock();
+        let repository = state.repository(reference).ok_or_else(|| self.missing("repository", reference))?;
+        let digest = repository.digest_of(reference)?;
+        let found = digest.as_ref().and_then(|digest| repository.manifests.get_key_value(digest));
+        let (digest, (media_type, bytes)) = found.ok_or_else(|| self.missing("manifest", reference))?;
+        RawManifest::verified(bytes.clone(), Some(media_type), digest)
             .map_err(|e| e.with_image(reference).with_endpoint(self))
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         digest::supported(blob.digest())?;
-        let content = {
-            let state = self.lock();
-            state.repository(reference).and_then(|repository| repository.blobs.get(blob.digest()).cloned())
-        };
+        let state = self.lock();
+        let content = state.repository(reference).and_then(|repository| repository.blobs.get(blob.digest()));
         let content = content.ok_or_else(|| self.missing(format!("blob {}", blob.digest()), reference))?;
-        Blob::from_bytes(blob, range, &content)
+        Blob::from_bytes(blob, range, content)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -116,13 +116,6 @@ pub enum Event {
     },
 }
 
-impl Event {
-    /// Events that a slow reader may miss: a later one says the same and more.
-    fn is_droppable(&self) -> bool {
-        matches!(self, Self::BlobProgress { .. } | Self::VerifyProgress { .. })
-    }
-}
-
 /// Where events go. Sending never waits and never fails; cloning is cheap.
 ///
 /// ```
@@ -173,7 +166,9 @@ impl Progress {
     /// Sends an event. Never blocks; only [`Event::BlobProgress`] and [`Event::VerifyProgress`] are ever dropped.
     pub fn emit(&self, event: Event) {
         let Some(sender) = &self.sender else { return };
-        if event.is_droppable() && self.queued.load(Ordering::Relaxed) >= CAPACITY {
+        // A slow reader may miss these: a later one says the same and more.
+        let is_droppable = matches!(event, Event::BlobProgress { .. } | Event::VerifyProgress { .. });
+        if is_droppable && self.queued.load(Ordering::Relaxed) >= CAPACITY {
             return;
         }
         // Under the lock: an event of another thread is sent before the last event or not at all.

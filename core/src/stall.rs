@@ -130,14 +130,16 @@ impl Clock {
     }
 
     fn hold(&self) -> Held {
-        let mut clock = Some(self);
-        while let Some(Self { time, outer }) = clock {
-            let mut time = time.lock().unwrap_or_else(PoisonError::into_inner);
+        for clock in self.with_outer() {
+            let mut time = clock.time();
             time.held += 1;
             time.since.get_or_insert_with(Instant::now);
-            clock = outer.as_deref();
         }
         Held(self.clone())
+    }
+
+    fn with_outer(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |clock| clock.outer.as_deref())
     }
 
     fn time(&self) -> std::sync::MutexGuard<'_, Time> {
@@ -147,16 +149,13 @@ impl Clock {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut clock = Some(&self.0);
-        while let Some(inner) = clock {
-            let mut time = inner.time();
+        for clock in self.0.with_outer() {
+            let mut time = clock.time();
             time.held -= 1;
             if time.held == 0 {
                 let over = time.since.take().map_or(Duration::ZERO, |since| since.elapsed());
                 time.total += over;
             }
-            drop(time);
-            clock = inner.outer.as_deref();
         }
     }
 }

@@ -169,18 +169,9 @@ fn copy_files(
         let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
         let path = names.path(tree, *id);
         out.header(&path, node, Item::Node(extents.is_some().then_some(&runs)))?;
-        for (zeros, mut length) in runs.pieces {
+        for (zeros, length) in runs.pieces {
             out.zeros(zeros)?;
-            while length > 0 {
-                let bytes = tar.data()?;
-                let count = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
-                if count == 0 {
-                    return Err(changed());
-                }
-                out.data(&bytes[..count])?;
-                tar.consume(count);
-                length -= count as u64;
-            }
+            tar.copy_data(length, |bytes| out.data(bytes))?;
         }
         out.pad()?;
     }

@@ -53,13 +53,8 @@ impl TreeBudget {
     }
 
     /// The part of one conversion, which may wait, on a thread of its own: never on one that another conversion needs.
-    /// Dropping all trees and clones of the part gives it back.
-    pub fn share(&self) -> TreeShare {
-        self.share_until(Arc::default())
-    }
-
-    /// As [`TreeBudget::share`], for a conversion that waits no longer once `given_up` is set, and ends in
-    /// [`Cancelled`](crate::ErrorKind::Cancelled).
+    /// Dropping all trees and clones of the part gives it back. The conversion waits no longer once `given_up` is set,
+    /// and ends in [`Cancelled`](crate::ErrorKind::Cancelled).
     pub fn share_until(&self, given_up: Arc<AtomicBool>) -> TreeShare {
         self.part(given_up, None)
     }
@@ -89,14 +84,6 @@ impl Default for TreeBudget {
         Self::process()
     }
 }
-
-impl PartialEq for TreeBudget {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for TreeBudget {}
 
 impl fmt::Debug for TreeBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -227,7 +214,7 @@ mod tests {
     use super::*;
 
     fn grant(budget: &TreeBudget) -> Grant {
-        Grant::new(Some(budget.share()))
+        Grant::new(Some(budget.share_until(Arc::default())))
     }
 
     #[test]
@@ -272,7 +259,7 @@ mod tests {
     #[test]
     fn trees_of_one_conversion_never_wait_for_each_other() {
         let budget = TreeBudget::new(STEP);
-        let share = budget.share();
+        let share = budget.share_until(Arc::default());
         let mut image = Grant::new(Some(share.clone()));
         image.cover(5 * STEP).unwrap();
         let mut layer = Grant::new(Some(share));

@@ -61,10 +61,7 @@ impl ImagePath {
                 }
                 _ => {}
             }
-            if !clean.is_empty() {
-                clean.push(b'/');
-            }
-            clean.extend_from_slice(component);
+            join(&mut clean, component);
         }
         let path = Self(clean);
         let counted = path.0.len() - path.name().len() + hidden_name(path.name()).len();
@@ -98,13 +95,10 @@ impl ImagePath {
     /// The path of `name` in this directory; `name` is one component.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
-        bytes.extend_from_slice(&self.0);
-        if !bytes.is_empty() {
-            bytes.push(b'/');
-        }
-        bytes.extend_from_slice(name);
-        Self(bytes)
+        let mut joined = Vec::with_capacity(self.0.len() + 1 + name.len());
+        joined.extend_from_slice(&self.0);
+        join(&mut joined, name);
+        Self(joined)
     }
 
     /// What stands before the last component, without the slash between them; empty for the root.
@@ -116,6 +110,14 @@ impl ImagePath {
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
+}
+
+/// Joins a name to a path.
+pub(crate) fn join(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
 }
 
 /// The part of a component that a limit counts: without the prefix of a whiteout.

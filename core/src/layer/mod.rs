@@ -45,6 +45,7 @@ mod sparse;
 
 pub(crate) use budget::Grant;
 pub use budget::{TreeBudget, TreeShare};
+pub(crate) use entry::join;
 pub use entry::{DataExtent, Entry, EntryKind, FileKind, ImagePath, Metadata, Timestamp};
 pub use fault::{LayerFault, TarFault};
 pub use limits::{LayerLimits, TreeLimits};

@@ -62,11 +62,13 @@ pub struct LayerSummary {
 }
 
 /// How a layer's bytes are compressed, told by their first bytes and nothing else (rule S 80).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Compression {
     /// RFC 1952, any number of members.
     Gzip,
     /// None; other compressions are not recognised and fail as a tar.
+    #[strum(serialize = "no compression")]
     None,
     /// RFC 8878, any number of frames, skippable ones among them.
     Zstd,
@@ -92,16 +94,6 @@ impl Compression {
         } else {
             text.strip_suffix(".tar").map(|_| Self::None)
         }
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gzip => "gzip",
-            Self::None => "no compression",
-            Self::Zstd => "zstd",
-        })
     }
 }
 

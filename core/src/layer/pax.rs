@@ -22,7 +22,7 @@ pub(super) struct Pax {
     /// Those of the global headers before it, which hold where it has none of that key.
     global: Arc<Records>,
     /// Keys and values of sparse format 0.0, the only ones that repeat, in their order.
-    sparse_pairs: Vec<(u64, u64)>,
+    pub(super) sparse_pairs: Vec<(u64, u64)>,
 }
 
 impl Pax {
@@ -79,10 +79,6 @@ impl Pax {
     pub(super) fn mtime(&self) -> Result<Option<Timestamp>> {
         let Some(value) = self.text("mtime") else { return Ok(None) };
         timestamp(value).map(Some).ok_or_else(|| invalid(b"mtime", value))
-    }
-
-    pub(super) fn sparse_pairs(&self) -> &[(u64, u64)] {
-        &self.sparse_pairs
     }
 
     /// Extended attributes by name. Star's key holds the bytes as they are, libarchive's repeats them encoded.

@@ -10,7 +10,7 @@ use super::fault::LayerFault;
 use super::pool::{Chunk, Pool};
 use super::{Compression, LayerLimits, LayerOptions};
 use crate::digest::Hasher;
-use crate::{Digest, Error, Mismatch, Result, Size};
+use crate::{Descriptor, Digest, Error, Mismatch, Result, Size};
 
 /// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
 const RATIO_FLOOR: u64 = 1 << 30;
@@ -113,13 +113,12 @@ impl<R: Read> Source<R> {
 
     /// A plain tar: its own digest is the `diff_id`, if both are by one algorithm, so that it is hashed once.
     fn pass_on(mut self, first: Option<Chunk>, options: &LayerOptions, next: &Link<Totals>) -> Result<()> {
+        let (blob, diff_id) = (options.blob.as_ref().map(Descriptor::digest), options.diff_id.as_ref());
         let mut hashes = Vec::new();
         if options.hashes_blob() {
-            hashes.push(Hash::start(options.blob.as_ref().map(oci_spec::image::Descriptor::digest))?);
+            hashes.push(Hash::start(blob)?);
         }
-        let diff_id = options.diff_id.as_ref();
-        let serves = |hash: &Hash| hash.algorithm == algorithm_of(diff_id);
-        if options.hashes_tar() && !hashes.iter().any(serves) {
+        if options.hashes_tar() && (hashes.is_empty() || algorithm_of(blob) != algorithm_of(diff_id)) {
             hashes.push(Hash::start(diff_id)?);
         }
         let mut outlet = Outlet { next, hashes, size: 0 };
@@ -172,12 +171,7 @@ impl<R: Read> Source<R> {
         }
         self.size += chunk.len() as u64;
         match &options.blob {
-            Some(blob) if self.size > blob.size() => Err(Error::from(Mismatch {
-                expected: blob.digest().clone(),
-                actual: None,
-                expected_size: Some(blob.size()),
-                actual_size: self.size,
-            })),
+            Some(blob) if self.size > blob.size() => Err(Mismatch::of(blob, None, self.size).into()),
             _ => Ok((!chunk.is_empty()).then_some(chunk)),
         }
     }
@@ -262,14 +256,12 @@ impl<E> Outlet<'_, E> {
 struct Hash {
     chunks: Sender<Arc<Chunk>>,
     thread: JoinHandle<Digest>,
-    algorithm: String,
 }
 
 impl Hash {
     /// By the algorithm of `expected`, by sha256 when nothing is.
     fn start(expected: Option<&Digest>) -> Result<Self> {
         let mut hasher = expected.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
-        let algorithm = algorithm_of(expected).to_owned();
         let (chunks, received) = mpsc::channel::<Arc<Chunk>>();
         let thread = spawn("layer-hash", move || {
             for chunk in received {
@@ -277,7 +269,7 @@ impl Hash {
             }
             hasher.finish()
         })?;
-        Ok(Self { chunks, thread, algorithm })
+        Ok(Self { chunks, thread })
     }
 
     fn finish(self) -> Result<Digest> {

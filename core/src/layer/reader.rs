@@ -100,6 +100,25 @@ impl LayerTar {
         self.bytes.consume(count);
     }
 
+    /// Hands the next `length` bytes of the current file's data to `take`, piece by piece.
+    ///
+    /// # Errors
+    /// As [`LayerTar::data`], also when the file has fewer; those of `take`.
+    pub fn copy_data(&mut self, length: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let bytes = self.data()?;
+            if bytes.is_empty() {
+                return Err(truncated("a file's data"));
+            }
+            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            take(&bytes[..count])?;
+            self.consume(count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
     /// Reads the stream to its true end and checks both digests: the check of everything delivered before.
     /// Entries that were not read are not parsed.
     ///

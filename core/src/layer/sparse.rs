@@ -146,7 +146,7 @@ fn in_header(pax: &Pax, map: &mut Map<'_>) -> Result<()> {
             count += 1;
         }
     } else {
-        for (offset, length) in pax.sparse_pairs() {
+        for (offset, length) in &pax.sparse_pairs {
             map.push(*offset, *length)?;
             count += 1;
         }

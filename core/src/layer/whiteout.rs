@@ -6,7 +6,7 @@
 
 use crate::Result;
 
-use super::entry::{ImagePath, PREFIX};
+use super::entry::{ImagePath, PREFIX, join};
 use super::fault::TarFault;
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -60,10 +60,7 @@ pub fn classify(path: &ImagePath) -> Result<Change> {
         Some(b"" | b"." | b"..") => Err(TarFault::WhiteoutOfNothing(path.to_string()).into()),
         Some(target) => {
             let mut hidden = parent.to_vec();
-            if !hidden.is_empty() {
-                hidden.push(b'/');
-            }
-            hidden.extend_from_slice(target);
+            join(&mut hidden, target);
             Ok(Change::Whiteout(ImagePath::from_clean(hidden)))
         }
     }

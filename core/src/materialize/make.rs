@@ -31,10 +31,14 @@ impl Work<'_> {
             let what = format!("{} {}", key.format, content.digest);
             found.push((output, self.engine.telling(what, self.engine.cache.artifact(&key)).await?));
         }
-        let is_here = found.iter().all(|(_, found)| matches!(found, Artifact::Present(_)));
-        let files = if is_here { here(found) } else { self.make(format, content, found, inputs).await? };
+        let here: Option<Vec<Finished>> = found.iter().map(present).collect();
+        let cached = here.is_some();
+        let files = match here {
+            Some(files) => files,
+            None => self.make(format, content, found, inputs).await?,
+        };
         let progress = &self.engine.options.progress;
-        progress.emit(Event::FormatDone { format: key.format.to_string(), cached: is_here });
+        progress.emit(Event::FormatDone { format: key.format.to_string(), cached });
         let file = |(output, artifact, cached): Finished| MadeFile {
             name: format!("{}.{}", output.stem, output.extension),
             role: output.role,
@@ -75,12 +79,11 @@ impl Work<'_> {
     }
 }
 
-fn here(found: Vec<(OutputSpec, Artifact)>) -> Vec<Finished> {
-    let present = found.into_iter().filter_map(|(output, found)| match found {
-        Artifact::Present(artifact) => Some((output, artifact, true)),
+fn present((output, found): &(OutputSpec, Artifact)) -> Option<Finished> {
+    match found {
+        Artifact::Present(artifact) => Some((output.clone(), artifact.clone(), true)),
         Artifact::Vacant(_) => None,
-    });
-    present.collect()
+    }
 }
 
 /// What the thread does.

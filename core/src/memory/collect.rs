@@ -20,14 +20,10 @@ impl MemoryCache {
         let changed: u64 = changed.iter().map(|(_, held)| held.size).sum();
         let since = SystemTime::now().checked_sub(policy.resumable.max(policy.grace));
         let leased: HashSet<&Digest> = state.leases.values().flatten().collect();
-        let partial: Vec<(Digest, u64)> = state
-            .partial
-            .iter()
-            .filter(|(digest, (_, used))| {
-                !leased.contains(digest) && since.is_some_and(|since| *used <= since)
-            })
-            .map(|(digest, (content, _))| (digest.clone(), content.len() as u64))
-            .collect();
+        let is_old = |partial: &PartialBlob| since.is_some_and(|since| partial.used <= since);
+        let (partial, resumable): (Vec<_>, Vec<_>) = partials(&state)
+            .into_iter()
+            .partition(|partial| !leased.contains(&partial.digest) && is_old(partial));
         if !policy.dry_run {
             for name in &plan.evicted {
                 state.names.remove(name);
@@ -41,13 +37,13 @@ impl MemoryCache {
                     std::fs::remove_file(&path).map_err(|e| Error::io("removing an artifact", e))?;
                 }
             }
-            for (digest, _) in &partial {
+            for PartialBlob { digest, .. } in &partial {
                 state.partial.remove(digest);
             }
         }
-        let freed: u64 = partial.iter().map(|(_, size)| size).sum();
-        let all: u64 = partials(&state).iter().map(|partial| partial.size).sum();
-        let mut partials: Vec<Digest> = partial.into_iter().map(|(digest, _)| digest).collect();
+        let size = |partials: &[PartialBlob]| partials.iter().map(|partial| partial.size).sum::<u64>();
+        let freed = size(&partial);
+        let mut partials: Vec<Digest> = partial.into_iter().map(|partial| partial.digest).collect();
         partials.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
         Ok(Collected {
             evicted: plan.evicted,
@@ -58,7 +54,7 @@ impl MemoryCache {
             freed: plan.freed - changed + freed,
             kept: plan.kept + changed,
             missed: plan.missed,
-            resumable: if policy.dry_run { all - freed } else { all },
+            resumable: size(&resumable),
         })
     }
 

@@ -31,7 +31,6 @@ pub(super) struct Vacant {
 pub(super) struct Conversion {
     input: Option<mpsc::Sender<Result<Bytes>>>,
     outcome: BoxFuture<'static, Result<Converted>>,
-    pub(super) diff_id: Digest,
     deferred: Arc<AtomicBool>,
     _stop: StopOnDrop,
 }
@@ -93,12 +92,8 @@ impl Engine<'_> {
         let image = || OutputSpec::new(Role::Image, materializer.format().extension);
         out.add(output.unwrap_or_else(image), Artifact::Vacant(writer))?;
         // The sender of the bytes checks the blob's digest.
-        let options = LayerOptions {
-            diff_id: Some(diff_id.clone()),
-            hashing: Hashing::Tar,
-            limits,
-            ..LayerOptions::default()
-        };
+        let options =
+            LayerOptions { diff_id: Some(diff_id), hashing: Hashing::Tar, limits, ..LayerOptions::default() };
         let (input, bytes) = mpsc::channel(IN_FLIGHT);
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
@@ -108,6 +103,6 @@ impl Engine<'_> {
             Ok((out, made))
         };
         let outcome = Box::pin(self.workers.run("plyfold-convert", work)?);
-        Ok(Conversion { input: Some(input), outcome, diff_id, deferred, _stop: stop })
+        Ok(Conversion { input: Some(input), outcome, deferred, _stop: stop })
     }
 }

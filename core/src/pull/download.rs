@@ -77,10 +77,9 @@ impl Engine<'_> {
         layer: &Descriptor,
         slot: Option<Vacant>,
     ) -> Result<(bool, Option<Box<dyn ArtifactHandle>>)> {
-        let Some(vacant) = slot else { return Ok((false, None)) };
-        let diff_id = vacant.diff_id.clone();
-        let error = match self.convert_present(layer, vacant).await {
-            Ok(made) => return Ok((false, Some(made))),
+        let diff_id = slot.as_ref().map(|slot| slot.diff_id.clone());
+        let error = match self.convert_present(layer, slot).await {
+            Ok(made) => return Ok((false, made)),
             Err(e) => e,
         };
         let damaged = error.detail::<Mismatch>().is_some_and(|mismatch| mismatch.expected == *layer.digest());
@@ -89,16 +88,20 @@ impl Engine<'_> {
             return Err(error);
         }
         self.quarantine_damaged(layer).await?;
-        let (there, slot) = self.artifact(layer, Some(&diff_id)).await?;
-        let made = match (self.cache.ingest(layer).await?, slot) {
-            (Ingest::Vacant(writer), slot) => self.fetch(layer, writer, slot).await?,
-            (Ingest::Present, Some(slot)) => Some(self.convert_present(layer, slot).await?),
-            (Ingest::Present, None) => None,
+        let (there, slot) = self.artifact(layer, diff_id.as_ref()).await?;
+        let made = match self.cache.ingest(layer).await? {
+            Ingest::Vacant(writer) => self.fetch(layer, writer, slot).await?,
+            Ingest::Present => self.convert_present(layer, slot).await?,
         };
         Ok((true, there.or(made)))
     }
 
-    async fn convert_present(&self, layer: &Descriptor, vacant: Vacant) -> Result<Box<dyn ArtifactHandle>> {
+    async fn convert_present(
+        &self,
+        layer: &Descriptor,
+        slot: Option<Vacant>,
+    ) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        let Some(vacant) = slot else { return Ok(None) };
         let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
         let diff_id = vacant.diff_id.clone();
         let mut conversion = self.convert(vacant, WhenFull::Wait)?;
@@ -110,7 +113,8 @@ impl Engine<'_> {
         }
         conversion.end().await;
         let put_off = || Error::new(ErrorKind::Internal, "a conversion was put off");
-        self.publish(layer, conversion.finish().await?.ok_or_else(put_off)?, &diff_id).await
+        let converted = conversion.finish().await?.ok_or_else(put_off)?;
+        self.publish(layer, converted, diff_id).await.map(Some)
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
@@ -125,12 +129,11 @@ impl Engine<'_> {
         let resumed_at = writer.offset();
         let digest = layer.digest();
         let started = self.options.progress.start(layer, resumed_at);
-        let (mut there, mut pending, mut tee) = (None, None, None);
-        match slot {
-            // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
-            Some(slot) if resumed_at > 0 => pending = Some(slot),
-            Some(slot) => tee = Some(self.convert(slot, WhenFull::Defer)?),
-            None => {}
+        let diff_id = slot.as_ref().map(|slot| slot.diff_id.clone());
+        let (mut tee, mut pending) = (None, slot);
+        // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
+        if let Some(slot) = pending.take_if(|_| resumed_at == 0) {
+            tee = Some(self.convert(slot, WhenFull::Defer)?);
         }
         let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
             Ok(interruptions) => interruptions,
@@ -146,10 +149,7 @@ impl Engine<'_> {
             }
         };
         let mut converted = match tee {
-            Some(tee) => {
-                let diff_id = tee.diff_id.clone();
-                Some((tee.finish().await.transpose(), diff_id))
-            }
+            Some(tee) => tee.finish().await.transpose(),
             None => None,
         };
         if let Err(e) = writer.commit().await {
@@ -158,22 +158,19 @@ impl Engine<'_> {
                 return Err(e);
             }
             self.fetch_anew(layer).await?;
-            // Drop the artifact of the wrong bytes first: its writer holds the lock on the artifact.
-            if let Some(diff_id) = converted.take().map(|(_, diff_id)| diff_id) {
-                (there, pending) = self.artifact(layer, Some(&diff_id)).await?;
-            }
+            // The artifact of the wrong bytes: its writer holds the lock on the artifact.
+            drop(converted.take());
         }
         started.done();
-        match (converted, pending) {
-            (Some((Some(artifact), diff_id)), _) => Ok(Some(self.publish(layer, artifact?, &diff_id).await?)),
-            // No memory was left. Now that the blob is here the conversion may wait for some.
-            (Some((None, diff_id)), _) => match self.artifact(layer, Some(&diff_id)).await? {
-                (_, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
-                (made, None) => Ok(made),
-            },
-            (None, Some(slot)) => Ok(Some(self.convert_present(layer, slot).await?)),
-            (None, None) => Ok(there),
+        if let (Some(converted), Some(diff_id)) = (converted, &diff_id) {
+            return self.publish(layer, converted?, diff_id.clone()).await.map(Some);
         }
+        // Now that the blob is here the conversion may also wait for memory, if there was none left.
+        let (there, slot) = match pending {
+            Some(slot) => (None, Some(slot)),
+            None => self.artifact(layer, diff_id.as_ref()).await?,
+        };
+        Ok(there.or(self.convert_present(layer, slot).await?))
     }
 
     /// Downloads a blob once more, from the start: the bytes of an earlier attempt may have been the wrong ones.
@@ -268,14 +265,14 @@ impl Engine<'_> {
         &self,
         layer: &Descriptor,
         (writer, made): Converted,
-        diff_id: &Digest,
+        diff_id: Digest,
     ) -> Result<Box<dyn ArtifactHandle>> {
         let mut finished = blocking(move |_| writer.commit(&made)).await?;
         let missing = || Error::new(ErrorKind::Internal, "a conversion has no file");
         let (_, artifact, _) = finished.pop().ok_or_else(missing)?;
         self.options.progress.emit(Event::LayerDone {
             digest: layer.digest().clone(),
-            diff_id: diff_id.clone(),
+            diff_id,
             cached: false,
         });
         Ok(artifact)

@@ -86,11 +86,7 @@ impl Engine<'_> {
     /// The documents that are here; no config for artifacts.
     async fn read_documents(&self, top: &Descriptor) -> Result<(RegistrySource, Option<RawConfig>)> {
         let source = source_of(&self.cache, &self.name, top, &self.options.platform).await?;
-        let config = match source.known_config() {
-            Some(config) => Ok(config.clone()),
-            None => source.config().await,
-        };
-        match config {
+        match config_of(&source).await {
             Ok(config) => Ok((source, Some(config))),
             Err(e) if *e.kind() == ErrorKind::Unsupported => Ok((source, None)),
             Err(e) => Err(e),
@@ -220,6 +216,14 @@ impl Engine<'_> {
 /// Whether what is here is damaged, or is not what the platform needs: a fetch can repair that.
 fn is_to_be_fetched(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::PlatformNotFound { .. })
+}
+
+/// The config of an image, read if need be.
+pub(super) async fn config_of(source: &RegistrySource) -> Result<RawConfig> {
+    match source.known_config() {
+        Some(config) => Ok(config.clone()),
+        None => source.config().await,
+    }
 }
 
 /// Everything that an image has: indexes, manifest, config, layers.

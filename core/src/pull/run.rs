@@ -1,7 +1,5 @@
 //! A pull from its name to its result.
 
-use std::collections::HashMap;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cache::{CacheProvider, Lease, NameChange, content};
@@ -14,7 +12,7 @@ use crate::worker::Workers;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result};
 
 use super::engine::{Engine, cache_name};
-use super::lookup::{Found, blobs};
+use super::lookup::{Found, blobs, config_of};
 use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 
 /// Brings an image into a cache.
@@ -143,7 +141,10 @@ impl Engine<'_> {
         let below = std::iter::once(source.raw()).chain(source.indexes());
         let mut changes: Vec<_> = below.map(|raw| NameChange::Require(raw.descriptor().clone())).collect();
         changes.push(NameChange::Set(self.name.clone(), root));
-        let mut layers = self.store(&source, config.as_ref()).await?;
+        // Documents last: what is visible is complete.
+        self.store_config(&source, config.as_ref()).await?;
+        let mut layers = self.layers(source.raw(), config.as_ref()).await?;
+        self.store_documents(&source).await?;
         let limit = REPAIRS * blobs(&source).len();
         for repairs in 0.. {
             match self.cache.update(&changes).await {
@@ -163,18 +164,6 @@ impl Engine<'_> {
             }
         }
         Ok(self.result(&source, config, layers, lease))
-    }
-
-    /// Stores what is missing of an image, documents last; its layers, with whether each had to be fetched.
-    async fn store(
-        &self,
-        source: &RegistrySource,
-        config: Option<&RawConfig>,
-    ) -> Result<Vec<(PulledLayer, bool)>> {
-        self.store_config(source, config).await?;
-        let layers = self.layers(source.raw(), config).await?;
-        self.store_documents(source).await?;
-        Ok(layers)
     }
 
     async fn store_config(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<()> {
@@ -232,13 +221,7 @@ impl Engine<'_> {
         if crate::manifest::check_is_image(manifest).is_err_and(|e| *e.kind() == ErrorKind::Unsupported) {
             return Ok(None);
         }
-        let config = self.retrying("config", || async {
-            match source.known_config() {
-                Some(config) => Ok(config.clone()),
-                None => source.config().await,
-            }
-        });
-        match config.await {
+        match self.retrying("config", || config_of(source)).await {
             Err(e) if crate::manifest::is_artifact(&e) => Ok(None),
             config => config.map(Some),
         }
@@ -273,16 +256,12 @@ impl Engine<'_> {
         let concurrency = self.options.concurrency.min(self.registry.concurrency()).max(1);
         let done: Vec<(PulledLayer, bool)> =
             stream::iter(jobs).buffer_unordered(concurrency).try_collect().await?;
-        let by_digest: HashMap<&Digest, &(PulledLayer, bool)> =
-            done.iter().map(|item| (item.0.descriptor.digest(), item)).collect();
-        layers
-            .iter()
-            .map(|layer| {
-                let found = by_digest.get(layer.digest()).map(|item| (*item).clone());
-                found.ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, format!("layer {} was not processed", layer.digest()))
-                })
+        let pulled = layers.iter().map(|layer| {
+            let found = done.iter().find(|(done, _)| done.descriptor.digest() == layer.digest());
+            found.cloned().ok_or_else(|| {
+                Error::new(ErrorKind::Internal, format!("layer {} was not processed", layer.digest()))
             })
-            .collect()
+        });
+        pulled.collect()
     }
 }

@@ -134,15 +134,15 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
             None if self.assume_links(target)? => {
                 return Err(TreeFault::Order(target.clone(), "links through another hard link").into());
             }
-            None if self.hides(target)? => {
-                return Err(TreeFault::HiddenTarget(path.clone(), target.clone()).into());
-            }
             None => {
-                let (target, assumed) = self.tree.real_path(target)?;
+                let (real, assumed) = self.tree.real_path(target)?;
+                if self.tree.hides(&real) == Some(true) {
+                    return Err(TreeFault::HiddenTarget(path.clone(), target.clone()).into());
+                }
                 for path in assumed {
                     self.assume(path)?;
                 }
-                target
+                real
             }
         };
         self.leave(parent, path.name())?;
@@ -152,20 +152,6 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         self.tree.charge(PendingLinks::bytes(path.name(), &target))?;
         self.links.insert(parent, path.name(), target);
         Ok(())
-    }
-
-    /// Whether what the layer has so far hides this name, which it does not have, in lower layers.
-    fn hides(&self, path: &ImagePath) -> Result<bool> {
-        let (real, _) = self.tree.real_path(path)?;
-        let mut here = NodeId::ROOT;
-        for name in real.components() {
-            let Some(directory) = self.tree.node(here).directory() else { return Ok(true) };
-            let Some(child) = self.tree.child(here, name) else {
-                return Ok(directory.opaque || self.tree.is_hidden(here, name));
-            };
-            here = child;
-        }
-        Ok(false)
     }
 
     /// Hides what lower layers have in the directory. Only what stands before the mark says which one that is.

@@ -9,7 +9,7 @@ use crate::layer::ImagePath;
 
 use super::builder::{LayerTreeBuilder, Left};
 use super::names::{LinkId, NONE};
-use super::node::path_of;
+use super::node::path_up;
 use super::{HeapSize, NodeId};
 
 impl<C: HeapSize> LayerTreeBuilder<C> {
@@ -88,19 +88,19 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
                 }
             }
             for Left { directory, .. } in left.iter().filter(|left| left.followed) {
-                let mut links = Vec::new();
+                let mut names = Vec::new();
                 let mut at = *directory;
                 while let (parent, link) = above[at.index()]
                     && link != NONE
                 {
-                    links.push(link);
+                    names.push(self.tree.names.name(link));
                     at = parent;
                 }
                 // It stood below an opaque directory that is gone: no lower layer shows there.
                 if at != NodeId::ROOT {
                     continue;
                 }
-                let path = path_of(links.into_iter().rev().map(|link| self.tree.names.name(link)));
+                let path = path_up(names.into_iter());
                 self.assume(path)?;
             }
         }

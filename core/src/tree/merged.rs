@@ -8,7 +8,6 @@ use std::path::Path;
 use crate::layer::{DataExtent, LayerTar, TreeLimits};
 use crate::{Error, Result};
 
-use super::fault::TreeFault;
 use super::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
 
 /// File systems share whole blocks (`FICLONERANGE`), and most have blocks of so many bytes.
@@ -209,19 +208,7 @@ impl Spool<'_> {
             self.write(&[0; BLOCK as usize][..((BLOCK - beyond) % BLOCK) as usize])?;
         }
         let at = self.length;
-        let mut left = run.length;
-        while left > 0 {
-            let bytes = tar.data()?;
-            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            if count == 0 {
-                return Err(
-                    TreeFault::Malformed("a file of the layer has fewer bytes than its size says").into()
-                );
-            }
-            self.write(&bytes[..count])?;
-            tar.consume(count);
-            left -= count as u64;
-        }
+        tar.copy_data(run.length, |bytes| self.write(bytes))?;
         Ok(at)
     }
 

@@ -5,6 +5,7 @@
 //! directory or another tree without being copied. The priorities come from a key that no layer can know, so no
 //! layer can choose names that unbalance it. Nothing here recurses.
 
+use std::cmp::Ordering;
 use std::hash::{BuildHasher as _, RandomState};
 
 use crate::Result;
@@ -23,8 +24,8 @@ struct Link {
     /// Where the name's bytes start.
     start: u32,
     child: u32,
-    left: LinkId,
-    right: LinkId,
+    /// Less and greater names.
+    below: [LinkId; 2],
     length: u16,
 }
 
@@ -36,13 +37,8 @@ pub(super) struct Names {
     key: u64,
 }
 
-/// Where a reference to a link is kept.
-#[derive(Clone, Copy)]
-enum Slot {
-    Left(LinkId),
-    Right(LinkId),
-    Root,
-}
+/// Where a reference to a link is kept: on a side below another one, or at the root.
+type Slot = Option<(LinkId, usize)>;
 
 impl Names {
     pub(super) fn new() -> Self {
@@ -82,7 +78,7 @@ impl Names {
         let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
         let id = u32::try_from(self.links.len()).ok().filter(|id| *id < NONE).ok_or_else(full)?;
         self.bytes.extend_from_slice(name);
-        self.links.push(Link { start, child, left: NONE, right: NONE, length });
+        self.links.push(Link { start, child, below: [NONE; 2], length });
         Ok(id)
     }
 
@@ -90,11 +86,9 @@ impl Names {
     pub(super) fn find(&self, root: LinkId, name: &[u8]) -> Option<LinkId> {
         let mut at = root;
         while at != NONE {
-            let link = &self.links[at as usize];
             at = match name.cmp(self.name(at)) {
-                std::cmp::Ordering::Equal => return Some(at),
-                std::cmp::Ordering::Greater => link.right,
-                std::cmp::Ordering::Less => link.left,
+                Ordering::Equal => return Some(at),
+                order => self.links[at as usize].below[usize::from(order.is_gt())],
             };
         }
         None
@@ -103,55 +97,51 @@ impl Names {
     /// Puts a link below `root`, which has none of its name.
     pub(super) fn insert(&mut self, root: &mut LinkId, link: LinkId) {
         let priority = self.priority(link);
-        let (mut slot, mut at) = (Slot::Root, *root);
+        let (mut slot, mut at) = (None, *root);
         while at != NONE && self.priority(at) >= priority {
-            (slot, at) = self.towards(at, link);
+            let side = self.side(at, link);
+            (slot, at) = (Some((at, side)), self.links[at as usize].below[side]);
         }
         // What stands below is split by the name.
-        let (mut less, mut greater) = (Slot::Left(link), Slot::Right(link));
-        let mut rest = at;
-        while rest != NONE {
-            let (next_slot, next) = self.towards(rest, link);
-            if let Slot::Right(_) = next_slot {
-                self.set(less, rest, root);
-                less = next_slot;
-            } else {
-                self.set(greater, rest, root);
-                greater = next_slot;
-            }
-            rest = next;
+        let mut ends = [(link, 0), (link, 1)];
+        while at != NONE {
+            let side = self.side(at, link);
+            self.set(Some(ends[1 - side]), at, root);
+            ends[1 - side] = (at, side);
+            at = self.links[at as usize].below[side];
         }
-        self.set(less, NONE, root);
-        self.set(greater, NONE, root);
+        for end in ends {
+            self.set(Some(end), NONE, root);
+        }
         self.set(slot, link, root);
     }
 
     /// Takes the link of that name out of `root`.
     pub(super) fn remove(&mut self, root: &mut LinkId, name: &[u8]) -> Option<LinkId> {
-        let (mut slot, mut at) = (Slot::Root, *root);
+        let (mut slot, mut at) = (None, *root);
         loop {
             if at == NONE {
                 return None;
             }
-            let link = self.links[at as usize];
-            (slot, at) = match name.cmp(self.name(at)) {
-                std::cmp::Ordering::Equal => break,
-                std::cmp::Ordering::Greater => (Slot::Right(at), link.right),
-                std::cmp::Ordering::Less => (Slot::Left(at), link.left),
-            };
-        }
-        let Link { mut left, mut right, .. } = self.links[at as usize];
-        while left != NONE && right != NONE {
-            if self.priority(left) >= self.priority(right) {
-                self.set(slot, left, root);
-                slot = Slot::Right(left);
-                left = self.links[left as usize].right;
-            } else {
-                self.set(slot, right, root);
-                slot = Slot::Left(right);
-                right = self.links[right as usize].left;
+            let order = name.cmp(self.name(at));
+            if order.is_eq() {
+                break;
             }
+            let side = usize::from(order.is_gt());
+            (slot, at) = (Some((at, side)), self.links[at as usize].below[side]);
         }
+        let mut below = self.links[at as usize].below;
+        while let [left, right] = below
+            && left != NONE
+            && right != NONE
+        {
+            let side = usize::from(self.priority(left) < self.priority(right));
+            let upper = below[side];
+            self.set(slot, upper, root);
+            slot = Some((upper, 1 - side));
+            below[side] = self.links[upper as usize].below[1 - side];
+        }
+        let [left, right] = below;
         self.set(slot, if left == NONE { right } else { left }, root);
         Some(at)
     }
@@ -176,8 +166,7 @@ impl Names {
         self.links.extend(other.links.iter().map(|link| Link {
             start: link.start + start,
             child: if link.child == NONE { NONE } else { link.child + by },
-            left: shift(link.left),
-            right: shift(link.right),
+            below: link.below.map(shift),
             length: link.length,
         }));
         drop(other.links);
@@ -185,20 +174,15 @@ impl Names {
         Ok(moved)
     }
 
-    fn towards(&self, at: LinkId, link: LinkId) -> (Slot, LinkId) {
-        let here = &self.links[at as usize];
-        if self.name(link) < self.name(at) {
-            (Slot::Left(at), here.left)
-        } else {
-            (Slot::Right(at), here.right)
-        }
+    /// The side of `at` on which the name of `link` belongs.
+    fn side(&self, at: LinkId, link: LinkId) -> usize {
+        usize::from(self.name(link) >= self.name(at))
     }
 
     fn set(&mut self, slot: Slot, link: LinkId, root: &mut LinkId) {
         match slot {
-            Slot::Left(at) => self.links[at as usize].left = link,
-            Slot::Right(at) => self.links[at as usize].right = link,
-            Slot::Root => *root = link,
+            Some((at, side)) => self.links[at as usize].below[side] = link,
+            None => *root = link,
         }
     }
 
@@ -220,14 +204,14 @@ pub(super) struct Cursor {
 impl Cursor {
     pub(super) fn next(&mut self, names: &Names) -> Option<LinkId> {
         let link = self.way.pop()?;
-        self.descend(names, names.links[link as usize].right);
+        self.descend(names, names.links[link as usize].below[1]);
         Some(link)
     }
 
     fn descend(&mut self, names: &Names, mut at: LinkId) {
         while at != NONE {
             self.way.push(at);
-            at = names.links[at as usize].left;
+            at = names.links[at as usize].below[0];
         }
     }
 }
@@ -284,9 +268,7 @@ mod tests {
             }
             deepest = deepest.max(depth);
             let link = names.links[at as usize];
-            pending.extend(
-                [(link.left, depth + 1), (link.right, depth + 1)].into_iter().filter(|p| p.0 != NONE),
-            );
+            pending.extend(link.below.map(|below| (below, depth + 1)).into_iter().filter(|p| p.0 != NONE));
         }
         assert!(deepest < 100, "{deepest}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::layer::{FileKind, Grant, ImagePath, Metadata, Timestamp, TreeLimits};
+use crate::layer::{self, FileKind, Grant, ImagePath, Metadata, Timestamp, TreeLimits};
 use crate::{Advice, Error, Result, Size};
 
 use super::Xattrs;
@@ -520,21 +520,18 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
+/// The path that these names make, the last one first.
+pub(super) fn path_up<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
+    path_of(names.collect::<Vec<_>>().into_iter().rev())
+}
+
 /// The path that these names make.
 pub(super) fn path_of<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
     let mut path = Vec::new();
     for name in names {
-        join(&mut path, name);
+        layer::join(&mut path, name);
     }
     ImagePath::from_clean(path)
-}
-
-/// Joins a name to a path.
-pub(super) fn join(path: &mut Vec<u8>, name: &[u8]) {
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
 }
 
 #[cfg(test)]

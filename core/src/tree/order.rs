@@ -23,7 +23,7 @@ impl<C: HeapSize> Tree<C> {
         let found = self.find(target)?;
         if let Some(id) = found.filter(|id| self.node(*id).directory().is_none()) {
             let (real, _) = self.real_path(target)?;
-            if real != *target && layer.changes(&real) {
+            if real != *target && layer.hides(&real).unwrap_or(true) {
                 return Err(TreeFault::Order(target.clone(), "links to this file").into());
             }
             return Ok(Some(id));
@@ -36,18 +36,18 @@ impl<C: HeapSize> Tree<C> {
         Err(TreeFault::HardLink(name, target.clone(), fault).into())
     }
 
-    /// Whether this layer has another file of that name, or hides it.
-    fn changes(&self, path: &ImagePath) -> bool {
+    /// Whether this layer hides what lower layers have under a path without symbolic links; `None` when it has a file
+    /// of that name instead.
+    pub(super) fn hides(&self, path: &ImagePath) -> Option<bool> {
         let mut here = NodeId::ROOT;
         for name in path.components() {
-            let Some(directory) = self.node(here).directory() else { return true };
-            match self.child(here, name) {
-                Some(child) if !directory.opaque => here = child,
-                None if !directory.opaque => return self.is_hidden(here, name),
-                _ => return true,
+            if self.node(here).directory().is_none_or(|directory| directory.opaque) {
+                return Some(true);
             }
+            let Some(child) = self.child(here, name) else { return Some(self.is_hidden(here, name)) };
+            here = child;
         }
-        true
+        None
     }
 
     /// Refuses a layer that takes the name of a symbolic link after it has followed the link.

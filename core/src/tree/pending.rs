@@ -61,16 +61,9 @@ impl PendingLinks {
     }
 }
 
-/// Where following links ends.
-#[derive(Clone, Copy)]
-enum End {
-    /// At a name that the layer does not have, or at a link that is being followed: links in a circle are to lower files.
-    Elsewhere,
-    /// At a file of the layer.
-    Node(NodeId),
-    /// Not yet known.
-    Open,
-}
+/// Where following links ends: at a file of the layer, or at none. That is a name that the layer does not have, or a link
+/// that is being followed: links in a circle are to lower files.
+type Ends<'a> = BTreeMap<(NodeId, &'a [u8]), Option<NodeId>>;
 
 impl PendingLinks {
     /// Gives links the files of the layer that they may be to, and lists them all.
@@ -79,21 +72,16 @@ impl PendingLinks {
         for (directory, links) in &mut self.0 {
             links.retain(|name, _| tree.child(*directory, name).is_none());
         }
-        let mut ends: BTreeMap<NodeId, BTreeMap<&[u8], End>> = BTreeMap::new();
+        let mut ends = Ends::new();
         for (directory, links) in &self.0 {
             for name in links.keys() {
                 self.follow(tree, *directory, name, &mut ends);
             }
         }
-        let mut own = Vec::new();
-        for (directory, ends) in &ends {
-            own.extend(ends.iter().filter_map(|(name, end)| match end {
-                End::Node(id) => Some((*directory, *name, *id)),
-                End::Elsewhere | End::Open => None,
-            }));
-        }
-        for (directory, name, id) in own {
-            tree.link(directory, name, id)?;
+        for ((directory, name), end) in ends {
+            if let Some(id) = end {
+                tree.link(directory, name, id)?;
+            }
         }
         // The lower file is that of the name which the link stands for in the tar, whatever that name becomes later.
         let mut lower = Vec::with_capacity(self.0.values().map(BTreeMap::len).sum());
@@ -109,29 +97,25 @@ impl PendingLinks {
         tree: &mut Tree<C>,
         directory: NodeId,
         name: &'a [u8],
-        ends: &mut BTreeMap<NodeId, BTreeMap<&'a [u8], End>>,
+        ends: &mut Ends<'a>,
     ) {
         let mut way: Vec<(NodeId, &[u8])> = Vec::new();
         let mut at = (directory, name);
         let end = loop {
-            let Some(target) = self.target(at.0, at.1) else { break End::Elsewhere };
-            match ends.get(&at.0).and_then(|ends| ends.get(at.1)) {
-                Some(End::Open) => break End::Elsewhere,
-                Some(end) => break *end,
-                None => {}
+            let Some(target) = self.target(at.0, at.1) else { break None };
+            if let Some(end) = ends.get(&at) {
+                break *end;
             }
-            ends.entry(at.0).or_default().insert(at.1, End::Open);
+            ends.insert(at, None);
             way.push(at);
             // Symbolic links that stand there now may lead nowhere: the link was read before them.
-            let Ok(Some(parent)) = tree.parent_of(target, Missing::Absent) else { break End::Elsewhere };
+            let Ok(Some(parent)) = tree.parent_of(target, Missing::Absent) else { break None };
             if let Some(id) = tree.child(parent, target.name()) {
                 let is_directory = tree.node(id).directory().is_some();
-                break if is_directory { End::Elsewhere } else { End::Node(id) };
+                break Some(id).filter(|_| !is_directory);
             }
             at = (parent, target.name());
         };
-        for (directory, name) in way {
-            ends.entry(directory).or_default().insert(name, end);
-        }
+        ends.extend(way.into_iter().map(|at| (at, end)));
     }
 }

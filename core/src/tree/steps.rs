@@ -3,7 +3,7 @@
 use crate::layer::ImagePath;
 
 use super::names::{LinkId, Names};
-use super::node::path_of;
+use super::node::path_up;
 
 /// Directories on the way, each by the step to the one above and the name in it. Paths are made of these where one
 /// is needed.
@@ -16,12 +16,9 @@ impl Steps {
         self.0.len() as u32 - 1
     }
 
-    pub(super) fn path(&self, mut step: u32, names: &Names) -> ImagePath {
-        let mut links = Vec::new();
-        while let Some((above, link)) = self.0.get(step as usize) {
-            links.push(*link);
-            step = *above;
-        }
-        path_of(links.into_iter().rev().map(|link| names.name(link)))
+    pub(super) fn path(&self, step: u32, names: &Names) -> ImagePath {
+        let at = |step: u32| self.0.get(step as usize);
+        let way = std::iter::successors(at(step), |(above, _)| at(*above));
+        path_up(way.map(|(_, link)| names.name(*link)))
     }
 }

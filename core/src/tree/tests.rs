@@ -305,6 +305,7 @@ fn hard_links_to_what_their_layer_has_hidden_are_refused() {
         ("d/700 d/f=1", ".wh.d= d/700 h>d/f"),
         ("d/700 d/f=1", "d/.wh..wh..opq= h>d/f"),
         ("d/700 d/e/700 d/e/f=1", "d/.wh..wh..opq= h>d/e/f"),
+        ("d/700 d/e/700 d/e/f=1", "d/.wh..wh..opq= d/e/g=2 h>d/e/f"),
         ("d/700 d/f=1", "d=2 h>d/f"),
         ("d/700 d/f=1", "d=2 d/700 h>d/f"),
         ("d/700 d/f=1", "d/700 l@d d/.wh.f= h>l/f"),

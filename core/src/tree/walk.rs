@@ -1,9 +1,9 @@
 //! The names of a tree in order, and the paths that they make.
 
-use crate::layer::ImagePath;
+use crate::layer::{ImagePath, join};
 
 use super::names::LinkId;
-use super::node::{Children, join, path_of};
+use super::node::{Children, path_up};
 use super::{NodeId, Tree};
 
 /// A name: the directory that it stands in, and its place there.
@@ -22,13 +22,8 @@ impl<C> Tree<C> {
 
     /// The path of a name. `first` yields the place of each directory.
     pub(crate) fn path(&self, place: Place, first: impl Fn(NodeId) -> Option<Place>) -> ImagePath {
-        let mut links = vec![place.link];
-        let mut directory = place.directory;
-        while let Some(place) = first(directory) {
-            links.push(place.link);
-            directory = place.directory;
-        }
-        path_of(links.into_iter().rev().map(|link| self.names.name(link)))
+        let way = std::iter::successors(Some(place), |place| first(place.directory));
+        path_up(way.map(|place| self.names.name(place.link)))
     }
 }
 

@@ -43,17 +43,7 @@ pub(crate) fn copy(
     for extent in extents.unwrap_or(&whole) {
         let gap = extent.offset.checked_sub(file.position()).filter(|_| extent.offset <= size);
         file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file are not in order"))?;
-        let mut left = extent.length;
-        while left > 0 {
-            let bytes = tar.data()?;
-            if bytes.is_empty() {
-                return Err(ErofsFault::Malformed("a file's data ends early").into());
-            }
-            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            file.write(&bytes[..count])?;
-            tar.consume(count);
-            left -= count as u64;
-        }
+        tar.copy_data(extent.length, |bytes| file.write(bytes))?;
     }
     let gap = size.checked_sub(file.position());
     file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file reach beyond its end"))?;
