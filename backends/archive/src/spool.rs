@@ -2,7 +2,7 @@
 //! so is what a compressed archive expands to.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use liblzma::stream::{CONCATENATED, Stream};
 use plyfold_core::blocking::Stop;
 use plyfold_core::{Advice, Error, Result, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use zstd::zstd_safe::get_error_name;
+use zstd::stream::raw::{InBuffer, Operation, OutBuffer, WriteBuf};
+use zstd::stream::zio;
+use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
 use crate::Config;
 
@@ -64,9 +66,10 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
             Box::new(liblzma::read::XzDecoder::new_stream(whole, decoder))
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let mut decoder = zstd::Decoder::new(whole).map_err(broken)?;
-            decoder.window_log_max(WINDOW).map_err(broken)?;
-            Box::new(decoder)
+            let mut context = DCtx::create();
+            let limited = context.set_parameter(DParameter::WindowLogMax(WINDOW));
+            limited.map_err(|code| broken(zstd_error(code)))?;
+            Box::new(zio::Reader::new(BufReader::new(whole), Frames(context)))
         }
         _ if is_stream => Box::new(whole),
         _ => {
@@ -84,6 +87,35 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
     }
     spool.seek(SeekFrom::Start(0)).map_err(reading)?;
     Ok(spool)
+}
+
+/// A decoder of zstd frames: zstd's own reader has errors of text alone.
+struct Frames(DCtx<'static>);
+
+impl Operation for Frames {
+    fn run<C: WriteBuf + ?Sized>(
+        &mut self,
+        input: &mut InBuffer<'_>,
+        output: &mut OutBuffer<'_, C>,
+    ) -> io::Result<usize> {
+        self.0.decompress_stream(output, input).map_err(zstd_error)
+    }
+
+    fn finish<C: WriteBuf + ?Sized>(
+        &mut self,
+        _: &mut OutBuffer<'_, C>,
+        is_whole: bool,
+    ) -> io::Result<usize> {
+        if is_whole { Ok(0) } else { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete frame")) }
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    /// `ZSTD_error_frameParameter_windowTooLarge` of `zstd_errors.h`.
+    const WINDOW_TOO_LARGE: usize = 16;
+    let is_window = code.wrapping_neg() == WINDOW_TOO_LARGE;
+    let kind = if is_window { io::ErrorKind::OutOfMemory } else { io::ErrorKind::Other };
+    io::Error::new(kind, get_error_name(code))
 }
 
 /// The error of writing an archive to a file.
@@ -182,11 +214,6 @@ fn without_writer() -> Error {
 
 /// Whether a decoder has refused for the memory that it would need.
 fn needs_memory(e: &io::Error) -> bool {
-    /// `ZSTD_error_frameParameter_windowTooLarge` of `zstd_errors.h`.
-    const WINDOW_TOO_LARGE: usize = 16;
     let xz = e.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
-    // The errors of zstd's reader have the library's text, and no code.
-    xz == Some(&liblzma::stream::Error::MemLimit)
-        || e.kind() == io::ErrorKind::OutOfMemory
-        || e.to_string() == get_error_name(WINDOW_TOO_LARGE.wrapping_neg())
+    xz == Some(&liblzma::stream::Error::MemLimit) || e.kind() == io::ErrorKind::OutOfMemory
 }
