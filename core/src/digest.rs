@@ -91,10 +91,10 @@ pub(crate) fn read_all(mut reader: impl io::Read, mut each: impl FnMut(&[u8])) -
 }
 
 /// A running hash that ends in a [`Digest`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Hasher(State);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum State {
     Sha256(sha2::Sha256),
     Sha384(sha2::Sha384),
@@ -148,16 +148,6 @@ impl Hasher {
             State::Sha512(state) => format!("sha512:{}", Hex(&state.finalize())),
         };
         Digest::try_from(text).expect("hex of a known algorithm is a digest")
-    }
-}
-
-impl fmt::Debug for Hasher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            State::Sha256(_) => "Hasher(sha256)",
-            State::Sha384(_) => "Hasher(sha384)",
-            State::Sha512(_) => "Hasher(sha512)",
-        })
     }
 }
 

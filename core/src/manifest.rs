@@ -334,18 +334,15 @@ impl RawConfig {
     /// The platform that the image was made for. What the configuration does not name is taken from `told`, the
     /// platform in an index or a descriptor, or else from this host (its baseline, without a variant).
     pub fn platform_or(&self, told: Option<&PlatformDocument>) -> Platform {
-        self.platform().unwrap_or_else(|| {
-            let host = Platform::host();
-            let host = Platform::new(host.os(), host.architecture(), None);
-            let told = told.map_or(host, Platform::from);
-            let (os, architecture) =
-                (self.document.os().to_string(), self.document.architecture().to_string());
-            let os = if os.is_empty() { told.os() } else { &os };
-            match architecture.as_str() {
-                "" => Platform::new(os, told.architecture(), told.variant()),
-                named => Platform::new(os, named, self.document.variant().as_deref()),
-            }
-        })
+        let host = Platform::host();
+        let host = Platform::new(host.os(), host.architecture(), None);
+        let told = told.map_or(host, Platform::from);
+        let (os, architecture) = (self.document.os().to_string(), self.document.architecture().to_string());
+        let os = if os.is_empty() { told.os() } else { &os };
+        match architecture.as_str() {
+            "" => Platform::new(os, told.architecture(), told.variant()),
+            named => Platform::new(os, named, self.document.variant().as_deref()),
+        }
     }
 }
 

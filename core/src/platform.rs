@@ -85,32 +85,23 @@ impl Platform {
 
     /// Every (architecture, variant) that runs here, best first.
     fn ladder(&self) -> Vec<(&str, Option<String>)> {
-        let level = |variant: &Option<String>| {
-            variant.as_deref().and_then(|v| v.strip_prefix('v')).and_then(|v| v.parse::<u8>().ok())
+        let architecture = self.architecture.as_str();
+        let level = self.variant.as_deref().and_then(|variant| variant.strip_prefix('v')?.parse::<u8>().ok());
+        let down = |architecture, from: u8, to: u8| {
+            (to..from).rev().map(move |level| (architecture, Some(format!("v{level}"))))
         };
-        let versions = |from: u8, to: u8| (to..=from).rev().map(|n| Some(format!("v{n}")));
-        let mut ladder = vec![(self.architecture.as_str(), self.variant.clone())];
-        match self.architecture.as_str() {
-            "amd64" => {
-                let top = level(&self.variant).unwrap_or(1).min(8);
-                ladder.extend(versions(top.saturating_sub(1), 2).map(|variant| ("amd64", variant)));
-                ladder.push(("amd64", None));
-            }
-            "arm" => {
-                let top = level(&self.variant).unwrap_or(7).min(8);
-                ladder.extend(versions(top.saturating_sub(1), 5).map(|variant| ("arm", variant)));
-            }
-            "arm64" => {
-                if self.variant.is_some() {
-                    ladder.push(("arm64", None));
-                }
-                ladder.extend(versions(8, 5).map(|variant| ("arm", variant)));
-            }
-            _ => {
-                if self.variant.is_some() {
-                    ladder.push((self.architecture.as_str(), None));
-                }
-            }
+        let mut ladder = vec![(architecture, self.variant.clone())];
+        match architecture {
+            "amd64" => ladder.extend(down("amd64", level.unwrap_or(1).min(8), 2)),
+            "arm" => ladder.extend(down("arm", level.unwrap_or(7).min(8), 5)),
+            _ => {}
+        }
+        // An arm without a variant is v7.
+        if architecture != "arm" {
+            ladder.push((architecture, None));
+        }
+        if architecture == "arm64" {
+            ladder.extend(down("arm", 9, 5));
         }
         ladder.dedup();
         ladder

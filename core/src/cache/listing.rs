@@ -22,7 +22,7 @@ impl CachedNames {
     /// This page of all names, for caches that hold them as a list; `all` is sorted as
     /// [`list`](super::CacheProvider::list) demands.
     pub fn of(all: Vec<(Reference, Descriptor)>, page: &Page) -> Self {
-        let after = page.after.as_deref().map(Place::parse);
+        let after = page.after.as_deref().map(place);
         let mut rest =
             placed(all).skip_while(|(place, _)| after.as_ref().is_some_and(|after| place <= after));
         let (mut names, mut last) = (Vec::new(), None);
@@ -30,31 +30,21 @@ impl CachedNames {
             names.push(entry);
             last = Some(place);
         }
-        let next = rest.next().and(last).map(|place| place.text());
+        let next = rest.next().and(last).map(|(name, before)| format!("{name} {before}"));
         Self { names, next }
     }
 }
 
-/// Where in the list an entry is: a name that stands twice (as other tools may leave a layout) has two places.
-#[derive(Eq, Ord, PartialEq, PartialOrd)]
-struct Place {
-    name: String,
-    /// Entries of the same name before it.
-    before: usize,
-}
+/// Where in the list an entry is: its name, and how many entries of the same name are before it. A name that stands twice
+/// (as other tools may leave a layout) has two places.
+type Place = (String, usize);
 
-impl Place {
-    /// A place as [text](Self::text), or all places of a name.
-    fn parse(text: &str) -> Self {
-        // A name has no blanks.
-        let place = text.split_once(' ').and_then(|(name, before)| Some((name, before.parse().ok()?)));
-        let (name, before) = place.unwrap_or((text, usize::MAX));
-        Self { name: name.to_owned(), before }
-    }
-
-    fn text(&self) -> String {
-        format!("{} {}", self.name, self.before)
-    }
+/// A place as text, `name before`, or all places of a name.
+fn place(text: &str) -> Place {
+    // A name has no blanks.
+    let place = text.split_once(' ').and_then(|(name, before)| Some((name, before.parse().ok()?)));
+    let (name, before) = place.unwrap_or((text, usize::MAX));
+    (name.to_owned(), before)
 }
 
 /// Each entry with its place.
@@ -64,7 +54,7 @@ fn placed(all: Vec<(Reference, Descriptor)>) -> impl Iterator<Item = (Place, (Re
         let name = entry.0.whole();
         before = if last.as_ref() == Some(&name) { before + 1 } else { 0 };
         last = Some(name.clone());
-        (Place { name, before }, entry)
+        ((name, before), entry)
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::inventory::{Held, Inventory, Reach, blob, content};
 use super::{ImageUsage, Missed, Usage};
-use crate::{Descriptor, Digest, Error, Reference, Result};
+use crate::{Descriptor, Digest, Reference, Result};
 
 /// What is removed, and how many bytes that frees.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -41,8 +41,13 @@ impl Inventory {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when a document is damaged that says what is needed, and others that
     /// made it unreadable.
     pub fn plan(mut self, budget: Option<u64>) -> Result<Plan> {
-        if let Some(error) = self.trouble() {
-            return Err(error);
+        if let Some((failed, name)) = self.failing() {
+            let name = name.cloned();
+            let error = self.failed.swap_remove(failed);
+            return Err(match name {
+                Some(name) => error.with_image(name),
+                None => error,
+            });
         }
         let mut tally = Tally::fixed(&self);
         let leased: HashSet<usize> = self.leased().collect();
@@ -108,16 +113,6 @@ impl Inventory {
         let mut pairs = self.holdings.names.iter().zip(&self.names);
         let named = pairs.find_map(|((name, _), reach)| Some((failed(reach)?, Some(name))));
         named.or_else(|| self.kept.iter().find_map(failed).map(|failed| (failed, None)))
-    }
-
-    fn trouble(&mut self) -> Option<Error> {
-        let (failed, name) = self.failing()?;
-        let name = name.cloned();
-        let error = self.failed.swap_remove(failed);
-        Some(match name {
-            Some(name) => error.with_image(name),
-            None => error,
-        })
     }
 
     fn names(&self) -> Vec<Name<'_>> {
