@@ -1,24 +1,17 @@
-//! Directory blocks: 12-byte entries, then their names.
+//! Directory blocks: entries, then their names.
 //!
 //! Entries are sorted by the bytes of their names over the whole directory, `.` and `..` included: these stand
 //! where they sort, after `!` and `-`.
 
 use plyfold_core::Result;
 use plyfold_core::tree::{NodeId, Tree};
+use zerocopy::IntoBytes as _;
 
 use crate::content::Content;
-use crate::format::DIRENT_SIZE;
+use crate::format::{DIRENT_SIZE, Dirent};
 
 /// A directory's name on disk, and what it leads to.
 pub(crate) type Entry<'a> = (&'a [u8], NodeId);
-
-/// How large a directory is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Extent {
-    pub(crate) blocks: u64,
-    /// The last block's bytes in use.
-    pub(crate) last: u64,
-}
 
 /// A directory's entries in the order on disk, `.` and `..` among them.
 fn entries(tree: &Tree<Content>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
@@ -31,18 +24,12 @@ fn entries(tree: &Tree<Content>, this: NodeId, parent: NodeId) -> impl Iterator<
     })
 }
 
-/// How many blocks the entries take.
-pub(crate) fn extent(tree: &Tree<Content>, this: NodeId, parent: NodeId, block_size: usize) -> Extent {
-    let (mut blocks, mut used) = (1, 0);
-    for (name, _) in entries(tree, this, parent) {
-        let size = DIRENT_SIZE + name.len();
-        if used + size > block_size {
-            blocks += 1;
-            used = 0;
-        }
-        used += size;
-    }
-    Extent { blocks, last: used as u64 }
+/// The bytes of all blocks but the last, and those that the last one's entries take.
+pub(crate) fn size(tree: &Tree<Content>, this: NodeId, parent: NodeId, block_size: u64) -> (u64, u64) {
+    entries(tree, this, parent).fold((0, 0), |(full, last), (name, _)| {
+        let size = (DIRENT_SIZE + name.len()) as u64;
+        if last + size > block_size { (full + block_size, size) } else { (full, last + size) }
+    })
 }
 
 /// Shows the entries of each block, and whether it is the last one.
@@ -72,9 +59,8 @@ pub(crate) fn write(entries: &[Entry<'_>], target: impl Fn(NodeId) -> (u64, u8),
     let mut name_offset = entries.len() * DIRENT_SIZE;
     for (name, id) in entries {
         let (nid, file_type) = target(*id);
-        out.extend_from_slice(&nid.to_le_bytes()); // 0
-        out.extend_from_slice(&(name_offset as u16).to_le_bytes()); // 8
-        out.extend_from_slice(&[file_type, 0]); // 10
+        let nameoff = (name_offset as u16).into();
+        out.extend_from_slice(Dirent { nid: nid.into(), nameoff, file_type, reserved: 0 }.as_bytes());
         name_offset += name.len();
     }
     for (name, _) in entries {

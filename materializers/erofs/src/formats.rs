@@ -1,6 +1,6 @@
 //! The formats by their names: what `-m` takes.
 
-use plyfold_core::{FormatEntry, Result};
+use plyfold_core::FormatEntry;
 use serde::Deserialize;
 
 use crate::{ErofsLayer, ErofsMerged, Options};
@@ -12,7 +12,7 @@ plyfold_core::register!(FormatEntry {
     options: "block-size=BYTES",
     open: |options| {
         let Layers { block_size } = options.config()?;
-        Ok(Box::new(ErofsLayer::new(sized(block_size)?)))
+        Ok(Box::new(ErofsLayer::new(Options::default().with_block_size(block_size)?)))
     },
 });
 
@@ -23,29 +23,28 @@ plyfold_core::register!(FormatEntry {
     options: "block-size=BYTES, label=TEXT",
     open: |options| {
         let Merged { block_size, label } = options.config()?;
-        let options = sized(block_size)?;
-        Ok(Box::new(ErofsMerged::new(match label {
-            Some(label) => options.with_label(&label)?,
-            None => options,
-        })))
+        Ok(Box::new(ErofsMerged::new(Options::default().with_block_size(block_size)?.with_label(&label)?)))
     },
 });
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Layers {
-    block_size: Option<u32>,
+    #[serde(default = "block_size")]
+    block_size: u32,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Merged {
-    block_size: Option<u32>,
-    label: Option<String>,
+    #[serde(default = "block_size")]
+    block_size: u32,
+    #[serde(default)]
+    label: String,
 }
 
-fn sized(block_size: Option<u32>) -> Result<Options> {
-    block_size.map_or_else(|| Ok(Options::default()), |bytes| Options::default().with_block_size(bytes))
+fn block_size() -> u32 {
+    Options::default().block_size
 }
 
 #[cfg(test)]

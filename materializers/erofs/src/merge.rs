@@ -1,13 +1,13 @@
 //! Several layer images as one.
 
 use plyfold_core::layer::{Metadata, TreeLimits};
-use plyfold_core::tree::{LayerTree, Node, Tree};
+use plyfold_core::tree::{Node, Tree};
 use plyfold_core::{
     ArtifactReader, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
 };
 use uuid::Uuid;
+use zerocopy::FromZeros as _;
 
-use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::DeviceSlot;
 use crate::options::Options;
@@ -114,18 +114,18 @@ impl Materializer for ErofsMerged {
         let limits = self.limits.clone().unwrap_or_else(|| out.limits());
         let head_blocks = writer::head_blocks(options, layers.len());
         let mut devices = Vec::with_capacity(layers.len());
-        let (mut flat_block, mut name) = (0u32, String::from("erofs:merged"));
+        let (mut end, mut name) = (0u32, String::from("erofs:merged"));
         let trees = layers.iter().zip(1..).map(|(artifact, device)| {
             let layer = (|| {
                 let mut reader = self.open(artifact, &limits)?;
                 let tag = artifact.diff_id.as_ref().map(|digest| digest.digest().as_bytes());
                 let tag = std::array::from_fn(|at| tag.and_then(|tag| tag.get(at)).copied().unwrap_or(0));
-                let blocks = reader.blocks();
-                devices.push(DeviceSlot { tag, blocks, flat_block });
-                flat_block = flat_block.checked_add(blocks).ok_or(ErofsFault::BlocksOfLayers)?;
+                let (blocks, uniaddr) = (reader.blocks().into(), end.into());
+                devices.push(DeviceSlot { tag, blocks, uniaddr, ..DeviceSlot::new_zeroed() });
+                end = end.checked_add(reader.blocks()).ok_or(ErofsFault::BlocksOfLayers)?;
                 name.push('/');
                 name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
-                layer_tree(&mut reader, device)
+                overlay::from_overlay(reader.tree_on(device)?)
             })();
             layer.map_err(|e| e.with_context("layer", shown_as(artifact)))
         });
@@ -139,13 +139,4 @@ impl Materializer for ErofsMerged {
 /// A layer's file as errors name it.
 fn shown_as(layer: &InputArtifact) -> String {
     layer.artifact.path().map_or_else(|| layer.name.clone(), |path| path.display().to_string())
-}
-
-/// A layer with its data on a device.
-fn layer_tree(reader: &mut Reader<ArtifactReader>, number: u16) -> Result<LayerTree<Content>> {
-    let mut layer = overlay::from_overlay(reader.tree()?)?;
-    for content in layer.tree.contents_mut() {
-        *content.device_mut() = number;
-    }
-    Ok(layer)
 }

@@ -1,7 +1,5 @@
 //! What may vary between images of the same content.
 
-use std::fmt::Write as _;
-
 use plyfold_core::layer::Timestamp;
 
 use crate::fault::ErofsFault;
@@ -78,24 +76,16 @@ impl Options {
             parts.push(format!("b{}", self.block_size));
         }
         if self.label != [0; 16] {
-            parts.push(format!("l{}", hex(&self.label)));
+            parts.push(format!("l{:032x}", u128::from_be_bytes(self.label)));
         }
         if let Some(Timestamp { seconds, nanos }) = self.mtime {
             parts.push(format!("t{:x}-{nanos:x}", seconds.cast_unsigned()));
         }
-        if let Some(uuid) = &self.uuid {
-            parts.push(format!("u{}", hex(uuid)));
+        if let Some(uuid) = self.uuid {
+            parts.push(format!("u{:032x}", u128::from_be_bytes(uuid)));
         }
         parts.join("-")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

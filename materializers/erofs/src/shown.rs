@@ -91,13 +91,7 @@ pub(crate) fn differences(
     stacked: bool,
 ) -> Result<OverlayDifferences> {
     let stacked = stacked || layers > 1;
-    let tree = |at: usize| -> Result<Tree<Content>> {
-        let mut tree = open(at)?.tree()?;
-        for content in tree.contents_mut() {
-            *content.device_mut() = u16::try_from(at + 1).unwrap_or(u16::MAX);
-        }
-        Ok(tree)
-    };
+    let tree = |at: usize| open(at)?.tree_on(u16::try_from(at + 1).unwrap_or(u16::MAX));
     let mut doubtful = false;
     let mut root_is_explicit = false;
     for at in 0..layers {

@@ -15,14 +15,16 @@
 use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, Node, NodeId, Tree};
 use plyfold_core::{Made, Result};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
-use crate::content::{Content, DataLayout};
+use crate::content::{Content, DataLayout, Run};
 use crate::directory;
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, EXTENDED_SIZE,
-    INCOMPAT_CHUNKS, INCOMPAT_DEVICES, Inode, LAYOUT_CHUNKS, LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, SLOT,
-    SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, device_number, dirent_type, type_bits,
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, COMPAT_CHECKSUM, COMPAT_MTIME, ChunkIndex,
+    DEVICE_SLOT_SIZE, DeviceSlot, EXTENDED_SIZE, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, Inode, LAYOUT_CHUNKS,
+    LAYOUT_INLINE, LAYOUT_PLAIN, MAGIC, NULL_BLOCK, SLOT, SUPERBLOCK_OFFSET, Superblock, Time, checksum,
+    device_number, dirent_type, type_bits,
 };
 use crate::options::Options;
 use crate::stream::BlockStream;
@@ -30,7 +32,7 @@ use crate::xattr::{SetId, XattrTable};
 
 /// The number of blocks that superblock and device table take.
 pub(crate) fn head_blocks(options: &Options, devices: usize) -> u32 {
-    let bytes = SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE + devices * DEVICE_SLOT_SIZE;
+    let bytes = SUPERBLOCK_OFFSET + size_of::<Superblock>() + devices * DEVICE_SLOT_SIZE;
     bytes.div_ceil(options.block_size as usize) as u32
 }
 
@@ -51,23 +53,25 @@ pub(crate) fn finish(
     let blocks = image.block()?;
     let head_blocks = head_blocks(options, devices.len());
     let mut superblock = Superblock {
-        block_bits: options.block_size.ilog2() as u8,
-        root_nid: plan.nids[NodeId::ROOT.index()] as u16,
-        inodes: plan.inodes.len() as u64,
+        magic: MAGIC.into(),
+        feature_compat: (COMPAT_CHECKSUM | COMPAT_MTIME).into(),
+        blkszbits: options.block_size.ilog2() as u8,
+        root_nid: (plan.nids[NodeId::ROOT.index()] as u16).into(),
+        inos: (plan.inodes.len() as u64).into(),
         epoch: plan.epoch,
-        blocks,
-        meta_block,
-        xattr_block,
+        blocks: blocks.into(),
+        meta_blkaddr: meta_block.into(),
+        xattr_blkaddr: xattr_block.into(),
         uuid,
-        label: options.label,
-        incompat: if plan.has_chunks { INCOMPAT_CHUNKS } else { 0 },
-        devices: 0,
-        device_slot: 0,
+        volume_name: options.label,
+        feature_incompat: if plan.has_chunks { INCOMPAT_CHUNKS } else { 0 }.into(),
+        ..Superblock::new_zeroed()
     };
     if !devices.is_empty() {
-        superblock.incompat |= INCOMPAT_DEVICES;
-        superblock.devices = devices.len() as u16;
-        superblock.device_slot = ((SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE) / DEVICE_SLOT_SIZE) as u16;
+        superblock.feature_incompat |= INCOMPAT_DEVICES;
+        superblock.extra_devices = (devices.len() as u16).into();
+        let table = SUPERBLOCK_OFFSET + size_of::<Superblock>();
+        superblock.devt_slotoff = ((table / DEVICE_SLOT_SIZE) as u16).into();
     }
     let kernel = kernel(&superblock);
     image.finish(&head(&superblock, devices, head_blocks as usize * options.block_size as usize)?)?;
@@ -76,8 +80,8 @@ pub(crate) fn finish(
 
 /// The oldest Linux that mounts an image, where pages have 4096 bytes.
 fn kernel(superblock: &Superblock) -> Made {
-    let has = |feature| superblock.incompat & feature != 0;
-    let (major, minor) = match superblock.block_bits {
+    let has = |feature: u32| superblock.feature_incompat & feature != 0;
+    let (major, minor) = match superblock.blkszbits {
         // Blocks smaller than a page.
         ..12 => (6, 4),
         _ if has(INCOMPAT_DEVICES) => (5, 16),
@@ -90,13 +94,12 @@ fn kernel(superblock: &Superblock) -> Made {
 /// The image's first blocks. Device places are given from the end of the image on and moved behind it here.
 fn head(superblock: &Superblock, devices: Vec<DeviceSlot>, size: usize) -> Result<Vec<u8>> {
     let mut head = vec![0; SUPERBLOCK_OFFSET];
-    head.extend_from_slice(&superblock.encode());
+    head.extend_from_slice(superblock.as_bytes());
     for mut device in devices {
-        let flat_block = device.flat_block.checked_add(superblock.blocks);
-        device.flat_block = flat_block
-            .filter(|block| block.checked_add(device.blocks).is_some())
-            .ok_or(ErofsFault::BlocksOfAll)?;
-        head.extend_from_slice(&device.encode());
+        let place = device.uniaddr.get().checked_add(superblock.blocks.get());
+        let place = place.filter(|place| place.checked_add(device.blocks.get()).is_some());
+        device.uniaddr = place.ok_or(ErofsFault::BlocksOfAll)?.into();
+        head.extend_from_slice(device.as_bytes());
     }
     head.resize(size.max(SUPERBLOCK_OFFSET + superblock.checksummed()), 0);
     let sum = checksum(&head[SUPERBLOCK_OFFSET..SUPERBLOCK_OFFSET + superblock.checksummed()]);
@@ -116,7 +119,6 @@ struct Planned {
 /// One inode and its place.
 struct Placed {
     inode: Inode,
-    compact: bool,
     /// From the start of the metadata area, in bytes.
     offset: u64,
     /// The bytes that stand in blocks of their own: a directory's or a long symbolic link's.
@@ -148,7 +150,7 @@ struct ImageLayout<'a> {
     tree: &'a Tree<Content>,
     block_size: u64,
     mtime: Option<Timestamp>,
-    epoch: Timestamp,
+    epoch: Time,
     xattrs: XattrTable,
     inodes: Vec<Planned>,
     /// By node.
@@ -164,7 +166,7 @@ impl<'a> ImageLayout<'a> {
             tree,
             block_size: options.block_size.into(),
             mtime: options.mtime,
-            epoch: Timestamp::default(),
+            epoch: Time::default(),
             xattrs: XattrTable::new(),
             inodes: Vec::new(),
             nids: vec![UNSEEN; tree.capacity()],
@@ -173,12 +175,12 @@ impl<'a> ImageLayout<'a> {
         };
         plan.collect()?;
         plan.xattrs.settle()?;
-        plan.epoch = plan.most_frequent_mtime();
+        plan.epoch = plan.most_frequent_mtime().into();
         let mut progress = Progress::START;
         for at in 0..plan.inodes.len() {
             let Planned { id, .. } = plan.inodes[at];
             let placed = plan.place(at, &mut progress)?;
-            plan.has_chunks |= placed.inode.layout == LAYOUT_CHUNKS;
+            plan.has_chunks |= placed.inode.layout() == LAYOUT_CHUNKS;
             plan.nids[id.index()] = u32::try_from(placed.offset / SLOT)
                 .ok()
                 .filter(|nid| *nid != SEEN)
@@ -243,16 +245,16 @@ impl<'a> ImageLayout<'a> {
             Kind::Directory(_) | Kind::Fifo | Kind::Socket => {}
         }
         Ok(Inode {
-            layout,
-            xattr_size: self.xattrs.size(xattrs),
-            mode: type_bits(&node.kind) | node.mode & 0o7777,
-            links: self.tree.links(id),
-            size,
-            location,
-            number: at as u32 + 1,
-            uid: node.uid,
-            gid: node.gid,
-            mtime: self.mtime(id),
+            xattr_icount: self.xattrs.icount(xattrs).into(),
+            mode: (type_bits(&node.kind) | node.mode & 0o7777).into(),
+            size: size.into(),
+            location: location.into(),
+            ino: (at as u32 + 1).into(),
+            uid: node.uid.into(),
+            gid: node.gid.into(),
+            mtime: self.mtime(id).into(),
+            nlink: self.tree.links(id).into(),
+            ..Inode::default().with_layout(layout)
         })
     }
 
@@ -278,39 +280,39 @@ impl<'a> ImageLayout<'a> {
         let node: &Node<Content> = self.tree.node(id);
         let mut tail = None;
         if node.directory().is_some() {
-            let extent = directory::extent(self.tree, id, parent, block_size as usize);
-            inode.size = (extent.blocks - 1) * block_size + extent.last;
-            tail = Some(extent.last);
+            let (full, last) = directory::size(self.tree, id, parent, block_size);
+            inode.size = (full + last).into();
+            tail = Some(last);
         } else if let Kind::Symlink { target } = &node.kind {
             tail = Some(target.len() as u64);
         }
-        let compact = inode.is_compact(self.epoch);
-        let own = if compact { COMPACT_SIZE } else { EXTENDED_SIZE };
-        let with_xattrs = own + u64::from(inode.xattr_size);
+        let own = if inode.compact(self.epoch).is_some() { COMPACT_SIZE } else { EXTENDED_SIZE };
+        let with_xattrs = own + inode.xattr_size();
         // What must stand within one block: the inode, and its tail if there is room for one. Older kernels want
         // the xattrs between them in that block too.
         let (mut within, mut length, mut in_blocks) = (own, with_xattrs, 0);
         if let Some(tail) = tail {
-            in_blocks = inode.size;
+            in_blocks = inode.size.get();
             if with_xattrs + tail <= block_size && tail < block_size {
                 (within, length) = (with_xattrs + tail, with_xattrs + tail);
-                inode.layout = LAYOUT_INLINE;
+                inode = inode.with_layout(LAYOUT_INLINE);
                 in_blocks -= tail;
             }
-            inode.location = if in_blocks == 0 { 0 } else { self.first_block + progress.blocks as u32 };
+            let first = if in_blocks == 0 { 0 } else { self.first_block + progress.blocks as u32 };
+            inode.location = first.into();
             progress.blocks += in_blocks.div_ceil(block_size);
         } else if let Kind::File { size, .. } = node.kind
-            && inode.layout == LAYOUT_CHUNKS
+            && inode.layout() == LAYOUT_CHUNKS
         {
             length = with_xattrs.next_multiple_of(CHUNK_INDEX_SIZE)
-                + chunks(size, inode.location, block_size) * CHUNK_INDEX_SIZE;
+                + chunks(size, inode.location.get(), block_size) * CHUNK_INDEX_SIZE;
         }
         let mut offset = progress.end.next_multiple_of(SLOT);
         if offset % block_size + within > block_size {
             offset = offset.next_multiple_of(block_size);
         }
         progress.end = offset + length;
-        Ok(Placed { inode, compact, offset, in_blocks })
+        Ok(Placed { inode, offset, in_blocks })
     }
 
     /// Yields the inodes that have bytes in blocks.
@@ -322,12 +324,13 @@ impl<'a> ImageLayout<'a> {
         for (at, planned) in self.inodes.iter().enumerate() {
             let placed = self.place(at, &mut progress)?;
             let inode = &placed.inode;
-            let has_tail = inode.layout == LAYOUT_INLINE;
+            let has_tail = inode.layout() == LAYOUT_INLINE;
             if placed.in_blocks > 0 {
                 spilled.push(Spilled { planned: *planned, has_tail });
             }
             bytes.clear();
-            inode.encode(placed.compact, &mut bytes);
+            let compact = inode.compact(self.epoch);
+            bytes.extend_from_slice(compact.as_ref().map_or(inode.as_bytes(), |compact| compact.as_bytes()));
             self.xattrs.write(planned.xattrs, &mut bytes);
             match &self.tree.node(planned.id).kind {
                 Kind::Directory(_) if has_tail => {
@@ -339,9 +342,9 @@ impl<'a> ImageLayout<'a> {
                     })?;
                 }
                 Kind::Symlink { target } if has_tail => bytes.extend_from_slice(target),
-                Kind::File { size, content } if inode.layout == LAYOUT_CHUNKS => {
+                Kind::File { size, content } if inode.layout() == LAYOUT_CHUNKS => {
                     bytes.resize(bytes.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
-                    self.chunk_indexes(*size, inode.location, content, &mut bytes);
+                    self.chunk_indexes(*size, inode.location.get(), content, &mut bytes);
                 }
                 _ => {}
             }
@@ -389,33 +392,31 @@ impl<'a> ImageLayout<'a> {
         })
     }
 
-    /// 8 bytes a chunk: high bits of the block (2 bytes), device (2), block (4).
+    /// One for each chunk.
     fn chunk_indexes(&self, size: u64, format: u32, content: &Content, out: &mut Vec<u8>) {
         let chunk_blocks = 1u64 << (format & 31);
         let count = chunks(size, format, self.block_size);
         let mut put = |device: u16, block: u32| {
-            out.extend_from_slice(&[0; 2]);
-            out.extend_from_slice(&device.to_le_bytes());
-            out.extend_from_slice(&block.to_le_bytes());
+            let (startblk_hi, device_id, startblk_lo) = (0.into(), device.into(), block.into());
+            out.extend_from_slice(ChunkIndex { startblk_hi, device_id, startblk_lo }.as_bytes());
         };
-        match &content.0 {
+        let whole;
+        let (device, runs) = match &content.0 {
             DataLayout::Blocks { device, start } => {
-                for chunk in 0..count {
-                    put(*device, start.wrapping_add((chunk * chunk_blocks) as u32));
-                }
+                whole = [Run { first: 0, count, start: *start }];
+                (*device, &whole[..])
             }
-            DataLayout::Chunks(chunks) => {
-                let (device, mut chunk) = (&chunks.device, 0);
-                for run in &chunks.runs {
-                    (chunk..run.first).for_each(|_| put(0, NULL_BLOCK));
-                    for at in 0..run.count {
-                        put(*device, run.start.wrapping_add((at * chunk_blocks) as u32));
-                    }
-                    chunk = run.first + run.count;
-                }
-                (chunk..count).for_each(|_| put(0, NULL_BLOCK));
+            DataLayout::Chunks(chunks) => (chunks.device, &*chunks.runs),
+        };
+        let mut chunk = 0;
+        for run in runs {
+            (chunk..run.first).for_each(|_| put(0, NULL_BLOCK));
+            for at in 0..run.count {
+                put(device, run.start.wrapping_add((at * chunk_blocks) as u32));
             }
+            chunk = run.first + run.count;
         }
+        (chunk..count).for_each(|_| put(0, NULL_BLOCK));
     }
 }
 

@@ -11,11 +11,10 @@ use plyfold_core::tree::{XATTR_PREFIXES, Xattrs, xattr_prefix};
 use plyfold_core::{Result, printable};
 
 use crate::fault::ErofsFault;
-use crate::format::u16_at;
 
 /// The header of a body: name filter (4 bytes), number of shared entries (1), 7 unused.
 pub(crate) const HEADER: usize = 12;
-/// The largest body that `i_xattr_icount` can express.
+/// The largest body that an inode can tell.
 const BODY_MAX: usize = HEADER + (u16::MAX as usize - 1) * 4;
 /// The number of shared entries is one byte.
 const SHARED_MAX: usize = 255;
@@ -48,8 +47,8 @@ struct Set {
     first: u32,
     count: u32,
     uses: u32,
-    /// The size of the body in bytes.
-    size: u32,
+    /// The size of the body as inodes tell it.
+    icount: u16,
 }
 
 #[derive(Debug)]
@@ -161,25 +160,22 @@ impl XattrTable {
         }
         for at in 1..self.sets.len() {
             let (shared, inline) = self.split(SetId(at as u32));
-            let bodies: usize = inline.iter().map(Encoded::size).sum();
-            let size =
-                if shared.is_empty() && inline.is_empty() { 0 } else { HEADER + shared.len() * 4 + bodies };
-            if size > BODY_MAX {
-                return Err(ErofsFault::XattrBytes(size, BODY_MAX).into());
-            }
-            self.sets[at].size = size as u32;
+            let size = shared.len() * 4 + inline.iter().map(Encoded::size).sum::<usize>();
+            let icount = if size == 0 { 0 } else { 1 + size / 4 };
+            let too_large = |_| ErofsFault::XattrBytes(HEADER + size, BODY_MAX);
+            self.sets[at].icount = icount.try_into().map_err(too_large)?;
         }
         Ok(())
     }
 
-    /// The size of an inode's body in bytes.
-    pub(crate) fn size(&self, id: SetId) -> u32 {
-        self.sets[id.0 as usize].size
+    /// The size of an inode's body as the inode tells it.
+    pub(crate) fn icount(&self, id: SetId) -> u16 {
+        self.sets[id.0 as usize].icount
     }
 
     /// Writes an inode's body.
     pub(crate) fn write(&self, id: SetId, out: &mut Vec<u8>) {
-        if self.size(id) == 0 {
+        if self.icount(id) == 0 {
             return;
         }
         let (shared, inline) = self.split(id);
@@ -263,7 +259,8 @@ impl<'a> Encoded<'a> {
 
 /// The size of an entry without its padding, out of its header.
 pub(crate) fn entry_size(header: [u8; 4]) -> usize {
-    header.len() + usize::from(header[0]) + usize::from(u16_at(&header, 2))
+    let [name_length, _, low, high] = header;
+    header.len() + usize::from(name_length) + usize::from(u16::from_le_bytes([low, high]))
 }
 
 /// An entry's full name and value.

@@ -11,7 +11,7 @@ use super::source::ImageBytes;
 use crate::fault::ErofsFault;
 use crate::format::{
     COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
-    SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, checksum, u32_at,
+    SUPERBLOCK_OFFSET, Superblock, checksum,
 };
 
 /// Reads uncompressed EROFS images, such as this crate writes.
@@ -35,35 +35,34 @@ impl<R: Read + Seek> Reader<R> {
     /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
     pub fn new(source: R) -> Result<Self> {
         let mut source = ImageBytes::new(source)?;
-        let bytes = source.array(SUPERBLOCK_OFFSET as u64);
-        let bytes: [u8; SUPERBLOCK_SIZE] = bytes.map_err(|_| ErofsFault::NoImage)?;
-        if u32_at(&bytes, 0) != MAGIC {
+        let superblock = source.record(SUPERBLOCK_OFFSET as u64);
+        let superblock: Superblock = superblock.map_err(|_| ErofsFault::NoImage)?;
+        if superblock.magic != MAGIC {
             return Err(ErofsFault::NoImage.into());
         }
-        let superblock = Superblock::decode(&bytes);
-        if !(9..=12).contains(&superblock.block_bits) {
-            return Err(ErofsFault::SuperblockBits(superblock.block_bits).into());
+        if !(9..=12).contains(&superblock.blkszbits) {
+            return Err(ErofsFault::SuperblockBits(superblock.blkszbits).into());
         }
-        if u32_at(&bytes, 8) & COMPAT_CHECKSUM == 0 {
+        if superblock.feature_compat & COMPAT_CHECKSUM == 0 {
             return Err(ErofsFault::NoChecksum.into());
         }
         let mut summed = vec![0; superblock.checksummed()];
         source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
         summed[4..8].fill(0);
-        if checksum(&summed) != u32_at(&bytes, 4) {
+        if superblock.checksum != checksum(&summed) {
             return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
         }
-        let unknown = superblock.incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
+        let unknown = superblock.feature_incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
         if unknown != 0 {
-            return Err(ErofsFault::Features(unknown).into());
+            return Err(ErofsFault::Features(unknown.get()).into());
         }
         if u64::from(superblock.blocks) * superblock.block_size() > source.size() {
-            return Err(ErofsFault::ImageSize(superblock.blocks, source.size()).into());
+            return Err(ErofsFault::ImageSize(superblock.blocks.get(), source.size()).into());
         }
         let mut devices = Vec::new();
-        for slot in 0..u64::from(superblock.devices) {
-            let at = (u64::from(superblock.device_slot) + slot) * DEVICE_SLOT_SIZE as u64;
-            devices.push(DeviceSlot::decode(&source.array(at)?));
+        for slot in 0..u64::from(superblock.extra_devices) {
+            let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
+            devices.push(source.record(at)?);
         }
         Ok(Self {
             source,
@@ -84,12 +83,12 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The block size in bytes.
     pub fn block_size(&self) -> u32 {
-        1 << self.superblock.block_bits
+        1 << self.superblock.blkszbits
     }
 
     /// The size of the image without its devices, in blocks.
     pub fn blocks(&self) -> u32 {
-        self.superblock.blocks
+        self.superblock.blocks.get()
     }
 
     /// The number of its devices.

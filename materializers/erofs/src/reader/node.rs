@@ -5,19 +5,20 @@ use std::io::{Read, Seek};
 use plyfold_core::Result;
 use plyfold_core::layer::Metadata;
 use plyfold_core::tree::{Directory, Kind, Node, Tree};
+use zerocopy::FromBytes as _;
 
 use super::image::Reader;
 use crate::content::{Content, Run};
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, DIRENT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS,
-    LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFMT, SLOT, is_file, is_symlink, special_kind,
-    u16_at, u32_at, u64_at,
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, ChunkIndex, CompactInode, Dirent, EXTENDED_SIZE, Inode,
+    LAYOUT_CHUNKS, LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SLOT,
+    special_kind,
 };
 
 impl<R: Read + Seek> Reader<R> {
     fn place(&self, nid: u64) -> Result<u64> {
-        let base = u64::from(self.superblock.meta_block) * self.superblock.block_size();
+        let base = u64::from(self.superblock.meta_blkaddr) * self.superblock.block_size();
         let place = nid.checked_mul(SLOT).and_then(|offset| base.checked_add(offset));
         place.ok_or_else(|| ErofsFault::NoInode(nid).into())
     }
@@ -34,42 +35,42 @@ impl<R: Read + Seek> Reader<R> {
     /// An inode and its size on disk.
     fn inode(&mut self, nid: u64) -> Result<(Inode, u64)> {
         let place = self.place(nid)?;
-        let mut bytes = [0; EXTENDED_SIZE as usize];
-        self.source.metadata(place, &mut bytes[..COMPACT_SIZE as usize])?;
-        let extended = Inode::is_extended(u16_at(&bytes, 0));
-        if extended {
-            self.source.metadata(place, &mut bytes)?;
-        }
-        let inode = Inode::decode(&bytes, self.superblock.epoch);
-        if inode.mtime.nanos > 999_999_999 {
+        let compact: CompactInode = self.source.record(place)?;
+        let (inode, own) = if compact.is_compact() {
+            (compact.extended(self.superblock.epoch), COMPACT_SIZE)
+        } else {
+            (self.source.record(place)?, EXTENDED_SIZE)
+        };
+        if inode.mtime.nanos.get() > 999_999_999 {
             return Err(ErofsFault::InodeTime(nid).into());
         }
-        Ok((inode, if extended { EXTENDED_SIZE } else { COMPACT_SIZE }))
+        Ok((inode, own))
     }
 
     /// The node of an inode, and the inode. Its extended attributes are shared with the tree.
     pub(super) fn node(&mut self, nid: u64, tree: &mut Tree<Content>) -> Result<(Node<Content>, Inode)> {
         let place = self.place(nid)?;
         let (inode, own) = self.inode(nid)?;
-        self.claim(own + u64::from(inode.xattr_size))?;
-        let xattrs = self.xattrs(place + own, inode.xattr_size, tree)?;
-        let tail = place + own + u64::from(inode.xattr_size);
-        let type_bits = inode.mode & S_IFMT;
-        let kind = if type_bits == S_IFDIR {
-            self.claim(inode.size)?;
-            Kind::Directory(Directory::default())
-        } else if is_symlink(type_bits) {
-            self.claim(inode.size)?;
-            let mut target = vec![0; inode.size as usize];
-            self.contents(&inode, tail, 0, &mut target)?;
-            Kind::Symlink { target: target.into() }
-        } else if is_file(type_bits) {
-            Kind::File { size: inode.size, content: self.content(&inode, tail)? }
-        } else {
-            special_kind(type_bits, inode.location).ok_or(ErofsFault::InodeType(nid))?
+        self.claim(own + inode.xattr_size())?;
+        let xattrs = self.xattrs(place + own, inode.xattr_size() as usize, tree)?;
+        let tail = place + own + inode.xattr_size();
+        let (mode, size) = (inode.mode.get(), inode.size.get());
+        let kind = match mode & S_IFMT {
+            S_IFDIR => {
+                self.claim(size)?;
+                Kind::Directory(Directory::default())
+            }
+            S_IFLNK => {
+                self.claim(size)?;
+                let mut target = vec![0; size as usize];
+                self.contents(&inode, tail, 0, &mut target)?;
+                Kind::Symlink { target: target.into() }
+            }
+            S_IFREG => Kind::File { size, content: self.content(&inode, tail)? },
+            other => special_kind(other, inode.location.get()).ok_or(ErofsFault::InodeType(nid))?,
         };
-        let (uid, gid, mtime) = (inode.uid, inode.gid, inode.mtime);
-        let metadata = Metadata { mode: inode.mode & 0o7777, uid, gid, mtime, xattrs: Vec::new() };
+        let (uid, gid, mtime) = (inode.uid.get(), inode.gid.get(), inode.mtime.into());
+        let metadata = Metadata { mode: mode & 0o7777, uid, gid, mtime, xattrs: Vec::new() };
         let mut node = Node::new(kind, metadata);
         node.xattrs = xattrs;
         Ok((node, inode))
@@ -78,9 +79,9 @@ impl<R: Read + Seek> Reader<R> {
     /// Reads the data of a directory or symbolic link; `tail` is where what is inline stands.
     fn contents(&mut self, inode: &Inode, tail: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let block_size = self.superblock.block_size();
-        let in_blocks = match inode.layout {
-            LAYOUT_PLAIN => inode.size,
-            LAYOUT_INLINE => inode.size / block_size * block_size,
+        let in_blocks = match inode.layout() {
+            LAYOUT_PLAIN => inode.size.get(),
+            LAYOUT_INLINE => inode.size.get() / block_size * block_size,
             layout => return Err(ErofsFault::MetadataLayout(layout).into()),
         };
         let at = if offset < in_blocks {
@@ -92,11 +93,12 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     fn content(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
-        match inode.layout {
+        match inode.layout() {
             _ if inode.size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
             LAYOUT_PLAIN => {
-                self.check_run(0, inode.location.into(), inode.size.div_ceil(self.superblock.block_size()))?;
-                Ok(Content::blocks(0, inode.location))
+                let blocks = inode.size.get().div_ceil(self.superblock.block_size());
+                self.check_run(0, inode.location.into(), blocks)?;
+                Ok(Content::blocks(0, inode.location.get()))
             }
             LAYOUT_CHUNKS => self.chunks(inode, tail),
             layout => Err(ErofsFault::FileLayout(layout).into()),
@@ -104,27 +106,27 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     fn chunks(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
-        let format = inode.location as u16;
+        let (format, size) = (inode.location.get() as u16, inode.size.get());
         if format & !31 != CHUNK_INDEXES {
             return Err(ErofsFault::ChunkFormat(format).into());
         }
         let bits = (format & 31) as u8;
         let (chunk_blocks, block_size) = (1u64 << bits, self.superblock.block_size());
-        let count = inode.size.div_ceil(block_size << bits);
+        let count = size.div_ceil(block_size << bits);
         self.claim(count * CHUNK_INDEX_SIZE)?;
         let indexes = tail.next_multiple_of(CHUNK_INDEX_SIZE);
         let mut runs: Vec<Run> = Vec::new();
         let mut device = None;
         for chunk in 0..count {
-            let index: [u8; 8] = self.source.array(indexes + chunk * CHUNK_INDEX_SIZE)?;
-            let (on, start) = (u16_at(&index, 2), u32_at(&index, 4));
+            let index: ChunkIndex = self.source.record(indexes + chunk * CHUNK_INDEX_SIZE)?;
+            let (on, start) = (index.device_id.get(), index.startblk_lo.get());
             if start == NULL_BLOCK {
                 continue;
             }
             if *device.get_or_insert(on) != on {
                 return Err(ErofsFault::Devices.into());
             }
-            let blocks = inode.size.div_ceil(block_size) - chunk * chunk_blocks;
+            let blocks = size.div_ceil(block_size) - chunk * chunk_blocks;
             self.check_run(on, start.into(), blocks.min(chunk_blocks))?;
             match runs.last_mut() {
                 Some(run)
@@ -145,8 +147,8 @@ impl<R: Read + Seek> Reader<R> {
 
     fn check_run(&self, device: u16, start: u64, blocks: u64) -> Result<()> {
         let size = match device.checked_sub(1) {
-            None => self.superblock.blocks,
-            Some(device) => self.devices.get(usize::from(device)).map_or(0, |device| device.blocks),
+            None => self.superblock.blocks.get(),
+            Some(device) => self.devices.get(usize::from(device)).map_or(0, |device| device.blocks.get()),
         };
         if start + blocks > u64::from(size) {
             return Err(ErofsFault::DeviceEnd(size).into());
@@ -157,13 +159,13 @@ impl<R: Read + Seek> Reader<R> {
     /// The names of a directory, to be read block by block.
     pub(super) fn names(&mut self, nid: u64) -> Result<Names> {
         let (inode, own) = self.inode(nid)?;
-        let tail = self.place(nid)? + own + u64::from(inode.xattr_size);
+        let tail = self.place(nid)? + own + inode.xattr_size();
         Ok(Names { nid, inode, tail, offset: 0, last: Vec::new() })
     }
 
     /// The next block of names.
     pub(super) fn next_names(&mut self, names: &mut Names) -> Result<Option<Vec<u8>>> {
-        let left = names.inode.size.saturating_sub(names.offset);
+        let left = names.inode.size.get().saturating_sub(names.offset);
         if left == 0 {
             return Ok(None);
         }
@@ -203,17 +205,17 @@ impl Names {
 pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
     let bad = || ErofsFault::Malformed("a directory block has entries without names");
     // The first name stands right behind the entries: its offset gives the number of entries.
-    let first = usize::from(u16_at(block, 8));
-    if block.len() < DIRENT_SIZE || first < DIRENT_SIZE || first % DIRENT_SIZE != 0 || first > block.len() {
-        return Err(bad().into());
-    }
-    let mut names = Vec::with_capacity(first / DIRENT_SIZE);
-    for entry in (0..first).step_by(DIRENT_SIZE) {
-        let start = usize::from(u16_at(block, entry + 8));
-        let is_last = entry + DIRENT_SIZE == first;
-        let end = if is_last { block.len() } else { usize::from(u16_at(block, entry + DIRENT_SIZE + 8)) };
+    let (first, _) = Dirent::ref_from_prefix(block).map_err(|_| bad())?;
+    let first = usize::from(first.nameoff);
+    let entries = block.get(..first).and_then(|entries| <[Dirent]>::ref_from_bytes(entries).ok());
+    let entries = entries.filter(|entries| !entries.is_empty()).ok_or_else(bad)?;
+    let mut names = Vec::with_capacity(entries.len());
+    let ends = entries[1..].iter().map(|next| usize::from(next.nameoff)).chain([block.len()]);
+    for (entry, end) in entries.iter().zip(ends) {
+        let start = usize::from(entry.nameoff);
         let mut name = block.get(start..end).ok_or_else(bad)?;
-        if is_last {
+        if end == block.len() {
+            // Behind the last one there may be padding.
             name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         }
         if start < first
@@ -223,7 +225,7 @@ pub(super) fn block_names(block: &[u8]) -> Result<Vec<(&[u8], u64)>> {
         {
             return Err(bad().into());
         }
-        names.push((name, u64_at(block, entry)));
+        names.push((name, entry.nid.get()));
     }
     Ok(names)
 }

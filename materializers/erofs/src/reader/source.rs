@@ -3,6 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use plyfold_core::{Error, Result};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::fault::ErofsFault;
 
@@ -51,11 +52,11 @@ impl<R: Read + Seek> ImageBytes<R> {
         Ok(())
     }
 
-    /// `N` bytes of metadata.
-    pub(crate) fn array<const N: usize>(&mut self, at: u64) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.metadata(at, &mut bytes)?;
-        Ok(bytes)
+    /// A structure of the metadata.
+    pub(crate) fn record<T: FromBytes + IntoBytes>(&mut self, at: u64) -> Result<T> {
+        let mut record = T::new_zeroed();
+        self.metadata(at, record.as_mut_bytes())?;
+        Ok(record)
     }
 
     /// Fills `buffer` with a file's data, which is not kept.

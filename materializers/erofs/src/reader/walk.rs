@@ -72,7 +72,7 @@ impl<R: Read + Seek> Reader<R> {
                             let (node, inode) = self.node(child_nid, &mut tree)?;
                             let is_directory = node.directory().is_some();
                             let id = tree.push(node)?;
-                            if is_directory || inode.links > 1 {
+                            if is_directory || inode.nlink.get() > 1 {
                                 known.insert(child_nid, id);
                             }
                             if is_directory {
@@ -90,6 +90,15 @@ impl<R: Read + Seek> Reader<R> {
             }
         }
         tree.finish();
+        Ok(tree)
+    }
+
+    /// The same with all data on one device.
+    pub(crate) fn tree_on(&mut self, device: u16) -> Result<Tree<Content>> {
+        let mut tree = self.tree()?;
+        for content in tree.contents_mut() {
+            *content.device_mut() = device;
+        }
         Ok(tree)
     }
 
@@ -126,7 +135,7 @@ impl<R: Read + Seek> Reader<R> {
             None => buffer.fill(0),
             Some((device, at)) => {
                 let flat = device.checked_sub(1).and_then(|device| self.devices.get(usize::from(device)));
-                let base = flat.map_or(0, |device| u64::from(device.flat_block) * block_size);
+                let base = flat.map_or(0, |device| u64::from(device.uniaddr) * block_size);
                 self.source.data(base + at, buffer)?;
             }
         }

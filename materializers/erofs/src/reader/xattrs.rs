@@ -5,11 +5,12 @@ use std::io::{Read, Seek};
 
 use plyfold_core::Result;
 use plyfold_core::tree::{Tree, Xattrs};
+use zerocopy::FromBytes as _;
+use zerocopy::little_endian::U32;
 
 use super::image::Reader;
 use crate::content::Content;
 use crate::fault::ErofsFault;
-use crate::format::u32_at;
 use crate::xattr;
 
 /// The largest body that is remembered: one of shared entries alone. Others are mostly of one inode each.
@@ -19,40 +20,31 @@ const BODY_KEPT: usize = 64;
 const BODIES_KEPT: usize = 1 << 16;
 
 impl<R: Read + Seek> Reader<R> {
-    pub(super) fn xattrs(&mut self, at: u64, size: u32, tree: &mut Tree<Content>) -> Result<Xattrs> {
+    pub(super) fn xattrs(&mut self, at: u64, size: usize, tree: &mut Tree<Content>) -> Result<Xattrs> {
         if size == 0 {
             return Ok(Xattrs::default());
         }
-        let mut body = vec![0; size as usize];
+        let mut body = vec![0; size];
         self.source.metadata(at, &mut body)?;
         if let Some(known) = self.sets.get(&body) {
             return Ok(known.clone());
         }
         let mut set = Vec::new();
-        {
-            let shared = usize::from(body[4]);
-            let inline = xattr::HEADER + shared * 4;
-            if inline > body.len() {
-                return Err(
-                    ErofsFault::Malformed("an inode has more shared xattrs than room for them").into()
-                );
-            }
-            let area = u64::from(self.superblock.xattr_block) * self.superblock.block_size();
-            for id in 0..shared {
-                let at = area + u64::from(u32_at(&body, xattr::HEADER + id * 4)) * 4;
-                let header = self.source.array(at)?;
-                let mut entry = vec![0; xattr::entry_size(header)];
-                self.source.metadata(at, &mut entry)?;
-                set.push(xattr::decode(&entry)?);
-            }
-            let mut rest = &body[inline..];
-            while let Some(header) = rest.first_chunk() {
-                let size = xattr::entry_size(*header);
-                set.push(xattr::decode(
-                    rest.get(..size).ok_or(ErofsFault::Malformed("an xattr ends behind its inode"))?,
-                )?);
-                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
-            }
+        let ids = <[U32]>::ref_from_prefix_with_elems(&body[xattr::HEADER..], body[4].into());
+        let too_many = |_| ErofsFault::Malformed("an inode has more shared xattrs than room for them");
+        let (shared, mut rest) = ids.map_err(too_many)?;
+        let area = u64::from(self.superblock.xattr_blkaddr) * self.superblock.block_size();
+        for id in shared {
+            let at = area + u64::from(*id) * 4;
+            let mut entry = vec![0; xattr::entry_size(self.source.record(at)?)];
+            self.source.metadata(at, &mut entry)?;
+            set.push(xattr::decode(&entry)?);
+        }
+        while let Some(header) = rest.first_chunk() {
+            let size = xattr::entry_size(*header);
+            let entry = rest.get(..size).ok_or(ErofsFault::Malformed("an xattr ends behind its inode"))?;
+            set.push(xattr::decode(entry)?);
+            rest = &rest[size.next_multiple_of(4).min(rest.len())..];
         }
         set.sort();
         let mut names = HashSet::new();
