@@ -28,6 +28,7 @@
 
 mod fault;
 mod format;
+mod group;
 mod layout;
 mod materializer;
 mod upper;

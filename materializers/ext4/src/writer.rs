@@ -6,16 +6,15 @@ use plyfold_core::{Error, Output, Result};
 
 use crate::Ext4Upper;
 use crate::format::{
-    BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, GroupDescriptor, INODE_SIZE, INODES_PER_GROUP, Inode,
-    JOURNAL_INODE, ROOT_INODE, Superblock, bitmap, directory, journal, put,
+    BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, INODE_SIZE, INODES_PER_GROUP, Inode, JOURNAL_INODE,
+    ROOT_INODE, USED_INODES, bitmap, directory, journal, put,
 };
+use crate::group::{descriptor, superblock};
 use crate::layout::DiskLayout;
 
 const LOST_FOUND: u32 = 11;
 const UPPER: u32 = 12;
-const WORK: u32 = 13;
-/// Inodes 1 to 10 are reserved, and no inode after `work/` is in use.
-const USED_INODES: u32 = WORK;
+const WORK: u32 = USED_INODES;
 
 /// Writes the disk that `upper` describes.
 pub(crate) fn write(upper: &Ext4Upper, out: &mut dyn Output) -> Result<()> {
@@ -122,71 +121,45 @@ impl Disk<'_> {
         let table = self.layout.descriptor_blocks as usize * BLOCK_SIZE;
         let mut descriptors = Vec::with_capacity(table);
         for group in 0..self.layout.groups {
-            let descriptor = self.group(group)?;
-            let encoded: [u8; DESCRIPTOR_SIZE] = descriptor.encode(group, self.checksum);
-            descriptors.extend_from_slice(&encoded);
+            descriptors.extend_from_slice(&self.group(group)?);
         }
         descriptors.resize(table, 0);
         Ok(descriptors)
     }
 
-    fn group(&mut self, group: u32) -> Result<GroupDescriptor> {
-        let layout = &self.layout;
-        let (used, valid) = (layout.used_blocks(group), layout.group_blocks(group));
-        let mut descriptor = GroupDescriptor {
-            block_bitmap: layout.block_bitmap(group),
-            inode_bitmap: layout.inode_bitmap(group),
-            inode_table: layout.inode_table(group),
-            free_blocks: valid - used,
-            free_inodes: INODES_PER_GROUP,
-            ..GroupDescriptor::default()
-        };
-        if group == 0 || group + 1 == layout.groups {
-            let blocks = bitmap(used, valid);
-            descriptor.block_bitmap_checksum = Some(self.checksum.over(&[&blocks]));
-            self.put(descriptor.block_bitmap, &blocks)?;
+    fn group(&mut self, group: u32) -> Result<[u8; DESCRIPTOR_SIZE]> {
+        let (mut block_sum, mut inode_sum) = (None, None);
+        if group == 0 || group + 1 == self.layout.groups {
+            let blocks = bitmap(self.layout.used_blocks(group), self.layout.group_blocks(group));
+            block_sum = Some(self.checksum.over(&[&blocks]));
+            self.put(self.layout.block_bitmap(group), &blocks)?;
         }
         if group == 0 {
             let inodes = bitmap(USED_INODES, INODES_PER_GROUP);
             // The checksum leaves the padding out (`ext4_inode_bitmap_csum`).
-            let sum = self.checksum.over(&[&inodes[..INODES_PER_GROUP as usize / 8]]);
-            descriptor.inode_bitmap_checksum = Some(sum);
-            descriptor.free_inodes -= USED_INODES;
-            descriptor.directories = 4;
-            self.put(descriptor.inode_bitmap, &inodes)?;
+            inode_sum = Some(self.checksum.over(&[&inodes[..INODES_PER_GROUP as usize / 8]]));
+            self.put(self.layout.inode_bitmap(group), &inodes)?;
         }
-        Ok(descriptor)
+        Ok(descriptor(&self.layout, group, block_sum, inode_sum, self.checksum))
     }
 
     /// Descriptors and superblocks, the primary last: a disk cut short by a crash is no file system.
     fn superblocks(&mut self, descriptors: &[u8]) -> Result<()> {
-        let inodes = self.layout.groups * INODES_PER_GROUP;
-        let superblock = Superblock {
-            blocks: self.layout.blocks,
-            free_blocks: self.layout.free_blocks(),
-            overhead: self.layout.overhead(),
-            inodes,
-            free_inodes: inodes - USED_INODES,
-            time: self.upper.time,
-            uuid: self.upper.effective_uuid(),
-            hash_seed: self.upper.derived(b"hash seed"),
-            label: &self.upper.label,
-            backup_group: self.layout.backup_group(),
-            journal: self
-                .journal()
-                .map(|inode| (inode.extent(), u64::from(inode.blocks) * BLOCK_SIZE as u64)),
-        };
         let mut block: Block = [0; BLOCK_SIZE];
         if let Some(group) = self.layout.backup_group() {
             let start = DiskLayout::group_start(group);
-            put(&mut block, 0, &superblock.encode(group as u16));
+            put(&mut block, 0, &self.superblock(group as u16));
             self.put(start, &block)?;
             self.put(start + 1, descriptors)?;
         }
         self.put(1, descriptors)?;
         block.fill(0);
-        put(&mut block, 1024, &superblock.encode(0));
+        put(&mut block, 1024, &self.superblock(0));
         self.put(0, &block)
+    }
+
+    fn superblock(&self, group: u16) -> [u8; 1024] {
+        superblock(self.upper, &self.layout, self.journal().as_ref(), group)
     }
 
     fn put(&mut self, block: u64, bytes: &[u8]) -> Result<()> {
