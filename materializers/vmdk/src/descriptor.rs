@@ -29,10 +29,14 @@ pub struct Descriptor {
 
 /// A run of sectors of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Extent {
-    path: String,
-    sectors: u64,
-    offset: u64,
+    /// The file, relative to the descriptor's folder.
+    pub path: String,
+    /// How many sectors of the file are part of the disk.
+    pub sectors: u64,
+    /// The first of them in the file.
+    pub offset: u64,
 }
 
 impl Descriptor {
@@ -177,15 +181,12 @@ impl Extent {
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader.
     pub(crate) fn new(text: &str, sectors: u64, offset: u64) -> Result<Self> {
-        let refuse = |why| {
-            Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
-                .with_context("path", text)
-                .with_hint("use a short path relative to the descriptor, without quotes, colons and control characters"))
-        };
-        match fault(text) {
-            Some(why) => refuse(why),
-            None => Ok(Self { path: text.to_owned(), sectors, offset }),
-        }
+        let Some(why) = fault(text) else { return Ok(Self { path: text.to_owned(), sectors, offset }) };
+        Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
+            .with_context("path", text)
+            .with_hint(
+                "use a short path relative to the descriptor, without quotes, colons and control characters",
+            ))
     }
 
     /// `RW SECTORS FLAT "PATH" OFFSET`
@@ -206,21 +207,6 @@ impl Extent {
             _ => Err(malformed(line)),
         }
     }
-
-    /// The file, relative to the descriptor's folder.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// How many sectors of the file are part of the disk.
-    pub fn sectors(&self) -> u64 {
-        self.sectors
-    }
-
-    /// The first of them in the file.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
 }
 
 impl fmt::Display for Extent {
@@ -236,21 +222,16 @@ fn is_extent(line: &str) -> bool {
 
 /// Why a path cannot stand in a descriptor, as the end of "its path …".
 fn fault(path: &str) -> Option<&'static str> {
-    if path.is_empty() {
-        Some("is empty")
-    } else if path.len() > MAX_PATH {
-        Some("is longer than 511 bytes")
-    } else if path.starts_with('/') {
-        Some("is absolute")
-    } else if path.contains('"') {
-        Some("has a quote")
-    } else if path.contains(char::is_control) {
-        Some("has a control character")
-    } else if path.split('/').next().is_some_and(|first| first.contains(':')) {
-        Some("begins like a protocol, with a colon")
-    } else {
-        None
-    }
+    let (first, _) = path.split_once('/').unwrap_or((path, ""));
+    let faults = [
+        (path.is_empty(), "is empty"),
+        (path.len() > MAX_PATH, "is longer than 511 bytes"),
+        (path.starts_with('/'), "is absolute"),
+        (path.contains('"'), "has a quote"),
+        (path.contains(char::is_control), "has a control character"),
+        (first.contains(':'), "begins like a protocol, with a colon"),
+    ];
+    faults.into_iter().find_map(|(is_so, fault)| is_so.then_some(fault))
 }
 
 fn malformed(line: &str) -> Error {

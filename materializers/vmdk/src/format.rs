@@ -16,9 +16,8 @@ plyfold_core::register!(FormatEntry {
     },
 });
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[derive(Default)]
 struct Options {
     /// Extents of at most 2 GiB, as VMware wants them.
     split: bool,

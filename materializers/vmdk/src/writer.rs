@@ -14,28 +14,22 @@ const TWO_GIB: u64 = 2 << 30;
 ///
 /// The [`name`](InputArtifact::name) of each is the text that is written: relative to the descriptor, so that the
 /// folder can be moved. `..` is allowed, for layers that stay in a store beside it; absolute paths are not.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Vmdk {
-    block_size: u64,
+    sector_blocks: bool,
     split: bool,
-}
-
-impl Default for Vmdk {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Vmdk {
     /// For qemu and libkrun: files of any number of 4096-byte blocks, one extent each.
     pub fn new() -> Self {
-        Self { block_size: 4096, split: false }
+        Self::default()
     }
 
     /// Takes files of 512-byte blocks too, for file systems that have such blocks (an EROFS tar index).
     #[must_use]
     pub fn sector_blocks(mut self) -> Self {
-        self.block_size = SECTOR;
+        self.sector_blocks = true;
         self
     }
 
@@ -54,11 +48,11 @@ impl Vmdk {
     /// reader would take for another; [`Limit`](plyfold_core::ErrorKind::Limit) beyond
     /// [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes of text.
     pub fn descriptor(&self, layers: &[InputArtifact]) -> Result<Descriptor> {
+        let blocks = if self.sector_blocks { SECTOR } else { 4096 };
         let mut extents = Vec::with_capacity(layers.len());
         for layer in layers {
             let size = layer.artifact.size();
-            if size == 0 || !size.is_multiple_of(self.block_size) {
-                let blocks = self.block_size;
+            if size == 0 || !size.is_multiple_of(blocks) {
                 return Err(Error::config(format!("a file of {size} bytes cannot be part of a disk"))
                     .with_context("path", &layer.name)
                     .with_hint(format!("pad it with zeros to a multiple of {blocks} bytes")));
@@ -77,8 +71,8 @@ impl Vmdk {
 
 impl Materializer for Vmdk {
     fn format(&self) -> Format {
-        let blocks = if self.block_size == SECTOR { Some("b512") } else { None };
-        let options: Vec<_> = blocks.into_iter().chain(self.split.then_some("split")).collect();
+        let options = [self.sector_blocks.then_some("b512"), self.split.then_some("split")];
+        let options: Vec<_> = options.into_iter().flatten().collect();
         Format { name: "vmdk", version: 1, options: options.join("-"), extension: "vmdk" }
     }
 

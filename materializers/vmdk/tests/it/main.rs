@@ -115,7 +115,7 @@ fn paths_that_a_reader_would_take_for_others_are_refused() {
     }
     for path in ["a b", "../store/a", "./nbd:host", "d/a:b", "ünïcode", "%s", "a'b", "a\\b", &long[1..]] {
         let text = text(&Vmdk::new(), &[extent(path, 4096)]);
-        assert_eq!(Descriptor::parse(&text).unwrap().extents()[0].path(), path);
+        assert_eq!(Descriptor::parse(&text).unwrap().extents()[0].path, path);
     }
 }
 
@@ -146,7 +146,7 @@ fn descriptors_of_others_are_read() {
     let descriptor = Descriptor::parse(text).unwrap();
     let extent = &descriptor.extents()[0];
     assert_eq!(
-        (descriptor.cid(), extent.path(), extent.sectors(), extent.offset()),
+        (descriptor.cid(), &*extent.path, extent.sectors, extent.offset),
         (!1, "disk-flat.vmdk", 8, 16)
     );
 }
