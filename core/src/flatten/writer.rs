@@ -96,7 +96,7 @@ impl<W: Write> TarWriter<W> {
         }
         if !matches!(item, Item::HardLink(_)) {
             for (name, value) in &node.xattrs {
-                pax.add_bytes(&[b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
+                pax.add([b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
             }
         }
         let map = kind(&mut header, &mut pax, &node.kind, item, &name)?;
@@ -213,12 +213,9 @@ fn field(header: &mut Header, at: usize, text: &[u8], key: &str, pax: &mut Pax) 
 struct Pax(Vec<u8>);
 
 impl Pax {
-    fn add(&mut self, key: &str, value: &[u8]) {
-        self.add_bytes(key.as_bytes(), value);
-    }
-
     /// `"%d %s=%s\n"`, where the number counts its own digits.
-    fn add_bytes(&mut self, key: &[u8], value: &[u8]) {
+    fn add(&mut self, key: impl AsRef<[u8]>, value: &[u8]) {
+        let key = key.as_ref();
         let rest = key.len() + value.len() + 3;
         let mut length = rest + 1;
         while length != rest + length.to_string().len() {

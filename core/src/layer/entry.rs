@@ -41,6 +41,7 @@ impl ImagePath {
     /// As [`ImagePath::parse`], with other limits.
     pub(super) fn within(name: &[u8], limits: &LayerLimits) -> Result<Self> {
         let shown = || printable(&String::from_utf8_lossy(&name[..name.len().min(256)]));
+        let long = |fault: TarFault| Error::from(fault).with_context("path", shown());
         let mut clean = Vec::new();
         for component in name.split(|byte| *byte == b'/') {
             let counted = hidden_name(component).len();
@@ -56,8 +57,7 @@ impl ImagePath {
                 }
                 _ if component.contains(&0) => return Err(TarFault::PathNul(shown()).into()),
                 _ if counted > limits.component => {
-                    let long = Error::from(TarFault::Component(counted, limits.component));
-                    return Err(long.with_context("path", shown()));
+                    return Err(long(TarFault::Component(counted, limits.component)));
                 }
                 _ => {}
             }
@@ -66,8 +66,7 @@ impl ImagePath {
         let path = Self(clean);
         let counted = path.0.len() - path.name().len() + hidden_name(path.name()).len();
         if counted > limits.path {
-            let long = Error::from(TarFault::PathLong(counted, limits.path));
-            return Err(long.with_context("path", shown()));
+            return Err(long(TarFault::PathLong(counted, limits.path)));
         }
         Ok(path)
     }

@@ -1,5 +1,7 @@
 //! From paths to nodes, following symbolic links inside the tree.
 
+use std::borrow::Cow;
+
 use crate::Result;
 use crate::layer::ImagePath;
 
@@ -39,24 +41,23 @@ impl<C: HeapSize> Tree<C> {
 
     /// The directory that holds a path's last component.
     pub(super) fn parent_of(&mut self, path: &ImagePath, missing: Missing) -> Result<Option<NodeId>> {
-        let mut components: Vec<&[u8]> = path.components().collect();
-        components.pop();
-        self.resolve(path, &components, missing)
+        let mut components = path.components();
+        components.next_back();
+        self.resolve(path, components, missing)
     }
 
     /// The directory under a path, symbolic links followed to the end.
     pub(super) fn directory_at(&mut self, path: &ImagePath, missing: Missing) -> Result<Option<NodeId>> {
-        let components: Vec<&[u8]> = path.components().collect();
-        self.resolve(path, &components, missing)
+        self.resolve(path, path.components(), missing)
     }
 
     /// The path without symbolic links of this tree, one at its end apart. Names that the tree does not have stay as
     /// they are. Also yields the names that `..` leaves although only a lower layer knows what they are: the path
     /// holds unless one is a symbolic link there.
     pub(super) fn real_path(&self, path: &ImagePath) -> Result<(ImagePath, Vec<ImagePath>)> {
-        let mut components: Vec<&[u8]> = path.components().collect();
-        let Some(last) = components.pop() else { return Ok((ImagePath::ROOT, Vec::new())) };
-        let mut pending: Vec<&[u8]> = components.into_iter().rev().collect();
+        let mut components = path.components();
+        let Some(last) = components.next_back() else { return Ok((ImagePath::ROOT, Vec::new())) };
+        let mut pending: Vec<&[u8]> = components.rev().collect();
         let mut way: Vec<(Option<NodeId>, &[u8])> = Vec::new();
         let mut assumed = Vec::new();
         let mut links = 0;
@@ -95,17 +96,16 @@ impl<C: HeapSize> Tree<C> {
         Ok((real, assumed))
     }
 
-    fn resolve(
+    fn resolve<'a>(
         &mut self,
         path: &ImagePath,
-        components: &[&[u8]],
+        components: impl DoubleEndedIterator<Item = &'a [u8]>,
         missing: Missing,
     ) -> Result<Option<NodeId>> {
         // The directories on the way, each with the length of its path.
         let mut way = vec![(NodeId::ROOT, 0)];
         // Only the rare path through a symbolic link owns its components.
-        let mut pending: Vec<std::borrow::Cow<'_, [u8]>> =
-            components.iter().rev().map(|component| (*component).into()).collect();
+        let mut pending: Vec<Cow<'_, [u8]>> = components.rev().map(Cow::Borrowed).collect();
         let mut links = 0;
         while let Some(component) = pending.pop() {
             let (here, length) = way.last().copied().unwrap_or((NodeId::ROOT, 0));
