@@ -61,3 +61,16 @@ async fn old_versions_are_errors_and_nothing_goes_in_the_clear() {
         );
     }
 }
+
+/// `.cargo/config.toml` builds aws-lc without it: the symbols are in a build without that variable.
+#[test]
+fn random_numbers_are_seeded_by_the_operating_system() {
+    let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    // Joined here: as a constant it would be in the program, too.
+    let has = |symbol: [&str; 2]| {
+        let symbol = symbol.join("_");
+        program.windows(symbol.len()).any(|part| part == symbol.as_bytes())
+    };
+    assert!(has(["aws_lc_0", ""]), "the names of aws-lc's functions are in the program");
+    assert!(!has(["jent", "entropy"]), "aws-lc spends 30 ms of each process on the jitter of the CPU");
+}
