@@ -51,9 +51,8 @@ impl fmt::Debug for Secret {
 impl<'de> Deserialize<'de> for Secret {
     /// Texts only. serde's own message for another type would quote the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer) {
-            Ok(serde_json::Value::String(text)) => Ok(Self(text)),
-            _ => Err(serde::de::Error::custom("a user name, password or header field is not a text")),
-        }
+        String::deserialize(deserializer)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("a user name, password or header field is not a text"))
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::iter;
 
 use serde::Serialize;
-use serde::de::value::MapDeserializer;
-use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
 
 use crate::{Advice, Error, Result};
@@ -22,8 +22,9 @@ crate::fault! {
 
 /// Options of a backend or of a materializer, as `key=value`.
 ///
-/// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also a number that
-/// JSON would write in another way (`007`, `1e5`); a key given several times is a list.
+/// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also `null` and a number
+/// that JSON would write in another way (`007`, `1e5`); a key given several times is a list. Where a string is wanted,
+/// `true` and `3` are strings.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Options(BTreeMap<String, Value>);
 
@@ -37,11 +38,12 @@ impl Options {
     /// use plyfold_core::Options;
     ///
     /// #[derive(serde::Deserialize)]
-    /// struct Config { retries: u32, mirror: Vec<String> }
+    /// struct Config { retries: u32, mirror: Vec<String>, label: Option<String> }
     ///
-    /// let options = Options::parse(["retries=3", "mirror=a", "mirror=b"])?;
+    /// let options = Options::parse(["retries=3", "mirror=a", "mirror=b", "label=2024"])?;
     /// let config: Config = options.config()?;
     /// assert_eq!((config.retries, config.mirror.len()), (3, 2));
+    /// assert_eq!(config.label.as_deref(), Some("2024"));
     /// # Ok::<(), plyfold_core::Error>(())
     /// ```
     pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Self> {
@@ -52,7 +54,7 @@ impl Options {
             })?;
             let value = serde_json::from_str(text).ok().filter(|value: &Value| {
                 // It may be meant as a string: keep it byte for byte.
-                value.as_number().is_none_or(|number| number.to_string() == text)
+                !value.is_null() && value.as_number().is_none_or(|number| number.to_string() == text)
             });
             let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
             match map.get_mut(key) {
@@ -125,10 +127,69 @@ struct Noted<'a> {
 }
 
 impl<'a> IntoDeserializer<'a, serde_json::Error> for Noted<'a> {
-    type Deserializer = &'a Value;
+    type Deserializer = Written<'a>;
 
-    fn into_deserializer(self) -> &'a Value {
+    fn into_deserializer(self) -> Written<'a> {
         self.reading.set(Some((self.key, true)));
-        self.value
+        Written(self.value)
+    }
+}
+
+/// A value as it was written: where a text is wanted, `2024` and `true` are texts.
+struct Written<'a>(&'a Value);
+
+impl<'a> IntoDeserializer<'a, serde_json::Error> for Written<'a> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Written<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        match self.0 {
+            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Written))),
+            value => value.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        match self.0 {
+            Value::Bool(_) | Value::Number(_) => visitor.visit_string(self.0.to_string()),
+            value => value.deserialize_string(visitor),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        self.deserialize_string(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> serde_json::Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> serde_json::Result<V::Value> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct
+        map struct identifier ignored_any
     }
 }

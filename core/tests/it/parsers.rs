@@ -92,8 +92,9 @@ proptest! {
         struct Config { small: u32, large: u64, real: f64, text: String, list: Vec<u16> }
         for (key, value) in [(key.as_str(), &value), ("small", &number), ("large", &number), ("real", &number), ("text", &number), ("list", &value)] {
             let options = Options::parse([format!("{key}={value}").as_str()]).unwrap();
-            if let Ok(config) = options.config::<Config>() {
-                prop_assert!(key != "text" || config.text == *value);
+            let config = options.config::<Config>();
+            prop_assert!(key != "text" || config.as_ref().is_ok_and(|config| config.text == *value));
+            if let Ok(config) = config {
                 let _ = (config.small, config.large, config.real, config.list);
             }
         }
