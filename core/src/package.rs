@@ -64,7 +64,7 @@ impl GitTree {
     /// As [`PackageResolver::resolve`], on the calling thread.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for an unknown `{…}`, and those of [`tree_hash`].
+    /// [`Config`](ErrorKind::Config) for an unknown `{…}` or no directory, and those of [`tree_hash`].
     pub fn name(&self, text: &str) -> Result<Option<String>> {
         let (pattern, dir) = match text.split_once("@pkg:") {
             Some(("", dir)) => ("{name}:{hash}", self.base.join(dir)),
@@ -72,6 +72,9 @@ impl GitTree {
             None if text.contains("{name}") || text.contains("{hash}") => (text, self.base.clone()),
             None => return Ok(None),
         };
+        if text.ends_with("@pkg:") {
+            return Err(Error::config("no directory of a package is given").with_hint(HINT));
+        }
         let hash = tree_hash(&dir)?;
         let named = reference::local(&dir, &hash)?;
         let repository = named.repository();
@@ -100,7 +103,8 @@ impl PackageResolver for GitTree {
 /// execute it counts.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) and [`Io`](ErrorKind::Io) for what cannot be read;
+/// [`Config`](ErrorKind::Config) for what is no directory; [`NotFound`](ErrorKind::NotFound) and [`Io`](ErrorKind::Io)
+/// for what cannot be read;
 /// [`Unsupported`](ErrorKind::Unsupported) for what git's trees do not hold: devices, sockets and pipes, and git
 /// repositories within, of which git records a commit.
 pub fn tree_hash(dir: &Path) -> Result<String> {
@@ -167,11 +171,14 @@ fn file(path: &Path, metadata: &Metadata) -> Result<Digest> {
     Ok(hash.digest())
 }
 
+const HINT: &str = "`@pkg:` is followed by a directory";
+
 fn unread(path: &Path, error: io::Error) -> Error {
     let error = match error.kind() {
-        io::ErrorKind::NotFound => Error::not_found("there is no such package")
-            .with_hint("`@pkg:` is followed by a directory")
-            .with_source(error),
+        io::ErrorKind::NotFound => {
+            Error::not_found("there is no such package").with_hint(HINT).with_source(error)
+        }
+        io::ErrorKind::NotADirectory => Error::config("a package is not a directory").with_hint(HINT),
         _ => Error::io("reading a package", error),
     };
     error.with_context("path", path.display())

@@ -55,7 +55,11 @@ fn what_cannot_be_resolved_is_an_error() {
     let absent = error("@pkg:absent");
     assert_eq!(*absent.kind(), ErrorKind::NotFound);
     assert!(absent.context("path").unwrap().ends_with("absent"), "{absent}");
-    assert_eq!(*error("@pkg:Init_1/run.sh").kind(), ErrorKind::Io);
+    for template in ["@pkg:Init_1/run.sh", "@pkg:", "app:{hash}@pkg:"] {
+        let error = error(template);
+        assert_eq!(*error.kind(), ErrorKind::Config, "{template}");
+        assert!(error.hint().unwrap().contains("a directory"), "{template}: {error:#}");
+    }
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ fn a_format_of_another_crate_is_one_of_its_own() {
     let formats: Value = serde_json::from_str(&written(dir.path(), &["formats", "--json"])).unwrap();
     let names: Vec<&str> =
         formats.as_array().unwrap().iter().filter_map(|format| format["name"].as_str()).collect();
-    assert_eq!(names, ["cpio", "erofs-layers", "erofs-merged", "vmdk"]);
+    assert_eq!(names, ["concat", "cpio", "erofs-layers", "erofs-merged", "vmdk"]);
     let image = format!("folder:images:{NAME}");
     let line = ["materialize", &image, "--as", "cpio", "--out", "out", "--platform", "linux/amd64", "--json"];
     let document: Value = serde_json::from_str(&written(dir.path(), &line)).unwrap();
@@ -78,6 +78,23 @@ fn a_format_of_another_crate_is_one_of_its_own() {
     assert_eq!(kept.count(), 1);
 }
 
+/// One that stands on EROFS layers is listed with all of its files, beside what the layers have.
+#[test]
+fn the_files_of_a_joined_format_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let image = format!("folder:images:{NAME}");
+    let line =
+        ["materialize", &image, "--as", "concat", "--out", "out", "--platform", "linux/amd64", "--json"];
+    let document: Value = serde_json::from_str(&written(dir.path(), &line)).unwrap();
+    let files: Vec<&str> =
+        document["files"].as_array().unwrap().iter().filter_map(|file| file["path"].as_str()).collect();
+    for name in ["layer-00.erofs", "merged.erofs", "rootfs.raw", "rootfs.offsets"] {
+        assert!(files.iter().any(|path| path.ends_with(name)), "{name}: {document}");
+    }
+    assert!(document["mount"].is_string() && document["notes"].is_array(), "{document}");
+}
+
 #[test]
 fn it_goes_by_its_own_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,6 +107,9 @@ fn it_goes_by_its_own_name() {
     assert!(help.contains("\n  example-command pull alpine\n") && !help.contains("  plyfold "), "{help}");
     let version = written(dir.path(), &["--version"]);
     assert!(version.starts_with("example-command (plyfold "), "{version}");
+    let option = run(dir.path(), &["materialize", "alpine", "--as", "vmdk", "--out", "o", "-m", "split"]);
+    let said = String::from_utf8(option.stderr).unwrap();
+    assert!(said.contains("KEY=VALUE") && !said.contains("-o "), "{said}");
     let missing = run(dir.path(), &["push", "registry.example/app:2", "oci:there:2"]);
     let said = String::from_utf8(missing.stderr).unwrap();
     assert!(said.contains("`example-command list`"), "{said}");

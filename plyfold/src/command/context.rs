@@ -142,8 +142,12 @@ impl Context {
     }
 }
 
-/// The name that a template of a package stands for, relative to the working directory; other texts are what they are.
+/// The name that a template of a package stands for, relative to the working directory; other texts are what they are,
+/// and so are paths, whose names may have braces.
 pub(crate) fn resolved(image: &str) -> Result<Cow<'_, str>> {
+    if image.starts_with(['.', '/']) && !image.contains("@pkg:") {
+        return Ok(image.into());
+    }
     let name = GitTree::new(".").name(image).map_err(|e| e.with_image(printable(image)))?;
     Ok(name.map_or(image.into(), Cow::from))
 }

@@ -63,7 +63,6 @@ fn worded(advice: &Advice) -> String {
         Advice::StoreAgain => "`plyfold login HOST` stores it again",
         Advice::StoreCredentials => "`plyfold login HOST` stores credentials",
         Advice::WriteElsewhere => "nothing can be written there: point --store or --out elsewhere",
-        Advice::WriteOption => "write -o key=value",
         other => return other.to_string(),
     };
     words.to_owned()

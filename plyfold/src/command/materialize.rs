@@ -52,25 +52,21 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
         .collect();
-    if !disks.is_stackable() {
-        let file = |file: &Disk| json!({ "path": file.path, "role": file.role, "format": file.format, "size": file.size });
-        return json!({
-            "image": pulled(image),
-            "files": disks.files.iter().map(file).collect::<Vec<_>>(),
-            "kernel": disks.kernel,
-            "notes": disks.notes,
-        });
-    }
+    let file = |file: &Disk| json!({ "path": file.path, "role": file.role, "format": file.format, "size": file.size });
+    let mount = disks.is_stackable().then(|| disks.mount_script());
+    let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
         "image": pulled(image),
+        "files": disks.files.iter().map(file).collect::<Vec<_>>(),
+        "kernel": disks.kernel,
+        "notes": disks.notes,
         "layers": disks.layers,
         "merged": disks.merged,
         "vmdk": disks.vmdk,
         "upper": disks.upper,
-        "mount": disks.mount_script().ok(),
-        "mount_refused": disks.mount_script().err().map(|e| hints::on_one_line(&e)),
+        "mount_refused": refusal.map(hints::on_one_line),
+        "mount": mount.and_then(Result::ok),
         "boot": disks.boot_lines().map(Value::from_iter),
-        "kernel": disks.kernel,
         "overlay_differences": {
             "count": disks.overlay_differences.count,
             "examples": examples,
@@ -93,8 +89,8 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
     // A VMDK needs its version in the guest, which is said below.
     let kernel = disks.kernel.filter(|_| disks.vmdk.is_none());
     text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
+    text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
     if !disks.is_stackable() {
-        text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
         return text;
     }
     match disks.mount_script() {

@@ -6,6 +6,7 @@ use crate::cache::{Damage, DamagedPart, Remains};
 use crate::{Error, Reference, Result, Verified, Verify, printable};
 use serde_json::{Value, json};
 
+use super::program;
 use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
@@ -90,7 +91,7 @@ fn left(remains: Remains) -> String {
     match count - removed.min(count) {
         0 if count == 0 => String::new(),
         0 => format!("{what}, {}, removed\n", Size(bytes)),
-        _ => format!("{what}, {}: no damage, `plyfold gc` removes them\n", Size(bytes)),
+        _ => program::named(&format!("{what}, {}: no damage, `plyfold gc` removes them\n", Size(bytes))),
     }
 }
 

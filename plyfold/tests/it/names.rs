@@ -72,6 +72,7 @@ fn packages() {
         "delete oci:{}/layout:{hash}@pkg:{}/pkg/init",
         "remove @pkg:{}/pkg/init registry.lan/org/{name}:{hash}@pkg:{}/pkg/init",
         "inspect @pkg:{}/pkg/absent",
+        "inspect {}/{name}",
         "inspect {tag}@pkg:{}/pkg/init",
     ];
     check("packages", &lines.map(|line| place.run(line)));
