@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use dyn_clone::DynClone;
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::Stop;
 use crate::digest::chain_id;
 use crate::format::{Format, Output};
 use crate::{Digest, Error, Result};
@@ -119,6 +120,13 @@ impl Made {
         self
     }
 
+    /// The same with as many and as long notes as are kept: whatever was put into the fields.
+    #[must_use]
+    pub fn bounded(&self) -> Self {
+        let none = Self { kernel: self.kernel, ..Self::default() };
+        self.notes.iter().take(Self::NOTES).fold(none, Self::with_note)
+    }
+
     /// What holds for several files together: the newest kernel, and all notes, each once.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
@@ -217,10 +225,15 @@ pub trait ArtifactWriter: fmt::Debug + Send {
     /// Where to write; empty at first.
     fn output(&mut self) -> &mut dyn Output;
 
+    /// Hands over what says whether the work is cancelled, before the commit: one that takes long asks it.
+    fn stop_with(&mut self, stop: &Stop) {
+        let _ = stop;
+    }
+
     /// Makes the file durable, then visible, with what its materializer has told.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io): nothing becomes visible.
+    /// [`Io`](crate::ErrorKind::Io), [`Cancelled`](crate::ErrorKind::Cancelled): nothing becomes visible.
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>>;
 }
 
@@ -250,6 +263,12 @@ impl ArtifactReader {
 impl io::Read for ArtifactReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.artifact.read_at(self.position, buffer)?;
+        if count > buffer.len() {
+            let wanted = buffer.len();
+            return Err(io::Error::other(format!(
+                "a file of the cache gave {count} bytes where {wanted} were asked for"
+            )));
+        }
         self.position += count as u64;
         Ok(count)
     }

@@ -33,7 +33,8 @@ impl<O: Output + ?Sized> Output for &mut O {
 /// Any option that changes a byte of output changes `options` (rule M 160).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Format {
-    /// Short name, as in `--as` and in the store's `artifacts/` folder: lower-case letters, digits, `-`.
+    /// Short name, as in `--as` and in the store's `artifacts/` folder: lower-case letters, digits, `-`, and nothing that
+    /// reads as a version, such as `-v1`.
     pub name: &'static str,
     /// Raised whenever the same input gives other bytes.
     pub version: u32,
@@ -41,6 +42,24 @@ pub struct Format {
     pub options: String,
     /// The file extension of the artifact, without a dot.
     pub extension: &'static str,
+}
+
+impl Format {
+    /// The longest [`extension`](Self::extension), in bytes.
+    pub const EXTENSION_BYTES: usize = 16;
+    /// The longest [`name`](Self::name), in bytes.
+    pub const NAME_BYTES: usize = 32;
+    /// The longest [`options`](Self::options), in bytes; a digest takes the place of longer ones.
+    pub const OPTIONS_BYTES: usize = 128;
+}
+
+impl Format {
+    /// Whether another format may print alike: the name has a part that reads as a version. `x-v1` of version 2 prints as
+    /// `x` of version 1 with the options `v2`. [`Materializers`](crate::Materializers) refuse it.
+    pub fn is_ambiguous(&self) -> bool {
+        let mut parts = self.name.split('-').skip(1);
+        parts.any(|part| part.strip_prefix('v').is_some_and(|number| number.parse::<u64>().is_ok()))
+    }
 }
 
 impl fmt::Display for Format {

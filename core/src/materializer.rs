@@ -41,11 +41,15 @@ pub struct OutputSpec {
     pub role: Role,
     /// The file extension, without a dot, as [`Format::extension`]. A materializer has one file of an extension.
     pub extension: &'static str,
-    /// The file name without its extension, where the file is put beside others. Files of layers are numbered instead.
+    /// The file name without its extension, where the file is put beside others: lower-case letters, digits, `-`. Files
+    /// of layers are numbered instead, and `layer-NUMBER` is theirs, as `upper.ext4` is the upper's.
     pub stem: &'static str,
 }
 
 impl OutputSpec {
+    /// The longest [`stem`](Self::stem), in bytes.
+    pub const STEM_BYTES: usize = 64;
+
     /// A file `rootfs.EXTENSION`.
     pub fn new(role: Role, extension: &'static str) -> Self {
         Self { role, extension, stem: "rootfs" }

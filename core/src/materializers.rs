@@ -1,9 +1,9 @@
 //! Materializers by the name of their format: what is linked into this program, and how one is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::format::Format;
-use crate::materializer::{Input, Materializer};
+use crate::materializer::{Input, Materializer, OutputSpec, Role};
 use crate::options::Options;
 use crate::{Error, ErrorKind, Result};
 
@@ -116,11 +116,13 @@ impl Materializers {
             return Err(Error::config(format!("unknown format {name:?}")).with_hint(hint));
         };
         let made = (entry.open)(options).map_err(|e| e.with_context("format", name))?;
-        let format = made.format();
-        if format.name != entry.name || !is_sound(&format) {
-            let message = format!("the crate {} names the format {name} {format:?}", entry.package);
-            return Err(Error::new(ErrorKind::Internal, message)
-                .with_hint("a format has the name of its entry, of lower-case letters, digits and `-`"));
+        let wrong = |why: &str| {
+            let message = format!("the crate {} has a wrong format {name}: {why}", entry.package);
+            Error::new(ErrorKind::Internal, message)
+        };
+        check(&*made).map_err(|e| wrong(e.message()))?;
+        if made.format().name != entry.name {
+            return Err(wrong(&format!("it is called {}", made.format().name)));
         }
         Ok(made)
     }
@@ -128,8 +130,10 @@ impl Materializers {
     /// A materializer and those below it, which make what it is made from: the topmost first.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) when one of them is not linked, when they form a circle, and for more than 8.
+    /// [`Config`](ErrorKind::Config) when one of them is not linked, when they form a circle, and for more than 8;
+    /// [`Internal`](ErrorKind::Internal) for one with names that are too long, ambiguous or taken (rule M 211).
     pub fn chain(&self, top: Box<dyn Materializer>) -> Result<Vec<Box<dyn Materializer>>> {
+        check(&*top)?;
         let (mut upper, mut input) = (top.format().name, top.input());
         let mut chain = vec![top];
         while let Input::Artifacts { format, options } = input {
@@ -152,11 +156,52 @@ const LEVELS: usize = 8;
 /// What adds a format to a program.
 const LINKING: &str = "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
 
-/// Whether a cache can name files after it: a dot in an extension would make it a temporary file to a collection.
-fn is_sound(format: &Format) -> bool {
-    let plain = |text: &str| text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
-    let named = |text: &str| !text.is_empty() && plain(text);
-    named(format.name) && named(format.extension) && plain(&format.options)
+/// Checks what a format says of itself before any work: caches and output folders name files after it. A dot in an
+/// extension would make it a temporary file to a collection.
+pub(crate) fn check(materializer: &dyn Materializer) -> Result<()> {
+    let (format, outputs) = (materializer.format(), materializer.outputs());
+    let refuse =
+        |why: &str| Err(Error::new(ErrorKind::Internal, format!("the format {} {why}", format.name)));
+    let plain = |text: &str, longest| {
+        let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        text.len() <= longest && text.bytes().all(known)
+    };
+    let named = |text: &str, longest| !text.is_empty() && plain(text, longest);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let is_named = named(format.name, Format::NAME_BYTES)
+        && plain(&format.options, Format::OPTIONS_BYTES)
+        && !format.is_ambiguous();
+    if !is_named {
+        return refuse(
+            "has a name or options that are too long, that read as a version, or that are not of \
+                       lower-case letters, digits and `-`",
+        );
+    }
+    let is_plain = |file: &OutputSpec| {
+        named(file.extension, Format::EXTENSION_BYTES) && named(file.stem, OutputSpec::STEM_BYTES)
+    };
+    if !outputs.iter().all(is_plain) {
+        return refuse("has a file whose name is too long or not of lower-case letters, digits and `-`");
+    }
+    if outputs.first().is_none_or(|first| first.extension != format.extension) {
+        return refuse("does not list the file of its own extension first");
+    }
+    if materializer.input() == Input::Layer && outputs.len() > 1 {
+        return refuse("lists several files for a layer");
+    }
+    let is_taken = |file: &OutputSpec| {
+        (file.stem, file.extension) == ("upper", "ext4")
+            || file.stem.strip_prefix("layer-").is_some_and(is_number)
+    };
+    if outputs.iter().any(is_taken) {
+        return refuse("has a file whose name is that of an upper or of a layer");
+    }
+    let roles: HashSet<Role> = outputs.iter().map(|file| file.role).collect();
+    let extensions: HashSet<&str> = outputs.iter().map(|file| file.extension).collect();
+    if roles.len() < outputs.len() || extensions.len() < outputs.len() {
+        return refuse("lists two files of one role or of one extension");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     CacheProvider, CacheProviderExt, Completeness, ErrorKind, Format, Input, Made, Materializer, PullOptions,
-    Result, Sink,
+    Result, Role, Sink,
 };
 
 pub use self::row::{Outcome, Row};
@@ -94,7 +94,8 @@ impl Materializer for Drain {
         Input::Layer
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        out.output(Role::Image)?;
         tar.finish()?;
         Ok(Made::default())
     }

@@ -7,7 +7,7 @@ use oci_spec::image::ImageManifest;
 
 use super::{CacheProvider, Ingest};
 use crate::manifest::{RawConfig, check_is_image, is_artifact, limits};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Mismatch, Result};
 
 /// The blob that is not there.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -117,6 +117,11 @@ pub(crate) async fn quarantine_damaged(cache: &dyn CacheProvider, blob: &Descrip
         Err(e) if *e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(false),
     }
+}
+
+/// Whether an error says that a blob is damaged.
+pub(crate) fn is_damage_of(blob: &Digest, error: &Error) -> bool {
+    error.detail::<Mismatch>().is_some_and(|mismatch| mismatch.expected == *blob)
 }
 
 /// Those of these blobs that are not here with the right size, each once.

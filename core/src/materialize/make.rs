@@ -1,5 +1,6 @@
 //! The files of one format of a whole image, on a thread of its own.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use tokio::runtime::Handle;
@@ -7,13 +8,13 @@ use tokio::runtime::Handle;
 use super::work::{Content, MadeFile, Work};
 use crate::artifact::{Artifact, ArtifactKey};
 use crate::blocking::{Stop, StopOnDrop};
-use crate::cache::CacheProvider;
+use crate::cache::{CacheProvider, content};
 use crate::layer::{Hashing, LayerLimits, LayerOptions, LayerTar};
 use crate::materializer::{Input, InputArtifact, Materializer, OutputSpec};
 use crate::progress::Event;
 use crate::pull::{Finished, Writers};
 use crate::tree::MergedTree;
-use crate::{BlobRange, Descriptor, Digest, Error, ErrorKind, Result};
+use crate::{Advice, BlobRange, Descriptor, Digest, Error, Result};
 
 impl Work<'_> {
     /// The files of a format of the whole image; out of the cache when all of them are there.
@@ -75,7 +76,8 @@ impl Work<'_> {
             runtime: Handle::current(),
         };
         // What is made for a call that was dropped is dropped, or kept by the cache if it was committed.
-        self.engine.workers.run("plyfold-make", move || task.run(out))?.await
+        let made = self.engine.workers.run("plyfold-make", move || task.run(out))?.await;
+        made.map_err(|e| e.with_context("format", format.format().name))
     }
 }
 
@@ -99,27 +101,29 @@ struct Task {
 
 impl Task {
     fn run(self, mut out: Writers) -> Result<Vec<Finished>> {
+        let name = self.format.format().name;
         let made = match self.format.input() {
             Input::Image => self.format.image(&self.tree(out.folder()?)?, &mut out),
             _ => self.format.join(&self.inputs, &mut out),
         };
-        let name = self.format.format().name;
-        let made = made.map_err(|e| e.with_context("format", name))?;
-        self.stop.check()?;
-        if let Some(role) = out.forgotten() {
-            let message = format!("the format {name} lists a file as its {role}, and has not made it");
-            return Err(Error::new(ErrorKind::Internal, message));
-        }
-        out.commit(&made)
+        out.commit(name, &made?, &self.stop)
     }
 
     /// The whole image. A bad layer is an error here, before anything is written.
     fn tree(&self, scratch: &Path) -> Result<MergedTree> {
+        // The one that is being read.
+        let current = Cell::new(None);
         let layers = self.layers.iter().map(|(layer, diff_id)| {
-            let tar = self.open(layer, diff_id);
-            tar.map_err(|e| e.with_context("layer", layer.digest()))
+            current.set(Some(layer.digest()));
+            self.open(layer, diff_id)
         });
-        MergedTree::read(layers, self.limits.tree.clone(), scratch)
+        let tree = MergedTree::read(layers, self.limits.tree.clone(), scratch);
+        tree.map_err(|e| {
+            let Some(layer) = current.get() else { return e };
+            let e = e.with_context("layer", layer);
+            // Nothing is fetched in its place here.
+            if content::is_damage_of(layer, &e) { e.with_advice(Advice::RepairContent) } else { e }
+        })
     }
 
     /// A layer out of the cache, whatever the image's own registry is.

@@ -1,13 +1,11 @@
 //! Formats of an image that is in a cache: what is there is used, what is missing is made and kept.
 
-use std::collections::HashSet;
-
 use crate::artifact::Made;
 use crate::cache::CacheProvider;
 use crate::digest::chain_id;
 use crate::format::Format;
 use crate::manifest::RawConfig;
-use crate::materializer::{Input, InputArtifact, Materializer, Role};
+use crate::materializer::{Input, InputArtifact, Materializer};
 use crate::materializers::Materializers;
 use crate::pull::{Engine, PullOptions, PullPolicy};
 use crate::source::{ImageSource as _, RegistrySource};
@@ -33,7 +31,9 @@ mod work;
 /// # Errors
 /// Those of [`Materializers::chain`]; [`Unsupported`](ErrorKind::Unsupported) for what is no image with layers;
 /// [`NotFound`](ErrorKind::NotFound) when content is not there; otherwise those of the cache and of the materializers,
-/// with the image in their context. No incomplete file of the format is visible then.
+/// with the image in their context, the layer where it is one, and the format. Damaged content of a layer is
+/// [`Corrupt`](ErrorKind::Corrupt) with [`Advice::RepairContent`]: a repair, or a pull that
+/// [verifies](PullOptions::verify), mends it. No incomplete file of the format is visible then.
 pub async fn materialize(
     image: &RegistrySource,
     cache: &dyn CacheProvider,
@@ -68,14 +68,12 @@ pub async fn materialize(
     operation.end(engine.end(made).await)
 }
 
-/// Checks that formats do not contradict themselves, and that no two files would have one name.
+/// Checks that no two files would have one name. Files of layers have names that no others can have.
 fn check_names(chain: Vec<Box<dyn Materializer>>) -> Result<Vec<Box<dyn Materializer>>> {
     let mut names: Vec<(String, &'static str)> = Vec::new();
-    for link in &chain {
-        check_outputs(&**link)?;
+    for link in chain.iter().filter(|link| link.input() != Input::Layer) {
         for file in link.outputs() {
-            let stem = if link.input() == Input::Layer { "layer" } else { file.stem };
-            let (name, format) = (format!("{stem}.{}", file.extension), link.format().name);
+            let (name, format) = (format!("{}.{}", file.stem, file.extension), link.format().name);
             if let Some((_, other)) = names.iter().find(|(other, _)| *other == name) {
                 let message = format!("the formats {other} and {format} have a file of one name, {name}");
                 return Err(Error::new(ErrorKind::Internal, message));
@@ -84,26 +82,6 @@ fn check_names(chain: Vec<Box<dyn Materializer>>) -> Result<Vec<Box<dyn Material
         }
     }
     Ok(chain)
-}
-
-/// Checks what a format says of its files: they are keys of a cache and names in a directory.
-fn check_outputs(format: &dyn Materializer) -> Result<()> {
-    let (name, outputs) = (format.format().name, format.outputs());
-    let refuse = |why| Err(Error::new(ErrorKind::Internal, format!("the format {name} {why}")));
-    if outputs.first().is_none_or(|first| first.extension != format.format().extension) {
-        return refuse("does not list the file of its own extension first");
-    }
-    let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
-    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(known);
-    if !outputs.iter().all(|file| is_plain(file.extension) && is_plain(file.stem)) {
-        return refuse("has a file whose name is not of lower-case letters, digits, `-` and `_`");
-    }
-    let roles: HashSet<Role> = outputs.iter().map(|file| file.role).collect();
-    let extensions: HashSet<&str> = outputs.iter().map(|file| file.extension).collect();
-    if roles.len() < outputs.len() || extensions.len() < outputs.len() {
-        return refuse("lists two files of one role or of one extension");
-    }
-    Ok(())
 }
 
 impl Work<'_> {
@@ -138,16 +116,12 @@ impl Work<'_> {
     /// The files of a format of single layers.
     async fn layers(&self, config: &RawConfig, format: &dyn Materializer) -> Result<Vec<MadeFile>> {
         let outputs = format.outputs();
-        let [output] = outputs.as_slice() else {
-            let message = format!("{} has several files for a layer", format.format().name);
-            return Err(Error::unsupported(message));
-        };
         let layers = self.engine.layers(self.image.raw(), Some(config)).await?;
         let digits = layers.len().saturating_sub(1).to_string().len().max(2);
         let files = layers.into_iter().enumerate().map(|(index, (layer, _))| {
-            let artifact = layer
-                .artifact
-                .ok_or_else(|| Error::new(ErrorKind::Internal, format!("layer {index} was not converted")))?;
+            let (Some(artifact), [output]) = (layer.artifact, outputs.as_slice()) else {
+                return Err(Error::new(ErrorKind::Internal, format!("layer {index} was not converted")));
+            };
             Ok(MadeFile {
                 name: format!("layer-{index:0digits$}.{}", output.extension),
                 role: output.role,

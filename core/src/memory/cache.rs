@@ -86,8 +86,8 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        let ArtifactKey { format, content } = key;
-        let turn = self.writer(format!("{format}.{} {content}", format.extension)).await;
+        // Two keys may print alike.
+        let turn = self.writer(format!("{key:?}")).await;
         let kept = self.0.lock().made.get(key).cloned();
         // What was written to is no longer what was made: it is made anew.
         if let Some(Kept { path, size, made, .. }) = kept.filter(Kept::is_unchanged) {

@@ -94,7 +94,7 @@ impl Engine<'_> {
         // The sender of the bytes checks the blob's digest.
         let options =
             LayerOptions { diff_id: Some(diff_id), hashing: Hashing::Tar, limits, ..LayerOptions::default() };
-        let (input, bytes) = mpsc::channel(IN_FLIGHT);
+        let (name, (input, bytes)) = (materializer.format().name, mpsc::channel(IN_FLIGHT));
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
             let made = materializer.layer(&mut tar, &mut out)?;
@@ -102,7 +102,8 @@ impl Engine<'_> {
             tar.finish()?;
             Ok((out, made))
         };
-        let outcome = Box::pin(self.workers.run("plyfold-convert", work)?);
+        let made = self.workers.run("plyfold-convert", work)?;
+        let outcome = Box::pin(async move { made.await.map_err(|e| e.with_context("format", name)) });
         Ok(Conversion { input: Some(input), outcome, deferred, _stop: stop })
     }
 }

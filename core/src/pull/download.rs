@@ -6,11 +6,11 @@ use super::options::{PullPolicy, PulledLayer};
 use super::retry::Retry;
 use super::retry::{Row, StallTimer};
 use crate::blocking::blocking;
-use crate::cache::{BlobWriter, Ingest, MissingBlob};
+use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
 use crate::progress::Event;
 use crate::{
-    Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind,
-    ImageRegistryExt, Mismatch, Result, TransferFault,
+    Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
+    ErrorKind, ImageRegistryExt, Result, TransferFault,
 };
 
 impl Engine<'_> {
@@ -82,10 +82,10 @@ impl Engine<'_> {
             Ok(made) => return Ok((false, made)),
             Err(e) => e,
         };
-        let damaged = error.detail::<Mismatch>().is_some_and(|mismatch| mismatch.expected == *layer.digest());
+        let damaged = content::is_damage_of(layer.digest(), &error);
         let lost = damaged || *error.kind() == ErrorKind::NotFound;
         if !lost || self.options.policy == PullPolicy::Never {
-            return Err(error);
+            return Err(if damaged { error.with_advice(Advice::RepairContent) } else { error });
         }
         self.quarantine_damaged(layer).await?;
         let (there, slot) = self.artifact(layer, diff_id.as_ref()).await?;
@@ -267,7 +267,9 @@ impl Engine<'_> {
         (writer, made): Converted,
         diff_id: Digest,
     ) -> Result<Box<dyn ArtifactHandle>> {
-        let mut finished = blocking(move |_| writer.commit(&made)).await?;
+        let format = self.options.materializer.as_ref().map(|made| made.format().name).unwrap_or_default();
+        let committed = blocking(move |stop| writer.commit(format, &made, stop)).await;
+        let mut finished = committed.map_err(|e| e.with_context("format", format))?;
         let missing = || Error::new(ErrorKind::Internal, "a conversion has no file");
         let (_, artifact, _) = finished.pop().ok_or_else(missing)?;
         self.options.progress.emit(Event::LayerDone {

@@ -75,11 +75,12 @@ const REPAIRS: usize = 8;
 
 impl Engine<'_> {
     async fn run(&self) -> Result<PullResult> {
-        if let Some(materializer) = self.options.materializer.as_ref()
-            && materializer.input() != Input::Layer
-        {
-            let message = format!("{} is not made from single layers", materializer.format().name);
-            return Err(Error::config(message).with_hint("materialize the image after the pull"));
+        if let Some(materializer) = self.options.materializer.as_ref() {
+            if materializer.input() != Input::Layer {
+                let message = format!("{} is not made from single layers", materializer.format().name);
+                return Err(Error::config(message).with_hint("materialize the image after the pull"));
+            }
+            crate::materializers::check(&**materializer)?;
         }
         let always = self.options.force || self.options.policy == PullPolicy::Always;
         if self.confirms() && self.options.policy == PullPolicy::Never {

@@ -9,7 +9,7 @@ use crate::blocking::Stop;
 use crate::format::Output;
 use crate::layer::TreeLimits;
 use crate::materializer::{OutputSpec, Role, Sink};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// All files of a format.
 pub(crate) struct Writers {
@@ -39,23 +39,33 @@ impl Writers {
         Ok(())
     }
 
-    /// The folder for temporary files.
+    /// The folder for temporary files, made when it is needed.
     pub(crate) fn folder(&self) -> Result<&Path> {
-        self.scratch.as_deref().ok_or_else(|| {
+        let folder = self.scratch.as_deref().ok_or_else(|| {
             Error::config("no folder is known for the temporary files of this format")
-                .with_hint("give one by MaterializeOptions::scratch")
-        })
+                .with_hint("give one by `MaterializeOptions::scratch` or `Images::with_scratch`")
+        })?;
+        let at =
+            |e| Error::io("making a folder for temporary files", e).with_context("path", folder.display());
+        std::fs::create_dir_all(folder).map_err(at)?;
+        Ok(folder)
     }
 
-    /// The file that the materializer has not asked for.
-    pub(crate) fn forgotten(&self) -> Option<Role> {
-        self.slots.iter().find(|slot| !slot.is_asked).map(|slot| slot.output.role)
-    }
-
-    /// Makes the files visible, the first one last: it is the one that others refer to.
-    pub(crate) fn commit(self, made: &Made) -> Result<Vec<Finished>> {
+    /// Makes the files visible, the first one last: it is the one that others refer to. All of them have to be made.
+    pub(crate) fn commit(self, format: &str, made: &Made, stop: &Stop) -> Result<Vec<Finished>> {
+        stop.check()?;
+        if let Some(slot) = self.slots.iter().find(|slot| !slot.is_asked) {
+            let role = slot.output.role;
+            let message = format!("the format {format} lists a file as its {role}, and has not made it");
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        // Whatever was pushed to its fields.
+        let made = &made.bounded();
         let finished = self.slots.into_iter().rev().map(|slot| match slot.target {
-            Target::Artifact(writer) => Ok((slot.output, writer.commit(made)?, false)),
+            Target::Artifact(mut writer) => {
+                writer.stop_with(stop);
+                Ok((slot.output, writer.commit(made)?, false))
+            }
             Target::Spare(_, artifact) => Ok((slot.output, artifact, true)),
         });
         let mut finished: Vec<Finished> = finished.collect::<Result<_>>()?;

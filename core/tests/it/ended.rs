@@ -13,7 +13,7 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Events, Progress};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, Format, ImageRegistry as _, Input,
-    Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Sink, copy, pull,
+    Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Role, Sink, copy, pull,
 };
 use tokio::runtime::Builder;
 
@@ -166,7 +166,8 @@ impl Materializer for Slow {
         Input::Layer
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        out.output(Role::Image)?;
         self.running.fetch_add(1, Ordering::SeqCst);
         self.started.fetch_add(1, Ordering::SeqCst);
         let outcome = tar.finish().map(|_| Made::default());

@@ -12,7 +12,7 @@ use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Input, Made, Materializer,
-    MediaType, PullOptions, PullPolicy, RawManifest, Reference, Result, Sink, digest, reference,
+    MediaType, PullOptions, PullPolicy, RawManifest, Reference, Result, Role, Sink, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -246,7 +246,8 @@ impl Materializer for Drain {
         Input::Layer
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        out.output(Role::Image)?;
         tar.finish()?;
         Ok(Made::default())
     }

@@ -20,6 +20,7 @@ mod package;
 mod parsers;
 mod pull;
 mod reference;
+mod seams;
 mod session;
 mod source;
 mod verbs;

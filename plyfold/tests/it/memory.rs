@@ -9,7 +9,8 @@ use std::{env, fs};
 use plyfold::layer::{LayerLimits, LayerTar, TreeBudget, TreeLimits};
 use plyfold::tree::LayerTreeBuilder;
 use plyfold::{
-    Format, Images, Input, Made, MaterializeOptions, Materializer, Materializers, PullOptions, Result, Sink,
+    Format, Images, Input, Made, MaterializeOptions, Materializer, Materializers, PullOptions, Result, Role,
+    Sink,
 };
 use plyfold_conformance::samples::{LayerBuilder, of_layers, write_layout};
 
@@ -80,7 +81,8 @@ impl Materializer for Together {
         Input::Layer
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        out.output(Role::Image)?;
         let mut builder = LayerTreeBuilder::<()>::within(tar.limits().tree.clone());
         while let Some(entry) = tar.next_entry()? {
             builder.insert(entry, |_, _| Ok(()))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use plyfold::layer::LayerTar;
-use plyfold::{Format, Images, Input, Made, Materializer, PullOptions, Result, Sink};
+use plyfold::{Format, Images, Input, Made, Materializer, PullOptions, Result, Role, Sink};
 use plyfold_conformance::samples::{LayerBuilder, write_layout};
 
 use super::sample::of_layers;
@@ -44,7 +44,8 @@ impl Materializer for Together {
         Input::Layer
     }
 
-    fn layer(&self, tar: &mut LayerTar, _: &mut dyn Sink) -> Result<Made> {
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        out.output(Role::Image)?;
         tar.next_entry()?.unwrap();
         let (arrived, changed) = &*self.arrived;
         let mut count = arrived.lock().unwrap();
