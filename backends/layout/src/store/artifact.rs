@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Digest, Error, ErrorKind, LocalArtifact, Made,
@@ -32,7 +33,16 @@ pub(super) struct ArtifactPath {
 
 impl ArtifactPath {
     pub(super) fn of(key: &ArtifactKey) -> Result<Self> {
-        Self::new(&key.format.to_string(), &key.content, key.format.extension)
+        let (format, mut folder) = (&key.format, key.format.to_string());
+        // In `name-vN-options` the first part that reads as a version is N, unless the name has such a part itself: then a
+        // character that no format has marks the place.
+        if folder.contains('+') {
+            return Err(invalid(&folder, format.extension));
+        }
+        if format.is_ambiguous() {
+            folder.replace_range(format.name.len()..=format.name.len(), "+");
+        }
+        Self::new(&folder, &key.content, format.extension)
     }
 
     pub(super) fn new(format: &str, content: &Digest, extension: &str) -> Result<Self> {
@@ -42,8 +52,7 @@ impl ArtifactPath {
             !text.is_empty() && !text.starts_with('.') && text.bytes().all(known)
         };
         if !safe(format) || !safe(extension) {
-            let message = format!("format {format:?} with extension {extension:?} is not a valid file name");
-            return Err(Error::new(ErrorKind::Internal, message));
+            return Err(invalid(format, extension));
         }
         let (algorithm, hex) = (content.algorithm().to_string(), content.digest());
         let folders = ["artifacts".to_owned(), format.to_owned(), algorithm, hex[..2].to_owned()];
@@ -54,16 +63,23 @@ impl ArtifactPath {
         self.folders.iter().fold(root.path().to_owned(), |path, folder| path.join(folder)).join(&self.file)
     }
 
-    /// The name of the temporary file. No blob's has the format in front.
+    /// The name of the temporary file: never that of a lease or of a blob, whatever the format is called, and short
+    /// enough with any options.
     pub(super) fn temp(&self) -> String {
-        let [_, format, algorithm, _] = &self.folders;
-        format!("{format}-{algorithm}-{}", self.file)
+        let hash = digest::sha256(format!("{}/{}", self.folders.join("/"), self.file).as_bytes());
+        let extension = self.file.split_once('.').map_or("", |(_, extension)| extension);
+        format!("artifact-{}.{extension}", hash.digest())
     }
 
     /// The name of the temporary file of its checksum.
     fn checksum_temp(&self) -> String {
         format!("{}.checksum", self.temp())
     }
+}
+
+fn invalid(format: &str, extension: &str) -> Error {
+    let message = format!("format {format:?} with extension {extension:?} is not a valid file name");
+    Error::new(ErrorKind::Internal, message)
 }
 
 /// Begins to make an artifact; `None` while another process makes it.
@@ -90,7 +106,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
-    let writer = DiskArtifact { root, place, temp, queued };
+    let writer = DiskArtifact { root, place, temp, queued, stop: Stop::default() };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
@@ -119,6 +135,7 @@ struct DiskArtifact {
     temp: Temp,
     /// Released after the file is removed, so that the next one in the queue does not find it.
     queued: Queued,
+    stop: Stop,
 }
 
 impl ArtifactWriter for DiskArtifact {
@@ -126,8 +143,14 @@ impl ArtifactWriter for DiskArtifact {
         self.temp.file()
     }
 
+    fn stop_with(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
+    }
+
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
-        let Self { root, place, temp, queued: _queued } = *self;
+        let Self { root, place, temp, queued: _queued, stop } = *self;
+        // A checksum that is longer than what is read of it would be none.
+        let made = made.bounded();
         let path = place.path(&root);
         let folders = place.folders.each_ref().map(String::as_str);
         durable::folder(&root, &folders, root.private)?;
@@ -140,7 +163,7 @@ impl ArtifactWriter for DiskArtifact {
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;
         let (published, hashed) = std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| checksum::hash(&reader));
+            let hashing = scope.spawn(|| checksum::hash(stop.reader(&reader)));
             (temp.publish(&path, checksum::MODE), hashing.join())
         });
         published?;
@@ -151,6 +174,6 @@ impl ArtifactWriter for DiskArtifact {
             durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| size)
         });
         let size = recorded.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
+        Ok(Box::new(LocalArtifact::new(path, size, made)))
     }
 }

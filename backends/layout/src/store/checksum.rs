@@ -6,7 +6,7 @@
 //! it changes with every link. A writer who sets the time back is found by a verification alone.
 
 use std::fs::{File, Metadata, Permissions};
-use std::io::Read as _;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -135,7 +135,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
 }
 
 /// The digest and the size of a file from its start.
-pub(super) fn hash(file: &File) -> Result<(Digest, u64)> {
+pub(super) fn hash(file: impl Read) -> Result<(Digest, u64)> {
     let mut hasher = Hasher::sha256();
     let size = hasher.read_all(file).map_err(|e| Error::io("reading an artifact", e))?;
     Ok((hasher.finish(), size))

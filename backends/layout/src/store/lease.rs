@@ -20,7 +20,7 @@ use crate::durable::{self, Temp};
 use crate::files;
 use crate::root::Root;
 
-/// What the names of lease files begin with. No blob's does: there is no such algorithm.
+/// What the names of lease files begin with. No blob's does: there is no such algorithm. Those of artifacts do not either.
 pub(super) const LEASE: &str = "lease-";
 /// Many times what the digests of the largest image take.
 const LIMIT: u64 = 16 << 20;

@@ -4,6 +4,7 @@
 
 mod collect;
 mod cut_off;
+mod formats;
 mod hostile;
 mod layout;
 mod lease;

@@ -34,6 +34,9 @@ rules! {
         "a file out of the cache has as many bytes as it says, gives them at any offset and in any order, and no more",
     "K 208" of_many_makers_of_an_artifact_one_makes_it:
         "of tasks that want one file at once, through several handles, one makes it, and the others are given that one",
+    "C 210" artifacts_whose_keys_print_alike_are_kept_apart:
+        "files of two formats whose name, version and options print as one text have makers at the same time, and are two \
+         files",
 }
 
 const CONTENT: &[u8] = b"what was made of a layer";
@@ -134,17 +137,30 @@ async fn what_a_materializer_tells_is_kept(fixture: &dyn CacheFixture) {
 }
 
 async fn two_outputs_of_one_format_do_not_exclude_each_other(fixture: &dyn CacheFixture) {
+    are_kept_apart(fixture, &key(), &key().with_extension("other")).await;
+}
+
+async fn artifacts_whose_keys_print_alike_are_kept_apart(fixture: &dyn CacheFixture) {
+    let of = |name, version, options: &str| {
+        let format = Format { name, version, options: options.to_owned(), ..key().format };
+        ArtifactKey { format, ..key() }
+    };
+    let (one, other) = (of("conformance", 1, "v2"), of("conformance-v1", 2, ""));
+    assert_eq!(one.format.to_string(), other.format.to_string());
+    are_kept_apart(fixture, &one, &other).await;
+}
+
+async fn are_kept_apart(fixture: &dyn CacheFixture, one: &ArtifactKey, other: &ArtifactKey) {
     let subject = fixture.open().await;
-    let beside = key().with_extension("other");
-    let mut first = vacant(&*subject.cache).await;
+    let Artifact::Vacant(mut first) = sound(subject.cache.artifact(one).await) else { panic!("it is there") };
     first.output().write_all(CONTENT).expect("it can be written");
-    let second = promptly(fixture, "the maker of another file", subject.cache.artifact(&beside)).await;
+    let second = promptly(fixture, "the maker of another file", subject.cache.artifact(other)).await;
     let Artifact::Vacant(mut second) = sound(second) else { panic!("it was not made yet") };
     second.output().write_all(CHANGED).expect("it can be written");
     drop(sound(second.commit(&Made::default())));
     drop(sound(first.commit(&Made::default())));
-    assert_eq!(bytes(&*is_present(&*subject.cache, &key()).await), CONTENT);
-    assert_eq!(bytes(&*is_present(&*subject.cache, &beside).await), CHANGED);
+    assert_eq!(bytes(&*is_present(&*subject.cache, one).await), CONTENT);
+    assert_eq!(bytes(&*is_present(&*subject.cache, other).await), CHANGED);
 }
 
 async fn an_artifact_is_read_at_any_offset(fixture: &dyn CacheFixture) {

@@ -8,7 +8,8 @@ use std::io::{self, Read};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, PullOptions, Result, Role, digest,
+    Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, Materializers, PullOptions, Result,
+    Role, digest,
 };
 
 use self::made::{Files, Made, SmallDisk, make_layer};
@@ -42,6 +43,9 @@ rules! {
     "M 209" every_listed_file_is_made_and_two_runs_report_the_same:
         "each file that is listed is made, the list is the same at each call, and two runs report the same kernel and \
          notes",
+    "M 211" names_are_plain_short_unambiguous_and_not_taken:
+        "names and options are of lower-case letters, digits and `-`, within their bounds, and are not read as those of \
+         another format; no file is called as a layer or an upper is; a format of layers has one file",
 }
 
 /// Why a rule about content does not judge an empty disk.
@@ -93,6 +97,13 @@ async fn every_listed_file_is_made_and_two_runs_report_the_same(fixture: &dyn Ma
         told
     };
     assert_eq!(run(), run());
+}
+
+async fn names_are_plain_short_unambiguous_and_not_taken(fixture: &dyn MaterializerFixture) {
+    // Other formats that it is made from are not linked here.
+    if let Err(e) = Materializers::none().chain(fixture.materializer()) {
+        assert_ne!(*e.kind(), ErrorKind::Internal, "{e}");
+    }
 }
 
 async fn kernel_mount_equals_reference_tree(fixture: &dyn MaterializerFixture) {

@@ -22,6 +22,7 @@ pub(crate) enum ListingFault {
     FormatBroken,
     LayersReversed,
     LimitIgnored,
+    NameTaken,
     None,
     OverlayAttributesKept,
     OwnersLost,
@@ -106,7 +107,8 @@ impl Materializer for Listings {
 
     fn outputs(&self) -> Vec<OutputSpec> {
         let forgotten = (self.fault == ListingFault::FileForgotten).then_some(Role::Sidecar);
-        let image = OutputSpec::new(Role::Image, self.format().extension);
+        let stem = if self.fault == ListingFault::NameTaken { "layer-0" } else { "listing" };
+        let image = OutputSpec::new(Role::Image, self.format().extension).with_stem(stem);
         std::iter::once(image).chain(forgotten.map(|role| OutputSpec::new(role, "more"))).collect()
     }
 

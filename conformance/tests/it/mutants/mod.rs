@@ -115,6 +115,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("K 194", &[CacheFault::OneMakerForAFormat, CacheFault::OutputsMixed]),
     ("C 207", &[CacheFault::ArtifactsReadFromTheStart]),
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
+    ("C 210", &[CacheFault::KeyedByText]),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),
     ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),
@@ -270,6 +271,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Whole, ListingFault::RunNumberTold),
         ],
     ),
+    ("M 211", &[(Makes::Layers, ListingFault::FileForgotten), (Makes::Whole, ListingFault::NameTaken)]),
 ];
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Made, Output, Result, digest,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Format, Made, Output, Result,
+    digest,
 };
 
 use super::{BrokenCache, CacheFault, Shared};
@@ -18,6 +19,10 @@ impl BrokenCache {
             // As one that knows layers alone.
             CacheFault::ArtifactsForgotten => {
                 ArtifactKey { content: digest::sha256(key.content.as_ref().as_bytes()), ..key.clone() }
+            }
+            CacheFault::KeyedByText => {
+                let format = Format { name: "", version: 0, options: key.format.to_string(), ..key.format };
+                ArtifactKey { format, ..key.clone() }
             }
             CacheFault::OutputsMixed => key.with_extension("one"),
             _ => key.clone(),

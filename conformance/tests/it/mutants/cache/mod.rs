@@ -54,6 +54,7 @@ pub(crate) enum CacheFault {
     HandlesIgnoreEachOther,
     HitsUnconfirmed,
     IndexInOrder,
+    KeyedByText,
     LayoutLies,
     ListUnsorted,
     LosesUpdates,

@@ -1,0 +1,98 @@
+//! What formats of other crates are called, tell and write: it harms neither each other nor the store.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use plyfold_core::blocking::Stop;
+use plyfold_core::{
+    Artifact, ArtifactKey, ArtifactWriter, CacheProvider as _, Collect, ErrorKind, Format, Made, digest,
+};
+use plyfold_layout::Store;
+use tempfile::TempDir;
+
+use super::names_in;
+
+fn fresh() -> (Store, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (Store::open(folder.path()).unwrap(), folder)
+}
+
+fn key(name: &'static str, options: &str, extension: &'static str) -> ArtifactKey {
+    let format = Format { name, version: 1, options: options.to_owned(), extension };
+    ArtifactKey::layer(format, digest::sha256(b"layer"))
+}
+
+async fn vacant(store: &Store, key: &ArtifactKey) -> Box<dyn ArtifactWriter> {
+    match store.artifact(key).await.unwrap() {
+        Artifact::Vacant(writer) => writer,
+        Artifact::Present(artifact) => panic!("{artifact:?} is there"),
+    }
+}
+
+/// Temporary files have the name of no lease, of no lock and of no blob.
+#[tokio::test]
+async fn a_collection_goes_on_beside_formats_of_any_name() {
+    let (store, _folder) = fresh();
+    let names = ["lease", "work", "collector", "sha256", "store", "index", "artifact"];
+    let mut writers = Vec::new();
+    for name in names {
+        let mut writer = vacant(&store, &key(name, "", "img")).await;
+        writeln!(writer.output(), "no digest").unwrap();
+        writers.push(writer);
+    }
+    assert_eq!(names_in(&store.path().join("ingest")).len(), names.len());
+    let work = store.single_flight("work").await.unwrap();
+    let lease = store.lease(&[digest::sha256(b"leased")]).await.unwrap();
+    let collected = store.collect(&Collect::default()).await.unwrap();
+    assert_eq!((collected.artifacts, collected.remains), (0, 0));
+    drop((work, lease));
+    for writer in writers {
+        writer.commit(&Made::default()).unwrap();
+    }
+    assert_eq!(store.collect(&Collect::default()).await.unwrap().artifacts, names.len() as u64);
+}
+
+#[tokio::test]
+async fn the_longest_names_fit_into_a_folder() {
+    let (store, _folder) = fresh();
+    let text = |bytes: usize| -> &'static str { "x".repeat(bytes).leak() };
+    let long = key(text(Format::NAME_BYTES), text(Format::OPTIONS_BYTES), text(Format::EXTENSION_BYTES));
+    let mut hasher = digest::Hasher::like(&format!("sha512:{}", "0".repeat(128)).parse().unwrap()).unwrap();
+    hasher.update(b"layer");
+    let format = Format { version: u32::MAX, ..long.format };
+    let long = ArtifactKey { format, content: hasher.finish() };
+    vacant(&store, &long).await.commit(&Made::default()).unwrap();
+    assert!(matches!(store.artifact(&long).await.unwrap(), Artifact::Present(_)));
+}
+
+/// A checksum that is longer than what is read of it would be no checksum: the file would be made at each run.
+#[tokio::test]
+async fn notes_of_any_length_leave_a_checksum_that_is_read() {
+    let (store, _folder) = fresh();
+    let mut told = Made::default();
+    told.notes = (0..40).map(|_| "\u{1}".repeat(1 << 17)).collect();
+    let made = vacant(&store, &key("notes", "", "img")).await.commit(&told).unwrap();
+    let Artifact::Present(found) = store.artifact(&key("notes", "", "img")).await.unwrap() else {
+        panic!("it is to be made again")
+    };
+    assert_eq!(found.made(), made.made());
+    assert_eq!((found.made().notes.len(), found.made().notes[0].len()), (Made::NOTES, Made::NOTE_BYTES));
+}
+
+/// To hash it takes an hour.
+#[tokio::test]
+async fn a_commit_of_a_huge_file_ends_when_it_is_cancelled_and_leaves_nothing() {
+    let (store, _folder) = fresh();
+    let mut writer = vacant(&store, &key("sparse", "", "img")).await;
+    writer.output().set_len(1 << 40).unwrap();
+    let stop = Stop::default();
+    writer.stop_with(&stop);
+    let committed = tokio::task::spawn_blocking(move || writer.commit(&Made::default()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stop.flag().store(true, Ordering::SeqCst);
+    let ended = tokio::time::timeout(Duration::from_secs(60), committed).await;
+    let error = ended.expect("it goes on").unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Cancelled, "{error}");
+    assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
+    drop(vacant(&store, &key("sparse", "", "img")).await);
+}
