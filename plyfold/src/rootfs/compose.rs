@@ -77,10 +77,7 @@ impl CompositionPlan {
 
             // Its root is that of the image.
             let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::layers(made))?)?;
-            let (path, size) = set.add(UPPER, |file| {
-                upper.join(&[], file)?;
-                file.replaces_no_used_disk()
-            })?;
+            let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
             disks.upper = Some(path.clone());
             let format = upper.format().name.to_owned();
             disks.files.push(Disk { path, role: Role::Image, format, size });

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, ErrorKind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use self::directory::Directory;
@@ -89,6 +89,9 @@ impl<'a> Set<'a> {
         content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
         self.stop.check()?;
+        if self.names.iter().any(|there| there == name) {
+            return Err(Error::new(ErrorKind::Internal, format!("two files of one set are called {name}")));
+        }
         let mode = match name {
             // Its owner writes to it, whatever its mode.
             UPPER => self.options.mode.map(|mode| mode | 0o200),
@@ -99,6 +102,9 @@ impl<'a> Set<'a> {
         let target = self.out.join(name);
         let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
+        if name == UPPER {
+            file.replaces_no_used_disk()?;
+        }
         let size = file.settle(&self.stage.path().join(name))?;
         self.names.push(name.to_owned());
         Ok((target, size))

@@ -230,3 +230,32 @@ fn what_the_dead_have_listed_goes_with_the_next_set() {
     publish(&dir.path().join("out"), &SET, |_| {}).unwrap();
     assert!(!dead.exists());
 }
+
+/// Whatever adds it: the name is the upper's in every set.
+#[test]
+fn an_upper_that_was_written_to_is_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let disk = "a new disk".repeat(1000);
+    for _ in 0..2 {
+        publish(&out, &[(UPPER, &disk)], |_| {}).unwrap();
+    }
+    fs::remove_file(out.join(UPPER)).unwrap();
+    fs::write(out.join(UPPER), "what a guest has written").unwrap();
+    let before = content(&out);
+    let error = publish(&out, &[(UPPER, &disk)], |_| {}).unwrap_err();
+    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{error}");
+    assert_eq!(content(&out), before);
+}
+
+#[test]
+fn a_second_file_of_one_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for name in ["layer-00.erofs", "rootfs.cpio", LIST] {
+        let error =
+            publish(&out, &[("rootfs.cpio", "one"), (name, "one"), (name, "two")], |_| {}).unwrap_err();
+        assert_eq!(*error.kind(), plyfold_core::ErrorKind::Internal, "{error}");
+        assert!(!out.exists());
+    }
+}
