@@ -95,6 +95,29 @@ fn the_files_of_a_joined_format_are_listed() {
     assert!(document["mount"].is_string() && document["notes"].is_array(), "{document}");
 }
 
+/// A format of a whole image reads the layers after the pull, and one of layers in it.
+#[test]
+fn a_damaged_layer_is_fetched_again_whatever_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let image = format!("folder:images:{NAME}");
+    written(dir.path(), &["pull", &image, "--platform", "linux/amd64"]);
+    let blob = samples::image().images[0].layers[0].descriptor.digest().to_string();
+    let blob = dir.path().join("store/blobs").join(blob.replace(':', "/"));
+    let sound = fs::read(&blob).unwrap();
+    for format in ["erofs-layers", "cpio"] {
+        let mut damaged = sound.clone();
+        damaged[30] ^= 1;
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, damaged).unwrap();
+        let line = ["materialize", &image, "--as", format, "--out", format, "--platform", "linux/amd64"];
+        let made = run(dir.path(), &line);
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success() && said.contains("is fetched again"), "{format}: {said}");
+        assert!(fs::read(&blob).unwrap() == sound, "{format}");
+    }
+}
+
 #[test]
 fn it_goes_by_its_own_name() {
     let dir = tempfile::tempdir().unwrap();

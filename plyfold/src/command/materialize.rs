@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::atomic_file::FileOptions;
-use crate::{CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, printable};
+use crate::{
+    Advice, CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, printable,
+};
 use serde_json::{Value, json};
 
 use super::args::Materialize;
@@ -33,8 +35,15 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         limits: options.bounds.layer(),
         ..PullOptions::default()
     };
-    let image = session.pull(&options.image, None, pull).await?;
-    let disks = session.images.materialize(&image, &rootfs, &options.out).await?;
+    let mut image = session.pull(&options.image, None, pull.clone()).await?;
+    let mut made = session.images.materialize(&image, &rootfs, &options.out).await;
+    // A format of the whole image reads the layers only now.
+    if keeps && made.as_ref().is_err_and(|e| e.advice() == Some(&Advice::RepairContent)) {
+        let again = PullOptions { verify: true, ..pull };
+        image = session.pull(&options.image, None, again).await?;
+        made = session.images.materialize(&image, &rootfs, &options.out).await;
+    }
+    let disks = made?;
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
