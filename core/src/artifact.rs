@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::Stop;
 use crate::digest::chain_id;
 use crate::format::{Format, Output};
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, ErrorKind, Result};
 
 /// The identity of a file made from a layer or from an image.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -237,7 +237,8 @@ pub trait ArtifactWriter: fmt::Debug + Send {
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>>;
 }
 
-/// Reads a finished file from its start, as one open file: for callers that want [`io::Read`] and [`io::Seek`].
+/// Reads a finished file from its start, as one open file: for callers that want [`io::Read`] and [`io::Seek`]. What a
+/// cache answers is checked: [`ArtifactHandle::read_at`] is not.
 #[derive(Debug)]
 pub struct ArtifactReader {
     artifact: Box<dyn ArtifactHandle>,
@@ -261,16 +262,38 @@ impl ArtifactReader {
 }
 
 impl io::Read for ArtifactReader {
+    /// 0 at the size of the file only: one that ends earlier is [`Corrupt`](crate::ErrorKind::Corrupt).
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.artifact.read_at(self.position, buffer)?;
-        if count > buffer.len() {
-            let wanted = buffer.len();
-            return Err(io::Error::other(format!(
-                "a file of the cache gave {count} bytes where {wanted} were asked for"
-            )));
+        let (position, size) = (self.position, self.artifact.size());
+        let left = usize::try_from(size.saturating_sub(position)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        if wanted == 0 {
+            return Ok(0);
         }
-        self.position += count as u64;
-        Ok(count)
+        let read = loop {
+            match self.artifact.read_at(position, &mut buffer[..wanted]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let error = match read {
+            Ok(0) => Error::corrupt(format!("a file of the cache ends after {position} of {size} bytes")),
+            Ok(count) if count <= wanted => {
+                self.position += count as u64;
+                return Ok(count);
+            }
+            Ok(count) => {
+                let message =
+                    format!("a cache was asked for {wanted} bytes, and says that it has read {count}");
+                Error::new(ErrorKind::Internal, message)
+            }
+            Err(e) => Error::io("reading a file of the cache", e),
+        };
+        Err(match self.artifact.path() {
+            Some(path) => error.with_context("artifact", path.display()),
+            None => error,
+        }
+        .into())
     }
 }
 

@@ -90,7 +90,8 @@ impl AtomicFile {
     /// fewer bytes than it says; [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn fill_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
         let Some(source) = artifact.path() else { return self.copy_from(artifact) };
-        let content = File::open(source).map_err(|e| self.failed("copying into the output", e))?;
+        let content =
+            File::open(source).map_err(|e| Error::io(format!("opening {}", source.display()), e))?;
         if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
             return Ok(());
         }
@@ -109,15 +110,13 @@ impl AtomicFile {
         const BLOCK: usize = 4096;
         let path = self.target.display().to_string();
         let at = |e| Error::io("copying into the output", e).with_context("path", &path);
-        let (size, mut content) = (artifact.size(), self.stop.reader(ArtifactReader::open(artifact)?));
-        self.set_len(size).map_err(at)?;
+        let mut content = self.stop.reader(ArtifactReader::open(artifact)?);
+        self.set_len(artifact.size()).map_err(at)?;
         let (mut buffer, mut offset) = (vec![0; STEP], 0);
-        while offset < size {
-            let wanted = usize::try_from(size - offset).unwrap_or(STEP).min(STEP);
-            let count = content.read(&mut buffer[..wanted]).map_err(at)?;
+        loop {
+            let count = content.read(&mut buffer).map_err(at)?;
             if count == 0 {
-                let message = format!("a file of the cache ends after {offset} of {size} bytes");
-                return Err(Error::corrupt(message).with_context("path", &path));
+                return Ok(());
             }
             let blocks: Vec<&[u8]> = buffer[..count].chunks(BLOCK).collect();
             let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
@@ -130,7 +129,6 @@ impl AtomicFile {
                 offset += run.iter().map(|block| block.len() as u64).sum::<u64>();
             }
         }
-        Ok(())
     }
 
     /// Another name of a file, which all may read; `None` where linking fails or is not wanted.

@@ -217,7 +217,12 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&folder, name, flags | self.nofollow(), Mode::empty()) {
             Err(Errno::LOOP) if self.follows_inside() => {
-                self.open_inside(inner, flags).map_err(|_| irregular(FileType::Symlink))?
+                self.open_inside(inner, flags).map_err(|e| match e {
+                    Errno::ACCESS | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+                        Error::io(format!("opening {}", path.display()), e.into())
+                    }
+                    _ => irregular(FileType::Symlink),
+                })?
             }
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP) => return Err(irregular(FileType::Symlink)),

@@ -3,11 +3,11 @@
 //!
 //! A program that links this crate (`use example_concat as _;`) makes it by `--as concat`.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write as _};
 
 use plyfold_core::{
-    Error, Format, FormatEntry, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result, Role,
-    Sink,
+    ArtifactReader, Error, Format, FormatEntry, Input, InputArtifact, Made, Materializer, Options,
+    OutputSpec, Result, Role, Sink,
 };
 
 /// Bytes that are copied at a time.
@@ -50,18 +50,8 @@ impl Materializer for Concat {
         for InputArtifact { name, artifact, .. } in artifacts {
             let size = artifact.size();
             offsets.push(format!("{offset} {size} {name}\n"));
-            let mut buffer = vec![0; CHUNK];
-            let mut at = 0;
-            while at < size {
-                let count = artifact.read_at(at, &mut buffer);
-                let count = count.map_err(|e| Error::io(format!("reading {name}"), e))?;
-                if count == 0 {
-                    return Err(Error::corrupt(format!("{name} ends after {at} of {size} bytes")));
-                }
-                disk.write_all(&buffer[..count]).map_err(writing)?;
-                at += count as u64;
-            }
-            offset += at;
+            let mut file = ArtifactReader::open(&**artifact)?;
+            offset += io::copy(&mut file, &mut disk).map_err(|e| Error::io(format!("copying {name}"), e))?;
             made = made.and(artifact.made());
         }
         disk.flush().map_err(writing)?;

@@ -32,11 +32,15 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no EROFS image, has a wrong checksum or is too
-    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write.
+    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write;
+    /// [`Io`](plyfold_core::ErrorKind::Io) of `source`.
     pub fn new(source: R) -> Result<Self> {
         let mut source = ImageBytes::new(source)?;
         let superblock = source.record(SUPERBLOCK_OFFSET as u64);
-        let superblock: Superblock = superblock.map_err(|_| ErofsFault::NoImage)?;
+        let superblock: Superblock = superblock.map_err(|e| match e.detail() {
+            Some(ErofsFault::Outside(..)) => ErofsFault::NoImage.into(),
+            _ => e,
+        })?;
         if superblock.magic != MAGIC {
             return Err(ErofsFault::NoImage.into());
         }
