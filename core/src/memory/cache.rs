@@ -93,7 +93,8 @@ impl CacheProvider for MemoryCache {
         if let Some(Kept { path, size, made, .. }) = kept.filter(Kept::is_unchanged) {
             return Ok(Artifact::Present(Box::new(LocalArtifact::new(path, size, made))));
         }
-        let file = NamedTempFile::new_in(self.0.artifacts.path());
+        let folder = (*self.0.artifacts).as_ref();
+        let file = tempfile::Builder::new().prefix(".plyfold-").tempfile_in(folder);
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
         let (cache, key) = (self.0.clone(), key.clone());
         Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))
@@ -132,7 +133,7 @@ impl CacheProvider for MemoryCache {
     }
 
     fn scratch(&self) -> Option<PathBuf> {
-        Some(self.0.artifacts.path().to_owned())
+        Some((*self.0.artifacts).as_ref().to_owned())
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::NameTable;
@@ -21,7 +20,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Held by a collection alone; by leases and changes of names for a moment.
     pub(super) gate: tokio::sync::RwLock<()>,
-    pub(super) artifacts: TempDir,
+    /// The folder, and what removes it.
+    pub(super) artifacts: Box<dyn AsRef<Path> + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -63,18 +63,15 @@ impl MemoryCache {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
     pub fn new() -> Result<Self> {
-        Self::within(&std::env::temp_dir())
+        let artifacts = tempfile::Builder::new().prefix(".plyfold-").tempdir();
+        artifacts.map(Self::within).map_err(|e| Error::io("making a temporary folder", e))
     }
 
-    /// An empty cache whose artifacts are made in a new folder in `place`, which is removed with the last clone.
-    ///
-    /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) when the folder cannot be made.
-    pub fn within(place: &Path) -> Result<Self> {
-        let artifacts = tempfile::Builder::new().prefix(".plyfold-").tempdir_in(place);
-        let at = |e| Error::io("making a temporary folder", e).with_context("path", place.display());
+    /// An empty cache whose artifacts are made in a folder, in files `.plyfold-…`. The value is dropped with the last
+    /// clone: it may remove the folder then.
+    pub fn within(folder: impl AsRef<Path> + Send + Sync + 'static) -> Self {
         let (state, gate) = (Mutex::default(), tokio::sync::RwLock::default());
-        Ok(Self(Arc::new(Shared { state, gate, artifacts: artifacts.map_err(at)? })))
+        Self(Arc::new(Shared { state, gate, artifacts: Box::new(folder) }))
     }
 
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.

@@ -10,6 +10,8 @@ use plyfold_core::{
     Digest, Error, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
 };
 
+use super::set::folder_for;
+
 /// A cache whose missing artifacts are made in a folder beside the output, each once. They go away with the last clone.
 #[derive(Clone, Debug)]
 pub(super) struct ScratchCache {
@@ -18,11 +20,10 @@ pub(super) struct ScratchCache {
 }
 
 impl ScratchCache {
-    /// The folder lies where `out` will be, so that what is made in it can be linked from there.
+    /// The folder lies where the set of `out` will wait, so that what is made in it can be linked from there.
     pub(super) fn new(cache: Box<dyn CacheProvider>, out: &Path) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
-        let place = out.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(&out);
-        Ok(Self { cache, made: MemoryCache::within(place)? })
+        Ok(Self { cache, made: MemoryCache::within(folder_for(&out)?) })
     }
 }
 

@@ -31,6 +31,29 @@ pub(super) mod names;
 mod place;
 mod staging_folder;
 
+/// What is where a set is to appear, and a folder for files on their way there: on the same file system, in a folder that
+/// is there already. What killed processes have left in that one is removed.
+fn staged(out: &Path) -> Result<(OutputState, StagingFolder)> {
+    let begin = |place: &OutputState| {
+        let there = place.parent().ancestors().find(|ancestor| ancestor.is_dir());
+        StagingFolder::new(there.unwrap_or(Path::new(".")))
+    };
+    let mut place = OutputState::of(out)?;
+    let mut stage = begin(&place);
+    if let (Err(_), OutputState::Older(folder)) = (&stage, &place) {
+        // A user who may write only to the folder itself, not to its parent, gets the files one by one.
+        place = OutputState::Other(folder.clone());
+        stage = begin(&place);
+    }
+    let stage = stage.map_err(|e| Error::io("making a folder for the output", e));
+    Ok((place, stage.map_err(|e| e.with_context("path", out.display()))?))
+}
+
+/// A folder for files on their way to a set, which is removed with this value, or by the next run.
+pub(super) fn folder_for(out: &Path) -> Result<impl AsRef<Path> + Send + Sync + use<>> {
+    staged(out).map(|(_, stage)| stage)
+}
+
 /// The files, in a folder of their own.
 pub(super) struct Set<'a> {
     out: &'a Path,
@@ -49,16 +72,8 @@ impl<'a> Set<'a> {
     /// Begins a set that will appear as the folder `out`.
     pub(super) fn new(out: &'a Path, options: FileOptions, stop: &'a Stop) -> Result<Self> {
         options.check()?;
-        let mut place = OutputState::of(out)?;
+        let (place, stage) = staged(out)?;
         let parents = Directory::at(place.parent())?;
-        let mut begun = StagingFolder::new(place.parent());
-        if let (Err(_), OutputState::Older(folder)) = (&begun, &place) {
-            // A user who may write only to the folder itself, not to its parent, gets the files one by one.
-            place = OutputState::Other(folder.clone());
-            begun = StagingFolder::new(place.parent());
-        }
-        let stage = begun.map_err(|e| Error::io("making a folder for the output", e));
-        let stage = stage.map_err(|e| e.with_context("path", out.display()))?;
         Ok(Self { out, options, stop, place, stage, parents, names: Vec::new(), referring: Vec::new() })
     }
 

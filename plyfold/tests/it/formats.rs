@@ -227,6 +227,80 @@ async fn with_a_store_that_cannot_be_written_each_layer_is_made_once() {
     }
 }
 
+/// A layer format that copies the folders in which files are made at that moment, as a killed process leaves them.
+#[derive(Clone, Debug)]
+struct Snapshots(PathBuf);
+
+impl Materializer for Snapshots {
+    fn format(&self) -> Format {
+        Format { name: "snapshots", version: 1, options: String::new(), extension: "snapshot" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        while tar.next_entry()?.is_some() {}
+        out.output(Role::Image)?.write_all(b"half")?;
+        let mut seen = 0;
+        for folder in folders_in(&self.0) {
+            let name = folder.file_name().unwrap().to_str().unwrap();
+            if !name.starts_with(".plyfold-") || name.ends_with("dead") {
+                continue;
+            }
+            let lock = fs::File::open(&folder)?.try_lock();
+            assert!(matches!(lock, Err(fs::TryLockError::WouldBlock)), "another run would remove {name}");
+            let copy = folder.with_file_name(format!("{name}dead"));
+            fs::create_dir_all(&copy)?;
+            for file in files_in(&folder) {
+                fs::copy(&file, copy.join(file.file_name().unwrap()))?;
+                seen += 1;
+            }
+        }
+        assert!(seen > 0, "nothing is made beside the output");
+        Ok(Made::default())
+    }
+}
+
+/// Every folder below one, the store's aside.
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().unwrap() != "store" {
+            folders.extend(folders_in(&path));
+            folders.push(path);
+        }
+    }
+    folders
+}
+
+#[tokio::test]
+async fn what_a_killed_run_over_a_store_that_cannot_be_written_leaves_is_removed() {
+    for there in ["nothing", "a set", "another file"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (images, image) = pulled(&dir).await;
+        let read_only = Images::with_cache(ReadOnly(images.cache())).unwrap();
+        let out = dir.path().join("new/out");
+        match there {
+            "a set" => drop(images.materialize(&image, &Rootfs::erofs_merged(), &out).await.unwrap()),
+            "another file" => {
+                fs::create_dir_all(&out).unwrap();
+                fs::write(out.join("theirs"), "theirs").unwrap();
+            }
+            _ => {}
+        }
+        let rootfs = Rootfs::of(Box::new(Snapshots(dir.path().to_owned())));
+        read_only.materialize(&image, &rootfs, &out).await.unwrap();
+        // The next run, over whatever store.
+        images.materialize(&image, &Rootfs::erofs_merged(), &out).await.unwrap();
+        let mut left = folders_in(dir.path());
+        left.retain(|path| *path != out && Some(path.as_path()) != out.parent());
+        assert!(left.is_empty(), "{there}: {left:?}");
+    }
+}
+
 /// Only the root directory of the whole image is needed for it, and that is in the layers.
 #[tokio::test]
 async fn an_upper_over_layers_leaves_no_merged_image_in_the_store() {

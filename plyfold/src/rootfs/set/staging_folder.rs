@@ -21,6 +21,12 @@ pub(super) struct StagingFolder {
     _lock: File,
 }
 
+impl AsRef<Path> for StagingFolder {
+    fn as_ref(&self) -> &Path {
+        self.path()
+    }
+}
+
 impl StagingFolder {
     /// A folder in another one, with the mode that the user's umask gives. Leftovers of killed processes are removed.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
