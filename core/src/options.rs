@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::iter;
 
 use serde::Serialize;
@@ -25,7 +26,9 @@ crate::fault! {
 /// A value that is JSON (`true`, `3`, `["a","b"]`) is taken as such, anything else is a string, also `null` and a number
 /// that JSON would write in another way (`007`, `1e5`); a key given several times is a list. Where a string is wanted,
 /// `true` and `3` are strings.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+///
+/// `Debug` shows the keys alone: a value may be a secret.
+#[derive(Clone, Default, Eq, PartialEq, Serialize)]
 pub struct Options(BTreeMap<String, Value>);
 
 impl Options {
@@ -118,6 +121,12 @@ impl Options {
     }
 }
 
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// A value that notes that it is read, to tell an error of it from one of its key.
 struct Noted<'a> {
     key: &'a String,
@@ -191,5 +200,18 @@ impl<'de> Deserializer<'de> for Written<'de> {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct
         map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_names_and_no_values() {
+        let options = Options::parse(["password=hunter2", "retries=3", "header=a", "header=b"]).unwrap();
+        let shown = format!("{options:?}");
+        assert!(shown.contains("password") && shown.contains("retries"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains('3'), "{shown}");
     }
 }
