@@ -1,4 +1,4 @@
-//! Names that survive a power cut.
+//! Names that survive a power cut, and files without one.
 
 use std::fs::File;
 use std::io;
@@ -18,6 +18,15 @@ pub fn sync_folder(path: &Path) -> Result<()> {
         Err(e) => Err(Error::io("syncing the folder", e).with_context("path", path.display())),
         Ok(()) => Ok(()),
     }
+}
+
+/// A new file without a name in a folder, which is made if there is none: gone when it is dropped.
+///
+/// # Errors
+/// [`Io`](crate::ErrorKind::Io).
+pub fn temporary_file(folder: &Path) -> Result<File> {
+    let made = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    made.map_err(|e| Error::io("making a temporary file", e).with_context("path", folder.display()))
 }
 
 /// The folder that a path's last name is in.

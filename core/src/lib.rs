@@ -74,7 +74,7 @@ pub use fault::{Fault, Mismatch};
 pub use flatten::flatten;
 pub use format::{Format, Output};
 pub use manifest::{Document, RawConfig, RawManifest};
-pub use materialize::{MadeFile, MadeImage, MaterializeOptions, materialize};
+pub use materialize::{MadeFile, MadeImage, materialize};
 pub use materializer::{Input, InputArtifact, Materializer, OneFile, OutputSpec, Role, Sink};
 pub use materializers::{FormatEntry, Materializers};
 pub use oci_spec::image::{Descriptor, Digest, MediaType};

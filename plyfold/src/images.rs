@@ -87,8 +87,8 @@ impl Images {
         })
     }
 
-    /// A folder, made when it is needed, for what programs need as files of a cache that has none: each image that is
-    /// pulled is copied into the OCI layout `layout` there, which is its [path](PulledImage::path). A
+    /// A folder, made when it is needed, for temporary files, and for what programs need as files of a cache that has
+    /// none: each image that is pulled is copied into the OCI layout `layout` there, which is its [path](PulledImage::path). A
     /// [collection](Self::collect) removes the copies of images that no process holds. Several processes may share it.
     #[must_use]
     pub fn with_scratch(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -139,7 +139,7 @@ impl Images {
     /// the cache is no layout and no [scratch folder](Self::with_scratch) is known.
     pub async fn pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         let operation = options.progress.operation();
-        let place = self.place()?;
+        let (place, options) = (self.place()?, self.with_own(options));
         let opened = self.opened(image, options.credential.clone()).await?;
         let reference = opened.reference().await?;
         operation.hand_over();
@@ -162,7 +162,7 @@ impl Images {
     /// Those of [`Backends::open`] and [`CacheProviderExt::image_load`](plyfold_core::CacheProviderExt::image_load).
     pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
         let operation = options.progress.operation();
-        let place = self.place()?;
+        let (place, options) = (self.place()?, self.with_own(options));
         let opened = self.opened(archive, options.credential.clone()).await?;
         operation.hand_over();
         let results = self.cache.image_load(&opened, &options).await?;
@@ -321,6 +321,11 @@ impl Images {
     /// The backends that images come from.
     pub fn backends(&self) -> &Backends {
         &self.backends
+    }
+
+    /// The scratch folder is that of the program, unless the caller has another one.
+    fn with_own(&self, options: PullOptions) -> PullOptions {
+        PullOptions { scratch: options.scratch.or_else(|| self.scratch.clone()), ..options }
     }
 
     /// Where pulled images are as files.

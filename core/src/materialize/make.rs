@@ -62,7 +62,7 @@ impl Work<'_> {
         let (stop, options) = (StopOnDrop::default(), self.engine.options);
         let mut limits = options.limits.clone();
         limits.tree.share = Some(options.budget.share_until(stop.0.flag()));
-        let mut out = Writers::new(self.engine.scratch.clone(), limits.tree.clone(), stop.0.clone());
+        let mut out = Writers::new(self.engine.scratch(), limits.tree.clone(), stop.0.clone());
         for (output, found) in found {
             out.add(output, found)?;
         }

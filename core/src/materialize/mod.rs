@@ -12,7 +12,7 @@ use crate::source::{ImageSource as _, RegistrySource};
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
 
-pub use work::{MadeFile, MadeImage, MaterializeOptions};
+pub use work::{MadeFile, MadeImage};
 
 use work::{Content, Work};
 
@@ -39,9 +39,9 @@ pub async fn materialize(
     cache: &dyn CacheProvider,
     format: &dyn Materializer,
     formats: &Materializers,
-    options: &MaterializeOptions,
+    options: &PullOptions,
 ) -> Result<MadeImage> {
-    let operation = options.pull.progress.operation();
+    let operation = options.progress.operation();
     let mut chain = match formats.chain(dyn_clone::clone_box(format)).and_then(check_names) {
         Ok(chain) => chain,
         Err(e) => return operation.end(Err(e)),
@@ -51,7 +51,7 @@ pub async fn materialize(
         materializer: chain.first().filter(|lowest| lowest.input() == Input::Layer).cloned(),
         policy: PullPolicy::Never,
         progress: operation.progress().clone(),
-        ..options.pull.clone()
+        ..options.clone()
     };
     let engine = Engine {
         registry: dyn_clone::clone_box(image.registry()),
@@ -59,7 +59,6 @@ pub async fn materialize(
         name: image.reference().clone(),
         cache: dyn_clone::clone_box(cache),
         options: &pull,
-        scratch: options.scratch.clone().or_else(|| cache.scratch()),
         workers: Workers::new(),
     };
     let work = Work { engine: &engine, image };

@@ -1,12 +1,10 @@
 //! What one call works on, and what comes of it.
 
-use std::path::PathBuf;
-
 use crate::artifact::{ArtifactHandle, Made};
 use crate::cache::Lease;
 use crate::format::Format;
 use crate::materializer::Role;
-use crate::pull::{Engine, PullOptions};
+use crate::pull::Engine;
 use crate::source::RegistrySource;
 use crate::{Descriptor, Digest};
 
@@ -40,16 +38,6 @@ pub struct MadeImage {
     pub made: Made,
     /// Keeps the files in the cache while this or a clone of it lives.
     pub lease: Lease,
-}
-
-/// How [`materialize`](fn@crate::materialize) works.
-#[derive(Clone, Debug, Default)]
-pub struct MaterializeOptions {
-    /// The limits, the budget, the concurrency and the progress of the work.
-    pub pull: PullOptions,
-    /// The folder for temporary files, on a disk that holds the image. By default the cache's
-    /// [own](crate::CacheProvider::scratch).
-    pub scratch: Option<PathBuf>,
 }
 
 /// What a format of a whole image is made from.

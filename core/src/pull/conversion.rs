@@ -87,7 +87,7 @@ impl Engine<'_> {
         let mut limits = self.options.limits.clone();
         let deferral = (when_full == WhenFull::Defer).then(|| Arc::clone(&deferred));
         limits.tree.share = Some(self.options.budget.part(stop.0.flag(), deferral));
-        let mut out = Writers::new(self.scratch.clone(), limits.tree.clone(), stop.0.clone());
+        let mut out = Writers::new(self.scratch(), limits.tree.clone(), stop.0.clone());
         let output = materializer.outputs().into_iter().next();
         let image = || OutputSpec::new(Role::Image, materializer.format().extension);
         out.add(output.unwrap_or_else(image), Artifact::Vacant(writer))?;

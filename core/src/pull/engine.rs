@@ -16,13 +16,16 @@ pub(crate) struct Engine<'a> {
     pub(crate) name: Reference,
     pub(crate) cache: Box<dyn CacheProvider>,
     pub(crate) options: &'a PullOptions,
-    /// The folder for temporary files, if one is known.
-    pub(crate) scratch: Option<PathBuf>,
     /// The threads that convert layers.
     pub(crate) workers: Workers,
 }
 
 impl Engine<'_> {
+    /// The folder for temporary files, if one is known.
+    pub(crate) fn scratch(&self) -> Option<PathBuf> {
+        self.options.scratch.clone().or_else(|| self.cache.scratch())
+    }
+
     /// Ends the pull. After an error it waits for the conversion threads, so that no partial output is left.
     pub(crate) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         match outcome {

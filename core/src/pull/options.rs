@@ -1,5 +1,6 @@
 //! How an image is pulled, and what a pull yields.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct PullOptions {
     pub progress: Progress,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// The folder for temporary files, made when it is needed, on a disk that holds the image. By default the cache's
+    /// [own](crate::CacheProvider::scratch).
+    pub scratch: Option<PathBuf>,
     /// How long a transfer may make no progress at all.
     pub stall: Duration,
     /// Read what is here of the image again, also when all of it is. What is damaged is fetched again; under
@@ -79,6 +83,7 @@ impl Default for PullOptions {
             policy: PullPolicy::default(),
             progress: Progress::none(),
             retry: Retry::default(),
+            scratch: None,
             stall: Duration::from_secs(30),
             verify: false,
         }

@@ -61,7 +61,6 @@ pub async fn pull(
         name: cache_name(reference),
         cache: dyn_clone::clone_box(cache),
         options,
-        scratch: cache.scratch(),
         workers: Workers::new(),
     };
     // On the heap: callers would carry all of its states in futures of their own.

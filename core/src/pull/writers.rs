@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, ArtifactHandle, ArtifactWriter, Made};
 use crate::blocking::Stop;
+use crate::durable::temporary_file;
 use crate::format::Output;
 use crate::layer::TreeLimits;
 use crate::materializer::{OutputSpec, Role, Sink};
@@ -39,16 +40,12 @@ impl Writers {
         Ok(())
     }
 
-    /// The folder for temporary files, made when it is needed.
+    /// The folder for temporary files.
     pub(crate) fn folder(&self) -> Result<&Path> {
-        let folder = self.scratch.as_deref().ok_or_else(|| {
+        self.scratch.as_deref().ok_or_else(|| {
             Error::config("no folder is known for the temporary files of this format")
-                .with_hint("give one by `MaterializeOptions::scratch` or `Images::with_scratch`")
-        })?;
-        let at =
-            |e| Error::io("making a folder for temporary files", e).with_context("path", folder.display());
-        std::fs::create_dir_all(folder).map_err(at)?;
-        Ok(folder)
+                .with_hint("give one by `PullOptions::scratch` or `Images::with_scratch`")
+        })
     }
 
     /// Makes the files visible, the first one last: it is the one that others refer to. All of them have to be made.
@@ -86,9 +83,7 @@ impl Sink for Writers {
     }
 
     fn scratch(&mut self) -> Result<File> {
-        let folder = self.folder()?;
-        let at = |e| Error::io("making a temporary file", e).with_context("path", folder.display());
-        tempfile::tempfile_in(folder).map_err(at)
+        temporary_file(self.folder()?)
     }
 
     fn limits(&self) -> TreeLimits {

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::durable::temporary_file;
 use crate::layer::{DataExtent, LayerTar, TreeLimits};
 use crate::{Error, Result};
 
@@ -96,7 +97,8 @@ pub struct Extent<'a> {
 impl MergedTree {
     /// Reads the layers, bottom first, each to its verified end. Waits for them, so it is for a thread that may wait.
     ///
-    /// Content goes to a file in the folder `scratch`: give it one on a disk, such as the cache's own.
+    /// Content goes to a file in the folder `scratch`, which is made if there is none: give it one on a disk, such as the
+    /// cache's own.
     ///
     /// # Errors
     /// What `layers` yields; those of [`LayerTar`] and of [`Tree::from_layers`]; [`Io`](crate::ErrorKind::Io) from
@@ -107,8 +109,7 @@ impl MergedTree {
         scratch: &Path,
     ) -> Result<Self> {
         let at = |e: Error| e.with_context("path", scratch.display());
-        let file = tempfile::tempfile_in(scratch);
-        let file = file.map_err(|e| at(Error::io("making a temporary file for the image's content", e)))?;
+        let file = temporary_file(scratch)?;
         let mut spool = Spool { out: BufWriter::with_capacity(BUFFER, file), length: 0, scratch };
         let each = limits.clone();
         let trees = layers.into_iter().map(|tar| layer(tar?, each.clone(), &mut spool));

@@ -3,8 +3,8 @@
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, Completeness, CopyOptions, Descriptor, ErrorKind,
-    ImageRegistry as _, ImageSource as _, MaterializeOptions, Materializers, NameChange, Platforms,
-    PullPolicy, PushOptions, Reference, RegistrySource, materialize, pull,
+    ImageRegistry as _, ImageSource as _, Materializers, NameChange, Platforms, PullOptions, PullPolicy,
+    PushOptions, Reference, RegistrySource, materialize, pull,
 };
 
 use crate::events::Watched;
@@ -104,7 +104,7 @@ async fn files_are_made_of_the_image_in_hand() {
         pulled.manifest.clone(),
         pulled.config.clone(),
     );
-    let (formats, options) = (Materializers::none(), MaterializeOptions::default());
+    let (formats, options) = (Materializers::none(), PullOptions::default());
     let made = materialize(&source, &cache, &Drain, &formats, &options).await.unwrap();
     let layers: Vec<_> = made.files.iter().map(|file| file.diff_id.clone()).collect();
     assert_eq!(layers, pulled.layers.iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>());

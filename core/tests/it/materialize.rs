@@ -12,9 +12,9 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
-    Format, FormatEntry, ImageSource as _, Input, InputArtifact, Made, MadeImage, MaterializeOptions,
-    Materializer, Materializers, Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role,
-    Sink, materialize, pull,
+    Format, FormatEntry, ImageSource as _, Input, InputArtifact, Made, MadeImage, Materializer,
+    Materializers, Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink,
+    materialize, pull,
 };
 
 use crate::fixture::{AMD64, Scripted, layer, name, options, put_image};
@@ -95,7 +95,7 @@ fn formats() -> Materializers {
 struct Work {
     cache: MemoryCache,
     source: RegistrySource,
-    options: MaterializeOptions,
+    options: PullOptions,
     scratch: tempfile::TempDir,
     layers: Vec<Vec<u8>>,
 }
@@ -107,8 +107,7 @@ impl Work {
         pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
         let source = cache.new_source(&image, &AMD64.parse().unwrap()).await.unwrap();
         let scratch = tempfile::tempdir().unwrap();
-        let options =
-            MaterializeOptions { scratch: Some(scratch.path().to_owned()), ..MaterializeOptions::default() };
+        let options = PullOptions { scratch: Some(scratch.path().to_owned()), ..PullOptions::default() };
         Self { cache, source, options, scratch, layers }
     }
 
@@ -210,7 +209,7 @@ async fn what_is_wrong_with_a_layer_leaves_no_file_and_no_temporary_one() {
                 let content = vec![7; usize::try_from(blob.size()).unwrap()];
                 work.cache.insert_blob(blob.digest().clone(), content);
             }
-            "hostile" => work.options.pull.limits.tree.names = 1,
+            "hostile" => work.options.limits.tree.names = 1,
             _ => {}
         }
         let names = Names::default();
@@ -305,7 +304,7 @@ async fn nothing_is_fetched() {
     let asked = scripted.requests();
     let source = RegistrySource::in_hand(Box::new(scripted.clone()), image, pulled.manifest, pulled.config);
     let make = || async {
-        materialize(&source, &cache, &Names::default(), &formats(), &MaterializeOptions::default()).await
+        materialize(&source, &cache, &Names::default(), &formats(), &PullOptions::default()).await
     };
     make().await.unwrap();
     assert_eq!(scripted.requests(), asked);

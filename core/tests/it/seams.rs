@@ -9,8 +9,8 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
     Advice, ArtifactHandle, ArtifactReader, CacheProviderExt as _, Error, ErrorKind, Format, FormatEntry,
-    ImageSource as _, Input, InputArtifact, Made, MadeImage, MaterializeOptions, Materializer, Materializers,
-    Options, OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink, materialize, pull,
+    ImageSource as _, Input, InputArtifact, Made, MadeImage, Materializer, Materializers, Options,
+    OutputSpec, PullOptions, PullPolicy, RegistrySource, Result, Role, Sink, materialize, pull,
 };
 
 use crate::fixture::{AMD64, Scripted, layer, name, options, put_image, verifying};
@@ -121,7 +121,7 @@ impl Work {
     }
 
     async fn make(&self, format: &Odd) -> Result<MadeImage> {
-        materialize(&self.source, &self.cache, format, &formats(), &MaterializeOptions::default()).await
+        materialize(&self.source, &self.cache, format, &formats(), &PullOptions::default()).await
     }
 
     fn layer(&self, index: usize) -> plyfold_core::Descriptor {
@@ -284,7 +284,7 @@ async fn a_wrong_layer_is_named_whatever_is_made() {
 async fn the_folder_for_temporary_files_is_made() {
     let (work, folder) = (two_layers().await, tempfile::tempdir().unwrap());
     let scratch = folder.path().join("new/scratch");
-    let options = MaterializeOptions { scratch: Some(scratch), ..MaterializeOptions::default() };
+    let options = PullOptions { scratch: Some(scratch), ..PullOptions::default() };
     let odd = Odd::new(Input::Image, Does::Writes);
     materialize(&work.source, &work.cache, &odd, &formats(), &options).await.unwrap();
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::Images;
 use crate::blocking::blocking;
+use crate::durable::temporary_file;
 
 /// Bytes that are read before they are written.
 const PART: u64 = 1 << 20;
@@ -48,11 +49,7 @@ impl Images {
 
 /// All of a stream in a file without a name.
 async fn spooled(archive: impl AsyncRead + Send, folder: PathBuf) -> Result<File> {
-    let mut file = blocking(move |_| {
-        let made = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
-        made.map_err(|e| Error::io("making a temporary file", e).with_context("path", folder.display()))
-    })
-    .await?;
+    let mut file = blocking(move |_| temporary_file(&folder)).await?;
     let (mut archive, mut part) = (pin!(archive), Vec::new());
     loop {
         let read = archive.as_mut().take(PART).read_to_end(&mut part).await;

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use plyfold_core::{
-    CacheProvider, Error, Input, MadeImage, MaterializeOptions, Materializer, PullOptions, Result,
-    materialize,
-};
+use plyfold_core::{CacheProvider, Error, Input, MadeImage, Materializer, PullOptions, Result, materialize};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
 
@@ -93,8 +90,7 @@ impl Images {
         cache: &dyn CacheProvider,
     ) -> Result<MadeImage> {
         let (limits, budget) = (rootfs.limits.clone(), rootfs.budget.clone());
-        let pull = PullOptions { limits, budget, ..PullOptions::default() };
-        let options = MaterializeOptions { pull, scratch: self.scratch.clone() };
+        let options = PullOptions { limits, budget, scratch: self.scratch.clone(), ..PullOptions::default() };
         materialize(&self.source(image), cache, format, self.materializers(), &options).await
     }
 

@@ -5,6 +5,7 @@
 mod any_cache;
 mod baseline;
 mod command;
+mod faulty_cache;
 mod floors;
 mod formats;
 mod interrupted;

@@ -8,10 +8,7 @@ use std::{env, fs};
 
 use plyfold::layer::{LayerLimits, LayerTar, TreeBudget, TreeLimits};
 use plyfold::tree::LayerTreeBuilder;
-use plyfold::{
-    Format, Images, Input, Made, MaterializeOptions, Materializer, Materializers, PullOptions, Result, Role,
-    Sink,
-};
+use plyfold::{Format, Images, Input, Made, Materializer, Materializers, PullOptions, Result, Role, Sink};
 use plyfold_conformance::samples::{LayerBuilder, of_layers, write_layout};
 
 const MIB: u64 = 1 << 20;
@@ -113,7 +110,6 @@ async fn materialize(place: &str, budget: &TreeBudget, patience: Duration) {
         };
         let image = images.pull(&format!("oci:{place}/image:latest"), options(is_pulled)).await.unwrap();
         let (formats, options) = (Materializers::none(), options(false));
-        let options = MaterializeOptions { pull: options, scratch: None };
         let source = images.source(&image);
         let made =
             plyfold::materialize(&source, &images.cache(), &*together, &formats, &options).await.unwrap();

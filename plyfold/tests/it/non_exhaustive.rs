@@ -14,7 +14,6 @@ const OPTIONS: &[&str] = &[
     "FileOptions",
     "LayerLimits",
     "LayerOptions",
-    "MaterializeOptions",
     "PullOptions",
     "PushOptions",
     "Retry",

@@ -8,8 +8,8 @@ use std::time::Duration;
 use plyfold_conformance::samples::{self, LayerBuilder};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    CacheProvider as _, CacheProviderExt as _, Collect, Format, Input, Made, MaterializeOptions,
-    Materializer, Materializers, OutputSpec, Result, Role, Sink, materialize, reference,
+    CacheProvider as _, CacheProviderExt as _, Collect, Format, Input, Made, Materializer, Materializers,
+    OutputSpec, PullOptions, Result, Role, Sink, materialize, reference,
 };
 use plyfold_layout::Store;
 
@@ -48,7 +48,7 @@ impl Materializer for Names {
 async fn make(store: &Store, runs: PathBuf) -> Vec<bool> {
     let name = reference::parse(IMAGE).unwrap();
     let source = store.new_source(&name, &"linux/amd64".parse().unwrap()).await.unwrap();
-    let (formats, options) = (Materializers::none(), MaterializeOptions::default());
+    let (formats, options) = (Materializers::none(), PullOptions::default());
     let made = materialize(&source, store, &Names(runs), &formats, &options).await.unwrap();
     let text = |at: usize| fs::read_to_string(made.files[at].artifact.path().unwrap()).unwrap();
     assert!(text(0).contains('a') && text(0).contains('b'), "{}", text(0));
