@@ -211,6 +211,7 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// A file made from a layer or from an image, or the right to make it: one maker for each key, so that the files of
     /// one format do not exclude each other. Other files may be hard links to it, so a file that was written to since it
     /// was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`).
+    /// Keys that print alike are two artifacts (rule C 210 `artifacts_whose_keys_print_alike_are_kept_apart`).
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
