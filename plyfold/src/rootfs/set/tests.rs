@@ -147,7 +147,7 @@ fn a_file_where_the_folder_belongs_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("out"), "").unwrap();
     let error = publish(&dir.path().join("out"), &SET, |_| {}).unwrap_err();
-    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config);
+    assert_eq!(*error.kind(), ErrorKind::Config);
     std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
     assert!(publish(&dir.path().join("link"), &SET, |_| {}).is_err());
     // A link to a folder is followed, and stays.
@@ -191,7 +191,7 @@ fn files_of_other_formats_go_with_their_set_and_those_of_users_never() {
     // A file of the user's by the name of a new one is refused, before the work and after it.
     let before = content(&out);
     let error = publish(&out, &[("rootfs.tar", "ours")], |_| {}).unwrap_err();
-    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     let late = || fs::write(out.join("rootfs.cpio"), "theirs").unwrap();
     publish(&out, &initramfs, |_| late()).unwrap_err();
     let mut after = before.clone();
@@ -244,7 +244,7 @@ fn an_upper_that_was_written_to_is_never_replaced() {
     fs::write(out.join(UPPER), "what a guest has written").unwrap();
     let before = content(&out);
     let error = publish(&out, &[(UPPER, &disk)], |_| {}).unwrap_err();
-    assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     assert_eq!(content(&out), before);
 }
 
@@ -255,7 +255,7 @@ fn a_second_file_of_one_name_is_refused() {
     for name in ["layer-00.erofs", "rootfs.cpio", LIST] {
         let error =
             publish(&out, &[("rootfs.cpio", "one"), (name, "one"), (name, "two")], |_| {}).unwrap_err();
-        assert_eq!(*error.kind(), plyfold_core::ErrorKind::Internal, "{error}");
+        assert_eq!(*error.kind(), ErrorKind::Internal, "{error}");
         assert!(!out.exists());
     }
 }
