@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::policy::{is_loopback, origin};
 use crate::resolver::LinkLocal;
-use crate::response::{Failures, Redirected, head_of_body, text};
+use crate::response::{Failures, Redirected, Sent, head_of_body, text};
 
 /// Bytes of an error's body that are read; the rest is not read.
 const BODY: usize = 64 << 10;
@@ -24,6 +24,7 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
     let (status, endpoint) = (response.status(), origin(response.url()));
     let is_plain = response.url().scheme() == "http";
     let failures = response.extensions().get::<Failures>().cloned();
+    let sent = response.extensions().get::<Sent>().cloned().unwrap_or(Sent(None));
     let retry_after = retry_after(response.headers(), SystemTime::now());
     // A fresh token that is good but not enough (RFC 6750 3.1): Docker Hub's way to say 403.
     let lacks_scope = text(response.headers(), WWW_AUTHENTICATE.as_str())
@@ -41,7 +42,8 @@ pub(crate) async fn status(response: Response, what: &str) -> Error {
         _ => format!("{what}: the registry answered {status}"),
     };
     if let Some(entry) = &report {
-        let text = entry.message.as_deref().unwrap_or_default();
+        let text = sent.redacted(entry.message.as_deref().unwrap_or_default());
+        let code = sent.redacted(code);
         message = format!("{message} ({code:.MAX_MESSAGE_CHARS$}: {text:.MAX_MESSAGE_CHARS$})");
     }
     // An answer to HEAD has no body, and no other reason for this status.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use plyfold_core::{Digest, MediaType, digest};
 use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 /// How long to wait for the body of an error.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
@@ -16,6 +18,24 @@ pub(crate) struct Mirrored;
 /// Marks an answer of a host that the registry has redirected the request to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Redirected;
+
+/// What was sent as `Authorization`: an answer may repeat it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent(pub(crate) Option<HeaderValue>);
+
+impl Sent {
+    /// The text of an answer without the secrets that were sent.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        let sent = self.0.as_ref().and_then(|value| value.to_str().ok()?.split_once(' '));
+        let Some((_, secret)) = sent else { return text.to_owned() };
+        let pair = STANDARD.decode(secret).ok().and_then(|pair| String::from_utf8(pair).ok());
+        let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map_or(secret, |(_, word)| word);
+        [secret, password]
+            .iter()
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
+    }
+}
 
 /// The errors of the mirrors that were asked before the registry, for its error's context.
 #[derive(Clone, Debug)]

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plyfold_core::{Error, ErrorKind, Result, Secret, Size};
+use reqwest::header::AUTHORIZATION;
 use reqwest::{ClientBuilder, Proxy, Request, Response, Url, redirect};
 
 use crate::fault::HostsFault;
 use crate::hosts::file::Host;
 use crate::proxy::Exceptions;
 use crate::resolver::Resolver;
+use crate::response::Sent;
 use crate::{Config, error, policy, tls};
 
 /// The HTTP clients. No redirect is followed here, no body is decoded, HTTP is 1.1.
@@ -82,7 +84,14 @@ impl Transport {
     /// When a connection is closed just before the request is begun, the reason is lost. The request is then sent
     /// again: the next connection may give the reason. If none does, and the server asked for a client certificate, it
     /// is that: with TLS 1.3 the server checks it after the handshake.
-    pub(crate) async fn execute(&self, mut request: Request) -> Result<Response> {
+    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
+        let sent = request.headers().get(AUTHORIZATION).cloned();
+        let mut response = self.answer(request).await?;
+        response.extensions_mut().insert(Sent(sent));
+        Ok(response)
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Response> {
         let url = request.url().clone();
         let made = self.recipe.made()?;
         let is_direct = policy::is_loopback(&url) || made.exceptions.has(&url);

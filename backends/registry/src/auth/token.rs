@@ -12,6 +12,7 @@ use super::grant::{Grant, basic, bearer};
 use crate::error;
 use crate::fault::ChallengeFault;
 use crate::policy::origin;
+use crate::response::Sent;
 use crate::transport::Transport;
 
 /// Bytes of a token server's answer.
@@ -44,8 +45,11 @@ pub(super) async fn fetch(
         _ => ask(realm, service, access),
     };
     let asked = Instant::now();
-    let response = transport.execute(request).await.map_err(at)?;
+    let mut response = transport.execute(request).await.map_err(at)?;
     if response.status() != StatusCode::OK {
+        if let Some(Credential::IdentityToken(token)) = credential {
+            response.extensions_mut().insert(Sent(Some(bearer(token)?)));
+        }
         return Err(at(refusal(response).await));
     }
     let body = transport.time_outs.document(response, BODY, "the token server's answer").await;

@@ -11,6 +11,9 @@ use plyfold_core::{
 
 use crate::{assert_kind, open, serve, with_login};
 
+/// The login as it is sent.
+const BASIC: &str = "dXNlcjpzM2NyZXQtd29yZA==";
+
 fn login() -> Login {
     Login::new("user", "s3cret-word")
 }
@@ -186,6 +189,13 @@ async fn an_invalid_answer_of_the_token_server_is_an_auth_error() {
         vec![Fault::Body(Bytes::from(vec![b' '; 10 << 20]))],
         vec![Fault::Endless],
         vec![Fault::Redirect(302, "http://127.0.0.2:1/token".to_owned())],
+        vec![
+            Fault::Status(401),
+            Fault::Body(
+                format!(r#"{{"errors":[{{"code":"s3cret-word","message":"bad {BASIC} of s3cret-word"}}]}}"#)
+                    .into(),
+            ),
+        ],
         vec![Fault::Status(400)],
         vec![Fault::Status(403)],
         vec![Fault::Status(404)],
@@ -195,6 +205,7 @@ async fn an_invalid_answer_of_the_token_server_is_an_auth_error() {
         let (server, name) = serve(bearer(None), &samples::image());
         server.script(On::token(), fault);
         let error = assert_kind(open(server.host(), with_login).manifest(&name).await, &ErrorKind::Auth);
+        assert!(!format!("{error} {error:?}").contains(BASIC), "{shown}: {error}");
         assert!(error.context("image").is_some() && error.context("endpoint").is_some(), "{shown}: {error}");
     }
     for (fault, kind) in [
