@@ -16,6 +16,7 @@ use plyfold_core::{
 use crate::samples::Sample;
 use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
+pub(crate) use cache::overwrite;
 pub use cache::{CacheFixture, CacheMedium, CacheUnderTest, LayoutFixture};
 pub use materializer::{FormatFidelity, MaterializerFixture, path_of};
 
@@ -33,12 +34,20 @@ pub trait Fixture: Send + Sync {
         Fidelity::Exact
     }
 
-    /// Whether images of any host can be held; otherwise the host in names is replaced by the medium's own.
+    /// Whether images of any host can be held, each under its full name; otherwise the host in names is replaced by the
+    /// medium's own.
     fn holds_any_host(&self) -> bool {
         true
     }
 
-    /// A fresh medium with these images, opened.
+    /// Whether the medium holds several repositories; otherwise its names are bare tags of the one that it has, and the
+    /// rules use other tags where they would use another repository.
+    fn holds_any_repository(&self) -> bool {
+        true
+    }
+
+    /// A fresh medium with these images, opened. A backend whose names are its own gives the names of the images in
+    /// [`BackendUnderTest::references`], in order: with the tags of the images, and with as many repositories.
     async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest;
 
     /// The same with images beside them that no name leads to; `None` when the medium knows no such images, or its

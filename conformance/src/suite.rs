@@ -210,6 +210,7 @@ macro_rules! __registry_tables {
         $crate::__source_rules! { $next $arguments }
         $crate::__equivalence_rules! { $next $arguments }
         $crate::__error_rules! { $next $arguments }
+        $crate::__push_rules! { $next $arguments }
     };
 }
 
@@ -229,6 +230,7 @@ macro_rules! __cache_tables {
         $crate::__cache_reentry_rules! { $next $arguments }
         $crate::__cache_foreign_handles_rules! { $next $arguments }
         $crate::__cache_damage_rules! { $next $arguments }
+        $crate::__cache_kept_rules! { $next $arguments }
     };
 }
 

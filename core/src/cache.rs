@@ -27,7 +27,7 @@ pub use push::{PushOptions, Sparse};
 pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
-pub use verify::{needed, selected, verify_names};
+pub use verify::{KeptArtifact, needed, selected, verify_artifacts, verify_names};
 
 mod buffer;
 mod collect;
@@ -210,7 +210,10 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
 
     /// A file made from a layer or from an image, or the right to make it: one maker for each key, so that the files of
     /// one format do not exclude each other. Other files may be hard links to it, so a file that was written to since it
-    /// was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`).
+    /// was made is not handed out as it is (rule C 185 `a_changed_artifact_is_made_again`). Nor is one whose bytes are no
+    /// longer those that were committed, where they lie in no file of this machine: it is made again, or reading it fails
+    /// (rule C 220). Two keys that differ in any field are two artifacts (rule C 222
+    /// `artifacts_whose_keys_differ_are_kept_apart`).
     /// Keys that print alike are two artifacts (rule C 210 `artifacts_whose_keys_print_alike_are_kept_apart`).
     ///
     /// # Errors
@@ -297,10 +300,11 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// Reads content again and says what is damaged or missing; [repairs](Verify::repair) if asked to. What writers
     /// that were killed have left behind is no damage: it is [counted](Verified::remains).
     ///
-    /// Caches that cannot list their content read what names need: [`verify_names`].
+    /// Caches that cannot list their blobs read what names need: [`verify_names`]. Artifacts that a cache keeps by itself
+    /// are read by [`verify_artifacts`]: nothing else finds damage in them before they are used.
     ///
     /// # Contract
-    /// D 133 `truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched`, C 74
+    /// C 220 `a_damaged_artifact_is_found_and_never_handed_out`, D 133 `truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched`, C 74
     /// `corrupt_index_quarantined_not_destroyed`.
     ///
     /// # Errors

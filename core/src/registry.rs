@@ -164,8 +164,10 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("list referrers"))
     }
 
-    /// Stores a blob in the repository that `reference` names. A blob that is there already is a success (rule
-    /// E 116 `already_exists_is_not_failure`).
+    /// Stores a blob in the repository that `reference` names. A blob that is there already is a success.
+    ///
+    /// # Contract
+    /// E 116 `already_exists_is_not_failure`, X 223 `a_pushed_blob_is_what_its_descriptor_says`.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied), and the errors of
@@ -197,7 +199,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// sees to it everywhere.
     ///
     /// # Contract
-    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`; in a layout directory K 180
+    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`, X 224 `a_pushed_tag_waits_for_its_content`; in a layout directory K 180
     /// `push_beside_collection_leaves_whole_images`, K 181 `a_pushed_name_waits_for_all_that_it_needs`.
     ///
     /// # Errors

@@ -86,6 +86,7 @@ fn kind(status: StatusCode, code: &str, retry_after: Option<Duration>) -> ErrorK
         501 | 505 => ErrorKind::Unsupported,
         500.. => ErrorKind::Unavailable,
         _ if code.ends_with("_INVALID") => ErrorKind::Corrupt,
+        _ if code == "MANIFEST_BLOB_UNKNOWN" => ErrorKind::NotFound,
         _ => ErrorKind::Unsupported,
     }
 }
@@ -323,6 +324,7 @@ mod tests {
         for (status, code, expected) in [
             (302, "", ErrorKind::Unsupported),
             (400, "DIGEST_INVALID", ErrorKind::Corrupt),
+            (400, "MANIFEST_BLOB_UNKNOWN", ErrorKind::NotFound),
             (400, "", ErrorKind::Unsupported),
             (401, "DENIED", ErrorKind::Auth),
             (403, "", ErrorKind::Denied),

@@ -13,6 +13,7 @@ mod materializer;
 mod origin;
 mod probe;
 mod pull;
+mod pushes;
 mod secrets;
 mod source;
 mod transfers;
@@ -21,7 +22,10 @@ use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixtu
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
-    [pull::RULES, source::RULES, equivalence::RULES, errors::RULES].into_iter().flatten().copied()
+    [pull::RULES, source::RULES, equivalence::RULES, errors::RULES, pushes::RULES]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// The rules about caches, subject by subject.

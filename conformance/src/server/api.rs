@@ -217,6 +217,13 @@ impl State {
         let digest = if by_digest { reference.to_owned() } else { own_digest };
         let media_type = request.header("content-type").unwrap_or_default().to_owned();
         let subject = content::subject(&bytes);
+        let document = plyfold_core::RawManifest::new(bytes.clone(), None);
+        let required = document.map(|document| document.requirements()).unwrap_or_default();
+        if !by_digest
+            && required.iter().any(|blob| !self.repository(name).blobs.contains_key(blob.digest().as_ref()))
+        {
+            return Response::error(400, "MANIFEST_BLOB_UNKNOWN");
+        }
         let has_conditions = self.options.etags;
         let repository = self.repository(name);
         let current = repository.manifest(reference).map(|(digest, _)| etag(&digest));

@@ -6,7 +6,8 @@ use crate::{Digest, Reference};
 /// What of a cache is verified.
 #[derive(Clone, Debug, Default)]
 pub struct Verify {
-    /// The images whose content is read; `None` reads everything that is here, named or not, and every artifact.
+    /// The images whose blobs and artifacts are read; `None` reads every artifact, and everything that is here, named or
+    /// not. A cache that cannot list its blobs reads those that names need.
     pub images: Option<Vec<Reference>>,
     /// Quarantine damaged content, so that the next pull fetches it again.
     pub repair: bool,

@@ -4,10 +4,15 @@ use std::collections::HashMap;
 
 use super::report::{Damage, DamagedPart, Verified, Verify};
 use super::{CacheProvider, Need, Needs, content};
+use crate::blocking::blocking;
+use crate::digest::Hasher;
 use crate::progress::Event;
-use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result};
+use crate::{
+    ArtifactHandle, ArtifactKey, ArtifactReader, Descriptor, Digest, Error, ErrorKind, Reference, Result,
+};
 
-/// A body of [`CacheProvider::verify`] for caches that cannot list their content: reads everything that names need.
+/// The blobs of [`CacheProvider::verify`] for caches that cannot list them: reads everything that names need. It reads
+/// no blob that no name leads to, and no artifact: see [`verify_artifacts`].
 ///
 /// # Errors
 /// As [`CacheProvider::verify`].
@@ -43,6 +48,60 @@ pub async fn verify_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Ve
         Ok(verified)
     };
     operation.end(read.await)
+}
+
+/// An artifact as a cache keeps it.
+#[derive(Clone, Debug)]
+pub struct KeptArtifact {
+    /// What it was made from, and how.
+    pub key: ArtifactKey,
+    /// The file. It gives the bytes that are there, damaged or not.
+    pub file: Box<dyn ArtifactHandle>,
+    /// The digest of the bytes that were committed.
+    pub digest: Digest,
+}
+
+/// The artifacts of [`CacheProvider::verify`]: reads those of `kept` that are verified, and adds to the report what was
+/// found. The keys of those that are to be removed: where [`Verify::repair`] asks for it, all that are damaged.
+///
+/// # Errors
+/// As [`CacheProvider::verify`].
+pub async fn verify_artifacts(
+    cache: &dyn CacheProvider,
+    what: &Verify,
+    mut kept: Vec<KeptArtifact>,
+    verified: &mut Verified,
+) -> Result<Vec<ArtifactKey>> {
+    kept.sort_by_cached_key(|kept| (kept.key.content.to_string(), kept.key.format.to_string()));
+    let mut needed: HashMap<Digest, Vec<Reference>> = HashMap::new();
+    for (name, top) in selected(cache, what.images.as_deref()).await? {
+        for content in Needs::of(cache, &top).await.map_err(|e| e.with_image(&name))?.contents {
+            needed.entry(content).or_default().push(name.clone());
+        }
+    }
+    let mut damaged = Vec::new();
+    for KeptArtifact { key, file, digest } in kept {
+        let images = needed.get(&key.content).cloned().unwrap_or_default();
+        if what.images.is_some() && images.is_empty() {
+            continue;
+        }
+        let mut hasher = Hasher::like(&digest)?;
+        let read = blocking(move |stop| {
+            let size = hasher.read_all(stop.reader(ArtifactReader::open(&*file)?));
+            let size = size.map_err(|e| Error::io("reading an artifact", e))?;
+            Ok((hasher.finish(), size))
+        });
+        let (actual, size) = read.await?;
+        verified.checked += 1;
+        verified.bytes += size;
+        if actual != digest {
+            let part = DamagedPart::Artifact(key.format.to_string(), key.content.clone());
+            let reason = format!("digest mismatch: expected {digest}, actual {actual}");
+            verified.damage.push(Damage { part, reason, images, repaired: what.repair });
+            damaged.extend(what.repair.then_some(key));
+        }
+    }
+    Ok(damaged)
 }
 
 /// Every blob that these images need, all images if none are given, with the names that need it.

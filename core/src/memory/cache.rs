@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, Permissions};
+use std::io::Seek as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{
     BlobBuffer, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease, NameChange, Usage, Verified,
-    Verify, check_names, find_among, verify_names,
+    Verify, check_names, find_among, verify_artifacts, verify_names,
 };
+use crate::digest::Hasher;
 use crate::format::Output;
 use crate::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, Descriptor, Digest, Error,
@@ -125,7 +127,12 @@ impl CacheProvider for MemoryCache {
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
-        verify_names(self, what).await
+        let mut verified = verify_names(self, what).await?;
+        let kept = self.0.lock().made.iter().map(Kept::to_verify).collect();
+        for key in verify_artifacts(self, what, kept, &mut verified).await? {
+            self.0.lock().made.remove(&key);
+        }
+        Ok(verified)
     }
 
     async fn collect(&self, policy: &Collect) -> Result<Collected> {
@@ -222,10 +229,13 @@ impl ArtifactWriter for MemoryArtifact {
         // Others may link it.
         let shared = file.as_file().set_permissions(Permissions::from_mode(0o444));
         shared.map_err(|e| Error::io("giving an artifact its mode", e))?;
-        let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
-        let found = file.metadata().map_err(|e| Error::io("reading an artifact's size", e))?;
-        let size = found.len();
-        let kept = Kept { path: path.clone(), size, made: made.clone(), modified: found.modified().ok() };
+        let (mut file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
+        let found = file.metadata().map_err(|e| Error::io("looking at an artifact", e))?;
+        let mut hasher = Hasher::sha256();
+        let read = file.rewind().and_then(|()| hasher.read_all(&file));
+        let size = read.map_err(|e| Error::io("reading an artifact", e))?;
+        let (digest, modified) = (hasher.finish(), found.modified().ok());
+        let kept = Kept { path: path.clone(), size, made: made.clone(), modified, digest };
         cache.lock().made.insert(key, kept);
         Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
     }

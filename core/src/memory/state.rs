@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::cache::NameTable;
-use crate::{ArtifactKey, Descriptor, Digest, Error, Made, Reference, Result};
+use crate::cache::{KeptArtifact, NameTable};
+use crate::{ArtifactKey, Descriptor, Digest, Error, LocalArtifact, Made, Reference, Result};
 
 /// A [`CacheProvider`](crate::CacheProvider) in memory. Clones share content; the last one removes the artifacts.
 #[derive(Clone, Debug)]
@@ -47,9 +47,15 @@ pub(super) struct Kept {
     pub(super) made: Made,
     /// When it was written to last.
     pub(super) modified: Option<SystemTime>,
+    pub(super) digest: Digest,
 }
 
 impl Kept {
+    pub(super) fn to_verify((key, kept): (&ArtifactKey, &Self)) -> KeptArtifact {
+        let file = LocalArtifact::new(kept.path.clone(), kept.size, Made::default());
+        KeptArtifact { key: key.clone(), file: Box::new(file), digest: kept.digest.clone() }
+    }
+
     /// Whether nothing was written to it since, such as through a hard link.
     pub(super) fn is_unchanged(&self) -> bool {
         let found = std::fs::metadata(&self.path);

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::cache::NameTable;
+use plyfold_core::cache::{KeptArtifact, NameTable};
 use plyfold_core::{ArtifactHandle, ArtifactKey, Digest, Made};
 use tokio::sync::{Mutex, RwLock};
 
@@ -47,6 +47,8 @@ pub(crate) struct Object {
 /// A file that was made from a layer or an image.
 pub(crate) struct ArtifactObject {
     pub(crate) artifact: StoredArtifact,
+    /// Of the bytes that were committed.
+    pub(crate) digest: Digest,
     pub(crate) used: SystemTime,
 }
 
@@ -57,6 +59,16 @@ impl Bucket {
 
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
         self.blobs.get(digest).map(|object| object.content.len() as u64)
+    }
+
+    /// The artifacts, for a verification.
+    pub(crate) fn kept(&self) -> Vec<KeptArtifact> {
+        let kept = |(key, stored): (&ArtifactKey, &ArtifactObject)| KeptArtifact {
+            key: key.clone(),
+            file: Box::new(stored.artifact.clone()),
+            digest: stored.digest.clone(),
+        };
+        self.artifacts.iter().map(kept).collect()
     }
 
     /// Protects content, by a number.

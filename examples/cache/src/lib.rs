@@ -12,14 +12,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use plyfold_core::cache::{check_names, find_among, verify_names};
+use plyfold_core::blocking::blocking;
+use plyfold_core::cache::{check_names, find_among, verify_artifacts, verify_names};
+use plyfold_core::digest::Hasher;
 use plyfold_core::{
     Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
     Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest,
 };
 use tokio::sync::OwnedMutexGuard;
 
-use self::bucket::{Shared, StoredArtifact};
+use self::bucket::Shared;
 use self::collect::{collect, inventory};
 use self::writers::{ArtifactInProgress, BlobInProgress};
 
@@ -31,6 +33,13 @@ impl BucketCache {
     /// Stores content under a digest without a check: for tests that want damage.
     pub fn insert_blob(&self, digest: Digest, content: &[u8]) {
         self.0.bucket().put(digest, content.to_vec().into());
+    }
+
+    /// Changes an artifact without a check: for tests that want damage. Whether it was there.
+    pub fn damage_artifact(&self, key: &ArtifactKey, content: &[u8]) -> bool {
+        let mut bucket = self.0.bucket();
+        let stored = bucket.artifacts.get_mut(key).map(|stored| &mut stored.artifact);
+        stored.map(|artifact| artifact.content = content.to_vec().into()).is_some()
     }
 
     /// How many objects the bucket has.
@@ -96,8 +105,19 @@ impl CacheProvider for BucketCache {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         let lock = self.exclusive(format!("{} {} {}", key.format, key.content, key.format.extension)).await;
-        if let Some(stored) = self.0.bucket().artifacts.get(key) {
-            return Ok(Artifact::Present(Box::new(StoredArtifact::clone(&stored.artifact))));
+        let stored =
+            self.0.bucket().artifacts.get(key).map(|stored| (stored.artifact.clone(), stored.digest.clone()));
+        if let Some((artifact, digest)) = stored {
+            // Whole, since it may be read from any offset. A service states the checksum of an object.
+            let content = artifact.content.clone();
+            let hash = blocking(move |stop| {
+                let mut hasher = Hasher::sha256();
+                hasher.read_all(stop.reader(&*content)).map_err(|e| Error::io("reading an artifact", e))?;
+                Ok(hasher.finish())
+            });
+            if hash.await? == digest {
+                return Ok(Artifact::Present(Box::new(artifact)));
+            }
         }
         Ok(Artifact::Vacant(Box::new(ArtifactInProgress::new(&self.0, key, lock)?)))
     }
@@ -125,7 +145,12 @@ impl CacheProvider for BucketCache {
     }
 
     async fn verify(&self, what: &Verify) -> Result<Verified> {
-        verify_names(self, what).await
+        let mut verified = verify_names(self, what).await?;
+        let kept = self.0.bucket().kept();
+        for key in verify_artifacts(self, what, kept, &mut verified).await? {
+            self.0.bucket().artifacts.remove(&key);
+        }
+        Ok(verified)
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::cache::BlobBuffer;
 use plyfold_core::{
-    ArtifactHandle, ArtifactKey, ArtifactWriter, BlobWriter, Descriptor, Error, Made, Output, Result,
+    ArtifactHandle, ArtifactKey, ArtifactWriter, BlobWriter, Descriptor, Error, Made, Output, Result, digest,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -81,8 +81,9 @@ impl ArtifactWriter for ArtifactInProgress {
         let mut content = Vec::new();
         let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut content));
         read.map_err(|e| Error::io("reading an artifact", e))?;
+        let digest = digest::sha256(&content);
         let artifact = StoredArtifact { content: content.into(), made: made.clone() };
-        let object = ArtifactObject { artifact: artifact.clone(), used: SystemTime::now() };
+        let object = ArtifactObject { artifact: artifact.clone(), digest, used: SystemTime::now() };
         self.shared.bucket().artifacts.insert(self.key.clone(), object);
         Ok(Box::new(artifact))
     }

@@ -1,9 +1,7 @@
 //! Files that are made from layers and from images.
 
-use std::fs::{self, Permissions};
-use std::io::{Read as _, SeekFrom, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::fs;
+use std::io::{Read as _, SeekFrom};
 use std::time::Duration;
 
 use plyfold_core::{
@@ -14,6 +12,7 @@ use plyfold_core::{
 use super::collect::{collect, refuses_to_collect};
 use super::setup::{name, promptly, pulled, waiting};
 use crate::CacheFixture;
+use crate::fixture::overwrite;
 use crate::rule::{not_judged, rules};
 use crate::rules::probe::{NAME, sound};
 use crate::samples;
@@ -39,13 +38,14 @@ rules! {
          files",
 }
 
-const CONTENT: &[u8] = b"what was made of a layer";
+pub(super) const CONTENT: &[u8] = b"what was made of a layer";
 /// As long as [`CONTENT`].
 const CHANGED: &[u8] = b"what a guest has written";
 
+/// Longer than a tick of a file system's clock.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
 async fn a_changed_artifact_is_made_again(fixture: &dyn CacheFixture) {
-    /// Longer than a tick of a file system's clock.
-    const TICK: Duration = Duration::from_millis(20);
     let subject = fixture.open().await;
     let made = present(&*subject.cache).await;
     assert_eq!(bytes(&*made), CONTENT);
@@ -58,22 +58,13 @@ async fn a_changed_artifact_is_made_again(fixture: &dyn CacheFixture) {
     let link = beside.as_ref().expect("a folder can be made beside it").path().join("output");
     fs::hard_link(made, &link).expect("a second name can be made");
     tokio::time::sleep(TICK).await;
-    write_to(&link);
+    overwrite(&link, CHANGED).expect("it can be written to");
     let other = sound(subject.medium.reopen().await);
     for cache in [&subject.cache, &other] {
         assert_eq!(bytes(&*present(&**cache).await), CONTENT, "what others have written was handed out");
     }
     assert_eq!(fs::read(&link).expect("it can be read"), CHANGED, "what others have written is theirs");
     assert_eq!(subject.medium.leftovers(), [""; 0]);
-}
-
-/// Other content of the same length in place, under the mode that the file had.
-fn write_to(link: &Path) {
-    let before = fs::metadata(link).expect("it is there").permissions();
-    fs::set_permissions(link, Permissions::from_mode(0o644)).expect("its mode can be changed");
-    let file = fs::OpenOptions::new().write(true).open(link);
-    file.and_then(|mut file| file.write_all(CHANGED)).expect("it can be written to");
-    fs::set_permissions(link, before).expect("its mode can be set back");
 }
 
 async fn a_dropped_artifact_leaves_nothing(fixture: &dyn CacheFixture) {
@@ -207,20 +198,24 @@ async fn of_many_makers_of_an_artifact_one_makes_it(fixture: &dyn CacheFixture) 
 }
 
 /// Makes a file that is not there.
-async fn make(cache: &dyn CacheProvider, key: &ArtifactKey, made: &Made) -> Box<dyn ArtifactHandle> {
+pub(super) async fn make(
+    cache: &dyn CacheProvider,
+    key: &ArtifactKey,
+    made: &Made,
+) -> Box<dyn ArtifactHandle> {
     let Artifact::Vacant(mut writer) = sound(cache.artifact(key).await) else { panic!("{key:?} is there") };
     writer.output().write_all(CONTENT).expect("it can be written");
     sound(writer.commit(made))
 }
 
-async fn is_present(cache: &dyn CacheProvider, key: &ArtifactKey) -> Box<dyn ArtifactHandle> {
+pub(super) async fn is_present(cache: &dyn CacheProvider, key: &ArtifactKey) -> Box<dyn ArtifactHandle> {
     match sound(cache.artifact(key).await) {
         Artifact::Present(artifact) => artifact,
         Artifact::Vacant(_) => panic!("{key:?} is gone"),
     }
 }
 
-fn key() -> ArtifactKey {
+pub(super) fn key() -> ArtifactKey {
     let format = Format { name: "conformance", version: 1, options: String::new(), extension: "rule" };
     ArtifactKey::layer(format, digest::sha256(b"a layer"))
 }
@@ -245,7 +240,7 @@ async fn present(cache: &dyn CacheProvider) -> Box<dyn ArtifactHandle> {
     artifact
 }
 
-fn bytes(artifact: &dyn ArtifactHandle) -> Vec<u8> {
+pub(super) fn bytes(artifact: &dyn ArtifactHandle) -> Vec<u8> {
     let mut bytes = Vec::new();
     sound(ArtifactReader::open(artifact)).read_to_end(&mut bytes).expect("it can be read");
     bytes

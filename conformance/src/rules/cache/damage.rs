@@ -92,7 +92,7 @@ async fn truncated_or_bitflipped_blob_detected_on_read_and_by_fsck_and_refetched
     assert_kind(subject.cache.verify(&absent).await, &ErrorKind::NotFound);
 }
 
-async fn verify(
+pub(super) async fn verify(
     subject: &CacheUnderTest,
     images: Option<Vec<plyfold_core::Reference>>,
     repair: bool,
@@ -105,17 +105,17 @@ async fn damage(subject: &CacheUnderTest, part: &Descriptor, change: fn(&[u8]) -
     subject.medium.damage(part.digest(), &change(&content));
 }
 
-fn flipped(content: &[u8]) -> Vec<u8> {
+pub(super) fn flipped(content: &[u8]) -> Vec<u8> {
     let mut content = content.to_vec();
     let middle = content.len() / 2;
     content[middle] ^= 0x10;
     content
 }
 
-fn truncated(content: &[u8]) -> Vec<u8> {
+pub(super) fn truncated(content: &[u8]) -> Vec<u8> {
     content[..content.len() / 2].to_vec()
 }
 
-fn lengthened(content: &[u8]) -> Vec<u8> {
+pub(super) fn lengthened(content: &[u8]) -> Vec<u8> {
     [content, &[0]].concat()
 }

@@ -7,6 +7,7 @@ mod damage;
 mod ends;
 mod foreign_handles;
 mod indexes;
+mod kept;
 mod names;
 mod pulls;
 mod reentry;
@@ -29,4 +30,5 @@ pub(super) const RULES: &[&[Rule<dyn CacheFixture>]] = &[
     reentry::RULES,
     foreign_handles::RULES,
     damage::RULES,
+    kept::RULES,
 ];

@@ -46,6 +46,9 @@ rules! {
     "M 211" names_are_plain_short_unambiguous_and_not_taken:
         "names and options are of lower-case letters, digits and `-`, within their bounds, and are not read as those of \
          another format; no file is called as a layer or an upper is; a format of layers has one file",
+    "M 225" options_that_change_bytes_are_in_the_format:
+        "one format with two sets of options that make other bytes of the same image has two texts of options: it is the \
+         key under which a cache keeps what was made",
 }
 
 /// Why a rule about content does not judge an empty disk.
@@ -103,6 +106,29 @@ async fn names_are_plain_short_unambiguous_and_not_taken(fixture: &dyn Materiali
     // Other formats that it is made from are not linked here.
     if let Err(e) = Materializers::none().chain(fixture.materializer()) {
         assert_ne!(*e.kind(), ErrorKind::Internal, "{e}");
+    }
+}
+
+async fn options_that_change_bytes_are_in_the_format(fixture: &dyn MaterializerFixture) {
+    let variants = fixture.variants();
+    if variants.is_empty() {
+        return not_judged("the fixture has no `variants`: with other options");
+    }
+    let all = std::iter::once(fixture).chain(variants.iter().map(|variant| &**variant));
+    let made: Vec<_> =
+        all.map(|fixture| (fixture.materializer().format(), Made::of(fixture, &small()).bytes())).collect();
+    for (place, (format, bytes)) in made.iter().enumerate() {
+        let (first, of_first) = &made[0];
+        assert_eq!(
+            (format.name, format.version),
+            (first.name, first.version),
+            "a variant is the same format"
+        );
+        assert!(place == 0 || bytes != of_first, "the options of variant {place} change no byte: {format:?}");
+        for (other, others) in &made[..place] {
+            let differ = format.options != other.options;
+            assert!(bytes == others || differ, "other bytes under one key: {format:?}");
+        }
     }
 }
 

@@ -56,10 +56,12 @@ pub(super) enum Fault {
     PlatformlessIgnored,
     PlatformsHidden,
     PushReserialises,
+    PushUnverified,
     ReferenceNotChecked,
     ResolvesElsewhere,
     SecondPushFails,
     SourceLost,
+    TagBeforeContent,
     TagWins,
     TagsMixed,
     UnknownTypeIsAbsent,
@@ -267,6 +269,7 @@ impl ImageRegistry for BrokenRegistry {
         if self.fault == Fault::SecondPushFails && !first {
             return Err(Error::new(ErrorKind::Denied, "it exists"));
         }
+        let blob = if self.fault == Fault::PushUnverified { blob.unverified() } else { blob };
         self.inner.push_blob(reference, blob).await
     }
 
@@ -278,7 +281,17 @@ impl ImageRegistry for BrokenRegistry {
         if self.fault == Fault::PushReserialises && reference.tag().is_some() {
             return self.inner.push_manifest(reference, &super::registry::reserialised(manifest)).await;
         }
-        self.inner.push_manifest(reference, manifest).await
+        let pushed = self.inner.push_manifest(reference, manifest).await;
+        if self.fault == Fault::TagBeforeContent && pushed.is_err() {
+            // As one that notices too late: the tag is there.
+            for blob in manifest.requirements() {
+                let invented = Bytes::from(vec![0; usize::try_from(blob.size()).unwrap()]);
+                let invented = Blob::from_bytes(&blob, BlobRange::FULL, &invented)?.unverified();
+                self.inner.push_blob(reference, invented).await?;
+            }
+            self.inner.push_manifest(reference, manifest).await?;
+        }
+        pushed
     }
 
     async fn delete(&self, reference: &Reference) -> Result<()> {

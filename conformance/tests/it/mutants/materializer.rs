@@ -24,6 +24,9 @@ pub(crate) enum ListingFault {
     LimitIgnored,
     NameTaken,
     None,
+    /// An option, which a sound fixture has as a variant.
+    OptionNamed,
+    OptionUnnamed,
     OverlayAttributesKept,
     OwnersLost,
     RunNumberInOutput,
@@ -57,6 +60,14 @@ pub(crate) struct Listings {
 impl MaterializerFixture for Listings {
     fn materializer(&self) -> Box<dyn Materializer> {
         Box::new(*self)
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        let fault = match self.fault {
+            ListingFault::OptionUnnamed => ListingFault::None,
+            _ => ListingFault::OptionNamed,
+        };
+        vec![Box::new(Self { fault, ..*self })]
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
@@ -93,7 +104,8 @@ impl MaterializerFixture for Listings {
 
 impl Materializer for Listings {
     fn format(&self) -> Format {
-        Format { name: "listing", version: 1, options: String::new(), extension: "txt" }
+        let options = if self.fault == ListingFault::OptionNamed { "twice" } else { "" };
+        Format { name: "listing", version: 1, options: options.to_owned(), extension: "txt" }
     }
 
     fn input(&self) -> Input {
@@ -215,6 +227,7 @@ impl Listings {
             text += "\n";
         }
         match self.fault {
+            ListingFault::OptionNamed | ListingFault::OptionUnnamed => text = text.repeat(2),
             ListingFault::FormatBroken => text += "trailing garbage\n",
             ListingFault::RunNumberInOutput => {
                 text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string();

@@ -66,6 +66,8 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("E 114", &[Fault::SourceLost]),
     ("E 115", &[Fault::OutageNotRetryable]),
     ("E 116", &[Fault::SecondPushFails]),
+    ("X 223", &[Fault::PushUnverified]),
+    ("X 224", &[Fault::TagBeforeContent]),
 ];
 
 /// For each cache rule the faults that it must catch.
@@ -116,6 +118,18 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 207", &[CacheFault::ArtifactsReadFromTheStart]),
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("C 210", &[CacheFault::KeyedByText]),
+    ("C 220", &[CacheFault::ArtifactsUnverified, CacheFault::ChangedArtifactsTrusted]),
+    ("C 221", &[CacheFault::Forgetful, CacheFault::PinsForgotten]),
+    (
+        "C 222",
+        &[
+            CacheFault::ContentsMixed,
+            CacheFault::FormatsMixed,
+            CacheFault::OptionsMixed,
+            CacheFault::OutputsMixed,
+            CacheFault::VersionsMixed,
+        ],
+    ),
     ("K 117", &[CacheFault::LosesUpdates]),
     ("K 118", &[CacheFault::TwoWriters]),
     ("K 119", &[CacheFault::DroppedWriterKeepsTurn]),
@@ -272,6 +286,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         ],
     ),
     ("M 211", &[(Makes::Layers, ListingFault::FileForgotten), (Makes::Whole, ListingFault::NameTaken)]),
+    ("M 225", &[(Makes::Layers, ListingFault::OptionUnnamed), (Makes::Whole, ListingFault::OptionUnnamed)]),
 ];
 
 #[test]

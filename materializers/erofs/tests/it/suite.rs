@@ -6,24 +6,41 @@ use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, path_of};
+use plyfold_core::layer::Timestamp;
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{ErofsLayer, ErofsMerged, Reader};
+use plyfold_erofs::{ErofsLayer, ErofsMerged, Options, Reader};
 
 mod layers {
-    plyfold_conformance::materializer_suite!(super::Layers);
+    plyfold_conformance::materializer_suite!(super::Layers::default());
 }
 
 mod merged {
-    plyfold_conformance::materializer_suite!(super::Merged);
+    plyfold_conformance::materializer_suite!(super::Merged::default());
 }
 
-struct Layers;
+#[derive(Default)]
+struct Layers(Options);
 
-struct Merged;
+#[derive(Default)]
+struct Merged(Options);
+
+/// One for each option.
+fn options() -> [Options; 4] {
+    [
+        Options::default().with_block_size(512).unwrap(),
+        Options::default().with_label("label").unwrap(),
+        Options::default().with_mtime(Timestamp { seconds: 1, nanos: 0 }),
+        Options::default().with_uuid([1; 16]),
+    ]
+}
 
 impl MaterializerFixture for Layers {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsLayer::default())
+        Box::new(ErofsLayer::new(self.0.clone()))
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
@@ -37,11 +54,15 @@ impl MaterializerFixture for Layers {
 
 impl MaterializerFixture for Merged {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsMerged::default())
+        Box::new(ErofsMerged::new(self.0.clone()))
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::default()))
+        Some(Box::new(ErofsLayer::new(self.0.clone())))
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {

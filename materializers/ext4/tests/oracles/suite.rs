@@ -5,6 +5,7 @@ use std::path::Path;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, rules};
+use plyfold_core::layer::{Metadata, Timestamp};
 use plyfold_core::{InputArtifact, Materializer};
 use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 
@@ -12,16 +13,34 @@ use plyfold_ext4::{Ext4Upper, MIN_SIZE};
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
-        rule.judge(&Upper);
+        rule.judge(&Upper(upper()));
     }
     Ok(())
 }
 
-struct Upper;
+struct Upper(Ext4Upper);
+
+fn upper() -> Ext4Upper {
+    Ext4Upper::new(MIN_SIZE).expect("the smallest size")
+}
 
 impl MaterializerFixture for Upper {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(Ext4Upper::new(MIN_SIZE).expect("the smallest size"))
+        Box::new(self.0.clone())
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        let xattrs = vec![(b"user.name".to_vec(), b"value".to_vec())];
+        let variants = [
+            Ext4Upper::new(MIN_SIZE * 2).expect("twice the smallest size"),
+            upper().label("label").expect("a short label"),
+            upper().uuid([1; 16]),
+            upper().journal(false),
+            upper().time(Timestamp { seconds: 1, nanos: 0 }),
+            upper().root(Metadata { mode: 0o700, ..Metadata::default() }).expect("a mode"),
+            upper().root(Metadata { mode: 0o755, xattrs, ..Metadata::default() }).expect("an attribute"),
+        ];
+        variants.map(|upper| Box::new(Self(upper)) as Box<dyn MaterializerFixture>).into()
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

@@ -15,6 +15,7 @@ use super::{BrokenCache, CacheFault, Shared};
 
 impl BrokenCache {
     pub(super) async fn broken_artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
+        let of = |format| ArtifactKey { format, ..key.clone() };
         let wrong = match self.fault {
             // As one that knows layers alone.
             CacheFault::ArtifactsForgotten => {
@@ -25,6 +26,10 @@ impl BrokenCache {
                 ArtifactKey { format, ..key.clone() }
             }
             CacheFault::OutputsMixed => key.with_extension("one"),
+            CacheFault::ContentsMixed => ArtifactKey { content: digest::sha256(b"one"), ..key.clone() },
+            CacheFault::FormatsMixed => of(Format { name: "one", ..key.format.clone() }),
+            CacheFault::OptionsMixed => of(Format { options: String::new(), ..key.format.clone() }),
+            CacheFault::VersionsMixed => of(Format { version: 1, ..key.format.clone() }),
             _ => key.clone(),
         };
         let key = &wrong;

@@ -32,12 +32,14 @@ pub(crate) enum CacheFault {
     AlwaysAsks,
     ArtifactsForgotten,
     ArtifactsReadFromTheStart,
+    ArtifactsUnverified,
     ChangedArtifactsTrusted,
     ChildrenUnknown,
     CollectsInFlight,
     CollectsLeased,
     CollectsReferrers,
     ContentUnverified,
+    ContentsMixed,
     CountsTwice,
     DamageKept,
     DanglingKept,
@@ -51,6 +53,8 @@ pub(crate) enum CacheFault {
     FetchesAll,
     FetchesOnAnyError,
     FirstNameStays,
+    Forgetful,
+    FormatsMixed,
     HandlesIgnoreEachOther,
     HitsUnconfirmed,
     IndexInOrder,
@@ -73,11 +77,13 @@ pub(crate) enum CacheFault {
     OneLockForAll,
     OneMakerForAFormat,
     OneNameForEachDigest,
+    OptionsMixed,
     OutputsMixed,
     PagesRepeat,
     PagesStop,
     PartialsHidden,
     PartialsKept,
+    PinsForgotten,
     PlatformIgnored,
     PublishesInPieces,
     PullsOutlive,
@@ -97,6 +103,7 @@ pub(crate) enum CacheFault {
     VariantForgotten,
     VerifyIgnored,
     VerifyReadsNothing,
+    VersionsMixed,
     VisibleBeforeCommit,
 }
 
@@ -179,6 +186,18 @@ impl BrokenCache {
 impl CacheMedium for BrokenCache {
     async fn reopen(&self) -> Result<Box<dyn CacheProvider>> {
         Ok(Box::new(Self { second: true, ..self.clone() }))
+    }
+
+    async fn reopen_from_nothing(&self) -> Option<Result<Box<dyn CacheProvider>>> {
+        if self.fault == CacheFault::PinsForgotten {
+            for name in self.inner.pins().await.unwrap() {
+                self.inner.update(&[NameChange::Unpin(name)]).await.unwrap();
+            }
+        }
+        if self.fault == CacheFault::Forgetful {
+            return Some(MemoryCache::new().map(|empty| Box::new(empty) as Box<dyn CacheProvider>));
+        }
+        Some(self.reopen().await)
     }
 
     fn damage(&self, digest: &Digest, content: &[u8]) {
@@ -312,6 +331,9 @@ impl CacheProvider for BrokenCache {
         let mut honest = self.inner.verify(&Verify { repair, ..what.clone() }).await?;
         match self.fault {
             CacheFault::RepairsNothing => honest.damage.iter_mut().for_each(|d| d.repaired = what.repair),
+            CacheFault::ArtifactsUnverified => {
+                honest.damage.retain(|d| !matches!(d.part, DamagedPart::Artifact(..)));
+            }
             CacheFault::VerifyReadsNothing => {
                 honest.damage.retain(|d| !matches!(d.part, DamagedPart::Blob(_)));
             }
