@@ -55,7 +55,7 @@ pub async fn verify_names(cache: &dyn CacheProvider, what: &Verify) -> Result<Ve
 pub struct KeptArtifact {
     /// What it was made from, and how.
     pub key: ArtifactKey,
-    /// The file. It gives the bytes that are there, damaged or not.
+    /// The file, with the size that it has now and the bytes that are there, damaged or not.
     pub file: Box<dyn ArtifactHandle>,
     /// The digest of the bytes that were committed.
     pub digest: Digest,
@@ -91,12 +91,18 @@ pub async fn verify_artifacts(
             let size = size.map_err(|e| Error::io("reading an artifact", e))?;
             Ok((hasher.finish(), size))
         });
-        let (actual, size) = read.await?;
+        let (reason, size) = match read.await {
+            Ok((actual, size)) if actual == digest => (None, size),
+            Ok((actual, size)) => {
+                (Some(format!("digest mismatch: expected {digest}, actual {actual}")), size)
+            }
+            Err(e) if *e.kind() == ErrorKind::Corrupt => (Some(e.message().to_owned()), 0),
+            Err(e) => return Err(e),
+        };
         verified.checked += 1;
         verified.bytes += size;
-        if actual != digest {
+        if let Some(reason) = reason {
             let part = DamagedPart::Artifact(key.format.to_string(), key.content.clone());
-            let reason = format!("digest mismatch: expected {digest}, actual {actual}");
             verified.damage.push(Damage { part, reason, images, repaired: what.repair });
             damaged.extend(what.repair.then_some(key));
         }

@@ -52,7 +52,8 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn to_verify((key, kept): (&ArtifactKey, &Self)) -> KeptArtifact {
-        let file = LocalArtifact::new(kept.path.clone(), kept.size, Made::default());
+        let size = std::fs::metadata(&kept.path).map_or(kept.size, |found| found.len());
+        let file = LocalArtifact::new(kept.path.clone(), size, Made::default());
         KeptArtifact { key: key.clone(), file: Box::new(file), digest: kept.digest.clone() }
     }
 

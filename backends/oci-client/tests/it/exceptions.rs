@@ -5,6 +5,10 @@ const DELAY: &str = "the client does not pass on `Retry-After`, nor the status o
 const MIRRORS: &str = "the client has no mirrors";
 
 pub(crate) const REGISTRY: &[(&str, &str)] = &[
+    (
+        "a_pushed_tag_waits_for_its_content",
+        "the client drops the error code of a manifest that is refused: the kind is that of the status, 400",
+    ),
     ("not_found_vs_unauthorized_vs_denied_vs_unavailable", STATUS),
     ("rate_limited_carries_delay_in_all_three_shapes", DELAY),
     ("retryable_flag_consistent", STATUS),
