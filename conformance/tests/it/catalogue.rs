@@ -21,6 +21,7 @@ fn no_rule_about_caches_is_missing() {
         ("K", 208..=208),
         ("C", 210..=210),
         ("C", 220..=222),
+        ("C", 230..=230),
     ];
     let catalogue = catalogue.into_iter().flat_map(|(group, numbers)| numbers.map(move |n| (group, n)));
     let catalogue: BTreeSet<_> = catalogue.map(|(group, number)| format!("{group} {number}")).collect();

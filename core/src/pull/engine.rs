@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cache::CacheProvider;
+use crate::progress::Progress;
 use crate::registry::ImageRegistry;
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Reference, Result, stall};
@@ -53,12 +54,25 @@ impl Engine<'_> {
     where
         F: Future<Output = Result<T>>,
     {
+        self.retrying_with(&self.options.progress, what, attempt).await
+    }
+
+    /// As [`retrying`](Self::retrying), with events to `progress`.
+    pub(super) async fn retrying_with<T, F>(
+        &self,
+        progress: &Progress,
+        what: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let limit = self.options.stall;
         let answered = || async {
             let stalled = || Err(Error::new(ErrorKind::Timeout, format!("no answer for {limit:?}")));
             stall::timeout(limit, attempt()).await.unwrap_or_else(stalled)
         };
-        self.options.retry.run(what, &self.options.progress, answered).await
+        self.options.retry.run(what, progress, answered).await
     }
 }
 

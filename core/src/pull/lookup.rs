@@ -11,7 +11,7 @@ use super::options::PullPolicy;
 use crate::cache::{CacheProvider, Completeness, Lease, completeness, content, source_of};
 use crate::digest::chain_id;
 use crate::manifest::RawConfig;
-use crate::progress::Event;
+use crate::progress::{Event, Progress};
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Result, Size, reference};
@@ -31,24 +31,17 @@ impl Engine<'_> {
 
     /// The image out of the cache, if it is complete there and the backend agrees, where that is asked for (rule C 200
     /// `a_confirmed_hit_asks_first`).
-    pub(super) async fn confirmed(&self) -> Result<Option<Found>> {
-        let Some(found) = self.look().await? else { return Ok(None) };
-        if !self.confirms() {
-            return Ok(Some(found));
-        }
-        let same = reference::by_digest(self.reference, found.source.root().digest());
-        let there = self.retrying("manifest", || self.registry.resolve(&same)).await;
-        // If it is gone there, what the name stands for now may still be allowed.
-        Ok(Error::found(there)?.map(|_| found))
-    }
-
-    /// The image out of the cache alone, if it is complete there.
     pub(super) async fn look(&self) -> Result<Option<Found>> {
         /// How often the name may move, and its old content be removed, during the look-up.
         const MOVES: u32 = 16;
         let mut top = self.cache.find_descriptor(&self.name).await?;
         for _ in 0..MOVES {
             let Some(here) = top else { return Ok(None) };
+            // Before the content is looked at: what is damaged or cannot be read is told by its digest.
+            if self.confirms() && !self.agrees(here.digest()).await? {
+                // If it is gone there, what the name stands for now may still be allowed.
+                return Ok(None);
+            }
             if let Some(found) = self.look_at(&here).await? {
                 return Ok(Some(found));
             }
@@ -58,6 +51,23 @@ impl Engine<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the backend has what the name stands for here. It is asked by the name that the caller gave: no error
+    /// and no event tells a digest that only the cache knows (rule C 230 `a_refusal_tells_no_digest`).
+    async fn agrees(&self, here: &Digest) -> Result<bool> {
+        let there = Error::found(self.retrying("manifest", || self.registry.resolve(self.reference)).await)?;
+        if there.is_some_and(|there| there.digest() == here) {
+            return Ok(true);
+        }
+        // The name has moved there or is gone, and the image may still be there.
+        let same = reference::by_digest(self.reference, here);
+        let silent = Progress::none();
+        let there = self.retrying_with(&silent, "manifest", || self.registry.resolve(&same)).await;
+        // Neither the message nor the context of this error may be told.
+        let refused =
+            |e: Error| Error::new(e.kind().clone(), "cannot ask for the image that is in the cache");
+        Ok(Error::found(there.map_err(|e| refused(e).with_endpoint(&self.registry)))?.is_some())
     }
 
     /// The image that a descriptor leads to, if it is complete in the cache, whether or not its name still exists.

@@ -36,7 +36,9 @@ pub struct PullOptions {
     /// Layers downloaded at the same time.
     pub concurrency: usize,
     /// Whether an image that is in the cache is an answer only after the backend has agreed: it is asked, with one
-    /// request without content, for what the name stands for here, by its digest. Content is not asked for again.
+    /// request without content, what the name stands for there, and with one more, if that is not the image that is
+    /// here, for the digest of this one. Content is not asked for again, and until the backend has agreed no error and
+    /// no event tells a digest that only the cache knows (rule C 230 `a_refusal_tells_no_digest`).
     ///
     /// `None` confirms exactly when there is a [`credential`](Self::credential): who asks may not be who has pulled.
     /// Without one, everybody who uses the cache may have all of it, and no request is made (rule C 49).

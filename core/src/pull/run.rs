@@ -32,7 +32,7 @@ use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 /// # Contract
 /// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
 /// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92,
-/// C 200 `a_confirmed_hit_asks_first`, C 187 `a_pull_yields_the_image_that_was_found`, C 188
+/// C 200 `a_confirmed_hit_asks_first`, C 230 `a_refusal_tells_no_digest`, C 187 `a_pull_yields_the_image_that_was_found`, C 188
 /// `what_the_cache_cannot_read_is_not_fetched`, C 189 `a_dropped_pull_tells_its_end`.
 /// A digest in the reference wins over the tag.
 /// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
@@ -86,7 +86,7 @@ impl Engine<'_> {
             let error = Error::config("an image in the cache is to be confirmed, and the policy never asks");
             return Err(error.with_hint("choose another policy, or set confirm to Some(false)"));
         }
-        if !always && let Some(found) = self.confirmed().await? {
+        if !always && let Some(found) = self.look().await? {
             return self.take(found).await;
         }
         let mut turn = None;
@@ -99,7 +99,7 @@ impl Engine<'_> {
             },
             PullPolicy::IfMissing => {
                 turn = Some(self.single_flight().await?);
-                self.confirmed().await?
+                self.look().await?
             }
         };
         match found {

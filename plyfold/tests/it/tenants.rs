@@ -115,6 +115,8 @@ async fn a_hit_is_answered_to_those_who_may_read_it() {
             server.clear_requests();
             let error = as_who(credential, policy).await.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Auth, "{credential:?}: {error}");
+            assert_eq!(error.context("image"), Some(&*image), "the digest is the cache's");
+            assert!(!format!("{error} {error:?}").contains("sha256:"), "{error:?}");
             let sent = server
                 .requests()
                 .into_iter()
@@ -128,6 +130,7 @@ async fn a_hit_is_answered_to_those_who_may_read_it() {
     server.script(On::manifests(), [Fault::Status(403)]);
     let denied: Error = as_who(&a, |_| ()).await.unwrap_err();
     assert_eq!(*denied.kind(), ErrorKind::Denied, "{denied}");
+    assert_eq!(denied.context("image"), Some(&*image), "{denied}");
     server.clear_requests();
     assert!(as_who(&b[0], |options| options.confirm = Some(false)).await.unwrap().cached);
     let never = |options: &mut PullOptions| options.policy = PullPolicy::Never;

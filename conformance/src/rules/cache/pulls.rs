@@ -1,11 +1,13 @@
 //! What a pull into a cache asks for, and what it answers.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use plyfold_core::pull::Retry;
 use plyfold_core::{
     Blob, BlobRange, CacheProviderExt, Completeness, Credential, Descriptor, Error, ErrorKind, ImageRegistry,
-    Platform, PullOptions, PullPolicy, RawManifest, Reference, Result,
+    Platform, Progress, PullOptions, PullPolicy, RawManifest, Reference, Result,
 };
 
 use super::setup::{amd64, name, pull, pull_for, pulled, registry_with};
@@ -33,6 +35,9 @@ rules! {
     "C 200" a_confirmed_hit_asks_first:
         "with a credential of the call, or when asked to confirm, an image that is here is an answer only after the \
          registry has agreed to its digest: one question, no content; a refusal is the error",
+    "C 230" a_refusal_tells_no_digest:
+        "until the registry has agreed, no error and no event of a pull tells a digest that only the cache knows: neither \
+         of an image that is whole, nor of one that is damaged, nor when the name has moved",
 }
 
 async fn contains_means_complete_for_platform(fixture: &dyn CacheFixture) {
@@ -182,6 +187,7 @@ async fn platform_is_part_of_the_answer_on_hit(fixture: &dyn CacheFixture) {
 async fn a_confirmed_hit_asks_first(fixture: &dyn CacheFixture) {
     let (sample, newer) = (samples::image(), samples::custom_fields());
     let tenant = PullOptions { credential: Some(Credential::basic("b", "pw")), ..PullOptions::default() };
+    let refusing = |kind: &ErrorKind| Refusing { kind: kind.clone(), tag: None };
     let asking = PullOptions { confirm: Some(true), ..PullOptions::default() };
     for options in [tenant, asking] {
         let subject = pulled(fixture, &sample, NAME).await;
@@ -194,13 +200,13 @@ async fn a_confirmed_hit_asks_first(fixture: &dyn CacheFixture) {
         assert_eq!((counting.calls(), counting.fetched()), (1, Vec::new()), "one question");
         for kind in [ErrorKind::Denied, ErrorKind::Auth, ErrorKind::NotFound, ErrorKind::Corrupt] {
             for policy in [PullPolicy::IfMissing, PullPolicy::Always] {
-                assert_kind(pull(&Refusing(kind.clone()), policy, options.confirm).await, &kind);
+                assert_kind(pull(&refusing(&kind), policy, options.confirm).await, &kind);
             }
         }
         let refused = pull(&counting, PullPolicy::Never, options.confirm).await;
         assert_kind(refused, &ErrorKind::Config);
         assert_eq!(counting.calls(), 1, "no request under `Never`");
-        let refusing = Refusing(ErrorKind::Denied);
+        let refusing = refusing(&ErrorKind::Denied);
         assert!(sound(pull(&refusing, PullPolicy::Never, Some(false)).await).cached, "trusted to know");
         // What is here is gone there: the name stands for another image now.
         let moved = registry_with(&newer, NAME);
@@ -209,18 +215,74 @@ async fn a_confirmed_hit_asks_first(fixture: &dyn CacheFixture) {
     }
 }
 
-/// A registry that refuses whatever is asked.
+async fn a_refusal_tells_no_digest(fixture: &dyn CacheFixture) {
+    let (sample, newer) = (samples::index(), samples::custom_fields());
+    let image = sample.image_for("linux/amd64");
+    let layers = image.layers.iter().map(|layer| &layer.descriptor);
+    let secret: Vec<Descriptor> =
+        layers.chain([&sample.top, &image.manifest, &image.config]).cloned().collect();
+    let moved = Some(sound(RawManifest::new(newer.top_bytes().clone(), None)));
+    for kind in [ErrorKind::Auth, ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Unavailable] {
+        for (tag, damaged) in [(None, false), (None, true), (moved.clone(), false)] {
+            let subject = pulled(fixture, &sample, NAME).await;
+            if damaged {
+                let layer = &secret[0];
+                let size = usize::try_from(layer.size()).unwrap_or_default();
+                subject.medium.damage(layer.digest(), &vec![1; size]);
+            }
+            let registry = Refusing { kind: kind.clone(), tag: tag.clone() };
+            let (progress, mut events) = Progress::channel();
+            let retry = Retry { attempts: 2, base: Duration::from_millis(1), ..Retry::default() };
+            let credential = Some(Credential::basic("b", "pw"));
+            let options = PullOptions {
+                credential,
+                progress,
+                retry,
+                platform: amd64(),
+                verify: true,
+                ..PullOptions::default()
+            };
+            let error =
+                error_of(subject.client.pull(&registry, &name(NAME), &*subject.cache, &options).await);
+            assert_eq!(*error.kind(), kind, "{error}");
+            drop(options);
+            let mut told = vec![format!("{error} {error:?}")];
+            while let Some(event) = events.next().await {
+                told.push(format!("{event:?}"));
+            }
+            let told = told.join("\n");
+            for secret in &secret {
+                assert!(
+                    !told.contains(secret.digest().digest()),
+                    "{kind:?} tells {}: {told}",
+                    secret.digest()
+                );
+            }
+        }
+    }
+}
+
+/// A registry that refuses what is asked, and repeats it. It answers a tag if there is something that the tag stands for.
 #[derive(Clone, Debug)]
-struct Refusing(ErrorKind);
+struct Refusing {
+    kind: ErrorKind,
+    tag: Option<RawManifest>,
+}
 
 #[async_trait]
 impl ImageRegistry for Refusing {
-    async fn manifest(&self, _: &Reference) -> Result<RawManifest> {
-        Err(Error::new(self.0.clone(), "refused"))
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        match &self.tag {
+            Some(tag) if reference.digest().is_none() => Ok(tag.clone()),
+            _ => {
+                Err(Error::new(self.kind.clone(), format!("refused {}", reference.whole()))
+                    .with_image(reference))
+            }
+        }
     }
 
-    async fn blob(&self, _: &Reference, _: &Descriptor, _: BlobRange) -> Result<Blob> {
-        Err(Error::new(self.0.clone(), "refused"))
+    async fn blob(&self, _: &Reference, blob: &Descriptor, _: BlobRange) -> Result<Blob> {
+        Err(Error::new(self.kind.clone(), format!("refused {}", blob.digest())))
     }
 }
 

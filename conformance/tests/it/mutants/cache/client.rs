@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::cache::{PushOptions, Sparse};
 use plyfold_core::memory::MemoryCache;
+use plyfold_core::progress::Event;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, NameChange,
     Platform, Progress, PullOptions, PullPolicy, PullResult, RawManifest, Reference, Result,
@@ -38,6 +39,12 @@ impl Client for BrokenPull {
                 options.policy = PullPolicy::IfMissing;
             }
             CacheFault::HitsUnconfirmed => options.confirm = Some(false),
+            CacheFault::WarnsBeforeAsking => {
+                if let Some(here) = cache.find_descriptor(reference).await? {
+                    let message = format!("{} is looked at", here.digest());
+                    options.progress.emit(Event::Warning { message });
+                }
+            }
             CacheFault::VerifyIgnored => (options.verify, options.force) = (false, false),
             CacheFault::EndUnsaid => options.progress = Progress::none(),
             CacheFault::PlatformIgnored => options.platform = Platform::new("linux", "amd64", None),
@@ -46,6 +53,12 @@ impl Client for BrokenPull {
         let result = match (self.0, CoreClient.pull(registry, reference, cache, &options).await) {
             (CacheFault::FetchesOnAnyError, Err(_)) => {
                 CoreClient.pull(registry, reference, &MemoryCache::new()?, &options).await?
+            }
+            (CacheFault::RefusalsTellDigests, Err(e)) => {
+                let here = cache.find_descriptor(reference).await?;
+                return Err(
+                    e.with_context("here", here.map_or_else(String::new, |here| here.digest().to_string()))
+                );
             }
             (_, result) => result?,
         };

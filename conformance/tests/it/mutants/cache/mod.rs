@@ -91,6 +91,7 @@ pub(crate) enum CacheFault {
     PushRewrites,
     ReaderLosesContent,
     ReadOnlyLies,
+    RefusalsTellDigests,
     RemoveNeedsName,
     RemovesByDigest,
     RemovesContent,
@@ -105,6 +106,7 @@ pub(crate) enum CacheFault {
     VerifyReadsNothing,
     VersionsMixed,
     VisibleBeforeCommit,
+    WarnsBeforeAsking,
 }
 
 /// Caches in memory with one fault.
