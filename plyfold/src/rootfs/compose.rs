@@ -82,7 +82,7 @@ impl CompositionPlan {
             let format = upper.format().name.to_owned();
             disks.files.push(Disk { path, role: Role::Image, format, size });
         }
-        set.publish()?;
+        disks.notes.extend(set.publish()?);
         Ok(disks)
     }
 }

@@ -49,6 +49,9 @@ impl Images {
     ///
     /// The image is the one that was pulled, even when its name has been moved or removed since.
     ///
+    /// Several calls, in whatever process, may have one `out`: their sets appear one after the other, by a lock on the folder.
+    /// [`Disks::notes`] says so where it cannot be locked.
+    ///
     /// On an error, also of a full disk, and when the future is dropped, `out` is as it was: nothing, or the whole
     /// older set. On success the set is on the disk, unless
     /// [`FileOptions::sync`](crate::atomic_file::FileOptions::sync) is off. Across a power cut a folder that is new, or that has an older set and nothing else, has all of the old or all of the new: the new folder
@@ -60,7 +63,8 @@ impl Images {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or a file that is in
     /// the way, or an upper cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in
-    /// the cache any more; those of the materializers; [`Io`](crate::ErrorKind::Io).
+    /// the cache any more; those of the materializers; [`Io`](crate::ErrorKind::Io); [`Timeout`](crate::ErrorKind::Timeout)
+    /// when another program has had `out` locked for five minutes.
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::CompositionPlan::new(rootfs, out)?;
         let mut cache = self.cache();

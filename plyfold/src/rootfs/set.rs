@@ -7,6 +7,9 @@
 //! | nothing | one rename of the folder | nothing, or the whole set |
 //! | a folder with an older set and nothing else | one exchange of the two folders | the whole old set, or the new one |
 //! | any other folder | a rename for each file, which a failure undoes | on a failure the old set; after a power cut between two of them files of the old set or of the new one, never of both |
+//!
+//! Of several that make a set in one folder at the same time, one after the other looks at what is there and publishes: they
+//! lock the folder. A new folder has the lock of its set from the start.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,6 +23,7 @@ use self::directory::Directory;
 use self::names::{LIST, SetNames};
 use self::place::{OutputState, like};
 use self::staging_folder::{OLD, StagingFolder};
+use self::turn::Turn;
 use crate::atomic_file::{AtomicFile, FileOptions, SHARED};
 use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
@@ -30,6 +34,7 @@ mod directory;
 pub(super) mod names;
 mod place;
 mod staging_folder;
+mod turn;
 
 /// What is where a set is to appear, and a folder for files on their way there: on the same file system, in a folder that
 /// is there already. What killed processes have left in that one is removed.
@@ -66,15 +71,19 @@ pub(super) struct Set<'a> {
     names: Vec<String>,
     /// Those that refer to others.
     referring: Vec<String>,
+    turn: Turn,
 }
 
 impl<'a> Set<'a> {
     /// Begins a set that will appear as the folder `out`.
     pub(super) fn new(out: &'a Path, options: FileOptions, stop: &'a Stop) -> Result<Self> {
         options.check()?;
+        // Until the names are declared. Others stage their files meanwhile, in the same folder if it cannot be exchanged.
+        let mut turn = Turn::default();
+        turn.take(out, stop)?;
         let (place, stage) = staged(out)?;
         let parents = Directory::at(place.parent())?;
-        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new(), referring: Vec::new() })
+        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new(), referring: Vec::new(), turn })
     }
 
     /// Says which files will be added. The set lists those that no set has by itself, so that the next one removes
@@ -88,6 +97,7 @@ impl<'a> Set<'a> {
         for name in &names {
             refuse_foreign(&older, self.out, name)?;
         }
+        self.turn = Turn::default();
         let Some(list) = SetNames::of(names).list() else { return Ok(()) };
         self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop)
     }
@@ -125,8 +135,8 @@ impl<'a> Set<'a> {
         Ok((target, size))
     }
 
-    /// Publishes the set, and removes the older one.
-    pub(super) fn publish(mut self) -> Result<()> {
+    /// Publishes the set, and removes the older one. Returns what its user has to know.
+    pub(super) fn publish(mut self) -> Result<Option<String>> {
         self.stop.check()?;
         let published = match self.place.clone() {
             OutputState::Nothing { .. } => self.appear(),
@@ -135,7 +145,9 @@ impl<'a> Set<'a> {
         };
         published.map_err(|e| e.with_context("path", self.out.display()))?;
         self.parents.keep();
-        Ok(())
+        Ok(self.turn.without.as_ref().map(|e| {
+            format!("the output directory cannot be locked ({e}): let no other process write a set to it at the same time")
+        }))
     }
 
     /// There was nothing: the folder gets its name.
@@ -163,6 +175,7 @@ impl<'a> Set<'a> {
 
     /// There is an older set and nothing else: the folders change places.
     fn exchange(&mut self, folder: &Path) -> Result<()> {
+        self.turn.take(folder, self.stop)?;
         let stage = self.stage.path().to_owned();
         // What a guest has written to is kept, if the new set has none in its place.
         let upper = folder.join(UPPER);
@@ -195,6 +208,7 @@ impl<'a> Set<'a> {
 
     /// There is a folder that others use: what is older goes, then the new files come.
     fn replace(&mut self, folder: &Path) -> Result<()> {
+        self.turn.take(folder, self.stop)?;
         let mut moves = Moves { old: self.stage.path().join(OLD), done: Vec::new() };
         let outcome = fs::create_dir(&moves.old)
             .map_err(publishing)

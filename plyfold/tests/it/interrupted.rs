@@ -225,3 +225,33 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+/// This process holds the lock on the folder, as one that publishes a set there.
+#[test]
+fn materialize_waits_while_another_process_publishes_to_the_same_folder() {
+    let place = Place::new();
+    let (one, out) = (place.path("one"), place.path("out"));
+    let sample = ["materialize", "oci:examples/sample:latest", "--platform", "linux/amd64", "-q"];
+    let with = |format, out| [&sample[..], &["--as", format, "--out", out]].concat();
+    // What is to be made is in the store already.
+    assert!(place.command(with("vmdk", &one)).output().unwrap().status.success());
+    fs::create_dir(&out).unwrap();
+    fs::write(Path::new(&out).join("mine"), "mine").unwrap();
+    let lock = fs::File::open(&out).unwrap();
+    lock.lock().unwrap();
+    let mut killed = start(&place, &with("erofs-layers", &out));
+    let mut waits = start(&place, &with("vmdk", &out));
+    sleep(Duration::from_secs(2));
+    assert_eq!(half_made(Path::new(&out)), ["mine"], "its names are not touched");
+    assert!(waits.0.try_wait().unwrap().is_none() && killed.0.try_wait().unwrap().is_none());
+    signal(&killed.0, "TERM");
+    assert!(!killed.0.wait().unwrap().success());
+    drop(lock);
+    assert!(waits.0.wait().unwrap().success());
+    let mut names = half_made(Path::new(&one));
+    names.push("mine".to_owned());
+    let mut there = half_made(Path::new(&out));
+    names.sort();
+    there.sort();
+    assert_eq!(there, names);
+}

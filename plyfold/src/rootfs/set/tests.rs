@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::sync::{Barrier, mpsc};
+use std::time::Duration;
 
 use super::staging_folder::OLD as OLD_FOLDER;
 use super::*;
@@ -33,7 +35,7 @@ fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> R
         assert_eq!(path, out.join(name));
     }
     between(set.stage.path());
-    set.publish()
+    set.publish().map(|note| assert_eq!(note, None))
 }
 
 #[test]
@@ -257,5 +259,139 @@ fn a_second_file_of_one_name_is_refused() {
             publish(&out, &[("rootfs.cpio", "one"), (name, "one"), (name, "two")], |_| {}).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Internal, "{error}");
         assert!(!out.exists());
+    }
+}
+
+/// Publishes in another thread; whether it has ended is told by the channel.
+fn publishing_to(out: &Path, text: &'static str) -> mpsc::Receiver<Result<()>> {
+    let (tell, told) = mpsc::channel();
+    let out = out.to_owned();
+    std::thread::spawn(move || {
+        tell.send(publish(&out, &[("layer-00.erofs", text), ("rootfs.cpio", text)], |_| {}))
+    });
+    told
+}
+
+/// Longer than a set of two files takes to appear.
+const WHILE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_folder_that_another_publishes_to_is_neither_looked_at_nor_changed() {
+    for others in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        publish(&out, &SET, |_| {}).unwrap();
+        if others {
+            fs::write(out.join("mine"), "mine").unwrap();
+        }
+        let lock = fs::File::open(&out).unwrap();
+        lock.lock().unwrap();
+        // A name that is in its way for a moment: not all of the older set is listed now.
+        fs::write(out.join("rootfs.cpio"), "half of another set").unwrap();
+        let before = content(&out);
+        let told = publishing_to(&out, "new");
+        told.recv_timeout(WHILE).unwrap_err();
+        assert_eq!(content(&out), before);
+        // The folder is exchanged for another meanwhile, which has the same lock.
+        fs::rename(&out, dir.path().join("older")).unwrap();
+        fs::create_dir(&out).unwrap();
+        let newer = fs::File::open(&out).unwrap();
+        newer.lock().unwrap();
+        drop(lock);
+        told.recv_timeout(WHILE).unwrap_err();
+        assert_eq!(content(&out), files([]));
+        drop(newer);
+        told.recv_timeout(30 * WHILE).unwrap().unwrap();
+        let new = [("layer-00.erofs", "new"), ("rootfs.cpio", "new"), (LIST, "rootfs.cpio\n")];
+        assert_eq!(content(&out), files(new));
+    }
+}
+
+/// The first to appear holds the lock on the new folder until it has ended.
+#[test]
+fn who_finds_a_new_folder_in_the_place_of_nothing_waits_for_its_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let stop = Stop::default();
+    let mut first = Set::new(&out, FileOptions::default(), &stop).unwrap();
+    first.add(MERGED, |_| Ok(())).unwrap();
+    let (tell, told) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let second = out.clone();
+    std::thread::spawn(move || tell.send(publish(&second, &SET, |_| goes_on.recv().unwrap())));
+    first.appear().unwrap();
+    go_on.send(()).unwrap();
+    told.recv_timeout(WHILE).unwrap_err();
+    assert_eq!(content(&out), files([(MERGED, "")]));
+    drop(first);
+    told.recv_timeout(30 * WHILE).unwrap().unwrap();
+    assert_eq!(content(&out), files(SET));
+}
+
+#[test]
+fn one_that_waits_for_a_folder_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = fs::File::open(dir.path()).unwrap();
+    lock.lock().unwrap();
+    let stop = Stop::default();
+    stop.flag().store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = Set::new(dir.path(), FileOptions::default(), &stop).map(drop).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Cancelled);
+}
+
+/// A folder in which another set waits is not exchanged: its path stays.
+#[test]
+fn a_set_that_waits_in_the_folder_stays_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let stop = Stop::default();
+    let mut waits = Set::new(&out, FileOptions::default(), &stop).unwrap();
+    waits.declare([MERGED]).unwrap();
+    publish(&out, &SET, |_| {}).unwrap();
+    let inode = fs::metadata(&out).unwrap().ino();
+    publish(&out, &[("layer-00.erofs", "new")], |_| {}).unwrap();
+    assert_eq!(fs::metadata(&out).unwrap().ino(), inode);
+    waits.add(MERGED, |_| Ok(())).unwrap();
+    waits.publish().unwrap();
+    assert_eq!(content(&out), files([(MERGED, "")]));
+}
+
+#[test]
+fn sets_that_appear_at_the_same_time_are_never_mixed() {
+    const TEXTS: [&str; 4] = ["a", "b", "c", "d"];
+    for (others, older) in [(false, false), (false, true), (true, false), (true, true)] {
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out");
+            if older {
+                publish(&out, &SET, |_| {}).unwrap();
+            }
+            if others {
+                fs::create_dir_all(&out).unwrap();
+                fs::write(out.join("mine"), "mine").unwrap();
+            }
+            let start = Barrier::new(TEXTS.len());
+            std::thread::scope(|scope| {
+                for (at, text) in TEXTS.into_iter().enumerate() {
+                    let (out, start) = (&out, &start);
+                    scope.spawn(move || {
+                        let of_other_formats = if at % 2 == 0 { "rootfs.cpio" } else { "rootfs.raw" };
+                        let names = [("layer-00.erofs", text), (of_other_formats, text), (MERGED, text)];
+                        let together = |_: &Path| {
+                            start.wait();
+                        };
+                        publish(out, &names, together).unwrap();
+                    });
+                }
+            });
+            let mut left = content(&out);
+            assert_eq!(left.remove("mine").is_some(), others);
+            let list = left.remove(LIST).unwrap();
+            assert!(left.contains_key(list.trim_end()), "{list} {left:?}");
+            let texts: std::collections::BTreeSet<_> = left.values().collect();
+            assert_eq!((left.len(), texts.len()), (3, 1), "{left:?}");
+            assert_eq!(content(dir.path()).len(), 1);
+        }
     }
 }
