@@ -104,7 +104,7 @@ impl CacheProvider for BucketCache {
     }
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        let lock = self.exclusive(format!("{} {} {}", key.format, key.content, key.format.extension)).await;
+        let lock = self.exclusive(format!("{key:?}")).await;
         let stored =
             self.0.bucket().artifacts.get(key).map(|stored| (stored.artifact.clone(), stored.digest.clone()));
         if let Some((artifact, digest)) = stored {
