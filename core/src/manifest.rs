@@ -1,5 +1,7 @@
 //! Manifests, indexes and configs: raw bytes first, documents second.
 
+use std::io::Read;
+
 use bytes::Bytes;
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, Platform as PlatformDocument};
 use serde_json::{Map, Value, json};
@@ -11,7 +13,9 @@ use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Si
 
 /// Bounds on documents. Memory follows these, never what an input declares.
 pub mod limits {
-    /// Bytes of a manifest or an index (registries commonly accept 4 MiB).
+    /// Bytes of a manifest or an index (registries commonly accept 4 MiB). A backend reads one byte more at most:
+    /// [`RawManifest::read`](super::RawManifest::read) and [`RawManifest::verified`](super::RawManifest::verified) then
+    /// refuse what is longer.
     pub const MANIFEST: u64 = 4 << 20;
     /// Bytes of an image configuration.
     pub const CONFIG: u64 = 4 << 20;
@@ -96,10 +100,32 @@ impl RawManifest {
     pub fn new(bytes: impl Into<Bytes>, media_type: Option<&MediaType>) -> Result<Self> {
         let bytes = bytes.into();
         let digest = digest::sha256(&bytes);
+        check_size(bytes.len() as u64, &digest)?;
         Self::named(bytes, media_type, digest)
     }
 
-    /// As [`RawManifest::new`] for bytes that must hash to `digest`.
+    /// As [`RawManifest::verified`] for what a file or another reader yields. Of content that is too long it reads one
+    /// byte more than [`limits::MANIFEST`].
+    ///
+    /// # Errors
+    /// As [`RawManifest::verified`], and what the reader reports.
+    ///
+    /// ```
+    /// use plyfold_core::{ErrorKind, RawManifest, digest};
+    ///
+    /// let wanted = digest::sha256(b"{}");
+    /// let error = RawManifest::read(std::io::repeat(b' '), None, &wanted).unwrap_err();
+    /// assert_eq!(*error.kind(), ErrorKind::Limit);
+    /// ```
+    pub fn read(content: impl Read, media_type: Option<&MediaType>, digest: &Digest) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let read = content.take(limits::MANIFEST + 1).read_to_end(&mut bytes);
+        read.map_err(|e| Error::io("reading a manifest", e))?;
+        Self::verified(bytes, media_type, digest)
+    }
+
+    /// As [`RawManifest::new`] for bytes that must hash to `digest`. The length is checked first, so that the start of
+    /// content that is too long is no mismatch.
     ///
     /// # Errors
     /// As [`RawManifest::new`]; [`Corrupt`](crate::ErrorKind::Corrupt) with
@@ -110,8 +136,8 @@ impl RawManifest {
         media_type: Option<&MediaType>,
         digest: &Digest,
     ) -> Result<Self> {
-        let bytes = bytes.into();
-        let mut hasher = Hasher::like(digest)?;
+        let (bytes, mut hasher) = (bytes.into(), Hasher::like(digest)?);
+        check_size(bytes.len() as u64, digest)?;
         hasher.update(&bytes);
         let actual = hasher.finish();
         if actual != *digest {
@@ -131,6 +157,7 @@ impl RawManifest {
     /// As [`RawManifest::verified`].
     pub fn described(bytes: impl Into<Bytes>, descriptor: &Descriptor) -> Result<Self> {
         let bytes = bytes.into();
+        check_size(bytes.len() as u64, descriptor.digest())?;
         if bytes.len() as u64 != descriptor.size() {
             return Err(Mismatch::of(descriptor, None, bytes.len() as u64).into());
         }
@@ -146,10 +173,6 @@ impl RawManifest {
     }
 
     fn named(bytes: Bytes, declared: Option<&MediaType>, digest: Digest) -> Result<Self> {
-        if bytes.len() as u64 > limits::MANIFEST {
-            let sizes = Size(bytes.len() as u64).beyond(Size(limits::MANIFEST));
-            return Err(DocumentFault::Long(format!("manifest {digest} has {sizes}")).into());
-        }
         let (media_type, document) =
             parse(&bytes, declared).map_err(|e| e.with_context("manifest", &digest))?;
         let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
@@ -217,6 +240,15 @@ impl RawManifest {
         references.retain(|blob| !is_foreign(blob.media_type()));
         if matches!(self.document, Document::Index(_)) { Vec::new() } else { references }
     }
+}
+
+/// Refuses a manifest that is too long.
+pub(crate) fn check_size(bytes: u64, digest: &Digest) -> Result<()> {
+    if bytes > limits::MANIFEST {
+        let message = format!("manifest {digest} has more than {}", Size(limits::MANIFEST));
+        return Err(DocumentFault::Long(message).into());
+    }
+    Ok(())
 }
 
 fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<(MediaType, Document)> {

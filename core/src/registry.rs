@@ -65,15 +65,20 @@ impl Capabilities {
 pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// The manifest or index that `reference` names, bytes exactly as stored.
     ///
+    /// It has at most [`limits::MANIFEST`](crate::manifest::limits::MANIFEST) bytes, whatever the medium declares. A
+    /// backend reads one byte more at most, and checks the length before the digest: [`RawManifest::read`] does so for
+    /// a reader, [`RawManifest::verified`] for bytes.
+    ///
     /// # Contract
     /// R 1 `pull_by_tag_returns_exact_manifest_bytes`, R 2
     /// `pull_by_digest_verifies_against_requested_digest_not_header`, R 3, R 4, R 7
-    /// `tag_plus_digest_uses_digest_only`, R 8, E 108; over HTTP R 39
+    /// `tag_plus_digest_uses_digest_only`, R 8, E 108, and the inputs of `hostile_suite!`; over HTTP R 39
     /// `content_type_mismatch_with_body_mediatype_rejected`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name or content,
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) when bytes and digest disagree, and what the medium reports.
+    /// [`Limit`](crate::ErrorKind::Limit) for a manifest that is too long, [`Corrupt`](crate::ErrorKind::Corrupt) when
+    /// bytes and digest disagree, and what the medium reports.
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest>;
 
     /// A blob of the repository that `reference` names, or a range of one.
@@ -81,7 +86,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// A backend that cannot start at the range's first byte starts at 0; [`Blob::offset`] tells.
     ///
     /// # Contract
-    /// E 110 `digest_mismatch_carries_expected_actual_size`, H 138, S 92 `error_mid_stream_never_looks_like_eof`;
+    /// E 110 `digest_mismatch_carries_expected_actual_size`;
     /// over HTTP R 17 to R 21, about ranges, and R 171 `content_encoding_does_not_decide`.
     ///
     /// # Errors

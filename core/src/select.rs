@@ -6,7 +6,7 @@ use oci_spec::image::ImageManifest;
 use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is_index, limits};
 use crate::registry::ImageRegistry;
 use crate::{
-    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, Size, digest,
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, digest,
     platform, reference,
 };
 
@@ -189,11 +189,7 @@ pub(crate) async fn child<R: ImageRegistry + ?Sized>(
     child: &Descriptor,
 ) -> Result<RawManifest> {
     digest::supported(child.digest())?;
-    if child.size() > limits::MANIFEST {
-        let sizes = Size(child.size()).beyond(Size(limits::MANIFEST));
-        let message = format!("{} declares a manifest of {sizes}", child.digest());
-        return Err(Error::limit(message).with_image(reference));
-    }
+    manifest::check_size(child.size(), child.digest()).map_err(|e| e.with_image(reference))?;
     let manifest = registry.manifest(&reference::by_digest(reference, child.digest())).await;
     let manifest = manifest.map_err(|e| e.with_image(reference))?;
     RawManifest::described(manifest.bytes().clone(), child)
