@@ -16,6 +16,11 @@ pub trait Fault: StdError + Send + Sync + 'static {
     fn hint(&self) -> Option<&'static str> {
         None
     }
+
+    /// What it is about: the key and the value of the error's context.
+    fn context(&self) -> Option<(&'static str, &str)> {
+        None
+    }
 }
 
 impl<F: Fault> From<F> for Error {
@@ -24,12 +29,15 @@ impl<F: Fault> From<F> for Error {
         if let Some(hint) = fault.hint() {
             error = error.with_hint(hint);
         }
+        if let Some((key, value)) = fault.context() {
+            error = error.with_context(key, value);
+        }
         error.with_detail(fault)
     }
 }
 
 /// An enum that is a [`Fault`]: each variant has a kind, a message in the format of `thiserror`, and a hint if one helps.
-/// The crate that calls it depends on `thiserror`.
+/// `in "KEY"` behind it puts the variant's first field, a text, into the error's context under that key. The crate that calls it depends on `thiserror`.
 ///
 /// ```
 /// plyfold_core::fault! {
@@ -47,13 +55,16 @@ impl<F: Fault> From<F> for Error {
 macro_rules! fault {
     (
         $(#[$meta:meta])* $vis:vis enum $name:ident;
-        $($variant:ident $(($($field:ty),+))? => ($kind:ident, $message:literal $(, $hint:literal)?),)+
+        $(
+            $(#[$doc:meta])*
+            $variant:ident $(($($field:ty),+))? => ($kind:ident, $message:literal $(, $hint:literal)?) $(in $key:literal)?,
+        )+
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
         #[non_exhaustive]
         $vis enum $name {
-            $(#[doc = concat!("`", $message, "`")] #[error($message)] $variant $(($($field),+))?,)+
+            $($(#[$doc])* #[doc = concat!("`", $message, "`")] #[error($message)] $variant $(($($field),+))?,)+
         }
 
         impl $crate::Fault for $name {
@@ -63,6 +74,11 @@ macro_rules! fault {
 
             fn hint(&self) -> Option<&'static str> {
                 match self { $(Self::$variant { .. } => None::<&'static str>$(.or(Some($hint)))?,)+ }
+            }
+
+            fn context(&self) -> Option<(&'static str, &str)> {
+                $($(if let Self::$variant(value, ..) = self { return Some(($key, value)); })?)+
+                None
             }
         }
     };

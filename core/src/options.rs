@@ -7,17 +7,21 @@ use std::iter;
 
 use serde::Serialize;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
 
 use crate::{Advice, Error, Result};
 
 crate::fault! {
-    /// Why options are refused: with the name of the option and the reason.
+    /// Why options are refused. As an error, a fault of one option has its name in the context `option`.
     pub enum OptionFault;
+    /// The text, which has no `=`:
     Syntax(String) => (Config, "invalid option {0:?}"),
-    Unknown(String, String) => (Config, "invalid option: {1}"),
-    Value(String, String) => (Config, "invalid option: {1}"),
+    /// An option that there is not: its name, and the reason:
+    Unknown(String, String) => (Config, "invalid option: {1}") in "option",
+    /// An option whose value is refused: its name, and the reason:
+    Value(String, String) => (Config, "invalid option `{0}`: {1}") in "option",
+    /// Options that do not fit together, or one that is missing, for this reason:
     Together(String) => (Config, "invalid option: {0}"),
 }
 
@@ -72,22 +76,35 @@ impl Options {
     /// The options as a configuration.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for an unknown key or a value of another type; its context `option` names
-    /// the one that is wrong.
+    /// [`Config`](crate::ErrorKind::Config) with an [`OptionFault`] for an unknown key, a value of another type, and
+    /// several values for one; its context `option` names the one that is wrong.
+    ///
+    /// A value that has the right type and is wrong is for the caller to refuse:
+    ///
+    /// ```
+    /// use plyfold_core::{Error, OptionFault};
+    ///
+    /// let error = Error::from(OptionFault::Value("align".into(), "7 is not a power of two".into()));
+    /// assert_eq!(error.message(), "invalid option `align`: 7 is not a power of two");
+    /// assert_eq!(error.context("option"), Some("align"));
+    /// ```
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
-        let reading = Cell::new(None);
+        let (reading, is_read) = (Cell::new(None), Cell::new(false));
         let mut entries = self.0.iter();
         let noted = iter::from_fn(|| {
             let entry = entries.next();
-            reading.set(entry.map(|(key, _)| (key, false)));
-            entry.map(|(key, value)| (key.as_str(), Noted { key, value, reading: &reading }))
+            reading.set(entry.map(|(key, _)| key));
+            is_read.set(false);
+            entry.map(|(key, value)| (key.as_str(), Written { value, is_read: &is_read }))
         });
         T::deserialize(MapDeserializer::new(noted)).map_err(|e: serde_json::Error| {
-            let Some((key, is_value)) = reading.get() else {
-                return OptionFault::Together(e.to_string()).into();
+            let why = e.to_string();
+            let fault = match reading.get().map(|key| (key, is_read.get())) {
+                Some((key, true)) => OptionFault::Value(key.clone(), why),
+                Some((key, false)) => OptionFault::Unknown(key.clone(), why),
+                None => OptionFault::Together(why),
             };
-            let fault = if is_value { OptionFault::Value } else { OptionFault::Unknown };
-            Error::from(fault(key.clone(), e.to_string())).with_context("option", key)
+            fault.into()
         })
     }
 
@@ -127,47 +144,56 @@ impl fmt::Debug for Options {
     }
 }
 
-/// A value that notes that it is read, to tell an error of it from one of its key.
-struct Noted<'a> {
-    key: &'a String,
+/// A value as it was written: where a text is wanted, `2024` and `true` are texts. It notes that it is read, to tell an
+/// error of it from one of its key.
+struct Written<'a> {
     value: &'a Value,
-    /// The option that is read, and whether its value is.
-    reading: &'a Cell<Option<(&'a String, bool)>>,
+    is_read: &'a Cell<bool>,
 }
-
-impl<'a> IntoDeserializer<'a, serde_json::Error> for Noted<'a> {
-    type Deserializer = Written<'a>;
-
-    fn into_deserializer(self) -> Written<'a> {
-        self.reading.set(Some((self.key, true)));
-        Written(self.value)
-    }
-}
-
-/// A value as it was written: where a text is wanted, `2024` and `true` are texts.
-struct Written<'a>(&'a Value);
 
 impl<'a> IntoDeserializer<'a, serde_json::Error> for Written<'a> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
+        self.is_read.set(true);
         self
     }
+}
+
+/// Methods for types of one value: what is not of the type is refused without the names of Rust's types.
+macro_rules! single {
+    ($($is:ident $what:literal: $($method:ident)+;)+) => {
+        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+            match self.value {
+                Value::Array(values) => Err(several(values)),
+                value if value.$is() => value.deserialize_any(visitor),
+                value => Err(de::Error::custom(format!("{value} is not {}", $what))),
+            }
+        })+)+
+    };
+}
+
+fn several(values: &[Value]) -> serde_json::Error {
+    de::Error::custom(format!("it takes one value, and is given {}", values.len()))
 }
 
 impl<'de> Deserializer<'de> for Written<'de> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
-        match self.0 {
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Written))),
+        match self.value {
+            Value::Array(items) => {
+                let items = items.iter().map(|value| Written { value, ..self });
+                visitor.visit_seq(SeqDeserializer::new(items))
+            }
             value => value.deserialize_any(visitor),
         }
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
-        match self.0 {
-            Value::Bool(_) | Value::Number(_) => visitor.visit_string(self.0.to_string()),
+        match self.value {
+            Value::Array(values) => Err(several(values)),
+            Value::Bool(_) | Value::Number(_) => visitor.visit_string(self.value.to_string()),
             value => value.deserialize_string(visitor),
         }
     }
@@ -194,18 +220,60 @@ impl<'de> Deserializer<'de> for Written<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> serde_json::Result<V::Value> {
-        self.0.deserialize_enum(name, variants, visitor)
+        self.value.deserialize_enum(name, variants, visitor)
+    }
+
+    single! {
+        is_boolean "`true` or `false`": deserialize_bool;
+        is_number "a number": deserialize_f32 deserialize_f64;
+        is_i64 "a whole number": deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64;
+        is_u64 "a whole number, 0 or more": deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64;
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct
-        map struct identifier ignored_any
+        i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Config {
+        align: u64,
+        delta: i32,
+        label: String,
+        many: Vec<String>,
+        sparse: bool,
+    }
+
+    impl Default for Config {
+        fn default() -> Self {
+            Self { align: 1, delta: 0, label: String::new(), many: Vec::new(), sparse: true }
+        }
+    }
+
+    #[test]
+    fn a_refused_value_is_named_in_plain_words() {
+        for (pairs, key, said) in [
+            (&["align=512", "align=1024"][..], "align", "it takes one value, and is given 2"),
+            (&["label=a", "label=b"], "label", "it takes one value, and is given 2"),
+            (&["sparse=[true]"], "sparse", "it takes one value, and is given 1"),
+            (&["align=x"], "align", r#""x" is not a whole number, 0 or more"#),
+            (&["align=-1"], "align", "-1 is not a whole number, 0 or more"),
+            (&["delta=0.5"], "delta", "0.5 is not a whole number"),
+            (&["sparse=yes"], "sparse", r#""yes" is not `true` or `false`"#),
+        ] {
+            let error = Options::parse(pairs.iter().copied()).unwrap().config::<Config>().unwrap_err();
+            assert_eq!(error.message(), format!("invalid option `{key}`: {said}"));
+            assert_eq!(error.context("option"), Some(key));
+            assert!(matches!(error.detail(), Some(OptionFault::Value(name, _)) if name == key));
+        }
+        let config: Config = Options::parse(["many=a", "many=b", "delta=-3"]).unwrap().config().unwrap();
+        assert_eq!((config.align, config.delta, config.many.len(), config.sparse), (1, -3, 2, true));
+    }
 
     #[test]
     fn debug_shows_names_and_no_values() {

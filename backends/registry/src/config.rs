@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plyfold_core::{Error, Secret};
+use plyfold_core::{Error, OptionFault, Secret};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -126,8 +126,9 @@ impl Config {
         ];
         for (option, hosts) in lists {
             if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
-                let error = Error::config(format!("{host:?} is not a host")).with_context("option", option);
-                return Err(error.with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
+                let error = OptionFault::Value(option.to_owned(), format!("{host:?} is not a host"));
+                return Err(Error::from(error)
+                    .with_hint("write HOST[:PORT], without a scheme before it or a path behind"));
             }
         }
         // The usual ones need not be there, and an empty name stands for none.
@@ -135,9 +136,9 @@ impl Config {
         let mut named =
             self.hosts_dir.iter().filter(|dir| !usual.contains(&dir.as_path()) && *dir != Path::new(""));
         if let Some(dir) = named.find(|dir| !dir.is_dir()) {
-            let error = Error::config(format!("{} is not a directory", dir.display()));
+            let why = format!("{} is not a directory", dir.display());
             let hint = "write a directory that holds HOST/hosts.toml, as /etc/containerd/certs.d does";
-            return Err(error.with_context("option", "hosts-dir").with_hint(hint));
+            return Err(Error::from(OptionFault::Value("hosts-dir".to_owned(), why)).with_hint(hint));
         }
         Ok(())
     }
@@ -180,10 +181,9 @@ mod tests {
     #[test]
     fn an_empty_folder_of_hosts_is_none() {
         parse(&["hosts-dir="]).unwrap().check().unwrap();
-        assert_eq!(
-            *parse(&["hosts-dir=/nonexistent"]).unwrap().check().unwrap_err().kind(),
-            ErrorKind::Config
-        );
+        let error = parse(&["hosts-dir=/nonexistent"]).unwrap().check().unwrap_err();
+        assert_eq!((error.kind(), error.context("option")), (&ErrorKind::Config, Some("hosts-dir")));
+        assert!(matches!(error.detail(), Some(OptionFault::Value(..))));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use super::store_admin::counted;
 
 /// Makes disks of an image, which is pulled if need be.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
-    let of_format = Options::parse(options.format_option.iter().map(String::as_str))?;
+    let of_format = Options::parse(options.format_option.iter().map(String::as_str));
+    let of_format = of_format.map_err(|e| e.with_context("format", &options.format))?;
     let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {
         Some(bytes) => rootfs.upper(bytes),
