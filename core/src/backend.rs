@@ -23,6 +23,8 @@ pub struct Backend {
     pub summary: &'static str,
     /// What follows the scheme, such as `oci:DIRECTORY[:TAG]`.
     pub syntax: &'static str,
+    /// The options that it takes, such as `catalogue=FILE, depth=NUMBER`; empty when it takes none.
+    pub options: &'static str,
     /// What it can do at most.
     pub capabilities: Capabilities,
     /// Whether it uses [`OpenRequest::credential`]. One that does not is never opened with a credential.

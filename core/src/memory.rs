@@ -24,6 +24,7 @@ crate::register!(Backend {
     package: env!("CARGO_PKG_NAME"),
     summary: "images in this process's memory, shared by name",
     syntax: "memory:NAME[:IMAGE]",
+    options: "",
     capabilities: CAPABILITIES,
     takes_credentials: false,
     open: |request| Box::pin(async move { open(&request.location, &request.options) }),

@@ -22,6 +22,7 @@ plyfold_core::register!(Backend {
     package: env!("CARGO_PKG_NAME"),
     summary: "tar files of docker save, podman save and skopeo, in both forms",
     syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME], FILE@DIGEST, FILE:@INDEX",
+    options: "spool-limit=BYTES",
     capabilities: CAPABILITIES,
     takes_credentials: false,
     open: |request| Box::pin(async move { open(&request.location, &request.options).await }),

@@ -21,6 +21,7 @@ plyfold_core::register!(Backend {
     package: env!("CARGO_PKG_NAME"),
     summary: "OCI layout directories, also those of skopeo, crane, buildah, umoci and docker",
     syntax: "oci:DIRECTORY[:TAG|:NAME][@DIGEST]",
+    options: "follow-symlinks=true",
     capabilities: CAPABILITIES,
     takes_credentials: false,
     open: |request| Box::pin(async move { open(&request.location, &request.options) }),

@@ -18,6 +18,10 @@ plyfold_core::register!(Backend {
     package: env!("CARGO_PKG_NAME"),
     summary: "OCI distribution registries over HTTP",
     syntax: "registry:HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or registry:HOST[:PORT]/ for the registry itself",
+    options: "anonymous=true, auth-file=FILE, ca=FILE, client-cert=FILE, client-key=FILE, connect-timeout=SECONDS, \
+              docker-config=DIR, helper-path=DIR, helper-timeout=SECONDS, hosts=JSON, hosts-dir=DIR, https=HOST, \
+              max-connections=NUMBER, parallel-ranges=NUMBER, password=TEXT, plain-http=HOST, read-timeout=SECONDS, \
+              requests-per-second=NUMBER, trusted-realm=HOST, upload-chunk=MIB, user-agent=TEXT, username=TEXT",
     capabilities: CAPABILITIES,
     takes_credentials: true,
     open: |request| Box::pin(async move { open(&request) }),

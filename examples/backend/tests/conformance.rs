@@ -4,11 +4,15 @@ use std::fs;
 
 use async_trait::async_trait;
 use example_backend::Folder;
-use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage, registry_suite};
+use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage, hostile_suite, registry_suite};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{Backends, OptionFault, Options, Platform, PullOptions, pull};
 
 registry_suite!(Folders);
+
+mod hostile {
+    super::hostile_suite!(super::Folders);
+}
 
 /// Puts samples into folders.
 #[derive(Debug)]

@@ -15,15 +15,16 @@ pub(crate) fn backends(terminal: Terminal) -> Result<()> {
             "schemes": backend.schemes,
             "syntax": backend.syntax,
             "summary": backend.summary,
+            "options": backend.options,
             "package": backend.package,
             "capabilities": backend.capabilities,
         })
     };
     terminal.show(&backends.iter().map(document).collect::<Vec<_>>(), || {
         let row = |backend: &Backend| {
-            [backend.schemes.join(", "), backend.syntax.to_owned(), backend.summary.to_owned()]
+            [&backend.schemes.join(", "), backend.syntax, backend.summary, backend.options].map(str::to_owned)
         };
-        table(["SCHEMES", "IMAGE", "WHAT"], &backends.iter().map(row).collect::<Vec<_>>())
+        table(["SCHEMES", "IMAGE", "WHAT", "OPTIONS"], &backends.iter().map(row).collect::<Vec<_>>())
     })
 }
 

@@ -10,6 +10,7 @@ mod floors;
 mod formats;
 mod interrupted;
 mod library;
+mod linked;
 mod login;
 mod memory;
 mod names;

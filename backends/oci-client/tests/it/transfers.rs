@@ -226,6 +226,7 @@ async fn a_program_gives_it_a_scheme() {
         package: env!("CARGO_PKG_NAME"),
         summary: "the program's own client",
         syntax: "company:HOST/REPOSITORY[:TAG]",
+        options: "",
         capabilities: Capabilities { push: true, ..Capabilities::READ },
         takes_credentials: false,
         open: |request| {
