@@ -152,7 +152,7 @@ impl Engine<'_> {
             Some(tee) => tee.finish().await.transpose(),
             None => None,
         };
-        if let Err(e) = writer.commit().await {
+        if let Err(e) = self.commit(writer).await {
             let is_pieced = resumed_at > 0 || interruptions > 0;
             if !is_pieced || *e.kind() != ErrorKind::Corrupt {
                 return Err(e);
@@ -179,7 +179,15 @@ impl Engine<'_> {
         let Ingest::Vacant(mut writer) = self.cache.ingest(layer).await? else { return Ok(()) };
         writer.restart().await?;
         self.receive(layer, &mut *writer, None).await?;
-        writer.commit().await
+        self.commit(writer).await
+    }
+
+    /// Content that is wrong came from the registry; any other error is the cache's own.
+    async fn commit(&self, writer: Box<dyn BlobWriter>) -> Result<()> {
+        writer.commit().await.map_err(|e| match e.kind() {
+            ErrorKind::Corrupt => e.with_endpoint(&self.registry),
+            _ => e,
+        })
     }
 
     /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped; with

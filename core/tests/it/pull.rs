@@ -146,6 +146,7 @@ async fn wrong_content_is_refused_at_once_and_nothing_becomes_visible() {
     let error = pull(&scripted, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap_err();
     let mismatch = error.detail::<plyfold_core::Mismatch>().expect("a digest mismatch");
     assert_eq!((*error.kind() == ErrorKind::Corrupt, &mismatch.expected), (true, &layers[0]));
+    assert_eq!(error.context("endpoint"), Some(scripted.to_string().as_str()));
     assert_eq!(scripted.reads_of(&layers[0]), 1);
     assert_eq!(cache.stat(&layers[0]).await.unwrap(), None);
     assert_eq!(cache.list().await.unwrap(), []);

@@ -59,10 +59,13 @@ pub(crate) fn show(context: &Context, name: &Reference, descriptor: &Descriptor)
 pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
     let image = Image::parse(repository, &context.backends)?;
     let opened = context.backends.open(&image.uri(), &context.options).await?;
-    if opened.reference.is_none() && !image.is_remote(&context.backends) {
+    let is_local = !image.is_remote(&context.backends);
+    if opened.reference.is_none() && is_local {
         let names: Vec<String> = opened.references().await?.iter().map(Reference::whole).collect();
         return context.terminal.show(&names, || lines(&names));
     }
+    let place = opened.reference.as_ref().filter(|_| is_local);
+    let place = place.map_or_else(String::new, |name| reference::repository_of(name) + ":");
     let (mut pages, mut all) = (Pages::default(), Vec::new());
     while let Some(page) = pages.page() {
         let ask = || async {
@@ -73,10 +76,11 @@ pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
         };
         let names = context.asking("names", ask).await?;
         pages.advance(&names).map_err(|e| e.with_endpoint(&opened.registry))?;
+        let names: Vec<String> = names.names.iter().map(|name| format!("{place}{name}")).collect();
         if context.terminal.json {
-            all.extend(names.names);
+            all.extend(names);
         } else {
-            write(lines(&names.names).as_bytes())?;
+            write(lines(&names).as_bytes())?;
         }
     }
     if context.terminal.json { context.terminal.show(&all, String::new) } else { Ok(()) }
@@ -91,8 +95,7 @@ pub(crate) async fn delete(context: &Context, image: &str, is_blob: bool) -> Res
     let image = &*resolved(image)?;
     let opened = context.locate(image).await?;
     if !opened.registry.capabilities().delete {
-        let error = Error::config("this backend cannot delete").with_image(printable(image));
-        return Err(error.with_endpoint(&opened.registry));
+        return Err(opened.registry.unsupported("delete images").with_image(printable(image)));
     }
     let name = opened.reference().await?;
     let digest = reference::digest_of(&name)?;

@@ -510,6 +510,23 @@ fn the_json_of_backends_lists_what_is_linked() {
     for scheme in ["docker", "docker-archive", "oci", "oci-archive", "registry"] {
         assert!(schemes.contains(&scheme), "{schemes:?}");
     }
+    let oci = document.as_array().unwrap().iter().find(|backend| backend["schemes"][0] == "oci").unwrap();
+    assert_eq!(oci["options"], "follow-symlinks=true");
+    assert!(place.run("backends").contains("follow-symlinks=true"));
+}
+
+#[test]
+fn a_place_on_this_machine_lists_full_names_and_an_archive_deletes_nothing() {
+    let place = Place::new();
+    let tag = "[exit 0]\n-- out\nlocalhost/sample:latest\n";
+    for image in ["oci:examples/sample", "oci:examples/sample:latest"] {
+        let text = place.run(&format!("tags {image}"));
+        assert!(text.contains(tag), "{text}");
+    }
+    let text = place.run("tags oci:examples/sample:latest --json");
+    assert!(text.contains("\"localhost/sample:latest\""), "{text}");
+    let text = place.run("delete docker-archive:o.tar:app:1");
+    assert!(text.contains("[exit 1]") && text.contains("this backend cannot delete images"), "{text}");
 }
 
 #[test]
@@ -532,7 +549,13 @@ fn formats_take_options_and_others_are_refused() {
         ("--as cpio", "invalid value 'cpio' for '--as <FORMAT>'"),
         ("--as vmdk -m depth=3", "unknown field `depth`"),
         ("--as erofs-layers -m block-size=100", "512, 1024, 2048 or 4096"),
-        ("--as erofs-layers -m block-size", "invalid option"),
+        ("--as erofs-layers -m block-size", "format: erofs-layers"),
+        ("--as erofs-layers -m block-size", "hint: write KEY=VALUE"),
+        (
+            "--as erofs-layers -m block-size=1 -m block-size=2",
+            "invalid option `block-size`: it takes one value, and is given 2",
+        ),
+        ("--as erofs-layers -m block-size=x", "\"x\" is not a whole number"),
     ] {
         let text = place.run(&format!("{sample} {arguments}"));
         assert!(text.contains("[exit 2]") && text.contains(said), "{arguments}: {text}");

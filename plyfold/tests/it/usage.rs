@@ -89,7 +89,6 @@ fn mistakes_of_the_command_line_exit_2() {
     fs::write(&empty, "").unwrap();
     for (line, said) in [
         ("pull oci:{}/layout", "matches several images"),
-        ("delete docker-archive:x.tar:app:1", "cannot delete"),
         ("copy oci:examples/sample:latest oci-archive:x.tar:1", "cannot write images"),
         ("tags docker-archive:x.tar -o ca=x", "ca"),
         ("tags registry.invalid/app -o ca={}/none.pem", "{}/none.pem cannot be read"),
