@@ -170,7 +170,34 @@ macro_rules! http_suite {
     };
 }
 
-/// One `#[test]` for each hostile input on a [`Fixture`](crate::Fixture): see [`hostile`](crate::hostile).
+/// One `#[test]` for each hostile input on a [`Fixture`](crate::Fixture), the one of
+/// [`registry_suite!`](crate::registry_suite): documents that lie, contradict themselves or never end. Each is pulled
+/// from a fresh medium, and must get what the table of [`rules`](crate::rules#hostile-inputs) says.
+///
+/// ```no_run
+/// use async_trait::async_trait;
+/// use plyfold_conformance::{BackendUnderTest, Fixture, FixtureImage};
+/// # use plyfold_core::memory::MemoryRegistry;
+///
+/// struct Folders;
+///
+/// #[async_trait]
+/// impl Fixture for Folders {
+///     async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest {
+///         // … as for `registry_suite!`.
+/// #       let names = images.iter().map(|image| image.reference.clone()).collect();
+/// #       BackendUnderTest::new(Box::new(MemoryRegistry::new("doc")), names, ())
+///     }
+/// }
+///
+/// mod rules {
+///     plyfold_conformance::registry_suite!(super::Folders);
+/// }
+///
+/// mod hostile {
+///     plyfold_conformance::hostile_suite!(super::Folders);
+/// }
+/// ```
 #[macro_export]
 macro_rules! hostile_suite {
     ($fixture:expr) => {

@@ -348,7 +348,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Text from outside with control characters escaped, so that it cannot control a terminal (rule H 146).
+/// Text from outside with control characters escaped, so that it cannot control a terminal.
 ///
 /// ```
 /// assert_eq!(plyfold_core::printable("a\u{1b}[31mb"), "a\\u{1b}[31mb");

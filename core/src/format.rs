@@ -30,7 +30,7 @@ impl<O: Output + ?Sized> Output for &mut O {
 
 /// The identity of a materializer's output: with the digest of what it was made from it is the whole of a cache key.
 ///
-/// Any option that changes a byte of output changes `options` (rule M 160).
+/// Any option that changes a byte of output changes `options`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Format {
     /// Short name, as in `--as` and in the store's `artifacts/` folder: lower-case letters, digits, `-`, and nothing that

@@ -21,10 +21,7 @@ pub trait ImageSource: DynClone + Debug + Display + Send + Sync + 'static {
     /// S 76 `descriptor_matches_manifest_bytes`.
     fn raw(&self) -> &RawManifest;
 
-    /// One of the image's blobs, or a range of one.
-    ///
-    /// # Contract
-    /// S 92 `error_mid_stream_never_looks_like_eof`.
+    /// One of the image's blobs, or a range of one. An error in the middle never looks like the end.
     ///
     /// # Errors
     /// As [`ImageRegistry::blob`].
@@ -57,10 +54,10 @@ pub trait ImageSourceExt: ImageSource {
         Ok(self.manifest()?.layers())
     }
 
-    /// The image configuration; reads no layer (rule S 94 `lazy_no_blob_read_for_config_only`).
+    /// The image configuration; reads no layer.
     ///
     /// # Contract
-    /// S 77 `config_raw_bytes_hash_to_descriptor`, S 97 `non_image_artifact_config_gives_typed_error`.
+    /// S 77 `config_raw_bytes_hash_to_descriptor`.
     ///
     /// # Errors
     /// As [`RawConfig::new`] and [`ImageRegistry::blob`].

@@ -1,7 +1,10 @@
 //! The catalogue: every rule with its text and its check.
 //!
 //! Groups: R pulls from registries, S image sources, X equivalence of backends, E error kinds, C caches,
-//! K concurrency and D damage in caches, M materializers.
+//! K concurrency and D damage in caches, M materializers. The rules of [`durability`](crate::durability) are in group D;
+//! hostile inputs have names and no numbers.
+//!
+#![doc = include_str!("catalogue.md")]
 
 mod cache;
 mod endpoints;

@@ -1,8 +1,14 @@
 //! The tables of rules: none is missing, and none stands twice.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
+use plyfold_conformance::hostile::{self, Outcome};
 use plyfold_conformance::{durability, rules};
+
+use super::samples::blessed;
 
 #[test]
 fn no_rule_about_caches_is_missing() {
@@ -51,4 +57,88 @@ fn ids_and_texts_are_unique() {
     let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
     let texts: BTreeSet<_> = all.iter().map(|(_, text)| text).collect();
     assert_eq!((ids.len(), texts.len()), (all.len(), all.len()));
+}
+
+/// Where a reader of the documentation finds the rule that a page or a message names.
+#[test]
+fn the_documentation_has_every_rule() {
+    let mut rows = Vec::new();
+    macro_rules! add {
+        ($($suite:literal $rules:expr;)+) => {
+            $(rows.extend($rules.map(|rule| (rule.id, rule.name, rule.text.to_owned(), $suite)));)+
+        };
+    }
+    add! {
+        "`registry_suite!`" rules::registry();
+        "`http_suite!`" rules::http();
+        "`cache_suite!`" rules::cache();
+        "`layout_suite!`" rules::layout();
+        "`durability`" durability::tests();
+        "`materializer_suite!`" rules::materializer();
+    }
+    let number = |id: &str| id.split_once(' ').and_then(|(_, number)| number.parse::<u32>().ok()).unwrap();
+    rows.sort_by_key(|(id, ..)| (id.chars().next(), number(id)));
+    let mut text = "# Rules\n\n| id | name | what it demands | suite |\n|---|---|---|---|\n".to_owned();
+    for (id, name, demands, suite) in rows {
+        writeln!(text, "| {id} | `{name}` | {} | {suite} |", demands.replace('|', "\\|")).unwrap();
+    }
+    text.push_str("\n# Hostile inputs\n\n| input of `hostile_suite!` | what it must get |\n|---|---|\n");
+    for row in hostile::rows() {
+        let outcome = match row.outcome {
+            Outcome::Image(platform) => format!("the image for {platform}, whole"),
+            Outcome::Refused(kinds) => {
+                kinds.iter().map(|kind| format!("`{kind:?}`")).collect::<Vec<_>>().join(" or ")
+            }
+            Outcome::WrongPlatform => "no image for the wanted platform".to_owned(),
+        };
+        writeln!(text, "| `{}` | {outcome} |", row.name).unwrap();
+    }
+    if blessed("../../src/rules/catalogue.md", &text) {
+        return;
+    }
+    let expected = include_str!("../../src/rules/catalogue.md");
+    assert!(text == expected, "`PLYFOLD_BLESS=1 cargo test -p plyfold-conformance` writes it anew: {text}");
+}
+
+/// `R 17`, `rules C 49 and C 200`: what the manual and the documentation of contracts cite is in the catalogue.
+#[test]
+fn every_rule_that_a_page_cites_is_there() {
+    let ids: BTreeSet<&str> = rules::registry()
+        .map(|rule| rule.id)
+        .chain(rules::http().map(|rule| rule.id))
+        .chain(rules::cache().map(|rule| rule.id))
+        .chain(rules::layout().map(|rule| rule.id))
+        .chain(durability::tests().map(|rule| rule.id))
+        .chain(rules::materializer().map(|rule| rule.id))
+        .collect();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src")];
+    let mut cited = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let is_page = path.extension().is_some_and(|extension| extension == "md");
+            let lines = text.lines().filter(|line| is_page || line.trim_start().starts_with("//"));
+            let lines = lines.map(|line| line.trim_start_matches([' ', '/', '!']));
+            let text = lines.collect::<Vec<_>>().join(" ");
+            let words: Vec<&str> = text.split_whitespace().collect();
+            for pair in words.windows(2) {
+                let group = pair[0].trim_start_matches('(');
+                let number: String = pair[1].chars().take_while(char::is_ascii_digit).collect();
+                if group.len() == 1
+                    && group.starts_with(|c: char| "CDEHKMRSX".contains(c))
+                    && !number.is_empty()
+                {
+                    let id = format!("{group} {number}");
+                    assert!(ids.contains(id.as_str()), "{}: there is no rule {id}", path.display());
+                    cited += 1;
+                }
+            }
+        }
+    }
+    assert!(cited > 50, "{cited} rules are cited");
 }

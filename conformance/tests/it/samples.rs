@@ -44,7 +44,7 @@ fn the_rootfs_tree_is_pinned() {
 }
 
 /// `PLYFOLD_BLESS=1 cargo test -p plyfold-conformance` accepts what there is now.
-fn blessed(file: &str, actual: &str) -> bool {
+pub(super) fn blessed(file: &str, actual: &str) -> bool {
     let bless = std::env::var_os("PLYFOLD_BLESS").is_some();
     if bless {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");

@@ -93,10 +93,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
     /// the platform of `options`. Those without a name come last, by their digests. Images that came before one that
     /// fails are kept. Each image has its own last progress event; if the load fails before the first image, the
-    /// failure has one.
-    ///
-    /// # Contract
-    /// X 104 `import_performs_zero_network_io`.
+    /// failure has one. Nothing is asked of a network.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and

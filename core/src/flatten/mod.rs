@@ -4,7 +4,7 @@
 //! only, the second passes on the content that is still there. Memory holds the metadata, never content, within the
 //! [`TreeLimits`] of the layers.
 //!
-//! The order is fixed, so the same layers give the same bytes (rule S 91): directories, parents first, missing
+//! The order is fixed, so the same layers give the same bytes: directories, parents first, missing
 //! ones as 0755 root:root (S 87); regular files, bottom layer first, in the order of its tar; links, devices and
 //! FIFOs; at last the further names of files, behind the first one that they link to (S 84).
 
@@ -55,7 +55,7 @@ impl FirstNames {
 /// # Contract
 /// S 81 `flattened_tar_equals_overlay_of_layers`, S 83 `hardlink_to_overwritten_or_deleted_target`,
 /// S 84 `hardlink_target_precedes_link_in_output`, S 87 `parent_dirs_before_children_or_synthesised`,
-/// S 88 `file_replaces_dir_and_dir_replaces_file`, S 91 `tar_output_byte_reproducible`.
+/// S 88 `file_replaces_dir_and_dir_replaces_file`.
 ///
 /// # Errors
 /// Those of [`LayerTar`] and [`Tree::from_layers`]; [`Io`](crate::ErrorKind::Io) from `out`;

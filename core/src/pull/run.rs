@@ -31,7 +31,7 @@ use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
 ///
 /// # Contract
 /// C 47 to C 54, R 22 to R 28 about transfers that fail, R 29 `duplicate_layer_digests_fetched_once`, K 118
-/// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`, S 92,
+/// `n_threads_same_blob_one_write`, K 119 `winner_cancelled_waiter_succeeds`, K 124 `lock_not_held_over_network`,
 /// C 200 `a_confirmed_hit_asks_first`, C 230 `a_refusal_tells_no_digest`, C 187 `a_pull_yields_the_image_that_was_found`, C 188
 /// `what_the_cache_cannot_read_is_not_fetched`, C 189 `a_dropped_pull_tells_its_end`.
 /// A digest in the reference wins over the tag.
