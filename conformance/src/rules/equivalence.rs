@@ -123,12 +123,12 @@ async fn multi_image_archive_enumerates_and_selects(fixture: &dyn Fixture) {
         FixtureImage::new(&format!("registry.example/{tool}"), &first),
     ];
     let subject = fixture.open(&named).await;
-    let names: BTreeSet<_> = subject.references.iter().map(Reference::whole).collect();
+    let made: BTreeSet<_> = subject.references.iter().map(Reference::whole).collect();
     let asked: Vec<_> = named.iter().map(|image| image.reference.whole()).collect();
     assert_eq!(
-        names.len(),
+        made.len(),
         named.len(),
-        "of {asked:?} the fixture makes {names:?}: two images have one name. In a medium with one repository, \
+        "of {asked:?} the fixture makes {made:?}: two images have one name. In a medium with one repository, \
          `holds_any_repository` of the fixture says so"
     );
     assert_listed(&subject, &named).await;

@@ -21,7 +21,7 @@ rules! {
 }
 
 const CONTENT: &[u8] = b"a blob that no sample has";
-/// As long as [`CONTENT`].
+/// At least as long as [`CONTENT`].
 const OTHER: &[u8] = b"other bytes of that length";
 
 async fn a_pushed_blob_is_what_its_descriptor_says(fixture: &dyn Fixture) {
@@ -29,17 +29,17 @@ async fn a_pushed_blob_is_what_its_descriptor_says(fixture: &dyn Fixture) {
     let (registry, name) = (&*subject.registry, subject.reference());
     let blob = Descriptor::new(MediaType::ImageLayer, CONTENT.len() as u64, digest::sha256(CONTENT));
     let half = &CONTENT[..CONTENT.len() / 2];
-    let streams: [(&str, Vec<Option<&'static [u8]>>, ErrorKind); 4] = [
-        ("other bytes", vec![Some(&OTHER[..CONTENT.len()])], ErrorKind::Corrupt),
-        ("too few bytes", vec![Some(half)], ErrorKind::Corrupt),
-        ("too many bytes", vec![Some(CONTENT), Some(b"!")], ErrorKind::Corrupt),
-        ("an error", vec![Some(half), None], ErrorKind::Unavailable),
+    let other: &'static [u8] = &OTHER[..CONTENT.len()];
+    let streams = [
+        ("other bytes", [Ok(other), Ok(b"")], ErrorKind::Corrupt),
+        ("too few bytes", [Ok(half), Ok(b"")], ErrorKind::Corrupt),
+        ("too many bytes", [Ok(CONTENT), Ok(b"!")], ErrorKind::Corrupt),
+        ("an error", [Ok(half), Err("the source fails")], ErrorKind::Unavailable),
     ];
     for (what, parts, kind) in streams {
-        let parts = parts.into_iter().map(|part| {
-            let failed = || Error::new(ErrorKind::Unavailable, "the source fails");
-            part.map(Bytes::from_static).ok_or_else(failed)
-        });
+        let parts = parts
+            .into_iter()
+            .map(|part| part.map(Bytes::from_static).map_err(|why| Error::new(ErrorKind::Unavailable, why)));
         let pushed = registry.push_blob(name, sound(Blob::new(&blob, stream::iter(parts)))).await;
         if !registry.capabilities().push {
             assert_kind(pushed, &ErrorKind::Unsupported);
