@@ -37,7 +37,7 @@ impl Engine<'_> {
         let mut top = self.cache.find_descriptor(&self.name).await?;
         for _ in 0..MOVES {
             let Some(here) = top else { return Ok(None) };
-            // Before the content is looked at: what is damaged or cannot be read is told by its digest.
+            // Before the content is looked at: what is damaged or cannot be read is named by its digest.
             if self.confirms() && !self.agrees(here.digest()).await? {
                 // If it is gone there, what the name stands for now may still be allowed.
                 return Ok(None);
@@ -64,7 +64,7 @@ impl Engine<'_> {
         let same = reference::by_digest(self.reference, here);
         let silent = Progress::none();
         let there = self.retrying_with(&silent, "manifest", || self.registry.resolve(&same)).await;
-        // Neither the message nor the context of this error may be told.
+        // Neither the message nor the context of this error may be shown.
         let refused =
             |e: Error| Error::new(e.kind().clone(), "cannot ask for the image that is in the cache");
         Ok(Error::found(there.map_err(|e| refused(e).with_endpoint(&self.registry)))?.is_some())

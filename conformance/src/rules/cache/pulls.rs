@@ -37,7 +37,7 @@ rules! {
          registry has agreed to its digest: one question, no content; a refusal is the error",
     "C 230" a_refusal_tells_no_digest:
         "until the registry has agreed, no error and no event of a pull tells a digest that only the cache knows: neither \
-         of an image that is whole, nor of one that is damaged, nor when the name has moved",
+         of a complete image, nor of one that is damaged, nor when the name has moved",
 }
 
 async fn contains_means_complete_for_platform(fixture: &dyn CacheFixture) {

@@ -262,7 +262,7 @@ fn a_second_file_of_one_name_is_refused() {
     }
 }
 
-/// Publishes in another thread; whether it has ended is told by the channel.
+/// Publishes in another thread; whether it has ended comes by the channel.
 fn publishing_to(out: &Path, text: &'static str) -> mpsc::Receiver<Result<()>> {
     let (tell, told) = mpsc::channel();
     let out = out.to_owned();
