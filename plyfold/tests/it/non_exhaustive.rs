@@ -37,6 +37,7 @@ const MADE_ELSEWHERE: &[&str] = &[
     "Holdings",
     "Host",
     "Hosts",
+    "KeptArtifact",
     "KernelVersion",
     "LayerTree",
     "Location",

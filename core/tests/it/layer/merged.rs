@@ -232,8 +232,9 @@ fn a_layer_that_does_not_open_is_its_own_error() {
 }
 
 #[test]
-fn a_scratch_folder_that_is_not_there_is_named() {
-    let scratch = tempfile::tempdir().unwrap().path().join("none");
+fn a_scratch_folder_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let scratch = file.path().join("none");
     let error = MergedTree::read([], TreeLimits::default(), &scratch).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Io);
     assert_eq!(error.context("path"), Some(&*scratch.display().to_string()));
