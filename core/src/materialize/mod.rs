@@ -32,7 +32,7 @@ mod work;
 /// Those of [`Materializers::chain`]; [`Unsupported`](ErrorKind::Unsupported) for what is no image with layers;
 /// [`NotFound`](ErrorKind::NotFound) when content is not there; otherwise those of the cache and of the materializers,
 /// with the image in their context, the layer where it is one, and the format. Damaged content of a layer is
-/// [`Corrupt`](ErrorKind::Corrupt) with [`Advice::RepairContent`]: a repair, or a pull that
+/// [`Corrupt`](ErrorKind::Corrupt) with [`RepairContent`](crate::Advice::RepairContent): a repair, or a pull that
 /// [verifies](PullOptions::verify), mends it. No incomplete file of the format is visible then.
 pub async fn materialize(
     image: &RegistrySource,
