@@ -74,7 +74,10 @@ fn config(registry: &str, global: &Global, authfile: Option<PathBuf>) -> Result<
 /// Where a login is, as JSON and in words.
 fn place(keeper: &Keeper) -> (Value, String) {
     match keeper {
-        Keeper::File(path) => (json!({ "file": path }), path.display().to_string()),
+        Keeper::File(path) => {
+            let path = path.display().to_string();
+            (json!({ "file": path }), path)
+        }
         Keeper::Helper(name) => (json!({ "helper": name }), format!("docker-credential-{name}")),
         _ => (Value::Null, String::new()),
     }

@@ -1,6 +1,6 @@
 //! `materialize`: disks out of an image, and what to do with them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::atomic_file::FileOptions;
 use crate::{
@@ -62,7 +62,9 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
         .collect();
-    let file = |file: &Disk| json!({ "path": file.path, "role": file.role, "format": file.format, "size": file.size });
+    // JSON has no paths that are not UTF-8.
+    let path = |path: &PathBuf| path.display().to_string();
+    let file = |file: &Disk| json!({ "path": path(&file.path), "role": file.role, "format": file.format, "size": file.size });
     let mount = disks.is_stackable().then(|| disks.mount_script());
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
@@ -70,10 +72,10 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "files": disks.files.iter().map(file).collect::<Vec<_>>(),
         "kernel": disks.kernel,
         "notes": disks.notes,
-        "layers": disks.layers,
-        "merged": disks.merged,
-        "vmdk": disks.vmdk,
-        "upper": disks.upper,
+        "layers": disks.layers.iter().map(path).collect::<Vec<_>>(),
+        "merged": disks.merged.as_ref().map(path),
+        "vmdk": disks.vmdk.as_ref().map(path),
+        "upper": disks.upper.as_ref().map(path),
         "mount_refused": refusal.map(hints::on_one_line),
         "mount": mount.and_then(Result::ok),
         "boot": disks.boot_lines().map(Value::from_iter),

@@ -57,7 +57,7 @@ pub(crate) fn pulled(image: &PulledImage) -> Value {
         "digest": image.digest,
         "manifest": image.manifest,
         "platform": image.platform.to_string(),
-        "store": image.path,
+        "store": image.path.display().to_string(),
         "cached": image.cached,
         "layers": image.layers.iter().map(layer).collect::<Vec<_>>(),
     })

@@ -1,6 +1,9 @@
 //! How images are written on the command line: names, paths, URIs.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use plyfold_conformance::samples::{self, LayerBuilder, docker_archive};
 
@@ -76,6 +79,32 @@ fn packages() {
         "inspect {tag}@pkg:{}/pkg/init",
     ];
     check("packages", &lines.map(|line| place.run(line)));
+}
+
+/// JSON cannot hold such a path as it is.
+#[test]
+fn a_working_directory_may_have_any_name() {
+    let place = Place::new();
+    let dir = Path::new(&place.path("")).join(OsStr::from_bytes(b"d\xff"));
+    fs::create_dir(&dir).unwrap();
+    let image = format!("oci:{}/examples/sample:latest", baseline::root().display());
+    let line = [
+        "materialize",
+        &image,
+        "--platform",
+        "linux/amd64",
+        "--as",
+        "vmdk",
+        "--upper",
+        "64M",
+        "--json",
+        "--out",
+        "o",
+    ];
+    let output = place.command(line).current_dir(&dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["upper"].as_str().unwrap().ends_with("o/upper.ext4"), "{document}");
 }
 
 /// A store that is not a directory is a mistake in the command line, and is reported as such.
