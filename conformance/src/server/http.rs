@@ -194,7 +194,10 @@ impl Response {
     ) -> io::Result<bool> {
         std::thread::sleep(self.delay);
         let has_body = !head_only && self.status != 204 && self.status != 304;
-        if !has_body || self.body.is_empty() {
+        let (piece, pause) = self.pace.unwrap_or((64 << 10, Duration::ZERO));
+        // A client may go on as soon as it has the head, and never read what is small.
+        let is_short = !has_body || self.body.len() <= piece;
+        if is_short {
             count(Step::Last);
         }
         stream.write_all(self.head(head_only).as_bytes())?;
@@ -207,12 +210,11 @@ impl Response {
         };
         let size = self.body.len() as u64;
         let limit = usize::try_from(stop.unwrap_or(size).min(size)).unwrap_or(usize::MAX);
-        let (piece, pause) = self.pace.unwrap_or((64 << 10, Duration::ZERO));
         let mut left = limit;
         for piece in self.body[..limit].chunks(piece) {
             left -= piece.len();
             count(Step::Bytes(piece.len() as u64));
-            if left == 0 {
+            if left == 0 && !is_short {
                 count(Step::Last);
             }
             self.piece(stream, piece)?;

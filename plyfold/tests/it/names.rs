@@ -139,7 +139,7 @@ fn names_complete_a_line() {
     }
     let none = place.path("none");
     assert_eq!(names(&["--store", &none, "inspect", ""]), "");
-    assert!(!std::path::Path::new(&none).exists(), "asking makes no store");
+    assert!(!Path::new(&none).exists(), "asking makes no store");
 }
 
 #[test]
