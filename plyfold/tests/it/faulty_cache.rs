@@ -9,15 +9,15 @@ use plyfold::layer::LayerTar;
 use plyfold::tree::MergedTree;
 use plyfold::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, CacheProvider, Descriptor,
-    Digest, ErrorKind, Format, Images, Ingest, Input, LocalArtifact, Made, Materializer, NameChange, Output,
-    PullOptions, Reference, Result, Role, Rootfs, Sink, Verified, Verify,
+    Digest, Error, ErrorKind, Format, Images, Ingest, Input, LocalArtifact, Made, Materializer, NameChange,
+    Output, PullOptions, Reference, Result, Role, Rootfs, Sink, Verified, Verify,
 };
 
 use super::baseline;
 
 /// What is wrong with the files of the cache, which have no path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
     /// The second half cannot be read.
     Breaks,
     /// The second half is missing.
@@ -30,10 +30,12 @@ enum Fault {
     More,
     /// Nothing; there is no folder for temporary files.
     NoScratch,
+    /// Nothing, and they have paths; nothing can be stored, nor is there a folder for temporary files.
+    ReadOnly,
 }
 
 #[derive(Clone, Debug)]
-struct Faulty(Box<dyn CacheProvider>, Fault);
+pub(crate) struct Faulty(pub(crate) Box<dyn CacheProvider>, pub(crate) Fault);
 
 #[async_trait]
 impl CacheProvider for Faulty {
@@ -71,6 +73,10 @@ impl CacheProvider for Faulty {
             return Ok(Artifact::Present(Box::new(gone)));
         }
         Ok(match self.0.artifact(key).await? {
+            Artifact::Vacant(_) if self.1 == Fault::ReadOnly => {
+                return Err(Error::io("making a file", io::ErrorKind::ReadOnlyFilesystem.into()));
+            }
+            present @ Artifact::Present(_) if self.1 == Fault::ReadOnly => present,
             Artifact::Present(inner) => Artifact::Present(Box::new(Handle(inner, self.1))),
             Artifact::Vacant(inner) => Artifact::Vacant(Box::new(Writer(inner, self.1))),
         })
@@ -85,7 +91,11 @@ impl CacheProvider for Faulty {
     }
 
     fn scratch(&self) -> Option<PathBuf> {
-        self.0.scratch().filter(|_| self.1 != Fault::NoScratch)
+        self.0.scratch().filter(|_| !matches!(self.1, Fault::NoScratch | Fault::ReadOnly))
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.1 == Fault::ReadOnly
     }
 }
 

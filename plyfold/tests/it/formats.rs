@@ -1,11 +1,9 @@
 //! A format of another crate goes through the door that the own ones go through.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use plyfold::atomic_file::FileOptions;
 use plyfold::cache::{Damage, DamagedPart};
 use plyfold::layer::{LayerTar, Metadata, Timestamp};
@@ -13,14 +11,14 @@ use plyfold::materializers::erofs::ErofsLayer;
 use plyfold::materializers::ext4::Ext4Upper;
 use plyfold::tree::MergedTree;
 use plyfold::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, Format,
-    FormatEntry, Images, Ingest, Input, Made, Materializer, Materializers, NameChange, Options, PullOptions,
-    Reference, Result, Role, Rootfs, Sink, Verified, Verify,
+    CacheProvider, ErrorKind, Format, FormatEntry, Images, Input, Made, Materializer, Materializers, Options,
+    PullOptions, Result, Role, Rootfs, Sink, Verify,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 use tempfile::TempDir;
 
 use super::baseline;
+use super::faulty_cache::{Fault, Faulty};
 
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
@@ -120,68 +118,6 @@ async fn what_a_format_is_made_from_has_to_be_linked() {
     assert!(!dir.path().join("out").exists());
 }
 
-/// A store that this user cannot write.
-#[derive(Clone, Debug)]
-struct ReadOnly(Box<dyn CacheProvider>);
-
-#[async_trait]
-impl CacheProvider for ReadOnly {
-    async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.0.stat(digest).await
-    }
-
-    async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.0.open(blob, range).await
-    }
-
-    async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {
-        self.0.ingest(blob).await
-    }
-
-    async fn quarantine(&self, digest: &Digest) -> Result<()> {
-        self.0.quarantine(digest).await
-    }
-
-    async fn find_descriptor(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.0.find_descriptor(reference).await
-    }
-
-    async fn list(&self) -> Result<Vec<(Reference, Descriptor)>> {
-        self.0.list().await
-    }
-
-    async fn update(&self, changes: &[NameChange]) -> Result<()> {
-        self.0.update(changes).await
-    }
-
-    async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
-        match self.0.artifact(key).await? {
-            Artifact::Vacant(_) => {
-                Err(Error::io("making a file", std::io::ErrorKind::ReadOnlyFilesystem.into()))
-            }
-            present @ Artifact::Present(_) => Ok(present),
-        }
-    }
-
-    async fn verify(&self, what: &Verify) -> Result<Verified> {
-        self.0.verify(what).await
-    }
-
-    fn layout(&self) -> Option<&Path> {
-        self.0.layout()
-    }
-
-    fn is_read_only(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Display for ReadOnly {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// EROFS layers, counted.
 #[derive(Clone, Debug)]
 struct Counted;
@@ -211,7 +147,9 @@ async fn with_a_store_that_cannot_be_written_each_layer_is_made_once() {
     let linked = Materializers::linked().unwrap();
     let counted = FormatEntry { name: "erofs-layers", open: |_| Ok(Box::new(Counted)), ..ENTRY };
     let formats = linked.clone().without("erofs-layers").with(counted).unwrap();
-    let read_only = Images::with_cache(ReadOnly(images.cache())).unwrap().with_materializers(formats.clone());
+    let read_only = Images::with_cache(Faulty(images.cache(), Fault::ReadOnly))
+        .unwrap()
+        .with_materializers(formats.clone());
     let rootfs = Rootfs::named("erofs-layers", &Options::default(), &formats).unwrap().upper(64 << 20);
     let (out, expected) = (dir.path().join("out"), dir.path().join("expected"));
     let disks = read_only.materialize(&image, &rootfs, &out).await.unwrap();
@@ -281,7 +219,7 @@ async fn what_a_killed_run_over_a_store_that_cannot_be_written_leaves_is_removed
     for there in ["nothing", "a set", "another file"] {
         let dir = tempfile::tempdir().unwrap();
         let (images, image) = pulled(&dir).await;
-        let read_only = Images::with_cache(ReadOnly(images.cache())).unwrap();
+        let read_only = Images::with_cache(Faulty(images.cache(), Fault::ReadOnly)).unwrap();
         let out = dir.path().join("new/out");
         match there {
             "a set" => drop(images.materialize(&image, &Rootfs::erofs_merged(), &out).await.unwrap()),
