@@ -49,11 +49,9 @@ impl Format {
     pub const EXTENSION_BYTES: usize = 16;
     /// The longest [`name`](Self::name), in bytes.
     pub const NAME_BYTES: usize = 32;
-    /// The longest [`options`](Self::options), in bytes; a digest takes the place of longer ones.
+    /// The longest [`options`](Self::options), in bytes: a format with longer ones puts a digest of them there.
     pub const OPTIONS_BYTES: usize = 128;
-}
 
-impl Format {
     /// Whether another format may print alike: the name has a part that reads as a version. `x-v1` of version 2 prints as
     /// `x` of version 1 with the options `v2`. [`Materializers`](crate::Materializers) refuse it.
     pub fn is_ambiguous(&self) -> bool {
