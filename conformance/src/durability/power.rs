@@ -1,9 +1,15 @@
 //! Power cuts: a file system that stops at once and loses what was not synced.
+//!
+//! A success counts when it is reported before the cut begins. A power cut stops the processor as well; XFS that is shut
+//! down (Linux 6.18) returns success from an `fsync` of what it has just lost: of files that one process only writes,
+//! syncs and renames, 27 were lost in 400 shutdowns, each reported during the shutdown.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use plyfold_core::{
@@ -87,15 +93,17 @@ impl Bench<'_> {
             }
             Some(Cut::During(time)) => {
                 names.iter().try_for_each(|name| worker.order(name))?;
-                std::thread::sleep(time);
+                thread::sleep(time);
             }
             None => names.iter().try_for_each(|name| worker.order(name))?,
         }
         if cut.is_some() {
+            self.promised.extend(worker.answered());
             PowerDisk::cut(&disk)?;
+            worker.rest();
+        } else {
+            self.promised.extend(worker.rest());
         }
-        // What was said was true at that time, whenever it is heard.
-        self.promised.extend(worker.last_words());
         let took = start.elapsed();
         disk.unmount()?;
         Ok(took)
@@ -145,7 +153,7 @@ async fn has_artifacts(cache: &(impl CacheProvider + Clone), name: &str) -> Verd
 struct Worker {
     process: Child,
     orders: Option<ChildStdin>,
-    answers: Lines<BufReader<ChildStdout>>,
+    answers: Receiver<String>,
 }
 
 impl Worker {
@@ -153,8 +161,13 @@ impl Worker {
         let mut command = commanded(fixture, store)?;
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = process.stdin.take();
-        let answers = process.stdout.take().ok_or_else(|| Failure::new("a worker without output"))?;
-        Ok(Self { process, orders, answers: BufReader::new(answers).lines() })
+        let output = process.stdout.take().ok_or_else(|| Failure::new("a worker without output"))?;
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.map(|line| sender.send(line)).take_while(Result::is_ok).for_each(drop);
+        });
+        Ok(Self { process, orders, answers })
     }
 
     fn order(&mut self, name: &str) -> Verdict {
@@ -164,15 +177,24 @@ impl Worker {
 
     /// The next image that was pulled; `None` when a pull has failed.
     fn answer(&mut self) -> Option<String> {
-        let line = self.answers.next()?.ok()?;
-        line.strip_prefix(DONE).map(str::to_owned)
+        pulled(&self.answers.recv().ok()?)
     }
 
-    /// All further images that were pulled, when there are no more orders.
-    fn last_words(mut self) -> Vec<String> {
-        self.orders = None;
-        std::iter::from_fn(|| self.answer()).collect()
+    /// All further images that were pulled until now.
+    fn answered(&mut self) -> Vec<String> {
+        self.answers.try_iter().filter_map(|line| pulled(&line)).collect()
     }
+
+    /// All further images that are pulled, when there are no more orders.
+    fn rest(mut self) -> Vec<String> {
+        self.orders = None;
+        self.answers.iter().filter_map(|line| pulled(&line)).collect()
+    }
+}
+
+/// The image that an answer reports as pulled.
+fn pulled(line: &str) -> Option<String> {
+    line.strip_prefix(DONE).map(str::to_owned)
 }
 
 impl Drop for Worker {
