@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Error, Result, printable};
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::json;
@@ -95,11 +95,16 @@ static DRAWN: AtomicUsize = AtomicUsize::new(0);
 
 /// Puts a bar on the terminal, above another if there is one.
 pub(crate) fn draw(bar: ProgressBar, above: Option<&ProgressBar>) -> ProgressBar {
-    DRAWN.fetch_add(1, Ordering::Relaxed);
-    match above {
+    let bar = match above {
         Some(other) => BARS.insert_before(other, bar),
         None => BARS.add(bar),
+    };
+    if !bar.is_hidden() {
+        DRAWN.fetch_add(1, Ordering::Relaxed);
     }
+    // At once: a bar that is counted and not yet drawn would make `erase_typed` go up from below no bar.
+    bar.force_draw();
+    bar
 }
 
 /// Takes a bar off the terminal; one that is not on it is left as it is.
@@ -123,6 +128,10 @@ pub(crate) fn erase_typed() {
 
 /// Writes to standard error, above the bars. A failed write is ignored.
 pub(crate) fn tell(text: &str) {
+    if BARS.clear().is_err() {
+        // The terminal has gone: `suspend` would panic, and what is not written is held in memory.
+        BARS.set_draw_target(ProgressDrawTarget::hidden());
+    }
     let _ = BARS.suspend(|| io::stderr().lock().write_all(text.as_bytes()));
 }
 

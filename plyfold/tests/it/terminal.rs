@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -90,15 +91,91 @@ fn an_interrupt_leaves_one_line() {
 fn interrupted(how: impl Fn(&Child, &mut File)) -> Vec<String> {
     let scene = Scene::new(2);
     let (mut child, mut screen) = scene.on_a_terminal();
-    let mut shown = String::new();
-    while scene.server.served(scene.layer(0)).bytes < SIZE / 2 {
-        shown += &some_of(&mut screen);
-    }
+    let mut shown = scene.first_half(&mut screen);
     how(&child.0, &mut screen);
-    shown += &rest_of(&mut screen);
+    while more_of(&mut screen, &mut shown) {}
     assert!(!child.0.wait().unwrap().success());
+    let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains("iB/s, "), "bars were drawn: {shown:?}");
     on_screen(&shown)
+}
+
+/// An interrupt before the registry has answered leaves the lines above the bar as they are.
+#[test]
+fn an_interrupt_before_the_answer_leaves_what_was_told() {
+    let scene = Scene::new(1);
+    scene.server.clear_scripts();
+    scene.server.script(On::blob(scene.layer(0)), [Fault::Delay(Duration::from_secs(10))]);
+    let (mut child, mut screen) = scene.on_a_terminal();
+    let start = Instant::now();
+    while scene.server.served(scene.layer(0)).requests == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the layer is not asked for");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The event before the request is shown at about the same time.
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
+    let shown = rest_of(&mut screen);
+    assert!(!child.0.wait().unwrap().success());
+    let lines = on_screen(&shown);
+    let lines: Vec<&String> = lines.iter().filter(|line| !line.is_empty()).collect();
+    let [told, said] = lines[..] else { panic!("{lines:#?}") };
+    assert!(told.contains("/org/app:1 is ") && told.ends_with(" MiB"), "{lines:#?}");
+    assert_eq!(said, "error: interrupted");
+}
+
+/// A warning is written above the bars, and an error takes the place of them.
+#[test]
+fn a_warning_and_an_error_leave_no_bar() {
+    let scene = Scene::new(2);
+    scene.server.clear_scripts();
+    let slow = Fault::Pace(64 << 10, Duration::from_millis(20));
+    let on = |layer| On::blob(scene.layer(layer)).method("GET");
+    scene.server.script(on(1).times(1), [Fault::Status(503)]);
+    scene.server.script(on(1), [slow]);
+    scene.server.script(on(0), [Fault::Status(403), Fault::Delay(Duration::from_secs(3))]);
+    let (mut child, mut screen) = scene.on_a_terminal();
+    let shown = rest_of(&mut screen);
+    assert!(!child.0.wait().unwrap().success());
+    assert!(!drawn(&shown, " of 4.0 MiB").is_empty(), "{shown:?}");
+    let lines = on_screen(&shown);
+    assert!(!lines.iter().any(|line| line.contains("iB/s, ")), "{lines:#?}");
+    for word in [" is ", "warning: ", "error: "] {
+        assert_eq!(lines.iter().filter(|line| line.contains(word)).count(), 1, "{word}: {lines:#?}");
+    }
+}
+
+/// A terminal that has no escape sequences gets none.
+#[test]
+fn a_dumb_terminal_gets_no_escape_sequences() {
+    let scene = Scene::new(2);
+    let (mut child, mut screen) = scene.started_by(&["env", "TERM=dumb"]);
+    let start = Instant::now();
+    while scene.server.served(scene.layer(0)).bytes < SIZE / 2 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the pull does not move");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
+    let shown = rest_of(&mut screen);
+    assert!(!child.0.wait().unwrap().success());
+    assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    assert!(shown.contains("\nerror: interrupted; "), "{shown:?}");
+}
+
+/// A terminal that is closed ends a pull by a signal; a pull that ignores the signal goes on.
+#[test]
+fn a_closed_terminal_is_no_failure() {
+    let status = |by: &[&str]| {
+        let scene = Scene::new(2);
+        let (mut child, mut screen) = scene.started_by(by);
+        scene.first_half(&mut screen);
+        drop(screen);
+        child.0.wait().unwrap()
+    };
+    let ended = status(&["env", "TERM=xterm"]);
+    assert_eq!(ended.signal(), Some(Signal::HUP.as_raw()), "{ended}");
+    let went_on = status(&["sh", "-c", "trap '' HUP; TERM=xterm exec \"$@\"", "sh"]);
+    assert!(went_on.success(), "{went_on}");
 }
 
 /// A list and an image fit a terminal of 80 columns, however long their names and values.
@@ -159,20 +236,34 @@ impl Scene {
 
     /// The program on a terminal of its own, which sends it what is typed as signals.
     fn on_a_terminal(&self) -> (Running, File) {
+        self.started_by(&["env", "TERM=xterm"])
+    }
+
+    /// The same, started by a program that becomes it.
+    fn started_by(&self, by: &[&str]) -> (Running, File) {
         let (screen, terminal) = terminal();
         let pull = self.pull();
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(pull.get_program()).args(pull.get_args());
-        command.envs(pull.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+        command.arg("--ctty").args(by).arg(pull.get_program()).args(pull.get_args());
+        command.envs(pull.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::null()).stderr(terminal);
         // The terminal's other end has no writer but the child when this command is gone.
         (Running(command.spawn().unwrap()), screen)
+    }
+
+    /// What the terminal shows until half of the first layer was sent.
+    fn first_half(&self, screen: &mut File) -> Vec<u8> {
+        let mut shown = Vec::new();
+        while self.server.served(self.layer(0)).bytes < SIZE / 2 {
+            assert!(more_of(screen, &mut shown), "{}", String::from_utf8_lossy(&shown));
+        }
+        shown
     }
 }
 
 /// What a terminal of 80 columns shows, and the terminal.
 fn terminal() -> (File, File) {
-    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
     let path = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
@@ -181,18 +272,18 @@ fn terminal() -> (File, File) {
     (File::from(controller), terminal)
 }
 
-fn some_of(screen: &mut File) -> String {
+/// Adds what a terminal shows next, in bytes: a read can end inside a character. Whether there was more.
+fn more_of(screen: &mut File, shown: &mut Vec<u8>) -> bool {
     let mut bytes = [0; 4096];
     // Linux returns EIO to the reader of a terminal that no process has open.
     let count = screen.read(&mut bytes).unwrap_or(0);
-    String::from_utf8_lossy(&bytes[..count]).into_owned()
+    shown.extend_from_slice(&bytes[..count]);
+    count > 0
 }
 
 fn rest_of(screen: &mut File) -> String {
-    let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
-    while let Ok(count @ 1..) = screen.read(&mut bytes) {
-        shown.extend_from_slice(&bytes[..count]);
-    }
+    let mut shown = Vec::new();
+    while more_of(screen, &mut shown) {}
     String::from_utf8_lossy(&shown).into_owned()
 }
 
