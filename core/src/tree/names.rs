@@ -86,9 +86,12 @@ impl Names {
     pub(super) fn find(&self, root: LinkId, name: &[u8]) -> Option<LinkId> {
         let mut at = root;
         while at != NONE {
+            // An index from the order would keep the processor from reading the next link before the names are compared.
+            let [less, greater] = self.links[at as usize].below;
             at = match name.cmp(self.name(at)) {
                 Ordering::Equal => return Some(at),
-                order => self.links[at as usize].below[usize::from(order.is_gt())],
+                Ordering::Less => less,
+                Ordering::Greater => greater,
             };
         }
         None
