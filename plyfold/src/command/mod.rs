@@ -96,7 +96,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Threads for tasks: one for each processor, but no more than transfers keep busy. The default of the runtime reads
 /// the files of control groups first, which takes longer than starting a thread.
 fn workers() -> usize {
-    let processors = sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+    let processors = sched_getaffinity(None).map_or(8, |set| set.count() as usize);
     processors.clamp(1, 8)
 }
 
