@@ -148,8 +148,9 @@ impl Blob {
         reader: impl Read + Send + 'static,
     ) -> Result<Self> {
         let range = range.resolve(descriptor.size())?;
-        // One byte more than the range shows a file that is longer than its descriptor says.
-        let left = if range == (0..descriptor.size()) { u64::MAX } else { range.end - range.start };
+        // One byte more than a whole blob shows a file that is longer than its descriptor says.
+        let is_whole = range == (0..descriptor.size());
+        let left = (range.end - range.start).saturating_add(u64::from(is_whole));
         let runtime = Handle::current();
         let ahead = runtime.spawn_blocking(move || Burst::read(reader, left));
         let bursts = stream::unfold(Some(ahead), move |ahead| {
