@@ -7,9 +7,9 @@ use std::path::Path;
 
 use crate::durable::temporary_file;
 use crate::layer::{DataExtent, LayerTar, TreeLimits};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
-use super::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree};
+use super::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, is_overlay_xattr};
 
 /// File systems share whole blocks (`FICLONERANGE`), and most have blocks of so many bytes.
 const BLOCK: u64 = 4096;
@@ -22,6 +22,8 @@ const BUFFER: usize = 256 << 10;
 /// Content lies in a file without a name in the folder that [`MergedTree::read`] is given, and is gone when the tree is
 /// dropped. Files that upper layers replace take room there, too. Memory holds the metadata alone, within the
 /// [`TreeLimits`].
+///
+/// Overlayfs' own extended attributes ([`is_overlay_xattr`]) are left out: a layer must not set them.
 ///
 /// ```
 /// use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
@@ -52,6 +54,7 @@ const BUFFER: usize = 256 << 10;
 pub struct MergedTree {
     tree: Tree<FileData>,
     spool: File,
+    diff_ids: Vec<Option<Digest>>,
 }
 
 /// Where the bytes of a file lie. Read them by [`MergedTree::read_at`].
@@ -112,10 +115,21 @@ impl MergedTree {
         let file = temporary_file(scratch)?;
         let mut spool = Spool { out: BufWriter::with_capacity(BUFFER, file), length: 0, scratch };
         let each = limits.clone();
-        let trees = layers.into_iter().map(|tar| layer(tar?, each.clone(), &mut spool));
+        let mut diff_ids = Vec::new();
+        let trees = layers.into_iter().map(|tar| {
+            let (tree, diff_id) = layer(tar?, each.clone(), &mut spool)?;
+            diff_ids.push(diff_id);
+            Ok(tree)
+        });
         let tree = Tree::from_layers_within(trees, limits)?;
         let spool = spool.out.into_inner().map_err(|e| at(spooling(e.into_error())))?;
-        Ok(Self { tree, spool })
+        Ok(Self { tree, spool, diff_ids })
+    }
+
+    /// The digests of the layers' uncompressed tars, bottom first, in which formats see which image it is. `None` for a
+    /// layer that was read without [hashing](crate::layer::Hashing) it.
+    pub fn diff_ids(&self) -> &[Option<Digest>] {
+        &self.diff_ids
     }
 
     /// Names, kinds, owners, times and extended attributes.
@@ -173,10 +187,15 @@ impl MergedTree {
     }
 }
 
-/// Reads one layer to its verified end.
-fn layer(mut tar: LayerTar, limits: TreeLimits, spool: &mut Spool<'_>) -> Result<LayerTree<FileData>> {
+/// Reads one layer to its verified end; the digest of its tar.
+fn layer(
+    mut tar: LayerTar,
+    limits: TreeLimits,
+    spool: &mut Spool<'_>,
+) -> Result<(LayerTree<FileData>, Option<Digest>)> {
     let mut builder = LayerTreeBuilder::within(limits);
-    while let Some(entry) = tar.next_entry()? {
+    while let Some(mut entry) = tar.next_entry()? {
+        entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
         builder.insert(entry, |size, extents| {
             let Some(extents) = extents else {
                 let whole = DataExtent { offset: 0, length: size };
@@ -190,8 +209,8 @@ fn layer(mut tar: LayerTar, limits: TreeLimits, spool: &mut Spool<'_>) -> Result
             Ok(FileData { at: 0, runs: Some(Box::new(runs)) })
         })?;
     }
-    tar.finish()?;
-    builder.finish()
+    let diff_id = tar.finish()?.diff_id;
+    Ok((builder.finish()?, diff_id))
 }
 
 /// The content of an image on its way to the disk.

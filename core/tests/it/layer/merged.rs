@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::FileExt as _;
 
-use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::digest::sha256;
+use plyfold_core::layer::{Hashing, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, MergedTree, NodeId};
 use plyfold_core::{Error, ErrorKind, Result};
 
@@ -37,6 +38,33 @@ fn sparse(archive: Archive, name: &str, size: u64, runs: &[(u64, &[u8])]) -> Arc
         ("GNU.sparse.realsize", size.to_string().as_bytes()),
     ]);
     archive.file(name, &data)
+}
+
+/// They would mean something to overlayfs, wherever the tree is written.
+#[test]
+fn overlayfs_own_attributes_are_left_out() {
+    let header = |xattr: &str| {
+        let archive = Archive::default()
+            .pax(&[(&format!("SCHILY.xattr.{xattr}"), b"y"), ("SCHILY.xattr.user.kept", b"1")]);
+        archive.file("f", b"data").end()
+    };
+    for xattr in ["trusted.overlay.opaque", "user.overlay.redirect"] {
+        let image = merged(&[header(xattr)]).unwrap();
+        let xattrs = image.tree().node(find(&image, "f")).xattrs.to_vec();
+        assert_eq!(xattrs, [(b"user.kept".to_vec(), b"1".to_vec())], "{xattr}");
+    }
+}
+
+#[test]
+fn the_digests_of_the_layers_are_known_unless_they_were_not_hashed() {
+    let tars = [Archive::default().file("f", b"1").end(), Archive::default().file("g", b"2").end()];
+    let image = merged(&tars).unwrap();
+    assert_eq!(image.diff_ids(), tars.each_ref().map(|tar| Some(sha256(tar))));
+    let unhashed = LayerOptions { hashing: Hashing::Nothing, ..LayerOptions::default() };
+    let scratch = tempfile::tempdir().unwrap();
+    let layers = [Ok(open(&tars[0], LayerOptions::default())), Ok(open(&tars[1], unhashed))];
+    let image = MergedTree::read(layers, TreeLimits::default(), scratch.path()).unwrap();
+    assert_eq!(image.diff_ids(), [Some(sha256(&tars[0])), None]);
 }
 
 fn find(image: &MergedTree, path: &str) -> NodeId {
@@ -206,7 +234,7 @@ fn a_bad_layer_is_an_error_wherever_it_stands() {
         ("an end within a file", tar[..3_000].to_vec()),
         ("no end", tar[..tar.len() - 700].to_vec()),
     ];
-    let diff_id = plyfold_core::digest::sha256(&tar);
+    let diff_id = sha256(&tar);
     for (what, bad) in bad {
         for place in 0..3 {
             let layers = (0..3).map(|at| {
