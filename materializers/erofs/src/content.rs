@@ -1,6 +1,10 @@
 //! Where the bytes of a regular file lie.
 
+use plyfold_core::Result;
 use plyfold_core::tree::HeapSize;
+
+use crate::fault::ErofsFault;
+use crate::format::LAYOUT_INLINE;
 
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,6 +21,13 @@ pub(crate) enum DataLayout {
     },
     /// Chunks of equal size, some of them holes. Few files have these.
     Chunks(Box<Chunks>),
+    /// The whole blocks in one run of the image itself, the rest of the file behind its inode.
+    Inline {
+        /// The first block; without meaning for a file of less than a block.
+        start: u32,
+        /// Where the rest stands, in bytes from the start of the image.
+        rest: u64,
+    },
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,23 +56,32 @@ impl Content {
         Self(DataLayout::Blocks { device, start })
     }
 
+    pub(crate) fn inline(start: u32, rest: u64) -> Self {
+        Self(DataLayout::Inline { start, rest })
+    }
+
     pub(crate) fn chunks(device: u16, bits: u8, runs: Vec<Run>) -> Self {
         Self(DataLayout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
     }
 
-    /// The device that all of it lies on.
-    pub(crate) fn device_mut(&mut self) -> &mut u16 {
+    /// Puts all of it on a device.
+    ///
+    /// # Errors
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for what no device can hold: bytes behind an inode.
+    pub(crate) fn put_on(&mut self, number: u16) -> Result<()> {
         match &mut self.0 {
-            DataLayout::Blocks { device, .. } => device,
-            DataLayout::Chunks(chunks) => &mut chunks.device,
+            DataLayout::Blocks { device, .. } => *device = number,
+            DataLayout::Chunks(chunks) => chunks.device = number,
+            DataLayout::Inline { .. } => return Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
         }
+        Ok(())
     }
 }
 
 impl HeapSize for Content {
     fn heap_bytes(&self) -> usize {
         match &self.0 {
-            DataLayout::Blocks { .. } => 0,
+            DataLayout::Blocks { .. } | DataLayout::Inline { .. } => 0,
             DataLayout::Chunks(chunks) => size_of::<Chunks>() + size_of_val(&*chunks.runs),
         }
     }

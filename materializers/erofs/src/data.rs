@@ -1,10 +1,11 @@
-//! The data of one regular file, from the layer's stream to its place in the image.
+//! The data of one regular file, from the layer's stream or a whole image to its place in the image.
 //!
 //! Data is written as it comes. A run of zeros of [`hole_size`] or more becomes a hole, and the file one of
 //! chunks (Linux 5.15); all others are plain runs of blocks, and an image of such files mounts from Linux 5.4.
 
 use plyfold_core::Result;
 use plyfold_core::layer::{DataExtent, LayerTar};
+use plyfold_core::tree::{MergedTree, NodeId};
 
 use crate::content::{Content, Run};
 use crate::fault::ErofsFault;
@@ -39,7 +40,7 @@ pub(crate) fn copy(
         return Ok(Content::blocks(0, NULL_BLOCK));
     }
     let whole = [DataExtent { offset: 0, length: size }];
-    let mut file = File { start: image.block()?, image, size, written: 0, zeros: 0, holes: Vec::new() };
+    let mut file = File::new(image, size)?;
     for extent in extents.unwrap_or(&whole) {
         let gap = extent.offset.checked_sub(file.position()).filter(|_| extent.offset <= size);
         file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file are not in order"))?;
@@ -47,6 +48,38 @@ pub(crate) fn copy(
     }
     let gap = size.checked_sub(file.position());
     file.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file reach beyond its end"))?;
+    file.finish(block_size)
+}
+
+/// Copies a file of a whole image, of `size` bytes, into the image: all of it, or all but its last `rest` bytes, which
+/// the caller writes, if the file turns out to have no holes. Pieces are as large as `buffer`.
+///
+/// Holes that the file had before count as zeros: what becomes a hole depends on the bytes alone.
+pub(crate) fn copy_file(
+    source: &MergedTree,
+    (id, size, rest): (NodeId, u64, u64),
+    image: &mut BlockStream<'_>,
+    block_size: u32,
+    buffer: &mut [u8],
+) -> Result<Content> {
+    if size == 0 {
+        return Ok(Content::blocks(0, NULL_BLOCK));
+    }
+    if size == rest {
+        return Ok(Content::inline(0, 0));
+    }
+    let mut file = File::new(image, size)?;
+    file.read(source, id, size - rest, buffer)?;
+    if rest > 0 {
+        let rest = &mut buffer[..rest as usize];
+        source.read_at(id, size - rest.len() as u64, rest)?;
+        let zeros = file.zeros + if is_zero(rest) { rest.len() as u64 } else { 0 };
+        if file.holes.is_empty() && zeros < hole_size(size) {
+            file.settle_zeros()?;
+            return Ok(Content::inline(file.start, 0));
+        }
+        file.write(rest)?;
+    }
     file.finish(block_size)
 }
 
@@ -63,7 +96,27 @@ struct File<'a, 'b> {
     holes: Vec<(u64, u64)>,
 }
 
-impl File<'_, '_> {
+impl<'a, 'b> File<'a, 'b> {
+    fn new(image: &'a mut BlockStream<'b>, size: u64) -> Result<Self> {
+        Ok(Self { start: image.block()?, image, size, written: 0, zeros: 0, holes: Vec::new() })
+    }
+
+    /// Writes a file of a whole image up to its byte `end`.
+    fn read(&mut self, source: &MergedTree, id: NodeId, end: u64, buffer: &mut [u8]) -> Result<()> {
+        for extent in source.extents(id).take_while(|extent| extent.offset < end) {
+            let gap = extent.offset.checked_sub(self.position());
+            self.zeros += gap.ok_or(ErofsFault::Malformed("the runs of a sparse file are not in order"))?;
+            let extent_end = (extent.offset + extent.length).min(end);
+            while self.position() < extent_end {
+                let count = (extent_end - self.position()).min(buffer.len() as u64) as usize;
+                let count = source.read_at(id, self.position(), &mut buffer[..count])?;
+                self.write(&buffer[..count])?;
+            }
+        }
+        self.zeros += end - self.position();
+        Ok(())
+    }
+
     fn position(&self) -> u64 {
         self.written + self.zeros
     }

@@ -7,14 +7,13 @@ use plyfold_core::Result;
 use plyfold_core::tree::{NodeId, Tree};
 use zerocopy::IntoBytes as _;
 
-use crate::content::Content;
 use crate::format::{DIRENT_SIZE, Dirent};
 
 /// A directory's name on disk, and what it leads to.
 pub(crate) type Entry<'a> = (&'a [u8], NodeId);
 
 /// A directory's entries in the order on disk, `.` and `..` among them.
-fn entries(tree: &Tree<Content>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
+fn entries<C>(tree: &Tree<C>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
     let mut dots = [(&b"."[..], this), (&b".."[..], parent)].into_iter().peekable();
     let mut children = tree.children(this).peekable();
     std::iter::from_fn(move || match (dots.peek(), children.peek()) {
@@ -25,7 +24,7 @@ fn entries(tree: &Tree<Content>, this: NodeId, parent: NodeId) -> impl Iterator<
 }
 
 /// The bytes of all blocks but the last, and those that the last one's entries take.
-pub(crate) fn size(tree: &Tree<Content>, this: NodeId, parent: NodeId, block_size: u64) -> (u64, u64) {
+pub(crate) fn size<C>(tree: &Tree<C>, this: NodeId, parent: NodeId, block_size: u64) -> (u64, u64) {
     entries(tree, this, parent).fold((0, 0), |(full, last), (name, _)| {
         let size = (DIRENT_SIZE + name.len()) as u64;
         if last + size > block_size { (full + block_size, size) } else { (full, last + size) }
@@ -33,8 +32,8 @@ pub(crate) fn size(tree: &Tree<Content>, this: NodeId, parent: NodeId, block_siz
 }
 
 /// Shows the entries of each block, and whether it is the last one.
-pub(crate) fn for_each_block<'a>(
-    tree: &'a Tree<Content>,
+pub(crate) fn for_each_block<'a, C>(
+    tree: &'a Tree<C>,
     this: NodeId,
     parent: NodeId,
     block_size: usize,

@@ -33,6 +33,7 @@ plyfold_core::fault! {
     Outside(u64, u64) => (Corrupt, "the image refers to byte {0}, it has {1}"),
     PathLong(usize) => (Limit, "the image has a path of more than {0} bytes"),
     SuperblockBits(u8) => (Unsupported, "blocks of 2^{0} bytes"),
+    Uuid(String) => (Config, "{0:?} is no UUID"),
     XattrBytes(usize, usize) => (Limit, "a file has {0} bytes of xattrs, EROFS holds {1}"),
     XattrNameLong(String) => (Limit, "the xattr name {0} is longer than EROFS holds"),
     XattrPrefix(u8) => (Unsupported, "an xattr of prefix {0}"),

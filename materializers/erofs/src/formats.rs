@@ -1,9 +1,20 @@
 //! The formats by their names: what `-m` takes.
 
-use plyfold_core::FormatEntry;
+use plyfold_core::layer::Timestamp;
+use plyfold_core::{FormatEntry, Result};
 use serde::Deserialize;
+use uuid::Uuid;
 
-use crate::{ErofsLayer, ErofsMerged, Options};
+use crate::fault::ErofsFault;
+use crate::{ErofsFlat, ErofsLayer, ErofsMerged, Options};
+
+plyfold_core::register!(FormatEntry {
+    name: "erofs",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "one EROFS image of the whole root file system",
+    options: "block-size=BYTES, label=TEXT, mtime=SECONDS, uuid=UUID",
+    open: |options| Ok(Box::new(ErofsFlat::new(options.config::<Flat>()?.options()?))),
+});
 
 plyfold_core::register!(FormatEntry {
     name: "erofs-layers",
@@ -43,6 +54,31 @@ struct Merged {
     label: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Flat {
+    #[serde(default = "block_size")]
+    block_size: u32,
+    #[serde(default)]
+    label: String,
+    mtime: Option<i64>,
+    uuid: Option<String>,
+}
+
+impl Flat {
+    fn options(self) -> Result<Options> {
+        let mut options = Options::default().with_block_size(self.block_size)?.with_label(&self.label)?;
+        if let Some(seconds) = self.mtime {
+            options = options.with_mtime(Timestamp { seconds, nanos: 0 });
+        }
+        if let Some(uuid) = self.uuid {
+            let known = Uuid::try_parse(&uuid).map_err(|_| ErofsFault::Uuid(uuid))?;
+            options = options.with_uuid(known.into_bytes());
+        }
+        Ok(options)
+    }
+}
+
 fn block_size() -> u32 {
     Options::default().block_size
 }
@@ -62,6 +98,20 @@ mod tests {
         assert!(merged.format().options.starts_with("b512-l"), "{:?}", merged.format());
         let Input::Artifacts { format, options } = merged.input() else { panic!("{:?}", merged.input()) };
         assert_eq!(formats.open(format, &options).unwrap().format(), layers.format());
+        let options = Options::parse([
+            "block-size=512",
+            "label=7",
+            "mtime=-1",
+            "uuid=00000000-0000-0000-0000-0000000000ff",
+        ]);
+        let flat = formats.open("erofs", &options.unwrap()).unwrap();
+        let label = format!("l37{}", "0".repeat(30));
+        let key = format!("b512-{label}-tffffffffffffffff-0-u{:032x}", 255);
+        assert_eq!((flat.format().options, flat.input()), (key, Input::Image));
+        for bad in ["block-size=100", "label=0123456789abcdef", "mtime=1.5", "uuid=1", "depth=3"] {
+            let error = formats.open("erofs", &Options::parse([bad]).unwrap()).unwrap_err();
+            assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{bad}");
+        }
         for bad in ["block-size=100", "block-size=x", "depth=3"] {
             let options = Options::parse([bad]).unwrap();
             assert_eq!(

@@ -2,20 +2,26 @@
 //!
 //! - [`ErofsLayer`] writes one layer as an image that stacks as an overlayfs lower.
 //! - [`ErofsMerged`] joins layer images into one image that holds metadata only.
-//! - [`Reader`] reads both.
+//! - [`ErofsFlat`] writes a whole image as one that needs no other.
+//! - [`Reader`] reads all of them.
 //!
-//! Images are uncompressed and deterministic: the same layer and [`Options`] give the same bytes everywhere.
+//! Images are uncompressed and deterministic: the same layers and [`Options`] give the same bytes everywhere.
 
+mod bodies;
 mod content;
 mod data;
 mod directory;
 mod fault;
+mod flat;
 mod format;
 mod formats;
+mod inodes;
 mod layer;
+mod layout;
 mod merge;
 mod options;
 mod overlay;
+mod places;
 mod reader;
 mod shown;
 mod stream;
@@ -24,6 +30,7 @@ mod xattr;
 
 pub use content::Content;
 pub use fault::ErofsFault;
+pub use flat::ErofsFlat;
 pub use layer::ErofsLayer;
 pub use merge::ErofsMerged;
 pub use options::Options;

@@ -101,8 +101,26 @@ impl<R: Read + Seek> Reader<R> {
                 Ok(Content::blocks(0, inode.location.get()))
             }
             LAYOUT_CHUNKS => self.chunks(inode, tail),
+            LAYOUT_INLINE => self.inline(inode, tail),
             layout => Err(ErofsFault::FileLayout(layout).into()),
         }
+    }
+
+    fn inline(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
+        let block_size = self.superblock.block_size();
+        let (blocks, rest) = (inode.size.get() / block_size, inode.size.get() % block_size);
+        if blocks > 0 {
+            self.check_run(0, inode.location.into(), blocks)?;
+        }
+        self.claim(rest)?;
+        // Linux refuses it, too.
+        if tail % block_size + rest > block_size {
+            return Err(ErofsFault::Malformed("the last part of a file does not stand in one block").into());
+        }
+        if tail + rest > u64::from(self.superblock.blocks) * block_size {
+            return Err(ErofsFault::DeviceEnd(self.superblock.blocks.get()).into());
+        }
+        Ok(Content::inline(inode.location.get(), tail))
     }
 
     fn chunks(&mut self, inode: &Inode, tail: u64) -> Result<Content> {

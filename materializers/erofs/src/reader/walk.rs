@@ -42,7 +42,7 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for metadata that no writer makes,
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for paths longer than any layer's,
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed and inline files.
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed files.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
         self.sets.clear();
@@ -97,7 +97,7 @@ impl<R: Read + Seek> Reader<R> {
     pub(crate) fn tree_on(&mut self, device: u16) -> Result<Tree<Content>> {
         let mut tree = self.tree()?;
         for content in tree.contents_mut() {
-            *content.device_mut() = device;
+            content.put_on(device)?;
         }
         Ok(tree)
     }
@@ -116,6 +116,15 @@ impl<R: Read + Seek> Reader<R> {
         let block_size = self.superblock.block_size();
         let place = match &content.0 {
             DataLayout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
+            DataLayout::Inline { start, rest } => {
+                let in_blocks = size - size % block_size;
+                if offset < in_blocks {
+                    count = count.min(in_blocks - offset);
+                    Some((0, u64::from(*start) * block_size + offset))
+                } else {
+                    Some((0, rest + (offset - in_blocks)))
+                }
+            }
             DataLayout::Chunks(chunks) => {
                 let Chunks { device, bits, runs } = &**chunks;
                 let chunk = block_size << bits;

@@ -3,9 +3,10 @@
 use std::io::Cursor;
 
 use plyfold_conformance::samples::LayerBuilder;
-use plyfold_core::layer::{LayerOptions, LayerTar};
+use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::tree::MergedTree;
 use plyfold_core::{InputArtifact, Materializer as _, Result};
-use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
+use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, Options};
 use tempfile::{NamedTempFile, TempPath};
 
 /// One layer with each kind of file and everything that EROFS can say about one.
@@ -59,6 +60,16 @@ pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
     let mut file = NamedTempFile::new()?;
     let mut tar = LayerTar::new(Cursor::new(tar), LayerOptions::default())?;
     ErofsLayer::new(options).layer(&mut tar, file.as_file_mut())?;
+    Ok(file.into_temp_path())
+}
+
+/// The image of layers, bottom first, in one file.
+pub(crate) fn flat(tars: &[Vec<u8>], options: Options) -> Result<TempPath> {
+    let mut file = NamedTempFile::new()?;
+    let layers = tars.iter().map(|tar| LayerTar::new(Cursor::new(tar.clone()), LayerOptions::default()));
+    let scratch = tempfile::tempdir()?;
+    let image = MergedTree::read(layers, TreeLimits::default(), scratch.path())?;
+    ErofsFlat::new(options).image(&image, file.as_file_mut())?;
     Ok(file.into_temp_path())
 }
 

@@ -7,7 +7,7 @@ use plyfold_core::tree::Kind;
 use plyfold_core::{ErrorKind, Result};
 use plyfold_erofs::{Options, Reader};
 
-use crate::common::{image, merged, rich_layer};
+use crate::common::{flat, image, merged, rich_layer};
 
 /// Reads all there is, at most 1 MiB of each file.
 fn read_all(bytes: &[u8]) -> Result<usize> {
@@ -42,7 +42,8 @@ fn sum(bytes: &mut [u8]) {
 fn samples() -> Vec<Vec<u8>> {
     let layer = |size| image(rich_layer(), Options::default().with_block_size(size).unwrap()).unwrap();
     let merged = merged(&[layer(4096)], Options::default()).unwrap();
-    vec![fs::read(layer(4096)).unwrap(), fs::read(layer(512)).unwrap(), fs::read(merged).unwrap()]
+    let paths = [layer(4096), layer(512), merged, flat(&[rich_layer()], Options::default()).unwrap()];
+    paths.map(|path| fs::read(path).unwrap()).to_vec()
 }
 
 #[test]

@@ -8,7 +8,11 @@ use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, path_of};
 use plyfold_core::layer::Timestamp;
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{ErofsLayer, ErofsMerged, Options, Reader};
+use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, Options, Reader};
+
+mod flat {
+    plyfold_conformance::materializer_suite!(super::Flat::default());
+}
 
 mod layers {
     plyfold_conformance::materializer_suite!(super::Layers::default());
@@ -17,6 +21,9 @@ mod layers {
 mod merged {
     plyfold_conformance::materializer_suite!(super::Merged::default());
 }
+
+#[derive(Default)]
+struct Flat(Options);
 
 #[derive(Default)]
 struct Layers(Options);
@@ -32,6 +39,28 @@ fn options() -> [Options; 4] {
         Options::default().with_mtime(Timestamp { seconds: 1, nanos: 0 }),
         Options::default().with_uuid([1; 16]),
     ]
+}
+
+impl MaterializerFixture for Flat {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(ErofsFlat::new(self.0.clone()))
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        read(file, &[])
+    }
+
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
+        read(file, &[]);
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
+    }
 }
 
 impl MaterializerFixture for Layers {

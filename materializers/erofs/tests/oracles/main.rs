@@ -10,12 +10,12 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use common::{artifacts, image, merged, rich_layer};
+use common::{artifacts, flat, image, merged, rich_layer};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference, xattrs};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::LayerBuilder;
-use plyfold_conformance::tree::mounted;
-use plyfold_erofs::{ErofsMerged, Options};
+use plyfold_conformance::tree::{ContentText, TreeLine, lines, mounted};
+use plyfold_erofs::{ErofsMerged, Options, Reader};
 use suite::the_suite_through_the_kernel;
 use tempfile::{NamedTempFile, TempDir, TempPath};
 
@@ -28,9 +28,15 @@ oracle_tests! {
     the_suite_through_the_kernel needs
         [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
     overlayfs_differs_where_it_is_told needs [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
+    a_flat_image_is_what_overlayfs_shows needs
+        [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, Need::GNU_TAR];
+    a_flat_image_reads_at_every_edge needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    a_flat_image_is_as_small_as_that_of_mkfs needs [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }
+
+const MKFS_EROFS: Need = Need::Tool { name: "mkfs.erofs", package: "erofs-utils" };
 
 fn block_sizes() -> impl Iterator<Item = Options> {
     [512, 1024, 2048, 4096]
@@ -46,6 +52,7 @@ fn fsck_is_clean() -> Verdict {
     let layers = [image(base(), Options::default())?, image(change(), Options::default())?];
     let devices = layers.iter().map(|layer| format!("--device={}", layer.display()));
     Run::new("fsck.erofs").args(devices).arg(&merged(&layers, Options::default())?).success()?;
+    Run::new("fsck.erofs").arg(&flat(&[base(), change()], Options::default())?).success()?;
     Ok(())
 }
 
@@ -241,6 +248,96 @@ fn overlayfs_differs_where_it_is_told() -> Verdict {
         assert_eq!(told, differs, "upper layer {number}");
     }
     Ok(())
+}
+
+/// Through the kernel and unpacked by fsck.erofs.
+fn a_flat_image_is_what_overlayfs_shows() -> Verdict {
+    for layers in [vec![base(), change()], vec![rich_layer()], vec![rich_layer(), base(), change()]] {
+        for options in block_sizes() {
+            let whole = flat(&layers, options.clone())?;
+            let mount = Mount::new("erofs", &whole, "loop,ro")?;
+            let parts: Vec<_> =
+                layers.iter().map(|tar| image(tar.clone(), options.clone())).collect::<Result<_, _>>()?;
+            let lowers: Vec<_> =
+                parts.iter().map(|part| Mount::new("erofs", part, "loop,ro")).collect::<Result<_, _>>()?;
+            // A single lower without an upper is no overlay to the kernel.
+            let empty = tempfile::tempdir()?;
+            let lowers: Vec<_> = lowers.iter().rev().map(Mount::path).chain([empty.path()]).collect();
+            let stacked = Mount::overlay(&lowers, None)?;
+            equal(stacked.path(), mount.path(), &[Aspect::DirectoryLinks, Aspect::Links])?;
+        }
+        let whole = flat(&layers, Options::default())?;
+        let mount = Mount::new("erofs", &whole, "loop,ro")?;
+        let unpacked = tempfile::tempdir()?;
+        let extract = format!("--extract={}", unpacked.path().display());
+        Run::new("fsck.erofs").args([&extract, "--overwrite"]).arg(&whole).success()?;
+        // Version 1.5 restores no extended attributes, links between files and set-uid bits.
+        let ignored = [Aspect::Xattr, Aspect::HardLinks, Aspect::Links, Aspect::Mode];
+        equal(mount.path(), unpacked.path(), &ignored)?;
+    }
+    Ok(())
+}
+
+/// Files whose last parts just fit behind their inodes, and just do not.
+fn a_flat_image_reads_at_every_edge() -> Verdict {
+    for options in block_sizes() {
+        let mut layer = LayerBuilder::new().dir("./", 0o755);
+        for size in (0..40_usize)
+            .chain(400..600)
+            .chain(900..1100)
+            .chain(1900..2100)
+            .chain(3900..4200)
+            .chain(8100..8200)
+        {
+            let data: Vec<u8> = (0..size).map(|at| (at * 31 + at / 256 + size) as u8).collect();
+            layer = layer.file(format!("{size}"), 0o644, &data);
+        }
+        let zeros = [&vec![7; 70_000][..], &vec![0; 2 << 20], b"end"].concat();
+        let tar = layer.file("holes", 0o644, &zeros).finish();
+        let whole = flat(std::slice::from_ref(&tar), options)?;
+        let expected = extracted(&tar)?;
+        equal(expected.path(), Mount::new("erofs", &whole, "loop,ro")?.path(), &[])?;
+    }
+    Ok(())
+}
+
+/// At most 2 % larger, of files that mostly fit behind their inodes. And what mkfs makes is read.
+fn a_flat_image_is_as_small_as_that_of_mkfs() -> Verdict {
+    let mut layer = LayerBuilder::new().dir("./", 0o755);
+    for number in 0..4_000_usize {
+        let size = number * 7_919 % 6_000;
+        let data: Vec<u8> = (0..size).map(|at| (at * 31 + at / 256 + number) as u8).collect();
+        layer = layer.file(format!("d{}/file-{number}", number % 40), 0o644, &data);
+    }
+    let tar = layer.hard_link("link", "d1/file-1").symlink("symlink", "d1/file-1").finish();
+    let tree = extracted(&tar)?;
+    let theirs = NamedTempFile::new()?.into_temp_path();
+    Run::new("mkfs.erofs").arg(&theirs).arg(tree.path()).success()?;
+    let ours = flat(std::slice::from_ref(&tar), Options::default())?;
+    let (size, bar) = (fs::metadata(&ours)?.len(), fs::metadata(&theirs)?.len() * 102 / 100);
+    assert!(size <= bar, "{size} bytes, {bar} at most");
+    let mount = Mount::new("erofs", &theirs, "loop,ro")?;
+    let shown = mounted(mount.path())?;
+    assert_eq!(shown.len(), 4_043);
+    assert!(shown == read(&theirs), "the reader does not see what the kernel shows");
+    Ok(())
+}
+
+/// What the crate's own reader sees.
+fn read(image: &Path) -> Vec<TreeLine> {
+    let mut reader = Reader::new(File::open(image).expect("the image opens")).expect("an image");
+    let tree = reader.tree().expect("a sound image");
+    let mut buffer = vec![0; 1 << 20];
+    let read = lines(&tree, |content, size| {
+        let (mut text, mut offset) = (ContentText::new(size), 0);
+        while offset < size {
+            let count = reader.read(content, size, offset, &mut buffer)?;
+            text.data(offset, &buffer[..count]);
+            offset += count as u64;
+        }
+        Ok(text.finish())
+    });
+    read.expect("every file can be read")
 }
 
 /// The one disk that a merged image and its layers make.

@@ -8,21 +8,23 @@ use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{ErofsLayer, ErofsMerged};
+use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged};
 use tempfile::{NamedTempFile, TempPath};
 
-/// Every rule, on layers and on merged images.
+/// Every rule, on layers, on merged and on flat images.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Kernel::Layers);
         rule.judge(&Kernel::Merged);
+        rule.judge(&Kernel::Flat);
     }
     Ok(())
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kernel {
+    Flat,
     Layers,
     Merged,
 }
@@ -30,17 +32,18 @@ enum Kernel {
 impl MaterializerFixture for Kernel {
     fn materializer(&self) -> Box<dyn Materializer> {
         match self {
+            Self::Flat => Box::new(ErofsFlat::default()),
             Self::Layers => Box::new(ErofsLayer::default()),
             Self::Merged => Box::new(ErofsMerged::default()),
         }
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::default()))
+        (*self != Self::Flat).then(|| Box::new(ErofsLayer::default()) as _)
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
-        let disk = flat(file, if *self == Self::Layers { &[] } else { layers });
+        let disk = flat(file, if *self == Self::Merged { layers } else { &[] });
         let mount = Mount::new("erofs", &disk, "loop,ro").expect("the kernel mounts the image");
         mounted(mount.path()).expect("the mount can be read")
     }
@@ -64,6 +67,9 @@ impl MaterializerFixture for Kernel {
     /// Other options are judged through the crate's own reader.
     fn not_judged(&self) -> &'static [&'static str] {
         match self {
+            Self::Flat => {
+                &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
+            }
             Self::Layers => &["options_that_change_bytes_are_in_the_format"],
             Self::Merged => &[
                 "a_bad_layer_is_an_error_not_a_smaller_image",

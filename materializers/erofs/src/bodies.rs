@@ -1,0 +1,45 @@
+//! Where the data of regular files lies in the image that is written.
+
+use plyfold_core::Result;
+use plyfold_core::tree::NodeId;
+
+use crate::content::{Chunks, Content, DataLayout};
+use crate::fault::ErofsFault;
+use crate::format::LAYOUT_INLINE;
+
+/// Where one file's data lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    /// In one run of blocks, on a device: 0 for the image itself.
+    Blocks { device: u16, start: u32 },
+    /// The whole blocks in one run in the image, the rest right behind the inode.
+    Inline { start: u32 },
+    /// In chunks.
+    Chunks(&'a Chunks),
+}
+
+/// What knows that of the files of a tree with contents `C`.
+pub(crate) trait FileBodies<C> {
+    /// Where a file's data lies.
+    fn body<'a>(&'a self, id: NodeId, content: &'a C) -> Result<Body<'a>>;
+
+    /// Appends the rest of a file, which is [`Body::Inline`], behind its whole blocks.
+    fn write_rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()>;
+}
+
+/// The contents say it themselves.
+pub(crate) struct Written;
+
+impl FileBodies<Content> for Written {
+    fn body<'a>(&'a self, _: NodeId, content: &'a Content) -> Result<Body<'a>> {
+        match &content.0 {
+            DataLayout::Blocks { device, start } => Ok(Body::Blocks { device: *device, start: *start }),
+            DataLayout::Chunks(chunks) => Ok(Body::Chunks(chunks)),
+            DataLayout::Inline { .. } => Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
+        }
+    }
+
+    fn write_rest(&self, _: NodeId, _: u64, _: &mut Vec<u8>) -> Result<()> {
+        Err(ErofsFault::FileLayout(LAYOUT_INLINE).into())
+    }
+}
