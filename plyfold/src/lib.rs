@@ -7,7 +7,7 @@
 //! | `archive` | [`backends::archive`]: docker-archive and oci-archive files |
 //! | `layout` | [`backends::layout`]: OCI layout directories, and the store |
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
-//! | `erofs` | [`materializers::erofs`]: layers and merged images |
+//! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
 //! | `ext4` | [`materializers::ext4`]: empty upper disks |
 //! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
 //! | `command` | [`command`]: the `plyfold` program |

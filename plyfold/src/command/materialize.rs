@@ -73,6 +73,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "kernel": disks.kernel,
         "notes": disks.notes,
         "layers": disks.layers.iter().map(path).collect::<Vec<_>>(),
+        "flat": disks.flat.as_ref().map(path),
         "merged": disks.merged.as_ref().map(path),
         "vmdk": disks.vmdk.as_ref().map(path),
         "upper": disks.upper.as_ref().map(path),
@@ -113,7 +114,11 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }
     if let Some(lines) = disks.boot_lines() {
-        text.push_str("\nTo boot a virtual machine from it, whose guest is Linux 6.4 or later:\n\n");
+        let kernel = disks.kernel.filter(|_| disks.vmdk.is_none());
+        let kernel = kernel.map_or("6.4".to_owned(), |kernel| kernel.to_string());
+        let lead =
+            format!("\nTo boot a virtual machine from it, whose guest is Linux {kernel} or later:\n\n");
+        text.push_str(&lead);
         text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
     }
     text

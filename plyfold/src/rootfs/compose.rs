@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, MadeFile, MadeImage, Result};
 
 use super::disks::{Disk, Disks};
-use super::options::{LAYERS, MERGED, Rootfs, VMDK};
+use super::options::{FLAT, LAYERS, MERGED, Rootfs, VMDK};
 use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
 /// The formats whose files overlayfs can stack, or that have them beside each other.
-const STACKABLE: [&str; 3] = [LAYERS, MERGED, VMDK];
+const STACKABLE: [&str; 4] = [FLAT, LAYERS, MERGED, VMDK];
 
 impl Rootfs {
     /// Checks what can be checked without an image, before one is pulled.
@@ -63,6 +63,7 @@ impl CompositionPlan {
             }
             let (path, size) = set.add(&file.name, |out| out.fill_from(&*file.artifact))?;
             match file.format.name {
+                FLAT => disks.flat = Some(path.clone()),
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
                 VMDK => disks.vmdk = Some(path.clone()),
@@ -76,7 +77,7 @@ impl CompositionPlan {
             use plyfold_core::{Materializer as _, Role};
 
             // Its root is that of the image.
-            let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::layers(made))?)?;
+            let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::lowers(made))?)?;
             let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
             disks.upper = Some(path.clone());
             let format = upper.format().name.to_owned();

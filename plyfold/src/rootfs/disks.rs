@@ -31,6 +31,8 @@ pub struct Disks {
     pub files: Vec<Disk>,
     /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
     pub layers: Vec<PathBuf>,
+    /// `rootfs.erofs`: the whole root file system as one EROFS image, which needs no layers.
+    pub flat: Option<PathBuf>,
     /// The merged image, `merged.erofs`, whose devices are the layers in their order.
     pub merged: Option<PathBuf>,
     /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
@@ -50,7 +52,7 @@ pub struct Disks {
 impl Disks {
     /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
     pub fn is_stackable(&self) -> bool {
-        !self.layers.is_empty()
+        self.flat.is_some() || !self.layers.is_empty()
     }
 
     /// The paths of all the files.

@@ -19,7 +19,7 @@ const WIDTH: usize = 96;
 impl Disks {
     /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux, with util-linux.
     ///
-    /// A merged image needs Linux 5.16, layers and an upper 5.4. Every layer gets a loop device of its own, which goes
+    /// A merged image needs Linux 5.16, layers, a flat image and an upper 5.4. Every layer gets a loop device of its own, which goes
     /// away with its mount, so that one layer can be in many mounts. Mount points other than the root itself are in
     /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers.
     ///
@@ -37,13 +37,28 @@ impl Disks {
         script.push_str("export LIBMOUNT_FORCE_MOUNT2=always\n");
         script.push_str("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)\n");
         script.push_str("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT\n");
-        let lower = match &self.merged {
-            Some(merged) => self.mount_merged(merged, &mut script)?,
-            None => self.mount_layers(&mut script)?,
+        let lower = match (&self.flat, &self.merged) {
+            (Some(flat), _) => self.mount_flat(flat, &mut script),
+            (None, Some(merged)) => self.mount_merged(merged, &mut script)?,
+            (None, None) => self.mount_layers(&mut script)?,
         };
         self.mount_overlay(lower, &mut script);
         script.push_str(")\n");
         Ok(script)
+    }
+
+    /// Mounts the one image of all layers, and says what its place is called in `$P`.
+    fn mount_flat(&self, flat: &Path, script: &mut String) -> &'static str {
+        let place = self.lower_place();
+        let flat = quoted(&absolute(flat));
+        let _ = writeln!(script, "mkdir -p \"{place}\"; V=$(losetup -r -f --show {flat}); L=$V");
+        let _ = writeln!(script, "mount -t erofs -o ro \"$V\" \"{place}\"");
+        "lower"
+    }
+
+    /// Where an image of all layers is mounted.
+    fn lower_place(&self) -> &'static str {
+        if self.upper.is_some() { "$P/lower" } else { "$M" }
     }
 
     /// Mounts the merged image, and says what its place is called in `$P`.
@@ -58,7 +73,7 @@ impl Disks {
                 &["vmdk"],
             ));
         }
-        let place = if self.upper.is_some() { "$P/lower" } else { "$M" };
+        let place = self.lower_place();
         let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
         for_each(script, &self.layers);
         script.push_str("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
@@ -105,15 +120,23 @@ impl Disks {
         }
     }
 
-    /// How virtual machines take the disks (`qemu`, `libkrun`), and what their `guest` then mounts, which needs Linux
-    /// 6.4: a name and a line for each. `None` without a VMDK.
+    /// How virtual machines take the disks (`qemu`, `libkrun`), and what their `guest` then mounts: a name and a line for
+    /// each. `None` unless one disk holds the whole root file system: a VMDK, whose guest needs Linux 6.4, or a flat EROFS
+    /// image, whose guest needs what [`kernel`](Self::kernel) says.
     ///
     /// The line for qemu is for a shell, that for libkrun is C.
     pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
-        let vmdk = absolute(self.vmdk.as_ref()?);
-        let mut qemu = format!("-drive file={},format=vmdk,if=virtio,readonly=on", option(&vmdk));
-        let mut krun =
-            format!("krun_add_disk2(ctx, \"rootfs\", {}, KRUN_DISK_FORMAT_VMDK, true);", c_string(&vmdk));
+        let (disk, format) = match (&self.vmdk, &self.flat) {
+            (Some(vmdk), _) => (vmdk, "vmdk"),
+            (None, flat) => (flat.as_ref()?, "raw"),
+        };
+        let disk = absolute(disk);
+        let mut qemu = format!("-drive file={},format={format},if=virtio,readonly=on", option(&disk));
+        let mut krun = format!(
+            "krun_add_disk2(ctx, \"rootfs\", {}, KRUN_DISK_FORMAT_{}, true);",
+            c_string(&disk),
+            format.to_ascii_uppercase()
+        );
         let mut guest = "mount -t erofs -o ro /dev/vda /lower".to_owned();
         if let Some(upper) = self.upper.as_deref().map(absolute) {
             let _ = write!(qemu, " -drive file={},format=raw,if=virtio", option(&upper));
@@ -195,6 +218,26 @@ mod tests {
         let line = &relative.boot_lines().unwrap()[0].1;
         assert!(line.starts_with(&format!("-drive file='{}/json:", here.display())), "{line}");
         assert_eq!(disks(1, false, true).boot_lines(), None);
+    }
+
+    #[test]
+    fn a_flat_image_is_one_raw_disk() {
+        let (flat, upper) = (Some("/d/rootfs.erofs".into()), Some("/d/upper.ext4".into()));
+        let alone = Disks { flat, ..Disks::default() };
+        let script = alone.mount_script().unwrap();
+        let mount = "mkdir -p \"$M\"; V=$(losetup -r -f --show /d/rootfs.erofs); L=$V\nmount -t erofs -o ro \"$V\" \"$M\"\n)";
+        assert!(script.contains(mount), "{script}");
+        assert!(!script.contains("overlay"), "{script}");
+        let lines = alone.boot_lines().unwrap();
+        assert_eq!(lines[0].1, "-drive file=/d/rootfs.erofs,format=raw,if=virtio,readonly=on");
+        assert_eq!(
+            lines[1].1,
+            r#"krun_add_disk2(ctx, "rootfs", "/d/rootfs.erofs", KRUN_DISK_FORMAT_RAW, true);"#
+        );
+        let stacked = Disks { upper, ..alone };
+        let script = stacked.mount_script().unwrap();
+        assert!(script.contains("lowerdir=lower,upperdir=upper/upper"), "{script}");
+        assert!(stacked.boot_lines().unwrap()[2].1.contains("lowerdir=/lower,upperdir=/upper/upper"));
     }
 
     #[test]

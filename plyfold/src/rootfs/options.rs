@@ -3,12 +3,13 @@
 use plyfold_core::layer::{LayerLimits, TreeBudget};
 use plyfold_core::{Materializer, Materializers, Options, Result};
 #[cfg(feature = "erofs")]
-use plyfold_erofs::{ErofsLayer, ErofsMerged};
+use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged};
 
 use crate::atomic_file::FileOptions;
 #[cfg(doc)]
 use crate::{Disks, Images};
 
+pub(super) const FLAT: &str = "erofs";
 pub(super) const LAYERS: &str = "erofs-layers";
 pub(super) const MERGED: &str = "erofs-merged";
 pub(super) const VMDK: &str = "vmdk";
@@ -67,6 +68,12 @@ impl Rootfs {
     #[cfg(feature = "erofs")]
     pub fn erofs_merged() -> Self {
         Self::of(Box::new(ErofsMerged::default()))
+    }
+
+    /// One EROFS image of the whole root file system, which needs no layer and no overlay.
+    #[cfg(feature = "erofs")]
+    pub fn erofs_flat() -> Self {
+        Self::of(Box::new(ErofsFlat::default()))
     }
 
     /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.

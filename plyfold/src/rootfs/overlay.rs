@@ -4,7 +4,7 @@ use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
 use plyfold_erofs::{ErofsMerged, OverlayDifferences};
 
-use super::options::{LAYERS, MERGED, Rootfs};
+use super::options::{FLAT, LAYERS, MERGED, Rootfs};
 use crate::blocking::alone;
 
 /// What overlayfs would show otherwise, of the layers' images.
@@ -12,7 +12,7 @@ use crate::blocking::alone;
 /// # Errors
 /// [`Unsupported`](ErrorKind::Unsupported) when there is something and [`Rootfs::strict`] is on.
 pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<OverlayDifferences> {
-    let layers: Vec<InputArtifact> = layers(made);
+    let layers: Vec<InputArtifact> = lowers(made);
     let (limits, budget) = (rootfs.limits.tree.clone(), rootfs.budget.clone());
     // A single layer is mounted by overlayfs only under an upper.
     let stacked = rootfs.upper.is_some();
@@ -36,10 +36,10 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
     }
 }
 
-/// The layers' images, bottom first.
-pub(super) fn layers(made: &MadeImage) -> Vec<InputArtifact> {
-    let layers = made.files.iter().filter(|file| file.format.name == LAYERS);
-    layers
+/// The images that an upper is stacked on: those of the layers, bottom first, or that of all of them.
+pub(super) fn lowers(made: &MadeImage) -> Vec<InputArtifact> {
+    let lowers = made.files.iter().filter(|file| [FLAT, LAYERS].contains(&file.format.name));
+    lowers
         .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))
         .collect()
 }

@@ -185,12 +185,17 @@ fn disks_of_an_image() {
         format!("{image} --as erofs-merged --out {{}}/deep/merged -q"),
         format!("{image} --as vmdk --upper 64M --out {{}}/vmdk"),
         format!("{image} --as vmdk --upper 64M --out {{}}/vmdk --json"),
+        format!("{image} --as erofs --out {{}}/flat"),
+        format!("{image} --as erofs --upper 64M --out {{}}/flat --json"),
     ];
     check("materialize", &lines.each_ref().map(|line| place.run(line)));
     let expected = [
         "deep/merged/layer-00.erofs",
         "deep/merged/layer-01.erofs",
         "deep/merged/merged.erofs",
+        "flat/.plyfold-set",
+        "flat/rootfs.erofs",
+        "flat/upper.ext4",
         "layers/layer-00.erofs",
         "layers/layer-01.erofs",
         "layers/merged.erofs",
@@ -540,14 +545,21 @@ fn formats_take_options_and_others_are_refused() {
         .iter()
         .map(|format| (format["name"].as_str().unwrap(), format["input"].as_str().unwrap()))
         .collect();
-    let expected = [("erofs-layers", "layer"), ("erofs-merged", "erofs-layers"), ("vmdk", "erofs-merged")];
+    let expected = [
+        ("erofs", "image"),
+        ("erofs-layers", "layer"),
+        ("erofs-merged", "erofs-layers"),
+        ("vmdk", "erofs-merged"),
+    ];
     assert_eq!(named, expected);
-    assert_eq!(document[1]["outputs"][0]["role"], "image");
+    assert_eq!(document[2]["outputs"][0]["role"], "image");
     assert!(place.run("formats").contains("block-size=BYTES"));
     let sample = "materialize oci:examples/sample:latest --platform linux/amd64 --out {}/out -q";
     for (arguments, said) in [
         ("--as cpio", "invalid value 'cpio' for '--as <FORMAT>'"),
         ("--as vmdk -m depth=3", "unknown field `depth`"),
+        ("--as erofs -m uuid=7", "\"7\" is no UUID"),
+        ("--as erofs -m mtime=soon", "invalid"),
         ("--as erofs-layers -m block-size=100", "512, 1024, 2048 or 4096"),
         ("--as erofs-layers -m block-size", "format: erofs-layers"),
         ("--as erofs-layers -m block-size", "hint: write KEY=VALUE"),
@@ -570,4 +582,12 @@ fn formats_take_options_and_others_are_refused() {
     assert_eq!((usual[1036], layer()[1036]), (12, 9));
     let merged = fs::read(place.path("out/merged.erofs")).unwrap();
     assert_eq!((merged[1036], &merged[1024 + 64..1024 + 68]), (9, &b"root"[..]));
+    let options = "-m mtime=258 -m uuid=01020304-0506-0708-090a-0b0c0d0e0f10";
+    let text = place.run(&format!("{sample} --as erofs {options}"));
+    assert!(text.contains("[exit 0]"), "{text}");
+    let flat = fs::read(place.path("out/rootfs.erofs")).unwrap();
+    let uuid: Vec<u8> = (1..=16).collect();
+    assert_eq!((&flat[1024 + 24..1024 + 28], &flat[1024 + 48..1024 + 64]), (&[2, 1, 0, 0][..], &*uuid));
+    // The layers that the set before had are gone, and nothing else is made.
+    assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), 2);
 }

@@ -106,6 +106,27 @@ async fn any_format_is_made_once_and_put_beside_what_a_user_has() {
     assert_eq!(images.collect(&everything).await.unwrap().artifacts, 4);
 }
 
+/// One image without layers, alone and under an upper that has its root's mode.
+#[tokio::test]
+async fn a_flat_image_is_made_once_and_takes_an_upper() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, image) = pulled(&dir).await;
+    let out = dir.path().join("out");
+    let alone = images.materialize(&image, &Rootfs::erofs_flat(), &out).await.unwrap();
+    assert_eq!(alone.flat, Some(out.join("rootfs.erofs")));
+    assert_eq!(alone.paths().collect::<Vec<_>>(), [out.join("rootfs.erofs")]);
+    assert_eq!((alone.layers.len(), alone.kernel.unwrap().to_string().as_str()), (0, "5.4"));
+    assert!(images.layer_materializer(&Rootfs::erofs_flat()).unwrap().is_none());
+    let bytes = fs::read(out.join("rootfs.erofs")).unwrap();
+    let stacked = images.materialize(&image, &Rootfs::erofs_flat().upper(64 << 20), &out).await.unwrap();
+    assert_eq!(stacked.paths().collect::<Vec<_>>(), [out.join("rootfs.erofs"), out.join("upper.ext4")]);
+    assert_eq!(fs::read(out.join("rootfs.erofs")).unwrap(), bytes);
+    // The two sets share one artifact, and no layer was converted.
+    images.remove(&image.reference).await.unwrap();
+    drop(image);
+    assert_eq!(images.collect(&plyfold::Collect::default()).await.unwrap().artifacts, 1);
+}
+
 /// A format that is made from one that is not linked is refused before any work.
 #[tokio::test]
 async fn what_a_format_is_made_from_has_to_be_linked() {

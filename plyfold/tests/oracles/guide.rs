@@ -31,6 +31,8 @@ pub(crate) fn every_form_mounts_from_odd_paths() -> Verdict {
         (Rootfs::erofs_layers().upper(64 << 20), &[]),
         (Rootfs::erofs_merged(), &[]),
         (Rootfs::vmdk().upper(64 << 20), &[]),
+        (Rootfs::erofs_flat(), &[]),
+        (Rootfs::erofs_flat().upper(64 << 20), &[]),
     ];
     for (index, odd) in ODD.iter().enumerate() {
         let (rootfs, ignored) = &forms[index % forms.len()];
@@ -41,16 +43,17 @@ pub(crate) fn every_form_mounts_from_odd_paths() -> Verdict {
         let found = difference(&work.reference(), &mounted.root, &[overlay, ignored].concat())?;
         assert_eq!(found.map(|found| format!("{found:?}")), None, "{}", mounted.script);
         mounted.unmount();
-        is_detached(&disks.layers[0])?;
+        disks.paths().try_for_each(is_detached)?;
     }
     Ok(())
 }
 
 pub(crate) fn qemu_finds_the_disks_at_odd_paths() -> Verdict {
     let work = Work::new();
-    for odd in ODD {
-        let out = work.dir.path().join(OsStr::from_bytes(odd));
-        let disks = work.disks_at(&Rootfs::vmdk().upper(64 << 20), &out);
+    let forms = [(Rootfs::vmdk(), "vmdk"), (Rootfs::erofs_flat(), "raw")];
+    for (odd, (form, format)) in ODD.iter().flat_map(|odd| forms.iter().map(move |form| (odd, form))) {
+        let out = work.dir.path().join(OsStr::from_bytes(odd)).join(format);
+        let disks = work.disks_at(&form.clone().upper(64 << 20), &out);
         let line = disks.boot_lines().unwrap().remove(0).1;
         // The words that a shell makes of it. A line feed in a path is shown by its number.
         let words = Run::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).success()?.stdout;
@@ -60,7 +63,7 @@ pub(crate) fn qemu_finds_the_disks_at_odd_paths() -> Verdict {
             // What a program has said is text here.
             continue;
         }
-        for (drive, format) in drives.iter().zip(["vmdk", "raw"]) {
+        for (drive, format) in drives.iter().zip([*format, "raw"]) {
             let value = drive.strip_prefix("file=").and_then(|rest| rest.split_once(",format="));
             let (value, rest) = value.ok_or_else(|| Failure::new(format!("no format: {drive}")))?;
             assert!(rest.starts_with(format), "{drive}");

@@ -56,6 +56,7 @@ oracle_tests! {
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    a_flat_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
     images_are_clean needs [Need::FSCK_EROFS, Need::E2FSCK];
     the_store_is_a_layout_for_others needs [Need::SKOPEO];
@@ -89,7 +90,7 @@ fn bash_completes_the_names_of_images() -> Verdict {
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
         (&["rmi", "localhost/sample", ":", ""], "latest"),
         (&["ver"], "verify"),
-        (&["materialize", "--as", ""], "erofs-layers erofs-merged vmdk"),
+        (&["materialize", "--as", ""], "erofs erofs-layers erofs-merged vmdk"),
         (&["materialize", "--as", "=", "v"], "vmdk"),
         (&["pull", "--policy", "n"], "never"),
         (&["disk", "--si"], "--size"),
@@ -208,6 +209,12 @@ fn a_merged_image_mounts_as_the_guide_says() -> Verdict {
     work.mounted(&work.disks(&Rootfs::erofs_merged().upper(64 << 20)), &[])
 }
 
+fn a_flat_image_mounts_as_the_guide_says() -> Verdict {
+    let work = Work::new();
+    work.mounted(&work.disks(&Rootfs::erofs_flat()), &[])?;
+    work.mounted(&work.disks(&Rootfs::erofs_flat().upper(64 << 20)), &[])
+}
+
 fn the_vmdk_is_one_flat_disk() -> Verdict {
     let work = Work::new();
     let disks = work.disks(&Rootfs::vmdk());
@@ -226,6 +233,7 @@ fn images_are_clean() -> Verdict {
         Run::new("fsck.erofs").arg(layer).success()?;
     }
     Run::new("e2fsck").arg("-fn").arg(disks.upper.unwrap()).success()?;
+    Run::new("fsck.erofs").arg(work.disks(&Rootfs::erofs_flat()).flat.unwrap()).success()?;
     Ok(())
 }
 
