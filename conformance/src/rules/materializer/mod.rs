@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::memory::MemoryCache;
+use plyfold_core::tree::is_overlay_xattr;
 use plyfold_core::{
     Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, Materializers, PullOptions, Result,
     Role, digest,
@@ -186,6 +187,19 @@ async fn stacked_layers_equal_flat_image(fixture: &dyn MaterializerFixture) {
         }
         if input != Input::Layer {
             assert_trees(&made.tree(), &reference, comparable);
+        }
+    }
+    if input != Input::Layer {
+        // A tar's own overlay attributes mean nothing to overlayfs either: layers have none (M 151).
+        let claims = LayerBuilder::new()
+            .dir("./", 0o755)
+            .xattr("trusted.overlay.opaque", "y")
+            .xattr("user.overlay.metacopy", "")
+            .xattr("user.kept", "1")
+            .dir("claims", 0o755);
+        for line in Made::of(fixture, &[claims.finish()]).tree() {
+            let is_overlays = |xattr: &String| is_overlay_xattr(xattr.as_bytes());
+            assert!(!line.xattrs.iter().any(is_overlays), "overlayfs' own attributes are kept: {line:?}");
         }
     }
 }

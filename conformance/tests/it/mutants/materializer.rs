@@ -136,6 +136,11 @@ impl Materializer for Listings {
 
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
         let mut lines = lines(image.tree(), |_, _| Ok(String::new()))?;
+        if self.fault == ListingFault::OverlayAttributesKept {
+            // The tree has lost them: as if it had not.
+            let claims = lines.iter_mut().filter(|line| !line.xattrs.is_empty());
+            claims.for_each(|line| line.xattrs.push("trusted.overlay.opaque=y".to_owned()));
+        }
         let mut buffer = vec![0; 1 << 16];
         for (line, (_, id)) in lines.iter_mut().zip(image.tree().walk()) {
             let Kind::File { size, .. } = image.tree().node(id).kind else { continue };

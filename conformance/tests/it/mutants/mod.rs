@@ -256,6 +256,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Layers, ListingFault::WhiteoutsAsFiles),
             (Makes::Images, ListingFault::LayersReversed),
             (Makes::Whole, ListingFault::LayersReversed),
+            (Makes::Whole, ListingFault::OverlayAttributesKept),
         ],
     ),
     (
