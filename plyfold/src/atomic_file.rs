@@ -14,6 +14,8 @@ use crate::shell;
 
 pub(crate) mod left;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use options::{FileOptions, Owner};
 
@@ -28,6 +30,8 @@ pub struct AtomicFile {
     options: FileOptions,
     /// It is a link to a finished file, whose mode and owner must not change.
     is_link: bool,
+    /// It takes the place of no file.
+    is_new: bool,
     stop: Stop,
 }
 
@@ -43,6 +47,18 @@ impl AtomicFile {
         let created = Self::create_in(directory, target, options, stop)?;
         left::clear(directory, created.file());
         Ok(created)
+    }
+
+    /// As [`AtomicFile::create`], where nothing is at `target`: a file that comes there meanwhile is not replaced either.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`Config`](plyfold_core::ErrorKind::Config) when there is something, here and from
+    /// [`publish`](Self::publish).
+    pub fn create_new(target: &Path, options: FileOptions, stop: &Stop) -> Result<Self> {
+        if std::fs::symlink_metadata(target).is_ok() {
+            return Err(taken(target));
+        }
+        Ok(Self { is_new: true, ..Self::create(target, options, stop)? })
     }
 
     /// As [`AtomicFile::create`], for a file that is written in another folder of the same file system.
@@ -65,7 +81,14 @@ impl AtomicFile {
                 .with_hint(format!("`mkdir -p {}` makes it", shell::quoted(directory)))),
             _ => at(Error::io("creating the output", e)),
         })?;
-        Ok(Self { file, target: target.to_owned(), options, is_link: false, stop: stop.clone() })
+        Ok(Self {
+            file,
+            target: target.to_owned(),
+            options,
+            is_link: false,
+            is_new: false,
+            stop: stop.clone(),
+        })
     }
 
     /// Where the file will appear.
@@ -205,8 +228,11 @@ impl AtomicFile {
             self.file().sync_all().map_err(|e| self.failed("syncing the output", e))?;
         }
         let temporary = self.file.path().to_owned();
-        let persisted = self.file.persist(path).map_err(|e| Error::io("publishing the output", e.error));
-        persisted.map_err(|e| e.with_context("path", self.target.display()))?;
+        let persisted = if self.is_new { self.file.persist_noclobber(path) } else { self.file.persist(path) };
+        persisted.map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists if self.is_new => taken(&self.target),
+            _ => Error::io("publishing the output", e.error).with_context("path", self.target.display()),
+        })?;
         // rename(2) does nothing when both names are links to one file already.
         let _ = std::fs::remove_file(temporary);
         Ok(size)
@@ -265,6 +291,12 @@ impl AtomicFile {
     }
 }
 
+/// The error for a new file at a path that is taken.
+fn taken(target: &Path) -> Error {
+    let error = Error::config("there is a file already").with_context("path", target.display());
+    error.with_hint("choose another path, or remove it if it is no longer needed")
+}
+
 impl Read for AtomicFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.file.as_file_mut().read(buf)
@@ -303,92 +335,5 @@ impl Output for AtomicFile {
             io::ErrorKind::FileTooLarge => self.too_large(e, length),
             _ => e,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_visible_before_publish() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("out");
-        std::fs::write(&target, "old").unwrap();
-        let stop = Stop::default();
-        let mut file = AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
-        file.write_all(b"half").unwrap();
-        assert_eq!(std::fs::read(&target).unwrap(), b"old");
-        drop(file);
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
-
-        let mut file = AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
-        file.write_all(b"whole").unwrap();
-        assert_eq!(file.publish().unwrap(), 5);
-        assert_eq!(std::fs::read(&target).unwrap(), b"whole");
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
-    }
-
-    /// A file of a cache elsewhere.
-    #[derive(Clone, Debug)]
-    struct Remote(Vec<u8>, u64);
-
-    impl ArtifactHandle for Remote {
-        fn size(&self) -> u64 {
-            self.1
-        }
-
-        fn made(&self) -> &plyfold_core::Made {
-            unreachable!("a copy is of bytes")
-        }
-
-        fn path(&self) -> Option<&Path> {
-            None
-        }
-
-        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-            // A few bytes at a time, never whole blocks.
-            let left = self.0.get(offset as usize..).unwrap_or_default();
-            let count = left.len().min(buffer.len()).min(100_001);
-            buffer[..count].copy_from_slice(&left[..count]);
-            Ok(count)
-        }
-    }
-
-    #[test]
-    fn a_file_of_a_cache_elsewhere_is_copied_whole_but_for_its_zeros() {
-        use std::os::unix::fs::MetadataExt as _;
-
-        let dir = tempfile::tempdir().unwrap();
-        let (target, stop) = (dir.path().join("out"), Stop::default());
-        let create = || AtomicFile::create(&target, FileOptions::default(), &stop).unwrap();
-        let mut content = vec![0; 8 << 20];
-        content[5_000_000] = 7;
-        content.extend_from_slice(b"the end");
-        let remote = Remote(content.clone(), content.len() as u64);
-        let mut file = create();
-        file.fill_from(&remote).unwrap();
-        assert_eq!(file.publish().unwrap(), remote.1);
-        assert!(std::fs::read(&target).unwrap() == content);
-        assert!(std::fs::metadata(&target).unwrap().blocks() * 512 < 1 << 20, "zeros are written");
-        // One that ends early is no disk with zeros at its end.
-        let error = create().fill_from(&Remote(content, remote.1 + 1)).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
-        assert!(error.message().contains("8388615 of 8388616 bytes"), "{error}");
-    }
-
-    #[test]
-    fn only_files_are_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = Stop::default();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        for target in [dir.path(), Path::new("/dev/null"), &link] {
-            let error = AtomicFile::create(target, FileOptions::default(), &stop).unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::Config, "{}", target.display());
-        }
-        let error =
-            AtomicFile::create(&dir.path().join("no/out"), FileOptions::default(), &stop).unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::NotFound);
     }
 }

@@ -9,6 +9,7 @@
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
 //! | `ext4` | [`materializers::ext4`]: empty upper disks |
+//! | `verity` | [`materializers::verity`]: dm-verity hash trees of any of them |
 //! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
 //! | `command` | [`command`]: the `plyfold` program |
 //!
@@ -37,6 +38,8 @@ pub mod materializers {
     pub use plyfold_erofs as erofs;
     #[cfg(feature = "ext4")]
     pub use plyfold_ext4 as ext4;
+    #[cfg(feature = "verity")]
+    pub use plyfold_verity as verity;
     #[cfg(feature = "vmdk")]
     pub use plyfold_vmdk as vmdk;
 }

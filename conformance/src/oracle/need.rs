@@ -80,6 +80,8 @@ impl Need {
     pub const SKOPEO: Self = Self::Tool { name: "skopeo", package: "skopeo" };
     /// The unpacker of OCI images.
     pub const UMOCI: Self = Self::Tool { name: "umoci", package: "umoci" };
+    /// Who makes and verifies hash trees of dm-verity.
+    pub const VERITYSETUP: Self = Self::Tool { name: "veritysetup", package: "cryptsetup-bin" };
     /// Who can shut a file system down as a power cut does, XFS and others.
     pub const XFS_IO: Self = Self::Tool { name: "xfs_io", package: "xfsprogs" };
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::PullPolicy;
 use crate::atomic_file::{FileOptions, Owner};
 use crate::layer::{LayerLimits, TreeLimits};
+use crate::materializers::verity::{RootHash, Uuid};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::global::Global;
@@ -60,6 +61,14 @@ pub(crate) enum Verb {
     /// Make an empty ext4 disk, to be the upper of an overlay
     #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
     Disk(Disk),
+    /// Make the dm-verity hash tree of a file, or verify a file against a root hash
+    #[command(
+        after_help = "The root hash and the tree are those of `veritysetup format` with the same options. Without --hash-tree and \
+        --append the root hash is shown, and nothing is written.\n\
+        Exit code 5 says that the file is not what the root hash is of, and which block is the first.\n\n\
+        Examples:\n  plyfold verity layer.erofs --hash-tree layer.verity\n  plyfold verity layer.erofs --append --sidecar\n  plyfold verity layer.erofs --check ROOT"
+    )]
+    Verity(Verity),
     /// Bring every image of an archive or a layout directory into the store, without any network
     #[command(after_help = "Examples:\n  plyfold load images.tar\n  docker save app:1 | plyfold load -")]
     Load {
@@ -332,6 +341,43 @@ pub(crate) struct Disk {
     pub(crate) durably: Durably,
 }
 
+/// Options of `verity`.
+#[derive(Debug, Group)]
+pub(crate) struct Verity {
+    /// A file that is to be a read-only block device, such as an EROFS image
+    pub(crate) file: PathBuf,
+    /// The file to write the tree to; it must not be there. With --check, the file to read it from
+    #[arg(long, value_name = "FILE", conflicts_with = "append", value_parser = file)]
+    pub(crate) hash_tree: Option<PathBuf>,
+    /// Put the tree behind the data, in the same file: a clone or a copy with the tree takes its place
+    #[arg(long)]
+    pub(crate) append: bool,
+    /// Write FILE.dmverity, too, where containerd reads the root hash
+    #[arg(long, requires = "append", conflicts_with_all = ["check", "no_superblock"])]
+    pub(crate) sidecar: bool,
+    /// Verify the file against this root hash, in place of making a tree; without --hash-tree by the tree that the file
+    /// ends with, if it has one
+    #[arg(long, value_name = "ROOT", value_parser = root_hash)]
+    pub(crate) check: Option<RootHash>,
+    /// What is hashed in front of every block, in hexadecimal digits; - is nothing [default: 32 zero bytes]
+    #[arg(long, value_name = "HEX")]
+    pub(crate) salt: Option<String>,
+    /// The bytes of data that each digest is of: 512, 1024, 2048 or 4096 [default: 4096]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) data_block_size: Option<u32>,
+    /// The bytes of each block of the tree: 512, 1024, 2048 or 4096 [default: 4096]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) hash_block_size: Option<u32>,
+    /// The UUID in the superblock [default: one derived from the root hash]
+    #[arg(long, conflicts_with_all = ["check", "no_superblock"], value_parser = uuid)]
+    pub(crate) uuid: Option<Uuid>,
+    /// Write no superblock, or expect none
+    #[arg(long)]
+    pub(crate) no_superblock: bool,
+    #[command(flatten)]
+    pub(crate) durably: Durably,
+}
+
 /// Whether to wait for the disk: an option of every verb that writes files.
 #[derive(Clone, Copy, Debug, Group)]
 pub(crate) struct Durably {
@@ -394,6 +440,14 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 fn owner(text: &str) -> Result<Owner, String> {
+    text.parse().map_err(|e| hints::on_one_line(&e))
+}
+
+fn root_hash(text: &str) -> Result<RootHash, String> {
+    text.parse().map_err(|e| hints::on_one_line(&e))
+}
+
+fn uuid(text: &str) -> Result<Uuid, String> {
     text.parse().map_err(|e| hints::on_one_line(&e))
 }
 

@@ -59,6 +59,7 @@ mod suggestions;
 mod terminal;
 mod verbs;
 mod verify;
+mod verity;
 
 /// Runs the program with the process's arguments, and returns its exit code.
 ///
@@ -140,6 +141,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
+        Verb::Verity(options) => verity::run(options, terminal).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers } => {

@@ -3,11 +3,14 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use plyfold::blocking::Stop;
 use plyfold::layer::{LayerOptions, LayerTar};
+use plyfold::materializers::verity::{Parameters, TreeLayout, Work};
 use plyfold_conformance::samples::{self, LayerBuilder, docker_archive, oci_archive};
 use plyfold_conformance::server::{Auth, Fault, FaultServer, Login, On, Options};
 use serde_json::Value;
@@ -15,7 +18,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 24] = [
     "pull",
     "list",
     "inspect",
@@ -23,6 +26,7 @@ const VERBS: [&str; 23] = [
     "materialize",
     "layer",
     "disk",
+    "verity",
     "load",
     "login",
     "logout",
@@ -283,6 +287,79 @@ fn one_layer_and_one_disk() {
     child.stdin.take().unwrap().write_all(&tar).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(fs::read(place.path("pipe.erofs")).unwrap() == plain);
+}
+
+#[test]
+fn hash_trees() {
+    let place = Place::new();
+    let write = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
+    let content: Vec<u8> = (0..129 * 4096_u32).map(|at| (at / 4096 + at % 251) as u8).collect();
+    write("disk.img", &content);
+    write("odd.img", &content[..1000]);
+    fs::hard_link(place.path("disk.img"), place.path("link.img")).unwrap();
+    fs::set_permissions(place.path("disk.img"), fs::Permissions::from_mode(0o444)).unwrap();
+    let layout = TreeLayout::beside(Parameters::default(), content.len() as u64).unwrap();
+    let disk = fs::File::open(place.path("disk.img")).unwrap();
+    let root = layout.root_hash(&disk, &Work::new(&Stop::default())).unwrap();
+    let other = "ab".repeat(32);
+    let run = |lines: &[&str]| {
+        let lines = lines.iter().map(|line| line.replace("ROOT", &root.to_string()).replace("OTHER", &other));
+        lines.map(|line| place.run(&line)).collect::<Vec<_>>()
+    };
+    let uuid = "--uuid 6fbd1df7-2b21-4e69-8bf3-6f5a2f1f5b3c";
+    let mut runs = run(&[
+        "verity {}/disk.img",
+        "verity {}/disk.img --hash-tree {}/disk.verity",
+        "verity {}/disk.img --hash-tree {}/disk.verity",
+        "verity {}/disk.img --hash-tree {}/disk.img",
+        &format!("verity {{}}/disk.img --hash-tree {{}}/named.verity {uuid} --salt a1b2 --json"),
+        "verity {}/disk.img --hash-tree {}/bare.verity --no-superblock --salt - --data-block-size 512",
+        "verity {}/disk.img --hash-tree {}/disk.verity --check ROOT",
+        "verity {}/disk.img --hash-tree {}/disk.verity --check OTHER",
+        "verity {}/disk.img --hash-tree {}/disk.verity --check ROOT --salt 00",
+        "verity {}/disk.img --check ROOT",
+        "verity {}/disk.img --check OTHER",
+        "verity {}/disk.img --append --check ROOT",
+        "verity {}/disk.img --append --sidecar",
+        "verity {}/disk.img --append",
+        "verity {}/disk.img --check ROOT --json",
+        "verity {}/link.img --append --no-superblock --no-sync",
+        "verity {}/link.img --append --no-superblock --check ROOT",
+    ]);
+    // A link to the file is another file since.
+    let link = fs::read(place.path("link.img")).unwrap();
+    let mut disk = fs::read(place.path("disk.img")).unwrap();
+    assert!(link[..content.len()] == content && disk[..content.len()] == content && link.len() < disk.len());
+    assert_eq!(fs::metadata(place.path("disk.img")).unwrap().permissions().mode() & 0o7777, 0o444);
+    let sidecar = fs::read(place.path("disk.img.dmverity")).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    let expected = serde_json::json!({ "roothash": root.to_string(), "hashoffset": content.len() });
+    assert_eq!(sidecar, expected);
+    disk[100 * 4096 + 77] ^= 1;
+    write("bad.img", &disk);
+    runs.extend(run(&[
+        "verity {}/bad.img --check ROOT",
+        "verity {}/odd.img",
+        "verity {}/odd.img --data-block-size 500",
+        "verity {}/odd.img --salt abc",
+        "verity {}/odd.img --check abc",
+        "verity {}/none.img",
+        "verity {}",
+        "verity {}/odd.img --sidecar",
+        "verity {}/odd.img --append --hash-tree {}/tree",
+    ]));
+    check("verity", &runs);
+    let files = [
+        "bad.img",
+        "bare.verity",
+        "disk.img",
+        "disk.img.dmverity",
+        "disk.verity",
+        "link.img",
+        "named.verity",
+        "odd.img",
+    ];
+    assert_eq!(place.files(), files);
 }
 
 #[test]

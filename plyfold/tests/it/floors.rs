@@ -37,6 +37,7 @@ fn no_crate_has_a_circle() {
         "examples/materializer/src",
         "materializers/erofs/src",
         "materializers/ext4/src",
+        "materializers/verity/src",
         "materializers/vmdk/src",
         "plyfold/src",
     ] {

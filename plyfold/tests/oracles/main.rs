@@ -19,6 +19,7 @@ mod guide;
 mod modes;
 mod packages;
 mod power;
+mod verity;
 
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -31,6 +32,7 @@ use power::{
     a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
     single_files_are_whole_after_a_power_cut,
 };
+use verity::layers_have_the_trees_of_veritysetup;
 
 oracle_tests! {
     a_script_that_fails_shows_nothing needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
@@ -65,6 +67,7 @@ oracle_tests! {
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
     bash_completes_the_names_of_images needs [BASH];
+    layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
 
 /// Prompts and pasting apart, many people's shell.
@@ -89,7 +92,7 @@ fn bash_completes_the_names_of_images() -> Verdict {
         (&["inspect", "loc"][..], "localhost/sample:latest localhost:5000/app:1"),
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
         (&["rmi", "localhost/sample", ":", ""], "latest"),
-        (&["ver"], "verify"),
+        (&["verif"], "verify"),
         (&["materialize", "--as", ""], "erofs erofs-layers erofs-merged vmdk"),
         (&["materialize", "--as", "=", "v"], "vmdk"),
         (&["pull", "--policy", "n"], "never"),

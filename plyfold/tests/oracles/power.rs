@@ -154,7 +154,31 @@ pub(crate) fn single_files_are_whole_after_a_power_cut() -> Verdict {
             assert!(is_whole, "round {round} on {file_system}: the file of {verb:?} is not whole");
             mounted.unmount()?;
         }
+        hash_trees_are_whole(&scene, &disk, Path::new(&tar))?;
     }
+    Ok(())
+}
+
+/// A tree in a file of its own, and one behind the data in a file that is replaced.
+fn hash_trees_are_whole(scene: &Scene, disk: &PowerDisk, tar: &Path) -> Verdict {
+    let verity = |data: &Path| {
+        let run = scene.plyfold(&scene.path("store")).arg("verity").arg(data).arg("--data-block-size=512");
+        run.args(["--hash-block-size=512", "--json"])
+    };
+    let mounted = disk.mount()?;
+    let (data, tree) = (mounted.path().join("data"), mounted.path().join("tree"));
+    fs::copy(tar, &data)?;
+    verity(&data).arg("--hash-tree").arg(&tree).success()?;
+    let made = verity(&data).arg("--append").success()?.stdout;
+    PowerDisk::cut(&mounted)?;
+    mounted.unmount()?;
+    let mounted = disk.mount()?;
+    let made: serde_json::Value = serde_json::from_str(&made)?;
+    let root = made["root_hash"].as_str().ok_or_else(|| Failure::new(&made))?;
+    let (data, tree) = (mounted.path().join("data"), mounted.path().join("tree"));
+    verity(&data).arg("--append").args(["--check", root]).success()?;
+    verity(tar).arg("--hash-tree").arg(&tree).args(["--check", root]).success()?;
+    mounted.unmount()?;
     Ok(())
 }
 

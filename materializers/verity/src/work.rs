@@ -1,0 +1,28 @@
+//! How blocks are hashed: on how many threads, and until when.
+
+use std::num::NonZero;
+use std::thread;
+
+use plyfold_core::blocking::Stop;
+
+/// How blocks are hashed: on how many threads, and until when.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub(crate) stop: Stop,
+    pub(crate) threads: NonZero<usize>,
+}
+
+impl Work {
+    /// On as many threads as the machine runs at once, until `stop` says that the caller has given up.
+    pub fn new(stop: &Stop) -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        Self { stop: stop.clone(), threads }
+    }
+
+    /// On so many threads. The outcome is the same for any number.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZero<usize>) -> Self {
+        self.threads = threads;
+        self
+    }
+}
