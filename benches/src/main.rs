@@ -6,6 +6,7 @@ mod inputs;
 mod measure;
 mod pull;
 mod store;
+mod verity;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,13 +22,14 @@ fn main() -> Result<()> {
     match arguments.as_slice() {
         [] => compare(None),
         [verb] if verb == "store" => store::compare(),
+        [verb] if verb == "verity" => verity::compare(&Bench::from_env()?, &plyfold()?),
         [verb, image] if verb == "pull" => {
             let image = image.to_str().ok_or("an image is text")?;
             pull::compare(&Bench::from_env()?, &plyfold()?, image)
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | store | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | store | verity | pull IMAGE]".into()),
     }
 }
 
