@@ -242,6 +242,8 @@ pub trait ArtifactWriter: fmt::Debug + Send {
 #[derive(Debug)]
 pub struct ArtifactReader {
     artifact: Box<dyn ArtifactHandle>,
+    /// The same, if it is a file of this machine.
+    own: Option<LocalArtifact>,
     position: u64,
 }
 
@@ -252,12 +254,38 @@ impl ArtifactReader {
     /// [`Io`](crate::ErrorKind::Io).
     pub fn open(artifact: &dyn ArtifactHandle) -> Result<Self> {
         let Some(path) = artifact.path() else {
-            return Ok(Self { artifact: dyn_clone::clone_box(artifact), position: 0 });
+            return Ok(Self { artifact: dyn_clone::clone_box(artifact), own: None, position: 0 });
         };
         // A file of its own: it is closed with the reader, and not with the handle.
         let own = LocalArtifact::new(path.to_owned(), artifact.size(), Made::default());
         own.file().map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
-        Ok(Self { artifact: Box::new(own), position: 0 })
+        Ok(Self { artifact: Box::new(own.clone()), own: Some(own), position: 0 })
+    }
+
+    /// Copies the rest of the file to `out`, at its position: by [`Output::copy_range`] for a file of this machine.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io), [`Corrupt`](crate::ErrorKind::Corrupt) when the file has fewer bytes than it says.
+    pub fn copy_to(&mut self, mut out: &mut dyn Output) -> Result<()> {
+        let (from, size) = (self.position, self.artifact.size());
+        let length = size.saturating_sub(from);
+        let copied = match &self.own {
+            Some(own) => own.file().and_then(|file| out.copy_range(file, from, length)),
+            None => match io::copy(&mut io::Read::take(&mut *self, length), &mut out) {
+                Ok(copied) if copied < length => Err(io::ErrorKind::UnexpectedEof.into()),
+                copied => copied.map(drop),
+            },
+        };
+        self.position = size.max(from);
+        copied.map_err(|e| {
+            let (error, key) = match e.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    (Error::corrupt(format!("a file has fewer than its {size} bytes")), "path")
+                }
+                _ => (Error::io("copying a file", e), "source"),
+            };
+            self.artifact.path().iter().fold(error, |error, path| error.with_context(key, path.display()))
+        })
     }
 }
 

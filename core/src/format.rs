@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 /// One file that a materializer writes: empty at first, to be filled in any order, and read back.
 ///
@@ -14,6 +14,26 @@ pub trait Output: Read + Write + Seek + Send {
     /// # Errors
     /// What the file system reports.
     fn set_len(&mut self, length: u64) -> std::io::Result<()>;
+
+    /// Writes `length` bytes of `source` from its byte `from` on, at the current position; the position of `source`
+    /// moves, too. Files of Linux are copied by `copy_file_range(2)`: they share blocks where the file system can.
+    ///
+    /// # Errors
+    /// What the file system reports; [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) when `source` ends before.
+    fn copy_range(&mut self, mut source: &File, from: u64, length: u64) -> std::io::Result<()> {
+        let end = from.checked_add(length).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut at = source.seek(SeekFrom::Start(from))?;
+        while at < end {
+            // For two files this is the system call.
+            match std::io::copy(&mut source.take(end - at), self) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Err(e) if e.kind() != std::io::ErrorKind::Interrupted => return Err(e),
+                // Both positions say how far it came.
+                _ => at = source.stream_position()?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Output for File {
@@ -25,6 +45,10 @@ impl Output for File {
 impl<O: Output + ?Sized> Output for &mut O {
     fn set_len(&mut self, length: u64) -> std::io::Result<()> {
         (**self).set_len(length)
+    }
+
+    fn copy_range(&mut self, source: &File, from: u64, length: u64) -> std::io::Result<()> {
+        (**self).copy_range(source, from, length)
     }
 }
 
@@ -68,5 +92,66 @@ impl fmt::Display for Format {
             write!(f, "-{}", self.options)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An output that is no file: what is not forwarded is read and written.
+    struct Wrapped(File);
+
+    impl Read for Wrapped {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+
+    impl Write for Wrapped {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for Wrapped {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    impl Output for Wrapped {
+        fn set_len(&mut self, length: u64) -> std::io::Result<()> {
+            self.0.set_len(length)
+        }
+    }
+
+    #[test]
+    fn a_range_of_a_file_is_copied_to_where_the_output_stands() {
+        let content: Vec<u8> = (0..200_000_u32).map(|at| (at % 251) as u8).collect();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&content).unwrap();
+        let outputs: [Box<dyn Output>; 2] =
+            [Box::new(tempfile::tempfile().unwrap()), Box::new(Wrapped(tempfile::tempfile().unwrap()))];
+        for mut out in outputs {
+            out.write_all(b"head").unwrap();
+            (&mut &mut *out).copy_range(&source, 1000, 150_000).unwrap();
+            out.copy_range(&source, 0, 0).unwrap();
+            assert_eq!(out.stream_position().unwrap(), 150_004);
+            out.write_all(b"tail").unwrap();
+            let mut copied = Vec::new();
+            out.rewind().unwrap();
+            out.read_to_end(&mut copied).unwrap();
+            assert!(copied == [b"head", &content[1000..151_000], b"tail"].concat());
+            for (from, length) in [(100_000, 100_001), (200_000, 1), (u64::MAX, 1), (300_000, 5)] {
+                let error = out.copy_range(&source, from, length).unwrap_err();
+                let kinds = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::InvalidInput];
+                assert!(kinds.contains(&error.kind()), "{from} {length}: {error}");
+            }
+        }
     }
 }

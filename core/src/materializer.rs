@@ -193,6 +193,12 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         vec![OutputSpec::new(Role::Image, self.format().extension)]
     }
 
+    /// Whether its files are complete without those that it is made from, for [`Input::Artifacts`]. Then these are not
+    /// put beside them (rule M 148 `kernel_mount_equals_reference_tree`).
+    fn is_self_contained(&self) -> bool {
+        false
+    }
+
     /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.
     ///
     /// # Errors

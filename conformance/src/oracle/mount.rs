@@ -141,6 +141,25 @@ impl LoopDevice {
         Ok(Self { path: said.stdout.trim().into() })
     }
 
+    /// The same with its partitions: those that the kernel finds, or `partx` where the kernel knows no such table.
+    ///
+    /// # Errors
+    /// Those of [`Run::success`].
+    pub fn with_partitions(file: &Path) -> Result<Self, Failure> {
+        let options = ["--find", "--show", "--read-only", "--partscan"];
+        let said = Run::new("losetup").args(options).arg(file).success()?;
+        let device = Self { path: said.stdout.trim().into() };
+        if !device.partition(1).exists() {
+            Run::new("partx").arg("--add").arg(&device.path).success()?;
+        }
+        Ok(device)
+    }
+
+    /// A partition, by its number from 1 on.
+    pub fn partition(&self, number: usize) -> PathBuf {
+        format!("{}p{number}", self.path.display()).into()
+    }
+
     /// The device, such as `/dev/loop3`.
     pub fn path(&self) -> &Path {
         &self.path

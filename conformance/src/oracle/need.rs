@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub enum Need {
     /// A file system that the kernel can mount.
     FileSystem(&'static str),
-    /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount` and `losetup`.
+    /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount`, `losetup` and `partx`.
     Mounts,
     /// A program that Debian does not have, or only with much else. It is used where it is installed, and is
     /// never required: a test does not fetch programs.
@@ -76,6 +76,10 @@ impl Need {
     pub const PODMAN: Self = Self::Peer("podman");
     /// The reader of VMDK and other disk images.
     pub const QEMU_IMG: Self = Self::Tool { name: "qemu-img", package: "qemu-utils" };
+    /// The checker of partition tables of util-linux.
+    pub const SFDISK: Self = Self::Tool { name: "sfdisk", package: "fdisk" };
+    /// The checker of GUID partition tables.
+    pub const SGDISK: Self = Self::Tool { name: "sgdisk", package: "gdisk" };
     /// The registry and layout client.
     pub const SKOPEO: Self = Self::Tool { name: "skopeo", package: "skopeo" };
     /// The unpacker of OCI images.
@@ -89,7 +93,7 @@ impl Need {
     fn programs(&self) -> &[&'static str] {
         match self {
             Self::FileSystem(_) => &["modprobe"],
-            Self::Mounts => &["losetup", "mount", "umount"],
+            Self::Mounts => &["losetup", "mount", "partx", "umount"],
             Self::Peer(name) | Self::Tool { name, .. } => std::slice::from_ref(name),
             Self::Tracing => &["strace"],
         }

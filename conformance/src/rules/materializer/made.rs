@@ -117,6 +117,19 @@ impl<'a> Made<'a> {
         self.fixture.tree(&self.file, &self.layers)
     }
 
+    /// As [`Made::tree`]. A format that is self-contained has lost the files that it is made of.
+    pub(super) fn tree_alone(&self) -> Vec<TreeLine> {
+        if !self.fixture.materializer().is_self_contained() {
+            return self.tree();
+        }
+        for entry in self.folder.path().read_dir().expect("the folder can be read").flatten() {
+            if !self.files.contains(&entry.path()) {
+                std::fs::remove_file(entry.path()).expect("the file can be removed");
+            }
+        }
+        self.fixture.tree(&self.file, &[])
+    }
+
     pub(super) fn check(&self) {
         if self.fixture.materializer().input() == Input::Layer {
             self.layers.iter().for_each(|layer| self.fixture.check(path_of(layer), &[]));

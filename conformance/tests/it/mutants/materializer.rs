@@ -25,6 +25,7 @@ pub(crate) enum ListingFault {
     NameTaken,
     None,
     /// An option, which a sound fixture has as a variant.
+    LayersNeeded,
     OptionNamed,
     OptionUnnamed,
     OverlayAttributesKept,
@@ -92,8 +93,11 @@ impl MaterializerFixture for Listings {
         }
     }
 
-    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
-        parsed(file)
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
+        match self.fault {
+            ListingFault::LayersNeeded if layers.is_empty() => Vec::new(),
+            _ => parsed(file),
+        }
     }
 
     fn check(&self, file: &Path, _: &[InputArtifact]) {
@@ -115,6 +119,10 @@ impl Materializer for Listings {
             Makes::Layers => Input::Layer,
             Makes::Whole => Input::Image,
         }
+    }
+
+    fn is_self_contained(&self) -> bool {
+        self.makes == Makes::Images
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {

@@ -244,6 +244,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         "M 148",
         &[
             (Makes::Layers, ListingFault::OwnersLost),
+            (Makes::Images, ListingFault::LayersNeeded),
             (Makes::Images, ListingFault::LayersReversed),
             (Makes::Whole, ListingFault::LimitIgnored),
             (Makes::Whole, ListingFault::OwnersLost),
