@@ -7,6 +7,7 @@
 //! | `archive` | [`backends::archive`]: docker-archive and oci-archive files |
 //! | `layout` | [`backends::layout`]: OCI layout directories, and the store |
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
+//! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
 //! | `ext4` | [`materializers::ext4`]: empty upper disks |
 //! | `verity` | [`materializers::verity`]: dm-verity hash trees of any of them |
@@ -34,6 +35,8 @@ pub mod backends {
 
 /// The materializers that this crate was built with.
 pub mod materializers {
+    #[cfg(feature = "disk")]
+    pub use plyfold_disk as disk;
     #[cfg(feature = "erofs")]
     pub use plyfold_erofs as erofs;
     #[cfg(feature = "ext4")]

@@ -64,6 +64,24 @@ pub(crate) fn c_string(path: &Path) -> String {
     text
 }
 
+/// Text as a string of JSON.
+pub(crate) fn json_string(text: &str) -> String {
+    let mut string = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => string.extend(['\\', c]),
+            c if is_unsafe(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(string, "\\u{unit:04x}");
+                }
+            }
+            c => string.push(c),
+        }
+    }
+    string.push('"');
+    string
+}
+
 /// Three digits each: a digit that follows is no part of the number.
 fn push_octal(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
@@ -99,6 +117,16 @@ mod tests {
             let said = Command::new("sh").arg("-c").arg(format!("printf %s {word}")).output().unwrap();
             // Line feeds at the end of a path are lost, which no file of ours has.
             assert_eq!(said.stdout, path.strip_suffix(b"\n").unwrap_or(path), "{word}");
+        }
+    }
+
+    #[test]
+    fn json_reads_what_was_meant() {
+        for path in ODD {
+            let text = String::from_utf8_lossy(path);
+            let string = json_string(&text);
+            assert!(!string.contains(is_unsafe), "{string:?}");
+            assert_eq!(serde_json::from_str::<String>(&string).unwrap(), text);
         }
     }
 

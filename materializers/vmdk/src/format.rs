@@ -8,7 +8,7 @@ use crate::Vmdk;
 plyfold_core::register!(FormatEntry {
     name: "vmdk",
     package: env!("CARGO_PKG_NAME"),
-    summary: "the same, joined to one disk by a VMDK descriptor",
+    summary: "the merged image and the layers, joined to one disk by a VMDK descriptor",
     options: "split=true",
     open: |options| {
         let Options { split } = options.config()?;

@@ -76,6 +76,8 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "flat": disks.flat.as_ref().map(path),
         "merged": disks.merged.as_ref().map(path),
         "vmdk": disks.vmdk.as_ref().map(path),
+        "raw": disks.raw.as_ref().map(path),
+        "gpt": disks.gpt.as_ref().map(path),
         "upper": disks.upper.as_ref().map(path),
         "mount_refused": refusal.map(hints::on_one_line),
         "mount": mount.and_then(Result::ok),
@@ -99,8 +101,9 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         format!("{}  {}{made}\n", path.display(), Size(size(path)))
     };
     let mut text: String = disks.paths().enumerate().map(line).collect();
-    // A VMDK needs its version in the guest, which is said below.
-    let kernel = disks.kernel.filter(|_| disks.vmdk.is_none());
+    let boot = disks.boot_lines();
+    // A disk needs its version in the guest, which is said below.
+    let kernel = disks.kernel.filter(|_| boot.is_none());
     text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
     text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
     if !disks.is_stackable() {
@@ -113,12 +116,10 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         }
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }
-    if let Some(lines) = disks.boot_lines() {
-        let kernel = disks.kernel.filter(|_| disks.vmdk.is_none());
-        let kernel = kernel.map_or("6.4".to_owned(), |kernel| kernel.to_string());
-        let lead =
-            format!("\nTo boot a virtual machine from it, whose guest is Linux {kernel} or later:\n\n");
-        text.push_str(&lead);
+    if let Some(lines) = boot {
+        let kernel = disks.kernel.map(|kernel| format!(", whose guest is Linux {kernel} or later"));
+        let kernel = kernel.unwrap_or_default();
+        text.extend(["\nTo boot a virtual machine from it", &kernel, ":\n\n"]);
         text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
     }
     text

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, MadeFile, MadeImage, Result};
 
 use super::disks::{Disk, Disks};
-use super::options::{FLAT, LAYERS, MERGED, Rootfs, VMDK};
+use super::options::{FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, VMDK};
 use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
-/// The formats whose files overlayfs can stack, or that have them beside each other.
-const STACKABLE: [&str; 4] = [FLAT, LAYERS, MERGED, VMDK];
+/// The formats of EROFS images, which overlayfs can stack.
+const STACKABLE: [&str; 6] = [FLAT, GPT, LAYERS, MERGED, RAW, VMDK];
 
 impl Rootfs {
     /// Checks what can be checked without an image, before one is pulled.
@@ -29,6 +29,8 @@ impl Rootfs {
 pub(super) struct CompositionPlan {
     out: PathBuf,
     files: FileOptions,
+    /// Whether the files of other formats are left out.
+    self_contained: bool,
     #[cfg(all(feature = "erofs", feature = "ext4"))]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
@@ -46,6 +48,7 @@ impl CompositionPlan {
         Ok(Self {
             out: out.to_owned(),
             files: rootfs.files,
+            self_contained: rootfs.format.is_self_contained(),
             #[cfg(all(feature = "erofs", feature = "ext4"))]
             upper: rootfs.upper.map(plyfold_ext4::Ext4Upper::new).transpose()?,
         })
@@ -56,8 +59,9 @@ impl CompositionPlan {
         let mut set = Set::new(&self.out, self.files, stop)?;
         let mut disks = Disks { kernel: made.made.kernel, ..Disks::default() };
         disks.notes.clone_from(&made.made.notes);
-        set.declare(made.files.iter().map(|file| file.name.as_str()))?;
-        for file in in_order(&made.files) {
+        let is_wanted = |file: &&MadeFile| !self.self_contained || file.format.name == made.format.name;
+        set.declare(made.files.iter().filter(is_wanted).map(|file| file.name.as_str()))?;
+        for file in in_order(&made.files).filter(is_wanted) {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
@@ -67,6 +71,8 @@ impl CompositionPlan {
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
                 VMDK => disks.vmdk = Some(path.clone()),
+                RAW => disks.raw = Some(path.clone()),
+                GPT => disks.gpt = Some(path.clone()),
                 _ => {}
             }
             disks.files.push(Disk { path, role: file.role, format: file.format.name.to_owned(), size });

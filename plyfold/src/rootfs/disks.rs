@@ -37,6 +37,10 @@ pub struct Disks {
     pub merged: Option<PathBuf>,
     /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
     pub vmdk: Option<PathBuf>,
+    /// `rootfs.raw`: the merged image and the layers as one raw disk.
+    pub raw: Option<PathBuf>,
+    /// `rootfs.gpt`: the merged image, then each layer as a partition of one raw disk, bottom first.
+    pub gpt: Option<PathBuf>,
     /// `upper.ext4`.
     pub upper: Option<PathBuf>,
     /// The oldest Linux that can mount all of it, where the materializers say so.
@@ -52,7 +56,8 @@ pub struct Disks {
 impl Disks {
     /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
     pub fn is_stackable(&self) -> bool {
-        self.flat.is_some() || !self.layers.is_empty()
+        let single = [&self.flat, &self.raw, &self.gpt].into_iter().any(Option::is_some);
+        single || !self.layers.is_empty()
     }
 
     /// The paths of all the files.

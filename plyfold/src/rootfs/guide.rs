@@ -1,4 +1,4 @@
-//! What to do with the files: mount them here, or boot a virtual machine from them.
+//! How to mount the files here.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Advice, Error, ErrorKind, Result};
 
 use super::disks::Disks;
-use crate::shell::{c_string, quoted};
+use crate::shell::quoted;
 
 /// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, without
 /// an error.
@@ -19,7 +19,7 @@ const WIDTH: usize = 96;
 impl Disks {
     /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux, with util-linux.
     ///
-    /// A merged image needs Linux 5.16, layers, a flat image and an upper 5.4. Every layer gets a loop device of its own, which goes
+    /// Layers, a flat image and an upper need Linux 5.4, a merged image and partitions 5.16, a raw disk 6.4. Every layer gets a loop device of its own, which goes
     /// away with its mount, so that one layer can be in many mounts. Mount points other than the root itself are in
     /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers.
     ///
@@ -37,21 +37,23 @@ impl Disks {
         script.push_str("export LIBMOUNT_FORCE_MOUNT2=always\n");
         script.push_str("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)\n");
         script.push_str("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT\n");
-        let lower = match (&self.flat, &self.merged) {
-            (Some(flat), _) => self.mount_flat(flat, &mut script),
-            (None, Some(merged)) => self.mount_merged(merged, &mut script)?,
-            (None, None) => self.mount_layers(&mut script)?,
+        let lower = match self {
+            Self { flat: Some(image), .. } | Self { raw: Some(image), .. } => {
+                self.mount_image(image, &mut script)
+            }
+            Self { merged: Some(merged), .. } => self.mount_merged(merged, &mut script)?,
+            Self { gpt: Some(gpt), .. } => self.mount_gpt(gpt, &mut script),
+            _ => self.mount_layers(&mut script)?,
         };
         self.mount_overlay(lower, &mut script);
         script.push_str(")\n");
         Ok(script)
     }
 
-    /// Mounts the one image of all layers, and says what its place is called in `$P`.
-    fn mount_flat(&self, flat: &Path, script: &mut String) -> &'static str {
-        let place = self.lower_place();
-        let flat = quoted(&absolute(flat));
-        let _ = writeln!(script, "mkdir -p \"{place}\"; V=$(losetup -r -f --show {flat}); L=$V");
+    /// Mounts a file as it is, and says what its place is called in `$P`.
+    fn mount_image(&self, image: &Path, script: &mut String) -> &'static str {
+        let (image, place) = (quoted(&absolute(image)), self.lower_place());
+        let _ = writeln!(script, "mkdir -p \"{place}\"; V=$(losetup -r -f --show {image}); L=$V");
         let _ = writeln!(script, "mount -t erofs -o ro \"$V\" \"{place}\"");
         "lower"
     }
@@ -81,6 +83,19 @@ impl Disks {
         let _ = writeln!(script, "V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged)));
         let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"$V\" \"{place}\"; rm -r \"$P/devices\"");
         Ok("lower")
+    }
+
+    /// Mounts the first partition with the others as its devices. Not every kernel finds partitions by itself.
+    fn mount_gpt(&self, gpt: &Path, script: &mut String) -> &'static str {
+        let (gpt, place) = (quoted(&absolute(gpt)), self.lower_place());
+        let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
+        let _ = writeln!(script, "V=$(losetup -r -f -P --show {gpt}); L=$V");
+        script.push_str("[ -b \"${V}p1\" ] || partx -a \"$V\"\n");
+        script.push_str("while [ -b \"${V}p$((N+2))\" ]; do\n");
+        script.push_str("  ln -sfn \"${V}p$((N+2))\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
+        script.push_str("done\n");
+        let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"${{V}}p1\" \"{place}\"; rm -r \"$P/devices\"");
+        "lower"
     }
 
     /// Mounts each layer, and says what their places are called in `$P`, the topmost first.
@@ -115,40 +130,9 @@ impl Disks {
             script.push_str("cd \"$P\"; mount -t overlay overlay \\\n");
             let _ =
                 writeln!(script, "  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\"");
-        } else if self.merged.is_none() && self.layers.len() > 1 {
+        } else if lower == "$O" && self.layers.len() > 1 {
             let _ = writeln!(script, "cd \"$P\"; mount -t overlay overlay -o \"ro,lowerdir={lower}\" \"$M\"");
         }
-    }
-
-    /// How virtual machines take the disks (`qemu`, `libkrun`), and what their `guest` then mounts: a name and a line for
-    /// each. `None` unless one disk holds the whole root file system: a VMDK, whose guest needs Linux 6.4, or a flat EROFS
-    /// image, whose guest needs what [`kernel`](Self::kernel) says.
-    ///
-    /// The line for qemu is for a shell, that for libkrun is C.
-    pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
-        let (disk, format) = match (&self.vmdk, &self.flat) {
-            (Some(vmdk), _) => (vmdk, "vmdk"),
-            (None, flat) => (flat.as_ref()?, "raw"),
-        };
-        let disk = absolute(disk);
-        let mut qemu = format!("-drive file={},format={format},if=virtio,readonly=on", option(&disk));
-        let mut krun = format!(
-            "krun_add_disk2(ctx, \"rootfs\", {}, KRUN_DISK_FORMAT_{}, true);",
-            c_string(&disk),
-            format.to_ascii_uppercase()
-        );
-        let mut guest = "mount -t erofs -o ro /dev/vda /lower".to_owned();
-        if let Some(upper) = self.upper.as_deref().map(absolute) {
-            let _ = write!(qemu, " -drive file={},format=raw,if=virtio", option(&upper));
-            let _ = write!(
-                krun,
-                " krun_add_disk2(ctx, \"upper\", {}, KRUN_DISK_FORMAT_RAW, false);",
-                c_string(&upper)
-            );
-            guest.push_str(" && mount -t ext4 /dev/vdb /upper && mount -t overlay overlay -o ");
-            guest.push_str("lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work /root");
-        }
-        Some(vec![("qemu", qemu), ("libkrun", krun), ("guest", guest)])
     }
 }
 
@@ -180,16 +164,8 @@ fn for_each(script: &mut String, files: &[PathBuf]) {
 
 /// The path as it is from any folder: a command is often run from another one, as another user. An absolute path also
 /// never begins like a protocol of qemu's, `NAME:…`.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
-}
-
-/// A path as a value within qemu's `-drive`, where a comma is doubled, and for a shell.
-fn option(path: &Path) -> String {
-    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-    let bytes = path.as_os_str().as_bytes();
-    let doubled = bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b',')));
-    quoted(Path::new(&std::ffi::OsString::from_vec(doubled.collect())))
 }
 
 #[cfg(test)]
@@ -201,7 +177,6 @@ mod tests {
         Disks {
             layers: (0..layers).map(|index| place.join(format!("layer-{index:02}.erofs"))).collect(),
             merged: merged.then(|| place.join("merged.erofs")),
-            vmdk: merged.then(|| place.join("a,b.vmdk")),
             upper: upper.then(|| place.join("upper.ext4")),
             ..Disks::default()
         }
@@ -211,13 +186,6 @@ mod tests {
     fn paths_are_quoted_and_absolute() {
         let script = disks(1, false, false).mount_script().unwrap();
         assert!(script.contains(r"D='/my disks/it'\''s'"), "{script}");
-        let lines = disks(1, true, false).boot_lines().unwrap();
-        assert!(lines[0].1.contains(r"file='/my disks/it'\''s/a,,b.vmdk',format=vmdk"), "{lines:?}");
-        let relative = Disks { vmdk: Some("json:{}/a.vmdk".into()), ..Disks::default() };
-        let here = std::env::current_dir().unwrap();
-        let line = &relative.boot_lines().unwrap()[0].1;
-        assert!(line.starts_with(&format!("-drive file='{}/json:", here.display())), "{line}");
-        assert_eq!(disks(1, false, true).boot_lines(), None);
     }
 
     #[test]
@@ -229,15 +197,17 @@ mod tests {
         assert!(script.contains(mount), "{script}");
         assert!(!script.contains("overlay"), "{script}");
         let lines = alone.boot_lines().unwrap();
-        assert_eq!(lines[0].1, "-drive file=/d/rootfs.erofs,format=raw,if=virtio,readonly=on");
-        assert_eq!(
-            lines[1].1,
-            r#"krun_add_disk2(ctx, "rootfs", "/d/rootfs.erofs", KRUN_DISK_FORMAT_RAW, true);"#
-        );
+        let line = |name: &str| lines.iter().find(|(of, _)| *of == name).map(|(_, line)| line.as_str());
+        assert_eq!(line("qemu"), Some("-drive file=/d/rootfs.erofs,format=raw,if=virtio,readonly=on"));
+        let krun = r#"krun_add_disk2(ctx, "rootfs", "/d/rootfs.erofs", KRUN_DISK_FORMAT_RAW, true);"#;
+        assert_eq!(line("libkrun"), Some(krun));
+        assert!(line("firecracker").is_some_and(|line| line.contains("\"is_root_device\": true")));
         let stacked = Disks { upper, ..alone };
         let script = stacked.mount_script().unwrap();
         assert!(script.contains("lowerdir=lower,upperdir=upper/upper"), "{script}");
-        assert!(stacked.boot_lines().unwrap()[2].1.contains("lowerdir=/lower,upperdir=/upper/upper"));
+        assert!(
+            stacked.boot_lines().unwrap().last().unwrap().1.contains("lowerdir=/lower,upperdir=/upper/upper")
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{Images, PulledImage};
 pub use self::disks::{Disk, Disks};
 pub use self::options::Rootfs;
 
+mod boot;
 mod compose;
 mod disks;
 mod guide;

@@ -10,8 +10,10 @@ use crate::atomic_file::FileOptions;
 use crate::{Disks, Images};
 
 pub(super) const FLAT: &str = "erofs";
+pub(super) const GPT: &str = "gpt";
 pub(super) const LAYERS: &str = "erofs-layers";
 pub(super) const MERGED: &str = "erofs-merged";
+pub(super) const RAW: &str = "raw";
 pub(super) const VMDK: &str = "vmdk";
 
 /// What [`Images::materialize`] makes of an image: any format, and how its files are written.
@@ -80,6 +82,18 @@ impl Rootfs {
     #[cfg(feature = "vmdk")]
     pub fn vmdk() -> Self {
         Self::of(Box::new(plyfold_vmdk::Vmdk::new()))
+    }
+
+    /// The merged image and the layers as one raw disk, in a single file: for Firecracker and others that take no VMDK.
+    #[cfg(feature = "disk")]
+    pub fn raw() -> Self {
+        Self::of(Box::new(plyfold_disk::Raw::default()))
+    }
+
+    /// The merged image and each layer as a partition of one raw disk, in a single file.
+    #[cfg(feature = "disk")]
+    pub fn gpt() -> Self {
+        Self::of(Box::new(plyfold_disk::Gpt::default()))
     }
 
     /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay over EROFS images. Its `upper/` has

@@ -191,6 +191,8 @@ fn disks_of_an_image() {
         format!("{image} --as vmdk --upper 64M --out {{}}/vmdk --json"),
         format!("{image} --as erofs --out {{}}/flat"),
         format!("{image} --as erofs --upper 64M --out {{}}/flat --json"),
+        format!("{image} --as raw --out {{}}/raw"),
+        format!("{image} --as gpt --upper 64M --out {{}}/gpt"),
     ];
     check("materialize", &lines.each_ref().map(|line| place.run(line)));
     let expected = [
@@ -200,9 +202,14 @@ fn disks_of_an_image() {
         "flat/.plyfold-set",
         "flat/rootfs.erofs",
         "flat/upper.ext4",
+        "gpt/.plyfold-set",
+        "gpt/rootfs.gpt",
+        "gpt/upper.ext4",
         "layers/layer-00.erofs",
         "layers/layer-01.erofs",
         "layers/merged.erofs",
+        "raw/.plyfold-set",
+        "raw/rootfs.raw",
         "vmdk/layer-00.erofs",
         "vmdk/layer-01.erofs",
         "vmdk/merged.erofs",
@@ -626,6 +633,8 @@ fn formats_take_options_and_others_are_refused() {
         ("erofs", "image"),
         ("erofs-layers", "layer"),
         ("erofs-merged", "erofs-layers"),
+        ("gpt", "erofs-merged"),
+        ("raw", "erofs-merged"),
         ("vmdk", "erofs-merged"),
     ];
     assert_eq!(named, expected);
@@ -637,6 +646,7 @@ fn formats_take_options_and_others_are_refused() {
         ("--as vmdk -m depth=3", "unknown field `depth`"),
         ("--as erofs -m uuid=7", "\"7\" is no UUID"),
         ("--as erofs -m mtime=soon", "invalid"),
+        ("--as raw -m block-size=100", "512, 1024, 2048 or 4096"),
         ("--as erofs-layers -m block-size=100", "512, 1024, 2048 or 4096"),
         ("--as erofs-layers -m block-size", "format: erofs-layers"),
         ("--as erofs-layers -m block-size", "hint: write KEY=VALUE"),

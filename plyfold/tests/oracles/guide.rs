@@ -33,6 +33,9 @@ pub(crate) fn every_form_mounts_from_odd_paths() -> Verdict {
         (Rootfs::vmdk().upper(64 << 20), &[]),
         (Rootfs::erofs_flat(), &[]),
         (Rootfs::erofs_flat().upper(64 << 20), &[]),
+        (Rootfs::raw(), &[]),
+        (Rootfs::gpt(), &[]),
+        (Rootfs::gpt().upper(64 << 20), &[]),
     ];
     for (index, odd) in ODD.iter().enumerate() {
         let (rootfs, ignored) = &forms[index % forms.len()];
@@ -50,30 +53,41 @@ pub(crate) fn every_form_mounts_from_odd_paths() -> Verdict {
 
 pub(crate) fn qemu_finds_the_disks_at_odd_paths() -> Verdict {
     let work = Work::new();
-    let forms = [(Rootfs::vmdk(), "vmdk"), (Rootfs::erofs_flat(), "raw")];
-    for (odd, (form, format)) in ODD.iter().flat_map(|odd| forms.iter().map(move |form| (odd, form))) {
-        let out = work.dir.path().join(OsStr::from_bytes(odd)).join(format);
-        let disks = work.disks_at(&form.clone().upper(64 << 20), &out);
-        let line = disks.boot_lines().unwrap().remove(0).1;
-        // The words that a shell makes of it. A line feed in a path is shown by its number.
-        let words = Run::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).success()?.stdout;
-        let drives: Vec<&str> = words.split('\0').filter(|word| word.starts_with("file=")).collect();
-        assert_eq!(drives.len(), 2, "{words:?}");
-        if std::str::from_utf8(odd).is_err() {
-            // What a program has said is text here.
-            continue;
+    let forms = [
+        (Rootfs::vmdk(), "vmdk"),
+        (Rootfs::erofs_flat(), "raw"),
+        (Rootfs::raw(), "raw"),
+        (Rootfs::gpt(), "raw"),
+    ];
+    for odd in ODD {
+        let out = work.dir.path().join(OsStr::from_bytes(odd));
+        for (form, format) in &forms {
+            qemu_finds(odd, format, &work.disks_at(&form.clone().upper(64 << 20), &out))?;
         }
-        for (drive, format) in drives.iter().zip([*format, "raw"]) {
-            let value = drive.strip_prefix("file=").and_then(|rest| rest.split_once(",format="));
-            let (value, rest) = value.ok_or_else(|| Failure::new(format!("no format: {drive}")))?;
-            assert!(rest.starts_with(format), "{drive}");
-            // qemu's own reader of options: a comma is doubled, and a name of a file is no protocol.
-            let options = format!("driver={format},file.driver=file,file.filename={value}");
-            let seen = Run::new("qemu-img").args(["info", "--image-opts", &options]).success()?;
-            assert!(seen.stdout.contains(&format!("file format: {format}")), "{}", seen.stdout);
-            let name = value.replace(",,", ",");
-            Run::new("qemu-img").args(["info", "-f", format, "--", &name]).success()?;
-        }
+    }
+    Ok(())
+}
+
+fn qemu_finds(odd: &[u8], format: &str, disks: &Disks) -> Verdict {
+    let line = disks.boot_lines().unwrap().remove(0).1;
+    // The words that a shell makes of it. A line feed in a path is shown by its number.
+    let words = Run::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).success()?.stdout;
+    let drives: Vec<&str> = words.split('\0').filter(|word| word.starts_with("file=")).collect();
+    assert_eq!(drives.len(), 2, "{words:?}");
+    if std::str::from_utf8(odd).is_err() {
+        // What a program has said is text here.
+        return Ok(());
+    }
+    for (drive, format) in drives.iter().zip([format, "raw"]) {
+        let value = drive.strip_prefix("file=").and_then(|rest| rest.split_once(",format="));
+        let (value, rest) = value.ok_or_else(|| Failure::new(format!("no format: {drive}")))?;
+        assert!(rest.starts_with(format), "{drive}");
+        // qemu's own reader of options: a comma is doubled, and a name of a file is no protocol.
+        let options = format!("driver={format},file.driver=file,file.filename={value}");
+        let seen = Run::new("qemu-img").args(["info", "--image-opts", &options]).success()?;
+        assert!(seen.stdout.contains(&format!("file format: {format}")), "{}", seen.stdout);
+        let name = value.replace(",,", ",");
+        Run::new("qemu-img").args(["info", "-f", format, "--", &name]).success()?;
     }
     Ok(())
 }
@@ -96,6 +110,7 @@ pub(crate) fn two_hundred_and_forty_layers_mount_whole() -> Verdict {
         Rootfs::erofs_layers().upper(64 << 20),
         Rootfs::erofs_merged(),
         Rootfs::erofs_merged().upper(64 << 20),
+        Rootfs::gpt(),
     ]
     .iter()
     .enumerate()
@@ -105,7 +120,7 @@ pub(crate) fn two_hundred_and_forty_layers_mount_whole() -> Verdict {
         let names = fs::read_dir(&mounted.root)?.count();
         assert_eq!((names, fs::read_to_string(mounted.root.join("last"))?.as_str()), (241, "239"));
         mounted.unmount();
-        is_detached(&disks.layers[239])?;
+        is_detached(disks.layers.last().unwrap_or(&disks.files[0].path))?;
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ oracle_tests! {
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
-    a_flat_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    images_of_the_whole_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
     images_are_clean needs [Need::FSCK_EROFS, Need::E2FSCK];
     the_store_is_a_layout_for_others needs [Need::SKOPEO];
@@ -93,7 +93,7 @@ fn bash_completes_the_names_of_images() -> Verdict {
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
         (&["rmi", "localhost/sample", ":", ""], "latest"),
         (&["verif"], "verify"),
-        (&["materialize", "--as", ""], "erofs erofs-layers erofs-merged vmdk"),
+        (&["materialize", "--as", ""], "erofs erofs-layers erofs-merged gpt raw vmdk"),
         (&["materialize", "--as", "=", "v"], "vmdk"),
         (&["pull", "--policy", "n"], "never"),
         (&["disk", "--si"], "--size"),
@@ -212,10 +212,16 @@ fn a_merged_image_mounts_as_the_guide_says() -> Verdict {
     work.mounted(&work.disks(&Rootfs::erofs_merged().upper(64 << 20)), &[])
 }
 
-fn a_flat_image_mounts_as_the_guide_says() -> Verdict {
+/// Without the files that they were made of.
+fn images_of_the_whole_mount_as_the_guide_says() -> Verdict {
     let work = Work::new();
-    work.mounted(&work.disks(&Rootfs::erofs_flat()), &[])?;
-    work.mounted(&work.disks(&Rootfs::erofs_flat().upper(64 << 20)), &[])
+    for rootfs in [Rootfs::erofs_flat, Rootfs::raw, Rootfs::gpt] {
+        let disks = work.disks(&rootfs());
+        assert_eq!((disks.files.len(), disks.layers.len(), &disks.merged), (1, 0, &None));
+        work.mounted(&disks, &[])?;
+        work.mounted(&work.disks(&rootfs().upper(64 << 20)), &[])?;
+    }
+    Ok(())
 }
 
 fn the_vmdk_is_one_flat_disk() -> Verdict {

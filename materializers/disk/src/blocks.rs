@@ -1,0 +1,35 @@
+//! The block size, which both formats take as their option.
+
+use plyfold_core::Options;
+use serde::Deserialize;
+
+/// The block size of all file systems on the disk, in bytes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Blocks {
+    block_size: u32,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { block_size: 4096 }
+    }
+}
+
+impl Blocks {
+    pub(crate) fn of(bytes: u32) -> Self {
+        Self { block_size: bytes }
+    }
+
+    /// As a part of a cache key.
+    pub(crate) fn key(self) -> String {
+        if self == Self::default() { String::new() } else { format!("b{}", self.block_size) }
+    }
+
+    /// As the options of the merged image, which checks it.
+    pub(crate) fn merged(self) -> Options {
+        let other = (self != Self::default()).then(|| format!("block-size={}", self.block_size));
+        // A text with `=` is always an option.
+        Options::parse(other.as_deref()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,17 @@
+//! What is wrong with files that are to become a disk.
+
+plyfold_core::fault! {
+    /// What is wrong with files that are to become a disk.
+    pub enum DiskFault;
+    Devices(usize, usize) => (Config, "a merged image of {0} layers is given with {1} layers"),
+    Empty => (Config, "a disk is made of a merged image and its layers, and no file is given"),
+    LayerSize(u64, u64) => (Config, "the layer has {0} bytes, the merged image knows it with {1}",
+        "make the merged image of these layers"),
+    MergedSize(u64, u64) => (Corrupt, "the merged image has {0} bytes instead of {1}"),
+    NotMerged => (Config, "the first file of the disk is no merged EROFS image"),
+    Overlap => (Corrupt, "two layers of the merged image overlap"),
+    Partitions(usize, usize) => (Limit, "{0} files are more partitions than Linux finds on a disk: {1}",
+        "the formats raw and vmdk take more layers"),
+    Sectors(u64) => (Config, "a file of {0} bytes cannot be a partition: it is not made of sectors of 512 bytes"),
+    Size => (Limit, "the disk is larger than 2^62 bytes"),
+}

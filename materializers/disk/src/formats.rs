@@ -1,0 +1,46 @@
+//! The formats by their names: what `-m` takes.
+
+use plyfold_core::FormatEntry;
+
+use crate::{Gpt, Raw};
+
+plyfold_core::register!(FormatEntry {
+    name: "gpt",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "the merged image and each layer as a partition of one disk",
+    options: "block-size=BYTES",
+    open: |options| Ok(Box::new(Gpt(options.config()?))),
+});
+
+plyfold_core::register!(FormatEntry {
+    name: "raw",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "the merged image and the layers behind each other as one raw disk",
+    options: "block-size=BYTES",
+    open: |options| Ok(Box::new(Raw(options.config()?))),
+});
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::{Input, Materializers, Options};
+
+    #[test]
+    fn the_block_size_is_that_of_the_files_below() {
+        let formats = Materializers::linked().unwrap();
+        for name in ["gpt", "raw"] {
+            for (option, key, below) in [
+                (None, format!("{name}-v1"), None),
+                (Some("block-size=4096"), format!("{name}-v1"), None),
+                (Some("block-size=512"), format!("{name}-v1-b512"), Some("block-size=512")),
+            ] {
+                let made = formats.open(name, &Options::parse(option).unwrap()).unwrap();
+                assert_eq!(made.format().to_string(), key);
+                let options = Options::parse(below).unwrap();
+                assert_eq!(made.input(), Input::Artifacts { format: "erofs-merged", options });
+            }
+            for bad in ["block-size=x", "label=a"] {
+                assert!(formats.open(name, &Options::parse([bad]).unwrap()).is_err(), "{bad}");
+            }
+        }
+    }
+}

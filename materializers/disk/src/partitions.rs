@@ -1,0 +1,210 @@
+//! Files as partitions (UEFI Specification 2.10, chapter 5).
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use gpt::disk::LogicalBlockSize;
+use gpt::header::{HeaderBuilder, HeaderError};
+use gpt::mbr::{MBRError, ProtectiveMBR};
+use gpt::partition::Partition;
+use gpt::partition_types;
+use plyfold_core::digest::Hasher;
+use plyfold_core::{
+    ArtifactReader, Digest, Error, Format, Input, InputArtifact, Made, Materializer, Output, OutputSpec,
+    Result, Role, Sink,
+};
+use uuid::Uuid;
+
+use crate::blocks::Blocks;
+use crate::fault::DiskFault;
+
+/// Bytes of a sector: every size and place of the table counts in it.
+const SECTOR: u64 = 512;
+/// Where partitions may begin, and what the size of the disk is a multiple of.
+const ALIGNMENT: u64 = 1 << 20;
+/// The partitions that Linux finds on a disk (`DISK_MAX_PARTS`, less the disk itself).
+const MOST: usize = 255;
+/// Entries of a table, and what more of them are a multiple of.
+const ENTRIES: u32 = 128;
+/// The bytes of the second table, which ends the disk, with the most entries.
+const BACKUP: u64 = SECTOR + 2 * ENTRIES as u64 * 128;
+
+/// One disk with a partition for the merged image, `merged`, and for each layer, `layer-00`, `layer-01`, …, bottom first.
+///
+/// Each partition begins at a whole MiB and ends with its file. There are 128 entries, or 256 for more than 128
+/// partitions; more than 255 are refused, because Linux would not find them. All GUIDs come from the content.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Gpt(pub(crate) Blocks);
+
+impl Gpt {
+    /// A disk of file systems with blocks of this many bytes: 512, 1024, 2048 or 4096, which is the default.
+    pub fn with_block_size(bytes: u32) -> Self {
+        Self(Blocks::of(bytes))
+    }
+}
+
+impl Materializer for Gpt {
+    fn format(&self) -> Format {
+        Format { name: "gpt", version: 1, options: self.0.key(), extension: "gpt" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Artifacts { format: "erofs-merged", options: self.0.merged() }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Image, "gpt")]
+    }
+
+    fn is_self_contained(&self) -> bool {
+        true
+    }
+
+    fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let table = Table::of(files)?;
+        let out = out.output(Role::Image)?;
+        out.set_len(table.size).map_err(writing)?;
+        for (file, partition) in files.iter().zip(&table.partitions) {
+            out.seek(SeekFrom::Start(partition.first_lba * SECTOR)).map_err(writing)?;
+            ArtifactReader::open(&*file.artifact)?.copy_to(out)?;
+        }
+        table.write(&mut Device(out))?;
+        Ok(files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made())))
+    }
+}
+
+/// What is written around the files.
+struct Table {
+    guid: Uuid,
+    partitions: Vec<Partition>,
+    /// The size of the disk in bytes.
+    size: u64,
+}
+
+impl Table {
+    /// Checks everything that can be wrong before a byte is written.
+    fn of(files: &[InputArtifact]) -> Result<Self> {
+        if files.is_empty() {
+            return Err(DiskFault::Empty.into());
+        }
+        if files.len() > MOST {
+            return Err(DiskFault::Partitions(files.len(), MOST).into());
+        }
+        let guid = Uuid::new_v5(&Uuid::NAMESPACE_URL, identity(files)?.as_bytes());
+        let (mut partitions, mut end) = (Vec::new(), ALIGNMENT);
+        let digits = files.len().saturating_sub(2).to_string().len().max(2);
+        for (index, file) in files.iter().enumerate() {
+            let size = file.artifact.size();
+            if size == 0 || !size.is_multiple_of(SECTOR) {
+                return Err(Error::from(DiskFault::Sectors(size)).with_context("file", &file.name));
+            }
+            let start = end.next_multiple_of(ALIGNMENT);
+            end = start.checked_add(size).filter(|end| *end < 1 << 62).ok_or(DiskFault::Size)?;
+            let name = match index.checked_sub(1) {
+                None => "merged".to_owned(),
+                Some(layer) => format!("layer-{layer:0digits$}"),
+            };
+            partitions.push(Partition {
+                part_type_guid: partition_types::LINUX_FS,
+                part_guid: Uuid::new_v5(&guid, name.as_bytes()),
+                first_lba: start / SECTOR,
+                last_lba: end / SECTOR - 1,
+                flags: 0,
+                name,
+            });
+        }
+        let size = (end + BACKUP).next_multiple_of(ALIGNMENT);
+        Ok(Self { guid, partitions, size })
+    }
+
+    fn write(&self, device: &mut Device<'_>) -> Result<()> {
+        let last = self.size / SECTOR - 1;
+        // A protective MBR that says less than the disk has, where 32 bits do not hold it (section 5.2.3).
+        let mbr = ProtectiveMBR::with_lb_size(u32::try_from(last).unwrap_or(u32::MAX));
+        mbr.overwrite_lba0(device).map_err(|e| match e {
+            MBRError::Io(e) => writing(e),
+            other => writing(io::Error::other(other)),
+        })?;
+        let entries = (self.partitions.len() as u32).next_multiple_of(ENTRIES);
+        for primary in [false, true] {
+            let header = HeaderBuilder::new()
+                .disk_guid(self.guid)
+                .num_parts(entries)
+                .backup_lba(last)
+                .primary(primary)
+                .build(LogicalBlockSize::Lb512);
+            let mut header = header.map_err(of_header)?;
+            for (partition, index) in self.partitions.iter().zip(0..) {
+                let size = header.part_size;
+                partition
+                    .write_to_device(device, index, header.part_start, LogicalBlockSize::Lb512, size)
+                    .map_err(writing)?;
+            }
+            // The rest of the entries is zero by itself: nothing was written there. The header's checksum is of what is
+            // in the file.
+            let write =
+                if primary { gpt::header::Header::write_primary } else { gpt::header::Header::write_backup };
+            write(&mut header, device, LogicalBlockSize::Lb512).map_err(of_header)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the files are: by the digest of their layer, else of themselves.
+fn identity(files: &[InputArtifact]) -> Result<String> {
+    let mut identity = String::from("gpt:");
+    for file in files {
+        let digest = file.diff_id.clone().map_or_else(|| own_digest(file), Ok)?;
+        let _ = write!(identity, "{digest}={}/", file.artifact.size());
+    }
+    Ok(identity)
+}
+
+fn own_digest(file: &InputArtifact) -> Result<Digest> {
+    let mut hasher = Hasher::sha256();
+    let read = hasher.read_all(ArtifactReader::open(&*file.artifact)?);
+    read.map_err(|e| Error::io("reading a file of the disk", e).with_context("file", &file.name))?;
+    Ok(hasher.finish())
+}
+
+fn writing(error: io::Error) -> Error {
+    Error::io("writing the disk", error)
+}
+
+fn of_header(error: HeaderError) -> Error {
+    match error {
+        HeaderError::Io(error) => writing(error),
+        other => writing(io::Error::other(other)),
+    }
+}
+
+/// The output as the crate `gpt` takes it.
+struct Device<'a>(&'a mut dyn Output);
+
+impl fmt::Debug for Device<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Device")
+    }
+}
+
+impl Read for Device<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Device<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Seek for Device<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}

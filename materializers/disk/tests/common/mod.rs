@@ -1,0 +1,83 @@
+//! Disks of tars, and the partitions that are found on one.
+
+use std::fs::File;
+use std::io::Cursor;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use plyfold_core::digest::sha256;
+use plyfold_core::layer::{LayerOptions, LayerTar};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
+use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
+
+/// What the engine gives a disk: the merged image, made beside `file`, then the layers.
+pub(crate) fn join(
+    disk: &dyn Materializer,
+    layers: &[InputArtifact],
+    file: &Path,
+    options: &Options,
+    out: &mut dyn Sink,
+) -> Result<Made> {
+    disk.join(&with_merged(layers, file, options)?, out)
+}
+
+/// The merged image, made beside `file`, and its layers.
+pub(crate) fn with_merged(
+    layers: &[InputArtifact],
+    file: &Path,
+    options: &Options,
+) -> Result<Vec<InputArtifact>> {
+    let path = file.with_file_name("merged.erofs");
+    let mut merged = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    ErofsMerged::new(options.clone()).join(layers, &mut merged)?;
+    Ok([&[InputArtifact::local(&path, None)?], layers].concat())
+}
+
+/// The layers' images of tars, in a folder.
+pub(crate) fn layers(tars: &[Vec<u8>], folder: &Path, options: &Options) -> Result<Vec<InputArtifact>> {
+    let layer = |(number, tar): (usize, &Vec<u8>)| {
+        let path = folder.join(format!("layer-{number}.erofs"));
+        let mut file = File::create_new(&path)?;
+        let mut layer = LayerTar::new(Cursor::new(tar.clone()), LayerOptions::default())?;
+        ErofsLayer::new(options.clone()).layer(&mut layer, &mut file)?;
+        InputArtifact::local(&path, Some(sha256(tar)))
+    };
+    tars.iter().enumerate().map(layer).collect()
+}
+
+/// An entry of a partition table: its name, its GUID as it is written, and its first and last byte.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) guid: [u8; 16],
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+/// The used entries of the table whose header is at a sector, the primary one at 1.
+pub(crate) fn entries(disk: &File, header: u64) -> std::io::Result<Vec<Entry>> {
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        disk.read_exact_at(&mut bytes, at).map(|()| bytes)
+    };
+    let header = read(header * 512, 512)?;
+    assert_eq!(&header[..8], b"EFI PART");
+    let long = |bytes: &[u8], at: usize| u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
+    let (start, count) = (long(&header, 72), long(&header, 80) & 0xffff_ffff);
+    let mut entries = Vec::new();
+    for index in 0..count {
+        let entry = read(start * 512 + index * 128, 128)?;
+        if entry[..16] == [0; 16] {
+            continue;
+        }
+        let units = entry[56..].chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+        let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+        entries.push(Entry {
+            name: String::from_utf16_lossy(&units),
+            guid: std::array::from_fn(|at| entry[16 + at]),
+            first: long(&entry, 32) * 512,
+            last: long(&entry, 40) * 512 + 511,
+        });
+    }
+    Ok(entries)
+}

@@ -1,0 +1,97 @@
+//! The conformance suite, looking through the reader of EROFS.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use plyfold_conformance::MaterializerFixture;
+use plyfold_conformance::tree::{ContentText, TreeLine, lines};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
+use plyfold_disk::{Gpt, Raw};
+use plyfold_erofs::{ErofsLayer, Options, Reader};
+
+use crate::common::{entries, join};
+
+mod raw {
+    plyfold_conformance::materializer_suite!(super::Disk::raw(4096));
+}
+
+mod gpt {
+    plyfold_conformance::materializer_suite!(super::Disk::gpt(4096));
+}
+
+struct Disk {
+    disk: Box<dyn Materializer>,
+    options: Options,
+}
+
+impl Disk {
+    fn raw(block_size: u32) -> Self {
+        let options = Options::default().with_block_size(block_size).unwrap();
+        Self { disk: Box::new(Raw::with_block_size(block_size)), options }
+    }
+
+    fn gpt(block_size: u32) -> Self {
+        Self { disk: Box::new(Gpt::with_block_size(block_size)), ..Self::raw(block_size) }
+    }
+}
+
+impl MaterializerFixture for Disk {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        self.disk.clone()
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        let small = if self.disk.format().name == "gpt" { Self::gpt(512) } else { Self::raw(512) };
+        vec![Box::new(small)]
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::new(self.options.clone())))
+    }
+
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
+        join(&*self.disk, layers, file, &self.options, out)
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        let disk = File::open(file).unwrap();
+        let mut start = [0; 520];
+        disk.read_exact_at(&mut start, 0).unwrap();
+        // The suite looks into single layers, too.
+        let mut reader = Reader::new(if start.ends_with(b"EFI PART") { flat(&disk) } else { disk }).unwrap();
+        let tree = reader.tree().unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let text = lines(&tree, |content, size| {
+            let (mut text, mut offset) = (ContentText::new(size), 0);
+            while offset < size {
+                let count = reader.read(content, size, offset, &mut buffer)?;
+                text.data(offset, &buffer[..count]);
+                offset += count as u64;
+            }
+            Ok(text.finish())
+        });
+        text.unwrap()
+    }
+
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        self.tree(file, layers);
+    }
+
+    /// It is made of finished files.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+/// The partitions behind each other.
+fn flat(disk: &File) -> File {
+    let (flat, mut end) = (tempfile::tempfile().unwrap(), 0);
+    for entry in entries(disk, 1).unwrap() {
+        let mut bytes = vec![0; (entry.last + 1 - entry.first) as usize];
+        disk.read_exact_at(&mut bytes, entry.first).unwrap();
+        flat.write_all_at(&bytes, end).unwrap();
+        end += bytes.len() as u64;
+    }
+    flat
+}
