@@ -193,10 +193,11 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         vec![OutputSpec::new(Role::Image, self.format().extension)]
     }
 
-    /// Whether its files are complete without those that it is made from, for [`Input::Artifacts`]. Then these are not
-    /// put beside them (rule M 148 `kernel_mount_equals_reference_tree`).
+    /// Whether its files show the whole image without any other file (rule M 148 `kernel_mount_equals_reference_tree`).
+    /// What is made of a whole image does. A format of other files says so by itself: then these are not put beside its
+    /// own.
     fn is_self_contained(&self) -> bool {
-        false
+        self.input() == Input::Image
     }
 
     /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.

@@ -296,10 +296,11 @@ async fn an_upper_over_layers_leaves_no_merged_image_in_the_store() {
     let kernel = |disks: &plyfold::Disks| disks.kernel.unwrap().to_string();
     let vmdk = make(Rootfs::vmdk(), "vmdk").await;
     let (raw, gpt) = (make(Rootfs::raw(), "raw").await, make(Rootfs::gpt(), "gpt").await);
-    let kernels = [&layers, &merged, &vmdk, &raw, &gpt].map(kernel);
-    assert_eq!(kernels, ["5.4", "5.16", "6.4", "6.4", "5.16"]);
+    let flat = make(Rootfs::erofs_flat(), "flat").await;
+    let kernels = [&layers, &merged, &vmdk, &raw, &gpt, &flat].map(kernel);
+    assert_eq!(kernels, ["5.4", "5.16", "6.4", "6.4", "5.16", "5.4"]);
     // A disk that is complete by itself stands alone, with the same upper.
-    for disks in [&raw, &gpt] {
+    for disks in [&raw, &gpt, &flat] {
         assert_eq!(disks.files.len(), 2, "{disks:?}");
         assert!(upper(disks) == upper(&merged));
     }

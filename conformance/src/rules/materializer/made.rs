@@ -117,7 +117,7 @@ impl<'a> Made<'a> {
         self.fixture.tree(&self.file, &self.layers)
     }
 
-    /// As [`Made::tree`]. A format that is self-contained has lost the files that it is made of.
+    /// As [`Made::tree`]. A format that is self-contained has lost all other files.
     pub(super) fn tree_alone(&self) -> Vec<TreeLine> {
         if !self.fixture.materializer().is_self_contained() {
             return self.tree();

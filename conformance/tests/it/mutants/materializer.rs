@@ -122,7 +122,7 @@ impl Materializer for Listings {
     }
 
     fn is_self_contained(&self) -> bool {
-        self.makes == Makes::Images
+        matches!(self.makes, Makes::Images | Makes::Whole)
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
