@@ -11,7 +11,7 @@ plyfold_core::fault! {
     NotMerged => (Config, "the first file of the disk is no merged EROFS image"),
     Overlap => (Corrupt, "two layers of the merged image overlap"),
     Partitions(usize, usize) => (Limit, "{0} files are more partitions than Linux finds on a disk: {1}",
-        "the formats raw and vmdk take more layers"),
+        "the formats erofs, raw and vmdk take more layers"),
     Sectors(u64) => (Config, "a file of {0} bytes cannot be a partition: it is not made of sectors of 512 bytes"),
     Size => (Limit, "the disk is larger than 2^62 bytes"),
 }
