@@ -3,9 +3,10 @@
 use plyfold_core::Result;
 use plyfold_core::tree::NodeId;
 
+use crate::compress::algorithm::Compression;
 use crate::content::{Chunks, Content, DataLayout};
 use crate::fault::ErofsFault;
-use crate::format::LAYOUT_INLINE;
+use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE};
 
 /// Where one file's data lies.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(crate) enum Body<'a> {
     Inline { start: u32 },
     /// In chunks.
     Chunks(&'a Chunks),
+    /// In so many blocks of clusters in the image, the last cluster of `tail` bytes right behind the indexes.
+    Compressed { blocks: u32, tail: u32 },
 }
 
 /// What knows that of the files of a tree with contents `C`.
@@ -25,6 +28,16 @@ pub(crate) trait FileBodies<C> {
 
     /// Appends the rest of a file, which is [`Body::Inline`], behind its whole blocks.
     fn write_rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()>;
+
+    /// How files are compressed which are [`Body::Compressed`].
+    fn compression(&self) -> Option<&Compression> {
+        None
+    }
+
+    /// Appends the indexes of such a file, and its last cluster, to its inode and xattrs.
+    fn write_clusters(&self, _id: NodeId, _size: u64, _out: &mut Vec<u8>) -> Result<()> {
+        Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into())
+    }
 }
 
 /// The contents say it themselves.
@@ -36,6 +49,7 @@ impl FileBodies<Content> for Written {
             DataLayout::Blocks { device, start } => Ok(Body::Blocks { device: *device, start: *start }),
             DataLayout::Chunks(chunks) => Ok(Body::Chunks(chunks)),
             DataLayout::Inline { .. } => Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
+            DataLayout::Compressed { .. } => Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into()),
         }
     }
 

@@ -4,7 +4,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::HeapSize;
 
 use crate::fault::ErofsFault;
-use crate::format::LAYOUT_INLINE;
+use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE};
 
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +27,11 @@ pub(crate) enum DataLayout {
         start: u32,
         /// Where the rest stands, in bytes from the start of the image.
         rest: u64,
+    },
+    /// Compressed, as the indexes behind its inode say.
+    Compressed {
+        /// The inode's number.
+        nid: u64,
     },
 }
 
@@ -67,12 +72,14 @@ impl Content {
     /// Puts all of it on a device.
     ///
     /// # Errors
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for what no device can hold: bytes behind an inode.
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for what no device can hold: bytes behind an inode, and compressed
+    /// files, whose blocks are always the image's own.
     pub(crate) fn put_on(&mut self, number: u16) -> Result<()> {
         match &mut self.0 {
             DataLayout::Blocks { device, .. } => *device = number,
             DataLayout::Chunks(chunks) => chunks.device = number,
             DataLayout::Inline { .. } => return Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
+            DataLayout::Compressed { .. } => return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into()),
         }
         Ok(())
     }
@@ -81,7 +88,7 @@ impl Content {
 impl HeapSize for Content {
     fn heap_bytes(&self) -> usize {
         match &self.0 {
-            DataLayout::Blocks { .. } | DataLayout::Inline { .. } => 0,
+            DataLayout::Blocks { .. } | DataLayout::Inline { .. } | DataLayout::Compressed { .. } => 0,
             DataLayout::Chunks(chunks) => size_of::<Chunks>() + size_of_val(&*chunks.runs),
         }
     }

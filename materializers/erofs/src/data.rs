@@ -83,6 +83,31 @@ pub(crate) fn copy_file(
     file.finish(block_size)
 }
 
+/// Whether at least half of a file of a whole image would become holes. It follows from the bytes alone, as holes do.
+pub(crate) fn is_mostly_holes(source: &MergedTree, id: NodeId, size: u64, buffer: &mut [u8]) -> Result<bool> {
+    let (mut holes, mut run, mut at) = (0, 0, 0);
+    let mut extents = source.extents(id).peekable();
+    while at < size {
+        let piece = (size - at).min(CHUNK_MIN);
+        while extents.next_if(|extent| extent.offset + extent.length <= at).is_some() {}
+        let has_data = extents.peek().is_some_and(|extent| extent.offset < at + piece);
+        let zeros = !has_data || {
+            let bytes = &mut buffer[..piece as usize];
+            source.read_at(id, at, bytes)?;
+            is_zero(bytes)
+        };
+        at += piece;
+        run = if zeros { run + piece } else { 0 };
+        // The run counts from where it is long enough to be a hole.
+        match run.checked_sub(hole_size(size)) {
+            Some(beyond) if beyond < piece => holes += run,
+            Some(_) => holes += piece,
+            None => {}
+        }
+    }
+    Ok(holes * 2 >= size && holes > 0)
+}
+
 struct File<'a, 'b> {
     image: &'a mut BlockStream<'b>,
     size: u64,

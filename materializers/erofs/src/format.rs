@@ -17,6 +17,14 @@ pub(crate) const COMPAT_MTIME: u32 = 2;
 pub(crate) const INCOMPAT_CHUNKS: u32 = 4;
 /// Data lies on further devices (Linux 5.16).
 pub(crate) const INCOMPAT_DEVICES: u32 = 8;
+/// Compressed data stands at the end of its blocks, behind zeros (Linux 5.3).
+pub(crate) const INCOMPAT_PADDING: u32 = 1;
+/// Records of the compression algorithms follow the superblock, or clusters have more than one block (Linux 5.13).
+pub(crate) const INCOMPAT_CONFIGS: u32 = 2;
+/// The last clusters of compressed files may stand behind the inodes (Linux 5.17).
+pub(crate) const INCOMPAT_TAILS: u32 = 0x10;
+/// Parts of files stand in the packed inode, or several files have one cluster (Linux 6.1).
+pub(crate) const INCOMPAT_FRAGMENTS: u32 = 0x20;
 
 /// An inode's number is its place in the metadata area in these units.
 pub(crate) const SLOT: u64 = 32;
@@ -29,7 +37,11 @@ pub(crate) const NULL_BLOCK: u32 = u32::MAX;
 const EXTENDED: u16 = 1;
 
 pub(crate) const LAYOUT_PLAIN: u16 = 0;
+/// Compressed, with full indexes.
+pub(crate) const LAYOUT_FULL: u16 = 1;
 pub(crate) const LAYOUT_INLINE: u16 = 2;
+/// Compressed, with compact indexes.
+pub(crate) const LAYOUT_COMPACT: u16 = 3;
 pub(crate) const LAYOUT_CHUNKS: u16 = 4;
 /// In a chunk format: 8-byte indexes, not bare block numbers. Bits 0 to 4 are log2 of the chunk's blocks.
 pub(crate) const CHUNK_INDEXES: u16 = 0x20;
@@ -72,12 +84,18 @@ pub(crate) struct Superblock {
     /// Padded with NUL.
     pub(crate) volume_name: [u8; 16],
     pub(crate) feature_incompat: U32,
+    /// A bit for each compression algorithm; without [`INCOMPAT_CONFIGS`] the longest distance of LZ4 matches.
     pub(crate) available_compr_algs: U16,
     /// The number of slots in the device table.
     pub(crate) extra_devices: U16,
     /// Where the device table starts, in units of its slots.
     pub(crate) devt_slotoff: U16,
-    pub(crate) reserved: [u8; 38],
+    pub(crate) dirblkbits: u8,
+    pub(crate) xattr_prefix_count: u8,
+    pub(crate) xattr_prefix_start: U32,
+    /// The number of the inode that holds the fragments of others; 0 for none.
+    pub(crate) packed_nid: U64,
+    pub(crate) reserved: [u8; 24],
 }
 
 impl Superblock {

@@ -5,15 +5,16 @@ use plyfold_core::{FormatEntry, Result};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::compress::algorithm::cluster_size;
 use crate::fault::ErofsFault;
-use crate::{ErofsFlat, ErofsLayer, ErofsMerged, Options};
+use crate::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options};
 
 plyfold_core::register!(FormatEntry {
     name: "erofs",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image of the whole root file system",
-    options: "block-size=BYTES, label=TEXT, mtime=SECONDS, uuid=UUID",
-    open: |options| Ok(Box::new(ErofsFlat::new(options.config::<Flat>()?.options()?))),
+    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], label=TEXT, mtime=SECONDS, uuid=UUID",
+    open: |options| Ok(Box::new(options.config::<Flat>()?.materializer()?)),
 });
 
 plyfold_core::register!(FormatEntry {
@@ -59,6 +60,8 @@ struct Merged {
 struct Flat {
     #[serde(default = "block_size")]
     block_size: u32,
+    cluster: Option<String>,
+    compress: Option<String>,
     #[serde(default)]
     label: String,
     mtime: Option<i64>,
@@ -66,6 +69,19 @@ struct Flat {
 }
 
 impl Flat {
+    fn materializer(self) -> Result<ErofsFlat> {
+        let compression = match (&self.compress, &self.cluster) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(ErofsFault::ClusterAlone.into()),
+            (Some(algorithm), None) => Some(Compression::new(algorithm.parse()?)?),
+            (Some(algorithm), Some(cluster)) => {
+                Some(Compression::new(algorithm.parse()?)?.with_cluster(cluster_size(cluster)?)?)
+            }
+        };
+        let flat = ErofsFlat::new(self.options()?);
+        compression.map_or_else(|| Ok(flat.clone()), |compression| flat.clone().with_compression(compression))
+    }
+
     fn options(self) -> Result<Options> {
         let mut options = Options::default().with_block_size(self.block_size)?.with_label(&self.label)?;
         if let Some(seconds) = self.mtime {
@@ -108,8 +124,25 @@ mod tests {
         let label = format!("l37{}", "0".repeat(30));
         let key = format!("b512-{label}-tffffffffffffffff-0-u{:032x}", 255);
         assert_eq!((flat.format().options, flat.input()), (key, Input::Image));
-        for bad in ["block-size=100", "label=0123456789abcdef", "mtime=1.5", "uuid=1", "depth=3"] {
-            let error = formats.open("erofs", &Options::parse([bad]).unwrap()).unwrap_err();
+        let key = |options: &[&str]| {
+            let options = Options::parse(options.iter().copied()).unwrap();
+            formats.open("erofs", &options).unwrap().format().options
+        };
+        assert_eq!(key(&["compress=lz4"]), "zlz4-c16384");
+        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-c4096");
+        assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-c1048576"));
+        for bad in [
+            "block-size=100",
+            "cluster=4K",
+            "compress=gzip",
+            "compress=lz4 cluster=3K",
+            "compress=lz4 block-size=512",
+            "label=0123456789abcdef",
+            "mtime=1.5",
+            "uuid=1",
+            "depth=3",
+        ] {
+            let error = formats.open("erofs", &Options::parse(bad.split(' ')).unwrap()).unwrap_err();
             assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{bad}");
         }
         for bad in ["block-size=100", "block-size=x", "depth=3"] {

@@ -5,12 +5,14 @@ use plyfold_core::tree::{Kind, Node, NodeId};
 use zerocopy::IntoBytes as _;
 
 use crate::bodies::{Body, FileBodies};
+use crate::compress::algorithm::Compression;
+use crate::compress::format::Packs;
 use crate::content::Run;
 use crate::directory;
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, Inode, LAYOUT_CHUNKS, LAYOUT_INLINE, LAYOUT_PLAIN,
-    NULL_BLOCK, SLOT,
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_INLINE,
+    LAYOUT_PLAIN, NULL_BLOCK, SLOT,
 };
 use crate::inodes::{Inodes, Planned};
 use crate::places::{Packing, Places};
@@ -25,6 +27,8 @@ struct Shape {
     length: u64,
     /// The bytes of a directory or symbolic link that stand in blocks behind the inodes.
     in_blocks: u64,
+    /// The last cluster of a compressed file stands behind the indexes.
+    has_cluster: bool,
 }
 
 /// An inode whose bytes stand in blocks behind the inodes, at least in part.
@@ -46,6 +50,9 @@ pub(crate) struct ImageLayout<'a, C, B> {
     /// The first block behind the inodes.
     first_block: u32,
     pub(crate) has_chunks: bool,
+    pub(crate) has_compressed: bool,
+    /// Last clusters stand behind indexes.
+    pub(crate) has_clusters: bool,
 }
 
 impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
@@ -57,8 +64,17 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         meta_block: u32,
     ) -> Result<Self> {
         let block_size = block_size.into();
-        let (spilled, first_block, has_chunks) = (Vec::new(), 0, false);
-        let mut plan = Self { inodes, bodies, block_size, packing, spilled, first_block, has_chunks };
+        let mut plan = Self {
+            inodes,
+            bodies,
+            block_size,
+            packing,
+            spilled: Vec::new(),
+            first_block: 0,
+            has_chunks: false,
+            has_compressed: false,
+            has_clusters: false,
+        };
         let mut places = Places::new(packing, block_size);
         let mut blocks = 0_u64;
         for at in 0..plan.inodes.planned.len() {
@@ -66,6 +82,8 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             let offset = places.take(shape.within, shape.length);
             plan.inodes.number(at, offset)?;
             plan.has_chunks |= shape.inode.layout() == LAYOUT_CHUNKS;
+            plan.has_compressed |= shape.inode.layout() == LAYOUT_COMPACT;
+            plan.has_clusters |= shape.has_cluster;
             if shape.in_blocks > 0 {
                 let has_tail = shape.inode.layout() == LAYOUT_INLINE;
                 plan.spilled.push(Spilled { at: at as u32, block: blocks as u32, has_tail });
@@ -83,13 +101,18 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         Ok(plan)
     }
 
+    /// How files are compressed, if any is.
+    pub(crate) fn compression(&self) -> Option<&Compression> {
+        self.bodies.compression().filter(|_| self.has_compressed)
+    }
+
     /// What an inode is, but for the location of bytes behind the inodes.
     fn shape(&self, at: usize) -> Result<Shape> {
         let Planned { id, parent, .. } = self.inodes.planned[at];
         let block_size = self.block_size;
         let mut inode = self.inodes.inode(at)?;
         let node: &Node<C> = self.inodes.tree.node(id);
-        let mut tail = None;
+        let (mut tail, mut cluster) = (None, 0);
         match &node.kind {
             Kind::Directory(_) => {
                 let (full, last) = directory::size(self.inodes.tree, id, parent, block_size);
@@ -98,7 +121,11 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             }
             Kind::Symlink { target } => tail = Some(target.len() as u64),
             Kind::File { size, content } => {
-                let (layout, location) = self.file(*size, self.bodies.body(id, content)?);
+                let body = self.bodies.body(id, content)?;
+                if let Body::Compressed { tail, .. } = body {
+                    cluster = u64::from(tail);
+                }
+                let (layout, location) = self.file(*size, body);
                 inode = inode.with_layout(layout);
                 inode.location = location.into();
             }
@@ -122,8 +149,11 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         } else if inode.layout() == LAYOUT_CHUNKS {
             length = with_xattrs.next_multiple_of(CHUNK_INDEX_SIZE)
                 + chunks(inode.size.get(), inode.location.get(), block_size) * CHUNK_INDEX_SIZE;
+        } else if inode.layout() == LAYOUT_COMPACT {
+            let blocks = inode.size.get().div_ceil(block_size);
+            length = Packs::behind(with_xattrs, blocks).end() + cluster;
         }
-        Ok(Shape { inode, within, length, in_blocks })
+        Ok(Shape { inode, within, length, in_blocks, has_cluster: cluster > 0 })
     }
 
     /// Layout and location of a regular file. A run on a device is a file of one chunk, or of as few as can be.
@@ -138,6 +168,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             }
             Body::Inline { start } => (LAYOUT_INLINE, start),
             Body::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
+            Body::Compressed { blocks, .. } => (LAYOUT_COMPACT, blocks),
         }
     }
 
@@ -188,6 +219,9 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             })?,
             Kind::Symlink { target } if is_inline => bytes.extend_from_slice(target),
             Kind::File { size, .. } if is_inline => self.bodies.write_rest(planned.id, *size, bytes)?,
+            Kind::File { size, .. } if inode.layout() == LAYOUT_COMPACT => {
+                self.bodies.write_clusters(planned.id, *size, bytes)?;
+            }
             Kind::File { size, content } if inode.layout() == LAYOUT_CHUNKS => {
                 bytes.resize(bytes.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
                 let body = self.bodies.body(planned.id, content)?;
@@ -255,8 +289,8 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
                 (device, &whole[..])
             }
             Body::Chunks(chunks) => (chunks.device, &*chunks.runs),
-            // Has no indexes.
-            Body::Inline { .. } => (0, &[][..]),
+            // Have no such indexes.
+            Body::Inline { .. } | Body::Compressed { .. } => (0, &[][..]),
         };
         let mut chunk = 0;
         for run in runs {

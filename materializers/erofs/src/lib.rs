@@ -5,9 +5,11 @@
 //! - [`ErofsFlat`] writes a whole image as one that needs no other.
 //! - [`Reader`] reads all of them.
 //!
-//! Images are uncompressed and deterministic: the same layers and [`Options`] give the same bytes everywhere.
+//! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. They are not compressed, but
+//! flat ones may be, by [`Compression`].
 
 mod bodies;
+mod compress;
 mod content;
 mod data;
 mod directory;
@@ -28,6 +30,7 @@ mod stream;
 mod writer;
 mod xattr;
 
+pub use compress::algorithm::{Algorithm, Compression};
 pub use content::Content;
 pub use fault::ErofsFault;
 pub use flat::ErofsFlat;

@@ -12,11 +12,13 @@ use plyfold_core::{Made, Result};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::bodies::{FileBodies, Written};
+use crate::compress::algorithm::Compression;
+use crate::compress::format::ZSTD;
 use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::{
-    COMPAT_CHECKSUM, COMPAT_MTIME, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
-    SUPERBLOCK_OFFSET, Superblock, checksum,
+    COMPAT_CHECKSUM, COMPAT_MTIME, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS,
+    INCOMPAT_DEVICES, INCOMPAT_PADDING, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
 };
 use crate::inodes::Inodes;
 use crate::layout::ImageLayout;
@@ -76,34 +78,55 @@ pub(crate) fn finish_files<C, B: FileBodies<C>>(
         feature_incompat: if plan.has_chunks { INCOMPAT_CHUNKS } else { 0 }.into(),
         ..Superblock::new_zeroed()
     };
+    let mut records = Vec::new();
+    if let Some(compression) = plan.compression() {
+        superblock.feature_incompat |= INCOMPAT_PADDING;
+        superblock.available_compr_algs = compression.superblock_field().into();
+        records = compression.record();
+        if !records.is_empty() {
+            superblock.feature_incompat |= INCOMPAT_CONFIGS;
+        }
+        if plan.has_clusters {
+            superblock.feature_incompat |= INCOMPAT_TAILS;
+        }
+    }
     if !devices.is_empty() {
         superblock.feature_incompat |= INCOMPAT_DEVICES;
         superblock.extra_devices = (devices.len() as u16).into();
         let table = SUPERBLOCK_OFFSET + size_of::<Superblock>();
         superblock.devt_slotoff = ((table / DEVICE_SLOT_SIZE) as u16).into();
     }
-    let kernel = kernel(&superblock);
-    image.finish(&head(&superblock, devices, head_blocks as usize * options.block_size as usize)?)?;
+    let kernel = kernel(&superblock, plan.compression());
+    image.finish(&head(
+        &superblock,
+        &records,
+        devices,
+        head_blocks as usize * options.block_size as usize,
+    )?)?;
     Ok(kernel)
 }
 
 /// The oldest Linux that mounts an image, where pages have 4096 bytes.
-fn kernel(superblock: &Superblock) -> Made {
+fn kernel(superblock: &Superblock, compression: Option<&Compression>) -> Made {
     let has = |feature: u32| superblock.feature_incompat & feature != 0;
     let (major, minor) = match superblock.blkszbits {
+        _ if compression.is_some_and(|compression| compression.algorithm.number() == ZSTD) => (6, 10),
+        _ if has(INCOMPAT_TAILS) => (5, 17),
         // Blocks smaller than a page.
         ..12 => (6, 4),
         _ if has(INCOMPAT_DEVICES) => (5, 16),
         _ if has(INCOMPAT_CHUNKS) => (5, 15),
+        _ if has(INCOMPAT_CONFIGS) => (5, 13),
         _ => (5, 4),
     };
     Made::default().with_kernel(major, minor)
 }
 
 /// The image's first blocks. Device places are given from the end of the image on and moved behind it here.
-fn head(superblock: &Superblock, devices: Vec<DeviceSlot>, size: usize) -> Result<Vec<u8>> {
+fn head(superblock: &Superblock, records: &[u8], devices: Vec<DeviceSlot>, size: usize) -> Result<Vec<u8>> {
     let mut head = vec![0; SUPERBLOCK_OFFSET];
     head.extend_from_slice(superblock.as_bytes());
+    head.extend_from_slice(records);
     for mut device in devices {
         let place = device.uniaddr.get().checked_add(superblock.blocks.get());
         let place = place.filter(|place| place.checked_add(device.blocks.get()).is_some());

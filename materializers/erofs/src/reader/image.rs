@@ -7,14 +7,28 @@ use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::Xattrs;
 
+use super::compressed::Decoded;
 use super::source::ImageBytes;
+use crate::content::DataLayout;
 use crate::fault::ErofsFault;
 use crate::format::{
-    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_DEVICES, MAGIC,
-    SUPERBLOCK_OFFSET, Superblock, checksum,
+    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS, INCOMPAT_DEVICES,
+    INCOMPAT_FRAGMENTS, INCOMPAT_PADDING, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
 };
 
-/// Reads uncompressed EROFS images, such as this crate writes.
+/// What is read. A second algorithm in a file has the bit of the devices.
+const KNOWN: u32 = INCOMPAT_PADDING
+    | INCOMPAT_CONFIGS
+    | INCOMPAT_CHUNKS
+    | INCOMPAT_DEVICES
+    | INCOMPAT_TAILS
+    | INCOMPAT_FRAGMENTS;
+
+/// Reads EROFS images, such as this crate writes, and those of other writers: files compressed by LZ4, DEFLATE and Zstandard,
+/// whose last parts may stand behind their inodes or in a packed inode.
+///
+/// One extent of a compressed file is decoded at a time and kept: at most 12 MiB for files, and 12 MiB for the packed
+/// inode.
 #[derive(Debug)]
 pub struct Reader<R> {
     pub(super) source: ImageBytes<R>,
@@ -25,6 +39,10 @@ pub struct Reader<R> {
     /// Sets of xattrs by their bodies on disk.
     pub(super) sets: HashMap<Vec<u8>, Xattrs>,
     pub(super) limits: TreeLimits,
+    /// Where the packed inode has its data, and its size.
+    pub(super) packed: Option<(DataLayout, u64)>,
+    /// Of files, and of the packed inode.
+    pub(super) decoded: [Decoded; 2],
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -56,7 +74,7 @@ impl<R: Read + Seek> Reader<R> {
         if superblock.checksum != checksum(&summed) {
             return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
         }
-        let unknown = superblock.feature_incompat & !(INCOMPAT_CHUNKS | INCOMPAT_DEVICES);
+        let unknown = superblock.feature_incompat & !KNOWN;
         if unknown != 0 {
             return Err(ErofsFault::Features(unknown.get()).into());
         }
@@ -75,6 +93,8 @@ impl<R: Read + Seek> Reader<R> {
             claimed: 0,
             sets: HashMap::new(),
             limits: TreeLimits::default(),
+            packed: None,
+            decoded: Default::default(),
         })
     }
 

@@ -4,8 +4,11 @@
 //! and the ranges that all inodes use may not exceed the image in sum. Time is bounded by the size of the
 //! image, whatever it says, and memory by [`TreeLimits`](plyfold_core::layer::TreeLimits).
 
+mod compressed;
+mod data;
 mod image;
 mod node;
+mod plain;
 mod source;
 mod walk;
 mod xattrs;

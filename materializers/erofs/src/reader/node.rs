@@ -7,13 +7,14 @@ use plyfold_core::layer::Metadata;
 use plyfold_core::tree::{Directory, Kind, Node, Tree};
 use zerocopy::FromBytes as _;
 
+use super::compressed::FileMap;
 use super::image::Reader;
-use crate::content::{Content, Run};
+use crate::content::{Content, DataLayout, Run};
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, ChunkIndex, CompactInode, Dirent, EXTENDED_SIZE, Inode,
-    LAYOUT_CHUNKS, LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SLOT,
-    special_kind,
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, ChunkIndex, CompactInode, Dirent, EXTENDED_SIZE,
+    INCOMPAT_FRAGMENTS, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL, LAYOUT_INLINE, LAYOUT_PLAIN,
+    NULL_BLOCK, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SLOT, special_kind,
 };
 
 impl<R: Read + Seek> Reader<R> {
@@ -66,7 +67,7 @@ impl<R: Read + Seek> Reader<R> {
                 self.contents(&inode, tail, 0, &mut target)?;
                 Kind::Symlink { target: target.into() }
             }
-            S_IFREG => Kind::File { size, content: self.content(&inode, tail)? },
+            S_IFREG => Kind::File { size, content: self.content(nid, &inode, tail)? },
             other => special_kind(other, inode.location.get()).ok_or(ErofsFault::InodeType(nid))?,
         };
         let (uid, gid, mtime) = (inode.uid.get(), inode.gid.get(), inode.mtime.into());
@@ -92,7 +93,7 @@ impl<R: Read + Seek> Reader<R> {
         self.source.metadata(at, buffer)
     }
 
-    fn content(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
+    fn content(&mut self, nid: u64, inode: &Inode, tail: u64) -> Result<Content> {
         match inode.layout() {
             _ if inode.size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
             LAYOUT_PLAIN => {
@@ -102,8 +103,46 @@ impl<R: Read + Seek> Reader<R> {
             }
             LAYOUT_CHUNKS => self.chunks(inode, tail),
             LAYOUT_INLINE => self.inline(inode, tail),
+            LAYOUT_COMPACT | LAYOUT_FULL => self.compressed(nid, inode, tail),
             layout => Err(ErofsFault::FileLayout(layout).into()),
         }
+    }
+
+    fn compressed(&mut self, nid: u64, inode: &Inode, tail: u64) -> Result<Content> {
+        let map = FileMap::read(&mut self.source, &self.superblock, inode, tail)?;
+        self.claim(map.size_on_disk())?;
+        if let Some((at, bytes)) = map.fragment() {
+            let end = at.checked_add(bytes);
+            if end.is_none_or(|end| self.packed.as_ref().is_none_or(|(_, size)| end > *size)) {
+                return Err(ErofsFault::Malformed("a fragment ends behind the packed inode").into());
+            }
+        }
+        Ok(Content(DataLayout::Compressed { nid }))
+    }
+
+    /// How the clusters of a compressed file are found.
+    pub(super) fn file_map(&mut self, nid: u64) -> Result<FileMap> {
+        let (inode, own) = self.inode(nid)?;
+        let tail = self.place(nid)? + own + inode.xattr_size();
+        FileMap::read(&mut self.source, &self.superblock, &inode, tail)
+    }
+
+    /// Looks for the inode that has the fragments of others.
+    pub(super) fn find_packed(&mut self) -> Result<()> {
+        self.packed = None;
+        let nid = self.superblock.packed_nid.get();
+        if nid == 0 || self.superblock.feature_incompat & INCOMPAT_FRAGMENTS == 0 {
+            return Ok(());
+        }
+        let place = self.place(nid)?;
+        let (inode, own) = self.inode(nid)?;
+        if inode.mode.get() & S_IFMT != S_IFREG {
+            return Err(ErofsFault::InodeType(nid).into());
+        }
+        // A fragment in it is refused, as there is no packed inode yet.
+        let content = self.content(nid, &inode, place + own + inode.xattr_size())?;
+        self.packed = Some((content.0, inode.size.get()));
+        Ok(())
     }
 
     fn inline(&mut self, inode: &Inode, tail: u64) -> Result<Content> {

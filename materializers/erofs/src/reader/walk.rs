@@ -1,4 +1,4 @@
-//! The tree of an image, and the data of its files.
+//! The tree of an image.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -8,7 +8,7 @@ use plyfold_core::tree::{Kind, Node, NodeId, Tree};
 
 use super::image::Reader;
 use super::node::block_names;
-use crate::content::{Chunks, Content, DataLayout};
+use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::overlay;
 
@@ -42,11 +42,12 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for metadata that no writer makes,
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for paths longer than any layer's,
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for compressed files.
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for `MicroLZMA`, and for compressed directories.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
         self.sets.clear();
         let mut tree = Tree::within(self.limits.clone());
+        self.find_packed()?;
         let root_nid = self.superblock.root_nid.into();
         let (root, _) = self.node(root_nid, &mut tree)?;
         if root.directory().is_none() {
@@ -100,54 +101,5 @@ impl<R: Read + Seek> Reader<R> {
             content.put_on(device)?;
         }
         Ok(tree)
-    }
-
-    /// Reads the data of a regular file of `size` bytes from `offset` on, as much as lies in one piece. Yields
-    /// the number of bytes read, 0 at the end of the file. Data on devices is read as if they followed the image.
-    ///
-    /// # Errors
-    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the image has no such bytes, and
-    /// [`Io`](plyfold_core::ErrorKind::Io).
-    pub fn read(&mut self, content: &Content, size: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let mut count = size.saturating_sub(offset).min(buffer.len() as u64);
-        if count == 0 {
-            return Ok(0);
-        }
-        let block_size = self.superblock.block_size();
-        let place = match &content.0 {
-            DataLayout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
-            DataLayout::Inline { start, rest } => {
-                let in_blocks = size - size % block_size;
-                if offset < in_blocks {
-                    count = count.min(in_blocks - offset);
-                    Some((0, u64::from(*start) * block_size + offset))
-                } else {
-                    Some((0, rest + (offset - in_blocks)))
-                }
-            }
-            DataLayout::Chunks(chunks) => {
-                let Chunks { device, bits, runs } = &**chunks;
-                let chunk = block_size << bits;
-                let at = runs.partition_point(|run| run.first * chunk <= offset);
-                let run = at.checked_sub(1).and_then(|at| runs.get(at));
-                let run = run.filter(|run| offset < (run.first + run.count) * chunk);
-                let end = match run {
-                    Some(run) => (run.first + run.count) * chunk,
-                    None => runs.get(at).map_or(size, |run| run.first * chunk),
-                };
-                count = count.min(end - offset);
-                run.map(|run| (*device, u64::from(run.start) * block_size + offset - run.first * chunk))
-            }
-        };
-        let buffer = &mut buffer[..count as usize];
-        match place {
-            None => buffer.fill(0),
-            Some((device, at)) => {
-                let flat = device.checked_sub(1).and_then(|device| self.devices.get(usize::from(device)));
-                let base = flat.map_or(0, |device| u64::from(device.uniaddr) * block_size);
-                self.source.data(base + at, buffer)?;
-            }
-        }
-        Ok(buffer.len())
     }
 }

@@ -6,7 +6,7 @@ use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{InputArtifact, Materializer as _, Result};
-use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, Options};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options};
 use tempfile::{NamedTempFile, TempPath};
 
 /// One layer with each kind of file and everything that EROFS can say about one.
@@ -55,6 +55,62 @@ pub(crate) fn rich_layer() -> Vec<u8> {
     layer.finish()
 }
 
+/// Words, as a text has them: about a third of the size when compressed.
+pub(crate) fn text(size: usize, seed: u64) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "block ", "inode ", "the ", "of ", "cluster ", "extent\n", "a ", "in ", "file ", "index ", "and ",
+        "image, ", "layer. ", "is ", "behind ", "tail ",
+    ];
+    let mut state = seed;
+    let mut text = Vec::with_capacity(size + 8);
+    while text.len() < size {
+        text.extend_from_slice(WORDS[(random(&mut state) >> 4) as usize % 16].as_bytes());
+    }
+    text.truncate(size);
+    text
+}
+
+/// What no algorithm makes smaller.
+pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    (0..size).map(|_| random(&mut state) as u8).collect()
+}
+
+/// The next number of a linear congruential generator.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Files that are compressed in each way that there is: well, badly, in part, not at all, and with ends at every edge.
+pub(crate) fn varied_layer() -> Vec<u8> {
+    let mut layer = LayerBuilder::new().dir("./", 0o755).file("empty", 0o644, b"");
+    for (number, size) in
+        [1, 63, 64, 65, 100, 1000, 4000, 4095, 4096, 4097, 5000, 8191, 8192, 8193, 12_288, 20_000, 60_000]
+            .into_iter()
+            .enumerate()
+    {
+        layer = layer.file(format!("text-{size}"), 0o644, &text(size, 1 + number as u64 % 2));
+    }
+    for size in [100, 4095, 4096, 4097, 10_000] {
+        layer = layer.file(format!("noise-{size}"), 0o644, &noise(size, 3));
+    }
+    let mixed = [text(30_000, 1), noise(12_001, 3), text(20_000, 2), noise(100, 3)].concat();
+    let before = [noise(9_000, 3), text(20_000, 1)].concat();
+    layer
+        .file("mixed", 0o755, &mixed)
+        .file("noise-before-text", 0o644, &before)
+        .file("same-as-mixed", 0o644, &mixed)
+        .file("nearly-mixed", 0o644, &[&mixed[..60_000], b"end"].concat())
+        .file("zeros", 0o644, &vec![0; 300_000])
+        .file("zeros-in-text", 0o644, &[text(5_000, 1), vec![0; 100_000], text(5_000, 2)].concat())
+        .xattr("user.comment", "of a compressed file")
+        .file("with-xattr", 0o600, &text(10_000, 2))
+        .hard_link("link", "mixed")
+        .symlink("symlink", "mixed")
+        .finish()
+}
+
 /// The image of a layer.
 pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
     let mut file = NamedTempFile::new()?;
@@ -65,11 +121,20 @@ pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
 
 /// The image of layers, bottom first, in one file.
 pub(crate) fn flat(tars: &[Vec<u8>], options: Options) -> Result<TempPath> {
+    flat_as(tars, &ErofsFlat::new(options))
+}
+
+/// The same, with compressed files.
+pub(crate) fn compressed(tars: &[Vec<u8>], compression: Compression) -> Result<TempPath> {
+    flat_as(tars, &ErofsFlat::default().with_compression(compression)?)
+}
+
+fn flat_as(tars: &[Vec<u8>], format: &ErofsFlat) -> Result<TempPath> {
     let mut file = NamedTempFile::new()?;
     let layers = tars.iter().map(|tar| LayerTar::new(Cursor::new(tar.clone()), LayerOptions::default()));
     let scratch = tempfile::tempdir()?;
     let image = MergedTree::read(layers, TreeLimits::default(), scratch.path())?;
-    ErofsFlat::new(options).image(&image, file.as_file_mut())?;
+    format.image(&image, file.as_file_mut())?;
     Ok(file.into_temp_path())
 }
 

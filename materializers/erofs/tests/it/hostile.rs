@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::Cursor;
 
+use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::tree::Kind;
 use plyfold_core::{ErrorKind, Result};
-use plyfold_erofs::{Options, Reader};
+use plyfold_erofs::{Compression, Options, Reader};
 
-use crate::common::{flat, image, merged, rich_layer};
+use crate::common::{compressed, flat, image, merged, rich_layer, text, varied_layer};
 
 /// Reads all there is, at most 1 MiB of each file.
 fn read_all(bytes: &[u8]) -> Result<usize> {
@@ -44,6 +45,75 @@ fn samples() -> Vec<Vec<u8>> {
     let merged = merged(&[layer(4096)], Options::default()).unwrap();
     let paths = [layer(4096), layer(512), merged, flat(&[rich_layer()], Options::default()).unwrap()];
     paths.map(|path| fs::read(path).unwrap()).to_vec()
+}
+
+/// Of this crate and of mkfs.erofs.
+fn compressed_samples() -> Vec<Vec<u8>> {
+    let own = [("lz4", 4096), ("lz4", 65_536), ("zstd,1", 65_536)].map(|(algorithm, cluster)| {
+        let compression = Compression::new(algorithm.parse().unwrap()).unwrap();
+        fs::read(compressed(&[varied_layer()], compression.with_cluster(cluster).unwrap()).unwrap()).unwrap()
+    });
+    own.into_iter().chain(crate::mkfs::samples().into_values()).collect()
+}
+
+/// Where the header and the indexes of compressed inodes stand.
+fn indexes(sample: &[u8]) -> Vec<usize> {
+    let number = |at: usize| usize::from(u16::from_le_bytes([sample[at], sample[at + 1]]));
+    let metadata = 4096 * number(1024 + 40);
+    let inodes = (metadata..sample.len() - 64).step_by(32).filter(|at| {
+        // Layout 1 or 3, regular file.
+        matches!(number(*at) & !1, 2 | 6) && number(at + 4) & 0o170_000 == 0o100_000
+    });
+    inodes.map(|at| at + if number(at) & 1 == 0 { 32 } else { 64 }).collect()
+}
+
+#[test]
+fn damaged_compressed_images_give_errors_or_other_bytes_and_never_panic() {
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let (mut refused, mut rounds) = (0, 0);
+    for sample in compressed_samples() {
+        let places = indexes(&sample);
+        for round in 0..32 {
+            let mut bytes = sample.clone();
+            for _ in 0..=random(3) {
+                let at = match round % 4 {
+                    // The header and the first indexes.
+                    0 => places[random(places.len())] + random(24),
+                    1 => places[random(places.len())] + random(200),
+                    // The inode itself.
+                    2 => places[random(places.len())] - 1 - random(32),
+                    _ => 4096 + random(bytes.len() - 4096),
+                };
+                let Some(byte) = bytes.get_mut(at) else { continue };
+                *byte = [0, 0xff, 1, 0x80, *byte ^ 1, byte.wrapping_add(1), *byte ^ 0x20][random(7)];
+            }
+            sum(&mut bytes);
+            rounds += 1;
+            refused += usize::from(read_all(&bytes).is_err());
+        }
+    }
+    assert!(refused > rounds / 8, "only {refused} of {rounds} were refused");
+}
+
+/// What the indexes say cannot make the reader hold more than the largest extent, or run for long.
+#[test]
+fn a_file_that_claims_more_than_its_image_is_refused() {
+    let compression = Compression::new("lz4".parse().unwrap()).unwrap();
+    let layer = LayerBuilder::new().file("f", 0o644, &text(100_000, 1)).finish();
+    let sample = fs::read(compressed(&[layer], compression).unwrap()).unwrap();
+    let place = indexes(&sample)[0];
+    // The size in an extended inode is at byte 8.
+    let size = place - 64 + 8;
+    assert_eq!(sample[size..size + 4], 100_000_u32.to_le_bytes());
+    for claimed in [1 << 40, u64::MAX, u64::MAX - 4096, 100_000 * 4096] {
+        let mut bytes = sample.clone();
+        bytes[size..size + 8].copy_from_slice(&claimed.to_le_bytes());
+        assert_eq!(read_all(&bytes).unwrap_err().kind(), &ErrorKind::Corrupt, "{claimed}");
+    }
 }
 
 #[test]
@@ -95,7 +165,8 @@ fn each_lie_of_the_superblock_has_its_kind() {
         (14, 0xff, ErrorKind::Corrupt),
         (39, 0x7f, ErrorKind::Corrupt),
         (43, 0x7f, ErrorKind::Corrupt),
-        (80, 1, ErrorKind::Unsupported),
+        (80, 0x40, ErrorKind::Unsupported),
+        (80, 0x80, ErrorKind::Unsupported),
         (81, 1, ErrorKind::Unsupported),
         (87, 0xff, ErrorKind::Corrupt),
     ] {
@@ -108,7 +179,7 @@ fn each_lie_of_the_superblock_has_its_kind() {
 
 #[test]
 fn a_directory_that_contains_itself_is_corrupt() {
-    let layer = plyfold_conformance::samples::LayerBuilder::new().dir("d", 0o755).finish();
+    let layer = LayerBuilder::new().dir("d", 0o755).finish();
     let mut bytes = fs::read(image(layer, Options::default()).unwrap()).unwrap();
     assert_eq!(read_all(&bytes).unwrap(), 2);
     // The root's three entries: ".", "..", "d". The last becomes a name of the root itself.

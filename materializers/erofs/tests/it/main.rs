@@ -4,11 +4,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compressed;
 mod flat;
 mod hostile;
 mod limits;
 mod memory;
 mod merged;
+mod mkfs;
 mod peers;
 mod signals;
 mod suite;

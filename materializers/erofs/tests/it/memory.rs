@@ -10,7 +10,7 @@ use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::tree::{MergedTree, NodeId};
 use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer as _, Result, flatten};
-use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged};
 
 const MIB: u64 = 1 << 20;
 /// A sixteenth of the default for what is counted by bytes: the cases are small, and memory follows the bound.
@@ -50,6 +50,21 @@ impl<F: FnMut(u64) -> LayerBuilder> Read for Endless<F> {
         let count = buffer.len().min(self.bytes.len() - self.at);
         buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
         self.at += count;
+        Ok(count)
+    }
+}
+
+/// The same text again and again.
+struct Again {
+    text: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Again {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.text.len() - self.at);
+        buffer[..count].copy_from_slice(&self.text[self.at..self.at + count]);
+        self.at = (self.at + count) % self.text.len();
         Ok(count)
     }
 }
@@ -221,6 +236,34 @@ fn a_whole_image_takes_the_memory_of_its_names() {
     }
     let peak = peak("memory::a_whole_image_takes_the_memory_of_its_names", "whole");
     assert!(peak < BASE + FILES * (160 + 8), "{} KiB", peak / 1024);
+}
+
+/// Pieces of a file are compressed at once, not the file.
+#[test]
+fn a_compressed_image_takes_no_more_for_larger_files() {
+    const SIZE: u64 = 300 * MIB;
+    if env::var(CASE).is_ok() {
+        let mut tar = tar::Builder::new(tempfile::tempfile().unwrap());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(SIZE);
+        header.set_mode(0o644);
+        let text = crate::common::text(1 << 20, 1);
+        tar.append_data(&mut header, "f", Again { text, at: 0 }.take(SIZE)).unwrap();
+        let mut tar = tar.into_inner().unwrap();
+        io::Seek::rewind(&mut tar).unwrap();
+        let layer = LayerTar::new(tar, LayerOptions { hashing: Hashing::Nothing, ..LayerOptions::default() });
+        let scratch = tempfile::tempdir().unwrap();
+        let image = MergedTree::read([layer], TreeLimits::default(), scratch.path()).unwrap();
+        let compression = Compression::new("lz4".parse().unwrap()).unwrap().with_cluster(64 << 10).unwrap();
+        let flat = ErofsFlat::default().with_compression(compression.with_threads(4.try_into().unwrap()));
+        let mut out = tempfile::tempfile().unwrap();
+        flat.unwrap().image(&image, &mut out).unwrap();
+        assert!(out.metadata().unwrap().len() < SIZE / 2);
+        return tell_peak();
+    }
+    let peak = peak("memory::a_compressed_image_takes_no_more_for_larger_files", "compressed");
+    // Four threads, each with 2 MiB of the file four times.
+    assert!(peak < BASE + 4 * 4 * 2 * MIB, "{} KiB", peak / 1024);
 }
 
 /// Each layer is within its bounds, all of them together are not.

@@ -8,10 +8,14 @@ use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, path_of};
 use plyfold_core::layer::Timestamp;
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, Options, Reader};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options, Reader};
 
 mod flat {
     plyfold_conformance::materializer_suite!(super::Flat::default());
+}
+
+mod compressed {
+    plyfold_conformance::materializer_suite!(super::Compressed::default());
 }
 
 mod layers {
@@ -24,6 +28,15 @@ mod merged {
 
 #[derive(Default)]
 struct Flat(Options);
+
+/// Algorithm and cluster size.
+struct Compressed(&'static str, u32);
+
+impl Default for Compressed {
+    fn default() -> Self {
+        Self("lz4", 16_384)
+    }
+}
 
 #[derive(Default)]
 struct Layers(Options);
@@ -48,6 +61,32 @@ impl MaterializerFixture for Flat {
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
         options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        read(file, &[])
+    }
+
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
+        read(file, &[]);
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+impl MaterializerFixture for Compressed {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        let compression = Compression::new(self.0.parse().unwrap()).unwrap().with_cluster(self.1).unwrap();
+        Box::new(ErofsFlat::default().with_compression(compression).unwrap())
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        // LZ4 with more effort makes the same of files as small as those of the rules.
+        let others = [("lz4", 4096), ("zstd", 65_536), ("zstd,9", 65_536)];
+        let others = others.map(|(algorithm, cluster)| Box::new(Self(algorithm, cluster)) as Box<_>);
+        others.into_iter().chain([Box::new(Flat::default()) as Box<dyn MaterializerFixture>]).collect()
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

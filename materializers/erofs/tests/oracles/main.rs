@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compressed;
 mod suite;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use common::{artifacts, flat, image, merged, rich_layer};
+use compressed::{compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference, xattrs};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::LayerBuilder;
@@ -32,6 +34,9 @@ oracle_tests! {
         [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, Need::GNU_TAR];
     a_flat_image_reads_at_every_edge needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_flat_image_is_as_small_as_that_of_mkfs needs [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    compressed_files_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
+    compressed_images_are_as_small_as_those_of_mkfs needs
+        [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }

@@ -8,22 +8,24 @@ use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged};
 use tempfile::{NamedTempFile, TempPath};
 
-/// Every rule, on layers, on merged and on flat images.
+/// Every rule, on layers, on merged and on flat images, compressed ones too.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Kernel::Layers);
         rule.judge(&Kernel::Merged);
         rule.judge(&Kernel::Flat);
+        rule.judge(&Kernel::Compressed);
     }
     Ok(())
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kernel {
+    Compressed,
     Flat,
     Layers,
     Merged,
@@ -32,6 +34,11 @@ enum Kernel {
 impl MaterializerFixture for Kernel {
     fn materializer(&self) -> Box<dyn Materializer> {
         match self {
+            Self::Compressed => {
+                let compression = "lz4".parse().and_then(Compression::new);
+                let flat = compression.and_then(|by| ErofsFlat::default().with_compression(by));
+                Box::new(flat.expect("blocks of 4096 bytes"))
+            }
             Self::Flat => Box::new(ErofsFlat::default()),
             Self::Layers => Box::new(ErofsLayer::default()),
             Self::Merged => Box::new(ErofsMerged::default()),
@@ -39,7 +46,7 @@ impl MaterializerFixture for Kernel {
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        (*self != Self::Flat).then(|| Box::new(ErofsLayer::default()) as _)
+        matches!(self, Self::Layers | Self::Merged).then(|| Box::new(ErofsLayer::default()) as _)
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
@@ -67,7 +74,7 @@ impl MaterializerFixture for Kernel {
     /// Other options are judged through the crate's own reader.
     fn not_judged(&self) -> &'static [&'static str] {
         match self {
-            Self::Flat => {
+            Self::Compressed | Self::Flat => {
                 &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
             }
             Self::Layers => &["options_that_change_bytes_are_in_the_format"],

@@ -1,0 +1,190 @@
+//! Where the data of a whole image's files is.
+
+use plyfold_core::Result;
+use plyfold_core::layer::TreeLimits;
+use plyfold_core::tree::{FileData, HeapSize as _, Kind, MergedTree, NodeId, Tree};
+use zerocopy::IntoBytes as _;
+
+use crate::bodies::{Body, FileBodies};
+use crate::compress::algorithm::Compression;
+use crate::compress::extents::{ExtentReader, Recorded};
+use crate::compress::format::{
+    ADVISE_2B, ADVISE_BIG_1, ADVISE_BIG_2, ADVISE_INLINE, HEADER_ALIGNMENT, MapHeader, Packs,
+};
+use crate::compress::index::IndexWriter;
+use crate::content::{Chunks, DataLayout};
+use crate::data;
+use crate::fault::ErofsFault;
+use crate::format::LAYOUT_COMPACT;
+use crate::inodes::Inodes;
+use crate::stream::BlockStream;
+
+/// Bytes on their way from the spool.
+const BUFFER: usize = 1 << 20;
+
+/// Where a file's blocks are.
+#[derive(Clone, Copy)]
+enum Place {
+    Blocks(u32),
+    Inline(u32),
+    /// The number of its chunks.
+    Chunks(u32),
+    /// The number of what is recorded of it.
+    Compressed(u32),
+}
+
+/// The data of an image's files, written.
+pub(super) struct Bodies<'a> {
+    pub(super) image: &'a MergedTree,
+    block_size: u64,
+    /// By node.
+    places: Vec<Place>,
+    /// Of the files with holes.
+    chunks: Vec<Chunks>,
+    /// Of the compressed files, and how they are compressed.
+    recorded: Vec<Recorded>,
+    extents: Option<(Compression, ExtentReader)>,
+    /// Counts what is held for files: a tree of its own, as what they come from has been counted in the image's.
+    account: Tree<()>,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl<'a> Bodies<'a> {
+    /// Those of no file yet.
+    pub(super) fn new(image: &'a MergedTree, block_size: u32, limits: TreeLimits) -> Self {
+        Self {
+            image,
+            block_size: block_size.into(),
+            places: vec![Place::Blocks(0); image.tree().capacity()],
+            chunks: Vec::new(),
+            recorded: Vec::new(),
+            extents: None,
+            account: Tree::within(limits),
+            buffer: vec![0; BUFFER],
+        }
+    }
+
+    /// Writes what does not stand behind inodes, in the order of the inodes.
+    pub(super) fn write(&mut self, inodes: &Inodes<'_, FileData>, out: &mut BlockStream<'_>) -> Result<()> {
+        for (at, planned) in inodes.planned.iter().enumerate() {
+            if let Kind::File { size, .. } = self.image.tree().node(planned.id).kind {
+                self.write_file(inodes, at, planned.id, size, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one file as it is.
+    pub(super) fn write_file(
+        &mut self,
+        inodes: &Inodes<'_, FileData>,
+        at: usize,
+        id: NodeId,
+        size: u64,
+        out: &mut BlockStream<'_>,
+    ) -> Result<()> {
+        let rest = if self.rest_fits(inodes, at, size)? { size % self.block_size } else { 0 };
+        let block_size = self.block_size as u32;
+        let content = data::copy_file(self.image, (id, size, rest), out, block_size, &mut self.buffer)?;
+        self.account.charge(content.heap_bytes())?;
+        self.places[id.index()] = match content.0 {
+            DataLayout::Blocks { start, .. } => Place::Blocks(start),
+            DataLayout::Inline { start, .. } => Place::Inline(start),
+            // `copy_file` yields none.
+            DataLayout::Compressed { .. } => return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into()),
+            DataLayout::Chunks(chunks) => {
+                self.chunks.push(*chunks);
+                Place::Chunks(self.chunks.len() as u32 - 1)
+            }
+        };
+        Ok(())
+    }
+
+    /// A file whose whole blocks have been written from a block on, and whose rest stands behind its inode if it fits there.
+    pub(super) fn place_plain(
+        &mut self,
+        inodes: &Inodes<'_, FileData>,
+        at: usize,
+        (id, size): (NodeId, u64),
+        start: u32,
+        out: &mut BlockStream<'_>,
+    ) -> Result<()> {
+        let is_inline = size % self.block_size > 0 && self.rest_fits(inodes, at, size)?;
+        if !is_inline {
+            let mut rest = Vec::new();
+            self.write_rest(id, size, &mut rest)?;
+            out.write(&rest)?;
+        }
+        self.places[id.index()] = if is_inline { Place::Inline(start) } else { Place::Blocks(start) };
+        Ok(())
+    }
+
+    /// A file that has been compressed.
+    pub(super) fn place_compressed(&mut self, id: NodeId, recorded: Recorded) -> Result<()> {
+        self.account.charge(size_of::<Recorded>())?;
+        self.recorded.push(recorded);
+        self.places[id.index()] = Place::Compressed(self.recorded.len() as u32 - 1);
+        Ok(())
+    }
+
+    /// Ends the compressed files.
+    pub(super) fn end_compressed(&mut self, compression: &Compression, extents: ExtentReader) {
+        self.extents = Some((compression.clone(), extents));
+    }
+
+    /// Whether the rest of a file behind its whole blocks and its inode fit into one block.
+    pub(super) fn rest_fits(&self, inodes: &Inodes<'_, FileData>, at: usize, size: u64) -> Result<bool> {
+        let inode = inodes.inode(at)?;
+        let rest = size % self.block_size;
+        Ok(inodes.own_size(&inode) + inode.xattr_size() + rest <= self.block_size)
+    }
+}
+
+impl FileBodies<FileData> for Bodies<'_> {
+    fn body<'a>(&'a self, id: NodeId, _: &'a FileData) -> Result<Body<'a>> {
+        Ok(match self.places[id.index()] {
+            Place::Blocks(start) => Body::Blocks { device: 0, start },
+            Place::Inline(start) => Body::Inline { start },
+            Place::Chunks(number) => Body::Chunks(&self.chunks[number as usize]),
+            Place::Compressed(number) => {
+                let Recorded { blocks, tail, .. } = self.recorded[number as usize];
+                Body::Compressed { blocks, tail }
+            }
+        })
+    }
+
+    fn write_rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()> {
+        let rest = size % self.block_size;
+        let start = out.len();
+        out.resize(start + rest as usize, 0);
+        self.image.read_at(id, size - rest, &mut out[start..]).map(drop)
+    }
+
+    fn compression(&self) -> Option<&Compression> {
+        self.extents.as_ref().map(|(compression, _)| compression)
+    }
+
+    fn write_clusters(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()> {
+        let (Place::Compressed(number), Some((compression, extents))) =
+            (self.places[id.index()], &self.extents)
+        else {
+            return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into());
+        };
+        let recorded = &self.recorded[number as usize];
+        let packs = Packs::behind(out.len() as u64, size.div_ceil(self.block_size));
+        out.resize(out.len().next_multiple_of(HEADER_ALIGNMENT as usize), 0);
+        let big = if compression.is_big() { ADVISE_BIG_1 | ADVISE_BIG_2 } else { 0 };
+        let inline = if recorded.tail > 0 { ADVISE_INLINE } else { 0 };
+        let header = MapHeader {
+            fragmentoff: (recorded.tail << 16).into(),
+            advise: (ADVISE_2B | big | inline).into(),
+            algorithms: compression.algorithm.number(),
+            clusterbits: 0,
+        };
+        out.extend_from_slice(header.as_bytes());
+        let mut indexes = IndexWriter::new(packs, compression.is_big(), recorded.start, out);
+        extents.for_each(recorded, |extent| indexes.extent(extent))?;
+        indexes.finish();
+        extents.tail(recorded, out)
+    }
+}

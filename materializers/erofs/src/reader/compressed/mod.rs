@@ -1,0 +1,11 @@
+//! Compressed files: from the header behind an inode to the bytes of the file.
+
+mod decode;
+mod decoded;
+mod extent;
+mod file;
+mod header;
+mod index;
+
+pub(super) use decoded::Decoded;
+pub(super) use header::FileMap;

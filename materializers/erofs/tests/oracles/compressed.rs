@@ -1,0 +1,102 @@
+//! Images with compressed files, as the kernel and erofs-utils see them.
+
+use std::fs;
+use std::path::Path;
+
+use plyfold_conformance::oracle::{Aspect, Mount, Run, Verdict};
+use plyfold_conformance::samples::LayerBuilder;
+use plyfold_conformance::tree::mounted;
+use plyfold_erofs::{Compression, Options};
+use tempfile::NamedTempFile;
+
+use crate::common::{compressed, flat, noise, rich_layer, text, varied_layer};
+use crate::{equal, extracted, read};
+
+fn by(algorithm: &str, cluster: u32) -> Compression {
+    let compression = algorithm.parse().and_then(Compression::new);
+    compression.and_then(|compression| compression.with_cluster(cluster)).expect("a compression")
+}
+
+/// LZ4 alone where the kernel is too old for Zstandard.
+fn algorithms() -> Vec<&'static str> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.trim().parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let all = ["lz4", "lz4hc,9", "zstd,3", "zstd,9"];
+    all[..if version < (6, 10) { 2 } else { 4 }].to_vec()
+}
+
+fn layers() -> [Vec<u8>; 3] {
+    let data = [text(1_500_000, 1), noise(1_200_001, 2), text(2_321_987, 3), vec![0; 900_000], text(777, 4)];
+    let large = LayerBuilder::new().dir("./", 0o755).file("large", 0o644, &data.concat());
+    let mut edges = LayerBuilder::new().dir("./", 0o755);
+    for size in (0..60).chain(4_000..4_150).chain((1..80).map(|step| step * 1_021)) {
+        edges = edges.file(format!("{size}"), 0o644, &text(size, size as u64));
+    }
+    [large.file("noise", 0o644, &noise(1_200_003, 5)).finish(), varied_layer(), edges.finish()]
+}
+
+/// Through the kernel, and unpacked by fsck.erofs, which knows LZ4 alone in version 1.5.
+pub(crate) fn compressed_files_are_what_they_were() -> Verdict {
+    for layer in layers() {
+        let layers = [rich_layer(), layer];
+        let plain = flat(&layers, Options::default())?;
+        let expected = Mount::new("erofs", &plain, "loop,ro")?;
+        for algorithm in algorithms() {
+            for cluster in [4 << 10, 16 << 10, 64 << 10, 1 << 20] {
+                let image = compressed(&layers, by(algorithm, cluster))?;
+                let mount = Mount::new("erofs", &image, "loop,ro")?;
+                equal(expected.path(), mount.path(), &[])?;
+                if algorithm.starts_with("lz4") {
+                    let unpacked = tempfile::tempdir()?;
+                    let extract = format!("--extract={}", unpacked.path().display());
+                    Run::new("fsck.erofs").args([&extract, "--overwrite"]).arg(&image).success()?;
+                    // Version 1.5 restores no extended attributes, links between files and set-uid bits.
+                    let ignored = [Aspect::Xattr, Aspect::HardLinks, Aspect::Links, Aspect::Mode];
+                    equal(mount.path(), unpacked.path(), &ignored)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the installed mkfs.erofs makes is read, and what is made here is at most 3 % larger.
+pub(crate) fn compressed_images_are_as_small_as_those_of_mkfs() -> Verdict {
+    for layer in layers() {
+        let tree = extracted(&layer)?;
+        for (algorithm, theirs, cluster) in
+            [("lz4", "lz4", 4 << 10), ("lz4", "lz4", 64 << 10), ("lz4hc,9", "lz4hc,9", 16 << 10)]
+        {
+            let ours = compressed(std::slice::from_ref(&layer), by(algorithm, cluster))?;
+            for option in [&[][..], &["-Eztailpacking"]] {
+                let image = made_by_mkfs(tree.path(), theirs, cluster, option)?;
+                let (size, bar) = (fs::metadata(&ours)?.len(), fs::metadata(image.path())?.len() * 103 / 100);
+                assert!(size <= bar, "{algorithm}, {cluster}, {option:?}: {size} bytes, {bar} at most");
+                sees_what_the_kernel_shows(image.path())?;
+            }
+        }
+        for options in [&["-Efragments"][..], &["-Eall-fragments"], &["-Ededupe"], &["-Efragments,dedupe"]] {
+            sees_what_the_kernel_shows(made_by_mkfs(tree.path(), "lz4hc", 16 << 10, options)?.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn made_by_mkfs(
+    tree: &Path,
+    algorithm: &str,
+    cluster: u32,
+    options: &[&str],
+) -> Result<NamedTempFile, plyfold_conformance::oracle::Failure> {
+    let image = NamedTempFile::new()?;
+    let compression = [format!("-z{algorithm}"), format!("-C{cluster}")];
+    Run::new("mkfs.erofs").args(compression).args(options).arg(image.path()).arg(tree).success()?;
+    Ok(image)
+}
+
+fn sees_what_the_kernel_shows(image: &Path) -> Verdict {
+    let mount = Mount::new("erofs", image, "loop,ro")?;
+    assert!(mounted(mount.path())? == read(image), "the reader does not see what the kernel shows");
+    Ok(())
+}
