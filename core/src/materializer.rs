@@ -44,6 +44,9 @@ pub struct OutputSpec {
     /// The file name without its extension, where the file is put beside others: lower-case letters, digits, `-`. Files
     /// of layers are numbered instead, and `layer-NUMBER` is theirs, as `upper.ext4` is the upper's.
     pub stem: &'static str,
+    /// Whether its users write to it, as to a root disk: outside of the cache it is a copy of its own, which
+    /// [`Materializer::adapt`] has seen, never a link to what the cache has.
+    pub writable: bool,
 }
 
 impl OutputSpec {
@@ -52,7 +55,14 @@ impl OutputSpec {
 
     /// A file `rootfs.EXTENSION`.
     pub fn new(role: Role, extension: &'static str) -> Self {
-        Self { role, extension, stem: "rootfs" }
+        Self { role, extension, stem: "rootfs", writable: false }
+    }
+
+    /// The same for a file that its users write to.
+    #[must_use]
+    pub fn writable(mut self) -> Self {
+        self.writable = true;
+        self
     }
 
     /// The same with another file name.
@@ -198,6 +208,18 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
     /// own.
     fn is_self_contained(&self) -> bool {
         self.input() == Input::Image
+    }
+
+    /// Changes a copy of a finished file outside of the cache, where [`OutputSpec::writable`]: what the options say
+    /// that is not in [`format`](Self::format), such as a size, so that one artifact serves for all (rule M 231
+    /// `an_adapted_copy_holds_the_same`). By default nothing.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for options that do not fit the file, before anything is changed;
+    /// [`Io`](crate::ErrorKind::Io).
+    fn adapt(&self, role: Role, copy: &mut dyn Output) -> Result<()> {
+        let _ = (role, copy);
+        Ok(())
     }
 
     /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.

@@ -14,6 +14,37 @@ use std::fmt::{self, Display};
 pub struct Size(pub u64);
 
 impl Size {
+    /// Bytes out of a number with an optional binary unit: `K`, `M`, `G`, `T`, also as `KiB` and so on.
+    ///
+    /// # Errors
+    /// The reason, for a reader.
+    ///
+    /// ```
+    /// use plyfold_core::Size;
+    ///
+    /// assert_eq!(Size::parse("8GiB"), Ok(Size(8 << 30)));
+    /// assert!(Size::parse("8GB").is_err());
+    /// ```
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let shift = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kib" => 10,
+            "m" | "mib" => 20,
+            "g" | "gib" => 30,
+            "t" | "tib" => 40,
+            // "8GB" means 8,000,000,000 to some and 8 GiB to others.
+            _ => return Err("write a number with K, M, G or T, such as 512M or 8GiB"),
+        };
+        if number.is_empty() {
+            return Err("a size begins with a whole number");
+        }
+        // Digits alone: what cannot be parsed is too large.
+        let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
+        bytes.map(Self).ok_or("the size is too large: every size is below 16 EiB")
+    }
+
     /// The text of this size where it is compared with another one: in bytes if both look alike otherwise.
     ///
     /// ```

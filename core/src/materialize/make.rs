@@ -43,6 +43,7 @@ impl Work<'_> {
         let file = |(output, artifact, cached): Finished| MadeFile {
             name: format!("{}.{}", output.stem, output.extension),
             role: output.role,
+            writable: output.writable,
             format: key.with_extension(output.extension).format,
             artifact,
             diff_id: None,

@@ -124,6 +124,7 @@ impl Work<'_> {
             Ok(MadeFile {
                 name: format!("layer-{index:0digits$}.{}", output.extension),
                 role: output.role,
+                writable: output.writable,
                 format: format.format(),
                 artifact,
                 diff_id: layer.diff_id,

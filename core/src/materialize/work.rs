@@ -16,6 +16,8 @@ pub struct MadeFile {
     pub name: String,
     /// What it is for.
     pub role: Role,
+    /// Whether its users write to it: to a copy, for which it is [adapted](crate::Materializer::adapt).
+    pub writable: bool,
     /// Its format: the one that was asked for, or one that this is made from.
     pub format: Format,
     /// The file.

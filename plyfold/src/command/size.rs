@@ -4,23 +4,7 @@ pub(crate) use crate::Size;
 
 /// Bytes out of a number with an optional binary unit: `K`, `M`, `G`, `T`, also as `KiB` and so on.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        // "8GB" means 8,000,000,000 to some and 8 GiB to others.
-        _ => return Err("write a number with K, M, G or T, such as 512M or 8GiB".to_owned()),
-    };
-    if number.is_empty() {
-        return Err("a size begins with a whole number".to_owned());
-    }
-    // Digits alone: what cannot be parsed is too large.
-    let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "the size is too large: every size is below 16 EiB".to_owned())
+    Size::parse(text).map(|size| size.0).map_err(str::to_owned)
 }
 
 #[cfg(test)]

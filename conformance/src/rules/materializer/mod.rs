@@ -51,6 +51,9 @@ rules! {
     "M 225" options_that_change_bytes_are_in_the_format:
         "one format with two sets of options that make other bytes of the same image has two texts of options: it is the \
          key under which a cache keeps what was made",
+    "M 231" an_adapted_copy_holds_the_same:
+        "a file that users write to, adapted outside of the cache, shows the tree that it showed before, passes the format's \
+         checker, and is the same as another one of the same image; files that users do not write to stay as they are",
 }
 
 /// Why a rule about content does not judge an empty disk.
@@ -132,6 +135,21 @@ async fn options_that_change_bytes_are_in_the_format(fixture: &dyn MaterializerF
             assert!(bytes == others || differ, "other bytes under one key: {format:?}");
         }
     }
+}
+
+async fn an_adapted_copy_holds_the_same(fixture: &dyn MaterializerFixture) {
+    let made = Made::of(fixture, &rootfs());
+    let (tree, bytes) = (made.tree(), made.bytes());
+    made.adapt();
+    if !fixture.materializer().outputs().iter().any(|file| file.writable) {
+        assert!(made.bytes() == bytes, "a file that its users do not write to was changed");
+        return;
+    }
+    made.check();
+    assert_trees(&made.tree(), &tree, TreeLine::to_string);
+    let again = Made::of(fixture, &rootfs());
+    again.adapt();
+    assert!(again.bytes() == made.bytes(), "two copies of one file differ");
 }
 
 async fn kernel_mount_equals_reference_tree(fixture: &dyn MaterializerFixture) {

@@ -1,6 +1,7 @@
 //! A materializer that writes trees as text, and mutants of it.
 
 use std::fs;
+use std::io::SeekFrom;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ListingFault {
+    AdaptedLosesFiles,
+    AdaptedOnEachCall,
+    AdaptedReadOnly,
     BadLayersDropped,
     ErrorsSwallowed,
     FileForgotten,
@@ -34,6 +38,8 @@ pub(crate) enum ListingFault {
     RunNumberTold,
     WhiteoutsAsFiles,
 }
+
+static RUN: AtomicU32 = AtomicU32::new(0);
 
 /// The largest file that a listing of a whole image takes.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -129,7 +135,23 @@ impl Materializer for Listings {
         let forgotten = (self.fault == ListingFault::FileForgotten).then_some(Role::Sidecar);
         let stem = if self.fault == ListingFault::NameTaken { "layer-0" } else { "listing" };
         let image = OutputSpec::new(Role::Image, self.format().extension).with_stem(stem);
+        let written = [ListingFault::AdaptedLosesFiles, ListingFault::AdaptedOnEachCall];
+        let image = if written.contains(&self.fault) { image.writable() } else { image };
         std::iter::once(image).chain(forgotten.map(|role| OutputSpec::new(role, "more"))).collect()
+    }
+
+    fn adapt(&self, _: Role, copy: &mut dyn Output) -> Result<()> {
+        let length = copy.seek(SeekFrom::End(0))?;
+        match self.fault {
+            ListingFault::AdaptedLosesFiles => copy.set_len(length / 2)?,
+            // A list that is no name.
+            ListingFault::AdaptedOnEachCall => {
+                writeln!(copy, "{}", json!([RUN.fetch_add(1, Ordering::SeqCst)]))?;
+            }
+            ListingFault::AdaptedReadOnly => copy.set_len(length + 1)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
@@ -230,7 +252,6 @@ impl Listings {
     }
 
     fn write(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<Made> {
-        static RUN: AtomicU32 = AtomicU32::new(0);
         let mut text = String::new();
         for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
             if self.fault == ListingFault::OwnersLost {

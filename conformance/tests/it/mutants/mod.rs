@@ -290,6 +290,15 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
     ),
     ("M 211", &[(Makes::Layers, ListingFault::FileForgotten), (Makes::Whole, ListingFault::NameTaken)]),
     ("M 225", &[(Makes::Layers, ListingFault::OptionUnnamed), (Makes::Whole, ListingFault::OptionUnnamed)]),
+    (
+        "M 231",
+        &[
+            (Makes::Whole, ListingFault::AdaptedLosesFiles),
+            (Makes::Whole, ListingFault::AdaptedOnEachCall),
+            (Makes::Layers, ListingFault::AdaptedReadOnly),
+            (Makes::Images, ListingFault::AdaptedReadOnly),
+        ],
+    ),
 ];
 
 #[test]
