@@ -9,7 +9,7 @@
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
 //! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
-//! | `ext4` | [`materializers::ext4`]: empty upper disks |
+//! | `ext4` | [`materializers::ext4`]: whole images as ext4, and empty upper disks |
 //! | `verity` | [`materializers::verity`]: dm-verity hash trees of any of them |
 //! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
 //! | `command` | [`command`]: the `plyfold` program |

@@ -11,11 +11,8 @@ pub(crate) const BLOCKS_PER_GROUP: u32 = 8 * BLOCK_SIZE as u32;
 pub(crate) const DESCRIPTOR_SIZE: usize = 64;
 /// Bytes of an inode.
 pub(crate) const INODE_SIZE: usize = 256;
-/// Inodes in a group: one for every 16 KiB.
+/// Inodes in a group, at least: one for every 16 KiB.
 pub(crate) const INODES_PER_GROUP: u32 = 8192;
-/// Bytes of a directory block before the entry-shaped checksum tail.
-const DIRECTORY_BYTES: usize = BLOCK_SIZE - 12;
-
 /// One block, as it stands on disk.
 pub(crate) type Block = [u8; BLOCK_SIZE];
 
@@ -43,10 +40,10 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
 pub(crate) const ROOT_INODE: u32 = 2;
 /// The journal's inode.
 pub(crate) const JOURNAL_INODE: u32 = 8;
-/// Inodes 1 to 10 are reserved, and the three directories behind them are the last in use.
-pub(crate) const USED_INODES: u32 = 13;
+/// The inode of `lost+found`: the first that is not reserved.
+pub(crate) const LOST_FOUND_INODE: u32 = 11;
 
-/// An inode whose data is one extent (`inodes.rst`).
+/// An inode (`inodes.rst`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inode {
     pub(crate) number: u32,
@@ -56,19 +53,56 @@ pub(crate) struct Inode {
     pub(crate) gid: u32,
     pub(crate) links: u16,
     pub(crate) mtime: Timestamp,
-    /// Creation, change and access time.
+    /// Creation and change time.
     pub(crate) time: Timestamp,
-    pub(crate) first_block: u64,
-    pub(crate) blocks: u32,
+    pub(crate) atime: Timestamp,
+    pub(crate) flags: u32,
+    /// `l_i_version`: of the inode of an attribute's value, how many refer to it.
+    pub(crate) version: u32,
+    pub(crate) size: u64,
+    /// Blocks in use, that of extended attributes apart.
+    pub(crate) blocks: u64,
+    pub(crate) body: Body,
     /// The block of extended attributes, 0 for none.
     pub(crate) xattr_block: u64,
     /// What stands in the inode after its fields: extended attributes.
     pub(crate) tail: Vec<u8>,
 }
 
+/// `i_block`: an extent tree's root, the text of a short symbolic link, or a device number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Body(pub(crate) [u8; 60]);
+
+impl Default for Body {
+    fn default() -> Self {
+        Self([0; 60])
+    }
+}
+
 impl Inode {
     /// Bytes for extended attributes: what 128 + `i_extra_isize` leave.
     pub(crate) const TAIL: usize = INODE_SIZE - 160;
+    /// `i_flags`: a directory with a hash tree.
+    pub(crate) const INDEX: u32 = 0x1000;
+    /// `i_flags`: the body is an extent tree.
+    pub(crate) const EXTENTS: u32 = 0x8_0000;
+    /// `i_flags`: the value of an extended attribute.
+    pub(crate) const EA_INODE: u32 = 0x20_0000;
+
+    /// The same with one run of data, at most 32768 blocks.
+    pub(crate) fn with_run(mut self, first_block: u64, blocks: u32) -> Self {
+        let tree = &mut self.body.0;
+        put16(tree, 0x0, 0xf30a); // eh_magic
+        put16(tree, 0x2, 1); // eh_entries
+        put16(tree, 0x4, 4); // eh_max
+        put16(tree, 0x10, blocks as u16); // ee_len
+        put16(tree, 0x12, (first_block >> 32) as u16); // ee_start_hi
+        put32(tree, 0x14, first_block as u32); // ee_start_lo
+        self.flags |= Self::EXTENTS;
+        self.blocks = blocks.into();
+        self.size = self.blocks * BLOCK_SIZE as u64;
+        self
+    }
 
     /// Its 256 bytes.
     pub(crate) fn encode(&self, checksum: Checksum) -> [u8; INODE_SIZE] {
@@ -76,18 +110,20 @@ impl Inode {
         put16(&mut inode, 0x00, self.mode);
         split16(&mut inode, 0x02, 0x78, self.uid);
         split16(&mut inode, 0x18, 0x7a, self.gid);
-        split(&mut inode, 0x04, 0x6c, self.size());
+        split(&mut inode, 0x04, 0x6c, self.size);
         put16(&mut inode, 0x1a, self.links);
-        let attributes = u32::from(self.xattr_block != 0);
-        put32(&mut inode, 0x1c, (self.blocks + attributes) * (BLOCK_SIZE as u32 / 512)); // i_blocks_lo
-        put32(&mut inode, 0x20, 0x8_0000); // i_flags: EXTENTS
-        put(&mut inode, 0x28, &self.extent());
+        let sectors = (self.blocks + u64::from(self.xattr_block != 0)) * (BLOCK_SIZE as u64 / 512);
+        put32(&mut inode, 0x1c, sectors as u32); // i_blocks_lo
+        put16(&mut inode, 0x74, (sectors >> 32) as u16); // l_i_blocks_high
+        put32(&mut inode, 0x20, self.flags);
+        put32(&mut inode, 0x24, self.version); // l_i_version
+        put(&mut inode, 0x28, &self.body.0);
         put32(&mut inode, 0x68, self.xattr_block as u32); // i_file_acl_lo
         put16(&mut inode, 0x76, (self.xattr_block >> 32) as u16); // l_i_file_acl_high
         put16(&mut inode, 0x80, 32); // i_extra_isize
         put_time(&mut inode, 0x0c, 0x84, self.time); // i_ctime
         put_time(&mut inode, 0x10, 0x88, self.mtime); // i_mtime
-        put_time(&mut inode, 0x08, 0x8c, self.time); // i_atime
+        put_time(&mut inode, 0x08, 0x8c, self.atime); // i_atime
         put_time(&mut inode, 0x90, 0x94, self.time); // i_crtime
         put(&mut inode, 160, &self.tail);
         // Over number, generation (0) and the inode with its checksum fields zero.
@@ -95,43 +131,6 @@ impl Inode {
         split16(&mut inode, 0x7c, 0x82, sum);
         inode
     }
-
-    pub(crate) fn size(&self) -> u64 {
-        u64::from(self.blocks) * BLOCK_SIZE as u64
-    }
-
-    /// `i_block`: an extent tree of one leaf (`ifork.rst`).
-    pub(crate) fn extent(&self) -> [u8; 60] {
-        let mut tree = [0; 60];
-        put16(&mut tree, 0x0, 0xf30a); // eh_magic
-        put16(&mut tree, 0x2, 1); // eh_entries
-        put16(&mut tree, 0x4, 4); // eh_max
-        put16(&mut tree, 0x10, self.blocks as u16); // ee_len: at most 32768
-        put16(&mut tree, 0x12, (self.first_block >> 32) as u16); // ee_start_hi
-        put32(&mut tree, 0x14, self.first_block as u32); // ee_start_lo
-        tree
-    }
-}
-
-/// The one block of a directory that holds directories only (`directory.rst`), `.` and `..` included.
-pub(crate) fn directory(number: u32, entries: &[(&str, u32)], checksum: Checksum) -> Block {
-    let mut block = [0; BLOCK_SIZE];
-    let mut at = 0;
-    for (index, (name, inode)) in entries.iter().enumerate() {
-        let last = index + 1 == entries.len();
-        let length = if last { DIRECTORY_BYTES - at } else { (8 + name.len()).next_multiple_of(4) };
-        put32(&mut block, at, *inode);
-        put16(&mut block, at + 4, length as u16);
-        block[at + 6] = name.len() as u8;
-        block[at + 7] = 2; // file_type: directory
-        put(&mut block, at + 8, name.as_bytes());
-        at += length;
-    }
-    let sum = checksum.over(&[&number.to_le_bytes(), &[0; 4], &block[..DIRECTORY_BYTES]]);
-    put16(&mut block, DIRECTORY_BYTES + 4, 12); // det_rec_len
-    block[DIRECTORY_BYTES + 7] = 0xde; // det_reserved_ft
-    put32(&mut block, DIRECTORY_BYTES + 8, sum);
-    block
 }
 
 /// A bitmap whose first `used` bits are set, and those from `valid` on as padding.

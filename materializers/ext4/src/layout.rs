@@ -123,7 +123,7 @@ impl DiskLayout {
 
 /// mke2fs' size classes up to 64 MiB. The larger journals that it gives to larger disks gain an upper nothing,
 /// and a journal is written round and round: all of it becomes allocated on the host.
-fn journal_blocks(blocks: u64) -> u32 {
+pub(crate) fn journal_blocks(blocks: u64) -> u32 {
     match blocks {
         0..0x8000 => 1024,
         0x8000..0x4_0000 => 4096,

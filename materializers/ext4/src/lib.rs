@@ -1,6 +1,6 @@
-//! ext4 disks without mkfs: an empty overlay upper.
+//! ext4 disks without mkfs: whole images and empty overlay uppers.
 //!
-//! [`Ext4Upper`] writes the upper disk of a container or guest: an ext4 file system that holds `upper/` (with the
+//! [`Ext4Rootfs`] writes a file system of a whole image, and [`resize()`] grows one. [`Ext4Upper`] writes the upper disk of a container or guest: an ext4 file system that holds `upper/` (with the
 //! mode, owner and time of the image's root), `work/` and `lost+found/`, and nothing else. A 1 TiB disk takes
 //! about 1 MiB of the host and a few milliseconds, because only what differs from zero is written: the
 //! superblock and group descriptors with one backup, group 0's bitmaps, one block of inodes, the directories and
@@ -17,23 +17,61 @@
 //! # Ok::<(), plyfold_core::Error>(())
 //! ```
 //!
+//! A whole image:
+//!
+//! ```
+//! use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+//! use plyfold_core::tree::MergedTree;
+//! use plyfold_core::{Materializer as _, Role};
+//! use plyfold_ext4::Ext4Rootfs;
+//!
+//! # let layer = std::io::Cursor::new(tar::Builder::new(Vec::new()).into_inner()?);
+//! # let scratch = tempfile::tempdir()?;
+//! let layers = [LayerTar::new(layer, LayerOptions::default())];
+//! let image = MergedTree::read(layers, TreeLimits::default(), scratch.path())?;
+//! let rootfs = Ext4Rootfs::new().size(8 << 30)?;
+//! let mut disk = tempfile::tempfile()?;
+//! rootfs.image(&image, &mut disk)?;
+//! rootfs.adapt(Role::Image, &mut disk)?;
+//! assert_eq!(disk.metadata()?.len(), 8 << 30);
+//! # Ok::<(), plyfold_core::Error>(())
+//! ```
+//!
 //! The format is that of the kernel's `Documentation/filesystems/ext4/`, whose names the code uses. Its features
 //! are `has_journal` (optional), `ext_attr`, `dir_index`, `sparse_super2`, `filetype`, `extent`, `64bit`,
 //! `flex_bg`, `large_file`, `huge_file`, `dir_nlink`, `extra_isize` and `metadata_csum`: Linux 3.18 and
-//! e2fsprogs 1.43 read it.
+//! e2fsprogs 1.43 read it. A populated one has `ea_inode` where extended attributes need it, and one that was grown beyond
+//! its table of descriptors (8 GiB and more) has `meta_bg`.
 //!
 //! # Growing a disk
-//! Lengthen the file, then `e2fsck -f` and `resize2fs` it while it is not mounted. The kernel refuses to grow a
-//! mounted file system that has `sparse_super2`; there is no `resize_inode`.
+//! [`resize()`] it while it is not mounted; so does `resize2fs` after `e2fsck -f`. The kernel refuses to grow a mounted
+//! file system that has `sparse_super2`; there is no `resize_inode`.
 
+mod attributes;
+mod data;
+mod directory;
+mod disk;
+mod extents;
 mod fault;
 mod format;
-mod group;
+mod formats;
+mod geometry;
+mod hash;
+mod inode_table;
 mod layout;
 mod materializer;
+mod plan;
+mod populate;
+mod resize;
+mod rootfs;
+mod space;
+mod superblock;
 mod upper;
+mod volume;
 mod writer;
 mod xattr;
 
 pub use fault::Ext4Fault;
+pub use resize::resize;
+pub use rootfs::{Ext4Rootfs, Journal, MAX_JOURNAL, MIN_JOURNAL};
 pub use upper::{Ext4Upper, MAX_SIZE, MIN_SIZE};

@@ -5,16 +5,18 @@ use std::io::SeekFrom;
 use plyfold_core::{Error, Output, Result};
 
 use crate::Ext4Upper;
+use crate::directory::{DIRECTORY, Entry, Place};
 use crate::format::{
     BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, INODE_SIZE, INODES_PER_GROUP, Inode, JOURNAL_INODE,
-    ROOT_INODE, USED_INODES, bitmap, directory, journal, put,
+    LOST_FOUND_INODE, ROOT_INODE, bitmap, journal, put,
 };
-use crate::group::{descriptor, superblock};
 use crate::layout::DiskLayout;
+use crate::volume::{Descriptor, Volume};
 
-const LOST_FOUND: u32 = 11;
+const LOST_FOUND: u32 = LOST_FOUND_INODE;
 const UPPER: u32 = 12;
-const WORK: u32 = USED_INODES;
+/// The last inode in use.
+const WORK: u32 = 13;
 
 /// Writes the disk that `upper` describes.
 pub(crate) fn write(upper: &Ext4Upper, out: &mut dyn Output) -> Result<()> {
@@ -64,15 +66,22 @@ impl Disk<'_> {
         if let Some(inode) = self.journal() {
             add(&inode);
         }
-        for (inode, entries) in directories {
-            self.put(inode.first_block, &directory(inode.number, entries, self.checksum))?;
+        for (index, (inode, entries)) in directories.into_iter().enumerate() {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(name, number)| Entry { name: name.as_bytes(), number: *number, file_type: DIRECTORY })
+                .collect();
+            let place =
+                Place { number: inode.number, parent: ROOT_INODE, seed: &[0; 16], checksum: self.checksum };
+            self.put(self.layout.directories() + index as u64, &place.block(&entries))?;
         }
         if let Some(attributes) = self.upper.xattrs.block() {
             let block = self.layout.xattr_block();
-            self.put(block, &attributes.encode(block, self.checksum))?;
+            self.put(block, &attributes.encode(block, 1, self.checksum))?;
         }
-        if let Some(inode) = self.journal() {
-            self.put(inode.first_block, &journal(inode.blocks, &self.upper.effective_uuid()))?;
+        if self.layout.journal_blocks > 0 {
+            let superblock = journal(self.layout.journal_blocks, &self.upper.effective_uuid());
+            self.put(self.layout.journal(), &superblock)?;
         }
         self.put(self.layout.inode_table(0), &table)
     }
@@ -85,10 +94,10 @@ impl Disk<'_> {
             links,
             mtime: self.upper.time,
             time: self.upper.time,
-            first_block: self.layout.directories() + index,
-            blocks: 1,
+            atime: self.upper.time,
             ..Inode::default()
         }
+        .with_run(self.layout.directories() + index, 1)
     }
 
     fn upper_directory(&self) -> Inode {
@@ -104,16 +113,17 @@ impl Disk<'_> {
     }
 
     fn journal(&self) -> Option<Inode> {
-        (self.layout.journal_blocks > 0).then(|| Inode {
+        let inode = Inode {
             number: JOURNAL_INODE,
             mode: 0x8000 | 0o600,
             links: 1,
             mtime: self.upper.time,
             time: self.upper.time,
-            first_block: self.layout.journal(),
-            blocks: self.layout.journal_blocks,
+            atime: self.upper.time,
             ..Inode::default()
-        })
+        };
+        let blocks = self.layout.journal_blocks;
+        (blocks > 0).then(|| inode.with_run(self.layout.journal(), blocks))
     }
 
     /// The bitmaps that are initialised, and the descriptors of all groups: 64 bytes each, at most 8 MiB.
@@ -135,12 +145,23 @@ impl Disk<'_> {
             self.put(self.layout.block_bitmap(group), &blocks)?;
         }
         if group == 0 {
-            let inodes = bitmap(USED_INODES, INODES_PER_GROUP);
+            let inodes = bitmap(WORK, INODES_PER_GROUP);
             // The checksum leaves the padding out (`ext4_inode_bitmap_csum`).
             inode_sum = Some(self.checksum.over(&[&inodes[..INODES_PER_GROUP as usize / 8]]));
             self.put(self.layout.inode_bitmap(group), &inodes)?;
         }
-        Ok(descriptor(&self.layout, group, block_sum, inode_sum, self.checksum))
+        let (used_inodes, directories) = if group == 0 { (WORK, 4) } else { (0, 0) };
+        let descriptor = Descriptor {
+            block_bitmap: self.layout.block_bitmap(group),
+            inode_bitmap: self.layout.inode_bitmap(group),
+            inode_table: self.layout.inode_table(group),
+            block_bitmap_checksum: block_sum,
+            inode_bitmap_checksum: inode_sum,
+            free_blocks: self.layout.group_blocks(group) - self.layout.used_blocks(group),
+            free_inodes: INODES_PER_GROUP - used_inodes,
+            directories,
+        };
+        Ok(descriptor.encode(group, self.checksum))
     }
 
     /// Descriptors and superblocks, the primary last: a disk cut short by a crash is no file system.
@@ -159,7 +180,23 @@ impl Disk<'_> {
     }
 
     fn superblock(&self, group: u16) -> [u8; 1024] {
-        superblock(self.upper, &self.layout, self.journal().as_ref(), group)
+        let inodes = self.layout.groups * INODES_PER_GROUP;
+        let volume = Volume {
+            uuid: self.upper.effective_uuid(),
+            hash_seed: self.upper.derived(b"hash seed"),
+            label: &self.upper.label,
+            blocks: self.layout.blocks,
+            free_blocks: self.layout.free_blocks(),
+            overhead: self.layout.overhead(),
+            inodes,
+            free_inodes: inodes - WORK,
+            inodes_per_group: INODES_PER_GROUP,
+            backup_group: self.layout.backup_group(),
+            time: self.upper.time,
+            journal: self.journal().map(|inode| (inode.body, inode.size)),
+            large_values: false,
+        };
+        volume.superblock(group)
     }
 
     fn put(&mut self, block: u64, bytes: &[u8]) -> Result<()> {

@@ -61,6 +61,13 @@ pub(crate) enum Verb {
     /// Make an empty ext4 disk, to be the upper of an overlay
     #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
     Disk(Disk),
+    /// Make an ext4 disk of plyfold's larger, in its place, while it is not mounted
+    #[command(
+        after_help = "The disk is one of `materialize --as ext4` or an upper. It takes milliseconds, and no room: what is added is a hole of \
+        the file.\n\n\
+        Examples:\n  plyfold resize vm1/rootfs.ext4 20G"
+    )]
+    Resize(Resize),
     /// Make the dm-verity hash tree of a file, or verify a file against a root hash
     #[command(
         after_help = "The root hash and the tree are those of `veritysetup format` with the same options. Without --hash-tree and \
@@ -339,6 +346,19 @@ pub(crate) struct Disk {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) durably: Durably,
+}
+
+/// Options of `resize`.
+#[derive(Debug, Group)]
+pub(crate) struct Resize {
+    /// The file with the disk
+    pub(crate) file: PathBuf,
+    /// The size that it gets, such as 20G or 1TiB
+    #[arg(value_parser = disk_size)]
+    pub(crate) size: u64,
+    /// Do not wait until it is on the disk
+    #[arg(long)]
+    pub(crate) no_sync: bool,
 }
 
 /// Options of `verity`.

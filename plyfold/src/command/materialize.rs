@@ -65,7 +65,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     // JSON has no paths that are not UTF-8.
     let path = |path: &PathBuf| path.display().to_string();
     let file = |file: &Disk| json!({ "path": path(&file.path), "role": file.role, "format": file.format, "size": file.size });
-    let mount = disks.is_stackable().then(|| disks.mount_script());
+    let mount = disks.is_mountable().then(|| disks.mount_script());
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
         "image": pulled(image),
@@ -73,6 +73,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "kernel": disks.kernel,
         "notes": disks.notes,
         "layers": disks.layers.iter().map(path).collect::<Vec<_>>(),
+        "ext4": disks.ext4.as_ref().map(path),
         "flat": disks.flat.as_ref().map(path),
         "merged": disks.merged.as_ref().map(path),
         "vmdk": disks.vmdk.as_ref().map(path),
@@ -106,7 +107,7 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
     let kernel = disks.kernel.filter(|_| boot.is_none());
     text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
     text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
-    if !disks.is_stackable() {
+    if !disks.is_mountable() {
         return text;
     }
     match disks.mount_script() {

@@ -50,6 +50,7 @@ mod plugins;
 mod program;
 mod progress;
 mod registry;
+mod resize;
 mod session;
 mod size;
 mod stop;
@@ -141,6 +142,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
+        Verb::Resize(options) => resize::grow(options, terminal).await,
         Verb::Verity(options) => verity::run(options, terminal).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export(options) => export::write(&session.await?, options).await,

@@ -27,10 +27,11 @@ impl Disks {
     /// The lines for qemu and Cloud Hypervisor (from version 51.1) are for a shell, that for Firecracker is JSON, that
     /// for libkrun is C.
     pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
-        let disk = [&self.vmdk, &self.flat, &self.raw, &self.gpt].into_iter().flatten().next()?;
+        let disk = [&self.vmdk, &self.flat, &self.raw, &self.gpt, &self.ext4].into_iter().flatten().next()?;
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some());
         let is_root = self.upper.is_none() && self.gpt.is_none();
-        let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only: true, is_root }];
+        let is_read_only = self.ext4.is_none();
+        let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only, is_root }];
         if let Some(path) = self.upper.as_deref().map(absolute) {
             drives.push(Drive { name: "upper", path, is_vmdk: false, is_read_only: false, is_root: false });
         }
@@ -48,6 +49,9 @@ impl Disks {
 
     /// Commands for the shell of the guest.
     fn guest(&self) -> String {
+        if self.ext4.is_some() {
+            return "mount -t ext4 /dev/vda /root".to_owned();
+        }
         let mut guest = match &self.gpt {
             // Short names: all options together have the room of a page.
             Some(_) => "(cd /dev; N=2 O=; while [ -b vda$N ]; do O=$O,device=vda$N; N=$((N+1)); done; \
@@ -134,6 +138,18 @@ mod tests {
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);
         assert_eq!(Disks { upper: path("/upper.ext4"), ..Disks::default() }.boot_lines(), None);
+    }
+
+    #[test]
+    fn an_ext4_disk_is_written_to() {
+        let disks = Disks { ext4: Some("/d/rootfs.ext4".into()), ..Disks::default() };
+        assert_eq!(line(&disks, "qemu"), "-drive file=/d/rootfs.ext4,format=raw,if=virtio");
+        assert_eq!(line(&disks, "guest"), "mount -t ext4 /dev/vda /root");
+        let firecracker = line(&disks, "firecracker");
+        assert!(firecracker.contains(r#""is_root_device": true, "is_read_only": false"#), "{firecracker}");
+        let script = disks.mount_script().unwrap();
+        assert!(script.ends_with("mount -t ext4 -o loop /d/rootfs.ext4 \"$M\"\n"), "{script}");
+        assert!(disks.is_mountable() && !disks.is_stackable());
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, MadeFile, MadeImage, Result};
+use plyfold_core::{Error, MadeFile, MadeImage, Materializer, Result};
 
 use super::disks::{Disk, Disks};
-use super::options::{FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, VMDK};
+use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, VMDK};
 use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
@@ -31,6 +31,7 @@ pub(super) struct CompositionPlan {
     files: FileOptions,
     /// Whether the files of other formats are left out.
     self_contained: bool,
+    format: Box<dyn Materializer>,
     #[cfg(all(feature = "erofs", feature = "ext4"))]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
@@ -49,6 +50,7 @@ impl CompositionPlan {
             out: out.to_owned(),
             files: rootfs.files,
             self_contained: rootfs.format.is_self_contained(),
+            format: rootfs.format.clone(),
             #[cfg(all(feature = "erofs", feature = "ext4"))]
             upper: rootfs.upper.map(plyfold_ext4::Ext4Upper::new).transpose()?,
         })
@@ -65,8 +67,20 @@ impl CompositionPlan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
-            let (path, size) = set.add(&file.name, |out| out.fill_from(&*file.artifact))?;
+            let (path, size) = if file.writable {
+                set.add_writable(&file.name, |out| {
+                    out.fill_from(&*file.artifact)?;
+                    if file.format.name == made.format.name {
+                        self.format.adapt(file.role, out)
+                    } else {
+                        Ok(())
+                    }
+                })?
+            } else {
+                set.add(&file.name, |out| out.fill_from(&*file.artifact))?
+            };
             match file.format.name {
+                EXT4 => disks.ext4 = Some(path.clone()),
                 FLAT => disks.flat = Some(path.clone()),
                 LAYERS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
@@ -80,7 +94,7 @@ impl CompositionPlan {
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
             use super::set::names::UPPER;
-            use plyfold_core::{Materializer as _, Role};
+            use plyfold_core::Role;
 
             // Its root is that of the image.
             let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::lowers(made))?)?;

@@ -33,6 +33,8 @@ pub struct Disks {
     pub layers: Vec<PathBuf>,
     /// `rootfs.erofs`: the whole root file system as one EROFS image, which needs no layers.
     pub flat: Option<PathBuf>,
+    /// `rootfs.ext4`: the whole root file system as one ext4 disk, to be written to.
+    pub ext4: Option<PathBuf>,
     /// The merged image, `merged.erofs`, whose devices are the layers in their order.
     pub merged: Option<PathBuf>,
     /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
@@ -54,10 +56,15 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Whether they are EROFS images, which [`Disks::mount_script`] mounts.
+    /// Whether they are EROFS images, over which there may be an upper.
     pub fn is_stackable(&self) -> bool {
         let single = [&self.flat, &self.raw, &self.gpt].into_iter().any(Option::is_some);
         single || !self.layers.is_empty()
+    }
+
+    /// Whether [`Disks::mount_script`] knows how to mount them: EROFS images, or an ext4 disk.
+    pub fn is_mountable(&self) -> bool {
+        self.is_stackable() || self.ext4.is_some()
     }
 
     /// The paths of all the files.

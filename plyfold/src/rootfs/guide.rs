@@ -26,8 +26,13 @@ impl Disks {
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
-    /// that it does take, and for formats without EROFS images.
+    /// that it does take, and for other formats than EROFS images and ext4 disks.
     pub fn mount_script(&self) -> Result<String> {
+        if let Some(disk) = &self.ext4 {
+            // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches.
+            let disk = quoted(&absolute(disk));
+            return Ok(format!("M=/mnt/rootfs\nmkdir -p \"$M\" && mount -t ext4 -o loop {disk} \"$M\"\n"));
+        }
         if !self.is_stackable() {
             let format = self.files.first().map_or("", |file| file.format.as_str());
             let message = format!("no command is known that mounts {format}");

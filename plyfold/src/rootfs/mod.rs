@@ -37,13 +37,13 @@ impl Images {
     /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
     ///
     /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
-    /// as hard links, all with the mode 0444. **A file that may be a hard link must not be written to**;
+    /// as hard links, all with the mode 0444; a disk that is to be written to, such as `rootfs.ext4`, is a clone or a copy. **A file that may be a hard link must not be written to**;
     /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and
     /// owner.
     ///
-    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk` and `upper.ext4` in `out` are those of the set, and
+    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and `upper.ext4` in `out` are those of the set, and
     /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
-    /// the new one is complete, except an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
+    /// the new one is complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
     /// a file that would be in the way of a new one is refused.
     ///
     /// With a cache that cannot be written, what is missing is made for this call alone.
@@ -62,7 +62,7 @@ impl Images {
     /// files of both; those that refer to others, such as `merged.erofs` and `rootfs.vmdk`, come last.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) when `out` has an `upper.ext4` that has been written to, or a file that is in
+    /// [`Config`](crate::ErrorKind::Config) when `out` has a `rootfs.ext4` or an `upper.ext4` that has been written to, or a file that is in
     /// the way, or an upper cannot have that size; [`NotFound`](crate::ErrorKind::NotFound) when its content is not in
     /// the cache any more; those of the materializers; [`Io`](crate::ErrorKind::Io); [`Timeout`](crate::ErrorKind::Timeout)
     /// when another program has had `out` locked for five minutes.

@@ -9,6 +9,7 @@ use crate::atomic_file::FileOptions;
 #[cfg(doc)]
 use crate::{Disks, Images};
 
+pub(super) const EXT4: &str = "ext4";
 pub(super) const FLAT: &str = "erofs";
 pub(super) const GPT: &str = "gpt";
 pub(super) const LAYERS: &str = "erofs-layers";
@@ -76,6 +77,12 @@ impl Rootfs {
     #[cfg(feature = "erofs")]
     pub fn erofs_flat() -> Self {
         Self::of(Box::new(ErofsFlat::default()))
+    }
+
+    /// One ext4 file system of the whole root file system, which can be written to: a copy of the output's own.
+    #[cfg(feature = "ext4")]
+    pub fn ext4(rootfs: plyfold_ext4::Ext4Rootfs) -> Self {
+        Self::of(Box::new(rootfs))
     }
 
     /// As [`Rootfs::erofs_merged`], joined to one disk by a VMDK descriptor.

@@ -28,7 +28,7 @@ use crate::atomic_file::{AtomicFile, FileOptions, SHARED};
 use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
 
-use self::names::{MERGED, UPPER, VMDK};
+use self::names::{MERGED, UPPER, VMDK, WRITTEN};
 
 mod directory;
 pub(super) mod names;
@@ -113,21 +113,39 @@ impl<'a> Set<'a> {
         name: &str,
         content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
+        self.put(name, name == UPPER, content)
+    }
+
+    /// As [`Set::add`], for a file of the set's own that a guest will write to.
+    pub(super) fn add_writable(
+        &mut self,
+        name: &str,
+        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
+    ) -> Result<(PathBuf, u64)> {
+        self.put(name, true, content)
+    }
+
+    fn put(
+        &mut self,
+        name: &str,
+        is_writable: bool,
+        content: impl FnOnce(&mut AtomicFile) -> Result<()>,
+    ) -> Result<(PathBuf, u64)> {
         self.stop.check()?;
         if self.names.iter().any(|there| there == name) {
             return Err(Error::new(ErrorKind::Internal, format!("two files of one set are called {name}")));
         }
-        let mode = match name {
+        let mode = match self.options.mode {
             // Its owner writes to it, whatever its mode.
-            UPPER => self.options.mode.map(|mode| mode | 0o200),
-            _ if self.options.copy => self.options.mode,
+            mode if is_writable => mode.map(|mode| mode | 0o200),
+            mode if self.options.copy => mode,
             _ => Some(SHARED),
         };
-        let options = FileOptions { mode, ..self.options };
+        let options = FileOptions { mode, copy: self.options.copy || is_writable, ..self.options };
         let target = self.out.join(name);
         let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
-        if name == UPPER {
+        if is_writable {
             file.replaces_no_used_disk()?;
         }
         let size = file.settle(&self.stage.path().join(name))?;
@@ -178,11 +196,12 @@ impl<'a> Set<'a> {
         self.turn.take(folder, self.stop)?;
         let stage = self.stage.path().to_owned();
         // What a guest has written to is kept, if the new set has none in its place.
-        let upper = folder.join(UPPER);
-        let keeps = !self.names.iter().any(|name| name == UPPER) && fs::symlink_metadata(&upper).is_ok();
-        let is_ready = place::is_a_set(folder)
-            && like(&stage, folder)
-            && (!keeps || fs::hard_link(&upper, stage.join(UPPER)).is_ok());
+        let is_kept = |name: &&str| {
+            !self.names.iter().any(|new| new == name) && fs::symlink_metadata(folder.join(name)).is_ok()
+        };
+        let keep = |name: &str| fs::hard_link(folder.join(name), stage.join(name)).is_ok();
+        let is_ready =
+            place::is_a_set(folder) && like(&stage, folder) && WRITTEN.into_iter().filter(is_kept).all(keep);
         if !is_ready {
             return self.replace(folder);
         }
@@ -234,7 +253,8 @@ impl<'a> Set<'a> {
         for name in place::names(folder).map_err(publishing)? {
             let is_replaced = self.names.iter().any(|new| OsStr::new(new) == name);
             let is_file = fs::symlink_metadata(folder.join(&name)).is_ok_and(|found| found.is_file());
-            if is_file && older.has(&name) && (name != UPPER || is_replaced) {
+            let is_kept = WRITTEN.iter().any(|written| OsStr::new(written) == name) && !is_replaced;
+            if is_file && older.has(&name) && !is_kept {
                 moves.make(&folder.join(&name), &moves.old.join(&name))?;
             }
         }

@@ -266,6 +266,30 @@ fn an_upper_that_was_written_to_is_never_replaced() {
 }
 
 #[test]
+fn a_root_disk_is_made_and_grows() {
+    let place = Place::new();
+    let image = "materialize oci:examples/sample --platform linux/amd64 --as ext4";
+    let disk = "{}/root/rootfs.ext4";
+    let lines = [
+        format!("{image} -m size=128M --out {{}}/root"),
+        format!("{image} -m size=1T -m journal=none -m label=root --out {{}}/other --json"),
+        format!("{image} -m size=1M --out {{}}/small"),
+        format!("{image} -m size=8GB --out {{}}/small"),
+        format!("{image} --upper 64M --out {{}}/small"),
+        format!("resize {disk} 20G"),
+        format!("resize {disk} 20GiB --no-sync --json"),
+        format!("resize {disk} 64M"),
+        format!("resize {disk} 17T"),
+        "resize {}/nothing.ext4 64M".to_owned(),
+        "resize {} 64M".to_owned(),
+        format!("{image} -m size=128M --out {{}}/root"),
+    ];
+    check("ext4", &lines.each_ref().map(|line| place.run(line)));
+    assert_eq!(place.files(), ["other/rootfs.ext4", "root/rootfs.ext4"]);
+    assert_eq!(fs::metadata(place.path("root/rootfs.ext4")).unwrap().len(), 20 << 30);
+}
+
+#[test]
 fn one_layer_and_one_disk() {
     let place = Place::new();
     let tar = LayerBuilder::new().dir("etc", 0o755).file("etc/motd", 0o644, b"hello\n").finish();

@@ -5,6 +5,7 @@
 mod any_cache;
 mod baseline;
 mod command;
+mod ext4;
 mod faulty_cache;
 mod floors;
 mod formats;

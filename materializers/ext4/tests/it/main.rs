@@ -1,6 +1,11 @@
-//! The empty upper without any tool: bytes, options, refusals, failing outputs.
+//! Disks without any tool. Here the empty upper: bytes, options, refusals, failing outputs.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod memory;
+mod rootfs;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,13 +1,17 @@
 //! The conformance suite, looking through the kernel and e2fsck.
 
 use std::path::Path;
+use std::time::Duration;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{MaterializerFixture, rules};
+use plyfold_conformance::{FormatFidelity, MaterializerFixture, rules};
 use plyfold_core::layer::{Metadata, Timestamp};
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_ext4::{Ext4Upper, MIN_SIZE};
+use plyfold_ext4::{Ext4Rootfs, Ext4Upper, Journal, MIN_SIZE};
+
+use crate::fsck;
+use crate::rootfs::shown;
 
 /// Every rule, on an empty disk.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
@@ -16,6 +20,53 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
         rule.judge(&Upper(upper()));
     }
     Ok(())
+}
+
+/// Every rule, on whole images.
+#[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
+pub(crate) fn the_suite_on_whole_images() -> Verdict {
+    for rule in rules::materializer() {
+        rule.judge(&Rootfs(Ext4Rootfs::new()));
+    }
+    Ok(())
+}
+
+struct Rootfs(Ext4Rootfs);
+
+impl MaterializerFixture for Rootfs {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(self.0.clone())
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        let variants = [
+            Ext4Rootfs::new().journal(Journal::None).expect("no journal"),
+            Ext4Rootfs::new().journal(Journal::Bytes(8 << 20)).expect("a journal"),
+            Ext4Rootfs::new().label("label").expect("a short label"),
+            Ext4Rootfs::new().uuid([1; 16]),
+        ];
+        variants.map(|rootfs| Box::new(Self(rootfs)) as Box<dyn MaterializerFixture>).into()
+    }
+
+    fn fidelity(&self) -> FormatFidelity {
+        let first = i64::from(i32::MIN);
+        FormatFidelity::default()
+            .with_times(Duration::from_nanos(1), first..=first + (1 << 34) - 1)
+            .with_largest_file((1 << 44) - 4096)
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        let mount = Mount::new("ext4", file, "loop,ro").expect("the kernel mounts the disk");
+        shown(mount.path()).expect("the mount can be read")
+    }
+
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
+        fsck(file).expect("e2fsck finds nothing");
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
+    }
 }
 
 struct Upper(Ext4Upper);

@@ -1,6 +1,6 @@
 //! Which files in an output folder are those of a set.
 //!
-//! Files of an older set are removed, so a name belongs to one only when that is certain: four kinds of names always
+//! Files of an older set are removed, so a name belongs to one only when that is certain: five kinds of names always
 //! do, all others when the older set has listed them. A format may be called anything, such as `rootfs.tar`, and a file
 //! of that name may be the user's.
 
@@ -12,7 +12,10 @@ use std::path::Path;
 
 pub(in super::super) const MERGED: &str = "merged.erofs";
 pub(in super::super) const UPPER: &str = "upper.ext4";
+const ROOTFS: &str = "rootfs.ext4";
 pub(in super::super) const VMDK: &str = "rootfs.vmdk";
+/// Disks that guests write to. They stay where a new set has none in their place.
+pub(super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
 /// The file that lists the further names of a set, one a line. It is written only when there are such names.
 pub(super) const LIST: &str = ".plyfold-set";
 
@@ -57,7 +60,7 @@ fn is_known(name: &str) -> bool {
     let number = name.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
     let is_layer =
         number.is_some_and(|digits| digits.len() >= 2 && digits.bytes().all(|c| c.is_ascii_digit()));
-    is_layer || [MERGED, UPPER, VMDK].contains(&name)
+    is_layer || WRITTEN.contains(&name) || [MERGED, VMDK].contains(&name)
 }
 
 /// Whether it is `STEM.EXTENSION` as formats name their files.

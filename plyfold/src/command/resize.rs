@@ -1,0 +1,50 @@
+//! `resize`: an ext4 disk of plyfold's, made larger.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::blocking::blocking;
+use crate::materializers::ext4;
+use crate::{Error, Result};
+use serde_json::json;
+
+use super::args::Resize;
+use super::size::Size;
+use super::terminal::Terminal;
+
+/// Grows the disk in a file, in its place.
+pub(crate) async fn grow(options: Resize, terminal: Terminal) -> Result<()> {
+    let Resize { file, size, no_sync } = options;
+    let path = file.clone();
+    let grown = blocking(move |stop| {
+        let mut disk = open(&file)?;
+        stop.check()?;
+        let old = ext4::resize(&mut disk, size)?;
+        if !no_sync {
+            disk.sync_all().map_err(|e| Error::io("syncing the disk", e))?;
+        }
+        Ok(old)
+    });
+    let old = grown.await.map_err(|e| e.with_context("path", path.display()))?;
+    let text = || format!("{}  {} ext4, was {}\n", path.display(), Size(size), Size(old));
+    terminal.show(&json!({ "path": path, "size": size, "old_size": old }), text)
+}
+
+fn open(path: &Path) -> Result<File> {
+    let opened = File::options().read(true).write(true).open(path);
+    let file = opened.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::not_found("no such file"),
+        _ => Error::io("opening the disk", e),
+    })?;
+    let found = file.metadata().map_err(|e| Error::io("looking at the disk", e))?;
+    if !found.is_file() {
+        return Err(Error::config("the disk is not a regular file"));
+    }
+    // Root may write to it all the same: it may be a link to an artifact of a store.
+    if found.permissions().mode() & 0o222 == 0 {
+        return Err(Error::config("the disk is read-only").with_hint("resize a copy of it"));
+    }
+    Ok(file)
+}
