@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a table on standard output is what this program is for")]
 
+mod ext4;
 mod inputs;
 mod measure;
 mod pull;
@@ -21,6 +22,8 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     match arguments.as_slice() {
         [] => compare(None),
+        [verb, tar] if verb == "ext4" => ext4::compare(&Bench::from_env()?, Path::new(tar)),
+        [verb, out, tar] if verb == "ext4-of" => ext4::make(Path::new(out), Path::new(tar)),
         [verb] if verb == "store" => store::compare(),
         [verb] if verb == "verity" => verity::compare(&Bench::from_env()?, &plyfold()?),
         [verb, image] if verb == "pull" => {
@@ -29,7 +32,7 @@ fn main() -> Result<()> {
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | store | verity | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
     }
 }
 
