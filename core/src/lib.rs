@@ -14,6 +14,7 @@ pub mod cache;
 pub mod copy;
 pub mod digest;
 pub mod durable;
+pub mod files;
 pub mod layer;
 pub mod layout_index;
 pub mod manifest;

@@ -13,6 +13,7 @@ use plyfold_core::{
     reference,
 };
 
+mod files;
 mod load;
 #[cfg(feature = "layout")]
 mod scratch;

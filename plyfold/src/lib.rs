@@ -50,6 +50,8 @@ pub mod materializers {
 pub mod atomic_file;
 #[cfg(feature = "command")]
 pub mod command;
+#[cfg(all(feature = "erofs", feature = "ext4", feature = "vmdk"))]
+pub mod disk_file;
 
 mod shell;
 

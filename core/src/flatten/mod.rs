@@ -8,37 +8,22 @@
 //! ones as 0755 root:root (S 87); regular files, bottom layer first, in the order of its tar; links, devices and
 //! FIFOs; at last the further names of files, behind the first one that they link to (S 84).
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write;
 
-use crate::layer::{DataExtent, EntryKind, FileKind, ImagePath, LayerTar, TreeLimits};
-use crate::tree::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Place, Tree};
+use crate::files::{TarPlace, fingerprint, stacked};
+use crate::layer::{DataExtent, EntryKind, FileKind, ImagePath, LayerTar};
+use crate::tree::{Kind, NodeId, Place, Tree};
 use crate::{Error, Result};
 
 mod writer;
 
 use writer::{Item, Runs, TarWriter};
 
-/// Where a file's bytes lie: the entry of a layer that brought them.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct TarExtent {
-    layer: u32,
-    entry: u32,
-    /// A fingerprint of the runs of data: it differs only if the layer changed between the two passes.
-    extents: u64,
-}
-
-impl HeapSize for TarExtent {
-    fn heap_bytes(&self) -> usize {
-        0
-    }
-}
-
 /// The first name of every file of an image, by its node.
 struct FirstNames(Vec<Option<Place>>);
 
 impl FirstNames {
-    fn path(&self, tree: &Tree<TarExtent>, id: NodeId) -> ImagePath {
+    fn path(&self, tree: &Tree<TarPlace>, id: NodeId) -> ImagePath {
         match self.0[id.index()] {
             Some(place) => tree.path(place, |directory| self.0[directory.index()]),
             None => ImagePath::ROOT,
@@ -71,12 +56,7 @@ impl FirstNames {
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: impl Write) -> Result<()> {
-    let first = if layers == 0 { None } else { Some(open(0)?) };
-    // The image may take as much memory as a layer.
-    let limits = first.as_ref().map_or_else(TreeLimits::default, |tar| tar.limits().tree.clone());
-    let mut first = first.into_iter();
-    let trees = (0..layers).map(|layer| metadata(layer, first.next().map_or_else(|| open(layer), Ok)?));
-    let tree = Tree::from_layers_within(trees, limits)?;
+    let tree = stacked(layers, &open)?;
     let mut names = FirstNames(vec![None; tree.capacity()]);
     let (mut files, mut specials, mut links) = (Vec::new(), Vec::new(), Vec::new());
     let mut tar = TarWriter::new(out);
@@ -112,41 +92,12 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
     tar.end()
 }
 
-/// The first pass over a layer, to its verified end.
-fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<TarExtent>> {
-    let counted =
-        |number: usize| u32::try_from(number).map_err(|_| Error::limit("more than 2^32 layers or entries"));
-    let layer = counted(layer)?;
-    let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
-    let mut number = 0;
-    while let Some(entry) = tar.next_entry()? {
-        let entry_number = counted(number)?;
-        builder.insert(entry, |_, extents: Option<&[DataExtent]>| {
-            Ok(TarExtent { layer, entry: entry_number, extents: fingerprint(extents) })
-        })?;
-        number += 1;
-    }
-    tar.finish()?;
-    builder.finish()
-}
-
-/// 0 for a file without holes.
-fn fingerprint(extents: Option<&[DataExtent]>) -> u64 {
-    extents.map_or(0, |extents| {
-        let mut hasher = DefaultHasher::new();
-        for extent in extents {
-            (extent.offset, extent.length).hash(&mut hasher);
-        }
-        hasher.finish() | 1
-    })
-}
-
 /// The second pass over a layer: the files that are still there, in the order of their entries.
 fn copy_files(
     out: &mut TarWriter<impl Write>,
-    tree: &Tree<TarExtent>,
+    tree: &Tree<TarPlace>,
     names: &FirstNames,
-    files: &[(TarExtent, NodeId)],
+    files: &[(TarPlace, NodeId)],
     mut tar: LayerTar,
 ) -> Result<()> {
     let changed = || Error::corrupt("a layer changed between the two passes");

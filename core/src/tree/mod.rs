@@ -64,6 +64,7 @@ mod builder;
 mod fault;
 mod layer;
 mod left;
+mod look_up;
 mod merge;
 mod merged;
 mod names;

@@ -69,6 +69,15 @@ impl Content {
         Self(DataLayout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
     }
 
+    /// The device that the data is on, 0 for the image itself.
+    pub(crate) fn device(&self) -> u16 {
+        match &self.0 {
+            DataLayout::Blocks { device, .. } => *device,
+            DataLayout::Chunks(chunks) => chunks.device,
+            DataLayout::Inline { .. } => 0,
+        }
+    }
+
     /// Puts all of it on a device.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ plyfold_core::fault! {
     DeviceEnd(u32) => (Corrupt, "a file has data behind block {0}, the end of its device"),
     DeviceNumber(u32, u32) => (Limit, "the device number {0}:{1} is beyond Linux's 4095:1048575"),
     Devices => (Unsupported, "a file on several devices"),
+    DevicesElsewhere(usize) => (Unsupported, "the file's data is not in this image, but on one of its {0} devices",
+        "read the disk that the image and its devices make together, such as a VMDK of them"),
     DirectoryNames(u64) => (Corrupt, "directory {0} has two names"),
     DirectoryOrder(u64) => (Corrupt, "directory {0} is not in order"),
     ExtentLong(u64) => (Unsupported, "an extent of {0} bytes"),

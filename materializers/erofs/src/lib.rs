@@ -3,7 +3,7 @@
 //! - [`ErofsLayer`] writes one layer as an image that stacks as an overlayfs lower.
 //! - [`ErofsMerged`] joins layer images into one image that holds metadata only.
 //! - [`ErofsFlat`] writes a whole image as one that needs no other.
-//! - [`Reader`] reads all of them.
+//! - [`Reader`] reads all of them, [`ErofsFiles`] shows their files one by one, [`Summary`] what their superblocks say.
 //!
 //! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. They are not compressed, but
 //! flat ones may be, by [`Compression`].
@@ -14,6 +14,7 @@ mod content;
 mod data;
 mod directory;
 mod fault;
+mod files;
 mod flat;
 mod format;
 mod formats;
@@ -27,15 +28,18 @@ mod places;
 mod reader;
 mod shown;
 mod stream;
+mod summary;
 mod writer;
 mod xattr;
 
 pub use compress::algorithm::{Algorithm, Compression};
 pub use content::Content;
 pub use fault::ErofsFault;
+pub use files::ErofsFiles;
 pub use flat::ErofsFlat;
 pub use layer::ErofsLayer;
 pub use merge::ErofsMerged;
 pub use options::Options;
 pub use reader::Reader;
 pub use shown::{OverlayDifference, OverlayDifferences, OverlayFault};
+pub use summary::{DeviceSummary, Summary};

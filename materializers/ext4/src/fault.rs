@@ -1,9 +1,9 @@
-//! What is wrong with what is to become an ext4 disk.
+//! What is wrong with an ext4 disk, or with what is to become one.
 
 use plyfold_core::Size;
 
 plyfold_core::fault! {
-    /// What is wrong with what is to become an ext4 disk.
+    /// What is wrong with an ext4 disk, or with what is to become one.
     pub enum Ext4Fault;
     Acl(String) => (Corrupt, "{0} is not a POSIX ACL"),
     Attribute(String) => (Unsupported, "ext4 cannot store the attribute {0}"),
@@ -30,6 +30,15 @@ plyfold_core::fault! {
     RootfsSize(Size) => (Config, "an ext4 disk cannot have {0}", "the largest has 16 TiB"),
     Shape => (Unsupported, "an ext4 file system of other blocks, inodes or groups than plyfold's", "resize2fs changes the size of others"),
     Short(u64) => (Corrupt, "the content of a file of {0} bytes is not complete"),
+    Cut(u64, u32, u64) => (Corrupt, "the file system has {0} blocks of {1} bytes, its file {2} bytes"),
+    Encrypted => (Unsupported, "the file is encrypted"),
+    Groups(u64, u64) => (Limit, "the file system has {0} groups of blocks, more than {1}"),
+    Listed(u64) => (Limit, "the directory has more than {0} names"),
+    Malformed(&'static str) => (Corrupt, "{0}"),
+    Path(String, String) => (Corrupt, "{0} leads to no file: {1}"),
+    Unknown(String) => (Unsupported, "the file system has what is not read here: {0}",
+        "mount it where its kernel can, or copy its files to a file system without that feature"),
+    Unreadable(String) => (Corrupt, "the file system is damaged: {0}"),
     Size(Size) => (Config, "an ext4 disk cannot have {0}", "choose a size from 64 MiB to 16 TiB"),
     Smaller(String, String) => (Unsupported, "the ext4 file system has {0}, which is more than {1}", "resize2fs makes one smaller"),
     Tail => (Config, "there is something behind the end of the ext4 file system, where it would grow", "copy the file without it first"),

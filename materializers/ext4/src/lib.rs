@@ -43,6 +43,9 @@
 //! e2fsprogs 1.43 read it. A populated one has `ea_inode` where extended attributes need it, and one that was grown beyond
 //! its table of descriptors (8 GiB and more) has `meta_bg`.
 //!
+//! # Reading a disk
+//! [`Summary`] says what is in a superblock, and [`Ext4Files`] shows the files of any ext4 file system, one by one.
+//!
 //! # Growing a disk
 //! [`resize()`] it while it is not mounted; so does `resize2fs` after `e2fsck -f`. The kernel refuses to grow a mounted
 //! file system that has `sparse_super2`; there is no `resize_inode`.
@@ -53,6 +56,7 @@ mod directory;
 mod disk;
 mod extents;
 mod fault;
+mod files;
 mod format;
 mod formats;
 mod geometry;
@@ -66,6 +70,7 @@ mod resize;
 mod rootfs;
 mod space;
 mod superblock;
+mod summary;
 mod upper;
 mod volume;
 mod writer;
@@ -74,4 +79,6 @@ mod xattr;
 pub use fault::Ext4Fault;
 pub use resize::resize;
 pub use rootfs::{Ext4Rootfs, Journal, MAX_JOURNAL, MIN_JOURNAL};
+pub use files::Ext4Files;
+pub use summary::Summary;
 pub use upper::{Ext4Upper, MAX_SIZE, MIN_SIZE};

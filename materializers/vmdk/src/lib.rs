@@ -2,7 +2,8 @@
 //!
 //! A virtual machine monitor has few disk slots; an image has many layers. A VMDK descriptor is a text file that
 //! puts the layer files end to end, without copying them, so that a merged EROFS image and the layers that it
-//! refers to are one disk of the guest. [`Vmdk`] writes descriptors, [`Descriptor`] reads them back.
+//! refers to are one disk of the guest. [`Vmdk`] writes descriptors, [`Descriptor`] reads them back, and
+//! [`FlatDisk`] the disk.
 //!
 //! ```
 //! use plyfold_core::{InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, Role};
@@ -33,8 +34,10 @@
 //! `file.filename=disk.vmdk,format=vmdk,readonly=on`.
 
 mod descriptor;
+mod disk;
 mod format;
 mod writer;
 
 pub use descriptor::{Descriptor, Extent, MAX_DESCRIPTOR, SECTOR};
+pub use disk::FlatDisk;
 pub use writer::Vmdk;

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,18 +37,30 @@ pub(crate) enum Verb {
     )]
     Pull(Pull),
     /// List the images in the store with the room that each takes, and what of it no other image needs
-    #[command(visible_aliases = ["images", "ls"])]
+    #[command(visible_alias = "images")]
     List {
         /// Show whole digests and names
         #[arg(long)]
         no_trunc: bool,
-        // Accepts `ls IMAGE`, to give a better error.
+        // Accepts `list IMAGE`, to give a better error.
         #[arg(hide = true)]
         image: Option<String>,
     },
-    /// Show an image of the store, or of an archive or a directory
+    /// List the files of an image or of a disk, without mounting it; without an argument the images in the store
     #[command(
-        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
+        after_help = "A disk is a file with an EROFS image, an ext4 file system or a VMDK descriptor; its first bytes decide, not its \
+        name.\n\n\
+        Examples:\n  plyfold ls alpine /etc\n  plyfold ls -l layer.erofs\n  plyfold ls -R --json rootfs.vmdk /usr | jq -r '.[].path'"
+    )]
+    Ls(Ls),
+    /// Write the content of files of an image or of a disk to standard output, without mounting it
+    #[command(
+        after_help = "Examples:\n  plyfold cat alpine /etc/os-release\n  plyfold cat upper.ext4 /upper/var/log/syslog"
+    )]
+    Cat(Cat),
+    /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4 or VMDK
+    #[command(
+        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect layer.erofs\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
     )]
     Inspect(Inspect),
     /// Make block devices out of an image
@@ -253,10 +266,49 @@ pub(crate) struct Pull {
     pub(crate) verify: bool,
 }
 
+/// Options of `ls`.
+#[derive(Debug, Group)]
+pub(crate) struct Ls {
+    /// Which image, which is pulled if it is not in the store; or the file of a disk
+    pub(crate) image: Option<OsString>,
+    /// What to list: a directory, or a file [default: the root]
+    pub(crate) path: Option<OsString>,
+    /// Show type, permissions, links, owner, group, size and time (UTC), too
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// List all that is below, by its path
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+/// Options of `cat`.
+#[derive(Debug, Group)]
+pub(crate) struct Cat {
+    /// Which image, which is pulled if it is not in the store; or the file of a disk
+    pub(crate) image: OsString,
+    /// Which files; symbolic links are followed inside the image
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+/// How an image comes whose files are read: options of `ls` and `cat`.
+#[derive(Clone, Copy, Debug, Group)]
+pub(crate) struct Reading {
+    /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<Policy>,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+}
+
 /// Options of `inspect`.
 #[derive(Debug, Group)]
 pub(crate) struct Inspect {
-    /// Which image
+    /// Which image; or the file of a disk
     pub(crate) image: String,
     /// Ask the image's backend, not the store; no layer is fetched
     #[arg(long)]

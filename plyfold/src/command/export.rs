@@ -1,16 +1,17 @@
 //! `export`: an image's root file system as one tar.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::Path;
 
 use crate::atomic_file::AtomicFile;
-use crate::blocking::{Stop, blocking};
+use crate::blocking::blocking;
 use crate::{Error, ImageSourceExt as _, Location, PullOptions, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::args::Export;
 use super::path::Written;
+use super::pipe::Pipe;
 use super::session::Session;
 use super::size::Size;
 
@@ -37,9 +38,9 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
         let open = |layer| runtime.block_on(source.layer_tar_within(layer, &bounds.layer()));
         let layers = source.layers()?.len();
         if to_pipe {
-            let mut pipe = Pipe { stop: stop.clone(), is_closed: false };
+            let mut pipe = Pipe::new(stop);
             let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
-            return if pipe.is_closed { Ok(None) } else { written.map(|()| None) };
+            return pipe.outcome(written).map(|()| None);
         }
         let mut file = AtomicFile::create(&target, durably.options(), stop)?;
         flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
@@ -48,24 +49,4 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Some(size) = size.await.map_err(|e| e.with_image(&image.reference))? else { return Ok(()) };
     let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
     session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
-}
-
-/// Standard output, until the work is cancelled.
-struct Pipe {
-    stop: Stop,
-    /// The reader has closed the pipe, which is not a failure.
-    is_closed: bool,
-}
-
-impl Write for Pipe {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stop.check()?;
-        let written = io::stdout().lock().write(buf);
-        self.is_closed |= written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stdout().lock().flush()
-    }
 }

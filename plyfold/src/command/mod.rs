@@ -13,6 +13,7 @@
 //! `examples/command` is such a program. It has every verb of `plyfold`, and takes its name from its file.
 
 use std::env;
+use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,17 +36,21 @@ mod complete;
 mod context;
 mod export;
 mod failure;
+mod files;
 mod global;
 mod grammar;
 mod hints;
 mod image;
 mod inspect;
+mod inspect_disk;
 mod layer;
+mod listed;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
 mod path;
+mod pipe;
 mod plugins;
 mod program;
 mod progress;
@@ -130,8 +135,17 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Logout { registry, authfile } => login::forget(registry, authfile, &global, terminal).await,
         Verb::List { image: Some(image), .. } => Err(store_admin::no_files(&image)),
         Verb::List { no_trunc, image: None } => store_admin::list(&session.await?, no_trunc).await,
+        Verb::Ls(options) => match options.image.clone() {
+            None => store_admin::list(&session.await?, false).await,
+            Some(image) => files::ls(session, image, options, terminal).await,
+        },
+        Verb::Cat(options) => files::cat(session, options, terminal).await,
         Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
         Verb::Inspect(options) => {
+            let disk = if options.remote { None } else { files::disk(OsStr::new(&options.image))? };
+            if let Some(disk) = disk {
+                return inspect_disk::show(&disk, &options, terminal).await;
+            }
             let context = context()?;
             // Directories and archives are read in place: that needs no network.
             if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {

@@ -65,12 +65,12 @@ pub(crate) fn familiar(name: &Reference) -> String {
     on_hub.map_or(whole.clone(), str::to_owned)
 }
 
-/// The error for files within an image, which are not listed yet.
+/// The error for an image where none is expected.
 pub(crate) fn no_files(image: &str) -> Error {
     let image = printable(image);
-    Error::config("listing the files of an image is not supported").with_image(&image).with_hint(format!(
-        "`plyfold inspect {image}` shows the image, `plyfold export {image} --out - | tar -t` its files"
-    ))
+    Error::config("all images of the store are listed, and no image by itself").with_image(&image).with_hint(
+        format!("`plyfold ls {image}` lists the files of an image, `plyfold inspect {image}` shows the image"),
+    )
 }
 
 /// Gives an image of the store one more name.

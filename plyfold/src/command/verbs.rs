@@ -18,9 +18,10 @@ fn hint(verb: &str) -> Option<&'static str> {
         "save" | "archive" => {
             "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory"
         }
-        "cat" | "extract" | "unpack" | "cp" | "diff" => {
-            "files in an image are not shown one by one yet; `plyfold export IMAGE --out - | tar -x` unpacks all of them"
+        "extract" | "unpack" | "cp" | "diff" => {
+            "`plyfold cat IMAGE PATH` writes the content of a file, `plyfold export IMAGE --out - | tar -x` unpacks all of them"
         }
+        "dir" | "files" | "find" | "tree" => "`plyfold ls -R IMAGE` lists the files of an image",
         "fetch" | "download" | "get" | "sync" => "`plyfold pull IMAGE` brings an image into the store",
         "upload" | "publish" => "`plyfold push IMAGE TARGET` copies an image of the store to another place",
         "import" => "`plyfold load ARCHIVE` brings the images of an archive into the store",

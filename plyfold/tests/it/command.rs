@@ -18,9 +18,11 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 26] = [
     "pull",
     "list",
+    "ls",
+    "cat",
     "inspect",
     "tag",
     "materialize",

@@ -7,6 +7,7 @@ mod baseline;
 mod command;
 mod ext4;
 mod faulty_cache;
+mod files;
 mod floors;
 mod formats;
 mod interrupted;

@@ -3,6 +3,7 @@
 mod accepted;
 mod archive;
 mod dialects;
+mod files;
 mod flatten;
 mod hostile;
 mod merged;

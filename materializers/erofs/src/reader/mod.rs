@@ -14,3 +14,4 @@ mod walk;
 mod xattrs;
 
 pub use image::Reader;
+pub(crate) use source::ImageBytes;

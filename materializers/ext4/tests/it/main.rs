@@ -6,6 +6,7 @@
 mod common;
 mod memory;
 mod rootfs;
+mod files;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -4,6 +4,7 @@
 mod common;
 mod resize;
 mod rootfs;
+mod files;
 mod suite;
 
 use std::ffi::CString;
@@ -27,6 +28,7 @@ use rootfs::{
     the_files_of_an_image_stay_where_e2fsck_looks,
 };
 use suite::{the_suite_on_whole_images, the_suite_through_the_kernel};
+use files::{a_summary_is_what_dumpe2fs_says, files_are_those_that_the_kernel_wrote};
 use tempfile::TempPath;
 
 oracle_tests! {
@@ -53,6 +55,8 @@ oracle_tests! {
     a_disk_grows_to_16_tib needs [Need::E2FSCK, Need::Mounts];
     a_grown_disk_takes_writes needs [Need::E2FSCK, EXT4, Need::Mounts];
     a_disk_that_is_in_use_or_unsound_does_not_grow needs [Need::E2FSCK, MKE2FS, EXT4, Need::Mounts];
+    files_are_those_that_the_kernel_wrote needs [EXT4, Need::Mounts];
+    a_summary_is_what_dumpe2fs_says needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     overlayfs_takes_the_disk needs [Need::E2FSCK, EXT4, Need::KERNEL_OVERLAY, Need::Mounts];
 }
 

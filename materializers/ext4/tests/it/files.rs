@@ -1,0 +1,93 @@
+//! Files and superblocks that are read.
+
+use std::io::{Cursor, Read as _, Seek as _};
+
+use plyfold_core::ErrorKind;
+use plyfold_core::files::{FileType, Files as _, FilesFault};
+use plyfold_ext4::{Ext4Fault, Ext4Files, MIN_SIZE, Summary};
+
+use super::{Ext4Upper, elaborate, image};
+
+/// The start of a disk, which has all that is not zero but the journal's superblock.
+fn start(upper: &Ext4Upper) -> Vec<u8> {
+    let mut disk = image(upper);
+    disk.rewind().unwrap();
+    let mut bytes = Vec::new();
+    disk.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_upper_is_listed() {
+    let mut files = Ext4Files::new(image(&elaborate())).unwrap();
+    let names: Vec<_> = files.list(b"/").unwrap().into_iter().map(|file| file.name).collect();
+    assert_eq!(names, [&b"lost+found"[..], b"upper", b"work"]);
+    let upper = files.file(b"upper/../upper/.", false).unwrap();
+    let found = (upper.kind, upper.mode, upper.uid, upper.gid, upper.mtime.seconds, upper.mtime.nanos);
+    assert_eq!(found, (FileType::Directory, 0o1771, 100_000, 0xffff_fffe, 5_000_000_000, 999_999_999));
+    assert_eq!(files.file(b"", true).unwrap().name, b"/");
+    let missing = files.file(b"upper/none", true).unwrap_err();
+    assert_eq!(missing.detail(), Some(&FilesFault::Missing("/upper/none".to_owned())));
+    let directory = files.read(b"work", &mut |_| Ok(())).unwrap_err();
+    assert_eq!(directory.detail(), Some(&FilesFault::Directory("/work".to_owned())));
+}
+
+#[test]
+fn a_summary_says_what_the_superblock_does() {
+    let summary = Summary::read(image(&elaborate())).unwrap();
+    let found = (summary.block_size, summary.blocks, summary.groups, summary.inodes, summary.inode_size);
+    assert_eq!(found, (4096, 65_536, 2, 16_384, 256));
+    assert_eq!((summary.uuid, &*summary.label), (*b"0123456789abcdef", &b"sixteen bytes ok"[..]));
+    assert!(summary.is_clean && !summary.needs_recovery);
+    assert_eq!(summary.inodes - summary.free_inodes, 13);
+    let features = [
+        "has_journal", "ext_attr", "dir_index", "sparse_super2", "filetype", "extent", "64bit", "flex_bg",
+        "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum",
+    ];
+    assert_eq!(summary.features, features);
+}
+
+#[test]
+fn what_is_damaged_is_a_typed_error() {
+    let disk = start(&Ext4Upper::new(MIN_SIZE).unwrap());
+    let fault = |bytes: Vec<u8>| Ext4Files::new(Cursor::new(bytes)).map(drop).unwrap_err();
+    assert_eq!(fault(vec![0; 4096]).detail(), Some(&Ext4Fault::NoFileSystem));
+    assert_eq!(fault(disk[..1500].to_vec()).detail(), Some(&Ext4Fault::NoFileSystem));
+    let cut = fault(disk[..disk.len() / 2].to_vec());
+    assert_eq!((cut.kind(), cut.detail()), (&ErrorKind::Corrupt, Some(&Ext4Fault::Cut(16_384, 4096, MIN_SIZE / 2))));
+    let mut changed = disk.clone();
+    changed[1024 + 0x78] ^= 1;
+    assert_eq!(*fault(changed).kind(), ErrorKind::Corrupt);
+    // Without a checksum the numbers themselves are judged.
+    let mut plain = disk;
+    plain[1024 + 0x65] &= !4;
+    for (at, value) in [(0x18, 7_u32), (0x20, 0), (0x20, 40_000), (0x10, u32::MAX), (0x14, u32::MAX)] {
+        let mut changed = plain.clone();
+        changed[1024 + at..1024 + at + 4].copy_from_slice(&value.to_le_bytes());
+        assert_eq!(*fault(changed).kind(), ErrorKind::Corrupt, "{at:#x}");
+    }
+    let mut groups = plain.clone();
+    groups[1024 + 0x20..1024 + 0x24].copy_from_slice(&1_u32.to_le_bytes());
+    groups[1024 + 0x04..1024 + 0x08].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+    assert_eq!(fault(groups).detail(), Some(&Ext4Fault::Groups(1 << 30, 1 << 20)));
+    let mut unknown = plain;
+    unknown[1024 + 0x62] |= 1;
+    assert_eq!(*fault(unknown).kind(), ErrorKind::Unsupported);
+}
+
+/// Any byte may be wrong: an error or another list, never a panic and never an endless loop.
+#[test]
+fn no_damage_panics() {
+    let disk = start(&Ext4Upper::new(MIN_SIZE).unwrap());
+    let used: Vec<usize> = (0..disk.len()).filter(|at| disk[*at] != 0).collect();
+    for (turn, at) in used.iter().step_by(used.len() / 400).enumerate() {
+        let mut changed = disk.clone();
+        changed[*at] ^= 1 << (turn % 8);
+        // Without checksums damage comes further.
+        changed[1024 + 0x65] &= !4;
+        let Ok(mut files) = Ext4Files::new(Cursor::new(changed)) else { continue };
+        for path in [&b"/"[..], b"upper", b"lost+found"] {
+            let _ = files.list(path);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Our reader against the kernel and e2fsprogs.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+
+use plyfold_conformance::oracle::{Mount, Run, Verdict};
+use plyfold_core::files::{FileType, Files as _};
+use plyfold_ext4::{Ext4Files, Ext4Upper, Summary};
+
+use super::{MIB, disk};
+
+/// A large directory, a file of many extents, one with holes, links, names that are no text.
+pub(crate) fn files_are_those_that_the_kernel_wrote() -> Verdict {
+    let path = disk(&Ext4Upper::new(256 * MIB)?)?;
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
+    let mount = Mount::new("ext4", &path, "loop")?;
+    let root = mount.path().join("upper");
+    fs::create_dir_all(root.join("many"))?;
+    for number in 0..3000 {
+        fs::write(root.join(format!("many/{number:04}")), number.to_string())?;
+    }
+    fs::write(root.join("large"), &content)?;
+    File::create(root.join("sparse"))?.write_all_at(b"end", (1 << 32) + 5)?;
+    symlink("many/../large", root.join("short"))?;
+    symlink(format!("{}large", "./".repeat(100)), root.join("long"))?;
+    fs::write(root.join(OsStr::from_bytes(b"\xff\n")), "no text")?;
+    let time = fs::metadata(root.join("large"))?;
+    drop(mount);
+
+    let mut files = Ext4Files::new(File::open(&path)?)?;
+    let many = files.list(b"upper/many")?;
+    let names: Vec<_> = many.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned()).collect();
+    assert_eq!(names, (0..3000).map(|number| format!("{number:04}")).collect::<Vec<_>>());
+    let mut read = |path: &[u8]| {
+        let mut bytes = Vec::new();
+        files.read(path, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok::<_, plyfold_core::Error>(bytes)
+    };
+    for path in ["upper/large", "upper/short", "upper/long", "/upper/long/../../upper/large"] {
+        let found = read(path.as_bytes());
+        // `long/..` goes through a file.
+        assert_eq!(found.is_ok_and(|found| found == content), !path.contains("long/.."), "{path}");
+    }
+    assert_eq!(read(b"upper/many/2999")?, b"2999");
+    assert_eq!(read(b"upper/\xff\n")?, b"no text");
+    let (mut at, mut last) = (0_u64, Vec::new());
+    files.read(b"upper/sparse", &mut |piece| {
+        at += piece.len() as u64;
+        last = piece.to_vec();
+        Ok(())
+    })?;
+    assert_eq!((at, last.ends_with(b"\0end")), ((1 << 32) + 8, true));
+    let large = files.file(b"upper/large", false)?;
+    assert_eq!((large.kind, large.size), (FileType::Regular, time.len()));
+    assert_eq!((large.mtime.seconds, i64::from(large.mtime.nanos)), (time.mtime(), time.mtime_nsec()));
+    let long = files.file(b"upper/long", false)?;
+    assert_eq!((long.kind, long.target.map(|target| target.len())), (FileType::Symlink, Some(205)));
+    Ok(())
+}
+
+pub(crate) fn a_summary_is_what_dumpe2fs_says() -> Verdict {
+    let path = disk(&Ext4Upper::new(300 * MIB)?.label("a label")?)?;
+    let said = Run::new("dumpe2fs").arg("-h").arg(&path).success()?.stdout;
+    let field = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)).expect("dumpe2fs has the field");
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    let summary = Summary::read(File::open(&path)?)?;
+    assert_eq!(field("Filesystem features"), summary.features.join(" "));
+    for (name, ours) in [
+        ("Inode count", summary.inodes.to_string()),
+        ("Block count", summary.blocks.to_string()),
+        ("Free blocks", summary.free_blocks.to_string()),
+        ("Free inodes", summary.free_inodes.to_string()),
+        ("Block size", summary.block_size.to_string()),
+        ("Inode size", summary.inode_size.to_string()),
+        ("Filesystem volume name", String::from_utf8_lossy(&summary.label).into_owned()),
+        ("Filesystem state", if summary.is_clean { "clean" } else { "not clean" }.to_owned()),
+        ("Filesystem UUID", uuid(summary.uuid)),
+    ] {
+        assert_eq!(field(name), ours, "{name}");
+    }
+    Ok(())
+}
+
+fn uuid(bytes: [u8; 16]) -> String {
+    let mut text = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        text += if [4, 6, 8, 10].contains(&index) { "-" } else { "" };
+        text += &format!("{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,118 @@
+//! The bytes of a disk, out of the files that its descriptor names.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use plyfold_core::{Error, Result};
+
+use crate::descriptor::{Descriptor, Extent, SECTOR};
+
+/// A disk that a [`Descriptor`] describes, to read from. One file is open at a time.
+#[derive(Debug)]
+pub struct FlatDisk {
+    folder: PathBuf,
+    /// Each with its first byte on the disk.
+    extents: Vec<(u64, Extent)>,
+    size: u64,
+    position: u64,
+    open: Option<(PathBuf, File)>,
+}
+
+impl FlatDisk {
+    /// The disk of a descriptor in `folder`. Files are opened when they are read.
+    ///
+    /// # Errors
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a path that leaves the folder by `..`; as
+    /// [`Descriptor::check`].
+    pub fn new(descriptor: &Descriptor, folder: &Path) -> Result<Self> {
+        let mut extents = Vec::with_capacity(descriptor.extents().len());
+        let mut start = 0;
+        for extent in descriptor.extents() {
+            if Path::new(&extent.path).components().any(|part| part == Component::ParentDir) {
+                return Err(Error::unsupported("the VMDK names a file outside of its folder")
+                    .with_context("path", &extent.path)
+                    .with_hint("put the files of the disk beside its descriptor"));
+            }
+            extents.push((start, extent.clone()));
+            start += extent.sectors * SECTOR;
+        }
+        descriptor.check(folder)?;
+        Ok(Self { folder: folder.to_owned(), extents, size: descriptor.size(), position: 0, open: None })
+    }
+}
+
+impl Read for FlatDisk {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let at = self.extents.partition_point(|(start, _)| *start <= self.position);
+        let found = at.checked_sub(1).and_then(|at| self.extents.get(at));
+        let Some((start, extent)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
+        let within = self.position - start;
+        let left = extent.sectors * SECTOR - within;
+        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let path = self.folder.join(&extent.path);
+        let mut file = match self.open.take().filter(|(open, _)| *open == path) {
+            Some((_, file)) => file,
+            None => File::open(&path)?,
+        };
+        file.seek(SeekFrom::Start(extent.offset * SECTOR + within))?;
+        let count = file.read(&mut buffer[..count])?;
+        self.open = Some((path, file));
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for FlatDisk {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(folder: &Path, lines: &str) -> Result<FlatDisk> {
+        let text = format!("# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n{lines}");
+        FlatDisk::new(&Descriptor::parse(&text)?, folder)
+    }
+
+    #[test]
+    fn the_disk_is_what_its_extents_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let sectors = |first: u8| -> Vec<u8> { (first..first + 4).flat_map(|byte| [byte; 512]).collect() };
+        std::fs::write(folder.path().join("a"), sectors(0)).unwrap();
+        std::fs::write(folder.path().join("b"), sectors(10)).unwrap();
+        let lines = "RW 2 FLAT \"a\" 1\nRW 4 FLAT \"b\" 0\nRW 1 FLAT \"a\" 0\n";
+        let mut disk = disk(folder.path(), lines).unwrap();
+        let mut bytes = Vec::new();
+        assert_eq!(disk.read_to_end(&mut bytes).unwrap(), 7 * 512);
+        let firsts: Vec<u8> = bytes.chunks(512).map(|sector| sector[0]).collect();
+        assert_eq!(firsts, [1, 2, 10, 11, 12, 13, 0]);
+        assert_eq!(disk.seek(SeekFrom::End(-513)).unwrap(), 6 * 512 - 1);
+        let mut two = [0; 2];
+        disk.read_exact(&mut two).unwrap();
+        assert_eq!(two, [13, 0]);
+        assert_eq!(disk.seek(SeekFrom::Start(1 << 40)).unwrap(), 1 << 40);
+        assert_eq!(disk.read(&mut two).unwrap(), 0);
+        assert!(disk.seek(SeekFrom::End(-4000)).is_err());
+    }
+
+    #[test]
+    fn no_file_outside_of_the_folder_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("a"), [0; 512]).unwrap();
+        for path in ["../a", "x/../../a"] {
+            let error = disk(&folder.path().join("in"), &format!("RW 1 FLAT \"{path}\" 0\n")).unwrap_err();
+            assert_eq!(*error.kind(), plyfold_core::ErrorKind::Unsupported, "{path}: {error}");
+        }
+    }
+}

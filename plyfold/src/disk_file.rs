@@ -1,0 +1,143 @@
+//! Files that are disks: what they are, and the files in them, without mounting them and without root.
+//!
+//! ```
+//! use plyfold::disk_file::{DiskFormat, files, format_of};
+//! use plyfold::materializers::ext4::Ext4Upper;
+//! use plyfold::Materializer as _;
+//!
+//! let disk = tempfile::NamedTempFile::new()?;
+//! Ext4Upper::new(64 << 20)?.join(&[], &mut disk.reopen()?)?;
+//! assert_eq!(format_of(disk.path())?, Some(DiskFormat::Ext4));
+//! assert_eq!(files(disk.path())?.list(b"/")?.len(), 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use plyfold_core::files::Files;
+use plyfold_core::{Error, Result};
+use plyfold_erofs::{ErofsFiles, Reader};
+use plyfold_ext4::Ext4Files;
+use plyfold_vmdk::{Descriptor, FlatDisk, MAX_DESCRIPTOR};
+
+/// Bytes from the start of a file that say what it is.
+const START: u64 = 4096;
+/// How a VMDK descriptor begins, and how a binary VMDK does.
+const DESCRIPTOR: &[u8] = b"# Disk DescriptorFile";
+const SPARSE: &[u8] = b"KDMV";
+
+/// What a disk is by its first bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DiskFormat {
+    /// An EROFS image.
+    Erofs,
+    /// An ext4 file system, or one of its predecessors.
+    Ext4,
+    /// A VMDK descriptor: text that names the files of a disk.
+    Vmdk,
+    /// A VMDK in one binary file, which is not read here.
+    SparseVmdk,
+}
+
+/// What a file or a block device is, by its first bytes and never by its name; `None` for what is no disk that is known
+/// here, and for what cannot be read twice, such as a pipe.
+///
+/// # Errors
+/// [`NotFound`](crate::ErrorKind::NotFound) and [`Io`](crate::ErrorKind::Io).
+pub fn format_of(path: &Path) -> Result<Option<DiskFormat>> {
+    let kind = fs::metadata(path).map_err(|e| at(path, e))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Ok(None);
+    }
+    let mut start = Vec::new();
+    open(path)?.take(START).read_to_end(&mut start).map_err(|e| at(path, e))?;
+    Ok(format_by(&start))
+}
+
+fn format_by(start: &[u8]) -> Option<DiskFormat> {
+    if plyfold_erofs::Summary::is_image(start) {
+        Some(DiskFormat::Erofs)
+    } else if plyfold_ext4::Summary::is_file_system(start) {
+        Some(DiskFormat::Ext4)
+    } else if start.starts_with(DESCRIPTOR) {
+        Some(DiskFormat::Vmdk)
+    } else if start.starts_with(SPARSE) {
+        Some(DiskFormat::SparseVmdk)
+    } else {
+        None
+    }
+}
+
+/// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK descriptor.
+///
+/// # Errors
+/// Those of [`format_of`], [`Reader`], [`Ext4Files`] and [`FlatDisk`];
+/// [`Unsupported`](crate::ErrorKind::Unsupported) for what is none of these.
+pub fn files(path: &Path) -> Result<Box<dyn Files>> {
+    let opened = match format_of(path)? {
+        Some(DiskFormat::Erofs) => erofs(open(path)?),
+        Some(DiskFormat::Ext4) => ext4(open(path)?),
+        Some(DiskFormat::Vmdk) => of_descriptor(path),
+        Some(DiskFormat::SparseVmdk) => Err(sparse_vmdk()),
+        None => Err(unknown("the file is no EROFS image, no ext4 file system and no VMDK descriptor")),
+    };
+    opened.map_err(|e| e.with_context("path", path.display()))
+}
+
+/// The descriptor in a file.
+///
+/// # Errors
+/// Those of [`Descriptor::parse`]; [`Io`](crate::ErrorKind::Io).
+pub fn descriptor(path: &Path) -> Result<Descriptor> {
+    let mut text = Vec::new();
+    let read = open(path)?.take(MAX_DESCRIPTOR as u64 + 1).read_to_end(&mut text);
+    read.map_err(|e| at(path, e))?;
+    let text = String::from_utf8(text).map_err(|_| Error::corrupt("the VMDK descriptor is not UTF-8"));
+    text.and_then(|text| Descriptor::parse(&text)).map_err(|e| e.with_context("path", path.display()))
+}
+
+/// The error for a VMDK that is not text.
+pub(crate) fn sparse_vmdk() -> Error {
+    Error::unsupported("a VMDK in one binary file is not read").with_hint("`qemu-img convert -O raw` makes a disk of it")
+}
+
+fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let mut disk = FlatDisk::new(&descriptor(path)?, folder)?;
+    let mut start = Vec::new();
+    let read = disk.by_ref().take(START).read_to_end(&mut start);
+    read.map_err(|e| Error::io("reading the disk", e))?;
+    match format_by(&start) {
+        Some(DiskFormat::Erofs) => erofs(disk),
+        Some(DiskFormat::Ext4) => ext4(disk),
+        _ => Err(unknown("the disk of the VMDK is no EROFS image and no ext4 file system")),
+    }
+}
+
+fn erofs(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
+    Ok(Box::new(ErofsFiles::new(Reader::new(source)?)?))
+}
+
+fn ext4(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
+    Ok(Box::new(Ext4Files::new(source)?))
+}
+
+fn unknown(message: &str) -> Error {
+    Error::unsupported(message).with_hint("a disk with partitions is read partition by partition")
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| at(path, e))
+}
+
+fn at(path: &Path, error: io::Error) -> Error {
+    let error = match error.kind() {
+        io::ErrorKind::NotFound => Error::not_found("no such file"),
+        _ => Error::io("reading a disk", error),
+    };
+    error.with_context("path", path.display())
+}

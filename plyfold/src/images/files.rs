@@ -1,0 +1,28 @@
+//! The files of an image that is in the cache.
+
+use plyfold_core::files::LayerFiles;
+use plyfold_core::layer::{LayerLimits, LayerTar};
+use plyfold_core::{ImageSourceExt as _, PulledImage, Result};
+use tokio::runtime::Handle;
+
+use super::Images;
+use crate::blocking::blocking;
+
+impl Images {
+    /// The files of a pulled image, as its layers stacked show them: to [list](plyfold_core::files::Files::list) and to
+    /// [read](plyfold_core::files::Files::read), without mounting anything. Every layer is read to its verified end first;
+    /// a file's bytes are read from its layer again, which waits for the cache: call that on a thread that may wait.
+    ///
+    /// # Errors
+    /// Those of [`LayerFiles::new`] and of the cache.
+    pub async fn files(
+        &self,
+        image: &PulledImage,
+        limits: LayerLimits,
+    ) -> Result<LayerFiles<impl Fn(usize) -> Result<LayerTar> + Send + use<>>> {
+        let (source, runtime) = (self.source(image), Handle::current());
+        let layers = source.layers()?.len();
+        let open = move |layer| runtime.block_on(source.layer_tar_within(layer, &limits));
+        blocking(move |_| LayerFiles::new(layers, open)).await.map_err(|e| e.with_image(&image.reference))
+    }
+}

@@ -1,0 +1,175 @@
+//! `ls`, `cat` and `inspect` of files: what is in an image or a disk, without mounting it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Stdio;
+
+use plyfold_conformance::samples::{self, LayerBuilder, Sample, docker_archive};
+use serde_json::Value;
+
+use super::run::{Place, check};
+
+fn image() -> Sample {
+    let lower = LayerBuilder::new()
+        .dir("etc", 0o755)
+        .file("etc/os-release", 0o644, b"NAME=sample\n")
+        .file("etc/gone", 0o644, b"gone")
+        .symlink("etc/release", "../../../etc/os-release")
+        .symlink("etc/nowhere", "none")
+        .hard_link("etc/again", "etc/os-release")
+        .dir("dev", 0o755)
+        .char_device("dev/null", 0o666, 1, 3)
+        .fifo("dev/pipe", 0o600)
+        .symlink("lib", "usr/lib")
+        .xattr("user.note", [0, 255])
+        .owner(1000, 70_000)
+        .mtime("-1.5")
+        .file("usr/lib/data", 0o4755, &[b'x'; 6000])
+        .file(b"usr/b\xff\n", 0o644, b"no text")
+        .finish();
+    let upper = LayerBuilder::new().whiteout("etc/gone").file("etc/new", 0o600, b"new\n").finish();
+    samples::of_layers("app", &[lower, upper])
+}
+
+/// A place with the image as an archive.
+fn place() -> Place {
+    let place = Place::new();
+    let archive = docker_archive(&[("a.example/app:1".to_owned(), &image())]);
+    fs::write(place.path("app.tar"), archive).unwrap();
+    place
+}
+
+#[test]
+fn files_of_an_image() {
+    let place = place();
+    let lines = [
+        "ls {}/app.tar",
+        "ls a.example/app:1 /etc",
+        "ls -l a.example/app:1 /etc",
+        "ls -lR a.example/app:1",
+        "ls a.example/app:1 lib",
+        "ls -l a.example/app:1 lib",
+        "ls -l a.example/app:1 lib/",
+        "ls -l a.example/app:1 usr/lib/data",
+        "ls a.example/app:1 etc/nowhere",
+        "ls --json a.example/app:1 usr",
+        "ls --json a.example/app:1 dev",
+        "ls -R --json a.example/app:1 lib",
+        "ls a.example/app:1 etc/gone",
+        "ls a.example/app:1 etc/nowhere/",
+        "ls a.example/none:1 --policy never",
+        "ls a.example/app:1 --max-metadata 0",
+        "cat a.example/app:1 /etc/os-release",
+        "cat a.example/app:1 etc/release etc/again etc/new",
+        "cat a.example/app:1 etc/new etc/nowhere",
+        "cat a.example/app:1 etc",
+        "cat a.example/app:1 dev/null",
+        "cat a.example/app:1 dev/pipe",
+        "cat a.example/app:1",
+        "cat a.example/app:1 etc/new --json",
+        "ls",
+        "ls --json -q",
+        "list a.example/app:1",
+    ];
+    check("files", &lines.map(|line| place.run(line)));
+}
+
+#[test]
+fn files_of_disks() {
+    let place = place();
+    let lines = [
+        "materialize {}/app.tar --as vmdk --upper 64M --out {}/set -q",
+        "ls {}/set/rootfs.vmdk /etc",
+        "cat {}/set/rootfs.vmdk lib/../../etc/release",
+        "ls -l {}/set/layer-01.erofs etc",
+        "ls -l {}/set/merged.erofs etc",
+        "cat {}/set/merged.erofs etc/release",
+        "ls -lR {}/set/upper.ext4",
+        "ls {}/set/upper.ext4 upper",
+        "cat {}/set/upper.ext4 upper",
+        "cat {}/set/upper.ext4 upper/none",
+        "inspect {}/set/layer-00.erofs",
+        "inspect {}/set/merged.erofs",
+        "inspect {}/set/merged.erofs --json",
+        "inspect {}/set/upper.ext4",
+        "inspect {}/set/upper.ext4 --json",
+        "inspect {}/set/rootfs.vmdk",
+        "inspect {}/set/rootfs.vmdk --json",
+        "inspect {}/set/rootfs.vmdk --raw",
+    ];
+    check("disks", &lines.map(|line| place.run(line)));
+    // A disk whose data is all in its file.
+    let lines = [
+        "materialize {}/app.tar --as erofs -m label=root --out {}/flat -q",
+        "ls -R {}/flat/rootfs.erofs",
+        "cat {}/flat/rootfs.erofs etc/release",
+        "inspect {}/flat/rootfs.erofs",
+    ];
+    let runs = lines.map(|line| place.run(line));
+    fs::remove_file(place.path("set/layer-01.erofs")).unwrap();
+    fs::write(place.path("cut.erofs"), &fs::read(place.path("set/merged.erofs")).unwrap()[..1100]).unwrap();
+    fs::write(place.path("text.ext4"), "text").unwrap();
+    let mut escaping = fs::read_to_string(place.path("set/rootfs.vmdk")).unwrap();
+    escaping = escaping.replace("layer-00.erofs", "../flat/rootfs.erofs");
+    fs::write(place.path("set/escaping.vmdk"), escaping).unwrap();
+    fs::write(place.path("sparse.vmdk"), [&b"KDMV"[..], &[0; 600]].concat()).unwrap();
+    fs::write(place.path("foreign.vmdk"), "# Disk DescriptorFile\nversion=1\nCID=1\nRW 8 SPARSE \"a\"\n").unwrap();
+    let lines = [
+        "ls {}/set/rootfs.vmdk",
+        "inspect {}/set/rootfs.vmdk",
+        "ls {}/set/escaping.vmdk",
+        "ls {}/cut.erofs",
+        "inspect {}/cut.erofs",
+        "ls {}/text.ext4",
+        "inspect {}/text.ext4 --json",
+        "ls {}/none.erofs",
+        "ls {}/sparse.vmdk",
+        "inspect {}/sparse.vmdk",
+        "ls {}/foreign.vmdk",
+        "ls {}/app.tar -q",
+    ];
+    check("disks_refused", &[&runs[..], &lines.map(|line| place.run(line))].concat());
+}
+
+/// A name is any bytes, and a command line has them as they are.
+#[test]
+fn names_that_are_no_text_are_read() {
+    let place = place();
+    let image = place.path("app.tar");
+    let path = OsStr::from_bytes(b"/usr/b\xff\n");
+    let output = place.command([OsStr::new("cat"), OsStr::new(&image), path]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"no text");
+    let output = place.command(["ls", "--json", &image, "usr"]).output().unwrap();
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&list[0]["path"], &list[0]["path_hex"]), (&"b\u{fffd}\n".into(), &"62ff0a".into()));
+    assert_eq!(list[1]["path_hex"], Value::Null);
+    let disk = OsStr::from_bytes(b"d\xff");
+    fs::create_dir(place.dir.path().join(disk)).unwrap();
+    let file = place.dir.path().join(disk).join("x");
+    let made = place.command(["disk", "--size", "64M", "--out"]).arg(&file).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let output = place.command(["ls"]).arg(&file).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "lost+found\nupper\nwork\n");
+    let output = place.command([OsStr::new("ls"), disk]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// What reads the output may have enough of it.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let place = Place::new();
+    let names = (0..5000).fold(LayerBuilder::new(), |layer, number| layer.file(format!("{number:0200}"), 0o644, b""));
+    let layer = names.file("large", 0o644, &vec![b'x'; 4 << 20]).finish();
+    let archive = docker_archive(&[("a.example/app:1".to_owned(), &samples::of_layers("app", &[layer]))]);
+    fs::write(place.path("app.tar"), archive).unwrap();
+    let image = place.path("app.tar");
+    for line in [&["ls", &image][..], &["ls", "--json", &image], &["cat", &image, "large"]] {
+        let mut child = place.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{line:?}: {output:?}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("error"), "{output:?}");
+    }
+}
