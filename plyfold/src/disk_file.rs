@@ -102,7 +102,8 @@ pub fn descriptor(path: &Path) -> Result<Descriptor> {
 
 /// The error for a VMDK that is not text.
 pub(crate) fn sparse_vmdk() -> Error {
-    Error::unsupported("a VMDK in one binary file is not read").with_hint("`qemu-img convert -O raw` makes a disk of it")
+    Error::unsupported("a VMDK in one binary file is not read")
+        .with_hint("`qemu-img convert -O raw` makes a disk of it")
 }
 
 fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {

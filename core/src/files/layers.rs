@@ -119,10 +119,7 @@ fn zeros(mut count: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()
 }
 
 /// The image of layers, each read to its verified end. It may take as much memory as a layer.
-pub(crate) fn stacked(
-    layers: usize,
-    open: &impl Fn(usize) -> Result<LayerTar>,
-) -> Result<Tree<TarPlace>> {
+pub(crate) fn stacked(layers: usize, open: &impl Fn(usize) -> Result<LayerTar>) -> Result<Tree<TarPlace>> {
     let first = if layers == 0 { None } else { Some(open(0)?) };
     let limits = first.as_ref().map_or_else(TreeLimits::default, |tar| tar.limits().tree.clone());
     let mut first = first.into_iter();

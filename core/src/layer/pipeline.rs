@@ -1,6 +1,6 @@
 //! The threads between a layer's bytes and its tar: read, hash, inflate.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -23,6 +23,10 @@ pub(super) struct Uncompressed {
     chunk: Option<Arc<Chunk>>,
     /// Bytes of `chunk` that are consumed.
     at: usize,
+    /// Bytes of the chunks before it.
+    before: u64,
+    /// What gets every byte, too.
+    copy: Option<Box<dyn Write + Send>>,
     totals: Option<Totals>,
     _alive: Arc<()>,
 }
@@ -50,14 +54,19 @@ impl Uncompressed {
         let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
         let options = options.clone();
         spawn("layer-read", move || report(&next.clone(), source.run(&options, next)))?;
-        Ok(Self { pieces, chunk: None, at: 0, totals: None, _alive: alive })
+        Ok(Self { pieces, chunk: None, at: 0, before: 0, copy: None, totals: None, _alive: alive })
     }
 
     /// Waits until there are bytes to see and returns how many, 0 at the verified end.
     pub(super) fn ready(&mut self) -> Result<usize> {
         while self.peek().is_empty() && self.totals.is_none() {
             // The consumed buffer goes back before the wait for the next one.
-            self.chunk = None;
+            if let Some(chunk) = self.chunk.take() {
+                self.before += chunk.len() as u64;
+                if let Some(copy) = &mut self.copy {
+                    copy.write_all(&chunk).map_err(|e| Error::io("copying a layer's tar", e))?;
+                }
+            }
             self.at = 0;
             match self.pieces.recv().map_err(|_| LayerFault::Thread)?? {
                 Piece::Data(chunk) => self.chunk = Some(chunk),
@@ -75,6 +84,17 @@ impl Uncompressed {
     /// Marks the first `count` bytes as used.
     pub(super) fn consume(&mut self, count: usize) {
         self.at += count;
+    }
+
+    /// How many bytes are used.
+    pub(super) fn position(&self) -> u64 {
+        self.before + self.at as u64
+    }
+
+    /// Gives every byte to `copy`, too, chunk by chunk as they are used; whether that is all of them.
+    pub(super) fn copy_to(&mut self, copy: Box<dyn Write + Send>) -> bool {
+        self.copy = Some(copy);
+        self.before == 0
     }
 
     /// Size and digests, once the end of the stream is reached.

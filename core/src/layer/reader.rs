@@ -1,7 +1,7 @@
 //! The tar reader: blocks in, entries and their data out.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 
 use super::assemble::{self, Extensions};
 use super::fault::{LayerFault, TarFault};
@@ -63,6 +63,25 @@ impl LayerTar {
     /// The bounds that the layer is read within.
     pub fn limits(&self) -> &LayerLimits {
         &self.limits
+    }
+
+    /// The place in the uncompressed tar of what comes next: after [`LayerTar::next_entry`] of the first byte of the
+    /// file's data, which a tar begins at a multiple of 512.
+    pub fn position(&self) -> u64 {
+        self.bytes.position()
+    }
+
+    /// Writes the uncompressed tar to `copy` while it is read, every byte of it up to the verified end, what follows the
+    /// entries included. For formats that keep the tar itself. An error of `copy` is one of the calls that read.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) once entries were read.
+    pub fn copy_to(&mut self, copy: impl Write + Send + 'static) -> Result<()> {
+        if self.begun || self.ended || !self.bytes.copy_to(Box::new(copy)) {
+            let message = "the copy of a layer's tar has to begin before its first entry is read";
+            return Err(Error::new(crate::ErrorKind::Internal, message));
+        }
+        Ok(())
     }
 
     /// The next entry; what is left of the one before is skipped. `None` at the end of the archive.

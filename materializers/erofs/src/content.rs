@@ -71,11 +71,10 @@ impl Content {
 
     /// The device that the data is on, 0 for the image itself.
     pub(crate) fn device(&self) -> u16 {
-        match &self.0 {
-            DataLayout::Blocks { device, .. } => *device,
-            DataLayout::Chunks(chunks) => chunks.device,
-            DataLayout::Inline { .. } => 0,
+        if let DataLayout::Blocks { device, .. } = &self.0 {
+            return *device;
         }
+        if let DataLayout::Chunks(chunks) = &self.0 { chunks.device } else { 0 }
     }
 
     /// Puts all of it on a device.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::compress::algorithm::cluster_size;
 use crate::fault::ErofsFault;
-use crate::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options};
+use crate::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options};
 
 plyfold_core::register!(FormatEntry {
     name: "erofs",
@@ -36,6 +36,17 @@ plyfold_core::register!(FormatEntry {
     open: |options| {
         let Merged { block_size, label } = options.config()?;
         Ok(Box::new(ErofsMerged::new(Options::default().with_block_size(block_size)?.with_label(&label)?)))
+    },
+});
+
+plyfold_core::register!(FormatEntry {
+    name: "erofs-tar",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "each layer's tar as it is, behind an index that makes an EROFS image of it",
+    options: "",
+    open: |options| {
+        options.refuse()?;
+        Ok(Box::new(ErofsTar::default()))
     },
 });
 

@@ -71,6 +71,6 @@ impl Materializer for ErofsLayer {
 }
 
 /// containerd's derivation.
-fn layer_uuid(diff_id: &Digest) -> [u8; 16] {
+pub(crate) fn layer_uuid(diff_id: &Digest) -> [u8; 16] {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("erofs:blobs/{diff_id}").as_bytes()).into_bytes()
 }

@@ -1,6 +1,7 @@
 //! EROFS images from OCI layers.
 //!
 //! - [`ErofsLayer`] writes one layer as an image that stacks as an overlayfs lower.
+//! - [`ErofsTar`] makes one of a layer's tar, which stays as it is behind an index.
 //! - [`ErofsMerged`] joins layer images into one image that holds metadata only.
 //! - [`ErofsFlat`] writes a whole image as one that needs no other.
 //! - [`Reader`] reads all of them, [`ErofsFiles`] shows their files one by one, [`Summary`] what their superblocks say.
@@ -29,6 +30,7 @@ mod reader;
 mod shown;
 mod stream;
 mod summary;
+mod tar_index;
 mod writer;
 mod xattr;
 
@@ -43,3 +45,4 @@ pub use options::Options;
 pub use reader::Reader;
 pub use shown::{OverlayDifference, OverlayDifferences, OverlayFault};
 pub use summary::{DeviceSummary, Summary};
+pub use tar_index::ErofsTar;

@@ -137,6 +137,6 @@ impl Materializer for ErofsMerged {
 }
 
 /// A layer's file as errors name it.
-fn shown_as(layer: &InputArtifact) -> String {
+pub(crate) fn shown_as(layer: &InputArtifact) -> String {
     layer.artifact.path().map_or_else(|| layer.name.clone(), |path| path.display().to_string())
 }

@@ -91,7 +91,7 @@ pub(crate) fn differences(
     stacked: bool,
 ) -> Result<OverlayDifferences> {
     let stacked = stacked || layers > 1;
-    let tree = |at: usize| open(at)?.tree_on(u16::try_from(at + 1).unwrap_or(u16::MAX));
+    let tree = |at: usize| open(at)?.tree_of_layer(at);
     let mut doubtful = false;
     let mut root_is_explicit = false;
     for at in 0..layers {

@@ -16,6 +16,8 @@ pub(crate) struct BlockStream<'a> {
     gathered: Vec<u8>,
     position: u64,
     block_size: u64,
+    /// The image's size is a multiple of so many bytes.
+    end: u64,
 }
 
 impl<'a> BlockStream<'a> {
@@ -23,7 +25,13 @@ impl<'a> BlockStream<'a> {
     pub(crate) fn new(out: &'a mut dyn Output, block_size: u32, first: u32) -> Result<Self> {
         let position = u64::from(block_size) * u64::from(first);
         out.seek(SeekFrom::Start(position)).map_err(failed)?;
-        Ok(Self { out, gathered: Vec::with_capacity(GATHER), position, block_size: block_size.into() })
+        let (gathered, block_size) = (Vec::with_capacity(GATHER), block_size.into());
+        Ok(Self { out, gathered, position, block_size, end: block_size })
+    }
+
+    /// The same for an image whose size is a multiple of so many bytes, of complete blocks.
+    pub(crate) fn ending_at(self, end: u64) -> Self {
+        Self { end, ..self }
     }
 
     /// The place of the next byte.
@@ -41,6 +49,12 @@ impl<'a> BlockStream<'a> {
             Ok(block) if block < u32::MAX => Ok(block),
             _ => Err(ErofsFault::Blocks(self.block_size).into()),
         }
+    }
+
+    /// Ends the image; its size in blocks.
+    pub(crate) fn end(&mut self) -> Result<u32> {
+        self.zeros(self.position.next_multiple_of(self.end) - self.position)?;
+        self.block()
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {

@@ -20,6 +20,7 @@ const COMPATIBLE: [(u32, &str); 6] = [
     (0x10, "plain_xattr_pfx"),
     (0x20, "ishare_xattrs"),
 ];
+const INCOMPAT_48BIT: u32 = 0x80;
 /// Bits of `feature_incompat`, some of them of two features: what readers have to know.
 const INCOMPATIBLE: [(u32, &str); 9] = [
     (1, "lz4_0padding"),
@@ -29,7 +30,7 @@ const INCOMPATIBLE: [(u32, &str); 9] = [
     (0x10, "ztailpacking"),
     (0x20, "fragments"),
     (0x40, "xattr_prefixes"),
-    (0x80, "48bit"),
+    (INCOMPAT_48BIT, "48bit"),
     (0x100, "metabox"),
 ];
 
@@ -105,16 +106,17 @@ impl Summary {
         for slot in 0..u64::from(superblock.extra_devices) {
             let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
             let DeviceSlot { tag, blocks, uniaddr, .. } = source.record(at)?;
-            devices.push(DeviceSummary {
-                tag: until_nul(&tag),
-                blocks: blocks.get(),
-                start: uniaddr.get(),
-            });
+            devices.push(DeviceSummary { tag: until_nul(&tag), blocks: blocks.get(), start: uniaddr.get() });
         }
+        // With 48 bits for block numbers, the root's field has the upper ones.
+        let is_wide = superblock.feature_incompat & INCOMPAT_48BIT != 0;
+        let upper = if is_wide { superblock.root_nid.get() } else { 0 };
+        let blocks = u64::from(upper) << 32 | u64::from(superblock.blocks.get());
         let mut features = Vec::new();
-        for (bits, names) in
-            [(superblock.feature_compat.get(), &COMPATIBLE[..]), (superblock.feature_incompat.get(), &INCOMPATIBLE)]
-        {
+        for (bits, names) in [
+            (superblock.feature_compat.get(), &COMPATIBLE[..]),
+            (superblock.feature_incompat.get(), &INCOMPATIBLE),
+        ] {
             let set = names.iter().filter(|(bit, _)| bits & bit != 0);
             features.extend(set.map(|(_, name)| (*name).to_owned()));
             let unknown = names.iter().fold(bits, |bits, (bit, _)| bits & !bit);
@@ -122,7 +124,7 @@ impl Summary {
         }
         Ok(Self {
             block_size: 1 << superblock.blkszbits,
-            blocks: superblock.blocks.get().into(),
+            blocks,
             inodes: superblock.inos.get(),
             features,
             time: superblock.epoch.into(),

@@ -61,7 +61,7 @@ pub(crate) fn finish_files<C, B: FileBodies<C>>(
     let xattr_block = image.block()?;
     let inodes = &plan.inodes;
     inodes.xattrs.write_shared(|entry| image.write(entry))?;
-    let blocks = image.block()?;
+    let blocks = image.end()?;
     let head_blocks = head_blocks(options, devices.len());
     let mut superblock = Superblock {
         magic: MAGIC.into(),

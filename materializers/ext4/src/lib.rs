@@ -69,16 +69,16 @@ mod populate;
 mod resize;
 mod rootfs;
 mod space;
-mod superblock;
 mod summary;
+mod superblock;
 mod upper;
 mod volume;
 mod writer;
 mod xattr;
 
 pub use fault::Ext4Fault;
+pub use files::Ext4Files;
 pub use resize::resize;
 pub use rootfs::{Ext4Rootfs, Journal, MAX_JOURNAL, MIN_JOURNAL};
-pub use files::Ext4Files;
 pub use summary::Summary;
 pub use upper::{Ext4Upper, MAX_SIZE, MIN_SIZE};

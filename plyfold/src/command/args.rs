@@ -66,9 +66,9 @@ pub(crate) enum Verb {
     /// Make block devices out of an image
     #[command(after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1")]
     Materialize(Materialize),
-    /// Make an EROFS image out of one layer
+    /// Make an EROFS image, or another format, out of one layer
     #[command(
-        after_help = "Examples:\n  plyfold layer layer.tar.gz --out layer.erofs\n  tar -C rootfs -c . | plyfold layer - --out layer.erofs"
+        after_help = "Examples:\n  plyfold layer layer.tar.gz --out layer.erofs\n  plyfold layer rootfs.tar --as erofs --out rootfs.erofs\n  tar -C rootfs -c . | plyfold layer - --out layer.erofs"
     )]
     Layer(Layer),
     /// Make an empty ext4 disk, to be the upper of an overlay
@@ -364,6 +364,12 @@ pub(crate) struct Layer {
     /// The file to write
     #[arg(long, value_name = "FILE.erofs", value_parser = file)]
     pub(crate) out: PathBuf,
+    /// What to make: a format that is made of a layer, or of an image, which the layer then is all of
+    #[arg(long = "as", value_name = "FORMAT", default_value = "erofs-layers", value_parser = plugins::formats_named())]
+    pub(crate) format: String,
+    /// An option of the format, such as block-size=512; may be given several times
+    #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE")]
+    pub(crate) format_option: Vec<String>,
     /// Do not hash, which is faster: the image then has no UUID, and no digest is shown
     #[arg(long)]
     pub(crate) no_digests: bool,

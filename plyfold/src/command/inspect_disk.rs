@@ -36,7 +36,8 @@ pub(crate) async fn show(path: &Path, options: &Inspect, terminal: Terminal) -> 
     document["path"] = shown_path.clone().into();
     terminal.show(&document, || {
         let lines = [("file", shown_path)].into_iter().chain(lines);
-        lines.map(|(name, value)| format!("{name:<12}  {}\n", printable(&value))).collect::<String>() + &table
+        let lines = lines.map(|(name, value)| format!("{name:<12}  {}", printable(&value)));
+        lines.collect::<Vec<_>>().join("\n") + "\n" + &table
     })
 }
 
@@ -121,7 +122,10 @@ fn of_ext4(summary: &ext4::Summary) -> Shown {
         ("size", sizes(summary.size, summary.blocks.saturating_mul(summary.block_size.into()))),
         ("block size", summary.block_size.to_string()),
         ("blocks", format!("{}, {} free", summary.blocks, summary.free_blocks)),
-        ("inodes", format!("{}, {} free, of {} bytes", summary.inodes, summary.free_inodes, summary.inode_size)),
+        (
+            "inodes",
+            format!("{}, {} free, of {} bytes", summary.inodes, summary.free_inodes, summary.inode_size),
+        ),
         ("groups", summary.groups.to_string()),
         ("features", words(&summary.features)),
         ("uuid", uuid(summary.uuid)),
@@ -186,10 +190,5 @@ fn or_none(text: String) -> String {
 
 fn uuid(bytes: [u8; 16]) -> String {
     let digits = hex(&bytes);
-    let (parts, mut at) = ([8, 4, 4, 4, 12], 0);
-    let parts = parts.map(|length| {
-        at += length;
-        digits[at - length..at].to_owned()
-    });
-    parts.join("-")
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

@@ -1,4 +1,4 @@
-//! `layer` and `disk`: one layer as an EROFS image, and one empty upper.
+//! `layer` and `disk`: one layer as an image, and one empty upper.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
@@ -7,51 +7,67 @@ use std::path::Path;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
-use crate::layer::{Hashing, LayerOptions, LayerSummary, LayerTar};
-use crate::materializers::erofs::ErofsLayer;
+use crate::durable::parent;
+use crate::layer::{Hashing, LayerOptions};
 use crate::materializers::ext4::Ext4Upper;
-use crate::{Error, Materializer as _, Result};
+use crate::{Error, Materializer as _, Materializers, Options, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::args::{Disk, Layer};
+use super::one_layer::{self, Converted};
 use super::path::Written;
 use super::size::Size;
 use super::terminal::Terminal;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
-    let Layer { tar, out, no_digests, bounds, durably } = options;
+    let Layer { tar, out, format, format_option, no_digests, bounds, durably } = options;
+    let of_format = Options::parse(format_option.iter().map(String::as_str));
+    let of_format = of_format.map_err(|e| e.with_context("format", &format))?;
+    let format = Materializers::linked()?.open(&format, &of_format)?;
+    one_layer::check(&*format)?;
     let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
     let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
     refuse_terminal(&tar)?;
     Written::refuse_same(&tar, &out)?;
-    let target = out.clone();
-    let (summary, size) = blocking(move |stop| {
+    let (target, name) = (out.clone(), format.format().name);
+    let (converted, size) = blocking(move |stop| {
         let mut file = AtomicFile::create(&target, durably.options(), stop)?;
-        let mut layer = LayerTar::new(Input::open(&tar, stop)?, options)?;
-        let made = ErofsLayer::default().layer(&mut layer, &mut file).and_then(|_| layer.finish());
-        let summary = made.map_err(|e| e.with_context("path", tar.display()))?;
-        Ok((summary, file.publish()?))
+        let source = Input::open(&tar, stop)?;
+        let converted = one_layer::convert(&*format, source, options, &mut file, parent(&target));
+        let converted = converted.map_err(|e| e.with_context("path", tar.display()))?;
+        Ok((converted, file.publish()?))
     })
     .await?;
-    summary.warnings.iter().for_each(|warning| terminal.say("warning", &warning.to_string()));
-    let LayerSummary { diff_id, size: tar_size, blob, blob_size, compression, warnings, .. } = summary;
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let Converted { made, summary, diff_id } = converted;
+    let warnings = summary.iter().flat_map(|summary| &summary.warnings).map(ToString::to_string);
+    let warnings: Vec<String> = warnings.collect();
+    for (level, messages) in [("warning", &warnings), ("note", &made.notes)] {
+        for message in messages {
+            terminal.say(level, message);
+        }
+    }
+    // Of a whole image's layers only the digests of their tars are known.
+    let blob = summary.as_ref().and_then(|summary| Some((summary.blob.as_ref()?, summary.blob_size)));
+    let tar_size = summary.as_ref().map(|summary| summary.size);
     let document = json!({
-        "path": out,
+        "path": out.display().to_string(),
         "size": size,
+        "format": name,
         "diff_id": diff_id,
         "diff_size": tar_size,
-        "digest": blob,
-        "digest_size": blob_size,
-        "compression": compression.to_string(),
+        "digest": blob.map(|(digest, _)| digest),
+        "digest_size": summary.as_ref().map(|summary| summary.blob_size),
+        "compression": summary.as_ref().map(|summary| summary.compression.to_string()),
         "warnings": warnings,
+        "notes": made.notes,
     });
     terminal.show(&document, || {
-        let digest = blob.map(|digest| format!("digest   {digest}  {}\n", Size(blob_size)));
-        let diff_id = diff_id.map(|digest| format!("diff_id  {digest}  {}\n", Size(tar_size)));
-        let erofs = format!("erofs    {}  {}\n", out.display(), Size(size));
+        let sized = |size: Option<u64>| size.map(|size| format!("  {}", Size(size))).unwrap_or_default();
+        let digest = blob.map(|(digest, size)| format!("digest   {digest}  {}\n", Size(size)));
+        let diff_id = diff_id.map(|digest| format!("diff_id  {digest}{}\n", sized(tar_size)));
+        let erofs = format!("{:<8} {}  {}\n", name.trim_end_matches("-layers"), out.display(), Size(size));
         [digest.unwrap_or_default(), diff_id.unwrap_or_default(), erofs].concat()
     })
 }

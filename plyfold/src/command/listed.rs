@@ -147,7 +147,9 @@ fn document(path: &[u8], info: &FileInfo) -> Value {
         text(&mut object, "target", target);
     }
     if let Some(xattrs) = &info.xattrs {
-        let set = xattrs.into_iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), hex(value).into()));
+        let set = xattrs
+            .into_iter()
+            .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), hex(value).into()));
         object.insert("xattrs".to_owned(), Value::Object(set.collect()));
     }
     Value::Object(object)
@@ -162,7 +164,10 @@ fn text(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    bytes.iter().flat_map(digits).collect()
 }
 
 fn failed(error: std::io::Error) -> Error {

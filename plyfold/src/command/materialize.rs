@@ -49,10 +49,12 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
         let names = counted(count as u64, "name", "names");
-        session.terminal.say(
-            "warning",
-            &format!("overlayfs does not show {names} of this image as it is: {first}; use merged.erofs, which does"),
-        );
+        let other = match &disks.merged {
+            Some(_) => "use merged.erofs, which does",
+            None => "`--as erofs` makes one image that does",
+        };
+        let message = format!("overlayfs does not show {names} of this image as it is: {first}; {other}");
+        session.terminal.say("warning", &message);
     }
     session.terminal.show(&document(&image, &disks), || text(&image, &disks))
 }

@@ -49,6 +49,7 @@ mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod materialize;
+mod one_layer;
 mod path;
 mod pipe;
 mod plugins;

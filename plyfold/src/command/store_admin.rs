@@ -69,7 +69,9 @@ pub(crate) fn familiar(name: &Reference) -> String {
 pub(crate) fn no_files(image: &str) -> Error {
     let image = printable(image);
     Error::config("all images of the store are listed, and no image by itself").with_image(&image).with_hint(
-        format!("`plyfold ls {image}` lists the files of an image, `plyfold inspect {image}` shows the image"),
+        format!(
+            "`plyfold ls {image}` lists the files of an image, `plyfold inspect {image}` shows the image"
+        ),
     )
 }
 

@@ -11,10 +11,13 @@ use crate::blocking::blocking;
 impl Images {
     /// The files of a pulled image, as its layers stacked show them: to [list](plyfold_core::files::Files::list) and to
     /// [read](plyfold_core::files::Files::read), without mounting anything. Every layer is read to its verified end first;
-    /// a file's bytes are read from its layer again, which waits for the cache: call that on a thread that may wait.
+    /// a file's bytes are read from its layer again, which waits for the cache.
     ///
     /// # Errors
     /// Those of [`LayerFiles::new`] and of the cache.
+    ///
+    /// # Panics
+    /// Reading a file panics in an asynchronous task: do it by `spawn_blocking`, or on a thread of your own.
     pub async fn files(
         &self,
         image: &PulledImage,

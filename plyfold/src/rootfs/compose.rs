@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, MadeFile, MadeImage, Materializer, Result};
 
 use super::disks::{Disk, Disks};
-use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, VMDK};
+use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK};
 use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
 /// The formats of EROFS images, which overlayfs can stack.
-const STACKABLE: [&str; 6] = [FLAT, GPT, LAYERS, MERGED, RAW, VMDK];
+const STACKABLE: [&str; 7] = [FLAT, GPT, LAYERS, MERGED, RAW, TARS, VMDK];
 
 impl Rootfs {
     /// Checks what can be checked without an image, before one is pulled.
@@ -82,7 +82,7 @@ impl CompositionPlan {
             match file.format.name {
                 EXT4 => disks.ext4 = Some(path.clone()),
                 FLAT => disks.flat = Some(path.clone()),
-                LAYERS => disks.layers.push(path.clone()),
+                LAYERS | TARS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
                 VMDK => disks.vmdk = Some(path.clone()),
                 RAW => disks.raw = Some(path.clone()),

@@ -29,7 +29,8 @@ pub struct Disk {
 pub struct Disks {
     /// All the files, each behind those that it refers to; the upper is the last.
     pub files: Vec<Disk>,
-    /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …
+    /// The layers' EROFS images, bottom first: `layer-00.erofs`, `layer-01.erofs`, …; those of `erofs-tar` have the layers'
+    /// tars in them.
     pub layers: Vec<PathBuf>,
     /// `rootfs.erofs`: the whole root file system as one EROFS image, which needs no layers.
     pub flat: Option<PathBuf>,

@@ -109,11 +109,11 @@ impl Images {
         made: MadeImage,
         cache: &dyn CacheProvider,
     ) -> Result<(MadeImage, OverlayDifferences)> {
-        if made.format.name != options::LAYERS {
+        if ![options::LAYERS, options::TARS].contains(&made.format.name) {
             return Ok((made, OverlayDifferences::default()));
         }
         let differences = overlay::differences(&made, rootfs).await?;
-        if differences.count == 0 {
+        if differences.count == 0 || made.format.name == options::TARS {
             return Ok((made, differences));
         }
         let merged = self.make(image, rootfs, &*rootfs.merged(self.materializers())?, cache).await?;

@@ -3,7 +3,7 @@
 use plyfold_core::layer::{LayerLimits, TreeBudget};
 use plyfold_core::{Materializer, Materializers, Options, Result};
 #[cfg(feature = "erofs")]
-use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged};
+use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar};
 
 use crate::atomic_file::FileOptions;
 #[cfg(doc)]
@@ -14,6 +14,7 @@ pub(super) const FLAT: &str = "erofs";
 pub(super) const GPT: &str = "gpt";
 pub(super) const LAYERS: &str = "erofs-layers";
 pub(super) const MERGED: &str = "erofs-merged";
+pub(super) const TARS: &str = "erofs-tar";
 pub(super) const RAW: &str = "raw";
 pub(super) const VMDK: &str = "vmdk";
 
@@ -65,6 +66,13 @@ impl Rootfs {
     #[cfg(feature = "erofs")]
     pub fn erofs_layers() -> Self {
         Self::of(Box::new(ErofsLayer::default()))
+    }
+
+    /// As [`Rootfs::erofs_layers`], of the layers' tars as they are, each behind an index: the `diff_id` of a layer stays
+    /// checkable. No merged image is made of them.
+    #[cfg(feature = "erofs")]
+    pub fn erofs_tar() -> Self {
+        Self::of(Box::new(ErofsTar::default()))
     }
 
     /// The layers' images, and one image of metadata that shows them merged, with the layers as its devices.
@@ -119,8 +127,8 @@ impl Rootfs {
         self
     }
 
-    /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image. Without an effect on
-    /// other formats than `erofs-layers`.
+    /// Refuses an image that overlayfs cannot show as it is, in place of adding a merged image or of saying so. Without an
+    /// effect on other formats than `erofs-layers` and `erofs-tar`.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;

@@ -1,10 +1,10 @@
-//! What overlayfs does not show as it is: a rule for `erofs-layers` alone, whose images it stacks.
+//! What overlayfs does not show as it is: a rule for `erofs-layers` and `erofs-tar`, whose images it stacks.
 
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
-use plyfold_erofs::{ErofsMerged, OverlayDifferences};
+use plyfold_erofs::{ErofsMerged, ErofsTar, OverlayDifferences};
 
-use super::options::{FLAT, LAYERS, MERGED, Rootfs};
+use super::options::{FLAT, LAYERS, MERGED, Rootfs, TARS};
 use crate::blocking::alone;
 
 /// What overlayfs would show otherwise, of the layers' images.
@@ -16,9 +16,13 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
     let (limits, budget) = (rootfs.limits.tree.clone(), rootfs.budget.clone());
     // A single layer is mounted by overlayfs only under an upper.
     let stacked = rootfs.upper.is_some();
+    let are_tars = made.format.name == TARS;
     let found = alone("plyfold-overlay", move |stop| {
         // It gives its part of the shared memory back when it is dropped.
         let limits = TreeLimits { share: Some(budget.share_until(stop.flag())), ..limits };
+        if are_tars {
+            return ErofsTar::overlay_differences(&layers, &limits, stacked);
+        }
         ErofsMerged::default().with_limits(limits).overlay_differences(&layers, stacked)
     })
     .await?;
@@ -38,7 +42,7 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
 
 /// The images that an upper is stacked on: those of the layers, bottom first, or that of all of them.
 pub(super) fn lowers(made: &MadeImage) -> Vec<InputArtifact> {
-    let lowers = made.files.iter().filter(|file| [FLAT, LAYERS].contains(&file.format.name));
+    let lowers = made.files.iter().filter(|file| [FLAT, LAYERS, TARS].contains(&file.format.name));
     lowers
         .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))
         .collect()

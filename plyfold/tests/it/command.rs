@@ -659,6 +659,8 @@ fn formats_take_options_and_others_are_refused() {
         ("erofs", "image"),
         ("erofs-layers", "layer"),
         ("erofs-merged", "erofs-layers"),
+        ("erofs-tar", "layer"),
+        ("ext4", "image"),
         ("gpt", "erofs-merged"),
         ("raw", "erofs-merged"),
         ("vmdk", "erofs-merged"),

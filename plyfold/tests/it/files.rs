@@ -5,6 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
+use plyfold::digest::sha256;
+use plyfold::files::Files as _;
+use plyfold::layer::LayerLimits;
+use plyfold::{ErrorKind, Images, PullOptions};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample, docker_archive};
 use serde_json::Value;
 
@@ -40,6 +44,11 @@ fn place() -> Place {
     place
 }
 
+/// The image is of one platform, which need not be this machine's.
+fn run(place: &Place, line: &str) -> String {
+    place.run(&format!("{line} --platform linux/amd64"))
+}
+
 #[test]
 fn files_of_an_image() {
     let place = place();
@@ -72,7 +81,7 @@ fn files_of_an_image() {
         "ls --json -q",
         "list a.example/app:1",
     ];
-    check("files", &lines.map(|line| place.run(line)));
+    check("files", &lines.map(|line| run(&place, line)));
 }
 
 #[test]
@@ -98,7 +107,7 @@ fn files_of_disks() {
         "inspect {}/set/rootfs.vmdk --json",
         "inspect {}/set/rootfs.vmdk --raw",
     ];
-    check("disks", &lines.map(|line| place.run(line)));
+    check("disks", &lines.map(|line| run(&place, line)));
     // A disk whose data is all in its file.
     let lines = [
         "materialize {}/app.tar --as erofs -m label=root --out {}/flat -q",
@@ -106,7 +115,7 @@ fn files_of_disks() {
         "cat {}/flat/rootfs.erofs etc/release",
         "inspect {}/flat/rootfs.erofs",
     ];
-    let runs = lines.map(|line| place.run(line));
+    let runs = lines.map(|line| run(&place, line));
     fs::remove_file(place.path("set/layer-01.erofs")).unwrap();
     fs::write(place.path("cut.erofs"), &fs::read(place.path("set/merged.erofs")).unwrap()[..1100]).unwrap();
     fs::write(place.path("text.ext4"), "text").unwrap();
@@ -114,7 +123,8 @@ fn files_of_disks() {
     escaping = escaping.replace("layer-00.erofs", "../flat/rootfs.erofs");
     fs::write(place.path("set/escaping.vmdk"), escaping).unwrap();
     fs::write(place.path("sparse.vmdk"), [&b"KDMV"[..], &[0; 600]].concat()).unwrap();
-    fs::write(place.path("foreign.vmdk"), "# Disk DescriptorFile\nversion=1\nCID=1\nRW 8 SPARSE \"a\"\n").unwrap();
+    fs::write(place.path("foreign.vmdk"), "# Disk DescriptorFile\nversion=1\nCID=1\nRW 8 SPARSE \"a\"\n")
+        .unwrap();
     let lines = [
         "ls {}/set/rootfs.vmdk",
         "inspect {}/set/rootfs.vmdk",
@@ -129,7 +139,35 @@ fn files_of_disks() {
         "ls {}/foreign.vmdk",
         "ls {}/app.tar -q",
     ];
-    check("disks_refused", &[&runs[..], &lines.map(|line| place.run(line))].concat());
+    check("disks_refused", &[&runs[..], &lines.map(|line| run(&place, line))].concat());
+}
+
+/// Layers as their tars, and one layer by itself as any format.
+#[test]
+fn layers_as_other_formats() {
+    let place = place();
+    let tar = LayerBuilder::new().dir("./", 0o755).file("file", 0o644, &[b'x'; 5000]).finish();
+    fs::write(place.path("layer.tar"), &tar).unwrap();
+    fs::write(place.path("odd.tar"), [&tar[..], b"odd"].concat()).unwrap();
+    let lines = [
+        "materialize {}/app.tar --as erofs-tar --upper 64M --out {}/tars -q",
+        "ls -l {}/tars/layer-01.erofs etc",
+        "cat {}/tars/layer-00.erofs etc/os-release",
+        "inspect {}/tars/layer-00.erofs",
+        "materialize {}/app.tar --as erofs-tar -m block-size=512 --out {}/options",
+        "layer {}/layer.tar --as erofs-tar --out {}/tar.erofs",
+        "inspect {}/tar.erofs",
+        "layer {}/odd.tar --as erofs-tar --out {}/odd.erofs",
+        "layer {}/layer.tar --as erofs -m label=one --out {}/flat.erofs",
+        "layer {}/layer.tar --as erofs --out {}/flat.erofs --json",
+        "layer {}/layer.tar -m block-size=512 --out {}/small.erofs --json",
+        "layer {}/layer.tar --as vmdk --out {}/disk.vmdk",
+        "layer {}/layer.tar --as erofs -m depth=3 --out {}/flat.erofs",
+    ];
+    check("formats_of_layers", &lines.map(|line| run(&place, line)));
+    // The digest of the end of the file is the layer's diff_id.
+    let file = fs::read(place.path("tar.erofs")).unwrap();
+    assert_eq!(sha256(&file[file.len() - tar.len()..]), sha256(&tar));
 }
 
 /// A name is any bytes, and a command line has them as they are.
@@ -138,18 +176,19 @@ fn names_that_are_no_text_are_read() {
     let place = place();
     let image = place.path("app.tar");
     let path = OsStr::from_bytes(b"/usr/b\xff\n");
-    let output = place.command([OsStr::new("cat"), OsStr::new(&image), path]).output().unwrap();
+    let platform = ["--platform", "linux/amd64"];
+    let output = place.command(["cat", &image]).arg(path).args(platform).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"no text");
-    let output = place.command(["ls", "--json", &image, "usr"]).output().unwrap();
+    let output = place.command(["ls", "--json", &image, "usr"]).args(platform).output().unwrap();
     let list: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&list[0]["path"], &list[0]["path_hex"]), (&"b\u{fffd}\n".into(), &"62ff0a".into()));
     assert_eq!(list[1]["path_hex"], Value::Null);
     let disk = OsStr::from_bytes(b"d\xff");
     fs::create_dir(place.dir.path().join(disk)).unwrap();
     let file = place.dir.path().join(disk).join("x");
-    let made = place.command(["disk", "--size", "64M", "--out"]).arg(&file).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
+    assert!(place.run("disk --size 64M --out {}/disk").contains("[exit 0]"));
+    fs::rename(place.path("disk"), &file).unwrap();
     let output = place.command(["ls"]).arg(&file).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "lost+found\nupper\nwork\n");
     let output = place.command([OsStr::new("ls"), disk]).output().unwrap();
@@ -160,16 +199,40 @@ fn names_that_are_no_text_are_read() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     let place = Place::new();
-    let names = (0..5000).fold(LayerBuilder::new(), |layer, number| layer.file(format!("{number:0200}"), 0o644, b""));
+    let names =
+        (0..5000).fold(LayerBuilder::new(), |layer, number| layer.file(format!("{number:0200}"), 0o644, b""));
     let layer = names.file("large", 0o644, &vec![b'x'; 4 << 20]).finish();
     let archive = docker_archive(&[("a.example/app:1".to_owned(), &samples::of_layers("app", &[layer]))]);
     fs::write(place.path("app.tar"), archive).unwrap();
     let image = place.path("app.tar");
     for line in [&["ls", &image][..], &["ls", "--json", &image], &["cat", &image, "large"]] {
-        let mut child = place.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let platform = ["--platform", "linux/amd64"];
+        let mut child =
+            place.command(line).args(platform).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{line:?}: {output:?}");
         assert!(!String::from_utf8_lossy(&output.stderr).contains("error"), "{output:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_files_of_images() {
+    let place = place();
+    let images = Images::open(place.path("store")).await.unwrap();
+    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+    let pulled = images.pull(&format!("docker-archive:{}", place.path("app.tar")), options).await.unwrap();
+    let mut files = images.files(&pulled, LayerLimits::default()).await.unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut content = Vec::new();
+        files.read(b"etc/release", &mut |bytes| {
+            content.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok::<_, plyfold::Error>((content, files.list(b"etc")?.len()))
+    });
+    let (content, names) = read.await.unwrap().unwrap();
+    assert_eq!((&*content, names), (&b"NAME=sample\n"[..], 5));
+    let images_files = images.files(&pulled, LayerLimits { entries: 1, ..LayerLimits::default() }).await;
+    assert_eq!(*images_files.map(drop).unwrap_err().kind(), ErrorKind::Limit);
 }

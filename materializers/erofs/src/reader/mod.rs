@@ -6,6 +6,7 @@
 
 mod compressed;
 mod data;
+mod devices;
 mod image;
 mod node;
 mod plain;

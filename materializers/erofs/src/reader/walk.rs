@@ -94,15 +94,6 @@ impl<R: Read + Seek> Reader<R> {
         Ok(tree)
     }
 
-    /// Whether a file's data is on a device that is not behind the image.
-    pub(crate) fn lacks(&self, content: &Content) -> bool {
-        let device = content.device().checked_sub(1).and_then(|device| self.devices.get(usize::from(device)));
-        device.is_some_and(|device| {
-            let end = u64::from(device.uniaddr.get()) + u64::from(device.blocks.get());
-            end * self.superblock.block_size() > self.source.size()
-        })
-    }
-
     /// The same with all data on one device.
     pub(crate) fn tree_on(&mut self, device: u16) -> Result<Tree<Content>> {
         let mut tree = self.tree()?;

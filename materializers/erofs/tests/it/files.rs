@@ -37,7 +37,7 @@ fn files_of_layers_and_of_flat_images_are_listed_and_read() {
         assert_eq!(read(&mut files, b"\xff\xfe\x80").unwrap(), b"no UTF-8");
         let ping = files.file(b"bin/ping", true).unwrap();
         assert_eq!((ping.mode, ping.size, ping.links), (0o4755, 5000, Some(1)));
-        assert!(ping.xattrs.unwrap().into_iter().any(|(name, _)| name == b"user.own"));
+        assert!(ping.xattrs.unwrap().into_iter().any(|(name, _)| name == b"user.shared"));
         assert_eq!(files.file(b"dev/loop300", true).unwrap().device, Some((7, 300)));
         assert_eq!(files.file(b"many", true).unwrap().links, Some(402));
         assert_eq!(*read(&mut files, b"etc/mtab").unwrap_err().kind(), ErrorKind::NotFound);

@@ -15,6 +15,7 @@ mod mkfs;
 mod peers;
 mod signals;
 mod suite;
+mod tar_index;
 mod written;
 
 use std::fmt::Write as _;

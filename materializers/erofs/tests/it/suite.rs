@@ -8,7 +8,7 @@ use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, path_of};
 use plyfold_core::layer::Timestamp;
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options, Reader};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options, Reader};
 
 mod flat {
     plyfold_conformance::materializer_suite!(super::Flat::default());
@@ -24,6 +24,10 @@ mod layers {
 
 mod merged {
     plyfold_conformance::materializer_suite!(super::Merged::default());
+}
+
+mod tars {
+    plyfold_conformance::materializer_suite!(super::Tars);
 }
 
 #[derive(Default)]
@@ -143,6 +147,27 @@ impl MaterializerFixture for Merged {
 
     fn not_judged(&self) -> &'static [&'static str] {
         &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+struct Tars;
+
+impl MaterializerFixture for Tars {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(ErofsTar::default())
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        read(file, &[])
+    }
+
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
+        read(file, &[]);
+    }
+
+    /// It has no options.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["options_that_change_bytes_are_in_the_format"]
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 mod compressed;
 mod suite;
+mod tar_index;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,10 +20,12 @@ use plyfold_conformance::samples::LayerBuilder;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines, mounted};
 use plyfold_erofs::{ErofsMerged, Options, Reader};
 use suite::the_suite_through_the_kernel;
+use tar_index::a_tar_behind_its_index_is_what_tar_extracts;
 use tempfile::{NamedTempFile, TempDir, TempPath};
 
 oracle_tests! {
     fsck_is_clean needs [Need::FSCK_EROFS];
+    a_tar_behind_its_index_is_what_tar_extracts needs [Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     kernel_mount_equals_reference_tree needs [Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_sparse_file_keeps_its_holes needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     whiteouts_and_opaque_in_overlay_form needs [Need::KERNEL_EROFS, Need::Mounts];

@@ -8,10 +8,10 @@ use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
 use plyfold_core::{InputArtifact, Materializer};
-use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar};
 use tempfile::{NamedTempFile, TempPath};
 
-/// Every rule, on layers, on merged and on flat images, compressed ones too.
+/// Every rule, on layers, on tars behind an index, on merged and on flat images, compressed ones too.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
@@ -19,6 +19,7 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
         rule.judge(&Kernel::Merged);
         rule.judge(&Kernel::Flat);
         rule.judge(&Kernel::Compressed);
+        rule.judge(&Kernel::Tars);
     }
     Ok(())
 }
@@ -29,6 +30,7 @@ enum Kernel {
     Flat,
     Layers,
     Merged,
+    Tars,
 }
 
 impl MaterializerFixture for Kernel {
@@ -42,6 +44,7 @@ impl MaterializerFixture for Kernel {
             Self::Flat => Box::new(ErofsFlat::default()),
             Self::Layers => Box::new(ErofsLayer::default()),
             Self::Merged => Box::new(ErofsMerged::default()),
+            Self::Tars => Box::new(ErofsTar::default()),
         }
     }
 
@@ -67,6 +70,11 @@ impl MaterializerFixture for Kernel {
     }
 
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        if *self == Self::Tars {
+            // Blocks of less than a page are refused by versions before 1.6: the kernel judges these.
+            drop(self.tree(file, layers));
+            return;
+        }
         let devices = layers.iter().map(|layer| format!("--device={}", path_of(layer).display()));
         Run::new("fsck.erofs").args(devices).arg(file).success().expect("fsck.erofs finds nothing");
     }
@@ -77,7 +85,7 @@ impl MaterializerFixture for Kernel {
             Self::Compressed | Self::Flat => {
                 &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
             }
-            Self::Layers => &["options_that_change_bytes_are_in_the_format"],
+            Self::Layers | Self::Tars => &["options_that_change_bytes_are_in_the_format"],
             Self::Merged => &[
                 "a_bad_layer_is_an_error_not_a_smaller_image",
                 "options_that_change_bytes_are_in_the_format",

@@ -4,9 +4,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 mod memory;
 mod rootfs;
-mod files;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -14,7 +14,7 @@ use super::{MIB, disk};
 /// A large directory, a file of many extents, one with holes, links, names that are no text.
 pub(crate) fn files_are_those_that_the_kernel_wrote() -> Verdict {
     let path = disk(&Ext4Upper::new(256 * MIB)?)?;
-    let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let mount = Mount::new("ext4", &path, "loop")?;
     let root = mount.path().join("upper");
     fs::create_dir_all(root.join("many"))?;
@@ -89,10 +89,6 @@ pub(crate) fn a_summary_is_what_dumpe2fs_says() -> Verdict {
 }
 
 fn uuid(bytes: [u8; 16]) -> String {
-    let mut text = String::new();
-    for (index, byte) in bytes.iter().enumerate() {
-        text += if [4, 6, 8, 10].contains(&index) { "-" } else { "" };
-        text += &format!("{byte:02x}");
-    }
-    text
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

@@ -2,9 +2,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 mod resize;
 mod rootfs;
-mod files;
 mod suite;
 
 use std::ffi::CString;
@@ -13,6 +13,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use files::{a_summary_is_what_dumpe2fs_says, files_are_those_that_the_kernel_wrote};
 use plyfold_conformance::oracle::{Failure, Mount, Need, Run, Verdict};
 use plyfold_conformance::oracle_tests;
 use plyfold_core::Materializer as _;
@@ -28,7 +29,6 @@ use rootfs::{
     the_files_of_an_image_stay_where_e2fsck_looks,
 };
 use suite::{the_suite_on_whole_images, the_suite_through_the_kernel};
-use files::{a_summary_is_what_dumpe2fs_says, files_are_those_that_the_kernel_wrote};
 use tempfile::TempPath;
 
 oracle_tests! {

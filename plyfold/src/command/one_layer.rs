@@ -1,0 +1,82 @@
+//! One layer by itself as any format that has one file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::atomic_file::AtomicFile;
+use crate::durable::temporary_file;
+use crate::layer::{LayerOptions, LayerSummary, LayerTar, TreeLimits};
+use crate::tree::MergedTree;
+use crate::{Digest, Error, Input, Made, Materializer, Output, Result, Role, Sink};
+
+/// What was made, and what is known of the layer.
+pub(crate) struct Converted {
+    pub(crate) made: Made,
+    /// `None` where the format reads a whole image, of which this layer is all.
+    pub(crate) summary: Option<LayerSummary>,
+    pub(crate) diff_id: Option<Digest>,
+}
+
+/// Checks that a format can be made of one layer.
+///
+/// # Errors
+/// [`Config`](crate::ErrorKind::Config).
+pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
+    let name = format.format().name;
+    if !matches!(format.input(), Input::Layer | Input::Image) {
+        let error = Error::config(format!("{name} is made of finished files, and not of a layer"));
+        return Err(error.with_hint("`plyfold formats` shows what each format is made from"));
+    }
+    match format.outputs().len() {
+        1 => Ok(()),
+        files => Err(Error::config(format!("{name} has {files} files, and one can be written"))),
+    }
+}
+
+/// Makes the format of a layer, whose bytes are read to their verified end.
+pub(crate) fn convert(
+    format: &dyn Materializer,
+    tar: impl Read + Send + 'static,
+    options: LayerOptions,
+    file: &mut AtomicFile,
+    folder: &Path,
+) -> Result<Converted> {
+    let limits = options.limits.tree.clone();
+    let mut tar = LayerTar::new(tar, options)?;
+    let role = format.outputs().first().map_or(Role::Image, |output| output.role);
+    let mut sink = Beside { file, role, folder, limits: limits.clone() };
+    if format.input() == Input::Layer {
+        let made = format.layer(&mut tar, &mut sink)?;
+        let summary = tar.finish()?;
+        return Ok(Converted { made, diff_id: summary.diff_id.clone(), summary: Some(summary) });
+    }
+    let image = MergedTree::read([Ok(tar)], limits, folder)?;
+    let made = format.image(&image, &mut sink)?;
+    Ok(Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() })
+}
+
+/// A file, and room for temporary ones on the same disk.
+struct Beside<'a> {
+    file: &'a mut AtomicFile,
+    role: Role,
+    folder: &'a Path,
+    limits: TreeLimits,
+}
+
+impl Sink for Beside<'_> {
+    fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
+        if role != self.role {
+            return Err(Error::unsupported(format!("there is one file, its {}, and no {role}", self.role)));
+        }
+        Ok(self.file)
+    }
+
+    fn scratch(&mut self) -> Result<File> {
+        temporary_file(self.folder)
+    }
+
+    fn limits(&self) -> TreeLimits {
+        self.limits.clone()
+    }
+}
