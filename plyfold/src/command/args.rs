@@ -64,7 +64,9 @@ pub(crate) enum Verb {
     )]
     Inspect(Inspect),
     /// Make block devices out of an image
-    #[command(after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1")]
+    #[command(
+        after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1\n  plyfold materialize alpine --as erofs --upper 8G --out vm1 --boot -- -m 4G"
+    )]
     Materialize(Materialize),
     /// Make an EROFS image, or another format, out of one layer
     #[command(
@@ -354,6 +356,25 @@ pub(crate) struct Materialize {
     pub(crate) bounds: Bounds,
     #[command(flatten)]
     pub(crate) durably: Durably,
+    #[command(flatten)]
+    pub(crate) machine: BootOptions,
+}
+
+/// Options of a virtual machine.
+#[derive(Debug, Group)]
+pub(crate) struct BootOptions {
+    /// Start QEMU with the disks, its console on this terminal, and run the image's command; Ctrl-A X ends it
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) boot: bool,
+    /// The kernel to boot [default: that which runs here, else the newest in /boot]
+    #[arg(long, requires = "boot", value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initramfs to boot [default: one with busybox, made in memory]
+    #[arg(long, requires = "boot", value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// More options for QEMU, such as -m 4G
+    #[arg(last = true, requires = "boot", value_name = "QEMU OPTION")]
+    pub(crate) qemu: Vec<OsString>,
 }
 
 /// Options of `layer`.

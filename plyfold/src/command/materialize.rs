@@ -9,6 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 
 use super::args::Materialize;
+use super::boot::Machine;
 use super::hints;
 use super::progress::short;
 use super::session::Session;
@@ -25,10 +26,11 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         Some(bytes) => rootfs.upper(bytes),
         None => rootfs,
     };
-    let Materialize { copy, mode, owner, .. } = options;
+    let Materialize { copy, mode, owner, machine, .. } = options;
     let files = FileOptions { copy, mode, owner, ..options.durably.options() };
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     rootfs.check()?;
+    let machine = Machine::find(machine, &rootfs)?;
     // In a store that cannot be written, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.cache().is_read_only();
     let pull = PullOptions {
@@ -55,6 +57,9 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         };
         let message = format!("overlayfs does not show {names} of this image as it is: {first}; {other}");
         session.terminal.say("warning", &message);
+    }
+    if let Some(machine) = machine {
+        return machine.boot(session, &image, &disks).await;
     }
     session.terminal.show(&document(&image, &disks), || text(&image, &disks))
 }

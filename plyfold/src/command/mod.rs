@@ -32,6 +32,7 @@ use terminal::Terminal;
 
 mod age;
 mod args;
+mod boot;
 mod complete;
 mod context;
 mod export;

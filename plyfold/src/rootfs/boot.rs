@@ -20,13 +20,43 @@ struct Drive {
 }
 
 impl Disks {
-    /// How virtual machines take the disks (`qemu`, `cloud-hypervisor`, `firecracker`, `libkrun`), and what their `guest`
-    /// then mounts: a name and a line for each that takes the form. `None` unless one disk holds the whole root file
-    /// system. The guest needs [`kernel`](Self::kernel).
+    /// How virtual machines take the disks (`qemu`, `cloud-hypervisor`, `firecracker`, `crosvm`, `libkrun`), and what
+    /// their `guest` then mounts: a name and a line for each that takes the form. `None` unless one disk holds the whole
+    /// root file system. The guest needs [`kernel`](Self::kernel).
     ///
-    /// The lines for qemu and Cloud Hypervisor (from version 51.1) are for a shell, that for Firecracker is JSON, that
-    /// for libkrun is C.
+    /// Those for qemu, Cloud Hypervisor (from version 51.1; a VMDK from the version after 53) and crosvm are options for a
+    /// shell. That for Firecracker is a file for its `--config-file`, in JSON, in which `vmlinux` and, unless the disk
+    /// is the root of the guest by itself, `initrd` are files of yours. That for libkrun is C.
     pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
+        let drives = self.machine_drives()?;
+        let joined = |line: fn(&Drive) -> String| drives.iter().map(line).collect::<Vec<_>>().join(" ");
+        let mut lines = vec![("qemu", joined(qemu))];
+        // These take no path that is not text.
+        if drives.iter().all(|drive| drive.path.to_str().is_some()) {
+            lines.push(("cloud-hypervisor", format!("--disk {}", joined(cloud_hypervisor))));
+            if drives.iter().all(|drive| !drive.is_vmdk) {
+                lines.push(("firecracker", firecracker(&drives)));
+                lines.push(("crosvm", joined(crosvm)));
+            }
+        }
+        lines.push(("libkrun", joined(libkrun)));
+        lines.push(("guest", self.guest()));
+        Some(lines)
+    }
+
+    /// Values of QEMU's option `-drive`.
+    #[cfg(feature = "command")]
+    pub(crate) fn drives(&self) -> Option<Vec<OsString>> {
+        let value = |drive: &Drive| {
+            let mut value = OsString::from("file=");
+            value.push(doubled(&drive.path, b','));
+            value.push(qemu_rest(drive));
+            value
+        };
+        Some(self.machine_drives()?.iter().map(value).collect())
+    }
+
+    fn machine_drives(&self) -> Option<Vec<Drive>> {
         let disk = [&self.vmdk, &self.flat, &self.raw, &self.gpt, &self.ext4].into_iter().flatten().next()?;
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some());
         let is_root = self.upper.is_none() && self.gpt.is_none();
@@ -35,20 +65,17 @@ impl Disks {
         if let Some(path) = self.upper.as_deref().map(absolute) {
             drives.push(Drive { name: "upper", path, is_vmdk: false, is_read_only: false, is_root: false });
         }
-        let joined = |line: fn(&Drive) -> String, by| drives.iter().map(line).collect::<Vec<_>>().join(by);
-        let mut lines = vec![("qemu", joined(qemu, " "))];
-        // These take no VMDK of several files, and no path that is not text.
-        if !is_vmdk && drives.iter().all(|drive| drive.path.to_str().is_some()) {
-            lines.push(("cloud-hypervisor", format!("--disk {}", joined(cloud_hypervisor, " "))));
-            lines.push(("firecracker", format!("\"drives\": [{}]", joined(firecracker, ", "))));
-        }
-        lines.push(("libkrun", joined(libkrun, " ")));
-        lines.push(("guest", self.guest()));
-        Some(lines)
+        Some(drives)
     }
 
-    /// Commands for the shell of the guest.
-    fn guest(&self) -> String {
+    /// Where [`guest`](Self::guest) mounts the root file system.
+    #[cfg(feature = "command")]
+    pub(crate) fn guest_root(&self) -> &'static str {
+        if self.upper.is_some() || self.ext4.is_some() { "/root" } else { "/lower" }
+    }
+
+    /// Commands for the shell of the guest, which has the folders `/lower`, `/upper` and `/root`.
+    pub(crate) fn guest(&self) -> String {
         if self.ext4.is_some() {
             return "mount -t ext4 /dev/vda /root".to_owned();
         }
@@ -67,10 +94,15 @@ impl Disks {
     }
 }
 
+/// A comma within a value of qemu's is doubled.
 fn qemu(drive: &Drive) -> String {
+    format!("-drive file={}{}", quoted(&doubled(&drive.path, b',')), qemu_rest(drive))
+}
+
+fn qemu_rest(drive: &Drive) -> String {
     let format = if drive.is_vmdk { "vmdk" } else { "raw" };
     let read_only = if drive.is_read_only { ",readonly=on" } else { "" };
-    format!("-drive file={},format={format},if=virtio{read_only}", option(&drive.path))
+    format!(",format={format},if=virtio{read_only}")
 }
 
 /// The type is said: a monitor that looks for it would find what the guest has written there.
@@ -83,26 +115,49 @@ fn cloud_hypervisor(drive: &Drive) -> String {
         path if is_plain => path,
         path => [OsStr::new("\""), &path, OsStr::new("\"")].into_iter().collect(),
     };
-    format!("path={}{read_only},image_type=raw", quoted(Path::new(&path)))
+    let image_type = if drive.is_vmdk { "vmdk" } else { "raw" };
+    format!("path={}{read_only},image_type={image_type}", quoted(Path::new(&path)))
 }
 
-fn firecracker(drive: &Drive) -> String {
-    let Drive { name, path, is_read_only, is_root, .. } = drive;
-    let path = json_string(&path.to_string_lossy());
+/// A configuration with what it has to have: the kernel, and the disks. The root's parameters it adds by itself.
+fn firecracker(drives: &[Drive]) -> String {
+    let has_root = drives.iter().any(|drive| drive.is_root);
+    let initrd = if has_root { "" } else { r#", "initrd_path": "initrd""# };
+    let drive = |drive: &Drive| {
+        let Drive { name, path, is_read_only, is_root, .. } = drive;
+        let path = json_string(&path.to_string_lossy());
+        format!(
+            r#"{{"drive_id": "{name}", "path_on_host": {path}, "is_root_device": {is_root}, "is_read_only": {is_read_only}}}"#
+        )
+    };
+    let drives: Vec<String> = drives.iter().map(drive).collect();
     format!(
-        r#"{{"drive_id": "{name}", "path_on_host": {path}, "is_root_device": {is_root}, "is_read_only": {is_read_only}}}"#
+        r#"{{"boot-source": {{"kernel_image_path": "vmlinux"{initrd}, "boot_args": "console=ttyS0 reboot=k panic=1"}}, "drives": [{}]}}"#,
+        drives.join(", ")
     )
+}
+
+/// A value in double quotes has commas and brackets, and its own quotes and backslashes behind a backslash.
+fn crosvm(drive: &Drive) -> String {
+    let bytes = drive.path.as_os_str().as_bytes();
+    let path = if bytes.iter().any(|byte| b"\"',[]".contains(byte)) {
+        let escaped = bytes.iter().flat_map(|&byte| {
+            let escape = b"\"\\".contains(&byte).then_some(b'\\');
+            escape.into_iter().chain([byte])
+        });
+        OsString::from_vec(b"\"".iter().copied().chain(escaped).chain(*b"\"").collect())
+    } else {
+        drive.path.clone().into_os_string()
+    };
+    let read_only = if drive.is_read_only { ",ro" } else { "" };
+    let root = if drive.is_root { ",root" } else { "" };
+    format!("--block path={}{read_only}{root}", quoted(Path::new(&path)))
 }
 
 fn libkrun(drive: &Drive) -> String {
     let (name, path, read_only) = (drive.name, c_string(&drive.path), drive.is_read_only);
     let format = if drive.is_vmdk { "VMDK" } else { "RAW" };
     format!("krun_add_disk2(ctx, \"{name}\", {path}, KRUN_DISK_FORMAT_{format}, {read_only});")
-}
-
-/// A path as a value within qemu's `-drive`, where a comma is doubled, and for a shell.
-fn option(path: &Path) -> String {
-    quoted(&doubled(path, b','))
 }
 
 /// A path with each of these bytes twice.
@@ -128,13 +183,14 @@ mod tests {
     #[test]
     fn each_monitor_gets_the_forms_that_it_takes() {
         let names = |disks: &Disks| lines(disks).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-        let all = ["qemu", "cloud-hypervisor", "firecracker", "libkrun", "guest"];
+        let all = ["qemu", "cloud-hypervisor", "firecracker", "crosvm", "libkrun", "guest"];
         let path = |name: &str| Some(PathBuf::from(name));
         assert_eq!(names(&Disks { flat: path("/a.erofs"), ..Disks::default() }), all);
         assert_eq!(names(&Disks { raw: path("/a.raw"), ..Disks::default() }), all);
         assert_eq!(names(&Disks { gpt: path("/a.gpt"), ..Disks::default() }), all);
+        let flat = ["qemu", "cloud-hypervisor", "libkrun", "guest"];
+        assert_eq!(names(&Disks { vmdk: path("/a.vmdk"), ..Disks::default() }), flat);
         let some = ["qemu", "libkrun", "guest"];
-        assert_eq!(names(&Disks { vmdk: path("/a.vmdk"), ..Disks::default() }), some);
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);
         assert_eq!(Disks { upper: path("/upper.ext4"), ..Disks::default() }.boot_lines(), None);
@@ -170,11 +226,82 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_for_firecracker_are_json() {
+    fn cloud_hypervisor_is_told_what_a_vmdk_is() {
+        let vmdk = Some("/a.vmdk".into());
+        let found = line(&Disks { vmdk, ..Disks::default() }, "cloud-hypervisor");
+        assert_eq!(found, "--disk path=/a.vmdk,readonly=on,image_type=vmdk");
+    }
+
+    /// By the grammar of crosvm's options (`serde_keyvalue`, `any_string`).
+    #[test]
+    fn crosvm_reads_the_paths() {
+        let read = |text: &str| {
+            let Some(rest) = text.strip_prefix('"') else {
+                let end = text.find([',', '"', '\'', '[', ']']).unwrap_or(text.len());
+                return (text[..end].to_owned(), text[end..].to_owned());
+            };
+            let (mut value, mut chars) = (String::new(), rest.chars());
+            loop {
+                match chars.next().unwrap() {
+                    '"' => return (value, chars.collect::<String>()),
+                    '\\' => value.push(chars.next().filter(|c| "\"\\".contains(*c)).unwrap()),
+                    c => value.push(c),
+                }
+            }
+        };
+        for path in ["/a b/c.raw", "/a=b", "/a,b", "/it's", "/[x]", "/\"a\\b\"", "/a\\b"] {
+            let disks = Disks { raw: Some(path.into()), ..Disks::default() };
+            let script = format!("printf '%s\\0' {}", line(&disks, "crosvm"));
+            let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let words = String::from_utf8(said.stdout).unwrap();
+            let value =
+                words.strip_prefix("--block\0path=").and_then(|rest| rest.strip_suffix('\0')).unwrap();
+            assert_eq!(read(value), (path.to_owned(), ",ro,root".to_owned()), "{words:?}");
+        }
+        let upper = Disks { raw: Some("/a".into()), upper: Some("/u".into()), ..Disks::default() };
+        assert_eq!(line(&upper, "crosvm"), "--block path=/a,ro --block path=/u");
+    }
+
+    /// Properties of Firecracker's API and their types; its description of them (`firecracker.yaml`) names those that
+    /// are required first.
+    const BOOT_SOURCE: (&[&str], &[&str]) =
+        (&["kernel_image_path"], &["boot_args", "initrd_path", "kernel_image_path"]);
+    const DRIVE: (&[&str], &[&str]) = (
+        &["drive_id", "is_root_device"],
+        &[
+            "cache_type",
+            "drive_id",
+            "io_engine",
+            "is_read_only",
+            "is_root_device",
+            "partuuid",
+            "path_on_host",
+            "rate_limiter",
+            "socket",
+        ],
+    );
+
+    #[test]
+    fn the_line_for_firecracker_is_a_configuration() {
         for (upper, is_root) in [(None, true), (Some("/\"u\".ext4".into()), false)] {
             let disks = Disks { raw: Some("/\\ \n.raw".into()), upper, ..Disks::default() };
-            let text = format!("{{{}}}", line(&disks, "firecracker"));
-            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&line(&disks, "firecracker")).unwrap();
+            let names =
+                |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&value), ["boot-source", "drives"]);
+            let parts = value["drives"].as_array().unwrap().iter().map(|drive| (drive, DRIVE));
+            for (part, (required, known)) in parts.chain([(&value["boot-source"], BOOT_SOURCE)]) {
+                let names = names(part);
+                assert!(names.iter().all(|name| known.contains(&name.as_str())), "{part}");
+                assert!(required.iter().all(|name| names.contains(&(*name).to_owned())), "{part}");
+                for (name, value) in part.as_object().unwrap() {
+                    assert!(
+                        if name.starts_with("is_") { value.is_boolean() } else { value.is_string() },
+                        "{part}"
+                    );
+                }
+            }
+            assert_eq!(value["boot-source"].get("initrd_path").is_some(), !is_root);
             let drive = &value["drives"][0];
             assert_eq!(drive["path_on_host"], "/\\ \n.raw");
             assert_eq!((&drive["is_root_device"], &drive["is_read_only"]), (&is_root.into(), &true.into()));

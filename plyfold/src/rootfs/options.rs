@@ -36,6 +36,16 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
+    /// The formats that are one disk with the whole root file system.
+    #[cfg(feature = "command")]
+    pub(crate) const ONE_DISK: [&'static str; 4] = [FLAT, GPT, RAW, VMDK];
+
+    /// Whether a virtual machine can boot from what is made.
+    #[cfg(feature = "command")]
+    pub(crate) fn is_one_disk(&self) -> bool {
+        Self::ONE_DISK.contains(&self.format.format().name)
+    }
+
     /// The files of a format, and of those that it is made from.
     pub fn of(format: Box<dyn Materializer>) -> Self {
         Self {

@@ -1,0 +1,209 @@
+//! What runs in the virtual machine first: busybox, which mounts the disks and runs the image's command.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use crate::oci_spec::image::Config;
+use crate::shell::word;
+use crate::{Disks, Error, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::cpio::Archive;
+use super::kernel;
+
+/// The longest file that goes into an initramfs, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+/// Until the disks are there. Modules are in no order: one that needs another is tried again.
+const HEAD: &str = "#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for pass in 1 2 3 4; do
+  for module in /modules/*; do
+    [ -f \"$module\" ] && insmod \"$module\" 2>/dev/null && rm \"$module\"
+  done
+done
+";
+
+/// What is mounted in the root file system, where it has a place for it.
+const MOUNTS: &str = "  for place in proc sys dev; do
+    [ -d $R/$place ] && mount -o bind /$place $R/$place
+  done
+  [ -d $R/tmp ] && [ ! -w $R/tmp ] && mount -t tmpfs tmpfs $R/tmp
+  cp /bin/busybox /dev/.busybox
+";
+
+/// When the command has ended: nothing of it goes on, and the disks are complete.
+const TAIL: &str = "cd /
+kill -9 -1
+sync
+for place in tmp dev sys proc; do umount $R/$place 2>/dev/null; done
+umount $R
+umount /upper /lower 2>/dev/null
+poweroff -f
+";
+
+/// An initramfs in memory, for as long as this is here.
+pub(super) struct Initramfs(File);
+
+impl Initramfs {
+    /// The name that a process which inherits it has for it.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
+/// The program that the kernel starts.
+pub(super) fn init(disks: &Disks, config: Option<&Config>) -> String {
+    let root = disks.guest_root();
+    let mut init = format!("{HEAD}R={root}\nif {}; then\n{MOUNTS}", disks.guest());
+    let _ = writeln!(init, "  setsid cttyhack env -i {}", process(config));
+    init.push_str("  echo \"the command has ended with exit status $?\"\n");
+    init.push_str("else\n  echo 'the disks cannot be mounted'; dmesg | tail -n 20\nfi\n");
+    init + TAIL
+}
+
+/// The image's command in its environment and its folder.
+fn process(config: Option<&Config>) -> String {
+    let list = |field: fn(&Config) -> &Option<Vec<String>>| {
+        config.and_then(|c| field(c).clone()).unwrap_or_default()
+    };
+    let mut environment = list(Config::env);
+    for (name, value) in
+        [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")]
+    {
+        if !environment.iter().any(|entry| entry.split('=').next() == Some(name)) {
+            environment.push(format!("{name}={value}"));
+        }
+    }
+    environment.extend(std::env::var("TERM").ok().map(|terminal| format!("TERM={terminal}")));
+    let mut command = [list(Config::entrypoint), list(Config::cmd)].concat();
+    if command.is_empty() {
+        command.push("/bin/sh".to_owned());
+    }
+    let words = |of: &[String]| of.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ");
+    let folder =
+        config.and_then(|c| c.working_dir().clone()).filter(|folder| !folder.is_empty() && folder != "/");
+    let environment = words(&environment);
+    match folder {
+        // chroot(1) starts in the root; the image may have no shell.
+        Some(folder) => format!(
+            "{environment} /bin/chroot $R /dev/.busybox sh -c 'cd \"$0\" && exec \"$@\"' {} {}",
+            word(&folder),
+            words(&command)
+        ),
+        None => format!("{environment} /bin/chroot $R {}", words(&command)),
+    }
+}
+
+/// Packs it, with the modules that the kernel has in this folder.
+pub(super) fn make(init: &str, busybox: &Path, modules: Option<&Path>) -> Result<Initramfs> {
+    let mut archive = Archive::default();
+    for name in ["bin", "dev", "lower", "modules", "proc", "root", "sys", "upper"] {
+        archive.directory(name);
+    }
+    archive.program("bin/busybox", &content(busybox)?);
+    for (index, module) in modules.map(kernel::needed).transpose()?.unwrap_or_default().iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let (name, bytes) = match name.strip_suffix(".zst") {
+            // busybox unpacks the other compressions that kernels have.
+            Some(plain) => (plain, unpacked(module)?),
+            None => (&*name, content(module)?),
+        };
+        archive.program(&format!("modules/{index:02}-{name}"), &bytes);
+    }
+    archive.program("init", init.as_bytes());
+    let failed = |e| Error::io("writing an initramfs into memory", e);
+    // QEMU inherits it.
+    let memory = memfd_create("plyfold-initramfs", MemfdFlags::empty()).map_err(|e| failed(e.into()))?;
+    let mut file = File::from(memory);
+    file.write_all(&archive.finish()).map_err(failed)?;
+    Ok(Initramfs(file))
+}
+
+fn content(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::io("reading a file for the initramfs", e).with_context("path", path.display()))
+}
+
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        zstd::Decoder::new(File::open(path)?)?.take(LONGEST).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| {
+        Error::io("unpacking a module for the initramfs", e).with_context("path", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use crate::oci_spec::image::ConfigBuilder;
+
+    use super::*;
+
+    fn strings(of: &[&str]) -> Vec<String> {
+        of.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_shell_reads_the_command_of_the_image() {
+        let config = ConfigBuilder::default()
+            .env(strings(&["PATH=/a b", "X=it's $HOME"]))
+            .entrypoint(strings(&["/bin/odd name", "-c"]))
+            .cmd(strings(&["two\nlines"]))
+            .working_dir("/work dir".to_owned())
+            .build()
+            .unwrap();
+        let process = process(Some(&config));
+        let said =
+            Command::new("sh").args(["-c", &format!("R=/root; printf '%s\\0' {process}")]).output().unwrap();
+        let words = String::from_utf8(said.stdout).unwrap();
+        let words: Vec<&str> = words.split('\0').filter(|word| !word.starts_with("TERM=")).collect();
+        assert_eq!(words[..5], ["PATH=/a b", "X=it's $HOME", "HOME=/root", "/bin/chroot", "/root"]);
+        assert_eq!(words[words.len() - 5..], ["/work dir", "/bin/odd name", "-c", "two\nlines", ""]);
+    }
+
+    #[test]
+    fn an_image_without_a_command_gets_a_shell() {
+        assert!(process(None).ends_with("/bin/chroot $R /bin/sh"), "{}", process(None));
+        assert!(process(None).starts_with("PATH=/usr/local/sbin:"), "{}", process(None));
+    }
+
+    #[test]
+    fn the_first_process_is_a_script_that_shells_can_read() {
+        for upper in [None, Some("/u.ext4".into())] {
+            let disks = Disks { flat: Some("/a.erofs".into()), upper, ..Disks::default() };
+            let script = init(&disks, None);
+            let read = Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(read.status.success(), "{script}\n{}", String::from_utf8_lossy(&read.stderr));
+        }
+    }
+
+    #[test]
+    fn modules_packed_by_zstd_are_unpacked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel/erofs.ko.zst");
+        fs::create_dir(folder.path().join("kernel")).unwrap();
+        fs::write(&path, zstd::encode_all(&b"a module"[..], 1).unwrap()).unwrap();
+        fs::write(folder.path().join("busybox"), "busybox").unwrap();
+        let made = make("#!", &folder.path().join("busybox"), Some(folder.path())).unwrap();
+        let bytes = fs::read(made.path()).unwrap();
+        let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(holds(b"modules/00-erofs.ko\0") && holds(b"a module") && !holds(b".zst"));
+    }
+}

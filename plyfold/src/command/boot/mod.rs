@@ -1,0 +1,180 @@
+//! `materialize --boot`: a virtual machine of QEMU with what was made, on this terminal.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use crate::oci_spec::image::Config;
+use crate::shell::quoted;
+use crate::{Disks, Error, ImageSourceExt as _, PulledImage, Result, Rootfs};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::process::Command;
+
+use super::args::BootOptions;
+use super::session::Session;
+
+mod cpio;
+mod initramfs;
+mod kernel;
+mod programs;
+
+/// The architecture whose machine is known here.
+const ARCHITECTURE: &str = "amd64";
+/// Parameters of the kernel: to write to the serial line, and to end after a panic.
+const PARAMETERS: &str = "console=ttyS0 panic=-1 quiet";
+
+/// What a virtual machine is started with, found before anything is made.
+pub(super) struct Machine {
+    qemu: PathBuf,
+    kernel: PathBuf,
+    initrd: Initrd,
+    /// Options of the user's.
+    more: Vec<OsString>,
+}
+
+enum Initrd {
+    /// A file of the user's.
+    Given(PathBuf),
+    /// Made here, of this busybox.
+    Made { busybox: PathBuf },
+}
+
+impl Machine {
+    /// Finds what `--boot` needs; `None` without that option.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for what is not there, with the places where it was looked for;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes.
+    pub(super) fn find(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
+        if !options.boot {
+            return Ok(None);
+        }
+        if !rootfs.is_one_disk() {
+            return Err(no_disk());
+        }
+        let qemu = programs::qemu()?;
+        let kernel = kernel::find(options.kernel)?;
+        let initrd = match options.initrd {
+            Some(file) => Initrd::Given(kernel::readable(&file)?),
+            None => Initrd::Made { busybox: programs::busybox()? },
+        };
+        Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
+    }
+
+    /// Starts it with the disks, and waits until it ends.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another architecture; [`Io`](crate::ErrorKind::Io), also when
+    /// QEMU fails.
+    pub(super) async fn boot(self, session: &Session, image: &PulledImage, disks: &Disks) -> Result<()> {
+        let drives = disks.drives().ok_or_else(no_disk)?;
+        let architecture = image.platform.architecture();
+        if architecture != ARCHITECTURE {
+            let message = format!("a virtual machine for {architecture} cannot be started here");
+            return Err(
+                Error::unsupported(message).with_hint("take the lines that are printed for other programs")
+            );
+        }
+        // Held until QEMU has ended.
+        let made = match &self.initrd {
+            Initrd::Given(_) => None,
+            Initrd::Made { busybox } => {
+                let config = image.source(&*session.images.cache()).config().await?;
+                let config = config.document().config().as_ref();
+                note_user(session, config);
+                let init = initramfs::init(disks, config);
+                Some(initramfs::make(&init, busybox, kernel::modules(&self.kernel).as_deref())?)
+            }
+        };
+        let initrd = match (&self.initrd, &made) {
+            (Initrd::Given(file), _) => file.clone(),
+            (Initrd::Made { .. }, made) => made.as_ref().map(initramfs::Initramfs::path).unwrap_or_default(),
+        };
+        let arguments = self.arguments(&initrd, drives);
+        let shown: Vec<String> = arguments.iter().map(|argument| quoted(Path::new(argument))).collect();
+        session.terminal.say("starting", &format!("{} {}", quoted(&self.qemu), shown.join(" ")));
+        let _terminal = TerminalState::save();
+        let mut command = Command::new(&self.qemu);
+        let status = command.args(&arguments).kill_on_drop(true).status().await;
+        ended(status.map_err(|e| Error::io("starting QEMU", e).with_context("path", self.qemu.display()))?)
+    }
+
+    /// QEMU's arguments. Of an option that is given twice the last one counts, of accelerators the first that works.
+    fn arguments(&self, initrd: &Path, drives: Vec<OsString>) -> Vec<OsString> {
+        let words = ["-nodefaults", "-display", "none", "-serial", "mon:stdio", "-no-reboot", "-m", "1G"];
+        let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+        arguments.extend(["-cpu", "max", "-kernel"].map(OsString::from));
+        arguments.push(self.kernel.clone().into());
+        arguments.extend(["-initrd".into(), initrd.into(), "-append".into(), PARAMETERS.into()]);
+        for drive in drives {
+            arguments.extend(["-drive".into(), drive]);
+        }
+        arguments.extend(self.more.iter().cloned());
+        arguments.extend(["-accel", "kvm", "-accel", "tcg"].map(OsString::from));
+        arguments
+    }
+}
+
+/// Says that the user of the image is not used.
+fn note_user(session: &Session, config: Option<&Config>) {
+    let user = config.and_then(|config| config.user().as_deref()).unwrap_or_default();
+    if !["", "0", "root", "0:0", "root:root"].contains(&user) {
+        session.terminal.say("note", &format!("the image's command runs as root, not as {user}"));
+    }
+}
+
+fn ended(status: ExitStatus) -> Result<()> {
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::io("running QEMU", io::Error::other(status.to_string())).with_hint(
+        "it has said why above; where KVM cannot run the kernel, end the command with `-- -accel tcg`",
+    ))
+}
+
+fn no_disk() -> Error {
+    let message = "no virtual machine boots from this: the root file system is not on one disk";
+    Error::unsupported(message).with_advice(crate::Advice::ChooseFormat {
+        words: "{}, {}, {} and {} are such disks",
+        formats: Rootfs::ONE_DISK.to_vec(),
+    })
+}
+
+/// What the terminal was, restored in the end: QEMU may be killed while it has it.
+struct TerminalState(Option<Termios>);
+
+impl TerminalState {
+    fn save() -> Self {
+        Self(tcgetattr(io::stdin()).ok())
+    }
+}
+
+impl Drop for TerminalState {
+    fn drop(&mut self) {
+        if let Some(state) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn options_of_the_user_come_behind_ours_and_before_accelerators() {
+        let machine = Machine {
+            qemu: "/q".into(),
+            kernel: "/k".into(),
+            initrd: Initrd::Given("/i".into()),
+            more: vec!["-m".into(), "4G".into()],
+        };
+        let arguments = machine.arguments(Path::new("/i"), vec!["file=/a,,b".into()]);
+        let text = arguments.join(OsStr::new(" ")).into_string().unwrap();
+        let end = "-kernel /k -initrd /i -append console=ttyS0 panic=-1 quiet -drive file=/a,,b -m 4G -accel kvm -accel tcg";
+        assert!(text.ends_with(end), "{text}");
+    }
+}
