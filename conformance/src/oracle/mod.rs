@@ -24,9 +24,10 @@
 //! it fails instead; `.ci/run` sets that. A test that runs a program which its needs do not declare fails everywhere.
 //!
 //! The rest of the module is what such tests have in common: [`Run`] a command with a time limit, a [`Mount`] or
-//! [`LoopDevice`] that goes away when it is dropped, and the first [`Difference`] of two directory trees.
+//! [`LoopDevice`] that goes away when it is dropped, a [`Guest`] that boots, and the first [`Difference`] of two directory trees.
 
 mod difference;
+mod guest;
 mod mount;
 mod need;
 mod probe;
@@ -36,6 +37,7 @@ pub(crate) mod tree;
 mod verdict;
 
 pub use difference::{Aspect, Difference, difference};
+pub use guest::Guest;
 pub use mount::{LoopDevice, Mount, PowerDisk};
 pub use need::Need;
 pub use run::{Captured, Run};

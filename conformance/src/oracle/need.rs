@@ -11,6 +11,9 @@ use std::path::PathBuf;
 pub enum Need {
     /// A file system that the kernel can mount.
     FileSystem(&'static str),
+    /// What a [`Guest`](super::Guest) is made of: QEMU, Linux 6.12 and busybox in the folder that the variable
+    /// `PLYFOLD_GUEST` names. `.ci/guest` makes it.
+    Guest,
     /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount`, `losetup` and `partx`.
     Mounts,
     /// A program that Debian does not have, or only with much else. It is used where it is installed, and is
@@ -58,6 +61,8 @@ impl Need {
     pub const CRANE: Self = Self::Peer("crane");
     /// The client for artifacts in registries.
     pub const ORAS: Self = Self::Peer("oras");
+    /// The reader of ext4 without a mount.
+    pub const DEBUGFS: Self = Self::Tool { name: "debugfs", package: "e2fsprogs" };
     /// ext4's checker.
     pub const E2FSCK: Self = Self::Tool { name: "e2fsck", package: "e2fsprogs" };
     /// EROFS' checker.
@@ -93,6 +98,7 @@ impl Need {
     fn programs(&self) -> &[&'static str] {
         match self {
             Self::FileSystem(_) => &["modprobe"],
+            Self::Guest => &[],
             Self::Mounts => &["losetup", "mount", "partx", "umount"],
             Self::Peer(name) | Self::Tool { name, .. } => std::slice::from_ref(name),
             Self::Tracing => &["strace"],
@@ -115,4 +121,9 @@ pub(super) fn path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
+}
+
+/// Where the files of guests are: `target/guest` below the current folder when nothing names another.
+pub(super) fn guest_folder() -> PathBuf {
+    env::var_os("PLYFOLD_GUEST").unwrap_or_else(|| "target/guest".into()).into()
 }

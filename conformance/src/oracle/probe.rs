@@ -2,8 +2,9 @@
 
 use std::sync::OnceLock;
 
+use super::guest::parts;
 use super::mount::Mount;
-use super::need::{Need, find};
+use super::need::{Need, find, guest_folder};
 use super::run::Run;
 
 impl Need {
@@ -11,6 +12,11 @@ impl Need {
     pub fn missing(&self) -> Option<String> {
         match self {
             Self::FileSystem(name) => (!kernel_has(name)).then(|| format!("the kernel has no {name}")),
+            Self::Guest => {
+                let lacks = |path: &std::path::PathBuf| !path.exists();
+                let missing = parts(&guest_folder()).into_iter().find(lacks)?;
+                Some(format!("{} is missing: run .ci/guest", missing.display()))
+            }
             Self::Mounts => (!may_mount()).then(|| "mounting is not allowed: run as root".to_owned()),
             Self::Peer(name) => find(name).is_none().then(|| format!("{name} is missing, and not in Debian")),
             Self::Tool { name, package } => {

@@ -9,8 +9,11 @@ mod skopeo;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use plyfold_conformance::oracle::{Aspect, LoopDevice, Mount, Need, Run, Verdict, difference};
+use plyfold_conformance::oracle::{
+    Aspect, Failure, Guest, LoopDevice, Mount, Need, Run, Verdict, difference,
+};
 use plyfold_conformance::oracle_tests;
 use rustix::fs::{XattrFlags, setxattr};
 
@@ -33,6 +36,7 @@ oracle_tests! {
         Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
     ];
     what_a_full_disk_leaves_is_caught needs [Need::Mounts];
+    a_guest_that_fails_or_hangs_shows_its_console needs [Need::Guest];
     mounts_end_with_their_value needs [Need::Mounts];
     devices_owners_and_attributes_differ needs [Need::Mounts, Need::Tool { name: "mknod", package: "coreutils" }];
     a_loop_device_shows_its_file needs [Need::Mounts];
@@ -45,6 +49,21 @@ oracle_tests! {
     umoci_unpacks_marks_and_links_in_order needs [Need::UMOCI, Need::Mounts];
     umoci_unpacks_random_changes needs [Need::UMOCI, Need::Mounts];
     umoci_unpacks_the_golden_tree needs [Need::UMOCI, Need::Mounts];
+}
+
+fn a_guest_that_fails_or_hangs_shows_its_console() -> Verdict {
+    let failure = |guest: Guest| match guest.run() {
+        Err(failure) => Ok(format!("{failure:?}")),
+        Ok(said) => Err(Failure::new(format!("it has not failed: {said}"))),
+    };
+    let failed = failure(Guest::new("echo seen\nfalse\necho unseen"))?;
+    assert!(failed.contains("seen\n") && failed.contains("guest: exit status 1\n"), "{failed}");
+    assert!(!failed.contains("unseen"), "{failed}");
+    let no_disk = failure(Guest::new("").devices("-drive file=/nowhere,if=virtio"))?;
+    assert!(no_disk.contains("/nowhere"), "{no_disk}");
+    let hangs = failure(Guest::new("sleep 1000").limit(Duration::from_secs(5)))?;
+    assert!(hangs.starts_with("the guest was not off after 5s; its console ends with:\n"), "{hangs}");
+    Ok(())
 }
 
 fn is_mounted(path: &Path) -> bool {

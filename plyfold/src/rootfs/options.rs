@@ -38,7 +38,7 @@ pub struct Rootfs {
 impl Rootfs {
     /// The formats that are one disk with the whole root file system.
     #[cfg(feature = "command")]
-    pub(crate) const ONE_DISK: [&'static str; 4] = [FLAT, GPT, RAW, VMDK];
+    pub(crate) const ONE_DISK: [&'static str; 5] = [FLAT, EXT4, GPT, RAW, VMDK];
 
     /// Whether a virtual machine can boot from what is made.
     #[cfg(feature = "command")]

@@ -209,7 +209,7 @@ impl Work {
         self.make(super::sample_uri().to_str().unwrap(), rootfs, out)
     }
 
-    fn make(&self, image: &str, rootfs: &Rootfs, out: &Path) -> Disks {
+    pub(crate) fn make(&self, image: &str, rootfs: &Rootfs, out: &Path) -> Disks {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let images = Images::open(self.dir.path().join("store")).await.unwrap();

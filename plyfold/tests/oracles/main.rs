@@ -15,12 +15,18 @@ use plyfold_conformance::samples::MTIME;
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
+mod guests;
 mod guide;
 mod modes;
 mod packages;
 mod power;
 mod verity;
 
+use guests::{
+    a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
+    a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
+    a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_persistent_memory,
+};
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
@@ -54,6 +60,14 @@ oracle_tests! {
         Need::GNU_TAR,
         Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
     ];
+    a_guest_boots_by_the_command needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_raw_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_partitions needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_flat_image needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_an_ext4_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
+    a_guest_boots_from_persistent_memory needs [Need::Guest];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];

@@ -136,7 +136,7 @@ fn ended(status: ExitStatus) -> Result<()> {
 fn no_disk() -> Error {
     let message = "no virtual machine boots from this: the root file system is not on one disk";
     Error::unsupported(message).with_advice(crate::Advice::ChooseFormat {
-        words: "{}, {}, {} and {} are such disks",
+        words: "{}, {}, {}, {} and {} are such disks",
         formats: Rootfs::ONE_DISK.to_vec(),
     })
 }

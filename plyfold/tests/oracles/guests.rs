@@ -1,0 +1,184 @@
+//! The printed lines, followed to the end: QEMU takes the disks, and a guest mounts them, runs a program of the image
+//! and writes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plyfold::materializers::ext4::Ext4Rootfs;
+use plyfold::{Disks, Rootfs};
+use plyfold_conformance::oracle::{Failure, Guest, Run, Verdict};
+use plyfold_conformance::samples::{self, LayerBuilder};
+
+use super::Work;
+
+pub(crate) fn a_guest_boots_from_a_vmdk() -> Verdict {
+    boots(&Rootfs::vmdk().upper(UPPER))
+}
+
+pub(crate) fn a_guest_boots_from_a_raw_disk() -> Verdict {
+    boots(&Rootfs::raw().upper(UPPER))
+}
+
+pub(crate) fn a_guest_boots_from_partitions() -> Verdict {
+    boots(&Rootfs::gpt().upper(UPPER))
+}
+
+pub(crate) fn a_guest_boots_from_a_flat_image() -> Verdict {
+    boots(&Rootfs::erofs_flat().upper(UPPER))
+}
+
+/// The guest writes to the disk itself.
+pub(crate) fn a_guest_boots_from_an_ext4_disk() -> Verdict {
+    boots(&Rootfs::ext4(Ext4Rootfs::new().size(UPPER)?))
+}
+
+pub(crate) fn a_guest_boots_from_a_disk_that_it_cannot_write() -> Verdict {
+    boots(&Rootfs::erofs_flat())
+}
+
+/// Memory of the host is the guest's disk: nothing is copied, and the kernel maps it as it is.
+pub(crate) fn a_guest_boots_from_persistent_memory() -> Verdict {
+    let work = Work::new();
+    let disks = work.with_shell(&Rootfs::raw());
+    let path = disks.raw.ok_or_else(|| Failure::new("no raw disk"))?;
+    let size = std::fs::metadata(&path)?.len();
+    let link = work.dir.path().join("pmem");
+    std::os::unix::fs::symlink(&path, &link)?;
+    let devices = format!(
+        "-object memory-backend-file,id=m,share=on,readonly=on,mem-path={},size={size} -device virtio-pmem-pci,memdev=m",
+        link.display()
+    );
+    // The driver goes on when its module is loaded.
+    let ready = "until head -c 4096 /dev/pmem0 >/dev/null 2>&1; do sleep 0.1; done";
+    let script = format!("{ready}\nmount -t erofs -o ro,dax=always /dev/pmem0 /lower\n{}", look("/lower"));
+    let said = Guest::new(script).devices(&devices).run()?;
+    assert_eq!(said, SAID);
+    Ok(())
+}
+
+/// With an initramfs that the command makes, and by the image's own command.
+pub(crate) fn a_guest_boots_by_the_command() -> Verdict {
+    for format in ["vmdk", "erofs"] {
+        let work = Work::new();
+        let (out, guest) = (work.dir.path().join("out"), Guest::folder());
+        let run = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(["materialize", &work.shell_image()]);
+        let run =
+            run.args(["--platform", "linux/amd64", "--as", format, "--upper", "64M", "--out"]).arg(&out);
+        let run = run.arg("--store").arg(work.dir.path().join("store")).arg("--boot").arg("--kernel");
+        let run = run.arg(guest.join("vmlinuz")).args(["--", "-m", "256"]).env("PATH", &guest);
+        let said = run.limit(Duration::from_secs(240)).success()?;
+        let console = said.stdout.replace('\r', "");
+        assert!(console.contains("hello from the top layer\n/ 0 /bin\n"), "{said}");
+        assert!(console.contains("the command has ended with exit status 7\n"), "{said}");
+        let upper = out.join("upper.ext4");
+        Run::new("e2fsck").arg("-fn").arg(&upper).success()?;
+        let found = Run::new("debugfs").args(["-R", "cat /upper/made"]).arg(&upper).success()?;
+        assert_eq!(found.stdout, "by the command\n");
+    }
+    Ok(())
+}
+
+const UPPER: u64 = 64 << 20;
+
+/// What the image's program says.
+const SAID: &str = "hello from the top layer\n";
+
+/// Lines of the image's largest file: its blocks and its tail are in the layers.
+const NUMBERS: u32 = 200_000;
+
+/// Sees that a guest boots from the image in this form as the printed lines say, and that what it writes is on the disk.
+fn boots(rootfs: &Rootfs) -> Verdict {
+    let work = Work::new();
+    let disks = work.with_shell(rootfs);
+    let written = written(&disks);
+    let root = if written.is_some() { "/root" } else { "/lower" };
+    let rest = match &written {
+        Some(_) => write(root),
+        None => format!("! touch {root}/etc/new 2>/dev/null\n"),
+    };
+    let script = format!("{}\n{}{rest}", line(&disks, "guest")?, look(root));
+    let said = Guest::new(script).devices(&line(&disks, "qemu")?).run()?;
+    assert_eq!(said, SAID);
+    match written {
+        Some((disk, folder)) => judge(&work, &disk, folder),
+        None => Ok(()),
+    }
+}
+
+/// The disk that a guest writes to, and the folder of it that has what is written to the root.
+fn written(disks: &Disks) -> Option<(PathBuf, &'static str)> {
+    let written = disks.upper.as_ref().map(|disk| (disk, "/upper"));
+    written.or(disks.ext4.as_ref().map(|disk| (disk, ""))).map(|(disk, folder)| (disk.clone(), folder))
+}
+
+/// Runs a program of the image, and looks at what a whiteout has removed and at a large file.
+fn look(root: &str) -> String {
+    format!(
+        "chroot {root} /bin/hello\n\
+         [ ! -e {root}/gone ]\n\
+         seq {NUMBERS} | cmp - {root}/numbers\n"
+    )
+}
+
+/// Adds files, by a program of the image too, replaces one and removes one; then all is unmounted.
+fn write(root: &str) -> String {
+    format!(
+        "chroot {root} /bin/sh -c 'seq {NUMBERS} >/etc/new; echo changed >/etc/motd'\n\
+         echo first line >{root}/made; rm {root}/numbers\n\
+         umount {root}; for place in /upper /lower; do ! grep -q \" $place \" /proc/mounts || umount $place; done\n"
+    )
+}
+
+/// Sees that a disk is clean and holds what [`write`] wrote.
+fn judge(work: &Work, disk: &Path, folder: &str) -> Verdict {
+    Run::new("e2fsck").arg("-fn").arg(disk).success()?;
+    let debugfs = |command: &str| Run::new("debugfs").args(["-R", command]).arg(disk).success();
+    for (name, content) in [("etc/motd", "changed\n"), ("made", "first line\n")] {
+        let found = debugfs(&format!("cat {folder}/{name}"))?.stdout;
+        assert_eq!(found, content, "{name}");
+    }
+    let dumped = work.dir.path().join("dumped");
+    debugfs(&format!("dump {folder}/etc/new {}", dumped.display()))?;
+    let numbers = (1..=NUMBERS).fold(String::new(), |text, number| text + &number.to_string() + "\n");
+    assert!(std::fs::read_to_string(dumped)? == numbers, "the file that the guest wrote is another");
+    Ok(())
+}
+
+fn line(disks: &Disks, name: &str) -> Result<String, Failure> {
+    let lines = disks.boot_lines().unwrap_or_default();
+    let found = lines.into_iter().find(|(of, _)| *of == name);
+    found.map(|(_, line)| line).ok_or_else(|| Failure::new(format!("no line for {name}")))
+}
+
+impl Work {
+    /// An image with a shell, as disks in a folder whose name shells and QEMU read in their own way.
+    fn with_shell(&self, rootfs: &Rootfs) -> Disks {
+        self.make(&self.shell_image(), rootfs, &self.dir.path().join("it's a,b"))
+    }
+
+    /// An image of three layers with a shell.
+    fn shell_image(&self) -> String {
+        let numbers = (1..=NUMBERS).fold(String::new(), |text, number| text + &number.to_string() + "\n");
+        let hello = b"#!/bin/sh\necho hello from $(cat /etc/motd)\n";
+        // The command of the samples' configuration.
+        let tool =
+            b"#!/bin/sh\nhello\necho $PWD $(busybox id -u) $PATH\necho by the command >/made\nexit 7\n";
+        let bottom = LayerBuilder::new()
+            .dir("bin", 0o755)
+            .file("bin/busybox", 0o755, &Guest::busybox().unwrap())
+            .symlink("bin/sh", "busybox")
+            .symlink("bin/cat", "busybox")
+            .symlink("bin/seq", "busybox")
+            .file("bin/hello", 0o755, hello)
+            .file("bin/tool", 0o755, tool)
+            .file("etc/motd", 0o644, b"the bottom layer\n")
+            .file("gone", 0o644, b"")
+            .finish();
+        let middle = LayerBuilder::new().file("numbers", 0o644, numbers.as_bytes()).finish();
+        let top = LayerBuilder::new().file("etc/motd", 0o644, b"the top layer\n").whiteout("gone").finish();
+        let image = samples::of_layers("guest", &[bottom, middle, top]);
+        let origin = self.dir.path().join("origin");
+        samples::write_layout(&origin, &[("a.example/guest:1".to_owned(), &image)]).unwrap();
+        format!("oci:{}", origin.display())
+    }
+}
