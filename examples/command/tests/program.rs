@@ -60,7 +60,9 @@ fn a_format_of_another_crate_is_one_of_its_own() {
     let formats: Value = serde_json::from_str(&written(dir.path(), &["formats", "--json"])).unwrap();
     let names: Vec<&str> =
         formats.as_array().unwrap().iter().filter_map(|format| format["name"].as_str()).collect();
-    assert_eq!(names, ["concat", "cpio", "erofs", "erofs-layers", "erofs-merged", "gpt", "raw", "vmdk"]);
+    for name in ["concat", "cpio", "erofs-layers", "vmdk"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
     let image = format!("folder:images:{NAME}");
     let line = ["materialize", &image, "--as", "cpio", "--out", "out", "--platform", "linux/amd64", "--json"];
     let document: Value = serde_json::from_str(&written(dir.path(), &line)).unwrap();
