@@ -188,11 +188,10 @@ mod tests {
             (-1, "1969-12-31 23:59:59"),
             (-62_135_596_800, "0001-01-01 00:00:00"),
             (4_107_542_400, "2100-03-01 00:00:00"),
+            (i64::MIN, "-292277022657-01-27 08:29:52"),
+            (i64::MAX, "292277026596-12-04 15:30:07"),
         ] {
             assert_eq!(utc(Timestamp { seconds, nanos: 0 }), shown);
-        }
-        for seconds in [i64::MIN, i64::MAX] {
-            assert!(utc(Timestamp { seconds, nanos: 0 }).ends_with("52:07") || seconds == i64::MAX);
         }
     }
 

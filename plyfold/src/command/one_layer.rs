@@ -45,7 +45,7 @@ pub(crate) fn convert(
     let limits = options.limits.tree.clone();
     let mut tar = LayerTar::new(tar, options)?;
     let role = format.outputs().first().map_or(Role::Image, |output| output.role);
-    let mut sink = Beside { file, role, folder, limits: limits.clone() };
+    let mut sink = OneFile { file, role, folder, limits: limits.clone() };
     if format.input() == Input::Layer {
         let made = format.layer(&mut tar, &mut sink)?;
         let summary = tar.finish()?;
@@ -57,14 +57,14 @@ pub(crate) fn convert(
 }
 
 /// A file, and room for temporary ones on the same disk.
-struct Beside<'a> {
+struct OneFile<'a> {
     file: &'a mut AtomicFile,
     role: Role,
     folder: &'a Path,
     limits: TreeLimits,
 }
 
-impl Sink for Beside<'_> {
+impl Sink for OneFile<'_> {
     fn output(&mut self, role: Role) -> Result<&mut dyn Output> {
         if role != self.role {
             return Err(Error::unsupported(format!("there is one file, its {}, and no {role}", self.role)));
