@@ -10,9 +10,10 @@ use crate::materializers::vmdk::{Descriptor, SECTOR};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, Result, printable};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::args::Inspect;
-use super::listed::{escaped, hex, utc};
+use super::listed::{escaped, utc};
 use super::size::Size;
 use super::terminal::{Terminal, table};
 
@@ -189,6 +190,5 @@ fn or_none(text: String) -> String {
 }
 
 fn uuid(bytes: [u8; 16]) -> String {
-    let digits = hex(&bytes);
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+    Uuid::from_bytes(bytes).to_string()
 }
