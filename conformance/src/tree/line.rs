@@ -3,6 +3,7 @@
 use std::fmt;
 
 use plyfold_core::digest::Hasher;
+use plyfold_core::{Error, Result};
 
 /// A file's content as text, the same however its holes are stored: `SIZE "text"` for a short text, otherwise its
 /// size and the start of a hash over the blocks that are not all zeros.
@@ -25,6 +26,24 @@ impl ContentText {
     pub fn new(size: u64) -> Self {
         let short = vec![0; if size <= Self::SHORT { size as usize } else { 0 }];
         Self { size, number: 0, block: vec![0; Self::BLOCK], short, hasher: Hasher::sha256() }
+    }
+
+    /// The text of a file of this size, which `read` reads at an offset into a buffer: how many bytes there are.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the bytes end before the size; those of `read`.
+    pub fn read(size: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>) -> Result<String> {
+        let (mut text, mut offset) = (Self::new(size), 0);
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(1 << 20)];
+        while offset < size {
+            let count = read(offset, &mut buffer)?;
+            if count == 0 {
+                return Err(Error::corrupt("a file has less data than its size says"));
+            }
+            text.data(offset, &buffer[..count]);
+            offset += count as u64;
+        }
+        Ok(text.finish())
     }
 
     /// Data at an offset; offsets ascend.
@@ -97,4 +116,27 @@ impl fmt::Display for TreeLine {
 
 pub(super) fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_to_its_size() {
+        let content = vec![7; 3 << 20];
+        let mut text = ContentText::new(content.len() as u64);
+        text.data(0, &content);
+        let read = |end: usize| {
+            let content = &content[..end];
+            ContentText::read(3 << 20, |offset, buffer| {
+                let rest = &content[offset as usize..];
+                let count = rest.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&rest[..count]);
+                Ok(count)
+            })
+        };
+        assert_eq!(read(3 << 20).unwrap(), text.finish());
+        assert_eq!(*read(5).unwrap_err().kind(), plyfold_core::ErrorKind::Corrupt);
+    }
 }

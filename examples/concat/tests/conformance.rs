@@ -42,15 +42,8 @@ impl MaterializerFixture for Disks {
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         let mut reader = Reader::new(File::open(file).unwrap()).unwrap();
         let tree = reader.tree().unwrap();
-        let mut buffer = vec![0; 1 << 20];
         let text = lines(&tree, |content, size| {
-            let (mut text, mut offset) = (ContentText::new(size), 0);
-            while offset < size {
-                let count = reader.read(content, size, offset, &mut buffer)?;
-                text.data(offset, &buffer[..count]);
-                offset += count as u64;
-            }
-            Ok(text.finish())
+            ContentText::read(size, |offset, buffer| reader.read(content, size, offset, buffer))
         });
         text.unwrap()
     }

@@ -4,18 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use plyfold::materializers::ext4::{Ext4Rootfs, Journal, resize};
-use plyfold::{Collect, ErrorKind, Images, PullOptions, PulledImage, Rootfs};
-use tempfile::TempDir;
+use plyfold::{Collect, ErrorKind, Rootfs};
 
-use super::baseline;
-
-async fn pulled(dir: &TempDir) -> (Images, PulledImage) {
-    let images = Images::open(dir.path().join("store")).await.unwrap();
-    let sample = format!("oci:{}:latest", baseline::root().join("examples/sample").display());
-    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
-    let image = images.pull(&sample, options).await.unwrap();
-    (images, image)
-}
+use super::formats::pulled;
 
 /// One file in the store for all sizes, and none of the output is a link to it.
 #[tokio::test]

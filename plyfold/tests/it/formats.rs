@@ -52,7 +52,8 @@ const ENTRY: FormatEntry = FormatEntry {
     open: |options| options.refuse().map(|()| Box::new(Names) as Box<dyn Materializer>),
 };
 
-async fn pulled(dir: &TempDir) -> (Images, plyfold::PulledImage) {
+/// The sample, in a store in the folder.
+pub(crate) async fn pulled(dir: &TempDir) -> (Images, plyfold::PulledImage) {
     let images = Images::open(dir.path().join("store")).await.unwrap();
     let sample = format!("oci:{}:latest", baseline::root().join("examples/sample").display());
     let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };

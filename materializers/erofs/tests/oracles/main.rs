@@ -335,15 +335,8 @@ fn a_flat_image_is_as_small_as_that_of_mkfs() -> Verdict {
 fn read(image: &Path) -> Vec<TreeLine> {
     let mut reader = Reader::new(File::open(image).expect("the image opens")).expect("an image");
     let tree = reader.tree().expect("a sound image");
-    let mut buffer = vec![0; 1 << 20];
     let read = lines(&tree, |content, size| {
-        let (mut text, mut offset) = (ContentText::new(size), 0);
-        while offset < size {
-            let count = reader.read(content, size, offset, &mut buffer)?;
-            text.data(offset, &buffer[..count]);
-            offset += count as u64;
-        }
-        Ok(text.finish())
+        ContentText::read(size, |offset, buffer| reader.read(content, size, offset, buffer))
     });
     read.expect("every file can be read")
 }
