@@ -107,6 +107,9 @@ pub(super) async fn promptly<T>(fixture: &dyn CacheFixture, what: &str, work: im
     outcome.unwrap_or_else(|_| panic!("{what} never gets an answer"))
 }
 
+/// The time that what does not wait has to show it. A sound cache passes however slow the machine is.
+pub(super) const PAUSE: Duration = Duration::from_millis(60);
+
 /// Starts what must wait: a sound cache cannot fail this, however slow the machine is. What has its answer at once fails
 /// it on any machine: the first poll is here, and not on a thread that may get no time.
 pub(super) async fn waiting<T: Send + 'static>(
@@ -117,7 +120,7 @@ pub(super) async fn waiting<T: Send + 'static>(
     let waits = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_pending())).await;
     assert!(waits, "{what} does not wait");
     let work = tokio::spawn(work);
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    tokio::time::sleep(PAUSE).await;
     assert!(!work.is_finished(), "{what} does not wait");
     work
 }

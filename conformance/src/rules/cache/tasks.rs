@@ -1,7 +1,9 @@
 //! Many tasks on many handles at once.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use plyfold_core::{
@@ -11,7 +13,9 @@ use plyfold_core::{
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 
-use super::setup::{amd64, blob, document, handles, name, names, promptly, registry_with, set, waiting};
+use super::setup::{
+    PAUSE, amd64, blob, document, handles, name, names, promptly, registry_with, set, waiting,
+};
 use crate::CacheFixture;
 use crate::rule::{not_judged, rules};
 use crate::rules::probe::{Counting, Hooked, NAME, read, sound};
@@ -70,16 +74,24 @@ async fn n_threads_same_blob_one_write(fixture: &dyn CacheFixture) {
     let subject = fixture.open().await;
     let handles = handles(&subject, HANDLES).await;
     let writers = Arc::new(AtomicUsize::new(0));
-    // None has ended before the last one begins.
-    let all_here = Arc::new(Barrier::new(TASKS * HANDLES));
+    // All have asked before the one that writes goes on, however slow the machine is.
+    let all_asked = Arc::new(Barrier::new(TASKS * HANDLES));
     let mut tasks = JoinSet::new();
     for cache in (0..TASKS).flat_map(|_| handles.clone()) {
-        let (writers, all_here) = (writers.clone(), all_here.clone());
+        let (writers, all_asked) = (writers.clone(), all_asked.clone());
         tasks.spawn(async move {
             let (wanted, content) = large();
-            all_here.wait().await;
-            if let Ingest::Vacant(writer) = sound(cache.ingest(&wanted).await) {
+            let mut asks = cache.ingest(&wanted);
+            let answer = poll_fn(|context| Poll::Ready(asks.as_mut().poll(context))).await;
+            all_asked.wait().await;
+            let granted = match answer {
+                Poll::Ready(granted) => granted,
+                Poll::Pending => asks.await,
+            };
+            if let Ingest::Vacant(writer) = sound(granted) {
                 writers.fetch_add(1, Ordering::SeqCst);
+                // A cache that asks other threads has the same time to answer as one that must wait.
+                tokio::time::sleep(PAUSE).await;
                 sound(write_on(writer, &content).await);
             }
             sound(cache.verify_blob(&wanted).await);
@@ -90,6 +102,7 @@ async fn n_threads_same_blob_one_write(fixture: &dyn CacheFixture) {
 
     let sample = samples::image();
     let counting = Counting::new(&registry_with(&sample, NAME));
+    let all_here = Arc::new(Barrier::new(TASKS * HANDLES));
     let slow = Hooked::new(&counting, |_| Box::pin(tokio::task::yield_now()));
     let mut tasks = JoinSet::new();
     for cache in (0..TASKS).flat_map(|_| handles.clone()) {
