@@ -16,8 +16,8 @@ pub enum Need {
     Guest,
     /// The right to mount: root, and no container that forbids it. Brings `mount`, `umount`, `losetup` and `partx`.
     Mounts,
-    /// A program that Debian does not have, or only with much else. It is used where it is installed, and is
-    /// never required: a test does not fetch programs.
+    /// A program that Debian's stable release does not have, has in an older version, or only with much else. It is used
+    /// where it is installed (`.ci/peers` gets some), and is never required: a test does not fetch programs.
     Peer(&'static str),
     /// A program.
     Tool {

@@ -18,7 +18,9 @@ impl Need {
                 Some(format!("{} is missing: run .ci/guest", missing.display()))
             }
             Self::Mounts => (!may_mount()).then(|| "mounting is not allowed: run as root".to_owned()),
-            Self::Peer(name) => find(name).is_none().then(|| format!("{name} is missing, and not in Debian")),
+            Self::Peer(name) => {
+                find(name).is_none().then(|| format!("{name} is missing, and not in this Debian"))
+            }
             Self::Tool { name, package } => {
                 find(name).is_none().then(|| format!("{name} is missing: install {package}"))
             }

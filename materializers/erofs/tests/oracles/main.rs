@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compressed;
+mod newest;
 mod suite;
 mod tar_index;
 
@@ -13,7 +14,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use common::{artifacts, flat, image, merged, rich_layer};
-use compressed::{compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs};
+use compressed::{
+    compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs,
+    compressed_images_are_as_small_as_those_of_the_newest_mkfs,
+};
+use newest::{
+    MKFS, NEWEST_DUMP, NEWEST_FSCK, NEWEST_MKFS, the_newest_dump_reads_what_was_meant,
+    the_newest_fsck_unpacks_what_the_kernel_shows,
+};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference, xattrs};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::LayerBuilder;
@@ -40,6 +48,12 @@ oracle_tests! {
     compressed_files_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     compressed_images_are_as_small_as_those_of_mkfs needs
         [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    the_newest_fsck_unpacks_what_the_kernel_shows needs [NEWEST_FSCK, Need::KERNEL_EROFS, Need::Mounts];
+    the_newest_dump_reads_what_was_meant needs [NEWEST_DUMP, Need::KERNEL_EROFS, Need::Mounts];
+    a_flat_image_is_as_small_as_that_of_the_newest_mkfs needs
+        [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    compressed_images_are_as_small_as_those_of_the_newest_mkfs needs
+        [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }
@@ -309,8 +323,16 @@ fn a_flat_image_reads_at_every_edge() -> Verdict {
     Ok(())
 }
 
-/// At most 2 % larger, of files that mostly fit behind their inodes. And what mkfs makes is read.
 fn a_flat_image_is_as_small_as_that_of_mkfs() -> Verdict {
+    a_flat_image_is_as_small_as_that_of("mkfs.erofs")
+}
+
+fn a_flat_image_is_as_small_as_that_of_the_newest_mkfs() -> Verdict {
+    a_flat_image_is_as_small_as_that_of(MKFS)
+}
+
+/// At most 2 % larger, of files that mostly fit behind their inodes. And what mkfs makes is read.
+fn a_flat_image_is_as_small_as_that_of(mkfs: &str) -> Verdict {
     let mut layer = LayerBuilder::new().dir("./", 0o755);
     for number in 0..4_000_usize {
         let size = number * 7_919 % 6_000;
@@ -320,7 +342,7 @@ fn a_flat_image_is_as_small_as_that_of_mkfs() -> Verdict {
     let tar = layer.hard_link("link", "d1/file-1").symlink("symlink", "d1/file-1").finish();
     let tree = extracted(&tar)?;
     let theirs = NamedTempFile::new()?.into_temp_path();
-    Run::new("mkfs.erofs").arg(&theirs).arg(tree.path()).success()?;
+    Run::new(mkfs).arg(&theirs).arg(tree.path()).success()?;
     let ours = flat(std::slice::from_ref(&tar), Options::default())?;
     let (size, bar) = (fs::metadata(&ours)?.len(), fs::metadata(&theirs)?.len() * 102 / 100);
     assert!(size <= bar, "{size} bytes, {bar} at most");

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
+mod newest;
 mod resize;
 mod rootfs;
 mod suite;
@@ -14,6 +15,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use files::{a_summary_is_what_dumpe2fs_says, files_are_those_that_the_kernel_wrote};
+use newest::{
+    NEWEST_E2FSCK, the_newest_e2fsck_finds_nothing_in_a_used_disk,
+    the_newest_e2fsck_finds_nothing_in_an_image, the_newest_e2fsck_finds_nothing_in_an_upper,
+};
 use plyfold_conformance::oracle::{Failure, Mount, Need, Run, Verdict};
 use plyfold_conformance::oracle_tests;
 use plyfold_core::Materializer as _;
@@ -57,6 +62,9 @@ oracle_tests! {
     a_disk_that_is_in_use_or_unsound_does_not_grow needs [Need::E2FSCK, MKE2FS, EXT4, Need::Mounts];
     files_are_those_that_the_kernel_wrote needs [EXT4, Need::Mounts];
     a_summary_is_what_dumpe2fs_says needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
+    the_newest_e2fsck_finds_nothing_in_an_upper needs [NEWEST_E2FSCK];
+    the_newest_e2fsck_finds_nothing_in_an_image needs [NEWEST_E2FSCK];
+    the_newest_e2fsck_finds_nothing_in_a_used_disk needs [NEWEST_E2FSCK, EXT4, Need::Mounts];
     overlayfs_takes_the_disk needs [Need::E2FSCK, EXT4, Need::KERNEL_OVERLAY, Need::Mounts];
 }
 
@@ -73,7 +81,11 @@ fn disk(upper: &Ext4Upper) -> Result<TempPath, Failure> {
 
 /// Clean also means: nothing to say. What e2fsck would repair silently, it reports with `-n`.
 fn fsck(disk: &Path) -> Verdict {
-    let said = Run::new("e2fsck").arg("-fn").arg(disk).success()?;
+    clean_by("e2fsck", disk)
+}
+
+fn clean_by(e2fsck: &str, disk: &Path) -> Verdict {
+    let said = Run::new(e2fsck).arg("-fn").arg(disk).success()?;
     let expected = |line: &str| line.starts_with("Pass ") || line.contains(" files (");
     match said.stdout.lines().find(|line| !expected(line)) {
         Some(line) => Err(Failure::new(format!("e2fsck says {line:?}\n{said}"))),

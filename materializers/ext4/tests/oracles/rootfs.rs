@@ -63,7 +63,7 @@ fn pattern(size: usize, seed: usize) -> Vec<u8> {
     (0..size).map(|at| (at * 7 + at / 251 + seed) as u8 | 1).collect()
 }
 
-pub(crate) fn every_kind_of_file_is_held() -> Verdict {
+pub(crate) fn every_kind_of_file() -> Vec<u8> {
     let mut layer = root()
         .owner(0, 7)
         .dir("etc", 0o755)
@@ -95,7 +95,11 @@ pub(crate) fn every_kind_of_file_is_held() -> Verdict {
     for number in 0..400 {
         layer = layer.dir(format!("many/subdirectory-{number:03}"), 0o700);
     }
-    let layer = layer.finish();
+    layer.finish()
+}
+
+pub(crate) fn every_kind_of_file_is_held() -> Verdict {
+    let layer = every_kind_of_file();
     holds(layer.clone(), &Ext4Rootfs::new())?;
     holds(
         layer.clone(),
@@ -120,7 +124,7 @@ pub(crate) fn the_files_of_an_image_stay_where_e2fsck_looks() -> Verdict {
 }
 
 /// Around each form of a directory: one block, a tree of one level, of two.
-pub(crate) fn directories_of_any_size_are_found_by_name() -> Verdict {
+pub(crate) fn directories_of_any_size() -> Vec<u8> {
     let mut layer = root();
     for count in [0, 1, 2, 100, 253, 254, 255, 300, 2_000] {
         layer = layer.dir(format!("d{count}"), 0o755);
@@ -133,7 +137,11 @@ pub(crate) fn directories_of_any_size_are_found_by_name() -> Verdict {
     for number in 0..9_000 {
         layer = layer.symlink(format!("long/{number:0255}"), "x");
     }
-    let layer = layer.finish();
+    layer.finish()
+}
+
+pub(crate) fn directories_of_any_size_are_found_by_name() -> Verdict {
+    let layer = directories_of_any_size();
     holds(layer.clone(), &Ext4Rootfs::new())?;
     let disk = smallest(&[layer], &Ext4Rootfs::new())?;
     let dump =
@@ -184,7 +192,7 @@ impl Many for LayerBuilder {
 }
 
 /// In the inode, in a block of their own or shared, and in inodes.
-pub(crate) fn attributes_of_any_size_are_held() -> Verdict {
+pub(crate) fn attributes_of_any_size() -> Vec<u8> {
     let acl: Vec<u8> =
         [(1, 7, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 1, u32::MAX)]
             .iter()
@@ -220,7 +228,11 @@ pub(crate) fn attributes_of_any_size_are_held() -> Verdict {
             b"",
         );
     }
-    let layer = layer.finish();
+    layer.finish()
+}
+
+pub(crate) fn attributes_of_any_size_are_held() -> Verdict {
+    let layer = attributes_of_any_size();
     // No folder here holds values of that size, so that it is not unpacked.
     let expected = plyfold_conformance::tree::stacked(vec![read(&layer)?])?;
     let layers = [layer];
