@@ -13,6 +13,10 @@ pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) const COMPAT_CHECKSUM: u32 = 1;
 /// Inodes carry modification times, not change times.
 pub(crate) const COMPAT_MTIME: u32 = 2;
+/// Shared xattrs stand in the metabox (Linux 6.17).
+pub(crate) const COMPAT_SHARED_IN_METABOX: u32 = 8;
+/// Prefixes of xattr names stand in the image itself (Linux 6.17).
+pub(crate) const COMPAT_PLAIN_PREFIXES: u32 = 0x10;
 /// Some files are made of chunks (Linux 5.15).
 pub(crate) const INCOMPAT_CHUNKS: u32 = 4;
 /// Data lies on further devices (Linux 5.16).
@@ -25,6 +29,17 @@ pub(crate) const INCOMPAT_CONFIGS: u32 = 2;
 pub(crate) const INCOMPAT_TAILS: u32 = 0x10;
 /// Parts of files stand in the packed inode, or several files have one cluster (Linux 6.1).
 pub(crate) const INCOMPAT_FRAGMENTS: u32 = 0x20;
+/// Names of xattrs may have prefixes of the image's own (Linux 6.4).
+pub(crate) const INCOMPAT_PREFIXES: u32 = 0x40;
+/// Numbers of blocks have 48 bits (Linux 6.15).
+pub(crate) const INCOMPAT_48BIT: u32 = 0x80;
+/// Inodes and directories may stand in the data of one inode, the metabox (Linux 6.17).
+pub(crate) const INCOMPAT_METABOX: u32 = 0x100;
+
+/// In an inode's number, and in where it stands: it is in the metabox.
+pub(crate) const METABOX: u64 = 1 << 63;
+/// Where the superblock has the number of the metabox's inode, if it has so many bytes.
+pub(crate) const METABOX_NID_OFFSET: usize = 128;
 
 /// An inode's number is its place in the metadata area in these units.
 pub(crate) const SLOT: u64 = 32;
@@ -35,6 +50,9 @@ pub(crate) const NULL_BLOCK: u32 = u32::MAX;
 
 /// In an inode's format: it is an extended one.
 const EXTENDED: u16 = 1;
+/// In the format of a compact inode that is no directory: it has one name, and its number of links is the upper part of
+/// its first block's number.
+const ONE_LINK: u16 = 1 << 4;
 
 pub(crate) const LAYOUT_PLAIN: u16 = 0;
 /// Compressed, with full indexes.
@@ -45,6 +63,8 @@ pub(crate) const LAYOUT_COMPACT: u16 = 3;
 pub(crate) const LAYOUT_CHUNKS: u16 = 4;
 /// In a chunk format: 8-byte indexes, not bare block numbers. Bits 0 to 4 are log2 of the chunk's blocks.
 pub(crate) const CHUNK_INDEXES: u16 = 0x20;
+/// In a chunk format: numbers of blocks have 48 bits.
+pub(crate) const CHUNK_48BIT: u16 = 0x40;
 pub(crate) const CHUNK_INDEX_SIZE: u64 = size_of::<ChunkIndex>() as u64;
 
 pub(crate) const DEVICE_SLOT_SIZE: usize = size_of::<DeviceSlot>();
@@ -95,10 +115,28 @@ pub(crate) struct Superblock {
     pub(crate) xattr_prefix_start: U32,
     /// The number of the inode that holds the fragments of others; 0 for none.
     pub(crate) packed_nid: U64,
-    pub(crate) reserved: [u8; 24],
+    pub(crate) reserved: [u8; 8],
+    /// With [`INCOMPAT_48BIT`] the root's number, and then the upper part of `blocks` is where it is else.
+    pub(crate) root_nid_48: U64,
+    pub(crate) reserved2: [u8; 8],
 }
 
 impl Superblock {
+    /// The root's number.
+    pub(crate) fn root(&self) -> u64 {
+        if self.is_48_bit() { self.root_nid_48.get() } else { self.root_nid.into() }
+    }
+
+    /// The size of the image without its devices, in blocks.
+    pub(crate) fn block_count(&self) -> u64 {
+        let upper = if self.is_48_bit() { self.root_nid.get() } else { 0 };
+        u64::from(upper) << 32 | u64::from(self.blocks.get())
+    }
+
+    fn is_48_bit(&self) -> bool {
+        self.feature_incompat & INCOMPAT_48BIT != 0 && self.root_nid_48 != 0
+    }
+
     pub(crate) fn block_size(&self) -> u64 {
         1 << self.blkszbits
     }
@@ -152,7 +190,8 @@ pub(crate) struct Inode {
     pub(crate) xattr_icount: U16,
     /// File type and permissions.
     pub(crate) mode: U16,
-    pub(crate) reserved: U16,
+    /// The upper part of the first block's number.
+    pub(crate) location_hi: U16,
     pub(crate) size: U64,
     /// First block, device number or chunk format.
     pub(crate) location: U32,
@@ -174,7 +213,8 @@ pub(crate) struct CompactInode {
     mode: U16,
     nlink: U16,
     size: U32,
-    reserved: U32,
+    /// Seconds behind the superblock's time.
+    mtime: U32,
     location: U32,
     ino: U32,
     uid: U16,
@@ -183,6 +223,16 @@ pub(crate) struct CompactInode {
 }
 
 impl Inode {
+    /// Of a file in one piece.
+    pub(crate) fn first_block(&self) -> u64 {
+        u64::from(self.location_hi) << 32 | u64::from(self.location)
+    }
+
+    /// Whether a file in one piece has no blocks at all: in the compact form without the upper part, 32 bits say so.
+    pub(crate) fn is_hole(&self) -> bool {
+        self.location == NULL_BLOCK && matches!(self.location_hi.get(), 0 | u16::MAX)
+    }
+
     pub(crate) fn layout(&self) -> u16 {
         self.format.get() >> 1 & 7
     }
@@ -225,17 +275,21 @@ impl CompactInode {
     }
 
     pub(crate) fn extended(&self, epoch: Time) -> Inode {
+        let has_one = self.format & ONE_LINK != 0 && self.mode & S_IFMT != S_IFDIR;
+        let (nlink, location_hi) = if has_one { (1.into(), self.nlink) } else { (self.nlink, 0.into()) };
+        let seconds = epoch.seconds.get().wrapping_add(self.mtime.get().into());
         Inode {
-            format: self.format | EXTENDED,
+            format: self.format & !ONE_LINK | EXTENDED,
             xattr_icount: self.xattr_icount,
             mode: self.mode,
+            location_hi,
             size: self.size.into(),
             location: self.location,
             ino: self.ino,
             uid: self.uid.into(),
             gid: self.gid.into(),
-            mtime: epoch,
-            nlink: self.nlink.into(),
+            mtime: Time { seconds: seconds.into(), ..epoch },
+            nlink: nlink.into(),
             ..Inode::default()
         }
     }

@@ -85,7 +85,7 @@ impl ErofsMerged {
             return Err(ErofsFault::MergedLayer.into());
         }
         // On the one flat disk each layer starts where the one before it ends.
-        let size = u64::from(reader.blocks()) * u64::from(reader.block_size());
+        let size = reader.blocks() * u64::from(reader.block_size());
         if reader.size() != size {
             return Err(ErofsFault::FileSize(reader.size(), size).into());
         }
@@ -120,9 +120,10 @@ impl Materializer for ErofsMerged {
                 let mut reader = self.open(artifact, &limits)?;
                 let tag = artifact.diff_id.as_ref().map(|digest| digest.digest().as_bytes());
                 let tag = std::array::from_fn(|at| tag.and_then(|tag| tag.get(at)).copied().unwrap_or(0));
-                let (blocks, uniaddr) = (reader.blocks().into(), end.into());
+                let count = u32::try_from(reader.blocks()).map_err(|_| ErofsFault::BlocksOfLayers)?;
+                let (blocks, uniaddr) = (count.into(), end.into());
                 devices.push(DeviceSlot { tag, blocks, uniaddr, ..DeviceSlot::new_zeroed() });
-                end = end.checked_add(reader.blocks()).ok_or(ErofsFault::BlocksOfLayers)?;
+                end = end.checked_add(count).ok_or(ErofsFault::BlocksOfLayers)?;
                 name.push('/');
                 name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
                 overlay::from_overlay(reader.tree_on(device)?)

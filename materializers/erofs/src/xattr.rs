@@ -16,6 +16,8 @@ use crate::fault::ErofsFault;
 pub(crate) const HEADER: usize = 12;
 /// The largest body that an inode can tell.
 const BODY_MAX: usize = HEADER + (u16::MAX as usize - 1) * 4;
+/// In a prefix index: it is the number of a prefix of the image's own.
+const OWN_PREFIX: u8 = 0x80;
 /// The number of shared entries is one byte.
 const SHARED_MAX: usize = 255;
 
@@ -266,13 +268,17 @@ pub(crate) fn entry_size(header: [u8; 4]) -> usize {
 /// An entry's full name and value.
 ///
 /// # Errors
-/// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a prefix that is none of [`XATTR_PREFIXES`].
-pub(crate) fn decode(entry: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
+/// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a prefix that is none of [`XATTR_PREFIXES`] and of the
+/// image's own `prefixes`.
+pub(crate) fn decode(entry: &[u8], prefixes: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<u8>)> {
     let [name_length, index, _, _, rest @ ..] = entry else {
         return Err(ErofsFault::Malformed("an xattr is too short").into());
     };
-    let prefix = XATTR_PREFIXES.iter().find(|(known, _)| known == index);
-    let (_, prefix) = prefix.ok_or(ErofsFault::XattrPrefix(*index))?;
+    let prefix = match index & OWN_PREFIX {
+        0 => XATTR_PREFIXES.iter().find(|(known, _)| known == index).map(|(_, prefix)| *prefix),
+        _ => prefixes.get(usize::from(index & !OWN_PREFIX)).map(|prefix| &**prefix),
+    };
+    let prefix = prefix.ok_or(ErofsFault::XattrPrefix(*index))?;
     let (name, value) = rest
         .split_at_checked((*name_length).into())
         .filter(|(name, _)| !name.contains(&0))

@@ -16,6 +16,8 @@ pub(crate) const FULL_SIZE: u64 = size_of::<FullIndex>() as u64;
 pub(crate) const CLUSTER_MAX: u32 = 1 << 20;
 pub(crate) const EXTENT_MAX: u64 = 12 << 20;
 
+pub(crate) const LZMA_DICTIONARY_MAX: u32 = 8 << 20;
+
 pub(crate) const LZ4: u8 = 0;
 pub(crate) const LZMA: u8 = 1;
 pub(crate) const DEFLATE: u8 = 2;
@@ -23,7 +25,8 @@ pub(crate) const ZSTD: u8 = 3;
 
 /// Of compact indexes: packs of 16 may be among them.
 pub(crate) const ADVISE_2B: u16 = 1;
-/// Of full indexes: there are records of extents instead (Linux 6.15).
+/// Of full indexes: there are records of extents instead (Linux 6.15), and bits 1 and 2 are log2 of their size in units of
+/// 4 bytes.
 pub(crate) const ADVISE_EXTENTS: u16 = 1;
 /// Clusters of the first algorithm may have more than one block.
 pub(crate) const ADVISE_BIG_1: u16 = 2;
@@ -64,6 +67,27 @@ pub(crate) struct MapHeader {
     /// Bits 0 to 3: log2 of the blocks that an index is for.
     pub(crate) clusterbits: u8,
 }
+
+/// The record of an extent. The smaller ones are its start: without `file_start` all extents have one length, and with
+/// `cluster` alone their clusters follow each other.
+#[derive(Clone, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ExtentRecord {
+    /// The size of the cluster in bytes ([`RECORD_SIZE`]), [`RECORD_PARTIAL`], and from bit 28 on the number of the
+    /// algorithm and 1, or 0. For a fragment where it stands.
+    pub(crate) cluster: U32,
+    /// Where the cluster stands, in bytes from the start of the image.
+    pub(crate) start: U32,
+    pub(crate) start_hi: U32,
+    /// Where the extent stands in the file.
+    pub(crate) file_start: U32,
+    pub(crate) file_start_hi: U32,
+    pub(crate) reserved: [u8; 12],
+}
+
+pub(crate) const RECORD_SIZE: u32 = (CLUSTER_MAX << 1) - 1;
+/// The extent has a part of its cluster.
+pub(crate) const RECORD_PARTIAL: u32 = 1 << 27;
 
 #[derive(Clone, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

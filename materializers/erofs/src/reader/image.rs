@@ -12,8 +12,9 @@ use super::source::ImageBytes;
 use crate::content::DataLayout;
 use crate::fault::ErofsFault;
 use crate::format::{
-    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS, INCOMPAT_DEVICES,
-    INCOMPAT_FRAGMENTS, INCOMPAT_PADDING, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
+    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_48BIT, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS,
+    INCOMPAT_DEVICES, INCOMPAT_FRAGMENTS, INCOMPAT_METABOX, INCOMPAT_PADDING, INCOMPAT_PREFIXES,
+    INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
 };
 
 /// What is read. A second algorithm in a file has the bit of the devices.
@@ -22,10 +23,14 @@ const KNOWN: u32 = INCOMPAT_PADDING
     | INCOMPAT_CHUNKS
     | INCOMPAT_DEVICES
     | INCOMPAT_TAILS
-    | INCOMPAT_FRAGMENTS;
+    | INCOMPAT_FRAGMENTS
+    | INCOMPAT_PREFIXES
+    | INCOMPAT_48BIT
+    | INCOMPAT_METABOX;
 
-/// Reads EROFS images, such as this crate writes, and those of other writers: files compressed by LZ4, DEFLATE and Zstandard,
-/// whose last parts may stand behind their inodes or in a packed inode.
+/// Reads EROFS images, such as this crate writes, and those of other writers: files and directories compressed by LZ4,
+/// `MicroLZMA`, DEFLATE and Zstandard, whose last parts may stand behind their inodes or in a packed inode, and compressed
+/// inodes (a metabox of up to 64 MiB, which is kept).
 ///
 /// One extent of a compressed file is decoded at a time and kept: at most 12 MiB for files, and 12 MiB for the packed
 /// inode.
@@ -39,6 +44,8 @@ pub struct Reader<R> {
     /// Sets of xattrs by their bodies on disk.
     pub(super) sets: HashMap<Vec<u8>, Xattrs>,
     pub(super) limits: TreeLimits,
+    /// The image's own prefixes of xattr names.
+    pub(super) prefixes: Vec<Vec<u8>>,
     /// Where the packed inode has its data, and its size.
     pub(super) packed: Option<(DataLayout, u64)>,
     /// Of files, and of the packed inode.
@@ -50,8 +57,8 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no EROFS image, has a wrong checksum or is too
-    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not write;
-    /// [`Io`](plyfold_core::ErrorKind::Io) of `source`.
+    /// short; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that this crate does not know;
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) for a metabox of more than 64 MiB; [`Io`](plyfold_core::ErrorKind::Io) of `source`.
     pub fn new(source: R) -> Result<Self> {
         let mut source = ImageBytes::new(source)?;
         let superblock = source.record(SUPERBLOCK_OFFSET as u64);
@@ -65,37 +72,39 @@ impl<R: Read + Seek> Reader<R> {
         if !(9..=12).contains(&superblock.blkszbits) {
             return Err(ErofsFault::SuperblockBits(superblock.blkszbits).into());
         }
-        if superblock.feature_compat & COMPAT_CHECKSUM == 0 {
-            return Err(ErofsFault::NoChecksum.into());
-        }
-        let mut summed = vec![0; superblock.checksummed()];
-        source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
-        summed[4..8].fill(0);
-        if superblock.checksum != checksum(&summed) {
-            return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
+        if superblock.feature_compat & COMPAT_CHECKSUM != 0 {
+            let mut summed = vec![0; superblock.checksummed()];
+            source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
+            summed[4..8].fill(0);
+            if superblock.checksum != checksum(&summed) {
+                return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
+            }
         }
         let unknown = superblock.feature_incompat & !KNOWN;
         if unknown != 0 {
             return Err(ErofsFault::Features(unknown.get()).into());
         }
-        if u64::from(superblock.blocks) * superblock.block_size() > source.size() {
-            return Err(ErofsFault::ImageSize(superblock.blocks.get(), source.size()).into());
+        if superblock.block_count() * superblock.block_size() > source.size() {
+            return Err(ErofsFault::ImageSize(superblock.block_count(), source.size()).into());
         }
         let mut devices = Vec::new();
         for slot in 0..u64::from(superblock.extra_devices) {
             let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
             devices.push(source.record(at)?);
         }
-        Ok(Self {
+        let mut reader = Self {
             source,
             superblock,
             devices,
             claimed: 0,
             sets: HashMap::new(),
             limits: TreeLimits::default(),
+            prefixes: Vec::new(),
             packed: None,
             decoded: Default::default(),
-        })
+        };
+        reader.find_metabox()?;
+        Ok(reader)
     }
 
     /// Bounds on what the image's tree takes in memory.
@@ -111,8 +120,8 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The size of the image without its devices, in blocks.
-    pub fn blocks(&self) -> u32 {
-        self.superblock.blocks.get()
+    pub fn blocks(&self) -> u64 {
+        self.superblock.block_count()
     }
 
     /// The number of its devices.

@@ -4,6 +4,8 @@
 //! and the ranges that all inodes use may not exceed the image in sum. Time is bounded by the size of the
 //! image, whatever it says, and memory by [`TreeLimits`](plyfold_core::layer::TreeLimits).
 
+mod apart;
+mod chunks;
 mod compressed;
 mod data;
 mod devices;

@@ -9,32 +9,36 @@ use zerocopy::FromBytes as _;
 
 use super::compressed::FileMap;
 use super::image::Reader;
-use crate::content::{Content, DataLayout, Run};
+use crate::content::{Content, DataLayout};
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, COMPACT_SIZE, ChunkIndex, CompactInode, Dirent, EXTENDED_SIZE,
-    INCOMPAT_FRAGMENTS, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL, LAYOUT_INLINE, LAYOUT_PLAIN,
-    NULL_BLOCK, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SLOT, special_kind,
+    COMPACT_SIZE, CompactInode, Dirent, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL,
+    LAYOUT_INLINE, LAYOUT_PLAIN, METABOX, NULL_BLOCK, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SLOT, special_kind,
 };
 
 impl<R: Read + Seek> Reader<R> {
-    fn place(&self, nid: u64) -> Result<u64> {
-        let base = u64::from(self.superblock.meta_blkaddr) * self.superblock.block_size();
-        let place = nid.checked_mul(SLOT).and_then(|offset| base.checked_add(offset));
-        place.ok_or_else(|| ErofsFault::NoInode(nid).into())
+    pub(super) fn place(&self, nid: u64) -> Result<u64> {
+        let in_metabox = nid & METABOX;
+        let base = match in_metabox {
+            0 => u64::from(self.superblock.meta_blkaddr) * self.superblock.block_size(),
+            _ => 0,
+        };
+        let place = (nid & !METABOX).checked_mul(SLOT).and_then(|offset| base.checked_add(offset));
+        let place = place.filter(|place| place & METABOX == 0).ok_or(ErofsFault::NoInode(nid))?;
+        Ok(place | in_metabox)
     }
 
     /// Counts bytes that an inode uses. Those of all inodes are disjoint in any sound image.
-    fn claim(&mut self, bytes: u64) -> Result<()> {
+    pub(super) fn claim(&mut self, bytes: u64) -> Result<()> {
         self.claimed = self.claimed.saturating_add(bytes);
-        if self.claimed > self.source.size() {
+        if self.claimed > self.source.all() {
             return Err(ErofsFault::Malformed("the image's inodes overlap").into());
         }
         Ok(())
     }
 
     /// An inode and its size on disk.
-    fn inode(&mut self, nid: u64) -> Result<(Inode, u64)> {
+    pub(super) fn inode(&mut self, nid: u64) -> Result<(Inode, u64)> {
         let place = self.place(nid)?;
         let compact: CompactInode = self.source.record(place)?;
         let (inode, own) = if compact.is_compact() {
@@ -58,13 +62,16 @@ impl<R: Read + Seek> Reader<R> {
         let (mode, size) = (inode.mode.get(), inode.size.get());
         let kind = match mode & S_IFMT {
             S_IFDIR => {
-                self.claim(size)?;
+                match inode.layout() {
+                    LAYOUT_COMPACT | LAYOUT_FULL => drop(self.compressed(nid, &inode, tail)?),
+                    _ => self.claim(size)?,
+                }
                 Kind::Directory(Directory::default())
             }
             S_IFLNK => {
                 self.claim(size)?;
                 let mut target = vec![0; size as usize];
-                self.contents(&inode, tail, 0, &mut target)?;
+                self.contents(nid, &inode, tail, 0, &mut target)?;
                 Kind::Symlink { target: target.into() }
             }
             S_IFREG => Kind::File { size, content: self.content(nid, &inode, tail)? },
@@ -78,28 +85,45 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Reads the data of a directory or symbolic link; `tail` is where what is inline stands.
-    fn contents(&mut self, inode: &Inode, tail: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    fn contents(
+        &mut self,
+        nid: u64,
+        inode: &Inode,
+        tail: u64,
+        mut offset: u64,
+        mut buffer: &mut [u8],
+    ) -> Result<()> {
         let block_size = self.superblock.block_size();
         let in_blocks = match inode.layout() {
             LAYOUT_PLAIN => inode.size.get(),
             LAYOUT_INLINE => inode.size.get() / block_size * block_size,
+            LAYOUT_COMPACT | LAYOUT_FULL => {
+                while !buffer.is_empty() {
+                    let count = self.read_compressed(nid, offset, buffer)?;
+                    buffer = buffer.get_mut(count..).filter(|_| count > 0).ok_or(ErofsFault::NoInode(nid))?;
+                    offset += count as u64;
+                }
+                return Ok(());
+            }
             layout => return Err(ErofsFault::MetadataLayout(layout).into()),
         };
         let at = if offset < in_blocks {
-            u64::from(inode.location) * block_size + offset
+            inode.first_block() * block_size + offset
         } else {
             tail + offset - in_blocks
         };
         self.source.metadata(at, buffer)
     }
 
-    fn content(&mut self, nid: u64, inode: &Inode, tail: u64) -> Result<Content> {
+    pub(super) fn content(&mut self, nid: u64, inode: &Inode, tail: u64) -> Result<Content> {
         match inode.layout() {
             _ if inode.size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
             LAYOUT_PLAIN => {
+                if inode.is_hole() {
+                    return Ok(Content::chunks(0, 0, Vec::new()));
+                }
                 let blocks = inode.size.get().div_ceil(self.superblock.block_size());
-                self.check_run(0, inode.location.into(), blocks)?;
-                Ok(Content::blocks(0, inode.location.get()))
+                Ok(Content::blocks(0, self.check_run(0, inode.first_block(), blocks)?))
             }
             LAYOUT_CHUNKS => self.chunks(inode, tail),
             LAYOUT_INLINE => self.inline(inode, tail),
@@ -127,90 +151,20 @@ impl<R: Read + Seek> Reader<R> {
         FileMap::read(&mut self.source, &self.superblock, &inode, tail)
     }
 
-    /// Looks for the inode that has the fragments of others.
-    pub(super) fn find_packed(&mut self) -> Result<()> {
-        self.packed = None;
-        let nid = self.superblock.packed_nid.get();
-        if nid == 0 || self.superblock.feature_incompat & INCOMPAT_FRAGMENTS == 0 {
-            return Ok(());
-        }
-        let place = self.place(nid)?;
-        let (inode, own) = self.inode(nid)?;
-        if inode.mode.get() & S_IFMT != S_IFREG {
-            return Err(ErofsFault::InodeType(nid).into());
-        }
-        // A fragment in it is refused, as there is no packed inode yet.
-        let content = self.content(nid, &inode, place + own + inode.xattr_size())?;
-        self.packed = Some((content.0, inode.size.get()));
-        Ok(())
-    }
-
     fn inline(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
         let block_size = self.superblock.block_size();
         let (blocks, rest) = (inode.size.get() / block_size, inode.size.get() % block_size);
-        if blocks > 0 {
-            self.check_run(0, inode.location.into(), blocks)?;
-        }
+        let start = if blocks > 0 { self.check_run(0, inode.first_block(), blocks)? } else { NULL_BLOCK };
         self.claim(rest)?;
         // Linux refuses it, too.
         if tail % block_size + rest > block_size {
             return Err(ErofsFault::Malformed("the last part of a file does not stand in one block").into());
         }
-        if tail + rest > u64::from(self.superblock.blocks) * block_size {
-            return Err(ErofsFault::DeviceEnd(self.superblock.blocks.get()).into());
+        let blocks = self.superblock.block_count();
+        if tail & METABOX == 0 && tail + rest > blocks * block_size {
+            return Err(ErofsFault::DeviceEnd(blocks).into());
         }
-        Ok(Content::inline(inode.location.get(), tail))
-    }
-
-    fn chunks(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
-        let (format, size) = (inode.location.get() as u16, inode.size.get());
-        if format & !31 != CHUNK_INDEXES {
-            return Err(ErofsFault::ChunkFormat(format).into());
-        }
-        let bits = (format & 31) as u8;
-        let (chunk_blocks, block_size) = (1u64 << bits, self.superblock.block_size());
-        let count = size.div_ceil(block_size << bits);
-        self.claim(count * CHUNK_INDEX_SIZE)?;
-        let indexes = tail.next_multiple_of(CHUNK_INDEX_SIZE);
-        let mut runs: Vec<Run> = Vec::new();
-        let mut device = None;
-        for chunk in 0..count {
-            let index: ChunkIndex = self.source.record(indexes + chunk * CHUNK_INDEX_SIZE)?;
-            let (on, start) = (index.device_id.get(), index.startblk_lo.get());
-            if start == NULL_BLOCK {
-                continue;
-            }
-            if *device.get_or_insert(on) != on {
-                return Err(ErofsFault::Devices.into());
-            }
-            let blocks = size.div_ceil(block_size) - chunk * chunk_blocks;
-            self.check_run(on, start.into(), blocks.min(chunk_blocks))?;
-            match runs.last_mut() {
-                Some(run)
-                    if run.first + run.count == chunk
-                        && u64::from(run.start) + run.count * chunk_blocks == u64::from(start) =>
-                {
-                    run.count += 1;
-                }
-                _ => runs.push(Run { first: chunk, count: 1, start }),
-            }
-        }
-        let device = device.unwrap_or(0);
-        match *runs {
-            [Run { first: 0, count: all, start }] if all == count => Ok(Content::blocks(device, start)),
-            _ => Ok(Content::chunks(device, bits, runs)),
-        }
-    }
-
-    fn check_run(&self, device: u16, start: u64, blocks: u64) -> Result<()> {
-        let size = match device.checked_sub(1) {
-            None => self.superblock.blocks.get(),
-            Some(device) => self.devices.get(usize::from(device)).map_or(0, |device| device.blocks.get()),
-        };
-        if start + blocks > u64::from(size) {
-            return Err(ErofsFault::DeviceEnd(size).into());
-        }
-        Ok(())
+        Ok(Content::inline(start, tail))
     }
 
     /// The names of a directory, to be read block by block.
@@ -227,7 +181,7 @@ impl<R: Read + Seek> Reader<R> {
             return Ok(None);
         }
         let mut block = vec![0; self.superblock.block_size().min(left) as usize];
-        self.contents(&names.inode, names.tail, names.offset, &mut block)?;
+        self.contents(names.nid, &names.inode, names.tail, names.offset, &mut block)?;
         names.offset += block.len() as u64;
         Ok(Some(block))
     }

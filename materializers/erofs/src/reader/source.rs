@@ -6,31 +6,46 @@ use plyfold_core::{Error, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::fault::ErofsFault;
+use crate::format::METABOX;
 
 const WINDOW: u64 = 32 << 10;
 const WINDOWS: usize = 64;
 
-/// An image's bytes. Every read is checked against the image's size.
+/// An image's bytes, and those of its metabox from [`METABOX`] on. Every read is checked against their size.
 #[derive(Debug)]
 pub(crate) struct ImageBytes<R> {
     inner: R,
     size: u64,
     /// The windows last read, by their place modulo [`WINDOWS`]: place and bytes.
     windows: Vec<(u64, Vec<u8>)>,
+    metabox: Vec<u8>,
 }
 
 impl<R: Read + Seek> ImageBytes<R> {
     pub(crate) fn new(mut inner: R) -> Result<Self> {
         let size = inner.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self { inner, size, windows: vec![(u64::MAX, Vec::new()); WINDOWS] })
+        Ok(Self { inner, size, windows: vec![(u64::MAX, Vec::new()); WINDOWS], metabox: Vec::new() })
     }
 
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
+    /// Bytes that inodes and their data may have: those of the image and of its metabox.
+    pub(super) fn all(&self) -> u64 {
+        self.size.saturating_add(self.metabox.len() as u64)
+    }
+
+    /// What is read from [`METABOX`] on.
+    pub(super) fn set_metabox(&mut self, metabox: Vec<u8>) {
+        self.metabox = metabox;
+    }
+
     /// Fills `buffer` with metadata.
     pub(crate) fn metadata(&mut self, mut at: u64, mut buffer: &mut [u8]) -> Result<()> {
+        if at & METABOX != 0 {
+            return self.boxed(at, buffer);
+        }
         self.check(at, buffer.len())?;
         while !buffer.is_empty() {
             let place = at / WINDOW;
@@ -61,9 +76,20 @@ impl<R: Read + Seek> ImageBytes<R> {
 
     /// Fills `buffer` with a file's data, which is not kept.
     pub(crate) fn data(&mut self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        if at & METABOX != 0 {
+            return self.boxed(at, buffer);
+        }
         self.check(at, buffer.len())?;
         self.inner.seek(SeekFrom::Start(at)).map_err(failed)?;
         self.inner.read_exact(buffer).map_err(failed)
+    }
+
+    fn boxed(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        let start = at & !METABOX;
+        let bytes =
+            usize::try_from(start).ok().and_then(|start| self.metabox.get(start..)?.get(..buffer.len()));
+        buffer.copy_from_slice(bytes.ok_or(ErofsFault::OutsideMetabox(start, self.metabox.len()))?);
+        Ok(())
     }
 
     fn check(&self, at: u64, length: usize) -> Result<()> {

@@ -29,7 +29,9 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt), [`Unsupported`](plyfold_core::ErrorKind::Unsupported).
     pub fn root(&mut self) -> Result<Node<Content>> {
         self.claimed = 0;
-        let mut root = self.node(self.superblock.root_nid.into(), &mut Tree::new())?.0;
+        self.find_packed()?;
+        self.find_prefixes()?;
+        let mut root = self.node(self.superblock.root(), &mut Tree::new())?.0;
         if let Kind::Directory(directory) = &mut root.kind {
             directory.implied = overlay::is_implied(&root.xattrs);
         }
@@ -42,13 +44,14 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for metadata that no writer makes,
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for paths longer than any layer's,
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for `MicroLZMA`, and for compressed directories.
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for clusters larger than Linux takes, and blocks beyond 2^32.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
         self.sets.clear();
         let mut tree = Tree::within(self.limits.clone());
         self.find_packed()?;
-        let root_nid = self.superblock.root_nid.into();
+        self.find_prefixes()?;
+        let root_nid = self.superblock.root();
         let (root, _) = self.node(root_nid, &mut tree)?;
         if root.directory().is_none() {
             return Err(ErofsFault::Malformed("the root inode is not a directory").into());

@@ -11,6 +11,7 @@ use zerocopy::little_endian::U32;
 use super::image::Reader;
 use crate::content::Content;
 use crate::fault::ErofsFault;
+use crate::format::{COMPAT_SHARED_IN_METABOX, METABOX};
 use crate::xattr;
 
 /// The largest body that is remembered: one of shared entries alone. Others are mostly of one inode each.
@@ -34,16 +35,18 @@ impl<R: Read + Seek> Reader<R> {
         let too_many = |_| ErofsFault::Malformed("an inode has more shared xattrs than room for them");
         let (shared, mut rest) = ids.map_err(too_many)?;
         let area = u64::from(self.superblock.xattr_blkaddr) * self.superblock.block_size();
+        let in_metabox = self.superblock.feature_compat & COMPAT_SHARED_IN_METABOX != 0;
+        let area = if in_metabox { area | METABOX } else { area };
         for id in shared {
             let at = area + u64::from(*id) * 4;
             let mut entry = vec![0; xattr::entry_size(self.source.record(at)?)];
             self.source.metadata(at, &mut entry)?;
-            set.push(xattr::decode(&entry)?);
+            set.push(xattr::decode(&entry, &self.prefixes)?);
         }
         while let Some(header) = rest.first_chunk() {
             let size = xattr::entry_size(*header);
             let entry = rest.get(..size).ok_or(ErofsFault::Malformed("an xattr ends behind its inode"))?;
-            set.push(xattr::decode(entry)?);
+            set.push(xattr::decode(entry, &self.prefixes)?);
             rest = &rest[size.next_multiple_of(4).min(rest.len())..];
         }
         set.sort();

@@ -81,6 +81,8 @@ fn damaged_compressed_images_give_errors_or_other_bytes_and_never_panic() {
             let mut bytes = sample.clone();
             for _ in 0..=random(3) {
                 let at = match round % 4 {
+                    // Indexes in a metabox are compressed themselves.
+                    0..=2 if places.is_empty() => 1024 + random(bytes.len() - 1024),
                     // The header and the first indexes.
                     0 => places[random(places.len())] + random(24),
                     1 => places[random(places.len())] + random(200),
@@ -157,23 +159,31 @@ fn truncated_images_are_corrupt() {
 #[test]
 fn each_lie_of_the_superblock_has_its_kind() {
     let sample = &samples()[0];
-    for (at, value, kind) in [
-        (0, 0, ErrorKind::Corrupt),
-        (8, 0, ErrorKind::Unsupported),
-        (12, 63, ErrorKind::Unsupported),
-        (12, 8, ErrorKind::Unsupported),
-        (14, 0xff, ErrorKind::Corrupt),
-        (39, 0x7f, ErrorKind::Corrupt),
-        (43, 0x7f, ErrorKind::Corrupt),
-        (80, 0x40, ErrorKind::Unsupported),
-        (80, 0x80, ErrorKind::Unsupported),
-        (81, 1, ErrorKind::Unsupported),
-        (87, 0xff, ErrorKind::Corrupt),
-    ] {
+    let lies: [(&[(usize, u8)], ErrorKind); 13] = [
+        (&[(0, 0)], ErrorKind::Corrupt),
+        (&[(12, 63)], ErrorKind::Unsupported),
+        (&[(12, 8)], ErrorKind::Unsupported),
+        (&[(14, 0xff)], ErrorKind::Corrupt),
+        (&[(39, 0x7f)], ErrorKind::Corrupt),
+        (&[(43, 0x7f)], ErrorKind::Corrupt),
+        (&[(81, 2)], ErrorKind::Unsupported),
+        (&[(87, 0xff)], ErrorKind::Corrupt),
+        // Prefixes of xattr names that are not there.
+        (&[(80, 0x40), (91, 1)], ErrorKind::Corrupt),
+        // A root of 64 bits, with and without the upper part of the number of blocks.
+        (&[(80, 0x80), (112, 0xff), (14, 0)], ErrorKind::Corrupt),
+        (&[(80, 0x80), (112, 1), (14, 1)], ErrorKind::Corrupt),
+        // A metabox without a number, and one that is in itself.
+        (&[(81, 1)], ErrorKind::Corrupt),
+        (&[(81, 1), (13, 1), (128 + 7, 0x80)], ErrorKind::Corrupt),
+    ];
+    for (changes, kind) in lies {
         let mut bytes = sample.clone();
-        bytes[1024 + at] = value;
+        for (at, value) in changes {
+            bytes[1024 + at] = *value;
+        }
         sum(&mut bytes);
-        assert_eq!(read_all(&bytes).unwrap_err().kind(), &kind, "byte {at}");
+        assert_eq!(read_all(&bytes).unwrap_err().kind(), &kind, "{changes:?}");
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Extent {
 pub(super) enum Place {
     /// In the packed inode, from this byte on.
     Fragment(u64),
+    /// Zeros.
+    Hole,
     Cluster(Cluster),
 }
 
@@ -57,7 +59,16 @@ struct Head {
 
 impl FileMap {
     /// The extent that has a byte of the file.
-    pub(super) fn extent<R: Read + Seek>(&self, source: &mut ImageBytes<R>, offset: u64) -> Result<Extent> {
+    pub(super) fn extent<R: Read + Seek>(
+        &mut self,
+        source: &mut ImageBytes<R>,
+        offset: u64,
+    ) -> Result<Extent> {
+        if let Indexes::Extents(mut records) = self.indexes {
+            let extent = self.recorded(&mut records, source, offset);
+            self.indexes = Indexes::Extents(records);
+            return extent;
+        }
         if let (Indexes::Nothing, Tail::Fragment(at)) = (self.indexes, self.tail) {
             return Ok(Extent { start: 0, end: self.size, place: Place::Fragment(at) });
         }

@@ -9,6 +9,7 @@ use super::decode::decode;
 use super::extent::{Extent, Place};
 use crate::content::DataLayout;
 use crate::fault::ErofsFault;
+use crate::format::METABOX;
 
 impl<R: Read + Seek> Reader<R> {
     /// Reads a compressed file from `offset` on, as much as lies in one extent.
@@ -24,6 +25,7 @@ impl<R: Read + Seek> Reader<R> {
                 let count = length.min(buffer.len() as u64) as usize;
                 self.read_packed(at, &mut buffer[..count])
             }
+            Found::Hole(length) => Ok(zeros(length, buffer)),
         }
     }
 
@@ -40,6 +42,7 @@ impl<R: Read + Seek> Reader<R> {
         };
         match self.decoded(nid, at, 1)? {
             Found::Bytes => Ok(self.decoded[1].copy(at, buffer)),
+            Found::Hole(length) => Ok(zeros(length, buffer)),
             Found::Fragment { .. } => {
                 Err(ErofsFault::Malformed("the packed inode refers to the packed inode").into())
             }
@@ -59,7 +62,7 @@ impl<R: Read + Seek> Reader<R> {
             return Ok(Found::Bytes);
         }
         held.bytes.clear();
-        let Some((_, map)) = &held.map else { return Err(ErofsFault::NoInode(nid).into()) };
+        let Some((_, map)) = &mut held.map else { return Err(ErofsFault::NoInode(nid).into()) };
         let Extent { start, end, place } = map.extent(&mut self.source, offset)?;
         let cluster = match place {
             Place::Fragment(at) => {
@@ -67,16 +70,20 @@ impl<R: Read + Seek> Reader<R> {
                 let at = at.ok_or(ErofsFault::Malformed("a fragment ends behind the packed inode"))?;
                 return Ok(Found::Fragment { at, length: end - offset });
             }
+            Place::Hole => return Ok(Found::Hole(end - offset)),
             Place::Cluster(cluster) => cluster,
         };
-        let image = u64::from(self.superblock.blocks) * self.superblock.block_size();
-        if cluster.at + u64::from(cluster.length) > image {
-            return Err(ErofsFault::DeviceEnd(self.superblock.blocks.get()).into());
+        let padded = map.padded;
+        let blocks = self.superblock.block_count();
+        let image = blocks * self.superblock.block_size();
+        let is_boxed = cluster.at & METABOX != 0;
+        if !is_boxed && cluster.at.saturating_add(cluster.length.into()) > image {
+            return Err(ErofsFault::DeviceEnd(blocks).into());
         }
         held.cluster.resize(cluster.length as usize, 0);
         self.source.data(cluster.at, &mut held.cluster)?;
         held.bytes.resize((end - start) as usize, 0);
-        if let Err(error) = decode(cluster.coding, &held.cluster, &mut held.bytes, cluster.partial) {
+        if let Err(error) = decode(&cluster, &held.cluster, &mut held.bytes, padded) {
             held.bytes.clear();
             return Err(error);
         }
@@ -91,4 +98,12 @@ enum Found {
     Bytes,
     /// In the packed inode, from `at` on, with so many behind it.
     Fragment { at: u64, length: u64 },
+    /// Nowhere: so many zeros.
+    Hole(u64),
+}
+
+fn zeros(length: u64, buffer: &mut [u8]) -> usize {
+    let count = length.min(buffer.len() as u64) as usize;
+    buffer[..count].fill(0);
+    count
 }

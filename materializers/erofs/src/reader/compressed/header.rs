@@ -5,10 +5,11 @@ use std::io::{Read, Seek};
 use plyfold_core::Result;
 
 use super::super::source::ImageBytes;
+use super::records::Records;
 use crate::compress::format::{
     ADVISE_2B, ADVISE_ALL, ADVISE_BIG_1, ADVISE_BIG_2, ADVISE_EXTENTS, ADVISE_FRAGMENT, ADVISE_INLINE,
-    ADVISE_INTERLACED, FULL_GAP, FULL_SIZE, HEADER_ALIGNMENT, HEADER_SIZE, LZMA, MapHeader, Packs,
-    WHOLE_FRAGMENT, ZSTD,
+    ADVISE_INTERLACED, FULL_GAP, FULL_SIZE, HEADER_ALIGNMENT, HEADER_SIZE, MapHeader, Packs, WHOLE_FRAGMENT,
+    ZSTD,
 };
 use crate::fault::ErofsFault;
 use crate::format::{INCOMPAT_CONFIGS, INCOMPAT_PADDING, Inode, LAYOUT_COMPACT, Superblock};
@@ -25,6 +26,10 @@ pub(in crate::reader) struct FileMap {
     /// Whether clusters may have more than one block: those of `HEAD1`, and all others.
     pub(super) big: [bool; 2],
     pub(super) interlaced: bool,
+    /// Clusters stand at the end of their blocks, and not at their start.
+    pub(super) padded: bool,
+    /// Algorithms that the superblock lists, a bit for each.
+    pub(super) listed: u16,
     pub(super) tail: Tail,
 }
 
@@ -35,6 +40,7 @@ pub(super) enum Indexes {
     Compact(Packs),
     /// From this byte on.
     Full(u64),
+    Extents(Records),
 }
 
 /// Where the last extent is.
@@ -55,9 +61,6 @@ impl FileMap {
         inode: &Inode,
         end: u64,
     ) -> Result<Self> {
-        if superblock.feature_incompat & INCOMPAT_PADDING == 0 {
-            return Err(ErofsFault::NoPadding.into());
-        }
         let start = end.next_multiple_of(HEADER_ALIGNMENT);
         let header: MapHeader = source.record(start)?;
         let mut map = Self {
@@ -67,6 +70,8 @@ impl FileMap {
             algorithms: [header.algorithms & 15, header.algorithms >> 4],
             big: [false; 2],
             interlaced: false,
+            padded: superblock.feature_incompat & INCOMPAT_PADDING != 0,
+            listed: listed(superblock),
             tail: Tail::Cluster,
         };
         if header.clusterbits & WHOLE_FRAGMENT != 0 {
@@ -77,10 +82,10 @@ impl FileMap {
         }
         let advise = header.advise.get();
         let is_compact = inode.layout() == LAYOUT_COMPACT;
-        if header.clusterbits != 0
-            || advise & !ADVISE_ALL != 0
-            || (!is_compact && advise & ADVISE_EXTENTS != 0)
-        {
+        if !is_compact && advise & ADVISE_EXTENTS != 0 {
+            return map.with_extents(&header, start + HEADER_SIZE);
+        }
+        if header.clusterbits != 0 || advise & !ADVISE_ALL != 0 {
             return Err(ErofsFault::ClusterForm(advise, header.clusterbits).into());
         }
         map.big = [ADVISE_BIG_1, ADVISE_BIG_2].map(|bit| advise & bit != 0);
@@ -88,7 +93,7 @@ impl FileMap {
             return Err(ErofsFault::Malformed("compact indexes are of big clusters in part").into());
         }
         for algorithm in map.algorithms {
-            check_algorithm(superblock, algorithm)?;
+            map.check_algorithm(algorithm)?;
         }
         map.interlaced = advise & ADVISE_INTERLACED != 0;
         let offset = header.fragmentoff.get();
@@ -106,6 +111,35 @@ impl FileMap {
         Ok(map)
     }
 
+    /// The same with records of extents from the byte `start` on, or a few bytes behind it.
+    fn with_extents(mut self, header: &MapHeader, start: u64) -> Result<Self> {
+        let advise = header.advise.get();
+        if advise & !ADVISE_ALL != 0 || advise & ADVISE_INLINE != 0 {
+            return Err(ErofsFault::ClusterForm(advise, header.clusterbits).into());
+        }
+        self.interlaced = advise & ADVISE_INTERLACED != 0;
+        if advise & ADVISE_FRAGMENT != 0 {
+            // Where it stands is in its record.
+            self.tail = Tail::Fragment(0);
+        }
+        let upper = u64::from(header.algorithms) | u64::from(header.clusterbits) << 8;
+        let count = u64::from(header.fragmentoff) | upper << 32;
+        let bits = self.block_bits + u32::from(header.clusterbits & 15);
+        self.indexes = Indexes::Extents(Records::new(start, advise >> 1 & 3, count, bits, self.size)?);
+        Ok(self)
+    }
+
+    pub(super) fn check_algorithm(&self, algorithm: u8) -> Result<()> {
+        match algorithm {
+            // The second algorithm is 0 in files that have one: images without LZ4 have it, too.
+            0..=ZSTD if algorithm == 0 || self.listed >> algorithm & 1 != 0 => Ok(()),
+            _ => Err(ErofsFault::Malformed(
+                "a file is compressed by an algorithm that the superblock does not list",
+            )
+            .into()),
+        }
+    }
+
     /// Blocks of the file, each with an index.
     pub(super) fn blocks(&self) -> u64 {
         self.size.div_ceil(1 << self.block_bits)
@@ -117,6 +151,7 @@ impl FileMap {
             Indexes::Nothing => HEADER_SIZE,
             Indexes::Compact(packs) => HEADER_SIZE + packs.size(),
             Indexes::Full(_) => (self.blocks() + 2).saturating_mul(FULL_SIZE),
+            Indexes::Extents(records) => HEADER_SIZE.saturating_add(records.size_on_disk()),
         }
     }
 
@@ -130,22 +165,11 @@ impl FileMap {
     }
 }
 
-fn check_algorithm(superblock: &Superblock, algorithm: u8) -> Result<()> {
-    // Without records there is LZ4 alone.
-    let known = if superblock.feature_incompat & INCOMPAT_CONFIGS == 0 {
+/// The algorithms that a superblock lists: without records there is LZ4 alone.
+fn listed(superblock: &Superblock) -> u16 {
+    if superblock.feature_incompat & INCOMPAT_CONFIGS == 0 {
         1
     } else {
         superblock.available_compr_algs.get()
-    };
-    match algorithm {
-        LZMA => Err(ErofsFault::Algorithm("MicroLZMA").into()),
-        // The second algorithm is 0 in files that have one: images without LZ4 have it, too.
-        0 | ZSTD | crate::compress::format::DEFLATE if algorithm == 0 || known >> algorithm & 1 != 0 => {
-            Ok(())
-        }
-        _ => Err(ErofsFault::Malformed(
-            "a file is compressed by an algorithm that the superblock does not list",
-        )
-        .into()),
     }
 }

@@ -6,6 +6,7 @@ mod extent;
 mod file;
 mod header;
 mod index;
+mod records;
 
 pub(super) use decoded::Decoded;
 pub(super) use header::FileMap;
