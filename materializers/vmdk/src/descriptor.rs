@@ -31,7 +31,7 @@ pub struct Descriptor {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Extent {
-    /// The file, relative to the descriptor's folder.
+    /// The file, relative to the descriptor's folder, and within it.
     pub path: String,
     /// How many sectors of the file are part of the disk.
     pub sectors: u64,
@@ -71,8 +71,8 @@ impl Descriptor {
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for text that is no descriptor,
     /// [`Limit`](plyfold_core::ErrorKind::Limit) as for writing,
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for extents other than `RW … FLAT` and for disks
-    /// with a parent.
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for extents other than `RW … FLAT`, for disks with a
+    /// parent, and for a path that goes up by `..`.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_DESCRIPTOR {
             return Err(Error::limit(format!("a VMDK descriptor of {} bytes is too long", text.len())));
@@ -185,7 +185,7 @@ impl Extent {
         Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
             .with_context("path", text)
             .with_hint(
-                "use a short path relative to the descriptor, without quotes, colons and control characters",
+                "use a short path relative to the descriptor, without `..`, quotes, colons and control characters",
             ))
     }
 
@@ -198,6 +198,11 @@ impl Extent {
                 .with_hint("qemu would leave it out and show a shorter disk"));
         };
         let (path, offset) = rest.split_once('"').ok_or_else(|| malformed(line))?;
+        if leaves(path) {
+            return Err(Error::unsupported("the VMDK names a file outside of its folder")
+                .with_context("path", path)
+                .with_hint("put the files of the disk beside its descriptor"));
+        }
         if fault(path).is_some() {
             return Err(malformed(line));
         }
@@ -227,11 +232,17 @@ fn fault(path: &str) -> Option<&'static str> {
         (path.is_empty(), "is empty"),
         (path.len() > MAX_PATH, "is longer than 511 bytes"),
         (path.starts_with('/'), "is absolute"),
+        (leaves(path), "goes up by .."),
         (path.contains('"'), "has a quote"),
         (path.contains(char::is_control), "has a control character"),
         (first.contains(':'), "begins like a protocol, with a colon"),
     ];
     faults.into_iter().find_map(|(is_so, fault)| is_so.then_some(fault))
+}
+
+/// Whether a path may lead out of its folder. One that comes back is refused, too: by symbolic links `a/..` is elsewhere.
+fn leaves(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
 }
 
 fn malformed(line: &str) -> Error {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, Result};
+use plyfold_core::Result;
 
 use crate::descriptor::{Descriptor, Extent, SECTOR};
 
@@ -23,17 +23,11 @@ impl FlatDisk {
     /// The disk of a descriptor in `folder`. Files are opened when they are read.
     ///
     /// # Errors
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for a path that leaves the folder by `..`; as
-    /// [`Descriptor::check`].
+    /// As [`Descriptor::check`].
     pub fn new(descriptor: &Descriptor, folder: &Path) -> Result<Self> {
         let mut extents = Vec::with_capacity(descriptor.extents().len());
         let mut start = 0;
         for extent in descriptor.extents() {
-            if Path::new(&extent.path).components().any(|part| part == Component::ParentDir) {
-                return Err(Error::unsupported("the VMDK names a file outside of its folder")
-                    .with_context("path", &extent.path)
-                    .with_hint("put the files of the disk beside its descriptor"));
-            }
             extents.push((start, extent.clone()));
             start += extent.sectors * SECTOR;
         }

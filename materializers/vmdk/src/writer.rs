@@ -13,7 +13,7 @@ const TWO_GIB: u64 = 2 << 30;
 /// Joins finished files, in their order, into one flat disk.
 ///
 /// The [`name`](InputArtifact::name) of each is the text that is written: relative to the descriptor, so that the
-/// folder can be moved. `..` is allowed, for layers that stay in a store beside it; absolute paths are not.
+/// folder can be moved. Absolute paths and `..` are refused.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Vmdk {
     sector_blocks: bool,

@@ -129,6 +129,8 @@ fn files_of_disks() {
         "ls {}/set/rootfs.vmdk",
         "inspect {}/set/rootfs.vmdk",
         "ls {}/set/escaping.vmdk",
+        "cat {}/set/escaping.vmdk etc/release",
+        "inspect {}/set/escaping.vmdk",
         "ls {}/cut.erofs",
         "inspect {}/cut.erofs",
         "ls {}/text.ext4",

@@ -21,7 +21,7 @@ impl Disk {
         let mut layers = Vec::new();
         for (name, size) in files {
             let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap_or(&path))?; // of `d/../up` the folder `d`
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
             let file = File::create(path)?;
             file.set_len(*size)?;
             let around =
