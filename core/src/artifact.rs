@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::Stop;
 use crate::digest::chain_id;
 use crate::format::{Format, Output};
+use crate::hash_tree::HashTree;
 use crate::{Digest, Error, ErrorKind, Result};
 
 /// The identity of a file made from a layer or from an image.
@@ -89,6 +90,9 @@ pub struct Made {
     pub kernel: Option<KernelVersion>,
     /// What a user should know, such as content that the format cannot hold: short sentences.
     pub notes: Vec<String>,
+    /// The hash tree of its image, if one was made. It is that of these files alone: what is made of them has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_tree: Option<HashTree>,
 }
 
 impl Made {
@@ -101,6 +105,13 @@ impl Made {
     #[must_use]
     pub fn with_kernel(mut self, major: u16, minor: u16) -> Self {
         self.kernel = Some(KernelVersion { major, minor });
+        self
+    }
+
+    /// The same with a hash tree.
+    #[must_use]
+    pub fn with_hash_tree(mut self, tree: HashTree) -> Self {
+        self.hash_tree = Some(tree);
         self
     }
 
@@ -123,11 +134,12 @@ impl Made {
     /// The same with as many and as long notes as are kept: whatever was put into the fields.
     #[must_use]
     pub fn bounded(&self) -> Self {
-        let none = Self { kernel: self.kernel, ..Self::default() };
+        let none = Self { kernel: self.kernel, hash_tree: self.hash_tree.clone(), ..Self::default() };
         self.notes.iter().take(Self::NOTES).fold(none, Self::with_note)
     }
 
-    /// What holds for several files together: the newest kernel, and all notes, each once.
+    /// What holds for several files together: the newest kernel, and all notes, each once. A hash tree is of one file, so
+    /// that of `other` is left out.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.kernel = self.kernel.max(other.kernel);
@@ -139,7 +151,7 @@ impl Made {
         self
     }
 
-    /// Whether there is neither a kernel version nor a note.
+    /// Whether there is neither a kernel version nor a note nor a hash tree.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

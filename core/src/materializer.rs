@@ -222,6 +222,12 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether its image has a hash tree that covers all of it, which [`Made::hash_tree`] then describes (rule M 245
+    /// `a_hash_tree_is_of_all_of_its_image`). What it is made from is asked by itself.
+    fn has_hash_tree(&self) -> bool {
+        false
+    }
+
     /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.
     ///
     /// # Errors

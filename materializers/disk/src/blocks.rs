@@ -21,6 +21,11 @@ impl Blocks {
         Self { block_size: bytes }
     }
 
+    /// How many bytes a block has.
+    pub(crate) fn bytes(self) -> u32 {
+        self.block_size
+    }
+
     /// As a part of a cache key.
     pub(crate) fn key(self) -> String {
         if self == Self::default() { String::new() } else { format!("b{}", self.block_size) }

@@ -1,6 +1,7 @@
 //! The formats by their names: what `-m` takes.
 
-use plyfold_core::FormatEntry;
+use plyfold_core::{FormatEntry, TreePlace};
+use serde::Deserialize;
 
 use crate::{Gpt, Raw};
 
@@ -16,9 +17,20 @@ plyfold_core::register!(FormatEntry {
     name: "raw",
     package: env!("CARGO_PKG_NAME"),
     summary: "the merged image and the layers behind each other as one raw disk",
-    options: "block-size=BYTES",
-    open: |options| Ok(Box::new(Raw(options.config()?))),
+    options: "block-size=BYTES, verity=append|beside",
+    open: |options| {
+        let RawOptions { block_size, verity } = options.config()?;
+        let raw = block_size.map(Raw::with_block_size).unwrap_or_default();
+        Ok(Box::new(verity.into_iter().fold(raw, Raw::with_hash_tree)))
+    },
 });
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawOptions {
+    block_size: Option<u32>,
+    verity: Option<TreePlace>,
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The formats by their names: what `-m` takes.
 
 use plyfold_core::layer::Timestamp;
-use plyfold_core::{FormatEntry, Result};
+use plyfold_core::{FormatEntry, Result, TreePlace};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -13,18 +13,24 @@ plyfold_core::register!(FormatEntry {
     name: "erofs",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image of the whole root file system",
-    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], label=TEXT, mtime=SECONDS, uuid=UUID",
-    open: |options| Ok(Box::new(options.config::<Flat>()?.materializer()?)),
+    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], label=TEXT, mtime=SECONDS, uuid=UUID, verity=append|beside",
+    open: |options| {
+        let options: Flat = options.config()?;
+        let tree = options.verity;
+        let flat = options.materializer()?;
+        Ok(Box::new(tree.into_iter().fold(flat, ErofsFlat::with_hash_tree)))
+    },
 });
 
 plyfold_core::register!(FormatEntry {
     name: "erofs-layers",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image for each layer, whiteouts in overlayfs' form",
-    options: "block-size=BYTES",
+    options: "block-size=BYTES, verity=append",
     open: |options| {
-        let Layers { block_size } = options.config()?;
-        Ok(Box::new(ErofsLayer::new(Options::default().with_block_size(block_size)?)))
+        let Layers { block_size, verity } = options.config()?;
+        let layers = ErofsLayer::new(Options::default().with_block_size(block_size)?);
+        Ok(Box::new(if verity.is_some() { layers.with_hash_tree() } else { layers }))
     },
 });
 
@@ -32,10 +38,12 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-merged",
     package: env!("CARGO_PKG_NAME"),
     summary: "the layers, and one image of metadata that shows them merged",
-    options: "block-size=BYTES, label=TEXT",
+    options: "block-size=BYTES, label=TEXT, verity=append",
     open: |options| {
-        let Merged { block_size, label } = options.config()?;
-        Ok(Box::new(ErofsMerged::new(Options::default().with_block_size(block_size)?.with_label(&label)?)))
+        let Merged { block_size, label, verity } = options.config()?;
+        let options = Options::default().with_block_size(block_size)?.with_label(&label)?;
+        let merged = ErofsMerged::new(options);
+        Ok(Box::new(if verity.is_some() { merged.with_hash_trees() } else { merged }))
     },
 });
 
@@ -50,11 +58,19 @@ plyfold_core::register!(FormatEntry {
     },
 });
 
+/// The one place for the tree of a layer, which has one file, and of a merged image, whose layers have them there.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Behind {
+    Append,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Layers {
     #[serde(default = "block_size")]
     block_size: u32,
+    verity: Option<Behind>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +80,7 @@ struct Merged {
     block_size: u32,
     #[serde(default)]
     label: String,
+    verity: Option<Behind>,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +94,7 @@ struct Flat {
     label: String,
     mtime: Option<i64>,
     uuid: Option<String>,
+    verity: Option<TreePlace>,
 }
 
 impl Flat {

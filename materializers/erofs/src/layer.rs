@@ -1,8 +1,10 @@
 //! One layer, in one pass over its tar.
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::layer::LayerTar;
 use plyfold_core::tree::{LayerTreeBuilder, is_overlay_xattr};
-use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink};
+use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink, TreePlace};
+use plyfold_verity::{Work, tree_key, with_tree};
 use uuid::Uuid;
 
 use crate::data;
@@ -32,25 +34,46 @@ use crate::{overlay, writer};
 #[derive(Clone, Debug, Default)]
 pub struct ErofsLayer {
     options: Options,
+    hash_tree: Option<TreePlace>,
 }
 
 impl ErofsLayer {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, hash_tree: None }
+    }
+
+    /// The same with a dm-verity hash tree behind the image, in blocks of the image's size, as containerd has it. The
+    /// image's own bytes stay as they are.
+    #[must_use]
+    pub fn with_hash_tree(mut self) -> Self {
+        self.hash_tree = Some(TreePlace::Append);
+        self
     }
 }
 
 impl Materializer for ErofsLayer {
     fn format(&self) -> Format {
-        Format { name: "erofs-layers", version: 3, options: self.options.key(), extension: "erofs" }
+        let options = tree_key(self.options.key(), self.hash_tree);
+        Format { name: "erofs-layers", version: 3, options, extension: "erofs" }
     }
 
     fn input(&self) -> Input {
         Input::Layer
     }
 
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
+    }
+
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let work = Work::new(&Stop::default());
+        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(tar, out))
+    }
+}
+
+impl ErofsLayer {
+    fn write(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let options = &self.options;
         let out = out.output(Role::Image)?;
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;

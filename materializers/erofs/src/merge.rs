@@ -1,10 +1,13 @@
 //! Several layer images as one.
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{Metadata, TreeLimits};
 use plyfold_core::tree::{Node, Tree};
 use plyfold_core::{
     ArtifactReader, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
+    TreePlace,
 };
+use plyfold_verity::{Work, tree_key, with_tree};
 use uuid::Uuid;
 use zerocopy::FromZeros as _;
 
@@ -26,6 +29,7 @@ use crate::{overlay, writer};
 #[derive(Clone, Debug, Default)]
 pub struct ErofsMerged {
     options: Options,
+    hash_tree: Option<TreePlace>,
     /// By default those of the sink.
     limits: Option<TreeLimits>,
 }
@@ -33,7 +37,16 @@ pub struct ErofsMerged {
 impl ErofsMerged {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options, limits: None }
+        Self { options, hash_tree: None, limits: None }
+    }
+
+    /// The same with a dm-verity hash tree behind the image, in blocks of the image's size, of layers that have such
+    /// trees, too ([`ErofsLayer::with_hash_tree`](crate::ErofsLayer::with_hash_tree)). The image's own bytes stay as they
+    /// are.
+    #[must_use]
+    pub fn with_hash_trees(mut self) -> Self {
+        self.hash_tree = Some(TreePlace::Append);
+        self
     }
 
     /// Bounds on what the metadata of all layers together takes in memory. They change no image.
@@ -50,11 +63,11 @@ impl ErofsMerged {
     /// As [`Materializer::join`].
     pub fn overlay_differences(&self, layers: &[InputArtifact], stacked: bool) -> Result<OverlayDifferences> {
         let limits = self.limits.clone().unwrap_or_default();
-        let open = |at: usize| {
+        let opened = |at: usize| {
             let layer: &InputArtifact = &layers[at];
-            self.open(layer, &limits).map_err(|e| e.with_context("layer", shown_as(layer)))
+            open(layer, &limits).map_err(|e| e.with_context("layer", shown_as(layer)))
         };
-        shown::differences(layers.len(), open, &limits, stacked)
+        shown::differences(layers.len(), opened, &limits, stacked)
     }
 
     /// The root directory of the image that these layers make: that of the uppermost one with an entry for it.
@@ -77,36 +90,54 @@ impl ErofsMerged {
     }
 
     fn open(&self, layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
-        let reader = Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone());
+        let reader = open(layer, limits)?;
         if reader.block_size() != self.options.block_size {
             return Err(ErofsFault::BlockSizes(reader.block_size(), self.options.block_size).into());
-        }
-        if reader.devices() > 0 {
-            return Err(ErofsFault::MergedLayer.into());
-        }
-        // On the one flat disk each layer starts where the one before it ends.
-        let size = reader.blocks() * u64::from(reader.block_size());
-        if reader.size() != size {
-            return Err(ErofsFault::FileSize(reader.size(), size).into());
         }
         Ok(reader)
     }
 }
 
+/// A layer's image, of any block size.
+fn open(layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
+    let mut reader = Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone());
+    if reader.devices() > 0 {
+        return Err(ErofsFault::MergedLayer.into());
+    }
+    // On the one flat disk each layer starts where the one before it ends.
+    let size = reader.blocks() * u64::from(reader.block_size());
+    if reader.size() != size && !reader.ends_with_hash_tree()? {
+        return Err(ErofsFault::FileSize(reader.size(), size).into());
+    }
+    Ok(reader)
+}
+
 impl Materializer for ErofsMerged {
     fn format(&self) -> Format {
-        Format { name: "erofs-merged", version: 1, options: self.options.key(), extension: "erofs" }
+        let options = tree_key(self.options.key(), self.hash_tree);
+        Format { name: "erofs-merged", version: 1, options, extension: "erofs" }
     }
 
     fn input(&self) -> Input {
-        Input::Artifacts { format: "erofs-layers", options: self.options.layers() }
+        Input::Artifacts { format: "erofs-layers", options: self.options.layers(self.hash_tree) }
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
         vec![OutputSpec::new(Role::Image, self.format().extension).with_stem("merged")]
     }
 
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
+    }
+
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let work = Work::new(&Stop::default());
+        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(layers, out))
+    }
+}
+
+impl ErofsMerged {
+    fn write(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
         if layers.is_empty() || u16::try_from(layers.len()).is_err() {
             return Err(ErofsFault::Layers(layers.len()).into());
         }

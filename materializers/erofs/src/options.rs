@@ -3,7 +3,7 @@
 use plyfold_core::layer::Timestamp;
 
 use crate::fault::ErofsFault;
-use plyfold_core::Result;
+use plyfold_core::{Result, TreePlace};
 
 /// Choices that change an image's bytes. The defaults give an image that Linux mounts from 5.4 on.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,12 +61,15 @@ impl Options {
         self
     }
 
-    /// What the layers of a merged image need of these, as text: their block size is the same.
-    pub(crate) fn layers(&self) -> plyfold_core::Options {
-        let other = (self.block_size != Self::default().block_size)
+    /// What the layers of a merged image need of these, as text: their block size is the same, and they have hash trees if
+    /// it has one.
+    pub(crate) fn layers(&self, hash_tree: Option<TreePlace>) -> plyfold_core::Options {
+        let size = (self.block_size != Self::default().block_size)
             .then(|| format!("block-size={}", self.block_size));
+        let tree = hash_tree.map(|place| format!("verity={place}"));
+        let texts: Vec<String> = size.into_iter().chain(tree).collect();
         // A text with `=` is always an option.
-        plyfold_core::Options::parse(other.as_deref()).unwrap_or_default()
+        plyfold_core::Options::parse(texts.iter().map(String::as_str)).unwrap_or_default()
     }
 
     /// The choices that are no defaults, for a cache key: lower-case letters, digits and `-`.

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::SeekFrom;
 
-use plyfold_core::{Error, ErrorKind, Output, Result};
+use plyfold_core::{Error, ErrorKind, HashTree, Output, Result, TreePlace};
 
 use crate::layout::{DIGEST, TreeLayout};
-use crate::leaves::{BlockHash, each_chunk};
+use crate::leaves::{BlockHash, Chunks, each_chunk};
 use crate::root_hash::RootHash;
+use crate::spool::LeafSpool;
 use crate::superblock;
 use crate::tree_uuid::Uuid;
 use crate::work::Work;
@@ -19,7 +20,7 @@ impl TreeLayout {
     /// [`Io`](plyfold_core::ErrorKind::Io), [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is shorter
     /// than the data, [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn root_hash(&self, data: &File, work: &Work) -> Result<RootHash> {
-        Tree::new(self, None).fill(data, work)
+        Tree::new(self).of_file(data, work, &mut |_, _| Ok(()))
     }
 
     /// Writes the tree of the data at the start of a file, and its superblock last; yields the root hash.
@@ -37,20 +38,37 @@ impl TreeLayout {
         work: &Work,
     ) -> Result<RootHash> {
         out.set_len(self.end()).map_err(|e| Error::io("setting the length of a hash tree", e))?;
-        let root = Tree::new(self, Some(&mut *out)).fill(data, work)?;
+        let root = Tree::new(self).of_file(data, work, &mut |at, blocks| put(out, at, blocks))?;
         if self.has_superblock() {
             let superblock = superblock::encode(self, uuid.unwrap_or_else(|| Uuid::derived(&root)));
             put(out, self.hash_offset(), &superblock)?;
         }
         Ok(root)
     }
+
+    /// What a reader has to know of a tree with this root hash, which has a superblock.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn hash_tree(&self, root: &RootHash, place: TreePlace) -> Result<HashTree> {
+        let digest = format!("sha256:{root}").parse();
+        let digest =
+            digest.map_err(|e| Error::new(ErrorKind::Internal, "a root hash is no digest").with_source(e))?;
+        let parameters = self.parameters();
+        let tree = HashTree::new(digest, self.data_blocks())
+            .with_block_sizes(parameters.data_block_size(), parameters.hash_block_size())
+            .with_salt(parameters.salt_text().trim_matches('-'));
+        Ok(tree.at(place, self.hash_offset()))
+    }
 }
 
+/// Where the blocks of a tree go: from a byte on.
+type Put<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
+
 /// A tree that grows from its leaves on.
-struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     layout: &'a TreeLayout,
     hash: BlockHash,
-    out: Option<&'a mut dyn Output>,
     /// Of each level the digests of a block that is not complete yet. Those of the lowest are not used.
     open: Vec<Vec<u8>>,
     /// How many blocks of each level are written.
@@ -59,65 +77,81 @@ struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    fn new(layout: &'a TreeLayout, out: Option<&'a mut dyn Output>) -> Self {
+    pub(crate) fn new(layout: &'a TreeLayout) -> Self {
         let levels = layout.levels().len();
         Self {
             layout,
             hash: BlockHash::new(layout.parameters().salt()),
-            out,
             open: vec![Vec::new(); levels],
             written: vec![0; levels],
             root: None,
         }
     }
 
-    fn fill(mut self, data: &File, work: &Work) -> Result<RootHash> {
-        each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves))?;
+    fn of_file(mut self, data: &File, work: &Work, put: &mut Put<'_>) -> Result<RootHash> {
+        each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves, put))?;
+        self.finish(put)
+    }
+
+    /// Writes a tree whose lowest level is known.
+    pub(crate) fn of_leaves(mut self, leaves: &LeafSpool, put: &mut Put<'_>) -> Result<RootHash> {
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < leaves.size() {
+            piece.resize(Chunks::leaves(self.layout.parameters()).min(leaves.size() - at) as usize, 0);
+            leaves.read(&mut piece, at)?;
+            at += piece.len() as u64;
+            self.leaves(&piece, put)?;
+        }
+        self.finish(put)
+    }
+
+    fn finish(mut self, put: &mut Put<'_>) -> Result<RootHash> {
         for level in 1..self.open.len() {
             if !self.open[level].is_empty() {
-                self.close(level)?;
+                self.close(level, put)?;
             }
         }
         self.root.ok_or_else(|| Error::new(ErrorKind::Internal, "a hash tree has no root"))
     }
 
     /// Takes blocks of the lowest level.
-    fn leaves(&mut self, leaves: &[u8]) -> Result<()> {
+    fn leaves(&mut self, leaves: &[u8], put: &mut Put<'_>) -> Result<()> {
         if self.open.is_empty() {
             // The digest of the only block of data.
             self.root = leaves.first_chunk().copied().map(RootHash::new);
             return Ok(());
         }
-        self.write(0, leaves)?;
+        self.write(0, leaves, put)?;
         for block in leaves.chunks_exact(self.block_size()) {
-            self.add(1, self.hash.digest(block))?;
+            self.add(1, self.hash.digest(block), put)?;
         }
         Ok(())
     }
 
     /// Takes the digest of a block of the level below.
-    fn add(&mut self, level: usize, digest: [u8; DIGEST]) -> Result<()> {
+    fn add(&mut self, level: usize, digest: [u8; DIGEST], put: &mut Put<'_>) -> Result<()> {
         let Some(open) = self.open.get_mut(level) else {
             self.root = Some(RootHash::new(digest));
             return Ok(());
         };
         open.extend_from_slice(&digest);
-        if open.len() == self.block_size() { self.close(level) } else { Ok(()) }
+        if open.len() == self.block_size() { self.close(level, put) } else { Ok(()) }
     }
 
     /// Writes a block, whose digest goes to the level above.
-    fn close(&mut self, level: usize) -> Result<()> {
+    fn close(&mut self, level: usize, put: &mut Put<'_>) -> Result<()> {
         let mut block = std::mem::take(&mut self.open[level]);
         block.resize(self.block_size(), 0);
-        self.write(level, &block)?;
-        self.add(level + 1, self.hash.digest(&block))
+        self.write(level, &block, put)?;
+        self.add(level + 1, self.hash.digest(&block), put)
     }
 
-    fn write(&mut self, level: usize, blocks: &[u8]) -> Result<()> {
+    fn write(&mut self, level: usize, blocks: &[u8], put: &mut Put<'_>) -> Result<()> {
         let size = self.block_size() as u64;
         let offset = self.layout.levels()[level].offset + self.written[level] * size;
         self.written[level] += blocks.len() as u64 / size;
-        self.out.as_deref_mut().map_or(Ok(()), |out| put(out, offset, blocks))
+        put(offset, blocks)
     }
 
     fn block_size(&self) -> usize {

@@ -22,7 +22,15 @@ impl TreeLayout {
     pub fn read(tree: &File, hash_offset: u64) -> Result<(Self, Uuid)> {
         let mut bytes = [0; SUPERBLOCK_SIZE as usize];
         read(tree, &mut bytes, hash_offset)?;
-        superblock::decode(&bytes, hash_offset)
+        Self::of_superblock(&bytes, hash_offset)
+    }
+
+    /// The same of the 512 bytes that were read there.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), without `Io`.
+    pub fn of_superblock(bytes: &[u8; 512], hash_offset: u64) -> Result<(Self, Uuid)> {
+        superblock::decode(bytes, hash_offset)
     }
 
     /// The tree that a file ends with, if there is one with a superblock behind all data, as

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::fault::VerityFault;
 use crate::layout::{DIGEST, TreeLayout};
+use crate::parameters::Parameters;
 use crate::work::Work;
 
 /// About how much a thread reads at once, in bytes.
@@ -45,9 +46,24 @@ pub(crate) struct Chunks {
 impl Chunks {
     pub(crate) fn new(layout: &TreeLayout) -> Self {
         let data_block = u64::from(layout.parameters().data_block_size());
-        let in_leaf = u64::from(layout.parameters().hash_block_size()) / DIGEST as u64;
-        let leaves = (CHUNK / (data_block * in_leaf)).max(1);
-        Self { data_block, blocks: leaves * in_leaf, all_blocks: layout.data_blocks() }
+        Self { data_block, blocks: Self::in_leaves(layout.parameters()), all_blocks: layout.data_blocks() }
+    }
+
+    /// The bytes of one.
+    pub(crate) fn size(parameters: &Parameters) -> u64 {
+        Self::in_leaves(parameters) * u64::from(parameters.data_block_size())
+    }
+
+    /// The bytes of the digests of one.
+    pub(crate) fn leaves(parameters: &Parameters) -> u64 {
+        Self::in_leaves(parameters) * DIGEST as u64
+    }
+
+    /// The blocks of data in one.
+    fn in_leaves(parameters: &Parameters) -> u64 {
+        let data_block = u64::from(parameters.data_block_size());
+        let in_leaf = u64::from(parameters.hash_block_size()) / DIGEST as u64;
+        (CHUNK / (data_block * in_leaf)).max(1) * in_leaf
     }
 
     fn count(&self) -> u64 {
@@ -102,7 +118,7 @@ fn hash_chunks(
 ) {
     let (hash, mut buffer) = (BlockHash::new(layout.parameters().salt()), Vec::new());
     for chunk in chunks {
-        let leaves = hash_chunk(layout, data, work, chunk, &hash, &mut buffer);
+        let leaves = read_chunk(layout, data, work, chunk, &hash, &mut buffer);
         let failed = leaves.is_err();
         if send.send(leaves).is_err() || failed {
             return;
@@ -110,7 +126,7 @@ fn hash_chunks(
     }
 }
 
-fn hash_chunk(
+fn read_chunk(
     layout: &TreeLayout,
     data: &File,
     work: &Work,
@@ -122,15 +138,19 @@ fn hash_chunk(
     let (offset, size) = Chunks::new(layout).range(chunk);
     buffer.resize(size, 0);
     read(data, buffer, offset)?;
-    let data_block = layout.parameters().data_block_size() as usize;
-    let digests = size / data_block * DIGEST;
-    let mut leaves =
-        Vec::with_capacity(digests.next_multiple_of(layout.parameters().hash_block_size() as usize));
-    for block in buffer.chunks_exact(data_block) {
+    Ok(hash_chunk(layout.parameters(), buffer, hash))
+}
+
+/// The blocks of the lowest level that complete blocks of data make.
+pub(crate) fn hash_chunk(parameters: &Parameters, data: &[u8], hash: &BlockHash) -> Vec<u8> {
+    let data_block = parameters.data_block_size() as usize;
+    let size = (data.len() / data_block * DIGEST).next_multiple_of(parameters.hash_block_size() as usize);
+    let mut leaves = Vec::with_capacity(size);
+    for block in data.chunks_exact(data_block) {
         leaves.extend_from_slice(&hash.digest(block));
     }
-    leaves.resize(leaves.capacity(), 0);
-    Ok(leaves)
+    leaves.resize(size, 0);
+    leaves
 }
 
 /// Fills `buffer` from `offset` on.

@@ -18,8 +18,8 @@
 //! # Ok::<(), plyfold_core::Error>(())
 //! ```
 //!
-//! The default [`Parameters`] are those of containerd's EROFS snapshotter, and [`sidecar`] is the file that it reads the
-//! root hash from.
+//! The default [`Parameters`] are those of containerd's EROFS snapshotter. [`with_tree`] gives what a materializer writes
+//! such a tree, and [`HashTree`](plyfold_core::HashTree) is what is kept of it.
 //!
 //! Blocks are hashed on all cores; the tree is the same for any number of threads, and memory is a few MiB for data of any
 //! size. The format is that of the kernel's `Documentation/admin-guide/device-mapper/verity.rst` and of
@@ -28,22 +28,25 @@
 mod build;
 mod fault;
 mod find;
+mod hashed_image;
 mod hex;
 mod layout;
 mod leaves;
 mod parameters;
+mod pool;
 mod root_hash;
-mod sidecar;
+mod spool;
 mod superblock;
 mod table;
 mod tree_uuid;
 mod verify;
+mod with_tree;
 mod work;
 
 pub use fault::VerityFault;
 pub use layout::TreeLayout;
 pub use parameters::Parameters;
 pub use root_hash::RootHash;
-pub use sidecar::sidecar;
 pub use tree_uuid::Uuid;
+pub use with_tree::{tree_key, tree_outputs, with_tree};
 pub use work::Work;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::atomic_file::{AtomicFile, FileOptions, Owner};
 use crate::blocking::{Stop, blocking};
-use crate::materializers::verity::{Parameters, RootHash, TreeLayout, Uuid, VerityFault, Work, sidecar};
+use crate::materializers::verity::{Parameters, RootHash, TreeLayout, Uuid, VerityFault, Work};
 use crate::shell::quoted;
-use crate::{Error, LocalArtifact, Made, Result};
+use crate::{Error, LocalArtifact, Made, Result, TreePlace};
 use serde_json::{Value, json};
 
 use super::args::Verity;
@@ -103,7 +103,7 @@ fn append(options: &Verity, layout: &TreeLayout, stop: &Stop) -> Result<(RootHas
     let size = out.publish()?;
     // A sidecar says that there is a tree, so it comes last.
     let sidecar = beside.map(|(mut beside, name)| {
-        beside.write_all(sidecar(layout, &root).as_bytes())?;
+        beside.write_all(layout.hash_tree(&root, TreePlace::Append)?.sidecar().as_bytes())?;
         beside.publish().map(|_| name)
     });
     Ok((root, size, sidecar.transpose()?))

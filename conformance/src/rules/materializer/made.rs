@@ -190,13 +190,19 @@ impl Files {
     }
 
     /// All that was written, one file after the other.
-    pub(super) fn bytes(mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (_, _, file) in &mut self.0 {
+    pub(super) fn bytes(self) -> Vec<u8> {
+        self.contents().into_iter().flat_map(|(_, bytes)| bytes).collect()
+    }
+
+    /// What each file has.
+    pub(super) fn contents(self) -> Vec<(Role, Vec<u8>)> {
+        let content = |(role, _, mut file): (Role, PathBuf, File)| {
+            let mut bytes = Vec::new();
             let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
             read.expect("the file can be read again");
-        }
-        bytes
+            (role, bytes)
+        };
+        self.0.into_iter().map(content).collect()
     }
 }
 

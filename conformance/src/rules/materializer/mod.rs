@@ -1,5 +1,6 @@
 //! M: what a materializer makes of layers and images, judged by looking at it.
 
+mod hash_tree;
 mod made;
 
 use std::collections::HashSet;
@@ -10,7 +11,7 @@ use plyfold_core::memory::MemoryCache;
 use plyfold_core::tree::is_overlay_xattr;
 use plyfold_core::{
     Artifact, ArtifactKey, CacheProvider, ErrorKind, Input, Materializer, Materializers, PullOptions, Result,
-    Role, digest,
+    Role, TreePlace, digest,
 };
 
 use self::made::{Files, Made, SmallDisk, make_layer};
@@ -54,6 +55,8 @@ rules! {
     "M 231" an_adapted_copy_holds_the_same:
         "a file that users write to, adapted outside of the cache, shows the tree that it showed before, passes the format's \
          checker, and is the same as another one of the same image; files that users do not write to stay as they are",
+    "M 245" a_hash_tree_is_of_all_of_its_image:
+        "a format, with the options of each variant, says that its image has a hash tree if it tells one; the root hash, the superblock and the blocks are those of dm-verity for every byte of the image, and nothing follows them",
 }
 
 /// Why a rule about content does not judge an empty disk.
@@ -150,6 +153,28 @@ async fn an_adapted_copy_holds_the_same(fixture: &dyn MaterializerFixture) {
     let again = Made::of(fixture, &rootfs());
     again.adapt();
     assert!(again.bytes() == made.bytes(), "two copies of one file differ");
+}
+
+async fn a_hash_tree_is_of_all_of_its_image(fixture: &dyn MaterializerFixture) {
+    let variants = fixture.variants();
+    for fixture in std::iter::once(fixture).chain(variants.iter().map(|variant| &**variant)) {
+        let format = fixture.materializer().format();
+        for layers in [small(), rootfs()] {
+            let mut out = Files::spools(fixture);
+            let told = sound(Made::of(fixture, &layers).again(&mut out));
+            let is_said = fixture.materializer().has_hash_tree();
+            assert_eq!(told.hash_tree.is_some(), is_said, "`has_hash_tree` of {format}");
+            let Some(tree) = told.hash_tree else { break };
+            let is_behind = tree.place == TreePlace::Append;
+            let holder = if is_behind { Role::Image } else { Role::HashTree };
+            let files = out.contents();
+            let file = |role: Role| {
+                let file = files.iter().find(|(of, _)| *of == role);
+                file.map_or_else(|| panic!("{format} has no {role}"), |(_, bytes)| bytes.as_slice())
+            };
+            hash_tree::assert_is_of(&tree, file(Role::Image), file(holder), is_behind);
+        }
+    }
 }
 
 async fn kernel_mount_equals_reference_tree(fixture: &dyn MaterializerFixture) {

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use plyfold_conformance::tree::{ContentText, LayerEntry, TreeLine, lines, overlaid, read_layer};
 use plyfold_conformance::{FormatFidelity, MaterializerFixture, path_of};
+use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
     Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, OutputSpec, Result, Role, Sink,
+    TreePlace,
 };
+use plyfold_verity::{Work, tree_outputs, with_tree};
 use serde_json::{Value, json};
 
 /// What is wrong with a mutant.
@@ -24,6 +27,11 @@ pub(crate) enum ListingFault {
     ErrorsSwallowed,
     FileForgotten,
     FormatBroken,
+    /// An option, which a sound fixture has as a variant.
+    HashTree,
+    HashTreeOfPart,
+    HashTreeUnsaid,
+    HashTreeUntold,
     LayersReversed,
     LimitIgnored,
     NameTaken,
@@ -74,7 +82,7 @@ impl MaterializerFixture for Listings {
             ListingFault::OptionUnnamed => ListingFault::None,
             _ => ListingFault::OptionNamed,
         };
-        vec![Box::new(Self { fault, ..*self })]
+        vec![Box::new(Self { fault, ..*self }), Box::new(Self { fault: ListingFault::HashTree, ..*self })]
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
@@ -114,7 +122,11 @@ impl MaterializerFixture for Listings {
 
 impl Materializer for Listings {
     fn format(&self) -> Format {
-        let options = if self.fault == ListingFault::OptionNamed { "twice" } else { "" };
+        let options = match self.fault {
+            ListingFault::HashTree => "tree",
+            ListingFault::OptionNamed => "twice",
+            _ => "",
+        };
         Format { name: "listing", version: 1, options: options.to_owned(), extension: "txt" }
     }
 
@@ -137,7 +149,13 @@ impl Materializer for Listings {
         let image = OutputSpec::new(Role::Image, self.format().extension).with_stem(stem);
         let written = [ListingFault::AdaptedLosesFiles, ListingFault::AdaptedOnEachCall];
         let image = if written.contains(&self.fault) { image.writable() } else { image };
-        std::iter::once(image).chain(forgotten.map(|role| OutputSpec::new(role, "more"))).collect()
+        let further = forgotten.map(|role| OutputSpec::new(role, "more"));
+        tree_outputs(image, self.hash_tree()).into_iter().chain(further).collect()
+    }
+
+    fn has_hash_tree(&self) -> bool {
+        let is_told = self.hash_tree().is_some() && self.fault != ListingFault::HashTreeUnsaid;
+        is_told || self.fault == ListingFault::HashTreeUntold
     }
 
     fn adapt(&self, _: Role, copy: &mut dyn Output) -> Result<()> {
@@ -160,7 +178,7 @@ impl Materializer for Listings {
         }
         match read_layer(tar) {
             Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(Made::default()),
-            entries => self.write(self.layer_lines(entries?)?, out.output(Role::Image)?),
+            entries => self.write(self.layer_lines(entries?)?, out),
         }
     }
 
@@ -193,7 +211,7 @@ impl Materializer for Listings {
             }
             line.what = format!("file {}", text.finish());
         }
-        self.write(lines, out.output(Role::Image)?)
+        self.write(lines, out)
     }
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
@@ -206,7 +224,7 @@ impl Materializer for Listings {
         for line in &mut lines {
             line.links = links(&copy, line);
         }
-        self.write(lines, out.output(Role::Image)?)
+        self.write(lines, out)
     }
 }
 
@@ -251,7 +269,25 @@ impl Listings {
         }
     }
 
-    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<Made> {
+    fn hash_tree(self) -> Option<TreePlace> {
+        let with_tree = [ListingFault::HashTree, ListingFault::HashTreeOfPart, ListingFault::HashTreeUnsaid];
+        with_tree.contains(&self.fault).then_some(TreePlace::Separate)
+    }
+
+    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
+        let work = Work::new(&Stop::default());
+        let made = with_tree(self.hash_tree(), 512, &work, out, |out| {
+            self.write_lines(lines, out.output(Role::Image)?)
+        })?;
+        if self.fault == ListingFault::HashTreeOfPart {
+            let image = out.output(Role::Image)?;
+            image.seek(SeekFrom::End(0))?;
+            image.write_all(format!("{:<511}\n", "[]").as_bytes())?;
+        }
+        Ok(made)
+    }
+
+    fn write_lines(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<Made> {
         let mut text = String::new();
         for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
             if self.fault == ListingFault::OwnersLost {
@@ -263,6 +299,12 @@ impl Listings {
         match self.fault {
             ListingFault::OptionNamed | ListingFault::OptionUnnamed => text = text.repeat(2),
             ListingFault::FormatBroken => text += "trailing garbage\n",
+            // Complete blocks, by spaces in the last line.
+            _ if self.hash_tree().is_some() => {
+                let missing = text.len().next_multiple_of(512) - text.len();
+                text.truncate(text.len() - 1);
+                text += &format!("{}\n", " ".repeat(missing));
+            }
             ListingFault::RunNumberInOutput => {
                 text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string();
             }

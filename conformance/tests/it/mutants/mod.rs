@@ -299,6 +299,15 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Images, ListingFault::AdaptedReadOnly),
         ],
     ),
+    (
+        "M 245",
+        &[
+            (Makes::Layers, ListingFault::HashTreeOfPart),
+            (Makes::Whole, ListingFault::HashTreeOfPart),
+            (Makes::Images, ListingFault::HashTreeUnsaid),
+            (Makes::Whole, ListingFault::HashTreeUntold),
+        ],
+    ),
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plyfold_conformance::MaterializerFixture;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink, TreePlace};
 use plyfold_disk::{Gpt, Raw};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
 
@@ -14,6 +14,10 @@ use crate::common::{entries, join};
 
 mod raw {
     plyfold_conformance::materializer_suite!(super::Disk::raw(4096));
+}
+
+mod raw_verified {
+    plyfold_conformance::materializer_suite!(super::Disk::verified(plyfold_core::TreePlace::Append));
 }
 
 mod gpt {
@@ -31,6 +35,10 @@ impl Disk {
         Self { disk: Box::new(Raw::with_block_size(block_size)), options }
     }
 
+    fn verified(place: TreePlace) -> Self {
+        Self { disk: Box::new(Raw::default().with_hash_tree(place)), ..Self::raw(4096) }
+    }
+
     fn gpt(block_size: u32) -> Self {
         Self { disk: Box::new(Gpt::with_block_size(block_size)), ..Self::raw(block_size) }
     }
@@ -43,7 +51,11 @@ impl MaterializerFixture for Disk {
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
         let small = if self.disk.format().name == "gpt" { Self::gpt(512) } else { Self::raw(512) };
-        vec![Box::new(small)]
+        // The two files of one place have the bytes of the one file of the other.
+        let is_plain = self.disk.format().to_string() == "raw-v1";
+        let trees = [TreePlace::Append, TreePlace::Separate].map(Self::verified);
+        let trees = trees.into_iter().filter(|_| is_plain);
+        std::iter::once(small).chain(trees).map(|disk| Box::new(disk) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {

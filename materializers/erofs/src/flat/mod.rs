@@ -3,8 +3,10 @@
 mod bodies;
 mod compressed;
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::tree::MergedTree;
-use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink};
+use plyfold_core::{Digest, Format, Input, Made, Materializer, OutputSpec, Result, Role, Sink, TreePlace};
+use plyfold_verity::{Work, tree_key, tree_outputs, with_tree};
 use uuid::Uuid;
 
 use bodies::Bodies;
@@ -34,12 +36,21 @@ use crate::writer;
 pub struct ErofsFlat {
     options: Options,
     compression: Option<Compression>,
+    hash_tree: Option<TreePlace>,
 }
 
 impl ErofsFlat {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options, compression: None }
+        Self { options, compression: None, hash_tree: None }
+    }
+
+    /// The same with a dm-verity hash tree of the image, in blocks of the image's size. The image's own bytes stay as
+    /// they are.
+    #[must_use]
+    pub fn with_hash_tree(mut self, place: TreePlace) -> Self {
+        self.hash_tree = Some(place);
+        self
     }
 
     /// With compressed files, which makes the image smaller, and takes time whenever one is read.
@@ -66,6 +77,7 @@ impl Materializer for ErofsFlat {
             let key = compression.key();
             options = if options.is_empty() { key } else { format!("{options}-{key}") };
         }
+        let options = tree_key(options, self.hash_tree);
         Format { name: "erofs", version: 1, options, extension: "erofs" }
     }
 
@@ -73,7 +85,22 @@ impl Materializer for ErofsFlat {
         Input::Image
     }
 
+    fn outputs(&self) -> Vec<OutputSpec> {
+        tree_outputs(OutputSpec::new(Role::Image, "erofs"), self.hash_tree)
+    }
+
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
+    }
+
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        let work = Work::new(&Stop::default());
+        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(image, out))
+    }
+}
+
+impl ErofsFlat {
+    fn write(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
         let options = &self.options;
         let limits = out.limits();
         let scratch = self.compression.is_some().then(|| out.scratch()).transpose()?;

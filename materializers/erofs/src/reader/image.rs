@@ -6,6 +6,7 @@ use std::io::{Read, Seek};
 use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::Xattrs;
+use plyfold_verity::TreeLayout;
 
 use super::compressed::Decoded;
 use super::source::ImageBytes;
@@ -132,6 +133,17 @@ impl<R: Read + Seek> Reader<R> {
     /// The size of what is read, in bytes.
     pub fn size(&self) -> u64 {
         self.source.size()
+    }
+
+    /// Whether nothing but a dm-verity hash tree of the image follows it.
+    pub(crate) fn ends_with_hash_tree(&mut self) -> Result<bool> {
+        let (size, mut superblock) = (self.blocks() * u64::from(self.block_size()), [0; 512]);
+        if self.size() < size + superblock.len() as u64 {
+            return Ok(false);
+        }
+        self.source.metadata(size, &mut superblock)?;
+        let found = TreeLayout::of_superblock(&superblock, size);
+        Ok(found.is_ok_and(|(tree, _)| (tree.data_size(), tree.end()) == (size, self.size())))
     }
 
     /// The volume's UUID.

@@ -1,14 +1,15 @@
 //! The conformance suite, looking through this crate's own reader.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{MaterializerFixture, path_of};
 use plyfold_core::layer::Timestamp;
-use plyfold_core::{InputArtifact, Materializer};
+use plyfold_core::{InputArtifact, Materializer, TreePlace};
 use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options, Reader};
+use plyfold_verity::TreeLayout;
 
 mod flat {
     plyfold_conformance::materializer_suite!(super::Flat::default());
@@ -18,8 +19,16 @@ mod compressed {
     plyfold_conformance::materializer_suite!(super::Compressed::default());
 }
 
+mod flat_verified {
+    plyfold_conformance::materializer_suite!(super::Flat::verified(plyfold_core::TreePlace::Append));
+}
+
 mod layers {
     plyfold_conformance::materializer_suite!(super::Layers::default());
+}
+
+mod layers_verified {
+    plyfold_conformance::materializer_suite!(super::Layers::verified());
 }
 
 mod merged {
@@ -30,8 +39,9 @@ mod tars {
     plyfold_conformance::materializer_suite!(super::Tars);
 }
 
-#[derive(Default)]
-struct Flat(Options);
+mod merged_verified {
+    plyfold_conformance::materializer_suite!(super::Merged::verified());
+}
 
 /// Algorithm and cluster size.
 struct Compressed(&'static str, u32);
@@ -42,11 +52,35 @@ impl Default for Compressed {
     }
 }
 
+/// Where its hash tree is, if it has one.
 #[derive(Default)]
-struct Layers(Options);
+struct Flat(Options, Option<TreePlace>);
 
+/// Whether they have hash trees.
 #[derive(Default)]
-struct Merged(Options);
+struct Layers(Options, bool);
+
+/// Whether it and its layers have hash trees.
+#[derive(Default)]
+struct Merged(Options, bool);
+
+impl Flat {
+    fn verified(place: TreePlace) -> Self {
+        Self(Options::default(), Some(place))
+    }
+}
+
+impl Layers {
+    fn verified() -> Self {
+        Self(Options::default(), true)
+    }
+}
+
+impl Merged {
+    fn verified() -> Self {
+        Self(Options::default(), true)
+    }
+}
 
 /// One for each option.
 fn options() -> [Options; 4] {
@@ -60,11 +94,19 @@ fn options() -> [Options; 4] {
 
 impl MaterializerFixture for Flat {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsFlat::new(self.0.clone()))
+        let flat = ErofsFlat::new(self.0.clone());
+        Box::new(self.1.into_iter().fold(flat, ErofsFlat::with_hash_tree))
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
+        let options = options().map(|options| Self(options, self.1));
+        // The two files of one place have the bytes of the one file of the other.
+        let trees = match self.1 {
+            None => vec![Some(TreePlace::Append), Some(TreePlace::Separate)],
+            Some(_) => vec![None],
+        };
+        let trees = trees.into_iter().map(|place| Self(Options::default(), place));
+        options.into_iter().chain(trees).map(|fixture| Box::new(fixture) as _).collect()
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
@@ -108,11 +150,14 @@ impl MaterializerFixture for Compressed {
 
 impl MaterializerFixture for Layers {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsLayer::new(self.0.clone()))
+        let layer = ErofsLayer::new(self.0.clone());
+        Box::new(if self.1 { layer.with_hash_tree() } else { layer })
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
+        let options = options().map(|options| Self(options, self.1));
+        let other = Self(Options::default(), !self.1);
+        options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
@@ -126,15 +171,18 @@ impl MaterializerFixture for Layers {
 
 impl MaterializerFixture for Merged {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(ErofsMerged::new(self.0.clone()))
+        let merged = ErofsMerged::new(self.0.clone());
+        Box::new(if self.1 { merged.with_hash_trees() } else { merged })
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        options().map(|options| Box::new(Self(options)) as Box<dyn MaterializerFixture>).into()
+        let options = options().map(|options| Self(options, self.1));
+        let other = Self(Options::default(), !self.1);
+        options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::new(self.0.clone())))
+        Some(Layers(self.0.clone(), self.1).materializer())
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
@@ -175,7 +223,10 @@ impl MaterializerFixture for Tars {
 fn read(image: &Path, devices: &[InputArtifact]) -> Vec<TreeLine> {
     let mut disk = tempfile::tempfile().unwrap();
     for path in std::iter::once(image).chain(devices.iter().map(path_of)) {
-        io::copy(&mut File::open(path).unwrap(), &mut disk).unwrap();
+        let file = File::open(path).unwrap();
+        let tree = TreeLayout::find(&file).unwrap();
+        let size = tree.map_or(u64::MAX, |(tree, _)| tree.data_size());
+        io::copy(&mut file.take(size), &mut disk).unwrap();
     }
     let mut reader = Reader::new(disk).unwrap();
     let tree = reader.tree().unwrap();

@@ -1,20 +1,24 @@
 //! The conformance suite, looking through the kernel and fsck.erofs.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
-use plyfold_core::{InputArtifact, Materializer};
+use plyfold_core::{InputArtifact, Materializer, TreePlace};
 use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar};
+use plyfold_verity::TreeLayout;
 use tempfile::{NamedTempFile, TempPath};
 
 /// Every rule, on layers, on tars behind an index, on merged and on flat images, compressed ones too.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
+        for verified in [Kernel::LayersVerified, Kernel::MergedVerified, Kernel::FlatVerified] {
+            rule.judge(&verified);
+        }
         rule.judge(&Kernel::Layers);
         rule.judge(&Kernel::Merged);
         rule.judge(&Kernel::Flat);
@@ -28,8 +32,12 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
 enum Kernel {
     Compressed,
     Flat,
+    /// With hash trees behind the images.
+    FlatVerified,
     Layers,
+    LayersVerified,
     Merged,
+    MergedVerified,
     Tars,
 }
 
@@ -42,18 +50,27 @@ impl MaterializerFixture for Kernel {
                 Box::new(flat.expect("blocks of 4096 bytes"))
             }
             Self::Flat => Box::new(ErofsFlat::default()),
+            Self::FlatVerified => Box::new(ErofsFlat::default().with_hash_tree(TreePlace::Append)),
             Self::Layers => Box::new(ErofsLayer::default()),
+            Self::LayersVerified => Box::new(ErofsLayer::default().with_hash_tree()),
             Self::Merged => Box::new(ErofsMerged::default()),
+            Self::MergedVerified => Box::new(ErofsMerged::default().with_hash_trees()),
             Self::Tars => Box::new(ErofsTar::default()),
         }
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        matches!(self, Self::Layers | Self::Merged).then(|| Box::new(ErofsLayer::default()) as _)
+        match self {
+            Self::Compressed | Self::Flat | Self::FlatVerified => None,
+            Self::Layers | Self::Merged => Some(Self::Layers.materializer()),
+            Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
+            Self::Tars => None,
+        }
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
-        let disk = flat(file, if *self == Self::Merged { layers } else { &[] });
+        let is_merged = matches!(self, Self::Merged | Self::MergedVerified);
+        let disk = flat(file, if is_merged { layers } else { &[] });
         let mount = Mount::new("erofs", &disk, "loop,ro").expect("the kernel mounts the image");
         mounted(mount.path()).expect("the mount can be read")
     }
@@ -82,11 +99,13 @@ impl MaterializerFixture for Kernel {
     /// Other options are judged through the crate's own reader.
     fn not_judged(&self) -> &'static [&'static str] {
         match self {
-            Self::Compressed | Self::Flat => {
+            Self::Compressed | Self::Flat | Self::FlatVerified => {
                 &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
             }
-            Self::Layers | Self::Tars => &["options_that_change_bytes_are_in_the_format"],
-            Self::Merged => &[
+            Self::Layers | Self::LayersVerified | Self::Tars => {
+                &["options_that_change_bytes_are_in_the_format"]
+            }
+            Self::Merged | Self::MergedVerified => &[
                 "a_bad_layer_is_an_error_not_a_smaller_image",
                 "options_that_change_bytes_are_in_the_format",
                 "whiteouts_and_opaque_in_overlay_form",
@@ -99,8 +118,12 @@ impl MaterializerFixture for Kernel {
 fn flat(image: &Path, devices: &[InputArtifact]) -> TempPath {
     let mut disk = NamedTempFile::new().expect("a temporary file can be made");
     for path in std::iter::once(image).chain(devices.iter().map(path_of)) {
-        let mut file = File::open(path).expect("the image opens");
-        io::copy(&mut file, disk.as_file_mut()).expect("the image can be copied");
+        let file = File::open(path).expect("the image opens");
+        let tree = TreeLayout::find(&file).expect("the end of the image can be read");
+        // One image stays as it is.
+        let tree = tree.filter(|_| !devices.is_empty());
+        let size = tree.map_or(u64::MAX, |(tree, _)| tree.data_size());
+        io::copy(&mut file.take(size), disk.as_file_mut()).expect("the image can be copied");
     }
     disk.into_temp_path()
 }

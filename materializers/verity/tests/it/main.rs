@@ -8,6 +8,7 @@ use std::io::Write as _;
 mod damage;
 #[path = "../data/mod.rs"]
 mod data;
+mod images;
 mod made;
 
 /// A file with that content.

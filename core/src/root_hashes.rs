@@ -1,0 +1,151 @@
+//! The root hashes of what is made of an image, as a document that is the same on every machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash_tree::HashTree;
+use crate::materialize::{MadeFile, MadeImage};
+use crate::materializer::Role;
+use crate::source::{ImageSource as _, RegistrySource};
+use crate::{Digest, Error, ErrorKind, Result};
+
+crate::fault! {
+    /// Why there are no root hashes.
+    pub enum HashTreeFault;
+    Missing(String) => (Config, "{0} makes no hash tree with these options",
+        "the option verity=append makes one, in the formats that have it"),
+    Untold(String) => (Unsupported, "{0} has no hash tree"),
+}
+
+/// The root hashes of an image in a format: what a policy has to know to accept the disks of the image. It follows from
+/// the image's manifest and the format alone, so a machine that is trusted can compute what another one has to mount.
+///
+/// Its [document](Self::document) is described in the manual's page `outputs`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RootHashes {
+    /// [`VERSION`](Self::VERSION).
+    pub schema_version: u32,
+    /// [`MEDIA_TYPE`](Self::MEDIA_TYPE).
+    pub media_type: String,
+    /// What the image is.
+    pub image: HashedImage,
+    /// What was made of it.
+    pub format: HashedFormat,
+    /// Its files that are read as disks.
+    pub disks: Vec<HashedDisk>,
+}
+
+/// The image that root hashes are of.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HashedImage {
+    /// The digest of its manifest for the platform. An index above it is not named: it may have other entries elsewhere.
+    pub manifest: Digest,
+    /// The platform that its configuration names.
+    pub platform: String,
+}
+
+/// The format that root hashes are of, as [`Format`](crate::Format).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HashedFormat {
+    /// Its name.
+    pub name: String,
+    /// Its version: another one makes other bytes.
+    pub version: u32,
+    /// The options that change bytes, as a part of a cache key; empty for the defaults.
+    pub options: String,
+}
+
+/// A file that is read as a disk.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HashedDisk {
+    /// Its name beside the others.
+    pub name: String,
+    /// The layer that it was made from, if it was made from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<Digest>,
+    /// 64 hexadecimal digits.
+    pub root_hash: String,
+    /// `sha256`.
+    pub hash_algorithm: String,
+    /// Hexadecimal digits; empty for nothing.
+    pub salt: String,
+    /// How many blocks are verified: all that the disk has.
+    pub data_blocks: u64,
+    /// The bytes of such a block.
+    pub data_block_size: u32,
+    /// The bytes of a block of the tree.
+    pub hash_block_size: u32,
+    /// Where the superblock is: in the disk's own file behind the data, or at the start of another one.
+    pub hash_offset: u64,
+}
+
+impl RootHashes {
+    /// What the document is, where it has a media type.
+    pub const MEDIA_TYPE: &str = "application/vnd.plyfold.verity.v1+json";
+    /// The version of the document. Another one has other fields.
+    pub const VERSION: u32 = 1;
+
+    /// Those of what was made of an image, as far as it `is_wanted`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) with a [`HashTreeFault`] for a file without a tree.
+    pub fn of(
+        image: &RegistrySource,
+        made: &MadeImage,
+        is_wanted: impl Fn(&MadeFile) -> bool,
+    ) -> Result<Self> {
+        let platform = match image.known_config() {
+            Some(config) => config.platform_or(image.raw().platform()).to_string(),
+            None => {
+                return Err(Error::new(ErrorKind::Internal, "an image was made without its configuration"));
+            }
+        };
+        let wanted = made.files.iter().filter(|file| file.role != Role::HashTree && is_wanted(file));
+        let disk = |file: &MadeFile| match &file.artifact.made().hash_tree {
+            Some(tree) => Ok(HashedDisk::of(file, tree)),
+            None => Err(Error::from(HashTreeFault::Untold(file.name.clone()))),
+        };
+        let format = &made.format;
+        let (name, options) = (format.name.to_owned(), format.options.clone());
+        Ok(Self {
+            schema_version: Self::VERSION,
+            media_type: Self::MEDIA_TYPE.to_owned(),
+            image: HashedImage { manifest: image.raw().descriptor().digest().clone(), platform },
+            format: HashedFormat { name, version: format.version, options },
+            disks: wanted.map(disk).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The document: JSON, the same bytes for the same content.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn document(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self);
+        let text = text.map_err(|e| Error::new(ErrorKind::Internal, "writing root hashes").with_source(e))?;
+        Ok(text + "\n")
+    }
+}
+
+impl HashedDisk {
+    fn of(file: &MadeFile, tree: &HashTree) -> Self {
+        Self {
+            name: file.name.clone(),
+            diff_id: file.diff_id.clone(),
+            root_hash: tree.root_hash().to_owned(),
+            hash_algorithm: "sha256".to_owned(),
+            salt: tree.salt.clone(),
+            data_blocks: tree.data_blocks,
+            data_block_size: tree.data_block_size,
+            hash_block_size: tree.hash_block_size,
+            hash_offset: tree.hash_offset,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Hash trees of what materializers make.
+
+use plyfold_core::{Made, OutputSpec, Result, Role, Sink, TreePlace};
+
+use crate::hashed_image::{HashedImage, HashedSink};
+use crate::parameters::Parameters;
+use crate::work::Work;
+
+/// Lets a materializer write its image, and writes the hash tree of all of it: behind the image, or as the sink's
+/// [`Role::HashTree`]. What it reports has the tree then. Without a place the image is written, and nothing else.
+///
+/// What is written in order is hashed on its way, on other threads, eight at most. The rest is read again at the end. The
+/// salt is that of containerd, blocks of the data and of the tree have `block_size` bytes, and the UUID is
+/// [derived](crate::Uuid::derived) from the root hash.
+///
+/// # Errors
+/// Those of `make`; [`Config`](plyfold_core::ErrorKind::Config) for a block size that no tree has, and for an image that is
+/// not made of such blocks; [`Io`](plyfold_core::ErrorKind::Io).
+pub fn with_tree(
+    place: Option<TreePlace>,
+    block_size: u32,
+    work: &Work,
+    out: &mut dyn Sink,
+    make: impl FnOnce(&mut dyn Sink) -> Result<Made>,
+) -> Result<Made> {
+    let Some(place) = place else { return make(out) };
+    let parameters = Parameters::default().with_data_block_size(block_size)?;
+    let mut sink = HashedSink(HashedImage::new(out, parameters.with_hash_block_size(block_size)?, work));
+    let made = make(&mut sink)?;
+    Ok(made.with_hash_tree(sink.0.finish(place)?))
+}
+
+/// The files of a format that has one file without a tree.
+pub fn tree_outputs(image: OutputSpec, place: Option<TreePlace>) -> Vec<OutputSpec> {
+    let tree = OutputSpec::new(Role::HashTree, "verity").with_stem(image.stem);
+    let tree = (place == Some(TreePlace::Separate)).then_some(tree);
+    std::iter::once(image).chain(tree).collect()
+}
+
+/// The options of a format with those of the tree, as a part of a cache key.
+pub fn tree_key(options: String, place: Option<TreePlace>) -> String {
+    match place {
+        None => options,
+        Some(place) if options.is_empty() => format!("verity-{place}"),
+        Some(place) => format!("{options}-verity-{place}"),
+    }
+}
