@@ -20,6 +20,7 @@ use plyfold_core::{
 
 use super::checksum::{self, Checksum, Seen};
 use super::queue::{Queued, is_read_only};
+use super::sidecar;
 use crate::durable::{self, Temp};
 use crate::files;
 use crate::root::Root;
@@ -75,6 +76,11 @@ impl ArtifactPath {
     fn checksum_temp(&self) -> String {
         format!("{}.checksum", self.temp())
     }
+
+    /// The name of the temporary file of its sidecar.
+    fn sidecar_temp(&self) -> String {
+        format!("{}{}", self.temp(), sidecar::SUFFIX)
+    }
 }
 
 fn invalid(format: &str, extension: &str) -> Error {
@@ -125,6 +131,7 @@ fn present(path: PathBuf, checksum: Checksum) -> Artifact {
 pub(super) fn remove(path: &Path) -> Result<()> {
     files::remove(&checksum::path_of(path))?;
     files::remove(path)?;
+    files::remove(&sidecar::path_of(path))?;
     sync_folder(parent(path))
 }
 
@@ -159,6 +166,10 @@ impl ArtifactWriter for DiskArtifact {
         if fs::symlink_metadata(&record).is_ok_and(|stale| stale.is_file()) {
             files::remove(&record)?;
         }
+        let beside = sidecar::path_of(&path);
+        if let Some(text) = sidecar::text(&made) {
+            durable::write_document(&root, &place.sidecar_temp(), &beside, checksum::MODE, text.as_bytes())?;
+        }
         // Hashing reads what is still in memory, while the disk takes it.
         let reader = temp.reader()?;
         let _in_the_making = temp.share()?;
@@ -166,14 +177,15 @@ impl ArtifactWriter for DiskArtifact {
             let hashing = scope.spawn(|| checksum::hash(stop.reader(&reader)));
             (temp.publish(&path, checksum::MODE), hashing.join())
         });
-        published?;
+        let without = || drop((fs::remove_file(&path), fs::remove_file(&beside)));
+        published.inspect_err(|_| drop(fs::remove_file(&beside)))?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
             let checksum = Checksum { digest, size, seen: Some(Seen::of(&reader)?), made: made.clone() };
             let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes()?);
             durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| size)
         });
-        let size = recorded.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        let size = recorded.inspect_err(|_| without())?;
         Ok(Box::new(LocalArtifact::new(path, size, made)))
     }
 }

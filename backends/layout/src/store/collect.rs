@@ -19,7 +19,7 @@ use super::lease::Alone;
 use super::quarantine::{self, Removal};
 use super::queue::COLLECTOR;
 use super::remains::{self, is_older};
-use super::{checksum, items, paths};
+use super::{checksum, items, paths, sidecar};
 use crate::files::{self, for_each};
 use crate::root::Root;
 
@@ -103,6 +103,9 @@ impl Sweep<'_> {
             }
             if let Some(found) = files::look(artifact)? {
                 self.remove(artifact, found.len())?;
+                if !self.policy.dry_run {
+                    files::remove(&sidecar::path_of(artifact))?;
+                }
                 self.done.artifacts += 1;
                 self.artifacts.insert(artifact.clone());
             }
@@ -157,7 +160,7 @@ impl Sweep<'_> {
     /// Incomplete artifacts of killed processes, also of layers that are needed.
     fn parts(&mut self) -> Result<()> {
         let mut remains = Remains::default();
-        remains::checksums(self.root, self.remains(), &mut remains)?;
+        remains::companions(self.root, self.remains(), &mut remains)?;
         for item in items::artifacts(self.root, |_| true)? {
             let is_left = item.kind.is_file() && !self.artifacts.contains(&item.path);
             let is_part = is_left && remains::has_no_checksum(&item.path)?;

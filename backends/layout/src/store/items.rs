@@ -11,6 +11,7 @@ use plyfold_core::{Digest, Error, Result, digest};
 use rustix::fs::FileType;
 
 use super::artifact::ArtifactPath;
+use super::sidecar;
 use crate::files::{self, for_each};
 use crate::root::Root;
 
@@ -90,18 +91,19 @@ pub(super) fn artifacts(root: &Root, wanted: impl Fn(&Digest) -> bool) -> Result
     Ok(items)
 }
 
-/// Checksums beside which there is no artifact, and where that would be.
-pub(super) fn lone_checksums(root: &Root) -> Result<Vec<(ArtifactPath, PathBuf, Metadata)>> {
-    let mut checksums = Vec::new();
+/// Checksums and sidecars beside which there is no artifact, and where that would be.
+pub(super) fn lone_companions(root: &Root) -> Result<Vec<(ArtifactPath, PathBuf, Metadata)>> {
+    let mut companions = Vec::new();
     each_in_shards(root, |format, content, extension, path, found| {
-        let Some(extension) = extension.strip_suffix(".checksum") else { return };
+        let of_checksum = extension.strip_suffix(".checksum");
+        let Some(extension) = of_checksum.or_else(|| extension.strip_suffix(sidecar::SUFFIX)) else { return };
         // An invalid format name is not from this store.
         let Ok(place) = ArtifactPath::new(format, &content, extension) else { return };
         if !extension.contains('.') && fs::symlink_metadata(place.path(root)).is_err() {
-            checksums.push((place, path, found.clone()));
+            companions.push((place, path, found.clone()));
         }
     })?;
-    Ok(checksums)
+    Ok(companions)
 }
 
 /// Calls `each` with format, content, extension and path of every file that is named after a layer or an image.

@@ -18,6 +18,7 @@ mod quarantine;
 mod queue;
 mod reading;
 mod remains;
+mod sidecar;
 mod verify;
 
 pub use handle::Store;

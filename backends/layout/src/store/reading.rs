@@ -16,7 +16,7 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::items::{Item, identity};
-use super::{checksum, remains};
+use super::{checksum, remains, sidecar};
 use crate::files;
 use crate::root::describe;
 
@@ -108,6 +108,10 @@ impl Watch<'_> {
         let Some(checksum) = checksum::read(&item.path)? else {
             return Ok(Verdict::Damaged("it has no checksum that can be read".to_owned()));
         };
+        if !sidecar::is_sound(&item.path, &checksum.made)? {
+            let why = format!("its {} file is missing or another one", sidecar::SUFFIX);
+            return Ok(Verdict::Damaged(why));
+        }
         let found = metadata(&file)?;
         let damage = if checksum.size == item.size {
             self.mismatch(&file, &checksum.digest, chunk)?

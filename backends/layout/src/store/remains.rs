@@ -62,7 +62,7 @@ pub(super) fn all(root: &Root, policy: Policy) -> Result<Remains> {
             _ => Ok(()),
         }
     })?;
-    checksums(root, policy, &mut remains)?;
+    companions(root, policy, &mut remains)?;
     Ok(remains)
 }
 
@@ -98,20 +98,20 @@ fn claim(root: &Root, name: &str) -> Result<Option<Temp>> {
     }
 }
 
-/// Checksums whose artifact is gone: such a checksum would be taken for that of the next file of that name.
-pub(super) fn checksums(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
-    for (place, path, metadata) in items::lone_checksums(root)? {
+/// Checksums and sidecars whose artifact is gone: such a checksum would be taken for that of the next file of that name.
+pub(super) fn companions(root: &Root, policy: Policy, remains: &mut Remains) -> Result<()> {
+    for (place, path, metadata) in items::lone_companions(root)? {
         if !metadata.is_file() || !is_older(metadata.modified(), policy.grace) {
             continue;
         }
-        let removed = policy.remove && remove_checksum(root, &place, &path)?;
+        let removed = policy.remove && remove_companion(root, &place, &path)?;
         note(remains, metadata.len(), removed);
     }
     Ok(())
 }
 
-/// Removes a checksum under the right to make its artifact, if that is still missing.
-fn remove_checksum(root: &Root, place: &ArtifactPath, path: &Path) -> Result<bool> {
+/// Removes what stood beside an artifact under the right to make that, if that is still missing.
+fn remove_companion(root: &Root, place: &ArtifactPath, path: &Path) -> Result<bool> {
     let Some(_turn) = claim(root, &place.temp())? else { return Ok(false) };
     let lone = fs::symlink_metadata(place.path(root)).is_err();
     if lone {

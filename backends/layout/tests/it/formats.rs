@@ -1,11 +1,14 @@
 //! What formats of other crates are called, tell and write: it harms neither each other nor the store.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::{
-    Artifact, ArtifactKey, ArtifactWriter, CacheProvider as _, Collect, ErrorKind, Format, Made, digest,
+    Artifact, ArtifactKey, ArtifactWriter, CacheProvider as _, Collect, ErrorKind, Format, HashTree, Made,
+    TreePlace, Verify, digest,
 };
 use plyfold_layout::Store;
 use tempfile::TempDir;
@@ -95,4 +98,55 @@ async fn a_commit_of_a_huge_file_ends_when_it_is_cancelled_and_leaves_nothing() 
     assert_eq!(*error.kind(), ErrorKind::Cancelled, "{error}");
     assert_eq!(names_in(&store.path().join("ingest")), [""; 0]);
     drop(vacant(&store, &key("sparse", "", "img")).await);
+}
+
+fn sidecar_of(artifact: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.dmverity", artifact.display()))
+}
+
+/// As containerd looks for it: `HEX.erofs` has a file `HEX.erofs.dmverity`.
+#[tokio::test]
+async fn a_layer_with_a_hash_tree_behind_it_has_the_file_that_containerd_reads() {
+    let (store, _folder) = fresh();
+    let tree = HashTree::new(digest::sha256(b"root"), 3);
+    let beside = tree.clone().at(TreePlace::Separate, 0);
+    let made =
+        [Made::default(), Made::default().with_hash_tree(beside), Made::default().with_hash_tree(tree)];
+    let mut paths = Vec::new();
+    for (made, name) in made.into_iter().zip(["without", "beside", "layers"]) {
+        let artifact = vacant(&store, &key(name, "", "erofs")).await.commit(&made).unwrap();
+        let Artifact::Present(found) = store.artifact(&key(name, "", "erofs")).await.unwrap() else {
+            panic!("{name} is to be made again")
+        };
+        assert_eq!(found.made(), &made);
+        paths.push(artifact.path().unwrap().to_owned());
+    }
+    assert!(!sidecar_of(&paths[0]).exists() && !sidecar_of(&paths[1]).exists());
+    let [.., layer] = paths.as_slice() else { unreachable!() };
+    let (sidecar, root) = (sidecar_of(layer), digest::sha256(b"root"));
+    let text = format!("{{\n  \"roothash\": \"{}\",\n  \"hashoffset\": 12288\n}}", root.digest());
+    assert_eq!(fs::read_to_string(&sidecar).unwrap(), text);
+
+    // It is a part of the artifact: when it is gone or another one, the artifact is made again.
+    let verify = Verify { repair: true, ..Verify::default() };
+    assert_eq!(store.verify(&Verify::default()).await.unwrap().damage.len(), 0);
+    for damage in [&(|| fs::remove_file(&sidecar).unwrap()) as &dyn Fn(), &|| {
+        fs::remove_file(&sidecar).unwrap();
+        fs::write(&sidecar, text.replace('1', "2")).unwrap();
+    }] {
+        damage();
+        assert_eq!(store.verify(&verify).await.unwrap().damage.len(), 1);
+        assert!(!layer.exists() && !sidecar.exists());
+        let tree = HashTree::new(root.clone(), 3);
+        let made = Made::default().with_hash_tree(tree);
+        vacant(&store, &key("layers", "", "erofs")).await.commit(&made).unwrap();
+        assert_eq!(fs::read_to_string(&sidecar).unwrap(), text);
+    }
+    // It goes with the artifact, also when that was removed by another process.
+    assert_eq!(store.collect(&Collect::default()).await.unwrap().artifacts, 3);
+    assert!(!layer.exists() && !sidecar.exists());
+    fs::write(&sidecar, text).unwrap();
+    let collected = store.collect(&Collect::default()).await.unwrap();
+    assert_eq!((collected.artifacts, collected.remains), (0, 1));
+    assert!(!sidecar.exists());
 }
