@@ -83,12 +83,12 @@ pub(crate) enum Verb {
         Examples:\n  plyfold resize vm1/rootfs.ext4 20G"
     )]
     Resize(Resize),
-    /// Make the dm-verity hash tree of a file, or verify a file against a root hash
+    /// Make the dm-verity hash tree of a file, verify a file against a root hash, or show the root hashes of an image
     #[command(
         after_help = "The root hash and the tree are those of `veritysetup format` with the same options. Without --hash-tree and \
         --append the root hash is shown, and nothing is written.\n\
         Exit code 5 says that the file is not what the root hash is of, and which block is the first.\n\n\
-        Examples:\n  plyfold verity layer.erofs --hash-tree layer.verity\n  plyfold verity layer.erofs --append --sidecar\n  plyfold verity layer.erofs --check ROOT"
+        Examples:\n  plyfold verity layer.erofs --hash-tree layer.verity\n  plyfold verity layer.erofs --append --sidecar\n  plyfold verity layer.erofs --check ROOT\n  plyfold verity alpine --as erofs --out alpine.json"
     )]
     Verity(Verity),
     /// Bring every image of an archive or a layout directory into the store, without any network
@@ -343,6 +343,9 @@ pub(crate) struct Materialize {
     /// Fail if overlayfs cannot show the image as it is, in place of adding a merged image to its layers
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Make no disk without a hash tree: a format, or options of it, that make none are refused before the image is pulled
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub(crate) verity: Option<HashTrees>,
     /// Make clones or copies, never hard links to the store: such files may be written to
     #[arg(long)]
     pub(crate) copy: bool,
@@ -375,6 +378,13 @@ pub(crate) struct BootOptions {
     /// More options for QEMU, such as -m 4G
     #[arg(last = true, requires = "boot", value_name = "QEMU OPTION")]
     pub(crate) qemu: Vec<OsString>,
+}
+
+/// What `--verity` asks for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum HashTrees {
+    /// Each file that is read as a disk has one; an upper is written to, and has none
+    Require,
 }
 
 /// Options of `layer`.
@@ -443,8 +453,26 @@ pub(crate) struct Resize {
 /// Options of `verity`.
 #[derive(Debug, Group)]
 pub(crate) struct Verity {
-    /// A file that is to be a read-only block device, such as an EROFS image
+    /// A file that is to be a read-only block device, such as an EROFS image; with --as, an image
+    #[arg(value_name = "FILE|IMAGE")]
     pub(crate) file: PathBuf,
+    /// Show the root hashes of an image in this format, which is pulled if it is not in the store
+    #[arg(
+        long = "as",
+        value_name = "FORMAT",
+        value_parser = plugins::formats_named(),
+        conflicts_with_all = [
+            "hash_tree", "append", "sidecar", "check", "salt", "data_block_size", "hash_block_size", "uuid",
+            "no_superblock",
+        ]
+    )]
+    pub(crate) format: Option<String>,
+    /// An option of the format, such as block-size=512; may be given several times [default: verity=append]
+    #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE", requires = "format")]
+    pub(crate) format_option: Vec<String>,
+    /// Write the root hashes to this file, in place of showing them
+    #[arg(long, value_name = "FILE.json", requires = "format", value_parser = file)]
+    pub(crate) out: Option<PathBuf>,
     /// The file to write the tree to; it must not be there. With --check, the file to read it from
     #[arg(long, value_name = "FILE", conflicts_with = "append", value_parser = file)]
     pub(crate) hash_tree: Option<PathBuf>,

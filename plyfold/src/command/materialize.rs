@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::atomic_file::FileOptions;
+use crate::layer::LayerLimits;
 use crate::{
-    Advice, CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, printable,
+    Advice, CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, VerifiedFile,
+    printable,
 };
 use serde_json::{Value, json};
 
@@ -29,24 +31,13 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     let Materialize { copy, mode, owner, machine, .. } = options;
     let files = FileOptions { copy, mode, owner, ..options.durably.options() };
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
+    let rootfs = rootfs.verified(options.verity.is_some());
     rootfs.check()?;
     let machine = Machine::find(machine, &rootfs)?;
-    // In a store that cannot be written, the layers' images are made beside the output, after the pull.
-    let keeps = !session.images.cache().is_read_only();
-    let pull = PullOptions {
-        materializer: session.images.layer_materializer(&rootfs)?.filter(|_| keeps),
-        limits: options.bounds.layer(),
-        ..PullOptions::default()
-    };
-    let mut image = session.pull(&options.image, None, pull.clone()).await?;
-    let mut made = session.images.materialize(&image, &rootfs, &options.out).await;
-    // A format of the whole image reads the layers only now.
-    if keeps && made.as_ref().is_err_and(|e| e.advice() == Some(&Advice::RepairContent)) {
-        let again = PullOptions { verify: true, ..pull };
-        image = session.pull(&options.image, None, again).await?;
-        made = session.images.materialize(&image, &rootfs, &options.out).await;
-    }
-    let disks = made?;
+    let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
+        session.images.materialize(image, &rootfs, &options.out).await
+    })
+    .await?;
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
@@ -64,6 +55,29 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     session.terminal.show(&document(&image, &disks), || text(&image, &disks))
 }
 
+/// Works on an image that is pulled if need be, and once more after a repair of its layers.
+pub(crate) async fn of_pulled<T>(
+    session: &Session,
+    name: &str,
+    rootfs: &Rootfs,
+    limits: LayerLimits,
+    work: impl AsyncFn(&PulledImage) -> Result<T>,
+) -> Result<(PulledImage, T)> {
+    // In a store that cannot be written, the layers' images are made beside the output, after the pull.
+    let keeps = !session.images.cache().is_read_only();
+    let materializer = session.images.layer_materializer(rootfs)?.filter(|_| keeps);
+    let pull = PullOptions { materializer, limits, ..PullOptions::default() };
+    let image = session.pull(name, None, pull.clone()).await?;
+    let done = work(&image).await;
+    // A format of the whole image reads the layers only now.
+    if keeps && done.as_ref().is_err_and(|e| e.advice() == Some(&Advice::RepairContent)) {
+        let image = session.pull(name, None, PullOptions { verify: true, ..pull }).await?;
+        let done = work(&image).await?;
+        return Ok((image, done));
+    }
+    Ok((image, done?))
+}
+
 fn document(image: &PulledImage, disks: &Disks) -> Value {
     let examples = disks.overlay_differences.examples.iter();
     let examples: Vec<Value> = examples
@@ -71,7 +85,17 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         .collect();
     // JSON has no paths that are not UTF-8.
     let path = |path: &PathBuf| path.display().to_string();
-    let file = |file: &Disk| json!({ "path": path(&file.path), "role": file.role, "format": file.format, "size": file.size });
+    let trees: Vec<VerifiedFile> = disks.verified().collect();
+    let file = |file: &Disk| {
+        let tree = trees.iter().find(|tree| tree.disk == file);
+        json!({
+            "path": path(&file.path),
+            "role": file.role,
+            "format": file.format,
+            "size": file.size,
+            "hash_tree": tree.map(hash_tree),
+        })
+    };
     let mount = disks.is_mountable().then(|| disks.mount_script());
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
@@ -97,6 +121,22 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     })
 }
 
+fn hash_tree(found: &VerifiedFile<'_>) -> Value {
+    let tree = found.tree;
+    json!({
+        "path": found.tree_file.display().to_string(),
+        "root_hash": tree.root_hash(),
+        "algorithm": "sha256",
+        "salt": tree.salt,
+        "data_blocks": tree.data_blocks,
+        "data_block_size": tree.data_block_size,
+        "data_size": tree.data_size(),
+        "hash_block_size": tree.hash_block_size,
+        "hash_offset": tree.hash_offset,
+        "open": found.open_line(),
+    })
+}
+
 fn text(image: &PulledImage, disks: &Disks) -> String {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let line = |(index, path): (usize, &Path)| {
@@ -109,6 +149,10 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         format!("{}  {}{made}\n", path.display(), Size(size(path)))
     };
     let mut text: String = disks.paths().enumerate().map(line).collect();
+    for found in disks.verified() {
+        let (root, name) = (found.tree.root_hash(), found.device());
+        text.extend(["root hash  ", root, "  ", &printable(&name), "\n"]);
+    }
     let boot = disks.boot_lines();
     // A disk needs its version in the guest, which is said below.
     let kernel = disks.kernel.filter(|_| boot.is_none());
@@ -123,6 +167,11 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
             text.extend(script.lines().map(|line| format!("  {line}\n")));
         }
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
+    }
+    let opened: String = disks.verified().map(|found| format!("  {}\n", found.open_line())).collect();
+    if !opened.is_empty() {
+        let what = "To have the kernel verify what is read, open each device as root, and mount it in place of the file";
+        text.extend(["\n", what, ":\n\n", &opened]);
     }
     if let Some(lines) = boot {
         let kernel = disks.kernel.map(|kernel| format!(", whose guest is Linux {kernel} or later"));

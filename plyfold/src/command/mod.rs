@@ -58,6 +58,7 @@ mod program;
 mod progress;
 mod registry;
 mod resize;
+mod root_hashes;
 mod session;
 mod size;
 mod stop;
@@ -159,7 +160,10 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
         Verb::Resize(options) => resize::grow(options, terminal).await,
-        Verb::Verity(options) => verity::run(options, terminal).await,
+        Verb::Verity(options) => match options.format.clone() {
+            Some(format) => root_hashes::show(&session.await?, options, &format).await,
+            None => verity::run(options, terminal).await,
+        },
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers } => {

@@ -1,12 +1,21 @@
 //! How virtual machines take the files.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use plyfold_core::HashTree;
+
 use super::disks::Disks;
 use super::guide::absolute;
+use super::verified::{VerifiedFile, open_line};
 use crate::shell::{c_string, json_string, quoted};
+
+/// The name of the drive that has nothing but the hash tree.
+const TREE: &str = "verity";
+/// The name of the drive that is written to.
+const UPPER: &str = "upper";
 
 /// A disk as a monitor takes it.
 struct Drive {
@@ -21,8 +30,9 @@ struct Drive {
 
 impl Disks {
     /// How virtual machines take the disks (`qemu`, `cloud-hypervisor`, `firecracker`, `crosvm`, `libkrun`), and what
-    /// their `guest` then mounts: a name and a line for each that takes the form. `None` unless one disk holds the whole
-    /// root file system. The guest needs [`kernel`](Self::kernel).
+    /// their `guest` then mounts: a name and a line for each that takes the form. With a hash tree and without an upper
+    /// also what a `kernel` needs on its command line to mount the verified device as its root. `None` unless one disk
+    /// holds the whole root file system. The guest needs [`kernel`](Self::kernel).
     ///
     /// Those for qemu, Cloud Hypervisor (from version 51.1; a VMDK from the version after 53) and crosvm are options for a
     /// shell. That for Firecracker is a file for its `--config-file`, in JSON, in which `vmlinux` and, unless the disk
@@ -40,7 +50,13 @@ impl Disks {
             }
         }
         lines.push(("libkrun", joined(libkrun)));
-        lines.push(("guest", self.guest()));
+        let verified = self.verified_at(self.whole()?);
+        lines.push(("guest", self.guest(&drives, verified.map(|verified| verified.tree))));
+        if let Some(VerifiedFile { tree, .. }) = verified.filter(|_| self.upper.is_none()) {
+            let table = tree.table(device(0), device_of(&drives, TREE));
+            let line = format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro");
+            lines.push(("kernel", line));
+        }
         Some(lines)
     }
 
@@ -56,26 +72,42 @@ impl Disks {
         Some(self.machine_drives()?.iter().map(value).collect())
     }
 
+    /// The disk that holds the whole root file system.
+    fn whole(&self) -> Option<&PathBuf> {
+        [&self.vmdk, &self.flat, &self.raw, &self.gpt, &self.ext4].into_iter().flatten().next()
+    }
+
     fn machine_drives(&self) -> Option<Vec<Drive>> {
-        let disk = [&self.vmdk, &self.flat, &self.raw, &self.gpt, &self.ext4].into_iter().flatten().next()?;
+        let disk = self.whole()?;
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some());
-        let is_root = self.upper.is_none() && self.gpt.is_none();
+        let verified = self.verified_at(disk);
+        let is_root = self.upper.is_none() && self.gpt.is_none() && verified.is_none();
         let is_read_only = self.ext4.is_none();
         let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only, is_root }];
+        if let Some(tree) = verified.filter(|verified| verified.tree_file != *disk) {
+            let path = absolute(tree.tree_file);
+            drives.push(Drive { name: TREE, path, is_vmdk: false, is_read_only: true, is_root: false });
+        }
         if let Some(path) = self.upper.as_deref().map(absolute) {
-            drives.push(Drive { name: "upper", path, is_vmdk: false, is_read_only: false, is_root: false });
+            drives.push(Drive { name: UPPER, path, is_vmdk: false, is_read_only: false, is_root: false });
         }
         Some(drives)
     }
 
-    /// Where [`guest`](Self::guest) mounts the root file system.
+    /// Where the `guest` mounts the root file system.
     #[cfg(feature = "command")]
     pub(crate) fn guest_root(&self) -> &'static str {
         if self.upper.is_some() || self.ext4.is_some() { "/root" } else { "/lower" }
     }
 
-    /// Commands for the shell of the guest, which has the folders `/lower`, `/upper` and `/root`.
-    pub(crate) fn guest(&self) -> String {
+    /// Commands for the shell of the guest, which has the folders `/lower`, `/upper` and `/root`: the files are mounted
+    /// as they are, and no hash tree is used.
+    #[cfg(feature = "command")]
+    pub(crate) fn guest_unverified(&self) -> Option<String> {
+        Some(self.guest(&self.machine_drives()?, None))
+    }
+
+    fn guest(&self, drives: &[Drive], tree: Option<&HashTree>) -> String {
         if self.ext4.is_some() {
             return "mount -t ext4 /dev/vda /root".to_owned();
         }
@@ -84,14 +116,31 @@ impl Disks {
             Some(_) => "(cd /dev; N=2 O=; while [ -b vda$N ]; do O=$O,device=vda$N; N=$((N+1)); done; \
                 mount -t erofs -o ro$O vda1 /lower)"
                 .to_owned(),
-            None => "mount -t erofs -o ro /dev/vda /lower".to_owned(),
+            None => match tree {
+                None => "mount -t erofs -o ro /dev/vda /lower".to_owned(),
+                Some(tree) => {
+                    let open = open_line(tree, device(0), "rootfs", device_of(drives, TREE));
+                    format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
+                }
+            },
         };
         if self.upper.is_some() {
-            guest.push_str(" && mount -t ext4 /dev/vdb /upper && mount -t overlay overlay -o ");
+            let upper = device_of(drives, UPPER);
+            let _ = write!(guest, " && mount -t ext4 {upper} /upper && mount -t overlay overlay -o ");
             guest.push_str("lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work /root");
         }
         guest
     }
+}
+
+/// What a guest calls one of its drives.
+fn device(number: usize) -> &'static str {
+    ["/dev/vda", "/dev/vdb", "/dev/vdc"].get(number).copied().unwrap_or("/dev/vdd")
+}
+
+/// What it calls the drive of this name, or its first one.
+fn device_of(drives: &[Drive], name: &str) -> &'static str {
+    device(drives.iter().position(|drive| drive.name == name).unwrap_or(0))
 }
 
 /// A comma within a value of qemu's is doubled.
@@ -169,7 +218,10 @@ fn doubled(path: &Path, byte: u8) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use plyfold_core::{Role, TreePlace};
+
     use super::*;
+    use crate::rootfs::disks::Disk;
 
     fn lines(disks: &Disks) -> Vec<(&'static str, String)> {
         disks.boot_lines().unwrap()
@@ -194,6 +246,56 @@ mod tests {
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);
         assert_eq!(Disks { upper: path("/upper.ext4"), ..Disks::default() }.boot_lines(), None);
+    }
+
+    /// A disk with a hash tree behind it, or in a file of its own.
+    fn verified(place: TreePlace, upper: bool) -> Disks {
+        let root = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let at = if place == TreePlace::Append { 8192 } else { 0 };
+        let file = |name: &str, role, hash_tree| Disk {
+            path: format!("/d/{name}").into(),
+            role,
+            format: "raw".to_owned(),
+            size: 0,
+            hash_tree,
+        };
+        let image = file("rootfs.raw", Role::Image, Some(HashTree::new(root, 2).at(place, at)));
+        let tree = (place == TreePlace::Separate).then(|| file("rootfs.verity", Role::HashTree, None));
+        let raw = Some(image.path.clone());
+        let upper = upper.then(|| PathBuf::from("/d/upper.ext4"));
+        Disks { files: std::iter::once(image).chain(tree).collect(), raw, upper, ..Disks::default() }
+    }
+
+    #[test]
+    fn a_guest_opens_the_verified_device() {
+        let root = "ab".repeat(32);
+        let append = verified(TreePlace::Append, false);
+        let open = format!("veritysetup open /dev/vda rootfs /dev/vda {root} --hash-offset=8192");
+        assert_eq!(
+            line(&append, "guest"),
+            format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
+        );
+        let salt = "00".repeat(32);
+        let table = format!("0 16 verity 1 /dev/vda /dev/vda 4096 4096 2 3 sha256 {root} {salt}");
+        let kernel = format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro");
+        assert_eq!(line(&append, "kernel"), kernel);
+        // The kernel's root is not the drive.
+        assert!(line(&append, "firecracker").contains("\"is_root_device\": false"));
+        let beside = verified(TreePlace::Separate, true);
+        let guest = line(&beside, "guest");
+        assert!(
+            guest.starts_with(&format!("veritysetup open /dev/vda rootfs /dev/vdb {root} && mount")),
+            "{guest}"
+        );
+        assert!(guest.contains("mount -t ext4 /dev/vdc /upper"), "{guest}");
+        let qemu = "-drive file=/d/rootfs.raw,format=raw,if=virtio,readonly=on \
+            -drive file=/d/rootfs.verity,format=raw,if=virtio,readonly=on \
+            -drive file=/d/upper.ext4,format=raw,if=virtio";
+        assert_eq!(line(&beside, "qemu"), qemu);
+        assert!(!lines(&beside).iter().any(|(name, _)| *name == "kernel"));
+        let found: Vec<_> = beside.verified().map(|found| (found.device(), found.open_line())).collect();
+        let open = format!("veritysetup open /d/rootfs.raw rootfs /d/rootfs.verity {root}");
+        assert_eq!(found, [("rootfs".to_owned(), open)]);
     }
 
     #[test]

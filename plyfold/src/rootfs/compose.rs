@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, MadeFile, MadeImage, Materializer, Result};
+use plyfold_core::{Error, HashTreeFault, MadeFile, MadeImage, Materializer as _, Result, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
 use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK};
@@ -29,9 +29,7 @@ impl Rootfs {
 pub(super) struct CompositionPlan {
     out: PathBuf,
     files: FileOptions,
-    /// Whether the files of other formats are left out.
-    self_contained: bool,
-    format: Box<dyn Materializer>,
+    rootfs: Rootfs,
     #[cfg(all(feature = "erofs", feature = "ext4"))]
     upper: Option<plyfold_ext4::Ext4Upper>,
 }
@@ -39,6 +37,9 @@ pub(super) struct CompositionPlan {
 impl CompositionPlan {
     pub(super) fn new(rootfs: &Rootfs, out: &Path) -> Result<Self> {
         rootfs.files.check()?;
+        if rootfs.verified {
+            rootfs.check_hash_trees()?;
+        }
         let name = rootfs.format.format().name;
         if rootfs.upper.is_some() && !STACKABLE.contains(&name) {
             let message = format!("{name} has no upper: overlayfs stacks EROFS images");
@@ -49,8 +50,7 @@ impl CompositionPlan {
         Ok(Self {
             out: out.to_owned(),
             files: rootfs.files,
-            self_contained: rootfs.format.is_self_contained(),
-            format: rootfs.format.clone(),
+            rootfs: rootfs.clone(),
             #[cfg(all(feature = "erofs", feature = "ext4"))]
             upper: rootfs.upper.map(plyfold_ext4::Ext4Upper::new).transpose()?,
         })
@@ -61,9 +61,15 @@ impl CompositionPlan {
         let mut set = Set::new(&self.out, self.files, stop)?;
         let mut disks = Disks { kernel: made.made.kernel, ..Disks::default() };
         disks.notes.clone_from(&made.made.notes);
-        let is_wanted = |file: &&MadeFile| !self.self_contained || file.format.name == made.format.name;
-        set.declare(made.files.iter().filter(is_wanted).map(|file| file.name.as_str()))?;
+        let is_wanted = |file: &&MadeFile| self.rootfs.is_of_set(file, made);
+        let sidecars: Vec<_> = made.files.iter().filter(is_wanted).filter_map(sidecar).collect();
+        let names = made.files.iter().filter(is_wanted).map(|file| file.name.as_str());
+        set.declare(names.chain(sidecars.iter().map(|(name, _)| name.as_str())))?;
         for file in in_order(&made.files).filter(is_wanted) {
+            let hash_tree = file.artifact.made().hash_tree.clone().filter(|_| file.role == Role::Image);
+            if self.rootfs.verified && file.role != Role::HashTree && hash_tree.is_none() {
+                return Err(HashTreeFault::Untold(file.name.clone()).into());
+            }
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
@@ -71,7 +77,7 @@ impl CompositionPlan {
                 set.add_writable(&file.name, |out| {
                     out.fill_from(&*file.artifact)?;
                     if file.format.name == made.format.name {
-                        self.format.adapt(file.role, out)
+                        self.rootfs.format.adapt(file.role, out)
                     } else {
                         Ok(())
                     }
@@ -80,6 +86,7 @@ impl CompositionPlan {
                 set.add(&file.name, |out| out.fill_from(&*file.artifact))?
             };
             match file.format.name {
+                _ if file.role == Role::HashTree => {}
                 EXT4 => disks.ext4 = Some(path.clone()),
                 FLAT => disks.flat = Some(path.clone()),
                 LAYERS | TARS => disks.layers.push(path.clone()),
@@ -89,23 +96,36 @@ impl CompositionPlan {
                 GPT => disks.gpt = Some(path.clone()),
                 _ => {}
             }
-            disks.files.push(Disk { path, role: file.role, format: file.format.name.to_owned(), size });
+            let format = file.format.name.to_owned();
+            disks.files.push(Disk { path, role: file.role, format, size, hash_tree });
+        }
+        for (name, text) in sidecars {
+            let (path, size) =
+                set.add(&name, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))?;
+            let (role, format) = (Role::Sidecar, LAYERS.to_owned());
+            disks.files.push(Disk { path, role, format, size, hash_tree: None });
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
             use super::set::names::UPPER;
-            use plyfold_core::Role;
 
             // Its root is that of the image.
             let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::lowers(made))?)?;
             let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
             disks.upper = Some(path.clone());
             let format = upper.format().name.to_owned();
-            disks.files.push(Disk { path, role: Role::Image, format, size });
+            disks.files.push(Disk { path, role: Role::Image, format, size, hash_tree: None });
         }
         disks.notes.extend(set.publish()?);
         Ok(disks)
     }
+}
+
+/// What containerd reads the root hash of a layer from, and the name that it looks for.
+fn sidecar(file: &MadeFile) -> Option<(String, String)> {
+    let tree = file.artifact.made().hash_tree.as_ref();
+    let tree = tree.filter(|tree| file.format.name == LAYERS && tree.place == TreePlace::Append)?;
+    Some((format!("{}.dmverity", file.name), tree.sidecar()))
 }
 
 /// What is made from others comes behind them.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{KernelVersion, Role};
+use plyfold_core::{HashTree, KernelVersion, Role};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
 
@@ -21,6 +21,8 @@ pub struct Disk {
     pub format: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Its hash tree, if it is an image with one.
+    pub hash_tree: Option<HashTree>,
 }
 
 /// The files that [`Images::materialize`] has made.

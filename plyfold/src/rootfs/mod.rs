@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use plyfold_core::{CacheProvider, Error, Input, MadeImage, Materializer, PullOptions, Result, materialize};
+use plyfold_core::{
+    CacheProvider, Error, Input, MadeFile, MadeImage, Materializer, PullOptions, Result, RootHashes,
+    materialize,
+};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
 
@@ -12,6 +15,7 @@ use crate::{Images, PulledImage};
 
 pub use self::disks::{Disk, Disks};
 pub use self::options::Rootfs;
+pub use self::verified::VerifiedFile;
 
 mod boot;
 mod compose;
@@ -22,6 +26,7 @@ mod options;
 mod overlay;
 mod scratch_cache;
 mod set;
+mod verified;
 
 impl Images {
     /// What is made of each layer for a format, if its input are layers: given to a pull, it is made while they are
@@ -85,6 +90,26 @@ impl Images {
             Ok(disks)
         });
         composed.await.map_err(at)
+    }
+
+    /// The root hashes of what [`materialize`](Self::materialize) makes of a pulled image. What they are of is made, or
+    /// found in the cache, and put nowhere else.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) with a [`HashTreeFault`](crate::HashTreeFault) for a format without hash
+    /// trees; otherwise as [`materialize`](Self::materialize).
+    pub async fn root_hashes(&self, image: &PulledImage, rootfs: &Rootfs) -> Result<RootHashes> {
+        rootfs.check_hash_trees()?;
+        let mut cache = self.cache();
+        if cache.is_read_only() {
+            cache = Box::new(ScratchCache::new(cache, &std::env::temp_dir().join("plyfold"))?);
+        }
+        let at = |e: Error| e.with_image(&image.reference);
+        let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
+        #[cfg(feature = "erofs")]
+        let (made, _) = self.shown(image, rootfs, made, &cache).await.map_err(at)?;
+        let is_wanted = |file: &MadeFile| rootfs.is_of_set(file, &made);
+        RootHashes::of(&self.source(image), &made, is_wanted).map_err(at)
     }
 
     async fn make(

@@ -1,7 +1,7 @@
 //! Which files are made of an image, and how they are written.
 
 use plyfold_core::layer::{LayerLimits, TreeBudget};
-use plyfold_core::{Materializer, Materializers, Options, Result};
+use plyfold_core::{HashTreeFault, MadeFile, MadeImage, Materializer, Materializers, Options, Result};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::{ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar};
 
@@ -31,6 +31,7 @@ pub struct Rootfs {
     pub(super) upper: Option<u64>,
     pub(super) files: FileOptions,
     pub(super) strict: bool,
+    pub(super) verified: bool,
     pub(super) limits: LayerLimits,
     pub(super) budget: TreeBudget,
 }
@@ -46,6 +47,12 @@ impl Rootfs {
         Self::ONE_DISK.contains(&self.format.format().name)
     }
 
+    /// Whether each disk has to have a hash tree.
+    #[cfg(feature = "command")]
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified
+    }
+
     /// The files of a format, and of those that it is made from.
     pub fn of(format: Box<dyn Materializer>) -> Self {
         Self {
@@ -54,6 +61,7 @@ impl Rootfs {
             upper: None,
             files: FileOptions::default(),
             strict: false,
+            verified: false,
             limits: LayerLimits::default(),
             budget: TreeBudget::default(),
         }
@@ -145,6 +153,14 @@ impl Rootfs {
         self
     }
 
+    /// Refuses a format that makes no hash tree, before anything is made, and a set with a file without one. An upper is
+    /// written to, so it has none.
+    #[must_use]
+    pub fn verified(mut self, verified: bool) -> Self {
+        self.verified = verified;
+        self
+    }
+
     /// Bounds on the layers, and on what the metadata of all of them together takes in memory. They change no file.
     #[must_use]
     pub fn limits(mut self, limits: LayerLimits) -> Self {
@@ -163,6 +179,19 @@ impl Rootfs {
     /// What is made.
     pub fn format(&self) -> &dyn Materializer {
         &*self.format
+    }
+
+    /// Checks that the format makes hash trees.
+    pub(super) fn check_hash_trees(&self) -> Result<()> {
+        if self.format.has_hash_tree() {
+            return Ok(());
+        }
+        Err(HashTreeFault::Missing(format!("the format {}", self.format.format().name)).into())
+    }
+
+    /// Whether a file that was made for the format is one of the set.
+    pub(super) fn is_of_set(&self, file: &MadeFile, made: &MadeImage) -> bool {
+        !self.format.is_self_contained() || file.format.name == made.format.name
     }
 
     /// The merged image of the same layers.

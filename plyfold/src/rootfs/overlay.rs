@@ -1,7 +1,7 @@
 //! What overlayfs does not show as it is: a rule for `erofs-layers` and `erofs-tar`, whose images it stacks.
 
 use plyfold_core::layer::TreeLimits;
-use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeImage, Result};
+use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeFile, MadeImage, Result, Role};
 use plyfold_erofs::{ErofsMerged, ErofsTar, OverlayDifferences};
 
 use super::options::{FLAT, LAYERS, MERGED, Rootfs, TARS};
@@ -42,7 +42,9 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
 
 /// The images that an upper is stacked on: those of the layers, bottom first, or that of all of them.
 pub(super) fn lowers(made: &MadeImage) -> Vec<InputArtifact> {
-    let lowers = made.files.iter().filter(|file| [FLAT, LAYERS, TARS].contains(&file.format.name));
+    let is_lower =
+        |file: &&MadeFile| file.role == Role::Image && [FLAT, LAYERS, TARS].contains(&file.format.name);
+    let lowers = made.files.iter().filter(is_lower);
     lowers
         .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))
         .collect()

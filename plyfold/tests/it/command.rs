@@ -396,6 +396,73 @@ fn hash_trees() {
 }
 
 #[test]
+fn hash_trees_of_images() {
+    let place = Place::new();
+    let image = "oci:examples/sample:latest --platform linux/amd64";
+    let lines = [
+        format!("materialize {image} --as erofs -m verity=append --out {{}}/flat"),
+        format!(
+            "materialize {image} --as erofs -m verity=append --upper 64M --verity require --out {{}}/upper"
+        ),
+        format!("materialize {image} --as raw -m verity=beside --out {{}}/raw --json"),
+        format!("materialize {image} --as erofs-merged -m verity=append --verity require --out {{}}/merged"),
+        format!("materialize {image} --as erofs-layers -m verity=append --verity require --out {{}}/layers"),
+        format!("verity {image} --as erofs"),
+        format!("verity {image} --as erofs -m verity=beside --json"),
+        format!("verity {image} --as erofs-layers -m block-size=512 --out {{}}/roots.json"),
+        format!("verity {image} --as erofs-merged"),
+        // None of these makes a file.
+        format!("materialize {image} --as erofs --verity require --out {{}}/none"),
+        format!("materialize {image} --as vmdk --verity require --out {{}}/none"),
+        format!("materialize {image} --as gpt -m verity=append --out {{}}/none"),
+        format!("materialize {image} --as erofs-layers -m verity=beside --out {{}}/none"),
+        format!("verity {image} --as gpt"),
+        format!("verity {image} --as erofs -m verity=inside"),
+        format!("verity {image} --as erofs --append"),
+        format!("verity {image} --out {{}}/none"),
+    ];
+    check("verified", &lines.each_ref().map(|line| place.run(line)));
+    let files = [
+        "flat/.plyfold-set",
+        "flat/rootfs.erofs",
+        "layers/layer-00.erofs",
+        "layers/layer-00.erofs.dmverity",
+        "layers/layer-01.erofs",
+        "layers/layer-01.erofs.dmverity",
+        "layers/merged.erofs",
+        "merged/layer-00.erofs",
+        "merged/layer-00.erofs.dmverity",
+        "merged/layer-01.erofs",
+        "merged/layer-01.erofs.dmverity",
+        "merged/merged.erofs",
+        "raw/.plyfold-set",
+        "raw/rootfs.raw",
+        "raw/rootfs.verity",
+        "roots.json",
+        "upper/.plyfold-set",
+        "upper/rootfs.erofs",
+        "upper/upper.ext4",
+    ];
+    assert_eq!(place.files(), files);
+    // Another machine computes the same bytes.
+    let other = Place::new();
+    other.run(&lines[7]);
+    assert!(fs::read(place.path("roots.json")).unwrap() == fs::read(other.path("roots.json")).unwrap());
+    // What is shown is what the files have.
+    let output = place.command(format!("verity {image} --as erofs").split(' ')).output().unwrap();
+    let roots: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let root = roots["disks"][0]["rootHash"].as_str().unwrap().parse().unwrap();
+    let flat = fs::File::open(place.path("flat/rootfs.erofs")).unwrap();
+    let (layout, _) = TreeLayout::find(&flat).unwrap().unwrap();
+    layout.verify(&root, &flat, &flat, &Work::new(&Stop::default())).unwrap();
+    let hashes: plyfold::RootHashes = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(hashes.document().unwrap().as_bytes(), output.stdout);
+    // A set without trees takes the files of the one before with it.
+    place.run(&format!("materialize {image} --as erofs-merged --out {{}}/merged"));
+    assert!(!place.files().iter().any(|file| file.starts_with("merged/") && file.ends_with(".dmverity")));
+}
+
+#[test]
 fn archives() {
     let place = Place::new();
     let image = samples::image();

@@ -38,7 +38,7 @@ use power::{
     a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
     single_files_are_whole_after_a_power_cut,
 };
-use verity::layers_have_the_trees_of_veritysetup;
+use verity::{every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup};
 
 oracle_tests! {
     a_script_that_fails_shows_nothing needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
@@ -81,6 +81,9 @@ oracle_tests! {
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
     bash_completes_the_names_of_images needs [BASH];
+    every_form_has_the_trees_of_veritysetup needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP
+    ];
     layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
 

@@ -1,9 +1,10 @@
 //! Hash trees of what `materialize` makes.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use plyfold::Rootfs;
+use plyfold::materializers::verity::TreeLayout;
+use plyfold::{Materializers, Options, Rootfs, TreePlace, VerifiedFile};
 use plyfold_conformance::oracle::{Failure, Mount, Run, Verdict};
 
 use super::Work;
@@ -37,5 +38,92 @@ pub(crate) fn layers_have_the_trees_of_veritysetup() -> Verdict {
     verity(&["--check", &root]).success()?;
     assert!(fs::read(&stored)? == before && fs::metadata(layer)?.ino() != inode);
     Mount::new("erofs", layer, "ro,loop")?.unmount()?;
+    Ok(())
+}
+
+/// Every form that has hash trees, of the whole sample: they are those that veritysetup makes, it verifies them and refuses
+/// what was changed, and the kernel mounts what they are of.
+pub(crate) fn every_form_has_the_trees_of_veritysetup() -> Verdict {
+    let (work, formats) = (Work::new(), Materializers::linked()?);
+    for (format, options, images) in [
+        ("erofs", &["verity=append"][..], 1),
+        ("erofs", &["verity=beside"], 1),
+        ("erofs", &["verity=append", "block-size=512"], 1),
+        ("erofs-layers", &["verity=append"], 2),
+        ("erofs-merged", &["verity=append"], 3),
+        ("erofs-merged", &["verity=append", "block-size=1024"], 3),
+        ("raw", &["verity=append"], 1),
+        ("raw", &["verity=beside"], 1),
+        ("raw", &["verity=beside", "block-size=512"], 1),
+    ] {
+        let case = format!("{format} {options:?}");
+        let rootfs = Rootfs::named(format, &Options::parse(options.iter().copied())?, &formats)?;
+        let disks = work.disks(&rootfs.clone().verified(true));
+        let verified: Vec<VerifiedFile<'_>> = disks.verified().collect();
+        // What overlayfs cannot show of the sample is merged, too.
+        assert!(verified.len() >= images, "{case}: {verified:?}");
+        for found in verified {
+            judge(&work, &found).map_err(|e| Failure::new(format!("{case}: {e:?}")))?;
+        }
+        work.mounted(&disks, &[])?;
+        let stacked = work.disks(&rootfs.verified(true).upper(64 << 20));
+        work.mounted(&stacked, &[])?;
+    }
+    Ok(())
+}
+
+fn judge(work: &Work, found: &VerifiedFile<'_>) -> Verdict {
+    let (tree, offset) = (found.tree, found.tree.hash_offset.to_string());
+    let at = |run: Run| if offset == "0" { run } else { run.arg(format!("--hash-offset={offset}")) };
+    let verify = |data: &std::path::Path, tree_file: &std::path::Path| {
+        at(Run::new("veritysetup").arg("verify").args([data, tree_file]).arg(tree.root_hash()))
+    };
+    let (image, holder) = (found.disk.path.as_path(), found.tree_file);
+    verify(image, holder).success()?;
+    let dump = at(Run::new("veritysetup").arg("dump").arg(holder)).success()?.stdout;
+    let field = |name: &str| {
+        let line = dump.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim_start_matches(':').trim().to_owned()).unwrap_or_default()
+    };
+    assert_eq!(field("Salt"), tree.salt);
+    assert_eq!(field("Data blocks"), tree.data_blocks.to_string());
+    assert_eq!(field("Data block size").trim_end_matches(" [bytes]"), tree.data_block_size.to_string());
+
+    // Its own tree of the same data, with this salt and this UUID.
+    let (data, theirs) = (work.dir.path().join("data"), work.dir.path().join("theirs"));
+    let bytes = fs::read(image)?;
+    let size = tree.data_size() as usize;
+    fs::write(&data, &bytes[..size])?;
+    let _ = fs::remove_file(&theirs);
+    Run::new("veritysetup")
+        .arg("format")
+        .args([&data, &theirs])
+        .arg(format!("--salt={}", tree.salt))
+        .arg(format!("--uuid={}", field("UUID")))
+        .arg(format!("--data-block-size={}", tree.data_block_size))
+        .arg(format!("--hash-block-size={}", tree.hash_block_size))
+        .success()?;
+    let ours = &fs::read(holder)?[tree.hash_offset as usize..];
+    assert!(ours == fs::read(&theirs)?, "another tree than veritysetup's");
+
+    // All of the image is verified: nothing is between its data and the tree.
+    assert_eq!(
+        if tree.place == TreePlace::Append { tree.hash_offset } else { bytes.len() as u64 },
+        size as u64
+    );
+    let copy = work.dir.path().join("copy");
+    fs::write(&copy, &bytes)?;
+    let file = File::options().read(true).write(true).open(&copy)?;
+    let holder = if holder == image { copy.as_path() } else { holder };
+    for changed in [0, 1024, size / 2, size - 1] {
+        file.write_all_at(&[!bytes[changed]], changed as u64)?;
+        assert!(!verify(&copy, holder).output()?.status.success(), "byte {changed} was changed");
+        file.write_all_at(&bytes[changed..=changed], changed as u64)?;
+    }
+    verify(&copy, holder).success()?;
+    if tree.place == TreePlace::Append {
+        let (layout, _) = TreeLayout::find(&file)?.ok_or_else(|| Failure::new("our tree is not found"))?;
+        assert_eq!((layout.data_size(), layout.hash_offset()), (tree.data_size(), tree.hash_offset));
+    }
     Ok(())
 }

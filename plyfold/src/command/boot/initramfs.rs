@@ -62,7 +62,8 @@ impl Initramfs {
 /// The program that the kernel starts.
 pub(super) fn init(disks: &Disks, config: Option<&Config>) -> String {
     let root = disks.guest_root();
-    let mut init = format!("{HEAD}R={root}\nif {}; then\n{MOUNTS}", disks.guest());
+    let mount = disks.guest_unverified().unwrap_or_default();
+    let mut init = format!("{HEAD}R={root}\nif {mount}; then\n{MOUNTS}");
     let _ = writeln!(init, "  setsid cttyhack env -i {}", process(config));
     init.push_str("  echo \"the command has ended with exit status $?\"\n");
     init.push_str("else\n  echo 'the disks cannot be mounted'; dmesg | tail -n 20\nfi\n");

@@ -45,7 +45,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for what is not there, with the places where it was looked for;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes, and where each disk has to be
+    /// verified, which the initramfs that is made here does not do.
     pub(super) fn find(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
         if !options.boot {
             return Ok(None);
@@ -57,6 +58,7 @@ impl Machine {
         let kernel = kernel::find(options.kernel)?;
         let initrd = match options.initrd {
             Some(file) => Initrd::Given(kernel::readable(&file)?),
+            None if rootfs.is_verified() => return Err(opens_no_device()),
             None => Initrd::Made { busybox: programs::busybox()? },
         };
         Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
@@ -83,6 +85,9 @@ impl Machine {
                 let config = image.source(&*session.images.cache()).config().await?;
                 let config = config.document().config().as_ref();
                 note_user(session, config);
+                if disks.verified().next().is_some() {
+                    session.terminal.say("warning", "the machine does not verify what it reads of the disks");
+                }
                 let init = initramfs::init(disks, config);
                 Some(initramfs::make(&init, busybox, kernel::modules(&self.kernel).as_deref())?)
             }
@@ -139,6 +144,11 @@ fn no_disk() -> Error {
         words: "{}, {}, {}, {} and {} are such disks",
         formats: Rootfs::ONE_DISK.to_vec(),
     })
+}
+
+fn opens_no_device() -> Error {
+    let message = "the initramfs that is made for --boot opens no dm-verity devices";
+    Error::unsupported(message).with_hint("give one by --initrd FILE that does, or leave out --verity require")
 }
 
 /// What the terminal was, restored in the end: QEMU may be killed while it has it.

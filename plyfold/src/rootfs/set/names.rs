@@ -55,9 +55,10 @@ impl SetNames {
     }
 }
 
-/// Names that a set always has: `layer-NUMBER.erofs` and the constants.
+/// Names that a set always has: `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity` and the constants.
 fn is_known(name: &str) -> bool {
-    let number = name.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
+    let layer = name.strip_suffix(".dmverity").unwrap_or(name);
+    let number = layer.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));
     let is_layer =
         number.is_some_and(|digits| digits.len() >= 2 && digits.bytes().all(|c| c.is_ascii_digit()));
     is_layer || WRITTEN.contains(&name) || [MERGED, VMDK].contains(&name)

@@ -1,0 +1,61 @@
+//! `verity IMAGE --as FORMAT`: the root hashes of what is made of an image.
+
+use std::io::Write as _;
+
+use crate::atomic_file::AtomicFile;
+use crate::blocking::blocking;
+use crate::{Error, HashTreeFault, OptionFault, Options, Result, Rootfs};
+use serde_json::json;
+
+use super::args::Verity;
+use super::materialize::of_pulled;
+use super::session::Session;
+use super::size::Size;
+use super::terminal::write;
+
+/// The option that formats with hash trees have.
+const OPTION: &str = "verity";
+
+/// Shows the document, or writes it to a file.
+pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Result<()> {
+    let Some(image) = options.file.to_str() else {
+        return Err(Error::config("the name of an image is text"));
+    };
+    let rootfs = rootfs(session, format, &options.format_option)?.verified(true);
+    rootfs.check()?;
+    let limits = crate::layer::LayerLimits::default();
+    let (_, hashes) = of_pulled(session, image, &rootfs, limits, async |image| {
+        session.images.root_hashes(image, &rootfs).await
+    })
+    .await?;
+    let document = hashes.document()?;
+    let Some(out) = options.out else { return write(document.as_bytes()) };
+    let (target, durably) = (out.clone(), options.durably);
+    let size = blocking(move |stop| {
+        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
+        file.write_all(document.as_bytes())?;
+        file.publish()
+    });
+    let size = size.await?;
+    let document = json!({ "path": out.display().to_string(), "size": size });
+    session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
+}
+
+/// The format, with hash trees behind its images unless its options say another place.
+fn rootfs(session: &Session, format: &str, options: &[String]) -> Result<Rootfs> {
+    let at = |e: Error| e.with_context("format", format);
+    let given = Options::parse(options.iter().map(String::as_str)).map_err(at)?;
+    let formats = session.images.materializers();
+    if given.contains(OPTION) {
+        return Rootfs::named(format, &given, formats);
+    }
+    let append = format!("{OPTION}=append");
+    let texts = options.iter().map(String::as_str).chain([append.as_str()]);
+    match Rootfs::named(format, &Options::parse(texts).map_err(at)?, formats) {
+        // It was not given.
+        Err(e) if matches!(e.detail(), Some(OptionFault::Unknown(key, _)) if key == OPTION) => {
+            Err(HashTreeFault::Missing(format!("the format {format}")).into())
+        }
+        opened => opened,
+    }
+}

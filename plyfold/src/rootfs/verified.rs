@@ -1,0 +1,64 @@
+//! How the disks are opened that have hash trees.
+
+use std::path::Path;
+
+use plyfold_core::{HashTree, Role, TreePlace};
+
+use super::disks::{Disk, Disks};
+use super::guide::absolute;
+use crate::shell::quoted;
+
+/// An image with a hash tree.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct VerifiedFile<'a> {
+    /// The image.
+    pub disk: &'a Disk,
+    /// Its tree.
+    pub tree: &'a HashTree,
+    /// The file that the tree is in.
+    pub tree_file: &'a Path,
+}
+
+impl Disks {
+    /// The images that have hash trees, in the order of [`files`](Self::files).
+    pub fn verified(&self) -> impl Iterator<Item = VerifiedFile<'_>> {
+        self.files.iter().filter_map(|disk| {
+            let tree = disk.hash_tree.as_ref()?;
+            let own =
+                self.files.iter().find(|file| file.role == Role::HashTree && file.format == disk.format);
+            let other = own.filter(|_| tree.place == TreePlace::Separate);
+            Some(VerifiedFile { disk, tree, tree_file: &other.unwrap_or(disk).path })
+        })
+    }
+
+    /// The tree of the image at a path, and the file that it is in.
+    pub(super) fn verified_at(&self, image: &Path) -> Option<VerifiedFile<'_>> {
+        self.verified().find(|found| found.disk.path == image)
+    }
+}
+
+impl VerifiedFile<'_> {
+    /// The name that the verified device gets by [`open_line`](Self::open_line): that of the file, without its
+    /// extension.
+    pub fn device(&self) -> String {
+        let stem = self.disk.path.file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    }
+
+    /// The command by which root opens the device `/dev/mapper/NAME`, of which the kernel verifies each block that is
+    /// read.
+    pub fn open_line(&self) -> String {
+        let (data, tree) = (quoted(&absolute(&self.disk.path)), quoted(&absolute(self.tree_file)));
+        open_line(self.tree, &data, &self.device(), &tree)
+    }
+}
+
+/// The same of devices or files, quoted as need be.
+pub(super) fn open_line(tree: &HashTree, data: &str, name: &str, tree_device: &str) -> String {
+    let offset = match tree.hash_offset {
+        0 => String::new(),
+        offset => format!(" --hash-offset={offset}"),
+    };
+    format!("veritysetup open {data} {name} {tree_device} {}{offset}", tree.root_hash())
+}
