@@ -14,19 +14,19 @@ use crate::work::Work;
 /// [derived](crate::Uuid::derived) from the root hash.
 ///
 /// # Errors
-/// Those of `make`; [`Config`](plyfold_core::ErrorKind::Config) for a block size that no tree has, and for an image that is
+/// Those of `write`; [`Config`](plyfold_core::ErrorKind::Config) for a block size that no tree has, and for an image that is
 /// not made of such blocks; [`Io`](plyfold_core::ErrorKind::Io).
 pub fn with_tree(
     place: Option<TreePlace>,
     block_size: u32,
     work: &Work,
     out: &mut dyn Sink,
-    make: impl FnOnce(&mut dyn Sink) -> Result<Made>,
+    write: impl FnOnce(&mut dyn Sink) -> Result<Made>,
 ) -> Result<Made> {
-    let Some(place) = place else { return make(out) };
+    let Some(place) = place else { return write(out) };
     let parameters = Parameters::default().with_data_block_size(block_size)?;
     let mut sink = HashedSink(HashedImage::new(out, parameters.with_hash_block_size(block_size)?, work));
-    let made = make(&mut sink)?;
+    let made = write(&mut sink)?;
     Ok(made.with_hash_tree(sink.0.finish(place)?))
 }
 

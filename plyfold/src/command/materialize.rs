@@ -41,7 +41,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(first) = disks.overlay_differences.examples.first() {
         let count = disks.overlay_differences.count;
-        let names = counted(count as u64, "name", "names");
+        let names = counted(count, "name", "names");
         let other = match &disks.merged {
             Some(_) => "use merged.erofs, which does",
             None => "`--as erofs` makes one image that does",
@@ -168,10 +168,11 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
         }
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }
-    let opened: String = disks.verified().map(|found| format!("  {}\n", found.open_line())).collect();
+    let opened: Vec<String> = disks.verified().map(|found| found.open_line()).collect();
     if !opened.is_empty() {
         let what = "To have the kernel verify what is read, open each device as root, and mount it in place of the file";
-        text.extend(["\n", what, ":\n\n", &opened]);
+        text.extend(["\n", what, ":\n\n"]);
+        text.extend(opened.iter().flat_map(|line| ["  ", line, "\n"]));
     }
     if let Some(lines) = boot {
         let kernel = disks.kernel.map(|kernel| format!(", whose guest is Linux {kernel} or later"));

@@ -49,7 +49,9 @@ fn levels(data: &[u8], salt: &[u8], data_block: usize, hash_block: usize) -> (Ve
         let mut level = Vec::new();
         for digests in below.chunks(in_block) {
             let start = level.len();
-            digests.iter().for_each(|digest| level.extend(unhex(digest.digest())));
+            for digest in digests {
+                level.extend(unhex(digest.digest()));
+            }
             level.resize(start + hash_block, 0);
         }
         below = digests(&level, hash_block);

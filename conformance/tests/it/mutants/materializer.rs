@@ -303,7 +303,8 @@ impl Listings {
             _ if self.hash_tree().is_some() => {
                 let missing = text.len().next_multiple_of(512) - text.len();
                 text.truncate(text.len() - 1);
-                text += &format!("{}\n", " ".repeat(missing));
+                text += &" ".repeat(missing);
+                text += "\n";
             }
             ListingFault::RunNumberInOutput => {
                 text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string();

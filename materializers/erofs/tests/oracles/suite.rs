@@ -61,10 +61,9 @@ impl MaterializerFixture for Kernel {
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         match self {
-            Self::Compressed | Self::Flat | Self::FlatVerified => None,
+            Self::Compressed | Self::Flat | Self::FlatVerified | Self::Tars => None,
             Self::Layers | Self::Merged => Some(Self::Layers.materializer()),
             Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
-            Self::Tars => None,
         }
     }
 

@@ -151,14 +151,14 @@ fn a_tree_is_that_of_the_finished_image() {
 #[test]
 fn without_a_place_there_is_no_tree() {
     let mut files = Files(file(&[]), file(&[]));
-    let make = |out: &mut dyn Sink| {
+    let fill = |out: &mut dyn Sink| {
         out.output(Role::Image)?.write_all(b"no block")?;
         Ok(Made::default())
     };
-    assert_eq!(with_tree(None, 4096, &work(), &mut files, make).unwrap(), Made::default());
+    assert_eq!(with_tree(None, 4096, &work(), &mut files, fill).unwrap(), Made::default());
     assert_eq!((bytes(&files.0), bytes(&files.1)), (b"no block".to_vec(), Vec::new()));
     for (block, kind) in [(4096, ErrorKind::Config), (100, ErrorKind::Config)] {
-        let made = with_tree(Some(TreePlace::Append), block, &work(), &mut files, make);
+        let made = with_tree(Some(TreePlace::Append), block, &work(), &mut files, fill);
         assert_eq!(*made.unwrap_err().kind(), kind);
     }
 }
