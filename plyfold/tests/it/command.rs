@@ -414,6 +414,7 @@ fn hash_trees_of_images() {
         // None of these makes a file.
         format!("materialize {image} --as erofs --verity require --out {{}}/none"),
         format!("materialize {image} --as vmdk --verity require --out {{}}/none"),
+        format!("materialize {image} --as erofs -m verity=append --verity require --out {{}}/none --boot"),
         format!("materialize {image} --as gpt -m verity=append --out {{}}/none"),
         format!("materialize {image} --as erofs-layers -m verity=beside --out {{}}/none"),
         format!("verity {image} --as gpt"),

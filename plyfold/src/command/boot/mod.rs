@@ -54,11 +54,13 @@ impl Machine {
         if !rootfs.is_one_disk() {
             return Err(no_disk());
         }
+        if rootfs.is_verified() && options.initrd.is_none() {
+            return Err(opens_no_device());
+        }
         let qemu = programs::qemu()?;
         let kernel = kernel::find(options.kernel)?;
         let initrd = match options.initrd {
             Some(file) => Initrd::Given(kernel::readable(&file)?),
-            None if rootfs.is_verified() => return Err(opens_no_device()),
             None => Initrd::Made { busybox: programs::busybox()? },
         };
         Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
@@ -148,7 +150,8 @@ fn no_disk() -> Error {
 
 fn opens_no_device() -> Error {
     let message = "the initramfs that is made for --boot opens no dm-verity devices";
-    Error::unsupported(message).with_hint("give one by --initrd FILE that does, or leave out --verity require")
+    Error::unsupported(message)
+        .with_hint("give one by --initrd FILE that does, or leave out --verity require")
 }
 
 /// What the terminal was, restored in the end: QEMU may be killed while it has it.
