@@ -7,7 +7,8 @@ use plyfold_core::Result;
 use super::super::source::ImageBytes;
 use super::header::{FileMap, Indexes, Tail};
 use super::index::BlockIndex;
-use crate::compress::format::{CLUSTER_MAX, EXTENT_MAX, HEAD1, HEAD2, PLAIN};
+use super::records::Recorded;
+use crate::compress::format::{CLUSTER_MAX, EXTENT_MAX, HEAD1, HEAD2, PLAIN, RECORD_PARTIAL, RECORD_SIZE};
 use crate::fault::ErofsFault;
 
 /// Neighbouring bytes of a file.
@@ -65,9 +66,9 @@ impl FileMap {
         offset: u64,
     ) -> Result<Extent> {
         if let Indexes::Extents(mut records) = self.indexes {
-            let extent = self.recorded(&mut records, source, offset);
+            let found = records.find(source, offset, self.size);
             self.indexes = Indexes::Extents(records);
-            return extent;
+            return self.recorded(&found?, offset);
         }
         if let (Indexes::Nothing, Tail::Fragment(at)) = (self.indexes, self.tail) {
             return Ok(Extent { start: 0, end: self.size, place: Place::Fragment(at) });
@@ -102,6 +103,43 @@ impl FileMap {
                 self.in_cluster(&head, end, u64::from(head.block) << self.block_bits, length)
             }
         }
+    }
+
+    /// As [`FileMap::extent`], of a file that has records of its extents.
+    fn recorded(&self, found: &Recorded, offset: u64) -> Result<Extent> {
+        let Recorded { start, end, cluster, at, .. } = *found;
+        if end > self.size || end <= offset || start > offset {
+            return Err(ErofsFault::Malformed("the extents of a file are not in order").into());
+        }
+        if found.is_last && matches!(self.tail, Tail::Fragment(_)) {
+            return Ok(Extent { start, end, place: Place::Fragment(found.fragment) });
+        }
+        let length = cluster & RECORD_SIZE;
+        if length == 0 {
+            return Ok(Extent { start, end, place: Place::Hole });
+        }
+        if end - start > EXTENT_MAX {
+            return Err(ErofsFault::ExtentLong(end - start).into());
+        }
+        if length > CLUSTER_MAX {
+            return Err(ErofsFault::ClusterLong(length).into());
+        }
+        let block = (1 << self.block_bits) - 1;
+        let coding = match (cluster >> 28).checked_sub(1) {
+            Some(algorithm) => {
+                self.check_algorithm(algorithm as u8)?;
+                Coding::Algorithm(algorithm as u8)
+            }
+            None if end - start > length.into() => {
+                return Err(ErofsFault::Malformed("a plain cluster is shorter than its extent").into());
+            }
+            None if self.interlaced && (at | u64::from(length)) & block == 0 => {
+                Coding::Interlaced(start & block)
+            }
+            None => Coding::Plain,
+        };
+        let partial = cluster & RECORD_PARTIAL != 0;
+        Ok(Extent { start, end, place: Place::Cluster(Cluster { at, length, coding, partial }) })
     }
 
     fn in_cluster(&self, head: &Head, end: u64, at: u64, length: u32) -> Result<Extent> {

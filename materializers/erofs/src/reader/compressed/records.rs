@@ -6,9 +6,7 @@ use plyfold_core::Result;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::super::source::ImageBytes;
-use super::extent::{Cluster, Coding, Extent, Place};
-use super::header::{FileMap, Tail};
-use crate::compress::format::{CLUSTER_MAX, EXTENT_MAX, ExtentRecord, RECORD_PARTIAL, RECORD_SIZE};
+use crate::compress::format::{EXTENT_MAX, ExtentRecord, RECORD_SIZE};
 use crate::fault::ErofsFault;
 
 /// Where the records of a file stand.
@@ -22,6 +20,19 @@ pub(super) struct Records {
     bits: u32,
     /// Where clusters follow each other: a record that was read, and where its cluster stands.
     known: Option<(u64, u64)>,
+}
+
+/// What a record says of an extent.
+pub(super) struct Recorded {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// As [`ExtentRecord::cluster`].
+    pub(super) cluster: u32,
+    /// Where its cluster stands.
+    pub(super) at: u64,
+    /// Where it stands in the packed inode, if it is a fragment.
+    pub(super) fragment: u64,
+    pub(super) is_last: bool,
 }
 
 impl Records {
@@ -73,8 +84,22 @@ impl Records {
         Ok(place)
     }
 
-    /// The record of the extent that has a byte, where that starts, and where the next one does.
-    fn find<R: Read + Seek>(
+    /// The extent that has a byte of a file of `size` bytes.
+    pub(super) fn find<R: Read + Seek>(
+        &mut self,
+        source: &mut ImageBytes<R>,
+        offset: u64,
+        size: u64,
+    ) -> Result<Recorded> {
+        let (index, record, start, end) = self.search(source, offset, size)?;
+        let (cluster, at) = (record.cluster.get(), self.cluster(source, index, &record)?);
+        let upper = if self.size > 4 { record.start.get() } else { 0 };
+        let fragment = u64::from(upper) << 32 | u64::from(cluster);
+        Ok(Recorded { start, end, cluster, at, fragment, is_last: index + 1 == self.count })
+    }
+
+    /// The number of its record, the record, where the extent starts, and where the next one does.
+    fn search<R: Read + Seek>(
         &self,
         source: &mut ImageBytes<R>,
         offset: u64,
@@ -97,56 +122,5 @@ impl Records {
         let record = self.record(source, index)?;
         let end = if low < self.count { start_of(&self.record(source, low)?) } else { size };
         Ok((index, record.clone(), start_of(&record), end))
-    }
-}
-
-impl FileMap {
-    /// As [`FileMap::extent`].
-    pub(super) fn recorded<R: Read + Seek>(
-        &self,
-        records: &mut Records,
-        source: &mut ImageBytes<R>,
-        offset: u64,
-    ) -> Result<Extent> {
-        let (index, record, start, end) = records.find(source, offset, self.size)?;
-        if end > self.size || end <= offset || start > offset {
-            return Err(ErofsFault::Malformed("the extents of a file are not in order").into());
-        }
-        let cluster = record.cluster.get();
-        if matches!(self.tail, Tail::Fragment(_)) && index + 1 == records.count {
-            let upper = if records.size > 4 { record.start.get() } else { 0 };
-            return Ok(Extent {
-                start,
-                end,
-                place: Place::Fragment(u64::from(upper) << 32 | u64::from(cluster)),
-            });
-        }
-        let length = cluster & RECORD_SIZE;
-        if length == 0 {
-            return Ok(Extent { start, end, place: Place::Hole });
-        }
-        if end - start > EXTENT_MAX {
-            return Err(ErofsFault::ExtentLong(end - start).into());
-        }
-        if length > CLUSTER_MAX {
-            return Err(ErofsFault::ClusterLong(length).into());
-        }
-        let at = records.cluster(source, index, &record)?;
-        let block = (1 << self.block_bits) - 1;
-        let coding = match (cluster >> 28).checked_sub(1) {
-            Some(algorithm) => {
-                self.check_algorithm(algorithm as u8)?;
-                Coding::Algorithm(algorithm as u8)
-            }
-            None if end - start > length.into() => {
-                return Err(ErofsFault::Malformed("a plain cluster is shorter than its extent").into());
-            }
-            None if self.interlaced && (at | u64::from(length)) & block == 0 => {
-                Coding::Interlaced(start & block)
-            }
-            None => Coding::Plain,
-        };
-        let partial = cluster & RECORD_PARTIAL != 0;
-        Ok(Extent { start, end, place: Place::Cluster(Cluster { at, length, coding, partial }) })
     }
 }
