@@ -3,7 +3,7 @@
 use plyfold_core::{FormatEntry, TreePlace};
 use serde::Deserialize;
 
-use crate::{Gpt, Raw};
+use crate::{Gpt, Raw, VmdkGpt};
 
 plyfold_core::register!(FormatEntry {
     name: "gpt",
@@ -25,6 +25,14 @@ plyfold_core::register!(FormatEntry {
     },
 });
 
+plyfold_core::register!(FormatEntry {
+    name: "vmdk-gpt",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "the disk of gpt as a VMDK descriptor that names the merged image and the layers",
+    options: "block-size=BYTES",
+    open: |options| Ok(Box::new(VmdkGpt(options.config()?))),
+});
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawOptions {
@@ -39,7 +47,7 @@ mod tests {
     #[test]
     fn the_block_size_is_that_of_the_files_below() {
         let formats = Materializers::linked().unwrap();
-        for name in ["gpt", "raw"] {
+        for name in ["gpt", "raw", "vmdk-gpt"] {
             for (option, key, below) in [
                 (None, format!("{name}-v1"), None),
                 (Some("block-size=4096"), format!("{name}-v1"), None),
