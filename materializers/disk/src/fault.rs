@@ -3,6 +3,8 @@
 plyfold_core::fault! {
     /// What is wrong with files that are to become a disk.
     pub enum DiskFault;
+    Compressed(&'static str) => (Config, "{0} cannot refer to compressed files",
+        "the format erofs makes one disk with compressed files"),
     Devices(usize, usize) => (Config, "a merged image of {0} layers is given with {1} layers"),
     Empty => (Config, "a disk is made of a merged image and its layers, and no file is given"),
     LayerSize(u64, u64) => (Config, "the layer has {0} bytes, the merged image knows it with {1}",

@@ -1,16 +1,20 @@
 //! The formats by their names: what `-m` takes.
 
-use plyfold_core::{FormatEntry, TreePlace};
+use plyfold_core::{FormatEntry, Options, Result, TreePlace};
 use serde::Deserialize;
 
-use crate::{Gpt, Raw, VmdkGpt};
+use crate::fault::DiskFault;
+use crate::{Gpt, Raw};
 
 plyfold_core::register!(FormatEntry {
     name: "gpt",
     package: env!("CARGO_PKG_NAME"),
     summary: "the merged image and each layer as a partition of one disk",
     options: "block-size=BYTES",
-    open: |options| Ok(Box::new(Gpt(options.config()?))),
+    open: |options| {
+        refuse_compression("gpt", options)?;
+        Ok(Box::new(Gpt(options.config()?)))
+    },
 });
 
 plyfold_core::register!(FormatEntry {
@@ -19,19 +23,17 @@ plyfold_core::register!(FormatEntry {
     summary: "the merged image and the layers behind each other as one raw disk",
     options: "block-size=BYTES, verity=append|beside",
     open: |options| {
+        refuse_compression("raw", options)?;
         let RawOptions { block_size, verity } = options.config()?;
         let raw = block_size.map(Raw::with_block_size).unwrap_or_default();
         Ok(Box::new(verity.into_iter().fold(raw, Raw::with_hash_tree)))
     },
 });
 
-plyfold_core::register!(FormatEntry {
-    name: "vmdk-gpt",
-    package: env!("CARGO_PKG_NAME"),
-    summary: "the disk of gpt as a VMDK descriptor that names the merged image and the layers",
-    options: "block-size=BYTES",
-    open: |options| Ok(Box::new(VmdkGpt(options.config()?))),
-});
+/// A merged image refers to the blocks of its layers, which are those of no file where files are compressed.
+fn refuse_compression(format: &'static str, options: &Options) -> Result<()> {
+    if options.contains("compress") { Err(DiskFault::Compressed(format).into()) } else { Ok(()) }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn the_block_size_is_that_of_the_files_below() {
         let formats = Materializers::linked().unwrap();
-        for name in ["gpt", "raw", "vmdk-gpt"] {
+        for name in ["gpt", "raw"] {
             for (option, key, below) in [
                 (None, format!("{name}-v1"), None),
                 (Some("block-size=4096"), format!("{name}-v1"), None),
@@ -58,7 +60,7 @@ mod tests {
                 let options = Options::parse(below).unwrap();
                 assert_eq!(made.input(), Input::Artifacts { format: "erofs-merged", options });
             }
-            for bad in ["block-size=x", "label=a"] {
+            for bad in ["block-size=x", "label=a", "compress=lz4"] {
                 assert!(formats.open(name, &Options::parse([bad]).unwrap()).is_err(), "{bad}");
             }
         }

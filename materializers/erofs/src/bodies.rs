@@ -27,7 +27,7 @@ pub(crate) trait FileBodies<C> {
     fn body<'a>(&'a self, id: NodeId, content: &'a C) -> Result<Body<'a>>;
 
     /// Appends the rest of a file, which is [`Body::Inline`], behind its whole blocks.
-    fn write_rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()>;
+    fn write_rest(&self, id: NodeId, content: &C, size: u64, out: &mut Vec<u8>) -> Result<()>;
 
     /// How files are compressed which are [`Body::Compressed`].
     fn compression(&self) -> Option<&Compression> {
@@ -35,7 +35,7 @@ pub(crate) trait FileBodies<C> {
     }
 
     /// Appends the indexes of such a file, and its last cluster, to its inode and xattrs.
-    fn write_clusters(&self, _id: NodeId, _size: u64, _out: &mut Vec<u8>) -> Result<()> {
+    fn write_clusters(&self, _id: NodeId, _content: &C, _size: u64, _out: &mut Vec<u8>) -> Result<()> {
         Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into())
     }
 }
@@ -53,7 +53,7 @@ impl FileBodies<Content> for Written {
         }
     }
 
-    fn write_rest(&self, _: NodeId, _: u64, _: &mut Vec<u8>) -> Result<()> {
+    fn write_rest(&self, _: NodeId, _: &Content, _: u64, _: &mut Vec<u8>) -> Result<()> {
         Err(ErofsFault::FileLayout(LAYOUT_INLINE).into())
     }
 }

@@ -4,7 +4,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::HeapSize;
 
 use crate::fault::ErofsFault;
-use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE};
+use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE, NULL_BLOCK};
 
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) enum DataLayout {
     Chunks(Box<Chunks>),
     /// The whole blocks in one run of the image itself, the rest of the file behind its inode.
     Inline {
+        /// 0, unless [`Content::mark`] has set it.
+        layer: u16,
         /// The first block; without meaning for a file of less than a block.
         start: u32,
         /// Where the rest stands, in bytes from the start of the image.
@@ -30,6 +32,8 @@ pub(crate) enum DataLayout {
     },
     /// Compressed, as the indexes behind its inode say.
     Compressed {
+        /// 0, unless [`Content::mark`] has set it.
+        layer: u16,
         /// The inode's number.
         nid: u64,
     },
@@ -57,16 +61,32 @@ pub(crate) struct Run {
 }
 
 impl Content {
+    /// That of a file without a byte.
+    pub(crate) const EMPTY: Self = Self(DataLayout::Blocks { device: 0, start: NULL_BLOCK });
+
     pub(crate) fn blocks(device: u16, start: u32) -> Self {
         Self(DataLayout::Blocks { device, start })
     }
 
     pub(crate) fn inline(start: u32, rest: u64) -> Self {
-        Self(DataLayout::Inline { start, rest })
+        Self(DataLayout::Inline { layer: 0, start, rest })
     }
 
     pub(crate) fn chunks(device: u16, bits: u8, runs: Vec<Run>) -> Self {
         Self(DataLayout::Chunks(Box::new(Chunks { device, bits, runs: runs.into() })))
+    }
+
+    pub(crate) fn compressed(nid: u64) -> Self {
+        Self(DataLayout::Compressed { layer: 0, nid })
+    }
+
+    /// Marks it as that of one of several images, in place of the device, so that it differs from that of others.
+    pub(crate) fn mark(&mut self, number: u16) {
+        match &mut self.0 {
+            DataLayout::Blocks { device, .. } => *device = number,
+            DataLayout::Chunks(chunks) => chunks.device = number,
+            DataLayout::Inline { layer, .. } | DataLayout::Compressed { layer, .. } => *layer = number,
+        }
     }
 
     /// The device that the data is on, 0 for the image itself.
@@ -83,9 +103,8 @@ impl Content {
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for what no device can hold: bytes behind an inode, and compressed
     /// files, whose blocks are always the image's own.
     pub(crate) fn put_on(&mut self, number: u16) -> Result<()> {
-        match &mut self.0 {
-            DataLayout::Blocks { device, .. } => *device = number,
-            DataLayout::Chunks(chunks) => chunks.device = number,
+        match self.0 {
+            DataLayout::Blocks { .. } | DataLayout::Chunks(_) => self.mark(number),
             DataLayout::Inline { .. } => return Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
             DataLayout::Compressed { .. } => return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into()),
         }

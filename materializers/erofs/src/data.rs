@@ -85,6 +85,9 @@ pub(crate) fn copy_file(
 
 /// Whether at least half of a file of a whole image would become holes. It follows from the bytes alone, as holes do.
 pub(crate) fn is_mostly_holes(source: &MergedTree, id: NodeId, size: u64, buffer: &mut [u8]) -> Result<bool> {
+    if !may_have_hole(source, id, size)? {
+        return Ok(false);
+    }
     let (mut holes, mut run, mut at) = (0, 0, 0);
     let mut extents = source.extents(id).peekable();
     while at < size {
@@ -106,6 +109,21 @@ pub(crate) fn is_mostly_holes(source: &MergedTree, id: NodeId, size: u64, buffer
         }
     }
     Ok(holes * 2 >= size && holes > 0)
+}
+
+/// Whether zeros stand at a place that a hole would have: each has one of these, and most files have other bytes at all.
+fn may_have_hole(source: &MergedTree, id: NodeId, size: u64) -> Result<bool> {
+    let mut bytes = [0; 64];
+    let mut at = 0;
+    while at < size {
+        let count = source.read_at(id, at, &mut bytes)?;
+        if is_zero(&bytes[..count]) {
+            return Ok(true);
+        }
+        // A hole is longer than a step and these bytes.
+        at += HOLE_MIN - CHUNK_MIN;
+    }
+    Ok(false)
 }
 
 struct File<'a, 'b> {

@@ -26,10 +26,13 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-layers",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image for each layer, whiteouts in overlayfs' form",
-    options: "block-size=BYTES, verity=append",
+    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], verity=append",
     open: |options| {
-        let Layers { block_size, verity } = options.config()?;
-        let layers = ErofsLayer::new(Options::default().with_block_size(block_size)?);
+        let Layers { block_size, cluster, compress, verity } = options.config()?;
+        let mut layers = ErofsLayer::new(Options::default().with_block_size(block_size)?);
+        if let Some(compression) = compression(compress.as_deref(), cluster.as_deref())? {
+            layers = layers.with_compression(compression)?;
+        }
         Ok(Box::new(if verity.is_some() { layers.with_hash_tree() } else { layers }))
     },
 });
@@ -40,6 +43,9 @@ plyfold_core::register!(FormatEntry {
     summary: "the layers, and one image of metadata that shows them merged",
     options: "block-size=BYTES, label=TEXT, verity=append",
     open: |options| {
+        if options.contains("compress") {
+            return Err(ErofsFault::CompressedBelow("erofs-merged").into());
+        }
         let Merged { block_size, label, verity } = options.config()?;
         let options = Options::default().with_block_size(block_size)?.with_label(&label)?;
         let merged = ErofsMerged::new(options);
@@ -70,6 +76,8 @@ enum Behind {
 struct Layers {
     #[serde(default = "block_size")]
     block_size: u32,
+    cluster: Option<String>,
+    compress: Option<String>,
     verity: Option<Behind>,
 }
 
@@ -99,16 +107,12 @@ struct Flat {
 
 impl Flat {
     fn materializer(self) -> Result<ErofsFlat> {
-        let compression = match (&self.compress, &self.cluster) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(ErofsFault::ClusterAlone.into()),
-            (Some(algorithm), None) => Some(Compression::new(algorithm.parse()?)?),
-            (Some(algorithm), Some(cluster)) => {
-                Some(Compression::new(algorithm.parse()?)?.with_cluster(cluster_size(cluster)?)?)
-            }
-        };
+        let compression = compression(self.compress.as_deref(), self.cluster.as_deref())?;
         let flat = ErofsFlat::new(self.options()?);
-        compression.map_or_else(|| Ok(flat.clone()), |compression| flat.clone().with_compression(compression))
+        match compression {
+            Some(compression) => flat.with_compression(compression),
+            None => Ok(flat),
+        }
     }
 
     fn options(self) -> Result<Options> {
@@ -122,6 +126,17 @@ impl Flat {
         }
         Ok(options)
     }
+}
+
+/// How files are compressed, out of the options of that.
+fn compression(algorithm: Option<&str>, cluster: Option<&str>) -> Result<Option<Compression>> {
+    let Some(algorithm) = algorithm else {
+        return if cluster.is_some() { Err(ErofsFault::ClusterAlone.into()) } else { Ok(None) };
+    };
+    let compression = Compression::new(algorithm.parse()?)?;
+    let compression =
+        cluster.map_or(Ok(compression.clone()), |cluster| compression.with_cluster(cluster_size(cluster)?));
+    compression.map(Some)
 }
 
 fn block_size() -> u32 {
@@ -157,8 +172,8 @@ mod tests {
             let options = Options::parse(options.iter().copied()).unwrap();
             formats.open("erofs", &options).unwrap().format().options
         };
-        assert_eq!(key(&["compress=lz4"]), "zlz4-c16384");
-        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-c4096");
+        assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
+        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-2-c4096");
         assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-c1048576"));
         for bad in [
             "block-size=100",
@@ -174,13 +189,23 @@ mod tests {
             let error = formats.open("erofs", &Options::parse(bad.split(' ')).unwrap()).unwrap_err();
             assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config, "{bad}");
         }
-        for bad in ["block-size=100", "block-size=x", "depth=3"] {
-            let options = Options::parse([bad]).unwrap();
+        let key = |options: &[&str]| {
+            let options = Options::parse(options.iter().copied()).unwrap();
+            formats.open("erofs-layers", &options).unwrap().format().options
+        };
+        assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
+        assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-c4096");
+        for bad in ["block-size=100", "block-size=x", "depth=3", "cluster=4K", "compress=lz4 block-size=512"]
+        {
+            let options = Options::parse(bad.split(' ')).unwrap();
             assert_eq!(
                 *formats.open("erofs-layers", &options).unwrap_err().kind(),
                 plyfold_core::ErrorKind::Config,
                 "{bad}"
             );
         }
+        let error = formats.open("erofs-merged", &Options::parse(["compress=lz4"]).unwrap()).unwrap_err();
+        assert_eq!(*error.kind(), plyfold_core::ErrorKind::Config);
+        assert!(error.hint().is_some_and(|hint| hint.contains("erofs-layers")), "{error:?}");
     }
 }

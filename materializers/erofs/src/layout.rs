@@ -1,7 +1,7 @@
 //! The metadata area: inodes and what stands behind them.
 
-use plyfold_core::Result;
 use plyfold_core::tree::{Kind, Node, NodeId};
+use plyfold_core::{Error, ErrorKind, Result};
 use zerocopy::IntoBytes as _;
 
 use crate::bodies::{Body, FileBodies};
@@ -146,6 +146,12 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         } else if inode.layout() == LAYOUT_INLINE {
             length = with_xattrs + inode.size.get() % block_size;
             within = length;
+            if length > block_size {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "the last part of a file does not stand in one block",
+                ));
+            }
         } else if inode.layout() == LAYOUT_CHUNKS {
             length = with_xattrs.next_multiple_of(CHUNK_INDEX_SIZE)
                 + chunks(inode.size.get(), inode.location.get(), block_size) * CHUNK_INDEX_SIZE;
@@ -218,9 +224,11 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
                 Ok(())
             })?,
             Kind::Symlink { target } if is_inline => bytes.extend_from_slice(target),
-            Kind::File { size, .. } if is_inline => self.bodies.write_rest(planned.id, *size, bytes)?,
-            Kind::File { size, .. } if inode.layout() == LAYOUT_COMPACT => {
-                self.bodies.write_clusters(planned.id, *size, bytes)?;
+            Kind::File { size, content } if is_inline => {
+                self.bodies.write_rest(planned.id, content, *size, bytes)?;
+            }
+            Kind::File { size, content } if inode.layout() == LAYOUT_COMPACT => {
+                self.bodies.write_clusters(planned.id, content, *size, bytes)?;
             }
             Kind::File { size, content } if inode.layout() == LAYOUT_CHUNKS => {
                 bytes.resize(bytes.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);

@@ -7,7 +7,7 @@
 //! - [`Reader`] reads all of them, [`ErofsFiles`] shows their files one by one, [`Summary`] what their superblocks say.
 //!
 //! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. They are not compressed, but
-//! flat ones may be, by [`Compression`].
+//! flat ones and layers may be, by [`Compression`].
 
 mod bodies;
 mod compress;

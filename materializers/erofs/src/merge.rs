@@ -94,6 +94,9 @@ impl ErofsMerged {
         if reader.block_size() != self.options.block_size {
             return Err(ErofsFault::BlockSizes(reader.block_size(), self.options.block_size).into());
         }
+        if reader.is_compressed() {
+            return Err(ErofsFault::CompressedLayer.into());
+        }
         Ok(reader)
     }
 }

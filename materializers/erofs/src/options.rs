@@ -2,6 +2,7 @@
 
 use plyfold_core::layer::Timestamp;
 
+use crate::compress::algorithm::{BLOCK, Compression};
 use crate::fault::ErofsFault;
 use plyfold_core::{Result, TreePlace};
 
@@ -70,6 +71,21 @@ impl Options {
         let texts: Vec<String> = size.into_iter().chain(tree).collect();
         // A text with `=` is always an option.
         plyfold_core::Options::parse(texts.iter().map(String::as_str)).unwrap_or_default()
+    }
+
+    /// Checks that files of an image with these options can be compressed.
+    pub(crate) fn check_compression(&self) -> Result<()> {
+        if self.block_size != BLOCK {
+            return Err(ErofsFault::CompressedBlocks(self.block_size).into());
+        }
+        Ok(())
+    }
+
+    /// As [`Options::key`], and how files are compressed.
+    pub(crate) fn key_with(&self, compression: Option<&Compression>) -> String {
+        let (own, compression) = (self.key(), compression.map(Compression::key).unwrap_or_default());
+        let between = if own.is_empty() || compression.is_empty() { "" } else { "-" };
+        [&own, between, &compression].concat()
     }
 
     /// The choices that are no defaults, for a cache key: lower-case letters, digits and `-`.

@@ -20,11 +20,12 @@ use std::collections::HashMap;
 
 use plyfold_core::Result;
 use plyfold_core::layer::{ImagePath, Metadata};
-use plyfold_core::tree::{Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs, is_overlay_xattr};
+use plyfold_core::tree::{
+    HeapSize, Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs, is_overlay_xattr,
+};
 
 use crate::content::Content;
 use crate::fault::ErofsFault;
-use crate::format::NULL_BLOCK;
 
 const ASSUMED: &[u8] = b"trusted.overlay.plyfold.assumed";
 const IMPLIED: &[u8] = b"trusted.overlay.plyfold.implied";
@@ -38,8 +39,8 @@ const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 /// The longest value of one list; further ones have a number behind their name.
 const LIST_MAX: usize = 60_000;
 
-/// A layer as a tree of real files.
-pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
+/// A layer as a tree of real files. Those without a byte have the content `empty`.
+pub(crate) fn to_overlay<C: Clone + HeapSize>(layer: LayerTree<C>, empty: &C) -> Result<Tree<C>> {
     let LayerTree { mut tree, lower_links, assumed } = layer;
     let mut own_links: HashMap<NodeId, Vec<u8>> = HashMap::new();
     let mut others = Vec::new();
@@ -85,7 +86,7 @@ pub(crate) fn to_overlay(layer: LayerTree<Content>) -> Result<Tree<Content>> {
     }
     for LowerLink { directory, name, target } in others {
         tracing::warn!(%target, "a hard link to a file of a lower layer needs the merged image");
-        let kind = Kind::File { size: 0, content: Content::blocks(0, NULL_BLOCK) };
+        let kind = Kind::File { size: 0, content: empty.clone() };
         let redirect = [b"/", target.as_bytes()].concat();
         let xattrs = vec![(METACOPY.to_vec(), Vec::new()), (REDIRECT.to_vec(), redirect)];
         let id = tree.push(Node::new(kind, Metadata { xattrs, ..Metadata::default() }))?;

@@ -8,6 +8,8 @@ use crate::fault::ErofsFault;
 
 /// Bytes gathered before they are written.
 const GATHER: usize = 1 << 20;
+/// So many that come at once are not gathered: to copy them would cost more than to write them.
+const LARGE: usize = 128 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Appends to an image, from a block on.
@@ -59,7 +61,7 @@ impl<'a> BlockStream<'a> {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.position += bytes.len() as u64;
-        if self.gathered.len() + bytes.len() < GATHER {
+        if self.gathered.len() + bytes.len() < GATHER && bytes.len() < LARGE {
             self.gathered.extend_from_slice(bytes);
             return Ok(());
         }

@@ -103,7 +103,7 @@ impl Materializer for ErofsTar {
         }
         // Check the digests of the whole layer before the superblock makes the output an image.
         let summary = tar.finish()?;
-        let tree = overlay::to_overlay(builder.finish()?)?;
+        let tree = overlay::to_overlay(builder.finish()?, &Content::EMPTY)?;
         let uuid = summary.diff_id.as_ref().map(layer_uuid).unwrap_or_default();
         let made = writer::finish(&tree, options, uuid, vec![device(&summary)?], image)?;
         let out = out.output(Role::Image)?;

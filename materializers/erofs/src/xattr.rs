@@ -24,6 +24,12 @@ const SHARED_MAX: usize = 255;
 /// No entry, or no place in the shared area.
 const NONE: u32 = u32::MAX;
 
+/// The most bytes that the attributes of an inode take behind it: those that are shared take less, and none more.
+pub(crate) fn most_bytes(xattrs: &[(Vec<u8>, Vec<u8>)]) -> u64 {
+    let entry = |(name, value): &(Vec<u8>, Vec<u8>)| (4 + name.len() + value.len()).next_multiple_of(4);
+    if xattrs.is_empty() { 0 } else { (HEADER + xattrs.iter().map(entry).sum::<usize>()) as u64 }
+}
+
 /// A set of attributes, as one or more inodes have it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct SetId(u32);

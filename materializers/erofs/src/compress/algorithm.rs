@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::str::FromStr;
+use std::thread;
 
 use plyfold_core::{Error, Result};
 
@@ -98,11 +99,12 @@ impl Compression {
         self
     }
 
-    /// For a cache key: lower-case letters, digits and `-`.
+    /// For a cache key: lower-case letters, digits and `-`. A number behind an algorithm's name counts other bytes for the same
+    /// options.
     pub(crate) fn key(&self) -> String {
         let algorithm = match self.algorithm {
-            Algorithm::Lz4 => "zlz4".to_owned(),
-            Algorithm::Lz4hc(level) => format!("zlz4hc{level}"),
+            Algorithm::Lz4 => "zlz4-2".to_owned(),
+            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-2"),
             Algorithm::Zstd(level) => format!("zzstd{level}"),
         };
         format!("{algorithm}-c{}", self.cluster)
@@ -142,6 +144,13 @@ impl Compression {
         (self.cluster * 32).clamp(1 << 20, 4 << 20)
     }
 
+    /// The number of threads that compress: what all of them hold of files is bounded.
+    pub(crate) fn workers(&self) -> NonZero<usize> {
+        let most = NonZero::new(MEMORY / (self.segment() as usize * COPIES)).unwrap_or(NonZero::<usize>::MIN);
+        let threads = self.threads.or_else(|| thread::available_parallelism().ok());
+        threads.unwrap_or(NonZero::<usize>::MIN).min(most)
+    }
+
     /// log2 of how far matches reach back.
     pub(crate) fn window_log(&self) -> u32 {
         (self.cluster * 8).min(CLUSTER_MAX).ilog2()
@@ -150,6 +159,17 @@ impl Compression {
 
 /// How far LZ4 reaches back.
 const DISTANCE_MAX: u16 = u16::MAX;
+
+/// Smaller files get no smaller: header and indexes take as much.
+pub(crate) const SIZE_MIN: u64 = 64;
+/// The indexes of larger files would take more than a few MiB of memory.
+pub(crate) const SIZE_MAX: u64 = 16 << 30;
+/// Bytes of small files that are one job.
+pub(crate) const BATCH: u64 = 256 << 10;
+/// What all threads together hold of files.
+const MEMORY: usize = 256 << 20;
+/// How often a thread holds a segment: what it reads, what it makes, and two that wait to be written.
+const COPIES: usize = 4;
 
 /// The one block size that compressed files have here.
 pub(crate) const BLOCK: u32 = 4096;
@@ -194,9 +214,9 @@ mod tests {
         let with = |text: &str| {
             Compression::new(Algorithm::Lz4).unwrap().with_cluster(cluster_size(text)?).map(|made| made.key())
         };
-        assert_eq!(with("4K").unwrap(), "zlz4-c4096");
-        assert_eq!(with("1M").unwrap(), "zlz4-c1048576");
-        assert_eq!(with("65536").unwrap(), "zlz4-c65536");
+        assert_eq!(with("4K").unwrap(), "zlz4-2-c4096");
+        assert_eq!(with("1M").unwrap(), "zlz4-2-c1048576");
+        assert_eq!(with("65536").unwrap(), "zlz4-2-c65536");
         for bad in ["", "K", "2K", "2M", "5K", "-4096", "4k", "99999999999", "4194304M"] {
             assert!(with(bad).is_err(), "{bad}");
         }

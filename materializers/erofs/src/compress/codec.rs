@@ -5,6 +5,7 @@ use zstd::bulk::Compressor;
 use zstd::stream::raw::CParameter;
 
 use super::algorithm::{Algorithm, BLOCK, Compression};
+use super::sequences::Cut;
 
 /// From this level on Zstandard may search by rows of hashes, which depend on what the context did before.
 const ROWS: u8 = 4;
@@ -31,6 +32,31 @@ impl Codec {
             Self::Lz4 | Self::Lz4hc(_) => Ok(()),
             Self::Zstd(fit) => fit.restart(),
         }
+    }
+
+    /// Makes a cluster shorter that holds all of `source`, so that it holds a start of it in at most `size` bytes, if `is_better`
+    /// says so of the bytes that are in it and the bytes that it takes.
+    pub(crate) fn shorten(
+        &mut self,
+        source: &[u8],
+        cluster: &mut [u8],
+        size: usize,
+        is_better: impl Fn(usize, usize) -> bool,
+    ) -> Option<(usize, usize)> {
+        let Self::Zstd(fit) = self else {
+            let cut = Cut::new(cluster, source.len(), size)?;
+            let (read, wrote) = (cut.read(), cut.wrote());
+            return is_better(read, wrote).then(|| {
+                cut.apply(source, cluster);
+                (read, wrote)
+            });
+        };
+        let mut shorter = vec![0; size];
+        let (read, wrote) = fit.fill(source, &mut shorter, 1);
+        is_better(read, wrote).then(|| {
+            cluster[..size].copy_from_slice(&shorter);
+            (read, wrote)
+        })
     }
 
     /// Compresses the start of `source` into `cluster`; the bytes that are in it, and the bytes that it takes. `(0, 0)` when it

@@ -97,9 +97,14 @@ impl ExtentReader {
 
     /// Appends the last cluster of a file.
     pub(crate) fn tail(&self, of: &Recorded, out: &mut Vec<u8>) -> Result<()> {
+        self.bytes(of.at + u64::from(of.extents) * SIZE as u64, of.tail as usize, out)
+    }
+
+    /// Appends bytes that were recorded.
+    pub(crate) fn bytes(&self, at: u64, count: usize, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
-        out.resize(start + of.tail as usize, 0);
-        self.read(of.at + u64::from(of.extents) * SIZE as u64, &mut out[start..])
+        out.resize(start + count, 0);
+        self.read(at, &mut out[start..])
     }
 
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {

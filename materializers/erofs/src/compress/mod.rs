@@ -4,9 +4,12 @@
 //! an index says where the extent starts that has it.
 
 pub(crate) mod algorithm;
+pub(crate) mod buffers;
+pub(crate) mod clusters;
 pub(crate) mod codec;
 pub(crate) mod extents;
 pub(crate) mod format;
 pub(crate) mod index;
 pub(crate) mod pool;
 pub(crate) mod segment;
+mod sequences;

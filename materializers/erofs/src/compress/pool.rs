@@ -3,26 +3,32 @@
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use plyfold_core::{Error, ErrorKind, Result};
 
-/// Does `jobs` on so many threads, each with a state of its own, and gives their results to `take`, in order. At most
-/// twice as many jobs as threads are begun and not yet taken. The first error ends all: jobs that are begun are finished,
-/// and no other is begun.
+/// What gets the results, in the order of the work.
+pub(crate) trait Taker<O> {
+    fn take(&mut self, done: O) -> Result<()>;
+}
+
+/// Does the jobs that `feed` pushes on so many threads, each with a state of its own, and gives their results to `taker`, in
+/// order; then the taker comes back. At most twice as many jobs as threads are begun and not yet taken. The first error
+/// ends all: jobs that are begun are finished, and no other is begun.
 ///
 /// # Errors
-/// Those of `jobs`, `state`, `work` and `take`; [`Io`](ErrorKind::Io) when a thread cannot be started.
-pub(crate) fn in_order<J: Send, S, O: Send>(
+/// Those of `feed`, `state`, `work` and `taker`; [`Io`](ErrorKind::Io) when a thread cannot be started.
+pub(crate) fn in_order<J: Send, S, O: Send, T: Taker<O>>(
     threads: NonZero<usize>,
-    mut jobs: impl Iterator<Item = Result<J>>,
     state: impl Fn() -> Result<S> + Sync,
     work: impl Fn(&mut S, J) -> Result<O> + Sync,
-    mut take: impl FnMut(O) -> Result<()>,
-) -> Result<()> {
+    taker: T,
+    feed: impl FnOnce(&mut Queue<J, O, T>) -> Result<()>,
+) -> Result<T> {
     thread::scope(|scope| {
-        let (job, waiting) = mpsc::channel::<(u64, J)>();
+        let (jobs, waiting) = mpsc::channel::<(u64, J)>();
         let (result, results) = mpsc::channel();
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.get() {
@@ -47,33 +53,58 @@ pub(crate) fn in_order<J: Send, S, O: Send>(
             let started = thread::Builder::new().name("compress".to_owned()).spawn_scoped(scope, run);
             started.map_err(|e| Error::io("starting a thread", e))?;
         }
-        drop(result);
         let window = threads.get() as u64 * 2;
-        let (mut begun, mut taken, mut has_more) = (0, 0, true);
-        let mut done = BTreeMap::new();
-        loop {
-            while has_more && begun - taken < window {
-                let Some(next) = jobs.next() else {
-                    has_more = false;
-                    break;
-                };
-                job.send((begun, next?)).map_err(|_| panicked())?;
-                begun += 1;
-            }
-            if begun == taken {
-                return Ok(());
-            }
-            let next = loop {
-                if let Some(next) = done.remove(&taken) {
-                    break next;
-                }
-                let (number, result) = results.recv().map_err(|_| panicked())?;
-                done.insert(number, result);
-            };
-            taken += 1;
-            take(next?)?;
-        }
+        let mut queue = Queue { jobs, results, window, begun: 0, taken: 0, done: BTreeMap::new(), taker };
+        // Without a sender of its own it sees that all threads have ended.
+        drop(result);
+        feed(&mut queue)?;
+        queue.drain()?;
+        Ok(queue.taker)
     })
+}
+
+/// The work of some threads.
+pub(crate) struct Queue<J, O, T> {
+    jobs: Sender<(u64, J)>,
+    results: Receiver<(u64, Result<O>)>,
+    window: u64,
+    begun: u64,
+    taken: u64,
+    /// Results that came before their place in the order.
+    done: BTreeMap<u64, Result<O>>,
+    pub(crate) taker: T,
+}
+
+impl<J, O, T: Taker<O>> Queue<J, O, T> {
+    /// Waits until there is room for a job, and gives it to the threads.
+    pub(crate) fn push(&mut self, job: J) -> Result<()> {
+        while self.begun - self.taken >= self.window {
+            self.take_next()?;
+        }
+        self.jobs.send((self.begun, job)).map_err(|_| panicked())?;
+        self.begun += 1;
+        Ok(())
+    }
+
+    /// Waits until all that was pushed is taken.
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        while self.taken < self.begun {
+            self.take_next()?;
+        }
+        Ok(())
+    }
+
+    fn take_next(&mut self) -> Result<()> {
+        let next = loop {
+            if let Some(next) = self.done.remove(&self.taken) {
+                break next;
+            }
+            let (number, result) = self.results.recv().map_err(|_| panicked())?;
+            self.done.insert(number, result);
+        };
+        self.taken += 1;
+        self.taker.take(next?)
+    }
 }
 
 fn panicked() -> Error {
@@ -84,49 +115,66 @@ fn panicked() -> Error {
 mod tests {
     use super::*;
 
-    fn run(threads: usize, jobs: u64, fails: Option<u64>) -> Result<Vec<u64>> {
+    /// Keeps what comes, up to so many.
+    struct Kept(Vec<u64>, usize);
+
+    impl Taker<u64> for Kept {
+        fn take(&mut self, done: u64) -> Result<()> {
+            if self.0.len() == self.1 {
+                return Err(panicked());
+            }
+            self.0.push(done);
+            Ok(())
+        }
+    }
+
+    const ALL: usize = usize::MAX;
+
+    fn run(
+        threads: usize,
+        jobs: u64,
+        work: impl Fn(u64) -> Result<u64> + Sync,
+        most: usize,
+    ) -> Result<Vec<u64>> {
         let threads = NonZero::new(threads).unwrap();
-        let mut taken = Vec::new();
         let work = |state: &mut u64, job: u64| {
             *state += 1;
-            if fails == Some(job) { Err(panicked()) } else { Ok(job * 2) }
+            work(job)
         };
-        in_order(
-            threads,
-            (0..jobs).map(Ok),
-            || Ok(0),
-            work,
-            |done| {
-                taken.push(done);
-                Ok(())
-            },
-        )?;
-        Ok(taken)
+        let feed = |queue: &mut Queue<u64, u64, Kept>| {
+            for job in 0..jobs {
+                queue.push(job)?;
+                if job == 50 {
+                    queue.drain()?;
+                    assert_eq!(queue.taker.0.len(), 51);
+                }
+            }
+            Ok(())
+        };
+        in_order(threads, || Ok(0), work, Kept(Vec::new(), most), feed).map(|kept| kept.0)
     }
 
     #[test]
     fn results_come_in_order() {
         for threads in [1, 3, 8] {
             for jobs in [0, 1, 2, 100] {
-                assert_eq!(
-                    run(threads, jobs, None).unwrap(),
-                    (0..jobs).map(|job| job * 2).collect::<Vec<_>>()
-                );
+                let twice: Vec<u64> = (0..jobs).map(|job| job * 2).collect();
+                assert_eq!(run(threads, jobs, |job| Ok(job * 2), ALL).unwrap(), twice);
             }
         }
     }
 
     #[test]
     fn an_error_of_any_part_ends_the_work() {
-        assert!(run(3, 100, Some(40)).is_err());
+        assert!(run(3, 100, |job| if job == 40 { Err(panicked()) } else { Ok(job) }, ALL).is_err());
+        assert!(run(2, 9, |job| if job == 5 { panic!("as tests want") } else { Ok(job) }, ALL).is_err());
+        assert!(run(2, 9, Ok, 3).is_err());
         let threads = NonZero::new(2).unwrap();
-        let failing = |job: u64| if job == 7 { Err(panicked()) } else { Ok(job) };
         let work = |(): &mut (), job: u64| Ok(job);
-        let end = |_| Ok(());
-        assert!(in_order(threads, (0..9).map(failing), || Ok(()), work, end).is_err());
-        assert!(in_order(threads, (0..9).map(Ok), || Err(panicked()), work, end).is_err());
-        assert!(in_order(threads, (0..9).map(Ok), || Ok(()), work, |_| Err(panicked())).is_err());
-        let panics = |(): &mut (), job: u64| if job == 5 { panic!("as tests want") } else { Ok(job) };
-        assert!(in_order(threads, (0..9).map(Ok), || Ok(()), panics, end).is_err());
+        let (none, some) = (|| Err(panicked()), || Ok(()));
+        let feed = |queue: &mut Queue<u64, u64, Kept>| queue.push(1);
+        assert!(in_order(threads, none, work, Kept(Vec::new(), ALL), feed).is_err());
+        let feed = |queue: &mut Queue<u64, u64, Kept>| queue.push(1).and(Err(panicked()));
+        assert!(in_order(threads, some, work, Kept(Vec::new(), ALL), feed).is_err());
     }
 }

@@ -3,15 +3,11 @@
 use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::{FileData, HeapSize as _, Kind, MergedTree, NodeId, Tree};
-use zerocopy::IntoBytes as _;
 
 use crate::bodies::{Body, FileBodies};
 use crate::compress::algorithm::Compression;
+use crate::compress::clusters::write_behind_inode;
 use crate::compress::extents::{ExtentReader, Recorded};
-use crate::compress::format::{
-    ADVISE_2B, ADVISE_BIG_1, ADVISE_BIG_2, ADVISE_INLINE, HEADER_ALIGNMENT, MapHeader, Packs,
-};
-use crate::compress::index::IndexWriter;
 use crate::content::{Chunks, DataLayout};
 use crate::data;
 use crate::fault::ErofsFault;
@@ -112,7 +108,7 @@ impl<'a> Bodies<'a> {
         let is_inline = size % self.block_size > 0 && self.rest_fits(inodes, at, size)?;
         if !is_inline {
             let mut rest = Vec::new();
-            self.write_rest(id, size, &mut rest)?;
+            self.rest(id, size, &mut rest)?;
             out.write(&rest)?;
         }
         self.places[id.index()] = if is_inline { Place::Inline(start) } else { Place::Blocks(start) };
@@ -130,6 +126,14 @@ impl<'a> Bodies<'a> {
     /// Ends the compressed files.
     pub(super) fn end_compressed(&mut self, compression: &Compression, extents: ExtentReader) {
         self.extents = Some((compression.clone(), extents));
+    }
+
+    /// Appends what follows a file's whole blocks.
+    fn rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()> {
+        let rest = size % self.block_size;
+        let start = out.len();
+        out.resize(start + rest as usize, 0);
+        self.image.read_at(id, size - rest, &mut out[start..]).map(drop)
     }
 
     /// Whether the rest of a file behind its whole blocks and its inode fit into one block.
@@ -153,38 +157,20 @@ impl FileBodies<FileData> for Bodies<'_> {
         })
     }
 
-    fn write_rest(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()> {
-        let rest = size % self.block_size;
-        let start = out.len();
-        out.resize(start + rest as usize, 0);
-        self.image.read_at(id, size - rest, &mut out[start..]).map(drop)
+    fn write_rest(&self, id: NodeId, _: &FileData, size: u64, out: &mut Vec<u8>) -> Result<()> {
+        self.rest(id, size, out)
     }
 
     fn compression(&self) -> Option<&Compression> {
         self.extents.as_ref().map(|(compression, _)| compression)
     }
 
-    fn write_clusters(&self, id: NodeId, size: u64, out: &mut Vec<u8>) -> Result<()> {
+    fn write_clusters(&self, id: NodeId, _: &FileData, size: u64, out: &mut Vec<u8>) -> Result<()> {
         let (Place::Compressed(number), Some((compression, extents))) =
             (self.places[id.index()], &self.extents)
         else {
             return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into());
         };
-        let recorded = &self.recorded[number as usize];
-        let packs = Packs::behind(out.len() as u64, size.div_ceil(self.block_size));
-        out.resize(out.len().next_multiple_of(HEADER_ALIGNMENT as usize), 0);
-        let big = if compression.is_big() { ADVISE_BIG_1 | ADVISE_BIG_2 } else { 0 };
-        let inline = if recorded.tail > 0 { ADVISE_INLINE } else { 0 };
-        let header = MapHeader {
-            fragmentoff: (recorded.tail << 16).into(),
-            advise: (ADVISE_2B | big | inline).into(),
-            algorithms: compression.algorithm.number(),
-            clusterbits: 0,
-        };
-        out.extend_from_slice(header.as_bytes());
-        let mut indexes = IndexWriter::new(packs, compression.is_big(), recorded.start, out);
-        extents.for_each(recorded, |extent| indexes.extent(extent))?;
-        indexes.finish();
-        extents.tail(recorded, out)
+        write_behind_inode(compression, extents, &self.recorded[number as usize], size, out)
     }
 }

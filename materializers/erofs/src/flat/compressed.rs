@@ -2,35 +2,21 @@
 
 use std::fs::File;
 use std::iter;
-use std::num::NonZero;
-use std::thread;
 
+use plyfold_core::Result;
 use plyfold_core::tree::{FileData, Kind, MergedTree, NodeId};
-use plyfold_core::{Error, ErrorKind, Result};
 
 use super::bodies::Bodies;
-use crate::compress::algorithm::{BLOCK, Compression};
+use crate::compress::algorithm::{BATCH, Compression, SIZE_MAX, SIZE_MIN};
+use crate::compress::buffers::{Buffer, Buffers};
+use crate::compress::clusters::{ClusterWriter, Room, Written};
 use crate::compress::codec::Codec;
-use crate::compress::extents::{Extent, ExtentWriter, Recorded};
-use crate::compress::format::Packs;
-use crate::compress::pool::in_order;
-use crate::compress::segment::{Compressor, Segment, Tail};
+use crate::compress::extents::ExtentWriter;
+use crate::compress::pool::{Taker, in_order};
+use crate::compress::segment::{Compressor, Segment};
 use crate::data;
 use crate::inodes::Inodes;
 use crate::stream::BlockStream;
-
-/// Smaller files get no smaller: header and indexes take as much.
-const SIZE_MIN: u64 = 64;
-/// The indexes of larger files would take more than a few MiB of memory.
-const SIZE_MAX: u64 = 16 << 30;
-/// Bytes of small files that are one job.
-const BATCH: u64 = 256 << 10;
-/// What all threads together hold of files.
-const MEMORY: usize = 256 << 20;
-/// How often a thread holds a segment: what it reads, what it makes, and two that wait to be written.
-const COPIES: usize = 4;
-
-const BLOCK_SIZE: u64 = BLOCK as u64;
 
 /// One file.
 #[derive(Clone, Copy)]
@@ -49,10 +35,10 @@ enum Job {
     Piece(Source, u64, u32),
 }
 
-/// What comes of it.
+/// What comes of it, and the clusters of all.
 enum Done {
-    Files(Vec<(Source, Option<Segment>)>),
-    Piece(Source, u64, Segment),
+    Files(Vec<(Source, Option<Segment>)>, Buffer),
+    Piece(Source, u64, Segment, Buffer),
 }
 
 /// Writes the data of all files, compressed where that makes them smaller, in the order of the inodes.
@@ -65,19 +51,21 @@ pub(super) fn write(
 ) -> Result<()> {
     let image = bodies.image;
     let segment = compression.segment();
-    let most = NonZero::new(MEMORY / (segment as usize * COPIES)).unwrap_or(NonZero::<usize>::MIN);
-    let threads = compression.threads.or_else(|| thread::available_parallelism().ok());
-    let threads = threads.unwrap_or(NonZero::<usize>::MIN).min(most);
-    let mut writer = Writer { inodes, bodies, extents: ExtentWriter::new(scratch), current: None, out };
+    let buffers = Buffers::default();
+    let clusters = ClusterWriter::new(ExtentWriter::new(scratch));
+    let writer = Writer { inodes, bodies, buffers: &buffers, clusters, out };
     let state = || {
-        let codec = Codec::new(compression)?;
-        Ok((Compressor::new(codec, compression.cluster), Vec::new()))
+        let compressor = Compressor::new(Codec::new(compression)?, compression.cluster);
+        Ok((compressor, Buffer::default()))
     };
-    let work =
-        |(compressor, buffer): &mut (Compressor, Vec<u8>), job| compress(image, compressor, buffer, job);
-    in_order(threads, jobs(image, inodes, segment), state, work, |done| writer.take(done))?;
-    let extents = writer.extents.finish()?;
-    bodies.end_compressed(compression, extents);
+    let work = |(compressor, buffer): &mut (Compressor, Buffer), job| {
+        compress(image, compressor, buffer, buffers.take(), job)
+    };
+    let writer = in_order(compression.workers(), state, work, writer, |queue| {
+        jobs(image, inodes, segment).try_for_each(|job| queue.push(job?))
+    })?;
+    let Writer { bodies, clusters, .. } = writer;
+    bodies.end_compressed(compression, clusters.extents.finish()?);
     Ok(())
 }
 
@@ -136,22 +124,31 @@ fn is_compressed(image: &MergedTree, source: Source, buffer: &mut [u8]) -> Resul
 }
 
 /// What a thread does.
-fn compress(image: &MergedTree, compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<Done> {
+fn compress(
+    image: &MergedTree,
+    compressor: &mut Compressor,
+    buffer: &mut Buffer,
+    mut clusters: Buffer,
+    job: Job,
+) -> Result<Done> {
     let mut piece = |source: Source, start: u64, length: usize| {
-        buffer.resize(length, 0);
-        image.read_at(source.id, start, buffer)?;
-        compressor.compress(buffer, start + length as u64 == source.size)
+        buffer.clear();
+        let bytes = buffer.room(length);
+        image.read_at(source.id, start, bytes)?;
+        compressor.compress(bytes, start + length as u64 == source.size, &mut clusters)
     };
     match job {
         Job::Piece(source, start, length) => {
-            Ok(Done::Piece(source, start, piece(source, start, length as usize)?))
+            let segment = piece(source, start, length as usize)?;
+            Ok(Done::Piece(source, start, segment, clusters))
         }
         Job::Files(files) => {
             let files = files.into_iter().map(|(source, compressed)| {
                 let segment = compressed.then(|| piece(source, 0, source.size as usize)).transpose()?;
                 Ok((source, segment))
             });
-            files.collect::<Result<_>>().map(Done::Files)
+            let files = files.collect::<Result<_>>()?;
+            Ok(Done::Files(files, clusters))
         }
     }
 }
@@ -160,107 +157,56 @@ fn compress(image: &MergedTree, compressor: &mut Compressor, buffer: &mut Vec<u8
 struct Writer<'a, 'b, 'c, 'd> {
     inodes: &'a Inodes<'c, FileData>,
     bodies: &'a mut Bodies<'b>,
-    extents: ExtentWriter,
-    /// The file that comes in pieces.
-    current: Option<Current>,
+    buffers: &'a Buffers,
+    clusters: ClusterWriter,
     out: &'a mut BlockStream<'d>,
 }
 
-/// A file that comes in pieces.
-struct Current {
-    recorded: Recorded,
-    is_smaller: bool,
+impl Taker<Done> for Writer<'_, '_, '_, '_> {
+    fn take(&mut self, done: Done) -> Result<()> {
+        match done {
+            Done::Files(files, clusters) => {
+                let mut at = 0;
+                for (source, segment) in files {
+                    let next = at + segment.as_ref().map_or(0, |segment| segment.length);
+                    self.file(source, segment, &clusters[at..next])?;
+                    at = next;
+                }
+                self.buffers.give_back(clusters);
+            }
+            Done::Piece(source, start, segment, clusters) => {
+                self.piece(source, start, segment, &clusters)?;
+                self.buffers.give_back(clusters);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Writer<'_, '_, '_, '_> {
-    fn take(&mut self, done: Done) -> Result<()> {
-        match done {
-            Done::Files(files) => files.into_iter().try_for_each(|(source, segment)| {
-                match segment.map(|segment| self.file(source, segment)).transpose()? {
-                    Some(true) => Ok(()),
-                    Some(false) | None => {
-                        self.bodies.write_file(self.inodes, source.at, source.id, source.size, self.out)
-                    }
-                }
-            }),
-            Done::Piece(source, start, segment) => self.piece(source, start, segment),
-        }
-    }
-
-    /// Writes a file that came at once, if that makes it smaller.
-    fn file(&mut self, source: Source, segment: Segment) -> Result<bool> {
-        let Source { at, size, .. } = source;
-        if !segment.is_smaller {
-            return Ok(false);
-        }
-        let tail = segment.tail.as_ref().map_or(0, |tail| tail.bytes.len() as u64);
-        let end = self.indexes_end(source)?;
-        let compressed = segment.blocks.len() as u64 + end + if fits(end, tail) { tail } else { BLOCK_SIZE };
-        let own = self.own_size(at)?;
-        let whole = size / BLOCK_SIZE * BLOCK_SIZE;
-        let rest = match size % BLOCK_SIZE {
-            rest if rest == 0 || self.bodies.rest_fits(self.inodes, at, size)? => rest,
-            _ => BLOCK_SIZE,
+    /// Writes a file that came at once, compressed if that makes it smaller.
+    fn file(&mut self, source: Source, segment: Option<Segment>, clusters: &[u8]) -> Result<()> {
+        let Source { at, id, size } = source;
+        let room = self.room(source)?;
+        let Some(segment) = segment.filter(|segment| room.is_less(segment)) else {
+            return self.bodies.write_file(self.inodes, at, id, size, self.out);
         };
-        if compressed >= own + whole + rest {
-            return Ok(false);
-        }
-        self.begin()?;
-        self.append(source, segment)?;
-        self.end(source)?;
-        Ok(true)
+        self.clusters.begin(self.out)?;
+        self.clusters.append(room, segment, clusters, self.out)?;
+        self.end(source)
     }
 
-    fn piece(&mut self, source: Source, start: u64, segment: Segment) -> Result<()> {
+    fn piece(&mut self, source: Source, start: u64, segment: Segment, clusters: &[u8]) -> Result<()> {
         if start == 0 {
-            self.begin()?;
+            self.clusters.begin(self.out)?;
         }
         let is_last = segment.tail.is_some() || start + segment_length(&segment) == source.size;
-        self.append(source, segment)?;
+        self.clusters.append(self.room(source)?, segment, clusters, self.out)?;
         if is_last { self.end(source) } else { Ok(()) }
     }
 
-    fn begin(&mut self) -> Result<()> {
-        let (at, start) = (self.extents.position(), self.out.block()?);
-        let recorded = Recorded { at, extents: 0, tail: 0, start, blocks: 0 };
-        self.current = Some(Current { recorded, is_smaller: false });
-        Ok(())
-    }
-
-    fn append(&mut self, source: Source, segment: Segment) -> Result<()> {
-        let end = self.indexes_end(source)?;
-        let Some(Current { recorded, is_smaller }) = &mut self.current else { return Err(no_start()) };
-        *is_smaller |= segment.is_smaller;
-        // What is not compressed at all has its last part behind the inode, or in a block, without any of this.
-        let tail = segment.tail.filter(|_| *is_smaller);
-        let mut blocks = segment.blocks;
-        recorded.blocks += (blocks.len() as u64 / BLOCK_SIZE) as u32;
-        recorded.extents += segment.extents.len() as u32;
-        segment.extents.iter().try_for_each(|extent| self.extents.extent(*extent))?;
-        if let Some(Tail { length, is_plain, mut bytes }) = tail {
-            let is_inline = fits(end, bytes.len() as u64);
-            let is_plain = is_plain || (!is_inline && u64::from(length) <= BLOCK_SIZE);
-            recorded.extents += 1;
-            self.extents.extent(Extent { length, blocks: 1, is_plain })?;
-            if is_inline {
-                recorded.tail = bytes.len() as u32;
-                self.extents.bytes(&bytes)?;
-            } else {
-                recorded.blocks += 1;
-                if is_plain {
-                    bytes.resize(length as usize, 0);
-                    self.bodies.image.read_at(source.id, source.size - u64::from(length), &mut bytes)?;
-                }
-                let padding = vec![0; BLOCK as usize - bytes.len()];
-                let parts = if is_plain { [bytes, padding] } else { [padding, bytes] };
-                blocks.extend(parts.into_iter().flatten());
-            }
-        }
-        self.out.write(&blocks)
-    }
-
     fn end(&mut self, source: Source) -> Result<()> {
-        let Some(Current { recorded, is_smaller }) = self.current.take() else { return Err(no_start()) };
+        let Written { recorded, is_smaller, .. } = self.clusters.end()?;
         if is_smaller {
             return self.bodies.place_compressed(source.id, recorded);
         }
@@ -268,28 +214,13 @@ impl Writer<'_, '_, '_, '_> {
         self.bodies.place_plain(self.inodes, at, (id, size), recorded.start, self.out)
     }
 
-    /// The bytes of an inode and its xattrs.
-    fn own_size(&self, at: usize) -> Result<u64> {
-        let inode = self.inodes.inode(at)?;
-        Ok(self.inodes.own_size(&inode) + inode.xattr_size())
+    fn room(&self, source: Source) -> Result<Room> {
+        let inode = self.inodes.inode(source.at)?;
+        let own = self.inodes.own_size(&inode) + inode.xattr_size();
+        Ok(Room { size: source.size, own, is_exact: true })
     }
-
-    /// The bytes of a file's inode up to the end of its indexes.
-    fn indexes_end(&self, source: Source) -> Result<u64> {
-        Ok(Packs::behind(self.own_size(source.at)?, source.size.div_ceil(BLOCK_SIZE)).end())
-    }
-}
-
-/// Whether a last cluster of so many bytes stands in one block behind indexes that end there. What takes more than a
-/// block starts at one.
-fn fits(end: u64, tail: u64) -> bool {
-    end % BLOCK_SIZE + tail <= BLOCK_SIZE
 }
 
 fn segment_length(segment: &Segment) -> u64 {
     segment.extents.iter().map(|extent| u64::from(extent.length)).sum()
-}
-
-fn no_start() -> Error {
-    Error::new(ErrorKind::Internal, "a piece of a file came before its start")
 }

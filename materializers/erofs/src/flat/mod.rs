@@ -11,8 +11,7 @@ use uuid::Uuid;
 
 use bodies::Bodies;
 
-use crate::compress::algorithm::{BLOCK, Compression};
-use crate::fault::ErofsFault;
+use crate::compress::algorithm::Compression;
 use crate::inodes::Inodes;
 use crate::options::Options;
 use crate::places::Packing;
@@ -62,9 +61,7 @@ impl ErofsFlat {
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) when the blocks have less than 4,096 bytes.
     pub fn with_compression(mut self, compression: Compression) -> Result<Self> {
-        if self.options.block_size != BLOCK {
-            return Err(ErofsFault::CompressedBlocks(self.options.block_size).into());
-        }
+        self.options.check_compression()?;
         self.compression = Some(compression);
         Ok(self)
     }
@@ -72,12 +69,7 @@ impl ErofsFlat {
 
 impl Materializer for ErofsFlat {
     fn format(&self) -> Format {
-        let mut options = self.options.key();
-        if let Some(compression) = &self.compression {
-            let key = compression.key();
-            options = if options.is_empty() { key } else { format!("{options}-{key}") };
-        }
-        let options = tree_key(options, self.hash_tree);
+        let options = tree_key(self.options.key_with(self.compression.as_ref()), self.hash_tree);
         Format { name: "erofs", version: 1, options, extension: "erofs" }
     }
 

@@ -20,7 +20,7 @@ impl<R: Read + Seek> Reader<R> {
         let buffer = &mut buffer[..count as usize];
         match &content.0 {
             _ if buffer.is_empty() => Ok(0),
-            DataLayout::Compressed { nid } => self.read_compressed(*nid, offset, buffer),
+            DataLayout::Compressed { nid, .. } => self.read_compressed(*nid, offset, buffer),
             layout => self.read_plain(layout, size, offset, buffer),
         }
     }

@@ -25,7 +25,7 @@ impl<R: Read + Seek> Reader<R> {
         let mut tree = self.tree()?;
         for content in tree.contents_mut() {
             let device = own + u16::from(content.device() != 0);
-            content.put_on(device)?;
+            content.mark(device);
         }
         Ok(tree)
     }

@@ -125,6 +125,11 @@ impl<R: Read + Seek> Reader<R> {
         self.superblock.block_count()
     }
 
+    /// Whether files may be compressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.superblock.feature_incompat & (INCOMPAT_PADDING | INCOMPAT_CONFIGS | INCOMPAT_TAILS) != 0
+    }
+
     /// The number of its devices.
     pub fn devices(&self) -> usize {
         self.devices.len()

@@ -9,7 +9,7 @@ use zerocopy::FromBytes as _;
 
 use super::compressed::FileMap;
 use super::image::Reader;
-use crate::content::{Content, DataLayout};
+use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::{
     COMPACT_SIZE, CompactInode, Dirent, EXTENDED_SIZE, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL,
@@ -141,7 +141,7 @@ impl<R: Read + Seek> Reader<R> {
                 return Err(ErofsFault::Malformed("a fragment ends behind the packed inode").into());
             }
         }
-        Ok(Content(DataLayout::Compressed { nid }))
+        Ok(Content::compressed(nid))
     }
 
     /// How the clusters of a compressed file are found.

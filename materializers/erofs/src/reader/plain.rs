@@ -23,7 +23,7 @@ impl<R: Read + Seek> Reader<R> {
         let block_size = self.superblock.block_size();
         let place = match layout {
             DataLayout::Blocks { device, start } => Some((*device, u64::from(*start) * block_size + offset)),
-            DataLayout::Inline { start, rest } => {
+            DataLayout::Inline { start, rest, .. } => {
                 let in_blocks = size - size % block_size;
                 if offset < in_blocks {
                     count = count.min(in_blocks - offset);

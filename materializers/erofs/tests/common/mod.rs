@@ -119,6 +119,14 @@ pub(crate) fn image(tar: Vec<u8>, options: Options) -> Result<TempPath> {
     Ok(file.into_temp_path())
 }
 
+/// The image of a layer with compressed files.
+pub(crate) fn compressed_layer(tar: &[u8], compression: Compression) -> Result<TempPath> {
+    let mut file = NamedTempFile::new()?;
+    let mut tar = LayerTar::new(Cursor::new(tar.to_vec()), LayerOptions::default())?;
+    ErofsLayer::default().with_compression(compression)?.layer(&mut tar, file.as_file_mut())?;
+    Ok(file.into_temp_path())
+}
+
 /// The image of layers, bottom first, in one file.
 pub(crate) fn flat(tars: &[Vec<u8>], options: Options) -> Result<TempPath> {
     flat_as(tars, &ErofsFlat::new(options))

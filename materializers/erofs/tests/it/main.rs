@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compressed;
+mod compressed_layers;
 mod files;
 mod flat;
 mod hostile;

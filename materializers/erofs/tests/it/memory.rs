@@ -238,20 +238,42 @@ fn a_whole_image_takes_the_memory_of_its_names() {
     assert!(peak < BASE + FILES * (160 + 8), "{} KiB", peak / 1024);
 }
 
+/// A layer with a large file that can be compressed.
+fn large_file(size: u64) -> Result<LayerTar> {
+    let mut tar = tar::Builder::new(tempfile::tempfile().unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    let text = crate::common::text(1 << 20, 1);
+    tar.append_data(&mut header, "f", Again { text, at: 0 }.take(size)).unwrap();
+    let mut tar = tar.into_inner().unwrap();
+    io::Seek::rewind(&mut tar).unwrap();
+    LayerTar::new(tar, LayerOptions { hashing: Hashing::Nothing, ..LayerOptions::default() })
+}
+
+/// The tar of a compressed layer is read once, and no file of it is held.
+#[test]
+fn a_compressed_layer_takes_no_more_for_larger_files() {
+    const SIZE: u64 = 300 * MIB;
+    if env::var(CASE).is_ok() {
+        let compression = Compression::new("lz4".parse().unwrap()).unwrap().with_cluster(64 << 10).unwrap();
+        let layer = ErofsLayer::default().with_compression(compression.with_threads(4.try_into().unwrap()));
+        let mut out = tempfile::tempfile().unwrap();
+        layer.unwrap().layer(&mut large_file(SIZE).unwrap(), &mut out).unwrap();
+        assert!(out.metadata().unwrap().len() < SIZE / 2);
+        return tell_peak();
+    }
+    let peak = peak("memory::a_compressed_layer_takes_no_more_for_larger_files", "compressed");
+    // Four threads, each with 2 MiB of the file four times.
+    assert!(peak < BASE + 4 * 4 * 2 * MIB, "{} KiB", peak / 1024);
+}
+
 /// Pieces of a file are compressed at once, not the file.
 #[test]
 fn a_compressed_image_takes_no_more_for_larger_files() {
     const SIZE: u64 = 300 * MIB;
     if env::var(CASE).is_ok() {
-        let mut tar = tar::Builder::new(tempfile::tempfile().unwrap());
-        let mut header = tar::Header::new_ustar();
-        header.set_size(SIZE);
-        header.set_mode(0o644);
-        let text = crate::common::text(1 << 20, 1);
-        tar.append_data(&mut header, "f", Again { text, at: 0 }.take(SIZE)).unwrap();
-        let mut tar = tar.into_inner().unwrap();
-        io::Seek::rewind(&mut tar).unwrap();
-        let layer = LayerTar::new(tar, LayerOptions { hashing: Hashing::Nothing, ..LayerOptions::default() });
+        let layer = large_file(SIZE);
         let scratch = tempfile::tempdir().unwrap();
         let image = MergedTree::read([layer], TreeLimits::default(), scratch.path()).unwrap();
         let compression = Compression::new("lz4".parse().unwrap()).unwrap().with_cluster(64 << 10).unwrap();

@@ -27,6 +27,10 @@ mod layers {
     plyfold_conformance::materializer_suite!(super::Layers::default());
 }
 
+mod layers_compressed {
+    plyfold_conformance::materializer_suite!(super::CompressedLayers::default());
+}
+
 mod layers_verified {
     plyfold_conformance::materializer_suite!(super::Layers::verified());
 }
@@ -47,6 +51,15 @@ mod merged_verified {
 struct Compressed(&'static str, u32);
 
 impl Default for Compressed {
+    fn default() -> Self {
+        Self("lz4", 16_384)
+    }
+}
+
+/// The same of layers.
+struct CompressedLayers(&'static str, u32);
+
+impl Default for CompressedLayers {
     fn default() -> Self {
         Self("lz4", 16_384)
     }
@@ -158,6 +171,27 @@ impl MaterializerFixture for Layers {
         let options = options().map(|options| Self(options, self.1));
         let other = Self(Options::default(), !self.1);
         options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
+    }
+
+    fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
+        read(file, layers)
+    }
+
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        read(file, layers);
+    }
+}
+
+impl MaterializerFixture for CompressedLayers {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        let compression = Compression::new(self.0.parse().unwrap()).unwrap().with_cluster(self.1).unwrap();
+        Box::new(ErofsLayer::default().with_compression(compression).unwrap())
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        let others = [("lz4", 4096), ("zstd", 65_536), ("zstd,9", 65_536)];
+        let others = others.map(|(algorithm, cluster)| Box::new(Self(algorithm, cluster)) as Box<_>);
+        others.into_iter().chain([Box::new(Layers::default()) as Box<dyn MaterializerFixture>]).collect()
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {

@@ -9,7 +9,7 @@ use plyfold_conformance::tree::mounted;
 use plyfold_erofs::{Compression, Options};
 use tempfile::NamedTempFile;
 
-use crate::common::{compressed, flat, noise, rich_layer, text, varied_layer};
+use crate::common::{compressed, compressed_layer, flat, image, noise, rich_layer, text, varied_layer};
 use crate::newest::MKFS;
 use crate::{equal, extracted, read};
 
@@ -56,6 +56,25 @@ pub(crate) fn compressed_files_are_what_they_were() -> Verdict {
                     let ignored = [Aspect::Xattr, Aspect::HardLinks, Aspect::Links, Aspect::Mode];
                     equal(mount.path(), unpacked.path(), &ignored)?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Layers that are compressed while their tars are read show the kernel what those show that are not.
+pub(crate) fn compressed_layers_are_what_they_were() -> Verdict {
+    for layer in layers().into_iter().chain([rich_layer()]) {
+        let plain = image(layer.clone(), Options::default())?;
+        let expected = Mount::new("erofs", &plain, "loop,ro")?;
+        let all = [("lz4", 4 << 10), ("lz4", 64 << 10), ("lz4hc,9", 1 << 20), ("zstd,3", 64 << 10)];
+        for (algorithm, cluster) in all.into_iter().filter(|(algorithm, _)| algorithms().contains(algorithm))
+        {
+            let compressed = compressed_layer(&layer, by(algorithm, cluster))?;
+            let mount = Mount::new("erofs", &compressed, "loop,ro")?;
+            equal(expected.path(), mount.path(), &[])?;
+            if algorithm.starts_with("lz4") {
+                Run::new("fsck.erofs").arg(&compressed).success()?;
             }
         }
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use common::{artifacts, flat, image, merged, rich_layer};
 use compressed::{
     compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs,
-    compressed_images_are_as_small_as_those_of_the_newest_mkfs,
+    compressed_images_are_as_small_as_those_of_the_newest_mkfs, compressed_layers_are_what_they_were,
 };
 use newest::{
     MKFS, NEWEST_DUMP, NEWEST_FSCK, NEWEST_MKFS, the_newest_dump_reads_what_was_meant,
@@ -46,6 +46,7 @@ oracle_tests! {
     a_flat_image_reads_at_every_edge needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_flat_image_is_as_small_as_that_of_mkfs needs [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     compressed_files_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
+    compressed_layers_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     compressed_images_are_as_small_as_those_of_mkfs needs
         [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     the_newest_fsck_unpacks_what_the_kernel_shows needs [NEWEST_FSCK, Need::KERNEL_EROFS, Need::Mounts];

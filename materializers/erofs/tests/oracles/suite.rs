@@ -20,6 +20,7 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
             rule.judge(&verified);
         }
         rule.judge(&Kernel::Layers);
+        rule.judge(&Kernel::LayersCompressed);
         rule.judge(&Kernel::Merged);
         rule.judge(&Kernel::Flat);
         rule.judge(&Kernel::Compressed);
@@ -35,6 +36,7 @@ enum Kernel {
     /// With hash trees behind the images.
     FlatVerified,
     Layers,
+    LayersCompressed,
     LayersVerified,
     Merged,
     MergedVerified,
@@ -52,6 +54,11 @@ impl MaterializerFixture for Kernel {
             Self::Flat => Box::new(ErofsFlat::default()),
             Self::FlatVerified => Box::new(ErofsFlat::default().with_hash_tree(TreePlace::Append)),
             Self::Layers => Box::new(ErofsLayer::default()),
+            Self::LayersCompressed => {
+                let compression = "lz4".parse().and_then(Compression::new);
+                let layer = compression.and_then(|by| ErofsLayer::default().with_compression(by));
+                Box::new(layer.expect("blocks of 4096 bytes"))
+            }
             Self::LayersVerified => Box::new(ErofsLayer::default().with_hash_tree()),
             Self::Merged => Box::new(ErofsMerged::default()),
             Self::MergedVerified => Box::new(ErofsMerged::default().with_hash_trees()),
@@ -63,6 +70,7 @@ impl MaterializerFixture for Kernel {
         match self {
             Self::Compressed | Self::Flat | Self::FlatVerified | Self::Tars => None,
             Self::Layers | Self::Merged => Some(Self::Layers.materializer()),
+            Self::LayersCompressed => Some(Self::LayersCompressed.materializer()),
             Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
         }
     }
@@ -101,7 +109,7 @@ impl MaterializerFixture for Kernel {
             Self::Compressed | Self::Flat | Self::FlatVerified => {
                 &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
             }
-            Self::Layers | Self::LayersVerified | Self::Tars => {
+            Self::Layers | Self::LayersCompressed | Self::LayersVerified | Self::Tars => {
                 &["options_that_change_bytes_are_in_the_format"]
             }
             Self::Merged | Self::MergedVerified => &[

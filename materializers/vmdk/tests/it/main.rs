@@ -11,7 +11,6 @@ use plyfold_vmdk::{Descriptor, MAX_DESCRIPTOR, Vmdk};
 #[path = "../disk/mod.rs"]
 mod disk;
 mod libkrun;
-mod stream;
 
 use disk::GIB;
 

@@ -37,7 +37,7 @@ impl<R: Read + Seek> Reader<R> {
         if at.checked_add(buffer.len() as u64).is_none_or(|end| end > size) {
             return Err(ErofsFault::Malformed("a fragment ends behind the packed inode").into());
         }
-        let DataLayout::Compressed { nid } = layout else {
+        let DataLayout::Compressed { nid, .. } = layout else {
             return self.read_plain(&layout, size, at, buffer);
         };
         match self.decoded(nid, at, 1)? {
