@@ -21,7 +21,7 @@ use plyfold_core::files::Files;
 use plyfold_core::{Error, Result};
 use plyfold_erofs::{ErofsFiles, Reader};
 use plyfold_ext4::Ext4Files;
-use plyfold_vmdk::{Descriptor, FlatDisk, MAX_DESCRIPTOR};
+use plyfold_vmdk::{Descriptor, FlatDisk, MAX_DESCRIPTOR, SparseDisk};
 
 /// Bytes from the start of a file that say what it is.
 const START: u64 = 4096;
@@ -39,7 +39,7 @@ pub enum DiskFormat {
     Ext4,
     /// A VMDK descriptor: text that names the files of a disk.
     Vmdk,
-    /// A VMDK in one binary file, which is not read here.
+    /// A VMDK in one binary file.
     SparseVmdk,
 }
 
@@ -72,18 +72,18 @@ fn format_by(start: &[u8]) -> Option<DiskFormat> {
     }
 }
 
-/// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK descriptor.
+/// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK.
 ///
 /// # Errors
-/// Those of [`format_of`], [`Reader`], [`Ext4Files`] and [`FlatDisk`];
+/// Those of [`format_of`], [`Reader`], [`Ext4Files`], [`FlatDisk`] and [`SparseDisk`];
 /// [`Unsupported`](crate::ErrorKind::Unsupported) for what is none of these.
 pub fn files(path: &Path) -> Result<Box<dyn Files>> {
     let opened = match format_of(path)? {
         Some(DiskFormat::Erofs) => erofs(open(path)?),
         Some(DiskFormat::Ext4) => ext4(open(path)?),
         Some(DiskFormat::Vmdk) => of_descriptor(path),
-        Some(DiskFormat::SparseVmdk) => Err(sparse_vmdk()),
-        None => Err(unknown("the file is no EROFS image, no ext4 file system and no VMDK descriptor")),
+        Some(DiskFormat::SparseVmdk) => SparseDisk::new(open(path)?).and_then(of_disk),
+        None => Err(unknown("the file is no EROFS image, no ext4 file system and no VMDK")),
     };
     opened.map_err(|e| e.with_context("path", path.display()))
 }
@@ -100,15 +100,12 @@ pub fn descriptor(path: &Path) -> Result<Descriptor> {
     text.and_then(|text| Descriptor::parse(&text)).map_err(|e| e.with_context("path", path.display()))
 }
 
-/// The error for a VMDK that is not text.
-pub(crate) fn sparse_vmdk() -> Error {
-    Error::unsupported("a VMDK in one binary file is not read")
-        .with_hint("`qemu-img convert -O raw` makes a disk of it")
-}
-
 fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let mut disk = FlatDisk::new(&descriptor(path)?, folder)?;
+    of_disk(FlatDisk::new(&descriptor(path)?, folder)?)
+}
+
+fn of_disk(mut disk: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
     let mut start = Vec::new();
     let read = disk.by_ref().take(START).read_to_end(&mut start);
     read.map_err(|e| Error::io("reading the disk", e))?;

@@ -7,11 +7,11 @@
 //! | `archive` | [`backends::archive`]: docker-archive and oci-archive files |
 //! | `layout` | [`backends::layout`]: OCI layout directories, and the store |
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
-//! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without |
+//! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without; brings `vmdk` |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
 //! | `ext4` | [`materializers::ext4`]: whole images as ext4, and empty upper disks |
 //! | `verity` | [`materializers::verity`]: dm-verity hash trees of any of them |
-//! | `vmdk` | [`materializers::vmdk`]: several images as one disk |
+//! | `vmdk` | [`materializers::vmdk`]: several images as one disk, and a disk compressed |
 //! | `command` | [`command`]: the `plyfold` program |
 //!
 //! All are on by default, each works alone, and none changes what another does.

@@ -4,7 +4,7 @@ use plyfold_core::{FormatEntry, Options, Result, TreePlace};
 use serde::Deserialize;
 
 use crate::fault::DiskFault;
-use crate::{Gpt, Raw};
+use crate::{Gpt, Raw, VmdkGpt};
 
 plyfold_core::register!(FormatEntry {
     name: "gpt",
@@ -30,6 +30,17 @@ plyfold_core::register!(FormatEntry {
     },
 });
 
+plyfold_core::register!(FormatEntry {
+    name: "vmdk-gpt",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "the disk of gpt as a VMDK descriptor that names the merged image and the layers",
+    options: "block-size=BYTES",
+    open: |options| {
+        refuse_compression("vmdk-gpt", options)?;
+        Ok(Box::new(VmdkGpt(options.config()?)))
+    },
+});
+
 /// A merged image refers to the blocks of its layers, which are those of no file where files are compressed.
 fn refuse_compression(format: &'static str, options: &Options) -> Result<()> {
     if options.contains("compress") { Err(DiskFault::Compressed(format).into()) } else { Ok(()) }
@@ -49,7 +60,7 @@ mod tests {
     #[test]
     fn the_block_size_is_that_of_the_files_below() {
         let formats = Materializers::linked().unwrap();
-        for name in ["gpt", "raw"] {
+        for name in ["gpt", "raw", "vmdk-gpt"] {
             for (option, key, below) in [
                 (None, format!("{name}-v1"), None),
                 (Some("block-size=4096"), format!("{name}-v1"), None),

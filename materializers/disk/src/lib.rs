@@ -4,8 +4,9 @@
 //! |---|---|---|---|
 //! | [`Raw`] | the image, then each layer where the image's device table says, then zeros up to 2 MiB | `mount -t erofs /dev/vda` | 6.4 |
 //! | [`Gpt`] | a partition for the image, and one for each layer | `mount -t erofs -o device=/dev/vda2,… /dev/vda1`, or the layers alone by overlayfs | 5.16, the layers 5.4 |
+//! | [`VmdkGpt`] | the same partitions as a VMDK descriptor of the files, and `partitions.gpt` with the tables | as [`Gpt`] | as [`Gpt`] |
 //!
-//! Both are made of finished files by [`Output::copy_range`](plyfold_core::Output::copy_range): on file systems with
+//! The first two are made of finished files by [`Output::copy_range`](plyfold_core::Output::copy_range): on file systems with
 //! reflinks they share the layers' blocks.
 //!
 //! ```
@@ -35,9 +36,11 @@ mod blocks;
 mod fault;
 mod flat;
 mod formats;
+mod over_files;
 mod partitions;
 mod raw;
 
 pub use fault::DiskFault;
+pub use over_files::VmdkGpt;
 pub use partitions::Gpt;
 pub use raw::Raw;

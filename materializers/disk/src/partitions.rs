@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use gpt::DiskDevice;
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{HeaderBuilder, HeaderError};
 use gpt::mbr::{MBRError, ProtectiveMBR};
@@ -19,15 +20,15 @@ use crate::blocks::Blocks;
 use crate::fault::DiskFault;
 
 /// Bytes of a sector: every size and place of the table counts in it.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Where partitions may begin, and what the size of the disk is a multiple of.
-const ALIGNMENT: u64 = 1 << 20;
+pub(crate) const ALIGNMENT: u64 = 1 << 20;
 /// The partitions that Linux finds on a disk (`DISK_MAX_PARTS`, less the disk itself).
 const MOST: usize = 255;
 /// Entries of a table, and what more of them are a multiple of.
 const ENTRIES: u32 = 128;
 /// The bytes of the second table, which ends the disk, with the most entries.
-const BACKUP: u64 = SECTOR + 2 * ENTRIES as u64 * 128;
+pub(crate) const BACKUP: u64 = SECTOR + 2 * ENTRIES as u64 * 128;
 
 /// One disk with a partition for the merged image, `merged`, and for each layer, `layer-00`, `layer-01`, …, bottom first.
 ///
@@ -74,16 +75,16 @@ impl Materializer for Gpt {
 }
 
 /// What is written around the files.
-struct Table {
-    guid: Uuid,
-    partitions: Vec<Partition>,
+pub(crate) struct Table {
+    pub(crate) guid: Uuid,
+    pub(crate) partitions: Vec<Partition>,
     /// The size of the disk in bytes.
-    size: u64,
+    pub(crate) size: u64,
 }
 
 impl Table {
     /// Checks everything that can be wrong before a byte is written.
-    fn of(files: &[InputArtifact]) -> Result<Self> {
+    pub(crate) fn of(files: &[InputArtifact]) -> Result<Self> {
         if files.is_empty() {
             return Err(DiskFault::Empty.into());
         }
@@ -117,7 +118,8 @@ impl Table {
         Ok(Self { guid, partitions, size })
     }
 
-    fn write(&self, device: &mut Device<'_>) -> Result<()> {
+    /// Writes the first table and the last one to a disk of zeros.
+    pub(crate) fn write<D: DiskDevice>(&self, device: &mut D) -> Result<()> {
         let last = self.size / SECTOR - 1;
         // A protective MBR that says less than the disk has, where 32 bits do not hold it (section 5.2.3).
         let mbr = ProtectiveMBR::with_lb_size(u32::try_from(last).unwrap_or(u32::MAX));
@@ -167,7 +169,7 @@ fn own_digest(file: &InputArtifact) -> Result<Digest> {
     Ok(hasher.finish())
 }
 
-fn writing(error: io::Error) -> Error {
+pub(crate) fn writing(error: io::Error) -> Error {
     Error::io("writing the disk", error)
 }
 

@@ -40,12 +40,12 @@ pub struct Extent {
 }
 
 impl Descriptor {
-    /// Joins `extents`.
+    /// Joins `extents`. `cid` is the identity of the content; all its bits set would mean that there is none.
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for no extent, [`Limit`](plyfold_core::ErrorKind::Limit) for
     /// more than 2^63 bytes of disk or [`MAX_DESCRIPTOR`] bytes of text.
-    pub(crate) fn new(cid: u32, extents: Vec<Extent>) -> Result<Self> {
+    pub fn new(cid: u32, extents: Vec<Extent>) -> Result<Self> {
         if extents.is_empty() {
             return Err(Error::config("a VMDK needs at least one extent"));
         }
@@ -180,7 +180,7 @@ impl Extent {
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader.
-    pub(crate) fn new(text: &str, sectors: u64, offset: u64) -> Result<Self> {
+    pub fn new(text: &str, sectors: u64, offset: u64) -> Result<Self> {
         let Some(why) = fault(text) else { return Ok(Self { path: text.to_owned(), sectors, offset }) };
         Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
             .with_context("path", text)

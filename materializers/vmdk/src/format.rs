@@ -3,7 +3,7 @@
 use plyfold_core::{Error, FormatEntry};
 use serde::Deserialize;
 
-use crate::Vmdk;
+use crate::{Vmdk, VmdkStream};
 
 plyfold_core::register!(FormatEntry {
     name: "vmdk",
@@ -20,6 +20,30 @@ plyfold_core::register!(FormatEntry {
     },
 });
 
+plyfold_core::register!(FormatEntry {
+    name: "vmdk-stream",
+    package: env!("CARGO_PKG_NAME"),
+    summary: "one disk as a compressed VMDK in one file, for uploads",
+    options: "level=1-9, of=erofs|gpt|raw",
+    open: |options| {
+        let Stream { level, of } = options.config()?;
+        Ok(Box::new(VmdkStream::new().level(level)?.of(&of)?))
+    },
+});
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Stream {
+    level: u32,
+    of: String,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { level: 6, of: "raw".to_owned() }
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
@@ -29,7 +53,7 @@ struct Options {
 
 #[cfg(test)]
 mod tests {
-    use plyfold_core::{Materializers, Options};
+    use plyfold_core::{Input, Materializers, Options};
 
     #[test]
     fn extents_are_split_on_demand() {
@@ -41,5 +65,25 @@ mod tests {
         assert!(formats.open("vmdk", &Options::parse(["split=2"]).unwrap()).is_err());
         let error = formats.open("vmdk", &Options::parse(["compress=lz4"]).unwrap()).unwrap_err();
         assert!(*error.kind() == plyfold_core::ErrorKind::Config && error.hint().is_some(), "{error:?}");
+    }
+
+    #[test]
+    fn a_stream_is_of_one_disk() {
+        let formats = Materializers::linked().unwrap();
+        for (options, name, of) in [
+            (&[][..], "vmdk-stream-v1", "raw"),
+            (&["level=6", "of=raw"], "vmdk-stream-v1", "raw"),
+            (&["of=gpt"], "vmdk-stream-v1-gpt", "gpt"),
+            (&["level=9", "of=erofs"], "vmdk-stream-v1-erofs-l9", "erofs"),
+        ] {
+            let options = Options::parse(options.iter().copied()).unwrap();
+            let made = formats.open("vmdk-stream", &options).unwrap();
+            assert_eq!(made.format().to_string(), name);
+            assert_eq!(made.input(), Input::Artifacts { format: of, options: Options::default() });
+            assert!(made.is_self_contained());
+        }
+        for bad in ["level=0", "level=10", "of=vmdk", "size=1"] {
+            assert!(formats.open("vmdk-stream", &Options::parse([bad]).unwrap()).is_err(), "{bad}");
+        }
     }
 }

@@ -31,14 +31,20 @@
 //! that may leave the descriptor's folder: a disk can be moved with its folder, and one that others made reads no other
 //! file. A file that is shorter than its extent reads as zeros, which [`Descriptor::check`] finds.
 //!
+//! # One file, for uploads
+//! [`VmdkStream`] compresses a disk into one file in the form that is called `streamOptimized`, and [`SparseDisk`] reads
+//! such files. Grains carry checksums of their content, and readers check them.
+//!
 //! qemu does not guess the format of a file it is given: open it with
 //! `file.filename=disk.vmdk,format=vmdk,readonly=on`.
 
 mod descriptor;
 mod disk;
 mod format;
+mod sparse;
 mod writer;
 
 pub use descriptor::{Descriptor, Extent, MAX_DESCRIPTOR, SECTOR};
 pub use disk::FlatDisk;
+pub use sparse::{SparseDisk, SparseSummary, VmdkStream};
 pub use writer::Vmdk;

@@ -48,7 +48,7 @@ pub(crate) enum Verb {
     },
     /// List the files of an image or of a disk, without mounting it; without an argument the images in the store
     #[command(
-        after_help = "A disk is a file with an EROFS image, an ext4 file system or a VMDK descriptor; its first bytes decide, not its \
+        after_help = "A disk is a file with an EROFS image, an ext4 file system or a VMDK; its first bytes decide, not its \
         name.\n\n\
         Examples:\n  plyfold ls alpine /etc\n  plyfold ls -l layer.erofs\n  plyfold ls -R --json rootfs.vmdk /usr | jq -r '.[].path'"
     )]

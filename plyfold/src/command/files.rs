@@ -153,9 +153,7 @@ pub(crate) fn disk(of: &OsStr) -> Result<Option<PathBuf>> {
         None if has_ending && path.is_file() => {
             Err(Error::corrupt("the file is none of the disks that are known")
                 .with_context("path", printable(&path.to_string_lossy()))
-                .with_hint(
-                    "EROFS images, ext4 file systems and VMDK descriptors are known by their first bytes",
-                ))
+                .with_hint("EROFS images, ext4 file systems and VMDKs are known by their first bytes"))
         }
         None => Ok(None),
         Some(_) => Ok(Some(path.to_owned())),

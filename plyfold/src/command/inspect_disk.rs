@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::blocking::blocking;
 use crate::disk_file::{self, DiskFormat, format_of};
-use crate::materializers::vmdk::{Descriptor, SECTOR};
+use crate::materializers::vmdk::{Descriptor, SECTOR, SparseDisk, SparseSummary};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, Result, printable};
 use serde_json::{Value, json};
@@ -48,7 +48,8 @@ fn read(path: &Path) -> Result<Shown> {
         Some(DiskFormat::Erofs) => Ok(of_erofs(&erofs::Summary::read(open()?)?)),
         Some(DiskFormat::Ext4) => Ok(of_ext4(&ext4::Summary::read(open()?)?)),
         Some(DiskFormat::Vmdk) => of_vmdk(&disk_file::descriptor(path)?, path),
-        _ => Err(disk_file::sparse_vmdk()),
+        Some(DiskFormat::SparseVmdk) => Ok(of_sparse(SparseDisk::new(open()?)?.summary())),
+        None => Err(Error::corrupt("the file is no disk any more: it has changed")),
     }
 }
 
@@ -171,6 +172,27 @@ fn of_vmdk(descriptor: &Descriptor, path: &Path) -> Result<Shown> {
     ];
     let table = format!("\n{}", table(["FILE", "OFFSET", "SIZE", ""], &rows));
     Ok(Shown { document, lines, table })
+}
+
+fn of_sparse(summary: &SparseSummary) -> Shown {
+    let cid = summary.cid.map(|cid| format!("{cid:08x}"));
+    let document = json!({
+        "format": "vmdk-sparse",
+        "size": summary.size,
+        "file_size": summary.file_size,
+        "grain_size": summary.grain_size,
+        "compressed": summary.is_compressed,
+        "cid": cid,
+    });
+    let form = if summary.is_compressed { "VMDK in one file, compressed" } else { "VMDK in one file" };
+    let lines = vec![
+        ("format", form.to_owned()),
+        ("size", Size(summary.size).to_string()),
+        ("file size", Size(summary.file_size).to_string()),
+        ("grain size", summary.grain_size.to_string()),
+        ("cid", or_none(cid.unwrap_or_default())),
+    ];
+    Shown { document, lines, table: String::new() }
 }
 
 /// The size of the file, and that of what is in it where that is another.

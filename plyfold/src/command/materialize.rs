@@ -108,6 +108,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "flat": disks.flat.as_ref().map(path),
         "merged": disks.merged.as_ref().map(path),
         "vmdk": disks.vmdk.as_ref().map(path),
+        "partitions": disks.partitions.as_ref().map(path),
         "raw": disks.raw.as_ref().map(path),
         "gpt": disks.gpt.as_ref().map(path),
         "upper": disks.upper.as_ref().map(path),

@@ -81,7 +81,7 @@ impl Disks {
         let disk = self.whole()?;
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some());
         let verified = self.verified_at(disk);
-        let is_root = self.upper.is_none() && self.gpt.is_none() && verified.is_none();
+        let is_root = self.upper.is_none() && !self.has_partitions() && verified.is_none();
         let is_read_only = self.ext4.is_none();
         let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only, is_root }];
         if let Some(tree) = verified.filter(|verified| verified.tree_file != *disk) {
@@ -92,6 +92,11 @@ impl Disks {
             drives.push(Drive { name: UPPER, path, is_vmdk: false, is_read_only: false, is_root: false });
         }
         Some(drives)
+    }
+
+    /// Whether the one disk has a partition for each file.
+    fn has_partitions(&self) -> bool {
+        self.gpt.is_some() || self.partitions.is_some()
     }
 
     /// Where the `guest` mounts the root file system.
@@ -111,18 +116,16 @@ impl Disks {
         if self.ext4.is_some() {
             return "mount -t ext4 /dev/vda /root".to_owned();
         }
-        let mut guest = match &self.gpt {
+        let mut guest = if self.has_partitions() {
             // Short names: all options together have the room of a page.
-            Some(_) => "(cd /dev; N=2 O=; while [ -b vda$N ]; do O=$O,device=vda$N; N=$((N+1)); done; \
+            "(cd /dev; N=2 O=; while [ -b vda$N ]; do O=$O,device=vda$N; N=$((N+1)); done; \
                 mount -t erofs -o ro$O vda1 /lower)"
-                .to_owned(),
-            None => match tree {
-                None => "mount -t erofs -o ro /dev/vda /lower".to_owned(),
-                Some(tree) => {
-                    let open = open_line(tree, device(0), "rootfs", device_of(drives, TREE));
-                    format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
-                }
-            },
+                .to_owned()
+        } else if let Some(tree) = tree {
+            let open = open_line(tree, device(0), "rootfs", device_of(drives, TREE));
+            format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
+        } else {
+            "mount -t erofs -o ro /dev/vda /lower".to_owned()
         };
         if self.upper.is_some() {
             let upper = device_of(drives, UPPER);
@@ -296,6 +299,19 @@ mod tests {
         let found: Vec<_> = beside.verified().map(|found| (found.device(), found.open_line())).collect();
         let open = format!("veritysetup open /d/rootfs.raw rootfs /d/rootfs.verity {root}");
         assert_eq!(found, [("rootfs".to_owned(), open)]);
+    }
+
+    #[test]
+    fn a_vmdk_with_partitions_is_mounted_by_them() {
+        let disks = Disks {
+            vmdk: Some("/d/rootfs.vmdk".into()),
+            partitions: Some("/d/partitions.gpt".into()),
+            ..Disks::default()
+        };
+        assert_eq!(line(&disks, "qemu"), "-drive file=/d/rootfs.vmdk,format=vmdk,if=virtio,readonly=on");
+        let gpt = Disks { gpt: Some("/d/rootfs.gpt".into()), ..Disks::default() };
+        assert_eq!(line(&disks, "guest"), line(&gpt, "guest"));
+        assert!(line(&disks, "guest").contains("device=vda$N"), "{}", line(&disks, "guest"));
     }
 
     #[test]

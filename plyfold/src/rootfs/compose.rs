@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, HashTreeFault, MadeFile, MadeImage, Materializer as _, Result, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
-use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK};
+use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
 use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
 /// The formats of EROFS images, which overlayfs can stack.
-const STACKABLE: [&str; 7] = [FLAT, GPT, LAYERS, MERGED, RAW, TARS, VMDK];
+const STACKABLE: [&str; 8] = [FLAT, GPT, LAYERS, MERGED, RAW, TARS, VMDK, VMDK_GPT];
 
 impl Rootfs {
     /// Checks what can be checked without an image, before one is pulled.
@@ -91,7 +91,8 @@ impl CompositionPlan {
                 FLAT => disks.flat = Some(path.clone()),
                 LAYERS | TARS => disks.layers.push(path.clone()),
                 MERGED => disks.merged = Some(path.clone()),
-                VMDK => disks.vmdk = Some(path.clone()),
+                VMDK_GPT if file.role == Role::Sidecar => disks.partitions = Some(path.clone()),
+                VMDK | VMDK_GPT => disks.vmdk = Some(path.clone()),
                 RAW => disks.raw = Some(path.clone()),
                 GPT => disks.gpt = Some(path.clone()),
                 _ => {}

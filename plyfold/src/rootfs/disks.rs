@@ -42,6 +42,8 @@ pub struct Disks {
     pub merged: Option<PathBuf>,
     /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
     pub vmdk: Option<PathBuf>,
+    /// `partitions.gpt`: what makes partitions of them on that disk, where there are such.
+    pub partitions: Option<PathBuf>,
     /// `rootfs.raw`: the merged image and the layers as one raw disk.
     pub raw: Option<PathBuf>,
     /// `rootfs.gpt`: the merged image, then each layer as a partition of one raw disk, bottom first.

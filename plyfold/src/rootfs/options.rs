@@ -17,6 +17,7 @@ pub(super) const MERGED: &str = "erofs-merged";
 pub(super) const TARS: &str = "erofs-tar";
 pub(super) const RAW: &str = "raw";
 pub(super) const VMDK: &str = "vmdk";
+pub(super) const VMDK_GPT: &str = "vmdk-gpt";
 
 /// What [`Images::materialize`] makes of an image: any format, and how its files are written.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ pub struct Rootfs {
 impl Rootfs {
     /// The formats that are one disk with the whole root file system.
     #[cfg(feature = "command")]
-    pub(crate) const ONE_DISK: [&'static str; 5] = [FLAT, EXT4, GPT, RAW, VMDK];
+    pub(crate) const ONE_DISK: [&'static str; 6] = [FLAT, EXT4, GPT, RAW, VMDK, VMDK_GPT];
 
     /// Whether a virtual machine can boot from what is made.
     #[cfg(feature = "command")]
@@ -127,6 +128,18 @@ impl Rootfs {
     #[cfg(feature = "disk")]
     pub fn gpt() -> Self {
         Self::of(Box::new(plyfold_disk::Gpt::default()))
+    }
+
+    /// The disk of [`Rootfs::gpt`] as a VMDK descriptor that names the merged image and the layers, which are not copied.
+    #[cfg(feature = "disk")]
+    pub fn vmdk_gpt() -> Self {
+        Self::of(Box::new(plyfold_disk::VmdkGpt::default()))
+    }
+
+    /// One disk as a compressed VMDK in a single file, for uploads: by default that of [`Rootfs::raw`].
+    #[cfg(feature = "vmdk")]
+    pub fn vmdk_stream(stream: plyfold_vmdk::VmdkStream) -> Self {
+        Self::of(Box::new(stream))
     }
 
     /// Adds an empty ext4 disk of this many bytes, to be the upper of an overlay over EROFS images. Its `upper/` has

@@ -195,6 +195,9 @@ fn disks_of_an_image() {
         format!("{image} --as erofs --upper 64M --out {{}}/flat --json"),
         format!("{image} --as raw --out {{}}/raw"),
         format!("{image} --as gpt --upper 64M --out {{}}/gpt"),
+        format!("{image} --as vmdk-gpt --upper 64M --out {{}}/vmdk-gpt"),
+        format!("{image} --as vmdk-stream -m of=gpt --out {{}}/vmdk-stream"),
+        format!("{image} --as vmdk-stream --upper 64M --out {{}}/vmdk-stream"),
     ];
     check("materialize", &lines.each_ref().map(|line| place.run(line)));
     let expected = [
@@ -212,6 +215,14 @@ fn disks_of_an_image() {
         "layers/merged.erofs",
         "raw/.plyfold-set",
         "raw/rootfs.raw",
+        "vmdk-gpt/.plyfold-set",
+        "vmdk-gpt/layer-00.erofs",
+        "vmdk-gpt/layer-01.erofs",
+        "vmdk-gpt/merged.erofs",
+        "vmdk-gpt/partitions.gpt",
+        "vmdk-gpt/rootfs.vmdk",
+        "vmdk-gpt/upper.ext4",
+        "vmdk-stream/rootfs.vmdk",
         "vmdk/layer-00.erofs",
         "vmdk/layer-01.erofs",
         "vmdk/merged.erofs",
@@ -732,6 +743,8 @@ fn formats_take_options_and_others_are_refused() {
         ("gpt", "erofs-merged"),
         ("raw", "erofs-merged"),
         ("vmdk", "erofs-merged"),
+        ("vmdk-gpt", "erofs-merged"),
+        ("vmdk-stream", "raw"),
     ];
     assert_eq!(named, expected);
     assert_eq!(document[2]["outputs"][0]["role"], "image");
@@ -742,6 +755,8 @@ fn formats_take_options_and_others_are_refused() {
         ("--as vmdk -m depth=3", "unknown field `depth`"),
         ("--as erofs -m uuid=7", "\"7\" is no UUID"),
         ("--as erofs -m mtime=soon", "invalid"),
+        ("--as vmdk-stream -m of=ext4", "of is one of erofs, gpt and raw"),
+        ("--as vmdk-stream -m level=10", "there are 1 to 9"),
         ("--as raw -m block-size=100", "512, 1024, 2048 or 4096"),
         ("--as erofs-layers -m block-size=100", "512, 1024, 2048 or 4096"),
         ("--as erofs-layers -m block-size", "format: erofs-layers"),

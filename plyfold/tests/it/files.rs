@@ -114,6 +114,11 @@ fn files_of_disks() {
         "ls -R {}/flat/rootfs.erofs",
         "cat {}/flat/rootfs.erofs etc/release",
         "inspect {}/flat/rootfs.erofs",
+        "materialize {}/app.tar --as vmdk-stream -m of=erofs --out {}/stream -q",
+        "ls -lR {}/stream/rootfs.vmdk",
+        "cat {}/stream/rootfs.vmdk etc/release",
+        "inspect {}/stream/rootfs.vmdk",
+        "inspect {}/stream/rootfs.vmdk --json",
     ];
     let runs = lines.map(|line| run(&place, line));
     fs::remove_file(place.path("set/layer-01.erofs")).unwrap();

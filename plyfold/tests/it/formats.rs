@@ -300,6 +300,13 @@ async fn an_upper_over_layers_leaves_no_merged_image_in_the_store() {
     let flat = make(Rootfs::erofs_flat(), "flat").await;
     let kernels = [&layers, &merged, &vmdk, &raw, &gpt, &flat].map(kernel);
     assert_eq!(kernels, ["5.4", "5.16", "6.4", "6.4", "5.16", "5.4"]);
+    let over = make(Rootfs::vmdk_gpt(), "vmdk-gpt").await;
+    assert_eq!(kernel(&over), "5.16");
+    let names: Vec<_> = over.paths().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["layer-00.erofs", "layer-01.erofs", "merged.erofs", "partitions.gpt", "rootfs.vmdk", "upper.ext4"]
+    );
     // A disk that is complete by itself stands alone, with the same upper.
     for disks in [&raw, &gpt, &flat] {
         assert_eq!(disks.files.len(), 2, "{disks:?}");

@@ -139,10 +139,10 @@ fn values_of_options_complete_a_line() {
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     };
-    let forms = "erofs\nerofs-layers\nerofs-merged\nerofs-tar\next4\ngpt\nraw\nvmdk\n";
+    let forms = "erofs\nerofs-layers\nerofs-merged\nerofs-tar\next4\ngpt\nraw\nvmdk\nvmdk-gpt\nvmdk-stream\n";
     assert_eq!(offered(&["materialize", "--as", ""]), forms);
     assert_eq!(offered(&["materialize", "x", "--as", "erofs-m"]), "erofs-merged\n");
-    assert_eq!(offered(&["materialize", "--as=v"]), "vmdk\n");
+    assert_eq!(offered(&["materialize", "--as=v"]), "vmdk\nvmdk-gpt\nvmdk-stream\n");
     assert_eq!(offered(&["pull", "--policy", ""]), "always\nif-missing\nnever\n");
     for words in [
         &["materialize", "--out", ""][..],

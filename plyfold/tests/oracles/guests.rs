@@ -23,6 +23,11 @@ pub(crate) fn a_guest_boots_from_partitions() -> Verdict {
     boots(&Rootfs::gpt().upper(UPPER))
 }
 
+/// The partitions are the files of the layers, which are not copied.
+pub(crate) fn a_guest_boots_from_partitions_of_a_vmdk() -> Verdict {
+    boots(&Rootfs::vmdk_gpt().upper(UPPER))
+}
+
 pub(crate) fn a_guest_boots_from_a_flat_image() -> Verdict {
     boots(&Rootfs::erofs_flat().upper(UPPER))
 }

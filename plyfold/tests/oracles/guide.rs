@@ -36,6 +36,7 @@ pub(crate) fn every_form_mounts_from_odd_paths() -> Verdict {
         (Rootfs::raw(), &[]),
         (Rootfs::gpt(), &[]),
         (Rootfs::gpt().upper(64 << 20), &[]),
+        (Rootfs::vmdk_gpt().upper(64 << 20), &[]),
     ];
     for (index, odd) in ODD.iter().enumerate() {
         let (rootfs, ignored) = &forms[index % forms.len()];
@@ -58,6 +59,7 @@ pub(crate) fn qemu_finds_the_disks_at_odd_paths() -> Verdict {
         (Rootfs::erofs_flat(), "raw"),
         (Rootfs::raw(), "raw"),
         (Rootfs::gpt(), "raw"),
+        (Rootfs::vmdk_gpt(), "vmdk"),
     ];
     for odd in ODD {
         let out = work.dir.path().join(OsStr::from_bytes(odd));

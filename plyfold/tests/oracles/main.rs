@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use plyfold::{Disks, Rootfs};
+use plyfold::materializers::vmdk::VmdkStream;
+use plyfold::{Disks, Role, Rootfs};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference};
 use plyfold_conformance::oracle_tests;
 use plyfold_conformance::samples::MTIME;
@@ -25,7 +26,8 @@ mod verity;
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
-    a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_persistent_memory,
+    a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
+    a_guest_boots_from_persistent_memory,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -64,6 +66,7 @@ oracle_tests! {
     a_guest_boots_from_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_raw_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_partitions needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_partitions_of_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_flat_image needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_an_ext4_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
@@ -72,6 +75,7 @@ oracle_tests! {
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
+    vmdks_have_the_bytes_of_raw_disks needs [Need::QEMU_IMG, Need::SGDISK];
     images_of_the_whole_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     the_vmdk_is_one_flat_disk needs [Need::Mounts, Need::KERNEL_EROFS, Need::QEMU_IMG];
     images_are_clean needs [Need::FSCK_EROFS, Need::E2FSCK];
@@ -238,6 +242,31 @@ fn images_of_the_whole_mount_as_the_guide_says() -> Verdict {
         work.mounted(&disks, &[])?;
         work.mounted(&work.disks(&rootfs().upper(64 << 20)), &[])?;
     }
+    Ok(())
+}
+
+/// In files that are not copied, and compressed.
+fn vmdks_have_the_bytes_of_raw_disks() -> Verdict {
+    let work = Work::new();
+    let disk = |rootfs: &Rootfs, name: &str, role| {
+        let disks = work.disks_at(rootfs, &work.dir.path().join(name));
+        let found = disks.files.iter().rev().find(|file| file.role == role);
+        found.map(|file| file.path.clone()).ok_or_else(|| Failure::new(format!("{name}: {disks:?}")))
+    };
+    let raw = disk(&Rootfs::raw(), "raw", Role::Image)?;
+    let gpt = disk(&Rootfs::gpt(), "gpt", Role::Image)?;
+    let stream = VmdkStream::new();
+    for (raw, vmdk) in [
+        (&raw, disk(&Rootfs::vmdk_stream(stream), "stream", Role::Image)?),
+        (&gpt, disk(&Rootfs::vmdk_stream(stream.of("gpt")?), "stream-gpt", Role::Image)?),
+        (&gpt, disk(&Rootfs::vmdk_gpt(), "vmdk-gpt", Role::Descriptor)?),
+    ] {
+        let compare = Run::new("qemu-img").args(["compare", "-f", "raw", "-F", "vmdk"]);
+        let said = compare.arg(raw).arg(&vmdk).success()?;
+        assert!(said.stdout.contains("Images are identical"), "{said}");
+    }
+    let said = Run::new("sgdisk").arg("--verify").arg(&gpt).success()?;
+    assert!(said.stdout.contains("No problems found"), "{said}");
     Ok(())
 }
 

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use plyfold_core::digest::sha256;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
+use plyfold_core::{Input, InputArtifact, LocalArtifact, Made, Materializer, Result, Sink};
+use plyfold_disk::{Gpt, Raw};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
+use plyfold_vmdk::VmdkStream;
 
 /// What the engine gives a disk: the merged image, made beside `file`, then the layers.
 pub(crate) fn join(
@@ -19,6 +21,47 @@ pub(crate) fn join(
     out: &mut dyn Sink,
 ) -> Result<Made> {
     disk.join(&with_merged(layers, file, options)?, out)
+}
+
+/// What the engine gives a descriptor: the same files under their names beside it.
+pub(crate) fn join_named(
+    disk: &dyn Materializer,
+    layers: &[InputArtifact],
+    file: &Path,
+    options: &Options,
+    out: &mut dyn Sink,
+) -> Result<Made> {
+    let files = with_merged(layers, file, options)?.into_iter().map(|of| {
+        let name = Path::new(&of.name).file_name().unwrap_or_default().to_string_lossy();
+        InputArtifact::new(name, of.role, of.artifact.clone(), of.diff_id.clone())
+    });
+    disk.join(&files.collect::<Vec<_>>(), out)
+}
+
+/// Gives the tables of a descriptor in a file the name that it has in a set.
+pub(crate) fn name_tables(descriptor: &Path) {
+    let (made, named) = (descriptor.with_extension("gpt"), descriptor.with_file_name("partitions.gpt"));
+    std::fs::copy(made, named).expect("the tables are beside the descriptor");
+}
+
+/// A compressed disk of a format that is made of the same files.
+pub(crate) fn join_stream(
+    stream: &VmdkStream,
+    layers: &[InputArtifact],
+    file: &Path,
+    options: &Options,
+    out: &mut dyn Sink,
+) -> Result<Made> {
+    let path = file.with_file_name("rootfs.img");
+    let mut disk = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let content: &dyn Materializer = match stream.input() {
+        Input::Artifacts { format: "gpt", .. } => &Gpt::default(),
+        _ => &Raw::default(),
+    };
+    let made = join(content, layers, file, options, &mut disk)?;
+    let mut disk = InputArtifact::local(&path, None)?;
+    disk.artifact = Box::new(LocalArtifact::new(path, disk.artifact.size(), made));
+    stream.join(&[disk], out)
 }
 
 /// The merged image, made beside `file`, and its layers.

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 #[path = "../common/mod.rs"]
 mod common;
+mod over_files;
 mod suite;
 
 use common::{entries, layers, with_merged};

@@ -1,16 +1,18 @@
 //! The conformance suite, looking through the reader of EROFS.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use plyfold_conformance::MaterializerFixture;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink, TreePlace};
-use plyfold_disk::{Gpt, Raw};
+use plyfold_disk::{Gpt, Raw, VmdkGpt};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
+use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
-use crate::common::{entries, join};
+use crate::common::{entries, join, join_named, join_stream, name_tables};
 
 mod raw {
     plyfold_conformance::materializer_suite!(super::Disk::raw(4096));
@@ -22,6 +24,111 @@ mod raw_verified {
 
 mod gpt {
     plyfold_conformance::materializer_suite!(super::Disk::gpt(4096));
+}
+
+mod vmdk_gpt {
+    plyfold_conformance::materializer_suite!(super::OverFiles(4096));
+}
+
+mod vmdk_stream {
+    plyfold_conformance::materializer_suite!(super::Stream(plyfold_vmdk::VmdkStream::new()));
+}
+
+/// A descriptor over files, with blocks of so many bytes.
+struct OverFiles(u32);
+
+impl OverFiles {
+    fn options(&self) -> Options {
+        Options::default().with_block_size(self.0).unwrap()
+    }
+}
+
+impl MaterializerFixture for OverFiles {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(VmdkGpt::with_block_size(self.0))
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        vec![Box::new(Self(512))]
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::new(self.options())))
+    }
+
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
+        join_named(&*self.materializer(), layers, file, &self.options(), out)
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        if file.extension().is_some_and(|extension| extension == "erofs") {
+            return tree(File::open(file).unwrap());
+        }
+        name_tables(file);
+        tree(whole(FlatDisk::new(&descriptor(file), file.parent().unwrap()).unwrap()))
+    }
+
+    /// It is the disk of partitions, byte for byte.
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        name_tables(file);
+        let mut gpt = tempfile::tempfile().unwrap();
+        join(&Gpt::with_block_size(self.0), layers, file, &self.options(), &mut gpt).unwrap();
+        let ours = whole(FlatDisk::new(&descriptor(file), file.parent().unwrap()).unwrap());
+        assert!(crate::bytes(&ours) == crate::bytes(&gpt), "the disk is not that of partitions");
+    }
+
+    /// It is made of finished files.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+fn descriptor(file: &Path) -> Descriptor {
+    Descriptor::parse(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// A compressed disk.
+struct Stream(VmdkStream);
+
+impl MaterializerFixture for Stream {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        Box::new(self.0)
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        vec![Box::new(Self(self.0.level(1).unwrap())), Box::new(Self(self.0.of("gpt").unwrap()))]
+    }
+
+    fn layers(&self) -> Option<Box<dyn Materializer>> {
+        Some(Box::new(ErofsLayer::default()))
+    }
+
+    fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
+        join_stream(&self.0, layers, file, &Options::default(), out)
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        let file = File::open(file).unwrap();
+        let mut start = [0; 4];
+        file.read_exact_at(&mut start, 0).unwrap();
+        tree(if &start == b"KDMV" { whole(SparseDisk::new(file).unwrap()) } else { file })
+    }
+
+    fn check(&self, file: &Path, layers: &[InputArtifact]) {
+        self.tree(file, layers);
+    }
+
+    /// It is made of a finished disk.
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+/// All bytes of a disk.
+fn whole(mut disk: impl Read) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::copy(&mut disk, &mut file).unwrap();
+    file
 }
 
 struct Disk {
@@ -67,16 +174,7 @@ impl MaterializerFixture for Disk {
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
-        let disk = File::open(file).unwrap();
-        let mut start = [0; 520];
-        disk.read_exact_at(&mut start, 0).unwrap();
-        // The suite looks into single layers, too.
-        let mut reader = Reader::new(if start.ends_with(b"EFI PART") { flat(&disk) } else { disk }).unwrap();
-        let tree = reader.tree().unwrap();
-        let text = lines(&tree, |content, size| {
-            ContentText::read(size, |offset, buffer| reader.read(content, size, offset, buffer))
-        });
-        text.unwrap()
+        tree(File::open(file).unwrap())
     }
 
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
@@ -87,6 +185,18 @@ impl MaterializerFixture for Disk {
     fn not_judged(&self) -> &'static [&'static str] {
         &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
     }
+}
+
+/// What is on a disk, with partitions or without. The suite looks into single layers, too.
+fn tree(disk: File) -> Vec<TreeLine> {
+    let mut start = [0; 520];
+    disk.read_exact_at(&mut start, 0).unwrap();
+    let mut reader = Reader::new(if start.ends_with(b"EFI PART") { flat(&disk) } else { disk }).unwrap();
+    let tree = reader.tree().unwrap();
+    let text = lines(&tree, |content, size| {
+        ContentText::read(size, |offset, buffer| reader.read(content, size, offset, buffer))
+    });
+    text.unwrap()
 }
 
 /// The partitions behind each other.

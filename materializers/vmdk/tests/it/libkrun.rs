@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use imago::vmdk::Vmdk as Reader;
 use imago::{FormatAccess, FormatDriverBuilder as _, PermissiveImplicitOpenGate};
-use plyfold_vmdk::Vmdk;
+use plyfold_vmdk::{Descriptor, Extent, Vmdk};
 
 use crate::disk::{Disk, GIB};
 
@@ -34,4 +34,24 @@ fn vmdk_reads_back_identical() {
         }
         assert_eq!(reader.size(), start);
     }
+}
+
+/// Parts of one file, in any order, between others, as a disk of partitions has them.
+#[test]
+fn parts_of_a_file_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let sectors = |first: u8| -> Vec<u8> { (first..first + 16).flat_map(|byte| [byte; 512]).collect() };
+    std::fs::write(folder.path().join("a"), sectors(0)).unwrap();
+    std::fs::write(folder.path().join("b"), sectors(100)).unwrap();
+    let extents = [("a", 3, 8), ("b", 16, 0), ("a", 1, 0), ("b", 1, 15), ("a", 8, 8)];
+    let extents = extents.map(|(name, sectors, from)| Extent::new(name, sectors, from).unwrap());
+    let text = Descriptor::new(7, extents.to_vec()).unwrap().to_string();
+    std::fs::write(folder.path().join("disk.vmdk"), text).unwrap();
+    let reader = Reader::<imago::file::File>::builder_path(folder.path().join("disk.vmdk"));
+    let reader = FormatAccess::new(reader.open(PermissiveImplicitOpenGate::default()).unwrap());
+    let mut read = vec![0; 29 * 512];
+    reader.read(&mut read[..], 0).unwrap();
+    let firsts: Vec<u8> = read.chunks(512).map(|sector| sector[0]).collect();
+    let expected: Vec<u8> = (8..11).chain(100..116).chain([0, 115]).chain(8..16).collect();
+    assert_eq!(firsts, expected);
 }

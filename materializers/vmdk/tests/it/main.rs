@@ -11,6 +11,7 @@ use plyfold_vmdk::{Descriptor, MAX_DESCRIPTOR, Vmdk};
 #[path = "../disk/mod.rs"]
 mod disk;
 mod libkrun;
+mod stream;
 
 use disk::GIB;
 

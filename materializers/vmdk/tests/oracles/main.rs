@@ -11,9 +11,11 @@ use rustix::fs::SeekFrom;
 
 #[path = "../disk/mod.rs"]
 mod disk;
+mod stream;
 mod suite;
 
 use disk::{Disk, GIB};
+use stream::{a_stream_reads_back_identical, files_of_qemu_are_read};
 use suite::the_suite_through_qemu_and_the_kernel;
 
 oracle_tests! {
@@ -22,6 +24,8 @@ oracle_tests! {
     the_folder_can_be_moved needs [Need::QEMU_IMG];
     odd_paths_are_read needs [Need::QEMU_IMG];
     qemu_knows_size_and_identity needs [Need::QEMU_IMG];
+    a_stream_reads_back_identical needs [Need::QEMU_IMG];
+    files_of_qemu_are_read needs [Need::QEMU_IMG];
     the_suite_through_qemu_and_the_kernel needs
         [Need::QEMU_IMG, Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }

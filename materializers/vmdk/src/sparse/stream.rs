@@ -1,0 +1,119 @@
+//! The materializer: a finished disk in, a compressed VMDK out.
+
+use std::num::NonZero;
+
+use plyfold_core::{
+    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result,
+    Role, Sink,
+};
+
+use super::writer;
+
+/// What a disk is made of that is compressed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Content {
+    Erofs,
+    Gpt,
+    #[default]
+    Raw,
+}
+
+impl Content {
+    fn format(self) -> &'static str {
+        match self {
+            Self::Erofs => "erofs",
+            Self::Gpt => "gpt",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// One disk as a `streamOptimized` VMDK, for uploads: one file, its grains of 64 KiB compressed by DEFLATE, those of zeros
+/// left out.
+///
+/// It can be read from its start to its end: tables stand behind the grains that they list. Grains are compressed on all
+/// cores, each by itself, so the bytes are the same for any number of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VmdkStream {
+    of: Content,
+    level: u32,
+    threads: Option<NonZero<usize>>,
+}
+
+impl Default for VmdkStream {
+    fn default() -> Self {
+        Self { of: Content::default(), level: 6, threads: None }
+    }
+}
+
+impl VmdkStream {
+    /// Of the one raw disk of the format `raw`, at level 6.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Of another disk: the format `erofs`, `gpt` or `raw`.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for another one.
+    pub fn of(mut self, format: &str) -> Result<Self> {
+        let known = [Content::Erofs, Content::Gpt, Content::Raw];
+        let found = known.into_iter().find(|content| content.format() == format);
+        self.of = found.ok_or_else(|| {
+            Error::config(format!("a VMDK is not made of the format {format}"))
+                .with_hint("of is one of erofs, gpt and raw")
+        })?;
+        Ok(self)
+    }
+
+    /// At another level of DEFLATE: 1, the fastest, to 9, the smallest.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for another number.
+    pub fn level(mut self, level: u32) -> Result<Self> {
+        if !(1..=9).contains(&level) {
+            return Err(Error::config(format!("level {level} of DEFLATE: there are 1 to 9")));
+        }
+        self.level = level;
+        Ok(self)
+    }
+
+    /// On so many threads, which changes no byte; without it on all cores.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZero<usize>) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+}
+
+impl Materializer for VmdkStream {
+    fn format(&self) -> Format {
+        let of = (self.of != Content::default()).then(|| self.of.format().to_owned());
+        let level = (self.level != Self::default().level).then(|| format!("l{}", self.level));
+        let options: Vec<_> = of.into_iter().chain(level).collect();
+        Format { name: "vmdk-stream", version: 1, options: options.join("-"), extension: "vmdk" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Artifacts { format: self.of.format(), options: Options::default() }
+    }
+
+    fn outputs(&self) -> Vec<OutputSpec> {
+        vec![OutputSpec::new(Role::Image, "vmdk")]
+    }
+
+    fn is_self_contained(&self) -> bool {
+        true
+    }
+
+    /// Of the first file, which is the disk.
+    fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        let [disk, ..] = files else {
+            return Err(Error::config("a VMDK is made of a disk, and no file is given"));
+        };
+        let mut content = ArtifactReader::open(&*disk.artifact)?;
+        let out = out.output(Role::Image)?;
+        writer::write(&mut content, disk.artifact.size(), "rootfs.vmdk", self.level, self.threads, out)?;
+        Ok(Made::default().and(disk.artifact.made()))
+    }
+}
