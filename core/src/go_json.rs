@@ -44,6 +44,11 @@ use Shape::{
 
 const ANNOTATIONS: Shape = Table(&Text);
 
+/// Fields of a platform whose names oci-spec spells differently from the specification (`image-index.md`, property
+/// `platform`): the specification's, then its own.
+pub(crate) const PLATFORM_NAMES: [(&str, &str); 2] =
+    [("os.features", "os_features"), ("os.version", "os_version")];
+
 const PLATFORM: Shape = Platform(&[
     ("architecture", Any),
     ("features", List(&Text)),
@@ -165,6 +170,13 @@ impl Shape {
                     .any(|name| fields.get(*name).is_none_or(|text| text == "")) =>
             {
                 return None;
+            }
+            (Platform(_), Value::Object(fields)) => {
+                for (of_spec, own) in PLATFORM_NAMES {
+                    if let Some(value) = fields.remove(of_spec) {
+                        fields.insert(own.to_owned(), value);
+                    }
+                }
             }
             (_, Value::Object(fields)) => {
                 let needed = self.fields().iter().filter(|(_, shape)| matches!(shape, Always | Version));

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::manifest::{RawManifest, sorted};
+use crate::manifest::{RawManifest, descriptor_json, sorted};
 use crate::strict::{self, DocumentFault, invalid};
 use crate::{
     Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, go_json, printable, reference,
@@ -361,7 +361,7 @@ impl LayoutIndex {
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         let whole = name.whole();
         let mut entry = Entry {
-            raw: written(&sorted(&serde_json::to_value(descriptor).unwrap_or_default())),
+            raw: written(&sorted(&descriptor_json(descriptor))),
             descriptor: descriptor.clone(),
             name: Some(name.clone()),
             tag: local.then(|| tag.to_owned()),

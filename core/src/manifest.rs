@@ -7,7 +7,7 @@ use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, Platform as
 use serde_json::{Map, Value, json};
 
 use crate::digest::Hasher;
-use crate::go_json::{CONFIG, DOCUMENT, is_zero};
+use crate::go_json::{CONFIG, DOCUMENT, PLATFORM_NAMES, is_zero};
 use crate::strict::{self, DocumentFault, invalid};
 use crate::{Descriptor, Digest, Error, MediaType, Mismatch, Platform, Result, Size, digest};
 
@@ -360,7 +360,8 @@ impl RawConfig {
         let document = &self.document;
         let (os, architecture) = (document.os().to_string(), document.architecture().to_string());
         let is_whole = !os.is_empty() && !architecture.is_empty();
-        is_whole.then(|| Platform::new(&os, &architecture, document.variant().as_deref()))
+        let platform = Platform::new(&os, &architecture, document.variant().as_deref());
+        is_whole.then(|| platform.with_features(document.os_features().iter().flatten()))
     }
 
     /// The platform that the image was made for. What the configuration does not name is taken from `told`, the
@@ -371,10 +372,11 @@ impl RawConfig {
         let told = told.map_or(host, Platform::from);
         let (os, architecture) = (self.document.os().to_string(), self.document.architecture().to_string());
         let os = if os.is_empty() { told.os() } else { &os };
-        match architecture.as_str() {
+        let platform = match architecture.as_str() {
             "" => Platform::new(os, told.architecture(), told.variant()),
             named => Platform::new(os, named, self.document.variant().as_deref()),
-        }
+        };
+        platform.with_features(self.document.os_features().as_deref().unwrap_or(told.features()))
     }
 }
 
@@ -395,6 +397,19 @@ pub fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
         }
     }
     Ok(serde_json::from_value(value).map_err(|e| DocumentFault::Config(e.to_string()))?)
+}
+
+/// A descriptor as it stands in a document, whose platform's fields have the names of the specification.
+pub(crate) fn descriptor_json(descriptor: &Descriptor) -> Value {
+    let mut document = serde_json::to_value(descriptor).unwrap_or_default();
+    if let Some(Value::Object(platform)) = document.get_mut("platform") {
+        for (of_spec, own) in PLATFORM_NAMES {
+            if let Some(value) = platform.remove(own) {
+                platform.insert(of_spec.to_owned(), value);
+            }
+        }
+    }
+    document
 }
 
 /// JSON with the keys of every object sorted and no blanks: the same bytes for the same content.

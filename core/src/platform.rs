@@ -4,11 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use oci_spec::image::{Arch, Os, Platform as PlatformDocument};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::{Descriptor, Error, Result};
 
+/// The feature of images whose layers are EROFS images. plyfold has it always: see [`Platform::features`].
+pub const EROFS_FEATURE: &str = "erofs";
+
+/// What is encoded of a feature in a platform's text.
+const FEATURE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-');
+
 /// A wanted or offered platform, normalised as containerd's `platforms` package does: `aarch64` is `arm64`,
-/// `arm` is `arm/v7`, `arm64/v8` is `arm64`, `amd64/v1` is `amd64`.
+/// `arm` is `arm/v7`, `arm64/v8` is `arm64`, `amd64/v1` is `amd64`. Features of the operating system stand in brackets
+/// behind it, each after a `+`: `linux(+erofs)/amd64`. In them every byte but letters, digits, `_`, `.` and `-` is written as
+/// `%` and two hexadecimal digits.
 ///
 /// ```
 /// use plyfold_core::Platform;
@@ -16,6 +25,7 @@ use crate::{Descriptor, Error, Result};
 /// let platform: Platform = "linux/aarch64".parse()?;
 /// assert_eq!(platform.to_string(), "linux/arm64");
 /// assert_eq!("linux/arm".parse::<Platform>()?.to_string(), "linux/arm/v7");
+/// assert_eq!("linux(+erofs)/x86_64".parse::<Platform>()?.features(), ["erofs"]);
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -23,6 +33,7 @@ pub struct Platform {
     os: String,
     architecture: String,
     variant: Option<String>,
+    features: Vec<String>,
 }
 
 impl Platform {
@@ -41,7 +52,16 @@ impl Platform {
             ("i386" | "i486" | "i586" | "i686", _) => ("386".to_owned(), None),
             (other, _) => (other.to_owned(), variant),
         };
-        Self { os, architecture, variant }
+        Self { os, architecture, variant, features: Vec::new() }
+    }
+
+    /// The same with these features of the operating system (`os.features` of an OCI document), in place of any others.
+    #[must_use]
+    pub fn with_features(mut self, features: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.features = features.into_iter().map(Into::into).filter(|feature| !feature.is_empty()).collect();
+        self.features.sort();
+        self.features.dedup();
+        self
     }
 
     /// Linux on this machine's processor, with the highest amd64 level that it runs.
@@ -70,10 +90,18 @@ impl Platform {
         self.variant.as_deref()
     }
 
+    /// Features of the operating system, sorted: those that an image needs, or those that a caller has or asks for.
+    ///
+    /// Where `erofs` is wanted, an image of EROFS layers comes before others for the same processor. Where it is not,
+    /// such an image is chosen only if an index has no other one for the platform.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
     /// How well content for `offered` runs where `self` is wanted: 0 is exact, higher is further down the
-    /// ladder of variants, `None` does not run.
+    /// ladder of variants, `None` does not run, such as what needs a feature that is not wanted.
     pub fn distance(&self, offered: &Self) -> Option<u8> {
-        if self.os != offered.os {
+        if self.os != offered.os || !offered.features.iter().all(|needed| self.features.contains(needed)) {
             return None;
         }
         let ladder = self.ladder();
@@ -149,7 +177,15 @@ impl Default for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if !self.features.is_empty() {
+            f.write_str("(")?;
+            for feature in &self.features {
+                write!(f, "+{}", percent_encode(feature.as_bytes(), FEATURE))?;
+            }
+            f.write_str(")")?;
+        }
+        write!(f, "/{}", self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
     }
 }
@@ -158,24 +194,46 @@ impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let parts: Vec<&str> = text.split('/').collect();
+        let mut parts: Vec<&str> = text.split('/').collect();
+        let mut features = Vec::new();
+        let opened = parts[0].split_once('(').and_then(|(os, rest)| Some((os, rest.strip_suffix(')')?)));
+        if let Some((os, list)) = opened
+            && let Some(list) = list.strip_prefix('+')
+        {
+            parts[0] = os;
+            features.extend(list.split('+').map(feature));
+        }
+        let features: Option<Vec<String>> = features.into_iter().collect();
         let valid = |part: &&str| {
             !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.-".contains(&c))
         };
-        match (parts.iter().all(valid), parts.as_slice()) {
-            (true, [os, architecture]) => Ok(Self::new(os, architecture, None)),
-            (true, [os, architecture, variant]) => Ok(Self::new(os, architecture, Some(variant))),
-            _ => Err(Error::config(format!("invalid platform {text:?}"))
-                .with_hint("a platform is os/arch or os/arch/variant, such as linux/arm64")),
-        }
+        let platform = match (parts.iter().all(valid), parts.as_slice()) {
+            (true, [os, architecture]) => Some(Self::new(os, architecture, None)),
+            (true, [os, architecture, variant]) => Some(Self::new(os, architecture, Some(variant))),
+            _ => None,
+        };
+        let platform = platform.zip(features).map(|(platform, features)| platform.with_features(features));
+        platform.ok_or_else(|| {
+            Error::config(format!("invalid platform {text:?}")).with_hint(
+                "a platform is os/arch or os/arch/variant, such as linux/arm64, or os(+feature)/arch, such as linux(+erofs)/amd64",
+            )
+        })
     }
+}
+
+/// A feature out of its text form; `None` for what is none.
+fn feature(text: &str) -> Option<String> {
+    let valid = |c: u8| c.is_ascii_alphanumeric() || b"_.-%".contains(&c);
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    (!text.is_empty() && text.bytes().all(valid)).then(|| decoded.into_owned())
 }
 
 impl From<&PlatformDocument> for Platform {
     fn from(document: &PlatformDocument) -> Self {
         let os = document.os().to_string();
         let architecture = document.architecture().to_string();
-        Self::new(&os, &architecture, document.variant().as_deref())
+        let features = document.os_features().clone().unwrap_or_default();
+        Self::new(&os, &architecture, document.variant().as_deref()).with_features(features)
     }
 }
 
@@ -185,32 +243,38 @@ impl From<&Platform> for PlatformDocument {
         document.set_os(Os::from(platform.os.as_str()));
         document.set_architecture(Arch::from(platform.architecture.as_str()));
         document.set_variant(platform.variant.clone());
+        document.set_os_features(Some(platform.features.clone()).filter(|list| !list.is_empty()));
         document
     }
 }
 
-/// An index's children in the order in which they should be tried for `wanted`: exact before compatible, index
-/// order among equals, then nested indexes and children without a platform, whose own documents must decide.
-/// Attestations, `unknown/unknown` and children that ask for OS features are never candidates.
+/// An index's children in the order in which they should be tried for `wanted`: exact before compatible, more of the
+/// wanted features before fewer, index order among equals, then nested indexes and children without a platform, whose own
+/// documents must decide. Attestations, `unknown/unknown` and children that need features which are not wanted are never
+/// candidates.
 pub fn candidates<'a>(children: &'a [Descriptor], wanted: &Platform) -> Vec<&'a Descriptor> {
-    let mut ranked: Vec<(u16, &Descriptor)> =
+    let mut ranked: Vec<(Rank, &Descriptor)> =
         children.iter().filter_map(|child| Some((rank(child, wanted)?, child))).collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, child)| child).collect()
 }
 
-fn rank(child: &Descriptor, wanted: &Platform) -> Option<u16> {
-    const UNDECIDED: u16 = 256;
+/// The place on the ladder, then the features that are not used.
+type Rank = (u16, usize);
+
+fn rank(child: &Descriptor, wanted: &Platform) -> Option<Rank> {
+    const UNDECIDED: Rank = (256, 0);
     let annotations = child.annotations().as_ref();
     if annotations.is_some_and(|map| map.contains_key("vnd.docker.reference.type")) {
         return None;
     }
     let Some(document) = child.platform() else { return Some(UNDECIDED) };
     let offered = Platform::from(document);
-    if offered.is_unknown() || document.os_features().as_ref().is_some_and(|list| !list.is_empty()) {
+    if offered.is_unknown() {
         return None;
     }
-    wanted.distance(&offered).map(u16::from)
+    let unused = wanted.features.len().saturating_sub(offered.features.len());
+    Some((wanted.distance(&offered)?.into(), unused))
 }
 
 /// The platforms of an index's children, for [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
@@ -249,6 +313,31 @@ mod tests {
         let v3 = platform("linux/amd64/v3");
         assert!(v3.distance(&platform("linux/amd64/v2")) < v3.distance(&platform("linux/amd64")));
         assert_eq!(platform("linux/amd64").distance(&platform("linux/amd64/v2")), None);
+    }
+
+    #[test]
+    fn features_are_needed_by_images_and_asked_for_by_callers() {
+        let (plain, native) = (platform("linux/amd64"), platform("linux(+erofs)/amd64"));
+        assert_eq!(plain.distance(&native), None, "a feature that is not there");
+        assert_eq!(native.distance(&plain), Some(0), "a feature that is not needed");
+        assert_eq!(native.distance(&native), Some(0));
+        assert_eq!(platform("linux(+erofs+erofs+a)/amd64").to_string(), "linux(+a+erofs)/amd64");
+        assert_eq!(PlatformDocument::from(&native).os_features(), &Some(vec!["erofs".to_owned()]));
+        assert_eq!(PlatformDocument::from(&plain).os_features(), &None);
+        let odd = plain.with_features(["a/b +(é)", "", "%"]);
+        assert_eq!(odd.to_string(), "linux(+%25+a%2Fb%20%2B%28%C3%A9%29)/amd64");
+        assert_eq!(odd, platform(&odd.to_string()));
+        for text in [
+            "linux()/amd64",
+            "linux(+)/amd64",
+            "linux(erofs)/amd64",
+            "linux(+a/amd64",
+            "linux(+a b)/amd64",
+            "(+a)/amd64",
+            "linux(+%ff)/amd64",
+        ] {
+            assert!(text.parse::<Platform>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is
 use crate::registry::ImageRegistry;
 use crate::{
     Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, digest,
-    platform, reference,
+    platform, platform::EROFS_FEATURE, reference,
 };
 
 /// The manifest that a reference means on a platform, and the indexes that led there, outermost first.
@@ -18,17 +18,26 @@ pub(crate) struct Found {
     pub(crate) config: Option<RawConfig>,
 }
 
-/// Descends from `reference` to the manifest for `wanted`.
+/// Descends from `reference` to the manifest for `wanted`. Where only an image of EROFS layers is for that platform, it is
+/// that one, whether or not the feature is wanted.
 pub(crate) async fn find<R: ImageRegistry + ?Sized>(
     registry: &R,
     reference: &Reference,
     wanted: &Platform,
 ) -> Result<Found> {
-    let root = raw(registry, reference).await?;
+    // On the heap: it is kept while what is below it is read.
+    let root = Box::new(raw(registry, reference).await?);
+    let features = wanted.features().iter().map(String::as_str);
+    let native = Box::new(wanted.clone().with_features(features.chain([EROFS_FEATURE])));
     let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };
     let mut indexes = Vec::new();
-    if let Some(raw) = search.descend(root, &mut indexes).await? {
-        return Ok(Found { indexes, raw, config: search.config });
+    let mut next = Some(wanted);
+    while let Some(wanted) = next {
+        search.wanted = wanted;
+        if let Some(raw) = search.descend((*root).clone(), &mut indexes).await? {
+            return Ok(Found { indexes, raw, config: search.config });
+        }
+        next = Some(&*native).filter(|native| search.has_native(native));
     }
     search.available.sort();
     search.available.dedup();
@@ -90,6 +99,12 @@ struct Search<'a, R: ?Sized> {
 }
 
 impl<R: ImageRegistry + ?Sized> Search<'_, R> {
+    /// Whether an image that was not chosen runs on this platform, and would not on the one that was wanted.
+    fn has_native(&self, native: &Platform) -> bool {
+        let offered = self.available.iter().filter_map(|text| text.parse::<Platform>().ok());
+        native != self.wanted && offered.into_iter().any(|offered| native.distance(&offered).is_some())
+    }
+
     /// The manifest below `raw`, with the indexes that led there pushed to `path`.
     fn descend<'s>(
         &'s mut self,
@@ -99,7 +114,7 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
         Box::pin(async move {
             let index = match raw.document() {
                 Document::Manifest(manifest) => {
-                    let fits = self.fits(&raw, manifest).await?;
+                    let fits = self.fits(&raw, manifest, path.is_empty()).await?;
                     return Ok(fits.then_some(raw));
                 }
                 Document::Index(index) => index.clone(),
@@ -134,15 +149,24 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
         })
     }
 
+    /// Whether an image of this platform is for the wanted one. There is no choice where the reference names one image:
+    /// which features it needs is then seen by what is done with it.
+    fn runs(&self, offered: &Platform, is_named: bool) -> bool {
+        if is_named {
+            return self.wanted.clone().with_features(offered.features()).distance(offered).is_some();
+        }
+        self.wanted.distance(offered).is_some()
+    }
+
     /// Whether an image that no platform led to runs on the wanted one. Artifacts have no platform and fit.
-    async fn fits(&mut self, raw: &RawManifest, manifest: &ImageManifest) -> Result<bool> {
+    async fn fits(&mut self, raw: &RawManifest, manifest: &ImageManifest, is_named: bool) -> Result<bool> {
         match read_config(self.registry, self.reference, manifest).await {
             Ok(config) => {
                 let offered = config.platform_or(raw.platform());
                 // An image named by its digest is accepted with the platform that an index would give it.
                 let told = raw.platform().filter(|_| self.reference.digest().is_some()).map(Platform::from);
                 self.available.push(offered.to_string());
-                let fits = told.iter().chain([&offered]).any(|one| self.wanted.distance(one).is_some());
+                let fits = told.iter().chain([&offered]).any(|one| self.runs(one, is_named));
                 self.config = fits.then_some(config);
                 Ok(fits)
             }

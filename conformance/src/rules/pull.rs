@@ -44,6 +44,9 @@ rules! {
         "an index within an index is searched too",
     "R 16" cyclic_or_too_deep_index_bounded:
         "nesting and width of indexes are bounded, and so are the requests they cause",
+    "R 257" os_features_choose_between_images_of_one_platform:
+        "a child that needs OS features is chosen where they are wanted; where they are not, only one of EROFS layers is, and \
+         that only if there is no other for the platform",
 }
 
 async fn pull_by_tag_returns_exact_manifest_bytes(fixture: &dyn Fixture) {
@@ -266,6 +269,20 @@ async fn descriptor_without_platform_handled(fixture: &dyn Fixture) {
     assert_chosen(subject.image("linux/arm64").await, &sample, "linux/arm64/v8");
     let error = error_of(subject.image("linux/s390x").await);
     assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+}
+
+async fn os_features_choose_between_images_of_one_platform(fixture: &dyn Fixture) {
+    let (plain, native) = ("linux/amd64", "linux(+erofs)/amd64");
+    let sample = samples::native_layers(&[samples::LayerBuilder::new().finish()], &[b"an image".to_vec()]);
+    let Some(subject) = open_index(fixture, &sample).await else { return };
+    for (platform, chosen) in
+        [(plain, plain), (native, native), ("linux/amd64/v3", plain), ("linux(+erofs+other)/amd64", native)]
+    {
+        assert_chosen(subject.image(platform).await, &sample, chosen);
+    }
+    let error = error_of(subject.image("linux/s390x").await);
+    let available = vec![native.to_owned(), plain.to_owned()];
+    assert_eq!(*error.kind(), ErrorKind::PlatformNotFound { available }, "{error}");
 }
 
 async fn nested_index_descends(fixture: &dyn Fixture) {

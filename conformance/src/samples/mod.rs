@@ -18,6 +18,7 @@ mod edge_cases;
 mod image;
 mod layer;
 mod media;
+mod native;
 mod rootfs;
 mod sample;
 
@@ -34,6 +35,7 @@ pub use self::image::{
 };
 pub use self::layer::{LayerBuilder, MTIME};
 pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
+pub use self::native::native_layers;
 pub use self::rootfs::{ROOTFS_TREE, huge_file, rootfs};
 pub use self::sample::{Sample, SampleBlob, SampleImage, SampleLayer};
 

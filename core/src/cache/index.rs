@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 
 use super::naming::not_here;
 use super::{CacheProvider, Lease, NameChange, Needs, content};
-use crate::manifest::{Document, RawConfig, RawManifest, canonical_json, is_document, is_manifest, limits};
+use crate::manifest::{
+    Document, RawConfig, RawManifest, canonical_json, descriptor_json, is_document, is_manifest, limits,
+};
 use crate::strict::{self, invalid};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result};
 
@@ -119,7 +121,7 @@ async fn entries(cache: &dyn CacheProvider, manifests: &[Descriptor]) -> Result<
         if is_manifest(descriptor.media_type()) && annotation(&descriptor, SUBJECT).is_none() {
             descriptor.set_platform(told_platform(cache, &descriptor).await?);
         }
-        let entry = Entry::new(document_of(&descriptor), descriptor);
+        let entry = Entry::new(descriptor_json(&descriptor), descriptor);
         match entries.iter().find(|other| entry.replaces(other)) {
             Some(other) if other.raw == entry.raw => {}
             Some(other) => {
@@ -131,19 +133,6 @@ async fn entries(cache: &dyn CacheProvider, manifests: &[Descriptor]) -> Result<
         }
     }
     Ok(entries)
-}
-
-/// The descriptor as JSON. oci-spec spells two platform fields differently from the specification.
-fn document_of(descriptor: &Descriptor) -> Value {
-    let mut document = serde_json::to_value(descriptor).unwrap_or_default();
-    if let Some(Value::Object(platform)) = document.get_mut("platform") {
-        for (own, of_spec) in [("os_version", "os.version"), ("os_features", "os.features")] {
-            if let Some(value) = platform.remove(own) {
-                platform.insert(of_spec.to_owned(), value);
-            }
-        }
-    }
-    document
 }
 
 /// The platform of a descriptor, with what only its image's config tells; `None` for artifacts.
@@ -293,7 +282,8 @@ impl FullPlatform {
             list
         };
         Some(Self {
-            name: platform.to_string(),
+            // What needs no features comes first, and some readers take the first.
+            name: platform.with_features([""]).to_string(),
             os_version: field("os.version").and_then(Value::as_str).map(str::to_owned),
             os_features: sorted("os.features"),
             features: sorted("features"),

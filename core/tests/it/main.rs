@@ -7,6 +7,7 @@ mod copy;
 mod corruption;
 mod ended;
 mod events;
+mod features;
 mod fixture;
 mod go_documents;
 mod in_hand;

@@ -19,7 +19,8 @@ pub(crate) struct Global {
         help = "Where images are kept [default: PLYFOLD_STORE, XDG_DATA_HOME/plyfold, or ~/.local/share/plyfold]"
     )]
     pub(crate) store: Option<PathBuf>,
-    /// Which image of an index, as os/arch[/variant] [default: linux on this processor]
+    /// Which image of an index, as os/arch[/variant]; 'linux(+erofs)/arch' prefers one of EROFS layers [default: linux on
+    /// this processor]
     #[arg(long, global = true, value_parser = platform)]
     pub(crate) platform: Option<Platform>,
     /// Write one JSON document to standard output, and progress and errors as JSON lines to standard error
@@ -41,5 +42,7 @@ pub(crate) struct Global {
 }
 
 fn platform(text: &str) -> Result<Platform, String> {
-    text.parse().map_err(|_| "write os/arch[/variant], such as linux/arm64 or linux/arm/v7".to_owned())
+    text.parse().map_err(|_| {
+        "write os/arch[/variant], such as linux/arm64, linux/arm/v7 or linux(+erofs)/amd64".to_owned()
+    })
 }

@@ -30,6 +30,7 @@ pub(super) enum Fault {
     DiffIdIgnored,
     ErrorsEndTheLayer,
     ErrorsSwallowed,
+    FeaturesIgnored,
     FirstCompatibleWins,
     FlatTarReversed,
     FlatTarUnstable,

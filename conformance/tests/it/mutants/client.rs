@@ -28,7 +28,9 @@ impl Client for BrokenClient {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Box<dyn ImageSource>> {
-        let sound = CoreClient.image(registry, reference, platform).await;
+        let without = platform.clone().with_features([""]);
+        let wanted = if self.fault == Fault::FeaturesIgnored { &without } else { platform };
+        let sound = CoreClient.image(registry, reference, wanted).await;
         let source = |raw| -> Result<Box<dyn ImageSource>> {
             Ok(Box::new(BrokenSource {
                 registry: dyn_clone::clone_box(registry),

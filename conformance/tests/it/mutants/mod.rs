@@ -36,6 +36,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("R 12", &[Fault::PlatformsHidden]),
     ("R 13", &[Fault::UnknownPlatformTaken]),
     ("R 14", &[Fault::PlatformlessIgnored]),
+    ("R 257", &[Fault::FeaturesIgnored]),
     ("R 15", &[Fault::NestingIgnored]),
     ("R 16", &[Fault::NestingUnbounded]),
     ("S 76", &[Fault::ManifestReserialised]),
