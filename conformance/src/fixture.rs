@@ -6,7 +6,7 @@ use std::fmt::{self, Debug};
 use async_trait::async_trait;
 use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
-use plyfold_core::layer::{LayerOptions, LayerTar};
+use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ImageRegistry,
     ImageRegistryExt as _, ImageSource, ImageSourceExt, Platform, PullOptions, PullResult, Reference,
@@ -265,12 +265,13 @@ pub trait Client: Debug + Send + Sync {
         let diff_ids = source.config().await?.diff_ids()?;
         let mut layers = Vec::new();
         for (layer, diff_id) in source.layers()?.iter().zip(diff_ids) {
-            layers.push((source.blob(layer, BlobRange::FULL).await?.bytes(u64::MAX).await?, diff_id));
+            let content = source.blob(layer, BlobRange::FULL).await?.bytes(u64::MAX).await?;
+            layers.push((content, diff_id, LayerForm::of(layer)?));
         }
         let flattened = tokio::task::spawn_blocking(move || {
             let open = |index: usize| {
-                let (content, diff_id) = layers[index].clone();
-                let options = LayerOptions { diff_id: Some(diff_id), ..LayerOptions::default() };
+                let (content, diff_id, form) = layers[index].clone();
+                let options = LayerOptions { diff_id: Some(diff_id), form, ..LayerOptions::default() };
                 LayerTar::new(std::io::Cursor::new(content), options)
             };
             let mut tar = Vec::new();

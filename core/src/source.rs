@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use dyn_clone::DynClone;
 use oci_spec::image::ImageManifest;
 
-use crate::layer::{LayerLimits, LayerOptions, LayerTar};
+use crate::layer::{LayerForm, LayerOptions, LayerTar};
 use crate::manifest::{self, RawConfig, RawManifest, limits};
 use crate::registry::ImageRegistry;
 use crate::select::{self, Found};
@@ -68,20 +68,20 @@ pub trait ImageSourceExt: ImageSource {
         RawConfig::new(manifest, blob.bytes(limits::CONFIG).await?)
     }
 
-    /// Layer `index` (0 is the bottom) as verified tar entries, to be read on a blocking thread. Its end proves
+    /// Layer `index` (0 is the bottom) as verified entries, also one that is [no tar](LayerForm), to be read on a blocking thread. Its end proves
     /// both the blob's digest and the `diff_id` (rule S 79).
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when there is no such layer; otherwise as [`ImageSourceExt::config`].
     async fn layer_tar(&self, index: usize) -> Result<LayerTar> {
-        self.layer_tar_within(index, &LayerLimits::default()).await
+        self.layer_tar_with(index, LayerOptions::default()).await
     }
 
-    /// As [`ImageSourceExt::layer_tar`], within other limits.
+    /// As [`ImageSourceExt::layer_tar`], with other options: its `diff_id` and its form are those of the image.
     ///
     /// # Errors
     /// As [`ImageSourceExt::layer_tar`].
-    async fn layer_tar_within(&self, index: usize, limits: &LayerLimits) -> Result<LayerTar> {
+    async fn layer_tar_with(&self, index: usize, options: LayerOptions) -> Result<LayerTar> {
         let diff_ids = self.config().await?.diff_ids()?;
         let (Some(layer), Some(diff_id)) = (self.layers()?.get(index), diff_ids.get(index)) else {
             return Err(Error::config(format!(
@@ -89,11 +89,9 @@ pub trait ImageSourceExt: ImageSource {
                 diff_ids.len()
             )));
         };
+        let form = LayerForm::of(layer)?;
         let blob = self.blob(layer, BlobRange::FULL).await?;
-        LayerTar::new(
-            blob.into_reader(),
-            LayerOptions { diff_id: Some(diff_id.clone()), limits: limits.clone(), ..Default::default() },
-        )
+        LayerTar::new(blob.into_reader(), LayerOptions { diff_id: Some(diff_id.clone()), form, ..options })
     }
 }
 

@@ -8,6 +8,9 @@
 //! of any size and nothing is copied on the way. An error of a stage, a panic included, reaches the
 //! caller as an error in place of the end.
 //!
+//! A layer that is no tar, such as an EROFS image, goes through the same threads and checks, and comes out of a
+//! [`LayerTar`] as the same entries: see [`LayerForm`].
+//!
 //! ```
 //! use plyfold_core::layer::{LayerOptions, LayerTar};
 //!
@@ -34,8 +37,10 @@ mod budget;
 mod codec;
 mod entry;
 mod fault;
+mod form;
 mod header;
 mod limits;
+mod native;
 mod options;
 mod pax;
 mod pipeline;
@@ -48,6 +53,7 @@ pub use budget::{TreeBudget, TreeShare};
 pub(crate) use entry::join;
 pub use entry::{DataExtent, Entry, EntryKind, FileKind, ImagePath, Metadata, Timestamp};
 pub use fault::{LayerFault, TarFault};
+pub use form::{LayerEntries, LayerForm};
 pub use limits::{LayerLimits, TreeLimits};
 pub use options::{Compression, Hashing, LayerOptions, LayerSummary, Warning};
 pub use reader::LayerTar;

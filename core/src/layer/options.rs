@@ -1,8 +1,10 @@
 //! What a layer is read with, and the result of reading it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::ImagePath;
+use super::form::LayerForm;
 use super::limits::LayerLimits;
 use crate::{Descriptor, Digest, MediaType};
 
@@ -17,6 +19,14 @@ pub struct LayerOptions {
     pub hashing: Hashing,
     /// Bounds.
     pub limits: LayerLimits,
+    /// What the layer is, where it is no tar: [`LayerForm::of`] its descriptor.
+    pub form: Option<&'static LayerForm>,
+    /// An OCI layout that may have the layer, uncompressed, under its `diff_id`: a layer that is no tar is then read from
+    /// there, once it is verified.
+    pub layout: Option<PathBuf>,
+    /// The folder of a temporary file for the bytes of a layer that is no tar, which has all of them; by default that of the
+    /// system.
+    pub scratch: Option<PathBuf>,
 }
 
 /// What of a layer is hashed. What [`LayerOptions`] expect a digest of is hashed always.
@@ -92,7 +102,12 @@ impl Compression {
         } else if text.ends_with("tar+zstd") || text.ends_with("tar.zstd") {
             Some(Self::Zstd)
         } else {
-            text.strip_suffix(".tar").map(|_| Self::None)
+            let of_form = || match LayerForm::suffix(media_type)? {
+                "gzip" => Some(Self::Gzip),
+                "zstd" => Some(Self::Zstd),
+                _ => Some(Self::None),
+            };
+            text.strip_suffix(".tar").map(|_| Self::None).or_else(of_form)
         }
     }
 }

@@ -5,11 +5,14 @@ use std::io::{Read, Write};
 
 use super::assemble::{self, Extensions};
 use super::fault::{LayerFault, TarFault};
+use super::form::LayerForm;
 use super::header::{BLOCK, Header, until_nul};
+use super::native::Native;
 use super::pax::{Globals, Pax};
 use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
 use super::{Compression, Entry, EntryKind, FileKind, LayerLimits, LayerOptions, LayerSummary, Warning};
+use crate::format::Output;
 use crate::{Descriptor, Error, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
@@ -32,6 +35,8 @@ pub struct LayerTar {
     ended: bool,
     warnings: Vec<Warning>,
     failure: Option<Error>,
+    /// What it is in place of a tar.
+    native: Option<Native>,
 }
 
 impl LayerTar {
@@ -45,6 +50,7 @@ impl LayerTar {
         for digest in options.diff_id.iter().chain(options.blob.as_ref().map(Descriptor::digest)) {
             crate::digest::supported(digest)?;
         }
+        let native = options.form.map(|form| Native::new(form, &options));
         Ok(Self {
             bytes: Uncompressed::start(source, &options)?,
             limits: options.limits,
@@ -57,6 +63,33 @@ impl LayerTar {
             ended: false,
             warnings: Vec::new(),
             failure: None,
+            native,
+        })
+    }
+
+    /// What the layer is, if it is no tar. Its entries come after its bytes were read to their verified end, and went to
+    /// [`LayerOptions::scratch`].
+    pub fn form(&self) -> Option<&'static LayerForm> {
+        self.native.as_ref().map(|native| native.form)
+    }
+
+    /// Writes the uncompressed bytes of a layer that is no tar, to their verified end, for formats that keep them as they
+    /// are. It has no entries any more. A layer that [is stored](LayerOptions::layout) is copied by
+    /// [`Output::copy_range`], so that it may share its blocks.
+    ///
+    /// # Errors
+    /// As [`LayerTar::finish`]; [`Io`](crate::ErrorKind::Io) from `out`; [`Internal`](crate::ErrorKind::Internal) for a
+    /// tar, and once entries were read.
+    pub fn write_to(&mut self, out: &mut dyn Output) -> Result<()> {
+        self.guarded(|tar| match &tar.native {
+            Some(native) if !tar.begun && !tar.ended => {
+                tar.ended = true;
+                native.write_to(&mut tar.bytes, out)
+            }
+            _ => {
+                let message = "the bytes of a layer are written before its first entry, and if it is no tar";
+                Err(Error::new(crate::ErrorKind::Internal, message))
+            }
         })
     }
 
@@ -66,7 +99,7 @@ impl LayerTar {
     }
 
     /// The place in the uncompressed tar of what comes next: after [`LayerTar::next_entry`] of the first byte of the
-    /// file's data, which a tar begins at a multiple of 512.
+    /// file's data, which a tar begins at a multiple of 512. Without meaning for a layer that is no tar.
     pub fn position(&self) -> u64 {
         self.bytes.position()
     }
@@ -75,8 +108,12 @@ impl LayerTar {
     /// entries included. For formats that keep the tar itself. An error of `copy` is one of the calls that read.
     ///
     /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a layer that is no tar;
     /// [`Internal`](crate::ErrorKind::Internal) once entries were read.
     pub fn copy_to(&mut self, copy: impl Write + Send + 'static) -> Result<()> {
+        if let Some(form) = self.form() {
+            return Err(LayerFault::NoTar(form.name).into());
+        }
         if self.begun || self.ended || !self.bytes.copy_to(Box::new(copy)) {
             let message = "the copy of a layer's tar has to begin before its first entry is read";
             return Err(Error::new(crate::ErrorKind::Internal, message));
@@ -101,6 +138,9 @@ impl LayerTar {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when the tar ends within the file; whatever the source reports.
     pub fn data(&mut self) -> Result<&[u8]> {
         let count = self.guarded(|tar| {
+            if let Some(native) = &mut tar.native {
+                return if tar.ended { Ok(0) } else { native.ready(&mut tar.bytes, &tar.limits) };
+            }
             if tar.left == 0 {
                 return Ok(0);
             }
@@ -109,11 +149,15 @@ impl LayerTar {
                 count => Ok(count.min(usize::try_from(tar.left).unwrap_or(usize::MAX))),
             }
         })?;
-        Ok(&self.bytes.peek()[..count])
+        let bytes = self.native.as_ref().map_or_else(|| self.bytes.peek(), Native::peek);
+        Ok(&bytes[..count])
     }
 
     /// Moves on by `count` of the bytes that [`LayerTar::data`] returned.
     pub fn consume(&mut self, count: usize) {
+        if let Some(native) = &mut self.native {
+            return native.consume(count);
+        }
         let count = count.min(self.bytes.peek().len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= count as u64;
         self.bytes.consume(count);
@@ -159,6 +203,13 @@ impl LayerTar {
     fn advance(&mut self) -> Result<Option<Entry>> {
         if self.ended {
             return Ok(None);
+        }
+        if let Some(native) = &mut self.native {
+            self.begun = true;
+            let entry = native.next_entry(&mut self.bytes, &self.limits)?;
+            self.ended = entry.is_none();
+            entry.iter().try_for_each(|_| self.count())?;
+            return Ok(entry);
         }
         self.skip_data()?;
         let mut before = Extensions::default();
@@ -255,7 +306,7 @@ impl LayerTar {
         }
         let second = if block.is_some() { self.block()? } else { None };
         match second {
-            Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => {}
+            Some([0, rest @ ..]) if rest.iter().all(|byte| *byte == 0) => self.refuse_erofs()?,
             // Readers disagree whether a lone block of zeros ends the archive.
             Some(_) => {
                 return Err(TarFault::Malformed("a lone block of zeros stands between tar entries").into());
@@ -264,6 +315,17 @@ impl LayerTar {
             None => self.warn(Warning::MissingEnd),
         }
         Ok(None)
+    }
+
+    /// Refuses an image that starts like a tar without entries, and would be one of an empty root file system.
+    fn refuse_erofs(&mut self) -> Result<()> {
+        /// The superblock's first bytes, which follow 1,024 others.
+        const MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
+        let is_first = self.entries == 0 && self.position() == 2 * BLOCK as u64;
+        if is_first && self.bytes.ready()? >= MAGIC.len() && self.bytes.peek().starts_with(&MAGIC) {
+            return Err(LayerFault::Erofs.into());
+        }
+        Ok(())
     }
 
     /// The next block, `None` at the end of the stream.
@@ -342,7 +404,10 @@ impl LayerTar {
             if count == 0 {
                 break;
             }
-            trailing |= self.ended && !trailing && self.bytes.peek().iter().any(|byte| *byte != 0);
+            trailing |= self.native.is_none()
+                && self.ended
+                && !trailing
+                && self.bytes.peek().iter().any(|byte| *byte != 0);
             self.bytes.consume(count);
         }
         self.left = 0;

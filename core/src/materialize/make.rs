@@ -1,7 +1,7 @@
 //! The files of one format of a whole image, on a thread of its own.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
 
@@ -9,7 +9,7 @@ use super::work::{Content, MadeFile, Work};
 use crate::artifact::{Artifact, ArtifactKey};
 use crate::blocking::{Stop, StopOnDrop};
 use crate::cache::{CacheProvider, content};
-use crate::layer::{Hashing, LayerLimits, LayerOptions, LayerTar};
+use crate::layer::{Hashing, LayerForm, LayerLimits, LayerOptions, LayerTar};
 use crate::materializer::{Input, InputArtifact, Materializer, OutputSpec};
 use crate::progress::Event;
 use crate::pull::{Finished, Writers};
@@ -24,7 +24,8 @@ impl Work<'_> {
         content: &Content,
         inputs: Vec<InputArtifact>,
     ) -> Result<Vec<MadeFile>> {
-        let key = ArtifactKey { format: format.format(), content: content.digest.clone() };
+        let key =
+            ArtifactKey { format: format.format().of_forms(&content.forms), content: content.digest.clone() };
         let mut found = Vec::new();
         // Always in this order, so that two makers never wait for each other.
         for output in format.outputs() {
@@ -75,6 +76,7 @@ impl Work<'_> {
             limits,
             stop: stop.0.clone(),
             runtime: Handle::current(),
+            scratch: self.engine.scratch(),
         };
         // What is made for a call that was dropped is dropped, or kept by the cache if it was committed.
         let made = self.engine.workers.run("plyfold-make", move || task.run(out))?.await;
@@ -98,6 +100,7 @@ struct Task {
     limits: LayerLimits,
     stop: Stop,
     runtime: Handle,
+    scratch: Option<PathBuf>,
 }
 
 impl Task {
@@ -137,6 +140,9 @@ impl Task {
             diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
             limits: self.limits.clone(),
+            form: LayerForm::of(layer)?,
+            layout: self.cache.layout().map(Path::to_owned),
+            scratch: self.scratch.clone(),
             ..LayerOptions::default()
         };
         LayerTar::new(self.stop.reader(bytes), options)

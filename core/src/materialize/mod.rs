@@ -4,6 +4,7 @@ use crate::artifact::Made;
 use crate::cache::CacheProvider;
 use crate::digest::chain_id;
 use crate::format::Format;
+use crate::layer::LayerForm;
 use crate::manifest::RawConfig;
 use crate::materializer::{Input, InputArtifact, Materializer};
 use crate::materializers::Materializers;
@@ -98,8 +99,10 @@ impl Work<'_> {
             Error::unsupported("the image has no layers, and so no root file system")
                 .with_hint("an image that was made from scratch needs a layer of files first")
         })?;
-        let layers = self.image.raw().image()?.layers().iter().cloned().zip(diff_ids).collect();
-        let content = Content { digest, layers };
+        let layers = self.image.raw().image()?.layers();
+        let forms = layers.iter().map(LayerForm::of).collect::<Result<_>>()?;
+        let layers = layers.iter().cloned().zip(diff_ids).collect();
+        let content = Content { digest, layers, forms };
         let mut files: Vec<MadeFile> = Vec::new();
         for link in chain {
             let own = match link.input() {
@@ -125,7 +128,7 @@ impl Work<'_> {
                 name: format!("layer-{index:0digits$}.{}", output.extension),
                 role: output.role,
                 writable: output.writable,
-                format: format.format(),
+                format: format.format().of_form(LayerForm::of(&layer.descriptor)?),
                 artifact,
                 diff_id: layer.diff_id,
                 cached: !layer.converted,

@@ -3,6 +3,7 @@
 use crate::artifact::{ArtifactHandle, Made};
 use crate::cache::Lease;
 use crate::format::Format;
+use crate::layer::LayerForm;
 use crate::materializer::Role;
 use crate::pull::Engine;
 use crate::source::RegistrySource;
@@ -48,6 +49,8 @@ pub(super) struct Content {
     pub(super) digest: Digest,
     /// The layers and their `diff_id`s, bottom first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
+    /// What they are, if they are no tars.
+    pub(super) forms: Vec<Option<&'static LayerForm>>,
 }
 
 /// One call.

@@ -1,5 +1,6 @@
 //! A layer on its way through a materializer, on a thread of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use super::engine::Engine;
 use super::writers::Writers;
 use crate::blocking::StopOnDrop;
-use crate::layer::{Hashing, LayerOptions, LayerTar};
+use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::{Artifact, ArtifactWriter, BlobReader, Digest, Made, Materializer, OutputSpec, Result, Role};
 
 /// Chunks between a layer's bytes and its conversion. Chunks are at most some hundred KiB in every backend.
@@ -21,6 +22,8 @@ pub(super) struct Vacant {
     pub(super) writer: Box<dyn ArtifactWriter>,
     pub(super) diff_id: Digest,
     pub(super) materializer: Box<dyn Materializer>,
+    /// What the layer is, if it is no tar.
+    pub(super) form: Option<&'static LayerForm>,
 }
 
 /// A running conversion, and the way for its bytes. Dropping it ends the thread at its next step: its input ends in an
@@ -82,7 +85,7 @@ impl Engine<'_> {
     /// # Errors
     /// `Io` when no thread can be started.
     pub(super) fn convert(&self, vacant: Vacant, when_full: WhenFull) -> Result<Conversion> {
-        let Vacant { writer, diff_id, materializer } = vacant;
+        let Vacant { writer, diff_id, materializer, form } = vacant;
         let (stop, deferred) = (StopOnDrop::default(), Arc::new(AtomicBool::new(false)));
         let mut limits = self.options.limits.clone();
         let deferral = (when_full == WhenFull::Defer).then(|| Arc::clone(&deferred));
@@ -92,8 +95,15 @@ impl Engine<'_> {
         let image = || OutputSpec::new(Role::Image, materializer.format().extension);
         out.add(output.unwrap_or_else(image), Artifact::Vacant(writer))?;
         // The sender of the bytes checks the blob's digest.
-        let options =
-            LayerOptions { diff_id: Some(diff_id), hashing: Hashing::Tar, limits, ..LayerOptions::default() };
+        let options = LayerOptions {
+            diff_id: Some(diff_id),
+            hashing: Hashing::Tar,
+            limits,
+            form,
+            layout: self.cache.layout().map(Path::to_owned),
+            scratch: self.scratch(),
+            ..LayerOptions::default()
+        };
         let (name, (input, bytes)) = (materializer.format().name, mpsc::channel(IN_FLIGHT));
         let work = move || {
             let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;

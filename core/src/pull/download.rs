@@ -7,6 +7,7 @@ use super::retry::Retry;
 use super::retry::{Row, StallTimer};
 use crate::blocking::blocking;
 use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
+use crate::layer::LayerForm;
 use crate::progress::Event;
 use crate::{
     Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
@@ -53,7 +54,8 @@ impl Engine<'_> {
         let (Some(materializer), Some(diff_id)) = (&self.options.materializer, diff_id) else {
             return Ok((None, None));
         };
-        let key = ArtifactKey::layer(materializer.format(), diff_id.clone());
+        let form = LayerForm::of(layer)?;
+        let key = ArtifactKey::layer(materializer.format().of_form(form), diff_id.clone());
         match self.telling(diff_id.to_string(), self.cache.artifact(&key)).await? {
             Artifact::Present(artifact) => {
                 self.options.progress.emit(Event::LayerDone {
@@ -65,7 +67,7 @@ impl Engine<'_> {
             }
             Artifact::Vacant(writer) => {
                 let materializer = materializer.clone();
-                Ok((None, Some(Vacant { writer, diff_id: diff_id.clone(), materializer })))
+                Ok((None, Some(Vacant { writer, diff_id: diff_id.clone(), materializer, form })))
             }
         }
     }
@@ -131,8 +133,10 @@ impl Engine<'_> {
         let started = self.options.progress.start(layer, resumed_at);
         let diff_id = slot.as_ref().map(|slot| slot.diff_id.clone());
         let (mut tee, mut pending) = (None, slot);
-        // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards.
-        if let Some(slot) = pending.take_if(|_| resumed_at == 0) {
+        // What an earlier attempt left was never seen by a conversion: convert from the cache afterwards. So is what may
+        // share blocks with the blob.
+        let is_later = |slot: &Vacant| slot.form.is_some() && self.cache.layout().is_some();
+        if let Some(slot) = pending.take_if(|slot| resumed_at == 0 && !is_later(slot)) {
             tee = Some(self.convert(slot, WhenFull::Defer)?);
         }
         let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {

@@ -9,6 +9,7 @@ mod ended;
 mod events;
 mod features;
 mod fixture;
+mod forms;
 mod go_documents;
 mod in_hand;
 mod layer;

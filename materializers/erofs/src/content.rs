@@ -4,7 +4,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::HeapSize;
 
 use crate::fault::ErofsFault;
-use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE, NULL_BLOCK};
+use crate::format::NULL_BLOCK;
 
 /// Where the bytes of a regular file lie: on blocks of the image itself, or of one of its devices.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -105,8 +105,10 @@ impl Content {
     pub(crate) fn put_on(&mut self, number: u16) -> Result<()> {
         match self.0 {
             DataLayout::Blocks { .. } | DataLayout::Chunks(_) => self.mark(number),
-            DataLayout::Inline { .. } => return Err(ErofsFault::FileLayout(LAYOUT_INLINE).into()),
-            DataLayout::Compressed { .. } => return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into()),
+            DataLayout::Inline { .. } => {
+                return Err(ErofsFault::Unmerged("the end of a file that stands behind its inode").into());
+            }
+            DataLayout::Compressed { .. } => return Err(ErofsFault::Unmerged("a compressed file").into()),
         }
         Ok(())
     }

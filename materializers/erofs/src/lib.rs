@@ -1,6 +1,7 @@
 //! EROFS images from OCI layers.
 //!
-//! - [`ErofsLayer`] writes one layer as an image that stacks as an overlayfs lower.
+//! - [`ErofsLayer`] writes one layer as an image that stacks as an overlayfs lower. Layers that are EROFS images already
+//!   are kept as they are, and read by every format.
 //! - [`ErofsTar`] makes one of a layer's tar, which stays as it is behind an index.
 //! - [`ErofsMerged`] joins layer images into one image that holds metadata only.
 //! - [`ErofsFlat`] writes a whole image as one that needs no other.
@@ -23,6 +24,7 @@ mod inodes;
 mod layer;
 mod layout;
 mod merge;
+mod native;
 mod options;
 mod overlay;
 mod places;

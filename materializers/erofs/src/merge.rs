@@ -90,29 +90,28 @@ impl ErofsMerged {
     }
 
     fn open(&self, layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
-        let reader = open(layer, limits)?;
+        let mut reader = open(layer, limits)?;
         if reader.block_size() != self.options.block_size {
             return Err(ErofsFault::BlockSizes(reader.block_size(), self.options.block_size).into());
         }
         if reader.is_compressed() {
             return Err(ErofsFault::CompressedLayer.into());
         }
+        if reader.devices() > 0 {
+            return Err(ErofsFault::MergedLayer.into());
+        }
+        // On the one flat disk each layer starts where the one before it ends.
+        let size = reader.blocks() * u64::from(reader.block_size());
+        if reader.size() != size && !reader.ends_with_hash_tree()? {
+            return Err(ErofsFault::FileSize(reader.size(), size).into());
+        }
         Ok(reader)
     }
 }
 
-/// A layer's image, of any block size.
+/// A layer's image, whatever a merged one can refer to.
 fn open(layer: &InputArtifact, limits: &TreeLimits) -> Result<Reader<ArtifactReader>> {
-    let mut reader = Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone());
-    if reader.devices() > 0 {
-        return Err(ErofsFault::MergedLayer.into());
-    }
-    // On the one flat disk each layer starts where the one before it ends.
-    let size = reader.blocks() * u64::from(reader.block_size());
-    if reader.size() != size && !reader.ends_with_hash_tree()? {
-        return Err(ErofsFault::FileSize(reader.size(), size).into());
-    }
-    Ok(reader)
+    Ok(Reader::new(ArtifactReader::open(&*layer.artifact)?)?.with_limits(limits.clone()))
 }
 
 impl Materializer for ErofsMerged {

@@ -18,11 +18,11 @@
 
 use std::collections::HashMap;
 
-use plyfold_core::Result;
 use plyfold_core::layer::{ImagePath, Metadata};
 use plyfold_core::tree::{
     HeapSize, Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs, is_overlay_xattr,
 };
+use plyfold_core::{Result, printable};
 
 use crate::content::Content;
 use crate::fault::ErofsFault;
@@ -186,6 +186,42 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
 /// Whether a file stands for a hard link to a lower layer's.
 pub(crate) fn is_lower_link(xattrs: &Xattrs) -> bool {
     xattrs.value(REDIRECT).is_some()
+}
+
+/// The attribute of a set by which overlayfs would show something else than the layer has, or that says of it what no
+/// tar can say.
+pub(crate) fn foreign_mark(xattrs: &Xattrs, is_directory: bool) -> Option<String> {
+    /// What overlayfs keeps of an upper directory, and does not look at in a lower one.
+    const IDLE: [&[u8]; 5] = [
+        b"trusted.overlay.impure",
+        b"trusted.overlay.nlink",
+        b"trusted.overlay.protattr",
+        b"trusted.overlay.upper",
+        b"trusted.overlay.uuid",
+    ];
+    let is_known = |name: &[u8], value: &[u8]| match name {
+        ORIGIN => true,
+        OPAQUE | IMPLIED | LATE => is_directory && value == b"y",
+        _ => IDLE.contains(&name),
+    };
+    let mut marks = xattrs.iter().filter(|(name, _)| is_overlay_xattr(name));
+    let (name, _) = marks.find(|(name, value)| !is_known(name, value))?;
+    Some(printable(&String::from_utf8_lossy(name)))
+}
+
+/// Whether overlayfs looks for whiteouts in the directory with these attributes wherever it is.
+pub(crate) fn is_origin(xattrs: &Xattrs) -> bool {
+    xattrs.value(ORIGIN).is_some()
+}
+
+/// Whether the directory with these attributes hides what lower layers have in it.
+pub(crate) fn is_opaque(xattrs: &Xattrs) -> bool {
+    xattrs.value(OPAQUE).is_some()
+}
+
+/// Whether the entry of the directory with these attributes stood behind entries below it.
+pub(crate) fn is_late(xattrs: &Xattrs) -> bool {
+    xattrs.value(LATE).is_some()
 }
 
 /// Whether no entry made the directory with these attributes.

@@ -34,8 +34,9 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let image = session.pull(&image, None, PullOptions::default()).await?;
     let source = session.images.source(&image);
     let (target, runtime) = (out.clone(), Handle::current());
+    let options = session.images.layer_options(bounds.layer());
     let size = blocking(move |stop| {
-        let open = |layer| runtime.block_on(source.layer_tar_within(layer, &bounds.layer()));
+        let open = |layer| runtime.block_on(source.layer_tar_with(layer, options.clone()));
         let layers = source.layers()?.len();
         if to_pipe {
             let mut pipe = Pipe::new(stop);

@@ -1,7 +1,9 @@
 //! The files of an image that is in the cache.
 
+use std::path::Path;
+
 use plyfold_core::files::LayerFiles;
-use plyfold_core::layer::{LayerLimits, LayerTar};
+use plyfold_core::layer::{LayerLimits, LayerOptions, LayerTar};
 use plyfold_core::{ImageSourceExt as _, PulledImage, Result};
 use tokio::runtime::Handle;
 
@@ -9,6 +11,12 @@ use super::Images;
 use crate::blocking::blocking;
 
 impl Images {
+    /// How layers are read out of the cache.
+    pub(crate) fn layer_options(&self, limits: LayerLimits) -> LayerOptions {
+        let layout = self.cache.layout().map(Path::to_owned);
+        LayerOptions { limits, layout, scratch: self.scratch().ok(), ..LayerOptions::default() }
+    }
+
     /// The files of a pulled image, as its layers stacked show them: to [list](plyfold_core::files::Files::list) and to
     /// [read](plyfold_core::files::Files::read), without mounting anything. Every layer is read to its verified end first;
     /// a file's bytes are read from its layer again, which waits for the cache.
@@ -25,7 +33,8 @@ impl Images {
     ) -> Result<LayerFiles<impl Fn(usize) -> Result<LayerTar> + Send + use<>>> {
         let (source, runtime) = (self.source(image), Handle::current());
         let layers = source.layers()?.len();
-        let open = move |layer| runtime.block_on(source.layer_tar_within(layer, &limits));
+        let options = self.layer_options(limits);
+        let open = move |layer| runtime.block_on(source.layer_tar_with(layer, options.clone()));
         blocking(move |_| LayerFiles::new(layers, open)).await.map_err(|e| e.with_image(&image.reference))
     }
 }

@@ -2,7 +2,7 @@
 
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Advice, Error, ErrorKind, InputArtifact, MadeFile, MadeImage, Result, Role};
-use plyfold_erofs::{ErofsMerged, ErofsTar, OverlayDifferences};
+use plyfold_erofs::{ErofsFault, ErofsMerged, ErofsTar, OverlayDifferences};
 
 use super::options::{FLAT, LAYERS, MERGED, Rootfs, TARS};
 use crate::blocking::alone;
@@ -48,6 +48,14 @@ pub(super) fn lowers(made: &MadeImage) -> Vec<InputArtifact> {
     lowers
         .map(|file| InputArtifact::new(&file.name, file.role, file.artifact.clone(), file.diff_id.clone()))
         .collect()
+}
+
+/// Whether the layers are sound, and no merged image can refer to them.
+pub(super) fn is_unmerged(error: &Error) -> bool {
+    use ErofsFault::{BlockSizes, CompressedLayer, FileSize, MergedLayer, Unmerged};
+
+    let fault = error.detail();
+    matches!(fault, Some(BlockSizes(..) | CompressedLayer | FileSize(..) | MergedLayer | Unmerged(_)))
 }
 
 /// Checks that a merged image is one of the same layers' images.

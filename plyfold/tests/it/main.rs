@@ -16,6 +16,7 @@ mod linked;
 mod login;
 mod memory;
 mod names;
+mod native;
 mod no_flags;
 mod no_platform;
 mod no_text;

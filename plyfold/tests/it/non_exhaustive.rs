@@ -32,6 +32,7 @@ const MADE_ELSEWHERE: &[&str] = &[
     "Entry",
     "Format",
     "FormatEntry",
+    "LayerForm",
     "Held",
     "HeldArtifact",
     "Holdings",

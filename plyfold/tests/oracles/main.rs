@@ -19,6 +19,7 @@ use tempfile::TempDir;
 mod guests;
 mod guide;
 mod modes;
+mod native;
 mod packages;
 mod power;
 mod verity;
@@ -34,6 +35,7 @@ use guide::{
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
 use modes::another_user_reads_every_file_of_a_set;
+use native::{layers_of_mkfs_are_used_as_they_are, skopeo_copies_native_layers};
 use packages::git_makes_the_same_tree_of_a_package;
 use power::{
     a_set_is_old_or_new_after_a_power_cut, a_set_is_whole_after_a_power_cut_on_ext4,
@@ -73,6 +75,10 @@ oracle_tests! {
     a_guest_boots_from_persistent_memory needs [Need::Guest];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     git_makes_the_same_tree_of_a_package needs [GIT];
+    layers_of_mkfs_are_used_as_they_are needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
+    ];
+    skopeo_copies_native_layers needs [Need::SKOPEO];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     vmdks_have_the_bytes_of_raw_disks needs [Need::QEMU_IMG, Need::SGDISK];
@@ -93,6 +99,9 @@ oracle_tests! {
 
 /// Prompts and pasting apart, many people's shell.
 const BASH: Need = Need::Tool { name: "bash", package: "bash" };
+
+/// Who makes EROFS images, here of folders.
+const MKFS_EROFS: Need = Need::Tool { name: "mkfs.erofs", package: "erofs-utils" };
 
 /// What a package's hash is the hash of.
 const GIT: Need = Need::Tool { name: "git", package: "git" };
@@ -431,6 +440,11 @@ impl Work {
 
     /// Runs the guide's script, and compares what it has mounted with the reference.
     fn mounted(&self, disks: &Disks, ignored: &[Aspect]) -> Verdict {
+        self.shows(disks, &self.reference(), ignored)
+    }
+
+    /// The same with another reference.
+    fn shows(&self, disks: &Disks, reference: &Path, ignored: &[Aspect]) -> Verdict {
         let place = TempDir::new_in(self.dir.path()).unwrap();
         let root = place.path().join("rootfs");
         let script = disks.mount_script()?.replace("/mnt/rootfs", root.to_str().unwrap());
@@ -439,7 +453,7 @@ impl Work {
         Run::new("sh").args(["-euc", &script]).success()?;
         let overlay: &[Aspect] = &[Aspect::DirectoryLinks];
         let ignored: Vec<Aspect> = overlay.iter().chain(ignored).copied().collect();
-        let found = difference(&self.reference(), &root, &ignored)?;
+        let found = difference(reference, &root, &ignored)?;
         assert_eq!(found.map(|found| format!("{found:?}")), None, "{script}");
         if disks.upper.is_some() {
             fs::write(root.join("etc/new"), "written to the upper\n")?;

@@ -20,13 +20,16 @@ use crate::inodes::Inodes;
 use crate::options::Options;
 use crate::places::Packing;
 use crate::stream::BlockStream;
-use crate::{overlay, writer};
+use crate::{native, overlay, writer};
 
 /// Makes a self-contained EROFS image of one layer, in the form of an overlayfs lower.
 ///
 /// File data goes straight from the tar to its place; only metadata is held, the superblock comes last. Every
 /// file starts on a block of its own, so that a merged image can refer to it ([`ErofsMerged`]). An image mounts
 /// from Linux 5.4; a layer with a sparse file, or with a run of zeros of 1 MiB or more, from 5.15.
+///
+/// A layer that is an EROFS image already (`application/vnd.erofs.layer.v1`) is kept as it is, whatever the options say: it
+/// is only checked.
 ///
 /// What the image cannot express:
 /// - a parent directory without an entry is 0755 root:root, whatever the layers below have there;
@@ -126,6 +129,9 @@ impl Materializer for ErofsLayer {
 
 impl ErofsLayer {
     fn write(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        if native::is_native(tar) {
+            return native::keep(tar, out.output(Role::Image)?);
+        }
         if let Some(compression) = &self.compression {
             return self.compressed(compression, tar, out);
         }

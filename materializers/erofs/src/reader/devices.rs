@@ -19,7 +19,8 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The tree of one of several layers' images, so that no data of two is on one device: their own blocks, and what
-    /// follows them.
+    /// follows them. It is for comparing alone: no data is read from where compressed files and the ends of files are said to
+    /// be.
     pub(crate) fn tree_of_layer(&mut self, layer: usize) -> Result<Tree<Content>> {
         let own = u16::try_from(layer * 2 + 1).unwrap_or(u16::MAX - 1);
         let mut tree = self.tree()?;

@@ -10,6 +10,7 @@ use plyfold_verity::TreeLayout;
 
 use super::compressed::Decoded;
 use super::source::ImageBytes;
+use crate::compress::format::{DEFLATE, LZMA, ZSTD};
 use crate::content::DataLayout;
 use crate::fault::ErofsFault;
 use crate::format::{
@@ -149,6 +150,28 @@ impl<R: Read + Seek> Reader<R> {
         self.source.metadata(size, &mut superblock)?;
         let found = TreeLayout::of_superblock(&superblock, size);
         Ok(found.is_ok_and(|(tree, _)| (tree.data_size(), tree.end()) == (size, self.size())))
+    }
+
+    /// The oldest Linux that mounts the image, where pages have 4096 bytes.
+    pub(crate) fn kernel(&self) -> (u16, u16) {
+        let superblock = &self.superblock;
+        let has = |feature: u32| superblock.feature_incompat & feature != 0;
+        // Without the list, the field is another one.
+        let algorithms = if has(INCOMPAT_CONFIGS) { superblock.available_compr_algs.get() } else { 0 };
+        let needs = [
+            (has(INCOMPAT_METABOX), (6, 17)),
+            (has(INCOMPAT_48BIT), (6, 15)),
+            (algorithms & 1 << ZSTD != 0, (6, 10)),
+            (algorithms & 1 << DEFLATE != 0, (6, 6)),
+            // Blocks smaller than a page.
+            (superblock.blkszbits < 12 || has(INCOMPAT_PREFIXES), (6, 4)),
+            (has(INCOMPAT_FRAGMENTS), (6, 1)),
+            (has(INCOMPAT_TAILS), (5, 17)),
+            (has(INCOMPAT_DEVICES) || algorithms & 1 << LZMA != 0, (5, 16)),
+            (has(INCOMPAT_CHUNKS), (5, 15)),
+            (has(INCOMPAT_CONFIGS), (5, 13)),
+        ];
+        needs.into_iter().find(|(needed, _)| *needed).map_or((5, 4), |(_, kernel)| kernel)
     }
 
     /// The volume's UUID.

@@ -187,6 +187,16 @@ fn each_lie_of_the_superblock_has_its_kind() {
     }
 }
 
+/// Linux reads it, too.
+#[test]
+fn an_image_without_a_checksum_is_read() {
+    let mut bytes = samples().swap_remove(0);
+    let names = read_all(&bytes).unwrap();
+    bytes[1024 + 8] = 0;
+    bytes[1028..1032].fill(0);
+    assert_eq!(read_all(&bytes).unwrap(), names);
+}
+
 #[test]
 fn a_directory_that_contains_itself_is_corrupt() {
     let layer = LayerBuilder::new().dir("d", 0o755).finish();

@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod merged;
 mod mkfs;
+mod native;
 mod peers;
 mod signals;
 mod suite;

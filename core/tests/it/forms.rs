@@ -1,0 +1,241 @@
+//! Layers that are no tars.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+
+use plyfold_core::digest::sha256;
+use plyfold_core::layer::{
+    Entry, EntryKind, FileKind, Hashing, ImagePath, LayerEntries, LayerFault, LayerForm, LayerLimits,
+    LayerOptions, LayerTar, Metadata,
+};
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::{
+    Descriptor, ErrorKind, Format, ImageRegistryExt as _, ImageSourceExt as _, Input, Made, Materializer,
+    MediaType, PullPolicy, Reference, Result, Role, Sink, pull,
+};
+use serde_json::json;
+
+use crate::fixture::{AMD64, descriptor, layer, name, options, put_document};
+
+const TYPE: &str = "application/vnd.test.whole";
+
+plyfold_core::register!(LayerForm {
+    name: "whole",
+    media_types: &[TYPE],
+    package: env!("CARGO_PKG_NAME"),
+    check: |_| Ok(()),
+    open: |file, _| Ok(Box::new(Whole { file, read: false })),
+});
+
+/// A form that any bytes have: one file `whole` with all of them.
+struct Whole {
+    file: File,
+    read: bool,
+}
+
+impl LayerEntries for Whole {
+    fn next_entry(&mut self) -> Result<Option<Entry>> {
+        if std::mem::replace(&mut self.read, true) {
+            return Ok(None);
+        }
+        let size = self.file.metadata().unwrap().len();
+        self.file.rewind().unwrap();
+        let kind = EntryKind::Node(FileKind::File { size, content: None });
+        let path = ImagePath::parse(b"whole")?;
+        Ok(Some(Entry { path, kind, metadata: Metadata { mode: 0o644, ..Metadata::default() } }))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        Ok(self.file.read(buffer).unwrap())
+    }
+}
+
+fn of(media_type: &str) -> Result<Option<&'static LayerForm>> {
+    LayerForm::of(&Descriptor::new(MediaType::from(media_type), 0_u64, sha256(b"")))
+}
+
+/// An image of one layer, stored as it is under a type, whose bytes have this digest when uncompressed.
+fn put(registry: &MemoryRegistry, image: &Reference, media_type: &str, blob: &[u8], diff_id: &[u8]) {
+    let rootfs = json!({ "type": "layers", "diff_ids": [sha256(diff_id).to_string()] });
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs }).to_string().into_bytes();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageManifest.as_ref(),
+        "config": descriptor(MediaType::ImageConfig.as_ref(), &config),
+        "layers": [descriptor(media_type, blob)],
+    });
+    registry.insert_blob(image, sha256(&config), config);
+    registry.insert_blob(image, sha256(blob), blob.to_vec());
+    put_document(registry, image, MediaType::ImageManifest, &manifest);
+}
+
+/// The paths of a layer's entries.
+#[derive(Clone, Copy, Debug)]
+struct Paths;
+
+impl Materializer for Paths {
+    fn format(&self) -> Format {
+        Format { name: "paths", version: 1, options: String::new(), extension: "paths" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let out = out.output(Role::Image)?;
+        while let Some(entry) = tar.next_entry()? {
+            let mut size = 0;
+            loop {
+                let count = tar.data()?.len();
+                if count == 0 {
+                    break;
+                }
+                tar.consume(count);
+                size += count;
+            }
+            writeln!(out, "{} {size}", entry.path).unwrap();
+        }
+        Ok(Made::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_what_its_type_says_and_artifacts_of_both_are_apart() {
+    let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let tar = layer("a", 1000);
+    let zstd = zstd::encode_all(&*tar, 1).unwrap();
+    let whole = format!("/whole {}\n", tar.len());
+    let mut options = options(PullPolicy::Always);
+    options.materializer = Some(Box::new(Paths));
+    for (tag, media_type, blob, expected) in [
+        ("tar", "application/vnd.oci.image.layer.v1.tar", &tar, "/a 1000\n"),
+        ("whole", TYPE, &tar, &*whole),
+        ("again", "application/vnd.oci.image.layer.v1.tar+zstd", &zstd, "/a 1000\n"),
+        ("zstd", &format!("{TYPE}+zstd"), &zstd, &*whole),
+    ] {
+        let image = name(&format!("example.com/app:{tag}"));
+        put(&registry, &image, media_type, blob, &tar);
+        let pulled = pull(&registry, &image, &cache, &options).await.unwrap();
+        let artifact = pulled.layers[0].artifact.as_ref().unwrap();
+        let mut made = vec![0; usize::try_from(artifact.size()).unwrap()];
+        assert_eq!(artifact.read_at(0, &mut made).unwrap(), made.len());
+        assert_eq!(String::from_utf8(made).unwrap(), expected, "{tag}");
+        let is_new = ["tar", "whole"].contains(&tag);
+        assert_eq!(pulled.layers[0].converted, is_new, "{tag}: one artifact of one form");
+    }
+    // The bytes are not what the image says.
+    let image = name("example.com/app:wrong");
+    put(&registry, &image, TYPE, b"other bytes", &tar);
+    let error = pull(&registry, &image, &MemoryCache::new().unwrap(), &options).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_layer_is_read_where_it_is() {
+    let registry = MemoryRegistry::new("a");
+    let image = name("example.com/app:1");
+    let content = layer("a", 100_000);
+    put(&registry, &image, TYPE, &content, &content);
+    let source = registry.image(&image, &AMD64.parse().unwrap()).await.unwrap();
+    let layout = tempfile::tempdir().unwrap();
+    let blob = layout.path().join("blobs/sha256").join(sha256(&content).digest());
+    fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    let options = LayerOptions { layout: Some(layout.path().to_owned()), ..LayerOptions::default() };
+    for stored in [None, Some(content.clone()), Some(content[1..].to_vec())] {
+        if let Some(stored) = &stored {
+            fs::write(&blob, stored).unwrap();
+        }
+        let is_whole = stored.is_none_or(|stored| stored == content);
+        let mut tar = source.layer_tar_with(0, options.clone()).await.unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut out = tempfile::tempfile().unwrap();
+            tar.write_to(&mut out)?;
+            let mut copied = Vec::new();
+            out.rewind().unwrap();
+            out.read_to_end(&mut copied).unwrap();
+            assert!(tar.next_entry()?.is_none(), "the bytes are read");
+            tar.finish().map(|summary| (copied, summary))
+        });
+        match read.await.unwrap() {
+            Ok((copied, summary)) => {
+                assert!(is_whole && copied == content);
+                assert_eq!(summary.diff_id, Some(sha256(&content)));
+            }
+            Err(e) => {
+                assert_eq!(*e.kind(), ErrorKind::Corrupt, "{e}");
+                assert!(!is_whole && e.context("path").is_some());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_tars_is_refused() {
+    let content = layer("a", 10);
+    let open = |form| {
+        let options = LayerOptions { form, hashing: Hashing::Nothing, ..LayerOptions::default() };
+        LayerTar::new(std::io::Cursor::new(content.clone()), options).unwrap()
+    };
+    let mut whole = open(of(TYPE).unwrap());
+    assert_eq!(whole.form().map(|form| form.name), Some("whole"));
+    let error = whole.copy_to(std::io::sink()).unwrap_err();
+    assert_eq!(error.detail(), Some(&LayerFault::NoTar("whole")));
+    assert!(whole.next_entry().unwrap().is_some());
+    let error = whole.write_to(&mut tempfile::tempfile().unwrap()).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Internal, "after an entry");
+    let error = open(None).write_to(&mut tempfile::tempfile().unwrap()).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Internal, "a tar");
+    let limits = LayerLimits { file: 100, ..LayerLimits::default() };
+    let options = LayerOptions { form: of(TYPE).unwrap(), limits, ..LayerOptions::default() };
+    let mut tar = LayerTar::new(std::io::Cursor::new(content.clone()), options).unwrap();
+    assert_eq!(*tar.next_entry().unwrap_err().kind(), ErrorKind::Limit);
+    // No crate that reads EROFS images is linked here.
+    for media_type in ["application/vnd.erofs.layer.v1", "application/vnd.erofs+zstd"] {
+        let error = of(media_type).unwrap_err();
+        assert_eq!((error.kind(), error.hint().is_some()), (&ErrorKind::Unsupported, true));
+    }
+    assert_eq!(*of(&format!("{TYPE}+xz")).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert!(of("application/vnd.other").unwrap().is_none());
+}
+
+#[test]
+fn an_erofs_image_is_no_empty_tar() {
+    let mut image = vec![0; 4096];
+    let open = |bytes: &[u8]| {
+        let mut tar = LayerTar::new(std::io::Cursor::new(bytes.to_vec()), LayerOptions::default())?;
+        assert!(tar.next_entry()?.is_none());
+        tar.finish()
+    };
+    open(&image).unwrap();
+    image[1024..1028].copy_from_slice(&0xe0f5_e1e2_u32.to_le_bytes());
+    assert_eq!(open(&image).unwrap_err().detail(), Some(&LayerFault::Erofs));
+    // Behind an entry it is data that belongs to none.
+    open_after_an_entry(&image);
+}
+
+fn open_after_an_entry(image: &[u8]) {
+    let bytes = [&layer("a", 10)[..1024], image].concat();
+    let mut tar = LayerTar::new(std::io::Cursor::new(bytes), LayerOptions::default()).unwrap();
+    assert!(tar.next_entry().unwrap().is_some() && tar.next_entry().unwrap().is_none());
+    assert_eq!(tar.finish().unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn formats_of_forms_are_apart_and_short_enough() {
+    let format = |options: &str| Format { options: options.to_owned(), ..Paths.format() };
+    let form = of(TYPE).unwrap();
+    let mut seen = Vec::new();
+    for forms in
+        [vec![None; 3], vec![form; 3], vec![form, None, form], vec![None, form, form], vec![None, None, form]]
+    {
+        for options in ["", "b512", &"x".repeat(Format::OPTIONS_BYTES)] {
+            let made = format(options).of_forms(&forms);
+            assert!(made.options.len() <= Format::OPTIONS_BYTES && !seen.contains(&made.options), "{made}");
+            let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            assert!(made.options.bytes().all(valid), "{made}");
+            seen.push(made.options);
+        }
+    }
+    assert_eq!(format("").of_forms(&[None, None]), format(""));
+    assert_eq!(format("").of_form(form), format("").of_forms(&[form, form]));
+}
