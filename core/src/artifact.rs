@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::Stop;
 use crate::digest::chain_id;
 use crate::format::{Format, Output};
-use crate::hash_tree::HashTree;
+use crate::hash_tree::{HashTree, HashedPartition};
 use crate::{Digest, Error, ErrorKind, Result};
 
 /// The identity of a file made from a layer or from an image.
@@ -93,9 +93,14 @@ pub struct Made {
     /// The hash tree of its image, if one was made. It is that of these files alone: what is made of them has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_tree: Option<HashTree>,
+    /// For a disk: the partitions whose images have hash trees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<HashedPartition>,
 }
 
 impl Made {
+    /// At most this many partitions are kept: Linux finds no more.
+    pub const PARTITIONS: usize = 255;
     /// At most this many notes are kept.
     pub const NOTES: usize = 16;
     /// The longest note, in bytes of UTF-8; the rest is cut off.
@@ -113,6 +118,19 @@ impl Made {
     pub fn with_hash_tree(mut self, tree: HashTree) -> Self {
         self.hash_tree = Some(tree);
         self
+    }
+
+    /// The same with partitions whose images have hash trees, at most [`PARTITIONS`](Self::PARTITIONS).
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: Vec<HashedPartition>) -> Self {
+        self.partitions = partitions;
+        self.partitions.truncate(Self::PARTITIONS);
+        self
+    }
+
+    /// Whether there is a hash tree of it, or of its partitions.
+    pub fn is_hashed(&self) -> bool {
+        self.hash_tree.is_some() || !self.partitions.is_empty()
     }
 
     /// The same with one more note; beyond [`NOTES`](Self::NOTES) it is left out, beyond
@@ -135,11 +153,12 @@ impl Made {
     #[must_use]
     pub fn bounded(&self) -> Self {
         let none = Self { kernel: self.kernel, hash_tree: self.hash_tree.clone(), ..Self::default() };
+        let none = none.with_partitions(self.partitions.clone());
         self.notes.iter().take(Self::NOTES).fold(none, Self::with_note)
     }
 
     /// What holds for several files together: the newest kernel, and all notes, each once. A hash tree is of one file, so
-    /// that of `other` is left out.
+    /// those of `other` are left out.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.kernel = self.kernel.max(other.kernel);
@@ -278,9 +297,17 @@ impl ArtifactReader {
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io), [`Corrupt`](crate::ErrorKind::Corrupt) when the file has fewer bytes than it says.
-    pub fn copy_to(&mut self, mut out: &mut dyn Output) -> Result<()> {
+    pub fn copy_to(&mut self, out: &mut dyn Output) -> Result<()> {
+        self.copy_some(u64::MAX, out)
+    }
+
+    /// The same for at most this many bytes.
+    ///
+    /// # Errors
+    /// As [`copy_to`](Self::copy_to).
+    pub fn copy_some(&mut self, most: u64, mut out: &mut dyn Output) -> Result<()> {
         let (from, size) = (self.position, self.artifact.size());
-        let length = size.saturating_sub(from);
+        let length = size.saturating_sub(from).min(most);
         let copied = match &self.own {
             Some(own) => own.file().and_then(|file| out.copy_range(file, from, length)),
             None => match io::copy(&mut io::Read::take(&mut *self, length), &mut out) {
@@ -288,7 +315,7 @@ impl ArtifactReader {
                 copied => copied.map(drop),
             },
         };
-        self.position = size.max(from);
+        self.position = from + length;
         copied.map_err(|e| {
             let (error, key) = match e.kind() {
                 io::ErrorKind::UnexpectedEof => {

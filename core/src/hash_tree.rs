@@ -17,7 +17,7 @@ const SUPERBLOCK: u64 = 512;
 pub enum TreePlace {
     /// Behind the data, in the same file.
     Append,
-    /// In a file of its own.
+    /// In a file, or a partition, of its own.
     #[serde(rename = "beside")]
     #[strum(serialize = "beside")]
     Separate,
@@ -30,7 +30,7 @@ pub enum TreePlace {
 pub struct HashTree {
     /// The digest that all of the image is verified against. Its hexadecimal part is the root hash.
     pub root: Digest,
-    /// The file that the tree is in: that of the image, or one of its own.
+    /// The file, or partition, that the tree is in: that of the image, or one of its own.
     pub place: TreePlace,
     /// Where the superblock is in that file, in bytes.
     pub hash_offset: u64,
@@ -124,5 +124,60 @@ impl HashTree {
             self.data_size() / 512,
             self.root_hash(),
         )
+    }
+}
+
+/// An image in a partition of a disk, with the hash tree of that image.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct HashedPartition {
+    /// The name of the partition.
+    pub name: String,
+    /// The layer that the image was made from, if it was made from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<Digest>,
+    /// Where the image is. All of it is verified, and it begins where the partition does.
+    pub image: PartitionRange,
+    /// The partition that the tree is in: the same one, or one of its own.
+    pub holder: PartitionRange,
+    /// The tree: its offset is that in the partition.
+    pub tree: HashTree,
+}
+
+impl HashedPartition {
+    /// An image in a partition, whose tree is in the partition `holder`.
+    pub fn new(
+        name: impl Into<String>,
+        image: PartitionRange,
+        holder: PartitionRange,
+        tree: HashTree,
+    ) -> Self {
+        Self { name: name.into(), diff_id: None, image, holder, tree }
+    }
+
+    /// The same of a layer.
+    #[must_use]
+    pub fn of_layer(mut self, diff_id: Option<Digest>) -> Self {
+        self.diff_id = diff_id;
+        self
+    }
+}
+
+/// A partition of a disk.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PartitionRange {
+    /// Its number, from 1 on.
+    pub number: u32,
+    /// Its first byte on the disk.
+    pub start: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl PartitionRange {
+    /// The partition of this number, with its first byte and its size in bytes.
+    pub fn new(number: u32, start: u64, size: u64) -> Self {
+        Self { number, start, size }
     }
 }

@@ -76,7 +76,7 @@ pub use error::{Error, ErrorKind, Result, printable};
 pub use fault::{Fault, Mismatch};
 pub use flatten::flatten;
 pub use format::{Format, Output};
-pub use hash_tree::{HashTree, TreePlace};
+pub use hash_tree::{HashTree, HashedPartition, PartitionRange, TreePlace};
 pub use manifest::{Document, RawConfig, RawManifest};
 pub use materialize::{MadeFile, MadeImage, materialize};
 pub use materializer::{Input, InputArtifact, Materializer, OneFile, OutputSpec, Role, Sink};

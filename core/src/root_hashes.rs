@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::hash_tree::HashTree;
+use crate::hash_tree::{HashTree, HashedPartition};
 use crate::materialize::{MadeFile, MadeImage};
 use crate::materializer::Role;
 use crate::source::{ImageSource as _, RegistrySource};
@@ -67,6 +67,12 @@ pub struct HashedFormat {
 pub struct HashedDisk {
     /// Its name beside the others.
     pub name: String,
+    /// The number of its partition on the one disk of the format, if that has a table of partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
+    /// The number of the partition that its tree is in, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_partition: Option<u32>,
     /// The layer that it was made from, if it was made from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff_id: Option<Digest>,
@@ -108,10 +114,15 @@ impl RootHashes {
             }
         };
         let wanted = made.files.iter().filter(|file| file.role != Role::HashTree && is_wanted(file));
-        let disk = |file: &MadeFile| match &file.artifact.made().hash_tree {
-            Some(tree) => Ok(HashedDisk::of(file, tree)),
-            None => Err(Error::from(HashTreeFault::Untold(file.name.clone()))),
-        };
+        let mut disks = Vec::new();
+        for file in wanted {
+            let told = file.artifact.made();
+            if !told.is_hashed() {
+                return Err(HashTreeFault::Untold(file.name.clone()).into());
+            }
+            disks.extend(told.hash_tree.iter().map(|tree| HashedDisk::of(file, tree)));
+            disks.extend(told.partitions.iter().map(HashedDisk::of_partition));
+        }
         let format = &made.format;
         let (name, options) = (format.name.to_owned(), format.options.clone());
         Ok(Self {
@@ -119,7 +130,7 @@ impl RootHashes {
             media_type: Self::MEDIA_TYPE.to_owned(),
             image: HashedImage { manifest: image.raw().descriptor().digest().clone(), platform },
             format: HashedFormat { name, version: format.version, options },
-            disks: wanted.map(disk).collect::<Result<_>>()?,
+            disks,
         })
     }
 
@@ -136,9 +147,21 @@ impl RootHashes {
 
 impl HashedDisk {
     fn of(file: &MadeFile, tree: &HashTree) -> Self {
+        Self::new(file.name.clone(), file.diff_id.clone(), tree)
+    }
+
+    fn of_partition(of: &HashedPartition) -> Self {
+        let disk = Self::new(of.name.clone(), of.diff_id.clone(), &of.tree);
+        let holder = Some(of.holder.number).filter(|holder| *holder != of.image.number);
+        Self { partition: Some(of.image.number), hash_partition: holder, ..disk }
+    }
+
+    fn new(name: String, diff_id: Option<Digest>, tree: &HashTree) -> Self {
         Self {
-            name: file.name.clone(),
-            diff_id: file.diff_id.clone(),
+            name,
+            partition: None,
+            hash_partition: None,
+            diff_id,
             root_hash: tree.root_hash().to_owned(),
             hash_algorithm: "sha256".to_owned(),
             salt: tree.salt.clone(),

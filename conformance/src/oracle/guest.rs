@@ -6,18 +6,22 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plyfold_core::{Error, ErrorKind};
+use plyfold_core::{Error, ErrorKind, Result};
 
-use super::need::guest_folder;
+use super::need::{assert_declared, find, guest_folder};
 use super::run::Run;
 use super::verdict::Failure;
 
 /// What the kernel of `.ci/guest` does not have built in, in an order in which it loads. ext4 and partitions are built in.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 13] = [
     "lib/libcrc32c",
     "fs/erofs/erofs",
     "fs/overlayfs/overlay",
     "drivers/block/virtio_blk",
+    "drivers/md/dm-mod",
+    "drivers/md/dm-bufio",
+    "lib/reed_solomon/reed_solomon",
+    "drivers/md/dm-verity",
     "drivers/nvdimm/libnvdimm",
     "drivers/nvdimm/nd_btt",
     "drivers/nvdimm/nd_pmem",
@@ -57,13 +61,23 @@ const TAIL: usize = 4000;
 pub struct Guest {
     script: String,
     devices: String,
+    programs: Vec<&'static str>,
     limit: Duration,
 }
 
 impl Guest {
     /// A guest that runs `script`, without devices.
     pub fn new(script: impl Into<String>) -> Self {
-        Self { script: script.into(), devices: String::new(), limit: Duration::from_secs(240) }
+        let limit = Duration::from_secs(240);
+        Self { script: script.into(), devices: String::new(), programs: Vec::new(), limit }
+    }
+
+    /// Gives it a program of this machine, which the test needs, with the libraries that `ldd` names
+    /// ([`Need::LDD`](super::Need::LDD)).
+    #[must_use]
+    pub fn program(mut self, name: &'static str) -> Self {
+        self.programs.push(name);
+        self
     }
 
     /// Adds arguments of QEMU as they are written for a shell, such as a printed line.
@@ -89,7 +103,7 @@ impl Guest {
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io) when it cannot be read.
-    pub fn busybox() -> plyfold_core::Result<Vec<u8>> {
+    pub fn busybox() -> Result<Vec<u8>> {
         read(&guest_folder().join("busybox"))
     }
 
@@ -97,7 +111,7 @@ impl Guest {
     ///
     /// # Errors
     /// The script has failed, or the machine was not off by the limit: with the end of its console.
-    pub fn run(self) -> Result<String, Failure> {
+    pub fn run(self) -> std::result::Result<String, Failure> {
         let (folder, place) = (guest_folder(), tempfile::tempdir()?);
         let (initrd, console) = (place.path().join("initrd"), place.path().join("console"));
         fs::File::create(&initrd)?.write_all(&self.initramfs(&folder)?)?;
@@ -132,7 +146,7 @@ impl Guest {
     }
 
     /// What the guest has before its script mounts anything, as a cpio archive.
-    fn initramfs(&self, folder: &Path) -> plyfold_core::Result<Vec<u8>> {
+    fn initramfs(&self, folder: &Path) -> std::result::Result<Vec<u8>, Failure> {
         let mut archive = Archive::default();
         for name in FOLDERS {
             archive.add(name, 0o040_755, b"");
@@ -144,7 +158,16 @@ impl Guest {
             let path = folder.join("modules/kernel").join(format!("{module}.ko.xz"));
             let name = module.rsplit('/').next().unwrap_or(module);
             // The order of names is that of loading.
-            archive.add(&format!("modules/{index}-{name}.ko.xz"), 0o100_644, &read(&path)?);
+            archive.add(&format!("modules/{index:02}-{name}.ko.xz"), 0o100_644, &read(&path)?);
+        }
+        for path in self
+            .programs
+            .iter()
+            .map(|name| with_libraries(name))
+            .collect::<std::result::Result<Vec<_>, _>>()?
+            .concat()
+        {
+            archive.add_with_folders(&path)?;
         }
         archive.add("init", 0o100_755, INIT.as_bytes());
         archive.add("script", 0o100_644, self.script.as_bytes());
@@ -152,7 +175,17 @@ impl Guest {
     }
 }
 
-fn read(path: &Path) -> plyfold_core::Result<Vec<u8>> {
+/// Where a program and its libraries are.
+fn with_libraries(program: &str) -> std::result::Result<Vec<PathBuf>, Failure> {
+    assert_declared(program);
+    let missing = || Error::not_found("a program for the guest").with_context("program", program);
+    let path = find(program).ok_or_else(missing)?;
+    let said = Run::new("ldd").arg(&path).success()?.stdout;
+    let libraries = said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(std::iter::once(path).chain(libraries).collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path)
         .map_err(|e| Error::io("reading a file of the guest", e).with_context("path", path.display()))
 }
@@ -185,6 +218,17 @@ impl Archive {
         self.pad();
         self.bytes.extend_from_slice(content);
         self.pad();
+    }
+
+    /// Adds a file where this machine has it; one that is there already is replaced by itself.
+    fn add_with_folders(&mut self, path: &Path) -> Result<()> {
+        let name = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_string_lossy().into_owned();
+        let folders: Vec<&Path> = path.ancestors().skip(1).collect();
+        for folder in folders.into_iter().rev().filter(|folder| folder.parent().is_some()) {
+            self.add(&name(folder), 0o040_755, b"");
+        }
+        self.add(&name(path), 0o100_755, &read(path)?);
+        Ok(())
     }
 
     /// Fills up to a multiple of four bytes.

@@ -73,6 +73,8 @@ impl Need {
     pub const KERNEL_OVERLAY: Self = Self::FileSystem("overlay");
     /// The unpacker of tars, GNU's.
     pub const GNU_TAR: Self = Self::Tool { name: "tar", package: "tar" };
+    /// Who says which libraries a program has.
+    pub const LDD: Self = Self::Tool { name: "ldd", package: "libc-bin" };
     /// ext4's maker.
     pub const MKFS_EXT4: Self = Self::Tool { name: "mkfs.ext4", package: "e2fsprogs" };
     /// XFS' maker.

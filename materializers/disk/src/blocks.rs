@@ -33,8 +33,13 @@ impl Blocks {
 
     /// As the options of the merged image, which checks it.
     pub(crate) fn merged(self) -> Options {
+        self.merged_with(None)
+    }
+
+    /// The same with one more option.
+    pub(crate) fn merged_with(self, more: Option<&str>) -> Options {
         let other = (self != Self::default()).then(|| format!("block-size={}", self.block_size));
         // A text with `=` is always an option.
-        Options::parse(other.as_deref()).unwrap_or_default()
+        Options::parse(other.as_deref().into_iter().chain(more)).unwrap_or_default()
     }
 }

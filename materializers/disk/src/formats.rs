@@ -4,16 +4,18 @@ use plyfold_core::{FormatEntry, Options, Result, TreePlace};
 use serde::Deserialize;
 
 use crate::fault::DiskFault;
-use crate::{Gpt, Raw, VmdkGpt};
+use crate::{Gpt, PartitionTrees, Raw, VmdkGpt};
 
 plyfold_core::register!(FormatEntry {
     name: "gpt",
     package: env!("CARGO_PKG_NAME"),
     summary: "the merged image and each layer as a partition of one disk",
-    options: "block-size=BYTES",
+    options: "block-size=BYTES, verity=append|partition",
     open: |options| {
         refuse_compression("gpt", options)?;
-        Ok(Box::new(Gpt(options.config()?)))
+        let GptOptions { block_size, verity } = options.config()?;
+        let gpt = block_size.map(Gpt::with_block_size).unwrap_or_default();
+        Ok(Box::new(verity.into_iter().fold(gpt, Gpt::with_hash_trees)))
     },
 });
 
@@ -48,6 +50,13 @@ fn refuse_compression(format: &'static str, options: &Options) -> Result<()> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct GptOptions {
+    block_size: Option<u32>,
+    verity: Option<PartitionTrees>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawOptions {
     block_size: Option<u32>,
     verity: Option<TreePlace>,
@@ -71,7 +80,11 @@ mod tests {
                 let options = Options::parse(below).unwrap();
                 assert_eq!(made.input(), Input::Artifacts { format: "erofs-merged", options });
             }
-            for bad in ["block-size=x", "label=a", "compress=lz4"] {
+            if name != "vmdk-gpt" {
+                let verified = formats.open(name, &Options::parse(["verity=append"]).unwrap()).unwrap();
+                assert_eq!(verified.format().to_string(), format!("{name}-v1-verity-append"));
+            }
+            for bad in ["block-size=x", "label=a", "compress=lz4", "verity=inside"] {
                 assert!(formats.open(name, &Options::parse([bad]).unwrap()).is_err(), "{bad}");
             }
         }

@@ -38,9 +38,11 @@ mod flat;
 mod formats;
 mod over_files;
 mod partitions;
+mod parts;
 mod raw;
 
 pub use fault::DiskFault;
 pub use over_files::VmdkGpt;
 pub use partitions::Gpt;
+pub use parts::PartitionTrees;
 pub use raw::Raw;

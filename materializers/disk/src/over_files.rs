@@ -10,6 +10,7 @@ use plyfold_vmdk::{Descriptor, Extent};
 
 use crate::blocks::Blocks;
 use crate::partitions::{ALIGNMENT, BACKUP, SECTOR, Table, writing};
+use crate::parts::{Part, parts};
 
 /// What is written around the files: the first MiB of the disk with its table, a MiB of zeros, of which there are as many
 /// between the files as it takes, and the end of the disk with the last table.
@@ -49,8 +50,9 @@ impl Materializer for VmdkGpt {
     }
 
     fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        let table = Table::of(files)?;
-        let (extents, tail) = extents(&table, files)?;
+        let parts = parts(files, None)?;
+        let table = Table::with(files, &parts)?;
+        let (extents, tail) = extents(&table, &parts)?;
         // What has its highest bit set may say that there is no parent.
         let cid = u32::from_be_bytes(*table.guid.as_bytes().first_chunk().unwrap_or(&[0; 4])) & 0x7fff_ffff;
         let text = Descriptor::new(cid, extents)?.to_string();
@@ -64,7 +66,7 @@ impl Materializer for VmdkGpt {
 }
 
 /// The extents of the whole disk, and where the last of them begins.
-fn extents(table: &Table, files: &[InputArtifact]) -> Result<(Vec<Extent>, u64)> {
+fn extents(table: &Table, parts: &[Part<'_>]) -> Result<(Vec<Extent>, u64)> {
     let mut extents = vec![Extent::new(TABLES, ALIGNMENT / SECTOR, 0)?];
     let mut end = ALIGNMENT;
     let fill = |extents: &mut Vec<Extent>, from: u64, to: u64| {
@@ -74,10 +76,10 @@ fn extents(table: &Table, files: &[InputArtifact]) -> Result<(Vec<Extent>, u64)>
         }
         Ok::<_, Error>(())
     };
-    for (file, partition) in files.iter().zip(&table.partitions) {
+    for (part, partition) in parts.iter().zip(&table.partitions) {
         fill(&mut extents, end, partition.first_lba * SECTOR)?;
         end = (partition.last_lba + 1) * SECTOR;
-        extents.push(Extent::new(&file.name, file.artifact.size() / SECTOR, 0)?);
+        extents.push(Extent::new(&part.file.name, part.size / SECTOR, part.from / SECTOR)?);
     }
     // At a multiple of 4096 where the files have such sizes.
     let tail = (table.size - BACKUP.next_multiple_of(4096)).max(end);

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::blocks::Blocks;
 use crate::fault::DiskFault;
+use crate::parts::{Part, PartitionTrees, hashed, parts};
 
 /// Bytes of a sector: every size and place of the table counts in it.
 pub(crate) const SECTOR: u64 = 512;
@@ -35,22 +36,41 @@ pub(crate) const BACKUP: u64 = SECTOR + 2 * ENTRIES as u64 * 128;
 /// Each partition begins at a whole MiB and ends with its file. There are 128 entries, or 256 for more than 128
 /// partitions; more than 255 are refused, because Linux would not find them. All GUIDs come from the content.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Gpt(pub(crate) Blocks);
+pub struct Gpt {
+    blocks: Blocks,
+    hash_trees: Option<PartitionTrees>,
+}
 
 impl Gpt {
     /// A disk of file systems with blocks of this many bytes: 512, 1024, 2048 or 4096, which is the default.
     pub fn with_block_size(bytes: u32) -> Self {
-        Self(Blocks::of(bytes))
+        Self { blocks: Blocks::of(bytes), hash_trees: None }
+    }
+
+    /// The same with a dm-verity hash tree for the image in each partition: of files that have such trees behind their
+    /// data. In partitions of their own, `merged-verity`, `layer-00-verity`, …, they follow all the others, whose numbers
+    /// stay as they are.
+    #[must_use]
+    pub fn with_hash_trees(mut self, trees: PartitionTrees) -> Self {
+        self.hash_trees = Some(trees);
+        self
     }
 }
 
 impl Materializer for Gpt {
     fn format(&self) -> Format {
-        Format { name: "gpt", version: 1, options: self.0.key(), extension: "gpt" }
+        let key = [Some(self.blocks.key()), self.hash_trees.map(|trees| format!("verity-{trees}"))];
+        let key: Vec<_> = key.into_iter().flatten().filter(|key| !key.is_empty()).collect();
+        Format { name: "gpt", version: 1, options: key.join("-"), extension: "gpt" }
     }
 
     fn input(&self) -> Input {
-        Input::Artifacts { format: "erofs-merged", options: self.0.merged() }
+        let trees = self.hash_trees.map(|_| "verity=append");
+        Input::Artifacts { format: "erofs-merged", options: self.blocks.merged_with(trees) }
+    }
+
+    fn has_hash_tree(&self) -> bool {
+        self.hash_trees.is_some()
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
@@ -62,15 +82,22 @@ impl Materializer for Gpt {
     }
 
     fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        let table = Table::of(files)?;
+        let parts = parts(files, self.hash_trees)?;
+        let table = Table::with(files, &parts)?;
         let out = out.output(Role::Image)?;
         out.set_len(table.size).map_err(writing)?;
-        for (file, partition) in files.iter().zip(&table.partitions) {
-            out.seek(SeekFrom::Start(partition.first_lba * SECTOR)).map_err(writing)?;
-            ArtifactReader::open(&*file.artifact)?.copy_to(out)?;
+        for (part, start) in parts.iter().zip(table.starts()) {
+            out.seek(SeekFrom::Start(start)).map_err(writing)?;
+            let mut file = ArtifactReader::open(&*part.file.artifact)?;
+            file.seek(SeekFrom::Start(part.from)).map_err(|e| Error::io("reading a file of the disk", e))?;
+            file.copy_some(part.size, out)?;
         }
         table.write(&mut Device(out))?;
-        Ok(files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made())))
+        let made = files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made()));
+        match self.hash_trees {
+            Some(trees) => Ok(made.with_partitions(hashed(files, &parts, &table.starts(), trees)?)),
+            None => Ok(made),
+        }
     }
 }
 
@@ -83,39 +110,42 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Checks everything that can be wrong before a byte is written.
-    pub(crate) fn of(files: &[InputArtifact]) -> Result<Self> {
-        if files.is_empty() {
+    /// Checks everything that can be wrong before a byte is written. The parts are those of the files.
+    pub(crate) fn with(files: &[InputArtifact], parts: &[Part<'_>]) -> Result<Self> {
+        if parts.is_empty() {
             return Err(DiskFault::Empty.into());
         }
-        if files.len() > MOST {
-            return Err(DiskFault::Partitions(files.len(), MOST).into());
+        if parts.len() > MOST {
+            return Err(DiskFault::Partitions(parts.len(), MOST).into());
         }
-        let guid = Uuid::new_v5(&Uuid::NAMESPACE_URL, identity(files)?.as_bytes());
+        let mut identity = identity(files)?;
+        if parts.len() > files.len() {
+            identity.push_str("verity/");
+        }
+        let guid = Uuid::new_v5(&Uuid::NAMESPACE_URL, identity.as_bytes());
         let (mut partitions, mut end) = (Vec::new(), ALIGNMENT);
-        let digits = files.len().saturating_sub(2).to_string().len().max(2);
-        for (index, file) in files.iter().enumerate() {
-            let size = file.artifact.size();
-            if size == 0 || !size.is_multiple_of(SECTOR) {
-                return Err(Error::from(DiskFault::Sectors(size)).with_context("file", &file.name));
+        for Part { name, file, size, .. } in parts {
+            if *size == 0 || !size.is_multiple_of(SECTOR) {
+                return Err(Error::from(DiskFault::Sectors(*size)).with_context("file", &file.name));
             }
             let start = end.next_multiple_of(ALIGNMENT);
-            end = start.checked_add(size).filter(|end| *end < 1 << 62).ok_or(DiskFault::Size)?;
-            let name = match index.checked_sub(1) {
-                None => "merged".to_owned(),
-                Some(layer) => format!("layer-{layer:0digits$}"),
-            };
+            end = start.checked_add(*size).filter(|end| *end < 1 << 62).ok_or(DiskFault::Size)?;
             partitions.push(Partition {
                 part_type_guid: partition_types::LINUX_FS,
                 part_guid: Uuid::new_v5(&guid, name.as_bytes()),
                 first_lba: start / SECTOR,
                 last_lba: end / SECTOR - 1,
                 flags: 0,
-                name,
+                name: name.clone(),
             });
         }
         let size = (end + BACKUP).next_multiple_of(ALIGNMENT);
         Ok(Self { guid, partitions, size })
+    }
+
+    /// The first byte of each partition.
+    fn starts(&self) -> Vec<u64> {
+        self.partitions.iter().map(|partition| partition.first_lba * SECTOR).collect()
     }
 
     /// Writes the first table and the last one to a disk of zeros.

@@ -57,10 +57,11 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-tar",
     package: env!("CARGO_PKG_NAME"),
     summary: "each layer's tar as it is, behind an index that makes an EROFS image of it",
-    options: "",
+    options: "verity=append",
     open: |options| {
-        options.refuse()?;
-        Ok(Box::new(ErofsTar::default()))
+        let Tars { verity } = options.config()?;
+        let tars = ErofsTar::default();
+        Ok(Box::new(if verity.is_some() { tars.with_hash_tree() } else { tars }))
     },
 });
 
@@ -88,6 +89,12 @@ struct Merged {
     block_size: u32,
     #[serde(default)]
     label: String,
+    verity: Option<Behind>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Tars {
     verity: Option<Behind>,
 }
 

@@ -2,11 +2,13 @@
 
 use std::io::SeekFrom;
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar, TreeLimits};
 use plyfold_core::tree::{LayerTreeBuilder, is_overlay_xattr};
 use plyfold_core::{
-    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink,
+    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace,
 };
+use plyfold_verity::{Work, tree_key, with_tree};
 use zerocopy::FromZeros as _;
 
 use crate::content::Content;
@@ -45,15 +47,24 @@ const NO_DIGEST: &[u8] = b"tar";
 #[derive(Clone, Debug)]
 pub struct ErofsTar {
     options: Options,
+    hash_tree: Option<TreePlace>,
 }
 
 impl Default for ErofsTar {
     fn default() -> Self {
-        Self { options: Options { block_size: BLOCK, ..Options::default() } }
+        Self { options: Options { block_size: BLOCK, ..Options::default() }, hash_tree: None }
     }
 }
 
 impl ErofsTar {
+    /// The same with a dm-verity hash tree of the index and the tar behind both, in blocks of 512 bytes: Linux sets no
+    /// block size of a file system that is less than that of its device. The tar then ends where the tree begins.
+    #[must_use]
+    pub fn with_hash_tree(mut self) -> Self {
+        self.hash_tree = Some(TreePlace::Append);
+        self
+    }
+
     /// Where overlayfs, given the images of these layers, does not show what the image is. `stacked` says whether a
     /// single layer is mounted by overlayfs, too: under an upper.
     ///
@@ -78,14 +89,26 @@ impl ErofsTar {
 impl Materializer for ErofsTar {
     fn format(&self) -> Format {
         // The block size is no choice.
-        Format { name: "erofs-tar", version: 1, options: String::new(), extension: "erofs" }
+        let options = tree_key(String::new(), self.hash_tree);
+        Format { name: "erofs-tar", version: 1, options, extension: "erofs" }
     }
 
     fn input(&self) -> Input {
         Input::Layer
     }
 
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
+    }
+
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let work = Work::new(&Stop::default());
+        with_tree(self.hash_tree, BLOCK, &work, out, |out| self.write(tar, out))
+    }
+}
+
+impl ErofsTar {
+    fn write(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let options = &self.options;
         let copy = out.scratch()?;
         tar.copy_to(copy.try_clone().map_err(copying)?)?;

@@ -1,9 +1,13 @@
 //! The materializer: finished files in, a descriptor out.
 
+use std::fs::File;
+
 use plyfold_core::digest::sha256;
 use plyfold_core::{
     Error, Format, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result, Role, Sink,
+    TreePlace,
 };
+use plyfold_verity::TreeLayout;
 
 use crate::{Descriptor, Extent, SECTOR};
 
@@ -14,6 +18,10 @@ const TWO_GIB: u64 = 2 << 30;
 ///
 /// The [`name`](InputArtifact::name) of each is the text that is written: relative to the descriptor, so that the
 /// folder can be moved. Absolute paths and `..` are refused.
+///
+/// A dm-verity hash tree behind the data of a file is not part of the disk: a merged image expects each layer where the data
+/// of the one before it ends. Such a tree is known by what the materializer has [told](Made::hash_tree), else by its
+/// superblock, if the file is there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Vmdk {
     sector_blocks: bool,
@@ -51,7 +59,7 @@ impl Vmdk {
         let blocks = if self.sector_blocks { SECTOR } else { 4096 };
         let mut extents = Vec::with_capacity(layers.len());
         for layer in layers {
-            let size = layer.artifact.size();
+            let size = size_of(layer).map_err(|e| e.with_context("path", &layer.name))?;
             if size == 0 || !size.is_multiple_of(blocks) {
                 return Err(Error::config(format!("a file of {size} bytes cannot be part of a disk"))
                     .with_context("path", &layer.name)
@@ -84,7 +92,7 @@ impl Materializer for Vmdk {
         vec![OutputSpec::new(Role::Descriptor, self.format().extension)]
     }
 
-    /// Writes the [`descriptor`](Self::descriptor) of `layers`, whose files it does not open.
+    /// Writes the [`descriptor`](Self::descriptor) of `layers`, of whose files it reads no data.
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
         let out = out.output(Role::Descriptor)?;
         let text = self.descriptor(layers)?.to_string();
@@ -93,6 +101,19 @@ impl Materializer for Vmdk {
         // An image and its devices on one disk: EROFS finds them there from this version on.
         Ok(if layers.len() > 1 { made.and(&Made::default().with_kernel(6, 4)) } else { made })
     }
+}
+
+/// The bytes of a file in front of its hash tree, or all.
+fn size_of(layer: &InputArtifact) -> Result<u64> {
+    let size = layer.artifact.size();
+    if let Some(tree) = &layer.artifact.made().hash_tree {
+        let is_behind = tree.place == TreePlace::Append;
+        return Ok(if is_behind { tree.data_size().min(size) } else { size });
+    }
+    // A descriptor may be made before its files.
+    let file = layer.artifact.path().filter(|path| path.is_file()).and_then(|path| File::open(path).ok());
+    let tree = file.map_or(Ok(None), |file| TreeLayout::find(&file))?;
+    Ok(tree.map_or(size, |(tree, _)| tree.data_size()))
 }
 
 /// The content's identity in 31 bits: the layers' digests where there are any, else their names, and sizes.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
 use crate::{
-    Advice, CacheProvider as _, Disk, Disks, Options, PullOptions, PulledImage, Result, Rootfs, VerifiedFile,
-    printable,
+    Advice, CacheProvider as _, Disk, Disks, HashedPartition, Options, PullOptions, PulledImage, Result,
+    Rootfs, VerifiedFile, printable,
 };
 use serde_json::{Value, json};
 
@@ -88,13 +88,17 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let trees: Vec<VerifiedFile> = disks.verified().collect();
     let file = |file: &Disk| {
         let tree = trees.iter().find(|tree| tree.disk == file);
-        json!({
+        let mut document = json!({
             "path": path(&file.path),
             "role": file.role,
             "format": file.format,
             "size": file.size,
             "hash_tree": tree.map(hash_tree),
-        })
+        });
+        if !file.partitions.is_empty() {
+            document["partitions"] = file.partitions.iter().map(partition).collect();
+        }
+        document
     };
     let mount = disks.is_mountable().then(|| disks.mount_script());
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
@@ -118,6 +122,28 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
         "overlay_differences": {
             "count": disks.overlay_differences.count,
             "examples": examples,
+        },
+    })
+}
+
+fn partition(of: &HashedPartition) -> Value {
+    let HashedPartition { name, diff_id, image, holder, tree, .. } = of;
+    json!({
+        "name": name,
+        "diff_id": diff_id,
+        "number": image.number,
+        "start": image.start,
+        "size": image.size,
+        "hash_tree": {
+            "partition": holder.number,
+            "root_hash": tree.root_hash(),
+            "algorithm": "sha256",
+            "salt": tree.salt,
+            "data_blocks": tree.data_blocks,
+            "data_block_size": tree.data_block_size,
+            "data_size": tree.data_size(),
+            "hash_block_size": tree.hash_block_size,
+            "hash_offset": tree.hash_offset,
         },
     })
 }
@@ -153,6 +179,10 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
     for found in disks.verified() {
         let (root, name) = (found.tree.root_hash(), found.device());
         text.extend(["root hash  ", root, "  ", &printable(&name), "\n"]);
+    }
+    for HashedPartition { name, image, tree, .. } in disks.verified_partitions() {
+        let of = format!("partition {}, {}", image.number, printable(name));
+        text.extend(["root hash  ", tree.root_hash(), "  ", &of, "\n"]);
     }
     let boot = disks.boot_lines();
     // A disk needs its version in the guest, which is said below.

@@ -5,11 +5,9 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::HashTree;
-
 use super::disks::Disks;
 use super::guide::absolute;
-use super::verified::{VerifiedFile, open_line};
+use super::verified::{VerifiedFile, mount_partitions, open_line};
 use crate::shell::{c_string, json_string, quoted};
 
 /// The name of the drive that has nothing but the hash tree.
@@ -51,7 +49,7 @@ impl Disks {
         }
         lines.push(("libkrun", joined(libkrun)));
         let verified = self.verified_at(self.whole()?);
-        lines.push(("guest", self.guest(&drives, verified.map(|verified| verified.tree))));
+        lines.push(("guest", self.guest(&drives, true)));
         if let Some(VerifiedFile { tree, .. }) = verified.filter(|_| self.upper.is_none()) {
             let table = tree.table(device(0), device_of(&drives, TREE));
             let line = format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro");
@@ -109,19 +107,26 @@ impl Disks {
     /// as they are, and no hash tree is used.
     #[cfg(feature = "command")]
     pub(crate) fn guest_unverified(&self) -> Option<String> {
-        Some(self.guest(&self.machine_drives()?, None))
+        Some(self.guest(&self.machine_drives()?, false))
     }
 
-    fn guest(&self, drives: &[Drive], tree: Option<&HashTree>) -> String {
+    fn guest(&self, drives: &[Drive], is_verified: bool) -> String {
         if self.ext4.is_some() {
             return "mount -t ext4 /dev/vda /root".to_owned();
         }
-        let mut guest = if self.has_partitions() {
+        let verified = self.whole().and_then(|disk| self.verified_at(disk)).filter(|_| is_verified);
+        let partitions = Some(self.verified_partitions()).filter(|found| is_verified && !found.is_empty());
+        let mut guest = if let Some(partitions) = partitions {
+            mount_partitions(partitions, device(0), "/lower")
+        } else if self.has_partitions() {
+            let count = self.image_partitions();
+            let last = count.map(|count| format!(" && [ $N -le {count} ]")).unwrap_or_default();
             // Short names: all options together have the room of a page.
-            "(cd /dev; N=2 O=; while [ -b vda$N ]; do O=$O,device=vda$N; N=$((N+1)); done; \
+            format!(
+                "(cd /dev; N=2 O=; while [ -b vda$N ]{last}; do O=$O,device=vda$N; N=$((N+1)); done; \
                 mount -t erofs -o ro$O vda1 /lower)"
-                .to_owned()
-        } else if let Some(tree) = tree {
+            )
+        } else if let Some(VerifiedFile { tree, .. }) = verified {
             let open = open_line(tree, device(0), "rootfs", device_of(drives, TREE));
             format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
         } else {
@@ -221,7 +226,7 @@ fn doubled(path: &Path, byte: u8) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use plyfold_core::{Role, TreePlace};
+    use plyfold_core::{HashTree, HashedPartition, PartitionRange, Role, TreePlace};
 
     use super::*;
     use crate::rootfs::disks::Disk;
@@ -261,6 +266,7 @@ mod tests {
             format: "raw".to_owned(),
             size: 0,
             hash_tree,
+            partitions: Vec::new(),
         };
         let image = file("rootfs.raw", Role::Image, Some(HashTree::new(root, 2).at(place, at)));
         let tree = (place == TreePlace::Separate).then(|| file("rootfs.verity", Role::HashTree, None));
@@ -312,6 +318,40 @@ mod tests {
         let gpt = Disks { gpt: Some("/d/rootfs.gpt".into()), ..Disks::default() };
         assert_eq!(line(&disks, "guest"), line(&gpt, "guest"));
         assert!(line(&disks, "guest").contains("device=vda$N"), "{}", line(&disks, "guest"));
+    }
+
+    #[test]
+    fn a_guest_opens_verified_partitions() {
+        let root = "ab".repeat(32);
+        let disk = |holders: [u32; 2]| {
+            let partition = |image: u32, holder: u32| {
+                let tree = HashTree::new(format!("sha256:{root}").parse().unwrap(), 2);
+                let is_behind = image == holder;
+                let tree = if is_behind { tree } else { tree.at(TreePlace::Separate, 0) };
+                let range = |number: u32| PartitionRange::new(number, u64::from(number) << 20, 8192);
+                HashedPartition::new("merged", range(image), range(holder), tree)
+            };
+            let path = PathBuf::from("/d/rootfs.gpt");
+            let partitions = vec![partition(1, holders[0]), partition(2, holders[1])];
+            let file = Disk { partitions, ..Disk::plain(path.clone(), Role::Image, "gpt", 1 << 20) };
+            Disks { files: vec![file], gpt: Some(path), ..Disks::default() }
+        };
+        let mount = "(cd /dev/mapper; mount -t erofs -o ro,device=p2 p1 /lower)";
+        let apart = disk([3, 4]);
+        let open = |data: u32, holder: u32| {
+            format!("veritysetup open /dev/vda{data} p{data} /dev/vda{holder} {root}")
+        };
+        assert_eq!(line(&apart, "guest"), format!("{} && {} && {mount}", open(1, 3), open(2, 4)));
+        // Without the trees their partitions are passed over.
+        let unverified = apart.guest_unverified().unwrap();
+        assert!(unverified.contains("while [ -b vda$N ] && [ $N -le 2 ]; do"), "{unverified}");
+        let script = apart.mount_script().unwrap();
+        assert!(script.contains("p$((N+2))\" ] && [ $((N+2)) -le 2 ]; do"), "{script}");
+        let behind = disk([1, 2]);
+        let at = "--hash-offset=8192";
+        let expected = format!("{} {at} && {} {at} && {mount}", open(1, 1), open(2, 2));
+        assert_eq!(line(&behind, "guest"), expected);
+        assert!(!behind.guest_unverified().unwrap().contains("-le"));
     }
 
     #[test]

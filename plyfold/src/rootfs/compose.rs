@@ -64,10 +64,12 @@ impl CompositionPlan {
         let is_wanted = |file: &&MadeFile| self.rootfs.is_of_set(file, made);
         let sidecars: Vec<_> = made.files.iter().filter(is_wanted).filter_map(sidecar).collect();
         let names = made.files.iter().filter(is_wanted).map(|file| file.name.as_str());
-        set.declare(names.chain(sidecars.iter().map(|(name, _)| name.as_str())))?;
+        set.declare(names.chain(sidecars.iter().map(|(name, ..)| name.as_str())))?;
         for file in in_order(&made.files).filter(is_wanted) {
             let hash_tree = file.artifact.made().hash_tree.clone().filter(|_| file.role == Role::Image);
-            if self.rootfs.verified && file.role != Role::HashTree && hash_tree.is_none() {
+            let partitions = file.artifact.made().partitions.clone();
+            let is_hashed = hash_tree.is_some() || !partitions.is_empty();
+            if self.rootfs.verified && file.role != Role::HashTree && !is_hashed {
                 return Err(HashTreeFault::Untold(file.name.clone()).into());
             }
             if is_upper_link(file, &made.files) {
@@ -98,13 +100,12 @@ impl CompositionPlan {
                 _ => {}
             }
             let format = file.format.name.to_owned();
-            disks.files.push(Disk { path, role: file.role, format, size, hash_tree });
+            disks.files.push(Disk { path, role: file.role, format, size, hash_tree, partitions });
         }
-        for (name, text) in sidecars {
+        for (name, format, text) in sidecars {
             let (path, size) =
                 set.add(&name, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))?;
-            let (role, format) = (Role::Sidecar, LAYERS.to_owned());
-            disks.files.push(Disk { path, role, format, size, hash_tree: None });
+            disks.files.push(Disk::plain(path, Role::Sidecar, format, size));
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
@@ -115,7 +116,7 @@ impl CompositionPlan {
             let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
             disks.upper = Some(path.clone());
             let format = upper.format().name.to_owned();
-            disks.files.push(Disk { path, role: Role::Image, format, size, hash_tree: None });
+            disks.files.push(Disk::plain(path, Role::Image, &format, size));
         }
         disks.notes.extend(set.publish()?);
         Ok(disks)
@@ -123,10 +124,11 @@ impl CompositionPlan {
 }
 
 /// What containerd reads the root hash of a layer from, and the name that it looks for.
-fn sidecar(file: &MadeFile) -> Option<(String, String)> {
+fn sidecar(file: &MadeFile) -> Option<(String, &'static str, String)> {
+    let format = file.format.name;
     let tree = file.artifact.made().hash_tree.as_ref();
-    let tree = tree.filter(|tree| file.format.name == LAYERS && tree.place == TreePlace::Append)?;
-    Some((format!("{}.dmverity", file.name), tree.sidecar()))
+    let tree = tree.filter(|tree| [LAYERS, TARS].contains(&format) && tree.place == TreePlace::Append)?;
+    Some((format!("{}.dmverity", file.name), format, tree.sidecar()))
 }
 
 /// What is made from others comes behind them.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{HashTree, KernelVersion, Role};
+use plyfold_core::{HashTree, HashedPartition, KernelVersion, Role};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
 
@@ -23,6 +23,15 @@ pub struct Disk {
     pub size: u64,
     /// Its hash tree, if it is an image with one.
     pub hash_tree: Option<HashTree>,
+    /// The partitions whose images have hash trees, if it is a disk with such.
+    pub partitions: Vec<HashedPartition>,
+}
+
+impl Disk {
+    /// A file without a hash tree.
+    pub(super) fn plain(path: PathBuf, role: Role, format: &str, size: u64) -> Self {
+        Self { path, role, format: format.to_owned(), size, hash_tree: None, partitions: Vec::new() }
+    }
 }
 
 /// The files that [`Images::materialize`] has made.
@@ -70,6 +79,19 @@ impl Disks {
     /// Whether [`Disks::mount_script`] knows how to mount them: EROFS images, or an ext4 disk.
     pub fn is_mountable(&self) -> bool {
         self.is_stackable() || self.ext4.is_some()
+    }
+
+    /// The partitions of a disk whose images have hash trees, in the order of their numbers.
+    pub fn verified_partitions(&self) -> &[HashedPartition] {
+        let mut partitions = self.files.iter().map(|disk| disk.partitions.as_slice());
+        partitions.find(|partitions| !partitions.is_empty()).unwrap_or_default()
+    }
+
+    /// The partitions of file systems, where others have their hash trees.
+    pub(super) fn image_partitions(&self) -> Option<usize> {
+        let partitions = self.verified_partitions();
+        let is_apart = partitions.iter().any(|of| of.image.number != of.holder.number);
+        is_apart.then_some(partitions.len())
     }
 
     /// The paths of all the files.

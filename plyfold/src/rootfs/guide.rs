@@ -92,7 +92,10 @@ impl Disks {
         let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
         let _ = writeln!(script, "V=$(losetup -r -f -P --show {gpt}); L=$V");
         script.push_str("[ -b \"${V}p1\" ] || partx -a \"$V\"\n");
-        script.push_str("while [ -b \"${V}p$((N+2))\" ]; do\n");
+        script.push_str("while [ -b \"${V}p$((N+2))\" ]");
+        // Behind these there are hash trees.
+        script.extend(self.image_partitions().map(|count| format!(" && [ $((N+2)) -le {count} ]")));
+        script.push_str("; do\n");
         script.push_str("  ln -sfn \"${V}p$((N+2))\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
         script.push_str("done\n");
         let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"${{V}}p1\" \"{place}\"; rm -r \"$P/devices\"");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plyfold_core::{HashTree, Role, TreePlace};
+use plyfold_core::{HashTree, HashedPartition, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
 use super::guide::absolute;
@@ -32,6 +32,12 @@ impl Disks {
         })
     }
 
+    /// Whether there is a hash tree of any file or partition.
+    #[cfg(feature = "command")]
+    pub(crate) fn has_hash_trees(&self) -> bool {
+        self.verified().next().is_some() || !self.verified_partitions().is_empty()
+    }
+
     /// The tree of the image at a path, and the file that it is in.
     pub(super) fn verified_at(&self, image: &Path) -> Option<VerifiedFile<'_>> {
         self.verified().find(|found| found.disk.path == image)
@@ -52,6 +58,19 @@ impl VerifiedFile<'_> {
         let (data, tree) = (quoted(&absolute(&self.disk.path)), quoted(&absolute(self.tree_file)));
         open_line(self.tree, &data, &self.device(), &tree)
     }
+}
+
+/// The commands of a guest that open the partitions of its first disk, and mount them at `place`.
+pub(super) fn mount_partitions(partitions: &[HashedPartition], disk: &str, place: &str) -> String {
+    let (mut line, mut devices) = (String::new(), String::new());
+    for HashedPartition { image, holder, tree, .. } in partitions {
+        let (image, holder) = (image.number, holder.number);
+        line += &open_line(tree, &format!("{disk}{image}"), &format!("p{image}"), &format!("{disk}{holder}"));
+        line += " && ";
+        // Short names: all options together have the room of a page.
+        devices += &if image == 1 { String::new() } else { format!(",device=p{image}") };
+    }
+    line + &format!("(cd /dev/mapper; mount -t erofs -o ro{devices} p1 {place})")
 }
 
 /// The same of devices or files, quoted as need be.

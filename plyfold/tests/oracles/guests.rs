@@ -1,11 +1,12 @@
 //! The printed lines, followed to the end: QEMU takes the disks, and a guest mounts them, runs a program of the image
 //! and writes.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plyfold::materializers::ext4::Ext4Rootfs;
-use plyfold::{Disks, Rootfs};
+use plyfold::{Disks, Materializers, Options, Role, Rootfs};
 use plyfold_conformance::oracle::{Failure, Guest, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder};
 
@@ -61,6 +62,40 @@ pub(crate) fn a_guest_boots_from_persistent_memory() -> Verdict {
     Ok(())
 }
 
+/// The kernel of the guest verifies each block: what was changed on the disk is an error, not other content.
+pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
+    let formats = Materializers::linked()?;
+    for (format, verity) in
+        [("erofs", "verity=append"), ("raw", "verity=beside"), ("gpt", "verity=partition")]
+    {
+        let rootfs = Rootfs::named(format, &Options::parse([verity])?, &formats)?.verified(true);
+        let work = Work::new();
+        let disks = work.with_shell(&rootfs);
+        let disk = disks.files.iter().find(|file| file.role == Role::Image);
+        let disk = disk.map(|disk| disk.path.clone()).ok_or_else(|| Failure::new("no disk"))?;
+        let content = std::fs::read(&disk)?;
+        let changed = content.windows(7).position(|window| window == b"100000\n");
+        let changed = changed.ok_or_else(|| Failure::new("the disk does not have the file as it is"))?;
+        let file = std::fs::File::options().write(true).open(&disk)?;
+        file.write_all_at(b"9", changed as u64)?;
+        let script = format!(
+            "{}\nchroot /lower /bin/hello\n[ ! -e /lower/gone ]\n! cat /lower/numbers >/read\n! grep -q 900000 /read\n\
+             dmesg | grep -q 'verity: .* is corrupted'\n",
+            line(&disks, "guest")?
+        );
+        let said = guest(script, &disks).devices(&line(&disks, "qemu")?).run()?;
+        assert_eq!(said.lines().next(), SAID.lines().next(), "{format} {verity}: {said}");
+    }
+    Ok(())
+}
+
+/// A guest with what the printed line for it needs.
+fn guest(script: String, disks: &Disks) -> Guest {
+    let guest = Guest::new(script);
+    let has_trees = disks.verified().next().is_some() || !disks.verified_partitions().is_empty();
+    if has_trees { guest.program("veritysetup") } else { guest }
+}
+
 /// With an initramfs that the command makes, and by the image's own command.
 pub(crate) fn a_guest_boots_by_the_command() -> Verdict {
     for format in ["vmdk", "erofs"] {
@@ -102,7 +137,7 @@ fn boots(rootfs: &Rootfs) -> Verdict {
         None => format!("! touch {root}/etc/new 2>/dev/null\n"),
     };
     let script = format!("{}\n{}{rest}", line(&disks, "guest")?, look(root));
-    let said = Guest::new(script).devices(&line(&disks, "qemu")?).run()?;
+    let said = guest(script, &disks).devices(&line(&disks, "qemu")?).run()?;
     assert_eq!(said, SAID);
     match written {
         Some((disk, folder)) => judge(&work, &disk, folder),

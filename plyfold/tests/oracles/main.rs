@@ -28,7 +28,7 @@ use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
     a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
-    a_guest_boots_from_persistent_memory,
+    a_guest_boots_from_persistent_memory, a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -73,6 +73,9 @@ oracle_tests! {
     a_guest_boots_from_an_ext4_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
     a_guest_boots_from_persistent_memory needs [Need::Guest];
+    a_guest_verifies_what_it_reads needs [
+        Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
+    ];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_of_mkfs_are_used_as_they_are needs [

@@ -120,8 +120,9 @@ fn checked(path: &Path) -> Result<Option<(Checksum, File, Seen)>> {
 /// The content of an artifact's checksum; `None` when it is missing or invalid. One that cannot be read
 /// for another reason is an error: the artifact may be complete.
 pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
-    /// Much more than any checksum has: notes are at most 4 KiB, each of their bytes six in JSON.
-    const LIMIT: u64 = 64 << 10;
+    /// Much more than any checksum has: notes are at most 4 KiB, each of their bytes six in JSON, and each of 255 partitions
+    /// takes less than 1 KiB.
+    const LIMIT: u64 = 512 << 10;
     let checksum = path_of(path);
     if metadata(&checksum)?.is_none() {
         return Ok(None);

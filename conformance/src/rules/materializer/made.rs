@@ -1,7 +1,7 @@
 //! Files that a materializer has made, and disks that are too small for them.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    Digest, Error, Input, InputArtifact, Made as Told, Materializer, Output, Result, Role, Sink, digest,
+    Digest, Error, Input, InputArtifact, LocalArtifact, Made as Told, Materializer, Output, Result, Role,
+    Sink, digest,
 };
 use tempfile::TempDir;
 
@@ -28,6 +29,13 @@ pub(super) struct Made<'a> {
     pub(super) layers: Vec<InputArtifact>,
     image: Option<MergedTree>,
     folder: TempDir,
+}
+
+/// A finished file of a layer with what its materializer has said.
+fn finished(path: &Path, told: Told, diff_id: Digest) -> Result<InputArtifact> {
+    let size = fs::metadata(path)?.len();
+    let artifact = LocalArtifact::new(path.to_owned(), size, told);
+    Ok(InputArtifact::new(path.to_string_lossy(), Role::Image, Box::new(artifact), Some(diff_id)))
 }
 
 impl<'a> Made<'a> {
@@ -48,8 +56,9 @@ impl<'a> Made<'a> {
             for (number, tar) in tars.iter().enumerate() {
                 let diff_id = digest::sha256(tar);
                 let mut out = Files::create(&*maker, &folder.path().join(format!("layer-{number}")));
-                make_layer(&*maker, io::Cursor::new(tar.clone()), Some(diff_id.clone()), &mut out)?;
-                layers.push(InputArtifact::local(&out.paths()[0], Some(diff_id))?);
+                let told =
+                    make_layer(&*maker, io::Cursor::new(tar.clone()), Some(diff_id.clone()), &mut out)?;
+                layers.push(finished(&out.paths()[0], told, diff_id)?);
                 files = if number == 0 { out.paths() } else { files };
             }
         }
@@ -133,7 +142,7 @@ impl<'a> Made<'a> {
         }
         for entry in self.folder.path().read_dir().expect("the folder can be read").flatten() {
             if !self.files.contains(&entry.path()) {
-                std::fs::remove_file(entry.path()).expect("the file can be removed");
+                fs::remove_file(entry.path()).expect("the file can be removed");
             }
         }
         self.fixture.tree(&self.file, &[])

@@ -163,11 +163,14 @@ async fn a_hash_tree_is_of_all_of_its_image(fixture: &dyn MaterializerFixture) {
             let mut out = Files::spools(fixture);
             let told = sound(Made::of(fixture, &layers).again(&mut out));
             let is_said = fixture.materializer().has_hash_tree();
-            assert_eq!(told.hash_tree.is_some(), is_said, "`has_hash_tree` of {format}");
-            let Some(tree) = told.hash_tree else { break };
+            assert_eq!(told.is_hashed(), is_said, "`has_hash_tree` of {format}");
+            let files = out.contents();
+            if !told.partitions.is_empty() {
+                hash_tree::assert_are_of_partitions(&told.partitions, layers.len(), &files);
+            }
+            let Some(tree) = told.hash_tree else { continue };
             let is_behind = tree.place == TreePlace::Append;
             let holder = if is_behind { Role::Image } else { Role::HashTree };
-            let files = out.contents();
             let file = |role: Role| {
                 let file = files.iter().find(|(of, _)| *of == role);
                 file.map_or_else(|| panic!("{format} has no {role}"), |(_, bytes)| bytes.as_slice())

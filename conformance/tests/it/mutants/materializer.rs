@@ -11,8 +11,8 @@ use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
-    Error, Format, Input, InputArtifact, Made, Materializer, Options, Output, OutputSpec, Result, Role, Sink,
-    TreePlace,
+    Error, Format, HashedPartition, Input, InputArtifact, Made, Materializer, Options, Output, OutputSpec,
+    PartitionRange, Result, Role, Sink, TreePlace,
 };
 use plyfold_verity::{Work, tree_outputs, with_tree};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ pub(crate) enum ListingFault {
     /// An option, which a sound fixture has as a variant.
     HashTree,
     HashTreeOfPart,
+    HashTreeOfPartition,
     HashTreeUnsaid,
     HashTreeUntold,
     LayersReversed,
@@ -270,19 +271,31 @@ impl Listings {
     }
 
     fn hash_tree(self) -> Option<TreePlace> {
-        let with_tree = [ListingFault::HashTree, ListingFault::HashTreeOfPart, ListingFault::HashTreeUnsaid];
+        let with_tree = [
+            ListingFault::HashTree,
+            ListingFault::HashTreeOfPart,
+            ListingFault::HashTreeOfPartition,
+            ListingFault::HashTreeUnsaid,
+        ];
         with_tree.contains(&self.fault).then_some(TreePlace::Separate)
     }
 
     fn write(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
         let work = Work::new(&Stop::default());
-        let made = with_tree(self.hash_tree(), 512, &work, out, |out| {
+        let mut made = with_tree(self.hash_tree(), 512, &work, out, |out| {
             self.write_lines(lines, out.output(Role::Image)?)
         })?;
         if self.fault == ListingFault::HashTreeOfPart {
             let image = out.output(Role::Image)?;
             image.seek(SeekFrom::End(0))?;
             image.write_all(format!("{:<511}\n", "[]").as_bytes())?;
+        }
+        if self.fault == ListingFault::HashTreeOfPartition {
+            // All but its last block, in a partition that does not have the tree.
+            let image = PartitionRange::new(1, 0, out.output(Role::Image)?.seek(SeekFrom::End(0))? - 512);
+            let tree = made.hash_tree.take().into_iter();
+            let partitions = tree.map(|tree| HashedPartition::new("listing", image, image, tree)).collect();
+            return Ok(made.with_partitions(partitions));
         }
         Ok(made)
     }

@@ -305,6 +305,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         &[
             (Makes::Layers, ListingFault::HashTreeOfPart),
             (Makes::Whole, ListingFault::HashTreeOfPart),
+            (Makes::Layers, ListingFault::HashTreeOfPartition),
             (Makes::Images, ListingFault::HashTreeUnsaid),
             (Makes::Whole, ListingFault::HashTreeUntold),
         ],

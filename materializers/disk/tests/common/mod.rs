@@ -7,7 +7,7 @@ use std::path::Path;
 
 use plyfold_core::digest::sha256;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{Input, InputArtifact, LocalArtifact, Made, Materializer, Result, Sink};
+use plyfold_core::{Digest, Input, InputArtifact, LocalArtifact, Made, Materializer, Result, Role, Sink};
 use plyfold_disk::{Gpt, Raw};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
 use plyfold_vmdk::VmdkStream;
@@ -72,8 +72,17 @@ pub(crate) fn with_merged(
 ) -> Result<Vec<InputArtifact>> {
     let path = file.with_file_name("merged.erofs");
     let mut merged = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-    ErofsMerged::new(options.clone()).join(layers, &mut merged)?;
-    Ok([&[InputArtifact::local(&path, None)?], layers].concat())
+    let verified = layers.iter().all(|layer| layer.artifact.made().hash_tree.is_some());
+    let format = ErofsMerged::new(options.clone());
+    let format = if verified { format.with_hash_trees() } else { format };
+    let told = format.join(layers, &mut merged)?;
+    Ok([&[finished(&path, told, None)?], layers].concat())
+}
+
+/// A finished file, with what its materializer has said.
+pub(crate) fn finished(path: &Path, told: Made, diff_id: Option<Digest>) -> Result<InputArtifact> {
+    let artifact = LocalArtifact::new(path.to_owned(), std::fs::metadata(path)?.len(), told);
+    Ok(InputArtifact::new(path.to_string_lossy(), Role::Image, Box::new(artifact), diff_id))
 }
 
 /// The layers' images of tars, in a folder.

@@ -8,7 +8,7 @@ use std::path::Path;
 use plyfold_conformance::MaterializerFixture;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink, TreePlace};
-use plyfold_disk::{Gpt, Raw, VmdkGpt};
+use plyfold_disk::{Gpt, PartitionTrees, Raw, VmdkGpt};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
 use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
@@ -24,6 +24,12 @@ mod raw_verified {
 
 mod gpt {
     plyfold_conformance::materializer_suite!(super::Disk::gpt(4096));
+}
+
+mod gpt_verified {
+    plyfold_conformance::materializer_suite!(super::Disk::gpt_verified(
+        plyfold_disk::PartitionTrees::Partition
+    ));
 }
 
 mod vmdk_gpt {
@@ -134,12 +140,14 @@ fn whole(mut disk: impl Read) -> File {
 struct Disk {
     disk: Box<dyn Materializer>,
     options: Options,
+    /// Whether its layers have hash trees.
+    has_trees: bool,
 }
 
 impl Disk {
     fn raw(block_size: u32) -> Self {
         let options = Options::default().with_block_size(block_size).unwrap();
-        Self { disk: Box::new(Raw::with_block_size(block_size)), options }
+        Self { disk: Box::new(Raw::with_block_size(block_size)), options, has_trees: false }
     }
 
     fn verified(place: TreePlace) -> Self {
@@ -148,6 +156,11 @@ impl Disk {
 
     fn gpt(block_size: u32) -> Self {
         Self { disk: Box::new(Gpt::with_block_size(block_size)), ..Self::raw(block_size) }
+    }
+
+    fn gpt_verified(trees: PartitionTrees) -> Self {
+        let disk = Box::new(Gpt::default().with_hash_trees(trees));
+        Self { disk, has_trees: true, ..Self::raw(4096) }
     }
 }
 
@@ -162,11 +175,14 @@ impl MaterializerFixture for Disk {
         let is_plain = self.disk.format().to_string() == "raw-v1";
         let trees = [TreePlace::Append, TreePlace::Separate].map(Self::verified);
         let trees = trees.into_iter().filter(|_| is_plain);
-        std::iter::once(small).chain(trees).map(|disk| Box::new(disk) as _).collect()
+        let apart = [PartitionTrees::Append, PartitionTrees::Partition].map(Self::gpt_verified);
+        let apart = apart.into_iter().filter(|_| self.disk.format().to_string() == "gpt-v1");
+        std::iter::once(small).chain(trees).chain(apart).map(|disk| Box::new(disk) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::new(self.options.clone())))
+        let layer = ErofsLayer::new(self.options.clone());
+        Some(Box::new(if self.has_trees { layer.with_hash_tree() } else { layer }))
     }
 
     fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
@@ -199,10 +215,10 @@ fn tree(disk: File) -> Vec<TreeLine> {
     text.unwrap()
 }
 
-/// The partitions behind each other.
+/// The partitions behind each other, as far as they have file systems.
 fn flat(disk: &File) -> File {
     let (flat, mut end) = (tempfile::tempfile().unwrap(), 0);
-    for entry in entries(disk, 1).unwrap() {
+    for entry in entries(disk, 1).unwrap().iter().filter(|entry| !entry.name.ends_with("-verity")) {
         let mut bytes = vec![0; (entry.last + 1 - entry.first) as usize];
         disk.read_exact_at(&mut bytes, entry.first).unwrap();
         flat.write_all_at(&bytes, end).unwrap();

@@ -9,6 +9,7 @@ use plyfold_core::files::Files as _;
 use plyfold_core::layer::{Hashing, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer as _, Result};
 use plyfold_erofs::{ErofsFiles, ErofsTar, Options, OverlayFault, Reader, Summary};
+use plyfold_verity::TreeLayout;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::common::{image, rich_layer};
@@ -155,6 +156,26 @@ fn same_input_same_bytes() {
     let digest = sha256(&fs::read(indexed(rich_layer()).unwrap()).unwrap());
     assert_eq!(digest.digest(), "77359ae513b905db328a2385c273e55a09976cc7848c397225c0424823aa9d75");
     assert_eq!(ErofsTar::default().format().to_string(), "erofs-tar-v1");
+}
+
+/// The same file, and a tree of it in blocks of 512 bytes, as containerd has it.
+#[test]
+fn a_hash_tree_follows_the_tar() {
+    for tar in [rich_layer(), [rich_layer(), b"trailing".to_vec()].concat()] {
+        let plain = indexed(tar.clone()).unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        let mut layer = LayerTar::new(Cursor::new(tar), LayerOptions::default()).unwrap();
+        let made = ErofsTar::default().with_hash_tree().layer(&mut layer, file.as_file_mut()).unwrap();
+        let tree = made.hash_tree.unwrap();
+        assert_eq!(
+            (tree.data_block_size, tree.hash_block_size, tree.hash_offset),
+            (512, 512, tree.data_size())
+        );
+        assert!(fs::read(&file).unwrap()[..tree.data_size() as usize] == fs::read(&plain).unwrap());
+        let found = TreeLayout::find(file.as_file()).unwrap().unwrap().0;
+        assert_eq!(found.hash_offset(), tree.hash_offset);
+        assert_eq!(listing(&file.into_temp_path()), listing(&plain));
+    }
 }
 
 /// A copy that fails is the error of the call that reads.

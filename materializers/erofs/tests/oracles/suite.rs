@@ -16,7 +16,9 @@ use tempfile::{NamedTempFile, TempPath};
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
-        for verified in [Kernel::LayersVerified, Kernel::MergedVerified, Kernel::FlatVerified] {
+        for verified in
+            [Kernel::LayersVerified, Kernel::MergedVerified, Kernel::FlatVerified, Kernel::TarsVerified]
+        {
             rule.judge(&verified);
         }
         rule.judge(&Kernel::Layers);
@@ -41,6 +43,7 @@ enum Kernel {
     Merged,
     MergedVerified,
     Tars,
+    TarsVerified,
 }
 
 impl MaterializerFixture for Kernel {
@@ -63,12 +66,13 @@ impl MaterializerFixture for Kernel {
             Self::Merged => Box::new(ErofsMerged::default()),
             Self::MergedVerified => Box::new(ErofsMerged::default().with_hash_trees()),
             Self::Tars => Box::new(ErofsTar::default()),
+            Self::TarsVerified => Box::new(ErofsTar::default().with_hash_tree()),
         }
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         match self {
-            Self::Compressed | Self::Flat | Self::FlatVerified | Self::Tars => None,
+            Self::Compressed | Self::Flat | Self::FlatVerified | Self::Tars | Self::TarsVerified => None,
             Self::Layers | Self::Merged => Some(Self::Layers.materializer()),
             Self::LayersCompressed => Some(Self::LayersCompressed.materializer()),
             Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
@@ -94,7 +98,7 @@ impl MaterializerFixture for Kernel {
     }
 
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
-        if *self == Self::Tars {
+        if matches!(self, Self::Tars | Self::TarsVerified) {
             // Blocks of less than a page are refused by versions before 1.6: the kernel judges these.
             drop(self.tree(file, layers));
             return;
@@ -109,9 +113,11 @@ impl MaterializerFixture for Kernel {
             Self::Compressed | Self::Flat | Self::FlatVerified => {
                 &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
             }
-            Self::Layers | Self::LayersCompressed | Self::LayersVerified | Self::Tars => {
-                &["options_that_change_bytes_are_in_the_format"]
-            }
+            Self::Layers
+            | Self::LayersCompressed
+            | Self::LayersVerified
+            | Self::Tars
+            | Self::TarsVerified => &["options_that_change_bytes_are_in_the_format"],
             Self::Merged | Self::MergedVerified => &[
                 "a_bad_layer_is_an_error_not_a_smaller_image",
                 "options_that_change_bytes_are_in_the_format",

@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
 use std::fs::{self, File};
+use std::io::Cursor;
 
+use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::digest::sha256;
+use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, Result, Role};
+use plyfold_erofs::ErofsLayer;
 use plyfold_vmdk::{Descriptor, MAX_DESCRIPTOR, Vmdk};
 
 #[path = "../disk/mod.rs"]
@@ -30,6 +34,30 @@ fn text(vmdk: &Vmdk, layers: &[InputArtifact]) -> String {
 
 fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.unwrap_err().kind().clone()
+}
+
+/// A merged image expects each layer where the data of the one before it ends.
+#[test]
+fn a_hash_tree_is_no_part_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut extents = Vec::new();
+    for verified in [false, true] {
+        let path = folder.path().join(format!("{verified}.erofs"));
+        let mut file = File::create_new(&path).unwrap();
+        let tar = LayerBuilder::new().file("file", 0o644, &[1; 10_000]).finish();
+        let mut layer = LayerTar::new(Cursor::new(tar), LayerOptions::default()).unwrap();
+        let erofs = if verified { ErofsLayer::default().with_hash_tree() } else { ErofsLayer::default() };
+        let told = erofs.layer(&mut layer, &mut file).unwrap();
+        let size = file.metadata().unwrap().len();
+        // What the materializer has said, or nothing, as of a path that a caller has.
+        for told in [told, Made::default()] {
+            let artifact = LocalArtifact::new(path.clone(), size, told);
+            let file = InputArtifact::new("a.erofs", Role::Image, Box::new(artifact), None);
+            extents.push(Vmdk::new().descriptor(&[file]).unwrap().extents().to_vec());
+        }
+        assert_eq!(size == extents[0][0].sectors * 512, !verified);
+    }
+    assert!(extents.windows(2).all(|pair| pair[0] == pair[1]), "{extents:?}");
 }
 
 /// The bytes are part of the cache key: a change of them raises `Format::version`.

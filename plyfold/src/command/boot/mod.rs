@@ -87,7 +87,7 @@ impl Machine {
                 let config = image.source(&*session.images.cache()).config().await?;
                 let config = config.document().config().as_ref();
                 note_user(session, config);
-                if disks.verified().next().is_some() {
+                if disks.has_hash_trees() {
                     session.terminal.say("warning", "the machine does not verify what it reads of the disks");
                 }
                 let init = initramfs::init(disks, config);
