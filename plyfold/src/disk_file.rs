@@ -19,6 +19,7 @@ use std::path::Path;
 
 use plyfold_core::files::Files;
 use plyfold_core::{Error, Result};
+use plyfold_disk::{Partitions, has_partitions};
 use plyfold_erofs::{ErofsFiles, Reader};
 use plyfold_ext4::Ext4Files;
 use plyfold_vmdk::{Descriptor, FlatDisk, MAX_DESCRIPTOR, SparseDisk};
@@ -37,6 +38,8 @@ pub enum DiskFormat {
     Erofs,
     /// An ext4 file system, or one of its predecessors.
     Ext4,
+    /// A disk with a GUID partition table.
+    Gpt,
     /// A VMDK descriptor: text that names the files of a disk.
     Vmdk,
     /// A VMDK in one binary file.
@@ -63,6 +66,8 @@ fn format_by(start: &[u8]) -> Option<DiskFormat> {
         Some(DiskFormat::Erofs)
     } else if plyfold_ext4::Summary::is_file_system(start) {
         Some(DiskFormat::Ext4)
+    } else if has_partitions(start) {
+        Some(DiskFormat::Gpt)
     } else if start.starts_with(DESCRIPTOR) {
         Some(DiskFormat::Vmdk)
     } else if start.starts_with(SPARSE) {
@@ -72,18 +77,22 @@ fn format_by(start: &[u8]) -> Option<DiskFormat> {
     }
 }
 
-/// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK.
+/// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK. Of partitions
+/// it is the first; those behind it are the devices of an EROFS image.
 ///
 /// # Errors
-/// Those of [`format_of`], [`Reader`], [`Ext4Files`], [`FlatDisk`] and [`SparseDisk`];
+/// Those of [`format_of`], [`Reader`], [`Ext4Files`], [`Partitions`], [`FlatDisk`] and [`SparseDisk`];
 /// [`Unsupported`](crate::ErrorKind::Unsupported) for what is none of these.
 pub fn files(path: &Path) -> Result<Box<dyn Files>> {
     let opened = match format_of(path)? {
         Some(DiskFormat::Erofs) => erofs(open(path)?),
         Some(DiskFormat::Ext4) => ext4(open(path)?),
+        Some(DiskFormat::Gpt) => of_disk(open(path)?),
         Some(DiskFormat::Vmdk) => of_descriptor(path),
         Some(DiskFormat::SparseVmdk) => SparseDisk::new(open(path)?).and_then(of_disk),
-        None => Err(unknown("the file is no EROFS image, no ext4 file system and no VMDK")),
+        None => Err(Error::unsupported(
+            "the file is no EROFS image, no ext4 file system, no VMDK and no disk of these",
+        )),
     };
     opened.map_err(|e| e.with_context("path", path.display()))
 }
@@ -105,15 +114,28 @@ fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
     of_disk(FlatDisk::new(&descriptor(path)?, folder)?)
 }
 
+/// The files in a disk that another file holds, or its partitions do.
 fn of_disk(mut disk: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
-    let mut start = Vec::new();
-    let read = disk.by_ref().take(START).read_to_end(&mut start);
-    read.map_err(|e| Error::io("reading the disk", e))?;
-    match format_by(&start) {
+    match start_of(&mut disk)? {
+        Some(DiskFormat::Gpt) => {
+            let mut partitions = Partitions::new(disk)?;
+            match start_of(&mut partitions)? {
+                Some(DiskFormat::Erofs) => erofs(partitions),
+                Some(DiskFormat::Ext4) => ext4(partitions),
+                _ => Err(unknown()),
+            }
+        }
         Some(DiskFormat::Erofs) => erofs(disk),
         Some(DiskFormat::Ext4) => ext4(disk),
-        _ => Err(unknown("the disk of the VMDK is no EROFS image and no ext4 file system")),
+        _ => Err(unknown()),
     }
+}
+
+fn start_of(disk: &mut (impl Read + io::Seek)) -> Result<Option<DiskFormat>> {
+    let mut start = Vec::new();
+    let read = disk.rewind().and_then(|()| disk.take(START).read_to_end(&mut start));
+    read.map_err(|e| Error::io("reading the disk", e))?;
+    Ok(format_by(&start))
 }
 
 fn erofs(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
@@ -124,8 +146,10 @@ fn ext4(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
     Ok(Box::new(Ext4Files::new(source)?))
 }
 
-fn unknown(message: &str) -> Error {
-    Error::unsupported(message).with_hint("a disk with partitions is read partition by partition")
+fn unknown() -> Error {
+    Error::unsupported(
+        "there is no EROFS image and no ext4 file system on the disk, or in its first partition",
+    )
 }
 
 fn open(path: &Path) -> Result<File> {

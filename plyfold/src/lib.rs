@@ -50,7 +50,7 @@ pub mod materializers {
 pub mod atomic_file;
 #[cfg(feature = "command")]
 pub mod command;
-#[cfg(all(feature = "erofs", feature = "ext4", feature = "vmdk"))]
+#[cfg(all(feature = "disk", feature = "erofs", feature = "ext4"))]
 pub mod disk_file;
 
 mod shell;

@@ -40,9 +40,11 @@ mod over_files;
 mod partitions;
 mod parts;
 mod raw;
+mod reader;
 
 pub use fault::DiskFault;
 pub use over_files::VmdkGpt;
 pub use partitions::Gpt;
 pub use parts::PartitionTrees;
 pub use raw::Raw;
+pub use reader::{PartitionInfo, Partitions, has_partitions};

@@ -48,7 +48,7 @@ pub(crate) enum Verb {
     },
     /// List the files of an image or of a disk, without mounting it; without an argument the images in the store
     #[command(
-        after_help = "A disk is a file with an EROFS image, an ext4 file system or a VMDK; its first bytes decide, not its \
+        after_help = "A disk is a file with an EROFS image, an ext4 file system, a VMDK or partitions; its first bytes decide, not its \
         name.\n\n\
         Examples:\n  plyfold ls alpine /etc\n  plyfold ls -l layer.erofs\n  plyfold ls -R --json rootfs.vmdk /usr | jq -r '.[].path'"
     )]
@@ -58,7 +58,7 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold cat alpine /etc/os-release\n  plyfold cat upper.ext4 /upper/var/log/syslog"
     )]
     Cat(Cat),
-    /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4 or VMDK
+    /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4, VMDK or partitions
     #[command(
         after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect layer.erofs\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
     )]

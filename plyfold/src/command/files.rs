@@ -19,7 +19,7 @@ use super::terminal::Terminal;
 /// Bytes gathered before they are written to standard output.
 const GATHER: usize = 256 << 10;
 /// Endings of names that disks have and images have not.
-const DISKS: [&str; 3] = ["erofs", "ext4", "vmdk"];
+const DISKS: [&str; 5] = ["erofs", "ext4", "gpt", "raw", "vmdk"];
 
 /// Lists files: those in a directory, all below it, or the one file that is named.
 pub(crate) async fn ls(
@@ -150,11 +150,13 @@ pub(crate) fn disk(of: &OsStr) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     match format_of(path)? {
-        None if has_ending && path.is_file() => {
-            Err(Error::corrupt("the file is none of the disks that are known")
-                .with_context("path", printable(&path.to_string_lossy()))
-                .with_hint("EROFS images, ext4 file systems and VMDKs are known by their first bytes"))
-        }
+        None if has_ending && path.is_file() => Err(Error::corrupt(
+            "the file is none of the disks that are known",
+        )
+        .with_context("path", printable(&path.to_string_lossy()))
+        .with_hint(
+            "EROFS images, ext4 file systems, VMDKs and disks with partitions are known by their first bytes",
+        )),
         None => Ok(None),
         Some(_) => Ok(Some(path.to_owned())),
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::blocking::blocking;
 use crate::disk_file::{self, DiskFormat, format_of};
+use crate::materializers::disk::{PartitionInfo, Partitions};
 use crate::materializers::vmdk::{Descriptor, SECTOR, SparseDisk, SparseSummary};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, Result, printable};
@@ -47,6 +48,10 @@ fn read(path: &Path) -> Result<Shown> {
     match format_of(path)? {
         Some(DiskFormat::Erofs) => Ok(of_erofs(&erofs::Summary::read(open()?)?)),
         Some(DiskFormat::Ext4) => Ok(of_ext4(&ext4::Summary::read(open()?)?)),
+        Some(DiskFormat::Gpt) => {
+            let size = std::fs::metadata(path).map_or(0, |found| found.len());
+            Ok(of_gpt(Partitions::new(open()?)?.list(), size))
+        }
         Some(DiskFormat::Vmdk) => of_vmdk(&disk_file::descriptor(path)?, path),
         Some(DiskFormat::SparseVmdk) => Ok(of_sparse(SparseDisk::new(open()?)?.summary())),
         None => Err(Error::corrupt("the file is no disk any more: it has changed")),
@@ -172,6 +177,26 @@ fn of_vmdk(descriptor: &Descriptor, path: &Path) -> Result<Shown> {
     ];
     let table = format!("\n{}", table(["FILE", "OFFSET", "SIZE", ""], &rows));
     Ok(Shown { document, lines, table })
+}
+
+fn of_gpt(partitions: &[PartitionInfo], size: u64) -> Shown {
+    let partition = |of: &PartitionInfo| json!({ "number": of.number, "name": of.name, "start": of.start, "size": of.size });
+    let document = json!({
+        "format": "gpt",
+        "size": size,
+        "partitions": partitions.iter().map(partition).collect::<Vec<_>>(),
+    });
+    let lines = vec![
+        ("format", "GUID partition table".to_owned()),
+        ("size", Size(size).to_string()),
+        ("partitions", partitions.len().to_string()),
+    ];
+    let row = |of: &PartitionInfo| {
+        [of.number.to_string(), of.start.to_string(), Size(of.size).to_string(), printable(&of.name)]
+    };
+    let rows: Vec<_> = partitions.iter().map(row).collect();
+    let table = format!("\n{}", table(["NUMBER", "START", "SIZE", "NAME"], &rows));
+    Shown { document, lines, table }
 }
 
 fn of_sparse(summary: &SparseSummary) -> Shown {

@@ -119,14 +119,25 @@ fn files_of_disks() {
         "cat {}/stream/rootfs.vmdk etc/release",
         "inspect {}/stream/rootfs.vmdk",
         "inspect {}/stream/rootfs.vmdk --json",
+        "materialize {}/app.tar --as vmdk-gpt --out {}/over -q",
+        "ls {}/over/rootfs.vmdk etc",
+        "cat {}/over/rootfs.vmdk etc/release",
+        "materialize {}/app.tar --as gpt --out {}/gpt -q",
+        "ls {}/gpt/rootfs.gpt etc",
+        "cat {}/gpt/rootfs.gpt etc/release",
+        "inspect {}/gpt/rootfs.gpt",
+        "inspect {}/gpt/rootfs.gpt --json",
     ];
-    let runs = lines.map(|line| run(&place, line));
+    let runs = lines.map(|line| run(&place, line)).to_vec();
     fs::remove_file(place.path("set/layer-01.erofs")).unwrap();
     fs::write(place.path("cut.erofs"), &fs::read(place.path("set/merged.erofs")).unwrap()[..1100]).unwrap();
     fs::write(place.path("text.ext4"), "text").unwrap();
     let mut escaping = fs::read_to_string(place.path("set/rootfs.vmdk")).unwrap();
     escaping = escaping.replace("layer-00.erofs", "../flat/rootfs.erofs");
     fs::write(place.path("set/escaping.vmdk"), escaping).unwrap();
+    let mut damaged = fs::read(place.path("gpt/rootfs.gpt")).unwrap();
+    damaged[1024 + 32] ^= 1;
+    fs::write(place.path("damaged.gpt"), damaged).unwrap();
     fs::write(place.path("sparse.vmdk"), [&b"KDMV"[..], &[0; 600]].concat()).unwrap();
     fs::write(place.path("foreign.vmdk"), "# Disk DescriptorFile\nversion=1\nCID=1\nRW 8 SPARSE \"a\"\n")
         .unwrap();
@@ -140,6 +151,8 @@ fn files_of_disks() {
         "inspect {}/cut.erofs",
         "ls {}/text.ext4",
         "inspect {}/text.ext4 --json",
+        "ls {}/damaged.gpt",
+        "inspect {}/damaged.gpt",
         "ls {}/none.erofs",
         "ls {}/sparse.vmdk",
         "inspect {}/sparse.vmdk",

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 #[path = "../common/mod.rs"]
 mod common;
 mod over_files;
+mod reader;
 mod suite;
 
 use common::{entries, layers, with_merged};

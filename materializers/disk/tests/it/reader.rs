@@ -1,0 +1,91 @@
+//! The partitions of a disk, read back.
+
+use std::io::{Cursor, Read as _, Seek as _, SeekFrom};
+
+use plyfold_core::ErrorKind;
+use plyfold_disk::{DiskFault, Gpt, Partitions, has_partitions};
+
+use crate::{bytes, content, disk, entries, files};
+
+fn read(disk: &[u8]) -> plyfold_core::Result<Partitions<Cursor<&[u8]>>> {
+    Partitions::new(Cursor::new(disk))
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let (_folder, three) = files(3);
+    let made = disk(&Gpt::default(), &three);
+    let bytes = bytes(&made);
+    assert!(has_partitions(&bytes[..1024]) && !has_partitions(&content(&three[0])) && !has_partitions(b""));
+    let mut partitions = read(&bytes).unwrap();
+    let listed: Vec<_> =
+        partitions.list().iter().map(|of| (of.name.clone(), of.start, of.start + of.size - 1)).collect();
+    let written: Vec<_> =
+        entries(&made, 1).unwrap().into_iter().map(|of| (of.name, of.first, of.last)).collect();
+    assert_eq!(listed, written);
+    let joined: Vec<u8> = three.iter().flat_map(content).collect();
+    let mut found = Vec::new();
+    partitions.read_to_end(&mut found).unwrap();
+    assert!(found == joined, "the partitions behind each other are the files");
+    for at in [0, 8191, 8192, joined.len() - 3] {
+        let mut part = [0; 3];
+        partitions.seek(SeekFrom::Start(at as u64)).unwrap();
+        partitions.read_exact(&mut part).unwrap();
+        assert_eq!(part, joined[at..at + 3], "{at}");
+    }
+    let (_folder, layer) = files(1);
+    let many = bytes_of(&vec![layer[1].clone(); 255]);
+    assert_eq!(read(&many).unwrap().list().len(), 255);
+}
+
+fn bytes_of(files: &[plyfold_core::InputArtifact]) -> Vec<u8> {
+    bytes(&disk(&Gpt::default(), files))
+}
+
+/// No byte of the table can change, and no end can be missing, without an error.
+#[test]
+fn a_damaged_table_is_found() {
+    let (_folder, two) = files(2);
+    let whole = bytes_of(&two);
+    for at in (512..604).chain(1024..1024 + 4 * 128) {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x80;
+        let error = read(&changed).map(drop).unwrap_err();
+        assert!([ErrorKind::Corrupt, ErrorKind::Limit].contains(error.kind()), "{at}: {error}");
+    }
+    for length in [0, 511, 520, 604, 1024, 17_000, 1 << 20, 3 << 20] {
+        let error = read(&whole[..length]).map(drop).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{length}: {error}");
+    }
+}
+
+/// With checksums that are right: sizes are checked before anything is taken for them.
+#[test]
+fn a_table_that_claims_too_much_is_refused() {
+    let (_folder, two) = files(2);
+    let whole = bytes_of(&two);
+    let fault = |at: usize, value: &[u8]| {
+        let mut changed = whole.clone();
+        changed[at..at + value.len()].copy_from_slice(value);
+        let entries = crc(&changed[1024..1024 + 128 * 128]);
+        changed[512 + 88..512 + 92].copy_from_slice(&entries.to_le_bytes());
+        changed[512 + 16..512 + 20].fill(0);
+        let header = crc(&changed[512..604]);
+        changed[512 + 16..512 + 20].copy_from_slice(&header.to_le_bytes());
+        read(&changed).map(|found| found.list().len()).map_err(|e| e.detail::<DiskFault>().cloned())
+    };
+    assert_eq!(fault(512 + 40, &[34]), Ok(3));
+    assert_eq!(fault(512 + 80, &[255; 4]), Err(Some(DiskFault::Entries(u32::MAX, 128))));
+    assert_eq!(fault(512 + 84, &[0, 16]), Err(Some(DiskFault::Entries(128, 4096))));
+    assert_eq!(fault(1024 + 40, &[255; 8]), Err(Some(DiskFault::Beyond(1))));
+    assert_eq!(fault(1024 + 128 + 32, &[255; 8]), Err(Some(DiskFault::Beyond(2))));
+    assert_eq!(fault(1024 + 128 + 40, &[0, 0, 1]), Err(Some(DiskFault::Beyond(2))));
+    assert_eq!(fault(512 + 72, &[255; 8]), Err(Some(DiskFault::Table)));
+}
+
+/// CRC-32 as the UEFI Specification has it.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
