@@ -28,6 +28,7 @@ pub mod provider;
 pub mod pull;
 pub mod reference;
 pub mod registry;
+pub mod snapshot;
 pub mod source;
 pub mod stall;
 pub mod tree;

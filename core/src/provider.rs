@@ -129,6 +129,19 @@ impl PulledImage {
         }
     }
 
+    /// The descriptor of its [manifest](Self::manifest).
+    pub fn descriptor(&self) -> &Descriptor {
+        self.raw.descriptor()
+    }
+
+    /// The platform that it was made for: that of its configuration, as far as it has one that says so.
+    pub fn made_for(&self) -> Platform {
+        match &self.config {
+            Some(config) => config.platform_or(self.raw.platform()),
+            None => self.platform.clone(),
+        }
+    }
+
     /// The image opened for reading from the cache that it is in: this one, also when its name stands for another image
     /// by now or for none.
     pub fn source(&self, cache: &dyn CacheProvider) -> RegistrySource {

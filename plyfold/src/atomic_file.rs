@@ -115,7 +115,7 @@ impl AtomicFile {
         let Some(source) = artifact.path() else { return self.copy_from(artifact) };
         let content =
             File::open(source).map_err(|e| Error::io(format!("opening {}", source.display()), e))?;
-        if rustix::fs::ioctl_ficlone(self.file.as_file(), &content).is_ok() {
+        if self.share(&content) {
             return Ok(());
         }
         match self.link_to(source, &content) {
@@ -127,14 +127,26 @@ impl AtomicFile {
 
     /// Copies a finished file, but for its blocks of zeros.
     fn copy_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
+        let path = self.target.display().to_string();
+        let content = ArtifactReader::open(artifact).map_err(|e| e.with_context("path", path))?;
+        self.copy_of(content, artifact.size())
+    }
+
+    /// Takes the content of another file as a clone that shares its blocks; whether the file system could.
+    pub(crate) fn share(&mut self, content: &File) -> bool {
+        rustix::fs::ioctl_ficlone(self.file.as_file(), content).is_ok()
+    }
+
+    /// Copies all of a reader, which yields `size` bytes, but for its blocks of zeros.
+    pub(crate) fn copy_of(&mut self, content: impl Read, size: u64) -> Result<()> {
         /// Bytes read at once: whole blocks.
         const STEP: usize = 1 << 20;
         /// The unit of holes, in bytes.
         const BLOCK: usize = 4096;
         let path = self.target.display().to_string();
         let at = |e| Error::io("copying into the output", e).with_context("path", &path);
-        let mut content = self.stop.reader(ArtifactReader::open(artifact)?);
-        self.set_len(artifact.size()).map_err(at)?;
+        let mut content = self.stop.reader(content);
+        self.set_len(size).map_err(at)?;
         let (mut buffer, mut offset) = (vec![0; STEP], 0);
         loop {
             let count = content.read(&mut buffer).map_err(at)?;

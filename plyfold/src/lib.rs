@@ -59,4 +59,4 @@ mod images;
 mod rootfs;
 
 pub use images::Images;
-pub use rootfs::{Disk, Disks, Rootfs, VerifiedFile};
+pub use rootfs::{Disk, Disks, Rootfs, VerifiedFile, snapshot};

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PullPolicy;
-use crate::atomic_file::{FileOptions, Owner};
+use crate::atomic_file::Owner;
 use crate::layer::{LayerLimits, TreeLimits};
 use crate::materializers::verity::{RootHash, Uuid};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::global::Global;
+use super::snapshot_args::Snapshot;
+use super::written_files::{Durably, mode, owner};
 use super::{age, hints, plugins, size};
 
 /// Container images into block devices that virtual machines and kernels mount.
@@ -91,6 +93,9 @@ pub(crate) enum Verb {
         Examples:\n  plyfold verity layer.erofs --hash-tree layer.verity\n  plyfold verity layer.erofs --append --sidecar\n  plyfold verity layer.erofs --check ROOT\n  plyfold verity alpine --as erofs --out alpine.json"
     )]
     Verity(Verity),
+    /// Save the disks of an image with what a guest has written to them, and make them again
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Bring every image of an archive or a layout directory into the store, without any network
     #[command(after_help = "Examples:\n  plyfold load images.tar\n  docker save app:1 | plyfold load -")]
     Load {
@@ -505,20 +510,6 @@ pub(crate) struct Verity {
     pub(crate) durably: Durably,
 }
 
-/// Whether to wait for the disk: an option of every verb that writes files.
-#[derive(Clone, Copy, Debug, Group)]
-pub(crate) struct Durably {
-    /// Do not wait until the output is on the disk: a power cut soon afterwards may lose it
-    #[arg(long)]
-    no_sync: bool,
-}
-
-impl Durably {
-    pub(crate) fn options(self) -> FileOptions {
-        FileOptions { sync: !self.no_sync, ..FileOptions::default() }
-    }
-}
-
 /// What the metadata of layers may take: an option of every verb that reads layers.
 #[derive(Clone, Copy, Debug, Group)]
 pub(crate) struct Bounds {
@@ -559,15 +550,6 @@ impl From<Policy> for PullPolicy {
 
 fn disk_size(text: &str) -> Result<u64, String> {
     size::parse(text).map_err(|why| format!("{why}; a disk has from 64 MiB to 16 TiB"))
-}
-
-fn mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| "write three octal digits, such as 640".to_owned())
-}
-
-fn owner(text: &str) -> Result<Owner, String> {
-    text.parse().map_err(|e| hints::on_one_line(&e))
 }
 
 fn root_hash(text: &str) -> Result<RootHash, String> {

@@ -18,6 +18,16 @@ fn is_of_images(verb: &clap::Command) -> bool {
     verb.get_positionals().any(is_image)
 }
 
+/// Whether a verb has words that are images of the store, itself or one of its own verbs.
+fn has_images(verb: &clap::Command) -> bool {
+    is_of_images(verb) || verb.get_subcommands().any(is_of_images)
+}
+
+/// The verb that these words name, with its own verb if it has such.
+fn verb_of<'a>(grammar: &'a clap::Command, words: &[&str]) -> &'a clap::Command {
+    words.iter().fold(grammar, |verb, word| verb.find_subcommand(word).unwrap_or(verb))
+}
+
 /// Writes the completion script of a shell.
 pub(crate) fn script(shell: Shell) -> Result<()> {
     let (name, mut script) = (program::name(), Vec::new());
@@ -62,9 +72,7 @@ async fn names(words: &[OsString]) -> Result<()> {
         return write_of(&values, begun);
     }
     let grammar = grammar::grammar();
-    if last.starts_with('-')
-        || !before.iter().filter_map(|word| grammar.find_subcommand(word)).any(is_of_images)
-    {
+    if last.starts_with('-') || !is_of_images(verb_of(&grammar, before)) {
         return Ok(());
     }
     let after = |option: &&str| *option == "--store";
@@ -92,7 +100,7 @@ fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> 
     };
     let mut command = grammar::grammar();
     command.build();
-    let verb = before.iter().find_map(|word| command.find_subcommand(word)).unwrap_or(&command);
+    let verb = verb_of(&command, before);
     let is_it = |argument: &&Arg| match (option.strip_prefix("--"), option.strip_prefix('-')) {
         (Some(long), _) => argument.get_long() == Some(long),
         // Short options may be written together, of which the last one may have a value.
@@ -174,6 +182,6 @@ fn fish(name: &str) -> String {
         )
     };
     let verbs = grammar::grammar();
-    let verbs = verbs.get_subcommands().filter(|verb| is_of_images(verb));
+    let verbs = verbs.get_subcommands().filter(|verb| has_images(verb));
     verbs.flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_all_aliases())).map(line).collect()
 }

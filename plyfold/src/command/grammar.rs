@@ -16,5 +16,6 @@ pub(crate) fn grammar() -> clap::Command {
         Some(text) => command.after_help(text.replace(PLYFOLD, name)),
         None => command,
     };
-    examples(grammar.name(name).version(BUILT_ON)).mut_subcommands(examples)
+    let examples = move |command| examples(command).mut_subcommands(examples);
+    examples(grammar.name(name).version(BUILT_ON).mut_subcommands(examples))
 }

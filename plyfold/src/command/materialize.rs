@@ -79,6 +79,13 @@ pub(crate) async fn of_pulled<T>(
 }
 
 fn document(image: &PulledImage, disks: &Disks) -> Value {
+    let mut document = disks_document(disks);
+    document["image"] = pulled(image);
+    document
+}
+
+/// What disks are, as JSON.
+pub(crate) fn disks_document(disks: &Disks) -> Value {
     let examples = disks.overlay_differences.examples.iter();
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
@@ -103,7 +110,6 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
     let mount = disks.is_mountable().then(|| disks.mount_script());
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
-        "image": pulled(image),
         "files": disks.files.iter().map(file).collect::<Vec<_>>(),
         "kernel": disks.kernel,
         "notes": disks.notes,
@@ -165,15 +171,20 @@ fn hash_tree(found: &VerifiedFile<'_>) -> Value {
 }
 
 fn text(image: &PulledImage, disks: &Disks) -> String {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let line = |(index, path): (usize, &Path)| {
+    disks_text(disks, |index| {
         // Which layer a file was made of; what follows the layers' files was made of them all.
         let layer = image.layers.get(index).filter(|_| index < disks.layers.len());
         let diff_id = layer.and_then(|layer| layer.diff_id.as_ref());
         let made = layer.map(|layer| format!("  layer {}", short(layer.descriptor.digest())));
-        let made = made.unwrap_or_default()
-            + &diff_id.map(|id| format!(", diff_id {}", short(id))).unwrap_or_default();
-        format!("{}  {}{made}\n", path.display(), Size(size(path)))
+        made.unwrap_or_default() + &diff_id.map(|id| format!(", diff_id {}", short(id))).unwrap_or_default()
+    })
+}
+
+/// What disks are, and how to use them; `made_of` says what each file was made of.
+pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> String {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let line = |(index, path): (usize, &Path)| {
+        format!("{}  {}{}\n", path.display(), Size(size(path)), made_of(index))
     };
     let mut text: String = disks.paths().enumerate().map(line).collect();
     for found in disks.verified() {

@@ -61,6 +61,8 @@ mod resize;
 mod root_hashes;
 mod session;
 mod size;
+mod snapshot;
+mod snapshot_args;
 mod stop;
 mod store;
 mod store_admin;
@@ -69,6 +71,7 @@ mod terminal;
 mod verbs;
 mod verify;
 mod verity;
+mod written_files;
 
 /// Runs the program with the process's arguments, and returns its exit code.
 ///
@@ -164,6 +167,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
             Some(format) => root_hashes::show(&session.await?, options, &format).await,
             None => verity::run(options, terminal).await,
         },
+        Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,
         Verb::Load { archive } => store::load(&session.await?, &archive).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers } => {

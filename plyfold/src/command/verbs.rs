@@ -18,6 +18,9 @@ fn hint(verb: &str) -> Option<&'static str> {
         "save" | "archive" => {
             "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory"
         }
+        "checkpoint" | "restore" | "dump" => {
+            "`plyfold snapshot save DIR NAME` saves the disks of an image with what a guest has written, `plyfold snapshot load NAME --out DIR` makes them again"
+        }
         "extract" | "unpack" | "cp" | "diff" => {
             "`plyfold cat IMAGE PATH` writes the content of a file, `plyfold export IMAGE --out - | tar -x` unpacks all of them"
         }

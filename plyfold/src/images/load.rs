@@ -39,7 +39,7 @@ impl Images {
     }
 
     /// Where temporary files go.
-    pub(super) fn scratch(&self) -> Result<PathBuf> {
+    pub(crate) fn scratch(&self) -> Result<PathBuf> {
         self.scratch.clone().or_else(|| self.cache.scratch()).ok_or_else(|| {
             let error = Error::config("no folder is known for temporary files").with_endpoint(&self.cache);
             error.with_hint("give one by Images::with_scratch")

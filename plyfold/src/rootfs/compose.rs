@@ -1,8 +1,12 @@
 //! From finished artifacts to a set of files that appears whole.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, HashTreeFault, MadeFile, MadeImage, Materializer as _, Result, Role, TreePlace};
+use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
+use plyfold_core::{
+    Error, HashTree, HashTreeFault, MadeFile, MadeImage, Materializer as _, Result, Role, TreePlace,
+};
 
 use super::disks::{Disk, Disks};
 use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
@@ -10,6 +14,8 @@ use super::set::Set;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
+/// The format of an upper.
+const UPPER_FORMAT: &str = "ext4-upper";
 /// The formats of EROFS images, which overlayfs can stack.
 const STACKABLE: [&str; 8] = [FLAT, GPT, LAYERS, MERGED, RAW, TARS, VMDK, VMDK_GPT];
 
@@ -57,7 +63,7 @@ impl CompositionPlan {
     }
 
     /// Puts all files into another folder, then gives them their place.
-    pub(super) fn compose(self, made: &MadeImage, stop: &Stop) -> Result<Disks> {
+    pub(super) fn compose(self, made: &MadeImage, image: SnapshotImage, stop: &Stop) -> Result<Disks> {
         let mut set = Set::new(&self.out, self.files, stop)?;
         let mut disks = Disks { kernel: made.made.kernel, ..Disks::default() };
         disks.notes.clone_from(&made.made.notes);
@@ -65,6 +71,7 @@ impl CompositionPlan {
         let sidecars: Vec<_> = made.files.iter().filter(is_wanted).filter_map(sidecar).collect();
         let names = made.files.iter().filter(is_wanted).map(|file| file.name.as_str());
         set.declare(names.chain(sidecars.iter().map(|(name, ..)| name.as_str())))?;
+        let mut recorded = Vec::new();
         for file in in_order(&made.files).filter(is_wanted) {
             let hash_tree = file.artifact.made().hash_tree.clone().filter(|_| file.role == Role::Image);
             let partitions = file.artifact.made().partitions.clone();
@@ -87,39 +94,55 @@ impl CompositionPlan {
             } else {
                 set.add(&file.name, |out| out.fill_from(&*file.artifact))?
             };
-            match file.format.name {
-                _ if file.role == Role::HashTree => {}
-                EXT4 => disks.ext4 = Some(path.clone()),
-                FLAT => disks.flat = Some(path.clone()),
-                LAYERS | TARS => disks.layers.push(path.clone()),
-                MERGED => disks.merged = Some(path.clone()),
-                VMDK_GPT if file.role == Role::Sidecar => disks.partitions = Some(path.clone()),
-                VMDK | VMDK_GPT => disks.vmdk = Some(path.clone()),
-                RAW => disks.raw = Some(path.clone()),
-                GPT => disks.gpt = Some(path.clone()),
-                _ => {}
-            }
+            recorded.push(record_of(file, hash_tree.clone()).with_partitions(partitions.clone()));
             let format = file.format.name.to_owned();
-            disks.files.push(Disk { path, role: file.role, format, size, hash_tree, partitions });
+            disks.add(Disk { path, role: file.role, format, size, hash_tree, partitions });
         }
         for (name, format, text) in sidecars {
-            let (path, size) =
-                set.add(&name, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))?;
-            disks.files.push(Disk::plain(path, Role::Sidecar, format, size));
+            let (path, size) = set.add(&name, |file| Ok(io::Write::write_all(file, text.as_bytes())?))?;
+            recorded.push(SetFile::new(name, Role::Sidecar, format, format));
+            disks.add(Disk::plain(path, Role::Sidecar, format, size));
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
             use super::set::names::UPPER;
+            use plyfold_core::snapshot::EmptyDisk;
 
             // Its root is that of the image.
-            let upper = upper.root(plyfold_erofs::ErofsMerged::root(&super::overlay::lowers(made))?)?;
+            let root = plyfold_erofs::ErofsMerged::root(&super::overlay::lowers(made))?;
+            let upper = upper.root(root.clone())?;
             let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
-            disks.upper = Some(path.clone());
-            let format = upper.format().name.to_owned();
-            disks.files.push(Disk::plain(path, Role::Image, &format, size));
+            let format = upper.format();
+            let empty = EmptyDisk::new(&format, size, root);
+            let file = SetFile::new(UPPER, Role::Image, format.name, format.to_string());
+            recorded.push(file.empty(empty));
+            disks.add(Disk::plain(path, Role::Image, format.name, size));
         }
+        let record = SetRecord::new(image, disks.kernel, recorded).to_json();
+        set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;
         disks.notes.extend(set.publish()?);
         Ok(disks)
+    }
+}
+
+impl Disks {
+    /// Adds a file, which has the place of its format.
+    pub(super) fn add(&mut self, file: Disk) {
+        let path = file.path.clone();
+        match &*file.format {
+            VMDK_GPT if file.role == Role::Sidecar => self.partitions = Some(path),
+            _ if ![Role::Descriptor, Role::Image].contains(&file.role) => {}
+            EXT4 => self.ext4 = Some(path),
+            FLAT => self.flat = Some(path),
+            LAYERS | TARS => self.layers.push(path),
+            MERGED => self.merged = Some(path),
+            VMDK | VMDK_GPT => self.vmdk = Some(path),
+            RAW => self.raw = Some(path),
+            GPT => self.gpt = Some(path),
+            UPPER_FORMAT => self.upper = Some(path),
+            _ => {}
+        }
+        self.files.push(file);
     }
 }
 
@@ -129,6 +152,15 @@ fn sidecar(file: &MadeFile) -> Option<(String, &'static str, String)> {
     let tree = file.artifact.made().hash_tree.as_ref();
     let tree = tree.filter(|tree| [LAYERS, TARS].contains(&format) && tree.place == TreePlace::Append)?;
     Some((format!("{}.dmverity", file.name), format, tree.sidecar()))
+}
+
+/// What a snapshot has to know of a file.
+fn record_of(file: &MadeFile, hash_tree: Option<HashTree>) -> SetFile {
+    let (name, format) = (file.name.as_str(), &file.format);
+    SetFile::new(name, file.role, format.name, format.to_string())
+        .of_layer(file.diff_id.clone())
+        .writable(file.writable)
+        .verified(hash_tree)
 }
 
 /// What is made from others comes behind them.

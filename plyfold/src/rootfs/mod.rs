@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plyfold_core::snapshot::SnapshotImage;
 use plyfold_core::{
     CacheProvider, Error, Input, MadeFile, MadeImage, Materializer, PullOptions, Result, RootHashes,
     materialize,
@@ -26,6 +27,7 @@ mod options;
 mod overlay;
 mod scratch_cache;
 mod set;
+pub mod snapshot;
 mod verified;
 
 impl Images {
@@ -47,7 +49,7 @@ impl Images {
     /// owner.
     ///
     /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and `upper.ext4` in `out` are those of the set, and
-    /// so are the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
+    /// so are `.plyfold-image`, which says which image they are of, and the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
     /// the new one is complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
     /// a file that would be in the way of a new one is refused.
     ///
@@ -81,8 +83,9 @@ impl Images {
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
         let (made, differences) = self.shown(image, rootfs, made, &cache).await.map_err(at)?;
+        let of = SnapshotImage::new(image.reference.whole(), image.descriptor(), &image.made_for());
         let composed = alone("plyfold-disks", move |stop| {
-            let disks = plan.compose(&made, stop)?;
+            let disks = plan.compose(&made, of, stop)?;
             // Held until the files are in their place.
             drop(cache);
             #[cfg(feature = "erofs")]

@@ -72,6 +72,8 @@ pub(super) struct Set<'a> {
     /// Those that refer to others.
     referring: Vec<String>,
     turn: Turn,
+    /// Whether only a folder that is not there yet may become the set.
+    is_new: bool,
 }
 
 impl<'a> Set<'a> {
@@ -83,7 +85,18 @@ impl<'a> Set<'a> {
         turn.take(out, stop)?;
         let (place, stage) = staged(out)?;
         let parents = Directory::at(place.parent())?;
-        Ok(Self { out, options, stop, place, stage, parents, names: Vec::new(), referring: Vec::new(), turn })
+        Ok(Self {
+            out,
+            options,
+            stop,
+            place,
+            stage,
+            parents,
+            names: Vec::new(),
+            referring: Vec::new(),
+            turn,
+            is_new: false,
+        })
     }
 
     /// Says which files will be added. The set lists those that no set has by itself, so that the next one removes
@@ -100,6 +113,20 @@ impl<'a> Set<'a> {
         self.turn = Turn::default();
         let Some(list) = SetNames::of(names).list() else { return Ok(()) };
         self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop)
+    }
+
+    /// The folder that the files wait in, for other files on the same disk.
+    pub(super) fn scratch(&self) -> &Path {
+        self.stage.path()
+    }
+
+    /// Says that the folder has to be new: one that comes meanwhile is not touched.
+    pub(super) fn in_new_folder(&mut self) -> Result<()> {
+        self.is_new = true;
+        match self.place {
+            OutputState::Nothing { .. } => Ok(()),
+            _ => Err(taken(self.out)),
+        }
     }
 
     /// Says that a file refers to others: it appears behind them.
@@ -176,6 +203,7 @@ impl<'a> Set<'a> {
             Ok(()) => {}
             // Where the file system does not know the flag: an empty folder at most is replaced.
             Err(rustix::io::Errno::INVAL) if fs::rename(&stage, self.out).is_ok() => {}
+            Err(_) if self.is_new && self.out.exists() => return Err(taken(self.out)),
             // Another process has made it meanwhile.
             Err(_) if self.out.is_dir() => return self.replace(self.out),
             Err(e) => return Err(publishing(e.into())),
@@ -274,6 +302,12 @@ impl<'a> Set<'a> {
     fn sync(&self, folder: &Path) -> Result<()> {
         if self.options.sync { sync_folder(folder) } else { Ok(()) }
     }
+}
+
+/// The error for a new folder where something is.
+fn taken(out: &Path) -> Error {
+    let error = Error::config("there is something of this name already").with_context("path", out.display());
+    error.with_hint("choose another directory, or remove that one if it is no longer needed")
 }
 
 fn publishing(e: io::Error) -> Error {

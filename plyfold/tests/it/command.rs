@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::baseline;
 use super::run::{Place, check, failure};
 
-const VERBS: [&str; 26] = [
+const VERBS: [&str; 27] = [
     "pull",
     "list",
     "ls",
@@ -29,6 +29,7 @@ const VERBS: [&str; 26] = [
     "layer",
     "disk",
     "verity",
+    "snapshot",
     "load",
     "login",
     "logout",
@@ -50,7 +51,9 @@ const VERBS: [&str; 26] = [
 #[test]
 fn help() {
     let place = Place::new();
-    let lines = VERBS.map(|verb| format!("{verb} --help"));
+    let snapshots = ["save", "load", "verify", "list", "remove"].map(|verb| format!("snapshot {verb}"));
+    let verbs = VERBS.iter().map(|verb| (*verb).to_owned()).chain(snapshots);
+    let lines: Vec<String> = verbs.map(|verb| format!("{verb} --help")).collect();
     let lines = ["--help"].into_iter().chain(lines.iter().map(String::as_str));
     check("help", &lines.map(|line| place.run(line)).collect::<Vec<_>>());
 }
@@ -180,6 +183,44 @@ fn raw_is_the_bytes_as_they_were_received() {
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
     let output = place.command(["inspect", "--raw", "localhost/sample"]).output().unwrap();
     assert_eq!(plyfold::digest::sha256(&output.stdout).as_ref(), digest);
+}
+
+#[test]
+fn snapshots_of_disks() {
+    let place = Place::new();
+    let lines = [
+        "materialize oci:examples/sample:latest --platform linux/amd64 --as vmdk --upper 64M --out {}/vm -q",
+        "snapshot save {}/vm --out {}/saved",
+        "snapshot save {}/vm --out {}/saved",
+        "snapshot save {}/vm state:1",
+        "snapshot save {}/vm state:1 -q",
+        "snapshot save {}/vm localhost/sample",
+        "snapshot save {}/vm oci:{}/layout:state --attach --json",
+        "snapshot save {}/none state:2",
+        "snapshot save {}/vm",
+        "snapshot list",
+        "snapshot ls --json",
+        "snapshot verify {}/saved",
+        "snapshot verify state:1 --json",
+        "snapshot load {}/saved --out {}/vm2",
+        "snapshot load state:1 --out {}/vm2",
+        "snapshot load oci:{}/layout:state --out {}/vm3 --json",
+        "snapshot load localhost/sample --out {}/vm4 --platform linux/amd64",
+        "snapshot rm localhost/sample",
+        "snapshot rm state:1 --json",
+        "checkpoint {}/vm",
+    ];
+    let mut runs = lines.map(|line| place.run(line)).to_vec();
+    let layer = place.path("saved/layer-00.erofs");
+    let content = fs::read(&layer).unwrap();
+    fs::remove_file(&layer).unwrap();
+    runs.push(place.run("snapshot verify {}/saved"));
+    fs::write(&layer, [&content[1..], b"x"].concat()).unwrap();
+    runs.push(place.run("snapshot verify {}/saved --json"));
+    runs.push(place.run("snapshot load {}/saved --out {}/vm4"));
+    check("snapshots", &runs);
+    let made: Vec<String> = place.files().into_iter().filter(|name| name.starts_with("vm4")).collect();
+    assert_eq!(made, [""; 0]);
 }
 
 #[test]
@@ -802,5 +843,8 @@ fn formats_take_options_and_others_are_refused() {
     let uuid: Vec<u8> = (1..=16).collect();
     assert_eq!((&flat[1024 + 24..1024 + 28], &flat[1024 + 48..1024 + 64]), (&[2, 1, 0, 0][..], &*uuid));
     // The layers that the set before had are gone, and nothing else is made.
-    assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), 2);
+    let entries = fs::read_dir(place.path("out")).unwrap();
+    let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".plyfold-image", ".plyfold-set", "rootfs.erofs"]);
 }

@@ -187,6 +187,67 @@ fn what_killed_runs_left_goes_with_the_next() {
     drop(alive);
 }
 
+/// A save or a load that is killed leaves nothing that looks like its result, and nothing in the way of the next one.
+#[test]
+fn a_killed_snapshot_leaves_nothing_half_made() {
+    type Begun<'a> = &'a dyn Fn() -> bool;
+    let place = Place::new();
+    let run = |arguments: &[&str]| place.command(arguments).output().unwrap();
+    let (vm, saved, out) = (place.path("vm"), place.path("saved"), place.path("out"));
+    let sample = ["materialize", "oci:examples/sample:latest", "--platform", "linux/amd64", "-q"];
+    assert!(
+        run(&[&sample[..], &["--as", "vmdk", "--upper", "256M", "--out", &vm]].concat()).status.success()
+    );
+    let upper = fs::File::options().write(true).open(Path::new(&vm).join("upper.ext4")).unwrap();
+    let data: Vec<u8> = (0..48 << 20).map(|at: usize| (at * 7 + at / 251 + 1) as u8).collect();
+    std::os::unix::fs::FileExt::write_all_at(&upper, &data, 100 << 20).unwrap();
+    let ingest = place.dir.path().join("store/ingest");
+    let is_staged = || place.files().iter().any(|name| name.starts_with(".plyfold-set-"));
+    let is_stored = || fs::read_dir(&ingest).is_ok_and(|names| names.count() > 0);
+    let lines: [(&[&str], &str, Begun<'_>); 3] = [
+        (&["snapshot", "save", &vm, "--out", &saved], "saved", &is_staged),
+        (&["snapshot", "save", &vm, "state:1"], "state", &is_stored),
+        (&["snapshot", "load", &saved, "--out", &out], "out", &is_staged),
+    ];
+    for (arguments, name, is_begun) in lines {
+        let mut met = 0;
+        for round in 0..20 {
+            let mut child = start(&place, arguments);
+            if until(&mut child.0, is_begun) {
+                sleep(Duration::from_millis(round * 5));
+                child.0.kill().unwrap();
+            }
+            if child.0.wait().unwrap().success() {
+                // It was faster. Done again, it meets what it has made.
+                let _ = fs::remove_dir_all(place.path(name));
+                run(&["remove", "state:1"]);
+                continue;
+            }
+            met += 1;
+            assert!(!Path::new(&place.path(name)).exists(), "round {round}: {arguments:?}");
+            let listed = run(&["snapshot", "list", "--json"]).stdout;
+            assert_eq!(String::from_utf8_lossy(&listed).trim(), "[]", "round {round}: {arguments:?}");
+            if met == 4 {
+                break;
+            }
+        }
+        assert!(met > 0, "{arguments:?} was never killed");
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!place.files().iter().any(|name| name.starts_with(".plyfold-")), "{:?}", place.files());
+        if name == "state" {
+            assert!(run(&["snapshot", "verify", "state:1"]).status.success());
+            assert!(run(&["snapshot", "rm", "state:1"]).status.success());
+            assert!(run(&["gc", "--partial"]).status.success());
+            assert!(!is_stored(), "{:?}", half_made(&ingest));
+        }
+    }
+    for name in ["merged.erofs", "upper.ext4"] {
+        let [old, new] = [&vm, &out].map(|folder| fs::read(Path::new(folder).join(name)).unwrap());
+        assert!(old == new, "{name}");
+    }
+}
+
 /// Standard input that is an archive has no name anywhere, so that nothing of it can stay.
 #[test]
 fn a_killed_load_leaves_no_archive() {

@@ -28,6 +28,7 @@ mod readme;
 mod registry;
 mod run;
 mod sample;
+mod snapshots;
 mod tenants;
 mod terminal;
 mod threads;

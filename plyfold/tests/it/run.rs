@@ -69,7 +69,8 @@ impl Place {
         parts.concat()
     }
 
-    /// The file names below the directory for output, the store aside; temporary ones among them.
+    /// The file names below the directory for output, temporary ones among them; without those in the store, and without
+    /// the record that every set has.
     pub(crate) fn files(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut pending = vec![self.dir.path().to_owned()];
@@ -78,7 +79,7 @@ impl Place {
                 let path = entry.unwrap().path();
                 let name = path.strip_prefix(self.dir.path()).unwrap().display().to_string();
                 match path.is_dir() {
-                    _ if name == "store" => {}
+                    _ if name == "store" || name.ends_with("/.plyfold-image") => {}
                     true => pending.push(path),
                     false => names.push(name),
                 }

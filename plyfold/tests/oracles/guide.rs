@@ -176,21 +176,21 @@ fn is_detached(file: &Path) -> Verdict {
 }
 
 /// A root file system that the script has mounted.
-struct Mounted {
-    root: PathBuf,
-    script: String,
+pub(crate) struct Mounted {
+    pub(crate) root: PathBuf,
+    pub(crate) script: String,
     guard: Unmount,
 }
 
 impl Mounted {
-    fn new(work: &Work, disks: &Disks, shell: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(work: &Work, disks: &Disks, shell: &str) -> Result<Self, Failure> {
         let (root, script, guard) = scripted(work, disks)?;
         Run::new(shell).args(["-euc", &script]).success()?;
         Ok(Self { root, script, guard })
     }
 
     /// Ends all of its mounts; the loop devices go by themselves.
-    fn unmount(mut self) {
+    pub(crate) fn unmount(mut self) {
         self.guard.unmount();
         self.guard.files.clear();
     }

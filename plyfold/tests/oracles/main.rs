@@ -22,6 +22,10 @@ mod modes;
 mod native;
 mod packages;
 mod power;
+#[path = "../../../backends/registry/tests/oracles/registry.rs"]
+#[expect(dead_code, reason = "shared with the tests of that backend, which use all of it")]
+mod registry;
+mod snapshots;
 mod verity;
 
 use guests::{
@@ -41,6 +45,10 @@ use power::{
     a_set_is_old_or_new_after_a_power_cut, a_set_is_whole_after_a_power_cut_on_ext4,
     a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
     single_files_are_whole_after_a_power_cut,
+};
+use snapshots::{
+    a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
+    snapshots_are_the_same_on_every_file_system,
 };
 use verity::{every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup};
 
@@ -82,6 +90,14 @@ oracle_tests! {
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
     ];
     skopeo_copies_native_layers needs [Need::SKOPEO];
+    a_loaded_snapshot_is_what_was_saved needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::E2FSCK, Need::QEMU_IMG
+    ];
+    snapshots_are_the_same_on_every_file_system needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::MKFS_EXT4, Need::FileSystem("xfs"),
+        Need::MKFS_XFS, Need::XFS_IO
+    ];
+    skopeo_carries_a_snapshot needs [Need::SKOPEO, DOCKER_REGISTRY];
     layers_mount_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     a_merged_image_mounts_as_the_guide_says needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     vmdks_have_the_bytes_of_raw_disks needs [Need::QEMU_IMG, Need::SGDISK];
@@ -99,6 +115,9 @@ oracle_tests! {
     ];
     layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
+
+/// A registry to push to.
+const DOCKER_REGISTRY: Need = Need::Tool { name: "docker-registry", package: "docker-registry" };
 
 /// Prompts and pasting apart, many people's shell.
 const BASH: Need = Need::Tool { name: "bash", package: "bash" };
@@ -324,7 +343,11 @@ fn a_full_disk_leaves_nothing() -> Verdict {
         .arg("-C")
         .args([sample().as_os_str(), "blobs".as_ref()])
         .success()?;
-    let verbs: [&[&str]; 4] = [
+    let (vm, saved) = (work.dir.path().join("vm"), work.dir.path().join("saved"));
+    work.disks_at(&Rootfs::vmdk().upper(64 << 20), &vm);
+    let [vm, saved] = [vm, saved].map(|path| path.to_str().unwrap().to_owned());
+    assert!(work.plyfold("store", &["snapshot", "save", &vm, "--out"], Path::new(&saved)).status.success());
+    let verbs: [&[&str]; 6] = [
         &[
             "materialize",
             "localhost/sample",
@@ -339,6 +362,8 @@ fn a_full_disk_leaves_nothing() -> Verdict {
         &["layer", tar.to_str().unwrap(), "--out"],
         &["export", "localhost/sample", "--platform", "linux/amd64", "--out"],
         &["disk", "--size", "64M", "--out"],
+        &["snapshot", "save", &vm, "--out"],
+        &["snapshot", "load", &saved, "--out"],
     ];
     for verb in verbs {
         let (mut kib, mut failures) = (4, 0);

@@ -1,7 +1,7 @@
 //! Which files in an output folder are those of a set.
 //!
-//! Files of an older set are removed, so a name belongs to one only when that is certain: five kinds of names always
-//! do, all others when the older set has listed them. A format may be called anything, such as `rootfs.tar`, and a file
+//! Files of an older set are removed, so a name belongs to one only when that is certain: five kinds of names and the
+//! record of the image always do, all others when the older set has listed them. A format may be called anything, such as `rootfs.tar`, and a file
 //! of that name may be the user's.
 
 use std::collections::BTreeSet;
@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+
+use plyfold_core::snapshot::RECORD;
 
 pub(in super::super) const MERGED: &str = "merged.erofs";
 pub(in super::super) const UPPER: &str = "upper.ext4";
@@ -46,7 +48,8 @@ impl SetNames {
 
     /// Whether a name is one of the set.
     pub(super) fn has(&self, name: &OsStr) -> bool {
-        name.to_str().is_some_and(|name| name == LIST || is_known(name) || self.0.contains(name))
+        name.to_str()
+            .is_some_and(|name| name == LIST || name == RECORD || is_known(name) || self.0.contains(name))
     }
 
     /// The list as it is written; `None` when none is needed.

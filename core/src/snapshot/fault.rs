@@ -1,0 +1,27 @@
+//! What can be wrong with a snapshot.
+
+crate::fault! {
+    /// What is wrong with a snapshot.
+    pub enum SnapshotFault;
+    Altered(String) => (Corrupt, "the file {0} of the snapshot was altered",
+        "take another copy of the snapshot"),
+    Base(String) => (Unsupported, "the empty disk that {0} was made from cannot be made again",
+        "load the snapshot by the version of plyfold that has saved it"),
+    Changed(String) => (Corrupt, "{0} was changed while it was read",
+        "end the virtual machine, or pause it until the snapshot is saved"),
+    Delta(String) => (Corrupt, "invalid delta: {0}"),
+    Foreign(String) => (Unsupported, "not a snapshot: its type is {0}"),
+    Invalid(String) => (Corrupt, "invalid snapshot: {0}"),
+    Long(String) => (Limit, "{0}"),
+    Missing(String) => (NotFound, "the snapshot lacks the file {0}",
+        "take another copy of the snapshot"),
+    NoRecord => (NotFound, "nothing says which image the disks in this directory are of",
+        "make them by `materialize`, which writes it beside them"),
+    Version(u64) => (Unsupported, "version {0} of snapshots is not supported", "plyfold reads version 1"),
+}
+
+/// The error of a document of another form than it should have.
+#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
+pub(super) fn invalid(why: impl ToString) -> crate::Error {
+    SnapshotFault::Invalid(why.to_string()).into()
+}

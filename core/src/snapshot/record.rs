@@ -1,0 +1,153 @@
+//! What is written beside the disks of an image: which image they are of.
+
+use serde::{Deserialize, Serialize};
+
+use super::check;
+use super::empty::EmptyDisk;
+use super::image::SnapshotImage;
+use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role};
+
+/// The file name of the record, beside the files of a set.
+pub const RECORD: &str = ".plyfold-image";
+
+/// Which image a set of disks is of, and what its files are. `materialize` writes it as [`RECORD`], and saving a
+/// [`Snapshot`](super::Snapshot) reads it. It has no digests: they would cost a pass over all files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct SetRecord {
+    /// The image.
+    pub image: SnapshotImage,
+    /// The oldest Linux that can mount all of it, where it is known.
+    pub kernel: Option<KernelVersion>,
+    /// The files, each behind those that it refers to.
+    pub files: Vec<SetFile>,
+}
+
+/// A file of a set.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SetFile {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// The [name](crate::Format::name) of its format.
+    pub format: String,
+    /// All that its bytes depend on beside the image: name, version and options of its format.
+    pub key: String,
+    /// Whether guests write to it.
+    pub writable: bool,
+    /// The layer that it was made from, if it was made from one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diff_id: Option<Digest>,
+    /// Its hash tree, if it is an image with one.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "check::hash_tree")]
+    pub hash_tree: Option<HashTree>,
+    /// The partitions whose images have hash trees, if it is a disk with such.
+    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "check::partitions")]
+    pub partitions: Vec<HashedPartition>,
+    /// What it was at first, if it was an empty disk.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub empty: Option<EmptyDisk>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Form {
+    schema_version: u64,
+    image: SnapshotImage,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    kernel: Option<KernelVersion>,
+    files: Vec<SetFile>,
+}
+
+impl SetFile {
+    /// A read-only file of one format.
+    pub fn new(
+        name: impl Into<String>,
+        role: Role,
+        format: impl Into<String>,
+        key: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            format: format.into(),
+            key: key.into(),
+            writable: false,
+            diff_id: None,
+            hash_tree: None,
+            partitions: Vec::new(),
+            empty: None,
+        }
+    }
+
+    /// The name that it has in a snapshot: its own, or `STEM.delta` if guests write to it.
+    pub fn stored_name(&self) -> String {
+        let stem = self.name.rsplit_once('.').map_or(&*self.name, |(stem, _)| stem);
+        if self.writable { format!("{stem}.delta") } else { self.name.clone() }
+    }
+
+    /// The same, of a layer.
+    #[must_use]
+    pub fn of_layer(mut self, diff_id: Option<Digest>) -> Self {
+        self.diff_id = diff_id;
+        self
+    }
+
+    /// The same with a hash tree.
+    #[must_use]
+    pub fn verified(mut self, hash_tree: Option<HashTree>) -> Self {
+        self.hash_tree = hash_tree;
+        self
+    }
+
+    /// The same with hash trees in its partitions.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: Vec<HashedPartition>) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The same as a file that guests write to, or that they do not.
+    #[must_use]
+    pub fn writable(mut self, writable: bool) -> Self {
+        self.writable = writable;
+        self
+    }
+
+    /// The same as a file that guests write to, and that was an empty disk at first.
+    #[must_use]
+    pub fn empty(mut self, empty: EmptyDisk) -> Self {
+        (self.writable, self.empty) = (true, Some(empty));
+        self
+    }
+}
+
+impl SetRecord {
+    /// A record of these files.
+    pub fn new(image: SnapshotImage, kernel: Option<KernelVersion>, files: Vec<SetFile>) -> Self {
+        Self { image, kernel, files }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// As [`Snapshot::parse`](super::Snapshot::parse).
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let Form { image, kernel, files, .. } = check::parse(bytes)?;
+        image.check()?;
+        check::names(files.iter().map(|file| [file.name.as_str(); 2]))?;
+        for file in &files {
+            check::format(&file.format, &file.key)?;
+        }
+        Ok(Self { image, kernel, files })
+    }
+
+    /// The record as JSON, the same bytes for the same content.
+    pub fn to_json(&self) -> Vec<u8> {
+        let Self { image, kernel, files } = self.clone();
+        check::json(&Form { schema_version: check::VERSION, image, kernel, files })
+    }
+}

@@ -1,0 +1,71 @@
+//! Files as disks: with their holes, and as what takes the changes of a delta.
+
+use std::borrow::Borrow;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+
+use plyfold_core::snapshot::delta::{Disk, Target};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::atomic_file::AtomicFile;
+use crate::blocking::Stop;
+
+/// A file that is read as a disk.
+pub(super) struct FileDisk<'a> {
+    pub(super) file: &'a File,
+    pub(super) stop: &'a Stop,
+}
+
+impl Disk for FileDisk<'_> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.stop.check()?;
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(next) => Ok(Some(next)),
+            Err(Errno::NXIO) => Ok(None),
+            // The file system knows no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some(offset)),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Reads a file from a place on, whatever others read of it.
+pub(super) struct FileReader<F> {
+    pub(super) file: F,
+    pub(super) at: u64,
+}
+
+impl<F: Borrow<File>> Read for FileReader<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.borrow().read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Target for AtomicFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.seek(SeekFrom::Start(offset))?;
+        self.write_all(bytes)
+    }
+
+    fn clear(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(self.file(), how, offset, length).is_ok() {
+            return Ok(());
+        }
+        // A chunk at most.
+        let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.write_at(&vec![0; length], offset)
+    }
+}

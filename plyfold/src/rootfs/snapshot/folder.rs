@@ -1,0 +1,88 @@
+//! Files of a folder, by names that are no paths.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use plyfold_core::manifest::limits;
+use plyfold_core::snapshot::{DOCUMENT, RECORD, SetRecord, Snapshot, SnapshotFault, SnapshotFile};
+use plyfold_core::{Error, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::stored::{Content, Stored};
+
+/// Opens a regular file; `None` when there is none. A link is not followed, and a pipe not waited for.
+pub(super) fn open(folder: &Path, name: &str) -> Result<Option<File>> {
+    let path = folder.join(name);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map(File::from);
+    let at = |e: Error| e.with_context("path", path.display());
+    match opened.map_err(io::Error::from) {
+        Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
+        Ok(_) => Err(at(Error::config("it is not a regular file"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Err(at(Error::config("it is a symbolic link, and not a regular file")))
+        }
+        Err(e) => Err(at(Error::io("opening a file", e))),
+    }
+}
+
+/// A document in a folder; one byte more than it may have is read at most.
+fn document(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(folder, name)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let read = file.take(limits::CONFIG + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io("reading a document", e).with_context("path", folder.join(name).display()))?;
+    Ok(Some(bytes))
+}
+
+/// Which image the disks in a folder are of.
+///
+/// # Errors
+/// [`NotFound`](plyfold_core::ErrorKind::NotFound) when the folder is not there, or does not say.
+pub(super) fn record(folder: &Path) -> Result<SetRecord> {
+    let at = |e: Error| e.with_context("path", folder.join(RECORD).display());
+    if !folder.is_dir() {
+        return Err(Error::not_found("there is no such directory").with_context("path", folder.display()));
+    }
+    let bytes = document(folder, RECORD)?.ok_or_else(|| at(SnapshotFault::NoRecord.into()))?;
+    SetRecord::parse(&bytes).map_err(at)
+}
+
+/// A snapshot in a folder.
+#[derive(Debug)]
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    /// The document in it.
+    ///
+    /// # Errors
+    /// [`NotFound`](plyfold_core::ErrorKind::NotFound) when there is none.
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        let at = |e: Error| e.with_context("path", self.0.join(DOCUMENT).display());
+        let missing = || {
+            let error = Error::not_found("no snapshot is in this directory");
+            error.with_hint("a snapshot in a directory has the file snapshot.json")
+        };
+        let bytes = document(&self.0, DOCUMENT)?.ok_or_else(|| at(missing()))?;
+        Snapshot::parse(&bytes).map_err(at)
+    }
+}
+
+impl Stored for Folder {
+    fn open(&self, file: &SnapshotFile) -> Result<Content> {
+        let name = file.file.stored_name();
+        let at = |e: Error| e.with_context("path", self.0.join(&name).display());
+        let opened = open(&self.0, &name)?.ok_or_else(|| at(SnapshotFault::Missing(name.clone()).into()))?;
+        let size = opened.metadata().map_err(|e| at(Error::io("looking at a file", e)))?.len();
+        if size != file.stored().1 {
+            return Err(at(SnapshotFault::Altered(name.clone()).into()));
+        }
+        Ok(Content::File(opened))
+    }
+
+    fn path(&self, file: &SnapshotFile) -> Option<PathBuf> {
+        Some(self.0.join(file.file.stored_name()))
+    }
+}

@@ -1,0 +1,295 @@
+//! Snapshots: the disks of a folder saved, and made again in another place.
+//!
+//! What `materialize` has made, and what guests have written to it since, is saved as a [`Snapshot`]: in a directory of
+//! its own ([`save`]), in the cache of [`Images`] ([`Images::save_snapshot`]), or in any backend
+//! ([`Images::push_snapshot`]). Loading verifies every file before the first one is visible.
+//!
+//! A disk that a guest writes to is stored as what differs from the empty disk that it was at first. It has to be at
+//! rest meanwhile: one that changes while it is read is an error.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use plyfold_core::manifest::limits;
+use plyfold_core::progress::Progress;
+use plyfold_core::{
+    BlobRange, CacheProvider, CacheProviderExt as _, CopyOptions, Descriptor, Error, ErrorKind,
+    ImageRegistry, ImageSource as _, PullOptions, PullPolicy, PulledImage, RawManifest, Reference, Result,
+    copy,
+};
+use tokio::runtime::Handle;
+
+pub use plyfold_core::snapshot::*;
+
+use self::artifact::SetArtifact;
+use self::folder::Folder;
+use self::restore::Restore;
+use self::scan::DiskFolder;
+use self::stored::Cached;
+use super::disks::Disks;
+use super::set::Set;
+use crate::Images;
+use crate::atomic_file::FileOptions;
+use crate::blocking::{Stop, alone};
+
+mod artifact;
+mod descriptor;
+mod disk;
+mod empty;
+mod folder;
+mod restore;
+mod scan;
+mod stored;
+
+/// A snapshot, and the manifest that it has as an artifact: the same wherever it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct KeptSnapshot {
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// Its manifest.
+    pub manifest: Descriptor,
+}
+
+impl KeptSnapshot {
+    fn new(snapshot: Snapshot) -> Result<Self> {
+        let manifest = snapshot.manifest(false)?.descriptor().clone();
+        Ok(Self { snapshot, manifest })
+    }
+
+    fn of(artifact: &SetArtifact) -> Self {
+        Self { snapshot: artifact.snapshot().clone(), manifest: artifact.descriptor().clone() }
+    }
+}
+
+/// Saves the disks in a folder that [`Images::materialize`] has made, or that a snapshot was loaded into, in the directory
+/// `out`, which must be new. It appears when all of it is there.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
+/// [`Corrupt`](ErrorKind::Corrupt) when one changes meanwhile; [`Config`](ErrorKind::Config) when something is at `out`;
+/// [`Limit`](ErrorKind::Limit) for more than [`MAX_FILES`](plyfold_core::snapshot::MAX_FILES);
+/// [`Io`](ErrorKind::Io).
+pub async fn save(disks: &Path, out: &Path, options: FileOptions) -> Result<KeptSnapshot> {
+    let (disks, out) = (disks.to_owned(), out.to_owned());
+    alone("plyfold-snapshot", move |stop| save_in(&disks, &out, options, stop)).await
+}
+
+fn save_in(disks: &Path, out: &Path, options: FileOptions, stop: &Stop) -> Result<KeptSnapshot> {
+    let disks = DiskFolder::open(disks, stop)?;
+    let mut set = Set::new(out, options, stop)?;
+    set.in_new_folder()?;
+    let names: Vec<String> = disks.record.files.iter().map(SetFile::stored_name).collect();
+    set.declare(names.iter().map(String::as_str).chain([DOCUMENT]))?;
+    let scratch = set.scratch().to_owned();
+    let mut files = Vec::new();
+    for (of, name) in disks.record.files.iter().zip(&names) {
+        let disk = disks.disk(of)?;
+        set.add(name, |out| {
+            files.push(if of.writable {
+                disks.delta(&disk, &scratch, out)?
+            } else {
+                if !out.share(&disk.file) {
+                    out.copy_of(&disk.file, disk.size())?;
+                }
+                disks.whole(&disk, out.file())?
+            });
+            Ok(())
+        })?;
+    }
+    let kept = KeptSnapshot::new(disks.snapshot(files)?)?;
+    let document = kept.snapshot.to_json();
+    set.add(DOCUMENT, |out| Ok(out.write_all(&document)?))?;
+    set.publish()?;
+    Ok(kept)
+}
+
+/// Makes the disks of the snapshot in a directory again, in the folder `out`, as [`Images::materialize`] makes them: by
+/// the same names, all of them or none.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) when there is no snapshot, or it lacks a file; [`Corrupt`](ErrorKind::Corrupt) when
+/// one was altered, and for what is no snapshot; [`Unsupported`](ErrorKind::Unsupported) for another version;
+/// [`Config`](ErrorKind::Config) when `out` has a disk that a guest may have written to, or a file in the way;
+/// [`Io`](ErrorKind::Io). `out` is as it was then.
+pub async fn load(snapshot: &Path, out: &Path, options: FileOptions) -> Result<(KeptSnapshot, Disks)> {
+    let (from, out) = (Folder(snapshot.to_owned()), out.to_owned());
+    alone("plyfold-snapshot", move |stop| {
+        let kept = KeptSnapshot::new(from.snapshot()?)?;
+        let restore = Restore { snapshot: &kept.snapshot, from: &from, stop };
+        let disks = restore.write_to(&out, options)?;
+        Ok((kept, disks))
+    })
+    .await
+}
+
+/// Reads the snapshot in a directory, every byte of it.
+///
+/// # Errors
+/// As [`load`], but for those about the output.
+pub async fn verify(snapshot: &Path) -> Result<KeptSnapshot> {
+    let from = Folder(snapshot.to_owned());
+    alone("plyfold-snapshot", move |stop| {
+        let kept = KeptSnapshot::new(from.snapshot()?)?;
+        Restore { snapshot: &kept.snapshot, from: &from, stop }.verify(&std::env::temp_dir())?;
+        Ok(kept)
+    })
+    .await
+}
+
+/// Whether a snapshot is in a directory, by the name of its document.
+pub fn is_in(directory: &Path) -> bool {
+    directory.join(DOCUMENT).is_file()
+}
+
+impl Images {
+    /// Saves the disks in a folder as [`save`] does, in the cache under a name that is not taken. There
+    /// [`collect`](Self::collect) keeps it as long as it has a name; [`remove`](Self::remove) takes the name away.
+    ///
+    /// With `attached` it is a referrer of its image: as long as the cache has that by a name, the snapshot stays, too.
+    ///
+    /// # Errors
+    /// As [`save`]; [`Config`](ErrorKind::Config) when the name stands for something else; those of the cache.
+    pub async fn save_snapshot(
+        &self,
+        disks: &Path,
+        name: &Reference,
+        attached: bool,
+        progress: Progress,
+    ) -> Result<KeptSnapshot> {
+        let operation = progress.operation();
+        let artifact = match self.artifact(disks, attached).await {
+            Ok(artifact) => artifact,
+            Err(e) => return operation.end(Err(e)),
+        };
+        let cache = self.cache();
+        let there = match cache.find_descriptor(name).await {
+            Ok(there) => there,
+            Err(e) => return operation.end(Err(e)),
+        };
+        if there.is_some_and(|there| there.digest() != artifact.descriptor().digest()) {
+            let error = Error::config("the name stands for something else in the store").with_image(name);
+            return operation.end(Err(error.with_hint("choose another name, or remove that one first")));
+        }
+        operation.hand_over();
+        let options = PullOptions { policy: PullPolicy::Always, progress, ..PullOptions::default() };
+        cache.image_pull(&artifact, name, &options).await?;
+        Ok(KeptSnapshot::of(&artifact))
+    }
+
+    /// Saves the disks in a folder as [`save`] does, as an artifact of a backend under a name, which is taken from what it
+    /// stood for. Cached content is not needed, and nothing is cached.
+    ///
+    /// # Errors
+    /// As [`save`] and [`copy`](fn@plyfold_core::copy).
+    pub async fn push_snapshot(
+        &self,
+        disks: &Path,
+        to: &dyn ImageRegistry,
+        target: &Reference,
+        attached: bool,
+        options: &CopyOptions,
+    ) -> Result<KeptSnapshot> {
+        let operation = options.progress.operation();
+        let artifact = match self.artifact(disks, attached).await {
+            Ok(artifact) => artifact,
+            Err(e) => return operation.end(Err(e)),
+        };
+        operation.hand_over();
+        copy(&artifact, target, to, target, options).await?;
+        Ok(KeptSnapshot::of(&artifact))
+    }
+
+    async fn artifact(&self, disks: &Path, attached: bool) -> Result<SetArtifact> {
+        let (disks, scratch) = (disks.to_owned(), self.scratch()?);
+        alone("plyfold-snapshot", move |stop| SetArtifact::of(&disks, &scratch, attached, stop)).await
+    }
+
+    /// Makes the disks of a snapshot that was [pulled](Self::pull) again, as [`load`] does.
+    ///
+    /// # Errors
+    /// As [`load`]; [`Unsupported`](ErrorKind::Unsupported) for an image; those of the cache.
+    pub async fn load_snapshot(
+        &self,
+        snapshot: &PulledImage,
+        out: &Path,
+        options: FileOptions,
+    ) -> Result<(KeptSnapshot, Disks)> {
+        let out = out.to_owned();
+        self.with_snapshot(snapshot, move |restore, _| restore.write_to(&out, options)).await
+    }
+
+    /// Reads a snapshot that was [pulled](Self::pull), every byte of it.
+    ///
+    /// # Errors
+    /// As [`Images::load_snapshot`], but for those about the output.
+    pub async fn verify_snapshot(&self, snapshot: &PulledImage) -> Result<KeptSnapshot> {
+        let verify = |restore: &Restore<'_>, scratch: &Path| restore.verify(scratch);
+        self.with_snapshot(snapshot, verify).await.map(|(kept, ())| kept)
+    }
+
+    async fn with_snapshot<T: Send + 'static>(
+        &self,
+        image: &PulledImage,
+        work: impl FnOnce(&Restore<'_>, &Path) -> Result<T> + Send + 'static,
+    ) -> Result<(KeptSnapshot, T)> {
+        let (source, runtime, scratch) = (self.source(image), Handle::current(), self.scratch()?);
+        let at = |e: Error| e.with_image(&image.reference);
+        let wanted = Snapshot::document_of(source.raw()).map_err(at)?;
+        let document = source.blob(&wanted, BlobRange::FULL).await.map_err(at)?;
+        let document = document.bytes(limits::CONFIG).await.map_err(at)?;
+        let snapshot = Snapshot::of_manifest(source.raw(), &document).map_err(at)?;
+        let kept = KeptSnapshot { snapshot, manifest: source.raw().descriptor().clone() };
+        let done = alone("plyfold-snapshot", move |stop| {
+            let from = Cached { source, runtime };
+            let done = work(&Restore { snapshot: &kept.snapshot, from: &from, stop }, &scratch)?;
+            Ok((kept, done))
+        });
+        done.await.map_err(at)
+    }
+
+    /// The snapshots in the cache, sorted by name.
+    ///
+    /// # Errors
+    /// Those of the cache; [`Corrupt`](ErrorKind::Corrupt) for a snapshot that is damaged.
+    pub async fn snapshots(&self) -> Result<Vec<(Reference, KeptSnapshot)>> {
+        let cache = self.cache();
+        let mut found = Vec::new();
+        for (name, descriptor) in cache.list().await? {
+            let at = |e: Error| e.with_image(&name);
+            if let Some(kept) = snapshot_of(&*cache, &descriptor).await.map_err(at)? {
+                found.push((name, kept));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The snapshot that a name stands for in the cache; `None` when it stands for something else, or nothing.
+    ///
+    /// # Errors
+    /// As [`Images::snapshots`].
+    pub async fn snapshot(&self, name: &Reference) -> Result<Option<KeptSnapshot>> {
+        let cache = self.cache();
+        let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
+        snapshot_of(&*cache, &descriptor).await.map_err(|e| e.with_image(name))
+    }
+}
+
+/// The snapshot that a descriptor leads to, if it is one.
+async fn snapshot_of(cache: &dyn CacheProvider, top: &Descriptor) -> Result<Option<KeptSnapshot>> {
+    if !plyfold_core::manifest::is_manifest(top.media_type()) {
+        return Ok(None);
+    }
+    let bytes = match cache.content(top, limits::MANIFEST).await {
+        // A name whose content is gone is no snapshot.
+        Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let raw = RawManifest::described(bytes, top)?;
+    if !raw.image().is_ok_and(is_snapshot) {
+        return Ok(None);
+    }
+    let document = cache.content(&Snapshot::document_of(&raw)?, limits::CONFIG).await?;
+    let snapshot = Snapshot::of_manifest(&raw, &document)?;
+    Ok(Some(KeptSnapshot { snapshot, manifest: raw.descriptor().clone() }))
+}

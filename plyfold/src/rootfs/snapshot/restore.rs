@@ -1,0 +1,172 @@
+//! From a stored snapshot to disks, and to nothing but a verdict.
+
+use std::fs;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use plyfold_core::durable::temporary_file;
+use plyfold_core::snapshot::delta::{self, Target};
+use plyfold_core::snapshot::{Content, Delta, RECORD, Snapshot, SnapshotFault, SnapshotFile};
+use plyfold_core::{Digest, Error, Output as _, Result};
+
+use super::super::disks::{Disk, Disks};
+use super::super::set::Set;
+use super::disk::{FileDisk, FileReader};
+use super::stored::{self, Hashing, Stored};
+use super::{descriptor, empty};
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::blocking::Stop;
+
+/// A snapshot that is read from a place.
+pub(super) struct Restore<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) from: &'a dyn Stored,
+    pub(super) stop: &'a Stop,
+}
+
+impl Restore<'_> {
+    /// Writes the disks to a folder, where they appear together, once all of them are verified.
+    pub(super) fn write_to(&self, out: &Path, options: FileOptions) -> Result<Disks> {
+        let files = &self.snapshot.files;
+        for file in files.iter().filter(|file| file.file.writable) {
+            let target = out.join(&file.file.name);
+            if fs::symlink_metadata(&target).is_ok() {
+                let error = Error::config("there is a disk already that a guest may have written to");
+                let error = error.with_context("path", target.display());
+                return Err(
+                    error.with_hint("remove it if it is no longer needed, or choose another directory")
+                );
+            }
+        }
+        let mut set = Set::new(out, options, self.stop)?;
+        set.declare(files.iter().map(|file| &*file.file.name))?;
+        let mut disks = Disks { kernel: self.snapshot.kernel, ..Disks::default() };
+        for file in files {
+            let (name, refers) = (&file.file.name, file.file.format != files[0].file.format);
+            if refers && !file.file.writable {
+                set.refers(name);
+            }
+            let (path, size) = match &file.content {
+                Content::Delta(delta) => {
+                    set.add_writable(name, |disk| self.disk(file, delta, disk).map_err(|e| self.at(file, e)))?
+                }
+                Content::Whole(digest) => {
+                    set.add(name, |out| self.whole(file, digest, out).map_err(|e| self.at(file, e)))?
+                }
+                _ => return Err(Error::unsupported("this content of a snapshot is not known")),
+            };
+            let of = &file.file;
+            disks.add(Disk {
+                hash_tree: of.hash_tree.clone(),
+                partitions: of.partitions.clone(),
+                ..Disk::plain(path, of.role, &of.format, size)
+            });
+        }
+        let record = self.snapshot.record().to_json();
+        set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;
+        disks.notes.extend(set.publish()?);
+        Ok(disks)
+    }
+
+    /// What is wrong with the snapshot is said of the file that is stored, and the rest of the output.
+    fn at(&self, file: &SnapshotFile, e: Error) -> Error {
+        match self.from.path(file).filter(|_| e.detail::<SnapshotFault>().is_some()) {
+            Some(path) => e.with_context("path", path.display()),
+            None => e,
+        }
+    }
+
+    /// Reads everything, and writes nothing; `scratch` is for empty disks.
+    pub(super) fn verify(&self, scratch: &Path) -> Result<()> {
+        let each = |file| self.verify_file(file, scratch).map_err(|e| self.at(file, e));
+        self.snapshot.files.iter().try_for_each(each)
+    }
+
+    fn verify_file(&self, file: &SnapshotFile, scratch: &Path) -> Result<()> {
+        let (digest, size) = file.stored();
+        let mut content = Hashing::like(digest, self.stop.reader(self.from.open(file)?))?;
+        let Content::Delta(delta) = &file.content else {
+            if !descriptor::is_one(file) {
+                return content.check(file);
+            }
+            let text = descriptor::read(&mut content)?;
+            content.check(file)?;
+            return descriptor::check(file, &text, self.snapshot);
+        };
+        let delta_bytes = BufReader::new((&mut content).take(size));
+        let applied = delta::apply(delta_bytes, file.size, &mut Nowhere);
+        checked(file, content, applied)?;
+        let Some(base) = &delta.base else { return Ok(()) };
+        let mut made = temporary_file(scratch)?;
+        let is_made = empty::write(&base.empty, &mut made)?;
+        if !is_made || digest_of(&FileDisk { file: &made, stop: self.stop })? != base.digest {
+            return Err(SnapshotFault::Base(file.file.name.clone()).into());
+        }
+        Ok(())
+    }
+
+    fn whole(&self, file: &SnapshotFile, digest: &Digest, out: &mut AtomicFile) -> Result<()> {
+        let content = self.from.open(file)?;
+        if matches!(&content, stored::Content::File(content) if out.share(content)) {
+            // The clone is what gets the name.
+            Hashing::like(digest, self.stop.reader(FileReader { file: out.file(), at: 0 }))?.check(file)?;
+        } else {
+            let mut content = Hashing::like(digest, content)?;
+            out.copy_of((&mut content).take(file.size), file.size)?;
+            content.check(file)?;
+        }
+        if descriptor::is_one(file) {
+            let text = descriptor::read(&mut FileReader { file: out.file(), at: 0 })?;
+            descriptor::check(file, &text, self.snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the empty disk again, and applies the delta.
+    fn disk(&self, file: &SnapshotFile, delta: &Delta, out: &mut AtomicFile) -> Result<()> {
+        let name = &file.file.name;
+        if let Some(base) = &delta.base
+            && (!empty::write(&base.empty, out)? || self.digest(out)? != base.digest)
+        {
+            return Err(SnapshotFault::Base(name.clone()).into());
+        }
+        out.set_len(file.size)?;
+        let mut content = Hashing::like(&delta.digest, self.stop.reader(self.from.open(file)?))?;
+        let applied = delta::apply(BufReader::new((&mut content).take(delta.size)), file.size, out);
+        checked(file, content, applied)?;
+        if self.digest(out)? != delta.disk {
+            return Err(SnapshotFault::Altered(name.clone()).into());
+        }
+        Ok(())
+    }
+
+    fn digest(&self, out: &AtomicFile) -> Result<Digest> {
+        digest_of(&FileDisk { file: out.file(), stop: self.stop })
+    }
+}
+
+fn digest_of(disk: &FileDisk<'_>) -> Result<Digest> {
+    delta::digest_of(disk).map_err(|e| Error::io("reading a disk", e))
+}
+
+/// Of a delta that cannot be applied it is said that it was altered, if it was.
+fn checked<R: Read>(file: &SnapshotFile, content: Hashing<R>, applied: Result<()>) -> Result<()> {
+    match applied {
+        Err(e) if matches!(e.detail(), Some(SnapshotFault::Delta(_))) => content.check(file).and(Err(e)),
+        Err(e) => Err(e),
+        Ok(()) => content.check(file),
+    }
+}
+
+/// A delta that is only read.
+struct Nowhere;
+
+impl Target for Nowhere {
+    fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn clear(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

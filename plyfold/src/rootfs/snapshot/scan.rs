@@ -1,0 +1,134 @@
+//! Reading the disks of a folder.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use plyfold_core::digest::Hasher;
+use plyfold_core::durable::temporary_file;
+use plyfold_core::snapshot::delta::{self, Disk};
+use plyfold_core::snapshot::{
+    Base, Content, Delta, SetFile, SetRecord, Snapshot, SnapshotFault, SnapshotFile,
+};
+use plyfold_core::{Error, Result};
+
+use super::disk::{FileDisk, FileReader};
+use super::stored::{Hashing, HashingWriter};
+use super::{empty, folder};
+use crate::blocking::Stop;
+
+/// Bytes gathered before they are written.
+const GATHER: usize = 1 << 20;
+
+/// A folder with disks of an image.
+pub(super) struct DiskFolder<'a> {
+    folder: PathBuf,
+    pub(super) record: SetRecord,
+    stop: &'a Stop,
+}
+
+/// One of the disks, opened.
+pub(super) struct OpenDisk<'a> {
+    of: &'a SetFile,
+    pub(super) file: File,
+    path: PathBuf,
+    before: State,
+}
+
+/// What changes when a file is written to: its size, and the time of the last write.
+type State = (u64, Option<SystemTime>);
+
+impl<'a> DiskFolder<'a> {
+    /// Opens the folder, which says which image its disks are of.
+    pub(super) fn open(folder: &Path, stop: &'a Stop) -> Result<Self> {
+        Ok(Self { folder: folder.to_owned(), record: folder::record(folder)?, stop })
+    }
+
+    /// Opens one of the disks.
+    pub(super) fn disk<'f>(&self, of: &'f SetFile) -> Result<OpenDisk<'f>> {
+        self.stop.check()?;
+        let path = self.folder.join(&of.name);
+        let missing =
+            || Error::not_found("a disk of the image is missing").with_context("path", path.display());
+        let file = folder::open(&self.folder, &of.name)?.ok_or_else(missing)?;
+        let before = state(&file).map_err(|e| e.with_context("path", path.display()))?;
+        Ok(OpenDisk { of, file, path, before })
+    }
+
+    /// Hashes a disk that no guest writes to, as `content`: the disk itself, or a copy of it.
+    pub(super) fn whole(&self, disk: &OpenDisk<'_>, content: &File) -> Result<SnapshotFile> {
+        let mut hashing = Hashing::sha256(self.stop.reader(FileReader { file: content, at: 0 }));
+        let read = io::copy(&mut hashing, &mut io::sink());
+        read.map_err(|e| disk.at(Error::io("reading a disk", e)))?;
+        let (digest, size) = hashing.finish();
+        disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(digest)))
+    }
+
+    /// Writes the delta of a disk that guests write to; other files go to `scratch`.
+    pub(super) fn delta(
+        &self,
+        disk: &OpenDisk<'_>,
+        scratch: &Path,
+        out: &mut dyn Write,
+    ) -> Result<SnapshotFile> {
+        let base = self.base(disk, scratch).map_err(|e| disk.at(e))?;
+        let old = base.as_ref().map(|(_, file)| FileDisk { file, stop: self.stop });
+        let hashing = HashingWriter { writer: out, hasher: Hasher::sha256(), count: 0 };
+        let mut out = BufWriter::with_capacity(GATHER, hashing);
+        let of_disk = FileDisk { file: &disk.file, stop: self.stop };
+        let writing = |e| disk.at(Error::io("writing a delta", e));
+        let own = delta::write(&of_disk, old.as_ref().map(|old| old as &dyn Disk), &mut out);
+        let own = own.map_err(|e| match e.kind() {
+            // It became shorter.
+            io::ErrorKind::UnexpectedEof => disk.changed(),
+            _ => writing(e),
+        })?;
+        let written = out.into_inner().map_err(|e| writing(e.into_error()))?;
+        let delta = Delta::new(written.hasher.finish(), written.count, own, base.map(|(base, _)| base));
+        disk.unchanged(SnapshotFile::new(disk.of.clone(), disk.before.0, Content::Delta(delta)))
+    }
+
+    /// The snapshot of what was read.
+    pub(super) fn snapshot(&self, files: Vec<SnapshotFile>) -> Result<Snapshot> {
+        Snapshot::new(self.record.image.clone(), self.record.kernel, files)
+    }
+
+    /// The empty disk that a disk was made from, if it was made from one.
+    fn base(&self, disk: &OpenDisk<'_>, scratch: &Path) -> Result<Option<(Base, File)>> {
+        let Some(empty) = &disk.of.empty else { return Ok(None) };
+        let mut made = temporary_file(scratch)?;
+        if !empty::write(empty, &mut made)? || !empty::is_made_from(&disk.file, &made) {
+            return Ok(None);
+        }
+        let digest = delta::digest_of(&FileDisk { file: &made, stop: self.stop });
+        let digest = digest.map_err(|e| Error::io("reading an empty disk", e))?;
+        Ok(Some((Base::new(empty.clone(), digest), made)))
+    }
+}
+
+impl OpenDisk<'_> {
+    /// Its size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.before.0
+    }
+
+    /// What was read, unless the disk has changed meanwhile.
+    fn unchanged(&self, read: SnapshotFile) -> Result<SnapshotFile> {
+        let after = state(&self.file).map_err(|e| self.at(e))?;
+        if after == self.before && read.size == self.before.0 { Ok(read) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        self.at(SnapshotFault::Changed(self.of.name.clone()).into())
+    }
+
+    fn at(&self, e: Error) -> Error {
+        e.with_context("path", self.path.display())
+    }
+}
+
+fn state(file: &File) -> Result<State> {
+    let found = file.metadata().map_err(|e| Error::io("looking at a disk", e))?;
+    Ok((found.len(), found.modified().ok()))
+}
