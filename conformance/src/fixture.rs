@@ -18,9 +18,11 @@ use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
 pub(crate) use cache::overwrite;
 pub use cache::{CacheFixture, CacheMedium, CacheUnderTest, LayoutFixture};
+pub use disk::{DiskFixture, ReadBack};
 pub use materializer::{FormatFidelity, MaterializerFixture, path_of};
 
 mod cache;
+mod disk;
 mod materializer;
 
 /// A medium with a backend that reads it: what [`registry_suite!`](crate::registry_suite) judges.

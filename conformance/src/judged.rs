@@ -2,7 +2,9 @@
 
 use crate::durability::{self, DurabilityFixture};
 use crate::rule::JudgedFixture;
-use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, hostile, rules};
+use crate::{
+    CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, hostile, rules,
+};
 
 impl JudgedFixture for dyn Fixture + '_ {
     fn not_judged(&self) -> &'static [&'static str] {
@@ -25,6 +27,16 @@ impl JudgedFixture for dyn MaterializerFixture + '_ {
 
     fn has_rule(name: &str) -> bool {
         rules::materializer().any(|rule| rule.name == name)
+    }
+}
+
+impl JudgedFixture for dyn DiskFixture + '_ {
+    fn not_judged(&self) -> &'static [&'static str] {
+        self.disk_not_judged()
+    }
+
+    fn has_rule(name: &str) -> bool {
+        rules::disk().any(|rule| rule.name == name)
     }
 }
 

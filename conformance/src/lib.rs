@@ -24,6 +24,7 @@ pub mod samples;
 pub mod server;
 pub mod tree;
 
+mod child;
 mod fixture;
 mod http;
 mod judged;
@@ -31,9 +32,11 @@ mod macros;
 mod rule;
 mod suite;
 
+pub use child::is_child;
 pub use fixture::{
-    BackendUnderTest, CacheFixture, CacheMedium, CacheUnderTest, Client, Condition, CoreClient, Fidelity,
-    Fixture, FixtureImage, FormatFidelity, LayoutFixture, MaterializerFixture, RetryAfter, path_of,
+    BackendUnderTest, CacheFixture, CacheMedium, CacheUnderTest, Client, Condition, CoreClient, DiskFixture,
+    Fidelity, Fixture, FixtureImage, FormatFidelity, LayoutFixture, MaterializerFixture, ReadBack,
+    RetryAfter, path_of,
 };
 pub use http::{HttpFixture, HttpSetup, Mirror};
 pub use rule::{JudgedFixture, Rule, Verdict};

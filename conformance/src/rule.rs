@@ -63,12 +63,26 @@ impl<S: JudgedFixture + ?Sized> Rule<S> {
         settle(fixture, self, self.name, &self.verdict(fixture), broken)
             .unwrap_or_else(|why| panic!("{why}"));
     }
+
+    /// As [`Rule::judge`], in the test of this path (`module_path!()`, two colons, its name): a rule that bounds memory
+    /// runs this test again as a child process.
+    ///
+    /// # Panics
+    /// As [`Rule::judge`].
+    pub fn judge_in(&self, fixture: &S, test: &str) {
+        in_test(test, || self.judge(fixture));
+    }
 }
 
 impl<S: ?Sized> Rule<S> {
     /// Whether the fixture keeps what is judged of the rule; the failed assertion goes to standard error.
     pub fn holds(&self, fixture: &S) -> bool {
         self.verdict(fixture) != Verdict::Broken
+    }
+
+    /// As [`Rule::verdict`], in the test of this path, as for [`Rule::judge_in`].
+    pub fn verdict_in(&self, fixture: &S, test: &str) -> Verdict {
+        in_test(test, || self.verdict(fixture))
     }
 
     /// What comes of the rule, in a runtime of its own.
@@ -80,6 +94,23 @@ impl<S: ?Sized> Rule<S> {
 thread_local! {
     /// What the check on this thread has not judged so far.
     static NOT_JUDGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The path of the test that runs on this thread, as its harness knows it.
+    static TEST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `judge` in the test of this path (`module_path!()`, two colons, its name).
+fn in_test<T>(path: &str, judge: impl FnOnce() -> T) -> T {
+    // The harness leaves out the name of the crate.
+    let path = path.split_once("::").map_or(path, |(_, path)| path);
+    TEST.with_borrow_mut(|test| *test = Some(path.to_owned()));
+    let judged = judge();
+    TEST.take();
+    judged
+}
+
+/// The test that runs on this thread, where it has said its path.
+pub(crate) fn own_test() -> Option<String> {
+    TEST.with_borrow(Clone::clone)
 }
 
 /// Says that a check leaves something unjudged, and why. On the thread that the check runs on.

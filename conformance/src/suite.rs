@@ -158,7 +158,62 @@ macro_rules! layout_suite {
 #[macro_export]
 macro_rules! materializer_suite {
     ($fixture:expr) => {
-        $crate::__materializer_rules! { __tests ($crate::rules::materializer(), $fixture) }
+        $crate::__materializer_rules! { __tests_in ($crate::rules::materializer(), $fixture) }
+    };
+}
+
+/// One `#[test]` for each rule about disks of one kind (group M) on a [`DiskFixture`](crate::DiskFixture): disks that refer
+/// to other files, that are described by a text, that are written to, that boot, that are made to a size. A format is
+/// judged by those that its fixture has the means for, and lists the others.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use plyfold_conformance::tree::TreeLine;
+/// use plyfold_conformance::{DiskFixture, MaterializerFixture};
+/// use plyfold_core::{InputArtifact, Materializer};
+/// # #[derive(Clone, Debug)]
+/// # struct Scratch;
+/// # impl Materializer for Scratch {
+/// #     fn format(&self) -> plyfold_core::Format {
+/// #         plyfold_core::Format { name: "scratch", version: 1, options: String::new(), extension: "img" }
+/// #     }
+/// #     fn input(&self) -> plyfold_core::Input { plyfold_core::Input::Nothing }
+/// # }
+///
+/// struct Disks;
+///
+/// impl MaterializerFixture for Disks {
+///     // … as for `materializer_suite!`.
+/// #   fn materializer(&self) -> Box<dyn Materializer> { Box::new(Scratch) }
+/// #   fn tree(&self, _: &Path, _: &[InputArtifact]) -> Vec<TreeLine> { Vec::new() }
+/// #   fn check(&self, _: &Path, _: &[InputArtifact]) {}
+/// }
+///
+/// impl DiskFixture for Disks {
+///     fn write(&self, file: &Path, work: &mut dyn FnMut(&Path)) -> bool {
+///         // … mounts the file, and unmounts it again.
+/// #       let mount = file;
+///         work(mount);
+///         true
+///     }
+///
+///     fn disk_not_judged(&self) -> &'static [&'static str] {
+///         &[
+///             "merged_image_refers_to_layers_without_copying",
+///             "vmdk_reads_back_identical",
+///             "guest_boots",
+///             "a_size_too_small_is_told_first",
+///         ]
+///     }
+/// }
+///
+/// plyfold_conformance::disk_suite!(Disks);
+/// ```
+#[macro_export]
+macro_rules! disk_suite {
+    ($fixture:expr) => {
+        $crate::__disk_rules! { __tests ($crate::rules::disk(), $fixture) }
     };
 }
 
@@ -214,6 +269,20 @@ macro_rules! __tests {
             let name = stringify!($name);
             let rule = $rules.find(|rule| rule.name == name).expect("the suite has this rule");
             rule.judge(&$fixture);
+        })*
+    };
+}
+
+/// As `__tests`, for rules that may run their test again as a child process.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests_in {
+    (($rules:expr, $fixture:expr) $($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            let name = stringify!($name);
+            let rule = $rules.find(|rule| rule.name == name).expect("the suite has this rule");
+            rule.judge_in(&$fixture, concat!(module_path!(), "::", stringify!($name)));
         })*
     };
 }

@@ -185,8 +185,11 @@ impl InputArtifact {
 /// Turns layers, images or files of other formats into block-device files.
 ///
 /// Synchronous, for blocking threads. Deterministic: the same input and options give the same bytes on every
-/// machine, with any number of threads (rule M 147 `same_input_same_bytes`). Any error leaves nothing behind
-/// (rule M 153 `output_absent_after_any_error`): the caller drops the output.
+/// machine, with any number of threads (rules M 147 `same_input_same_bytes` and M 232 `threads_change_no_byte`). Memory
+/// is bounded by constants, and for names and metadata by [`Sink::limits`] (rule M 152
+/// `memory_bounded_for_any_layer_size`); the zeros of sparse files are not written where the format has holes (rule M 234
+/// `holes_stay_holes`). Any error leaves nothing behind (rule M 153 `output_absent_after_any_error`): the caller drops the
+/// output.
 ///
 /// A materializer writes the one method that belongs to its [`input`](Self::input); the others answer
 /// [`Unsupported`](crate::ErrorKind::Unsupported).
@@ -205,7 +208,7 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
 
     /// Whether its files show the whole image without any other file (rule M 148 `kernel_mount_equals_reference_tree`).
     /// What is made of a whole image does. A format of other files says so by itself: then these are not put beside its
-    /// own.
+    /// own. One that needs them copies none of their content (rule M 154 `merged_image_refers_to_layers_without_copying`).
     fn is_self_contained(&self) -> bool {
         self.input() == Input::Image
     }
@@ -243,7 +246,8 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit) for what the format cannot hold, [`Io`](crate::ErrorKind::Io) from `out`,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    /// [`Unsupported`](crate::ErrorKind::Unsupported); [`Config`](crate::ErrorKind::Config) for a size that the options ask
+    /// for and that is too small, before anything is written (rule M 233 `a_size_too_small_is_told_first`).
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
         let _ = (image, out);
         Err(Error::unsupported(format!("{} is not made from a whole image", self.format().name)))

@@ -39,7 +39,7 @@ mod verdict;
 pub use difference::{Aspect, Difference, difference};
 pub use guest::Guest;
 pub use mount::{LoopDevice, Mount, PowerDisk};
-pub use need::Need;
+pub use need::{Need, debian_root};
 pub use run::{Captured, Run};
 pub use suite::run;
 pub use tree::xattrs;

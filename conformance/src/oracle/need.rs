@@ -9,6 +9,8 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Need {
+    /// A Debian root to make a real image of, in the folder that the variable `PLYFOLD_BARE` names. `.ci/bare` makes it.
+    DebianRoot,
     /// A file system that the kernel can mount.
     FileSystem(&'static str),
     /// What a [`Guest`](super::Guest) is made of: QEMU, Linux 6.12 and busybox in the folder that the variable
@@ -100,7 +102,7 @@ impl Need {
     fn programs(&self) -> &[&'static str] {
         match self {
             Self::FileSystem(_) => &["modprobe"],
-            Self::Guest => &[],
+            Self::DebianRoot | Self::Guest => &[],
             Self::Mounts => &["losetup", "mount", "partx", "umount"],
             Self::Peer(name) | Self::Tool { name, .. } => std::slice::from_ref(name),
             Self::Tracing => &["strace"],
@@ -123,6 +125,11 @@ pub(super) fn path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
+}
+
+/// The folder of [`Need::DebianRoot`]: `target/bare` below the current folder when no variable names another.
+pub fn debian_root() -> PathBuf {
+    env::var_os("PLYFOLD_BARE").unwrap_or_else(|| "target/bare".into()).into()
 }
 
 /// Where the files of guests are: `target/guest` below the current folder when nothing names another.

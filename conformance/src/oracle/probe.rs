@@ -4,13 +4,18 @@ use std::sync::OnceLock;
 
 use super::guest::parts;
 use super::mount::Mount;
-use super::need::{Need, find, guest_folder};
+use super::need::{Need, debian_root, find, guest_folder};
 use super::run::Run;
 
 impl Need {
     /// Why the need is not met, in one clause; `None` when it is.
     pub fn missing(&self) -> Option<String> {
         match self {
+            Self::DebianRoot => {
+                let root = debian_root();
+                let made = root.join("etc/plyfold-bare").exists();
+                (!made).then(|| format!("{} is no Debian root: run .ci/bare true", root.display()))
+            }
             Self::FileSystem(name) => (!kernel_has(name)).then(|| format!("the kernel has no {name}")),
             Self::Guest => {
                 let lacks = |path: &std::path::PathBuf| !path.exists();

@@ -8,6 +8,7 @@
 #![expect(clippy::doc_markdown, reason = "the table has the texts of the rules as they are")]
 
 mod cache;
+mod disk;
 mod endpoints;
 mod equivalence;
 mod errors;
@@ -22,7 +23,7 @@ mod secrets;
 mod source;
 mod transfers;
 
-use crate::{CacheFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule};
+use crate::{CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
@@ -45,6 +46,11 @@ pub fn layout() -> impl Iterator<Item = Rule<dyn LayoutFixture>> {
 /// The rules about materializers, in the order of the catalogue.
 pub fn materializer() -> impl Iterator<Item = Rule<dyn MaterializerFixture>> {
     materializer::RULES.iter().copied()
+}
+
+/// The rules about materializers of disks of one kind, in the order of the catalogue.
+pub fn disk() -> impl Iterator<Item = Rule<dyn DiskFixture>> {
+    disk::RULES.iter().copied()
 }
 
 /// The rules about registries that are reached over HTTP, in the order of the catalogue.

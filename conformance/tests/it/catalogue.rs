@@ -52,6 +52,7 @@ fn ids_and_texts_are_unique() {
     let cache = rules::cache().map(|rule| (rule.id, rule.text));
     let cache = cache.chain(rules::layout().map(|rule| (rule.id, rule.text)));
     let materializer = rules::materializer().map(|rule| (rule.id, rule.text));
+    let materializer = materializer.chain(rules::disk().map(|rule| (rule.id, rule.text)));
     let http = rules::http().map(|rule| (rule.id, rule.text));
     let all: Vec<_> = registry.chain(cache).chain(http).chain(materializer).collect();
     let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
@@ -75,6 +76,7 @@ fn the_documentation_has_every_rule() {
         "`layout_suite!`" rules::layout();
         "`durability`" durability::tests();
         "`materializer_suite!`" rules::materializer();
+        "`disk_suite!`" rules::disk();
     }
     let number = |id: &str| id.split_once(' ').and_then(|(_, number)| number.parse::<u32>().ok()).unwrap();
     rows.sort_by_key(|(id, ..)| (id.chars().next(), number(id)));
@@ -110,6 +112,7 @@ fn every_rule_that_a_page_cites_is_there() {
         .chain(rules::layout().map(|rule| rule.id))
         .chain(durability::tests().map(|rule| rule.id))
         .chain(rules::materializer().map(|rule| rule.id))
+        .chain(rules::disk().map(|rule| rule.id))
         .collect();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src")];
     let mut cited = 0;

@@ -20,13 +20,13 @@ use crate::tree::TreeLine;
 use crate::{MaterializerFixture, path_of};
 
 /// A finished file, and what it is made of.
-pub(super) struct Made<'a> {
+pub(in crate::rules) struct Made<'a> {
     fixture: &'a dyn MaterializerFixture,
     file: PathBuf,
     files: Vec<PathBuf>,
     tars: Vec<Vec<u8>>,
     /// The files of the layers, where there are such.
-    pub(super) layers: Vec<InputArtifact>,
+    pub(in crate::rules) layers: Vec<InputArtifact>,
     image: Option<MergedTree>,
     folder: TempDir,
 }
@@ -40,12 +40,12 @@ fn finished(path: &Path, told: Told, diff_id: Digest) -> Result<InputArtifact> {
 
 impl<'a> Made<'a> {
     /// Makes an image of these tars, or layers of all of them of which the first is the file.
-    pub(super) fn of(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Self {
+    pub(in crate::rules) fn of(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Self {
         sound(Self::attempt(fixture, tars))
     }
 
     /// As [`Made::of`], if the materializer makes it.
-    pub(super) fn attempt(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Result<Self> {
+    pub(in crate::rules) fn attempt(fixture: &'a dyn MaterializerFixture, tars: &[Vec<u8>]) -> Result<Self> {
         let folder = TempDir::new().expect("a temporary directory can be made");
         let materializer = fixture.materializer();
         let input = materializer.input();
@@ -99,8 +99,13 @@ impl<'a> Made<'a> {
         }
     }
 
+    /// The first of its files.
+    pub(in crate::rules) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Adapts its files, as copies outside of a cache.
-    pub(super) fn adapt(&self) {
+    pub(in crate::rules) fn adapt(&self) {
         let materializer = self.fixture.materializer();
         for (spec, path) in materializer.outputs().iter().zip(&self.files) {
             let file = File::options().read(true).write(true).open(path);
@@ -125,13 +130,13 @@ impl<'a> Made<'a> {
     }
 
     /// Bytes that were written: holes cost no space.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::rules) fn size(&self) -> u64 {
         let mut out = SmallDisk::new(&*self.fixture.materializer(), u64::MAX);
         sound(self.again(&mut out));
         u64::MAX - out.left.load(Ordering::SeqCst)
     }
 
-    pub(super) fn tree(&self) -> Vec<TreeLine> {
+    pub(in crate::rules) fn tree(&self) -> Vec<TreeLine> {
         self.fixture.tree(&self.file, &self.layers)
     }
 
@@ -148,7 +153,7 @@ impl<'a> Made<'a> {
         self.fixture.tree(&self.file, &[])
     }
 
-    pub(super) fn check(&self) {
+    pub(in crate::rules) fn check(&self) {
         if self.fixture.materializer().input() == Input::Layer {
             self.layers.iter().for_each(|layer| self.fixture.check(path_of(layer), &[]));
         } else {
@@ -173,7 +178,7 @@ pub(super) struct Files(Vec<(Role, PathBuf, File)>, HashSet<Role>);
 
 impl Files {
     /// New ones at `stem`, each with its extension.
-    fn create(materializer: &dyn Materializer, stem: &Path) -> Self {
+    pub(super) fn create(materializer: &dyn Materializer, stem: &Path) -> Self {
         let files = materializer.outputs().into_iter().map(|spec| {
             let path = stem.with_extension(spec.extension);
             let file = File::options().read(true).write(true).create_new(true).open(&path);
@@ -192,6 +197,11 @@ impl Files {
     /// Those that the materializer has not asked for.
     pub(super) fn unasked(&self) -> Vec<Role> {
         self.0.iter().map(|(role, ..)| *role).filter(|role| !self.1.contains(role)).collect()
+    }
+
+    /// Where the first one is.
+    pub(super) fn first(&self) -> PathBuf {
+        self.0[0].1.clone()
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -236,17 +246,23 @@ fn spool() -> File {
 }
 
 /// A disk with room for so many bytes, in all files together.
-pub(super) struct SmallDisk {
+pub(in crate::rules) struct SmallDisk {
     files: Vec<(Role, Small)>,
     left: Arc<AtomicU64>,
 }
 
 impl SmallDisk {
-    pub(super) fn new(materializer: &dyn Materializer, left: u64) -> Self {
+    pub(in crate::rules) fn new(materializer: &dyn Materializer, left: u64) -> Self {
         let left = Arc::new(AtomicU64::new(left));
         let file = |role| (role, Small { file: Arc::new(spool()), left: Arc::clone(&left) });
         let files = materializer.outputs().into_iter().map(|spec| file(spec.role)).collect();
         Self { files, left }
+    }
+
+    /// The bytes of all files, holes too.
+    pub(in crate::rules) fn length(&self) -> u64 {
+        let length = |file: &File| file.metadata().expect("a file has a length").len();
+        self.files.iter().map(|(_, small)| length(&small.file)).sum()
     }
 }
 

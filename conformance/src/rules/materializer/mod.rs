@@ -1,6 +1,7 @@
 //! M: what a materializer makes of layers and images, judged by looking at it.
 
 mod hash_tree;
+mod large;
 mod made;
 
 use std::collections::HashSet;
@@ -14,7 +15,10 @@ use plyfold_core::{
     Role, TreePlace, digest,
 };
 
-use self::made::{Files, Made, SmallDisk, make_layer};
+pub(super) use self::large::noise;
+use self::large::{holes_stay_holes, memory_bounded_for_any_layer_size, threads_change_no_byte};
+use self::made::{Files, make_layer};
+pub(super) use self::made::{Made, SmallDisk};
 use super::probe::{NAME, assert_kind, error_of, sound};
 use crate::fixtures::fill;
 use crate::rule::{not_judged, rules};
@@ -37,6 +41,9 @@ rules! {
     "M 151" whiteouts_and_opaque_in_overlay_form:
         "whiteouts become character devices 0:0, opaque directories say so in `trusted.overlay.opaque`, and a tar's \
          own overlay attributes mean nothing",
+    "M 152" memory_bounded_for_any_layer_size:
+        "a layer with a sparse file of 10 GiB, where the format holds one, and with 160 MiB of data takes 128 MiB of address \
+         space at most, on two processors",
     "M 153" output_absent_after_any_error:
         "an error at any byte of the input or the output is an error of the materializer, and nothing of its output \
          can be seen",
@@ -55,6 +62,10 @@ rules! {
     "M 231" an_adapted_copy_holds_the_same:
         "a file that users write to, adapted outside of the cache, shows the tree that it showed before, passes the format's \
          checker, and is the same as another one of the same image; files that users do not write to stay as they are",
+    "M 232" threads_change_no_byte:
+        "one processor and all of them, one thread and eight, make the same bytes",
+    "M 234" holes_stay_holes:
+        "the zeros of a sparse file are not written: 64 MiB of them take 4 MiB at most",
     "M 245" a_hash_tree_is_of_all_of_its_image:
         "a format, with the options of each variant, says that its image has a hash tree if it tells one; the root hash, the superblock and the blocks are those of dm-verity for every byte of the image, and nothing follows them",
 }

@@ -1,12 +1,13 @@
 //! A materializer that writes trees as text, and mutants of it.
 
-use std::fs;
-use std::io::SeekFrom;
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plyfold_conformance::tree::{ContentText, LayerEntry, TreeLine, lines, overlaid, read_layer};
-use plyfold_conformance::{FormatFidelity, MaterializerFixture, path_of};
+use plyfold_conformance::{DiskFixture, FormatFidelity, MaterializerFixture, ReadBack, path_of};
 use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
@@ -24,6 +25,10 @@ pub(crate) enum ListingFault {
     AdaptedOnEachCall,
     AdaptedReadOnly,
     BadLayersDropped,
+    /// As many bytes as the content has.
+    BytesInOutput,
+    ContentHeld,
+    DescriptionShort,
     ErrorsSwallowed,
     FileForgotten,
     FormatBroken,
@@ -45,7 +50,11 @@ pub(crate) enum ListingFault {
     OwnersLost,
     RunNumberInOutput,
     RunNumberTold,
+    SizeGuessed,
+    SizeToldLate,
+    ThreadsInOutput(usize),
     WhiteoutsAsFiles,
+    WritesLost,
 }
 
 static RUN: AtomicU32 = AtomicU32::new(0);
@@ -56,12 +65,16 @@ const LARGEST_FILE: u64 = 1 << 30;
 /// What a listing is made from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Makes {
+    /// Listings of layers, which it names.
+    Described,
     /// Nothing.
     Disks,
     /// Listings of layers.
     Images,
     /// A layer.
     Layers,
+    /// A whole image, of at most so many bytes.
+    Sized(u64),
     /// A whole image.
     Whole,
 }
@@ -83,17 +96,32 @@ impl MaterializerFixture for Listings {
             ListingFault::OptionUnnamed => ListingFault::None,
             _ => ListingFault::OptionNamed,
         };
-        vec![Box::new(Self { fault, ..*self }), Box::new(Self { fault: ListingFault::HashTree, ..*self })]
+        let with_tree = Self { fault: ListingFault::HashTree, ..*self };
+        let all: [Box<dyn MaterializerFixture>; 2] = [Box::new(Self { fault, ..*self }), Box::new(with_tree)];
+        // A description has no blocks.
+        all.into_iter().take(if self.makes == Makes::Described { 1 } else { 2 }).collect()
+    }
+
+    fn with_threads(&self, threads: NonZero<usize>) -> Option<Box<dyn MaterializerFixture>> {
+        let fault = match self.fault {
+            ListingFault::ThreadsInOutput(_) => ListingFault::ThreadsInOutput(threads.get()),
+            fault => fault,
+        };
+        Some(Box::new(Self { fault, ..*self }))
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         let sound = Self { makes: Makes::Layers, fault: ListingFault::None };
-        (self.makes == Makes::Images).then(|| Box::new(sound) as Box<dyn Materializer>)
+        matches!(self.makes, Makes::Described | Makes::Images)
+            .then(|| Box::new(sound) as Box<dyn Materializer>)
     }
 
     fn fidelity(&self) -> FormatFidelity {
         let whole = FormatFidelity::default();
-        if self.makes == Makes::Whole { whole.with_largest_file(LARGEST_FILE) } else { whole }
+        if matches!(self.makes, Makes::Sized(_) | Makes::Whole) {
+            return whole.with_largest_file(LARGEST_FILE);
+        }
+        whole
     }
 
     fn read(&self, mut layers: Vec<Result<LayerTar>>, scratch: &Path) -> Result<MergedTree> {
@@ -121,6 +149,48 @@ impl MaterializerFixture for Listings {
     }
 }
 
+impl DiskFixture for Listings {
+    fn read_back(&self, file: &Path, layers: &[InputArtifact]) -> Option<ReadBack> {
+        let (text, mut disk) = (fs::read_to_string(file).unwrap(), tempfile::tempfile().unwrap());
+        let names = text.lines().filter_map(|line| serde_json::from_str::<[String; 1]>(line).ok());
+        for [name] in names {
+            io::copy(&mut File::open(file.with_file_name(name)).unwrap(), &mut disk).unwrap();
+        }
+        disk.rewind().unwrap();
+        Some(ReadBack::new(disk, layers.iter().map(|layer| File::open(path_of(layer)).unwrap()).collect()))
+    }
+
+    fn write(&self, file: &Path, work: &mut dyn FnMut(&Path)) -> bool {
+        let folder = file.with_extension("written");
+        fs::create_dir_all(&folder).unwrap();
+        work(&folder);
+        if self.fault == ListingFault::WritesLost {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        true
+    }
+
+    fn program(&self) -> Option<Vec<u8>> {
+        (!matches!(self.makes, Makes::Disks | Makes::Layers)).then(|| b"cat".to_vec())
+    }
+
+    /// The only program that there is.
+    fn boot(&self, file: &Path, _: &[InputArtifact], command: &[&str]) -> String {
+        let ["/bin/cat", paths @ ..] = command else { panic!("{command:?} is unknown") };
+        let lines = parsed(file);
+        let content = paths.iter().map(|path| {
+            let line = lines.iter().find(|line| line.path == **path).unwrap();
+            line.what.split('"').nth(1).unwrap()
+        });
+        content.collect()
+    }
+
+    fn with_size(&self, bytes: u64) -> Option<Result<Box<dyn MaterializerFixture>>> {
+        let sized = Self { makes: Makes::Sized(bytes), ..*self };
+        (self.makes == Makes::Whole).then(|| Ok(Box::new(sized) as Box<dyn MaterializerFixture>))
+    }
+}
+
 impl Materializer for Listings {
     fn format(&self) -> Format {
         let options = match self.fault {
@@ -134,20 +204,22 @@ impl Materializer for Listings {
     fn input(&self) -> Input {
         match self.makes {
             Makes::Disks => Input::Nothing,
-            Makes::Images => Input::Artifacts { format: "listing", options: Options::default() },
+            Makes::Described | Makes::Images => {
+                Input::Artifacts { format: "listing", options: Options::default() }
+            }
             Makes::Layers => Input::Layer,
-            Makes::Whole => Input::Image,
+            Makes::Sized(_) | Makes::Whole => Input::Image,
         }
     }
 
     fn is_self_contained(&self) -> bool {
-        matches!(self.makes, Makes::Images | Makes::Whole)
+        matches!(self.makes, Makes::Images | Makes::Sized(_) | Makes::Whole)
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
         let forgotten = (self.fault == ListingFault::FileForgotten).then_some(Role::Sidecar);
         let stem = if self.fault == ListingFault::NameTaken { "layer-0" } else { "listing" };
-        let image = OutputSpec::new(Role::Image, self.format().extension).with_stem(stem);
+        let image = OutputSpec::new(self.role(), self.format().extension).with_stem(stem);
         let written = [ListingFault::AdaptedLosesFiles, ListingFault::AdaptedOnEachCall];
         let image = if written.contains(&self.fault) { image.writable() } else { image };
         let further = forgotten.map(|role| OutputSpec::new(role, "more"));
@@ -177,9 +249,22 @@ impl Materializer for Listings {
         if self.makes != Makes::Layers {
             return Err(Error::unsupported("no layers"));
         }
+        if self.fault == ListingFault::ContentHeld {
+            let mut held = Vec::new();
+            while tar.next_entry()?.is_some() {
+                loop {
+                    held.extend_from_slice(tar.data()?);
+                    match tar.data()?.len() {
+                        0 => break,
+                        count => tar.consume(count),
+                    }
+                }
+            }
+            return self.put(Vec::new(), out);
+        }
         match read_layer(tar) {
             Err(_) if self.fault == ListingFault::ErrorsSwallowed => Ok(Made::default()),
-            entries => self.write(self.layer_lines(entries?)?, out),
+            entries => self.put(self.layer_lines(entries?)?, out),
         }
     }
 
@@ -190,7 +275,7 @@ impl Materializer for Listings {
             let claims = lines.iter_mut().filter(|line| !line.xattrs.is_empty());
             claims.for_each(|line| line.xattrs.push("trusted.overlay.opaque=y".to_owned()));
         }
-        let mut buffer = vec![0; 1 << 16];
+        let (mut buffer, mut held) = (vec![0; 1 << 16], Vec::new());
         for (line, (_, id)) in lines.iter_mut().zip(image.tree().walk()) {
             let Kind::File { size, .. } = image.tree().node(id).kind else { continue };
             if size > LARGEST_FILE && self.fault != ListingFault::LimitIgnored {
@@ -207,15 +292,30 @@ impl Materializer for Listings {
                     let wanted = buffer.len().min(usize::try_from(end - at).unwrap());
                     let count = image.read_at(id, at, &mut buffer[..wanted])?;
                     text.data(at, &buffer[..count]);
+                    if self.fault == ListingFault::ContentHeld {
+                        held.extend_from_slice(&buffer[..count]);
+                    }
                     at += count as u64;
                 }
             }
             line.what = format!("file {}", text.finish());
         }
-        self.write(lines, out)
+        self.put(lines, out)
     }
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
+        if self.makes == Makes::Described {
+            let mut names: Vec<_> =
+                layers.iter().map(|layer| path_of(layer).file_name().unwrap().to_str().unwrap()).collect();
+            match self.fault {
+                ListingFault::DescriptionShort => drop(names.pop()),
+                ListingFault::LayersReversed => names.reverse(),
+                _ => {}
+            }
+            for name in names {
+                writeln!(out.output(self.role())?, "{}", json!([name]))?;
+            }
+        }
         let mut layers: Vec<_> = layers.iter().map(|layer| parsed(path_of(layer))).collect();
         if self.fault == ListingFault::LayersReversed {
             layers.reverse();
@@ -225,7 +325,7 @@ impl Materializer for Listings {
         for line in &mut lines {
             line.links = links(&copy, line);
         }
-        self.write(lines, out)
+        self.put(lines, out)
     }
 }
 
@@ -277,14 +377,12 @@ impl Listings {
             ListingFault::HashTreeOfPartition,
             ListingFault::HashTreeUnsaid,
         ];
-        with_tree.contains(&self.fault).then_some(TreePlace::Separate)
+        (with_tree.contains(&self.fault) && self.makes != Makes::Described).then_some(TreePlace::Separate)
     }
 
-    fn write(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
+    fn put(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
         let work = Work::new(&Stop::default());
-        let mut made = with_tree(self.hash_tree(), 512, &work, out, |out| {
-            self.write_lines(lines, out.output(Role::Image)?)
-        })?;
+        let mut made = with_tree(self.hash_tree(), 512, &work, out, |out| self.put_lines(lines, out))?;
         if self.fault == ListingFault::HashTreeOfPart {
             let image = out.output(Role::Image)?;
             image.seek(SeekFrom::End(0))?;
@@ -300,8 +398,29 @@ impl Listings {
         Ok(made)
     }
 
-    fn write_lines(self, lines: Vec<TreeLine>, out: &mut dyn Output) -> Result<Made> {
+    fn role(self) -> Role {
+        if self.makes == Makes::Described { Role::Descriptor } else { Role::Image }
+    }
+
+    /// Refuses a size that is less than a block for each byte.
+    fn check_size(self, text: &str) -> Result<()> {
+        let Makes::Sized(size) = self.makes else { return Ok(()) };
+        let needed = text.len() as u64 * 4096;
+        let told = if self.fault == ListingFault::SizeGuessed { needed * 2 } else { needed };
+        if size < needed {
+            Err(Error::config("too small").with_hint(format!("at least {told}")))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn put_lines(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
         let mut text = String::new();
+        let size =
+            |line: &TreeLine| line.what.strip_prefix("file ")?.split(' ').next()?.parse::<usize>().ok();
+        if self.fault == ListingFault::BytesInOutput {
+            text.extend(lines.iter().filter_map(size).map(|size| format!("[{}\n", " ".repeat(size))));
+        }
         for TreeLine { path, what, mode, mut owner, mtime, links, xattrs } in lines {
             if self.fault == ListingFault::OwnersLost {
                 owner = (0, 0);
@@ -322,9 +441,12 @@ impl Listings {
             ListingFault::RunNumberInOutput => {
                 text += &json!([RUN.fetch_add(1, Ordering::SeqCst)]).to_string();
             }
+            ListingFault::SizeToldLate => out.output(self.role())?.set_len(1)?,
+            ListingFault::ThreadsInOutput(threads) => text += &json!([threads]).to_string(),
             _ => {}
         }
-        let written = out.write_all(text.as_bytes());
+        self.check_size(&text)?;
+        let written = out.output(self.role())?.write_all(text.as_bytes());
         if self.fault != ListingFault::ErrorsSwallowed {
             written?;
         }

@@ -12,7 +12,7 @@ mod sanitised;
 
 use std::collections::BTreeSet;
 
-use plyfold_conformance::rules;
+use plyfold_conformance::{Verdict, is_child, rules};
 
 use self::base::{Broken, Fault};
 pub(crate) use self::cache::{BrokenCaches, CacheFault};
@@ -268,6 +268,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Layers, ListingFault::WhiteoutsAsFiles),
         ],
     ),
+    ("M 152", &[(Makes::Layers, ListingFault::ContentHeld), (Makes::Whole, ListingFault::ContentHeld)]),
     (
         "M 153",
         &[
@@ -301,6 +302,14 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         ],
     ),
     (
+        "M 232",
+        &[
+            (Makes::Layers, ListingFault::ThreadsInOutput(1)),
+            (Makes::Whole, ListingFault::ThreadsInOutput(1)),
+        ],
+    ),
+    ("M 234", &[(Makes::Layers, ListingFault::BytesInOutput), (Makes::Whole, ListingFault::BytesInOutput)]),
+    (
         "M 245",
         &[
             (Makes::Layers, ListingFault::HashTreeOfPart),
@@ -311,6 +320,27 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         ],
     ),
 ];
+
+/// For each rule about disks of one kind the faults that it must catch.
+const DISK: &[(&str, &[(Makes, ListingFault)])] = &[
+    ("M 154", &[(Makes::Described, ListingFault::BytesInOutput)]),
+    (
+        "M 155",
+        &[
+            (Makes::Described, ListingFault::DescriptionShort),
+            (Makes::Described, ListingFault::LayersReversed),
+        ],
+    ),
+    ("M 156", &[(Makes::Disks, ListingFault::WritesLost)]),
+    ("M 157", &[(Makes::Whole, ListingFault::LayersReversed)]),
+    ("M 233", &[(Makes::Whole, ListingFault::SizeGuessed), (Makes::Whole, ListingFault::SizeToldLate)]),
+];
+
+/// Rules that run their test again as a child process: each of their mutants is a test.
+const IN_CHILDREN: &[&str] = &["M 152"];
+
+/// What the listings of mutants are made from.
+const ALL: [Makes; 5] = [Makes::Described, Makes::Disks, Makes::Images, Makes::Layers, Makes::Whole];
 
 #[test]
 fn what_is_sound_passes() {
@@ -327,7 +357,12 @@ fn what_is_sound_passes() {
         assert!(rule.holds(&BrokenLayouts(LayoutFault::None)), "{rule}");
     }
     for rule in rules::materializer() {
-        for makes in [Makes::Disks, Makes::Images, Makes::Layers, Makes::Whole] {
+        for makes in ALL {
+            assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
+        }
+    }
+    for rule in rules::disk() {
+        for makes in ALL {
             assert!(rule.holds(&Listings { makes, fault: ListingFault::None }), "{rule} for {makes:?}");
         }
     }
@@ -371,7 +406,7 @@ fn every_layout_rule_catches_its_mutants() {
 
 #[test]
 fn every_materializer_rule_catches_its_mutants() {
-    for rule in rules::materializer() {
+    for rule in rules::materializer().filter(|rule| !IN_CHILDREN.contains(&rule.id)) {
         for (makes, fault) in faults(MATERIALIZER, rule.id) {
             let fixture = Listings { makes: *makes, fault: *fault };
             assert!(!rule.holds(&fixture), "{rule} does not see {fixture:?}");
@@ -380,15 +415,54 @@ fn every_materializer_rule_catches_its_mutants() {
 }
 
 #[test]
+fn every_disk_rule_catches_its_mutants() {
+    for rule in rules::disk() {
+        for (makes, fault) in faults(DISK, rule.id) {
+            let fixture = Listings { makes: *makes, fault: *fault };
+            assert!(!rule.holds(&fixture), "{rule} does not see {fixture:?}");
+        }
+    }
+}
+
+/// Judges the mutant at a place in its row, or a sound one, in the test of this path.
+fn judge_in_child(id: &str, mutant: Option<usize>, makes: Makes, test: &str) {
+    let rule = rules::materializer().find(|rule| rule.id == id).unwrap();
+    let (makes, fault) = mutant.map_or((makes, ListingFault::None), |at| faults(MATERIALIZER, id)[at]);
+    let verdict = rule.verdict_in(&Listings { makes, fault }, test);
+    let expected = if mutant.is_some() && !is_child() { Verdict::Broken } else { Verdict::Kept };
+    assert_eq!(verdict, expected, "{makes:?} {fault:?}");
+}
+
+/// A test for each, whose path it knows.
+macro_rules! in_children {
+    ($($test:ident: $id:literal, $mutant:expr, $makes:expr;)+) => {
+        $(#[test]
+        fn $test() {
+            judge_in_child($id, $mutant, $makes, concat!(module_path!(), "::", stringify!($test)));
+        })+
+    };
+}
+
+in_children! {
+    bounded_layers_are_kept: "M 152", None, Makes::Layers;
+    bounded_joined_files_are_kept: "M 152", None, Makes::Images;
+    bounded_images_are_kept: "M 152", None, Makes::Whole;
+    a_layer_in_memory_is_seen: "M 152", Some(0), Makes::Layers;
+    an_image_in_memory_is_seen: "M 152", Some(1), Makes::Whole;
+}
+
+#[test]
 fn no_rule_lacks_a_mutant() {
     let rules = rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id));
     let rules = rules.chain(rules::layout().map(|rule| rule.id));
     let rules = rules.chain(rules::http().map(|rule| rule.id));
-    let rules: BTreeSet<_> = rules.chain(rules::materializer().map(|rule| rule.id)).collect();
+    let rules = rules.chain(rules::materializer().map(|rule| rule.id));
+    let rules: BTreeSet<_> = rules.chain(rules::disk().map(|rule| rule.id)).collect();
     let tables = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0));
     let tables = tables.chain(LAYOUT.iter().map(|row| row.0));
     let tables = tables.chain(HTTP.iter().map(|row| row.0));
-    let tables: BTreeSet<_> = tables.chain(MATERIALIZER.iter().map(|row| row.0)).collect();
+    let tables = tables.chain(MATERIALIZER.iter().map(|row| row.0));
+    let tables: BTreeSet<_> = tables.chain(DISK.iter().map(|row| row.0)).collect();
     assert_eq!(rules, tables);
 }
 

@@ -109,7 +109,7 @@ fn what_does_not_fit_is_refused_and_named() {
 
 /// A file of nearly 4 GiB that has no data takes no room.
 #[test]
-fn holes_stay_holes() {
+fn the_largest_hole_stays_one() {
     use std::os::unix::fs::MetadataExt as _;
     let size = u64::from(u32::MAX);
     let layer = LayerBuilder::new().sparse_file("hole", 0o644, size, &[(size - 1, b"x")]).finish();

@@ -129,10 +129,11 @@ impl MaterializerFixture for Kernel {
         }
     }
 
-    /// It is made of finished files. Other options are judged through the reader of EROFS, and by another test here.
+    /// It is made of finished files. Other options, and memory, are judged through the reader of EROFS, and by another test here.
     fn not_judged(&self) -> &'static [&'static str] {
         &[
             "a_bad_layer_is_an_error_not_a_smaller_image",
+            "memory_bounded_for_any_layer_size",
             "options_that_change_bytes_are_in_the_format",
             "whiteouts_and_opaque_in_overlay_form",
         ]

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::num::NonZero;
 use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_conformance::{MaterializerFixture, path_of};
+use plyfold_conformance::{DiskFixture, MaterializerFixture, path_of};
 use plyfold_core::layer::Timestamp;
 use plyfold_core::{InputArtifact, Materializer, TreePlace};
 use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options, Reader};
@@ -37,6 +38,7 @@ mod layers_verified {
 
 mod merged {
     plyfold_conformance::materializer_suite!(super::Merged::default());
+    plyfold_conformance::disk_suite!(super::Merged::default());
 }
 
 mod tars {
@@ -47,12 +49,12 @@ mod merged_verified {
     plyfold_conformance::materializer_suite!(super::Merged::verified());
 }
 
-/// Algorithm and cluster size.
-struct Compressed(&'static str, u32);
+/// Algorithm, cluster size and threads.
+struct Compressed(&'static str, u32, Option<NonZero<usize>>);
 
 impl Default for Compressed {
     fn default() -> Self {
-        Self("lz4", 16_384)
+        Self("lz4", 16_384, None)
     }
 }
 
@@ -138,14 +140,22 @@ impl MaterializerFixture for Flat {
 impl MaterializerFixture for Compressed {
     fn materializer(&self) -> Box<dyn Materializer> {
         let compression = Compression::new(self.0.parse().unwrap()).unwrap().with_cluster(self.1).unwrap();
+        let compression = match self.2 {
+            Some(threads) => compression.with_threads(threads),
+            None => compression,
+        };
         Box::new(ErofsFlat::default().with_compression(compression).unwrap())
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
         // LZ4 with more effort makes the same of files as small as those of the rules.
         let others = [("lz4", 4096), ("zstd", 65_536), ("zstd,9", 65_536)];
-        let others = others.map(|(algorithm, cluster)| Box::new(Self(algorithm, cluster)) as Box<_>);
+        let others = others.map(|(algorithm, cluster)| Box::new(Self(algorithm, cluster, None)) as Box<_>);
         others.into_iter().chain([Box::new(Flat::default()) as Box<dyn MaterializerFixture>]).collect()
+    }
+
+    fn with_threads(&self, threads: NonZero<usize>) -> Option<Box<dyn MaterializerFixture>> {
+        Some(Box::new(Self(self.0, self.1, Some(threads))))
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
@@ -229,6 +239,18 @@ impl MaterializerFixture for Merged {
 
     fn not_judged(&self) -> &'static [&'static str] {
         &["a_bad_layer_is_an_error_not_a_smaller_image", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+impl DiskFixture for Merged {
+    /// It is read together with its layers.
+    fn disk_not_judged(&self) -> &'static [&'static str] {
+        &[
+            "a_size_too_small_is_told_first",
+            "ext4_upper_takes_writes",
+            "guest_boots",
+            "vmdk_reads_back_identical",
+        ]
     }
 }
 

@@ -7,6 +7,7 @@ mod common;
 mod files;
 mod memory;
 mod rootfs;
+mod suite;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{FormatFidelity, MaterializerFixture, rules};
+use plyfold_conformance::{DiskFixture, FormatFidelity, MaterializerFixture, rules};
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{InputArtifact, Materializer};
+use plyfold_core::{InputArtifact, Materializer, Result};
 use plyfold_ext4::{Ext4Rootfs, Ext4Upper, Journal, MIN_SIZE};
 
 use crate::fsck;
@@ -19,6 +19,9 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
     for rule in rules::materializer() {
         rule.judge(&Upper(upper()));
     }
+    for rule in rules::disk() {
+        rule.judge(&Upper(upper()));
+    }
     Ok(())
 }
 
@@ -26,6 +29,9 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_on_whole_images() -> Verdict {
     for rule in rules::materializer() {
+        rule.judge(&Rootfs(Ext4Rootfs::new()));
+    }
+    for rule in rules::disk() {
         rule.judge(&Rootfs(Ext4Rootfs::new()));
     }
     Ok(())
@@ -64,8 +70,28 @@ impl MaterializerFixture for Rootfs {
         fsck(file).expect("e2fsck finds nothing");
     }
 
+    /// Memory is judged by tests without the kernel.
     fn not_judged(&self) -> &'static [&'static str] {
-        &["whiteouts_and_opaque_in_overlay_form"]
+        &["memory_bounded_for_any_layer_size", "whiteouts_and_opaque_in_overlay_form"]
+    }
+}
+
+impl DiskFixture for Rootfs {
+    fn write(&self, file: &Path, work: &mut dyn FnMut(&Path)) -> bool {
+        let mount = Mount::new("ext4", file, "loop").expect("the kernel mounts the disk");
+        work(mount.path());
+        mount.unmount().expect("the kernel unmounts the disk");
+        true
+    }
+
+    fn with_size(&self, bytes: u64) -> Option<Result<Box<dyn MaterializerFixture>>> {
+        let sized = self.0.clone().size(bytes);
+        Some(sized.map(|rootfs| Box::new(Self(rootfs)) as Box<dyn MaterializerFixture>))
+    }
+
+    /// Its guests are tests of the facade.
+    fn disk_not_judged(&self) -> &'static [&'static str] {
+        &["guest_boots", "merged_image_refers_to_layers_without_copying", "vmdk_reads_back_identical"]
     }
 }
 
@@ -106,9 +132,30 @@ impl MaterializerFixture for Upper {
     fn not_judged(&self) -> &'static [&'static str] {
         &[
             "a_bad_layer_is_an_error_not_a_smaller_image",
+            "holes_stay_holes",
             "kernel_mount_equals_reference_tree",
+            "memory_bounded_for_any_layer_size",
             "stacked_layers_equal_flat_image",
             "whiteouts_and_opaque_in_overlay_form",
+        ]
+    }
+}
+
+impl DiskFixture for Upper {
+    fn write(&self, file: &Path, work: &mut dyn FnMut(&Path)) -> bool {
+        let mount = Mount::new("ext4", file, "loop").expect("the kernel mounts the disk");
+        work(&mount.path().join("upper"));
+        mount.unmount().expect("the kernel unmounts the disk");
+        true
+    }
+
+    /// Its size has nothing to do with an image.
+    fn disk_not_judged(&self) -> &'static [&'static str] {
+        &[
+            "a_size_too_small_is_told_first",
+            "guest_boots",
+            "merged_image_refers_to_layers_without_copying",
+            "vmdk_reads_back_identical",
         ]
     }
 }

@@ -5,15 +5,19 @@ use std::path::Path;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
-use plyfold_conformance::{MaterializerFixture, path_of, rules};
+use plyfold_conformance::{DiskFixture, MaterializerFixture, ReadBack, path_of, rules};
 use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink};
 use plyfold_erofs::{ErofsLayer, ErofsMerged};
 use plyfold_vmdk::Vmdk;
+use tempfile::NamedTempFile;
 
 /// Every rule, on images.
 #[expect(clippy::unnecessary_wraps, reason = "the form of an oracle test")]
 pub(crate) fn the_suite_through_qemu_and_the_kernel() -> Verdict {
     for rule in rules::materializer() {
+        rule.judge(&Disk);
+    }
+    for rule in rules::disk() {
         rule.judge(&Disk);
     }
     Ok(())
@@ -44,9 +48,7 @@ impl MaterializerFixture for Disk {
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
-        let raw = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-        let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]).arg(file);
-        convert.arg(raw.path()).success().expect("qemu-img reads the disk");
+        let raw = converted(file);
         let mount = Mount::new("erofs", raw.path(), "loop,ro").expect("the kernel mounts the disk");
         mounted(mount.path()).expect("the mount can be read")
     }
@@ -75,8 +77,31 @@ impl MaterializerFixture for Disk {
     fn not_judged(&self) -> &'static [&'static str] {
         &[
             "a_bad_layer_is_an_error_not_a_smaller_image",
+            "memory_bounded_for_any_layer_size",
             "options_that_change_bytes_are_in_the_format",
             "whiteouts_and_opaque_in_overlay_form",
         ]
     }
+}
+
+impl DiskFixture for Disk {
+    /// By qemu-img.
+    fn read_back(&self, file: &Path, layers: &[InputArtifact]) -> Option<ReadBack> {
+        let merged = file.with_file_name("merged.erofs");
+        let parts = std::iter::once(&*merged).chain(layers.iter().map(path_of));
+        let parts = parts.map(|part| File::open(part).expect("a part opens")).collect();
+        Some(ReadBack::new(converted(file).into_file(), parts))
+    }
+
+    fn disk_not_judged(&self) -> &'static [&'static str] {
+        &["a_size_too_small_is_told_first", "ext4_upper_takes_writes", "guest_boots"]
+    }
+}
+
+/// The disk that qemu-img finds.
+fn converted(file: &Path) -> NamedTempFile {
+    let raw = NamedTempFile::new().expect("a temporary file can be made");
+    let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]).arg(file);
+    convert.arg(raw.path()).success().expect("qemu-img reads the disk");
+    raw
 }
