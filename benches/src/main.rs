@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a table on standard output is what this program is for")]
 
 mod ext4;
+mod fuzz;
 mod inputs;
 mod measure;
 mod pull;
@@ -22,6 +23,11 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     match arguments.as_slice() {
         [] => compare(None),
+        [verb, target, seconds, rest @ ..] if verb == "fuzz" && rest.len() < 2 => {
+            let number = |text: &OsString| -> Result<u64> { Ok(text.to_str().ok_or("a number is text")?.parse()?) };
+            let target = target.to_str().ok_or("a target is text")?;
+            fuzz::run(target, number(seconds)?, rest.first().map_or(Ok(0), number)?, seconds == "0")
+        }
         [verb, tar] if verb == "ext4" => ext4::compare(&Bench::from_env()?, Path::new(tar)),
         [verb, out, tar] if verb == "ext4-of" => ext4::make(Path::new(out), Path::new(tar)),
         [verb] if verb == "store" => store::compare(),
@@ -32,7 +38,7 @@ fn main() -> Result<()> {
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
     }
 }
 

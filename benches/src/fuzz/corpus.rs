@@ -1,0 +1,116 @@
+//! Inputs that are right: what this project writes, and what mkfs.erofs does.
+
+use std::fs::{self, File};
+use std::io::{Cursor, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+
+use plyfold_conformance::samples::{self, LayerBuilder};
+use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::tree::MergedTree;
+use plyfold_core::{InputArtifact, Materializer, Sink};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options};
+use plyfold_ext4::{Ext4Rootfs, Journal};
+
+use crate::measure::Result;
+
+/// The layers of images of all kinds of files.
+pub(super) fn tars() -> Vec<Vec<u8>> {
+    let layers = |sample: samples::Sample| sample.images.into_iter().take(1).flat_map(|image| image.layers);
+    let samples = layers(samples::rootfs()).chain(layers(samples::image()));
+    samples.map(|layer| layer.tar.to_vec()).chain([samples::huge_file(), varied()]).collect()
+}
+
+/// Small and large files, that compress and that do not, links, attributes, a large directory.
+pub(super) fn varied() -> Vec<u8> {
+    let text: Vec<u8> = (0..200_000_u32).map(|at| b'a' + ((at * at) >> 7) as u8 % 7).collect();
+    let mut layer = LayerBuilder::new().dir("./", 0o755).dir("d", 0o755).file("text", 0o644, &text);
+    for number in 0..150 {
+        layer = layer.file(format!("d/{number}"), 0o600, &text[number * 100..number * 113]);
+    }
+    let layer = layer.xattr("user.a", "1").xattr("security.b", [7; 300]).file("attributes", 0o644, b"x");
+    let layer = layer.hard_link("link", "text").symlink("sym", "d/1").char_device("null", 0o666, 1, 3);
+    layer.whiteout("gone").opaque("d").finish()
+}
+
+fn layer(tar: &[u8]) -> plyfold_core::Result<LayerTar> {
+    LayerTar::new(Cursor::new(tar.to_vec()), LayerOptions::default())
+}
+
+/// The image of layers.
+pub(super) fn image(tars: &[Vec<u8>]) -> plyfold_core::Result<MergedTree> {
+    MergedTree::read(tars.iter().map(|tar| layer(tar)), TreeLimits::default(), &std::env::temp_dir())
+}
+
+/// What `make` writes.
+pub(super) fn written(
+    make: impl FnOnce(&mut dyn Sink) -> plyfold_core::Result<plyfold_core::Made>,
+) -> plyfold_core::Result<Vec<u8>> {
+    let mut file = tempfile::tempfile()?;
+    make(&mut file)?;
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// EROFS images of every form.
+pub(super) fn erofs() -> Result<Vec<Vec<u8>>> {
+    let rootfs: Vec<_> = tars().into_iter().take(3).collect();
+    let mut images = Vec::new();
+    for size in [512, 4096] {
+        let options = Options::default().with_block_size(size)?;
+        for tar in tars() {
+            images.push(written(|out| ErofsLayer::new(options.clone()).layer(&mut layer(&tar)?, out))?);
+        }
+        images.push(written(|out| ErofsFlat::new(options).image(&image(&rootfs)?, out))?);
+    }
+    images.push(written(|out| ErofsTar::default().layer(&mut layer(&varied())?, out))?);
+    for (algorithm, cluster) in [("lz4", 4096), ("lz4", 65_536), ("lz4hc", 16_384), ("zstd,1", 65_536)] {
+        let compression = Compression::new(algorithm.parse()?)?.with_cluster(cluster)?;
+        let flat = ErofsFlat::default().with_compression(compression)?;
+        images.push(written(|out| flat.image(&image(&[varied()])?, out))?);
+    }
+    let folder = tempfile::tempdir()?;
+    let layers = files(folder.path(), &rootfs)?;
+    let mut merged = written(|out| ErofsMerged::default().join(&layers, out))?;
+    images.push(merged.clone());
+    // With its devices behind it.
+    for path in fs::read_dir(folder.path())? {
+        merged.extend(fs::read(path?.path())?);
+    }
+    images.push(merged);
+    // Of mkfs.erofs.
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../materializers/erofs/tests/it/samples");
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(samples)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    names.sort();
+    for path in names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "zst")) {
+        images.push(zstd::decode_all(File::open(path)?)?);
+    }
+    // Sparse ones take too long to copy.
+    images.retain(|image| image.len() < 8 << 20);
+    Ok(images)
+}
+
+/// The images of layers as files of a folder.
+pub(super) fn files(folder: &Path, tars: &[Vec<u8>]) -> Result<Vec<InputArtifact>> {
+    let mut files = Vec::new();
+    for (number, tar) in tars.iter().enumerate() {
+        let path = folder.join(format!("layer-{number:02}.erofs"));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        ErofsLayer::default().layer(&mut layer(tar)?, &mut file)?;
+        files.push(InputArtifact::local(&path, None)?);
+    }
+    Ok(files)
+}
+
+/// ext4 file systems.
+pub(super) fn ext4() -> Result<Vec<Vec<u8>>> {
+    let small = LayerBuilder::new().file("f", 0o644, &[7; 5000]).symlink("s", "f").finish();
+    let none = Ext4Rootfs::new().journal(Journal::None)?;
+    let mut disks = Vec::new();
+    for tar in [varied(), small] {
+        disks.push(written(|out| none.image(&image(&[tar])?, out))?);
+    }
+    Ok(disks)
+}
