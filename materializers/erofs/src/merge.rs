@@ -4,8 +4,8 @@ use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{Metadata, TreeLimits};
 use plyfold_core::tree::{Node, Tree};
 use plyfold_core::{
-    ArtifactReader, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
-    TreePlace,
+    ArtifactReader, Error, ErrorKind, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result,
+    Role, Sink, TreePlace,
 };
 use plyfold_verity::{Work, tree_key, with_tree};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ impl ErofsMerged {
         let limits = self.limits.clone().unwrap_or_default();
         let opened = |at: usize| {
             let layer: &InputArtifact = &layers[at];
-            open(layer, &limits).map_err(|e| e.with_context("layer", shown_as(layer)))
+            open(layer, &limits).map_err(|e| of_layer(e, layer))
         };
         shown::differences(layers.len(), opened, &limits, stacked)
     }
@@ -78,7 +78,7 @@ impl ErofsMerged {
         let mut found = Metadata { mode: 0o755, ..Metadata::default() };
         for layer in layers.iter().rev() {
             let root = ArtifactReader::open(&*layer.artifact).and_then(|file| Reader::new(file)?.root());
-            let root = root.map_err(|e| e.with_context("layer", shown_as(layer)))?;
+            let root = root.map_err(|e| of_layer(e, layer))?;
             let is_implied = root.directory().is_some_and(|directory| directory.implied);
             let Node { mode, uid, gid, mtime, xattrs, .. } = root;
             found = Metadata { mode, uid, gid, mtime, xattrs: xattrs.to_vec() };
@@ -161,12 +161,21 @@ impl ErofsMerged {
                 name.push_str(&Uuid::from_bytes(reader.uuid()).to_string());
                 overlay::from_overlay(reader.tree_on(device)?)
             })();
-            layer.map_err(|e| e.with_context("layer", shown_as(artifact)))
+            layer.map_err(|e| of_layer(e, artifact))
         });
         let tree = Tree::from_layers_within(trees, limits.clone())?;
         let uuid = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).into_bytes();
         let image = BlockStream::new(out.output(Role::Image)?, options.block_size, head_blocks)?;
         writer::finish(&tree, options, options.uuid.unwrap_or(uuid), devices, image)
+    }
+}
+
+/// An error about a layer's file, which can be made again where it is damaged.
+fn of_layer(error: Error, layer: &InputArtifact) -> Error {
+    let error = error.with_context("layer", shown_as(layer));
+    match (error.kind(), error.hint()) {
+        (ErrorKind::Corrupt, None) => error.with_hint("make the image of this layer anew"),
+        _ => error,
     }
 }
 

@@ -72,6 +72,10 @@ impl<R: Read + Seek> Reader<R> {
                 self.claim(size)?;
                 let mut target = vec![0; size as usize];
                 self.contents(nid, &inode, tail, 0, &mut target)?;
+                // Linux ends it there.
+                if target.contains(&0) {
+                    return Err(ErofsFault::Malformed("a symbolic link has a NUL").into());
+                }
                 Kind::Symlink { target: target.into() }
             }
             S_IFREG => Kind::File { size, content: self.content(nid, &inode, tail)? },

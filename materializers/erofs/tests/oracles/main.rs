@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compressed;
+mod damaged;
 mod newest;
 mod suite;
 mod tar_index;
@@ -18,6 +19,7 @@ use compressed::{
     compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs,
     compressed_images_are_as_small_as_those_of_the_newest_mkfs, compressed_layers_are_what_they_were,
 };
+use damaged::a_damaged_image_is_the_same_to_the_kernel;
 use newest::{
     MKFS, NEWEST_DUMP, NEWEST_FSCK, NEWEST_MKFS, the_newest_dump_reads_what_was_meant,
     the_newest_fsck_unpacks_what_the_kernel_shows,
@@ -45,6 +47,7 @@ oracle_tests! {
         [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts, Need::GNU_TAR];
     a_flat_image_reads_at_every_edge needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_flat_image_is_as_small_as_that_of_mkfs needs [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    a_damaged_image_is_the_same_to_the_kernel needs [Need::KERNEL_EROFS, Need::Mounts];
     compressed_files_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     compressed_layers_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     compressed_images_are_as_small_as_those_of_mkfs needs
