@@ -45,7 +45,7 @@ pub(super) fn target(name: &str) -> Result<Box<dyn Target>> {
         }
         "ext4" => of(Corpus::of(corpus::ext4()?, vec![1024..2048, 4096..8192, 8192..65_536]), ext4),
         "merge" => of(Corpus { sum: true, ..Corpus::of(layers()?, vec![1024..1152, 1152..8192]) }, merge),
-        "sparse" => of(Corpus::of(sparse_disks()?, vec![0..1536]), sparse),
+        "sparse" => of(Corpus::of(sparse_disks()?, vec![0..512, 512..1536]), sparse),
         "tar" => of(Corpus::of(small_tars(), vec![0..4096, 0..20_000]), tar),
         "verity" => of(Corpus::of(trees()?, vec![]), verity),
         "vmdk" => of(Corpus::of(descriptors(), vec![]), vmdk),

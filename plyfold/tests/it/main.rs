@@ -10,6 +10,7 @@ mod faulty_cache;
 mod files;
 mod floors;
 mod formats;
+mod forms_refused;
 mod interrupted;
 mod library;
 mod linked;

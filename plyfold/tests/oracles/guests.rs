@@ -5,10 +5,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plyfold::materializers::erofs::ErofsFlat;
 use plyfold::materializers::ext4::Ext4Rootfs;
-use plyfold::{Disks, Materializers, Options, Role, Rootfs};
+use plyfold::{Disks, InputArtifact, Materializer, Materializers, Options, Role, Rootfs};
 use plyfold_conformance::oracle::{Failure, Guest, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder};
+use plyfold_conformance::tree::TreeLine;
+use plyfold_conformance::{DiskFixture, MaterializerFixture, rules};
 
 use super::Work;
 
@@ -220,5 +223,44 @@ impl Work {
         let origin = self.dir.path().join("origin");
         samples::write_layout(&origin, &[("a.example/guest:1".to_owned(), &image)]).unwrap();
         format!("oci:{}", origin.display())
+    }
+}
+
+/// Rule M 157, on one image of the whole and on a disk that is written to.
+pub(crate) fn a_guest_runs_a_command_of_the_image() -> Verdict {
+    let rule = rules::disk().find(|rule| rule.name == "guest_boots");
+    let rule = rule.ok_or_else(|| Failure::new("no rule about guests"))?;
+    rule.judge(&Booted(Box::new(ErofsFlat::default()), "erofs"));
+    rule.judge(&Booted(Box::new(Ext4Rootfs::new()), "ext4"));
+    Ok(())
+}
+
+/// A disk that a guest mounts as this file system, and nothing else reads.
+struct Booted(Box<dyn Materializer>, &'static str);
+
+impl MaterializerFixture for Booted {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        self.0.clone()
+    }
+
+    fn tree(&self, _: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        unreachable!("a guest looks into it")
+    }
+
+    fn check(&self, _: &Path, _: &[InputArtifact]) {
+        unreachable!("the rule asks for no check")
+    }
+}
+
+impl DiskFixture for Booted {
+    fn program(&self) -> Option<Vec<u8>> {
+        Guest::busybox().ok()
+    }
+
+    fn boot(&self, file: &Path, _: &[InputArtifact], command: &[&str]) -> String {
+        let script =
+            format!("mount -t {} -o ro /dev/vda /lower\nchroot /lower {}\n", self.1, command.join(" "));
+        let drive = format!("-drive file={},format=raw,if=virtio", file.display());
+        Guest::new(script).devices(&drive).run().expect("the guest runs the command")
     }
 }

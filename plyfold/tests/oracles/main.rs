@@ -16,6 +16,7 @@ use plyfold_conformance::samples::MTIME;
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
+mod forms;
 mod guests;
 mod guide;
 mod modes;
@@ -28,11 +29,13 @@ mod registry;
 mod snapshots;
 mod verity;
 
+use forms::every_form_of_every_sample_shows_one_tree;
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
     a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
-    a_guest_boots_from_persistent_memory, a_guest_verifies_what_it_reads,
+    a_guest_boots_from_persistent_memory, a_guest_runs_a_command_of_the_image,
+    a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -81,6 +84,7 @@ oracle_tests! {
     a_guest_boots_from_an_ext4_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
     a_guest_boots_from_persistent_memory needs [Need::Guest];
+    a_guest_runs_a_command_of_the_image needs [Need::Guest];
     a_guest_verifies_what_it_reads needs [
         Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
     ];
@@ -108,10 +112,14 @@ oracle_tests! {
     a_store_on_a_read_only_mount_is_used needs [Need::Mounts];
     a_store_of_someone_else_is_used needs [Need::Mounts, SETPRIV];
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
+    a_full_disk_keeps_the_older_set needs [Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
     bash_completes_the_names_of_images needs [BASH];
     every_form_has_the_trees_of_veritysetup needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP
+    ];
+    every_form_of_every_sample_shows_one_tree needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI
     ];
     layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
@@ -383,6 +391,60 @@ fn a_full_disk_leaves_nothing() -> Verdict {
             kib += 4;
         }
         assert!(failures > 0, "{verb:?} needs no space");
+    }
+    Ok(())
+}
+
+/// In every form: too little room for it leaves the set that was there, and nothing of the new one.
+fn a_full_disk_keeps_the_older_set() -> Verdict {
+    let work = Work::new();
+    work.disks(&Rootfs::erofs_layers());
+    let forms: [&[&str]; 8] = [
+        &["erofs"],
+        &["erofs", "-m", "compress=lz4"],
+        &["erofs-layers", "-m", "block-size=512"],
+        &["erofs-tar"],
+        &["ext4", "-m", "size=128M"],
+        &["gpt"],
+        &["raw"],
+        &["vmdk", "--upper", "64M"],
+    ];
+    for form in forms {
+        let disk = Mount::new("tmpfs", "none", "size=64m")?;
+        let out = disk.path().join("out");
+        let materialized = |form: &[&str]| {
+            let line = ["materialize", "localhost/sample", "--copy", "--platform", "linux/amd64", "--as"];
+            work.plyfold("store", &[&line, form, &["--out"]].concat(), &out)
+        };
+        assert!(materialized(&["erofs-merged"]).status.success());
+        let content = |folder: &Path| {
+            let read = |entry: fs::DirEntry| (entry.file_name(), fs::read(entry.path()).unwrap());
+            let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect();
+            files.sort();
+            files
+        };
+        let (before, filler) = (content(&out), disk.path().join("filler"));
+        let (mut kib, mut failures) = (0, 0);
+        loop {
+            let free = rustix::fs::statvfs(disk.path())?;
+            let bytes = free.f_bavail * free.f_frsize;
+            fs::write(&filler, vec![1; usize::try_from(bytes.saturating_sub(kib << 10))?])?;
+            let run = materialized(form);
+            fs::remove_file(&filler)?;
+            if run.status.success() {
+                break;
+            }
+            failures += 1;
+            let said = String::from_utf8_lossy(&run.stderr).into_owned();
+            assert_eq!(run.status.code(), Some(1), "{said}");
+            assert!(said.contains("\nhint: the disk is full"), "{form:?} with {kib} KiB: {said}");
+            assert!(content(&out) == before, "{form:?} with {kib} KiB has changed the older set");
+            let left: Vec<_> = fs::read_dir(disk.path())?.map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left, ["out"], "{form:?} with {kib} KiB");
+            kib += kib.max(16);
+        }
+        assert!(failures > 0, "{form:?} needs no room");
+        assert!(content(&out) != before);
     }
     Ok(())
 }
