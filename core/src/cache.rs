@@ -29,6 +29,7 @@ pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
 pub use verify::{KeptArtifact, needed, selected, verify_artifacts, verify_names};
 
+mod attach;
 mod buffer;
 mod collect;
 pub(crate) mod content;

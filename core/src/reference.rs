@@ -127,6 +127,13 @@ pub fn by_digest(reference: &Reference, digest: &Digest) -> Reference {
     reference.clone_with_digest(digest.to_string())
 }
 
+/// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
+/// (distribution-spec, "Referrers Tag Schema").
+pub fn referrers_of(reference: &Reference, subject: &Digest) -> Reference {
+    let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
+    Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
+}
+
 /// `registry/repository` without tag and digest: the scope of names and credentials.
 pub fn repository_of(reference: &Reference) -> String {
     format!("{}/{}", reference.registry(), reference.repository())

@@ -1,11 +1,12 @@
 //! Storing manifests (distribution specification, "Pushing Manifests").
 
+use plyfold_core::reference::referrers_of;
 use plyfold_core::{Error, RawManifest, Reference, Result, reference};
 
 use crate::auth::Access;
 use crate::client::Client;
 use crate::manifests::{manifest_put, name_of};
-use crate::referrers::{Change, fallback};
+use crate::referrers::Change;
 use crate::response::other_digest;
 use crate::upload::expect_success;
 
@@ -28,7 +29,7 @@ impl Client {
         }
         match manifest.subject() {
             Some(subject) if !knows_subject => {
-                let list = fallback(&reference, subject.digest());
+                let list = referrers_of(&reference, subject.digest());
                 self.change_list(&target, &list, &Change::Add(manifest)).await
             }
             _ => Ok(()),

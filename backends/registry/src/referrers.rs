@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use plyfold_core::manifest::{Document, limits};
+use plyfold_core::reference::referrers_of;
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, digest};
 use reqwest::header::{ACCEPT, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, Request, StatusCode};
@@ -90,7 +91,7 @@ impl Client {
     }
 
     async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let name = fallback(reference, subject);
+        let name = referrers_of(reference, subject);
         let raw = Error::found(self.read_manifest(&name).await).map_err(|e| e.with_image(&name))?;
         raw.map_or_else(|| Ok(Vec::new()), |raw| children(&raw))
     }
@@ -106,7 +107,7 @@ impl Client {
         if self.referrers_api(&target, subject, None).await?.is_some() {
             return Ok(());
         }
-        self.change_list(&target, &fallback(&reference, subject), &Change::Remove(digest)).await
+        self.change_list(&target, &referrers_of(&reference, subject), &Change::Remove(digest)).await
     }
 
     /// Reads, changes and writes a list until it is as it should be. Other processes do not share our lock: a registry
@@ -153,13 +154,6 @@ impl Client {
             None => (None, Some((IF_NONE_MATCH, HeaderValue::from_static("*")))),
         })
     }
-}
-
-/// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
-/// ("Referrers Tag Schema").
-pub(crate) fn fallback(reference: &Reference, subject: &Digest) -> Reference {
-    let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
-    Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
 }
 
 /// The list after a change, or `None` when it is so already. What others have written into it stays.
@@ -276,7 +270,7 @@ mod tests {
         for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
             let digest = digest::parse(&format!("{algorithm}:{}", "a".repeat(length))).unwrap();
             let tag = format!("{algorithm}-{}", "a".repeat(64));
-            assert_eq!(fallback(&name, &digest).tag(), Some(tag.as_str()));
+            assert_eq!(referrers_of(&name, &digest).tag(), Some(tag.as_str()));
         }
     }
 }

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    CacheProvider, CacheRegistry, Completeness, NameChange, PushOptions, content, index, push, registry,
+    CacheProvider, CacheRegistry, Completeness, NameChange, PushOptions, attach, content, index, push,
+    registry,
 };
 use crate::backend::Opened;
 use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
-use crate::{Blob, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference};
+use crate::{Blob, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, reference};
 
 /// What follows from [`CacheProvider`]'s methods, the same for every cache.
 #[async_trait]
@@ -168,6 +169,23 @@ pub trait CacheProviderExt: CacheProvider {
         let _lease =
             index::present(self.as_provider(), std::slice::from_ref(descriptor), &[]).await.map_err(at)?;
         self.update(&[NameChange::Set(name.clone(), descriptor.clone())]).await
+    }
+
+    /// Stores a document that refers to a manifest of the repository of `name`, as an artifact of this media type, and
+    /// returns the artifact's manifest. It is in the list of what refers to the subject, the index `ALGORITHM-HEX` of the
+    /// repository (distribution-spec, "Referrers Tag Schema"): a [copy](crate::CopyOptions::referrers) of the image can
+    /// have it, and it is kept until that name is removed. The same document is listed once.
+    ///
+    /// # Errors
+    /// As [`index_write`](Self::index_write).
+    async fn attach(
+        &self,
+        name: &Reference,
+        subject: &Descriptor,
+        media_type: &MediaType,
+        document: &[u8],
+    ) -> Result<Descriptor> {
+        attach::attach(self.as_provider(), name, subject, media_type, document).await
     }
 
     /// Copies an image to a registry: everything that its name stands for, or one platform. Digests are unchanged,

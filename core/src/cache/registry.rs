@@ -6,13 +6,13 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::content::{MissingBlob, of_blob};
-use super::{CacheProvider, content};
+use super::{CacheProvider, attach, content};
 use crate::manifest::{RawManifest, limits};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::source::{ImageSource as _, RegistrySource};
 use crate::{
-    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference,
-    select,
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result,
+    reference, select,
 };
 
 /// What a cache lacks of an image for one platform.
@@ -98,7 +98,16 @@ impl ImageRegistry for CacheRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { repositories: true, tags: true, ..Capabilities::READ }
+        Capabilities { referrers: true, repositories: true, tags: true, ..Capabilities::READ }
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        attach::referrers(&self.cache, reference, subject, artifact_type).await
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {

@@ -148,6 +148,9 @@ pub(crate) enum Verb {
         /// Of an index that is not all in the store, push one of what is there: with another digest
         #[arg(long)]
         rewrite_index: bool,
+        /// Push what refers to it, too: what the store has under the tags ALGORITHM-HEX, such as root hashes
+        #[arg(long)]
+        referrers: bool,
     },
     /// List the tags of a repository; with HOST/ alone the repositories of a registry
     #[command(after_help = "Examples:\n  plyfold tags ghcr.io/org/app\n  plyfold tags registry.lan:5000/")]
@@ -478,6 +481,9 @@ pub(crate) struct Verity {
     /// Write the root hashes to this file, in place of showing them
     #[arg(long, value_name = "FILE.json", requires = "format", value_parser = file)]
     pub(crate) out: Option<PathBuf>,
+    /// Keep the root hashes in the store as a referrer of the image, which `push --referrers` pushes with it
+    #[arg(long, requires = "format", conflicts_with = "out")]
+    pub(crate) attach: bool,
     /// The file to write the tree to; it must not be there. With --check, the file to read it from
     #[arg(long, value_name = "FILE", conflicts_with = "append", value_parser = file)]
     pub(crate) hash_tree: Option<PathBuf>,

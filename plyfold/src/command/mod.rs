@@ -173,9 +173,9 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Copy { source, target, referrers } => {
             registry::copy_image(&context()?, &source, &target, referrers).await
         }
-        Verb::Push { image, target, rewrite_index } => {
+        Verb::Push { image, target, rewrite_index, referrers } => {
             let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
-            registry::push(&session.await?, &image, &target, sparse).await
+            registry::push(&session.await?, &image, &target, sparse, referrers).await
         }
         Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,

@@ -31,12 +31,19 @@ pub(crate) async fn copy_image(context: &Context, source: &str, target: &str, re
 }
 
 /// Copies an image of the store to another place.
-pub(crate) async fn push(session: &Session, image: &str, target: &str, sparse: Sparse) -> Result<()> {
+pub(crate) async fn push(
+    session: &Session,
+    image: &str,
+    target: &str,
+    sparse: Sparse,
+    referrers: bool,
+) -> Result<()> {
     let (context, image) = (&session.context, session.name(image).await?);
     suggestions::known(&session.images, &image).await?;
     let (to, name) = context.target(target).await?;
     let pushed = context.telling(Doing::Copy, |progress| {
-        let options = PushOptions { copy: options(context, progress), sparse };
+        let copy = CopyOptions { referrers, ..options(context, progress) };
+        let options = PushOptions { copy, sparse };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
         async move { cache.push(image, to, name, &options).await }
     });

@@ -24,11 +24,18 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
     let rootfs = rootfs(session, format, &options.format_option)?.verified(true);
     rootfs.check()?;
     let limits = crate::layer::LayerLimits::default();
-    let (_, hashes) = of_pulled(session, image, &rootfs, limits, async |image| {
+    let (image, hashes) = of_pulled(session, image, &rootfs, limits, async |image| {
         session.images.root_hashes(image, &rootfs).await
     })
     .await?;
     let document = hashes.document()?;
+    if options.attach {
+        let attached = session.images.attach(&image, &hashes).await?;
+        let document = json!({ "referrer": attached.digest(), "subject": image.manifest });
+        return session
+            .terminal
+            .show(&document, || format!("{}  of {}\n", attached.digest(), image.manifest));
+    }
     let Some(out) = options.out else { return write(document.as_bytes()) };
     let (target, durably) = (out.clone(), options.durably);
     let size = blocking(move |stop| {

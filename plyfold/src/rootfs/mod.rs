@@ -4,8 +4,8 @@ use std::path::Path;
 
 use plyfold_core::snapshot::SnapshotImage;
 use plyfold_core::{
-    CacheProvider, Error, Input, MadeFile, MadeImage, Materializer, PullOptions, Result, RootHashes,
-    materialize,
+    CacheProvider, CacheProviderExt as _, Descriptor, Error, ImageSource as _, Input, MadeFile, MadeImage,
+    Materializer, MediaType, PullOptions, Result, RootHashes, materialize,
 };
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
@@ -113,6 +113,19 @@ impl Images {
         let (made, _) = self.shown(image, rootfs, made, &cache).await.map_err(at)?;
         let is_wanted = |file: &MadeFile| rootfs.is_of_set(file, &made);
         RootHashes::of(&self.source(image), &made, is_wanted).map_err(at)
+    }
+
+    /// Keeps root hashes in the cache as a referrer of their image, and returns the referrer's manifest: a push or a copy
+    /// [with referrers](crate::CopyOptions::referrers) has it, too.
+    ///
+    /// # Errors
+    /// Those of [`CacheProviderExt::attach`](crate::CacheProviderExt::attach).
+    pub async fn attach(&self, image: &PulledImage, hashes: &RootHashes) -> Result<Descriptor> {
+        let media_type = MediaType::Other(RootHashes::MEDIA_TYPE.to_owned());
+        let (source, document) = (self.source(image), hashes.document()?);
+        let cache = self.cache();
+        let subject = source.raw().descriptor();
+        cache.attach(&image.reference, subject, &media_type, document.as_bytes()).await
     }
 
     async fn make(

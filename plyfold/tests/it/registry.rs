@@ -55,6 +55,36 @@ fn images_in_registries() {
     assert!(shown.filter(|x| x.target.contains("org/copied")).all(|x| !of_layers(&x.target)));
 }
 
+/// Root hashes that are attached to an image go with it, where that is asked for.
+#[test]
+fn root_hashes_are_pushed_with_their_image() {
+    let server = FaultServer::start().unwrap();
+    server.put("org/app", "1", &samples::index());
+    let mut place = Place::new();
+    place.hosts.push(server.host().to_owned());
+    let lines = [
+        "verity HOST:PORT/org/app:1 --platform linux/amd64 --as erofs --attach --json",
+        // The same document is kept once.
+        "verity HOST:PORT/org/app:1 --platform linux/amd64 --as erofs --attach --json",
+        "verity HOST:PORT/org/app:1 --platform linux/amd64 --as raw --attach",
+        "verity HOST:PORT/org/app:1 --platform linux/amd64 --as raw --attach --out {}/none",
+        "list --json",
+        "push HOST:PORT/org/app:1 HOST:PORT/org/plain:1 --platform linux/amd64",
+        "push HOST:PORT/org/app:1 HOST:PORT/org/pushed:1 --platform linux/amd64 --referrers",
+    ];
+    check("attached", &lines.map(|line| place.run(line)));
+    let manifests = |repository: &str| {
+        let target = format!("/v2/org/{repository}/manifests/sha256:");
+        let requests = server.requests();
+        let puts = requests.iter().filter(|x| x.method == "PUT" && x.target.starts_with(&target));
+        puts.map(|x| x.target.replace(repository, "")).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(manifests("pushed").difference(&manifests("plain")).count(), 2);
+    // Another registry gets them from that one.
+    place.run("copy HOST:PORT/org/pushed:1 HOST:PORT/org/copied:1 --referrers");
+    assert_eq!(manifests("copied"), manifests("pushed"));
+}
+
 /// `HTTP_PROXY` is for every host but those of `NO_PROXY`, and what it is asked for is another host's.
 #[test]
 fn the_proxy_of_the_environment() {
