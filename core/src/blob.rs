@@ -1,6 +1,7 @@
 //! Blobs: content that verifies itself while it is read.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -83,6 +84,7 @@ pub struct Blob {
     endpoint: Option<String>,
     hasher: Option<Hasher>,
     stream: Option<BoxStream<'static, Result<Bytes>>>,
+    file: Option<File>,
 }
 
 impl Blob {
@@ -111,6 +113,7 @@ impl Blob {
         let is_whole = range == (0..descriptor.size());
         Ok(Self {
             endpoint: None,
+            file: None,
             hasher: is_whole.then(|| Hasher::like(descriptor.digest())).transpose()?,
             length: range.end.saturating_sub(range.start),
             offset: range.start,
@@ -185,6 +188,19 @@ impl Blob {
     /// The endpoint that serves these bytes, if the backend has set it.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
+    }
+
+    /// Says that the blob is a file of this machine, whole and as it is: its first byte is the file's.
+    #[must_use]
+    pub fn with_file(mut self, file: File) -> Self {
+        self.file = Some(file);
+        self
+    }
+
+    /// The file of [`with_file`](Self::with_file), if the backend has told. Its bytes are not verified before this blob is
+    /// read to its end, and others may write to it.
+    pub fn take_file(&mut self) -> Option<File> {
+        self.file.take()
     }
 
     /// Where in the blob the first byte of this read stands.

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use dyn_clone::DynClone;
 
 use crate::registry::Page;
-use crate::{Artifact, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
+use crate::{
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result,
+};
 
 pub use buffer::BlobBuffer;
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
@@ -221,6 +223,21 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// [`Io`](crate::ErrorKind::Io).
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact>;
 
+    /// A file made from a layer or from an image, if it is here and could be handed out by
+    /// [`artifact`](Self::artifact) as it is. It takes no right, and waits for no maker: what is being made is not here.
+    ///
+    /// By it a format of a whole image finds the files of the layers, and uses their content. The provided body is for
+    /// caches whose files are not of this machine, or that do not tell: content is read from the layers then.
+    ///
+    /// # Contract
+    /// C 267 `a_look_for_an_artifact_takes_no_right_and_never_waits`.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        Ok(None)
+    }
+
     /// Protects content from [collection](Self::collect) until the lease is dropped or this process ends, and
     /// counts as the use of the blobs that are here of it. A document that is here protects what it leads to. To be
     /// taken before looking whether content is here, and held until
@@ -380,6 +397,7 @@ crate::forward_cache! {
     async list() -> Result<Vec<(Reference, Descriptor)>>;
     async update(changes: &[NameChange]) -> Result<()>;
     async artifact(key: &ArtifactKey) -> Result<Artifact>;
+    async find_artifact(key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async single_flight(work: &str) -> Result<Lease>;
     async free() -> Result<Option<u64>>;

@@ -348,4 +348,24 @@ impl Output for AtomicFile {
             _ => e,
         })
     }
+
+    fn copy_range(&mut self, source: &File, from: u64, length: u64) -> io::Result<()> {
+        /// Bytes between two looks at whether the work is cancelled.
+        const STEP: u64 = 64 << 20;
+        let mut done = 0;
+        while done < length {
+            self.stop.check()?;
+            let step = STEP.min(length - done);
+            let copied = self.file.as_file_mut().copy_range(source, from.saturating_add(done), step);
+            copied.map_err(|e| match e.kind() {
+                io::ErrorKind::FileTooLarge => {
+                    self.too_large(e, self.size().unwrap_or_default().saturating_add(step))
+                }
+                io::ErrorKind::UnexpectedEof => e,
+                _ => self.failed("writing the output", e).into(),
+            })?;
+            done += step;
+        }
+        Ok(())
+    }
 }

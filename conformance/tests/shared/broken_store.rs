@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use plyfold_core::cache::CachedNames;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Ingest,
-    Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor,
+    Digest, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
 };
 use plyfold_layout::Store;
 
@@ -79,6 +79,10 @@ impl<F: StoreFault> CacheProvider for BrokenStore<F> {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         self.inner.artifact(key).await
+    }
+
+    async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        self.inner.find_artifact(key).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

@@ -8,7 +8,9 @@
 /// use std::{fmt, path::{Path, PathBuf}};
 ///
 /// use plyfold_core::cache::{CachedNames, Collect, Collected, Ingest, Lease, NameChange, Usage, Verified, Verify};
-/// use plyfold_core::{Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Page, Reference, Result};
+/// use plyfold_core::{
+///     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Page, Reference, Result,
+/// };
 ///
 /// /// A cache that cannot be changed.
 /// #[derive(Clone, Debug)]
@@ -25,6 +27,7 @@
 ///     async list() -> Result<Vec<(Reference, Descriptor)>>;
 ///     async update(changes: &[NameChange]) -> Result<()>;
 ///     async artifact(key: &ArtifactKey) -> Result<Artifact>;
+///     async find_artifact(key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>>;
 ///     async lease(content: &[Digest]) -> Result<Lease>;
 ///     async single_flight(work: &str) -> Result<Lease>;
 ///     async free() -> Result<Option<u64>>;

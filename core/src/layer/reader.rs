@@ -1,7 +1,9 @@
 //! The tar reader: blocks in, entries and their data out.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt as _;
 
 use super::assemble::{self, Extensions};
 use super::fault::{LayerFault, TarFault};
@@ -13,6 +15,7 @@ use super::pipeline::Uncompressed;
 use super::sparse::Sparse;
 use super::{Compression, Entry, EntryKind, FileKind, LayerLimits, LayerOptions, LayerSummary, Warning};
 use crate::format::Output;
+use crate::tree::Watched;
 use crate::{Descriptor, Error, Result, Size};
 
 /// A layer's tar, decompressed, hashed and parsed while it is read.
@@ -37,6 +40,8 @@ pub struct LayerTar {
     failure: Option<Error>,
     /// What it is in place of a tar.
     native: Option<Native>,
+    /// The file that the bytes are read from.
+    file: Option<Watched>,
 }
 
 impl LayerTar {
@@ -64,6 +69,7 @@ impl LayerTar {
             warnings: Vec::new(),
             failure: None,
             native,
+            file: None,
         })
     }
 
@@ -91,6 +97,30 @@ impl LayerTar {
                 Err(Error::new(crate::ErrorKind::Internal, message))
             }
         })
+    }
+
+    /// As [`LayerTar::new`], where `source` yields all bytes of `file`. If it turns out to be a plain tar,
+    /// a [`MergedTree`](crate::tree::MergedTree) leaves content where it is.
+    ///
+    /// # Errors
+    /// As [`LayerTar::new`]; [`Io`](crate::ErrorKind::Io) of the file.
+    pub fn in_file(source: impl Read + Send + 'static, file: File, options: LayerOptions) -> Result<Self> {
+        // Before the first byte is read, so that every later write is seen.
+        let file = Watched::new(file)?;
+        Ok(Self { file: Some(file), ..Self::new(source, options)? })
+    }
+
+    /// The file of [`LayerTar::in_file`], where the tar is in it as it is.
+    pub(crate) fn plain_file(&mut self) -> Result<Option<Watched>> {
+        let Some(file) = self.file.take().filter(|_| self.native.is_none()) else { return Ok(None) };
+        let mut start = [0; BLOCK];
+        let is_plain = match file.file.read_exact_at(&mut start, 0) {
+            Ok(()) => Compression::by_magic(&start) == Compression::None,
+            // It is a pipe, or no tar.
+            Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotSeekable) => false,
+            Err(e) => return Err(Error::io("reading a layer", e)),
+        };
+        Ok(Some(file).filter(|_| is_plain))
     }
 
     /// The bounds that the layer is read within.

@@ -1,20 +1,21 @@
 //! The files of one format of a whole image, on a thread of its own.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
 
 use super::work::{Content, MadeFile, Work};
-use crate::artifact::{Artifact, ArtifactKey};
+use crate::artifact::{Artifact, ArtifactHandle, ArtifactKey};
 use crate::blocking::{Stop, StopOnDrop};
 use crate::cache::{CacheProvider, content};
 use crate::layer::{Hashing, LayerForm, LayerLimits, LayerOptions, LayerTar};
 use crate::materializer::{Input, InputArtifact, Materializer, OutputSpec};
 use crate::progress::Event;
 use crate::pull::{Finished, Writers};
-use crate::tree::MergedTree;
-use crate::{Advice, BlobRange, Descriptor, Digest, Error, Result};
+use crate::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
+use crate::{Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Options, Result};
 
 impl Work<'_> {
     /// The files of a format of the whole image; out of the cache when all of them are there.
@@ -68,10 +69,14 @@ impl Work<'_> {
         for (output, found) in found {
             out.add(output, found)?;
         }
+        let layers = match format.input() {
+            Input::Image => self.layers_of(content).await,
+            _ => Vec::new(),
+        };
         let task = Task {
             format: dyn_clone::clone_box(format),
             cache: self.engine.cache.clone(),
-            layers: content.layers.clone(),
+            layers,
             inputs,
             limits,
             stop: stop.0.clone(),
@@ -81,6 +86,49 @@ impl Work<'_> {
         // What is made for a call that was dropped is dropped, or kept by the cache if it was committed.
         let made = self.engine.workers.run("plyfold-make", move || task.run(out))?.await;
         made.map_err(|e| e.with_context("format", format.format().name))
+    }
+}
+
+/// A layer, and the file that some format has made of it.
+struct Layer {
+    blob: Descriptor,
+    diff_id: Digest,
+    file: Option<(Box<dyn ArtifactHandle>, LayerReader)>,
+}
+
+impl Work<'_> {
+    /// The layers, each with a file out of the cache if there is one that can be read back.
+    async fn layers_of(&self, content: &Content) -> Vec<Layer> {
+        let mut readers: Vec<_> = LayerReader::linked().copied().collect();
+        readers.sort_by_key(|reader| reader.format);
+        let mut formats = Vec::new();
+        for reader in readers {
+            // Another crate's format of this name is not what the reader reads.
+            let mut entries = self.formats.iter();
+            let is_known =
+                entries.any(|entry| (entry.name, entry.package) == (reader.format, reader.package));
+            if is_known && let Ok(format) = self.formats.open(reader.format, &Options::default()) {
+                formats.push((format.format(), reader));
+            }
+        }
+        let mut layers = Vec::with_capacity(content.layers.len());
+        for (blob, diff_id) in &content.layers {
+            let mut file = None;
+            for (format, reader) in &formats {
+                let key = ArtifactKey::layer(format.clone(), diff_id.clone());
+                match self.engine.cache.find_artifact(&key).await {
+                    Ok(Some(found)) if found.path().is_some() => {
+                        file = Some((found, *reader));
+                        break;
+                    }
+                    Ok(_) => {}
+                    // The layer itself is there.
+                    Err(e) => tracing::debug!("looking for the {} of {diff_id}: {e}", reader.format),
+                }
+            }
+            layers.push(Layer { blob: blob.clone(), diff_id: diff_id.clone(), file });
+        }
+        layers
     }
 }
 
@@ -95,7 +143,7 @@ fn present((output, found): &(OutputSpec, Artifact)) -> Option<Finished> {
 struct Task {
     format: Box<dyn Materializer>,
     cache: Box<dyn CacheProvider>,
-    layers: Vec<(Descriptor, Digest)>,
+    layers: Vec<Layer>,
     inputs: Vec<InputArtifact>,
     limits: LayerLimits,
     stop: Stop,
@@ -107,7 +155,11 @@ impl Task {
     fn run(self, mut out: Writers) -> Result<Vec<Finished>> {
         let name = self.format.format().name;
         let made = match self.format.input() {
-            Input::Image => self.format.image(&self.tree(out.folder()?)?, &mut out),
+            Input::Image => {
+                let image = self.tree(out.folder()?)?;
+                let made = self.format.image(&image, &mut out);
+                made.and_then(|made| image.check_unchanged().map(|()| made))
+            }
             _ => self.format.join(&self.inputs, &mut out),
         };
         out.commit(name, &made?, &self.stop)
@@ -115,13 +167,33 @@ impl Task {
 
     /// The whole image. A bad layer is an error here, before anything is written.
     fn tree(&self, scratch: &Path) -> Result<MergedTree> {
+        if self.layers.iter().any(|layer| layer.file.is_some()) {
+            match self.read(scratch, true) {
+                // It was damaged, or removed since it was found.
+                Err(e) if *e.kind() != ErrorKind::Cancelled => {
+                    tracing::warn!(
+                        "the layers are read again, as a file that was made of one cannot be used: {e}"
+                    );
+                }
+                read => return read,
+            }
+        }
+        self.read(scratch, false)
+    }
+
+    /// The whole image, from the files that were made of layers where `by_files`.
+    fn read(&self, scratch: &Path, by_files: bool) -> Result<MergedTree> {
         // The one that is being read.
         let current = Cell::new(None);
-        let layers = self.layers.iter().map(|(layer, diff_id)| {
-            current.set(Some(layer.digest()));
-            self.open(layer, diff_id)
+        let layers = self.layers.iter().map(|layer| {
+            current.set(Some(layer.blob.digest()));
+            self.stop.check()?;
+            match &layer.file {
+                Some((file, reader)) if by_files => file_of(&**file, *reader, &layer.diff_id),
+                _ => self.open(&layer.blob, &layer.diff_id).map(LayerSource::from),
+            }
         });
-        let tree = MergedTree::read(layers, self.limits.tree.clone(), scratch);
+        let tree = MergedTree::from_sources(layers, self.limits.tree.clone(), scratch);
         tree.map_err(|e| {
             let Some(layer) = current.get() else { return e };
             let e = e.with_context("layer", layer);
@@ -132,9 +204,11 @@ impl Task {
 
     /// A layer out of the cache, whatever the image's own registry is.
     fn open(&self, layer: &Descriptor, diff_id: &Digest) -> Result<LayerTar> {
-        self.stop.check()?;
-        let bytes = async { Ok::<_, Error>(self.cache.open(layer, BlobRange::FULL).await?.into_reader()) };
-        let bytes = self.runtime.block_on(bytes)?;
+        let opened = async {
+            let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+            Ok::<_, Error>((blob.take_file(), blob.into_reader()))
+        };
+        let (file, bytes) = self.runtime.block_on(opened)?;
         // The cache checks the blob's digest.
         let options = LayerOptions {
             diff_id: Some(diff_id.clone()),
@@ -145,6 +219,22 @@ impl Task {
             scratch: self.scratch.clone(),
             ..LayerOptions::default()
         };
-        LayerTar::new(self.stop.reader(bytes), options)
+        let bytes = self.stop.reader(bytes);
+        match file {
+            Some(file) => LayerTar::in_file(bytes, file, options),
+            None => LayerTar::new(bytes, options),
+        }
     }
+}
+
+/// The file that some format has made of a layer.
+fn file_of(file: &dyn ArtifactHandle, reader: LayerReader, diff_id: &Digest) -> Result<LayerSource> {
+    let path = file.path().ok_or_else(|| Error::not_found("the file of a layer is not on this machine"))?;
+    let at = |e: Error| e.with_context("artifact", path.display());
+    let opened = File::open(path).map_err(|e| at(Error::io("opening the file of a layer", e)))?;
+    let layer = LayerFile::new(opened, reader, Some(diff_id.clone())).map_err(at)?;
+    if layer.size() != file.size() {
+        return Err(at(Error::corrupt(format!("a file has {} bytes, not {}", layer.size(), file.size()))));
+    }
+    Ok(LayerSource::File(layer))
 }

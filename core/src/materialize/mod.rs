@@ -62,7 +62,7 @@ pub async fn materialize(
         options: &pull,
         workers: Workers::new(),
     };
-    let work = Work { engine: &engine, image };
+    let work = Work { engine: &engine, image, formats };
     // On the heap: callers would carry all of its states in futures of their own.
     let made = Box::pin(work.run(format.format(), chain)).await;
     operation.end(engine.end(made).await)

@@ -5,6 +5,7 @@ use crate::cache::Lease;
 use crate::format::Format;
 use crate::layer::LayerForm;
 use crate::materializer::Role;
+use crate::materializers::Materializers;
 use crate::pull::Engine;
 use crate::source::RegistrySource;
 use crate::{Descriptor, Digest};
@@ -57,4 +58,6 @@ pub(super) struct Content {
 pub(super) struct Work<'a> {
     pub(super) engine: &'a Engine<'a>,
     pub(super) image: &'a RegistrySource,
+    /// Those whose files of layers may be used.
+    pub(super) formats: &'a Materializers,
 }

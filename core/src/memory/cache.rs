@@ -90,16 +90,21 @@ impl CacheProvider for MemoryCache {
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         // Two keys may print alike.
         let turn = self.writer(format!("{key:?}")).await;
-        let kept = self.0.lock().made.get(key).cloned();
-        // What was written to is no longer what was made: it is made anew.
-        if let Some(Kept { path, size, made, .. }) = kept.filter(Kept::is_unchanged) {
-            return Ok(Artifact::Present(Box::new(LocalArtifact::new(path, size, made))));
+        if let Some(present) = self.find_artifact(key).await? {
+            return Ok(Artifact::Present(present));
         }
         let folder = (*self.0.artifacts).as_ref();
         let file = tempfile::Builder::new().prefix(".plyfold-").tempfile_in(folder);
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
         let (cache, key) = (self.0.clone(), key.clone());
         Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))
+    }
+
+    async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        let kept = self.0.lock().made.get(key).cloned();
+        // What was written to is no longer what was made: it is made anew.
+        let kept = kept.filter(Kept::is_unchanged);
+        Ok(kept.map(|Kept { path, size, made, .. }| Box::new(LocalArtifact::new(path, size, made)) as _))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

@@ -6,6 +6,8 @@ use crate::layer::ImagePath;
 crate::fault! {
     /// What is wrong with the tree of a layer, or with the one that layers make together.
     pub enum TreeFault;
+    Changed => (Corrupt, "a file was written to while content was read from it",
+        "run it again when nothing else writes to the file"),
     Files(u64) => (Limit, "more than {0} files"),
     HardLink(String, ImagePath, &'static str) => (Corrupt, "{0} is a hard link to {1}, which {2}"),
     HiddenTarget(ImagePath, ImagePath) => (Corrupt, "{0} is a hard link to {1}, which its layer hides",
@@ -21,6 +23,7 @@ crate::fault! {
     ),
     Names(Size) => (Limit, "more than {0} of names"),
     NamesFull(usize, usize) => (Limit, "{0} names of {1} bytes"),
+    Offset(u64) => (Limit, "content that lies {0} bytes behind the start of a file, or further"),
     Order(ImagePath, &'static str) => (Unsupported, "{0}: a layer {1}, so that the order of its entries decides",
         "layers are kept without the order of their entries; build the image again, without the link"),
     PathLong(ImagePath, usize) => (Limit, "{0} leads to a path of more than {1} bytes"),

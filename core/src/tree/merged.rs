@@ -1,29 +1,48 @@
 //! An image as a tree, with the bytes of its files.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::durable::temporary_file;
-use crate::layer::{DataExtent, LayerTar, TreeLimits};
+use crate::format::Output;
+use crate::layer::{Compression, DataExtent, LayerTar, TreeLimits};
 use crate::{Digest, Error, Result};
 
-use super::{HeapSize, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, is_overlay_xattr};
+use super::{Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
 
-/// File systems share whole blocks (`FICLONERANGE`), and most have blocks of so many bytes.
+mod data;
+mod source;
+mod spool;
+
+pub use data::FileData;
+pub(crate) use data::Watched;
+pub use source::{LayerContent, LayerFile, LayerReader, LayerRun, LayerSource};
+
+use data::{Contents, Place, Run, Runs};
+use spool::Gathered;
+
+/// Runs from so many bytes on are copied by the kernel: smaller ones take longer that way.
+const BY_KERNEL: u64 = 64 << 10;
+/// Bytes of other runs that are copied at once.
+const PIECE: usize = 64 << 10;
+/// What holes are made of.
 const BLOCK: u64 = 4096;
-/// Bytes on their way to the spool.
-const BUFFER: usize = 256 << 10;
 
 /// An image whose layers have been read to their verified ends and stacked, with the content of every file: what a
 /// format for whole images is written from.
 ///
-/// Content lies in a file without a name in the folder that [`MergedTree::read`] is given, and is gone when the tree is
-/// dropped. Files that upper layers replace take room there, too. Memory holds the metadata alone, within the
+/// Content lies where a layer has it: in a tar that is a file of this machine and not compressed
+/// ([`LayerTar::in_file`]), or in the file that some format has made of the layer ([`LayerFile`]). Content of other layers
+/// lies in a file without a name in the folder that [`MergedTree::read`] is given, and is gone when the tree is
+/// dropped; files that upper layers replace take room there, too. Memory holds the metadata alone, within the
 /// [`TreeLimits`].
 ///
-/// Overlayfs' own extended attributes ([`is_overlay_xattr`]) are left out: a layer must not set them.
+/// What is read does not depend on where content lies, but for the order of [`NodeId`]s, for what
+/// [`MergedTree::extents`] tells of zeros, and for its files. So a format puts files in the order of their names, and finds
+/// holes by the bytes (rule M 266 `content_makes_the_same_bytes_wherever_it_lies`).
+///
+/// Extended attributes that no layer's file keeps ([`is_kept_xattr`]) are left out, overlayfs' own among them: a layer
+/// must not set those.
 ///
 /// ```
 /// use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
@@ -53,33 +72,8 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub struct MergedTree {
     tree: Tree<FileData>,
-    spool: File,
+    contents: Contents,
     diff_ids: Vec<Option<Digest>>,
-}
-
-/// Where the bytes of a file lie. Read them by [`MergedTree::read_at`].
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct FileData {
-    /// Where those of a file without holes begin.
-    at: u64,
-    /// The runs of data of a file with holes.
-    runs: Option<Box<Runs>>,
-}
-
-/// Ascending, disjoint, not empty.
-type Runs = Box<[Run]>;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Run {
-    at: u64,
-    offset: u64,
-    length: u64,
-}
-
-impl HeapSize for FileData {
-    fn heap_bytes(&self) -> usize {
-        self.runs.as_ref().map_or(0, |runs| size_of::<Runs>() + size_of_val(&***runs))
-    }
 }
 
 /// A run of a file's data.
@@ -88,8 +82,8 @@ impl HeapSize for FileData {
 pub struct Extent<'a> {
     /// The open file that has the bytes: for `copy_file_range` and `FICLONERANGE`.
     pub file: &'a File,
-    /// The first byte there. In a run of 4,096 bytes or more it lies as far behind a multiple of 4,096 as
-    /// [`offset`](Self::offset) does.
+    /// The first byte there. In a run of 4,096 bytes or more it mostly lies as far behind a multiple of 4,096 as
+    /// [`offset`](Self::offset) does, so that file systems can share blocks; in a tar it does not.
     pub at: u64,
     /// The first byte in the file of the image.
     pub offset: u64,
@@ -98,10 +92,13 @@ pub struct Extent<'a> {
 }
 
 impl MergedTree {
+    /// The most files of layers that are held open. Content of further layers is copied.
+    pub const OPEN_FILES: usize = spool::OPEN_FILES;
+
     /// Reads the layers, bottom first, each to its verified end. Waits for them, so it is for a thread that may wait.
     ///
-    /// Content goes to a file in the folder `scratch`, which is made if there is none: give it one on a disk, such as the
-    /// cache's own.
+    /// Content that lies in no file goes to one in the folder `scratch`, which is made if there is none: give it one on a
+    /// disk, such as the cache's own.
     ///
     /// # Errors
     /// What `layers` yields; those of [`LayerTar`] and of [`Tree::from_layers`]; [`Io`](crate::ErrorKind::Io) from
@@ -111,19 +108,42 @@ impl MergedTree {
         limits: TreeLimits,
         scratch: &Path,
     ) -> Result<Self> {
-        let at = |e: Error| e.with_context("path", scratch.display());
-        let file = temporary_file(scratch)?;
-        let mut spool = Spool { out: BufWriter::with_capacity(BUFFER, file), length: 0, scratch };
+        Self::from_sources(layers.into_iter().map(|layer| layer.map(LayerSource::from)), limits, scratch)
+    }
+
+    /// As [`MergedTree::read`], of layers that some format has made a file of, too.
+    ///
+    /// Such a file was verified when it was made, and what is read of it is not verified here.
+    ///
+    /// # Errors
+    /// As [`MergedTree::read`]; those of [`LayerReader::read`].
+    pub fn from_sources(
+        layers: impl IntoIterator<Item = Result<LayerSource>>,
+        limits: TreeLimits,
+        scratch: &Path,
+    ) -> Result<Self> {
+        let mut gathered = Gathered::new(scratch);
         let each = limits.clone();
         let mut diff_ids = Vec::new();
-        let trees = layers.into_iter().map(|tar| {
-            let (tree, diff_id) = layer(tar?, each.clone(), &mut spool)?;
+        let trees = layers.into_iter().map(|layer| {
+            let (tree, diff_id) = match layer? {
+                LayerSource::File(file) => of_file(file, each.clone(), &mut gathered)?,
+                LayerSource::Tar(tar) => of_tar(*tar, each.clone(), &mut gathered)?,
+            };
             diff_ids.push(diff_id);
             Ok(tree)
         });
         let tree = Tree::from_layers_within(trees, limits)?;
-        let spool = spool.out.into_inner().map_err(|e| at(spooling(e.into_error())))?;
-        Ok(Self { tree, spool, diff_ids })
+        Ok(Self { tree, contents: gathered.finish()?, diff_ids })
+    }
+
+    /// Checks that no file that content lies in was written to since it was read, as far as its size and the time of its
+    /// last write show: to be asked when all content has been used, and before what was made of it is shown to others.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when one was; [`Io`](crate::ErrorKind::Io).
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.contents.files.iter().try_for_each(Watched::check)
     }
 
     /// The digests of the layers' uncompressed tars, bottom first, in which formats see which image it is. `None` for a
@@ -151,12 +171,16 @@ impl MergedTree {
         let count = buffer.len().min(left);
         let buffer = &mut buffer[..count];
         let end = offset + count as u64;
-        let read = |buffer: &mut [u8], at: u64| {
-            let read = self.spool.read_exact_at(buffer, at);
+        let read = |buffer: &mut [u8], place: Place, behind: u64| {
+            let file = self.contents.file(place.file())?;
+            let read = file.read_exact_at(buffer, place.offset() + behind);
             read.map_err(|e| Error::io("reading the image's content back", e))
         };
+        if count == 0 {
+            return Ok(0);
+        }
         let Some(runs) = &content.runs else {
-            read(buffer, content.at + offset)?;
+            read(buffer, content.at, offset)?;
             return Ok(count);
         };
         buffer.fill(0);
@@ -165,9 +189,82 @@ impl MergedTree {
             let from = run.offset.max(offset);
             let to = (run.offset + run.length).min(end);
             let part = (from - offset) as usize..(to - offset) as usize;
-            read(&mut buffer[part], run.at + from - run.offset)?;
+            read(&mut buffer[part], run.at, from - run.offset)?;
         }
         Ok(count)
+    }
+
+    /// Writes `length` bytes of a regular file, from `offset` on, to `out` where that stands: by
+    /// [`Output::copy_range`] where they are many, so that blocks are shared where that is possible. Holes are written as
+    /// zeros.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) from the disk and from `out`, also when the file has fewer bytes.
+    ///
+    /// # Panics
+    /// When `file` is of another, larger tree.
+    pub fn copy_to(&self, file: NodeId, offset: u64, length: u64, out: &mut dyn Output) -> Result<()> {
+        let end = offset.saturating_add(length);
+        let mut buffer = vec![0; PIECE.min(usize::try_from(length).unwrap_or(PIECE))];
+        let mut at = offset;
+        for extent in self.extents(file) {
+            let (from, to) = (extent.offset.max(offset), (extent.offset + extent.length).min(end));
+            if to <= from || to - from < BY_KERNEL {
+                continue;
+            }
+            self.copy_pieces(file, at..from, out, &mut buffer)?;
+            let copied = out.copy_range(extent.file, extent.at + from - extent.offset, to - from);
+            copied.map_err(|e| Error::io("copying an image's content", e))?;
+            at = to;
+        }
+        self.copy_pieces(file, at..end, out, &mut buffer)
+    }
+
+    fn copy_pieces(
+        &self,
+        file: NodeId,
+        range: std::ops::Range<u64>,
+        out: &mut dyn Output,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let count = (range.end - at).min(buffer.len() as u64) as usize;
+            let count = self.read_at(file, at, &mut buffer[..count])?;
+            if count == 0 {
+                return Err(TreeFault::Malformed("more bytes of a file are wanted than it has").into());
+            }
+            out.write_all(&buffer[..count]).map_err(|e| Error::io("copying an image's content", e))?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether a regular file may have a run of so many blocks of zeros or more, of 4,096 bytes each from its start on; the
+    /// file's end may cut the last one. `false` is certain, and found by a look at a few bytes; `true` is not certain.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) from the disk.
+    ///
+    /// # Panics
+    /// When `file` is of another, larger tree.
+    pub fn may_have_holes(&self, file: NodeId, blocks: u64) -> Result<bool> {
+        let Kind::File { size, .. } = self.tree.node(file).kind else { return Ok(false) };
+        if size.div_ceil(BLOCK) < blocks.max(1) {
+            return Ok(false);
+        }
+        let step = blocks.max(1).saturating_mul(BLOCK);
+        let mut block = [0; BLOCK as usize];
+        // One of so many blocks in a row has a number that is a multiple of that.
+        let mut at = 0;
+        while at < size {
+            let count = self.read_at(file, at, &mut block)?;
+            if block[..count].iter().all(|byte| *byte == 0) {
+                return Ok(true);
+            }
+            at = at.saturating_add(step);
+        }
+        Ok(false)
     }
 
     /// The runs of data of a regular file, in order; what lies between them is holes. What is no regular file has none.
@@ -182,77 +279,74 @@ impl MergedTree {
             }
             _ => (None, &[][..]),
         };
-        let extent = |Run { at, offset, length }| Extent { file: &self.spool, at, offset, length };
-        whole.into_iter().chain(runs.iter().copied()).map(extent)
+        let extent = |Run { at, offset, length }| {
+            let file = self.contents.file(at.file()).ok()?;
+            Some(Extent { file, at: at.offset(), offset, length })
+        };
+        // What has bytes lies in a file.
+        whole.into_iter().chain(runs.iter().copied()).filter_map(extent)
     }
 }
 
-/// Reads one layer to its verified end; the digest of its tar.
-fn layer(
+/// Reads one layer's tar to its verified end; the digest of the tar.
+fn of_tar(
     mut tar: LayerTar,
     limits: TreeLimits,
-    spool: &mut Spool<'_>,
+    gathered: &mut Gathered<'_>,
 ) -> Result<(LayerTree<FileData>, Option<Digest>)> {
     let mut builder = LayerTreeBuilder::within(limits);
+    let file = tar.plain_file()?;
+    let number = if file.is_some() { gathered.next_number() } else { None };
     while let Some(mut entry) = tar.next_entry()? {
-        entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+        entry.metadata.xattrs.retain(|(name, _)| is_kept_xattr(name));
         builder.insert(entry, |size, extents| {
+            let mut position = tar.position();
+            let mut take = |run: DataExtent| {
+                if let Some(number) = number {
+                    let place = Place::new(number, position);
+                    position = position.saturating_add(run.length);
+                    return place;
+                }
+                let place = gathered.begin(run.offset, run.length)?;
+                tar.copy_data(run.length, |bytes| gathered.write(bytes))?;
+                Ok(place)
+            };
             let Some(extents) = extents else {
-                let whole = DataExtent { offset: 0, length: size };
-                return Ok(FileData { at: spool.take(&mut tar, whole)?, runs: None });
+                return Ok(FileData { at: take(DataExtent { offset: 0, length: size })?, runs: None });
             };
             let runs = extents.iter().map(|extent| {
                 let DataExtent { offset, length } = *extent;
-                Ok(Run { at: spool.take(&mut tar, *extent)?, offset, length })
+                Ok(Run { at: take(*extent)?, offset, length })
             });
             let runs: Runs = runs.collect::<Result<_>>()?;
-            Ok(FileData { at: 0, runs: Some(Box::new(runs)) })
+            Ok(FileData { at: Place::default(), runs: Some(Box::new(runs)) })
         })?;
     }
-    let diff_id = tar.finish()?.diff_id;
-    Ok((builder.finish()?, diff_id))
-}
-
-/// The content of an image on its way to the disk.
-struct Spool<'a> {
-    out: BufWriter<File>,
-    length: u64,
-    scratch: &'a Path,
-}
-
-impl Spool<'_> {
-    /// Takes the next bytes of the tar's file; where they begin.
-    fn take(&mut self, tar: &mut LayerTar, run: DataExtent) -> Result<u64> {
-        if run.length >= BLOCK {
-            let beyond = (self.length + BLOCK - run.offset % BLOCK) % BLOCK;
-            self.write(&[0; BLOCK as usize][..((BLOCK - beyond) % BLOCK) as usize])?;
+    let summary = tar.finish()?;
+    if let (Some(file), Some(_)) = (file, number) {
+        if summary.compression != Compression::None || summary.size > file.size() {
+            return Err(TreeFault::Changed.into());
         }
-        let at = self.length;
-        tar.copy_data(run.length, |bytes| self.write(bytes))?;
-        Ok(at)
+        file.check()?;
+        gathered.hold(file);
     }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.length += bytes.len() as u64;
-        let written = self.out.write_all(bytes);
-        written.map_err(|e| spooling(e).with_context("path", self.scratch.display()))
-    }
+    Ok((builder.finish()?, summary.diff_id))
 }
 
-fn spooling(error: std::io::Error) -> Error {
-    Error::io("writing the image's content to a temporary file", error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_on_the_heap_are_counted() {
-        let run = Run { at: 0, offset: 0, length: 1 };
-        let data = FileData { at: 0, runs: Some(Box::new(vec![run; 100].into())) };
-        assert_eq!(data.heap_bytes(), 16 + 100 * 24);
-        assert_eq!(FileData::default().heap_bytes(), 0);
-        assert_eq!(size_of::<super::super::Node<FileData>>(), 72);
+/// Reads the file that some format has made of a layer.
+fn of_file(
+    layer: LayerFile,
+    limits: TreeLimits,
+    gathered: &mut Gathered<'_>,
+) -> Result<(LayerTree<FileData>, Option<Digest>)> {
+    let LayerFile { file, reader, diff_id } = layer;
+    let number = gathered.next_number();
+    let read = (reader.read)(&mut LayerContent { file: &file, number, gathered }, limits);
+    let tree = read.map_err(|e| e.with_context("format", reader.format))?;
+    if number.is_some() {
+        gathered.hold(file);
+    } else {
+        file.check()?;
     }
+    Ok((tree, diff_id))
 }

@@ -33,6 +33,12 @@ pub fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
+/// Whether the attribute of this name is kept where a layer or an image becomes a file system: it has a
+/// [prefix](XATTR_PREFIXES) that Linux' file systems store, and is none of overlayfs' own.
+pub fn is_kept_xattr(name: &[u8]) -> bool {
+    xattr_prefix(name).is_some() && !is_overlay_xattr(name)
+}
+
 /// Extended attributes with their full names, in the order in which they were given: sorted by name. Clones share
 /// one copy.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]

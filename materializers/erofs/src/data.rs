@@ -18,6 +18,9 @@ const CHUNKS_MAX: u64 = 32 << 10;
 /// The shortest run of zeros that becomes a hole: holes need a newer kernel.
 const HOLE_MIN: u64 = 1 << 20;
 
+/// Blocks in which holes are looked for: chunks are multiples of them.
+const HOLE_UNIT: u64 = 4096;
+
 /// The chunk size of a file that turns out to have holes.
 fn chunk_size(size: u64) -> u64 {
     (size / CHUNKS_MAX).next_power_of_two().max(CHUNK_MIN)
@@ -68,6 +71,12 @@ pub(crate) fn copy_file(
     if size == rest {
         return Ok(Content::inline(0, 0));
     }
+    if !source.may_have_holes(id, hole_size(size) / HOLE_UNIT)? {
+        // No byte of a large file is looked at.
+        let start = image.block()?;
+        image.copy(source, id, size - rest)?;
+        return Ok(if rest > 0 { Content::inline(start, 0) } else { Content::blocks(0, start) });
+    }
     let mut file = File::new(image, size)?;
     file.read(source, id, size - rest, buffer)?;
     if rest > 0 {
@@ -85,7 +94,7 @@ pub(crate) fn copy_file(
 
 /// Whether at least half of a file of a whole image would become holes. It follows from the bytes alone, as holes do.
 pub(crate) fn is_mostly_holes(source: &MergedTree, id: NodeId, size: u64, buffer: &mut [u8]) -> Result<bool> {
-    if !may_have_hole(source, id, size)? {
+    if !source.may_have_holes(id, hole_size(size) / HOLE_UNIT)? {
         return Ok(false);
     }
     let (mut holes, mut run, mut at) = (0, 0, 0);
@@ -109,21 +118,6 @@ pub(crate) fn is_mostly_holes(source: &MergedTree, id: NodeId, size: u64, buffer
         }
     }
     Ok(holes * 2 >= size && holes > 0)
-}
-
-/// Whether zeros stand at a place that a hole would have: each has one of these, and most files have other bytes at all.
-fn may_have_hole(source: &MergedTree, id: NodeId, size: u64) -> Result<bool> {
-    let mut bytes = [0; 64];
-    let mut at = 0;
-    while at < size {
-        let count = source.read_at(id, at, &mut bytes)?;
-        if is_zero(&bytes[..count]) {
-            return Ok(true);
-        }
-        // A hole is longer than a step and these bytes.
-        at += HOLE_MIN - CHUNK_MIN;
-    }
-    Ok(false)
 }
 
 struct File<'a, 'b> {

@@ -22,6 +22,7 @@ mod format;
 mod formats;
 mod inodes;
 mod layer;
+mod layer_reader;
 mod layout;
 mod merge;
 mod native;

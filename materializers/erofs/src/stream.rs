@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice, SeekFrom};
 
+use plyfold_core::tree::{MergedTree, NodeId};
 use plyfold_core::{Error, Output, Result};
 
 use crate::fault::ErofsFault;
@@ -10,6 +11,9 @@ use crate::fault::ErofsFault;
 const GATHER: usize = 1 << 20;
 /// So many that come at once are not gathered: to copy them would cost more than to write them.
 const LARGE: usize = 128 << 10;
+/// Files of whole images from so many bytes on are copied by the kernel where that can be: smaller ones take longer that
+/// way.
+const COPY_MIN: u64 = 64 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Appends to an image, from a block on.
@@ -81,6 +85,29 @@ impl<'a> BlockStream<'a> {
         let rest = &bytes[written.saturating_sub(self.gathered.len())..];
         self.gathered.clear();
         self.out.write_all(rest).map_err(failed)
+    }
+
+    /// Appends the first `length` bytes of a file of a whole image.
+    pub(crate) fn copy(&mut self, source: &MergedTree, id: NodeId, length: u64) -> Result<()> {
+        if length >= COPY_MIN {
+            self.out.write_all(&self.gathered).map_err(failed)?;
+            self.gathered.clear();
+            source.copy_to(id, 0, length, self.out)?;
+            self.position += length;
+            return Ok(());
+        }
+        if self.gathered.len() + length as usize > GATHER {
+            self.out.write_all(&self.gathered).map_err(failed)?;
+            self.gathered.clear();
+        }
+        let start = self.gathered.len();
+        self.gathered.resize(start + length as usize, 0);
+        let read = source.read_at(id, 0, &mut self.gathered[start..])?;
+        if (read as u64) < length {
+            return Err(ErofsFault::Malformed("a file has fewer bytes than its size says").into());
+        }
+        self.position += length;
+        Ok(())
     }
 
     pub(crate) fn zeros(&mut self, mut count: u64) -> Result<()> {

@@ -19,6 +19,8 @@ const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 const HOLE_MIN: u64 = 16;
 /// The most holes of a file.
 const HOLES_MAX: u64 = 1 << 15;
+/// Files from so many bytes on are copied by the kernel where that can be: smaller ones take longer that way.
+const COPY_MIN: u64 = 64 << 10;
 /// Bytes on their way from the image: whole blocks.
 pub(crate) const BUFFER: usize = 1 << 20;
 
@@ -27,27 +29,16 @@ fn hole_blocks(size: u64) -> u64 {
     (size.div_ceil(BLOCK) / HOLES_MAX).next_power_of_two().max(HOLE_MIN)
 }
 
-/// The most blocks of a file with these runs of data, those of its extent tree included.
-pub(crate) fn most_blocks(size: u64, runs: impl Iterator<Item = (u64, u64)>) -> u64 {
-    let hole = hole_blocks(size);
-    let (mut blocks, mut pieces, mut end) = (0, 1, 0);
-    for (offset, length) in runs {
-        let (first, last) = (offset / BLOCK, (offset + length).div_ceil(BLOCK));
-        if first >= end + hole {
-            pieces += 1;
-        } else {
-            blocks += first.saturating_sub(end);
-        }
-        blocks += last.saturating_sub(first.max(end));
-        end = end.max(last);
+/// The most blocks that a regular file of `size` bytes takes, those of its extent tree included. The buffer has
+/// [`BUFFER`] bytes.
+pub(crate) fn most_blocks(image: &MergedTree, (id, size): (NodeId, u64), buffer: &mut [u8]) -> Result<u64> {
+    let mut counted = Counted::default();
+    if has_no_holes(image, id, size)? {
+        counted.add(0, size.div_ceil(BLOCK));
+    } else {
+        for_each_run(image, (id, size), buffer, &mut counted)?;
     }
-    let total = size.div_ceil(BLOCK);
-    if total < end + hole {
-        blocks += total.saturating_sub(end);
-    }
-    // A run that goes on in the next group is in two pieces there; more than half of a group is for files.
-    pieces += blocks / u64::from(BLOCKS_PER_GROUP / 2) + 1;
-    blocks + Extents::tree_blocks(pieces)
+    Ok(counted.most())
 }
 
 /// Copies a regular file of `size` bytes to the disk; where its blocks are. The buffer has [`BUFFER`] bytes.
@@ -57,8 +48,37 @@ pub(crate) fn copy(
     disk: &mut Disk<'_>,
     buffer: &mut [u8],
 ) -> Result<Extents> {
-    let mut file =
-        Copied { disk, extents: Extents::default(), hole: hole_blocks(size), position: 0, zeros: 0 };
+    let mut copied = Copied { disk, extents: Extents::default() };
+    if size >= COPY_MIN && has_no_holes(image, id, size)? {
+        copied.disk.copy(&mut copied.extents, image, (id, size))?;
+    } else {
+        for_each_run(image, (id, size), buffer, &mut copied)?;
+    }
+    Ok(copied.extents)
+}
+
+/// Whether it is certain that no block of the file becomes a hole.
+fn has_no_holes(image: &MergedTree, id: NodeId, size: u64) -> Result<bool> {
+    Ok(!image.may_have_holes(id, hole_blocks(size))?)
+}
+
+/// What takes the blocks of a file that are no hole, in order.
+trait Blocks {
+    /// Blocks that are not zeros, from the file's block `logical` on.
+    fn data(&mut self, logical: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Blocks of zeros that are too few for a hole.
+    fn zeros(&mut self, logical: u64, blocks: u64) -> Result<()>;
+}
+
+/// Reads a file, and finds the holes in it by its bytes.
+fn for_each_run(
+    image: &MergedTree,
+    (id, size): (NodeId, u64),
+    buffer: &mut [u8],
+    out: &mut dyn Blocks,
+) -> Result<()> {
+    let mut file = Runs { out, hole: hole_blocks(size), position: 0, zeros: 0 };
     let end = size.div_ceil(BLOCK);
     for extent in image.extents(id) {
         let (first, last) = (extent.offset / BLOCK, (extent.offset + extent.length).div_ceil(BLOCK));
@@ -78,12 +98,11 @@ pub(crate) fn copy(
         }
     }
     file.zeros += end.saturating_sub(file.next());
-    file.finish()
+    file.settle_zeros()
 }
 
-struct Copied<'a, 'b> {
-    disk: &'a mut Disk<'b>,
-    extents: Extents,
+struct Runs<'a> {
+    out: &'a mut dyn Blocks,
     /// The shortest hole.
     hole: u64,
     /// Blocks written, holes included.
@@ -92,7 +111,7 @@ struct Copied<'a, 'b> {
     zeros: u64,
 }
 
-impl Copied<'_, '_> {
+impl Runs<'_> {
     /// The number of the next block.
     fn next(&self) -> u64 {
         self.position + self.zeros
@@ -119,7 +138,7 @@ impl Copied<'_, '_> {
             return Ok(());
         }
         self.settle_zeros()?;
-        self.disk.append(&mut self.extents, self.position, bytes)?;
+        self.out.data(self.position, bytes)?;
         self.position += (bytes.len() / BLOCK_SIZE) as u64;
         Ok(())
     }
@@ -127,16 +146,65 @@ impl Copied<'_, '_> {
     /// Makes a hole of the zeros, or blocks if they are too few.
     fn settle_zeros(&mut self) -> Result<()> {
         if self.zeros > 0 && self.zeros < self.hole {
-            self.disk.reserve(&mut self.extents, self.position, self.zeros)?;
+            self.out.zeros(self.position, self.zeros)?;
         }
         self.position += self.zeros;
         self.zeros = 0;
         Ok(())
     }
+}
 
-    fn finish(mut self) -> Result<Extents> {
-        self.settle_zeros()?;
-        Ok(self.extents)
+/// Blocks on their way to the disk.
+struct Copied<'a, 'b> {
+    disk: &'a mut Disk<'b>,
+    extents: Extents,
+}
+
+impl Blocks for Copied<'_, '_> {
+    fn data(&mut self, logical: u64, bytes: &[u8]) -> Result<()> {
+        self.disk.append(&mut self.extents, logical, bytes)
+    }
+
+    fn zeros(&mut self, logical: u64, blocks: u64) -> Result<()> {
+        self.disk.reserve(&mut self.extents, logical, blocks)
+    }
+}
+
+/// Blocks that are counted.
+#[derive(Default)]
+struct Counted {
+    blocks: u64,
+    /// Runs with a hole before them, or at the start of the file.
+    pieces: u64,
+    /// The block behind the last one.
+    end: u64,
+}
+
+impl Counted {
+    fn add(&mut self, logical: u64, blocks: u64) {
+        if self.blocks == 0 || logical > self.end {
+            self.pieces += 1;
+        }
+        self.blocks += blocks;
+        self.end = logical + blocks;
+    }
+
+    fn most(&self) -> u64 {
+        // A run that goes on in the next group is in two pieces there; more than half of a group is for files.
+        let pieces = self.pieces + self.blocks / u64::from(BLOCKS_PER_GROUP / 2) + 1;
+        self.blocks + Extents::tree_blocks(pieces)
+    }
+}
+
+impl Blocks for Counted {
+    fn data(&mut self, logical: u64, bytes: &[u8]) -> Result<()> {
+        self.add(logical, (bytes.len() / BLOCK_SIZE) as u64);
+        Ok(())
+    }
+
+    fn zeros(&mut self, logical: u64, blocks: u64) -> Result<()> {
+        self.add(logical, blocks);
+        Ok(())
     }
 }
 
@@ -146,11 +214,18 @@ mod tests {
 
     #[test]
     fn holes_count_from_64_kib_on_and_grow_with_the_file() {
-        assert_eq!(most_blocks(0, [].into_iter()), 0);
-        assert_eq!(most_blocks(5000, [(0, 5000)].into_iter()), 2);
-        assert_eq!(most_blocks(1 << 40, [].into_iter()), 0);
-        assert_eq!(most_blocks(20 * 4096, [(0, 1), (17 * 4096, 1)].into_iter()), 4);
-        assert_eq!(most_blocks(20 * 4096, [(0, 1), (15 * 4096, 1)].into_iter()), 20);
+        let most = |runs: &[(u64, u64)]| {
+            let mut counted = Counted::default();
+            for (logical, blocks) in runs {
+                counted.add(*logical, *blocks);
+            }
+            counted.most()
+        };
+        assert_eq!(most(&[]), 0);
+        assert_eq!(most(&[(0, 1), (1, 1)]), 2);
+        assert_eq!(most(&[(0, 1), (17, 1)]), 2);
+        assert_eq!(most(&[(0, 1), (17, 1), (40, 2), (60, 3), (100, 1)]), 8 + 1);
+        assert_eq!(hole_blocks(1 << 30), 16);
         assert_eq!(hole_blocks(1 << 44), 1 << 17);
     }
 }

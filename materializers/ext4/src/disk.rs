@@ -2,6 +2,7 @@
 
 use std::io::SeekFrom;
 
+use plyfold_core::tree::{MergedTree, NodeId};
 use plyfold_core::{Error, Output, Result};
 
 use crate::extents::Extents;
@@ -42,6 +43,32 @@ impl<'a> Disk<'a> {
             self.put(start, part)?;
             (logical, bytes) = (logical + count, rest);
         }
+        Ok(())
+    }
+
+    /// Adds all bytes of an image's file of `size` bytes to an empty one. What is behind its end in its last block stays
+    /// unwritten.
+    pub(crate) fn copy(
+        &mut self,
+        file: &mut Extents,
+        image: &MergedTree,
+        (id, size): (NodeId, u64),
+    ) -> Result<()> {
+        self.flush()?;
+        let mut done = 0;
+        while done < size {
+            let (start, count) = self.space.take((size - done).div_ceil(BLOCK))?;
+            file.push(done / BLOCK, start, count);
+            let (at, length) = (start * BLOCK, (count * BLOCK).min(size - done));
+            if at != self.position {
+                self.out.seek(SeekFrom::Start(at)).map_err(failed)?;
+            }
+            image.copy_to(id, done, length, self.out)?;
+            self.position = at + length;
+            done += length;
+        }
+        // What comes next is put where the disk says.
+        self.start = self.position;
         Ok(())
     }
 

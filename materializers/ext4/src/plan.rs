@@ -7,7 +7,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::{FileData, Kind, MergedTree, NodeId, Tree};
 
 use crate::attributes::AttributeTable;
-use crate::data::{LARGEST_FILE, most_blocks as data_blocks};
+use crate::data::{BUFFER, LARGEST_FILE, most_blocks as data_blocks};
 use crate::directory;
 use crate::fault::Ext4Fault;
 use crate::format::{Body, Checksum, LOST_FOUND_INODE, ROOT_INODE, put32};
@@ -84,10 +84,10 @@ impl<'a> Plan<'a> {
             self.numbers[id.index()] = LOST_FOUND_INODE;
         }
         self.order.push(Planned { id: NodeId::ROOT, parent: NodeId::ROOT });
-        let mut at = 0;
+        let (mut at, mut buffer) = (0, vec![0; BUFFER]);
         while let Some(Planned { id, .. }) = self.order.get(at).copied() {
             let node = tree.node(id);
-            let blocks = self.node_blocks(id).and_then(|blocks| {
+            let blocks = self.node_blocks(id, &mut buffer).and_then(|blocks| {
                 self.attributes.add(&node.xattrs)?;
                 Ok(blocks)
             });
@@ -110,7 +110,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The most blocks that a node takes, its attributes apart.
-    fn node_blocks(&self, id: NodeId) -> Result<u64> {
+    fn node_blocks(&self, id: NodeId, buffer: &mut [u8]) -> Result<u64> {
         let tree = self.image.tree();
         let node = tree.node(id);
         if node.directory().is_none() && tree.links(id) > MOST_LINKS {
@@ -123,10 +123,7 @@ impl<'a> Plan<'a> {
                 Ok(directory::most_blocks(names))
             }
             Kind::File { size, .. } if *size > LARGEST_FILE => Err(Ext4Fault::File(*size).into()),
-            Kind::File { size, .. } => {
-                let runs = self.image.extents(id).map(|extent| (extent.offset, extent.length));
-                Ok(data_blocks(*size, runs))
-            }
+            Kind::File { size, .. } => data_blocks(self.image, (id, *size), buffer),
             Kind::Symlink { target } if target.is_empty() || target.len() > LONGEST_LINK => {
                 Err(Ext4Fault::Target(target.len()).into())
             }

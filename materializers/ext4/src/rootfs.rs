@@ -171,7 +171,7 @@ impl Ext4Rootfs {
 
 impl Materializer for Ext4Rootfs {
     fn format(&self) -> Format {
-        Format { name: "ext4", version: 1, options: self.key(), extension: "ext4" }
+        Format { name: "ext4", version: 2, options: self.key(), extension: "ext4" }
     }
 
     fn input(&self) -> Input {

@@ -1,7 +1,7 @@
 //! `layer` and `disk`: one layer as an image, and one empty upper.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, IsTerminal as _, Read, Seek as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -35,7 +35,8 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
     let (converted, size) = blocking(move |stop| {
         let mut file = AtomicFile::create(&target, durably.options(), stop)?;
         let source = Input::open(&tar, stop)?;
-        let converted = one_layer::convert(&*format, source, options, &mut file, parent(&target));
+        let plain = source.whole_file()?;
+        let converted = one_layer::convert(&*format, (source, plain), options, &mut file, parent(&target));
         let converted = converted.map_err(|e| e.with_context("path", tar.display()))?;
         Ok((converted, file.publish()?))
     })
@@ -121,6 +122,14 @@ impl Input {
             return Err(error.with_context("path", path.display()).with_hint(hint));
         }
         Ok(Self { file, stop: stop.clone() })
+    }
+
+    /// The same file once more, where its bytes can be read again: not of a pipe, nor of one that is already read in part.
+    fn whole_file(&self) -> Result<Option<File>> {
+        let is_whole = (&self.file).stream_position().is_ok_and(|position| position == 0)
+            && self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let again = is_whole.then(|| self.file.try_clone()).transpose();
+        again.map_err(|e| Error::io("opening the layer", e))
     }
 }
 

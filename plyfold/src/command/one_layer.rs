@@ -34,16 +34,20 @@ pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
     }
 }
 
-/// Makes the format of a layer, whose bytes are read to their verified end.
+/// Makes the format of a layer, whose bytes are read to their verified end. With the file that they are in, a format of a
+/// whole image takes content from there.
 pub(crate) fn convert(
     format: &dyn Materializer,
-    tar: impl Read + Send + 'static,
+    (tar, plain): (impl Read + Send + 'static, Option<File>),
     options: LayerOptions,
     file: &mut AtomicFile,
     folder: &Path,
 ) -> Result<Converted> {
     let limits = options.limits.tree.clone();
-    let mut tar = LayerTar::new(tar, options)?;
+    let mut tar = match plain {
+        Some(plain) => LayerTar::in_file(tar, plain, options)?,
+        None => LayerTar::new(tar, options)?,
+    };
     let role = format.outputs().first().map_or(Role::Image, |output| output.role);
     let mut sink = OneFile { file, role, folder, limits: limits.clone() };
     if format.input() == Input::Layer {
@@ -53,6 +57,7 @@ pub(crate) fn convert(
     }
     let image = MergedTree::read([Ok(tar)], limits, folder)?;
     let made = format.image(&image, &mut sink)?;
+    image.check_unchanged()?;
     Ok(Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() })
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, CachedNames, Collect, Collected, Descriptor,
-    Digest, Error, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, CachedNames, Collect, Collected,
+    Descriptor, Digest, Error, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
 };
 
 use super::set::folder_for;
@@ -53,6 +53,13 @@ plyfold_core::forward_cache! {
                 // A missing artifact is an error: nothing can be made in the cache.
                 Err(e) if !is_read_only(&e) => Err(e),
                 _ => self.made.artifact(key).await,
+            }
+        }
+
+        async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+            match self.cache.find_artifact(key).await? {
+                None => self.made.find_artifact(key).await,
+                found => Ok(found),
             }
         }
 

@@ -352,3 +352,69 @@ async fn a_damaged_file_of_a_whole_image_is_told_and_made_again() {
     assert!(fs::read(disks.merged.unwrap()).unwrap() == content && fs::read(damaged).unwrap() == content);
     assert_eq!(images.verify(&verify(false)).await.unwrap().damage, []);
 }
+
+/// Layers with holes, with long runs of zeros, with what the upper one hides, and with attributes that no file system shows.
+fn layers_of_many_kinds() -> Vec<Vec<u8>> {
+    let data = |size: usize, seed: usize| -> Vec<u8> {
+        (0..size).map(|at| (at * 7 + at / 251 + seed) as u8 | 1).collect()
+    };
+    let mut zeros = data(3 << 20, 1);
+    zeros[70_000..2_500_000].fill(0);
+    let runs: [(u64, &[u8]); 3] = [(5, b"a"), (200_000, &zeros[..70_000]), ((2 << 20) - 3, b"end")];
+    let lower = LayerBuilder::new()
+        .dir("./", 0o755)
+        .file("zeros", 0o644, &zeros)
+        .sparse_file("sparse", 0o644, 2 << 20, &runs)
+        .file("gone", 0o644, &data(300_000, 2))
+        .file("linked", 0o600, &data(66_000, 3))
+        .dir("opaque", 0o700)
+        .file("opaque/old", 0o644, b"old");
+    let lower = (0..300).fold(lower, |layer, number| {
+        let layer = layer.xattr("user.number", (number % 7).to_string());
+        layer.file(format!("d/{}/{number}", number % 9), 0o644, &data(number * 37, number))
+    });
+    let upper = LayerBuilder::new()
+        .whiteout("gone")
+        .opaque("opaque")
+        .xattr("system.nfs4_acl", "no file system shows it")
+        .xattr("trusted.overlay.opaque", "y")
+        .file("opaque/new", 0o644, &data(100_000, 4))
+        .hard_link("again", "linked")
+        .file("implied/by/a/path", 0o644, b"");
+    vec![lower.finish(), upper.finish()]
+}
+
+/// The files of layers, plain layers and compressed ones are ways to one image.
+#[tokio::test]
+async fn whole_images_have_the_same_bytes_wherever_their_content_was() {
+    let tars = layers_of_many_kinds();
+    let dir = tempfile::tempdir().unwrap();
+    let sample = samples::of_layers("kinds", &tars);
+    let named = [("a.example/kinds:1".to_owned(), &sample)];
+    let layout = dir.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    samples::write_layout(&layout, &named).unwrap();
+    let linked = Materializers::linked().unwrap();
+    let formats = [("erofs", ""), ("erofs", "block-size=512"), ("erofs", "compress=lz4"), ("ext4", "")];
+    let mut expected = Vec::new();
+    for by_layers in [false, true] {
+        let images = Images::open(dir.path().join(format!("store-{by_layers}"))).await.unwrap();
+        let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+        let source = format!("oci:{}:a.example/kinds:1", layout.display());
+        let image = images.pull(&source, options).await.unwrap();
+        if by_layers {
+            images.materialize(&image, &Rootfs::erofs_layers(), &dir.path().join("layers")).await.unwrap();
+        }
+        for (number, (name, options)) in formats.iter().enumerate() {
+            let options = Options::parse(Some(*options).filter(|text| !text.is_empty())).unwrap();
+            let rootfs = Rootfs::named(name, &options, &linked).unwrap();
+            let out = dir.path().join(format!("out-{by_layers}-{number}"));
+            let disks = images.materialize(&image, &rootfs, &out).await.unwrap();
+            let bytes = fs::read(disks.paths().next().unwrap()).unwrap();
+            match expected.get(number) {
+                None => expected.push(bytes),
+                Some(expected) => assert!(bytes == *expected, "{name} {options:?}"),
+            }
+        }
+    }
+}

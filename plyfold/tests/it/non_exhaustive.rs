@@ -40,6 +40,8 @@ const MADE_ELSEWHERE: &[&str] = &[
     "Hosts",
     "KeptArtifact",
     "KernelVersion",
+    "LayerReader",
+    "LayerRun",
     "LayerTree",
     "Location",
     "LowerLink",

@@ -9,8 +9,9 @@ use plyfold_core::blocking::blocking;
 use plyfold_core::cache::{MissingBlob, Needs, find_among};
 use plyfold_core::manifest::is_index;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor, Digest, Error,
-    ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest, reference,
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Collect, Collected, Descriptor,
+    Digest, Error, ErrorKind, Ingest, Lease, NameChange, Reference, Result, Usage, Verified, Verify, digest,
+    reference,
 };
 
 use super::handle::Store;
@@ -41,7 +42,9 @@ impl CacheProvider for Store {
                 opened => opened?,
             };
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
-            Blob::from_reader(wanted, range, file)
+            // Callers may use the bytes where they lie.
+            let same = file.try_clone().map_err(|e| Error::io("opening a blob", e))?;
+            Ok(Blob::from_reader(wanted, range, file)?.with_file(same))
         });
         opened.await
     }
@@ -119,6 +122,11 @@ impl CacheProvider for Store {
         let name = wanted.temp();
         let queued = Arc::new(self.queues.queue(&name).await);
         self.poll(&self.in_progress(&name), move |root| artifact::begin(root, &wanted, &queued)).await
+    }
+
+    async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        let wanted = artifact::ArtifactPath::of(key)?;
+        self.work(move |root| artifact::find(root, &wanted)).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

@@ -36,6 +36,9 @@ rules! {
     "C 210" artifacts_whose_keys_print_alike_are_kept_apart:
         "files of two formats whose name, version and options print as one text have makers at the same time, and are two \
          files",
+    "C 267" a_look_for_an_artifact_takes_no_right_and_never_waits:
+        "a look for a file answers at once, also while the file is being made, and leaves the right to make it to others; it \
+         finds none that is incomplete or that was written to, and what it finds is what is handed out",
 }
 
 pub(super) const CONTENT: &[u8] = b"what was made of a layer";
@@ -194,6 +197,37 @@ async fn of_many_makers_of_an_artifact_one_makes_it(fixture: &dyn CacheFixture) 
         let found = promptly(fixture, "another maker", maker).await.expect("no maker panics");
         let Artifact::Present(artifact) = sound(found) else { panic!("it was to be made twice") };
         assert_eq!(bytes(&*artifact), CONTENT);
+    }
+}
+
+async fn a_look_for_an_artifact_takes_no_right_and_never_waits(fixture: &dyn CacheFixture) {
+    let subject = fixture.open().await;
+    let other = sound(subject.medium.reopen().await);
+    let key = key();
+    let look = async || {
+        let mut found = Vec::new();
+        for cache in [&subject.cache, &other] {
+            let answer = promptly(fixture, "a look for an artifact", cache.find_artifact(&key)).await;
+            found.extend(sound(answer));
+        }
+        found
+    };
+    let missing = "what is not there was found";
+    assert!(look().await.is_empty(), "{missing}");
+    let mut writer = promptly(fixture, "the only maker", vacant(&*subject.cache)).await;
+    writer.output().write_all(&CONTENT[..10]).expect("it can be written");
+    assert!(look().await.is_empty(), "{missing}");
+    writer.output().write_all(&CONTENT[10..]).expect("it can be written");
+    let made = sound(writer.commit(&Made::default().with_note("told")));
+    // A cache may know nothing by a look alone.
+    for found in look().await {
+        assert_eq!((bytes(&*found), found.path()), (CONTENT.to_vec(), made.path()));
+        assert_eq!((found.size(), found.made()), (made.size(), made.made()));
+    }
+    if let Some(path) = made.path() {
+        tokio::time::sleep(TICK).await;
+        overwrite(path, CHANGED).expect("it can be written to");
+        assert!(look().await.is_empty(), "what others have written was found");
     }
 }
 

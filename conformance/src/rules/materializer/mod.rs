@@ -1,5 +1,6 @@
 //! M: what a materializer makes of layers and images, judged by looking at it.
 
+mod content;
 mod hash_tree;
 mod large;
 mod made;
@@ -15,6 +16,7 @@ use plyfold_core::{
     Role, TreePlace, digest,
 };
 
+use self::content::content_makes_the_same_bytes_wherever_it_lies;
 pub(super) use self::large::noise;
 use self::large::{holes_stay_holes, memory_bounded_for_any_layer_size, threads_change_no_byte};
 use self::made::{Files, make_layer};
@@ -68,6 +70,9 @@ rules! {
         "the zeros of a sparse file are not written: 64 MiB of them take 4 MiB at most",
     "M 245" a_hash_tree_is_of_all_of_its_image:
         "a format, with the options of each variant, says that its image has a hash tree if it tells one; the root hash, the superblock and the blocks are those of dm-verity for every byte of the image, and nothing follows them",
+    "M 266" content_makes_the_same_bytes_wherever_it_lies:
+        "a whole image gives the same bytes whether its content lies in a temporary file, in plain tars or in the files of \
+         layers, in one run or in pieces, with or without holes for zeros, and in whatever order its nodes are",
 }
 
 /// Why a rule about content does not judge an empty disk.

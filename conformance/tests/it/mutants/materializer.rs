@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom};
 use std::num::NonZero;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,6 +32,7 @@ pub(crate) enum ListingFault {
     DescriptionShort,
     ErrorsSwallowed,
     FileForgotten,
+    FilesMixed,
     FormatBroken,
     /// An option, which a sound fixture has as a variant.
     HashTree,
@@ -41,6 +43,7 @@ pub(crate) enum ListingFault {
     LayersReversed,
     LimitIgnored,
     NameTaken,
+    NodesInOrder,
     None,
     /// An option, which a sound fixture has as a variant.
     LayersNeeded,
@@ -50,6 +53,7 @@ pub(crate) enum ListingFault {
     OwnersLost,
     RunNumberInOutput,
     RunNumberTold,
+    RunsWritten,
     SizeGuessed,
     SizeToldLate,
     ThreadsInOutput(usize),
@@ -276,6 +280,7 @@ impl Materializer for Listings {
             claims.for_each(|line| line.xattrs.push("trusted.overlay.opaque=y".to_owned()));
         }
         let (mut buffer, mut held) = (vec![0; 1 << 16], Vec::new());
+        let one = image.tree().walk().find_map(|(_, id)| Some(image.extents(id).next()?.file));
         for (line, (_, id)) in lines.iter_mut().zip(image.tree().walk()) {
             let Kind::File { size, .. } = image.tree().node(id).kind else { continue };
             if size > LARGEST_FILE && self.fault != ListingFault::LimitIgnored {
@@ -290,7 +295,11 @@ impl Materializer for Listings {
                 let mut at = extent.offset;
                 while at < end {
                     let wanted = buffer.len().min(usize::try_from(end - at).unwrap());
-                    let count = image.read_at(id, at, &mut buffer[..wanted])?;
+                    let mut count = image.read_at(id, at, &mut buffer[..wanted])?;
+                    if let (ListingFault::FilesMixed, Some(file)) = (self.fault, one) {
+                        // As if all content were in one file.
+                        count = file.read_at(&mut buffer[..wanted], extent.at + at - extent.offset)?.max(1);
+                    }
                     text.data(at, &buffer[..count]);
                     if self.fault == ListingFault::ContentHeld {
                         held.extend_from_slice(&buffer[..count]);
@@ -299,6 +308,13 @@ impl Materializer for Listings {
                 }
             }
             line.what = format!("file {}", text.finish());
+            if self.fault == ListingFault::RunsWritten {
+                line.what.push_str(&image.extents(id).count().to_string());
+            }
+        }
+        if self.fault == ListingFault::NodesInOrder {
+            let mut ids = image.tree().walk().map(|(_, id)| id);
+            lines.sort_by_cached_key(|_| ids.next());
         }
         self.put(lines, out)
     }

@@ -120,6 +120,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 207", &[CacheFault::ArtifactsReadFromTheStart]),
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("C 210", &[CacheFault::KeyedByText]),
+    ("C 267", &[CacheFault::ChangedArtifactsTrusted, CacheFault::LooksWait]),
     ("C 220", &[CacheFault::ArtifactsUnverified, CacheFault::ChangedArtifactsTrusted]),
     ("C 221", &[CacheFault::Forgetful, CacheFault::PinsForgotten]),
     (
@@ -317,6 +318,14 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Layers, ListingFault::HashTreeOfPartition),
             (Makes::Images, ListingFault::HashTreeUnsaid),
             (Makes::Whole, ListingFault::HashTreeUntold),
+        ],
+    ),
+    (
+        "M 266",
+        &[
+            (Makes::Whole, ListingFault::FilesMixed),
+            (Makes::Whole, ListingFault::NodesInOrder),
+            (Makes::Whole, ListingFault::RunsWritten),
         ],
     ),
 ];

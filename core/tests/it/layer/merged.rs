@@ -23,7 +23,7 @@ fn merged_within(layers: &[Vec<u8>], limits: TreeLimits) -> Result<MergedTree> {
 }
 
 /// A sparse file in GNU format 1.0.
-fn sparse(archive: Archive, name: &str, size: u64, runs: &[(u64, &[u8])]) -> Archive {
+pub(super) fn sparse(archive: Archive, name: &str, size: u64, runs: &[(u64, &[u8])]) -> Archive {
     let mut data = format!("{}\n", runs.len());
     for (offset, run) in runs {
         write!(data, "{offset}\n{}\n", run.len()).unwrap();
@@ -67,12 +67,12 @@ fn the_digests_of_the_layers_are_known_unless_they_were_not_hashed() {
     assert_eq!(image.diff_ids(), [Some(sha256(&tars[0])), None]);
 }
 
-fn find(image: &MergedTree, path: &str) -> NodeId {
+pub(super) fn find(image: &MergedTree, path: &str) -> NodeId {
     let found = image.tree().walk().find(|(own, _)| own.as_bytes() == path.as_bytes());
     found.unwrap_or_else(|| panic!("{path} is missing")).1
 }
 
-fn content(image: &MergedTree, path: &str) -> Vec<u8> {
+pub(super) fn content(image: &MergedTree, path: &str) -> Vec<u8> {
     let id = find(image, path);
     let Kind::File { size, .. } = image.tree().node(id).kind else { panic!("{path} is no file") };
     let mut content = vec![0xee; usize::try_from(size).unwrap()];
@@ -81,7 +81,7 @@ fn content(image: &MergedTree, path: &str) -> Vec<u8> {
 }
 
 /// Bytes that are like no others.
-fn bytes(seed: usize, count: usize) -> Vec<u8> {
+pub(super) fn bytes(seed: usize, count: usize) -> Vec<u8> {
     (0..count).map(|at| (at * 7 + at / 251 + seed) as u8 | 1).collect()
 }
 
@@ -263,7 +263,8 @@ fn a_layer_that_does_not_open_is_its_own_error() {
 fn a_scratch_folder_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let scratch = file.path().join("none");
-    let error = MergedTree::read([], TreeLimits::default(), &scratch).unwrap_err();
+    let layer = open(&Archive::default().file("f", b"content").end(), LayerOptions::default());
+    let error = MergedTree::read([Ok(layer)], TreeLimits::default(), &scratch).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Io);
     assert_eq!(error.context("path"), Some(&*scratch.display().to_string()));
 }

@@ -9,4 +9,5 @@ mod hostile;
 mod merged;
 mod peers;
 mod random;
+mod sources;
 mod streams;

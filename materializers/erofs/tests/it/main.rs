@@ -16,6 +16,7 @@ mod mkfs;
 mod native;
 mod peers;
 mod signals;
+mod sources;
 mod suite;
 mod tar_index;
 mod written;

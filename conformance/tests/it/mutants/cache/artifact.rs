@@ -67,6 +67,19 @@ impl BrokenCache {
     }
 }
 
+impl BrokenCache {
+    pub(super) async fn broken_look(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        match self.fault {
+            CacheFault::LooksWait => Ok(match self.inner.artifact(key).await? {
+                Artifact::Present(artifact) => Some(artifact),
+                Artifact::Vacant(_) => None,
+            }),
+            CacheFault::ChangedArtifactsTrusted => Ok(self.shared.made.lock().unwrap().get(key).cloned()),
+            _ => self.inner.find_artifact(key).await,
+        }
+    }
+}
+
 /// As a stream that clones share: whatever the offset, the next bytes come.
 #[derive(Clone, Debug)]
 struct FromTheStart(Box<dyn ArtifactHandle>, Arc<AtomicU64>);

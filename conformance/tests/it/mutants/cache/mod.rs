@@ -60,6 +60,7 @@ pub(crate) enum CacheFault {
     IndexInOrder,
     KeyedByText,
     LayoutLies,
+    LooksWait,
     ListUnsorted,
     LosesUpdates,
     MadeByEach,
@@ -289,6 +290,10 @@ impl CacheProvider for BrokenCache {
 
     async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {
         self.broken_artifact(key).await
+    }
+
+    async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
+        self.broken_look(key).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
