@@ -459,6 +459,7 @@ pub(crate) struct Resize {
 }
 
 /// Options of `verity`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Group)]
 pub(crate) struct Verity {
     /// A file that is to be a read-only block device, such as an EROFS image; with --as, an image

@@ -164,7 +164,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
         Verb::Resize(options) => resize::grow(options, terminal).await,
         Verb::Verity(options) => match options.format.clone() {
-            Some(format) => root_hashes::show(&session.await?, options, &format).await,
+            Some(format) => Box::pin(root_hashes::show(&session.await?, options, &format)).await,
             None => verity::run(options, terminal).await,
         },
         Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,

@@ -68,7 +68,9 @@ pub(super) fn mount_partitions(partitions: &[HashedPartition], disk: &str, place
         line += &open_line(tree, &format!("{disk}{image}"), &format!("p{image}"), &format!("{disk}{holder}"));
         line += " && ";
         // Short names: all options together have the room of a page.
-        devices += &if image == 1 { String::new() } else { format!(",device=p{image}") };
+        if image > 1 {
+            devices.extend([",device=p", &image.to_string()]);
+        }
     }
     line + &format!("(cd /dev/mapper; mount -t erofs -o ro{devices} p1 {place})")
 }

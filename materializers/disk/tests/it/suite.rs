@@ -138,7 +138,7 @@ fn whole(mut disk: impl Read) -> File {
 }
 
 struct Disk {
-    disk: Box<dyn Materializer>,
+    format: Box<dyn Materializer>,
     options: Options,
     /// Whether its layers have hash trees.
     has_trees: bool,
@@ -147,36 +147,36 @@ struct Disk {
 impl Disk {
     fn raw(block_size: u32) -> Self {
         let options = Options::default().with_block_size(block_size).unwrap();
-        Self { disk: Box::new(Raw::with_block_size(block_size)), options, has_trees: false }
+        Self { format: Box::new(Raw::with_block_size(block_size)), options, has_trees: false }
     }
 
     fn verified(place: TreePlace) -> Self {
-        Self { disk: Box::new(Raw::default().with_hash_tree(place)), ..Self::raw(4096) }
+        Self { format: Box::new(Raw::default().with_hash_tree(place)), ..Self::raw(4096) }
     }
 
     fn gpt(block_size: u32) -> Self {
-        Self { disk: Box::new(Gpt::with_block_size(block_size)), ..Self::raw(block_size) }
+        Self { format: Box::new(Gpt::with_block_size(block_size)), ..Self::raw(block_size) }
     }
 
     fn gpt_verified(trees: PartitionTrees) -> Self {
-        let disk = Box::new(Gpt::default().with_hash_trees(trees));
-        Self { disk, has_trees: true, ..Self::raw(4096) }
+        let format = Box::new(Gpt::default().with_hash_trees(trees));
+        Self { format, has_trees: true, ..Self::raw(4096) }
     }
 }
 
 impl MaterializerFixture for Disk {
     fn materializer(&self) -> Box<dyn Materializer> {
-        self.disk.clone()
+        self.format.clone()
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        let small = if self.disk.format().name == "gpt" { Self::gpt(512) } else { Self::raw(512) };
+        let small = if self.format.format().name == "gpt" { Self::gpt(512) } else { Self::raw(512) };
         // The two files of one place have the bytes of the one file of the other.
-        let is_plain = self.disk.format().to_string() == "raw-v1";
+        let is_plain = self.format.format().to_string() == "raw-v1";
         let trees = [TreePlace::Append, TreePlace::Separate].map(Self::verified);
         let trees = trees.into_iter().filter(|_| is_plain);
         let apart = [PartitionTrees::Append, PartitionTrees::Partition].map(Self::gpt_verified);
-        let apart = apart.into_iter().filter(|_| self.disk.format().to_string() == "gpt-v1");
+        let apart = apart.into_iter().filter(|_| self.format.format().to_string() == "gpt-v1");
         std::iter::once(small).chain(trees).chain(apart).map(|disk| Box::new(disk) as _).collect()
     }
 
@@ -186,7 +186,7 @@ impl MaterializerFixture for Disk {
     }
 
     fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
-        join(&*self.disk, layers, file, &self.options, out)
+        join(&*self.format, layers, file, &self.options, out)
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
