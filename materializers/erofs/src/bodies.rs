@@ -19,6 +19,9 @@ pub(crate) enum Body<'a> {
     Chunks(&'a Chunks),
     /// In so many blocks of clusters in the image, the last cluster of `tail` bytes right behind the indexes.
     Compressed { blocks: u32, tail: u32 },
+    /// Compressed in so many blocks, in an image that exists: header, indexes and a last cluster of `tail` bytes, in all
+    /// `length` bytes, are copied. `layout` says of which form the indexes are.
+    Kept { layout: u16, blocks: u32, length: u64, tail: u32 },
 }
 
 /// What knows that of the files of a tree with contents `C`.
@@ -34,7 +37,7 @@ pub(crate) trait FileBodies<C> {
         None
     }
 
-    /// Appends the indexes of such a file, and its last cluster, to its inode and xattrs.
+    /// Appends what stands behind inode and xattrs of a compressed file: its indexes, and its last cluster.
     fn write_clusters(&self, _id: NodeId, _content: &C, _size: u64, _out: &mut Vec<u8>) -> Result<()> {
         Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into())
     }

@@ -7,7 +7,7 @@ use plyfold_core::Result;
 use plyfold_core::layer::{DataExtent, LayerTar};
 use plyfold_core::tree::{MergedTree, NodeId};
 
-use crate::content::{Content, Run};
+use crate::content::{Content, DataLayout, Run};
 use crate::fault::ErofsFault;
 use crate::format::NULL_BLOCK;
 use crate::stream::BlockStream;
@@ -54,6 +54,36 @@ pub(crate) fn copy(
     file.finish(block_size)
 }
 
+/// As [`copy`], but the last `size % block_size` bytes are put into `rest`, if the file turns out to have no holes.
+pub(crate) fn copy_but_rest(
+    tar: &mut LayerTar,
+    size: u64,
+    image: &mut BlockStream<'_>,
+    block_size: u32,
+    rest: &mut Vec<u8>,
+) -> Result<Content> {
+    let length = size % u64::from(block_size);
+    let take_rest = |tar: &mut LayerTar, rest: &mut Vec<u8>| {
+        tar.copy_data(length, |bytes| {
+            rest.extend_from_slice(bytes);
+            Ok(())
+        })
+    };
+    rest.clear();
+    if size == length {
+        take_rest(tar, rest)?;
+        return Ok(Content::inline(0, 0));
+    }
+    let mut file = File::new(image, size)?;
+    tar.copy_data(size - length, |bytes| file.write(bytes))?;
+    take_rest(tar, rest)?;
+    let content = file.finish_before(rest, block_size)?;
+    if !matches!(content.0, DataLayout::Inline { .. }) {
+        rest.clear();
+    }
+    Ok(content)
+}
+
 /// Copies a file of a whole image, of `size` bytes, into the image: all of it, or all but its last `rest` bytes, which
 /// the caller writes, if the file turns out to have no holes. Pieces are as large as `buffer`.
 ///
@@ -82,12 +112,7 @@ pub(crate) fn copy_file(
     if rest > 0 {
         let rest = &mut buffer[..rest as usize];
         source.read_at(id, size - rest.len() as u64, rest)?;
-        let zeros = file.zeros + if is_zero(rest) { rest.len() as u64 } else { 0 };
-        if file.holes.is_empty() && zeros < hole_size(size) {
-            file.settle_zeros()?;
-            return Ok(Content::inline(file.start, 0));
-        }
-        file.write(rest)?;
+        return file.finish_before(rest, block_size);
     }
     file.finish(block_size)
 }
@@ -199,6 +224,17 @@ impl<'a, 'b> File<'a, 'b> {
         self.image.zeros(end.saturating_sub(last * chunk))?;
         self.holes.push((first, last - first));
         Ok(())
+    }
+
+    /// Ends a file whose last bytes are `rest`: they are left out, if it has no holes.
+    fn finish_before(mut self, rest: &[u8], block_size: u32) -> Result<Content> {
+        let zeros = self.zeros + if is_zero(rest) { rest.len() as u64 } else { 0 };
+        if self.holes.is_empty() && zeros < hole_size(self.size) {
+            self.settle_zeros()?;
+            return Ok(Content::inline(self.start, 0));
+        }
+        self.write(rest)?;
+        self.finish(block_size)
     }
 
     fn finish(mut self, block_size: u32) -> Result<Content> {

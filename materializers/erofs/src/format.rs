@@ -13,6 +13,8 @@ pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) const COMPAT_CHECKSUM: u32 = 1;
 /// Inodes carry modification times, not change times.
 pub(crate) const COMPAT_MTIME: u32 = 2;
+/// Bodies of xattrs have filters that say which names are not there (Linux 6.6).
+pub(crate) const COMPAT_FILTER: u32 = 4;
 /// Shared xattrs stand in the metabox (Linux 6.17).
 pub(crate) const COMPAT_SHARED_IN_METABOX: u32 = 8;
 /// Prefixes of xattr names stand in the image itself (Linux 6.17).

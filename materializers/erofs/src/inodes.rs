@@ -41,22 +41,34 @@ pub(crate) struct Inodes<'a, C> {
 
 impl<'a, C> Inodes<'a, C> {
     pub(crate) fn new(tree: &'a Tree<C>, options: &Options) -> Result<Self> {
+        let mut inodes = Self::collected(tree, options.mtime, None)?;
+        inodes.epoch = inodes.most_frequent_mtime().into();
+        Ok(inodes)
+    }
+
+    /// As [`Inodes::new`], with a given time for those inodes that store none, and one inode more that has no name.
+    pub(crate) fn of_epoch(tree: &'a Tree<C>, epoch: Time, unnamed: Option<NodeId>) -> Result<Self> {
+        let mut inodes = Self::collected(tree, None, unnamed)?;
+        inodes.epoch = epoch;
+        Ok(inodes)
+    }
+
+    fn collected(tree: &'a Tree<C>, mtime: Option<Timestamp>, unnamed: Option<NodeId>) -> Result<Self> {
         let mut inodes = Self {
             tree,
             xattrs: XattrTable::new(),
             epoch: Time::default(),
             planned: Vec::new(),
-            mtime: options.mtime,
+            mtime,
             nids: vec![UNSEEN; tree.capacity()],
         };
-        inodes.collect()?;
+        inodes.collect(unnamed)?;
         inodes.xattrs.settle()?;
-        inodes.epoch = inodes.most_frequent_mtime().into();
         Ok(inodes)
     }
 
     /// Every inode, breadth first: the list is its own queue.
-    fn collect(&mut self) -> Result<()> {
+    fn collect(&mut self, unnamed: Option<NodeId>) -> Result<()> {
         let plan = |nids: &mut Vec<u32>, planned: &mut Vec<Planned>, id: NodeId, parent: NodeId| {
             if nids[id.index()] == UNSEEN {
                 nids[id.index()] = SEEN;
@@ -71,6 +83,10 @@ impl<'a, C> Inodes<'a, C> {
                 plan(&mut self.nids, &mut self.planned, child, id);
             }
             at += 1;
+        }
+        if let Some(id) = unnamed {
+            plan(&mut self.nids, &mut self.planned, id, NodeId::ROOT);
+            self.planned[at].xattrs = self.xattrs.add(&self.tree.node(id).xattrs)?;
         }
         Ok(())
     }
@@ -111,7 +127,8 @@ impl<'a, C> Inodes<'a, C> {
             uid: node.uid.into(),
             gid: node.gid.into(),
             mtime: self.mtime(id).into(),
-            nlink: self.tree.links(id).into(),
+            // Without a name there is the one that the superblock knows.
+            nlink: self.tree.links(id).max(1).into(),
             ..Inode::default().with_layout(LAYOUT_PLAIN)
         })
     }

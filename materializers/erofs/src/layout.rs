@@ -6,13 +6,13 @@ use zerocopy::IntoBytes as _;
 
 use crate::bodies::{Body, FileBodies};
 use crate::compress::algorithm::Compression;
-use crate::compress::format::Packs;
+use crate::compress::format::{HEADER_ALIGNMENT, Packs};
 use crate::content::Run;
 use crate::directory;
 use crate::fault::ErofsFault;
 use crate::format::{
-    CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_INLINE,
-    LAYOUT_PLAIN, NULL_BLOCK, SLOT,
+    CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL,
+    LAYOUT_INLINE, LAYOUT_PLAIN, NULL_BLOCK, SLOT,
 };
 use crate::inodes::{Inodes, Planned};
 use crate::places::{Packing, Places};
@@ -112,7 +112,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         let block_size = self.block_size;
         let mut inode = self.inodes.inode(at)?;
         let node: &Node<C> = self.inodes.tree.node(id);
-        let (mut tail, mut cluster) = (None, 0);
+        let (mut tail, mut cluster, mut kept) = (None, 0, None);
         match &node.kind {
             Kind::Directory(_) => {
                 let (full, last) = directory::size(self.inodes.tree, id, parent, block_size);
@@ -122,8 +122,10 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             Kind::Symlink { target } => tail = Some(target.len() as u64),
             Kind::File { size, content } => {
                 let body = self.bodies.body(id, content)?;
-                if let Body::Compressed { tail, .. } = body {
-                    cluster = u64::from(tail);
+                match body {
+                    Body::Compressed { tail, .. } => cluster = u64::from(tail),
+                    Body::Kept { length, tail, .. } => (kept, cluster) = (Some(length), u64::from(tail)),
+                    _ => {}
                 }
                 let (layout, location) = self.file(*size, body);
                 inode = inode.with_layout(layout);
@@ -155,6 +157,8 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         } else if inode.layout() == LAYOUT_CHUNKS {
             length = with_xattrs.next_multiple_of(CHUNK_INDEX_SIZE)
                 + chunks(inode.size.get(), inode.location.get(), block_size) * CHUNK_INDEX_SIZE;
+        } else if let Some(bytes) = kept {
+            length = with_xattrs.next_multiple_of(HEADER_ALIGNMENT) + bytes;
         } else if inode.layout() == LAYOUT_COMPACT {
             let blocks = inode.size.get().div_ceil(block_size);
             length = Packs::behind(with_xattrs, blocks).end() + cluster;
@@ -175,6 +179,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             Body::Inline { start } => (LAYOUT_INLINE, start),
             Body::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
             Body::Compressed { blocks, .. } => (LAYOUT_COMPACT, blocks),
+            Body::Kept { layout, blocks, .. } => (layout, blocks),
         }
     }
 
@@ -227,7 +232,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             Kind::File { size, content } if is_inline => {
                 self.bodies.write_rest(planned.id, content, *size, bytes)?;
             }
-            Kind::File { size, content } if inode.layout() == LAYOUT_COMPACT => {
+            Kind::File { size, content } if matches!(inode.layout(), LAYOUT_COMPACT | LAYOUT_FULL) => {
                 self.bodies.write_clusters(planned.id, content, *size, bytes)?;
             }
             Kind::File { size, content } if inode.layout() == LAYOUT_CHUNKS => {
@@ -298,7 +303,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             }
             Body::Chunks(chunks) => (chunks.device, &*chunks.runs),
             // Have no such indexes.
-            Body::Inline { .. } | Body::Compressed { .. } => (0, &[][..]),
+            Body::Inline { .. } | Body::Compressed { .. } | Body::Kept { .. } => (0, &[][..]),
         };
         let mut chunk = 0;
         for run in runs {

@@ -5,6 +5,7 @@
 //! - [`ErofsTar`] makes one of a layer's tar, which stays as it is behind an index.
 //! - [`ErofsMerged`] joins layer images into one image that holds metadata only.
 //! - [`ErofsFlat`] writes a whole image as one that needs no other.
+//! - [`ErofsPatch`] appends changes to a finished image.
 //! - [`Reader`] reads all of them, [`ErofsFiles`] shows their files one by one, [`Summary`] what their superblocks say.
 //!
 //! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. They are not compressed, but
@@ -28,6 +29,7 @@ mod merge;
 mod native;
 mod options;
 mod overlay;
+mod patch;
 mod places;
 mod reader;
 mod shown;
@@ -45,6 +47,7 @@ pub use flat::ErofsFlat;
 pub use layer::ErofsLayer;
 pub use merge::ErofsMerged;
 pub use options::Options;
+pub use patch::{ErofsPatch, Patched};
 pub use reader::Reader;
 pub use shown::{OverlayDifference, OverlayDifferences, OverlayFault};
 pub use summary::{DeviceSummary, Summary};

@@ -119,10 +119,17 @@ impl<'a> BlockStream<'a> {
         Ok(())
     }
 
-    /// Ends the last block and then writes the image's first bytes, which make it one.
-    pub(crate) fn finish(mut self, head: &[u8]) -> Result<()> {
+    /// Ends the last block, and writes what is gathered.
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.block()?;
         self.out.write_all(&self.gathered).map_err(failed)?;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// Ends the last block and then writes the image's first bytes, which make it one.
+    pub(crate) fn finish(mut self, head: &[u8]) -> Result<()> {
+        self.flush()?;
         self.out.seek(SeekFrom::Start(0)).map_err(failed)?;
         self.out.write_all(head).map_err(failed)?;
         self.out.flush().map_err(failed)

@@ -265,6 +265,13 @@ impl<'a> Encoded<'a> {
     }
 }
 
+/// The most bytes that a body of these attributes has.
+pub(crate) fn size_at_most(xattrs: &[(Vec<u8>, Vec<u8>)]) -> u64 {
+    let entry = |(name, value): &(Vec<u8>, Vec<u8>)| (4 + name.len() + value.len()).next_multiple_of(4);
+    let entries: usize = xattrs.iter().map(entry).sum();
+    if entries == 0 { 0 } else { (HEADER + entries) as u64 }
+}
+
 /// The size of an entry without its padding, out of its header.
 pub(crate) fn entry_size(header: [u8; 4]) -> usize {
     let [name_length, _, low, high] = header;

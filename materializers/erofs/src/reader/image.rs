@@ -39,7 +39,7 @@ const KNOWN: u32 = INCOMPAT_PADDING
 #[derive(Debug)]
 pub struct Reader<R> {
     pub(super) source: ImageBytes<R>,
-    pub(super) superblock: Superblock,
+    pub(crate) superblock: Superblock,
     pub(super) devices: Vec<DeviceSlot>,
     /// Bytes that inodes use.
     pub(super) claimed: u64,

@@ -16,5 +16,6 @@ mod source;
 mod walk;
 mod xattrs;
 
+pub(crate) use compressed::KeptFile;
 pub use image::Reader;
 pub(crate) use source::ImageBytes;

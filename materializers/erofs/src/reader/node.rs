@@ -52,8 +52,15 @@ impl<R: Read + Seek> Reader<R> {
         Ok((inode, own))
     }
 
+    /// An inode, and where it ends with its xattrs.
+    pub(super) fn inode_to(&mut self, nid: u64) -> Result<(Inode, u64)> {
+        let (inode, own) = self.inode(nid)?;
+        let end = self.place(nid)? + own + inode.xattr_size();
+        Ok((inode, end))
+    }
+
     /// The node of an inode, and the inode. Its extended attributes are shared with the tree.
-    pub(super) fn node(&mut self, nid: u64, tree: &mut Tree<Content>) -> Result<(Node<Content>, Inode)> {
+    pub(crate) fn node(&mut self, nid: u64, tree: &mut Tree<Content>) -> Result<(Node<Content>, Inode)> {
         let place = self.place(nid)?;
         let (inode, own) = self.inode(nid)?;
         self.claim(own + inode.xattr_size())?;
@@ -150,9 +157,8 @@ impl<R: Read + Seek> Reader<R> {
 
     /// How the clusters of a compressed file are found.
     pub(super) fn file_map(&mut self, nid: u64) -> Result<FileMap> {
-        let (inode, own) = self.inode(nid)?;
-        let tail = self.place(nid)? + own + inode.xattr_size();
-        FileMap::read(&mut self.source, &self.superblock, &inode, tail)
+        let (inode, end) = self.inode_to(nid)?;
+        FileMap::read(&mut self.source, &self.superblock, &inode, end)
     }
 
     fn inline(&mut self, inode: &Inode, tail: u64) -> Result<Content> {
@@ -173,8 +179,7 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The names of a directory, to be read block by block.
     pub(super) fn names(&mut self, nid: u64) -> Result<Names> {
-        let (inode, own) = self.inode(nid)?;
-        let tail = self.place(nid)? + own + inode.xattr_size();
+        let (inode, tail) = self.inode_to(nid)?;
         Ok(Names { nid, inode, tail, offset: 0, last: Vec::new() })
     }
 

@@ -1,12 +1,14 @@
 //! Layers, and images of them.
 
+use std::fs::File;
 use std::io::Cursor;
+use std::path::Path;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{InputArtifact, Materializer as _, Result};
-use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, Options};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsPatch, Options, Patched};
 use tempfile::{NamedTempFile, TempPath};
 
 /// One layer with each kind of file and everything that EROFS can say about one.
@@ -156,4 +158,71 @@ pub(crate) fn merged(layers: &[TempPath], options: Options) -> Result<TempPath> 
 /// Layer images as a materializer takes them.
 pub(crate) fn artifacts(layers: &[TempPath]) -> Vec<InputArtifact> {
     layers.iter().map(|path| InputArtifact::local(path, None).expect("a file is there")).collect()
+}
+
+/// What changes files of [`rich_layer`] in each way.
+pub(crate) fn rich_change() -> Vec<u8> {
+    let mut long = text(9_000, 5);
+    long.extend(noise(700, 6));
+    LayerBuilder::new()
+        .dir("./", 0o700)
+        .whiteout("many")
+        .whiteout("tmp/one-more")
+        .dir("etc", 0o750)
+        .xattr("user.comment", "a directory")
+        .xattr("user.new", "new")
+        .file("etc/hostname", 0o644, b"patched\n")
+        .hard_link("etc/group", "etc/passwd")
+        .opaque("order")
+        .dir("order", 0o755)
+        .mtime("1800000000.987654321")
+        .file("order/new", 0o600, &long)
+        .hard_link("order/again", "order/new")
+        .file("bin/ping", 0o4711, &[8; 4096])
+        .symlink("bin/pong", "ping")
+        .char_device("dev/zero", 0o666, 1, 5)
+        .sparse_file("disk", 0o600, 3 << 20, &[(5_000, b"data"), ((3 << 20) - 3, b"end")])
+        .file("tmp/a/b/c/implied", 0o644, b"")
+        .finish()
+}
+
+/// What changes files of [`varied_layer`].
+pub(crate) fn varied_change() -> Vec<u8> {
+    LayerBuilder::new()
+        .whiteout("text-60000")
+        .whiteout("zeros")
+        .file("noise-4096", 0o600, &text(5_000, 9))
+        .file("added", 0o644, &text(70_000, 7))
+        .hard_link("text-again", "text-20000")
+        .finish()
+}
+
+/// A layer whose files share an attribute, and a change after which `inline-3` and `text-163845` are left.
+pub(crate) fn shared_attributes() -> (Vec<u8>, Vec<u8>) {
+    let value = vec![b'v'; 99];
+    let mut layer = LayerBuilder::new().dir("./", 0o755).xattr("user.a", &value).file("other", 0o644, b"");
+    for (number, size) in [4_000, 4_020, 8_190, 16_308, 135_096, 64].into_iter().enumerate() {
+        let content = noise(size, number as u64);
+        layer = layer.xattr("user.a", &value).file(format!("inline-{number}"), 0o644, &content);
+    }
+    for size in [10_000, 50_000, 300_000, 163_845] {
+        layer = layer.xattr("user.a", &value).file(format!("text-{size}"), 0o644, &text(size, size as u64));
+    }
+    let layer = layer.finish();
+    let gone = [0, 1, 2, 4, 5].map(|number| format!("inline-{number}"));
+    let texts = [10_000, 50_000, 300_000].map(|size| format!("text-{size}"));
+    let change = gone.iter().chain(&texts).fold(LayerBuilder::new(), |change, name| change.whiteout(name));
+    (layer, change.whiteout("other").finish())
+}
+
+/// Applies changes to an image.
+pub(crate) fn patch(image: &Path, changes: &[Vec<u8>]) -> Result<Patched> {
+    patch_by(&ErofsPatch::default(), image, changes)
+}
+
+pub(crate) fn patch_by(by: &ErofsPatch, image: &Path, changes: &[Vec<u8>]) -> Result<Patched> {
+    let file = File::options().read(true).write(true).open(image)?;
+    let open = |tar: &Vec<u8>| LayerTar::new(Cursor::new(tar.clone()), LayerOptions::default());
+    let scratch = tempfile::tempdir()?;
+    by.apply(&file, changes.iter().map(open), scratch.path())
 }

@@ -14,6 +14,7 @@ mod memory;
 mod merged;
 mod mkfs;
 mod native;
+mod patch;
 mod peers;
 mod signals;
 mod sources;

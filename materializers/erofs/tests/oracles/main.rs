@@ -5,6 +5,7 @@ mod common;
 mod compressed;
 mod damaged;
 mod newest;
+mod patch;
 mod suite;
 mod tar_index;
 
@@ -23,6 +24,11 @@ use damaged::a_damaged_image_is_the_same_to_the_kernel;
 use newest::{
     MKFS, NEWEST_DUMP, NEWEST_FSCK, NEWEST_MKFS, the_newest_dump_reads_what_was_meant,
     the_newest_fsck_unpacks_what_the_kernel_shows,
+};
+use patch::{
+    a_full_disk_leaves_the_image_as_it_is, a_mounted_image_can_be_patched,
+    a_patch_is_complete_or_absent_after_a_power_cut, a_patched_image_is_that_of_all_layers,
+    a_patched_image_of_mkfs_is_that_of_all_layers,
 };
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Need, Run, Verdict, difference, xattrs};
 use plyfold_conformance::oracle_tests;
@@ -58,6 +64,13 @@ oracle_tests! {
         [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     compressed_images_are_as_small_as_those_of_the_newest_mkfs needs
         [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    a_full_disk_leaves_the_image_as_it_is needs [Need::KERNEL_EROFS, Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
+    a_patch_is_complete_or_absent_after_a_power_cut needs [
+        Need::KERNEL_EROFS, Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
+    ];
+    a_mounted_image_can_be_patched needs [Need::KERNEL_EROFS, Need::Mounts];
+    a_patched_image_is_that_of_all_layers needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
+    a_patched_image_of_mkfs_is_that_of_all_layers needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     a_hard_link_to_a_lower_layer_is_never_an_empty_file needs
         [Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::Mounts];
 }

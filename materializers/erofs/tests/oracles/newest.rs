@@ -6,11 +6,14 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use plyfold_conformance::oracle::{Captured, Failure, Mount, Need, Run, Verdict};
+use plyfold_conformance::samples::LayerBuilder;
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_erofs::Summary;
 use tempfile::TempPath;
 
-use crate::common::{compressed, flat, image, merged, rich_layer, varied_layer};
+use crate::common::{
+    compressed, flat, image, merged, patch, rich_change, rich_layer, shared_attributes, varied_layer,
+};
 use crate::compressed::{algorithms, by};
 use crate::tar_index::{behind_its_index, index_and_tar};
 use crate::{base, block_sizes, change, flat_disk};
@@ -104,11 +107,18 @@ fn forms(mut judge: impl FnMut(&Form) -> Verdict) -> Verdict {
             single("layer".to_owned(), image(layer.clone(), options.clone())?)?;
         }
         single("flat".to_owned(), flat(&whole, options.clone())?)?;
+        let patched = flat(&whole[..1], options.clone())?;
+        patch(&patched, &[base(), rich_change()])?;
+        single("patched".to_owned(), patched)?;
     }
     for algorithm in algorithms() {
         for cluster in [4 << 10, 64 << 10, 1 << 20] {
             let image = compressed(&[rich_layer(), varied_layer()], by(algorithm, cluster))?;
             single(format!("{algorithm} in {cluster}"), image)?;
+            let (layer, change) = shared_attributes();
+            let patched = compressed(&[layer], by(algorithm, cluster))?;
+            patch(&patched, &[change, LayerBuilder::new().whiteout("inline-3").finish(), rich_layer()])?;
+            single(format!("patched {algorithm} in {cluster}"), patched)?;
         }
     }
     for options in block_sizes() {

@@ -169,6 +169,14 @@ impl FileMap {
         Ok(Extent { start, end, place })
     }
 
+    /// The index where the last extent starts.
+    pub(super) fn last_head<R: Read + Seek>(&self, source: &mut ImageBytes<R>) -> Result<u64> {
+        match self.indexes {
+            Indexes::Nothing => Ok(0),
+            _ => Ok(self.head(source, self.size.saturating_sub(1))?.index),
+        }
+    }
+
     /// The start of the extent that has a byte.
     fn head<R: Read + Seek>(&self, source: &mut ImageBytes<R>, offset: u64) -> Result<Head> {
         let last = offset >> self.block_bits;

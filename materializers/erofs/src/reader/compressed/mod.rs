@@ -6,7 +6,9 @@ mod extent;
 mod file;
 mod header;
 mod index;
+mod kept;
 mod records;
 
 pub(super) use decoded::Decoded;
 pub(super) use header::FileMap;
+pub(crate) use kept::KeptFile;
