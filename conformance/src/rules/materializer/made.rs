@@ -113,6 +113,12 @@ impl<'a> Made<'a> {
         }
     }
 
+    /// Changes it by the tar of one layer more, as the format's patches do.
+    pub(super) fn patch(&self, change: &[u8]) -> Result<()> {
+        let tar = LayerTar::new(io::Cursor::new(change.to_vec()), LayerOptions::default())?;
+        self.fixture.patch(&self.file, tar)
+    }
+
     /// The digest of all its files, one after the other.
     pub(super) fn bytes(&self) -> Digest {
         let mut hasher = digest::Hasher::sha256();

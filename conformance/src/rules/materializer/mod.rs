@@ -49,6 +49,10 @@ rules! {
     "M 153" output_absent_after_any_error:
         "an error at any byte of the input or the output is an error of the materializer, and nothing of its output \
          can be seen",
+    "M 159" appended_patch_reads_back:
+        "a finished file that is patched shows what an image of one layer more shows, after one patch and after several, \
+         and is the same as another one so patched; a bad change, or one of a format without patches, is an error that \
+         leaves the file as it was",
     "M 196" a_bad_layer_is_an_error_not_a_smaller_image:
         "a layer that is damaged, cut short or not what its diff_id says is an error, wherever it stands in the image, \
          and nothing is made of the other ones",
@@ -193,6 +197,37 @@ async fn a_hash_tree_is_of_all_of_its_image(fixture: &dyn MaterializerFixture) {
             };
             hash_tree::assert_is_of(&tree, file(Role::Image), file(holder), is_behind);
         }
+    }
+}
+
+async fn appended_patch_reads_back(fixture: &dyn MaterializerFixture) {
+    let whole = rootfs();
+    let input = fixture.materializer().input();
+    let base = if input == Input::Nothing { Vec::new() } else { vec![whole[0].clone()] };
+    let made = Made::of(fixture, &base);
+    let before = made.bytes();
+    if let Err(error) = made.patch(&whole[1]) {
+        assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(made.bytes() == before, "a patch that is refused changes the file");
+        return;
+    }
+    let (other, fidelity) = (Made::of(fixture, &base), fixture.fidelity());
+    sound(other.patch(&whole[1]));
+    for (place, change) in whole.iter().enumerate().skip(1) {
+        if place > 1 {
+            sound(made.patch(change));
+            sound(other.patch(change));
+        }
+        let reference = sound(stacked(entries(&whole[..=place])));
+        let reference: Vec<_> = reference.iter().map(|line| fidelity.held(line)).collect();
+        assert_trees(&made.tree(), &reference, TreeLine::to_string);
+        made.check();
+        let patched = made.bytes();
+        assert!(patched == other.bytes(), "the same changes give other bytes");
+        // Within a block: a tar may end without its end.
+        let error = error_of(made.patch(&change[..change.len() / 1024 * 512 + 100]));
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(made.bytes() == patched, "a bad change leaves the file as it was");
     }
 }
 

@@ -51,6 +51,12 @@ pub(crate) enum ListingFault {
     OptionUnnamed,
     OverlayAttributesKept,
     OwnersLost,
+    PatchAppended,
+    PatchHalfKept,
+    PatchIgnored,
+    PatchLosesOld,
+    PatchNumbered,
+    PatchRefusedLate,
     RunNumberInOutput,
     RunNumberTold,
     RunsWritten,
@@ -145,6 +151,41 @@ impl MaterializerFixture for Listings {
             ListingFault::LayersNeeded if layers.is_empty() => Vec::new(),
             _ => parsed(file),
         }
+    }
+
+    fn patch(&self, file: &Path, mut change: LayerTar) -> Result<()> {
+        if self.makes != Makes::Whole {
+            return Err(Error::unsupported("no patches"));
+        }
+        if self.fault == ListingFault::PatchRefusedLate {
+            fs::write(file, "")?;
+            return Err(Error::unsupported("no patches"));
+        }
+        if self.fault == ListingFault::PatchHalfKept {
+            // As if a part had been appended before the fault was found.
+            let half = fs::read(file)?;
+            fs::write(file, [&half[..], b"[]\n"].concat())?;
+        }
+        let layer = self.layer_lines(read_layer(&mut change)?)?;
+        change.finish()?;
+        let base = parsed(file);
+        let mut lines = match self.fault {
+            ListingFault::PatchIgnored => base,
+            ListingFault::PatchLosesOld => overlaid([layer]),
+            ListingFault::PatchAppended => base.into_iter().chain(layer).collect(),
+            _ => overlaid([base, layer]),
+        };
+        let copy = lines.clone();
+        for line in &mut lines {
+            line.links = links(&copy, line);
+        }
+        if self.fault == ListingFault::PatchNumbered {
+            let number = i64::from(RUN.fetch_add(1, Ordering::SeqCst));
+            let text = format!("{}\n", json!([number]));
+            self.write(lines, &mut fs::File::create(file)?)?;
+            return Ok(fs::write(file, fs::read_to_string(file)? + &text)?);
+        }
+        self.write(lines, &mut fs::File::create(file)?).map(drop)
     }
 
     fn check(&self, file: &Path, _: &[InputArtifact]) {

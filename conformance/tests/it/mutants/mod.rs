@@ -279,6 +279,17 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
         ],
     ),
     (
+        "M 159",
+        &[
+            (Makes::Whole, ListingFault::PatchAppended),
+            (Makes::Whole, ListingFault::PatchHalfKept),
+            (Makes::Whole, ListingFault::PatchIgnored),
+            (Makes::Whole, ListingFault::PatchLosesOld),
+            (Makes::Whole, ListingFault::PatchNumbered),
+            (Makes::Whole, ListingFault::PatchRefusedLate),
+        ],
+    ),
+    (
         "M 196",
         &[(Makes::Layers, ListingFault::ErrorsSwallowed), (Makes::Whole, ListingFault::BadLayersDropped)],
     ),

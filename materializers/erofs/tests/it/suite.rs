@@ -7,9 +7,9 @@ use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_conformance::{DiskFixture, MaterializerFixture, path_of};
-use plyfold_core::layer::Timestamp;
-use plyfold_core::{InputArtifact, Materializer, TreePlace};
-use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options, Reader};
+use plyfold_core::layer::{LayerTar, Timestamp};
+use plyfold_core::{InputArtifact, Materializer, Result, TreePlace};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsPatch, ErofsTar, Options, Reader};
 use plyfold_verity::TreeLayout;
 
 mod flat {
@@ -124,6 +124,10 @@ impl MaterializerFixture for Flat {
         options.into_iter().chain(trees).map(|fixture| Box::new(fixture) as _).collect()
     }
 
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
+    }
+
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, &[])
     }
@@ -158,6 +162,10 @@ impl MaterializerFixture for Compressed {
         Some(Box::new(Self(self.0, self.1, Some(threads))))
     }
 
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
+    }
+
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, &[])
     }
@@ -181,6 +189,10 @@ impl MaterializerFixture for Layers {
         let options = options().map(|options| Self(options, self.1));
         let other = Self(Options::default(), !self.1);
         options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
+    }
+
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
@@ -229,6 +241,10 @@ impl MaterializerFixture for Merged {
         Some(Layers(self.0.clone(), self.1).materializer())
     }
 
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
+    }
+
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, layers)
     }
@@ -267,6 +283,10 @@ impl MaterializerFixture for Tars {
         vec![Box::new(Self(!self.0))]
     }
 
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
+    }
+
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
         read(file, &[])
     }
@@ -274,6 +294,12 @@ impl MaterializerFixture for Tars {
     fn check(&self, file: &Path, _: &[InputArtifact]) {
         read(file, &[]);
     }
+}
+
+/// Patches an image in its place.
+fn patch(image: &Path, change: LayerTar) -> Result<()> {
+    let file = File::options().read(true).write(true).open(image)?;
+    ErofsPatch::default().apply(&file, [Ok(change)], &std::env::temp_dir()).map(drop)
 }
 
 /// The tree of an image with its devices behind it.

@@ -7,8 +7,9 @@ use std::path::Path;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{MaterializerFixture, path_of, rules};
-use plyfold_core::{InputArtifact, Materializer, TreePlace};
-use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar};
+use plyfold_core::layer::LayerTar;
+use plyfold_core::{InputArtifact, Materializer, Result, TreePlace};
+use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsPatch, ErofsTar};
 use plyfold_verity::TreeLayout;
 use tempfile::{NamedTempFile, TempPath};
 
@@ -77,6 +78,11 @@ impl MaterializerFixture for Kernel {
             Self::LayersCompressed => Some(Self::LayersCompressed.materializer()),
             Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
         }
+    }
+
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        let file = File::options().read(true).write(true).open(file)?;
+        ErofsPatch::default().apply(&file, [Ok(change)], &std::env::temp_dir()).map(drop)
     }
 
     fn tree(&self, file: &Path, layers: &[InputArtifact]) -> Vec<TreeLine> {
