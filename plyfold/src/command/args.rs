@@ -1,19 +1,23 @@
 //! The command line's grammar.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PullPolicy;
 use crate::atomic_file::Owner;
-use crate::layer::{LayerLimits, TreeLimits};
+use crate::layer::{ImagePath, LayerLimits, TreeLimits};
 use crate::materializers::verity::{RootHash, Uuid};
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::global::Global;
+use super::patch::Added;
 use super::snapshot_args::Snapshot;
 use super::written_files::{Durably, mode, owner};
 use super::{age, hints, plugins, size};
+use uuid::Uuid as ImageUuid;
 
 /// Container images into block devices that virtual machines and kernels mount.
 #[derive(Debug, Parser)]
@@ -78,6 +82,16 @@ pub(crate) enum Verb {
     /// Make an empty ext4 disk, to be the upper of an overlay
     #[command(after_help = "Examples:\n  plyfold disk --size 8G --out upper.ext4")]
     Disk(Disk),
+    /// Add files to a finished EROFS image, replace and remove files, by appending to it
+    #[command(
+        after_help = "Changes are made in this order: the tars in theirs, what is removed, what is added. A tar is one as of a layer: it         brings files, and removes by whiteouts (.wh.NAME, .wh..wh..opq). An added file belongs to root, and has the permissions and the         time of FILE.
+        The data of files that stay is not copied, and the old image is valid until one write makes it the new one. Refused are         read-only files, and those of several names, such as the artifacts of a store: patch a copy. Each patch appends all metadata         anew, some 100 bytes for each file.
+
+        Examples:
+  plyfold patch rootfs.erofs --add /etc/hostname=hostname --remove /etc/motd
+  tar -C changes -c . | plyfold patch rootfs.erofs --tar -"
+    )]
+    Patch(Patch),
     /// Make an ext4 disk of plyfold's larger, in its place, while it is not mounted
     #[command(
         after_help = "The disk is one of `materialize --as ext4` or an upper. It takes milliseconds, and no room: what is added is a hole of \
@@ -445,6 +459,31 @@ pub(crate) struct Disk {
     pub(crate) durably: Durably,
 }
 
+/// Options of `patch`.
+#[derive(Debug, Group)]
+#[command(group = ArgGroup::new("changes").required(true).multiple(true).args(["tar", "remove", "add"]))]
+pub(crate) struct Patch {
+    /// The file with the image: one of the whole root file system, such as of `materialize --as erofs`
+    pub(crate) file: PathBuf,
+    /// A tar of changes, plain or compressed by gzip or zstd; - is standard input; may be given several times
+    #[arg(long)]
+    pub(crate) tar: Vec<PathBuf>,
+    /// A file or a directory in the image that is to go; may be given several times
+    #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().try_map(|path| removed(&path)))]
+    pub(crate) remove: Vec<ImagePath>,
+    /// A file of this machine, and where it is to be in the image; may be given several times
+    #[arg(long, value_name = "PATH=FILE", value_parser = OsStringValueParser::new().try_map(|pair| added(&pair)))]
+    pub(crate) add: Vec<Added>,
+    /// The UUID of the image [default: one derived from the old one and from the changes]
+    #[arg(long, value_parser = image_uuid)]
+    pub(crate) uuid: Option<ImageUuid>,
+    /// Do not wait until it is on the disk: a power cut soon afterwards may leave neither image
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+}
+
 /// Options of `resize`.
 #[derive(Debug, Group)]
 pub(crate) struct Resize {
@@ -565,6 +604,34 @@ fn root_hash(text: &str) -> Result<RootHash, String> {
 
 fn uuid(text: &str) -> Result<Uuid, String> {
     text.parse().map_err(|e| hints::on_one_line(&e))
+}
+
+fn image_uuid(text: &str) -> Result<ImageUuid, String> {
+    ImageUuid::try_parse(text).map_err(|_| "it is no UUID".to_owned())
+}
+
+fn removed(path: &OsStr) -> Result<ImagePath, String> {
+    let path = ImagePath::parse(path.as_bytes()).map_err(|e| hints::on_one_line(&e))?;
+    if path.is_root() {
+        return Err("the root directory stays".to_owned());
+    }
+    Ok(path)
+}
+
+fn added(pair: &OsStr) -> Result<Added, String> {
+    let mut parts = pair.as_bytes().splitn(2, |byte| *byte == b'=');
+    let (Some(path), Some(file)) = (parts.next(), parts.next().filter(|file| !file.is_empty())) else {
+        return Err("write PATH=FILE".to_owned());
+    };
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if matches!(name, b"" | b"." | b"..") {
+        return Err("the path ends without the name of a file".to_owned());
+    }
+    if name.starts_with(b".wh.") {
+        return Err("names that begin with .wh. are those of whiteouts".to_owned());
+    }
+    let path = ImagePath::parse(path).map_err(|e| hints::on_one_line(&e))?;
+    Ok(Added { path, file: OsString::from_vec(file.to_vec()).into() })
 }
 
 /// A file that is written at random offsets, and so cannot be a pipe.

@@ -51,6 +51,7 @@ mod log;
 mod login;
 mod materialize;
 mod one_layer;
+mod patch;
 mod path;
 mod pipe;
 mod plugins;
@@ -162,6 +163,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
+        Verb::Patch(options) => patch::apply(options, terminal).await,
         Verb::Resize(options) => resize::grow(options, terminal).await,
         Verb::Verity(options) => match options.format.clone() {
             Some(format) => Box::pin(root_hashes::show(&session.await?, options, &format)).await,

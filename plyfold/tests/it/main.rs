@@ -22,6 +22,7 @@ mod no_flags;
 mod no_platform;
 mod no_text;
 mod non_exhaustive;
+mod patch;
 mod places;
 mod provider;
 mod public_types;
