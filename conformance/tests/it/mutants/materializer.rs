@@ -182,10 +182,10 @@ impl MaterializerFixture for Listings {
         if self.fault == ListingFault::PatchNumbered {
             let number = i64::from(RUN.fetch_add(1, Ordering::SeqCst));
             let text = format!("{}\n", json!([number]));
-            self.write(lines, &mut fs::File::create(file)?)?;
+            self.put(lines, &mut File::create(file)?)?;
             return Ok(fs::write(file, fs::read_to_string(file)? + &text)?);
         }
-        self.write(lines, &mut fs::File::create(file)?).map(drop)
+        self.put(lines, &mut File::create(file)?).map(drop)
     }
 
     fn check(&self, file: &Path, _: &[InputArtifact]) {
