@@ -4,9 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
-use plyfold_core::{
-    Error, HashTree, HashTreeFault, MadeFile, MadeImage, Materializer as _, Result, Role, TreePlace,
-};
+use plyfold_core::{Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
 use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
@@ -106,6 +104,7 @@ impl CompositionPlan {
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
             use super::set::names::UPPER;
+            use plyfold_core::Materializer as _;
             use plyfold_core::snapshot::EmptyDisk;
 
             // Its root is that of the image.
