@@ -43,7 +43,7 @@ pub struct Cpio;
 
 impl Materializer for Cpio {
     fn format(&self) -> Format {
-        Format { name: "cpio", version: 1, options: String::new(), extension: "cpio" }
+        Format { name: "cpio", version: 2, options: String::new(), extension: "cpio" }
     }
 
     fn input(&self) -> Input {
@@ -52,7 +52,8 @@ impl Materializer for Cpio {
 
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
         let out = BufWriter::with_capacity(1 << 20, out.output(Role::Image)?);
-        let mut writer = Writer { image, out: Archive::new(out), names_left: HashMap::new(), stripped: 0 };
+        let mut writer =
+            Writer { image, out: Archive::new(out), linked: HashMap::new(), files: 0, stripped: 0 };
         for (path, id) in image.tree().walk() {
             writer.name(&path, id).map_err(|e| e.with_context("path", &path))?;
         }
@@ -69,8 +70,10 @@ impl Materializer for Cpio {
 struct Writer<'a, W> {
     image: &'a MergedTree,
     out: Archive<W>,
-    /// Of files with several names, how many are still to come: the last one brings the content.
-    names_left: HashMap<NodeId, u32>,
+    /// Of files with several names, the inode number, and how many are still to come: the last one brings the content.
+    linked: HashMap<NodeId, (u32, u32)>,
+    /// Inode numbers in use. They follow from the names alone: a node's own number depends on how the tree was read.
+    files: u32,
     /// Files with extended attributes.
     stripped: u64,
 }
@@ -79,15 +82,18 @@ impl<W: std::io::Write + std::io::Seek> Writer<'_, W> {
     fn name(&mut self, path: &ImagePath, id: NodeId) -> Result<()> {
         let node = self.image.tree().node(id);
         let links = self.image.tree().links(id);
-        let (mut is_first, mut is_last) = (true, true);
+        // Numbers begin with 1: 0 means no file to some readers.
+        let next = self.files.checked_add(1).ok_or_else(|| Error::limit("2^32 files"))?;
+        let (mut inode, mut is_first, mut is_last) = (next, true, true);
         if links > 1 && node.directory().is_none() {
-            let left = self.names_left.entry(id).or_insert(links);
-            is_first = *left == links;
+            let (number, left) = self.linked.entry(id).or_insert((next, links));
+            (inode, is_first) = (*number, *left == links);
             *left -= 1;
             is_last = *left == 0;
         }
+        self.files += u32::from(is_first);
         self.stripped += u64::from(is_first && !node.xattrs.is_empty());
-        let mut header = header(id, node, links)?;
+        let mut header = header(inode, node, links)?;
         if let Kind::File { .. } = node.kind
             && !is_last
         {
@@ -118,7 +124,7 @@ fn name(path: &ImagePath) -> Result<Vec<u8>> {
     Ok(name)
 }
 
-fn header(id: NodeId, node: &Node<FileData>, links: u32) -> Result<Header> {
+fn header(inode: u32, node: &Node<FileData>, links: u32) -> Result<Header> {
     // File types of `inode(7)`.
     let (kind, size, device) = match &node.kind {
         Kind::BlockDevice { major, minor } => (0o060_000, 0, (*major, *minor)),
@@ -132,8 +138,7 @@ fn header(id: NodeId, node: &Node<FileData>, links: u32) -> Result<Header> {
     let size = u32::try_from(size)
         .map_err(|_| Error::limit(format!("a file of {}", Size(size).beyond(Size(FILE_MAX)))))?;
     Ok(Header {
-        // Numbers begin with 1: 0 means no file to some readers.
-        inode: id.index() as u32 + 1,
+        inode,
         mode: kind | u32::from(node.mode),
         links,
         owner: (node.uid, node.gid),

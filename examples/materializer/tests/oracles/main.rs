@@ -56,6 +56,10 @@ impl MaterializerFixture for Unpacked {
 
     /// It has no options.
     fn not_judged(&self) -> &'static [&'static str] {
-        &["options_that_change_bytes_are_in_the_format", "whiteouts_and_opaque_in_overlay_form"]
+        &[
+            "memory_bounded_for_any_layer_size",
+            "options_that_change_bytes_are_in_the_format",
+            "whiteouts_and_opaque_in_overlay_form",
+        ]
     }
 }
