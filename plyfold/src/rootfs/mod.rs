@@ -157,8 +157,12 @@ impl Images {
         if differences.count == 0 || made.format.name == options::TARS {
             return Ok((made, differences));
         }
-        match self.make(image, rootfs, &*rootfs.merged(self.materializers())?, cache).await {
-            // Layers that came as EROFS images may be no parts of a merged one.
+        let merged = match rootfs.merged(self.materializers()) {
+            Ok(format) => self.make(image, rootfs, &*format, cache).await,
+            Err(e) => Err(e),
+        };
+        match merged {
+            // Compressed layers, and those that came as EROFS images, may be no parts of a merged one.
             Err(e) if overlay::is_unmerged(&e) => Ok((made, differences)),
             merged => {
                 let merged = merged?;

@@ -52,10 +52,14 @@ pub(super) fn lowers(made: &MadeImage) -> Vec<InputArtifact> {
 
 /// Whether the layers are sound, and no merged image can refer to them.
 pub(super) fn is_unmerged(error: &Error) -> bool {
-    use ErofsFault::{BlockSizes, CompressedLayer, FileSize, MergedLayer, Unmerged};
+    use ErofsFault::{BlockSizes, CompressedBelow, CompressedLayer, FileSize, MergedLayer, Unmerged};
 
-    let fault = error.detail();
-    matches!(fault, Some(BlockSizes(..) | CompressedLayer | FileSize(..) | MergedLayer | Unmerged(_)))
+    matches!(
+        error.detail(),
+        Some(
+            BlockSizes(..) | CompressedBelow(_) | CompressedLayer | FileSize(..) | MergedLayer | Unmerged(_)
+        )
+    )
 }
 
 /// Checks that a merged image is one of the same layers' images.

@@ -153,7 +153,10 @@ fn bash_completes_the_names_of_images() -> Verdict {
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
         (&["rmi", "localhost/sample", ":", ""], "latest"),
         (&["verif"], "verify"),
-        (&["materialize", "--as", ""], "erofs erofs-layers erofs-merged erofs-tar ext4 gpt raw vmdk"),
+        (
+            &["materialize", "--as", ""],
+            "erofs erofs-layers erofs-merged erofs-tar ext4 gpt raw vmdk vmdk-gpt vmdk-stream",
+        ),
         (&["materialize", "--as", "=", "v"], "vmdk"),
         (&["pull", "--policy", "n"], "never"),
         (&["disk", "--si"], "--size"),

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::thread;
 
 use plyfold_core::layer::{Hashing, LayerOptions, LayerTar};
-use plyfold_core::{Input, InputArtifact, Result};
+use plyfold_core::{Input, InputArtifact, LocalArtifact, Result};
 use tempfile::TempDir;
 
 use super::made::{Files, Made};
@@ -49,8 +49,11 @@ fn make_large(fixture: &dyn MaterializerFixture) -> Result<()> {
         _ => {
             let maker = fixture.layers().expect("the fixture says what makes its layers");
             let mut file = Files::create(&*maker, &folder.path().join("layer-0"));
-            maker.layer(&mut layer()?, &mut file)?;
-            fixture.join(&[InputArtifact::local(&file.first(), None)?], &first, &mut out)
+            let made = maker.layer(&mut layer()?, &mut file)?;
+            let mut finished = InputArtifact::local(&file.first(), None)?;
+            let size = finished.artifact.size();
+            finished.artifact = Box::new(LocalArtifact::new(file.first(), size, made));
+            fixture.join(&[finished], &first, &mut out)
         }
     }
     .map(drop)

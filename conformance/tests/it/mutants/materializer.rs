@@ -314,6 +314,9 @@ impl Materializer for Listings {
     }
 
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        if self.input() != Input::Image {
+            return Err(Error::unsupported("no whole images"));
+        }
         let mut lines = lines(image.tree(), |_, _| Ok(String::new()))?;
         if self.fault == ListingFault::OverlayAttributesKept {
             // The tree has lost them: as if it had not.
