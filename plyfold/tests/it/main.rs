@@ -30,6 +30,7 @@ mod readme;
 mod registry;
 mod run;
 mod sample;
+mod seeds;
 mod snapshots;
 mod tenants;
 mod terminal;

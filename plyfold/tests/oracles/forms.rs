@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use plyfold::{Disks, Images, Materializers, Options, PullOptions, Rootfs};
-use plyfold_conformance::oracle::{Failure, LoopDevice, Mount, Run, Verdict};
+use plyfold_conformance::oracle::{Failure, LoopDevice, Mount, Run, Verdict, debian_root};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::tree::{TreeLine, is_implied, mounted};
 use tempfile::TempDir;
@@ -65,6 +65,42 @@ pub(crate) fn every_form_of_every_sample_shows_one_tree() -> Verdict {
     }
     assert!(seen.len() > 4, "{} samples", seen.len());
     Ok(())
+}
+
+/// A part of a Debian root, small files above it, and a layer of whiteouts, opaque directories and links across layers.
+pub(crate) fn every_form_of_a_real_image_shows_one_tree() -> Verdict {
+    let tar = tempfile::NamedTempFile::new()?;
+    let mut parts = vec!["etc".into(), "usr/sbin".into(), "var/lib/dpkg".into()];
+    let mut programs: Vec<_> = fs::read_dir(debian_root().join("usr/bin"))?
+        .map(|entry| Ok(Path::new("usr/bin").join(entry?.file_name())))
+        .collect::<Result<_, Failure>>()?;
+    programs.sort();
+    // A quarter of them are enough to take some seconds.
+    parts.extend(programs.into_iter().filter(|path| *path < PathBuf::from("usr/bin/e")));
+    let pack =
+        Run::new("tar").args(["--create", "--format=posix", "--xattrs", "--sparse", "--numeric-owner"]);
+    pack.arg("-f").arg(tar.path()).arg("-C").arg(debian_root()).args(parts).success()?;
+    // umoci gives a directory the time at which it has made another in it that no entry made.
+    let folders = LayerBuilder::new().dir("./", 0o755).dir("srv", 0o755);
+    let folders = (0..40).fold(folders, |layer, number| layer.dir(format!("srv/{number}"), 0o755));
+    let small = (0..3_000_usize).fold(folders, |layer, number| {
+        let content = format!("{number}\n").repeat(number % 700);
+        layer.file(format!("srv/{}/{number}", number % 40), 0o644, content.as_bytes())
+    });
+    let top = LayerBuilder::new()
+        .dir("./", 0o755)
+        .whiteout("srv/1/41")
+        .whiteout("srv/2")
+        .dir("srv/3", 0o750)
+        .opaque("srv/3")
+        .file("srv/3/new", 0o644, b"alone")
+        .whiteout("etc/motd")
+        .hard_link("srv/bash", "usr/bin/bash")
+        .hard_link("srv/passwd", "etc/passwd")
+        .hard_link("srv/another", "srv/4/4")
+        .file("usr/bin/ls", 0o755, b"replaced")
+        .symlink("etc/hostname", "motd");
+    all_equal(&samples::of_layers("real", &[fs::read(tar.path())?, small.finish(), top.finish()]))
 }
 
 fn huge() -> Sample {

@@ -29,7 +29,7 @@ mod registry;
 mod snapshots;
 mod verity;
 
-use forms::every_form_of_every_sample_shows_one_tree;
+use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
@@ -117,6 +117,10 @@ oracle_tests! {
     bash_completes_the_names_of_images needs [BASH];
     every_form_has_the_trees_of_veritysetup needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP
+    ];
+    every_form_of_a_real_image_shows_one_tree needs [
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI,
+        Need::GNU_TAR, Need::DebianRoot
     ];
     every_form_of_every_sample_shows_one_tree needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI
