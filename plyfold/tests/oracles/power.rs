@@ -232,9 +232,12 @@ impl Scene {
     }
 }
 
-fn materialize(form: &str) -> [&str; 9] {
+/// Layers have hash trees, and so files beside them, also in the store.
+fn materialize(form: &str) -> Vec<&str> {
+    let trees: &[&str] = if form == "erofs-layers" { &["-m", "verity=append"] } else { &[] };
     let platform = "linux/amd64";
-    ["materialize", "localhost/sample", "--platform", platform, "--as", form, "--upper", "64M", "--out"]
+    let line = ["materialize", "localhost/sample", "--platform", platform, "--as", form, "--upper", "64M"];
+    [&line[..], trees, &["--out"]].concat()
 }
 
 /// The program at work.
