@@ -1,10 +1,11 @@
 //! Where the bytes of an image's files lie.
 
 use std::fs::{File, Metadata};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
+use crate::digest::Hasher;
 use crate::tree::{HeapSize, TreeFault};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// The number of the spool among the files.
 pub(super) const SPOOL: u16 = 0;
@@ -86,6 +87,8 @@ impl Contents {
 pub(crate) struct Watched {
     pub(crate) file: File,
     before: Seen,
+    /// The digest of its first bytes, and how many: all that content lies in.
+    content: Option<(Digest, u64)>,
 }
 
 /// What of a file changes when it is written to.
@@ -99,7 +102,12 @@ impl Watched {
     /// The file as it is now.
     pub(crate) fn new(file: File) -> Result<Self> {
         let before = Seen::of(&metadata(&file)?);
-        Ok(Self { file, before })
+        Ok(Self { file, before, content: None })
+    }
+
+    /// The same with the digest that its first bytes had when they were read.
+    pub(crate) fn with_content(self, digest: Option<Digest>, size: u64) -> Self {
+        Self { content: digest.map(|digest| (digest, size)), ..self }
     }
 
     /// Its size in bytes.
@@ -107,10 +115,32 @@ impl Watched {
         self.before.size
     }
 
+    /// A time of the last write that is another says nothing where the content is the same: caches set it to note that a
+    /// blob is used.
+    ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it was written to since.
     pub(crate) fn check(&self) -> Result<()> {
-        if Seen::of(&metadata(&self.file)?) == self.before { Ok(()) } else { Err(TreeFault::Changed.into()) }
+        let now = Seen::of(&metadata(&self.file)?);
+        if now == self.before || (now.size == self.before.size && self.has_its_content()?) {
+            Ok(())
+        } else {
+            Err(TreeFault::Changed.into())
+        }
+    }
+
+    fn has_its_content(&self) -> Result<bool> {
+        let Some((digest, size)) = &self.content else { return Ok(false) };
+        let mut hasher = Hasher::like(digest)?;
+        let (mut at, mut buffer) = (0, vec![0; 1 << 17]);
+        while at < *size {
+            let part = &mut buffer[..(size - at).min(1 << 17) as usize];
+            let read = self.file.read_exact_at(part, at);
+            read.map_err(|e| Error::io("reading a file with an image's content again", e))?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        Ok(hasher.finish() == *digest)
     }
 }
 

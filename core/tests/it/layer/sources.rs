@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Cursor, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -82,7 +83,11 @@ fn a_tar_that_changes_is_an_error() {
     let later = SystemTime::now() + Duration::from_secs(100);
 
     let image = of(vec![in_file(&path, &tar)], folder.path()).unwrap();
+    // Caches note that a blob is used.
     writable().set_modified(later).unwrap();
+    image.check_unchanged().unwrap();
+    writable().write_all_at(b"changed", 600).unwrap();
+    writable().set_modified(later + Duration::from_secs(1)).unwrap();
     changed(image.check_unchanged().unwrap_err());
 
     let image = of(vec![in_file(&path, &tar)], folder.path()).unwrap();
@@ -91,7 +96,7 @@ fn a_tar_that_changes_is_an_error() {
 
     // Before it was read.
     let source = in_file(&path, &tar);
-    writable().set_modified(later).unwrap();
+    writable().set_len(tar.len() as u64 + 1).unwrap();
     changed(of(vec![source], folder.path()).unwrap_err());
     // Another name is no change.
     let image = of(vec![in_file(&path, &tar)], folder.path()).unwrap();

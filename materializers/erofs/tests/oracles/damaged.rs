@@ -49,7 +49,10 @@ pub(crate) fn a_damaged_image_is_the_same_to_the_kernel() -> Verdict {
             bytes[1028..1032].copy_from_slice(&sum.to_le_bytes());
             let path = folder.path().join(format!("{number}-{round}"));
             fs::write(&path, &bytes)?;
-            match (by_reader(&path), by_kernel(&path)) {
+            // The kernel would read a file of any size that the reader refuses.
+            let ours = by_reader(&path);
+            let kernels = ours.as_ref().and_then(|_| by_kernel(&path));
+            match (ours, kernels) {
                 (Some(ours), Some(kernels)) => {
                     let different = ours.iter().zip(&kernels).find(|(ours, kernels)| ours != kernels);
                     let text =
@@ -58,10 +61,7 @@ pub(crate) fn a_damaged_image_is_the_same_to_the_kernel() -> Verdict {
                     assert_eq!(ours.len(), kernels.len(), "image {number}, round {round}: number of names");
                     same += 1;
                 }
-                (ours, kernels) => {
-                    refused[0] += usize::from(ours.is_none());
-                    refused[1] += usize::from(kernels.is_none());
-                }
+                (ours, _) => refused[usize::from(ours.is_some())] += 1,
             }
             fs::remove_file(path)?;
         }
@@ -82,7 +82,7 @@ fn by_reader(path: &std::path::Path) -> Option<Vec<TreeLine>> {
     let mut reader = Reader::new(File::open(path).ok()?).ok()?;
     let tree = reader.tree().ok()?;
     let read = lines(&tree, |content, size| {
-        if size > 1 << 30 {
+        if size > 1 << 24 {
             return Err(plyfold_core::Error::limit("a file of that size is not read here"));
         }
         ContentText::read(size, |offset, buffer| reader.read(content, size, offset, buffer))
