@@ -76,7 +76,7 @@ pub(crate) fn every_form_of_a_real_image_shows_one_tree() -> Verdict {
         .collect::<Result<_, Failure>>()?;
     programs.sort();
     // A quarter of them are enough to take some seconds.
-    parts.extend(programs.into_iter().filter(|path| *path < PathBuf::from("usr/bin/e")));
+    parts.extend(programs.into_iter().filter(|path| path.as_path() < Path::new("usr/bin/e")));
     let pack =
         Run::new("tar").args(["--create", "--format=posix", "--xattrs", "--sparse", "--numeric-owner"]);
     pack.arg("-f").arg(tar.path()).arg("-C").arg(debian_root()).args(parts).success()?;
