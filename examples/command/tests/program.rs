@@ -97,7 +97,8 @@ fn the_files_of_a_joined_format_are_listed() {
     assert!(document["mount"].is_string() && document["notes"].is_array(), "{document}");
 }
 
-/// A format of a whole image reads the layers after the pull, and one of layers in it.
+/// A format of a whole image reads the layers after the pull, and one of layers in it. The files of layers are there for the
+/// other format, too, which then reads no layer: they are made last.
 #[test]
 fn a_damaged_layer_is_fetched_again_whatever_is_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +108,7 @@ fn a_damaged_layer_is_fetched_again_whatever_is_made() {
     let blob = samples::image().images[0].layers[0].descriptor.digest().to_string();
     let blob = dir.path().join("store/blobs").join(blob.replace(':', "/"));
     let sound = fs::read(&blob).unwrap();
-    for format in ["erofs-layers", "cpio"] {
+    for format in ["cpio", "erofs-layers"] {
         let mut damaged = sound.clone();
         damaged[30] ^= 1;
         fs::remove_file(&blob).unwrap();

@@ -161,7 +161,7 @@ fn bash_completes_the_names_of_images() -> Verdict {
             &["materialize", "--as", ""],
             "erofs erofs-layers erofs-merged erofs-tar ext4 gpt raw vmdk vmdk-gpt vmdk-stream",
         ),
-        (&["materialize", "--as", "=", "v"], "vmdk"),
+        (&["materialize", "--as", "=", "v"], "vmdk vmdk-gpt vmdk-stream"),
         (&["pull", "--policy", "n"], "never"),
         (&["disk", "--si"], "--size"),
     ] {

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{Cursor, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
