@@ -14,7 +14,8 @@ use crate::{Error, Materializer as _, Materializers, Options, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
-use super::args::{Disk, Layer};
+use super::args::Layer;
+use super::disk_args::Disk;
 use super::one_layer::{self, Converted};
 use super::path::Written;
 use super::size::Size;

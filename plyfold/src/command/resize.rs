@@ -10,7 +10,7 @@ use crate::materializers::ext4;
 use crate::{Error, Result};
 use serde_json::json;
 
-use super::args::Resize;
+use super::disk_args::Resize;
 use super::size::Size;
 use super::terminal::Terminal;
 

@@ -7,7 +7,7 @@ use crate::blocking::blocking;
 use crate::{Error, HashTreeFault, OptionFault, Options, Result, Rootfs};
 use serde_json::json;
 
-use super::args::Verity;
+use super::disk_args::Verity;
 use super::materialize::of_pulled;
 use super::session::Session;
 use super::size::Size;

@@ -13,7 +13,7 @@ use crate::shell::quoted;
 use crate::{Error, LocalArtifact, Made, Result, TreePlace};
 use serde_json::{Value, json};
 
-use super::args::Verity;
+use super::disk_args::Verity;
 use super::size::Size;
 use super::terminal::Terminal;
 

@@ -10,16 +10,11 @@ use crate::shell::quoted;
 use crate::{Error, Result};
 use tar::{Builder, EntryType, Header};
 
+use super::super::disk_args::Added;
+
 const BLOCK: u64 = 512;
 /// Permission bits that a file keeps: a file of root's gets no more rights than its owner's had.
 const PERMISSIONS: u32 = 0o777;
-
-/// A file of the host, and where it is to be in the image.
-#[derive(Clone, Debug)]
-pub(crate) struct Added {
-    pub(crate) path: ImagePath,
-    pub(crate) file: PathBuf,
-}
 
 /// Names that are removed, and then files that are added.
 pub(super) struct Changes {

@@ -13,15 +13,13 @@ use crate::{Error, Result};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::args::Patch;
+use super::disk_args::{Added, Patch};
 use super::layer::{Input, refuse_terminal};
 use super::size::Size;
 use super::terminal::Terminal;
 use changes::Changes;
 
 mod changes;
-
-pub(crate) use changes::Added;
 
 /// Patches the image in a file, in its place.
 pub(crate) async fn apply(options: Patch, terminal: Terminal) -> Result<()> {
