@@ -9,7 +9,6 @@ use plyfold_core::tree::{MergedTree, NodeId};
 
 use crate::content::{Content, DataLayout, Run};
 use crate::fault::ErofsFault;
-use crate::format::NULL_BLOCK;
 use crate::stream::BlockStream;
 
 /// The smallest chunk. Chunks grow with the file, so that its indexes stay below 256 KiB.
@@ -40,7 +39,7 @@ pub(crate) fn copy(
     block_size: u32,
 ) -> Result<Content> {
     if size == 0 {
-        return Ok(Content::blocks(0, NULL_BLOCK));
+        return Ok(Content::EMPTY);
     }
     let whole = [DataExtent { offset: 0, length: size }];
     let mut file = File::new(image, size)?;
@@ -96,7 +95,7 @@ pub(crate) fn copy_file(
     buffer: &mut [u8],
 ) -> Result<Content> {
     if size == 0 {
-        return Ok(Content::blocks(0, NULL_BLOCK));
+        return Ok(Content::EMPTY);
     }
     if size == rest {
         return Ok(Content::inline(0, 0));
@@ -259,7 +258,8 @@ impl<'a, 'b> File<'a, 'b> {
     }
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Data hardly ever starts and ends with a zero: checking the first and the last byte decides most pieces.
     if bytes.first().is_some_and(|byte| *byte != 0) || bytes.last().is_some_and(|byte| *byte != 0) {
         return false;

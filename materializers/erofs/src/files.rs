@@ -10,9 +10,6 @@ use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::reader::Reader;
 
-/// Bytes that are read at once.
-const PIECE: usize = 256 << 10;
-
 /// The files of an EROFS image: [`Files`](plyfold_core::files::Files) of a [`Reader`].
 ///
 /// The image of one layer has overlayfs' marks as the files that they are: a whiteout is a character device 0:0. Files of
@@ -62,17 +59,6 @@ impl<R: Read + Seek> TreeFiles for ErofsFiles<R> {
         if self.reader.lacks(content) {
             return Err(ErofsFault::DevicesElsewhere(self.reader.devices()).into());
         }
-        let mut buffer = vec![0; PIECE.min(usize::try_from(*size).unwrap_or(PIECE))];
-        let mut at = 0;
-        while at < *size {
-            match self.reader.read(content, *size, at, &mut buffer)? {
-                0 => return Err(ErofsFault::Malformed("a file ends before its size").into()),
-                count => {
-                    take(&buffer[..count])?;
-                    at += count as u64;
-                }
-            }
-        }
-        Ok(())
+        self.reader.copy(content, *size, take)
     }
 }

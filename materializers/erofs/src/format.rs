@@ -5,6 +5,8 @@ use plyfold_core::tree::Kind;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::compress::format::{DEFLATE, LZMA, ZSTD};
+
 /// Where the superblock stands, whatever the block size.
 pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
@@ -133,6 +135,27 @@ impl Superblock {
     pub(crate) fn block_count(&self) -> u64 {
         let upper = if self.is_48_bit() { self.root_nid.get() } else { 0 };
         u64::from(upper) << 32 | u64::from(self.blocks.get())
+    }
+
+    /// The oldest Linux that mounts the image, where pages have 4096 bytes.
+    pub(crate) fn kernel(&self) -> (u16, u16) {
+        let has = |feature: u32| self.feature_incompat & feature != 0;
+        // Without the list, the field is another one.
+        let algorithms = if has(INCOMPAT_CONFIGS) { self.available_compr_algs.get() } else { 0 };
+        let needs = [
+            (has(INCOMPAT_METABOX), (6, 17)),
+            (has(INCOMPAT_48BIT), (6, 15)),
+            (algorithms & 1 << ZSTD != 0, (6, 10)),
+            (algorithms & 1 << DEFLATE != 0, (6, 6)),
+            // Blocks smaller than a page.
+            (self.blkszbits < 12 || has(INCOMPAT_PREFIXES), (6, 4)),
+            (has(INCOMPAT_FRAGMENTS), (6, 1)),
+            (has(INCOMPAT_TAILS), (5, 17)),
+            (has(INCOMPAT_DEVICES) || algorithms & 1 << LZMA != 0, (5, 16)),
+            (has(INCOMPAT_CHUNKS), (5, 15)),
+            (has(INCOMPAT_CONFIGS), (5, 13)),
+        ];
+        needs.into_iter().find(|(needed, _)| *needed).map_or((5, 4), |(_, kernel)| kernel)
     }
 
     fn is_48_bit(&self) -> bool {

@@ -9,9 +9,6 @@ use crate::fault::ErofsFault;
 use crate::overlay;
 use crate::reader::Reader;
 
-/// Bytes of a compressed file that are read at once.
-const PIECE: usize = 256 << 10;
-
 plyfold_core::register!(LayerReader { format: "erofs-layers", package: env!("CARGO_PKG_NAME"), read });
 
 /// The layer that an image is of. Data stays where it lies; that of compressed files is kept decoded.
@@ -27,19 +24,7 @@ pub(crate) fn read(layer: &mut LayerContent<'_, '_>, limits: TreeLimits) -> Resu
     let block_size = u64::from(reader.block_size());
     tree.map_contents(|size, content| match runs(&content.0, size, block_size) {
         Some(runs) => layer.lies_in(size, &runs),
-        None => layer.keep(size, |take| {
-            let mut buffer = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))];
-            let mut at = 0;
-            while at < size {
-                let count = reader.read(&content, size, at, &mut buffer)?;
-                if count == 0 {
-                    return Err(ErofsFault::Malformed("a file ends before its size").into());
-                }
-                take(&buffer[..count])?;
-                at += count as u64;
-            }
-            Ok(())
-        }),
+        None => layer.keep(size, |take| reader.copy(&content, size, take)),
     })
 }
 

@@ -8,8 +8,8 @@
 //! - [`ErofsPatch`] appends changes to a finished image.
 //! - [`Reader`] reads all of them, [`ErofsFiles`] shows their files one by one, [`Summary`] what their superblocks say.
 //!
-//! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. They are not compressed, but
-//! flat ones and layers may be, by [`Compression`].
+//! Images are deterministic: the same layers and [`Options`] give the same bytes everywhere. Only
+//! flat images and layers can be compressed, by [`Compression`].
 
 mod bodies;
 mod compress;

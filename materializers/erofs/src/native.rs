@@ -16,7 +16,7 @@ use plyfold_core::{Error, Made, Output, Result, printable};
 
 use crate::content::{Chunks, Content, DataLayout};
 use crate::fault::ErofsFault;
-use crate::overlay;
+use crate::overlay::{self, is_whiteout};
 use crate::reader::Reader;
 
 plyfold_core::register!(LayerForm {
@@ -56,7 +56,7 @@ pub(crate) fn keep(tar: &mut LayerTar, out: &mut dyn Output) -> Result<Made> {
     let mut reader = Reader::new(out)?.with_limits(tar.limits().tree.clone());
     let tree = reader.tree()?;
     let hides_alone = check(&reader, &tree)?;
-    let (major, minor) = reader.kernel();
+    let (major, minor) = reader.superblock.kernel();
     let made = Made::default().with_kernel(major, minor);
     Ok(match hides_alone {
         0 => made,
@@ -95,10 +95,6 @@ fn check<R: Read + Seek>(reader: &Reader<R>, tree: &Tree<Content>) -> Result<u64
         }
     }
     Ok(hides_alone)
-}
-
-fn is_whiteout(node: &Node<Content>) -> bool {
-    matches!(node.kind, Kind::CharDevice { major: 0, minor: 0 })
 }
 
 /// A directory whose names come next.

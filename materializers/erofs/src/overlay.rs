@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 
-use plyfold_core::layer::{ImagePath, Metadata};
+use plyfold_core::layer::{Entry, ImagePath, LayerTar, Metadata};
 use plyfold_core::tree::{
     HeapSize, Kind, LayerTree, LowerLink, Node, NodeId, Tree, Xattrs, is_overlay_xattr,
 };
@@ -38,6 +38,20 @@ const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 
 /// The longest value of one list; further ones have a number behind their name.
 const LIST_MAX: usize = 60_000;
+
+/// The next entry of a layer without attributes that are overlayfs' own, which no layer may set.
+pub(crate) fn next_entry(tar: &mut LayerTar) -> Result<Option<Entry>> {
+    let mut entry = tar.next_entry()?;
+    if let Some(entry) = &mut entry {
+        entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+    }
+    Ok(entry)
+}
+
+/// Whether a file is a whiteout.
+pub(crate) fn is_whiteout(node: &Node<Content>) -> bool {
+    matches!(node.kind, Kind::CharDevice { major: 0, minor: 0 })
+}
 
 /// A layer as a tree of real files. Those without a byte have the content `empty`.
 pub(crate) fn to_overlay<C: Clone + HeapSize>(layer: LayerTree<C>, empty: &C) -> Result<Tree<C>> {
@@ -123,7 +137,7 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
         if tree.node(id).directory().is_none() {
             continue;
         }
-        tree.hide_children(id, |child| matches!(child.kind, Kind::CharDevice { major: 0, minor: 0 }))?;
+        tree.hide_children(id, is_whiteout)?;
         let first = lower_links.len();
         for (name, child) in tree.children(id) {
             let child = tree.node(child);
@@ -167,7 +181,7 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
 pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTree<Content>> {
     for id in tree.ids() {
         if stacked {
-            tree.hide_children(id, |child| matches!(child.kind, Kind::CharDevice { major: 0, minor: 0 }))?;
+            tree.hide_children(id, is_whiteout)?;
         }
         let node = tree.node_mut(id);
         let opaque = stacked && id != NodeId::ROOT && node.xattrs.value(OPAQUE).is_some();

@@ -6,9 +6,7 @@ use plyfold_core::Result;
 use plyfold_core::layer::Timestamp;
 
 use crate::fault::ErofsFault;
-use crate::format::{
-    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
-};
+use crate::format::{COMPAT_CHECKSUM, DeviceSlot, INCOMPAT_48BIT, MAGIC, SUPERBLOCK_OFFSET, Superblock};
 use crate::reader::ImageBytes;
 
 /// Bits of `feature_compat` by the kernel's names: what readers may ignore.
@@ -20,7 +18,6 @@ const COMPATIBLE: [(u32, &str); 6] = [
     (0x10, "plain_xattr_pfx"),
     (0x20, "ishare_xattrs"),
 ];
-const INCOMPAT_48BIT: u32 = 0x80;
 /// Bits of `feature_incompat`, some of them of two features: what readers have to know.
 const INCOMPATIBLE: [(u32, &str); 9] = [
     (1, "lz4_0padding"),
@@ -93,25 +90,13 @@ impl Summary {
         if !(9..=16).contains(&superblock.blkszbits) {
             return Err(ErofsFault::SuperblockBits(superblock.blkszbits).into());
         }
-        let has_checksum = superblock.feature_compat & COMPAT_CHECKSUM != 0;
-        if has_checksum {
-            let mut summed = vec![0; superblock.checksummed()];
-            source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
-            summed[4..8].fill(0);
-            if superblock.checksum != checksum(&summed) {
-                return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
-            }
-        }
-        let mut devices = Vec::new();
-        for slot in 0..u64::from(superblock.extra_devices) {
-            let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
-            let DeviceSlot { tag, blocks, uniaddr, .. } = source.record(at)?;
-            devices.push(DeviceSummary { tag: until_nul(&tag), blocks: blocks.get(), start: uniaddr.get() });
-        }
-        // With 48 bits for block numbers, the root's field has the upper ones.
-        let is_wide = superblock.feature_incompat & INCOMPAT_48BIT != 0;
-        let upper = if is_wide { superblock.root_nid.get() } else { 0 };
-        let blocks = u64::from(upper) << 32 | u64::from(superblock.blocks.get());
+        source.check_sum(&superblock)?;
+        let device = |DeviceSlot { tag, blocks, uniaddr, .. }| DeviceSummary {
+            tag: until_nul(&tag),
+            blocks: blocks.get(),
+            start: uniaddr.get(),
+        };
+        let devices = source.devices(&superblock)?.into_iter().map(device).collect();
         let mut features = Vec::new();
         for (bits, names) in [
             (superblock.feature_compat.get(), &COMPATIBLE[..]),
@@ -124,13 +109,13 @@ impl Summary {
         }
         Ok(Self {
             block_size: 1 << superblock.blkszbits,
-            blocks,
+            blocks: superblock.block_count(),
             inodes: superblock.inos.get(),
             features,
             time: superblock.epoch.into(),
             uuid: superblock.uuid,
             label: until_nul(&superblock.volume_name),
-            has_checksum,
+            has_checksum: superblock.feature_compat & COMPAT_CHECKSUM != 0,
             devices,
             size: source.size(),
         })

@@ -4,7 +4,7 @@ use std::io::SeekFrom;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar, TreeLimits};
-use plyfold_core::tree::{LayerTreeBuilder, is_overlay_xattr};
+use plyfold_core::tree::LayerTreeBuilder;
 use plyfold_core::{
     ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace,
 };
@@ -14,7 +14,7 @@ use zerocopy::FromZeros as _;
 use crate::content::Content;
 use crate::data;
 use crate::fault::ErofsFault;
-use crate::format::{DeviceSlot, NULL_BLOCK};
+use crate::format::DeviceSlot;
 use crate::layer::layer_uuid;
 use crate::merge::shown_as;
 use crate::options::Options;
@@ -44,16 +44,9 @@ const NO_DIGEST: &[u8] = b"tar";
 ///
 /// No byte of a file is copied, but for sparse files: their runs need not begin where blocks do, and a map of them would
 /// take an index for each block of the file. The index has a copy of their data, with its holes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ErofsTar {
-    options: Options,
     hash_tree: Option<TreePlace>,
-}
-
-impl Default for ErofsTar {
-    fn default() -> Self {
-        Self { options: Options { block_size: BLOCK, ..Options::default() }, hash_tree: None }
-    }
 }
 
 impl ErofsTar {
@@ -103,23 +96,22 @@ impl Materializer for ErofsTar {
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let work = Work::new(&Stop::default());
-        with_tree(self.hash_tree, BLOCK, &work, out, |out| self.write(tar, out))
+        with_tree(self.hash_tree, BLOCK, &work, out, |out| Self::write(tar, out))
     }
 }
 
 impl ErofsTar {
-    fn write(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
-        let options = &self.options;
+    fn write(tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        let options = &Options { block_size: BLOCK, ..Options::default() };
         let copy = out.scratch()?;
         tar.copy_to(copy.try_clone().map_err(copying)?)?;
         let head = writer::head_blocks(options, 1);
         let image = BlockStream::new(out.output(Role::Image)?, options.block_size, head)?;
         let mut image = image.ending_at(TAR_START);
         let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
-        while let Some(mut entry) = tar.next_entry()? {
-            entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+        while let Some(entry) = overlay::next_entry(tar)? {
             builder.insert(entry, |size, extents| match extents {
-                _ if size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
+                _ if size == 0 => Ok(Content::EMPTY),
                 Some(_) => data::copy(tar, size, extents, &mut image, BLOCK),
                 None => Ok(Content::blocks(1, block(tar.position())?)),
             })?;

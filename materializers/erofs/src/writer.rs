@@ -12,8 +12,6 @@ use plyfold_core::{Made, Result};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::bodies::{FileBodies, Written};
-use crate::compress::algorithm::Compression;
-use crate::compress::format::ZSTD;
 use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::{
@@ -96,30 +94,14 @@ pub(crate) fn finish_files<C, B: FileBodies<C>>(
         let table = SUPERBLOCK_OFFSET + size_of::<Superblock>();
         superblock.devt_slotoff = ((table / DEVICE_SLOT_SIZE) as u16).into();
     }
-    let kernel = kernel(&superblock, plan.compression());
     image.finish(&head(
         &superblock,
         &records,
         devices,
         head_blocks as usize * options.block_size as usize,
     )?)?;
-    Ok(kernel)
-}
-
-/// The oldest Linux that mounts an image, where pages have 4096 bytes.
-fn kernel(superblock: &Superblock, compression: Option<&Compression>) -> Made {
-    let has = |feature: u32| superblock.feature_incompat & feature != 0;
-    let (major, minor) = match superblock.blkszbits {
-        _ if compression.is_some_and(|compression| compression.algorithm.number() == ZSTD) => (6, 10),
-        _ if has(INCOMPAT_TAILS) => (5, 17),
-        // Blocks smaller than a page.
-        ..12 => (6, 4),
-        _ if has(INCOMPAT_DEVICES) => (5, 16),
-        _ if has(INCOMPAT_CHUNKS) => (5, 15),
-        _ if has(INCOMPAT_CONFIGS) => (5, 13),
-        _ => (5, 4),
-    };
-    Made::default().with_kernel(major, minor)
+    let (major, minor) = superblock.kernel();
+    Ok(Made::default().with_kernel(major, minor))
 }
 
 /// The image's first blocks. Device places are given from the end of the image on and moved behind it here.

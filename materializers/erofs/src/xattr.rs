@@ -24,7 +24,7 @@ const SHARED_MAX: usize = 255;
 /// No entry, or no place in the shared area.
 const NONE: u32 = u32::MAX;
 
-/// The most bytes that the attributes of an inode take behind it: those that are shared take less, and none more.
+/// The most bytes that the attributes of an inode take behind it. Shared ones take less.
 pub(crate) fn most_bytes(xattrs: &[(Vec<u8>, Vec<u8>)]) -> u64 {
     let entry = |(name, value): &(Vec<u8>, Vec<u8>)| (4 + name.len() + value.len()).next_multiple_of(4);
     if xattrs.is_empty() { 0 } else { (HEADER + xattrs.iter().map(entry).sum::<usize>()) as u64 }
@@ -263,13 +263,6 @@ impl<'a> Encoded<'a> {
         out.extend_from_slice(self.value);
         out.resize(end, 0);
     }
-}
-
-/// The most bytes that a body of these attributes has.
-pub(crate) fn size_at_most(xattrs: &[(Vec<u8>, Vec<u8>)]) -> u64 {
-    let entry = |(name, value): &(Vec<u8>, Vec<u8>)| (4 + name.len() + value.len()).next_multiple_of(4);
-    let entries: usize = xattrs.iter().map(entry).sum();
-    if entries == 0 { 0 } else { (HEADER + entries) as u64 }
 }
 
 /// The size of an entry without its padding, out of its header.

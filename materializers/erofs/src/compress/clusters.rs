@@ -23,7 +23,7 @@ pub(crate) struct Room {
     pub(crate) size: u64,
     /// The bytes of its inode and xattrs.
     pub(crate) own: u64,
-    /// That is what they take; otherwise they take at most so many.
+    /// Whether `own` is exact; otherwise it is an upper bound.
     pub(crate) is_exact: bool,
 }
 

@@ -15,7 +15,7 @@ pub(crate) trait Taker<O> {
 }
 
 /// Does the jobs that `feed` pushes on so many threads, each with a state of its own, and gives their results to `taker`, in
-/// order; then the taker comes back. At most twice as many jobs as threads are begun and not yet taken. The first error
+/// order, and returns the taker. At most twice as many jobs as threads are begun and not yet taken. The first error
 /// ends all: jobs that are begun are finished, and no other is begun.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! A block is a series of sequences (lz4 `doc/lz4_Block_format.md`): a token, literals, and a match, whose lengths are
 //! in the token's halves and go on behind it when they are 15 or more. The last sequence has literals alone.
 
-/// Matches of less bytes there are not.
+/// No match is shorter than this.
 const MATCH_MIN: usize = 4;
 /// The last match starts at least so many bytes before the end of what is compressed.
 const MATCH_LAST: usize = 12;

@@ -6,7 +6,7 @@ mod source;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar};
-use plyfold_core::tree::{LayerTreeBuilder, is_overlay_xattr};
+use plyfold_core::tree::LayerTreeBuilder;
 use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink, TreePlace};
 use plyfold_verity::{Work, tree_key, with_tree};
 use uuid::Uuid;
@@ -24,8 +24,8 @@ use crate::{native, overlay, writer};
 
 /// Makes a self-contained EROFS image of one layer, in the form of an overlayfs lower.
 ///
-/// File data goes straight from the tar to its place; only metadata is held, the superblock comes last. Every
-/// file starts on a block of its own, so that a merged image can refer to it ([`ErofsMerged`]). An image mounts
+/// Without compression file data goes straight from the tar to its place, and every file starts on a block of its own, so
+/// that a merged image can refer to it ([`ErofsMerged`]). Only metadata is held, the superblock comes last. An image mounts
 /// from Linux 5.4; a layer with a sparse file, or with a run of zeros of 1 MiB or more, from 5.15.
 ///
 /// A layer that is an EROFS image already (`application/vnd.erofs.layer.v1`) is kept as it is, whatever the options say: it
@@ -87,8 +87,7 @@ impl ErofsLayer {
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
         let mut builder = LayerTreeBuilder::within(limits.clone());
         let bodies = compressed::write(compression, scratch, limits, &mut image, |files| {
-            while let Some(mut entry) = tar.next_entry()? {
-                entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+            while let Some(entry) = overlay::next_entry(tar)? {
                 let own = compressed::most_own(&entry.metadata);
                 builder.insert(entry, |size, extents| files.take(tar, own, size, extents))?;
             }
@@ -139,8 +138,7 @@ impl ErofsLayer {
         let out = out.output(Role::Image)?;
         let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
         let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
-        while let Some(mut entry) = tar.next_entry()? {
-            entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+        while let Some(entry) = overlay::next_entry(tar)? {
             builder.insert(entry, |size, extents| {
                 data::copy(tar, size, extents, &mut image, options.block_size)
             })?;

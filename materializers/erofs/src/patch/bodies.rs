@@ -11,7 +11,7 @@ use crate::bodies::{Body, FileBodies};
 use crate::compress::format::HEADER_ALIGNMENT;
 use crate::content::{Chunks, Content, DataLayout, Run};
 use crate::fault::ErofsFault;
-use crate::format::{CHUNK_INDEX_SIZE, LAYOUT_COMPACT, LAYOUT_INLINE};
+use crate::format::{CHUNK_INDEX_SIZE, LAYOUT_COMPACT, LAYOUT_FULL, LAYOUT_INLINE};
 use crate::inodes::Inodes;
 use crate::reader::{KeptFile, Reader};
 use crate::stream::BlockStream;
@@ -125,10 +125,11 @@ impl<'a> Placer<'a, '_> {
             moved = Some(out.block()?);
             out.write(&self.reader.last_cluster(nid, size)?)?;
         }
-        let full = self.reader.in_full_form(nid, moved)?;
-        let at = self.rests.add(&full.bytes)?;
-        let length = full.bytes.len() as u64;
-        Ok(KeptFile { layout: full.layout, blocks: full.blocks, at, length, tail: 0, is_packed: false })
+        let full = self.reader.in_full_form(nid, kept.at, moved)?;
+        let at = self.rests.add(&full)?;
+        let blocks = kept.blocks + u32::from(moved.is_some());
+        let length = full.len() as u64;
+        Ok(KeptFile { layout: LAYOUT_FULL, blocks, at, length, tail: 0, is_packed: false })
     }
 }
 

@@ -1,7 +1,7 @@
 //! One change: what its tar says, and the data that it brings.
 
 use plyfold_core::layer::{LayerTar, TreeLimits};
-use plyfold_core::tree::{LayerTree, LayerTreeBuilder, is_overlay_xattr};
+use plyfold_core::tree::{LayerTree, LayerTreeBuilder};
 use plyfold_core::{Digest, Result};
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use super::file::Rests;
 use crate::content::{Content, DataLayout};
 use crate::format::EXTENDED_SIZE;
 use crate::stream::BlockStream;
-use crate::{data, xattr};
+use crate::{data, overlay, xattr};
 
 /// Reads one change to its verified end, and appends the data of its files.
 pub(super) fn read_change(
@@ -21,9 +21,8 @@ pub(super) fn read_change(
 ) -> Result<(LayerTree<Content>, Option<Digest>)> {
     let mut builder = LayerTreeBuilder::within(limits.clone());
     let mut rest = Vec::new();
-    while let Some(mut entry) = tar.next_entry()? {
-        entry.metadata.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
-        let inode = EXTENDED_SIZE + xattr::size_at_most(&entry.metadata.xattrs);
+    while let Some(entry) = overlay::next_entry(&mut tar)? {
+        let inode = EXTENDED_SIZE + xattr::most_bytes(&entry.metadata.xattrs);
         builder.insert(entry, |size, extents| {
             let length = size % u64::from(block_size);
             let is_inline = length > 0 && inode + length <= block_size.into();

@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::file::{PatchFile, read_exact};
+use crate::data::is_zero;
 use crate::fault::ErofsFault;
 use crate::format::{Superblock, checksum};
 
@@ -77,7 +78,7 @@ impl ImageEnd {
             let part = &mut buffer[..BUFFER.min(self.length - at) as usize];
             read_exact(file, at, part)?;
             let bytes = self.length - self.end;
-            if part.iter().any(|byte| *byte != 0) {
+            if !is_zero(part) {
                 let places = VERITY_BLOCKS.map(|size| self.end.next_multiple_of(size) - self.end);
                 let is_verity = at == self.end
                     && places

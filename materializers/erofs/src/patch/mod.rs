@@ -21,7 +21,7 @@ use std::path::Path;
 use plyfold_core::blocking::Stop;
 use plyfold_core::durable::temporary_file;
 use plyfold_core::layer::{LayerTar, TreeLimits};
-use plyfold_core::tree::{Kind, LayerTree, NodeId, Tree, is_overlay_xattr};
+use plyfold_core::tree::{LayerTree, NodeId, Tree, is_overlay_xattr};
 use plyfold_core::{Digest, Error, Result};
 use zerocopy::IntoBytes as _;
 
@@ -38,6 +38,7 @@ use crate::format::{
 };
 use crate::inodes::Inodes;
 use crate::layout::ImageLayout;
+use crate::overlay::is_whiteout;
 use crate::places::Packing;
 use crate::reader::Reader;
 use crate::stream::BlockStream;
@@ -252,7 +253,7 @@ impl ErofsPatch {
         out: &mut BlockStream<'_>,
     ) -> Result<Superblock> {
         let old = placer.reader.superblock.clone();
-        let packed = match placer.reader.packed_nid()? {
+        let packed = match placer.reader.packed_nid() {
             Some(nid) => {
                 let (node, _) = placer.reader.node(nid, &mut tree)?;
                 Some(tree.push(node)?)
@@ -324,9 +325,6 @@ fn check_features(reader: &Reader<Cursor<'_>>) -> Result<()> {
             return Err(ErofsFault::PatchFeatures(unknown).into());
         }
     }
-    if superblock.dirblkbits > 0 {
-        return Err(ErofsFault::DirectoryBlocks(superblock.dirblkbits).into());
-    }
     Ok(())
 }
 
@@ -334,8 +332,7 @@ fn check_features(reader: &Reader<Cursor<'_>>) -> Result<()> {
 fn check_marks(tree: &Tree<Content>) -> Result<()> {
     let is_mark = |id: NodeId| {
         let node = tree.node(id);
-        matches!(node.kind, Kind::CharDevice { major: 0, minor: 0 })
-            || node.xattrs.iter().any(|(name, _)| is_overlay_xattr(name))
+        is_whiteout(node) || node.xattrs.iter().any(|(name, _)| is_overlay_xattr(name))
     };
     if !tree.ids().any(is_mark) {
         return Ok(());

@@ -14,7 +14,7 @@ use crate::format::{
     METABOX_NID_OFFSET, S_IFMT, S_IFREG, SUPERBLOCK_OFFSET,
 };
 
-/// Bytes of a metabox.
+/// The most bytes of a metabox: all of it is held in memory.
 const METABOX_MAX: u64 = 64 << 20;
 
 impl<R: Read + Seek> Reader<R> {
@@ -90,25 +90,11 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The data of a file that has no name, and its size.
     fn data_apart(&mut self, nid: u64) -> Result<(Content, u64)> {
-        let place = self.place(nid)?;
-        let (inode, own) = self.inode(nid)?;
+        let (inode, end) = self.inode_to(nid)?;
         if inode.mode.get() & S_IFMT != S_IFREG {
             return Err(ErofsFault::InodeType(nid).into());
         }
-        let content = self.content(nid, &inode, place + own + inode.xattr_size())?;
+        let content = self.content(nid, &inode, end)?;
         Ok((content, inode.size.get()))
-    }
-
-    fn fill(&mut self, content: &Content, size: u64, mut at: u64, mut buffer: &mut [u8]) -> Result<()> {
-        while !buffer.is_empty() {
-            match self.read(content, size, at, buffer)? {
-                0 => return Err(ErofsFault::Malformed("a file without a name is too short").into()),
-                count => {
-                    buffer = &mut buffer[count..];
-                    at += count as u64;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -10,13 +10,12 @@ use plyfold_verity::TreeLayout;
 
 use super::compressed::Decoded;
 use super::source::ImageBytes;
-use crate::compress::format::{DEFLATE, LZMA, ZSTD};
 use crate::content::DataLayout;
 use crate::fault::ErofsFault;
 use crate::format::{
-    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_48BIT, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS,
-    INCOMPAT_DEVICES, INCOMPAT_FRAGMENTS, INCOMPAT_METABOX, INCOMPAT_PADDING, INCOMPAT_PREFIXES,
-    INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
+    DeviceSlot, INCOMPAT_48BIT, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS, INCOMPAT_DEVICES, INCOMPAT_FRAGMENTS,
+    INCOMPAT_METABOX, INCOMPAT_PADDING, INCOMPAT_PREFIXES, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET,
+    Superblock,
 };
 
 /// What is read. A second algorithm in a file has the bit of the devices.
@@ -74,14 +73,11 @@ impl<R: Read + Seek> Reader<R> {
         if !(9..=12).contains(&superblock.blkszbits) {
             return Err(ErofsFault::SuperblockBits(superblock.blkszbits).into());
         }
-        if superblock.feature_compat & COMPAT_CHECKSUM != 0 {
-            let mut summed = vec![0; superblock.checksummed()];
-            source.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
-            summed[4..8].fill(0);
-            if superblock.checksum != checksum(&summed) {
-                return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
-            }
+        if superblock.dirblkbits > 0 {
+            // Linux has no such directories.
+            return Err(ErofsFault::DirectoryBlocks(superblock.dirblkbits).into());
         }
+        source.check_sum(&superblock)?;
         let unknown = superblock.feature_incompat & !KNOWN;
         if unknown != 0 {
             return Err(ErofsFault::Features(unknown.get()).into());
@@ -89,11 +85,7 @@ impl<R: Read + Seek> Reader<R> {
         if superblock.block_count() * superblock.block_size() > source.size() {
             return Err(ErofsFault::ImageSize(superblock.block_count(), source.size()).into());
         }
-        let mut devices = Vec::new();
-        for slot in 0..u64::from(superblock.extra_devices) {
-            let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
-            devices.push(source.record(at)?);
-        }
+        let devices = source.devices(&superblock)?;
         let mut reader = Self {
             source,
             superblock,
@@ -150,28 +142,6 @@ impl<R: Read + Seek> Reader<R> {
         self.source.metadata(size, &mut superblock)?;
         let found = TreeLayout::of_superblock(&superblock, size);
         Ok(found.is_ok_and(|(tree, _)| (tree.data_size(), tree.end()) == (size, self.size())))
-    }
-
-    /// The oldest Linux that mounts the image, where pages have 4096 bytes.
-    pub(crate) fn kernel(&self) -> (u16, u16) {
-        let superblock = &self.superblock;
-        let has = |feature: u32| superblock.feature_incompat & feature != 0;
-        // Without the list, the field is another one.
-        let algorithms = if has(INCOMPAT_CONFIGS) { superblock.available_compr_algs.get() } else { 0 };
-        let needs = [
-            (has(INCOMPAT_METABOX), (6, 17)),
-            (has(INCOMPAT_48BIT), (6, 15)),
-            (algorithms & 1 << ZSTD != 0, (6, 10)),
-            (algorithms & 1 << DEFLATE != 0, (6, 6)),
-            // Blocks smaller than a page.
-            (superblock.blkszbits < 12 || has(INCOMPAT_PREFIXES), (6, 4)),
-            (has(INCOMPAT_FRAGMENTS), (6, 1)),
-            (has(INCOMPAT_TAILS), (5, 17)),
-            (has(INCOMPAT_DEVICES) || algorithms & 1 << LZMA != 0, (5, 16)),
-            (has(INCOMPAT_CHUNKS), (5, 15)),
-            (has(INCOMPAT_CONFIGS), (5, 13)),
-        ];
-        needs.into_iter().find(|(needed, _)| *needed).map_or((5, 4), |(_, kernel)| kernel)
     }
 
     /// The volume's UUID.

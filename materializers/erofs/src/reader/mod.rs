@@ -1,7 +1,7 @@
 //! Images back into trees, and their files' data.
 //!
 //! Nothing on disk is trusted: every offset is checked against the image's size, every directory is visited once,
-//! and the ranges that all inodes use may not exceed the image in sum. Time is bounded by the size of the
+//! and the ranges that all inodes use may not exceed the image and its metabox in sum. Time is bounded by the size of the
 //! image, whatever it says, and memory by [`TreeLimits`](plyfold_core::layer::TreeLimits).
 
 mod apart;

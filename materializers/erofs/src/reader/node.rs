@@ -96,25 +96,13 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Reads the data of a directory or symbolic link; `tail` is where what is inline stands.
-    fn contents(
-        &mut self,
-        nid: u64,
-        inode: &Inode,
-        tail: u64,
-        mut offset: u64,
-        mut buffer: &mut [u8],
-    ) -> Result<()> {
+    fn contents(&mut self, nid: u64, inode: &Inode, tail: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let block_size = self.superblock.block_size();
         let in_blocks = match inode.layout() {
             LAYOUT_PLAIN => inode.size.get(),
             LAYOUT_INLINE => inode.size.get() / block_size * block_size,
             LAYOUT_COMPACT | LAYOUT_FULL => {
-                while !buffer.is_empty() {
-                    let count = self.read_compressed(nid, offset, buffer)?;
-                    buffer = buffer.get_mut(count..).filter(|_| count > 0).ok_or(ErofsFault::NoInode(nid))?;
-                    offset += count as u64;
-                }
-                return Ok(());
+                return self.fill(&Content::compressed(nid), inode.size.get(), offset, buffer);
             }
             layout => return Err(ErofsFault::MetadataLayout(layout).into()),
         };
@@ -128,7 +116,7 @@ impl<R: Read + Seek> Reader<R> {
 
     pub(super) fn content(&mut self, nid: u64, inode: &Inode, tail: u64) -> Result<Content> {
         match inode.layout() {
-            _ if inode.size == 0 => Ok(Content::blocks(0, NULL_BLOCK)),
+            _ if inode.size == 0 => Ok(Content::EMPTY),
             LAYOUT_PLAIN => {
                 if inode.is_hole() {
                     return Ok(Content::chunks(0, 0, Vec::new()));

@@ -6,7 +6,9 @@ use plyfold_core::{Error, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::fault::ErofsFault;
-use crate::format::METABOX;
+use crate::format::{
+    COMPAT_CHECKSUM, DEVICE_SLOT_SIZE, DeviceSlot, METABOX, SUPERBLOCK_OFFSET, Superblock, checksum,
+};
 
 const WINDOW: u64 = 32 << 10;
 const WINDOWS: usize = 64;
@@ -65,6 +67,30 @@ impl<R: Read + Seek> ImageBytes<R> {
             buffer = &mut buffer[count..];
         }
         Ok(())
+    }
+
+    /// Checks the superblock's checksum, if it has one.
+    pub(crate) fn check_sum(&mut self, superblock: &Superblock) -> Result<()> {
+        if superblock.feature_compat & COMPAT_CHECKSUM == 0 {
+            return Ok(());
+        }
+        let mut summed = vec![0; superblock.checksummed()];
+        self.metadata(SUPERBLOCK_OFFSET as u64, &mut summed)?;
+        summed[4..8].fill(0);
+        if superblock.checksum != checksum(&summed) {
+            return Err(ErofsFault::Malformed("the superblock's checksum is wrong").into());
+        }
+        Ok(())
+    }
+
+    /// The device table.
+    pub(crate) fn devices(&mut self, superblock: &Superblock) -> Result<Vec<DeviceSlot>> {
+        let mut devices = Vec::new();
+        for slot in 0..u64::from(superblock.extra_devices) {
+            let at = (u64::from(superblock.devt_slotoff) + slot) * DEVICE_SLOT_SIZE as u64;
+            devices.push(self.record(at)?);
+        }
+        Ok(devices)
     }
 
     /// A structure of the metadata.

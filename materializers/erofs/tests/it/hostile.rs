@@ -159,7 +159,7 @@ fn truncated_images_are_corrupt() {
 #[test]
 fn each_lie_of_the_superblock_has_its_kind() {
     let sample = &samples()[0];
-    let lies: [(&[(usize, u8)], ErrorKind); 13] = [
+    let lies: [(&[(usize, u8)], ErrorKind); 14] = [
         (&[(0, 0)], ErrorKind::Corrupt),
         (&[(12, 63)], ErrorKind::Unsupported),
         (&[(12, 8)], ErrorKind::Unsupported),
@@ -168,6 +168,8 @@ fn each_lie_of_the_superblock_has_its_kind() {
         (&[(43, 0x7f)], ErrorKind::Corrupt),
         (&[(81, 2)], ErrorKind::Unsupported),
         (&[(87, 0xff)], ErrorKind::Corrupt),
+        // Directories in larger blocks.
+        (&[(90, 1)], ErrorKind::Unsupported),
         // Prefixes of xattr names that are not there.
         (&[(80, 0x40), (91, 1)], ErrorKind::Corrupt),
         // A root of 64 bits, with and without the upper part of the number of blocks.

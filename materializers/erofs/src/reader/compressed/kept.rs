@@ -15,7 +15,6 @@ use crate::compress::format::{
     NONHEAD, PARTIAL,
 };
 use crate::fault::ErofsFault;
-use crate::format::{LAYOUT_FULL, S_IFMT, S_IFREG};
 
 /// The most bytes of header, indexes and last cluster that are copied for one file: they are held in memory.
 const LENGTH_MAX: u64 = 64 << 20;
@@ -45,7 +44,7 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 64 MiB of it.
     pub(crate) fn kept_file(&mut self, nid: u64) -> Result<KeptFile> {
         let (inode, end) = self.inode_to(nid)?;
-        let map = self.file_map(nid)?;
+        let map = FileMap::read(&mut self.source, &self.superblock, &inode, end)?;
         if let Indexes::Extents(_) = map.indexes {
             return Err(ErofsFault::FileLayout(inode.layout()).into());
         }
@@ -64,10 +63,9 @@ impl<R: Read + Seek> Reader<R> {
         })
     }
 
-    /// Header and indexes of a file in the form that is the same at every place. A last cluster that stands behind its
-    /// indexes is in the block `moved` then.
-    pub(crate) fn in_full_form(&mut self, nid: u64, moved: Option<u32>) -> Result<KeptIndexes> {
-        let KeptFile { at, blocks, .. } = self.kept_file(nid)?;
+    /// Header and indexes of a file, which stand at `at`, as full indexes: the form that is the same at every place. A last
+    /// cluster that stands behind its indexes is in the block `moved` then.
+    pub(crate) fn in_full_form(&mut self, nid: u64, at: u64, moved: Option<u32>) -> Result<Vec<u8>> {
         let map = self.file_map(nid)?;
         let length = map.blocks().saturating_add(2).saturating_mul(FULL_SIZE);
         if length > LENGTH_MAX {
@@ -88,7 +86,7 @@ impl<R: Read + Seek> Reader<R> {
         let mut bytes = header.as_bytes().to_vec();
         bytes.resize(bytes.len() + FULL_GAP as usize, 0);
         bytes.extend_from_slice(indexes.finish(last as usize, moved).as_bytes());
-        Ok(KeptIndexes { bytes, blocks: blocks + u32::from(moved.is_some()), layout: LAYOUT_FULL })
+        Ok(bytes)
     }
 
     /// The last cluster of a file of `size` bytes, which stands behind its indexes, as it stands in a block of its own.
@@ -120,23 +118,11 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The number of the inode that has the fragments of others, if there is one.
-    pub(crate) fn packed_nid(&mut self) -> Result<Option<u64>> {
-        if self.packed.is_none() {
-            return Ok(None);
-        }
-        // It is counted again when it is read again.
+    pub(crate) fn packed_nid(&mut self) -> Option<u64> {
+        // What it has is counted again when it is read again.
         self.claimed = 0;
-        let nid = self.superblock.packed_nid.get();
-        let is_file = self.inode_to(nid)?.0.mode.get() & S_IFMT == S_IFREG;
-        is_file.then_some(Some(nid)).ok_or_else(|| ErofsFault::InodeType(nid).into())
+        self.packed.as_ref().map(|_| self.superblock.packed_nid.get())
     }
-}
-
-/// Header and full indexes of a file.
-pub(crate) struct KeptIndexes {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) blocks: u32,
-    pub(crate) layout: u16,
 }
 
 /// Full indexes as they grow.
