@@ -9,6 +9,7 @@ mod measure;
 mod pull;
 mod store;
 mod verity;
+mod whole;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,6 +32,13 @@ fn main() -> Result<()> {
         [verb, tar] if verb == "ext4" => ext4::compare(&Bench::from_env()?, Path::new(tar)),
         [verb, out, tar] if verb == "ext4-of" => ext4::make(Path::new(out), Path::new(tar)),
         [verb] if verb == "store" => store::compare(),
+        [verb, tar] if verb == "whole" => {
+            let mkfs = env::var_os("MKFS_EROFS").unwrap_or_else(|| "mkfs.erofs".into());
+            whole::compare(&Bench::from_env()?, &plyfold()?, Path::new(&mkfs), Path::new(tar))
+        }
+        [verb, format, out, layer] if verb == "whole-of" => {
+            whole::make(format.to_str().ok_or("a format is text")?, Path::new(out), Path::new(layer))
+        }
         [verb] if verb == "verity" => verity::compare(&Bench::from_env()?, &plyfold()?),
         [verb, image] if verb == "pull" => {
             let image = image.to_str().ok_or("an image is text")?;
@@ -38,7 +46,7 @@ fn main() -> Result<()> {
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | ext4 ROOTFS.tar | whole ROOTFS.tar | store | verity | pull IMAGE]".into()),
     }
 }
 
