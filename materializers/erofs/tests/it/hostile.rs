@@ -101,6 +101,14 @@ fn damaged_compressed_images_give_errors_or_other_bytes_and_never_panic() {
     assert!(refused > rounds / 8, "only {refused} of {rounds} were refused");
 }
 
+/// The indexes of an extent refer over that of another one, behind whose start the wanted byte lies.
+#[test]
+fn an_extent_that_ends_before_the_wanted_byte_is_refused() {
+    let mut bytes = crate::mkfs::samples().remove("directories").unwrap();
+    bytes[4297..4300].fill(0);
+    assert_eq!(read_all(&bytes).unwrap_err().kind(), &ErrorKind::Corrupt);
+}
+
 /// What the indexes say cannot make the reader hold more than the largest extent, or run for long.
 #[test]
 fn a_file_that_claims_more_than_its_image_is_refused() {

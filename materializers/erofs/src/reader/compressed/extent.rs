@@ -65,10 +65,20 @@ impl FileMap {
         source: &mut ImageBytes<R>,
         offset: u64,
     ) -> Result<Extent> {
+        let extent = self.indexed(source, offset)?;
+        // Indexes refer to the first one of their extent over others, which may be of other extents.
+        if extent.end > self.size || !(extent.start..extent.end).contains(&offset) {
+            return Err(ErofsFault::Malformed("the extents of a file are not in order").into());
+        }
+        Ok(extent)
+    }
+
+    /// The extent that is said to have a byte of the file.
+    fn indexed<R: Read + Seek>(&mut self, source: &mut ImageBytes<R>, offset: u64) -> Result<Extent> {
         if let Indexes::Extents(mut records) = self.indexes {
             let found = records.find(source, offset, self.size);
             self.indexes = Indexes::Extents(records);
-            return self.recorded(&found?, offset);
+            return self.recorded(&found?);
         }
         if let (Indexes::Nothing, Tail::Fragment(at)) = (self.indexes, self.tail) {
             return Ok(Extent { start: 0, end: self.size, place: Place::Fragment(at) });
@@ -106,11 +116,8 @@ impl FileMap {
     }
 
     /// As [`FileMap::extent`], of a file that has records of its extents.
-    fn recorded(&self, found: &Recorded, offset: u64) -> Result<Extent> {
+    fn recorded(&self, found: &Recorded) -> Result<Extent> {
         let Recorded { start, end, cluster, at, .. } = *found;
-        if end > self.size || end <= offset || start > offset {
-            return Err(ErofsFault::Malformed("the extents of a file are not in order").into());
-        }
         if found.is_last && matches!(self.tail, Tail::Fragment(_)) {
             return Ok(Extent { start, end, place: Place::Fragment(found.fragment) });
         }
@@ -118,8 +125,9 @@ impl FileMap {
         if length == 0 {
             return Ok(Extent { start, end, place: Place::Hole });
         }
-        if end - start > EXTENT_MAX {
-            return Err(ErofsFault::ExtentLong(end - start).into());
+        let bytes = end.saturating_sub(start);
+        if bytes > EXTENT_MAX {
+            return Err(ErofsFault::ExtentLong(bytes).into());
         }
         if length > CLUSTER_MAX {
             return Err(ErofsFault::ClusterLong(length).into());
@@ -130,7 +138,7 @@ impl FileMap {
                 self.check_algorithm(algorithm as u8)?;
                 Coding::Algorithm(algorithm as u8)
             }
-            None if end - start > length.into() => {
+            None if bytes > length.into() => {
                 return Err(ErofsFault::Malformed("a plain cluster is shorter than its extent").into());
             }
             None if self.interlaced && (at | u64::from(length)) & block == 0 => {
@@ -144,11 +152,9 @@ impl FileMap {
 
     fn in_cluster(&self, head: &Head, end: u64, at: u64, length: u32) -> Result<Extent> {
         let (start, block_size) = (head.start, 1 << self.block_bits);
-        if end > self.size || end <= start {
-            return Err(ErofsFault::Malformed("the extents of a file are not in order").into());
-        }
-        if end - start > EXTENT_MAX {
-            return Err(ErofsFault::ExtentLong(end - start).into());
+        let bytes = end.saturating_sub(start);
+        if bytes > EXTENT_MAX {
+            return Err(ErofsFault::ExtentLong(bytes).into());
         }
         if length > CLUSTER_MAX {
             return Err(ErofsFault::ClusterLong(length).into());
@@ -156,7 +162,7 @@ impl FileMap {
         let coding = match head.kind {
             HEAD1 => Coding::Algorithm(self.algorithms[0]),
             HEAD2 => Coding::Algorithm(self.algorithms[1]),
-            _ if end - start > length.into() => {
+            _ if bytes > length.into() => {
                 return Err(ErofsFault::Malformed("a plain cluster is shorter than its extent").into());
             }
             _ if !self.interlaced => Coding::Plain,
