@@ -80,12 +80,13 @@ pub(crate) enum Verb {
     Disk(Disk),
     /// Add files to a finished EROFS image, replace and remove files, by appending to it
     #[command(
-        after_help = "Changes are made in this order: the tars in theirs, what is removed, what is added. A tar is one as of a layer: it         brings files, and removes by whiteouts (.wh.NAME, .wh..wh..opq). An added file belongs to root, and has the permissions and the         time of FILE.
-        The data of files that stay is not copied, and the old image is valid until one write makes it the new one. Refused are         read-only files, and those of several names, such as the artifacts of a store: patch a copy. Each patch appends all metadata         anew, some 100 bytes for each file.
-
-        Examples:
-  plyfold patch rootfs.erofs --add /etc/hostname=hostname --remove /etc/motd
-  tar -C changes -c . | plyfold patch rootfs.erofs --tar -"
+        after_help = "Changes are made in this order: the tars in theirs, what is removed, what is added. A tar is one as of a layer: it \
+        brings files, and removes by whiteouts (.wh.NAME, .wh..wh..opq). An added file belongs to root, and has the permissions and the \
+        time of FILE.\n\
+        The data of files that stay is not copied, and the old image is valid until one write makes it the new one. Refused are \
+        read-only files, and those of several names, such as the artifacts of a store: patch a copy. Each patch appends all metadata \
+        anew, some 100 bytes for each file.\n\n\
+        Examples:\n  plyfold patch rootfs.erofs --add /etc/hostname=hostname --remove /etc/motd\n  tar -C changes -c . | plyfold patch rootfs.erofs --tar -"
     )]
     Patch(Patch),
     /// Make an ext4 disk of plyfold's larger, in its place, while it is not mounted
