@@ -75,10 +75,7 @@ impl Images {
     /// when another program has had `out` locked for five minutes.
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::CompositionPlan::new(rootfs, out)?;
-        let mut cache = self.cache();
-        if cache.is_read_only() {
-            cache = Box::new(ScratchCache::new(cache, out)?);
-        }
+        let cache = self.writable(|cache| ScratchCache::beside(cache, out))?;
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
@@ -103,10 +100,10 @@ impl Images {
     /// trees; otherwise as [`materialize`](Self::materialize).
     pub async fn root_hashes(&self, image: &PulledImage, rootfs: &Rootfs) -> Result<RootHashes> {
         rootfs.check_hash_trees()?;
-        let mut cache = self.cache();
-        if cache.is_read_only() {
-            cache = Box::new(ScratchCache::new(cache, &std::env::temp_dir().join("plyfold"))?);
-        }
+        let cache = self.writable(|cache| {
+            let parent = self.scratch.clone().or_else(|| cache.scratch()).unwrap_or_else(std::env::temp_dir);
+            ScratchCache::within(cache, &parent)
+        })?;
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
@@ -126,6 +123,15 @@ impl Images {
         let cache = self.cache();
         let subject = source.raw().descriptor();
         cache.attach(&image.reference, subject, &media_type, document.as_bytes()).await
+    }
+
+    /// The cache, or where nothing can be stored in it one around it.
+    fn writable(
+        &self,
+        around: impl FnOnce(Box<dyn CacheProvider>) -> Result<ScratchCache>,
+    ) -> Result<Box<dyn CacheProvider>> {
+        let cache = self.cache();
+        Ok(if cache.is_read_only() { Box::new(around(cache)?) } else { cache })
     }
 
     async fn make(

@@ -10,9 +10,9 @@ use plyfold_core::{
     Descriptor, Digest, Error, Ingest, Lease, NameChange, Page, Reference, Result, Usage, Verified, Verify,
 };
 
-use super::set::folder_for;
+use super::set::{folder_for, folder_in};
 
-/// A cache whose missing artifacts are made in a folder beside the output, each once. They go away with the last clone.
+/// A cache whose missing artifacts are made in another folder, each once. They go away with the last clone.
 #[derive(Clone, Debug)]
 pub(super) struct ScratchCache {
     cache: Box<dyn CacheProvider>,
@@ -21,9 +21,14 @@ pub(super) struct ScratchCache {
 
 impl ScratchCache {
     /// The folder lies where the set of `out` will wait, so that what is made in it can be linked from there.
-    pub(super) fn new(cache: Box<dyn CacheProvider>, out: &Path) -> Result<Self> {
+    pub(super) fn beside(cache: Box<dyn CacheProvider>, out: &Path) -> Result<Self> {
         let out = std::path::absolute(out).map_err(|e| Error::io("finding the output directory", e))?;
         Ok(Self { cache, made: MemoryCache::within(folder_for(&out)?) })
+    }
+
+    /// The folder is a new one in `parent`.
+    pub(super) fn within(cache: Box<dyn CacheProvider>, parent: &Path) -> Result<Self> {
+        Ok(Self { cache, made: MemoryCache::within(folder_in(parent)?) })
     }
 }
 

@@ -59,6 +59,13 @@ pub(super) fn folder_for(out: &Path) -> Result<impl AsRef<Path> + Send + Sync + 
     staged(out).map(|(_, stage)| stage)
 }
 
+/// The same in a folder that holds temporary files, which is made when it is not there.
+pub(super) fn folder_in(parent: &Path) -> Result<impl AsRef<Path> + Send + Sync + use<>> {
+    let stage = fs::create_dir_all(parent).and_then(|()| StagingFolder::new(parent));
+    let stage = stage.map_err(|e| Error::io("making a temporary folder", e));
+    stage.map_err(|e| e.with_context("path", parent.display()))
+}
+
 /// The files, in a folder of their own.
 pub(super) struct Set<'a> {
     out: &'a Path,

@@ -418,3 +418,43 @@ async fn whole_images_have_the_same_bytes_wherever_their_content_was() {
         }
     }
 }
+
+/// Where the test below runs itself again.
+const PLACE: &str = "PLYFOLD_ROOT_HASHES_PLACE";
+
+/// The folder for temporary files may be one of all users, with any names in it.
+#[test]
+fn root_hashes_over_a_store_that_cannot_be_written_need_no_fixed_folder() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let rootfs = || {
+        let options = Options::parse(["verity=append"]).unwrap();
+        Rootfs::named("erofs-layers", &options, &Materializers::linked().unwrap()).unwrap()
+    };
+    if let Some(place) = std::env::var_os(PLACE) {
+        let dir = tempfile::tempdir_in(&place).unwrap();
+        return runtime.block_on(async {
+            let (images, image) = pulled(&dir).await;
+            let read_only = Images::with_cache(Faulty(images.cache(), Fault::ReadOnly)).unwrap();
+            let hashes = read_only.root_hashes(&image, &rootfs()).await.unwrap();
+            assert_eq!(images.cache().usage().await.unwrap().artifacts, 0, "something was made in the store");
+            let expected = images.root_hashes(&image, &rootfs()).await.unwrap();
+            assert_eq!(hashes.document().unwrap(), expected.document().unwrap());
+            // Folders of the program are made when they are needed.
+            let scratch = dir.path().join("new/scratch");
+            let hashes = read_only.with_scratch(&scratch).root_hashes(&image, &rootfs()).await.unwrap();
+            assert_eq!(hashes.document().unwrap(), expected.document().unwrap());
+            assert_eq!(fs::read_dir(scratch).unwrap().count(), 0);
+        });
+    }
+    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("plyfold"), "of another user").unwrap();
+    let test = "formats::root_hashes_over_a_store_that_cannot_be_written_need_no_fixed_folder";
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env("TMPDIR", dir.path()).env(PLACE, place.path());
+    let run = command.output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    let passed = run.status.success() && said.contains(" 1 passed");
+    assert!(passed, "{said} {}", String::from_utf8_lossy(&run.stderr));
+    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["plyfold"]);
+}
