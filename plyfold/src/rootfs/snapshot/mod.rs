@@ -157,19 +157,14 @@ impl Images {
         attached: bool,
         progress: Progress,
     ) -> Result<KeptSnapshot> {
+        // Dropped on an error, which ends it.
         let operation = progress.operation();
-        let artifact = match self.artifact(disks, attached).await {
-            Ok(artifact) => artifact,
-            Err(e) => return operation.end(Err(e)),
-        };
+        let artifact = self.artifact(disks, attached).await?;
         let cache = self.cache();
-        let there = match cache.find_descriptor(name).await {
-            Ok(there) => there,
-            Err(e) => return operation.end(Err(e)),
-        };
+        let there = cache.find_descriptor(name).await?;
         if there.is_some_and(|there| there.digest() != artifact.descriptor().digest()) {
             let error = Error::config("the name stands for something else in the store").with_image(name);
-            return operation.end(Err(error.with_hint("choose another name, or remove that one first")));
+            return Err(error.with_hint("choose another name, or remove that one first"));
         }
         operation.hand_over();
         let options = PullOptions { policy: PullPolicy::Always, progress, ..PullOptions::default() };
@@ -191,10 +186,7 @@ impl Images {
         options: &CopyOptions,
     ) -> Result<KeptSnapshot> {
         let operation = options.progress.operation();
-        let artifact = match self.artifact(disks, attached).await {
-            Ok(artifact) => artifact,
-            Err(e) => return operation.end(Err(e)),
-        };
+        let artifact = self.artifact(disks, attached).await?;
         operation.hand_over();
         copy(&artifact, target, to, target, options).await?;
         Ok(KeptSnapshot::of(&artifact))

@@ -14,7 +14,7 @@ use plyfold_core::snapshot::{
 use plyfold_core::{Error, Result};
 
 use super::disk::{FileDisk, FileReader};
-use super::stored::{Hashing, HashingWriter};
+use super::stored::HashingWriter;
 use super::{empty, folder};
 use crate::blocking::Stop;
 
@@ -58,11 +58,10 @@ impl<'a> DiskFolder<'a> {
 
     /// Hashes a disk that no guest writes to, as `content`: the disk itself, or a copy of it.
     pub(super) fn whole(&self, disk: &OpenDisk<'_>, content: &File) -> Result<SnapshotFile> {
-        let mut hashing = Hashing::sha256(self.stop.reader(FileReader { file: content, at: 0 }));
-        let read = io::copy(&mut hashing, &mut io::sink());
-        read.map_err(|e| disk.at(Error::io("reading a disk", e)))?;
-        let (digest, size) = hashing.finish();
-        disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(digest)))
+        let mut hasher = Hasher::sha256();
+        let read = hasher.read_all(self.stop.reader(FileReader { file: content, at: 0 }));
+        let size = read.map_err(|e| disk.at(Error::io("reading a disk", e)))?;
+        disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(hasher.finish())))
     }
 
     /// Writes the delta of a disk that guests write to; other files go to `scratch`.
