@@ -26,12 +26,12 @@ fn cpu() -> Duration {
 
 /// Runs `name` for so many seconds, from the input of this number on, or the input of that number alone.
 pub(crate) fn run(name: &str, seconds: u64, first: u64, alone: bool) -> Result<()> {
-    let mut target = target(name)?;
+    let target = target(name)?;
     let (start, mut number) = (cpu(), first);
     let (mut refused, mut findings) = (0_u64, 0_u64);
     loop {
         let before = cpu();
-        let (input, outcome) = attempt(&mut *target, number);
+        let (input, outcome) = attempt(&target, number);
         let took = cpu().saturating_sub(before);
         let finding = match outcome {
             Ok(false) => None,
@@ -63,7 +63,7 @@ pub(crate) fn run(name: &str, seconds: u64, first: u64, alone: bool) -> Result<(
 }
 
 /// The input of a number, and whether it was refused, or what was found.
-fn attempt(target: &mut dyn Target, number: u64) -> (Vec<u8>, std::result::Result<bool, String>) {
+fn attempt(target: &Target, number: u64) -> (Vec<u8>, std::result::Result<bool, String>) {
     let input = target.input(&mut Random::new(number));
     let outcome = catch_unwind(AssertUnwindSafe(|| target.judge(&input)));
     let outcome = outcome.unwrap_or_else(|panic| {

@@ -26,18 +26,15 @@ const READ: u64 = 8 << 20;
 type Outcome = std::result::Result<bool, String>;
 
 /// Something that reads inputs.
-pub(super) trait Target {
-    /// An input that is nearly right.
-    fn input(&mut self, random: &mut Random) -> Vec<u8>;
-
-    /// Reads an input.
-    fn judge(&mut self, input: &[u8]) -> Outcome;
+pub(super) struct Target {
+    corpus: Corpus,
+    judge: fn(&[u8]) -> Outcome,
 }
 
 pub(super) const NAMES: &str = "disk, erofs, ext4, merge, sparse, tar, verity, vmdk";
 
-pub(super) fn target(name: &str) -> Result<Box<dyn Target>> {
-    let of = |corpus, judge| Box::new(Simple { corpus, judge }) as Box<dyn Target>;
+pub(super) fn target(name: &str) -> Result<Target> {
+    let of = |corpus, judge| Target { corpus, judge };
     Ok(match name {
         "disk" => of(Corpus { hot: vec![1024..1200, 1152..1800], ..merged()? }, disk),
         "erofs" => {
@@ -67,13 +64,9 @@ impl Corpus {
     }
 }
 
-struct Simple {
-    corpus: Corpus,
-    judge: fn(&[u8]) -> Outcome,
-}
-
-impl Target for Simple {
-    fn input(&mut self, random: &mut Random) -> Vec<u8> {
+impl Target {
+    /// An input that is nearly right.
+    pub(super) fn input(&self, random: &mut Random) -> Vec<u8> {
         let mut bytes = random.one_of(&self.corpus.inputs).clone();
         mutate(&mut bytes, &self.corpus.hot, random);
         if self.corpus.sum && random.below(16) > 0 {
@@ -82,7 +75,8 @@ impl Target for Simple {
         bytes
     }
 
-    fn judge(&mut self, input: &[u8]) -> Outcome {
+    /// Reads an input.
+    pub(super) fn judge(&self, input: &[u8]) -> Outcome {
         (self.judge)(input)
     }
 }
