@@ -85,11 +85,9 @@ fn format_by(start: &[u8]) -> Option<DiskFormat> {
 /// [`Unsupported`](crate::ErrorKind::Unsupported) for what is none of these.
 pub fn files(path: &Path) -> Result<Box<dyn Files>> {
     let opened = match format_of(path)? {
-        Some(DiskFormat::Erofs) => erofs(open(path)?),
-        Some(DiskFormat::Ext4) => ext4(open(path)?),
-        Some(DiskFormat::Gpt) => of_disk(open(path)?),
         Some(DiskFormat::Vmdk) => of_descriptor(path),
         Some(DiskFormat::SparseVmdk) => SparseDisk::new(open(path)?).and_then(of_disk),
+        Some(_) => of_disk(open(path)?),
         None => Err(Error::unsupported(
             "the file is no EROFS image, no ext4 file system, no VMDK and no disk of these",
         )),
@@ -114,20 +112,28 @@ fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
     of_disk(FlatDisk::new(&descriptor(path)?, folder)?)
 }
 
-/// The files in a disk that another file holds, or its partitions do.
+/// The files in a file system, or in the one of the first partition.
 fn of_disk(mut disk: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
     match start_of(&mut disk)? {
         Some(DiskFormat::Gpt) => {
             let mut partitions = Partitions::new(disk)?;
-            match start_of(&mut partitions)? {
-                Some(DiskFormat::Erofs) => erofs(partitions),
-                Some(DiskFormat::Ext4) => ext4(partitions),
-                _ => Err(unknown()),
-            }
+            let format = start_of(&mut partitions)?;
+            of_file_system(partitions, format)
         }
-        Some(DiskFormat::Erofs) => erofs(disk),
-        Some(DiskFormat::Ext4) => ext4(disk),
-        _ => Err(unknown()),
+        format => of_file_system(disk, format),
+    }
+}
+
+fn of_file_system(
+    source: impl Read + io::Seek + 'static,
+    format: Option<DiskFormat>,
+) -> Result<Box<dyn Files>> {
+    match format {
+        Some(DiskFormat::Erofs) => Ok(Box::new(ErofsFiles::new(Reader::new(source)?)?)),
+        Some(DiskFormat::Ext4) => Ok(Box::new(Ext4Files::new(source)?)),
+        _ => Err(Error::unsupported(
+            "there is no EROFS image and no ext4 file system on the disk, or in its first partition",
+        )),
     }
 }
 
@@ -138,28 +144,18 @@ fn start_of(disk: &mut (impl Read + io::Seek)) -> Result<Option<DiskFormat>> {
     Ok(format_by(&start))
 }
 
-fn erofs(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
-    Ok(Box::new(ErofsFiles::new(Reader::new(source)?)?))
-}
-
-fn ext4(source: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
-    Ok(Box::new(Ext4Files::new(source)?))
-}
-
-fn unknown() -> Error {
-    Error::unsupported(
-        "there is no EROFS image and no ext4 file system on the disk, or in its first partition",
-    )
-}
-
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| at(path, e))
 }
 
 fn at(path: &Path, error: io::Error) -> Error {
-    let error = match error.kind() {
+    open_error("reading a disk", error).with_context("path", path.display())
+}
+
+/// The error of opening a file that the caller has named.
+pub(crate) fn open_error(action: &str, error: io::Error) -> Error {
+    match error.kind() {
         io::ErrorKind::NotFound => Error::not_found("no such file"),
-        _ => Error::io("reading a disk", error),
-    };
-    error.with_context("path", path.display())
+        _ => Error::io(action, error),
+    }
 }

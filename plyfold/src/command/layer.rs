@@ -7,10 +7,11 @@ use std::path::Path;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
+use crate::disk_file::open_error;
 use crate::durable::parent;
 use crate::layer::{Hashing, LayerOptions};
 use crate::materializers::ext4::Ext4Upper;
-use crate::{Error, Materializer as _, Materializers, Options, Result};
+use crate::{Error, Materializer as _, Materializers, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
@@ -18,14 +19,14 @@ use super::args::Layer;
 use super::disk_args::Disk;
 use super::one_layer::{self, Converted};
 use super::path::Written;
+use super::plugins::options_of;
 use super::size::Size;
 use super::terminal::Terminal;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
     let Layer { tar, out, format, format_option, no_digests, bounds, durably } = options;
-    let of_format = Options::parse(format_option.iter().map(String::as_str));
-    let of_format = of_format.map_err(|e| e.with_context("format", &format))?;
+    let of_format = options_of(&format, &format_option)?;
     let format = Materializers::linked()?.open(&format, &of_format)?;
     one_layer::check(&*format)?;
     let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
@@ -112,11 +113,8 @@ impl Input {
         } else {
             File::open(path)
         };
-        let file = opened.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Error::not_found("no such file"),
-            _ => Error::io("opening the layer", e),
-        });
-        let file = file.map_err(|e| e.with_context("path", path.display()))?;
+        let at = |e| open_error("opening the layer", e).with_context("path", path.display());
+        let file = opened.map_err(at)?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             let hint = format!("pack it: tar -C {} -c . | plyfold layer - --out FILE.erofs", path.display());
             let error = Error::config("the layer is a directory, and not a tar");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
 use crate::{
-    Advice, CacheProvider as _, Disk, Disks, HashedPartition, Options, PullOptions, PulledImage, Result,
+    Advice, CacheProvider as _, Disk, Disks, HashTree, HashedPartition, PullOptions, PulledImage, Result,
     Rootfs, VerifiedFile, printable,
 };
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::args::Materialize;
 use super::boot::Machine;
 use super::hints;
+use super::plugins::options_of;
 use super::progress::short;
 use super::session::Session;
 use super::size::Size;
@@ -21,8 +22,7 @@ use super::store_admin::counted;
 
 /// Makes disks of an image, which is pulled if need be.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
-    let of_format = Options::parse(options.format_option.iter().map(String::as_str));
-    let of_format = of_format.map_err(|e| e.with_context("format", &options.format))?;
+    let of_format = options_of(&options.format, &options.format_option)?;
     let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {
         Some(bytes) => rootfs.upper(bytes),
@@ -134,30 +134,27 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
 
 fn partition(of: &HashedPartition) -> Value {
     let HashedPartition { name, diff_id, image, holder, tree, .. } = of;
+    let mut hash_tree = tree_fields(tree);
+    hash_tree["partition"] = holder.number.into();
     json!({
         "name": name,
         "diff_id": diff_id,
         "number": image.number,
         "start": image.start,
         "size": image.size,
-        "hash_tree": {
-            "partition": holder.number,
-            "root_hash": tree.root_hash(),
-            "algorithm": "sha256",
-            "salt": tree.salt,
-            "data_blocks": tree.data_blocks,
-            "data_block_size": tree.data_block_size,
-            "data_size": tree.data_size(),
-            "hash_block_size": tree.hash_block_size,
-            "hash_offset": tree.hash_offset,
-        },
+        "hash_tree": hash_tree,
     })
 }
 
 fn hash_tree(found: &VerifiedFile<'_>) -> Value {
-    let tree = found.tree;
+    let mut hash_tree = tree_fields(found.tree);
+    hash_tree["path"] = found.tree_file.display().to_string().into();
+    hash_tree["open"] = found.open_line().into();
+    hash_tree
+}
+
+fn tree_fields(tree: &HashTree) -> Value {
     json!({
-        "path": found.tree_file.display().to_string(),
         "root_hash": tree.root_hash(),
         "algorithm": "sha256",
         "salt": tree.salt,
@@ -166,7 +163,6 @@ fn hash_tree(found: &VerifiedFile<'_>) -> Value {
         "data_size": tree.data_size(),
         "hash_block_size": tree.hash_block_size,
         "hash_offset": tree.hash_offset,
-        "open": found.open_line(),
     })
 }
 

@@ -61,6 +61,12 @@ fn document(entry: &FormatEntry, format: Option<&dyn Materializer>) -> Value {
     })
 }
 
+/// The options of a format, out of the `KEY=VALUE` that `-m` was given.
+pub(crate) fn options_of(format: &str, given: &[String]) -> Result<Options> {
+    let options = Options::parse(given.iter().map(String::as_str));
+    options.map_err(|e| e.with_context("format", format))
+}
+
 fn input(input: &Input) -> String {
     match input {
         Input::Artifacts { format, .. } => (*format).to_owned(),

@@ -1,11 +1,11 @@
 //! `resize`: an ext4 disk of plyfold's, made larger.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::blocking::blocking;
+use crate::disk_file::open_error;
 use crate::materializers::ext4;
 use crate::{Error, Result};
 use serde_json::json;
@@ -34,10 +34,7 @@ pub(crate) async fn grow(options: Resize, terminal: Terminal) -> Result<()> {
 
 fn open(path: &Path) -> Result<File> {
     let opened = File::options().read(true).write(true).open(path);
-    let file = opened.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::not_found("no such file"),
-        _ => Error::io("opening the disk", e),
-    })?;
+    let file = opened.map_err(|e| open_error("opening the disk", e))?;
     let found = file.metadata().map_err(|e| Error::io("looking at the disk", e))?;
     if !found.is_file() {
         return Err(Error::config("the disk is not a regular file"));

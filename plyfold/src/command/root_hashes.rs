@@ -4,11 +4,12 @@ use std::io::Write as _;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::blocking;
-use crate::{Error, HashTreeFault, OptionFault, Options, Result, Rootfs};
+use crate::{Error, HashTreeFault, OptionFault, Result, Rootfs};
 use serde_json::json;
 
 use super::disk_args::Verity;
 use super::materialize::of_pulled;
+use super::plugins::options_of;
 use super::session::Session;
 use super::size::Size;
 use super::terminal::write;
@@ -50,15 +51,13 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
 
 /// The format, with hash trees behind its images unless its options say another place.
 fn rootfs(session: &Session, format: &str, options: &[String]) -> Result<Rootfs> {
-    let at = |e: Error| e.with_context("format", format);
-    let given = Options::parse(options.iter().map(String::as_str)).map_err(at)?;
+    let given = options_of(format, options)?;
     let formats = session.images.materializers();
     if given.contains(OPTION) {
         return Rootfs::named(format, &given, formats);
     }
-    let append = format!("{OPTION}=append");
-    let texts = options.iter().map(String::as_str).chain([append.as_str()]);
-    match Rootfs::named(format, &Options::parse(texts).map_err(at)?, formats) {
+    let with_append = [options, &[format!("{OPTION}=append")]].concat();
+    match Rootfs::named(format, &options_of(format, &with_append)?, formats) {
         // It was not given.
         Err(e) if matches!(e.detail(), Some(OptionFault::Unknown(key, _)) if key == OPTION) => {
             Err(HashTreeFault::Missing(format!("the format {format}")).into())

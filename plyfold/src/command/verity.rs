@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::atomic_file::{AtomicFile, FileOptions, Owner};
 use crate::blocking::{Stop, blocking};
+use crate::disk_file::open_error;
 use crate::materializers::verity::{Parameters, RootHash, TreeLayout, Uuid, VerityFault, Work};
 use crate::shell::quoted;
 use crate::{Error, LocalArtifact, Made, Result, TreePlace};
@@ -205,10 +206,7 @@ fn open(path: &Path) -> Result<File> {
     if !is_file {
         return Err(at(Error::config("it is not a regular file")));
     }
-    File::open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => at(Error::not_found("no such file")),
-        _ => at(Error::io("opening the file", e)),
-    })
+    File::open(path).map_err(|e| at(open_error("opening the file", e)))
 }
 
 fn size(file: &File) -> Result<u64> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::disk_file::open_error;
 use crate::{Error, Result};
 
 /// What a guest needs of its kernel: the disks, and the file systems on them, with what these may need.
@@ -46,7 +47,7 @@ pub(super) fn find(given: Option<PathBuf>) -> Result<PathBuf> {
 pub(super) fn readable(file: &Path) -> Result<PathBuf> {
     let opened = File::open(file).and_then(|_| std::path::absolute(file));
     opened.map_err(|e| {
-        Error::io("opening a file for the virtual machine", e).with_context("path", file.display())
+        open_error("opening a file for the virtual machine", e).with_context("path", file.display())
     })
 }
 

@@ -80,9 +80,9 @@ impl Machine {
                 Error::unsupported(message).with_hint("take the lines that are printed for other programs")
             );
         }
-        // Held until QEMU has ended.
-        let made = match &self.initrd {
-            Initrd::Given(_) => None,
+        // What is made is held until QEMU has ended.
+        let (initrd, _made) = match &self.initrd {
+            Initrd::Given(file) => (file.clone(), None),
             Initrd::Made { busybox } => {
                 let config = image.source(&*session.images.cache()).config().await?;
                 let config = config.document().config().as_ref();
@@ -91,12 +91,9 @@ impl Machine {
                     session.terminal.say("warning", "the machine does not verify what it reads of the disks");
                 }
                 let init = initramfs::init(disks, config);
-                Some(initramfs::make(&init, busybox, kernel::modules(&self.kernel).as_deref())?)
+                let made = initramfs::make(&init, busybox, kernel::modules(&self.kernel).as_deref())?;
+                (made.path(), Some(made))
             }
-        };
-        let initrd = match (&self.initrd, &made) {
-            (Initrd::Given(file), _) => file.clone(),
-            (Initrd::Made { .. }, made) => made.as_ref().map(initramfs::Initramfs::path).unwrap_or_default(),
         };
         let arguments = self.arguments(&initrd, drives);
         let shown: Vec<String> = arguments.iter().map(|argument| quoted(Path::new(argument))).collect();

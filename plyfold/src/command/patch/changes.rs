@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::disk_file::open_error;
 use crate::layer::ImagePath;
 use crate::shell::quoted;
 use crate::{Error, Result};
@@ -140,10 +141,7 @@ pub(super) fn directory(path: &Path) -> Error {
 }
 
 fn opening(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::not_found("no such file"),
-        _ => Error::io("opening a file to add", error),
-    }
+    open_error("opening a file to add", error)
 }
 
 /// An entry's headers: of root, with a name of any length and a time of any resolution.

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::blocking::blocking;
+use crate::disk_file::open_error;
 use crate::durable::parent;
 use crate::layer::{ImagePath, LayerLimits, LayerOptions, LayerTar};
 use crate::materializers::erofs::{ErofsFault, ErofsPatch, Patched, Reader};
@@ -76,10 +77,9 @@ pub(crate) async fn apply(options: Patch, terminal: Terminal) -> Result<()> {
 fn open(path: &Path) -> Result<File> {
     let opened = File::options().read(true).write(true).open(path);
     opened.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::not_found("no such file"),
         io::ErrorKind::PermissionDenied if is_read_only(path) => ErofsFault::PatchReadOnly.into(),
         io::ErrorKind::IsADirectory => ErofsFault::PatchKind.into(),
-        _ => Error::io("opening the image", e),
+        _ => open_error("opening the image", e),
     })
 }
 
