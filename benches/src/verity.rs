@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use crate::measure::{Bench, Goal, HEAD, Program, Result};
+use crate::measure::{Bench, Goal, Program, Result};
 
 /// The size of the file, in bytes.
 const SIZE: u64 = 800_000_000 / 4096 * 4096;
@@ -18,7 +18,6 @@ pub(crate) fn compare(bench: &Bench, plyfold: &Path) -> Result<()> {
         file.write_all(&word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())?;
     }
     file.into_inner()?.sync_all()?;
-    println!("{HEAD}");
     let pass = Program::new("openssl").args(["dgst", "-sha256"]).arg(&data);
     let root = Program::new(plyfold).arg("verity").arg(&data);
     bench.compare("root hash of 800 MB", &root, &pass, Goal::Ratio(1.2))?;
