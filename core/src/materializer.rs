@@ -231,6 +231,13 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether it is made of tars alone, for [`Input::Layer`]: an image that has a layer of another
+    /// [form](crate::layer::LayerForm) is then refused before any of its layers is fetched (rule M 268
+    /// `a_format_of_tars_alone_says_so`).
+    fn takes_only_tars(&self) -> bool {
+        false
+    }
+
     /// Writes one layer, in one pass over its tar, for [`Input::Layer`]. Reads the tar to its verified end.
     ///
     /// # Errors

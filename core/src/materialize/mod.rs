@@ -100,7 +100,7 @@ impl Work<'_> {
                 .with_hint("an image that was made from scratch needs a layer of files first")
         })?;
         let layers = self.image.raw().image()?.layers();
-        let forms = layers.iter().map(LayerForm::of).collect::<Result<_>>()?;
+        let forms = self.engine.forms(layers)?;
         let layers = layers.iter().cloned().zip(diff_ids).collect();
         let content = Content { digest, layers, forms };
         let mut files: Vec<MadeFile> = Vec::new();

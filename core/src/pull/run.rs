@@ -3,6 +3,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cache::{CacheProvider, Lease, NameChange, content};
+use crate::layer::{LayerFault, LayerForm};
 use crate::manifest::{RawConfig, RawManifest};
 use crate::materializer::Input;
 use crate::progress::Event;
@@ -227,6 +228,19 @@ impl Engine<'_> {
         }
     }
 
+    /// What each layer is, if it is no tar. Refuses the first one that the format cannot be made of, before any is
+    /// fetched: which of several is converted first is chance.
+    pub(crate) fn forms(&self, layers: &[Descriptor]) -> Result<Vec<Option<&'static LayerForm>>> {
+        let format = self.options.materializer.as_ref().filter(|format| format.takes_only_tars());
+        let of = |layer: &Descriptor| match (LayerForm::of(layer)?, format) {
+            (Some(form), Some(format)) => {
+                Err(Error::from(LayerFault::NoTar(form.name)).with_context("format", format.format().name))
+            }
+            (form, _) => Ok(form),
+        };
+        layers.iter().map(|layer| of(layer).map_err(|e| e.with_context("layer", layer.digest()))).collect()
+    }
+
     /// Every layer, several at a time, each digest once; with whether it had to be fetched.
     pub(crate) async fn layers(
         &self,
@@ -235,6 +249,9 @@ impl Engine<'_> {
     ) -> Result<Vec<(PulledLayer, bool)>> {
         let layers = raw.image()?.layers();
         let diff_ids = config.map(RawConfig::diff_ids).transpose()?;
+        if diff_ids.is_some() && self.options.materializer.is_some() {
+            self.forms(layers)?;
+        }
         let mut unique: Vec<(Descriptor, Option<Digest>)> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let diff_id = diff_ids.as_ref().and_then(|list| list.get(index)).cloned();

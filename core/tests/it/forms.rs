@@ -15,7 +15,7 @@ use plyfold_core::{
 };
 use serde_json::json;
 
-use crate::fixture::{AMD64, descriptor, layer, name, options, put_document};
+use crate::fixture::{AMD64, Scripted, descriptor, layer, name, options, put_document};
 
 const TYPE: &str = "application/vnd.test.whole";
 
@@ -56,15 +56,24 @@ fn of(media_type: &str) -> Result<Option<&'static LayerForm>> {
 
 /// An image of one layer, stored as it is under a type, whose bytes have this digest when uncompressed.
 fn put(registry: &MemoryRegistry, image: &Reference, media_type: &str, blob: &[u8], diff_id: &[u8]) {
-    let rootfs = json!({ "type": "layers", "diff_ids": [sha256(diff_id).to_string()] });
+    put_all(registry, image, &[(media_type, blob, diff_id)]);
+}
+
+/// The same of several layers.
+fn put_all(registry: &MemoryRegistry, image: &Reference, layers: &[(&str, &[u8], &[u8])]) {
+    let diff_ids: Vec<_> = layers.iter().map(|(.., tar)| sha256(tar).to_string()).collect();
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
     let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs }).to_string().into_bytes();
+    let described: Vec<_> = layers.iter().map(|(media_type, blob, _)| descriptor(media_type, blob)).collect();
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MediaType::ImageManifest.as_ref(),
         "config": descriptor(MediaType::ImageConfig.as_ref(), &config),
-        "layers": [descriptor(media_type, blob)],
+        "layers": described,
     });
     registry.insert_blob(image, sha256(&config), config);
-    registry.insert_blob(image, sha256(blob), blob.to_vec());
+    for (_, blob, _) in layers {
+        registry.insert_blob(image, sha256(blob), blob.to_vec());
+    }
     put_document(registry, image, MediaType::ImageManifest, &manifest);
 }
 
@@ -128,6 +137,71 @@ async fn a_layer_is_what_its_type_says_and_artifacts_of_both_are_apart() {
     put(&registry, &image, TYPE, b"other bytes", &tar);
     let error = pull(&registry, &image, &MemoryCache::new().unwrap(), &options).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+/// Keeps the tars of layers.
+#[derive(Clone, Copy, Debug)]
+struct Tars;
+
+impl Materializer for Tars {
+    fn format(&self) -> Format {
+        Format { name: "tars", version: 1, options: String::new(), extension: "tar" }
+    }
+
+    fn input(&self) -> Input {
+        Input::Layer
+    }
+
+    fn takes_only_tars(&self) -> bool {
+        true
+    }
+
+    fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
+        tar.copy_to(out.scratch()?)?;
+        out.output(Role::Image)?;
+        tar.finish().map(|_| Made::default())
+    }
+}
+
+/// The first one is named, and nothing is fetched, also when other layers are refused for another reason.
+#[tokio::test]
+async fn layers_that_a_format_cannot_take_are_refused_before_any_is_fetched() {
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    let (tar, first, second) = (layer("a", 1000), vec![1; 3_000_000], vec![2; 1000]);
+    let unknown = "application/vnd.erofs.layer.v1";
+    let registry = MemoryRegistry::new("a");
+    for (types, keeps_tars, reason) in [
+        ([TAR, TYPE, TYPE], true, Some(LayerFault::NoTar("whole"))),
+        ([TAR, TYPE, unknown], true, Some(LayerFault::NoTar("whole"))),
+        ([TAR, unknown, TYPE], true, Some(LayerFault::Form(unknown.to_owned()))),
+        ([TAR, unknown, unknown], false, Some(LayerFault::Form(unknown.to_owned()))),
+        ([TAR, TYPE, TYPE], false, None),
+    ] {
+        let image = name("example.com/app:1");
+        let blobs = [&tar, &first, &second];
+        let layers: Vec<_> =
+            types.iter().zip(blobs).map(|(of, blob)| (*of, blob.as_slice(), blob.as_slice())).collect();
+        put_all(&registry, &image, &layers);
+        let (scripted, cache) = (Scripted::new(&registry, &[]), MemoryCache::new().unwrap());
+        let scratch = tempfile::tempdir().unwrap();
+        let mut options = options(PullPolicy::Always);
+        options.scratch = Some(scratch.path().to_owned());
+        options.materializer = Some(if keeps_tars { Box::new(Tars) } else { Box::new(Paths) });
+        let pulled = pull(&scripted, &image, &cache, &options).await;
+        let Some(reason) = reason else {
+            assert_eq!(pulled.unwrap().layers.len(), 3);
+            continue;
+        };
+        let error = pulled.unwrap_err();
+        assert_eq!(error.detail(), Some(&reason), "{types:?}: {error}");
+        assert_eq!(error.context("layer"), Some(sha256(&first).as_ref()));
+        let is_formats = matches!(reason, LayerFault::NoTar(_));
+        assert_eq!(error.context("format"), is_formats.then_some("tars"));
+        assert_eq!(scripted.layer_reads(), 0, "{types:?}");
+        // Without a format, layers are what they are.
+        options.materializer = None;
+        pull(&scripted, &image, &cache, &options).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

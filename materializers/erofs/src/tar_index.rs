@@ -94,6 +94,10 @@ impl Materializer for ErofsTar {
         self.hash_tree.is_some()
     }
 
+    fn takes_only_tars(&self) -> bool {
+        true
+    }
+
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         let work = Work::new(&Stop::default());
         with_tree(self.hash_tree, BLOCK, &work, out, |out| Self::write(tar, out))

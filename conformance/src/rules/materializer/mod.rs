@@ -1,6 +1,7 @@
 //! M: what a materializer makes of layers and images, judged by looking at it.
 
 mod content;
+mod forms;
 mod hash_tree;
 mod large;
 mod made;
@@ -17,6 +18,7 @@ use plyfold_core::{
 };
 
 use self::content::content_makes_the_same_bytes_wherever_it_lies;
+use self::forms::a_format_of_tars_alone_says_so;
 pub(super) use self::large::noise;
 use self::large::{holes_stay_holes, memory_bounded_for_any_layer_size, threads_change_no_byte};
 use self::made::{Files, make_layer};
@@ -77,6 +79,8 @@ rules! {
     "M 266" content_makes_the_same_bytes_wherever_it_lies:
         "a whole image gives the same bytes whether its content lies in a temporary file, in plain tars or in the files of \
          layers, in one run or in pieces, with or without holes for zeros, and in whatever order its nodes are",
+    "M 268" a_format_of_tars_alone_says_so:
+        "a format of single layers takes one that is no tar, or says beforehand that it takes tars alone",
 }
 
 /// Why a rule about content does not judge an empty disk.

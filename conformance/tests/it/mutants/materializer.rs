@@ -62,6 +62,8 @@ pub(crate) enum ListingFault {
     RunsWritten,
     SizeGuessed,
     SizeToldLate,
+    TarsAlone,
+    TarsAloneUnsaid,
     ThreadsInOutput(usize),
     WhiteoutsAsFiles,
     WritesLost,
@@ -276,6 +278,10 @@ impl Materializer for Listings {
         is_told || self.fault == ListingFault::HashTreeUntold
     }
 
+    fn takes_only_tars(&self) -> bool {
+        self.fault == ListingFault::TarsAlone
+    }
+
     fn adapt(&self, _: Role, copy: &mut dyn Output) -> Result<()> {
         let length = copy.seek(SeekFrom::End(0))?;
         match self.fault {
@@ -293,6 +299,9 @@ impl Materializer for Listings {
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         if self.makes != Makes::Layers {
             return Err(Error::unsupported("no layers"));
+        }
+        if self.fault == ListingFault::TarsAloneUnsaid {
+            tar.copy_to(io::sink())?;
         }
         if self.fault == ListingFault::ContentHeld {
             let mut held = Vec::new();

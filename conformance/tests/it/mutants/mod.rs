@@ -339,6 +339,14 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Whole, ListingFault::RunsWritten),
         ],
     ),
+    (
+        "M 268",
+        &[
+            (Makes::Layers, ListingFault::TarsAlone),
+            (Makes::Layers, ListingFault::TarsAloneUnsaid),
+            (Makes::Whole, ListingFault::TarsAlone),
+        ],
+    ),
 ];
 
 /// For each rule about disks of one kind the faults that it must catch.
