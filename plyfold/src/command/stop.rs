@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
@@ -42,10 +42,23 @@ pub(crate) fn listen() -> Result<Signals> {
     for number in
         [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|number| *number != SIGHUP || !is_ignored(SIGHUP))
     {
-        streams.push((number, unix::signal(SignalKind::from_raw(number)).map_err(failed)?));
-        flag::register_conditional_default(number, is_asked.clone()).map_err(failed)?;
+        let stream = handled(number, &is_asked, || unix::signal(SignalKind::from_raw(number)));
+        streams.push((number, stream.map_err(failed)?));
     }
     Ok(Signals { streams, is_asked })
+}
+
+/// Listens for a signal by `listen`, and lets the next one end the program once `is_asked`.
+///
+/// In this order, which is that of the handlers: what hears of a signal sets the flag, and a handler that looks at it
+/// later would take the first signal for the second, and end the program in the middle of its work.
+fn handled<T>(
+    number: Signal,
+    is_asked: &Arc<AtomicBool>,
+    listen: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    flag::register_conditional_default(number, is_asked.clone())?;
+    listen()
 }
 
 /// Whether the program was started to ignore a signal (`proc(5)`, `SigIgn`).
@@ -121,4 +134,21 @@ pub(crate) fn end_by(number: Signal) -> ExitCode {
     // It returns only if the signal could not be sent. Shells know the other way to say so.
     let _ = low_level::emulate_default_handler(number);
     ExitCode::from(u8::try_from(128 + number).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::SIGUSR1;
+
+    use super::*;
+
+    /// The thread that is interrupted may stand still between two handlers, while another one hears of the signal.
+    #[test]
+    fn the_first_signal_is_not_taken_for_the_second() {
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let heard = || flag::register(SIGUSR1, is_asked.clone());
+        handled(SIGUSR1, &is_asked, heard).unwrap();
+        low_level::raise(SIGUSR1).unwrap();
+        assert!(is_asked.load(Ordering::Relaxed));
+    }
 }
