@@ -90,10 +90,15 @@ impl Files for Ext4Files {
         } else {
             self.file_system.symlink_metadata(&*absolute)
         };
-        let real = self.file_system.canonicalize(&*absolute);
-        let is_root = real.is_ok_and(|real| AsRef::<[u8]>::as_ref(&real) == b"/");
-        let name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
-        self.info(&absolute, if is_root { b"/" } else { name }, &metadata.map_err(failed)?)
+        let metadata = metadata.map_err(failed)?;
+        let mut name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+        if metadata.is_dir() {
+            let real = self.file_system.canonicalize(&*absolute).map_err(failed)?;
+            if AsRef::<[u8]>::as_ref(&real) == b"/" {
+                name = b"/";
+            }
+        }
+        self.info(&absolute, name, &metadata)
     }
 
     fn list(&mut self, directory: &[u8]) -> Result<Vec<FileInfo>> {

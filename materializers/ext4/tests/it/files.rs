@@ -1,13 +1,16 @@
 //! Files and superblocks that are read.
 
+use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _};
 use std::os::unix::fs::FileExt as _;
 
+use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::ErrorKind;
 use plyfold_core::files::{FileType, Files as _, FilesFault};
-use plyfold_ext4::{Ext4Fault, Ext4Files, MIN_SIZE, Summary};
+use plyfold_ext4::{Ext4Fault, Ext4Files, Ext4Rootfs, MIN_SIZE, Summary};
 
 use super::{Ext4Upper, elaborate, image};
+use crate::common::smallest;
 
 /// The start of a disk, which has all that is not zero but the journal's superblock.
 fn start(upper: &Ext4Upper) -> Vec<u8> {
@@ -31,6 +34,23 @@ fn an_upper_is_listed() {
     assert_eq!(missing.detail(), Some(&FilesFault::Missing("/upper/none".to_owned())));
     let directory = files.read(b"work", &mut |_| Ok(())).unwrap_err();
     assert_eq!(directory.detail(), Some(&FilesFault::Directory("/work".to_owned())));
+}
+
+#[test]
+fn a_link_to_the_root_has_its_own_name() {
+    let layer = LayerBuilder::new().symlink("link", "/").dir("d", 0o755).symlink("d/up", "..").finish();
+    let disk = smallest(&[layer], &Ext4Rootfs::new()).unwrap();
+    let mut files = Ext4Files::new(File::open(disk).unwrap()).unwrap();
+    let mut name = |path: &str, follow| {
+        let found = files.file(path.as_bytes(), follow).unwrap();
+        (found.kind, String::from_utf8(found.name).unwrap())
+    };
+    for (path, own) in [("link", "link"), ("d/up", "up"), ("/link/d/up", "up")] {
+        assert_eq!(name(path, false), (FileType::Symlink, own.to_owned()), "{path}");
+        assert_eq!(name(path, true), (FileType::Directory, "/".to_owned()), "{path}");
+        assert_eq!(name(&format!("{path}/"), false), (FileType::Directory, "/".to_owned()), "{path}");
+    }
+    assert_eq!(name("link/d", false), (FileType::Directory, "d".to_owned()));
 }
 
 #[test]
