@@ -366,12 +366,20 @@ impl io::Read for ArtifactReader {
 
 impl io::Seek for ArtifactReader {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            io::SeekFrom::Start(to) => Some(to),
-            io::SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            io::SeekFrom::End(by) => self.artifact.size().checked_add_signed(by),
-        };
-        self.position = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.position = seek_to(to, self.position, self.artifact.size())?;
         Ok(self.position)
     }
+}
+
+/// Where [`io::Seek::seek`] leads in something of `size` bytes, from `position` on. Beyond the end is allowed.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for what is in front of the start.
+pub fn seek_to(to: io::SeekFrom, position: u64, size: u64) -> io::Result<u64> {
+    let to = match to {
+        io::SeekFrom::Start(to) => Some(to),
+        io::SeekFrom::Current(by) => position.checked_add_signed(by),
+        io::SeekFrom::End(by) => size.checked_add_signed(by),
+    };
+    to.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

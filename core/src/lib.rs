@@ -63,7 +63,8 @@ pub use inventory;
 
 pub use advice::Advice;
 pub use artifact::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, KernelVersion, LocalArtifact, Made,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, KernelVersion, LocalArtifact,
+    Made, seek_to,
 };
 pub use backend::{Backend, Backends, Location, OpenRequest, Opened};
 pub use blob::{Blob, BlobRange, BlobReader};

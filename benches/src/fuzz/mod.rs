@@ -2,6 +2,7 @@
 //! bounds, or yields an internal error. An input follows from its number alone, so that what was found can be made again.
 
 mod corpus;
+mod gpt;
 mod mutate;
 mod targets;
 

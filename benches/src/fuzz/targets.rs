@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_core::files::{FileType, Files};
@@ -15,15 +16,15 @@ use plyfold_ext4::{Ext4Files, Ext4Rootfs, Journal};
 use plyfold_verity::{Parameters, TreeLayout, Work};
 use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
-use super::corpus;
 use super::mutate::{Random, mutate};
+use super::{corpus, gpt};
 use crate::measure::Result;
 
 /// Bytes of files that are read of one input.
 const READ: u64 = 8 << 20;
 
 /// Whether an input was refused; else what is wrong.
-type Outcome = std::result::Result<bool, String>;
+pub(super) type Outcome = std::result::Result<bool, String>;
 
 /// Something that reads inputs.
 pub(super) struct Target {
@@ -31,17 +32,24 @@ pub(super) struct Target {
     judge: fn(&[u8]) -> Outcome,
 }
 
-pub(super) const NAMES: &str = "disk, erofs, ext4, merge, sparse, tar, verity, vmdk";
+pub(super) const NAMES: &str = "disk, erofs, ext4, gpt, merge, sparse, tar, verity, vmdk";
 
 pub(super) fn target(name: &str) -> Result<Target> {
     let of = |corpus, judge| Target { corpus, judge };
     Ok(match name {
         "disk" => of(Corpus { hot: vec![1024..1200, 1152..1800], ..merged()? }, disk),
-        "erofs" => {
-            of(Corpus { sum: true, ..Corpus::of(corpus::erofs()?, vec![1024..1152, 1152..8192]) }, erofs)
-        }
+        "erofs" => of(
+            Corpus { sum: Some(erofs_sum), ..Corpus::of(corpus::erofs()?, vec![1024..1152, 1152..8192]) },
+            erofs,
+        ),
         "ext4" => of(Corpus::of(corpus::ext4()?, vec![1024..2048, 4096..8192, 8192..65_536]), ext4),
-        "merge" => of(Corpus { sum: true, ..Corpus::of(layers()?, vec![1024..1152, 1152..8192]) }, merge),
+        "gpt" => of(
+            Corpus { sum: Some(gpt::sums), ..Corpus::of(gpt::disks()?, vec![512..604, 1024..1664]) },
+            gpt::read,
+        ),
+        "merge" => {
+            of(Corpus { sum: Some(erofs_sum), ..Corpus::of(layers()?, vec![1024..1152, 1152..8192]) }, merge)
+        }
         "sparse" => of(Corpus::of(sparse_disks()?, vec![0..512, 512..1536]), sparse),
         "tar" => of(Corpus::of(small_tars(), vec![0..4096, 0..20_000]), tar),
         "verity" => of(Corpus::of(trees()?, vec![]), verity),
@@ -54,13 +62,13 @@ pub(super) fn target(name: &str) -> Result<Target> {
 struct Corpus {
     inputs: Vec<Vec<u8>>,
     hot: Vec<Range<usize>>,
-    /// Whether the checksum of an EROFS superblock is made right, mostly, so that the fault behind it is reached.
-    sum: bool,
+    /// Makes the checksums right, mostly, so that the fault behind them is reached.
+    sum: Option<fn(&mut [u8])>,
 }
 
 impl Corpus {
     fn of(inputs: Vec<Vec<u8>>, hot: Vec<Range<usize>>) -> Self {
-        Self { inputs, hot, sum: false }
+        Self { inputs, hot, sum: None }
     }
 }
 
@@ -69,7 +77,7 @@ impl Target {
     pub(super) fn input(&self, random: &mut Random) -> Vec<u8> {
         let mut bytes = random.one_of(&self.corpus.inputs).clone();
         mutate(&mut bytes, &self.corpus.hot, random);
-        if self.corpus.sum && random.below(16) > 0 {
+        if let Some(sum) = self.corpus.sum.filter(|_| random.below(16) > 0) {
             sum(&mut bytes);
         }
         bytes
@@ -82,7 +90,7 @@ impl Target {
 }
 
 /// Makes the checksum of an EROFS superblock right: of the rest of its block.
-fn sum(bytes: &mut [u8]) {
+fn erofs_sum(bytes: &mut [u8]) {
     let Some(bits) = bytes.get(1036).copied() else { return };
     let end = if bits == 12 { 4096 } else { 1024 + (1 << bits.clamp(9, 11)) };
     if bytes.len() < end {
@@ -102,7 +110,7 @@ fn refused(error: &Error) -> Outcome {
 }
 
 /// `Ok` of a refusal, or what `sound` makes of the rest.
-fn of<T>(read: plyfold_core::Result<T>, sound: impl FnOnce(T) -> Outcome) -> Outcome {
+pub(super) fn of<T>(read: plyfold_core::Result<T>, sound: impl FnOnce(T) -> Outcome) -> Outcome {
     match read {
         Ok(read) => sound(read),
         Err(error) => refused(&error),
@@ -172,10 +180,15 @@ fn disk(input: &[u8]) -> Outcome {
 /// The merged image of two layers of two blocks each.
 fn merged() -> Result<Corpus> {
     let folder = tempfile::tempdir()?;
-    let layer = || plyfold_conformance::samples::LayerBuilder::new().file("f", 0o644, &[7; 100]).finish();
-    let layers = corpus::files(folder.path(), &[layer(), layer()])?;
+    let layers = two_layers(folder.path())?;
     let merged = corpus::written(|out| ErofsMerged::default().join(&layers, out))?;
     Ok(Corpus::of(vec![merged], vec![]))
+}
+
+pub(super) fn two_layers(folder: &Path) -> Result<[InputArtifact; 2]> {
+    let layer = || plyfold_conformance::samples::LayerBuilder::new().file("f", 0o644, &[7; 100]).finish();
+    let layers = corpus::files(folder, &[layer(), layer()])?;
+    layers.try_into().map_err(|_| "two layers are not two".into())
 }
 
 fn layers() -> Result<Vec<Vec<u8>>> {
@@ -386,7 +399,7 @@ fn vmdk(input: &[u8]) -> Outcome {
         }
         let outside = |path: &str| path.split('/').any(|part| part == "..") || path.starts_with('/');
         match FlatDisk::new(&descriptor, folder.path()) {
-            Ok(_) if descriptor.extents().iter().any(|extent| outside(&extent.path)) => {
+            Ok(_) if descriptor.extents().iter().any(|extent| outside(extent.path())) => {
                 Err(format!("it leads out of its folder: {written}"))
             }
             // A file that is not there is one of this machine.

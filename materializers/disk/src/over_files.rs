@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use plyfold_core::{
-    Error, Format, Input, InputArtifact, Made, Materializer, Output, OutputSpec, Result, Role, Sink,
+    Error, Format, Input, InputArtifact, Made, Materializer, Output, OutputSpec, Result, Role, Sink, seek_to,
 };
 use plyfold_vmdk::{Descriptor, Extent};
 
@@ -140,12 +140,7 @@ impl Write for Around<'_> {
 
 impl Seek for Around<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        self.position = position.ok_or(ErrorKind::InvalidInput)?;
+        self.position = seek_to(to, self.position, self.size)?;
         Ok(self.position)
     }
 }

@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, HeaderError, read_header_from_arbitrary_device};
 use gpt::partition::file_read_partitions;
-use plyfold_core::Result;
+use gpt::partition_types::UNUSED;
+use plyfold_core::{Result, seek_to};
 
 use crate::fault::DiskFault;
 use crate::partitions::SECTOR;
@@ -64,9 +65,14 @@ impl<R: Read + Seek> Partitions<R> {
         if header.part_size != ENTRY || header.num_parts > ENTRIES {
             return Err(DiskFault::Entries(header.num_parts, header.part_size).into());
         }
+        // The kernel goes to no place of a file above 2^63.
+        if header.part_start.checked_mul(SECTOR).is_none_or(|start| start >= length) {
+            return Err(DiskFault::Table.into());
+        }
         let entries = file_read_partitions(&mut source, &header, LogicalBlockSize::Lb512).map_err(reading)?;
         let (mut list, mut starts, mut size) = (Vec::new(), Vec::new(), 0_u64);
-        for (number, entry) in entries {
+        // Without a type an entry is unused (UEFI Specification 2.10, 5.3.3).
+        for (number, entry) in entries.into_iter().filter(|(_, entry)| entry.part_type_guid != UNUSED) {
             let end = entry.last_lba.checked_add(1).and_then(|end| end.checked_mul(SECTOR));
             let start = entry.first_lba.checked_mul(SECTOR);
             let (Some(start), Some(end)) = (start, end.filter(|end| *end <= length)) else {
@@ -103,12 +109,7 @@ impl<R: Read + Seek> Read for Partitions<R> {
 
 impl<R: Read + Seek> Seek for Partitions<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        self.position = position.ok_or(ErrorKind::InvalidInput)?;
+        self.position = seek_to(to, self.position, self.size)?;
         Ok(self.position)
     }
 }

@@ -19,6 +19,8 @@ const NO_PARENT: &str = "ffffffff";
 
 /// The most sectors of a disk: its bytes fit into a signed 64-bit file offset.
 const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR;
+/// The most sectors of an extent, and in front of it in its file: the file's bytes are no more than a disk's.
+const MOST: u64 = MAX_SECTORS / 2;
 
 /// A flat disk without a parent: its content identity and its extents.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,14 +31,10 @@ pub struct Descriptor {
 
 /// A run of sectors of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct Extent {
-    /// The file, relative to the descriptor's folder, and within it.
-    pub path: String,
-    /// How many sectors of the file are part of the disk.
-    pub sectors: u64,
-    /// The first of them in the file.
-    pub offset: u64,
+    path: String,
+    sectors: u64,
+    offset: u64,
 }
 
 impl Descriptor {
@@ -148,7 +146,7 @@ impl Descriptor {
                         .with_context("path", path.display()));
                 }
             };
-            let needed = (extent.offset + extent.sectors) * SECTOR;
+            let needed = extent.start() + extent.size();
             if length < needed {
                 return Err(Error::corrupt(format!(
                     "a file of the VMDK has {length} bytes instead of {needed}"
@@ -179,9 +177,25 @@ impl Extent {
     /// `sectors` of the file at the path `text`, from its sector `offset` on.
     ///
     /// # Errors
-    /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader.
+    /// [`Config`](plyfold_core::ErrorKind::Config) for a path that does not mean the same file to every reader, and for no
+    /// sectors; [`Limit`](plyfold_core::ErrorKind::Limit) for 2^62 bytes or more, or so many in front of them.
     pub fn new(text: &str, sectors: u64, offset: u64) -> Result<Self> {
-        let Some(why) = fault(text) else { return Ok(Self { path: text.to_owned(), sectors, offset }) };
+        let Some(why) = fault(text) else {
+            // Qemu takes no such extent for one.
+            if sectors == 0 {
+                return Err(Error::config(
+                    "a VMDK cannot name this file: none of it would be part of the disk",
+                )
+                .with_context("path", text));
+            }
+            if sectors > MOST || offset > MOST {
+                return Err(Error::limit(format!(
+                    "a VMDK cannot name {sectors} sectors from sector {offset} on: at most {MOST} from {MOST} on"
+                ))
+                .with_context("path", text));
+            }
+            return Ok(Self { path: text.to_owned(), sectors, offset });
+        };
         Err(Error::config(format!("a VMDK cannot name this file: its path {why}"))
             .with_context("path", text)
             .with_hint(
@@ -203,14 +217,25 @@ impl Extent {
                 .with_context("path", path)
                 .with_hint("put the files of the disk beside its descriptor"));
         }
-        if fault(path).is_some() {
-            return Err(malformed(line));
-        }
-        let number = |text: &str| text.parse().ok().filter(|sectors| *sectors <= MAX_SECTORS / 2);
-        match (number(sectors), number(offset.trim())) {
-            (Some(sectors @ 1..), Some(offset)) => Ok(Self { path: path.to_owned(), sectors, offset }),
+        match (sectors.parse(), offset.trim().parse()) {
+            (Ok(sectors), Ok(offset)) => Self::new(path, sectors, offset).map_err(|_| malformed(line)),
             _ => Err(malformed(line)),
         }
+    }
+
+    /// The file, relative to the descriptor's folder, and within it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// How many bytes of the file are part of the disk.
+    pub fn size(&self) -> u64 {
+        self.sectors * SECTOR
+    }
+
+    /// The first of them in the file.
+    pub fn start(&self) -> u64 {
+        self.offset * SECTOR
     }
 }
 

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::Result;
+use plyfold_core::{Result, seek_to};
 
-use crate::descriptor::{Descriptor, Extent, SECTOR};
+use crate::descriptor::{Descriptor, Extent};
 
 /// A disk that a [`Descriptor`] describes, to read from. One file is open at a time.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl FlatDisk {
         let mut start = 0;
         for extent in descriptor.extents() {
             extents.push((start, extent.clone()));
-            start += extent.sectors * SECTOR;
+            start += extent.size();
         }
         descriptor.check(folder)?;
         Ok(Self { folder: folder.to_owned(), extents, size: descriptor.size(), position: 0, open: None })
@@ -42,14 +42,14 @@ impl Read for FlatDisk {
         let found = at.checked_sub(1).and_then(|at| self.extents.get(at));
         let Some((start, extent)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
         let within = self.position - start;
-        let left = extent.sectors * SECTOR - within;
+        let left = extent.size() - within;
         let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let path = self.folder.join(&extent.path);
+        let path = self.folder.join(extent.path());
         let mut file = match self.open.take().filter(|(open, _)| *open == path) {
             Some((_, file)) => file,
             None => File::open(&path)?,
         };
-        file.seek(SeekFrom::Start(extent.offset * SECTOR + within))?;
+        file.seek(SeekFrom::Start(extent.start() + within))?;
         let count = file.read(&mut buffer[..count])?;
         self.open = Some((path, file));
         self.position += count as u64;
@@ -59,12 +59,7 @@ impl Read for FlatDisk {
 
 impl Seek for FlatDisk {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = seek_to(to, self.position, self.size)?;
         Ok(self.position)
     }
 }

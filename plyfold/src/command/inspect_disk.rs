@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::blocking::blocking;
 use crate::disk_file::{self, DiskFormat, format_of};
 use crate::materializers::disk::{PartitionInfo, Partitions};
-use crate::materializers::vmdk::{Descriptor, SECTOR, SparseDisk, SparseSummary};
+use crate::materializers::vmdk::{Descriptor, SparseDisk, SparseSummary};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, Result, printable};
 use serde_json::{Value, json};
@@ -147,8 +147,8 @@ fn of_vmdk(descriptor: &Descriptor, path: &Path) -> Result<Shown> {
     let mut rows = Vec::new();
     let mut extents = Vec::new();
     for extent in descriptor.extents() {
-        let (size, offset) = (extent.sectors * SECTOR, extent.offset * SECTOR);
-        let length = match std::fs::metadata(folder.join(&extent.path)) {
+        let (size, offset) = (extent.size(), extent.start());
+        let length = match std::fs::metadata(folder.join(extent.path())) {
             Ok(found) => Some(found.len()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::io("looking at a file of the VMDK", e)),
@@ -158,10 +158,10 @@ fn of_vmdk(descriptor: &Descriptor, path: &Path) -> Result<Shown> {
             Some(length) if length < offset + size => "too short",
             Some(_) => "present",
         };
-        extents.push(json!({ "path": extent.path, "offset": offset, "size": size, "file": state }));
+        extents.push(json!({ "path": extent.path(), "offset": offset, "size": size, "file": state }));
         let is_present = state == "present";
         let note = if is_present { String::new() } else { state.to_owned() };
-        rows.push([printable(&extent.path), offset.to_string(), Size(size).to_string(), note]);
+        rows.push([printable(extent.path()), offset.to_string(), Size(size).to_string(), note]);
     }
     let document = json!({
         "format": "vmdk",

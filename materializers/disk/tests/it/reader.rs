@@ -1,6 +1,6 @@
 //! The partitions of a disk, read back.
 
-use std::io::{Cursor, Read as _, Seek as _, SeekFrom};
+use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
 
 use plyfold_core::ErrorKind;
 use plyfold_disk::{DiskFault, Gpt, Partitions, has_partitions};
@@ -72,7 +72,12 @@ fn a_table_that_claims_too_much_is_refused() {
         changed[512 + 16..512 + 20].fill(0);
         let header = crc(&changed[512..604]);
         changed[512 + 16..512 + 20].copy_from_slice(&header.to_le_bytes());
-        read(&changed).map(|found| found.list().len()).map_err(|e| e.detail::<DiskFault>().cloned())
+        let found = read(&changed).map(|found| found.list().len()).map_err(|e| detail(&e));
+        // The kernel does not go to each place of a file.
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&changed).unwrap();
+        assert_eq!(Partitions::new(file).map(|found| found.list().len()).map_err(|e| detail(&e)), found);
+        found
     };
     assert_eq!(fault(512 + 40, &[34]), Ok(3));
     assert_eq!(fault(512 + 80, &[255; 4]), Err(Some(DiskFault::Entries(u32::MAX, 128))));
@@ -81,6 +86,13 @@ fn a_table_that_claims_too_much_is_refused() {
     assert_eq!(fault(1024 + 128 + 32, &[255; 8]), Err(Some(DiskFault::Beyond(2))));
     assert_eq!(fault(1024 + 128 + 40, &[0, 0, 1]), Err(Some(DiskFault::Beyond(2))));
     assert_eq!(fault(512 + 72, &[255; 8]), Err(Some(DiskFault::Table)));
+    assert_eq!(fault(512 + 72, &[0, 0, 0, 0, 0, 0, 0x60, 0]), Err(Some(DiskFault::Table)));
+    // An entry without a type is unused, whatever stands in the rest (section 5.3.3).
+    assert_eq!(fault(1024 + 128, &[0; 16]), Ok(2));
+}
+
+fn detail(error: &plyfold_core::Error) -> Option<DiskFault> {
+    error.detail::<DiskFault>().cloned()
 }
 
 /// CRC-32 as the UEFI Specification has it.

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Result, seek_to};
 
 use super::grains::GRAIN_HEAD;
 use super::header::{AT_END, ENTRIES, Header, field};
@@ -176,12 +176,7 @@ impl<F: Read + Seek> Read for SparseDisk<F> {
 
 impl<F: Read + Seek> Seek for SparseDisk<F> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.summary.size.checked_add_signed(by),
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = seek_to(to, self.position, self.summary.size)?;
         Ok(self.position)
     }
 }

@@ -10,7 +10,7 @@ use plyfold_core::digest::sha256;
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::{ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, OneFile, Result, Role};
 use plyfold_erofs::ErofsLayer;
-use plyfold_vmdk::{Descriptor, MAX_DESCRIPTOR, Vmdk};
+use plyfold_vmdk::{Descriptor, Extent, MAX_DESCRIPTOR, Vmdk};
 
 #[path = "../disk/mod.rs"]
 mod disk;
@@ -55,7 +55,7 @@ fn a_hash_tree_is_no_part_of_the_disk() {
             let file = InputArtifact::new("a.erofs", Role::Image, Box::new(artifact), None);
             extents.push(Vmdk::new().descriptor(&[file]).unwrap().extents().to_vec());
         }
-        assert_eq!(size == extents[0][0].sectors * 512, !verified);
+        assert_eq!(size == extents[0][0].size(), !verified);
     }
     assert!(extents.windows(2).all(|pair| pair[0] == pair[1]), "{extents:?}");
 }
@@ -161,7 +161,7 @@ fn paths_that_a_reader_would_take_for_others_are_refused() {
         ["a b", "..a", "a../b", ".../a", "./nbd:host", "d/a:b", "ünïcode", "%s", "a'b", "a\\b", &long[1..]]
     {
         let text = text(&Vmdk::new(), &[extent(path, 4096)]);
-        assert_eq!(Descriptor::parse(&text).unwrap().extents()[0].path, path);
+        assert_eq!(Descriptor::parse(&text).unwrap().extents()[0].path(), path);
     }
 }
 
@@ -171,6 +171,29 @@ fn what_no_reader_can_hold_is_refused() {
     assert_eq!(kind(Vmdk::new().descriptor(&many)), ErrorKind::Limit);
     assert_eq!(kind(Vmdk::new().descriptor(&vec![extent("a", 1 << 62); 3])), ErrorKind::Limit);
     assert_eq!(kind(Vmdk::new().descriptor(&vec![extent("a", 1 << 63); 3])), ErrorKind::Limit);
+}
+
+/// Nothing can be made that [`Descriptor::parse`] refuses, or whose end is no number of bytes.
+#[test]
+fn extents_are_not_empty_and_end_within_2_63_bytes() {
+    let most = (1 << 53) - 1;
+    for (sectors, offset, expected) in [
+        (0, 0, ErrorKind::Config),
+        (1, u64::MAX, ErrorKind::Limit),
+        (u64::MAX, 1, ErrorKind::Limit),
+        (most + 1, 0, ErrorKind::Limit),
+        (1, most + 1, ErrorKind::Limit),
+    ] {
+        let error = Extent::new("a", sectors, offset).unwrap_err();
+        assert_eq!(*error.kind(), expected, "{sectors} from {offset}: {error}");
+        let text = format!("version=1\nCID=1\nparentCID=ffffffff\nRW {sectors} FLAT \"a\" {offset}");
+        assert_eq!(kind(Descriptor::parse(&text)), ErrorKind::Corrupt, "{sectors} from {offset}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    File::create(folder.path().join("a")).unwrap();
+    let last = Descriptor::new(1, vec![Extent::new("a", most, most).unwrap()]).unwrap();
+    assert_eq!(Descriptor::parse(&last.to_string()).unwrap(), last);
+    assert_eq!(kind(last.check(folder.path())), ErrorKind::Corrupt);
 }
 
 #[test]
@@ -192,8 +215,8 @@ fn descriptors_of_others_are_read() {
     let descriptor = Descriptor::parse(text).unwrap();
     let extent = &descriptor.extents()[0];
     assert_eq!(
-        (descriptor.cid(), &*extent.path, extent.sectors, extent.offset),
-        (!1, "disk-flat.vmdk", 8, 16)
+        (descriptor.cid(), extent.path(), extent.size(), extent.start()),
+        (!1, "disk-flat.vmdk", 8 * 512, 16 * 512)
     );
 }
 

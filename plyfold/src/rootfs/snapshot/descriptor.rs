@@ -36,10 +36,10 @@ pub(super) fn check(file: &SnapshotFile, text: &[u8], snapshot: &Snapshot) -> Re
         std::str::from_utf8(text).map_err(|_| at(Error::corrupt("the VMDK descriptor is not UTF-8")))?;
     let descriptor = Descriptor::parse(text).map_err(at)?;
     let is_own = |path: &str| snapshot.files.iter().any(|file| file.file.name == path);
-    match descriptor.extents().iter().find(|extent| !is_own(&extent.path)) {
+    match descriptor.extents().iter().find(|extent| !is_own(extent.path())) {
         None => Ok(()),
         Some(extent) => {
-            let why = format!("{} names {:?}, which is no file of it", file.file.name, extent.path);
+            let why = format!("{} names {:?}, which is no file of it", file.file.name, extent.path());
             Err(SnapshotFault::Invalid(why).into())
         }
     }
