@@ -44,6 +44,7 @@ mod native;
 mod options;
 mod pax;
 mod pipeline;
+mod plain;
 mod pool;
 mod reader;
 mod sparse;

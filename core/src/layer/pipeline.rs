@@ -1,12 +1,13 @@
 //! The threads between a layer's bytes and its tar: read, hash, inflate.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::codec::Codec;
 use super::fault::LayerFault;
+use super::plain::Plain;
 use super::pool::{Chunk, Pool};
 use super::{Compression, LayerLimits, LayerOptions};
 use crate::digest::Hasher;
@@ -19,7 +20,7 @@ const RATIO_FLOOR: u64 = 1 << 30;
 ///
 /// Dropping it stops the threads at their next step.
 pub(super) struct Uncompressed {
-    pieces: Receiver<Result<Piece<Totals>>>,
+    pieces: Pieces,
     chunk: Option<Arc<Chunk>>,
     /// Bytes of `chunk` that are consumed.
     at: usize,
@@ -28,7 +29,16 @@ pub(super) struct Uncompressed {
     /// What gets every byte, too.
     copy: Option<Box<dyn Write + Send>>,
     totals: Option<Totals>,
+    /// The threads end without it.
     _alive: Arc<()>,
+}
+
+/// Where the bytes come from.
+enum Pieces {
+    /// The last of the threads.
+    Threads(Receiver<Result<Piece<Totals>>>),
+    /// A plain tar, by this thread.
+    Plain(Plain),
 }
 
 /// Size and digests of a whole layer.
@@ -54,26 +64,66 @@ impl Uncompressed {
         let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
         let options = options.clone();
         spawn("layer-read", move || report(&next.clone(), source.run(&options, next)))?;
-        Ok(Self { pieces, chunk: None, at: 0, before: 0, copy: None, totals: None, _alive: alive })
+        Ok(Self::of(Pieces::Threads(pieces), alive))
+    }
+
+    /// A plain tar of which nothing is hashed: what is skipped is not read.
+    pub(super) fn plain(
+        source: impl Read + Seek + Send + 'static,
+        size: u64,
+        options: &LayerOptions,
+    ) -> Self {
+        Self::of(Pieces::Plain(Plain::new(source, size, options.limits.clone())), Arc::new(()))
+    }
+
+    fn of(pieces: Pieces, alive: Arc<()>) -> Self {
+        Self { pieces, chunk: None, at: 0, before: 0, copy: None, totals: None, _alive: alive }
     }
 
     /// Waits until there are bytes to see and returns how many, 0 at the verified end.
     pub(super) fn ready(&mut self) -> Result<usize> {
         while self.peek().is_empty() && self.totals.is_none() {
-            // The consumed buffer goes back before the wait for the next one.
-            if let Some(chunk) = self.chunk.take() {
-                self.before += chunk.len() as u64;
-                if let Some(copy) = &mut self.copy {
-                    copy.write_all(&chunk).map_err(|e| Error::io("copying a layer's tar", e))?;
-                }
-            }
-            self.at = 0;
-            match self.pieces.recv().map_err(|_| LayerFault::Thread)?? {
+            self.give_back()?;
+            let next = match &mut self.pieces {
+                Pieces::Threads(pieces) => pieces.recv().map_err(|_| LayerFault::Thread)?,
+                Pieces::Plain(plain) => plain.next(),
+            };
+            match next? {
                 Piece::Data(chunk) => self.chunk = Some(chunk),
                 Piece::End(totals) => self.totals = Some(totals),
             }
         }
         Ok(self.peek().len())
+    }
+
+    /// The consumed buffer goes back before the wait for the next one.
+    fn give_back(&mut self) -> Result<()> {
+        if let Some(chunk) = self.chunk.take() {
+            self.before += chunk.len() as u64;
+            if let Some(copy) = &mut self.copy {
+                copy.write_all(&chunk).map_err(|e| Error::io("copying a layer's tar", e))?;
+            }
+        }
+        self.at = 0;
+        Ok(())
+    }
+
+    /// Leaves at most so many bytes behind, of which none is looked at; how many, 0 at the verified end.
+    pub(super) fn skip(&mut self, wanted: u64) -> Result<u64> {
+        if self.peek().is_empty()
+            && self.copy.is_none()
+            && let Pieces::Plain(plain) = &mut self.pieces
+        {
+            let skipped = plain.skip(wanted)?;
+            self.give_back()?;
+            self.before += skipped;
+            if skipped > 0 {
+                return Ok(skipped);
+            }
+        }
+        let count = self.ready()?.min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        self.consume(count);
+        Ok(count as u64)
     }
 
     /// The bytes that [`Uncompressed::ready`] announced.
@@ -104,7 +154,7 @@ impl Uncompressed {
 }
 
 /// What one thread hands to the next; an end is always explicit.
-enum Piece<E> {
+pub(super) enum Piece<E> {
     Data(Arc<Chunk>),
     End(E),
 }
@@ -327,7 +377,7 @@ fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> 
     }))
 }
 
-fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
+pub(super) fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
     if size <= limits.uncompressed {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::FileExt as _;
 
 use super::assemble::{self, Extensions};
@@ -56,8 +56,12 @@ impl LayerTar {
             crate::digest::supported(digest)?;
         }
         let native = options.form.map(|form| Native::new(form, &options));
-        Ok(Self {
-            bytes: Uncompressed::start(source, &options)?,
+        Ok(Self::of(Uncompressed::start(source, &options)?, native, options))
+    }
+
+    fn of(bytes: Uncompressed, native: Option<Native>, options: LayerOptions) -> Self {
+        Self {
+            bytes,
             limits: options.limits,
             blob: options.blob,
             globals: Globals::default(),
@@ -70,7 +74,7 @@ impl LayerTar {
             failure: None,
             native,
             file: None,
-        })
+        }
     }
 
     /// What the layer is, if it is no tar. Its entries come after its bytes were read to their verified end, and went to
@@ -99,7 +103,7 @@ impl LayerTar {
         })
     }
 
-    /// As [`LayerTar::new`], where `source` yields all bytes of `file`. If it turns out to be a plain tar,
+    /// As [`LayerTar::new`], where `source` yields all bytes of `file`. If it is a plain tar,
     /// a [`MergedTree`](crate::tree::MergedTree) leaves content where it is.
     ///
     /// # Errors
@@ -107,20 +111,34 @@ impl LayerTar {
     pub fn in_file(source: impl Read + Send + 'static, file: File, options: LayerOptions) -> Result<Self> {
         // Before the first byte is read, so that every later write is seen.
         let file = Watched::new(file)?;
-        Ok(Self { file: Some(file), ..Self::new(source, options)? })
+        let is_plain = options.form.is_none() && is_plain(&file.file)?;
+        Ok(Self { file: Some(file).filter(|_| is_plain), ..Self::new(source, options)? })
+    }
+
+    /// As [`LayerTar::in_file`], and nothing is [hashed](crate::layer::Hashing): of a plain tar, content that is skipped is not
+    /// read. There is no other thread: [`LayerTar::next_entry`] and [`LayerTar::data`] wait for `source`.
+    ///
+    /// # Errors
+    /// As [`LayerTar::in_file`]; [`Config`](crate::ErrorKind::Config) with options that want a digest.
+    pub fn in_file_unhashed(
+        source: impl Read + Seek + Send + 'static,
+        file: File,
+        options: LayerOptions,
+    ) -> Result<Self> {
+        if options.hashes_blob() || options.hashes_tar() {
+            return Err(Error::config("a layer that is hashed is read as a whole"));
+        }
+        let file = Watched::new(file)?;
+        if options.form.is_some() || !is_plain(&file.file)? {
+            return Self::new(source, options);
+        }
+        let bytes = Uncompressed::plain(source, file.size(), &options);
+        Ok(Self { file: Some(file), ..Self::of(bytes, None, options) })
     }
 
     /// The file of [`LayerTar::in_file`], where the tar is in it as it is.
-    pub(crate) fn plain_file(&mut self) -> Result<Option<Watched>> {
-        let Some(file) = self.file.take().filter(|_| self.native.is_none()) else { return Ok(None) };
-        let mut start = [0; BLOCK];
-        let is_plain = match file.file.read_exact_at(&mut start, 0) {
-            Ok(()) => Compression::by_magic(&start) == Compression::None,
-            // It is a pipe, or no tar.
-            Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotSeekable) => false,
-            Err(e) => return Err(Error::io("reading a layer", e)),
-        };
-        Ok(Some(file).filter(|_| is_plain))
+    pub(crate) fn plain_file(&mut self) -> Option<Watched> {
+        self.file.take()
     }
 
     /// The bounds that the layer is read within.
@@ -306,13 +324,13 @@ impl LayerTar {
     /// Leaves the current entry's data behind.
     fn skip_data(&mut self) -> Result<()> {
         while self.left > 0 {
-            match self.skip_some(self.left)? {
+            match self.bytes.skip(self.left)? {
                 0 => return Err(truncated("a file's data")),
                 count => self.left -= count,
             }
         }
         while self.padding > 0 {
-            match self.skip_some(self.padding)? {
+            match self.bytes.skip(self.padding)? {
                 // Some writers do not fill the last block; the file itself is complete.
                 0 => break,
                 count => self.padding -= count,
@@ -320,12 +338,6 @@ impl LayerTar {
         }
         self.padding = 0;
         Ok(())
-    }
-
-    fn skip_some(&mut self, wanted: u64) -> Result<u64> {
-        let count = self.bytes.ready()?.min(usize::try_from(wanted).unwrap_or(usize::MAX));
-        self.bytes.consume(count);
-        Ok(count as u64)
     }
 
     /// The next header block, `None` at the end of the archive: two blocks of zeros, or nothing more.
@@ -472,6 +484,17 @@ impl fmt::Debug for LayerTar {
             .field("left", &self.left)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether a file is a plain tar, and no pipe.
+fn is_plain(file: &File) -> Result<bool> {
+    let mut start = [0; BLOCK];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(Compression::by_magic(&start) == Compression::None),
+        // It is a pipe, or no tar.
+        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotSeekable) => Ok(false),
+        Err(e) => Err(Error::io("reading a layer", e)),
     }
 }
 

@@ -296,7 +296,7 @@ fn of_tar(
     gathered: &mut Gathered<'_>,
 ) -> Result<(LayerTree<FileData>, Option<Digest>)> {
     let mut builder = LayerTreeBuilder::within(limits);
-    let file = tar.plain_file()?;
+    let file = tar.plain_file();
     let number = if file.is_some() { gathered.next_number() } else { None };
     while let Some(mut entry) = tar.next_entry()? {
         entry.metadata.xattrs.retain(|(name, _)| is_kept_xattr(name));

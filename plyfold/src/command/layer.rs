@@ -1,7 +1,7 @@
 //! `layer` and `disk`: one layer as an image, and one empty upper.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read, Seek as _};
+use std::io::{self, IsTerminal as _, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -129,6 +129,12 @@ impl Input {
             && self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         let again = is_whole.then(|| self.file.try_clone()).transpose();
         again.map_err(|e| Error::io("opening the layer", e))
+    }
+}
+
+impl Seek for Input {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -1,12 +1,12 @@
 //! One layer by itself as any format that has one file.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use crate::atomic_file::AtomicFile;
 use crate::durable::temporary_file;
-use crate::layer::{LayerOptions, LayerSummary, LayerTar, TreeLimits};
+use crate::layer::{Hashing, LayerOptions, LayerSummary, LayerTar, TreeLimits};
 use crate::tree::MergedTree;
 use crate::{Digest, Error, Input, Made, Materializer, Output, Result, Role, Sink};
 
@@ -38,13 +38,16 @@ pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
 /// whole image takes content from there.
 pub(crate) fn convert(
     format: &dyn Materializer,
-    (tar, plain): (impl Read + Send + 'static, Option<File>),
+    (tar, plain): (impl Read + Seek + Send + 'static, Option<File>),
     options: LayerOptions,
     file: &mut AtomicFile,
     folder: &Path,
 ) -> Result<Converted> {
     let limits = options.limits.tree.clone();
     let mut tar = match plain {
+        Some(plain) if options.hashing == Hashing::Nothing => {
+            LayerTar::in_file_unhashed(tar, plain, options)?
+        }
         Some(plain) => LayerTar::in_file(tar, plain, options)?,
         None => LayerTar::new(tar, options)?,
     };

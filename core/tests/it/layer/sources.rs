@@ -1,13 +1,15 @@
 //! Images whose content lies in tars and in the files of layers.
 
 use std::fs::{self, File};
-use std::io::{Cursor, Read as _, Seek as _, Write as _};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use plyfold_core::digest::sha256;
-use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits, Warning};
 use plyfold_core::tree::{
     FileData, Kind, LayerContent, LayerFile, LayerReader, LayerRun, LayerSource, LayerTree, LayerTreeBuilder,
     MergedTree, TreeFault,
@@ -66,6 +68,91 @@ fn a_tar_that_is_compressed_is_read_as_any_other() {
     let image = of(vec![in_file(&folder.path().join("tar"), &tar)], &scratch).unwrap();
     assert_eq!(content(&image, "f5"), bytes(5, 300_001));
     assert!(scratch.is_dir());
+}
+
+/// Counts the bytes that are read.
+struct Counted(File, Arc<AtomicU64>);
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl Seek for Counted {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+fn unhashed(path: &Path, tar: &[u8], limits: LayerLimits) -> (Result<LayerTar>, Arc<AtomicU64>) {
+    fs::write(path, tar).unwrap();
+    let open = || File::open(path).unwrap();
+    let read = Arc::new(AtomicU64::new(0));
+    let options = LayerOptions { hashing: Hashing::Nothing, limits, ..LayerOptions::default() };
+    (LayerTar::in_file_unhashed(Counted(open(), read.clone()), open(), options), read)
+}
+
+#[test]
+fn content_of_a_tar_that_is_not_hashed_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, scratch) = (folder.path().join("tar"), folder.path().join("scratch"));
+    let (long, large) = (bytes(3, 200_000), bytes(9, 3_000_000));
+    let tar = sparse(files(), "s", 1 << 20, &[(100, b"short"), (500_000, &long)]);
+    let tar = tar.file("large", &large).file("after", b"y").end();
+    let (reader, read) = unhashed(&path, &tar, LayerLimits::default());
+    let image = of(vec![reader.map(LayerSource::from)], &scratch).unwrap();
+    assert_eq!(image.diff_ids(), [None]);
+    for (at, size) in [0, 1, 511, 4_096, 70_000, 300_001].into_iter().enumerate() {
+        assert_eq!(content(&image, &format!("f{at}")), bytes(at, size));
+    }
+    assert_eq!((content(&image, "large"), content(&image, "after")), (large.clone(), b"y".to_vec()));
+    assert_eq!(content(&image, "s")[500_000..700_000], long);
+    assert!(!scratch.exists(), "a spool was made");
+    let read = read.load(Ordering::Relaxed);
+    assert!(read < 300_000, "{read} of {} bytes were read", tar.len());
+
+    // Who asks for the content gets it, and the end is looked at.
+    let (reader, _) = unhashed(&path, &[&tar, &b"behind"[..]].concat(), LayerLimits::default());
+    let mut reader = reader.unwrap();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        if entry.path.as_bytes() == b"large" {
+            let mut data = Vec::new();
+            let mut take = |bytes: &[u8]| {
+                data.extend_from_slice(bytes);
+                Ok(())
+            };
+            reader.copy_data(large.len() as u64, &mut take).unwrap();
+            assert!(data == large);
+        }
+    }
+    let summary = reader.finish().unwrap();
+    assert_eq!((summary.size, summary.diff_id), (tar.len() as u64 + 6, None));
+    assert_eq!(summary.warnings, [Warning::TrailingData]);
+}
+
+#[test]
+fn a_tar_that_is_not_hashed_is_checked_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tar");
+    let tar = Archive::default().file("large", &bytes(9, 3_000_000)).file("after", b"y").end();
+    let error = |tar: &[u8], limits| {
+        let (reader, _) = unhashed(&path, tar, limits);
+        of(vec![reader.map(LayerSource::from)], folder.path()).unwrap_err().kind().clone()
+    };
+    for end in [1_000, 2_000_000, 3_000_000, 3_001_000] {
+        assert_eq!(error(&tar[..end], LayerLimits::default()), ErrorKind::Corrupt, "{end}");
+    }
+    let small = LayerLimits { uncompressed: 1 << 20, ..LayerLimits::default() };
+    assert_eq!(error(&tar, small), ErrorKind::Limit);
+    // Compressed: by other threads.
+    let (reader, _) = unhashed(&path, &gzip(&tar), LayerLimits::default());
+    let image = of(vec![reader.map(LayerSource::from)], folder.path()).unwrap();
+    assert_eq!(content(&image, "after"), b"y");
+    let hashed = LayerTar::in_file_unhashed(io::empty(), File::open(&path).unwrap(), LayerOptions::default());
+    assert_eq!(*hashed.unwrap_err().kind(), ErrorKind::Config);
 }
 
 /// What was hashed is not what is used.
