@@ -4,6 +4,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::NodeId;
 
 use crate::compress::algorithm::Compression;
+use crate::compress::extents::Recorded;
 use crate::content::{Chunks, Content, DataLayout};
 use crate::fault::ErofsFault;
 use crate::format::{LAYOUT_COMPACT, LAYOUT_INLINE};
@@ -22,6 +23,16 @@ pub(crate) enum Body<'a> {
     /// Compressed in so many blocks, in an image that exists: header, indexes and a last cluster of `tail` bytes, in all
     /// `length` bytes, are copied. `layout` says of which form the indexes are.
     Kept { layout: u16, blocks: u32, length: u64, tail: u32 },
+    /// In the file of all fragments.
+    Fragment,
+}
+
+/// The file of all fragments, which has no name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed {
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) recorded: Recorded,
 }
 
 /// What knows that of the files of a tree with contents `C`.
@@ -35,6 +46,16 @@ pub(crate) trait FileBodies<C> {
     /// How files are compressed which are [`Body::Compressed`].
     fn compression(&self) -> Option<&Compression> {
         None
+    }
+
+    /// What fragments are parts of, if there are any.
+    fn packed(&self) -> Option<Packed> {
+        None
+    }
+
+    /// Appends the indexes of that file, and its last cluster, to its inode.
+    fn write_packed(&self, _packed: Packed, _out: &mut Vec<u8>) -> Result<()> {
+        Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into())
     }
 
     /// Appends what stands behind inode and xattrs of a compressed file: its indexes, and its last cluster.

@@ -13,7 +13,7 @@ plyfold_core::register!(FormatEntry {
     name: "erofs",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image of the whole root file system",
-    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], label=TEXT, mtime=SECONDS, uuid=UUID, verity=append|beside",
+    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], fragments=true, label=TEXT, mtime=SECONDS, uuid=UUID, verity=append|beside",
     open: |options| {
         let options: Flat = options.config()?;
         let tree = options.verity;
@@ -106,6 +106,8 @@ struct Flat {
     cluster: Option<String>,
     compress: Option<String>,
     #[serde(default)]
+    fragments: bool,
+    #[serde(default)]
     label: String,
     mtime: Option<i64>,
     uuid: Option<String>,
@@ -115,8 +117,11 @@ struct Flat {
 impl Flat {
     fn materializer(self) -> Result<ErofsFlat> {
         let compression = compression(self.compress.as_deref(), self.cluster.as_deref())?;
+        let fragments = self.fragments;
         let flat = ErofsFlat::new(self.options()?);
         match compression {
+            None if fragments => Err(ErofsFault::FragmentsAlone.into()),
+            Some(compression) if fragments => flat.with_compression(compression.with_fragments()),
             Some(compression) => flat.with_compression(compression),
             None => Ok(flat),
         }
@@ -180,14 +185,17 @@ mod tests {
             formats.open("erofs", &options).unwrap().format().options
         };
         assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
+        assert_eq!(key(&["compress=lz4", "fragments=true"]), "zlz4-2-c16384-f");
+        assert_eq!(key(&["compress=lz4", "fragments=false"]), "zlz4-2-c16384");
         assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-2-c4096");
-        assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-c1048576"));
+        assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-2-c1048576"));
         for bad in [
             "block-size=100",
             "cluster=4K",
             "compress=gzip",
             "compress=lz4 cluster=3K",
             "compress=lz4 block-size=512",
+            "fragments=true",
             "label=0123456789abcdef",
             "mtime=1.5",
             "uuid=1",
@@ -201,7 +209,7 @@ mod tests {
             formats.open("erofs-layers", &options).unwrap().format().options
         };
         assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
-        assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-c4096");
+        assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-2-c4096");
         for bad in ["block-size=100", "block-size=x", "depth=3", "cluster=4K", "compress=lz4 block-size=512"]
         {
             let options = Options::parse(bad.split(' ')).unwrap();

@@ -10,7 +10,8 @@ use plyfold_core::tree::{Kind, NodeId, Tree};
 
 use crate::fault::ErofsFault;
 use crate::format::{
-    COMPACT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_PLAIN, SLOT, Time, device_number, dirent_type, type_bits,
+    COMPACT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_PLAIN, S_IFREG, SLOT, Time, device_number, dirent_type,
+    type_bits,
 };
 use crate::options::Options;
 use crate::xattr::{SetId, XattrTable};
@@ -131,6 +132,18 @@ impl<'a, C> Inodes<'a, C> {
             nlink: self.tree.links(id).max(1).into(),
             ..Inode::default().with_layout(LAYOUT_PLAIN)
         })
+    }
+
+    /// The inode of the file of all fragments, which has no name.
+    pub(crate) fn packed(&self, size: u64) -> Inode {
+        Inode {
+            mode: S_IFREG.into(),
+            size: size.into(),
+            ino: (self.planned.len() as u32 + 1).into(),
+            mtime: self.epoch,
+            nlink: 1.into(),
+            ..Inode::default()
+        }
     }
 
     /// The bytes of an inode in the smallest form that holds it, without its xattrs.

@@ -6,7 +6,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::bodies::{Body, FileBodies};
 use crate::compress::algorithm::Compression;
-use crate::compress::format::{HEADER_ALIGNMENT, Packs};
+use crate::compress::format::{HEADER_ALIGNMENT, HEADER_SIZE, Packs};
 use crate::content::Run;
 use crate::directory;
 use crate::fault::ErofsFault;
@@ -53,6 +53,8 @@ pub(crate) struct ImageLayout<'a, C, B> {
     pub(crate) has_compressed: bool,
     /// Last clusters stand behind indexes.
     pub(crate) has_clusters: bool,
+    /// The number of the inode of all fragments.
+    pub(crate) packed: Option<u32>,
 }
 
 impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
@@ -74,6 +76,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             has_chunks: false,
             has_compressed: false,
             has_clusters: false,
+            packed: None,
         };
         let mut places = Places::new(packing, block_size);
         let mut blocks = 0_u64;
@@ -91,6 +94,14 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
                 // Bounds what is listed: the sum is checked below.
                 u32::try_from(blocks).map_err(|_| ErofsFault::Blocks(block_size))?;
             }
+        }
+        if let Some(packed) = bodies.packed() {
+            let own = plan.inodes.own_size(&plan.inodes.packed(packed.size));
+            let packs = Packs::behind(own, packed.size.div_ceil(block_size));
+            let offset = places.take(own, packs.end() + u64::from(packed.recorded.tail));
+            plan.packed = Some(u32::try_from(offset / SLOT).map_err(|_| ErofsFault::Inodes)?);
+            plan.has_compressed = true;
+            plan.has_clusters |= packed.recorded.tail > 0;
         }
         // Only now is it known where the blocks behind the inodes start.
         let first = u64::from(meta_block) + places.end().div_ceil(block_size);
@@ -162,6 +173,8 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         } else if inode.layout() == LAYOUT_COMPACT {
             let blocks = inode.size.get().div_ceil(block_size);
             length = Packs::behind(with_xattrs, blocks).end() + cluster;
+        } else if inode.layout() == LAYOUT_FULL {
+            length = with_xattrs.next_multiple_of(HEADER_ALIGNMENT) + HEADER_SIZE;
         }
         Ok(Shape { inode, within, length, in_blocks, has_cluster: cluster > 0 })
     }
@@ -180,15 +193,19 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             Body::Chunks(chunks) => (LAYOUT_CHUNKS, u32::from(CHUNK_INDEXES) | u32::from(chunks.bits)),
             Body::Compressed { blocks, .. } => (LAYOUT_COMPACT, blocks),
             Body::Kept { layout, blocks, .. } => (layout, blocks),
+            Body::Fragment => (LAYOUT_FULL, 0),
         }
     }
 
-    /// The inodes in the order of their places.
+    /// The inodes in the order of their places, that of all fragments as one behind the others.
     fn in_order(&self) -> impl Iterator<Item = u32> + use<C, B> {
-        let count = self.inodes.planned.len() as u32;
+        let planned = &self.inodes.planned;
+        let count = planned.len() as u32 + u32::from(self.packed.is_some());
         let sorted = (self.packing != Packing::InOrder).then(|| {
             let mut order: Vec<u32> = (0..count).collect();
-            order.sort_unstable_by_key(|at| self.inodes.nid(self.inodes.planned[*at as usize].id));
+            order.sort_unstable_by_key(|at| {
+                planned.get(*at as usize).map_or(self.packed, |planned| Some(self.inodes.nid(planned.id)))
+            });
             order
         });
         (0..count).map(move |at| sorted.as_ref().map_or(at, |sorted| sorted[at as usize]))
@@ -199,7 +216,10 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         let start = image.position();
         let mut bytes = Vec::new();
         for at in self.in_order() {
-            let planned = self.inodes.planned[at as usize];
+            let Some(planned) = self.inodes.planned.get(at as usize).copied() else {
+                self.write_packed(start, &mut bytes, image)?;
+                continue;
+            };
             let Shape { mut inode, in_blocks, .. } = self.shape(at as usize)?;
             if in_blocks > 0
                 && let Ok(found) = self.spilled.binary_search_by_key(&at, |spilled| spilled.at)
@@ -216,6 +236,19 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             image.write(&bytes)?;
         }
         image.zeros((u64::from(self.first_block) * self.block_size).saturating_sub(image.position()))
+    }
+
+    /// Writes the inode of all fragments.
+    fn write_packed(&self, start: u64, bytes: &mut Vec<u8>, image: &mut BlockStream<'_>) -> Result<()> {
+        let (Some(packed), Some(nid)) = (self.bodies.packed(), self.packed) else { return Ok(()) };
+        let mut inode = self.inodes.packed(packed.size).with_layout(LAYOUT_COMPACT);
+        inode.location = packed.recorded.blocks.into();
+        bytes.clear();
+        let compact = inode.compact(self.inodes.epoch);
+        bytes.extend_from_slice(compact.as_ref().map_or(inode.as_bytes(), |compact| compact.as_bytes()));
+        self.bodies.write_packed(packed, bytes)?;
+        image.zeros(start + u64::from(nid) * SLOT - image.position())?;
+        image.write(bytes)
     }
 
     /// What stands right behind an inode and its xattrs.
@@ -303,7 +336,9 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             }
             Body::Chunks(chunks) => (chunks.device, &*chunks.runs),
             // Have no such indexes.
-            Body::Inline { .. } | Body::Compressed { .. } | Body::Kept { .. } => (0, &[][..]),
+            Body::Inline { .. } | Body::Compressed { .. } | Body::Kept { .. } | Body::Fragment => {
+                (0, &[][..])
+            }
         };
         let mut chunk = 0;
         for run in runs {

@@ -63,11 +63,7 @@ impl ErofsMerged {
     /// As [`Materializer::join`].
     pub fn overlay_differences(&self, layers: &[InputArtifact], stacked: bool) -> Result<OverlayDifferences> {
         let limits = self.limits.clone().unwrap_or_default();
-        let opened = |at: usize| {
-            let layer: &InputArtifact = &layers[at];
-            open(layer, &limits).map_err(|e| of_layer(e, layer))
-        };
-        shown::differences(layers.len(), opened, &limits, stacked)
+        overlay_differences(layers, &limits, stacked)
     }
 
     /// The root directory of the image that these layers make: that of the uppermost one with an entry for it.
@@ -107,6 +103,19 @@ impl ErofsMerged {
         }
         Ok(reader)
     }
+}
+
+/// Where overlayfs, given the images of layers, does not show what the image is.
+pub(crate) fn overlay_differences(
+    layers: &[InputArtifact],
+    limits: &TreeLimits,
+    stacked: bool,
+) -> Result<OverlayDifferences> {
+    let open = |at: usize| {
+        let layer: &InputArtifact = &layers[at];
+        open(layer, limits).map_err(|e| of_layer(e, layer))
+    };
+    shown::differences(layers.len(), open, limits, stacked)
 }
 
 /// A layer's image, whatever a merged one can refer to.
@@ -180,6 +189,6 @@ fn of_layer(error: Error, layer: &InputArtifact) -> Error {
 }
 
 /// A layer's file as errors name it.
-pub(crate) fn shown_as(layer: &InputArtifact) -> String {
+fn shown_as(layer: &InputArtifact) -> String {
     layer.artifact.path().map_or_else(|| layer.name.clone(), |path| path.display().to_string())
 }

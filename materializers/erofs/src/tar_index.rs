@@ -5,9 +5,7 @@ use std::io::SeekFrom;
 use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar, TreeLimits};
 use plyfold_core::tree::LayerTreeBuilder;
-use plyfold_core::{
-    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace,
-};
+use plyfold_core::{Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace};
 use plyfold_verity::{Work, tree_key, with_tree};
 use zerocopy::FromZeros as _;
 
@@ -16,12 +14,10 @@ use crate::data;
 use crate::fault::ErofsFault;
 use crate::format::DeviceSlot;
 use crate::layer::layer_uuid;
-use crate::merge::shown_as;
 use crate::options::Options;
-use crate::reader::Reader;
-use crate::shown::{self, OverlayDifferences};
+use crate::shown::OverlayDifferences;
 use crate::stream::BlockStream;
-use crate::{overlay, writer};
+use crate::{merge, overlay, writer};
 
 /// A tar's blocks, and so those of the image.
 const BLOCK: u32 = 512;
@@ -69,13 +65,7 @@ impl ErofsTar {
         limits: &TreeLimits,
         stacked: bool,
     ) -> Result<OverlayDifferences> {
-        let open = |at: usize| {
-            let layer: &InputArtifact = &layers[at];
-            let reader = ArtifactReader::open(&*layer.artifact).and_then(Reader::new);
-            let reader = reader.map_err(|e| e.with_context("layer", shown_as(layer)))?;
-            Ok(reader.with_limits(limits.clone()))
-        };
-        shown::differences(layers.len(), open, limits, stacked)
+        merge::overlay_differences(layers, limits, stacked)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::content::Content;
 use crate::fault::ErofsFault;
 use crate::format::{
     COMPAT_CHECKSUM, COMPAT_MTIME, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_CHUNKS, INCOMPAT_CONFIGS,
-    INCOMPAT_DEVICES, INCOMPAT_PADDING, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET, Superblock, checksum,
+    INCOMPAT_DEVICES, INCOMPAT_FRAGMENTS, INCOMPAT_PADDING, INCOMPAT_TAILS, MAGIC, SUPERBLOCK_OFFSET,
+    Superblock, checksum,
 };
 use crate::inodes::Inodes;
 use crate::layout::ImageLayout;
@@ -86,6 +87,10 @@ pub(crate) fn finish_files<C, B: FileBodies<C>>(
         }
         if plan.has_clusters {
             superblock.feature_incompat |= INCOMPAT_TAILS;
+        }
+        if let Some(packed) = plan.packed {
+            superblock.feature_incompat |= INCOMPAT_FRAGMENTS;
+            superblock.packed_nid = u64::from(packed).into();
         }
     }
     if !devices.is_empty() {

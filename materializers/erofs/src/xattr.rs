@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
+use plyfold_core::layer::Metadata;
 use plyfold_core::tree::{XATTR_PREFIXES, Xattrs, xattr_prefix};
 use plyfold_core::{Result, printable};
 
 use crate::fault::ErofsFault;
+use crate::format::EXTENDED_SIZE;
 
 /// The header of a body: name filter (4 bytes), number of shared entries (1), 7 unused.
 pub(crate) const HEADER: usize = 12;
@@ -24,10 +26,11 @@ const SHARED_MAX: usize = 255;
 /// No entry, or no place in the shared area.
 const NONE: u32 = u32::MAX;
 
-/// The most bytes that the attributes of an inode take behind it. Shared ones take less.
-pub(crate) fn most_bytes(xattrs: &[(Vec<u8>, Vec<u8>)]) -> u64 {
+/// The most bytes that an inode takes with its attributes. It takes less if its time is that of most, or attributes are shared.
+pub(crate) fn most_own(metadata: &Metadata) -> u64 {
     let entry = |(name, value): &(Vec<u8>, Vec<u8>)| (4 + name.len() + value.len()).next_multiple_of(4);
-    if xattrs.is_empty() { 0 } else { (HEADER + xattrs.iter().map(entry).sum::<usize>()) as u64 }
+    let entries: usize = metadata.xattrs.iter().map(entry).sum();
+    EXTENDED_SIZE + if entries == 0 { 0 } else { (HEADER + entries) as u64 }
 }
 
 /// A set of attributes, as one or more inodes have it.

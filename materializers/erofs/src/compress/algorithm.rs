@@ -59,6 +59,8 @@ impl FromStr for Algorithm {
 pub struct Compression {
     pub(crate) algorithm: Algorithm,
     pub(crate) cluster: u32,
+    /// Small files, and the ends of larger ones, are compressed together.
+    pub(crate) fragments: bool,
     /// By default as many as the machine runs at once.
     pub(crate) threads: Option<NonZero<usize>>,
 }
@@ -77,7 +79,7 @@ impl Compression {
         if !is_known {
             return Err(ErofsFault::Compression(format!("{algorithm:?}")).into());
         }
-        Ok(Self { algorithm, cluster, threads: None })
+        Ok(Self { algorithm, cluster, fragments: false, threads: None })
     }
 
     /// The size of a cluster in bytes, compressed: a power of two from 4 KiB to 1 MiB.
@@ -90,6 +92,20 @@ impl Compression {
         }
         self.cluster = bytes;
         Ok(self)
+    }
+
+    /// Small files and the ends of larger ones together, as parts (fragments) of one file that has no name; equal ones once.
+    /// Images get smaller, and reads of one file fetch others with it. Linux 6.1. For whole images alone: a layer's tar is
+    /// read once.
+    #[must_use]
+    pub fn with_fragments(mut self) -> Self {
+        self.fragments = true;
+        self
+    }
+
+    /// The most bytes that a fragment has.
+    pub(crate) fn fragment_max(&self) -> u32 {
+        (self.cluster * 4).min(CLUSTER_MAX)
     }
 
     /// On so many threads. The image is the same for any number.
@@ -105,9 +121,10 @@ impl Compression {
         let algorithm = match self.algorithm {
             Algorithm::Lz4 => "zlz4-2".to_owned(),
             Algorithm::Lz4hc(level) => format!("zlz4hc{level}-2"),
-            Algorithm::Zstd(level) => format!("zzstd{level}"),
+            Algorithm::Zstd(level) => format!("zzstd{level}-2"),
         };
-        format!("{algorithm}-c{}", self.cluster)
+        let fragments = if self.fragments { "-f" } else { "" };
+        format!("{algorithm}-c{}{fragments}", self.cluster)
     }
 
     /// What follows the superblock: nothing for LZ4 in clusters of one block, which older kernels read, too.

@@ -6,7 +6,7 @@ use zerocopy::IntoBytes as _;
 use super::algorithm::{BLOCK, Compression};
 use super::extents::{Extent, ExtentReader, ExtentWriter, Recorded};
 use super::format::{
-    ADVISE_2B, ADVISE_BIG_1, ADVISE_BIG_2, ADVISE_INLINE, HEADER_ALIGNMENT, MapHeader, Packs,
+    ADVISE_2B, ADVISE_BIG_1, ADVISE_BIG_2, ADVISE_FRAGMENT, ADVISE_INLINE, HEADER_ALIGNMENT, MapHeader, Packs,
 };
 use super::index::IndexWriter;
 use super::segment::{Segment, Tail};
@@ -85,9 +85,18 @@ impl ClusterWriter {
 
     /// Begins a file.
     pub(crate) fn begin(&mut self, out: &mut BlockStream<'_>) -> Result<()> {
+        self.begin_as(false, out)
+    }
+
+    /// Begins the file of all fragments, which has extents even if none of it gets smaller.
+    pub(crate) fn begin_packed(&mut self, out: &mut BlockStream<'_>) -> Result<()> {
+        self.begin_as(true, out)
+    }
+
+    fn begin_as(&mut self, is_smaller: bool, out: &mut BlockStream<'_>) -> Result<()> {
         let (at, start) = (self.extents.position(), out.block()?);
-        let recorded = Recorded { at, extents: 0, tail: 0, start, blocks: 0 };
-        self.current = Some(Written { recorded, is_smaller: false, rest: Vec::new() });
+        let recorded = Recorded { at, extents: 0, tail: 0, fragment: None, start, blocks: 0 };
+        self.current = Some(Written { recorded, is_smaller, rest: Vec::new() });
         Ok(())
     }
 
@@ -129,6 +138,14 @@ impl ClusterWriter {
         out.write(&bytes)
     }
 
+    /// The last extent of the file is a fragment, of so many bytes, which stands there.
+    pub(crate) fn append_fragment(&mut self, length: u32, at: u32) -> Result<()> {
+        let Some(Written { recorded, .. }) = &mut self.current else { return Err(no_start()) };
+        recorded.extents += 1;
+        recorded.fragment = Some(at);
+        self.extents.extent(Extent { length, blocks: 0, is_plain: false })
+    }
+
     /// Ends the file.
     pub(crate) fn end(&mut self) -> Result<Written> {
         self.current.take().ok_or_else(no_start)
@@ -146,21 +163,25 @@ pub(crate) fn write_behind_inode(
     let packs = Packs::behind(out.len() as u64, size.div_ceil(BLOCK_SIZE));
     out.resize(out.len().next_multiple_of(HEADER_ALIGNMENT as usize), 0);
     let big = if compression.is_big() { ADVISE_BIG_1 | ADVISE_BIG_2 } else { 0 };
-    let inline = if recorded.tail > 0 { ADVISE_INLINE } else { 0 };
+    let (place, last) = match recorded {
+        Recorded { fragment: Some(at), .. } => (*at, ADVISE_FRAGMENT),
+        Recorded { tail, .. } => (tail << 16, if *tail > 0 { ADVISE_INLINE } else { 0 }),
+    };
     let header = MapHeader {
-        fragmentoff: (recorded.tail << 16).into(),
-        advise: (ADVISE_2B | big | inline).into(),
+        fragmentoff: place.into(),
+        advise: (ADVISE_2B | big | last).into(),
         algorithms: compression.algorithm.number(),
         clusterbits: 0,
     };
     out.extend_from_slice(header.as_bytes());
     let mut indexes = IndexWriter::new(packs, compression.is_big(), recorded.start, out);
-    extents.for_each(recorded, |extent| indexes.extent(extent))?;
+    let tail = extents.for_each(recorded, |extent| indexes.extent(extent))?;
     indexes.finish();
     if recorded.tail > 0 && out.len() as u64 % BLOCK_SIZE + u64::from(recorded.tail) > BLOCK_SIZE {
         return Err(Error::new(ErrorKind::Internal, "a last cluster does not stand in one block"));
     }
-    extents.tail(recorded, out)
+    out.extend_from_slice(&tail);
+    Ok(())
 }
 
 fn no_start() -> Error {

@@ -35,25 +35,26 @@ impl Codec {
     }
 
     /// Makes a cluster shorter that holds all of `source`, so that it holds a start of it in at most `size` bytes, if `is_better`
-    /// says so of the bytes that are in it and the bytes that it takes.
+    /// says so of the bytes that are in it, the bytes that it takes, and those that the rest of `source` takes.
     pub(crate) fn shorten(
         &mut self,
         source: &[u8],
         cluster: &mut [u8],
         size: usize,
-        is_better: impl Fn(usize, usize) -> bool,
+        is_better: impl Fn(usize, usize, usize) -> bool,
     ) -> Option<(usize, usize)> {
         let Self::Zstd(fit) = self else {
             let cut = Cut::new(cluster, source.len(), size)?;
             let (read, wrote) = (cut.read(), cut.wrote());
-            return is_better(read, wrote).then(|| {
+            return is_better(read, wrote, source.len() - read.min(source.len())).then(|| {
                 cut.apply(source, cluster);
                 (read, wrote)
             });
         };
         let mut shorter = vec![0; size];
-        let (read, wrote) = fit.fill(source, &mut shorter, 1);
-        is_better(read, wrote).then(|| {
+        let (read, wrote) = fit.fill_exactly(source, &mut shorter);
+        let rest = fit.size_of(&source[read..]);
+        is_better(read, wrote, rest).then(|| {
             cluster[..size].copy_from_slice(&shorter);
             (read, wrote)
         })
@@ -65,7 +66,7 @@ impl Codec {
         match self {
             Self::Lz4 => lzzzz::lz4::compress_fill(source, cluster).unwrap_or((0, 0)),
             Self::Lz4hc(level) => lzzzz::lz4_hc::compress_fill(source, cluster, *level).unwrap_or((0, 0)),
-            Self::Zstd(fit) => fit.fill(source, cluster, attempts),
+            Self::Zstd(fit) => fit.fill(source, cluster, attempts, is_good),
         }
     }
 }
@@ -95,7 +96,26 @@ impl Fit {
         Ok(())
     }
 
-    fn fill(&mut self, source: &[u8], cluster: &mut [u8], attempts: u32) -> (usize, usize) {
+    /// Fills a cluster to its last bytes, with the start of what does not fit as a whole.
+    fn fill_exactly(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
+        let source = &source[..source.len().saturating_sub(1)];
+        self.fill(source, cluster, EXACT_ATTEMPTS, |taken, size| taken + size / 512 + 4 >= size)
+    }
+
+    /// The bytes that all of `source` takes, compressed or not.
+    fn size_of(&mut self, source: &[u8]) -> usize {
+        self.room.resize(zstd::zstd_safe::compress_bound(source.len()), 0);
+        let compressed = self.context.compress_to_buffer(source, &mut self.room[..]);
+        compressed.map_or(source.len(), |bytes| bytes.min(source.len()))
+    }
+
+    fn fill(
+        &mut self,
+        source: &[u8],
+        cluster: &mut [u8],
+        attempts: u32,
+        is_good: impl Fn(usize, usize) -> bool,
+    ) -> (usize, usize) {
         let size = cluster.len();
         self.room.resize(size + size / 8 + 64, 0);
         // The longest start that fits, what it takes, and the shortest that does not fit.
@@ -132,6 +152,9 @@ impl Fit {
         (fits, taken)
     }
 }
+
+/// How often the length of what fills a cluster to its last bytes is searched.
+const EXACT_ATTEMPTS: u32 = 8;
 
 /// Bytes of the source for 1,024 of the first cluster.
 const FIRST_RATIO: usize = 3 << 10;

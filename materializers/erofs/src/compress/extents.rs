@@ -31,6 +31,8 @@ pub(crate) struct Recorded {
     pub(crate) extents: u32,
     /// Bytes of a last cluster that stands behind the indexes.
     pub(crate) tail: u32,
+    /// Where the last extent stands among the fragments, if it is one.
+    pub(crate) fragment: Option<u32>,
     /// The first block, and how many there are.
     pub(crate) start: u32,
     pub(crate) blocks: u32,
@@ -75,15 +77,16 @@ impl ExtentWriter {
 pub(crate) struct ExtentReader(File);
 
 impl ExtentReader {
-    /// Shows the extents of a file, one after the other.
-    pub(crate) fn for_each(&self, of: &Recorded, mut show: impl FnMut(Extent)) -> Result<()> {
+    /// Shows the extents of a file, one after the other; its last cluster.
+    pub(crate) fn for_each(&self, of: &Recorded, mut show: impl FnMut(Extent)) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let (mut at, mut left) = (of.at, of.extents as usize);
-        while left > 0 {
+        loop {
             let count = left.min(AT_ONCE);
-            bytes.resize(count * SIZE, 0);
+            let tail = if count == left { of.tail as usize } else { 0 };
+            bytes.resize(count * SIZE + tail, 0);
             self.read(at, &mut bytes)?;
-            for record in bytes.chunks_exact(SIZE) {
+            for record in bytes[..count * SIZE].chunks_exact(SIZE) {
                 let number = |at: usize| u32::from(record[at]) | u32::from(record[at + 1]) << 8;
                 let kind = number(4) as u16;
                 let length = number(0) | number(2) << 16;
@@ -91,13 +94,10 @@ impl ExtentReader {
             }
             at += bytes.len() as u64;
             left -= count;
+            if left == 0 {
+                return Ok(bytes.split_off(count * SIZE));
+            }
         }
-        Ok(())
-    }
-
-    /// Appends the last cluster of a file.
-    pub(crate) fn tail(&self, of: &Recorded, out: &mut Vec<u8>) -> Result<()> {
-        self.bytes(of.at + u64::from(of.extents) * SIZE as u64, of.tail as usize, out)
     }
 
     /// Appends bytes that were recorded.

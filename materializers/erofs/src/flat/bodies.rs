@@ -4,10 +4,11 @@ use plyfold_core::Result;
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::tree::{FileData, HeapSize as _, Kind, MergedTree, NodeId, Tree};
 
-use crate::bodies::{Body, FileBodies};
+use crate::bodies::{Body, FileBodies, Packed};
 use crate::compress::algorithm::Compression;
 use crate::compress::clusters::write_behind_inode;
 use crate::compress::extents::{ExtentReader, Recorded};
+use crate::compress::format::{HEADER_ALIGNMENT, WHOLE_FRAGMENT};
 use crate::content::{Chunks, DataLayout};
 use crate::data;
 use crate::fault::ErofsFault;
@@ -27,6 +28,8 @@ enum Place {
     Chunks(u32),
     /// The number of what is recorded of it.
     Compressed(u32),
+    /// Where it stands among the fragments.
+    Fragment(u32),
 }
 
 /// The data of an image's files, written.
@@ -40,6 +43,8 @@ pub(super) struct Bodies<'a> {
     /// Of the compressed files, and how they are compressed.
     recorded: Vec<Recorded>,
     extents: Option<(Compression, ExtentReader)>,
+    /// What fragments are parts of.
+    packed: Option<Packed>,
     /// Counts what is held for files: a tree of its own, as what they come from has been counted in the image's.
     account: Tree<()>,
     pub(super) buffer: Vec<u8>,
@@ -55,6 +60,7 @@ impl<'a> Bodies<'a> {
             chunks: Vec::new(),
             recorded: Vec::new(),
             extents: None,
+            packed: None,
             account: Tree::within(limits),
             buffer: vec![0; BUFFER],
         }
@@ -123,6 +129,31 @@ impl<'a> Bodies<'a> {
         Ok(())
     }
 
+    /// A file that is a fragment.
+    pub(super) fn place_fragment(&mut self, id: NodeId, at: u32) {
+        self.places[id.index()] = Place::Fragment(at);
+    }
+
+    /// Whether another file may have the same clusters: none stands behind the inode.
+    pub(super) fn can_be_shared(&self, id: NodeId) -> bool {
+        matches!(self.places[id.index()], Place::Compressed(number) if self.recorded[number as usize].tail == 0)
+    }
+
+    /// A file of the same bytes as another, which can be shared.
+    pub(super) fn place_as(&mut self, id: NodeId, other: NodeId) {
+        self.places[id.index()] = self.places[other.index()];
+    }
+
+    /// Counts further bytes that are held for files.
+    pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
+        self.account.charge(bytes)
+    }
+
+    /// The file of all fragments has been written.
+    pub(super) fn place_packed(&mut self, packed: Packed) {
+        self.packed = Some(packed);
+    }
+
     /// Ends the compressed files.
     pub(super) fn end_compressed(&mut self, compression: &Compression, extents: ExtentReader) {
         self.extents = Some((compression.clone(), extents));
@@ -154,7 +185,19 @@ impl FileBodies<FileData> for Bodies<'_> {
                 let Recorded { blocks, tail, .. } = self.recorded[number as usize];
                 Body::Compressed { blocks, tail }
             }
+            Place::Fragment(_) => Body::Fragment,
         })
+    }
+
+    fn packed(&self) -> Option<Packed> {
+        self.packed
+    }
+
+    fn write_packed(&self, packed: Packed, out: &mut Vec<u8>) -> Result<()> {
+        let Some((compression, extents)) = &self.extents else {
+            return Err(ErofsFault::FileLayout(LAYOUT_COMPACT).into());
+        };
+        write_behind_inode(compression, extents, &packed.recorded, packed.size, out)
     }
 
     fn write_rest(&self, id: NodeId, _: &FileData, size: u64, out: &mut Vec<u8>) -> Result<()> {
@@ -166,6 +209,12 @@ impl FileBodies<FileData> for Bodies<'_> {
     }
 
     fn write_clusters(&self, id: NodeId, _: &FileData, size: u64, out: &mut Vec<u8>) -> Result<()> {
+        if let Place::Fragment(at) = self.places[id.index()] {
+            let header = u64::from(at) | u64::from(WHOLE_FRAGMENT) << 56;
+            out.resize(out.len().next_multiple_of(HEADER_ALIGNMENT as usize), 0);
+            out.extend_from_slice(&header.to_le_bytes());
+            return Ok(());
+        }
         let (Place::Compressed(number), Some((compression, extents))) =
             (self.places[id.index()], &self.extents)
         else {

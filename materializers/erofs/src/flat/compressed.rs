@@ -2,18 +2,20 @@
 
 use std::fs::File;
 use std::iter;
+use std::ops::Range;
 
 use plyfold_core::Result;
 use plyfold_core::tree::{FileData, Kind, MergedTree, NodeId};
 
 use super::bodies::Bodies;
+use super::fragments::{self, Fragments, Piece};
+use crate::bodies::Packed;
 use crate::compress::algorithm::{BATCH, Compression, SIZE_MAX, SIZE_MIN};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
-use crate::compress::codec::Codec;
 use crate::compress::extents::ExtentWriter;
 use crate::compress::pool::{Taker, in_order};
-use crate::compress::segment::{Compressor, Segment};
+use crate::compress::segment::{Behind, Compressor, Segment, sha256};
 use crate::data;
 use crate::inodes::Inodes;
 use crate::stream::BlockStream;
@@ -25,20 +27,25 @@ struct Source {
     at: usize,
     id: NodeId,
     size: u64,
+    /// Whether it may end in a fragment.
+    fragments: bool,
 }
 
 /// What one thread does at once.
 enum Job {
     /// Files, each with whether it is to be compressed.
     Files(Vec<(Source, bool)>),
-    /// A piece of a file: its start and its length.
-    Piece(Source, u64, u32),
+    /// A piece of a file.
+    Piece(Source, Range<u64>),
+    /// A piece of the file of all fragments.
+    Packed(Piece),
 }
 
 /// What comes of it, and the clusters of all.
 enum Done {
     Files(Vec<(Source, Option<Segment>)>, Buffer),
-    Piece(Source, u64, Segment, Buffer),
+    Piece(Source, Range<u64>, Segment, Buffer),
+    Packed(Piece, Segment, Buffer),
 }
 
 /// Writes the data of all files, compressed where that makes them smaller, in the order of the inodes.
@@ -50,19 +57,20 @@ pub(super) fn write(
     out: &mut BlockStream<'_>,
 ) -> Result<()> {
     let image = bodies.image;
-    let segment = compression.segment();
     let buffers = Buffers::default();
     let clusters = ClusterWriter::new(ExtentWriter::new(scratch));
-    let writer = Writer { inodes, bodies, buffers: &buffers, clusters, out };
+    let writer = Writer { inodes, bodies, buffers: &buffers, clusters, fragments: Fragments::default(), out };
     let state = || {
-        let compressor = Compressor::new(Codec::new(compression)?, compression.cluster);
-        Ok((compressor, Buffer::default()))
+        let compressor = Compressor::new(compression)?;
+        Ok(Worker { image, compression, compressor, buffer: Buffer::default() })
     };
-    let work = |(compressor, buffer): &mut (Compressor, Buffer), job| {
-        compress(image, compressor, buffer, buffers.take(), job)
-    };
+    let work = |worker: &mut Worker<'_>, job| worker.compress(buffers.take(), job);
     let writer = in_order(compression.workers(), state, work, writer, |queue| {
-        jobs(image, inodes, segment).try_for_each(|job| queue.push(job?))
+        jobs(image, inodes, compression).try_for_each(|job| queue.push(job?))?;
+        // Where fragments stand is known once all files are.
+        queue.drain()?;
+        let mut pieces = queue.taker.fragments.pieces(compression.segment());
+        pieces.try_for_each(|piece| queue.push(Job::Packed(piece)))
     })?;
     let Writer { bodies, clusters, .. } = writer;
     bodies.end_compressed(compression, clusters.extents.finish()?);
@@ -73,11 +81,13 @@ pub(super) fn write(
 fn jobs<'a>(
     image: &'a MergedTree,
     inodes: &'a Inodes<'_, FileData>,
-    segment: u32,
+    compression: &'a Compression,
 ) -> impl Iterator<Item = Result<Job>> + use<'a> {
-    let mut files = inodes.planned.iter().enumerate().filter_map(|(at, planned)| {
+    let segment = compression.segment();
+    let mut room = fragments::Room::new(compression);
+    let mut files = inodes.planned.iter().enumerate().filter_map(move |(at, planned)| {
         let Kind::File { size, .. } = image.tree().node(planned.id).kind else { return None };
-        (size > 0).then_some(Source { at, id: planned.id, size })
+        (size > 0).then(|| Source { at, id: planned.id, size, fragments: room.take(compression, size) })
     });
     let mut buffer = vec![0; BATCH as usize];
     let mut next: Option<Source> = None;
@@ -85,9 +95,9 @@ fn jobs<'a>(
     let mut cut: Option<(Source, u64)> = None;
     iter::from_fn(move || {
         if let Some((source, start)) = cut {
-            let length = (source.size - start).min(segment.into());
-            cut = Some((source, start + length)).filter(|(source, start)| *start < source.size);
-            return Some(Ok(Job::Piece(source, start, length as u32)));
+            let end = (start + u64::from(segment)).min(source.size);
+            cut = Some((source, end)).filter(|_| end < source.size);
+            return Some(Ok(Job::Piece(source, start..end)));
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(source) = next.take().or_else(|| files.next()) {
@@ -102,7 +112,7 @@ fn jobs<'a>(
             if compressed && source.size > segment.into() {
                 if batch.is_empty() {
                     cut = Some((source, segment.into()));
-                    return Some(Ok(Job::Piece(source, 0, segment)));
+                    return Some(Ok(Job::Piece(source, 0..segment.into())));
                 }
                 next = Some(source);
                 break;
@@ -123,33 +133,59 @@ fn is_compressed(image: &MergedTree, source: Source, buffer: &mut [u8]) -> Resul
     Ok(size < data::hole_size(size) || !data::is_mostly_holes(image, id, size, buffer)?)
 }
 
-/// What a thread does.
-fn compress(
-    image: &MergedTree,
-    compressor: &mut Compressor,
-    buffer: &mut Buffer,
-    mut clusters: Buffer,
-    job: Job,
-) -> Result<Done> {
-    let mut piece = |source: Source, start: u64, length: usize| {
-        buffer.clear();
-        let bytes = buffer.room(length);
-        image.read_at(source.id, start, bytes)?;
-        compressor.compress(bytes, start + length as u64 == source.size, &mut clusters)
-    };
-    match job {
-        Job::Piece(source, start, length) => {
-            let segment = piece(source, start, length as usize)?;
-            Ok(Done::Piece(source, start, segment, clusters))
+/// What a thread works with.
+struct Worker<'a> {
+    image: &'a MergedTree,
+    compression: &'a Compression,
+    compressor: Compressor,
+    buffer: Buffer,
+}
+
+impl Worker<'_> {
+    fn compress(&mut self, mut clusters: Buffer, job: Job) -> Result<Done> {
+        match job {
+            Job::Piece(source, range) => {
+                let segment = self.piece(source, range.clone(), &mut clusters)?;
+                Ok(Done::Piece(source, range, segment, clusters))
+            }
+            Job::Files(files) => {
+                let files = files.into_iter().map(|(source, compressed)| {
+                    let mut whole = || self.piece(source, 0..source.size, &mut clusters);
+                    let segment = compressed.then(&mut whole).transpose()?;
+                    Ok((source, segment))
+                });
+                let files = files.collect::<Result<_>>()?;
+                Ok(Done::Files(files, clusters))
+            }
+            Job::Packed(piece) => {
+                self.buffer.clear();
+                for (id, start, count) in &piece.parts {
+                    self.image.read_at(*id, *start, self.buffer.room(*count as usize))?;
+                    self.buffer.filled(*count as usize);
+                }
+                let behind = if piece.is_last { Behind::End } else { Behind::More };
+                let segment = self.compressor.compress(&self.buffer, behind, &mut clusters)?;
+                Ok(Done::Packed(piece, segment, clusters))
+            }
         }
-        Job::Files(files) => {
-            let files = files.into_iter().map(|(source, compressed)| {
-                let segment = compressed.then(|| piece(source, 0, source.size as usize)).transpose()?;
-                Ok((source, segment))
-            });
-            let files = files.collect::<Result<_>>()?;
-            Ok(Done::Files(files, clusters))
+    }
+
+    /// A piece of a file.
+    fn piece(&mut self, source: Source, range: Range<u64>, clusters: &mut Buffer) -> Result<Segment> {
+        self.buffer.clear();
+        let bytes = self.buffer.room((range.end - range.start) as usize);
+        self.image.read_at(source.id, range.start, bytes)?;
+        if source.fragments && source.size <= self.compression.cluster.into() {
+            return Ok(Segment::of_fragment(bytes));
         }
+        let behind = match range.end == source.size {
+            false => Behind::More,
+            true if source.fragments => Behind::Fragment(self.compression.fragment_max()),
+            true => Behind::End,
+        };
+        let whole = source.fragments && range == (0..source.size);
+        let sha256 = whole.then(|| sha256(bytes));
+        Ok(Segment { sha256, ..self.compressor.compress(bytes, behind, clusters)? })
     }
 }
 
@@ -159,6 +195,7 @@ struct Writer<'a, 'b, 'c, 'd> {
     bodies: &'a mut Bodies<'b>,
     buffers: &'a Buffers,
     clusters: ClusterWriter,
+    fragments: Fragments,
     out: &'a mut BlockStream<'d>,
 }
 
@@ -174,8 +211,12 @@ impl Taker<Done> for Writer<'_, '_, '_, '_> {
                 }
                 self.buffers.give_back(clusters);
             }
-            Done::Piece(source, start, segment, clusters) => {
-                self.piece(source, start, segment, &clusters)?;
+            Done::Piece(source, range, segment, clusters) => {
+                self.piece(source, &range, segment, &clusters)?;
+                self.buffers.give_back(clusters);
+            }
+            Done::Packed(piece, segment, clusters) => {
+                self.packed(&piece, segment, &clusters)?;
                 self.buffers.give_back(clusters);
             }
         }
@@ -186,23 +227,59 @@ impl Taker<Done> for Writer<'_, '_, '_, '_> {
 impl Writer<'_, '_, '_, '_> {
     /// Writes a file that came at once, compressed if that makes it smaller.
     fn file(&mut self, source: Source, segment: Option<Segment>, clusters: &[u8]) -> Result<()> {
-        let Source { at, id, size } = source;
+        let Source { at, id, size, .. } = source;
         let room = self.room(source)?;
-        let Some(segment) = segment.filter(|segment| room.is_less(segment)) else {
+        let is_less = |segment: &Segment| segment.fragment.is_some() || room.is_less(segment);
+        let Some(segment) = segment.filter(is_less) else {
             return self.bodies.write_file(self.inodes, at, id, size, self.out);
         };
+        if let Some(fragment) = segment.fragment.filter(|fragment| u64::from(fragment.length) == size) {
+            let at = self.fragments.place(self.bodies, source.id, 0, fragment)?;
+            self.bodies.place_fragment(id, at);
+            return Ok(());
+        }
+        let sha256 = segment.sha256;
+        if let Some(same) = sha256.and_then(|sha256| self.fragments.equal(&sha256)) {
+            self.bodies.place_as(id, same);
+            return Ok(());
+        }
         self.clusters.begin(self.out)?;
-        self.clusters.append(room, segment, clusters, self.out)?;
-        self.end(source)
+        self.append(source, segment, clusters)?;
+        self.end(source)?;
+        sha256.map_or(Ok(()), |sha256| self.fragments.add_file(self.bodies, sha256, id))
     }
 
-    fn piece(&mut self, source: Source, start: u64, segment: Segment, clusters: &[u8]) -> Result<()> {
-        if start == 0 {
+    /// Writes what is compressed of a file, from its start or from a piece before on.
+    fn append(&mut self, source: Source, segment: Segment, clusters: &[u8]) -> Result<()> {
+        let fragment = segment.fragment;
+        self.clusters.append(self.room(source)?, segment, clusters, self.out)?;
+        let Some(fragment) = fragment else { return Ok(()) };
+        let start = source.size - u64::from(fragment.length);
+        let at = self.fragments.place(self.bodies, source.id, start, fragment)?;
+        self.clusters.append_fragment(fragment.length, at)
+    }
+
+    fn piece(&mut self, source: Source, range: &Range<u64>, segment: Segment, clusters: &[u8]) -> Result<()> {
+        if range.start == 0 {
             self.clusters.begin(self.out)?;
         }
-        let is_last = segment.tail.is_some() || start + segment_length(&segment) == source.size;
-        self.clusters.append(self.room(source)?, segment, clusters, self.out)?;
-        if is_last { self.end(source) } else { Ok(()) }
+        self.append(source, segment, clusters)?;
+        if range.end == source.size { self.end(source) } else { Ok(()) }
+    }
+
+    /// Writes a piece of the file of all fragments.
+    fn packed(&mut self, piece: &Piece, segment: Segment, clusters: &[u8]) -> Result<()> {
+        if piece.is_first {
+            self.clusters.begin_packed(self.out)?;
+        }
+        let size = piece.size;
+        let own = self.inodes.own_size(&self.inodes.packed(size));
+        self.clusters.append(Room { size, own, is_exact: true }, segment, clusters, self.out)?;
+        if piece.is_last {
+            let Written { recorded, .. } = self.clusters.end()?;
+            self.bodies.place_packed(Packed { size, recorded });
+        }
+        Ok(())
     }
 
     fn end(&mut self, source: Source) -> Result<()> {
@@ -210,7 +287,7 @@ impl Writer<'_, '_, '_, '_> {
         if is_smaller {
             return self.bodies.place_compressed(source.id, recorded);
         }
-        let Source { at, id, size } = source;
+        let Source { at, id, size, .. } = source;
         self.bodies.place_plain(self.inodes, at, (id, size), recorded.start, self.out)
     }
 
@@ -219,8 +296,4 @@ impl Writer<'_, '_, '_, '_> {
         let own = self.inodes.own_size(&inode) + inode.xattr_size();
         Ok(Room { size: source.size, own, is_exact: true })
     }
-}
-
-fn segment_length(segment: &Segment) -> u64 {
-    segment.extents.iter().map(|extent| u64::from(extent.length)).sum()
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod compressed;
+mod fragments;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::tree::MergedTree;

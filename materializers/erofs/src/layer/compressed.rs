@@ -8,22 +8,19 @@ use std::fs::File;
 use std::ops::Range;
 
 use plyfold_core::Result;
-use plyfold_core::layer::{DataExtent, LayerTar, Metadata, TreeLimits};
+use plyfold_core::layer::{DataExtent, LayerTar, TreeLimits};
 
 use super::bodies::{Bodies, LayerFile};
 use super::source::Data;
 use crate::compress::algorithm::{BATCH, BLOCK, Compression, SIZE_MAX, SIZE_MIN};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
-use crate::compress::codec::Codec;
 use crate::compress::extents::ExtentWriter;
 use crate::compress::pool::{Queue, Taker, in_order};
-use crate::compress::segment::{Compressor, Segment};
+use crate::compress::segment::{Behind, Compressor, Segment};
 use crate::content::Content;
 use crate::data;
-use crate::format::EXTENDED_SIZE;
 use crate::stream::BlockStream;
-use crate::xattr;
 
 /// One file.
 #[derive(Clone, Copy)]
@@ -64,7 +61,7 @@ pub(super) fn write(
     let buffers = Buffers::default();
     let clusters = ClusterWriter::new(ExtentWriter::new(scratch));
     let writer = Writer { bodies: Bodies::new(limits), buffers: &buffers, clusters, out };
-    let state = || Ok(Compressor::new(Codec::new(compression)?, compression.cluster));
+    let state = || Compressor::new(compression);
     let work = |compressor: &mut Compressor, job| compress(compressor, &buffers, job);
     let writer = in_order(compression.workers(), state, work, writer, |queue| {
         let batch = (Vec::new(), buffers.take());
@@ -131,18 +128,14 @@ impl Files<'_, '_, '_> {
     }
 }
 
-/// The most bytes that the inode of such a file takes, with its extended attributes.
-pub(super) fn most_own(metadata: &Metadata) -> u64 {
-    EXTENDED_SIZE + xattr::most_bytes(&metadata.xattrs)
-}
-
 /// What a thread does.
 fn compress(compressor: &mut Compressor, buffers: &Buffers, job: Job) -> Result<Done> {
     let mut clusters = buffers.take();
     match job {
         Job::Piece(source, start, bytes) => {
             let range = start..start + bytes.len() as u64;
-            let segment = compressor.compress(&bytes, range.end == source.room.size, &mut clusters)?;
+            let behind = if range.end == source.room.size { Behind::End } else { Behind::More };
+            let segment = compressor.compress(&bytes, behind, &mut clusters)?;
             buffers.give_back(bytes);
             Ok(Done::Piece(source, range, segment, clusters))
         }
@@ -151,9 +144,9 @@ fn compress(compressor: &mut Compressor, buffers: &Buffers, job: Job) -> Result<
             let files = files.into_iter().map(|source| {
                 let (file, rest) = left.split_at(source.room.size as usize);
                 left = rest;
-                let is_compressed = source.room.size >= SIZE_MIN;
+                let compress = |file| compressor.compress(file, Behind::End, &mut clusters);
                 let segment =
-                    is_compressed.then(|| compressor.compress(file, true, &mut clusters)).transpose()?;
+                    Some(file).filter(|_| source.room.size >= SIZE_MIN).map(compress).transpose()?;
                 Ok((source, segment))
             });
             let files = files.collect::<Result<_>>()?;

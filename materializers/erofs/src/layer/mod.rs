@@ -16,11 +16,12 @@ use bodies::LayerFile;
 use crate::compress::algorithm::Compression;
 use crate::content::Content;
 use crate::data;
+use crate::fault::ErofsFault;
 use crate::inodes::Inodes;
 use crate::options::Options;
 use crate::places::Packing;
 use crate::stream::BlockStream;
-use crate::{native, overlay, writer};
+use crate::{native, overlay, writer, xattr};
 
 /// Makes a self-contained EROFS image of one layer, in the form of an overlayfs lower.
 ///
@@ -72,9 +73,12 @@ impl ErofsLayer {
     /// read once, while all cores compress; the image is the same for any number of them.
     ///
     /// # Errors
-    /// [`Config`](plyfold_core::ErrorKind::Config) when the blocks have less than 4,096 bytes.
+    /// [`Config`](plyfold_core::ErrorKind::Config) when the blocks have less than 4,096 bytes, and with fragments.
     pub fn with_compression(mut self, compression: Compression) -> Result<Self> {
         self.options.check_compression()?;
+        if compression.fragments {
+            return Err(ErofsFault::FragmentsOfLayer.into());
+        }
         self.compression = Some(compression);
         Ok(self)
     }
@@ -88,7 +92,7 @@ impl ErofsLayer {
         let mut builder = LayerTreeBuilder::within(limits.clone());
         let bodies = compressed::write(compression, scratch, limits, &mut image, |files| {
             while let Some(entry) = overlay::next_entry(tar)? {
-                let own = compressed::most_own(&entry.metadata);
+                let own = xattr::most_own(&entry.metadata);
                 builder.insert(entry, |size, extents| files.take(tar, own, size, extents))?;
             }
             Ok(())

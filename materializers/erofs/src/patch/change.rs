@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::file::Rests;
 use crate::content::{Content, DataLayout};
-use crate::format::EXTENDED_SIZE;
 use crate::stream::BlockStream;
 use crate::{data, overlay, xattr};
 
@@ -22,7 +21,7 @@ pub(super) fn read_change(
     let mut builder = LayerTreeBuilder::within(limits.clone());
     let mut rest = Vec::new();
     while let Some(entry) = overlay::next_entry(&mut tar)? {
-        let inode = EXTENDED_SIZE + xattr::most_bytes(&entry.metadata.xattrs);
+        let inode = xattr::most_own(&entry.metadata);
         builder.insert(entry, |size, extents| {
             let length = size % u64::from(block_size);
             let is_inline = length > 0 && inode + length <= block_size.into();

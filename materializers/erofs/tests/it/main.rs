@@ -8,6 +8,7 @@ mod compressed;
 mod compressed_layers;
 mod files;
 mod flat;
+mod fragments;
 mod hostile;
 mod limits;
 mod memory;

@@ -28,6 +28,10 @@ mod layers {
     plyfold_conformance::materializer_suite!(super::Layers::default());
 }
 
+mod fragments {
+    plyfold_conformance::materializer_suite!(super::Fragments);
+}
+
 mod layers_compressed {
     plyfold_conformance::materializer_suite!(super::CompressedLayers::default());
 }
@@ -201,6 +205,35 @@ impl MaterializerFixture for Layers {
 
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
         read(file, layers);
+    }
+}
+
+struct Fragments;
+
+impl MaterializerFixture for Fragments {
+    fn materializer(&self) -> Box<dyn Materializer> {
+        let compression = Compression::new("lz4".parse().unwrap()).unwrap().with_fragments();
+        Box::new(ErofsFlat::default().with_compression(compression).unwrap())
+    }
+
+    fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
+        vec![Box::new(Compressed::default()), Box::new(Flat::default())]
+    }
+
+    fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
+        patch(file, change)
+    }
+
+    fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {
+        read(file, &[])
+    }
+
+    fn check(&self, file: &Path, _: &[InputArtifact]) {
+        read(file, &[]);
+    }
+
+    fn not_judged(&self) -> &'static [&'static str] {
+        &["whiteouts_and_opaque_in_overlay_form"]
     }
 }
 

@@ -19,6 +19,7 @@ use common::{artifacts, flat, image, merged, rich_layer};
 use compressed::{
     compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs,
     compressed_images_are_as_small_as_those_of_the_newest_mkfs, compressed_layers_are_what_they_were,
+    fragments_are_what_they_were,
 };
 use damaged::a_damaged_image_is_the_same_to_the_kernel;
 use newest::{
@@ -55,6 +56,7 @@ oracle_tests! {
     a_flat_image_is_as_small_as_that_of_mkfs needs [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     a_damaged_image_is_the_same_to_the_kernel needs [Need::KERNEL_EROFS, Need::Mounts];
     compressed_files_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
+    fragments_are_what_they_were needs [Need::KERNEL_EROFS, Need::Mounts];
     compressed_layers_are_what_they_were needs [Need::FSCK_EROFS, Need::KERNEL_EROFS, Need::Mounts];
     compressed_images_are_as_small_as_those_of_mkfs needs
         [MKFS_EROFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];

@@ -12,7 +12,8 @@ use plyfold_erofs::Summary;
 use tempfile::TempPath;
 
 use crate::common::{
-    compressed, flat, image, merged, patch, rich_change, rich_layer, shared_attributes, varied_layer,
+    compressed, compressed_layer, flat, image, merged, patch, rich_change, rich_layer, shared_attributes,
+    varied_layer,
 };
 use crate::compressed::{algorithms, by};
 use crate::tar_index::{behind_its_index, index_and_tar};
@@ -120,6 +121,12 @@ fn forms(mut judge: impl FnMut(&Form) -> Verdict) -> Verdict {
             patch(&patched, &[change, LayerBuilder::new().whiteout("inline-3").finish(), rich_layer()])?;
             single(format!("patched {algorithm} in {cluster}"), patched)?;
         }
+        let image = compressed(&[rich_layer(), varied_layer()], by(algorithm, 64 << 10).with_fragments())?;
+        single(format!("{algorithm} with fragments"), image)?;
+        let patched = compressed(&[rich_layer(), varied_layer()], by(algorithm, 4096).with_fragments())?;
+        patch(&patched, &[rich_change()])?;
+        single(format!("patched {algorithm} with fragments"), patched)?;
+        single(format!("a layer in {algorithm}"), compressed_layer(&varied_layer(), by(algorithm, 4096))?)?;
     }
     for options in block_sizes() {
         let layers: Vec<_> =

@@ -37,6 +37,10 @@ pub(crate) fn a_patched_image_is_that_of_all_layers() -> Verdict {
             same(&image, std::slice::from_ref(&layer), &changes)?;
             let image = compressed(&[varied_layer()], by()?)?;
             same(&image, &[varied_layer()], &[varied_change()])?;
+            if cluster > 4096 {
+                let image = compressed(&[varied_layer()], by()?.with_fragments())?;
+                same(&image, &[varied_layer()], &[varied_change()])?;
+            }
         }
     }
     Ok(())

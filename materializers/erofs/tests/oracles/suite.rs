@@ -27,6 +27,7 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
         rule.judge(&Kernel::Merged);
         rule.judge(&Kernel::Flat);
         rule.judge(&Kernel::Compressed);
+        rule.judge(&Kernel::Fragments);
         rule.judge(&Kernel::Tars);
     }
     Ok(())
@@ -35,6 +36,7 @@ pub(crate) fn the_suite_through_the_kernel() -> Verdict {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kernel {
     Compressed,
+    Fragments,
     Flat,
     /// With hash trees behind the images.
     FlatVerified,
@@ -52,6 +54,11 @@ impl MaterializerFixture for Kernel {
         match self {
             Self::Compressed => {
                 let compression = "lz4".parse().and_then(Compression::new);
+                let flat = compression.and_then(|by| ErofsFlat::default().with_compression(by));
+                Box::new(flat.expect("blocks of 4096 bytes"))
+            }
+            Self::Fragments => {
+                let compression = "lz4".parse().and_then(Compression::new).map(Compression::with_fragments);
                 let flat = compression.and_then(|by| ErofsFlat::default().with_compression(by));
                 Box::new(flat.expect("blocks of 4096 bytes"))
             }
@@ -73,7 +80,12 @@ impl MaterializerFixture for Kernel {
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
         match self {
-            Self::Compressed | Self::Flat | Self::FlatVerified | Self::Tars | Self::TarsVerified => None,
+            Self::Compressed
+            | Self::Fragments
+            | Self::Flat
+            | Self::FlatVerified
+            | Self::Tars
+            | Self::TarsVerified => None,
             Self::Layers | Self::Merged => Some(Self::Layers.materializer()),
             Self::LayersCompressed => Some(Self::LayersCompressed.materializer()),
             Self::LayersVerified | Self::MergedVerified => Some(Self::LayersVerified.materializer()),
@@ -104,8 +116,8 @@ impl MaterializerFixture for Kernel {
     }
 
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
-        if matches!(self, Self::Tars | Self::TarsVerified) {
-            // Blocks of less than a page are refused by versions before 1.6: the kernel judges these.
+        if matches!(self, Self::Fragments | Self::Tars | Self::TarsVerified) {
+            // Blocks of less than a page, and fragments, are refused by versions before 1.6: the kernel judges these.
             drop(self.tree(file, layers));
             return;
         }
@@ -116,7 +128,7 @@ impl MaterializerFixture for Kernel {
     /// Other options, and memory, are judged by tests without the kernel.
     fn not_judged(&self) -> &'static [&'static str] {
         match self {
-            Self::Compressed | Self::Flat | Self::FlatVerified => &[
+            Self::Compressed | Self::Fragments | Self::Flat | Self::FlatVerified => &[
                 "memory_bounded_for_any_layer_size",
                 "options_that_change_bytes_are_in_the_format",
                 "whiteouts_and_opaque_in_overlay_form",
