@@ -44,14 +44,15 @@ impl Images {
     /// Makes disks of a pulled image in the directory `out`, which is created when there is none.
     ///
     /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
-    /// as hard links, all with the mode 0444; a disk that is to be written to, such as `rootfs.ext4`, is a clone or a copy. **A file that may be a hard link must not be written to**;
-    /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and
+    /// as hard links, all with the mode 0444; a disk that is to be written to, such as `rootfs.ext4`, is a clone or a copy.
+    /// **A file that may be a hard link must not be written to**; [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and
     /// owner.
     ///
-    /// The names `layer-NUMBER.erofs`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and `upper.ext4` in `out` are those of the set, and
-    /// so are `.plyfold-image`, which says which image they are of, and the names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when
-    /// the new one is complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays, and
-    /// a file that would be in the way of a new one is refused.
+    /// The names `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and
+    /// `upper.ext4` in `out` are those of the set, and so are `.plyfold-image`, which says which image they are of, and the
+    /// names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when the new one is
+    /// complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays,
+    /// and a file that would be in the way of a new one is refused.
     ///
     /// With a cache that cannot be written, what is missing is made for this call alone.
     ///

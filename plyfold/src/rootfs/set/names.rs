@@ -1,8 +1,8 @@
 //! Which files in an output folder are those of a set.
 //!
-//! Files of an older set are removed, so a name belongs to one only when that is certain: five kinds of names and the
-//! record of the image always do, all others when the older set has listed them. A format may be called anything, such as `rootfs.tar`, and a file
-//! of that name may be the user's.
+//! Files of an older set are removed, so a name belongs to one only when that is certain. Those of layers, with and without
+//! `.dmverity`, the constants below and the record of the image always do, all others when the older set has listed them. A
+//! format may be called anything, such as `rootfs.tar`, and a file of that name may be the user's.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
