@@ -33,7 +33,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     let rootfs = rootfs.verified(options.verity.is_some());
     rootfs.check()?;
-    let machine = Machine::find(machine, &rootfs)?;
+    let machine = Machine::find(machine, &rootfs).await?;
     let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
         session.images.materialize(image, &rootfs, &options.out).await
     })

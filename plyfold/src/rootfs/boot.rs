@@ -104,10 +104,10 @@ impl Disks {
     }
 
     /// Commands for the shell of the guest, which has the folders `/lower`, `/upper` and `/root`: the files are mounted
-    /// as they are, and no hash tree is used.
+    /// by their hash trees, where they have such, or as they are.
     #[cfg(feature = "command")]
-    pub(crate) fn guest_unverified(&self) -> Option<String> {
-        Some(self.guest(&self.machine_drives()?, false))
+    pub(crate) fn guest_commands(&self, is_verified: bool) -> Option<String> {
+        Some(self.guest(&self.machine_drives()?, is_verified))
     }
 
     fn guest(&self, drives: &[Drive], is_verified: bool) -> String {
@@ -343,7 +343,7 @@ mod tests {
         };
         assert_eq!(line(&apart, "guest"), format!("{} && {} && {mount}", open(1, 3), open(2, 4)));
         // Without the trees their partitions are passed over.
-        let unverified = apart.guest_unverified().unwrap();
+        let unverified = apart.guest_commands(false).unwrap();
         assert!(unverified.contains("while [ -b vda$N ] && [ $N -le 2 ]; do"), "{unverified}");
         let script = apart.mount_script().unwrap();
         assert!(script.contains("p$((N+2))\" ] && [ $((N+2)) -le 2 ]; do"), "{script}");
@@ -351,7 +351,7 @@ mod tests {
         let at = "--hash-offset=8192";
         let expected = format!("{} {at} && {} {at} && {mount}", open(1, 1), open(2, 2));
         assert_eq!(line(&behind, "guest"), expected);
-        assert!(!behind.guest_unverified().unwrap().contains("-le"));
+        assert!(!behind.guest_commands(false).unwrap().contains("-le"));
     }
 
     #[test]

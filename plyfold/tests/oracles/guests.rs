@@ -1,7 +1,8 @@
 //! The printed lines, followed to the end: QEMU takes the disks, and a guest mounts them, runs a program of the image
 //! and writes.
 
-use std::os::unix::fs::FileExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,20 +104,43 @@ fn guest(script: String, disks: &Disks) -> Guest {
 pub(crate) fn a_guest_boots_by_the_command() -> Verdict {
     for format in ["vmdk", "erofs"] {
         let work = Work::new();
-        let (out, guest) = (work.dir.path().join("out"), Guest::folder());
-        let run = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(["materialize", &work.shell_image()]);
-        let run =
-            run.args(["--platform", "linux/amd64", "--as", format, "--upper", "64M", "--out"]).arg(&out);
-        let run = run.arg("--store").arg(work.dir.path().join("store")).arg("--boot").arg("--kernel");
-        let run = run.arg(guest.join("vmlinuz")).args(["--", "-m", "256"]).env("PATH", &guest);
-        let said = run.limit(Duration::from_secs(240)).success()?;
-        let console = said.stdout.replace('\r', "");
-        assert!(console.contains("hello from the top layer\n/ 0 /bin\n"), "{said}");
-        assert!(console.contains("the command has ended with exit status 7\n"), "{said}");
-        let upper = out.join("upper.ext4");
+        let console = work.booted(&work.shell_image(), format, &[])?;
+        assert!(console.contains("hello from the top layer\n/ 0 /bin\n"), "{console}");
+        assert!(console.contains("200000 /numbers\n"), "{console}");
+        assert!(console.contains("the command has ended with exit status 7\n"), "{console}");
+        let upper = work.dir.path().join("out/upper.ext4");
         Run::new("e2fsck").arg("-fn").arg(&upper).success()?;
         let found = Run::new("debugfs").args(["-R", "cat /upper/made"]).arg(&upper).success()?;
         assert_eq!(found.stdout, "by the command\n");
+    }
+    Ok(())
+}
+
+/// The initramfs of the command opens disks by their hash trees: what was changed cannot be read.
+pub(crate) fn a_guest_that_the_command_boots_verifies_what_it_reads() -> Verdict {
+    for (format, verity, extension) in
+        [("erofs", "verity=append", "erofs"), ("gpt", "verity=partition", "gpt")]
+    {
+        let work = Work::new();
+        let image = work.shell_image();
+        let options = ["-m", verity, "--verity", "require"];
+        let console = work.booted(&image, format, &options)?;
+        assert!(console.contains("hello from the top layer\n/ 0 /bin\n"), "{console}");
+        assert!(console.contains("200000 /numbers\n"), "{console}");
+        let artifact = work.artifact(extension)?;
+        let (found, content) = (artifact.metadata()?, std::fs::read(&artifact)?);
+        let changed = content.windows(7).position(|window| window == b"100000\n");
+        let changed = changed.ok_or_else(|| Failure::new("the disk does not have the file as it is"))?;
+        // The store does not see such a change.
+        std::fs::set_permissions(&artifact, Permissions::from_mode(0o644))?;
+        let file = std::fs::File::options().write(true).open(&artifact)?;
+        file.write_all_at(b"9", changed as u64)?;
+        file.set_modified(found.modified()?)?;
+        std::fs::set_permissions(&artifact, found.permissions())?;
+        let console = work.booted(&image, format, &options)?;
+        assert!(console.contains("hello from the top layer\n/ 0 /bin\n"), "{console}");
+        assert!(console.contains("data block") && console.contains("is corrupted"), "{format}: {console}");
+        assert!(!console.contains("200000 /numbers"), "{format}: {console}");
     }
     Ok(())
 }
@@ -199,13 +223,45 @@ impl Work {
         self.make(&self.shell_image(), rootfs, &self.dir.path().join("it's a,b"))
     }
 
+    /// What a machine has said that the command boots from an image in this form, with an upper.
+    fn booted(&self, image: &str, format: &str, options: &[&str]) -> Result<String, Failure> {
+        let (path, guest) = (|name: &str| self.dir.path().join(name), Guest::folder());
+        // An upper that was written to is kept otherwise.
+        let _ = std::fs::remove_dir_all(path("out"));
+        let run = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(["materialize", image]);
+        let run = run.args(["--platform", "linux/amd64", "--as", format, "--upper", "64M"]).args(options);
+        let run = run.arg("--out").arg(path("out")).arg("--store").arg(path("store"));
+        let run = run.arg("--boot").arg("--kernel").arg(guest.join("vmlinuz"));
+        let run = run.args(["--", "-m", "256"]).env("PATH", &guest);
+        Ok(run.limit(Duration::from_secs(240)).success()?.stdout.replace('\r', ""))
+    }
+
+    /// The one artifact of the store with this extension.
+    fn artifact(&self, extension: &str) -> Result<PathBuf, Failure> {
+        let (mut folders, mut found) = (vec![self.dir.path().join("store/artifacts")], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|found| found == extension) {
+                    found.push(path);
+                }
+            }
+        }
+        match &found[..] {
+            [artifact] => Ok(artifact.clone()),
+            _ => Err(Failure::new(format!("not one artifact: {found:?}"))),
+        }
+    }
+
     /// An image of three layers with a shell.
     fn shell_image(&self) -> String {
         let numbers = (1..=NUMBERS).fold(String::new(), |text, number| text + &number.to_string() + "\n");
         let hello = b"#!/bin/sh\necho hello from $(cat /etc/motd)\n";
         // The command of the samples' configuration.
         let tool =
-            b"#!/bin/sh\nhello\necho $PWD $(busybox id -u) $PATH\necho by the command >/made\nexit 7\n";
+            b"#!/bin/sh\nhello\necho $PWD $(busybox id -u) $PATH\nbusybox wc -l /numbers\necho by the command >/made\nexit 7\n";
         let bottom = LayerBuilder::new()
             .dir("bin", 0o755)
             .file("bin/busybox", 0o755, &Guest::busybox().unwrap())

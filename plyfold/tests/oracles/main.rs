@@ -35,7 +35,7 @@ use guests::{
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
     a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
     a_guest_boots_from_persistent_memory, a_guest_runs_a_command_of_the_image,
-    a_guest_verifies_what_it_reads,
+    a_guest_that_the_command_boots_verifies_what_it_reads, a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -85,6 +85,7 @@ oracle_tests! {
     a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
     a_guest_boots_from_persistent_memory needs [Need::Guest];
     a_guest_runs_a_command_of_the_image needs [Need::Guest];
+    a_guest_that_the_command_boots_verifies_what_it_reads needs [Need::Guest, Need::VERITYSETUP];
     a_guest_verifies_what_it_reads needs [
         Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
     ];

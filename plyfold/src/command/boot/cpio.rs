@@ -1,6 +1,15 @@
 //! The archive that a kernel unpacks as its first root file system: cpio in its form `newc`
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst` of Linux).
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// The longest file that goes into an archive, in bytes.
+pub(super) const LONGEST: u64 = 64 << 20;
+
 /// An archive under construction.
 #[derive(Default)]
 pub(super) struct Archive {
@@ -44,6 +53,16 @@ impl Archive {
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
+}
+
+/// Reads a file that goes into an archive.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::io("reading a file for the initramfs", e).with_context("path", path.display()))
 }
 
 #[cfg(test)]

@@ -11,11 +11,9 @@ use crate::shell::word;
 use crate::{Disks, Error, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::cpio::Archive;
+use super::cpio::{Archive, LONGEST, content};
 use super::kernel;
-
-/// The longest file that goes into an initramfs, in bytes.
-const LONGEST: u64 = 64 << 20;
+use super::linked::LinkedProgram;
 
 /// Until the disks are there. Modules are in no order: one that needs another is tried again.
 const HEAD: &str = "#!/bin/busybox sh
@@ -59,10 +57,10 @@ impl Initramfs {
     }
 }
 
-/// The program that the kernel starts.
-pub(super) fn init(disks: &Disks, config: Option<&Config>) -> String {
+/// The program that the kernel starts. With `is_verified` it opens the devices by their hash trees, where they have such.
+pub(super) fn init(disks: &Disks, config: Option<&Config>, is_verified: bool) -> String {
     let root = disks.guest_root();
-    let mount = disks.guest_unverified().unwrap_or_default();
+    let mount = disks.guest_commands(is_verified).unwrap_or_default();
     let mut init = format!("{HEAD}R={root}\nif {mount}; then\n{MOUNTS}");
     let _ = writeln!(init, "  setsid cttyhack env -i {}", process(config));
     init.push_str("  echo \"the command has ended with exit status $?\"\n");
@@ -103,13 +101,21 @@ fn process(config: Option<&Config>) -> String {
     }
 }
 
-/// Packs it, with the modules that the kernel has in this folder.
-pub(super) fn make(init: &str, busybox: &Path, modules: Option<&Path>) -> Result<Initramfs> {
+/// Packs it, with one more program, and the modules that the kernel has in this folder.
+pub(super) fn make(
+    init: &str,
+    busybox: &Path,
+    program: Option<&LinkedProgram>,
+    modules: Option<&Path>,
+) -> Result<Initramfs> {
     let mut archive = Archive::default();
     for name in ["bin", "dev", "lower", "modules", "proc", "root", "sys", "upper"] {
         archive.directory(name);
     }
     archive.program("bin/busybox", &content(busybox)?);
+    if let Some(program) = program {
+        program.add_to(&mut archive)?;
+    }
     for (index, module) in modules.map(kernel::needed).transpose()?.unwrap_or_default().iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let (name, bytes) = match name.strip_suffix(".zst") {
@@ -126,15 +132,6 @@ pub(super) fn make(init: &str, busybox: &Path, modules: Option<&Path>) -> Result
     let mut file = File::from(memory);
     file.write_all(&archive.finish()).map_err(failed)?;
     Ok(Initramfs(file))
-}
-
-fn content(path: &Path) -> Result<Vec<u8>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|e| Error::io("reading a file for the initramfs", e).with_context("path", path.display()))
 }
 
 fn unpacked(path: &Path) -> Result<Vec<u8>> {
@@ -189,7 +186,7 @@ mod tests {
     fn the_first_process_is_a_script_that_shells_can_read() {
         for upper in [None, Some("/u.ext4".into())] {
             let disks = Disks { flat: Some("/a.erofs".into()), upper, ..Disks::default() };
-            let script = init(&disks, None);
+            let script = init(&disks, None, true);
             let read = Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
             assert!(read.status.success(), "{script}\n{}", String::from_utf8_lossy(&read.stderr));
         }
@@ -202,7 +199,7 @@ mod tests {
         fs::create_dir(folder.path().join("kernel")).unwrap();
         fs::write(&path, zstd::encode_all(&b"a module"[..], 1).unwrap()).unwrap();
         fs::write(folder.path().join("busybox"), "busybox").unwrap();
-        let made = make("#!", &folder.path().join("busybox"), Some(folder.path())).unwrap();
+        let made = make("#!", &folder.path().join("busybox"), None, Some(folder.path())).unwrap();
         let bytes = fs::read(made.path()).unwrap();
         let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
         assert!(holds(b"modules/00-erofs.ko\0") && holds(b"a module") && !holds(b".zst"));

@@ -9,7 +9,7 @@ use crate::disk_file::open_error;
 use crate::{Error, Result};
 
 /// What a guest needs of its kernel: the disks, and the file systems on them, with what these may need.
-const MODULES: [&str; 19] = [
+const MODULES: [&str; 24] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
@@ -22,6 +22,11 @@ const MODULES: [&str; 19] = [
     "mbcache",
     "jbd2",
     "ext4",
+    "sha256_generic",
+    "dm_mod",
+    "dm_bufio",
+    "reed_solomon",
+    "dm_verity",
     "lz4_decompress",
     "zstd_decompress",
     "fscache",

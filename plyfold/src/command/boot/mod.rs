@@ -11,12 +11,14 @@ use crate::{Disks, Error, ImageSourceExt as _, PulledImage, Result, Rootfs};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 
+use self::linked::LinkedProgram;
 use super::args::BootOptions;
 use super::session::Session;
 
 mod cpio;
 mod initramfs;
 mod kernel;
+mod linked;
 mod programs;
 
 /// The architecture whose machine is known here.
@@ -36,8 +38,8 @@ pub(super) struct Machine {
 enum Initrd {
     /// A file of the user's.
     Given(PathBuf),
-    /// Made here, of this busybox.
-    Made { busybox: PathBuf },
+    /// Made here, of this busybox, and of what opens dm-verity devices, where there are such and it is known.
+    Made { busybox: PathBuf, veritysetup: Option<LinkedProgram> },
 }
 
 impl Machine {
@@ -45,23 +47,26 @@ impl Machine {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for what is not there, with the places where it was looked for;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes, and where each disk has to be
-    /// verified, which the initramfs that is made here does not do.
-    pub(super) fn find(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes.
+    pub(super) async fn find(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
         if !options.boot {
             return Ok(None);
         }
         if !rootfs.is_one_disk() {
             return Err(no_disk());
         }
-        if rootfs.is_verified() && options.initrd.is_none() {
-            return Err(opens_no_device());
-        }
         let qemu = programs::qemu()?;
         let kernel = kernel::find(options.kernel)?;
-        let initrd = match options.initrd {
-            Some(file) => Initrd::Given(kernel::readable(&file)?),
-            None => Initrd::Made { busybox: programs::busybox()? },
+        let initrd = if let Some(file) = options.initrd {
+            Initrd::Given(kernel::readable(&file)?)
+        } else {
+            let busybox = programs::busybox()?;
+            let veritysetup = match rootfs.format().has_hash_tree() {
+                true if rootfs.is_verified() => Some(programs::veritysetup().await?),
+                true => programs::veritysetup().await.ok(),
+                false => None,
+            };
+            Initrd::Made { busybox, veritysetup }
         };
         Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
     }
@@ -83,15 +88,17 @@ impl Machine {
         // What is made is held until QEMU has ended.
         let (initrd, _made) = match &self.initrd {
             Initrd::Given(file) => (file.clone(), None),
-            Initrd::Made { busybox } => {
+            Initrd::Made { busybox, veritysetup } => {
                 let config = image.source(&*session.images.cache()).config().await?;
                 let config = config.document().config().as_ref();
                 note_user(session, config);
-                if disks.has_hash_trees() {
-                    session.terminal.say("warning", "the machine does not verify what it reads of the disks");
+                if disks.has_hash_trees() && veritysetup.is_none() {
+                    let message = "the machine does not verify what it reads of the disks: there is no veritysetup here";
+                    session.terminal.say("warning", message);
                 }
-                let init = initramfs::init(disks, config);
-                let made = initramfs::make(&init, busybox, kernel::modules(&self.kernel).as_deref())?;
+                let init = initramfs::init(disks, config, veritysetup.is_some());
+                let modules = kernel::modules(&self.kernel);
+                let made = initramfs::make(&init, busybox, veritysetup.as_ref(), modules.as_deref())?;
                 (made.path(), Some(made))
             }
         };
@@ -143,12 +150,6 @@ fn no_disk() -> Error {
         words: "{}, {}, {}, {} and {} are such disks",
         formats: Rootfs::ONE_DISK.to_vec(),
     })
-}
-
-fn opens_no_device() -> Error {
-    let message = "the initramfs that is made for --boot opens no dm-verity devices";
-    Error::unsupported(message)
-        .with_hint("give one by --initrd FILE that does, or leave out --verity require")
 }
 
 /// What the terminal was, restored in the end: QEMU may be killed while it has it.

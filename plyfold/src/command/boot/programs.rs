@@ -3,13 +3,15 @@
 use std::env;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::linked::{LinkedProgram, Linking, linking};
 use crate::{Error, Result};
 
 /// QEMU for amd64.
 const QEMU: &str = "qemu-system-x86_64";
+/// Opens dm-verity devices.
+const VERITYSETUP: &str = "veritysetup";
 /// Where busybox is if it is not in `PATH`.
 const BUSYBOX: [&str; 3] = ["/bin/busybox", "/usr/sbin/busybox", "/usr/lib/initramfs-tools/bin/busybox"];
 
@@ -20,6 +22,17 @@ pub(super) fn qemu() -> Result<PathBuf> {
         let packages = "install it (qemu-system-x86 on Debian, qemu-system-x86-core on Fedora)";
         Error::not_found(format!("{QEMU} is not in PATH")).with_hint(packages)
     })
+}
+
+/// Finds veritysetup, and the libraries that it needs.
+pub(super) async fn veritysetup() -> Result<LinkedProgram> {
+    let places = in_path(VERITYSETUP).chain(["/usr/sbin", "/sbin"].map(|at| Path::new(at).join(VERITYSETUP)));
+    let found = places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        Error::not_found(format!("{VERITYSETUP} is not in PATH")).with_hint(
+            "install it (cryptsetup-bin on Debian, veritysetup on Fedora), or give an initramfs by --initrd FILE",
+        )
+    })?;
+    LinkedProgram::read(VERITYSETUP, found).await
 }
 
 /// Finds a busybox that runs without libraries, which the initramfs has none of.
@@ -40,25 +53,8 @@ fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     folders.into_iter().map(move |folder| folder.join(&name)).filter(|path| Path::is_file(path))
 }
 
-/// Whether it is a program of x86-64 (ELF, `e_machine` 62) that asks for no interpreter (`PT_INTERP`).
 fn is_static(file: &File) -> io::Result<bool> {
-    let mut header = [0; 64];
-    file.read_exact_at(&mut header, 0)?;
-    let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    // 64-bit, little-endian, x86-64.
-    if header[..6] != *b"\x7fELF\x02\x01" || word(18) != 62 {
-        return Ok(false);
-    }
-    let table = u64::from_le_bytes(header[32..40].try_into().unwrap_or_default());
-    let (size, count) = (u64::from(word(54)), u64::from(word(56)));
-    for index in 0..count {
-        let mut kind = [0; 4];
-        file.read_exact_at(&mut kind, table.saturating_add(index * size))?;
-        if u32::from_le_bytes(kind) == 3 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(linking(file)? == Linking::Static)
 }
 
 #[cfg(test)]
@@ -74,10 +70,16 @@ mod tests {
         bytes[32] = 64;
         bytes[54] = 56;
         bytes[56] = u8::try_from(headers.len()).unwrap();
+        let end = 64 + 56 * headers.len() as u64;
         for kind in headers {
             bytes.extend(kind.to_le_bytes());
-            bytes.extend([0; 52]);
+            bytes.extend([0; 4]);
+            bytes.extend(end.to_le_bytes());
+            bytes.extend([0; 16]);
+            bytes.extend(5_u64.to_le_bytes());
+            bytes.extend([0; 16]);
         }
+        bytes.extend(b"/a/b\0");
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         file
@@ -86,10 +88,10 @@ mod tests {
     #[test]
     fn a_program_with_an_interpreter_is_not_static() {
         assert!(is_static(&program(&[1, 1, 4])).unwrap());
-        assert!(!is_static(&program(&[6, 3, 1])).unwrap());
+        assert_eq!(linking(&program(&[6, 3, 1])).unwrap(), Linking::Loader("/a/b".into()));
         let mut script = tempfile::tempfile().unwrap();
         script.write_all(&[b'#'; 100]).unwrap();
-        assert!(!is_static(&script).unwrap());
+        assert_eq!(linking(&script).unwrap(), Linking::Foreign);
         assert!(is_static(&tempfile::tempfile().unwrap()).is_err());
     }
 }
