@@ -37,7 +37,8 @@ pub struct CopyOptions {
     pub platforms: Platforms,
     /// Where events go.
     pub progress: Progress,
-    /// Copies what refers to the image, too: signatures, SBOMs, and what refers to those.
+    /// Copies what refers to the image, too: signatures, SBOMs, and what refers to those. Both ends have to list
+    /// [referrers](ImageRegistry::referrers), or nothing is copied.
     pub referrers: bool,
     /// What happens after a failed attempt.
     pub retry: Retry,
@@ -78,6 +79,9 @@ pub async fn copy(
         let session = PushSession::begin(to, target)?;
         if options.referrers && !from.capabilities().referrers {
             return Err(from.unsupported("list referrers").with_image(image));
+        }
+        if options.referrers && !to.capabilities().referrers {
+            return Err(to.unsupported("list referrers").with_image(target));
         }
         Copier { from, image, to, target, session, options, documents: Mutex::default() }.run().await
     };

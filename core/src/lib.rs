@@ -27,6 +27,7 @@ pub mod progress;
 pub mod provider;
 pub mod pull;
 pub mod reference;
+pub mod referrers;
 pub mod registry;
 pub mod snapshot;
 pub mod source;

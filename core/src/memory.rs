@@ -11,7 +11,9 @@ use crate::backend::{Backend, Location, Opened};
 use crate::manifest::{RawManifest, is_foreign};
 use crate::options::Options;
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference, referrers,
+};
 
 pub use state::MemoryCache;
 
@@ -31,7 +33,7 @@ crate::register!(Backend {
 });
 
 const CAPABILITIES: Capabilities =
-    Capabilities { delete: true, mount: true, push: true, referrers: false, repositories: true, tags: true };
+    Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     static NAMED: LazyLock<Mutex<HashMap<String, MemoryRegistry>>> = LazyLock::new(Mutex::default);
@@ -168,6 +170,29 @@ impl ImageRegistry for MemoryRegistry {
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         Ok(page.of(self.lock().repositories.keys()))
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let state = self.lock();
+        let manifests = state.repository(reference).into_iter().flat_map(|repository| &repository.manifests);
+        let mut found = Vec::new();
+        for (digest, (media_type, bytes)) in manifests {
+            // Damaged ones refer to nothing.
+            let Ok(raw) = RawManifest::verified(bytes.clone(), Some(media_type), digest) else { continue };
+            if raw.subject().is_some_and(|of| of.digest() == subject) {
+                found.push(referrers::descriptor(&raw)?);
+            }
+        }
+        found.retain(|entry| {
+            artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted))
+        });
+        found.sort_by_cached_key(|entry| entry.digest().to_string());
+        Ok(found)
     }
 
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {

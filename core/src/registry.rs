@@ -201,10 +201,11 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
 
     /// Stores a manifest whose content is already there, under the reference's tag, or by digest alone. A tag is set
     /// only when everything that the manifest or index leads to is there, where the medium can tell; a [`PushSession`]
-    /// sees to it everywhere.
+    /// sees to it everywhere. One with a subject is among its [referrers](Self::referrers) from then on.
     ///
     /// # Contract
-    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`, X 224 `a_pushed_tag_waits_for_its_content`; in a layout directory K 180
+    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`, X 224 `a_pushed_tag_waits_for_its_content`, X 268
+    /// `a_pushed_referrer_is_listed_by_its_subject`; in a layout directory K 180
     /// `push_beside_collection_leaves_whole_images`, K 181 `a_pushed_name_waits_for_all_that_it_needs`.
     ///
     /// # Errors

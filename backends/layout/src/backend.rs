@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::manifest::{RawManifest, limits};
+use plyfold_core::manifest::{RawManifest, is_document, limits};
 use plyfold_core::{
     Backend, Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error,
-    ErrorKind, ImageRegistry, Lease, Location, Names, Opened, Options, Page, Reference, Result, layout_index,
-    reference,
+    ErrorKind, ImageRegistry, Lease, Location, MediaType, Names, Opened, Options, Page, Reference, Result,
+    layout_index, reference, referrers,
 };
 
 use crate::config::Config;
@@ -28,7 +28,7 @@ plyfold_core::register!(Backend {
 });
 
 const CAPABILITIES: Capabilities =
-    Capabilities { delete: true, mount: true, push: true, referrers: false, repositories: true, tags: true };
+    Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     let config: Config = options.config()?;
@@ -103,6 +103,23 @@ impl ImageRegistry for Layout {
         self.store.work(|root| Ok(root.index()?.0.untagged())).await
     }
 
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let mut found = self.store.as_registry().referrers(reference, subject, artifact_type).await?;
+        let of = subject.clone();
+        for entry in self.store.work(move |root| unlisted(root, &of)).await? {
+            let is_wanted = artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted));
+            if is_wanted && found.iter().all(|listed| listed.digest() != entry.digest()) {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
         self.prepare().await?;
         self.store.put(blob).await
@@ -129,6 +146,8 @@ impl ImageRegistry for Layout {
         self.prepare().await?;
         let _stored = self.store.lease(std::slice::from_ref(named.digest())).await?;
         self.store.put(Blob::from_bytes(named.descriptor(), BlobRange::FULL, named.bytes())?).await?;
+        // Before the name: when the list cannot be written, the name stays as it was.
+        self.store.list_referrer(name, &named).await.map_err(|e| e.with_image(name))?;
         // Without a tag it is content alone, such as the child of an index that gets its name last.
         let Some(tag) = name.tag() else { return Ok(()) };
         let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
@@ -171,6 +190,22 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
     };
     let itself = index.as_image(found.digest(), bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
+}
+
+/// What refers to a subject among the entries without a name: oras writes each document as one, and no list.
+fn unlisted(root: &Root, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let mut found = Vec::new();
+    for (entry, has_name) in root.index()?.0.nameless() {
+        if has_name || !is_document(entry.media_type()) {
+            continue;
+        }
+        let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
+        let raw = RawManifest::described(bytes, entry)?;
+        if raw.subject().is_some_and(|of| of.digest() == subject) {
+            found.push(referrers::descriptor(&raw)?);
+        }
+    }
+    Ok(found)
 }
 
 impl fmt::Display for Layout {

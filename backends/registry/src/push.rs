@@ -1,12 +1,12 @@
 //! Storing manifests (distribution specification, "Pushing Manifests").
 
 use plyfold_core::reference::referrers_of;
+use plyfold_core::referrers::Change;
 use plyfold_core::{Error, RawManifest, Reference, Result, reference};
 
 use crate::auth::Access;
 use crate::client::Client;
 use crate::manifests::{manifest_put, name_of};
-use crate::referrers::Change;
 use crate::response::other_digest;
 use crate::upload::expect_success;
 

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use plyfold_core::manifest::{Document, limits};
+use plyfold_core::manifest::limits;
 use plyfold_core::reference::referrers_of;
+use plyfold_core::referrers::{Change, changed, listed};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, digest};
 use reqwest::header::{ACCEPT, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, Request, StatusCode};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::auth::Access;
@@ -26,12 +26,6 @@ const PAGES: usize = 64;
 const TRIES: usize = 10;
 /// The longest wait for concurrent writers.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// What happens to a list of referrers.
-pub(crate) enum Change<'a> {
-    Add(&'a RawManifest),
-    Remove(&'a Digest),
-}
 
 impl Client {
     /// The API where there is one, else the index under the fallback tag ("Referrers Tag Schema"); filtered here,
@@ -80,7 +74,7 @@ impl Client {
             }
             let next = next_link(&response);
             let bytes = self.document(response, limits::MANIFEST, "list of referrers").await?;
-            found.extend(children(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
+            found.extend(listed(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
             if found.len() > limits::INDEX_ENTRIES {
                 return Err(Error::limit(format!("more than {} referrers", limits::INDEX_ENTRIES)));
             }
@@ -93,7 +87,7 @@ impl Client {
     async fn referrers_tag(&self, reference: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let name = referrers_of(reference, subject);
         let raw = Error::found(self.read_manifest(&name).await).map_err(|e| e.with_image(&name))?;
-        raw.map_or_else(|| Ok(Vec::new()), |raw| children(&raw))
+        raw.map_or_else(|| Ok(Vec::new()), |raw| listed(&raw))
     }
 
     /// Takes a manifest that has just been deleted out of the list, where the registry does not do so itself.
@@ -153,124 +147,5 @@ impl Client {
             Some(raw) => (Some(raw), version.map(|version| (IF_MATCH, version))),
             None => (None, Some((IF_NONE_MATCH, HeaderValue::from_static("*")))),
         })
-    }
-}
-
-/// The list after a change, or `None` when it is so already. What others have written into it stays.
-fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<Vec<u8>>> {
-    let empty = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": [] });
-    let mut list = match old {
-        None => empty,
-        Some(raw) if matches!(raw.document(), Document::Manifest(_)) => {
-            return Err(Error::corrupt("the tag for the list of referrers names no index"));
-        }
-        Some(raw) => serde_json::from_slice(raw.bytes())
-            .map_err(|e| Error::corrupt("the list of referrers is not JSON").with_source(e))?,
-    };
-    if list["manifests"].is_null() {
-        // Go's tools write an empty list as `null`.
-        list["manifests"] = json!([]);
-    }
-    let entries = list["manifests"].as_array_mut();
-    let entries = entries.ok_or_else(|| Error::corrupt("the list of referrers has no entries"))?;
-    let at = |digest: &Digest| entries.iter().position(|entry| entry["digest"] == digest.as_ref());
-    match change {
-        Change::Add(manifest) if at(manifest.digest()).is_some() => return Ok(None),
-        Change::Add(manifest) => entries.push(entry(manifest)),
-        Change::Remove(digest) => match at(digest) {
-            Some(index) => drop(entries.remove(index)),
-            None => return Ok(None),
-        },
-    }
-    let written = serde_json::to_vec(&list);
-    written.map(Some).map_err(|e| Error::new(ErrorKind::Internal, "writing an index").with_source(e))
-}
-
-fn children(raw: &RawManifest) -> Result<Vec<Descriptor>> {
-    match raw.document() {
-        Document::Index(index) => Ok(index.manifests().clone()),
-        Document::Manifest(_) => Err(Error::corrupt("the list of referrers is not an index")),
-    }
-}
-
-/// A manifest as lists of referrers have it ("Listing Referrers").
-fn entry(manifest: &RawManifest) -> Value {
-    let descriptor = manifest.descriptor();
-    let mut entry = json!({
-        "mediaType": descriptor.media_type().as_ref(),
-        "digest": descriptor.digest().as_ref(),
-        "size": descriptor.size(),
-    });
-    // An empty one is as good as none.
-    let given = |kind: &Option<MediaType>| kind.clone().filter(|kind| !kind.as_ref().is_empty());
-    let (artifact_type, annotations) = match manifest.document() {
-        Document::Index(index) => (given(index.artifact_type()), index.annotations()),
-        Document::Manifest(manifest) => {
-            let own = given(manifest.artifact_type());
-            (own.or_else(|| Some(manifest.config().media_type().clone())), manifest.annotations())
-        }
-    };
-    if let Some(artifact_type) = artifact_type {
-        entry["artifactType"] = artifact_type.as_ref().into();
-    }
-    if let Some(annotations) = annotations {
-        entry["annotations"] = json!(annotations);
-    }
-    entry
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signature(name: &str) -> RawManifest {
-        let config = r#"{"mediaType":"application/vnd.example.sig","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}"#;
-        let text = format!(
-            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[],"annotations":{{"name":"{name}"}}}}"#
-        );
-        RawManifest::new(text, None).unwrap()
-    }
-
-    #[test]
-    fn entries_of_others_and_fields_of_the_future_stay() {
-        let old = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","future":[1],"manifests":[
-            {"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"theirs":true}]}"#;
-        let old = RawManifest::new(old, None).unwrap();
-        let ours = signature("ours");
-        let new = changed(Some(&old), &Change::Add(&ours)).unwrap().unwrap();
-        let list: Value = serde_json::from_slice(&new).unwrap();
-        assert_eq!(list["future"], json!([1]));
-        assert_eq!(list["manifests"][0]["theirs"], json!(true));
-        assert_eq!(list["manifests"][1]["digest"], ours.digest().as_ref());
-        assert_eq!(list["manifests"][1]["artifactType"], "application/vnd.example.sig");
-        assert_eq!(list["manifests"][1]["annotations"], json!({ "name": "ours" }));
-
-        let new = RawManifest::new(new, None).unwrap();
-        assert_eq!(changed(Some(&new), &Change::Add(&ours)).unwrap(), None);
-        let back = changed(Some(&new), &Change::Remove(ours.digest())).unwrap().unwrap();
-        let back = RawManifest::new(back, None).unwrap();
-        assert_eq!(changed(Some(&back), &Change::Remove(ours.digest())).unwrap(), None);
-        assert_eq!(changed(None, &Change::Remove(ours.digest())).unwrap(), None);
-        assert!(changed(Some(&ours), &Change::Add(&ours)).is_err());
-    }
-
-    /// "If the artifactType is empty or missing in the image manifest" it is the config's type.
-    #[test]
-    fn an_empty_artifact_type_is_none() {
-        let plain = signature("x");
-        let text = String::from_utf8(plain.bytes().to_vec()).unwrap();
-        let empty = text.replacen('{', r#"{"artifactType":"","#, 1);
-        let empty = RawManifest::new(empty, None).unwrap();
-        assert_eq!(entry(&empty)["artifactType"], entry(&plain)["artifactType"]);
-    }
-
-    #[test]
-    fn fallback_tags_are_tags() {
-        let name: Reference = plyfold_core::reference::parse("r.example/a:1").unwrap();
-        for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
-            let digest = digest::parse(&format!("{algorithm}:{}", "a".repeat(length))).unwrap();
-            let tag = format!("{algorithm}-{}", "a".repeat(64));
-            assert_eq!(referrers_of(&name, &digest).tag(), Some(tag.as_str()));
-        }
     }
 }

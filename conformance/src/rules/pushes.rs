@@ -2,14 +2,18 @@
 
 use bytes::Bytes;
 use futures_util::stream;
+use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Reference, digest,
+    reference,
 };
 
-use super::probe::{assert_kind, error_of, of_tag, open, read, sound};
-use crate::Fixture;
+use super::probe::{NAME, assert_kind, at, error_of, of_tag, open, read, sound};
+use crate::fixtures::fill;
 use crate::rule::rules;
 use crate::samples::{self, LayerBuilder, Sample};
+use crate::{Fixture, FixtureImage};
 
 rules! {
     $ __push_rules of dyn Fixture;
@@ -18,6 +22,9 @@ rules! {
          that of the stream",
     "X 224" a_pushed_tag_waits_for_its_content:
         "a manifest whose config or layer is missing is refused, and its tag is not set; when all is there, it is",
+    "X 268" a_pushed_referrer_is_listed_by_its_subject:
+        "what is pushed with a subject is listed among that one's referrers, once, with its type; a copy with referrers to \
+         where they cannot be listed is refused",
 }
 
 const CONTENT: &[u8] = b"a blob that no sample has";
@@ -82,6 +89,38 @@ async fn a_pushed_tag_waits_for_its_content(fixture: &dyn Fixture) {
         push(registry, &name, &sample, missing).await;
         sound(registry.push_manifest(&name, &raw).await);
         assert!(sound(registry.manifest(&name).await).bytes() == sample.top_bytes(), "what was pushed");
+    }
+}
+
+async fn a_pushed_referrer_is_listed_by_its_subject(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
+    let (registry, name) = (&*subject.registry, subject.reference());
+    let referrer = samples::subject();
+    let of = sound(RawManifest::new(referrer.top_bytes().clone(), Some(referrer.top.media_type())));
+    let about = of.subject().expect("the sample has a subject").digest().clone();
+    let can = registry.capabilities();
+    if !can.push || !can.referrers {
+        let origin = MemoryRegistry::new("origin");
+        let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+        fill(&origin, &FixtureImage::new(NAME, &samples::image()));
+        let image = sound(reference::parse(NAME));
+        let target = of_tag(name, name.repository(), "copied");
+        assert_kind(copy(&origin, &image, registry, &target, &options).await, &ErrorKind::Unsupported);
+        return;
+    }
+    for blob in referrer.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        push(registry, name, &referrer, &blob.descriptor).await;
+    }
+    // The subject may come later, and so may a second push of the same.
+    for _ in 0..2 {
+        sound(registry.push_manifest(&at(name, of.digest()), &of).await);
+        let listed = sound(registry.referrers(name, &about, None).await);
+        assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [of.digest()]);
+        assert_eq!(listed[0].size(), of.descriptor().size());
+        let kind = listed[0].artifact_type().clone().expect("a referrer has an artifact type");
+        assert_eq!(sound(registry.referrers(name, &about, Some(&kind)).await), listed);
+        let other = MediaType::Other("application/vnd.example.none".to_owned());
+        assert_eq!(sound(registry.referrers(name, &about, Some(&other)).await), []);
     }
 }
 

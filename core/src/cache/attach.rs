@@ -4,9 +4,12 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{CacheProvider, content, index};
-use crate::manifest::{Document, RawManifest, canonical_json, limits};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, digest, reference};
+use super::{CacheProvider, NameChange, Needs, content, index};
+use crate::manifest::{RawManifest, canonical_json, limits};
+use crate::referrers::{Change, changed, listed};
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Reference, Result, digest, reference,
+};
 
 /// What stands in the place of a configuration, and its only content (OCI image spec, `manifest.md`).
 const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
@@ -33,17 +36,54 @@ pub(super) async fn attach(
         "subject": Descriptor::new(subject.media_type().clone(), subject.size(), subject.digest().clone()),
     }));
     let raw = RawManifest::new(manifest.clone(), None)?;
-    let mut entry = raw.descriptor().clone();
-    entry.set_artifact_type(Some(media_type.clone()));
+    let entry = raw.descriptor().clone();
     // Nothing of it is collected until the list has it.
     let parts = [config.digest(), layer.digest(), entry.digest()].map(Clone::clone);
     let _lease = cache.lease(&parts).await?;
     for (of, bytes) in [(&config, EMPTY.1), (&layer, document), (&entry, &manifest[..])] {
         content::put(cache, Blob::from_bytes(of, BlobRange::FULL, &Bytes::copy_from_slice(bytes))?).await?;
     }
-    index::write(cache, &reference::referrers_of(name, subject.digest()), std::slice::from_ref(&entry))
-        .await?;
+    list(cache, name, &raw).await?;
     Ok(entry)
+}
+
+/// The body of `list_referrer`.
+pub(super) async fn list(cache: &dyn CacheProvider, name: &Reference, referrer: &RawManifest) -> Result<()> {
+    let Some(subject) = referrer.subject() else { return Ok(()) };
+    change(cache, &reference::referrers_of(name, subject.digest()), &Change::Add(referrer)).await
+}
+
+/// Changes a list of referrers. What it has beside that stays.
+pub(super) async fn change(cache: &dyn CacheProvider, name: &Reference, change: &Change<'_>) -> Result<()> {
+    let at = |e: Error| e.with_image(name).with_endpoint(cache);
+    // Other writers of this list wait: none reads one that another is about to replace.
+    let _turn = index::turn(cache, name).await?;
+    let given = match change {
+        Change::Add(referrer) => vec![referrer.descriptor().clone()],
+        Change::Remove(_) => Vec::new(),
+    };
+    for _ in 0..index::ATTEMPTS {
+        let before = index::existing(cache, name).await.map_err(at)?;
+        let Some(bytes) = changed(before.as_ref(), change).map_err(at)? else { return Ok(()) };
+        let list = RawManifest::new(bytes, Some(&MediaType::ImageIndex)).map_err(at)?;
+        if listed(&list)?.is_empty() {
+            return cache.update(&[NameChange::Remove(name.clone())]).await;
+        }
+        let mut others = vec![list.digest().clone()];
+        if let Some(before) = &before {
+            others.extend(Needs::of(cache, before.descriptor()).await?.digests());
+        }
+        let _lease = index::present(cache, &given, &others).await.map_err(at)?;
+        // Content of the list may have been removed before the lease was taken. Check again now that the lease is held.
+        if index::existing(cache, name).await.map_err(at)? != before {
+            continue;
+        }
+        content::put(cache, Blob::from_bytes(list.descriptor(), BlobRange::FULL, list.bytes())?).await?;
+        let mut changes: Vec<_> = given.into_iter().map(NameChange::Require).collect();
+        changes.push(NameChange::Set(name.clone(), list.descriptor().clone()));
+        return cache.update(&changes).await;
+    }
+    Err(at(Error::new(ErrorKind::Unavailable, "concurrent writers keep changing the list of referrers")))
 }
 
 /// What refers to a subject, of one type or of all.
@@ -57,12 +97,7 @@ pub(super) async fn referrers(
     let Some(list) = cache.find_descriptor(&name).await? else { return Ok(Vec::new()) };
     let at = |e: Error| e.with_image(&name).with_endpoint(cache);
     let raw = RawManifest::described(content::read(cache, &list, limits::MANIFEST).await.map_err(at)?, &list);
-    let raw = raw.map_err(at)?;
-    let Document::Index(index) = raw.document() else {
-        return Err(at(Error::corrupt("the list of referrers is not an index")));
-    };
-    let is_wanted = |entry: &&Descriptor| {
-        artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted))
-    };
-    Ok(index.manifests().iter().filter(is_wanted).cloned().collect())
+    let mut found = raw.and_then(|raw| listed(&raw)).map_err(at)?;
+    found.retain(|entry| artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted)));
+    Ok(found)
 }

@@ -8,6 +8,7 @@ use super::{
     registry,
 };
 use crate::backend::Opened;
+use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullPolicy, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
@@ -186,6 +187,16 @@ pub trait CacheProviderExt: CacheProvider {
         document: &[u8],
     ) -> Result<Descriptor> {
         attach::attach(self.as_provider(), name, subject, media_type, document).await
+    }
+
+    /// Puts a stored manifest that has a subject into the list of what refers to that, in the repository of `name`: the
+    /// index that [`attach`](Self::attach) writes. Without a subject nothing happens.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is not here that the manifest needs;
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when the list is none; otherwise as [`index_write`](Self::index_write).
+    async fn list_referrer(&self, name: &Reference, referrer: &RawManifest) -> Result<()> {
+        attach::list(self.as_provider(), name, referrer).await
     }
 
     /// Copies an image to a registry: everything that its name stands for, or one platform. Digests are unchanged,

@@ -15,7 +15,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Ref
 pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
 
 /// After this many concurrent changes of the name, the index is written on the base of the last one read.
-const ATTEMPTS: u32 = 16;
+pub(super) const ATTEMPTS: u32 = 16;
 
 /// The body of `index_write`.
 pub(super) async fn write(
@@ -32,7 +32,7 @@ pub(super) async fn write(
         return Err(at(Error::config("an index needs manifests, and none are given")));
     }
     // Other writers of this index wait: none reads an index that another is about to replace.
-    let _turn = cache.single_flight(&format!("index {}", name.whole())).await?;
+    let _turn = turn(cache, name).await?;
     let mut attempts = 0;
     let (root, _lease) = loop {
         let before = existing(cache, name).await.map_err(at)?;
@@ -50,6 +50,11 @@ pub(super) async fn write(
     changes.push(NameChange::Set(name.clone(), root.descriptor().clone()));
     cache.update(&changes).await?;
     Ok(root.descriptor().clone())
+}
+
+/// The right to write an index, which one writer has at a time.
+pub(super) async fn turn(cache: &dyn CacheProvider, name: &Reference) -> Result<Lease> {
+    cache.single_flight(&format!("index {}", name.whole())).await
 }
 
 /// The index that has `before` and these manifests, and a lease on all of it.
@@ -98,7 +103,7 @@ pub(super) async fn present(
 }
 
 /// The index that a name stands for, if it stands for anything.
-async fn existing(cache: &dyn CacheProvider, name: &Reference) -> Result<Option<RawManifest>> {
+pub(super) async fn existing(cache: &dyn CacheProvider, name: &Reference) -> Result<Option<RawManifest>> {
     let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
     let found = content::read(cache, &descriptor, limits::MANIFEST).await;
     let raw = RawManifest::described(found?, &descriptor)?;

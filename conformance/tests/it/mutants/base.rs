@@ -59,6 +59,7 @@ pub(super) enum Fault {
     PushReserialises,
     PushUnverified,
     ReferenceNotChecked,
+    ReferrersUnlisted,
     ResolvesElsewhere,
     SecondPushFails,
     SourceLost,
@@ -242,7 +243,7 @@ impl ImageRegistry for BrokenRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let referrers = self.fault == Fault::CapabilitiesLie;
+        let referrers = self.fault != Fault::CapabilitiesLie;
         let mut capabilities = self.inner.capabilities();
         capabilities.referrers = referrers;
         capabilities
@@ -262,6 +263,17 @@ impl ImageRegistry for BrokenRegistry {
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         self.inner.repositories(page).await
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let mut found = self.inner.referrers(reference, subject, artifact_type).await?;
+        found.retain(|_| self.fault != Fault::ReferrersUnlisted);
+        Ok(found)
     }
 
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use plyfold_core::layout_index::LayoutIndex;
 use plyfold_core::{
-    Blob, BlobRange, Capabilities, Descriptor, Digest, ErrorKind, ImageRegistry, Lease, Names, Page,
-    RawManifest, Reference, Result, reference,
+    Blob, BlobRange, Capabilities, Descriptor, Digest, ErrorKind, ImageRegistry, Lease, MediaType, Names,
+    Page, RawManifest, Reference, Result, reference,
 };
 use plyfold_layout::Layout;
 
@@ -47,6 +47,15 @@ impl ImageRegistry for BrokenPushes {
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         self.inner.tags(repository, page).await
+    }
+
+    async fn referrers(
+        &self,
+        name: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        self.inner.referrers(name, subject, artifact_type).await
     }
 
     async fn push_blob(&self, name: &Reference, blob: Blob) -> Result<()> {
