@@ -96,6 +96,12 @@ pub struct Made {
     /// For a disk: the partitions whose images have hash trees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<HashedPartition>,
+    /// What it was made from, as it came: the digest of the layer's blob, or the [ChainID](chain_id) of those of all
+    /// layers. The engine sets it, and takes nothing out of a cache that was made from something else, unless that has
+    /// been read and found to have the same content: which content a blob has is said by an image alone, and
+    /// another image may say something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Digest>,
 }
 
 impl Made {
@@ -128,6 +134,12 @@ impl Made {
         self
     }
 
+    /// The same, of what it was made from.
+    #[must_use]
+    pub fn with_source(self, source: Option<Digest>) -> Self {
+        Self { source, ..self }
+    }
+
     /// Whether there is a hash tree of it, or of its partitions.
     pub fn is_hashed(&self) -> bool {
         self.hash_tree.is_some() || !self.partitions.is_empty()
@@ -153,12 +165,12 @@ impl Made {
     #[must_use]
     pub fn bounded(&self) -> Self {
         let none = Self { kernel: self.kernel, hash_tree: self.hash_tree.clone(), ..Self::default() };
-        let none = none.with_partitions(self.partitions.clone());
+        let none = none.with_partitions(self.partitions.clone()).with_source(self.source.clone());
         self.notes.iter().take(Self::NOTES).fold(none, Self::with_note)
     }
 
-    /// What holds for several files together: the newest kernel, and all notes, each once. A hash tree is of one file, so
-    /// those of `other` are left out.
+    /// What holds for several files together: the newest kernel, and all notes, each once. A hash tree is of one file, and
+    /// so is a source: those of `other` are left out.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.kernel = self.kernel.max(other.kernel);

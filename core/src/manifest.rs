@@ -469,6 +469,7 @@ fn has_rootfs(bytes: &[u8]) -> bool {
     fields.is_some_and(|fields| fields.get("rootfs").is_some_and(Value::is_object))
 }
 
-fn not_an_image(manifest: &ImageManifest) -> Error {
+/// The error of an artifact where an image is needed.
+pub(crate) fn not_an_image(manifest: &ImageManifest) -> Error {
     DocumentFault::NotAnImage(manifest.config().media_type().clone()).into()
 }

@@ -36,8 +36,19 @@ impl Work<'_> {
         }
         let here: Option<Vec<Finished>> = found.iter().map(present).collect();
         let cached = here.is_some();
+        let source = content.source();
         let files = match here {
-            Some(files) => files,
+            Some(files) => {
+                // Files of layers among the inputs have been compared with their layers.
+                let is_same = files.first().is_some_and(|(_, file, _)| file.made().source == source);
+                if inputs.is_empty() && !is_same {
+                    for (blob, diff_id) in &content.layers {
+                        let at = |e: Error| e.with_context("layer", blob.digest());
+                        self.engine.check_content(blob, diff_id).await.map_err(at)?;
+                    }
+                }
+                files
+            }
             None => self.make(format, content, found, inputs).await?,
         };
         let progress = &self.engine.options.progress;
@@ -75,6 +86,7 @@ impl Work<'_> {
         };
         let task = Task {
             format: dyn_clone::clone_box(format),
+            source: content.source(),
             cache: self.engine.cache.clone(),
             layers,
             inputs,
@@ -117,7 +129,10 @@ impl Work<'_> {
             for (format, reader) in &formats {
                 let key = ArtifactKey::layer(format.clone(), diff_id.clone());
                 match self.engine.cache.find_artifact(&key).await {
-                    Ok(Some(found)) if found.path().is_some() => {
+                    // That of another blob may have other content: an image alone says that they are the same.
+                    Ok(Some(found))
+                        if found.path().is_some() && found.made().source.as_ref() == Some(blob.digest()) =>
+                    {
                         file = Some((found, *reader));
                         break;
                     }
@@ -142,6 +157,7 @@ fn present((output, found): &(OutputSpec, Artifact)) -> Option<Finished> {
 /// What the thread does.
 struct Task {
     format: Box<dyn Materializer>,
+    source: Option<Digest>,
     cache: Box<dyn CacheProvider>,
     layers: Vec<Layer>,
     inputs: Vec<InputArtifact>,
@@ -162,7 +178,7 @@ impl Task {
             }
             _ => self.format.join(&self.inputs, &mut out),
         };
-        out.commit(name, &made?, &self.stop)
+        out.commit(name, &made?.with_source(self.source), &self.stop)
     }
 
     /// The whole image. A bad layer is an error here, before anything is written.

@@ -5,7 +5,7 @@ use crate::cache::CacheProvider;
 use crate::digest::chain_id;
 use crate::format::Format;
 use crate::layer::LayerForm;
-use crate::manifest::RawConfig;
+use crate::manifest::{RawConfig, not_an_image};
 use crate::materializer::{Input, InputArtifact, Materializer};
 use crate::materializers::Materializers;
 use crate::pull::{Engine, PullOptions, PullPolicy};
@@ -88,11 +88,9 @@ impl Work<'_> {
     /// Makes each format of the chain, the lowest first.
     async fn run(&self, format: Format, chain: Vec<Box<dyn Materializer>>) -> Result<MadeImage> {
         // An artifact, as opposed to an image, has layers that are no tars.
-        let config = self
-            .engine
-            .config(self.image)
-            .await?
-            .ok_or_else(|| Error::unsupported("not an image: it holds no root file system"))?;
+        let Some(config) = self.engine.config(self.image).await? else {
+            return Err(not_an_image(self.image.raw().image()?));
+        };
         let lease = self.engine.lease(self.image, Some(&config)).await?;
         let diff_ids = config.diff_ids()?;
         let digest = chain_id(&diff_ids).ok_or_else(|| {

@@ -2,6 +2,7 @@
 
 use crate::artifact::{ArtifactHandle, Made};
 use crate::cache::Lease;
+use crate::digest::chain_id;
 use crate::format::Format;
 use crate::layer::LayerForm;
 use crate::materializer::Role;
@@ -52,6 +53,14 @@ pub(super) struct Content {
     pub(super) layers: Vec<(Descriptor, Digest)>,
     /// What they are, if they are no tars.
     pub(super) forms: Vec<Option<&'static LayerForm>>,
+}
+
+impl Content {
+    /// What [`Made::source`] says of it.
+    pub(super) fn source(&self) -> Option<Digest> {
+        let blobs: Vec<Digest> = self.layers.iter().map(|(blob, _)| blob.digest().clone()).collect();
+        chain_id(&blobs)
+    }
 }
 
 /// One call.

@@ -1,13 +1,15 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
+use std::path::Path;
+
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::{PullPolicy, PulledLayer};
 use super::retry::Retry;
 use super::retry::{Row, StallTimer};
-use crate::blocking::blocking;
+use crate::blocking::{StopOnDrop, blocking};
 use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
-use crate::layer::LayerForm;
+use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::progress::Event;
 use crate::{
     Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
@@ -42,7 +44,31 @@ impl Engine<'_> {
         };
         let converted = there.is_none() && made.is_some();
         let artifact = there.or(made);
+        if let (Some(artifact), Some(diff_id)) = (&artifact, &diff_id)
+            && artifact.made().source.as_ref() != Some(layer.digest())
+        {
+            self.check_content(layer, diff_id).await.map_err(at)?;
+        }
         Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact, converted }, fetched))
+    }
+
+    /// Reads a layer that is here to its end, and compares its content with its `diff_id`: a file was found that was made
+    /// of another blob, which had that content.
+    pub(crate) async fn check_content(&self, layer: &Descriptor, diff_id: &Digest) -> Result<()> {
+        let options = LayerOptions {
+            diff_id: Some(diff_id.clone()),
+            hashing: Hashing::Tar,
+            limits: self.options.limits.clone(),
+            form: LayerForm::of(layer)?,
+            layout: self.cache.layout().map(Path::to_owned),
+            scratch: self.scratch(),
+            ..LayerOptions::default()
+        };
+        let bytes = self.cache.open(layer, BlobRange::FULL).await?.into_reader();
+        let stop = StopOnDrop::default();
+        let reading = stop.0.clone();
+        let read = move || LayerTar::new(reading.reader(bytes), options)?.finish().map(drop);
+        self.workers.run("plyfold-verify", read)?.await
     }
 
     /// A layer's artifact, or the right to make it; neither when none is asked for.
@@ -280,6 +306,7 @@ impl Engine<'_> {
         diff_id: Digest,
     ) -> Result<Box<dyn ArtifactHandle>> {
         let format = self.options.materializer.as_ref().map(|made| made.format().name).unwrap_or_default();
+        let made = made.with_source(Some(layer.digest().clone()));
         let committed = blocking(move |stop| writer.commit(format, &made, stop)).await;
         let mut finished = committed.map_err(|e| e.with_context("format", format))?;
         let missing = || Error::new(ErrorKind::Internal, "a conversion has no file");

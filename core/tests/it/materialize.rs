@@ -21,7 +21,7 @@ use plyfold_core::{
     Verified, Verify, materialize, pull,
 };
 
-use crate::fixture::{AMD64, Scripted, layer, name, options, put_image};
+use crate::fixture::{AMD64, Drain, Scripted, layer, name, options, put_compressed, put_image};
 
 /// The names of an image's files, and how many there are, in a file of their own.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +125,47 @@ impl Work {
         let key = ArtifactKey { format, content: chain_id(&diff_ids).unwrap() };
         matches!(self.cache.artifact(&key).await.unwrap(), Artifact::Present(_))
     }
+}
+
+/// An image alone says which content a blob has: the files of another image's blob are used when that was found to be true,
+/// and never for another content.
+#[tokio::test]
+async fn files_of_another_blob_are_used_only_for_the_same_content() {
+    let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let (tar, other) = (layer("theirs", 10), layer("own", 10));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    put_image(&registry, &name("theirs:1"), ("linux", "amd64"), std::slice::from_ref(&tar));
+    put_compressed(&registry, &name("same:1"), &tar, &gzip.finish().unwrap());
+    put_compressed(&registry, &name("wrong:1"), &tar, &other);
+    let scratch = tempfile::tempdir().unwrap();
+    let names = Names::default();
+    let make = async |image: &str| {
+        let image = name(image);
+        pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await?;
+        let source = cache.new_source(&image, &AMD64.parse().unwrap()).await?;
+        let options = PullOptions { scratch: Some(scratch.path().to_owned()), ..PullOptions::default() };
+        materialize(&source, &cache, &names, &formats(), &options).await
+    };
+    let first = make("theirs:1").await.unwrap();
+    let same = make("same:1").await.unwrap();
+    assert_eq!(text(&*same.files[0].artifact), text(&*first.files[0].artifact));
+    let error = make("wrong:1").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(names.runs.load(Ordering::SeqCst), 1);
+    // The files of layers, too.
+    let drain = |image: &str| {
+        let materializer: Option<Box<dyn Materializer>> = Some(Box::new(Drain));
+        let (registry, cache, image) = (registry.clone(), cache.clone(), name(image));
+        async move {
+            let options = PullOptions { materializer, ..options(PullPolicy::IfMissing) };
+            pull(&registry, &image, &cache, &options).await.map(|pulled| pulled.layers[0].converted)
+        }
+    };
+    assert!(drain("theirs:1").await.unwrap());
+    assert!(!drain("same:1").await.unwrap());
+    let error = drain("wrong:1").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
 fn text(artifact: &dyn ArtifactHandle) -> String {
