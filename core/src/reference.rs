@@ -134,6 +134,16 @@ pub fn referrers_of(reference: &Reference, subject: &Digest) -> Reference {
     Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
 }
 
+/// Whether a name is that of a list of [referrers](referrers_of).
+pub fn is_list_of_referrers(name: &Reference) -> bool {
+    let parts = name.tag().and_then(|tag| tag.split_once('-'));
+    parts.is_some_and(|(algorithm, hex)| {
+        ["sha256", "sha384", "sha512"].contains(&algorithm)
+            && hex.len() == 64
+            && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 /// `registry/repository` without tag and digest: the scope of names and credentials.
 pub fn repository_of(reference: &Reference) -> String {
     format!("{}/{}", reference.registry(), reference.repository())

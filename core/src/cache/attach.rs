@@ -86,18 +86,25 @@ pub(super) async fn change(cache: &dyn CacheProvider, name: &Reference, change: 
     Err(at(Error::new(ErrorKind::Unavailable, "concurrent writers keep changing the list of referrers")))
 }
 
-/// What refers to a subject, of one type or of all.
+/// What refers to a subject, of one type or of all. Content is found whatever the repository, and so are lists of it: an image
+/// that has another name here has not lost what refers to it.
 pub(super) async fn referrers(
     cache: &dyn CacheProvider,
     image: &Reference,
     subject: &Digest,
     artifact_type: Option<&MediaType>,
 ) -> Result<Vec<Descriptor>> {
-    let name = reference::referrers_of(image, subject);
-    let Some(list) = cache.find_descriptor(&name).await? else { return Ok(Vec::new()) };
-    let at = |e: Error| e.with_image(&name).with_endpoint(cache);
-    let raw = RawManifest::described(content::read(cache, &list, limits::MANIFEST).await.map_err(at)?, &list);
-    let mut found = raw.and_then(|raw| listed(&raw)).map_err(at)?;
+    let list = reference::referrers_of(image, subject);
+    let mut found: Vec<Descriptor> = Vec::new();
+    for (name, top) in cache.list().await?.into_iter().filter(|(name, _)| name.tag() == list.tag()) {
+        let at = |e: Error| e.with_image(&name).with_endpoint(cache);
+        let raw = content::read(cache, &top, limits::MANIFEST).await.map_err(at)?;
+        for entry in RawManifest::described(raw, &top).and_then(|raw| listed(&raw)).map_err(at)? {
+            if found.iter().all(|known| known.digest() != entry.digest()) {
+                found.push(entry);
+            }
+        }
+    }
     found.retain(|entry| artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted)));
     Ok(found)
 }

@@ -87,6 +87,8 @@ pub struct Inventory {
     pub(super) reaches: Vec<Reach>,
     /// For each name its reach.
     pub(super) names: Vec<usize>,
+    /// What has referrers here, by its number.
+    pub(super) subjects: HashSet<usize>,
     /// Reaches that are kept whatever else goes.
     pub(super) kept: Vec<usize>,
     /// What cannot be followed to its end.
@@ -142,6 +144,7 @@ impl Inventory {
         walk.inventory.kept = listed.map(|(_, reach)| reach).chain(roots).chain(protected).collect();
         let referrers = walk.follow_referrers().await;
         let mut inventory = walk.inventory;
+        inventory.subjects = referrers.keys().copied().collect();
         inventory.close(&referrers);
         Ok(inventory)
     }
@@ -215,6 +218,7 @@ impl<'a> Walk<'a> {
             numbers: held.into_iter().enumerate().map(|(number, digest)| (digest, number)).collect(),
             reaches: Vec::new(),
             names: Vec::new(),
+            subjects: HashSet::new(),
             kept: Vec::new(),
             failed: Vec::new(),
             now: SystemTime::now(),
