@@ -47,6 +47,7 @@ mod naming;
 mod needs;
 mod plan;
 mod push;
+mod receive;
 mod registry;
 mod report;
 mod verify;

@@ -88,6 +88,18 @@ pub async fn copy(
     operation.end(copied.await)
 }
 
+/// Copies what refers to documents of an image that are at the target already, and what refers to that.
+pub(crate) async fn copy_referrers(
+    (from, image): (&dyn ImageRegistry, &Reference),
+    subjects: impl IntoIterator<Item = Digest>,
+    (to, target): (&dyn ImageRegistry, &Reference),
+    options: &CopyOptions,
+) -> Result<()> {
+    let documents = Mutex::new(subjects.into_iter().map(|digest| digest.to_string()).collect());
+    let session = PushSession::begin(to, target)?;
+    Copier { from, image, to, target, session, options, documents }.referrers(limits::NESTING).await
+}
+
 struct Copier<'a> {
     from: &'a dyn ImageRegistry,
     image: &'a Reference,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{
     CacheProvider, CacheRegistry, Completeness, NameChange, PushOptions, attach, content, index, push,
-    registry,
+    receive, registry,
 };
 use crate::backend::Opened;
 use crate::manifest::RawManifest;
@@ -93,7 +93,7 @@ pub trait CacheProviderExt: CacheProvider {
     }
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
-    /// the platform of `options`. Those without a name come last, by their digests. Images that came before one that
+    /// the platform of `options`, and what refers to them where it is [listed](ImageRegistry::referrers). Those without a name come last, by their digests. Images that came before one that
     /// fails are kept. Each image has its own last progress event; if the load fails before the first image, the
     /// failure has one. Nothing is asked of a network.
     ///
@@ -106,6 +106,10 @@ pub trait CacheProviderExt: CacheProvider {
             Some(reference) => vec![reference.clone()],
             None => from.references().await?,
         };
+        // They come with what they are about, and are written anew.
+        if from.reference.is_none() && from.registry.capabilities().referrers {
+            wanted.retain(|name| !reference::is_list_of_referrers(name));
+        }
         let mut has_untagged = from.reference.is_none();
         if wanted.is_empty() {
             wanted = from.registry.untagged().await?;
@@ -119,7 +123,9 @@ pub trait CacheProviderExt: CacheProvider {
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(wanted.len());
         for reference in &wanted {
-            loaded.push(pull::pull(&from.registry, reference, self.as_provider(), &options).await?);
+            let pulled = pull::pull(&from.registry, reference, self.as_provider(), &options).await?;
+            receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?;
+            loaded.push(pulled);
         }
         let untagged = if has_untagged { from.registry.untagged().await? } else { Vec::new() };
         for reference in &untagged {
