@@ -1,11 +1,17 @@
 //! Advice in words of the command: its verbs and flags.
 
-use crate::{Advice, Error};
+use crate::{Advice, DocumentFault, Error, snapshot};
 
 use super::program;
 
 /// What the reader can do.
 pub(crate) fn of(error: &Error) -> Option<String> {
+    if let Some(DocumentFault::NotAnImage(kind)) = error.detail()
+        && kind.as_ref() == snapshot::MEDIA_TYPE
+    {
+        let words = "it is a snapshot: `plyfold snapshot load NAME --out DIR` makes its disks again";
+        return Some(program::named(words));
+    }
     let words = match error.advice() {
         Some(advice) => worded(advice),
         None => error.hint()?.to_owned(),

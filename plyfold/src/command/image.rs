@@ -1,6 +1,8 @@
 //! How an image is named on the command line.
 
-use crate::{Backend, Backends, Error, Location, Reference, Result, printable, reference};
+use std::path::Path;
+
+use crate::{Backend, Backends, Error, Location, Reference, Result, printable, reference, snapshot};
 
 use super::path::{self, Written};
 
@@ -53,6 +55,13 @@ impl Image {
             (Ok(_), Some(path)) => Err(path.or_name()),
             (Err(_), Some(path)) => of_path(&path).map(Self::Uri),
             (Ok(_), None) if is_lone_host(image) => Err(no_repository(image)),
+            (Ok(name), None) if !is_target && is_of_disks(image) => {
+                let error = Error::config("it is a directory with disks here, and may be a name");
+                let hint = format!(
+                    "write registry:{name} for the name; `plyfold ls {image}/FILE` reads a disk of it"
+                );
+                Err(error.with_image(printable(image)).with_hint(hint))
+            }
             (Ok(name), None) => Ok(Self::Name(name)),
             // For an unknown scheme the backends give the better error, which lists the schemes.
             (Err(_), None) if Location::parse(image).is_ok() => Ok(Self::Uri(image.to_owned())),
@@ -95,6 +104,12 @@ impl Image {
             Self::Uri(uri) => backends.of(uri).is_some_and(is_registry),
         }
     }
+}
+
+/// Whether the directory of this name has been made by `materialize` or `snapshot save`.
+fn is_of_disks(path: &str) -> bool {
+    let directory = Path::new(path);
+    [snapshot::RECORD, snapshot::DOCUMENT].iter().any(|name| directory.join(name).is_file())
 }
 
 fn is_registry(backend: &Backend) -> bool {

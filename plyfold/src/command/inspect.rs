@@ -3,7 +3,7 @@
 use crate::{
     CacheProvider as _, CacheProviderExt as _, Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _,
     ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference, RegistrySource, Result,
-    printable, shell,
+    printable, shell, snapshot,
 };
 use serde_json::json;
 
@@ -83,6 +83,11 @@ async fn show(
             ("digest", digest(source.root().digest())),
             ("manifest", digest(source.descriptor().digest())),
         ];
+        if config.is_none() {
+            let kind = manifest.artifact_type().as_ref().unwrap_or(manifest.config().media_type());
+            let says = if snapshot::is_snapshot(manifest) { " (a snapshot of disks)" } else { "" };
+            lines.push(("artifact", format!("{kind}{says}")));
+        }
         lines.extend(config.iter().flat_map(|config| summary(config, source.raw())));
         // One name for all lines of a list.
         let mut last = "";

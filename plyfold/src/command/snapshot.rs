@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::image::Image;
 use super::materialize;
+use super::program;
 use super::progress::{Doing, short};
 use super::session::Session;
 use super::size::Size;
@@ -68,6 +69,12 @@ pub(crate) async fn run(
                     let error = Error::config("it is no snapshot").with_image(&name);
                     return Err(error.with_hint(format!("`plyfold remove {name}` removes an image")));
                 }
+                if name.digest().is_some() {
+                    let error = Error::config("it has no name that could be removed").with_image(&name);
+                    let hint =
+                        "an attached snapshot goes with its image: `plyfold remove IMAGE`, then `plyfold gc`";
+                    return Err(error.with_hint(hint));
+                }
             }
             change(&session, &images, NameChange::Remove, "removed").await
         }
@@ -103,6 +110,15 @@ async fn save(session: &Session, disks: &Path, name: &str, attach: bool) -> Resu
                 session.images.save_snapshot(disks, &name, attach, progress)
             });
             let kept = saved.await?;
+            // `push` and `copy` take the same word for a place in that registry.
+            if names_registry(&name) {
+                let message = format!(
+                    "saved in the store under that name: nothing was sent to {host}; `plyfold push {name} {name}` or \
+                     registry:{name} in its place sends it",
+                    host = name.registry()
+                );
+                session.terminal.say("warning", &program::named(&message));
+            }
             Ok((Place::Name(name), kept))
         }
         Image::Uri(uri) => {
@@ -116,6 +132,11 @@ async fn save(session: &Session, disks: &Path, name: &str, attach: bool) -> Resu
             Ok((Place::Uri(uri), kept))
         }
     }
+}
+
+/// Whether a name says which registry it is in.
+fn names_registry(name: &Reference) -> bool {
+    !["docker.io", "localhost"].contains(&name.registry())
 }
 
 /// The directory of a snapshot, if that is what the argument is: what is in it decides.

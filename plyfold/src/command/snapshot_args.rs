@@ -15,7 +15,7 @@ pub(crate) enum Snapshot {
     #[command(
         after_help = "A guest's disk is saved as the blocks that differ from the empty disk that it was. The virtual machine is to be \
         off, or paused: disks that change meanwhile are an error.\n\n\
-        Examples:\n  plyfold snapshot save vm1 app-state:1\n  plyfold snapshot save vm1 --out snapshots/1\n  plyfold snapshot save vm1 registry:registry.lan:5000/app-state:1"
+        Examples:\n  plyfold snapshot save vm1 app-state:1\n  plyfold snapshot save vm1 --out snapshots/1\n  plyfold snapshot save vm1 registry:registry.lan:5000/app:state-1 --attach"
     )]
     Save {
         /// The directory with the disks
@@ -26,8 +26,8 @@ pub(crate) enum Snapshot {
         /// Save to this new directory instead: each file, and snapshot.json, which names them by their digests
         #[arg(long, value_name = "DIR", conflicts_with = "name")]
         out: Option<PathBuf>,
-        /// Make it a referrer of its image: registries list it with the image, `copy --referrers` copies it, and `gc`
-        /// keeps it as long as the image
+        /// Make it a referrer of its image: registries list it with the image when it is in the same repository,
+        /// `push --referrers` and `copy --referrers` have it, and `gc` keeps it as long as the image
         #[arg(long, conflicts_with = "out")]
         attach: bool,
         #[command(flatten)]

@@ -83,6 +83,18 @@ fn root_hashes_are_pushed_with_their_image() {
     // Another registry gets them from that one.
     place.run("copy HOST:PORT/org/pushed:1 HOST:PORT/org/copied:1 --referrers");
     assert_eq!(manifests("copied"), manifests("pushed"));
+    // Layout directories keep them on the way, and so does another store.
+    for line in [
+        "copy HOST:PORT/org/pushed:1 oci:{}/layout:1 --referrers",
+        "copy oci:{}/layout:1 oci:{}/second:1 --referrers",
+        "copy oci:{}/second:1 HOST:PORT/org/back:1 --referrers",
+        "load oci:{}/second --store {}/other",
+        "push localhost/second:1 HOST:PORT/org/loaded:1 --referrers --store {}/other",
+    ] {
+        place.run(line);
+    }
+    assert_eq!(manifests("back"), manifests("pushed"));
+    assert_eq!(manifests("loaded"), manifests("pushed"));
 }
 
 /// `HTTP_PROXY` is for every host but those of `NO_PROXY`, and what it is asked for is another host's.

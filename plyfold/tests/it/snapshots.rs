@@ -11,8 +11,8 @@ use plyfold::materializers::ext4::{Ext4Rootfs, resize};
 use plyfold::progress::Progress;
 use plyfold::snapshot::{self, Content, Snapshot};
 use plyfold::{
-    CacheProvider as _, Collect, CopyOptions, Error, ErrorKind, Images, Materializers, Options, PullOptions,
-    PulledImage, Reference, Rootfs, copy, digest, reference,
+    CacheProvider as _, CacheProviderExt as _, Collect, CopyOptions, Error, ErrorKind, ImageRegistry as _,
+    Images, Materializers, Options, PullOptions, PulledImage, Reference, Rootfs, copy, digest, reference,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -285,6 +285,22 @@ async fn an_attached_snapshot_stays_with_its_image() {
         async move { cache.stat(digest).await.unwrap() }
     };
     assert!(stat(kept.manifest.digest()).await.is_some());
+    // It is found by its digest, and goes with its image to other places.
+    let [(attached, same)] = &scene.images.snapshots().await.unwrap()[..] else { panic!("one snapshot") };
+    assert_eq!((same, attached.digest()), (&kept, Some(kept.manifest.digest().as_ref())));
+    let here = scene.images.pull(&attached.whole(), PullOptions::default()).await.unwrap();
+    scene.images.load_snapshot(&here, &scene.path("loaded"), FileOptions::default()).await.unwrap();
+    assert!(content(&scene.path("loaded")) == content(&scene.path("vm")));
+    drop(here);
+    let to = plyfold::memory::MemoryRegistry::new("to");
+    let platforms = plyfold::Platforms::One(scene.image.made_for());
+    let copying = CopyOptions { platforms, referrers: true, ..CopyOptions::default() };
+    let options = plyfold::PushOptions { copy: copying, ..plyfold::PushOptions::default() };
+    let target = name("b.example/app:1");
+    scene.images.cache().push(&scene.image.reference, &to, &target, &options).await.unwrap();
+    let subject = scene.image.descriptor().digest().clone();
+    let listed = to.referrers(&target, &subject, None).await.unwrap();
+    assert_eq!(listed.iter().map(plyfold::Descriptor::digest).collect::<Vec<_>>(), [kept.manifest.digest()]);
     // What is no snapshot is not loaded as one.
     let error = scene.images.load_snapshot(&scene.image, &scene.path("out"), FileOptions::default()).await;
     assert_eq!(*error.unwrap_err().kind(), ErrorKind::Unsupported);
@@ -293,6 +309,22 @@ async fn an_attached_snapshot_stays_with_its_image() {
     drop(image);
     images.collect(&Collect::default()).await.unwrap();
     assert_eq!(images.cache().stat(kept.manifest.digest()).await.unwrap(), None);
+}
+
+/// A disk of an older set stays in its folder, and would be missing from the snapshot of the new one.
+#[tokio::test]
+async fn a_disk_that_is_no_part_of_the_set_is_not_left_out_in_silence() {
+    let scene = Scene::new().await;
+    assert!(scene.disks(&Rootfs::erofs_flat().upper(64 << 20), "vm").await.notes.is_empty());
+    let disks = scene.disks(&Rootfs::raw(), "vm").await;
+    assert!(disks.notes.iter().any(|note| note.contains("upper.ext4")), "{:?}", disks.notes);
+    let saved = snapshot::save(&scene.path("vm"), &scene.path("saved"), FileOptions::default()).await;
+    for error in [saved.unwrap_err(), save_as(&scene, "a.example/state:1", false).await.unwrap_err()] {
+        assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("upper.ext4"), "{error}");
+    }
+    fs::rename(scene.path("vm/upper.ext4"), scene.path("upper.ext4")).unwrap();
+    save_as(&scene, "a.example/state:1", false).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ pub(in super::super) const UPPER: &str = "upper.ext4";
 const ROOTFS: &str = "rootfs.ext4";
 pub(in super::super) const VMDK: &str = "rootfs.vmdk";
 /// Disks that guests write to. They stay where a new set has none in their place.
-pub(super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
+pub(in super::super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
 /// The file that lists the further names of a set, one a line. It is written only when there are such names.
 pub(super) const LIST: &str = ".plyfold-set";
 

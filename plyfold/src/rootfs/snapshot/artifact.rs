@@ -65,6 +65,10 @@ impl SetArtifact {
         &self.0.snapshot
     }
 
+    pub(super) fn manifest(&self) -> &RawManifest {
+        &self.0.manifest
+    }
+
     pub(super) fn descriptor(&self) -> &Descriptor {
         self.0.manifest.descriptor()
     }

@@ -10,12 +10,12 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use plyfold_core::manifest::limits;
-use plyfold_core::progress::Progress;
+use plyfold_core::manifest::{is_index, limits};
+use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     BlobRange, CacheProvider, CacheProviderExt as _, CopyOptions, Descriptor, Error, ErrorKind,
     ImageRegistry, ImageSource as _, PullOptions, PullPolicy, PulledImage, RawManifest, Reference, Result,
-    copy,
+    copy, reference, referrers,
 };
 use tokio::runtime::Handle;
 
@@ -67,7 +67,8 @@ impl KeptSnapshot {
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
-/// [`Corrupt`](ErrorKind::Corrupt) when one changes meanwhile; [`Config`](ErrorKind::Config) when something is at `out`;
+/// [`Corrupt`](ErrorKind::Corrupt) when one changes meanwhile; [`Config`](ErrorKind::Config) when something is at `out`, and
+/// when the folder has a disk of older ones that guests may have written to: the snapshot would not have it;
 /// [`Limit`](ErrorKind::Limit) for more than [`MAX_FILES`](plyfold_core::snapshot::MAX_FILES);
 /// [`Io`](ErrorKind::Io).
 pub async fn save(disks: &Path, out: &Path, options: FileOptions) -> Result<KeptSnapshot> {
@@ -146,7 +147,9 @@ impl Images {
     /// Saves the disks in a folder as [`save`] does, in the cache under a name that is not taken. There
     /// [`collect`](Self::collect) keeps it as long as it has a name; [`remove`](Self::remove) takes the name away.
     ///
-    /// With `attached` it is a referrer of its image: as long as the cache has that by a name, the snapshot stays, too.
+    /// With `attached` it is a referrer of its image: as long as the cache has that by a name, the snapshot stays, too. It is
+    /// then listed among what refers to the image, in the repository of the name that the image had: by its digest it is
+    /// found there without a name of its own, and a [push with referrers](CopyOptions::referrers) of the image has it.
     ///
     /// # Errors
     /// As [`save`]; [`Config`](ErrorKind::Config) when the name stands for something else; those of the cache.
@@ -168,7 +171,14 @@ impl Images {
         }
         operation.hand_over();
         let options = PullOptions { policy: PullPolicy::Always, progress, ..PullOptions::default() };
-        cache.image_pull(&artifact, name, &options).await?;
+        let stored = cache.image_pull(&artifact, name, &options).await?;
+        let image = &artifact.snapshot().image;
+        // An image that is not here cannot be pushed from here, and nothing would take the list away.
+        if attached && cache.stat(&image.digest).await?.is_some() {
+            let name = reference::parse(&image.reference)?;
+            cache.list_referrer(&name, artifact.manifest()).await?;
+        }
+        drop(stored);
         Ok(KeptSnapshot::of(&artifact))
     }
 
@@ -187,6 +197,13 @@ impl Images {
     ) -> Result<KeptSnapshot> {
         let operation = options.progress.operation();
         let artifact = self.artifact(disks, attached).await?;
+        let image = reference::parse(&artifact.snapshot().image.reference)?;
+        let [place, of_image] = [target, &image].map(reference::repository_of);
+        if attached && place != of_image {
+            let message =
+                format!("what lists referrers by repository lists it in {place}, and not in {of_image}");
+            options.progress.emit(Event::Warning { message });
+        }
         operation.hand_over();
         copy(&artifact, target, to, target, options).await?;
         Ok(KeptSnapshot::of(&artifact))
@@ -240,19 +257,31 @@ impl Images {
         done.await.map_err(at)
     }
 
-    /// The snapshots in the cache, sorted by name.
+    /// The snapshots in the cache, sorted by name. One that is attached to an image and has no name of its own any more is
+    /// named by its digest in the repository of the image.
     ///
     /// # Errors
     /// Those of the cache; [`Corrupt`](ErrorKind::Corrupt) for a snapshot that is damaged.
     pub async fn snapshots(&self) -> Result<Vec<(Reference, KeptSnapshot)>> {
         let cache = self.cache();
-        let mut found = Vec::new();
+        let (mut found, mut attached) = (Vec::new(), Vec::new());
         for (name, descriptor) in cache.list().await? {
             let at = |e: Error| e.with_image(&name);
             if let Some(kept) = snapshot_of(&*cache, &descriptor).await.map_err(at)? {
                 found.push((name, kept));
+            } else if reference::is_list_of_referrers(&name) && is_index(descriptor.media_type()) {
+                for child in attached_to(&*cache, &descriptor).await.map_err(at)? {
+                    if let Some(kept) = snapshot_of(&*cache, &child).await.map_err(at)? {
+                        attached.push((reference::by_digest(&name, child.digest()), kept));
+                    }
+                }
             }
         }
+        attached.retain(|(_, kept)| {
+            found.iter().all(|(_, named)| named.manifest.digest() != kept.manifest.digest())
+        });
+        found.extend(attached);
+        found.sort_by_cached_key(|(name, _)| name.whole());
         Ok(found)
     }
 
@@ -265,6 +294,14 @@ impl Images {
         let Some(descriptor) = cache.find_descriptor(name).await? else { return Ok(None) };
         snapshot_of(&*cache, &descriptor).await.map_err(|e| e.with_image(name))
     }
+}
+
+/// The manifests of a list of referrers.
+async fn attached_to(cache: &dyn CacheProvider, list: &Descriptor) -> Result<Vec<Descriptor>> {
+    let Some(bytes) = Error::found(cache.content(list, limits::MANIFEST).await)? else {
+        return Ok(Vec::new());
+    };
+    referrers::listed(&RawManifest::described(bytes, list)?)
 }
 
 /// The snapshot that a descriptor leads to, if it is one.

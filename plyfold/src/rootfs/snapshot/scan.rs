@@ -13,6 +13,7 @@ use plyfold_core::snapshot::{
 };
 use plyfold_core::{Error, Result};
 
+use super::super::set::names::WRITTEN;
 use super::disk::{FileDisk, FileReader};
 use super::stored::HashingWriter;
 use super::{empty, folder};
@@ -40,9 +41,19 @@ pub(super) struct OpenDisk<'a> {
 type State = (u64, Option<SystemTime>);
 
 impl<'a> DiskFolder<'a> {
-    /// Opens the folder, which says which image its disks are of.
+    /// Opens the folder, which says which image its disks are of. A disk of an older set that guests may have written to
+    /// is refused: it would be missing from the snapshot.
     pub(super) fn open(folder: &Path, stop: &'a Stop) -> Result<Self> {
-        Ok(Self { folder: folder.to_owned(), record: folder::record(folder)?, stop })
+        let record = folder::record(folder)?;
+        let is_of_set = |name: &&str| record.files.iter().any(|file| file.name == **name);
+        let mut left = WRITTEN.iter().filter(|name| !is_of_set(name)).map(|name| folder.join(name));
+        if let Some(path) = left.find(|path| path.symlink_metadata().is_ok()) {
+            let message = "a disk is here that guests may have written to, and it is no part of the set";
+            let hint =
+                "move it to another directory: it is of older disks, and the snapshot would not have it";
+            return Err(Error::config(message).with_context("path", path.display()).with_hint(hint));
+        }
+        Ok(Self { folder: folder.to_owned(), record, stop })
     }
 
     /// Opens one of the disks.
