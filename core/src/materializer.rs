@@ -159,6 +159,13 @@ pub struct InputArtifact {
     pub diff_id: Option<Digest>,
 }
 
+impl Made {
+    /// What holds for several files together, as [`and`](Self::and) has it.
+    pub fn of_files(files: &[InputArtifact]) -> Self {
+        files.iter().fold(Self::default(), |made, file| made.and(file.artifact.made()))
+    }
+}
+
 impl InputArtifact {
     /// A file of a cache.
     pub fn new(

@@ -75,7 +75,7 @@ impl Need {
     pub const KERNEL_OVERLAY: Self = Self::FileSystem("overlay");
     /// The unpacker of tars, GNU's.
     pub const GNU_TAR: Self = Self::Tool { name: "tar", package: "tar" };
-    /// Who says which libraries a program has.
+    /// The lister of the libraries that a program needs.
     pub const LDD: Self = Self::Tool { name: "ldd", package: "libc-bin" };
     /// ext4's maker.
     pub const MKFS_EXT4: Self = Self::Tool { name: "mkfs.ext4", package: "e2fsprogs" };
@@ -93,9 +93,9 @@ impl Need {
     pub const SKOPEO: Self = Self::Tool { name: "skopeo", package: "skopeo" };
     /// The unpacker of OCI images.
     pub const UMOCI: Self = Self::Tool { name: "umoci", package: "umoci" };
-    /// Who makes and verifies hash trees of dm-verity.
+    /// The maker and verifier of hash trees of dm-verity.
     pub const VERITYSETUP: Self = Self::Tool { name: "veritysetup", package: "cryptsetup-bin" };
-    /// Who can shut a file system down as a power cut does, XFS and others.
+    /// The program that shuts down a file system, XFS and others, as a power cut does.
     pub const XFS_IO: Self = Self::Tool { name: "xfs_io", package: "xfsprogs" };
 
     /// The programs that a test with this need may run.

@@ -1,10 +1,10 @@
 //! The formats by their names: what `-m` takes.
 
-use plyfold_core::{FormatEntry, Options, Result, TreePlace};
+use plyfold_core::{FormatEntry, Options, Result};
 use serde::Deserialize;
 
 use crate::fault::DiskFault;
-use crate::{Gpt, PartitionTrees, Raw, VmdkGpt};
+use crate::{Gpt, Raw, VmdkGpt};
 
 plyfold_core::register!(FormatEntry {
     name: "gpt",
@@ -13,7 +13,7 @@ plyfold_core::register!(FormatEntry {
     options: "block-size=BYTES, verity=append|partition",
     open: |options| {
         refuse_compression("gpt", options)?;
-        let GptOptions { block_size, verity } = options.config()?;
+        let DiskOptions { block_size, verity } = options.config()?;
         let gpt = block_size.map(Gpt::with_block_size).unwrap_or_default();
         Ok(Box::new(verity.into_iter().fold(gpt, Gpt::with_hash_trees)))
     },
@@ -26,7 +26,7 @@ plyfold_core::register!(FormatEntry {
     options: "block-size=BYTES, verity=append|beside",
     open: |options| {
         refuse_compression("raw", options)?;
-        let RawOptions { block_size, verity } = options.config()?;
+        let DiskOptions { block_size, verity } = options.config()?;
         let raw = block_size.map(Raw::with_block_size).unwrap_or_default();
         Ok(Box::new(verity.into_iter().fold(raw, Raw::with_hash_tree)))
     },
@@ -50,16 +50,10 @@ fn refuse_compression(format: &'static str, options: &Options) -> Result<()> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct GptOptions {
+struct DiskOptions<P> {
     block_size: Option<u32>,
-    verity: Option<PartitionTrees>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawOptions {
-    block_size: Option<u32>,
-    verity: Option<TreePlace>,
+    /// Where hash trees are.
+    verity: Option<P>,
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl Materializer for VmdkGpt {
         table.write(&mut Around { file: tables, tail, size: table.size, position: 0 })?;
         let descriptor = out.output(Role::Descriptor)?;
         descriptor.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))?;
-        Ok(files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made())))
+        Ok(Made::of_files(files))
     }
 }
 

@@ -14,6 +14,7 @@ use plyfold_core::{
     ArtifactReader, Digest, Error, Format, Input, InputArtifact, Made, Materializer, Output, OutputSpec,
     Result, Role, Sink,
 };
+use plyfold_verity::tree_key;
 use uuid::Uuid;
 
 use crate::blocks::Blocks;
@@ -59,9 +60,8 @@ impl Gpt {
 
 impl Materializer for Gpt {
     fn format(&self) -> Format {
-        let key = [Some(self.blocks.key()), self.hash_trees.map(|trees| format!("verity-{trees}"))];
-        let key: Vec<_> = key.into_iter().flatten().filter(|key| !key.is_empty()).collect();
-        Format { name: "gpt", version: 1, options: key.join("-"), extension: "gpt" }
+        let options = tree_key(self.blocks.key(), self.hash_trees);
+        Format { name: "gpt", version: 1, options, extension: "gpt" }
     }
 
     fn input(&self) -> Input {
@@ -93,7 +93,7 @@ impl Materializer for Gpt {
             file.copy_some(part.size, out)?;
         }
         table.write(&mut Device(out))?;
-        let made = files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made()));
+        let made = Made::of_files(files);
         match self.hash_trees {
             Some(trees) => Ok(made.with_partitions(hashed(files, &parts, &table.starts(), trees)?)),
             None => Ok(made),

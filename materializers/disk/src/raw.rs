@@ -2,12 +2,11 @@
 
 use std::io::SeekFrom;
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::{
     ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result, Role, Sink,
     TreePlace,
 };
-use plyfold_verity::{Work, tree_key, tree_outputs, with_tree};
+use plyfold_verity::{tree_key, tree_outputs, with_tree};
 
 use crate::blocks::Blocks;
 use crate::flat::{self, Place};
@@ -63,8 +62,8 @@ impl Materializer for Raw {
     }
 
     fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        let (places, work) = (flat::places(files)?, Work::new(&Stop::default()));
-        with_tree(self.hash_tree, self.blocks.bytes(), &work, out, |out| write(files, &places, out))
+        let places = flat::places(files)?;
+        with_tree(self.hash_tree, self.blocks.bytes(), None, out, |out| write(files, &places, out))
     }
 }
 
@@ -79,7 +78,7 @@ fn write(files: &[InputArtifact], places: &[Place], out: &mut dyn Sink) -> Resul
         end = place.end();
     }
     out.set_len(end.next_multiple_of(PAGE)).map_err(writing)?;
-    let made = files.iter().fold(Made::default(), |made, file| made.and(file.artifact.made()));
+    let made = Made::of_files(files);
     // From this version on EROFS finds its devices behind the image.
     Ok(made.and(&Made::default().with_kernel(6, 4)))
 }

@@ -1,13 +1,12 @@
 //! Several layer images as one.
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{Metadata, TreeLimits};
 use plyfold_core::tree::{Node, Tree};
 use plyfold_core::{
     ArtifactReader, Error, ErrorKind, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result,
     Role, Sink, TreePlace,
 };
-use plyfold_verity::{Work, tree_key, with_tree};
+use plyfold_verity::{tree_key, with_tree};
 use uuid::Uuid;
 use zerocopy::FromZeros as _;
 
@@ -142,8 +141,7 @@ impl Materializer for ErofsMerged {
     }
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        let work = Work::new(&Stop::default());
-        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(layers, out))
+        with_tree(self.hash_tree, self.options.block_size, None, out, |out| self.write(layers, out))
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::io::SeekFrom;
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar, TreeLimits};
 use plyfold_core::tree::LayerTreeBuilder;
 use plyfold_core::{Error, Format, Input, InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace};
-use plyfold_verity::{Work, tree_key, with_tree};
+use plyfold_verity::{tree_key, with_tree};
 use zerocopy::FromZeros as _;
 
 use crate::content::Content;
@@ -89,8 +88,7 @@ impl Materializer for ErofsTar {
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
-        let work = Work::new(&Stop::default());
-        with_tree(self.hash_tree, BLOCK, &work, out, |out| Self::write(tar, out))
+        with_tree(self.hash_tree, BLOCK, None, out, |out| Self::write(tar, out))
     }
 }
 

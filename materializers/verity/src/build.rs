@@ -20,7 +20,7 @@ impl TreeLayout {
     /// [`Io`](plyfold_core::ErrorKind::Io), [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is shorter
     /// than the data, [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn root_hash(&self, data: &File, work: &Work) -> Result<RootHash> {
-        Tree::new(self).of_file(data, work, &mut |_, _| Ok(()))
+        Tree::new(self, &mut |_, _| Ok(())).of_file(data, work)
     }
 
     /// Writes the tree of the data at the start of a file, and its superblock last; yields the root hash.
@@ -38,7 +38,7 @@ impl TreeLayout {
         work: &Work,
     ) -> Result<RootHash> {
         out.set_len(self.end()).map_err(|e| Error::io("setting the length of a hash tree", e))?;
-        let root = Tree::new(self).of_file(data, work, &mut |at, blocks| put(out, at, blocks))?;
+        let root = Tree::new(self, &mut |at, blocks| put(out, at, blocks)).of_file(data, work)?;
         if self.has_superblock() {
             let superblock = superblock::encode(self, uuid.unwrap_or_else(|| Uuid::derived(&root)));
             put(out, self.hash_offset(), &superblock)?;
@@ -62,12 +62,11 @@ impl TreeLayout {
     }
 }
 
-/// Where the blocks of a tree go: from a byte on.
-type Put<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
-
 /// A tree that grows from its leaves on.
 pub(crate) struct Tree<'a> {
     layout: &'a TreeLayout,
+    /// Writes blocks from a byte on.
+    put: &'a mut dyn FnMut(u64, &[u8]) -> Result<()>,
     hash: BlockHash,
     /// Of each level the digests of a block that is not complete yet. Those of the lowest are not used.
     open: Vec<Vec<u8>>,
@@ -77,10 +76,11 @@ pub(crate) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    pub(crate) fn new(layout: &'a TreeLayout) -> Self {
+    pub(crate) fn new(layout: &'a TreeLayout, put: &'a mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Self {
         let levels = layout.levels().len();
         Self {
             layout,
+            put,
             hash: BlockHash::new(layout.parameters().salt()),
             open: vec![Vec::new(); levels],
             written: vec![0; levels],
@@ -88,70 +88,70 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn of_file(mut self, data: &File, work: &Work, put: &mut Put<'_>) -> Result<RootHash> {
-        each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves, put))?;
-        self.finish(put)
+    fn of_file(mut self, data: &File, work: &Work) -> Result<RootHash> {
+        each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves))?;
+        self.finish()
     }
 
     /// Writes a tree whose lowest level is known.
-    pub(crate) fn of_leaves(mut self, leaves: &LeafSpool, put: &mut Put<'_>) -> Result<RootHash> {
+    pub(crate) fn of_leaves(mut self, leaves: &LeafSpool) -> Result<RootHash> {
         let mut piece = Vec::new();
         let mut at = 0;
         while at < leaves.size() {
             piece.resize(Chunks::leaves(self.layout.parameters()).min(leaves.size() - at) as usize, 0);
             leaves.read(&mut piece, at)?;
             at += piece.len() as u64;
-            self.leaves(&piece, put)?;
+            self.leaves(&piece)?;
         }
-        self.finish(put)
+        self.finish()
     }
 
-    fn finish(mut self, put: &mut Put<'_>) -> Result<RootHash> {
+    fn finish(mut self) -> Result<RootHash> {
         for level in 1..self.open.len() {
             if !self.open[level].is_empty() {
-                self.close(level, put)?;
+                self.close(level)?;
             }
         }
         self.root.ok_or_else(|| Error::new(ErrorKind::Internal, "a hash tree has no root"))
     }
 
     /// Takes blocks of the lowest level.
-    fn leaves(&mut self, leaves: &[u8], put: &mut Put<'_>) -> Result<()> {
+    fn leaves(&mut self, leaves: &[u8]) -> Result<()> {
         if self.open.is_empty() {
             // The digest of the only block of data.
             self.root = leaves.first_chunk().copied().map(RootHash::new);
             return Ok(());
         }
-        self.write(0, leaves, put)?;
+        self.write(0, leaves)?;
         for block in leaves.chunks_exact(self.block_size()) {
-            self.add(1, self.hash.digest(block), put)?;
+            self.add(1, self.hash.digest(block))?;
         }
         Ok(())
     }
 
     /// Takes the digest of a block of the level below.
-    fn add(&mut self, level: usize, digest: [u8; DIGEST], put: &mut Put<'_>) -> Result<()> {
+    fn add(&mut self, level: usize, digest: [u8; DIGEST]) -> Result<()> {
         let Some(open) = self.open.get_mut(level) else {
             self.root = Some(RootHash::new(digest));
             return Ok(());
         };
         open.extend_from_slice(&digest);
-        if open.len() == self.block_size() { self.close(level, put) } else { Ok(()) }
+        if open.len() == self.block_size() { self.close(level) } else { Ok(()) }
     }
 
     /// Writes a block, whose digest goes to the level above.
-    fn close(&mut self, level: usize, put: &mut Put<'_>) -> Result<()> {
+    fn close(&mut self, level: usize) -> Result<()> {
         let mut block = std::mem::take(&mut self.open[level]);
         block.resize(self.block_size(), 0);
-        self.write(level, &block, put)?;
-        self.add(level + 1, self.hash.digest(&block), put)
+        self.write(level, &block)?;
+        self.add(level + 1, self.hash.digest(&block))
     }
 
-    fn write(&mut self, level: usize, blocks: &[u8], put: &mut Put<'_>) -> Result<()> {
+    fn write(&mut self, level: usize, blocks: &[u8]) -> Result<()> {
         let size = self.block_size() as u64;
         let offset = self.layout.levels()[level].offset + self.written[level] * size;
         self.written[level] += blocks.len() as u64 / size;
-        put(offset, blocks)
+        (self.put)(offset, blocks)
     }
 
     fn block_size(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::num::NonZero;
 
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Error, HashTree, Output, Result, Role, Sink, TreePlace};
@@ -15,7 +16,7 @@ use crate::pool::{HashPool, HashedChunk};
 use crate::spool::LeafSpool;
 use crate::superblock;
 use crate::tree_uuid::Uuid;
-use crate::work::Work;
+use crate::work::all_threads;
 
 /// The longest gap that is passed over without an end of the hashing, in bytes.
 const GAP: u64 = 1 << 20;
@@ -60,8 +61,12 @@ pub(crate) struct HashedImage<'a> {
 }
 
 impl<'a> HashedImage<'a> {
-    pub(crate) fn new(sink: &'a mut dyn Sink, parameters: Parameters, work: &Work) -> Self {
-        let pool = HashPool::new(parameters.clone(), work.threads);
+    pub(crate) fn new(
+        sink: &'a mut dyn Sink,
+        parameters: Parameters,
+        threads: Option<NonZero<usize>>,
+    ) -> Self {
+        let pool = HashPool::new(parameters.clone(), threads.unwrap_or_else(all_threads));
         let (leaves, changed) = (LeafSpool::default(), BTreeSet::new());
         let (at, fed, is_feeding, chunk) = (0, 0, true, Vec::new());
         Self { sink, parameters, pool, leaves, at, fed, is_feeding, chunk, changed }
@@ -84,7 +89,7 @@ impl<'a> HashedImage<'a> {
             let written = out.seek(SeekFrom::Start(at)).and_then(|_| out.write_all(bytes));
             written.map_err(|e| Error::io("writing a hash tree", e))
         };
-        let root = Tree::new(&layout).of_leaves(&leaves, &mut put)?;
+        let root = Tree::new(&layout, &mut put).of_leaves(&leaves)?;
         put(layout.hash_offset(), &superblock::encode(&layout, Uuid::derived(&root)))?;
         // Where there is one block of data, nothing follows the superblock.
         let out = sink.output(role)?;

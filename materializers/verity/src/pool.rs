@@ -9,7 +9,7 @@ use plyfold_core::{Error, ErrorKind, Result};
 use crate::leaves::{BlockHash, hash_chunk};
 use crate::parameters::Parameters;
 
-/// More threads than one reader or writer keeps busy are not started.
+/// The most threads: one reader or writer keeps no more of them busy.
 const MOST: usize = 8;
 /// How many chunks each thread has.
 const AHEAD: u64 = 2;
@@ -71,7 +71,7 @@ impl Drop for HashPool {
     fn drop(&mut self) {
         for Worker { chunks, hashed, thread } in self.workers.drain(..) {
             drop((chunks, hashed));
-            // It has told nothing if it panicked.
+            // A panic of it has ended `push` or `take` with an error already.
             let _ = thread.join();
         }
     }

@@ -1,15 +1,18 @@
 //! Hash trees of what materializers make.
 
+use std::fmt::Display;
+use std::num::NonZero;
+
 use plyfold_core::{Made, OutputSpec, Result, Role, Sink, TreePlace};
 
 use crate::hashed_image::{HashedImage, HashedSink};
 use crate::parameters::Parameters;
-use crate::work::Work;
 
 /// Lets a materializer write its image, and writes the hash tree of all of it: behind the image, or as the sink's
 /// [`Role::HashTree`]. What it reports has the tree then. Without a place the image is written, and nothing else.
 ///
-/// What is written in order is hashed on its way, on other threads, eight at most. The rest is read again at the end. The
+/// What is written in order is hashed on its way, on other threads: on as many as the machine runs at once, if `threads` does
+/// not say how many, and on eight at most. The rest is read again at the end. The work ends early when the sink fails. The
 /// salt is that of containerd, blocks of the data and of the tree have `block_size` bytes, and the UUID is
 /// [derived](crate::Uuid::derived) from the root hash.
 ///
@@ -19,13 +22,13 @@ use crate::work::Work;
 pub fn with_tree(
     place: Option<TreePlace>,
     block_size: u32,
-    work: &Work,
+    threads: Option<NonZero<usize>>,
     out: &mut dyn Sink,
     write: impl FnOnce(&mut dyn Sink) -> Result<Made>,
 ) -> Result<Made> {
     let Some(place) = place else { return write(out) };
     let parameters = Parameters::default().with_data_block_size(block_size)?;
-    let mut sink = HashedSink(HashedImage::new(out, parameters.with_hash_block_size(block_size)?, work));
+    let mut sink = HashedSink(HashedImage::new(out, parameters.with_hash_block_size(block_size)?, threads));
     let made = write(&mut sink)?;
     Ok(made.with_hash_tree(sink.0.finish(place)?))
 }
@@ -38,7 +41,7 @@ pub fn tree_outputs(image: OutputSpec, place: Option<TreePlace>) -> Vec<OutputSp
 }
 
 /// The options of a format with those of the tree, as a part of a cache key.
-pub fn tree_key(options: String, place: Option<TreePlace>) -> String {
+pub fn tree_key(options: String, place: Option<impl Display>) -> String {
     match place {
         None => options,
         Some(place) if options.is_empty() => format!("verity-{place}"),

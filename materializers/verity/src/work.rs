@@ -15,8 +15,7 @@ pub struct Work {
 impl Work {
     /// On as many threads as the machine runs at once, until `stop` says that the caller has given up.
     pub fn new(stop: &Stop) -> Self {
-        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        Self { stop: stop.clone(), threads }
+        Self { stop: stop.clone(), threads: all_threads() }
     }
 
     /// On so many threads. The outcome is the same for any number.
@@ -25,4 +24,9 @@ impl Work {
         self.threads = threads;
         self
     }
+}
+
+/// As many as the machine runs at once.
+pub(crate) fn all_threads() -> NonZero<usize> {
+    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }

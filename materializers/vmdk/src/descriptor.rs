@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Digest, Error, Result};
 
 /// Bytes of a sector, the unit of every size and offset in a descriptor.
 pub const SECTOR: u64 = 512;
@@ -268,6 +268,12 @@ fn fault(path: &str) -> Option<&'static str> {
 /// Whether a path may lead out of its folder. One that comes back is refused, too: by symbolic links `a/..` is elsewhere.
 fn leaves(path: &str) -> bool {
     path.split('/').any(|part| part == "..")
+}
+
+/// The identity of content by its digest, in 31 bits: values with the upper bit set include `ffffffff`, "no parent".
+pub(crate) fn cid_of(content: &Digest) -> u32 {
+    let start = content.digest().get(..8).unwrap_or_default();
+    u32::from_str_radix(start, 16).unwrap_or_default() & 0x7fff_ffff
 }
 
 fn malformed(line: &str) -> Error {

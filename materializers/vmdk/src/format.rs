@@ -27,21 +27,16 @@ plyfold_core::register!(FormatEntry {
     options: "level=1-9, of=erofs|gpt|raw",
     open: |options| {
         let Stream { level, of } = options.config()?;
-        Ok(Box::new(VmdkStream::new().level(level)?.of(&of)?))
+        let stream = level.into_iter().try_fold(VmdkStream::new(), VmdkStream::level)?;
+        Ok(Box::new(of.iter().try_fold(stream, |stream, of| stream.of(of))?))
     },
 });
 
 #[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Stream {
-    level: u32,
-    of: String,
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self { level: 6, of: "raw".to_owned() }
-    }
+    level: Option<u32>,
+    of: Option<String>,
 }
 
 #[derive(Default, Deserialize)]

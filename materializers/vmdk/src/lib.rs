@@ -23,6 +23,9 @@
 //! # Ok::<(), plyfold_core::Error>(())
 //! ```
 //!
+//! qemu does not guess the format of a file it is given: open it with
+//! `file.filename=disk.vmdk,format=vmdk,readonly=on`.
+//!
 //! # What is written, and why no more
 //! Readers differ. qemu skips `ZERO` and `RDONLY` extents without an error, so that the disk shrinks and what
 //! follows moves; libkrun supports them. Neither is written here, nor read: a gap is a real file. qemu takes the
@@ -34,9 +37,6 @@
 //! # One file, for uploads
 //! [`VmdkStream`] compresses a disk into one file in the form that is called `streamOptimized`, and [`SparseDisk`] reads
 //! such files. Grains carry checksums of their content, and readers check them.
-//!
-//! qemu does not guess the format of a file it is given: open it with
-//! `file.filename=disk.vmdk,format=vmdk,readonly=on`.
 
 mod descriptor;
 mod disk;

@@ -1,6 +1,7 @@
 //! The materializer: finished files in, a descriptor out.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
 
 use plyfold_core::digest::sha256;
 use plyfold_core::{
@@ -9,6 +10,7 @@ use plyfold_core::{
 };
 use plyfold_verity::TreeLayout;
 
+use crate::descriptor::cid_of;
 use crate::{Descriptor, Extent, SECTOR};
 
 /// The most that VMware takes in one extent of a `twoGbMaxExtentFlat` disk.
@@ -54,7 +56,8 @@ impl Vmdk {
     /// [`Config`](plyfold_core::ErrorKind::Config) for no file at all, for a file that is empty or not made of
     /// whole blocks (the next one would begin inside of a block, or the disk would shrink), and for a path that a
     /// reader would take for another; [`Limit`](plyfold_core::ErrorKind::Limit) beyond
-    /// [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes of text.
+    /// [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes of text; [`Io`](plyfold_core::ErrorKind::Io) for a file that is there
+    /// and cannot be read, so that it is not known whether it has a hash tree.
     pub fn descriptor(&self, layers: &[InputArtifact]) -> Result<Descriptor> {
         let blocks = if self.sector_blocks { SECTOR } else { 4096 };
         let mut extents = Vec::with_capacity(layers.len());
@@ -97,7 +100,7 @@ impl Materializer for Vmdk {
         let out = out.output(Role::Descriptor)?;
         let text = self.descriptor(layers)?.to_string();
         out.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))?;
-        let made = layers.iter().fold(Made::default(), |made, layer| made.and(layer.artifact.made()));
+        let made = Made::of_files(layers);
         // An image and its devices on one disk: EROFS finds them there from this version on.
         Ok(if layers.len() > 1 { made.and(&Made::default().with_kernel(6, 4)) } else { made })
     }
@@ -110,15 +113,22 @@ fn size_of(layer: &InputArtifact) -> Result<u64> {
         let is_behind = tree.place == TreePlace::Append;
         return Ok(if is_behind { tree.data_size().min(size) } else { size });
     }
-    // A descriptor may be made before its files.
-    let file = layer.artifact.path().filter(|path| path.is_file()).and_then(|path| File::open(path).ok());
-    let tree = file.map_or(Ok(None), |file| TreeLayout::find(&file))?;
-    Ok(tree.map_or(size, |(tree, _)| tree.data_size()))
+    let Some(path) = layer.artifact.path() else { return Ok(size) };
+    let file = match fs::metadata(path) {
+        Ok(found) if found.is_file() => File::open(path),
+        Ok(_) => return Ok(size),
+        Err(e) => Err(e),
+    };
+    let file = match file {
+        Ok(file) => file,
+        // A descriptor may be made before its files.
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory | InvalidFilename) => return Ok(size),
+        Err(e) => return Err(Error::io("looking for a hash tree in a file of the disk", e)),
+    };
+    Ok(TreeLayout::find(&file)?.map_or(size, |(tree, _)| tree.data_size()))
 }
 
-/// The content's identity in 31 bits: the layers' digests where there are any, else their names, and sizes.
-///
-/// The values with the upper bit set include `ffffffff`, which means "no parent".
+/// The content's identity: of the layers' digests where there are any, else of their names, and of their sizes.
 fn cid(layers: &[InputArtifact]) -> u32 {
     let mut identity = Vec::new();
     for layer in layers {
@@ -128,6 +138,5 @@ fn cid(layers: &[InputArtifact]) -> u32 {
             identity.extend_from_slice(field);
         }
     }
-    let digest = sha256(&identity);
-    u32::from_str_radix(&digest.digest()[..8], 16).unwrap_or_default() & 0x7fff_ffff
+    cid_of(&sha256(&identity))
 }

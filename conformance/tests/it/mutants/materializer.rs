@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use plyfold_conformance::tree::{ContentText, LayerEntry, TreeLine, lines, overlaid, read_layer};
 use plyfold_conformance::{DiskFixture, FormatFidelity, MaterializerFixture, ReadBack, path_of};
-use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerTar, TreeLimits};
 use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree};
 use plyfold_core::{
     Error, Format, HashedPartition, Input, InputArtifact, Made, Materializer, Options, Output, OutputSpec,
     PartitionRange, Result, Role, Sink, TreePlace,
 };
-use plyfold_verity::{Work, tree_outputs, with_tree};
+use plyfold_verity::{tree_outputs, with_tree};
 use serde_json::{Value, json};
 
 /// What is wrong with a mutant.
@@ -450,8 +449,7 @@ impl Listings {
     }
 
     fn put(self, lines: Vec<TreeLine>, out: &mut dyn Sink) -> Result<Made> {
-        let work = Work::new(&Stop::default());
-        let mut made = with_tree(self.hash_tree(), 512, &work, out, |out| self.put_lines(lines, out))?;
+        let mut made = with_tree(self.hash_tree(), 512, None, out, |out| self.put_lines(lines, out))?;
         if self.fault == ListingFault::HashTreeOfPart {
             let image = out.output(Role::Image)?;
             image.seek(SeekFrom::End(0))?;

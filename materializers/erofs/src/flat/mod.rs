@@ -4,10 +4,9 @@ mod bodies;
 mod compressed;
 mod fragments;
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{Digest, Format, Input, Made, Materializer, OutputSpec, Result, Role, Sink, TreePlace};
-use plyfold_verity::{Work, tree_key, tree_outputs, with_tree};
+use plyfold_verity::{tree_key, tree_outputs, with_tree};
 use uuid::Uuid;
 
 use bodies::Bodies;
@@ -87,8 +86,7 @@ impl Materializer for ErofsFlat {
     }
 
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
-        let work = Work::new(&Stop::default());
-        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(image, out))
+        with_tree(self.hash_tree, self.options.block_size, None, out, |out| self.write(image, out))
     }
 }
 

@@ -4,11 +4,10 @@ mod bodies;
 mod compressed;
 mod source;
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::layer::{LayerSummary, LayerTar};
 use plyfold_core::tree::LayerTreeBuilder;
 use plyfold_core::{Digest, Format, Input, Made, Materializer, Result, Role, Sink, TreePlace};
-use plyfold_verity::{Work, tree_key, with_tree};
+use plyfold_verity::{tree_key, with_tree};
 use uuid::Uuid;
 
 use bodies::LayerFile;
@@ -125,8 +124,7 @@ impl Materializer for ErofsLayer {
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
-        let work = Work::new(&Stop::default());
-        with_tree(self.hash_tree, self.options.block_size, &work, out, |out| self.write(tar, out))
+        with_tree(self.hash_tree, self.options.block_size, None, out, |out| self.write(tar, out))
     }
 }
 

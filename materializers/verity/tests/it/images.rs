@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::SeekFrom;
 use std::num::NonZero;
 
-use plyfold_core::blocking::Stop;
 use plyfold_core::{ErrorKind, HashTree, Made, Output, OutputSpec, Result, Role, Sink, TreePlace};
-use plyfold_verity::{Parameters, TreeLayout, Work, tree_key, tree_outputs, with_tree};
+use plyfold_verity::{Parameters, TreeLayout, tree_key, tree_outputs, with_tree};
 
 use crate::data::{bytes, noise, work, write};
 use crate::file;
@@ -94,9 +93,8 @@ const WAYS: [Way; 9] = [
 
 fn made(place: TreePlace, block: u32, threads: usize, way: Way, content: &[u8]) -> (Files, HashTree, usize) {
     let mut files = Files(file(&[]), file(&[]));
-    let work = Work::new(&Stop::default()).threads(NonZero::new(threads).unwrap());
     let mut size = 0;
-    let told = with_tree(Some(place), block, &work, &mut files, |out| {
+    let told = with_tree(Some(place), block, NonZero::new(threads), &mut files, |out| {
         size = way.1(out.output(Role::Image)?, content)?;
         Ok(Made::default().with_note("made"))
     });
@@ -155,10 +153,10 @@ fn without_a_place_there_is_no_tree() {
         out.output(Role::Image)?.write_all(b"no block")?;
         Ok(Made::default())
     };
-    assert_eq!(with_tree(None, 4096, &work(), &mut files, fill).unwrap(), Made::default());
+    assert_eq!(with_tree(None, 4096, None, &mut files, fill).unwrap(), Made::default());
     assert_eq!((bytes(&files.0), bytes(&files.1)), (b"no block".to_vec(), Vec::new()));
     for (block, kind) in [(4096, ErrorKind::Config), (100, ErrorKind::Config)] {
-        let made = with_tree(Some(TreePlace::Append), block, &work(), &mut files, fill);
+        let made = with_tree(Some(TreePlace::Append), block, None, &mut files, fill);
         assert_eq!(*made.unwrap_err().kind(), kind);
     }
 }
@@ -170,7 +168,7 @@ fn the_format_and_the_files_say_where_the_tree_is() {
     assert_eq!(tree_outputs(image(), Some(TreePlace::Append)), [image()]);
     let tree = OutputSpec::new(Role::HashTree, "verity").with_stem("disk");
     assert_eq!(tree_outputs(image(), Some(TreePlace::Separate)), [image(), tree]);
-    assert_eq!(tree_key("b512".to_owned(), None), "b512");
+    assert_eq!(tree_key("b512".to_owned(), None::<TreePlace>), "b512");
     assert_eq!(tree_key(String::new(), Some(TreePlace::Append)), "verity-append");
     assert_eq!(tree_key("b512".to_owned(), Some(TreePlace::Separate)), "b512-verity-beside");
 }

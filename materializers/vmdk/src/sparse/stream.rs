@@ -9,24 +9,10 @@ use plyfold_core::{
 
 use super::writer;
 
-/// What a disk is made of that is compressed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Content {
-    Erofs,
-    Gpt,
-    #[default]
-    Raw,
-}
-
-impl Content {
-    fn format(self) -> &'static str {
-        match self {
-            Self::Erofs => "erofs",
-            Self::Gpt => "gpt",
-            Self::Raw => "raw",
-        }
-    }
-}
+/// The formats of disks that it is made of; the first is the default.
+const DISKS: [&str; 3] = ["raw", "erofs", "gpt"];
+/// The default level of DEFLATE.
+const LEVEL: u32 = 6;
 
 /// One disk as a `streamOptimized` VMDK, for uploads: one file, its grains of 64 KiB compressed by DEFLATE, those of zeros
 /// left out.
@@ -35,14 +21,14 @@ impl Content {
 /// cores, each by itself, so the bytes are the same for any number of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VmdkStream {
-    of: Content,
+    of: &'static str,
     level: u32,
     threads: Option<NonZero<usize>>,
 }
 
 impl Default for VmdkStream {
     fn default() -> Self {
-        Self { of: Content::default(), level: 6, threads: None }
+        Self { of: DISKS[0], level: LEVEL, threads: None }
     }
 }
 
@@ -57,8 +43,7 @@ impl VmdkStream {
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config) for another one.
     pub fn of(mut self, format: &str) -> Result<Self> {
-        let known = [Content::Erofs, Content::Gpt, Content::Raw];
-        let found = known.into_iter().find(|content| content.format() == format);
+        let found = DISKS.into_iter().find(|known| *known == format);
         self.of = found.ok_or_else(|| {
             Error::config(format!("a VMDK is not made of the format {format}"))
                 .with_hint("of is one of erofs, gpt and raw")
@@ -88,14 +73,14 @@ impl VmdkStream {
 
 impl Materializer for VmdkStream {
     fn format(&self) -> Format {
-        let of = (self.of != Content::default()).then(|| self.of.format().to_owned());
-        let level = (self.level != Self::default().level).then(|| format!("l{}", self.level));
+        let of = (self.of != DISKS[0]).then(|| self.of.to_owned());
+        let level = (self.level != LEVEL).then(|| format!("l{}", self.level));
         let options: Vec<_> = of.into_iter().chain(level).collect();
         Format { name: "vmdk-stream", version: 1, options: options.join("-"), extension: "vmdk" }
     }
 
     fn input(&self) -> Input {
-        Input::Artifacts { format: self.of.format(), options: Options::default() }
+        Input::Artifacts { format: self.of, options: Options::default() }
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
@@ -113,7 +98,7 @@ impl Materializer for VmdkStream {
         };
         let mut content = ArtifactReader::open(&*disk.artifact)?;
         let out = out.output(Role::Image)?;
-        writer::write(&mut content, disk.artifact.size(), "rootfs.vmdk", self.level, self.threads, out)?;
+        writer::write(&mut content, disk.artifact.size(), self.level, self.threads, out)?;
         Ok(Made::default().and(disk.artifact.made()))
     }
 }

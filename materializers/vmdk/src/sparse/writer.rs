@@ -9,6 +9,7 @@ use plyfold_core::{Error, Output, Result};
 use super::grains::{self, GRAIN};
 use super::header::{AT_END, ENTRIES, Header, Marker};
 use crate::SECTOR;
+use crate::descriptor::cid_of;
 
 /// What the size of the disk is a multiple of: VMware counts its disks in MiB.
 const MIB: u64 = 1 << 20;
@@ -18,11 +19,13 @@ const LARGEST: u64 = 1 << 44;
 const DESCRIPTOR: u64 = 20;
 const OVERHEAD: u64 = 128;
 
-/// Writes the `size` bytes of a disk. `name` is what the file is called.
+/// The name of the file in its own descriptor, where a reader does not need it.
+const NAME: &str = "rootfs.vmdk";
+
+/// Writes the `size` bytes of a disk.
 pub(super) fn write(
     disk: &mut dyn Read,
     size: u64,
-    name: &str,
     level: u32,
     threads: Option<NonZero<usize>>,
     out: &mut dyn Output,
@@ -57,8 +60,6 @@ pub(super) fn write(
     if directory.len() < tables {
         directory.push(stream.table(&mut table)?);
     }
-    // Behind the end of the disk, up to a MiB.
-    directory.resize(tables, 0);
     let mut header = Header {
         capacity,
         grain: GRAIN as u64 / SECTOR,
@@ -73,30 +74,28 @@ pub(super) fn write(
     stream.put(&Marker::Footer.sector(1))?;
     stream.put(&header.sector())?;
     stream.put(&Marker::EndOfStream.sector(0))?;
-    let digest = content.finish();
-    let cid = u32::from_str_radix(digest.digest().get(..8).unwrap_or_default(), 16).unwrap_or_default();
-    stream.begin(&start, &descriptor(cid & 0x7fff_ffff, capacity, name))
+    stream.begin(&start, &descriptor(cid_of(&content.finish()), capacity))
 }
 
-/// A place as tables have it.
+/// The number of a sector as tables have it.
 fn entry(sector: u64) -> Result<u32> {
     u32::try_from(sector).map_err(|_| Error::limit("a VMDK in one file has at most 2 TiB of compressed data"))
 }
 
-fn descriptor(cid: u32, capacity: u64, name: &str) -> String {
+fn descriptor(cid: u32, capacity: u64) -> String {
     // As the firmware of virtual machines counts a disk of SCSI.
     let (heads, sectors) = (255, 63);
     let cylinders = (capacity / (heads * sectors)).clamp(1, 65_535);
     format!(
         "# Disk DescriptorFile\nversion=1\nCID={cid:08x}\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\n\
-         # Extent description\nRW {capacity} SPARSE \"{name}\"\n\n# The Disk Data Base\n#DDB\n\n\
+         # Extent description\nRW {capacity} SPARSE \"{NAME}\"\n\n# The Disk Data Base\n#DDB\n\n\
          ddb.virtualHWVersion = \"4\"\nddb.geometry.cylinders = \"{cylinders}\"\n\
          ddb.geometry.heads = \"{heads}\"\nddb.geometry.sectors = \"{sectors}\"\n\
          ddb.adapterType = \"lsilogic\"\n"
     )
 }
 
-/// The file, at its end, which is at a complete sector.
+/// The file that is written in order, in complete sectors.
 struct Stream<'a> {
     out: &'a mut dyn Output,
     position: u64,
@@ -113,7 +112,7 @@ impl<'a> Stream<'a> {
         self.out.write_all(bytes).map_err(writing)
     }
 
-    /// Numbers behind their marker; where they are.
+    /// Writes numbers behind their marker; yields the sector that they begin at.
     fn part(&mut self, marker: Marker, entries: &[u32]) -> Result<u32> {
         let mut bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         bytes.resize(bytes.len().next_multiple_of(SECTOR as usize), 0);
@@ -123,7 +122,7 @@ impl<'a> Stream<'a> {
         Ok(place)
     }
 
-    /// A table, which is empty then; 0 for one without grains, which is not written.
+    /// Writes a table and empties it; yields its sector, or 0 for a table without grains, which is not written.
     fn table(&mut self, table: &mut Vec<u32>) -> Result<u32> {
         let is_empty = table.iter().all(|grain| *grain == 0);
         table.resize(ENTRIES as usize, 0);
@@ -132,7 +131,7 @@ impl<'a> Stream<'a> {
         Ok(place)
     }
 
-    /// What stands in front of the grains.
+    /// Writes the header and the descriptor in front of the grains.
     fn begin(self, header: &[u8], descriptor: &str) -> Result<()> {
         self.out.seek(SeekFrom::Start(0)).map_err(writing)?;
         self.out.write_all(header).map_err(writing)?;

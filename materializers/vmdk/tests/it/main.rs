@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Cursor;
+use std::path::PathBuf;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::digest::sha256;
@@ -58,6 +59,22 @@ fn a_hash_tree_is_no_part_of_the_disk() {
         assert_eq!(size == extents[0][0].size(), !verified);
     }
     assert!(extents.windows(2).all(|pair| pair[0] == pair[1]), "{extents:?}");
+}
+
+/// A file that is not there yet has no tree; one that cannot be read may have one.
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loop");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let with = |path: PathBuf| {
+        let file = LocalArtifact::new(path, 4096, Made::default());
+        Vmdk::new().descriptor(&[InputArtifact::new("a", Role::Image, Box::new(file), None)])
+    };
+    assert_eq!(kind(with(path)), ErrorKind::Io);
+    for missing in ["none".into(), "none/a".into(), "n".repeat(300)] {
+        assert_eq!(with(folder.path().join(missing)).unwrap().size(), 4096);
+    }
 }
 
 /// The bytes are part of the cache key: a change of them raises `Format::version`.
