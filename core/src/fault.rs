@@ -37,7 +37,8 @@ impl<F: Fault> From<F> for Error {
 }
 
 /// An enum that is a [`Fault`]: each variant has a kind, a message in the format of `thiserror`, and a hint if one helps.
-/// `in "KEY"` behind it puts the variant's first field, a text, into the error's context under that key. The crate that calls it depends on `thiserror`.
+/// `in "KEY"` behind it puts the variant's first field, a text, into the error's context under that key. The crate that
+/// calls it depends on `thiserror`.
 ///
 /// ```
 /// plyfold_core::fault! {

@@ -68,8 +68,8 @@ pub trait ImageSourceExt: ImageSource {
         RawConfig::new(manifest, blob.bytes(limits::CONFIG).await?)
     }
 
-    /// Layer `index` (0 is the bottom) as verified entries, also one that is [no tar](LayerForm), to be read on a blocking thread. Its end proves
-    /// both the blob's digest and the `diff_id` (rule S 79).
+    /// Layer `index` (0 is the bottom) as verified entries, also one that is [no tar](LayerForm), to be read on a blocking
+    /// thread. Its end proves both the blob's digest and the `diff_id` (rule S 79).
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when there is no such layer; otherwise as [`ImageSourceExt::config`].

@@ -42,7 +42,8 @@ inventory::collect!(LayerForm);
 /// `.wh..wh..opq` for all that lower layers have in a directory. A file's first name is its entry, and its others are hard
 /// links to that; a directory comes before what is in it.
 pub trait LayerEntries: Send {
-    /// The next entry; what is left of the data of the one before is skipped. `None` at the end.
+    /// The next entry; what is left of the data of the one before is skipped. `None` at the end. The runs of data of a file
+    /// with holes are in order, and within its size.
     ///
     /// # Errors
     /// As [`LayerForm::open`].

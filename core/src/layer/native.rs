@@ -5,11 +5,11 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::entry::{Entry, EntryKind, FileKind};
+use super::entry::{DataExtent, Entry, EntryKind, FileKind};
 use super::fault::{LayerFault, TarFault};
 use super::form::{LayerEntries, LayerForm};
 use super::limits::LayerLimits;
-use super::options::{Compression, LayerOptions};
+use super::options::LayerOptions;
 use super::pipeline::Uncompressed;
 use crate::durable::temporary_file;
 use crate::format::Output;
@@ -23,7 +23,7 @@ pub(super) struct Native {
     pub(super) form: &'static LayerForm,
     /// A folder for its bytes.
     scratch: Option<PathBuf>,
-    /// Where they are if the layer is stored as it is.
+    /// Where they may be, too, if the layer is stored as it is.
     stored: Option<PathBuf>,
     /// Once its bytes were read to their verified end.
     entries: Option<Box<dyn LayerEntries>>,
@@ -40,31 +40,19 @@ impl Native {
         Self { form, scratch: options.scratch.clone(), stored, entries: None, data: Vec::new(), used: 0 }
     }
 
-    /// Writes all bytes, to their verified end: those of the file that has them, so that it may share its blocks.
+    /// Writes all bytes, to their verified end: those that are stored as well by a copy within files, so that it may share
+    /// their blocks.
     pub(super) fn write_to(&self, bytes: &mut Uncompressed, mut out: &mut dyn Output) -> Result<()> {
-        let Some(file) = self.stored() else { return copy(bytes, &mut out) };
-        let size = self.verified(bytes, &file)?;
-        out.copy_range(&file, 0, size).map_err(writing)
-    }
-
-    /// The file that has the layer's bytes, if it is stored and not compressed.
-    fn stored(&self) -> Option<File> {
-        let file = File::open(self.stored.as_ref()?).ok()?;
-        let mut head = [0; 4];
-        file.read_exact_at(&mut head, 0).ok()?;
-        (Compression::by_magic(&head) == Compression::None).then_some(file)
-    }
-
-    /// Reads all bytes to their verified end, and checks that this is the file that has them; how many there are.
-    fn verified(&self, bytes: &mut Uncompressed, file: &File) -> Result<u64> {
-        copy(bytes, &mut std::io::sink())?;
-        let size = bytes.totals().map_or(0, |totals| totals.tar.size);
-        let stored = file.metadata().map_err(|e| Error::io("looking at a layer", e))?.len();
-        if stored != size {
-            let error = Error::corrupt(format!("a stored layer of {size} bytes has {stored}"));
-            return Err(self.stored.iter().fold(error, |e, path| e.with_context("path", path.display())));
+        if let Some(file) = self.stored() {
+            let count = same(bytes, &file)?;
+            out.copy_range(&file, 0, count).map_err(writing)?;
         }
-        Ok(size)
+        copy(bytes, &mut out)
+    }
+
+    /// The file that may have the layer's bytes. It is not verified.
+    fn stored(&self) -> Option<File> {
+        File::open(self.stored.as_ref()?).ok()
     }
 
     /// The next entry, within the limits.
@@ -116,18 +104,45 @@ impl Native {
 
     /// A file with all bytes, which were read to their verified end.
     fn file(&self, bytes: &mut Uncompressed) -> Result<File> {
-        if let Some(file) = self.stored() {
-            self.verified(bytes, &file)?;
-            return Ok(file);
+        let stored = match self.stored() {
+            Some(file) => Some((same(bytes, &file)?, file)),
+            None => None,
+        };
+        if let Some((count, file)) = &stored
+            && bytes.ready()? == 0
+            && file.metadata().is_ok_and(|found| found.len() == *count)
+        {
+            return file.try_clone().map_err(|e| Error::io("reading a layer", e));
         }
-        let file = match &self.scratch {
+        let mut file = match &self.scratch {
             Some(folder) => temporary_file(folder)?,
             None => tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?,
         };
+        if let Some((count, stored)) = &stored {
+            file.copy_range(stored, 0, *count).map_err(writing)?;
+        }
         let mut out = BufWriter::with_capacity(PIECE, file);
         copy(bytes, &mut out)?;
         out.into_inner().map_err(|e| writing(e.into_error()))
     }
+}
+
+/// Reads on for as long as a file has the same bytes, from its start; how many these are.
+fn same(bytes: &mut Uncompressed, file: &File) -> Result<u64> {
+    let (mut count, mut buffer) = (0, vec![0; PIECE]);
+    while bytes.ready()? > 0 {
+        let piece = bytes.peek();
+        let piece = &piece[..piece.len().min(PIECE)];
+        let read = &mut buffer[..piece.len()];
+        // What cannot be read is not the same.
+        if file.read_exact_at(read, count).is_err() || read != piece {
+            break;
+        }
+        count += piece.len() as u64;
+        let used = piece.len();
+        bytes.consume(used);
+    }
+    Ok(count)
 }
 
 /// Copies all bytes of a layer, to their verified end.
@@ -160,6 +175,9 @@ fn check(entry: &Entry, limits: &LayerLimits) -> Result<()> {
         EntryKind::Node(FileKind::File { content: Some(runs), .. }) if runs.len() > limits.sparse_extents => {
             return Err(at(TarFault::SparseRuns(runs.len() as u64, limits.sparse_extents)));
         }
+        EntryKind::Node(FileKind::File { size, content: Some(runs) }) => {
+            check_runs(runs, *size).map_err(at)?;
+        }
         EntryKind::Node(FileKind::Symlink { target }) if target.len() > limits.path => {
             return Err(at(TarFault::LinkLong(target.len(), limits.path)));
         }
@@ -170,6 +188,17 @@ fn check(entry: &Entry, limits: &LayerLimits) -> Result<()> {
             let name = String::from_utf8_lossy(name).into_owned();
             return Err(at(TarFault::XattrLong(name, value.len(), limits.xattr)));
         }
+    }
+    Ok(())
+}
+
+fn check_runs(runs: &[DataExtent], size: u64) -> std::result::Result<(), TarFault> {
+    let mut end = 0;
+    for DataExtent { offset, length } in runs {
+        let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= size);
+        let wrong =
+            || TarFault::Sparse(format!("has a run of {length} bytes at {offset}, out of order or range"));
+        end = next.ok_or_else(wrong)?;
     }
     Ok(())
 }

@@ -21,8 +21,8 @@ pub struct LayerOptions {
     pub limits: LayerLimits,
     /// What the layer is, where it is no tar: [`LayerForm::of`] its descriptor.
     pub form: Option<&'static LayerForm>,
-    /// An OCI layout that may have the layer, uncompressed, under its `diff_id`: a layer that is no tar is then read from
-    /// there, once it is verified.
+    /// An OCI layout that may have the layer, uncompressed, under its `diff_id`: a layer that is no tar is then used from
+    /// there, as far as the file has the bytes that are read and verified.
     pub layout: Option<PathBuf>,
     /// The folder of a temporary file for the bytes of a layer that is no tar, which has all of them; by default that of the
     /// system.

@@ -87,7 +87,7 @@ fn check_names(chain: Vec<Box<dyn Materializer>>) -> Result<Vec<Box<dyn Material
 impl Work<'_> {
     /// Makes each format of the chain, the lowest first.
     async fn run(&self, format: Format, chain: Vec<Box<dyn Materializer>>) -> Result<MadeImage> {
-        // An artifact, as opposed to an image, has layers that are no tars.
+        // An artifact has no config that says what its layers are.
         let Some(config) = self.engine.config(self.image).await? else {
             return Err(not_an_image(self.image.raw().image()?));
         };

@@ -3,20 +3,21 @@
 use std::collections::HashSet;
 
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize as _, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::fault::{SnapshotFault, invalid};
+use super::image::SnapshotImage;
 use crate::digest::DigestAlgorithm;
 use crate::manifest::{canonical_json, limits};
-use crate::{Format, HashTree, HashedPartition, Made, PartitionRange, Result, Size};
+use crate::{Format, HashTree, HashedPartition, KernelVersion, Made, PartitionRange, Result, Size};
 
 /// The name of the document in a directory.
 pub const DOCUMENT: &str = "snapshot.json";
 /// The most files that a snapshot has: as an artifact each is a layer.
 pub const MAX_FILES: usize = limits::LAYERS;
 /// The version of both documents.
-pub(super) const VERSION: u64 = 1;
+const VERSION: u64 = 1;
 /// Bytes of a file name.
 const NAME_BYTES: usize = 100;
 /// Bytes of the key of a format: name, version and options.
@@ -24,8 +25,25 @@ const KEY_BYTES: usize = Format::NAME_BYTES + Format::OPTIONS_BYTES + 16;
 /// Hexadecimal digits of a salt: twice its bytes, of which the kernel takes 256.
 const SALT_DIGITS: usize = 512;
 
+/// What both documents have, each with files of its own.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Form<F> {
+    schema_version: u64,
+    pub(super) image: SnapshotImage,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) kernel: Option<KernelVersion>,
+    pub(super) files: Vec<F>,
+}
+
+impl<F> Form<F> {
+    pub(super) fn new(image: SnapshotImage, kernel: Option<KernelVersion>, files: Vec<F>) -> Self {
+        Self { schema_version: VERSION, image, kernel, files }
+    }
+}
+
 /// Parses a document of at most 4 MiB, of this version.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(super) fn parse<F: DeserializeOwned>(bytes: &[u8]) -> Result<Form<F>> {
     if bytes.len() as u64 > limits::CONFIG {
         let sizes = Size(bytes.len() as u64).beyond(Size(limits::CONFIG));
         return Err(SnapshotFault::Long(format!("the document of a snapshot has {sizes}")).into());

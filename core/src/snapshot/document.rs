@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check;
+use super::check::{self, Form};
 use super::empty::EmptyDisk;
 use super::fault::invalid;
 use super::image::SnapshotImage;
 use super::record::{SetFile, SetRecord};
-use crate::digest::{self, sha256};
-use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role};
+use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The media type of the document, and the artifact type of a manifest with it.
 pub const MEDIA_TYPE: &str = "application/vnd.plyfold.snapshot.v1+json";
+
 /// The disks of one image at one moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -71,16 +71,6 @@ pub struct Base {
     pub empty: EmptyDisk,
     /// Its digest, as a delta against zeros.
     pub digest: Digest,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Form {
-    schema_version: u64,
-    image: SnapshotImage,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    kernel: Option<KernelVersion>,
-    files: Vec<FileForm>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -155,19 +145,15 @@ impl Snapshot {
     /// [`Limit`](crate::ErrorKind::Limit) beyond 4 MiB or [`MAX_FILES`](super::MAX_FILES);
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for another version, and for digests that cannot be verified.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let Form { image, kernel, files, .. } = check::parse(bytes)?;
+        let Form { image, kernel, files, .. } = check::parse::<FileForm>(bytes)?;
         let files = files.into_iter().map(SnapshotFile::try_from).collect::<Result<_>>()?;
         Self::new(image, kernel, files)
     }
 
     /// The document as JSON, the same bytes for the same content.
     pub fn to_json(&self) -> Vec<u8> {
-        check::json(&Form {
-            schema_version: check::VERSION,
-            image: self.image.clone(),
-            kernel: self.kernel,
-            files: self.files.iter().cloned().map(FileForm::from).collect(),
-        })
+        let files: Vec<FileForm> = self.files.iter().cloned().map(FileForm::from).collect();
+        check::json(&Form::new(self.image.clone(), self.kernel, files))
     }
 
     /// What is written beside the disks when they are here again.
@@ -246,9 +232,4 @@ impl From<SnapshotFile> for FileForm {
         let SetFile { name, role, format, key, diff_id, hash_tree, partitions, .. } = file;
         Self { name, role, format, key, diff_id, size, digest, delta, hash_tree, partitions }
     }
-}
-
-/// The digest of a document.
-pub(super) fn digest_of(document: &[u8]) -> Digest {
-    sha256(document)
 }

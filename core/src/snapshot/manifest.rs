@@ -3,8 +3,9 @@
 use oci_spec::image::ImageManifest;
 use serde_json::json;
 
-use super::document::{MEDIA_TYPE, Snapshot, digest_of};
+use super::document::{MEDIA_TYPE, Snapshot};
 use super::fault::{SnapshotFault, invalid};
+use crate::digest::{Hasher, sha256};
 use crate::manifest::{RawManifest, canonical_json, limits};
 use crate::{Descriptor, MediaType, Mismatch, Result, Size};
 
@@ -45,7 +46,7 @@ impl Snapshot {
             "schemaVersion": 2,
             "mediaType": MediaType::ImageManifest,
             "artifactType": MEDIA_TYPE,
-            "config": { "mediaType": MEDIA_TYPE, "digest": digest_of(&document), "size": document.len() },
+            "config": { "mediaType": MEDIA_TYPE, "digest": sha256(&document), "size": document.len() },
             "layers": self.files.iter().map(layer).collect::<Vec<_>>(),
             "annotations": { BASE_NAME: self.image.reference, BASE_DIGEST: self.image.digest },
         });
@@ -84,7 +85,9 @@ impl Snapshot {
     /// another one, or the manifest has other layers than the document files.
     pub fn of_manifest(manifest: &RawManifest, document: &[u8]) -> Result<Self> {
         let config = Self::document_of(manifest)?;
-        let digest = digest_of(document);
+        let mut hasher = Hasher::like(config.digest())?;
+        hasher.update(document);
+        let digest = hasher.finish();
         if config.digest() != &digest {
             return Err(Mismatch::of(&config, Some(digest), document.len() as u64).into());
         }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check;
+use super::check::{self, Form};
 use super::empty::EmptyDisk;
 use super::image::SnapshotImage;
-use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role};
+use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The file name of the record, beside the files of a set.
 pub const RECORD: &str = ".plyfold-image";
@@ -50,16 +50,6 @@ pub struct SetFile {
     /// What it was at first, if it was an empty disk.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty: Option<EmptyDisk>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Form {
-    schema_version: u64,
-    image: SnapshotImage,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    kernel: Option<KernelVersion>,
-    files: Vec<SetFile>,
 }
 
 impl SetFile {
@@ -136,11 +126,12 @@ impl SetRecord {
     /// # Errors
     /// As [`Snapshot::parse`](super::Snapshot::parse).
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let Form { image, kernel, files, .. } = check::parse(bytes)?;
+        let Form { image, kernel, files, .. } = check::parse::<SetFile>(bytes)?;
         image.check()?;
         check::names(files.iter().map(|file| [file.name.as_str(); 2]))?;
         for file in &files {
             check::format(&file.format, &file.key)?;
+            file.diff_id.iter().try_for_each(digest::supported)?;
         }
         Ok(Self { image, kernel, files })
     }
@@ -148,6 +139,6 @@ impl SetRecord {
     /// The record as JSON, the same bytes for the same content.
     pub fn to_json(&self) -> Vec<u8> {
         let Self { image, kernel, files } = self.clone();
-        check::json(&Form { schema_version: check::VERSION, image, kernel, files })
+        check::json(&Form::new(image, kernel, files))
     }
 }

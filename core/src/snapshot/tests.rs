@@ -72,6 +72,13 @@ fn an_artifact_says_what_its_document_says() {
         assert_eq!(subject, attached.then(|| (sha("manifest"), 7)));
     }
     let raw = snapshot.manifest(false).unwrap();
+    // By any algorithm that can be verified.
+    let mut by_sha512: Value = serde_json::from_slice(raw.bytes()).unwrap();
+    let mut hasher = digest::Hasher::like(&format!("sha512:{}", "0".repeat(128)).parse().unwrap()).unwrap();
+    hasher.update(&document);
+    by_sha512["config"]["digest"] = json!(hasher.finish());
+    let by_sha512 = RawManifest::new(by_sha512.to_string().into_bytes(), None).unwrap();
+    assert_eq!(Snapshot::of_manifest(&by_sha512, &document).unwrap(), snapshot);
     let with = |change: &dyn Fn(&mut Value)| {
         let mut value: Value = serde_json::from_slice(raw.bytes()).unwrap();
         change(&mut value);
@@ -212,6 +219,10 @@ fn what_no_snapshot_says_is_refused() {
     for text in ["", "[]", "{}", "null", "{\"schemaVersion\":1}"] {
         assert_eq!(*Snapshot::parse(text.as_bytes()).unwrap_err().kind(), ErrorKind::Corrupt, "{text}");
     }
+    let mut record: Value = serde_json::from_slice(&snapshot().record().to_json()).unwrap();
+    record["files"][0]["diffId"] = json!(format!("md5:{}", "0".repeat(32)));
+    let weak = SetRecord::parse(record.to_string().as_bytes()).unwrap_err();
+    assert_eq!(*weak.kind(), ErrorKind::Unsupported, "{weak}");
     let long = [&snapshot().to_json()[..], &vec![b' '; 4 << 20]].concat();
     assert_eq!(*Snapshot::parse(&long).unwrap_err().kind(), ErrorKind::Limit);
 }

@@ -139,7 +139,8 @@ impl MergedTree {
 
     /// Checks that no file that content lies in was written to since it was read, as far as its size and the time of its
     /// last write show; where the time is another, the tar of a layer that was [hashed](crate::layer::Hashing) is hashed
-    /// again, as caches set the time of blobs that are used. To be asked when all content has been used, and before what was made of it is shown to others.
+    /// again, as caches set the time of blobs that are used. To be asked when all content has been used, and before what
+    /// was made of it is shown to others.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when one was; [`Io`](crate::ErrorKind::Io).

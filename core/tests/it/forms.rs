@@ -5,8 +5,8 @@ use std::io::{Read as _, Seek as _};
 
 use plyfold_core::digest::sha256;
 use plyfold_core::layer::{
-    Entry, EntryKind, FileKind, Hashing, ImagePath, LayerEntries, LayerFault, LayerForm, LayerLimits,
-    LayerOptions, LayerTar, Metadata,
+    DataExtent, Entry, EntryKind, FileKind, Hashing, ImagePath, LayerEntries, LayerFault, LayerForm,
+    LayerLimits, LayerOptions, LayerTar, Metadata,
 };
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
@@ -204,42 +204,103 @@ async fn layers_that_a_format_cannot_take_are_refused_before_any_is_fetched() {
     }
 }
 
+/// What is stored under the digest of a layer's uncompressed bytes may be another blob than the one that is read, and
+/// damaged: the layer is what was verified.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stored_layer_is_read_where_it_is() {
+async fn a_stored_layer_is_used_as_far_as_it_is_the_one_that_is_read() {
     let registry = MemoryRegistry::new("a");
-    let image = name("example.com/app:1");
-    let content = layer("a", 100_000);
-    put(&registry, &image, TYPE, &content, &content);
-    let source = registry.image(&image, &AMD64.parse().unwrap()).await.unwrap();
+    let content = layer("a", 700_000);
+    let zstd = zstd::encode_all(&*content, 1).unwrap();
     let layout = tempfile::tempdir().unwrap();
     let blob = layout.path().join("blobs/sha256").join(sha256(&content).digest());
     fs::create_dir_all(blob.parent().unwrap()).unwrap();
-    let options = LayerOptions { layout: Some(layout.path().to_owned()), ..LayerOptions::default() };
-    for stored in [None, Some(content.clone()), Some(content[1..].to_vec())] {
-        if let Some(stored) = &stored {
-            fs::write(&blob, stored).unwrap();
-        }
-        let is_whole = stored.is_none_or(|stored| stored == content);
-        let mut tar = source.layer_tar_with(0, options.clone()).await.unwrap();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut out = tempfile::tempfile().unwrap();
-            tar.write_to(&mut out)?;
-            let mut copied = Vec::new();
-            out.rewind().unwrap();
-            out.read_to_end(&mut copied).unwrap();
-            assert!(tar.next_entry()?.is_none(), "the bytes are read");
-            tar.finish().map(|summary| (copied, summary))
-        });
-        match read.await.unwrap() {
-            Ok((copied, summary)) => {
-                assert!(is_whole && copied == content);
-                assert_eq!(summary.diff_id, Some(sha256(&content)));
+    let mut flipped = content.clone();
+    flipped[600_000] ^= 1;
+    let longer = [&*content, b"x"].concat();
+    for (media_type, bytes) in [(TYPE.to_owned(), &content), (format!("{TYPE}+zstd"), &zstd)] {
+        let image = name("example.com/app:1");
+        put(&registry, &image, &media_type, bytes, &content);
+        let source = registry.image(&image, &AMD64.parse().unwrap()).await.unwrap();
+        for stored in
+            [None, Some(&content[..]), Some(&content[1..]), Some(&flipped), Some(&longer), Some(b"")]
+        {
+            let _ = fs::remove_file(&blob);
+            if let Some(stored) = stored {
+                fs::write(&blob, stored).unwrap();
             }
-            Err(e) => {
-                assert_eq!(*e.kind(), ErrorKind::Corrupt, "{e}");
-                assert!(!is_whole && e.context("path").is_some());
-            }
+            let options =
+                || LayerOptions { layout: Some(layout.path().to_owned()), ..LayerOptions::default() };
+            let mut copied = source.layer_tar_with(0, options()).await.unwrap();
+            let mut read = source.layer_tar_with(0, options()).await.unwrap();
+            let work = move || {
+                let mut out = tempfile::tempfile().unwrap();
+                copied.write_to(&mut out).unwrap();
+                let mut whole = Vec::new();
+                out.rewind().unwrap();
+                out.read_to_end(&mut whole).unwrap();
+                assert!(copied.next_entry().unwrap().is_none(), "the bytes are read");
+                let mut file = Vec::new();
+                let entry = read.next_entry().unwrap().unwrap();
+                let EntryKind::Node(FileKind::File { size, .. }) = entry.kind else { panic!("{entry:?}") };
+                let keep = |bytes: &[u8]| {
+                    file.extend_from_slice(bytes);
+                    Ok(())
+                };
+                read.copy_data(size, keep).unwrap();
+                let summaries = [copied, read].map(|mut tar| tar.finish().unwrap());
+                (whole, file, summaries)
+            };
+            let (whole, file, summaries) = tokio::task::spawn_blocking(work).await.unwrap();
+            assert!(whole == content && file == content);
+            assert!(summaries.into_iter().all(|summary| summary.diff_id == Some(sha256(&content))));
         }
+    }
+}
+
+/// Runs of data that a reader of layers would take for others.
+#[test]
+fn the_runs_of_a_form_are_in_order_and_within_their_file() {
+    static RUNS: LayerForm = LayerForm {
+        name: "runs",
+        media_types: &[],
+        package: env!("CARGO_PKG_NAME"),
+        check: |_| Ok(()),
+        open: |mut file, _| {
+            file.rewind().unwrap();
+            let mut numbers = Vec::new();
+            file.read_to_end(&mut numbers).unwrap();
+            Ok(Box::new(Runs(Some(numbers))))
+        },
+    };
+    /// A file of 100 bytes, with these runs: offset and length.
+    struct Runs(Option<Vec<u8>>);
+    impl LayerEntries for Runs {
+        fn next_entry(&mut self) -> Result<Option<Entry>> {
+            let Some(numbers) = self.0.take() else { return Ok(None) };
+            let number = |byte: u8| if byte == 255 { u64::MAX } else { byte.into() };
+            let runs = numbers
+                .chunks(2)
+                .map(|run| DataExtent { offset: number(run[0]), length: number(run[1]) })
+                .collect();
+            let kind = EntryKind::Node(FileKind::File { size: 100, content: Some(runs) });
+            Ok(Some(Entry { path: ImagePath::parse(b"f")?, kind, metadata: Metadata::default() }))
+        }
+
+        fn read(&mut self, _: &mut [u8]) -> Result<usize> {
+            Ok(0)
+        }
+    }
+    let first = |runs: &[u8]| {
+        let options = LayerOptions { form: Some(&RUNS), ..LayerOptions::default() };
+        let mut tar = LayerTar::new(std::io::Cursor::new(runs.to_vec()), options).unwrap();
+        tar.next_entry()
+    };
+    for sound in [&[][..], &[0, 100], &[10, 10, 20, 5, 90, 10]] {
+        assert!(first(sound).unwrap().is_some(), "{sound:?}");
+    }
+    for bad in [&[50, 10, 40, 5][..], &[0, 10, 9, 5], &[0, 101], &[101, 0], &[5, 255], &[255, 255]] {
+        let error = first(bad).unwrap_err();
+        assert_eq!((error.kind(), error.context("path")), (&ErrorKind::Corrupt, Some("/f")), "{bad:?}");
     }
 }
 

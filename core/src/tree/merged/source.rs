@@ -174,7 +174,7 @@ impl<'a> LayerContent<'a, '_> {
     }
 
     /// The content of a file whose bytes the layer's file does not have as they are, such as compressed ones: `write` hands
-    /// them over in order, and they are kept in a temporary file.
+    /// them over in order, and they are kept in a temporary file, at most `size` of them.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when there are not `size` bytes; [`Io`](crate::ErrorKind::Io); those of
@@ -185,13 +185,14 @@ impl<'a> LayerContent<'a, '_> {
         write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
     ) -> Result<FileData> {
         let at = self.gathered.begin(0, size)?;
-        let mut written = 0;
+        let other_size = || TreeFault::Malformed("a file has not as many bytes as its size says");
+        let mut left = size;
         write(&mut |bytes| {
-            written += bytes.len() as u64;
+            left = left.checked_sub(bytes.len() as u64).ok_or_else(other_size)?;
             self.gathered.write(bytes)
         })?;
-        if written != size {
-            return Err(TreeFault::Malformed("a file has not as many bytes as its size says").into());
+        if left > 0 {
+            return Err(other_size().into());
         }
         Ok(FileData { at, runs: None })
     }

@@ -294,6 +294,16 @@ fn runs_that_are_none_are_refused() {
             let error = layer.keep(4, |take| take(written)).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt);
         }
+        // Nothing is kept of what comes beyond the size.
+        let (mut pieces, piece) = (0, vec![1; 1 << 16]);
+        let endless = layer.keep(1 << 20, |take| {
+            loop {
+                take(&piece)?;
+                pieces += 1;
+                assert!(pieces <= 16, "it is kept");
+            }
+        });
+        assert_eq!(*endless.unwrap_err().kind(), ErrorKind::Corrupt);
         LayerTreeBuilder::new().finish()
     }
     let mut file = tempfile::tempfile().unwrap();
