@@ -303,7 +303,8 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// [budget](Collect::budget) it first removes the names that were not used for longest, until the rest fits or no
     /// more can go: never a pinned one, one whose content is leased, or one that shares all its content with such a
     /// name. A name was used when what it stands for was stored or leased last. What killed writers have left is
-    /// removed, too, partial downloads [after a while](Collect::resumable). Safe beside pulls in other processes.
+    /// removed, too, partial downloads [after a while](Collect::resumable). A name `sha256-HEX` that is a list of referrers
+    /// goes with its subject, unless it is pinned or in use. Safe beside pulls in other processes.
     ///
     /// # Contract
     /// C 63 to C 65, K 125 `gc_vs_pull_vs_remove_stress`, K 126 `open_reader_survives_remove`.

@@ -181,7 +181,7 @@ pub trait CacheProviderExt: CacheProvider {
     /// Stores a document that refers to a manifest of the repository of `name`, as an artifact of this media type, and
     /// returns the artifact's manifest. It is in the list of what refers to the subject, the index `ALGORITHM-HEX` of the
     /// repository (distribution-spec, "Referrers Tag Schema"): a [copy](crate::CopyOptions::referrers) of the image can
-    /// have it, and it is kept until that name is removed. The same document is listed once.
+    /// have it. It is kept as long as the subject; when that is gone, a [collection](CacheProvider::collect) removes the list. The same document is listed once.
     ///
     /// # Errors
     /// As [`index_write`](Self::index_write).
