@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use super::session::default_store;
 use super::terminal::write;
-use super::{grammar, program};
+use super::{grammar, program, store_admin};
 
 /// Whether the words of a verb are images of the store.
 fn is_of_images(verb: &clap::Command) -> bool {
@@ -31,10 +31,14 @@ fn verb_of<'a>(grammar: &'a clap::Command, words: &[&str]) -> &'a clap::Command 
 /// Writes the completion script of a shell.
 pub(crate) fn script(shell: Shell) -> Result<()> {
     let (name, mut script) = (program::name(), Vec::new());
-    clap_complete::generate(shell, &mut grammar::grammar(), name, &mut script);
+    let generated = if shell == Shell::Bash { function(name) } else { name.to_owned() };
+    clap_complete::generate(shell, &mut grammar::grammar(), generated, &mut script);
     let script = String::from_utf8_lossy(&script);
     let script = match shell {
-        Shell::Bash => format!("{script}{}", bash(name)),
+        Shell::Bash => {
+            let registered = |name: &str| format!(" -o default {name}\n");
+            script.replace(&registered(&function(name)), &registered(name)) + &bash(name)
+        }
         Shell::Fish => format!("{script}{}", fish(name)),
         Shell::Zsh => zsh(&script, name),
         _ => script.into_owned(),
@@ -84,9 +88,11 @@ async fn names(words: &[OsString]) -> Result<()> {
     };
     let Ok(images) = Images::open(store).await else { return Ok(()) };
     let mut names = BTreeSet::new();
-    for (name, _) in images.list_cached().await.unwrap_or_default() {
+    let names_of = images.list_cached().await.unwrap_or_default();
+    // What refers to an image is no image.
+    for (name, _) in names_of.into_iter().filter(|(name, _)| store_admin::subject(name).is_none()) {
         // The short form and the full form.
-        names.extend([super::store_admin::familiar(&name), name.whole()]);
+        names.extend([store_admin::familiar(&name), name.whole()]);
     }
     write_of(&names.into_iter().collect::<Vec<_>>(), last)
 }
@@ -110,7 +116,8 @@ fn values<'a>(last: &'a str, before: &[&str]) -> Option<(Vec<String>, &'a str)> 
     let argument =
         verb.get_arguments().find(is_it).filter(|argument| argument.get_action().takes_values())?;
     let values = argument.get_possible_values();
-    Some((values.iter().map(|value| value.get_name().to_owned()).collect(), begun))
+    let shown = values.iter().filter(|value| !value.is_hide_set());
+    Some((shown.map(|value| value.get_name().to_owned()).collect(), begun))
 }
 
 /// A colon ends a word for bash, and so does an equals sign: what stands before the last one is on the line already.
@@ -143,9 +150,14 @@ _plyfold_with_images() {
 complete -F _plyfold_with_images -o bashdefault -o default PROGRAM
 "#;
 
+/// The name as `clap_complete` can write it for bash: a name with a dash it writes in two ways, so that no verb is found.
+fn function(name: &str) -> String {
+    name.replace(['-', '.'], "_")
+}
+
+/// What completes the program's name by that script, and by the names of images.
 fn bash(name: &str) -> String {
-    // As clap_complete calls its function.
-    BASH.replace("_plyfold", &format!("_{}", name.replace('-', "__"))).replace("PROGRAM", name)
+    BASH.replace("_plyfold", &format!("_{}", function(name))).replace("PROGRAM", name)
 }
 
 const ZSH: &str = r#"

@@ -12,10 +12,14 @@ pub(crate) fn grammar() -> clap::Command {
     if name == PLYFOLD {
         return grammar;
     }
-    let examples = move |command: clap::Command| match command.get_after_help().map(ToString::to_string) {
+    with_name(grammar.name(name).version(BUILT_ON), name)
+}
+
+/// A verb and its own verbs, each with this name in its examples.
+fn with_name(command: clap::Command, name: &'static str) -> clap::Command {
+    let command = match command.get_after_help().map(ToString::to_string) {
         Some(text) => command.after_help(text.replace(PLYFOLD, name)),
         None => command,
     };
-    let examples = move |command| examples(command).mut_subcommands(examples);
-    examples(grammar.name(name).version(BUILT_ON).mut_subcommands(examples))
+    command.mut_subcommands(|verb| with_name(verb, name))
 }

@@ -52,9 +52,19 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     })
 }
 
+/// The digest in the tag of what refers to a manifest, `sha256-HEX`.
+pub(crate) fn subject(name: &Reference) -> Option<&str> {
+    let hex = name.tag()?.strip_prefix("sha256-")?;
+    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
+}
+
 /// The short form of a name: without the parts that every verb adds, and with a short digest.
 pub(crate) fn familiar(name: &Reference) -> String {
     let whole = name.whole();
+    let whole = match subject(name) {
+        Some(hex) => whole.replace(hex, &format!("{}…", &hex[..12])),
+        None => whole,
+    };
     let whole = match name.digest().and_then(|digest| digest.split_once(':')) {
         Some((algorithm, hex)) if hex.len() > 12 => {
             whole.replace(&format!("{algorithm}:{hex}"), &format!("{algorithm}:{}…", &hex[..12]))
