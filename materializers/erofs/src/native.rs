@@ -60,10 +60,13 @@ pub(crate) fn keep(tar: &mut LayerTar, out: &mut dyn Output) -> Result<Made> {
     let made = Made::default().with_kernel(major, minor);
     Ok(match hides_alone {
         0 => made,
-        count => made.with_note(format!(
-            "{count} directories with whiteouts have no trusted.overlay.origin: where no lower layer has such a directory, \
-             overlayfs shows the whiteouts as devices"
-        )),
+        count => {
+            let directories = if count == 1 { "directory has" } else { "directories have" };
+            made.with_note(format!(
+                "{count} {directories} whiteouts and no trusted.overlay.origin: where no lower layer has such a directory, \
+                 overlayfs shows the whiteouts as devices; the format erofs shows the image as it is"
+            ))
+        }
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::blocking::blocking;
 use crate::disk_file::{self, DiskFormat, format_of};
 use crate::materializers::disk::{PartitionInfo, Partitions};
+use crate::materializers::verity::TreeLayout;
 use crate::materializers::vmdk::{Descriptor, SparseDisk, SparseSummary};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, Result, printable};
@@ -46,8 +47,8 @@ pub(crate) async fn show(path: &Path, options: &Inspect, terminal: Terminal) -> 
 fn read(path: &Path) -> Result<Shown> {
     let open = || File::open(path).map_err(|e| Error::io("reading a disk", e));
     match format_of(path)? {
-        Some(DiskFormat::Erofs) => Ok(of_erofs(&erofs::Summary::read(open()?)?)),
-        Some(DiskFormat::Ext4) => Ok(of_ext4(&ext4::Summary::read(open()?)?)),
+        Some(DiskFormat::Erofs) => with_hash_tree(of_erofs(&erofs::Summary::read(open()?)?), &open()?),
+        Some(DiskFormat::Ext4) => with_hash_tree(of_ext4(&ext4::Summary::read(open()?)?), &open()?),
         Some(DiskFormat::Gpt) => {
             let size = std::fs::metadata(path).map_or(0, |found| found.len());
             Ok(of_gpt(Partitions::new(open()?)?.list(), size))
@@ -56,6 +57,24 @@ fn read(path: &Path) -> Result<Shown> {
         Some(DiskFormat::SparseVmdk) => Ok(of_sparse(SparseDisk::new(open()?)?.summary())),
         None => Err(Error::corrupt("the file is no disk any more: it has changed")),
     }
+}
+
+/// Adds the hash tree that the file ends with, if it has one. What it says is not verified.
+fn with_hash_tree(mut shown: Shown, file: &File) -> Result<Shown> {
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    let found = if is_file { TreeLayout::find(file)? } else { None };
+    let Some((layout, _)) = found else { return Ok(shown) };
+    let parameters = layout.parameters();
+    shown.document["hash_tree"] = json!({
+        "salt": parameters.salt_text(),
+        "data_size": layout.data_size(),
+        "data_block_size": parameters.data_block_size(),
+        "hash_block_size": parameters.hash_block_size(),
+        "hash_offset": layout.hash_offset(),
+    });
+    let place = format!("behind {}, from byte {} on", Size(layout.data_size()), layout.hash_offset());
+    shown.lines.push(("hash tree", place));
+    Ok(shown)
 }
 
 fn of_erofs(summary: &erofs::Summary) -> Shown {

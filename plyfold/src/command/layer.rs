@@ -11,22 +11,22 @@ use crate::disk_file::open_error;
 use crate::durable::parent;
 use crate::layer::{Hashing, LayerOptions};
 use crate::materializers::ext4::Ext4Upper;
-use crate::{Error, Materializer as _, Materializers, Result};
+use crate::{Disk, Error, Materializer as _, Materializers, Result, Role, VerifiedFile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::args::Layer;
-use super::disk_args::Disk;
+use super::disk_args;
+use super::hash_tree::hash_tree;
 use super::one_layer::{self, Converted};
 use super::path::Written;
-use super::plugins::options_of;
 use super::size::Size;
 use super::terminal::Terminal;
 
 /// Converts the tar at `tar` into the file `out`, and shows what both hash to.
 pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
-    let Layer { tar, out, format, format_option, no_digests, bounds, durably } = options;
-    let of_format = options_of(&format, &format_option)?;
+    let Layer { tar, out, format, of_format, no_digests, bounds, durably } = options;
+    let of_format = of_format.of(&format)?;
     let format = Materializers::linked()?.open(&format, &of_format)?;
     one_layer::check(&*format)?;
     let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
@@ -43,7 +43,13 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
         Ok((converted, file.publish()?))
     })
     .await?;
+    show(&converted, &Disk::plain(out, Role::Image, name, size), terminal)
+}
+
+/// Shows the file, and what is known of its layer.
+fn show(converted: &Converted, disk: &Disk, terminal: Terminal) -> Result<()> {
     let Converted { made, summary, diff_id } = converted;
+    let Disk { path, format: name, size, .. } = disk;
     let warnings = summary.iter().flat_map(|summary| &summary.warnings).map(ToString::to_string);
     let warnings: Vec<String> = warnings.collect();
     for (level, messages) in [("warning", &warnings), ("note", &made.notes)] {
@@ -54,8 +60,9 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
     // Of a whole image's layers only the digests of their tars are known.
     let blob = summary.as_ref().and_then(|summary| Some((summary.blob.as_ref()?, summary.blob_size)));
     let tar_size = summary.as_ref().map(|summary| summary.size);
+    let verified = made.hash_tree.as_ref().map(|tree| VerifiedFile { disk, tree, tree_file: path });
     let document = json!({
-        "path": out.display().to_string(),
+        "path": path.display().to_string(),
         "size": size,
         "format": name,
         "diff_id": diff_id,
@@ -63,21 +70,24 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
         "digest": blob.map(|(digest, _)| digest),
         "digest_size": summary.as_ref().map(|summary| summary.blob_size),
         "compression": summary.as_ref().map(|summary| summary.compression.to_string()),
+        "hash_tree": verified.as_ref().map(hash_tree),
         "warnings": warnings,
         "notes": made.notes,
     });
     terminal.show(&document, || {
         let sized = |size: Option<u64>| size.map(|size| format!("  {}", Size(size))).unwrap_or_default();
         let digest = blob.map(|(digest, size)| format!("digest   {digest}  {}\n", Size(size)));
-        let diff_id = diff_id.map(|digest| format!("diff_id  {digest}{}\n", sized(tar_size)));
-        let erofs = format!("{:<8} {}  {}\n", name.trim_end_matches("-layers"), out.display(), Size(size));
-        [digest.unwrap_or_default(), diff_id.unwrap_or_default(), erofs].concat()
+        let diff_id = diff_id.as_ref().map(|digest| format!("diff_id  {digest}{}\n", sized(tar_size)));
+        let file = format!("{:<8} {}  {}\n", name.trim_end_matches("-layers"), path.display(), Size(*size));
+        let tree = verified
+            .map(|found| format!("root hash {}\nopen     {}\n", found.tree.root_hash(), found.open_line()));
+        [digest.unwrap_or_default(), diff_id.unwrap_or_default(), file, tree.unwrap_or_default()].concat()
     })
 }
 
 /// Makes an empty ext4 disk.
-pub(crate) async fn make_disk(options: Disk, terminal: Terminal) -> Result<()> {
-    let Disk { size, out, durably } = options;
+pub(crate) async fn make_disk(options: disk_args::Disk, terminal: Terminal) -> Result<()> {
+    let disk_args::Disk { size, out, durably } = options;
     let target = out.clone();
     let made = blocking(move |stop| {
         let disk = Ext4Upper::new(size)?;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
 use crate::{
-    Advice, CacheProvider as _, Disk, Disks, HashTree, HashedPartition, PullOptions, PulledImage, Result,
-    Rootfs, VerifiedFile, printable,
+    Advice, CacheProvider as _, Disk, Disks, HashedPartition, PullOptions, PulledImage, Result, Rootfs,
+    VerifiedFile, printable,
 };
 use serde_json::{Value, json};
 
 use super::args::Materialize;
 use super::boot::Machine;
+use super::hash_tree::{hash_tree, tree_fields};
 use super::hints;
-use super::plugins::options_of;
+use super::plugins;
 use super::progress::short;
 use super::session::Session;
 use super::size::Size;
@@ -22,7 +23,7 @@ use super::store_admin::counted;
 
 /// Makes disks of an image, which is pulled if need be.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
-    let of_format = options_of(&options.format, &options.format_option)?;
+    let of_format = options.of_format.of(&options.format)?;
     let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {
         Some(bytes) => rootfs.upper(bytes),
@@ -32,7 +33,7 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     let files = FileOptions { copy, mode, owner, ..options.durably.options() };
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     let rootfs = rootfs.verified(options.verity.is_some());
-    rootfs.check()?;
+    rootfs.check().map_err(|e| plugins::with_hashed_formats(e, session.images.materializers()))?;
     let machine = Machine::find(machine, &rootfs).await?;
     let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
         session.images.materialize(image, &rootfs, &options.out).await
@@ -108,6 +109,7 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
         document
     };
     let mount = disks.is_mountable().then(|| disks.mount_script());
+    let is_mounted = mount.as_ref().is_some_and(Result::is_ok);
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
         "files": disks.files.iter().map(file).collect::<Vec<_>>(),
@@ -124,6 +126,7 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
         "upper": disks.upper.as_ref().map(path),
         "mount_refused": refusal.map(hints::on_one_line),
         "mount": mount.and_then(Result::ok),
+        "unmount": is_mounted.then(|| disks.unmount_script()),
         "boot": disks.boot_lines().map(Value::from_iter),
         "overlay_differences": {
             "count": disks.overlay_differences.count,
@@ -143,26 +146,6 @@ fn partition(of: &HashedPartition) -> Value {
         "start": image.start,
         "size": image.size,
         "hash_tree": hash_tree,
-    })
-}
-
-fn hash_tree(found: &VerifiedFile<'_>) -> Value {
-    let mut hash_tree = tree_fields(found.tree);
-    hash_tree["path"] = found.tree_file.display().to_string().into();
-    hash_tree["open"] = found.open_line().into();
-    hash_tree
-}
-
-fn tree_fields(tree: &HashTree) -> Value {
-    json!({
-        "root_hash": tree.root_hash(),
-        "algorithm": "sha256",
-        "salt": tree.salt,
-        "data_blocks": tree.data_blocks,
-        "data_block_size": tree.data_block_size,
-        "data_size": tree.data_size(),
-        "hash_block_size": tree.hash_block_size,
-        "hash_offset": tree.hash_offset,
     })
 }
 
@@ -203,6 +186,8 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
         Ok(script) => {
             text.push_str("\nTo mount it here, as root:\n\n");
             text.extend(script.lines().map(|line| format!("  {line}\n")));
+            text.push_str("\nTo unmount it:\n\n");
+            text.extend(disks.unmount_script().lines().map(|line| format!("  {line}\n")));
         }
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }

@@ -42,6 +42,7 @@ mod failure;
 mod files;
 mod global;
 mod grammar;
+mod hash_tree;
 mod hints;
 mod image;
 mod inspect;

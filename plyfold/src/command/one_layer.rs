@@ -8,7 +8,7 @@ use crate::atomic_file::AtomicFile;
 use crate::durable::temporary_file;
 use crate::layer::{Hashing, LayerOptions, LayerSummary, LayerTar, TreeLimits};
 use crate::tree::MergedTree;
-use crate::{Digest, Error, Input, Made, Materializer, Output, Result, Role, Sink};
+use crate::{Digest, Error, Input, Made, Materializer, Output, OutputSpec, Result, Role, Sink};
 
 /// What was made, and what is known of the layer.
 pub(crate) struct Converted {
@@ -30,7 +30,14 @@ pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
     }
     match format.outputs().len() {
         1 => Ok(()),
-        files => Err(Error::config(format!("{name} has {files} files, and one can be written"))),
+        files => {
+            let hint = if format.has_hash_tree() {
+                "-m verity=append puts the hash tree into the same file"
+            } else {
+                "`plyfold materialize` writes all files of an image"
+            };
+            Err(Error::config(format!("{name} has {files} files, and one can be written")).with_hint(hint))
+        }
     }
 }
 
@@ -51,17 +58,24 @@ pub(crate) fn convert(
         Some(plain) => LayerTar::in_file(tar, plain, options)?,
         None => LayerTar::new(tar, options)?,
     };
-    let role = format.outputs().first().map_or(Role::Image, |output| output.role);
-    let mut sink = OneFile { file, role, folder, limits: limits.clone() };
-    if format.input() == Input::Layer {
+    let output = format.outputs().into_iter().next();
+    let output = output.unwrap_or_else(|| OutputSpec::new(Role::Image, format.format().extension));
+    let mut sink = OneFile { file, role: output.role, folder, limits: limits.clone() };
+    let converted = if format.input() == Input::Layer {
         let made = format.layer(&mut tar, &mut sink)?;
         let summary = tar.finish()?;
-        return Ok(Converted { made, diff_id: summary.diff_id.clone(), summary: Some(summary) });
+        Converted { made, diff_id: summary.diff_id.clone(), summary: Some(summary) }
+    } else {
+        let image = MergedTree::read([Ok(tar)], limits, folder)?;
+        let made = format.image(&image, &mut sink)?;
+        image.check_unchanged()?;
+        Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() }
+    };
+    // No cache has it: it is the copy that its users write to.
+    if output.writable {
+        format.adapt(output.role, file)?;
     }
-    let image = MergedTree::read([Ok(tar)], limits, folder)?;
-    let made = format.image(&image, &mut sink)?;
-    image.check_unchanged()?;
-    Ok(Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() })
+    Ok(converted)
 }
 
 /// A file, and room for temporary ones on the same disk.

@@ -1,9 +1,11 @@
 //! Words that are paths: what is written without a scheme and looks like a file or a directory.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::disk_file::format_of;
 use crate::{Error, Result, printable, reference};
 
 /// How the file names of archives end, before a tag.
@@ -135,7 +137,10 @@ impl<'a> Written<'a> {
         let path = Path::new(self.path);
         match (path.is_dir(), path.exists(), self.image) {
             (true, _, image) => Ok(self.layout(image)),
-            (false, true, None) => Ok(format!("docker-archive:{}", self.path)),
+            (false, true, None) => {
+                self.check_archive(path)?;
+                Ok(format!("docker-archive:{}", self.path))
+            }
             (false, true, Some(image)) => {
                 let error = self.refused("the form of the archive is not known");
                 let hint = format!(
@@ -146,6 +151,25 @@ impl<'a> Written<'a> {
             }
             (false, false, _) => Err(self.absent()),
         }
+    }
+
+    /// Refuses a disk, and a file that does not begin as a tar, compressed or not. What cannot be read here is left to
+    /// the backend.
+    fn check_archive(&self, path: &Path) -> Result<()> {
+        if !path.is_file() {
+            return Ok(());
+        }
+        if matches!(format_of(path), Ok(Some(_))) {
+            let error = self.refused("the file is a disk, and not an archive of images");
+            return Err(error.with_hint("`plyfold ls`, `plyfold cat` and `plyfold inspect` read disks"));
+        }
+        let mut head = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut head));
+        if read.is_err() || head.is_empty() || is_archive(&head) {
+            return Ok(());
+        }
+        let error = self.refused("the file is neither an archive of images nor a disk");
+        Err(error.with_hint("archives of images are tars, as docker save, podman save and skopeo write them"))
     }
 
     /// The URI of what is written to.
@@ -173,8 +197,10 @@ impl<'a> Written<'a> {
         let path = Path::new(self.path);
         let is_layout = path.is_dir() || !path.exists();
         let uri = if is_layout { self.layout(self.image) } else { format!("docker-archive:{}", self.word) };
+        let name = reference::parse(self.word).map(|name| name.whole());
+        let name = name.unwrap_or_else(|_| format!("registry:{}", self.word));
         self.refused(format!("{} is a path here, and may be a name", printable(self.path)))
-            .with_hint(format!("write {uri} for the path, or registry:{} for the name", self.word))
+            .with_hint(format!("write {uri} for the path, or {name} for the name"))
     }
 
     fn layout(&self, image: Option<&str>) -> String {
@@ -207,6 +233,26 @@ impl<'a> Written<'a> {
             Err(_) => error,
         }
     }
+}
+
+/// Bytes of the header of a member of a tar.
+const HEADER: usize = 512;
+/// How compressed files begin: gzip, zstd, xz, bzip2.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+
+/// Whether a file that begins so may be a tar, compressed or not: the header of its first member has its sum in it, and
+/// a tar without members is zeros.
+fn is_archive(head: &[u8]) -> bool {
+    if COMPRESSED.iter().any(|magic| head.starts_with(magic)) {
+        return true;
+    }
+    let Some(sum) = head.get(148..156).filter(|_| head.len() == HEADER) else { return false };
+    let is_blank = |byte: &u8| matches!(byte, 0 | b' ');
+    let digits: Vec<u8> = sum.iter().copied().filter(|byte| !is_blank(byte)).collect();
+    let stored = std::str::from_utf8(&digits).ok().and_then(|digits| u32::from_str_radix(digits, 8).ok());
+    let all = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+    let expected = all(head) - all(sum) + 8 * u32::from(b' ');
+    stored == Some(expected) || head.iter().all(|&byte| byte == 0)
 }
 
 /// Whether a name with this before its last slash begins with the host of a registry.

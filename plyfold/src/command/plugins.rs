@@ -3,9 +3,12 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
 use serde_json::{Value, json};
 
-use super::context;
 use super::terminal::{Terminal, table};
-use crate::{Backend, FormatEntry, Input, Materializer, Materializers, Options, OutputSpec, Result};
+use super::{context, one_layer};
+use crate::{
+    Backend, Error, FormatEntry, HashTreeFault, Input, Materializer, Materializers, Options, OutputSpec,
+    Result,
+};
 
 /// Lists the backends.
 pub(crate) fn backends(terminal: Terminal) -> Result<()> {
@@ -79,7 +82,32 @@ fn input(input: &Input) -> String {
 
 /// What `--as` takes. When two crates have a format of one name, opening the images says so.
 pub(crate) fn formats_named() -> ValueParser {
+    named(|_, _| true)
+}
+
+/// What `layer --as` takes: it shows the formats that are made of a layer, and says why the others are not.
+pub(crate) fn formats_of_layers() -> ValueParser {
+    let is_made = |format: Box<dyn Materializer>| one_layer::check(&*format).is_ok();
+    named(|formats, entry| formats.open(entry.name, &Options::default()).is_ok_and(is_made))
+}
+
+fn named(is_shown: impl Fn(&Materializers, &FormatEntry) -> bool) -> ValueParser {
     let Ok(formats) = Materializers::linked() else { return ValueParser::string() };
-    let values = formats.iter().map(|entry| PossibleValue::new(entry.name).help(entry.summary));
-    PossibleValuesParser::new(values).into()
+    let value = |entry: &FormatEntry| {
+        PossibleValue::new(entry.name).help(entry.summary).hide(!is_shown(&formats, entry))
+    };
+    PossibleValuesParser::new(formats.iter().map(value).collect::<Vec<_>>()).into()
+}
+
+/// The option of formats that make hash trees.
+pub(crate) const HASH_TREE: &str = "verity";
+
+/// An error for a format that makes no hash tree, with the names of those that do.
+pub(crate) fn with_hashed_formats(error: Error, formats: &Materializers) -> Error {
+    if !matches!(error.detail(), Some(HashTreeFault::Missing(_))) {
+        return error;
+    }
+    let has_option = |entry: &&FormatEntry| entry.options.contains(HASH_TREE);
+    let names: Vec<&str> = formats.iter().filter(has_option).map(|entry| entry.name).collect();
+    error.with_better_hint(format!("-m {HASH_TREE}=append makes one, in the formats {}", names.join(", ")))
 }

@@ -9,21 +9,21 @@ use serde_json::json;
 
 use super::disk_args::Verity;
 use super::materialize::of_pulled;
-use super::plugins::options_of;
+use super::plugins::{HASH_TREE, options_of, with_hashed_formats};
 use super::session::Session;
 use super::size::Size;
 use super::terminal::write;
-
-/// The option that formats with hash trees have.
-const OPTION: &str = "verity";
 
 /// Shows the document, or writes it to a file.
 pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Result<()> {
     let Some(image) = options.file.to_str() else {
         return Err(Error::config("the name of an image is text"));
     };
-    let rootfs = rootfs(session, format, &options.format_option)?.verified(true);
-    rootfs.check()?;
+    let rootfs = rootfs(session, format, &options.format_option).and_then(|rootfs| {
+        let rootfs = rootfs.verified(true);
+        rootfs.check().map(|()| rootfs)
+    });
+    let rootfs = rootfs.map_err(|e| with_hashed_formats(e, session.images.materializers()))?;
     let limits = crate::layer::LayerLimits::default();
     let (image, hashes) = of_pulled(session, image, &rootfs, limits, async |image| {
         session.images.root_hashes(image, &rootfs).await
@@ -53,13 +53,13 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
 fn rootfs(session: &Session, format: &str, options: &[String]) -> Result<Rootfs> {
     let given = options_of(format, options)?;
     let formats = session.images.materializers();
-    if given.contains(OPTION) {
+    if given.contains(HASH_TREE) {
         return Rootfs::named(format, &given, formats);
     }
-    let with_append = [options, &[format!("{OPTION}=append")]].concat();
+    let with_append = [options, &[format!("{HASH_TREE}=append")]].concat();
     match Rootfs::named(format, &options_of(format, &with_append)?, formats) {
         // It was not given.
-        Err(e) if matches!(e.detail(), Some(OptionFault::Unknown(key, _)) if key == OPTION) => {
+        Err(e) if matches!(e.detail(), Some(OptionFault::Unknown(key, _)) if key == HASH_TREE) => {
             Err(HashTreeFault::Missing(format!("the format {format}")).into())
         }
         opened => opened,

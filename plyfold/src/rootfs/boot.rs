@@ -34,28 +34,31 @@ impl Disks {
     ///
     /// Those for qemu, Cloud Hypervisor (from version 51.1; a VMDK from the version after 53) and crosvm are options for a
     /// shell. That for Firecracker is a file for its `--config-file`, in JSON, in which `vmlinux` and, unless the disk
-    /// is the root of the guest by itself, `initrd` are files of yours. That for libkrun is C.
+    /// is the root of the guest by itself or as a verified device, `initrd` are files of yours. That for libkrun is C.
     pub fn boot_lines(&self) -> Option<Vec<(&'static str, String)>> {
         let drives = self.machine_drives()?;
         let joined = |line: fn(&Drive) -> String| drives.iter().map(line).collect::<Vec<_>>().join(" ");
+        let kernel = self.kernel_line(&drives);
         let mut lines = vec![("qemu", joined(qemu))];
         // These take no path that is not text.
         if drives.iter().all(|drive| drive.path.to_str().is_some()) {
             lines.push(("cloud-hypervisor", format!("--disk {}", joined(cloud_hypervisor))));
             if drives.iter().all(|drive| !drive.is_vmdk) {
-                lines.push(("firecracker", firecracker(&drives)));
+                lines.push(("firecracker", firecracker(&drives, kernel.as_deref())));
                 lines.push(("crosvm", joined(crosvm)));
             }
         }
         lines.push(("libkrun", joined(libkrun)));
-        let verified = self.verified_at(self.whole()?);
         lines.push(("guest", self.guest(&drives, true)));
-        if let Some(VerifiedFile { tree, .. }) = verified.filter(|_| self.upper.is_none()) {
-            let table = tree.table(device(0), device_of(&drives, TREE));
-            let line = format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro");
-            lines.push(("kernel", line));
-        }
+        lines.extend(kernel.map(|line| ("kernel", line)));
         Some(lines)
+    }
+
+    /// What a kernel needs on its command line to mount the verified device as its root.
+    fn kernel_line(&self, drives: &[Drive]) -> Option<String> {
+        let VerifiedFile { tree, .. } = self.verified_at(self.whole()?).filter(|_| self.upper.is_none())?;
+        let table = tree.table(device(0), device_of(drives, TREE));
+        Some(format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro"))
     }
 
     /// Values of QEMU's option `-drive`.
@@ -176,9 +179,12 @@ fn cloud_hypervisor(drive: &Drive) -> String {
     format!("path={}{read_only},image_type={image_type}", quoted(Path::new(&path)))
 }
 
-/// A configuration with what it has to have: the kernel, and the disks. The root's parameters it adds by itself.
-fn firecracker(drives: &[Drive]) -> String {
-    let has_root = drives.iter().any(|drive| drive.is_root);
+/// A configuration with what it has to have: the kernel, and the disks. Parameters for a drive that is the root it adds by
+/// itself, those for a verified device are given.
+fn firecracker(drives: &[Drive], root: Option<&str>) -> String {
+    let has_root = root.is_some() || drives.iter().any(|drive| drive.is_root);
+    let parameters = ["console=ttyS0 reboot=k panic=1"].into_iter().chain(root).collect::<Vec<_>>().join(" ");
+    let parameters = json_string(&parameters);
     let initrd = if has_root { "" } else { r#", "initrd_path": "initrd""# };
     let drive = |drive: &Drive| {
         let Drive { name, path, is_read_only, is_root, .. } = drive;
@@ -189,7 +195,7 @@ fn firecracker(drives: &[Drive]) -> String {
     };
     let drives: Vec<String> = drives.iter().map(drive).collect();
     format!(
-        r#"{{"boot-source": {{"kernel_image_path": "vmlinux"{initrd}, "boot_args": "console=ttyS0 reboot=k panic=1"}}, "drives": [{}]}}"#,
+        r#"{{"boot-source": {{"kernel_image_path": "vmlinux"{initrd}, "boot_args": {parameters}}}, "drives": [{}]}}"#,
         drives.join(", ")
     )
 }
@@ -289,7 +295,11 @@ mod tests {
         let kernel = format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro");
         assert_eq!(line(&append, "kernel"), kernel);
         // The kernel's root is not the drive.
-        assert!(line(&append, "firecracker").contains("\"is_root_device\": false"));
+        let machine: serde_json::Value = serde_json::from_str(&line(&append, "firecracker")).unwrap();
+        assert_eq!(machine["drives"][0]["is_root_device"], false);
+        assert_eq!(machine["boot-source"].get("initrd_path"), None);
+        let parameters = machine["boot-source"]["boot_args"].as_str().unwrap();
+        assert_eq!(parameters.strip_prefix("console=ttyS0 reboot=k panic=1 "), Some(kernel.as_str()));
         let beside = verified(TreePlace::Separate, true);
         let guest = line(&beside, "guest");
         assert!(

@@ -29,7 +29,7 @@ pub struct Disk {
 
 impl Disk {
     /// A file without a hash tree.
-    pub(super) fn plain(path: PathBuf, role: Role, format: &str, size: u64) -> Self {
+    pub(crate) fn plain(path: PathBuf, role: Role, format: &str, size: u64) -> Self {
         Self { path, role, format: format.to_owned(), size, hash_tree: None, partitions: Vec::new() }
     }
 }

@@ -17,12 +17,20 @@ const LOWERS: usize = 500;
 /// The width that lists are wrapped to.
 const WIDTH: usize = 96;
 
+/// At the end of the script: after a failure what was mounted in `$P` goes, the last first. Loop devices go with their
+/// mounts, and what is empty then goes, too.
+const TRAP: &str = "trap 'S=$?; cd /; [ $S = 0 ] || for F in $U; do umount \"$P/$F\" || :; done
+[ -z \"$L\" ] || losetup -d $L; rm -rf \"$P/devices\"
+[ $S = 0 ] || rmdir \"$P\"/* 2>/dev/null || :; rmdir \"$P\" 2>/dev/null || :' EXIT
+";
+
 impl Disks {
     /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux, with util-linux.
     ///
     /// Layers, a flat image and an upper need Linux 5.4, a merged image and partitions 5.16, a raw disk 6.4. Every layer gets a loop device of its own, which goes
     /// away with its mount, so that one layer can be in many mounts. Mount points other than the root itself are in
-    /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers.
+    /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers, and unmounts what it
+    /// has mounted.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
@@ -42,7 +50,8 @@ impl Disks {
         // The other way in, fsconfig(2), takes 256 bytes of an option, and libmount prefers it.
         script.push_str("export LIBMOUNT_FORCE_MOUNT2=always\n");
         script.push_str("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)\n");
-        script.push_str("P=$M.parts L= N=0 O=; trap '[ -z \"$L\" ] || losetup -d $L' EXIT\n");
+        script.push_str("P=$M.parts L= N=0 O= U=\n");
+        script.push_str(TRAP);
         let lower = match self {
             Self { flat: Some(image), .. } | Self { raw: Some(image), .. } => {
                 self.mount_image(image, &mut script)
@@ -56,12 +65,28 @@ impl Disks {
         Ok(script)
     }
 
+    /// Shell commands that unmount what [`mount_script`](Self::mount_script) has mounted, also its loop devices.
+    pub fn unmount_script(&self) -> String {
+        let layers = self.flat.is_none() && self.raw.is_none() && self.gpt.is_none() && self.merged.is_none();
+        let has_parts = self.ext4.is_none() && (self.upper.is_some() || layers && self.layers.len() > 1);
+        let parts = if has_parts { " \"$M.parts\"/* && rmdir \"$M.parts\"/* \"$M.parts\"" } else { "" };
+        format!("M=/mnt/rootfs\numount \"$M\"{parts}\n")
+    }
+
     /// Mounts a file as it is, and says what its place is called in `$P`.
     fn mount_image(&self, image: &Path, script: &mut String) -> &'static str {
         let (image, place) = (quoted(&absolute(image)), self.lower_place());
         let _ = writeln!(script, "mkdir -p \"{place}\"; V=$(losetup -r -f --show {image}); L=$V");
-        let _ = writeln!(script, "mount -t erofs -o ro \"$V\" \"{place}\"");
+        self.mount_lower("\"$V\"", "ro", script);
         "lower"
+    }
+
+    /// Mounts an image of all layers in its place.
+    fn mount_lower(&self, device: &str, options: &str, script: &mut String) {
+        let place = self.lower_place();
+        // Nothing that can fail follows the mount of a root.
+        let mounted = if self.upper.is_some() { "; U=lower" } else { "" };
+        let _ = writeln!(script, "mount -t erofs -o {options} {device} \"{place}\"{mounted}");
     }
 
     /// Where an image of all layers is mounted.
@@ -82,7 +107,7 @@ impl Disks {
         script.push_str("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
         script.push_str("done\n");
         let _ = writeln!(script, "V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged)));
-        let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"$V\" \"{place}\"; rm -r \"$P/devices\"");
+        self.mount_lower("\"$V\"", "\"ro$O\"", script);
         Ok("lower")
     }
 
@@ -98,7 +123,7 @@ impl Disks {
         script.push_str("; do\n");
         script.push_str("  ln -sfn \"${V}p$((N+2))\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
         script.push_str("done\n");
-        let _ = writeln!(script, "mount -t erofs -o \"ro$O\" \"${{V}}p1\" \"{place}\"; rm -r \"$P/devices\"");
+        self.mount_lower("\"${V}p1\"", "\"ro$O\"", script);
         "lower"
     }
 
@@ -113,7 +138,7 @@ impl Disks {
             script.push_str("  mount -t erofs -o ro \"$V\" \"$M\"\n");
         } else {
             script.push_str("  mkdir -p \"$P/$N\"; mount -t erofs -o ro \"$V\" \"$P/$N\"\n");
-            script.push_str("  O=$N${O:+:$O}; N=$((N+1))\n");
+            script.push_str("  U=\"$N $U\" O=$N${O:+:$O}; N=$((N+1))\n");
         }
         script.push_str("done\n");
         Ok("$O")
@@ -126,6 +151,7 @@ impl Disks {
             // it.
             let upper = quoted(&absolute(upper));
             let _ = writeln!(script, "mkdir -p \"$P/upper\"; mount -t ext4 -o loop {upper} \"$P/upper\"");
+            script.push_str("U=\"upper $U\"\n");
             script.push_str("cd \"$P\"; mount -t overlay overlay \\\n");
             let _ =
                 writeln!(script, "  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\"");
@@ -194,6 +220,7 @@ mod tests {
         let alone = Disks { flat, ..Disks::default() };
         let script = alone.mount_script().unwrap();
         let mount = "mkdir -p \"$M\"; V=$(losetup -r -f --show /d/rootfs.erofs); L=$V\nmount -t erofs -o ro \"$V\" \"$M\"\n)";
+        assert!(alone.unmount_script().ends_with("umount \"$M\"\n"));
         assert!(script.contains(mount), "{script}");
         assert!(!script.contains("overlay"), "{script}");
         let lines = alone.boot_lines().unwrap();

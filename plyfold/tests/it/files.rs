@@ -183,6 +183,22 @@ fn layers_as_other_formats() {
         "layer {}/layer.tar -m block-size=512 --out {}/small.erofs --json",
         "layer {}/layer.tar --as vmdk --out {}/disk.vmdk",
         "layer {}/layer.tar --as erofs -m depth=3 --out {}/flat.erofs",
+        "layer {}/layer.tar -m verity=append --out {}/verified.erofs",
+        "layer {}/layer.tar --as erofs -m verity=append --out {}/verified.erofs --json",
+        "inspect {}/verified.erofs",
+        "layer {}/layer.tar --as erofs -m verity=beside --out {}/beside.erofs",
+        "layer {}/layer.tar --as ext4 --out {}/root.ext4",
+        "layer {}/layer.tar --as ext4 --size 96M --out {}/root.ext4",
+        "layer {}/layer.tar --as ext4 -m size=1T -m journal=none --out {}/root.ext4",
+        "layer {}/layer.tar --as ext4 --size 1M --out {}/small.ext4",
+        "layer {}/layer.tar --as ext4 --size 96M -m size=96M --out {}/small.ext4",
+        "layer {}/layer.tar --size 96M --out {}/small.erofs",
+        "materialize {}/app.tar --as ext4 --size 80M --out {}/sized -q",
+        "materialize {}/app.tar --as raw --size 80M --out {}/raw",
+        "materialize {}/app.tar --as vmdk --verity require --out {}/raw",
+        "materialize {}/tars/layer-00.erofs --as raw --out {}/raw",
+        "inspect {}/tars/.plyfold-image",
+        "verity oci:examples/sample:latest",
     ];
     check("formats_of_layers", &lines.map(|line| run(&place, line)));
     // The digest of the end of the file is the layer's diff_id.

@@ -129,6 +129,25 @@ fn help_that_cannot_be_written_is_an_error() {
     }
 }
 
+/// A program of another name has that name in its examples, once, also where it begins as this one's.
+#[test]
+fn examples_have_the_name_of_the_program() {
+    let place = Place::new();
+    let program = place.path("plyfold-u");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_plyfold"), &program).unwrap();
+    for (verb, example) in [
+        (&["materialize"][..], "plyfold-u materialize "),
+        (&["gc"], "plyfold-u gc --dry-run"),
+        (&["snapshot", "save"], "plyfold-u snapshot save "),
+        (&["completions"], "> /etc/bash_completion.d/plyfold-u\n"),
+    ] {
+        let output = std::process::Command::new(&program).args(verb).arg("--help").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains(example) && !help.contains("plyfold-u-u"), "{help}");
+        assert!(!help.contains("  plyfold "), "{help}");
+    }
+}
+
 /// The value of an option is completed by the values that it may have, never by names of images.
 #[test]
 fn values_of_options_complete_a_line() {
@@ -142,6 +161,7 @@ fn values_of_options_complete_a_line() {
     let forms = "erofs\nerofs-layers\nerofs-merged\nerofs-tar\next4\ngpt\nraw\nvmdk\nvmdk-gpt\nvmdk-stream\n";
     assert_eq!(offered(&["materialize", "--as", ""]), forms);
     assert_eq!(offered(&["materialize", "x", "--as", "erofs-m"]), "erofs-merged\n");
+    assert_eq!(offered(&["layer", "--as", ""]), "erofs\nerofs-layers\nerofs-tar\next4\n");
     assert_eq!(offered(&["materialize", "--as=v"]), "vmdk\nvmdk-gpt\nvmdk-stream\n");
     assert_eq!(offered(&["pull", "--policy", ""]), "always\nif-missing\nnever\n");
     for words in [

@@ -146,19 +146,36 @@ pub(crate) fn one_layer_is_in_many_mounts() -> Verdict {
 /// Whatever fails, the root shows the whole file system or nothing: also in a shell that goes on after an error.
 pub(crate) fn a_script_that_fails_shows_nothing() -> Verdict {
     let work = Work::new();
-    for rootfs in [Rootfs::erofs_layers(), Rootfs::erofs_merged().upper(64 << 20)] {
+    let forms = [
+        (Rootfs::erofs_layers(), "layer-01.erofs"),
+        (Rootfs::erofs_merged().upper(64 << 20), "layer-01.erofs"),
+        (Rootfs::erofs_layers().upper(64 << 20), "upper.ext4"),
+        (Rootfs::erofs_flat().upper(64 << 20), "upper.ext4"),
+        (Rootfs::gpt().upper(64 << 20), "upper.ext4"),
+    ];
+    for (rootfs, missing) in forms {
         let disks = work.disks(&rootfs);
-        fs::remove_file(&disks.layers[1])?;
+        let missing = disks.paths().find(|path| path.ends_with(missing)).unwrap();
+        fs::remove_file(missing)?;
         let (root, script, mut guard) = scripted(&work, &disks)?;
         let said = Run::new("sh").args(["-c", &format!("{script}\necho went on $?")]).output()?;
         assert!(said.stdout.contains("went on") && !said.stdout.contains("went on 0"), "{said}");
         assert_eq!(fs::read_dir(&root)?.count(), 0, "{said}");
-        // What was mounted by then is in `.parts`, and no loop device outlives its mount.
-        guard.unmount();
+        // What was mounted by then is unmounted, and no loop device outlives its mount.
+        assert_eq!(mounts_below(&guard.place)?, [""; 0], "{said}");
+        let left: Vec<_> = fs::read_dir(&guard.place)?.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [root.file_name().unwrap()], "{said}");
         guard.files.clear();
-        is_detached(&disks.layers[0])?;
+        is_detached(&disks.files[0].path)?;
     }
     Ok(())
+}
+
+/// The places below a folder where something is mounted.
+fn mounts_below(place: &Path) -> Result<Vec<String>, Failure> {
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    Ok(places.filter(|mounted| Path::new(mounted).starts_with(place)).map(str::to_owned).collect())
 }
 
 /// Sees that no loop device is left of a file, of whatever name.
@@ -179,6 +196,7 @@ fn is_detached(file: &Path) -> Verdict {
 pub(crate) struct Mounted {
     pub(crate) root: PathBuf,
     pub(crate) script: String,
+    unmount: String,
     guard: Unmount,
 }
 
@@ -186,12 +204,15 @@ impl Mounted {
     pub(crate) fn new(work: &Work, disks: &Disks, shell: &str) -> Result<Self, Failure> {
         let (root, script, guard) = scripted(work, disks)?;
         Run::new(shell).args(["-euc", &script]).success()?;
-        Ok(Self { root, script, guard })
+        let unmount = at(&disks.unmount_script(), &root);
+        Ok(Self { root, script, unmount, guard })
     }
 
-    /// Ends all of its mounts; the loop devices go by themselves.
+    /// Ends all of its mounts as it is printed; the loop devices go by themselves.
     pub(crate) fn unmount(mut self) {
-        self.guard.unmount();
+        Run::new("sh").args(["-euc", &self.unmount]).success().unwrap();
+        assert_eq!(mounts_below(&self.guard.place).unwrap(), [""; 0], "{}", self.unmount);
+        assert!(!Path::new(&format!("{}.parts", self.root.display())).exists(), "{}", self.unmount);
         self.guard.files.clear();
     }
 }
@@ -200,9 +221,14 @@ impl Mounted {
 fn scripted(work: &Work, disks: &Disks) -> Result<(PathBuf, String, Unmount), Failure> {
     let place = TempDir::new_in(work.dir.path())?.keep();
     let root = place.join("a root, of:mine");
-    let script = disks.mount_script()?.replace("/mnt/rootfs", &format!("'{}'", root.display()));
+    let script = at(&disks.mount_script()?, &root);
     let guard = Unmount { place, files: disks.paths().map(Path::to_owned).collect() };
     Ok((root, script, guard))
+}
+
+/// A printed script for this root.
+fn at(script: &str, root: &Path) -> String {
+    script.replace("/mnt/rootfs", &format!("'{}'", root.display()))
 }
 
 impl Work {

@@ -152,7 +152,15 @@ fn bash_completes_the_names_of_images() -> Verdict {
     let sample = concat!("oci:", env!("CARGO_MANIFEST_DIR"), "/../examples/sample:latest");
     run(&["pull", "--platform", "linux/amd64", sample]).success()?;
     run(&["tag", "localhost/sample", "localhost:5000/app:1"]).success()?;
-    let store = dir.path().display();
+    bash_completes(program, dir.path())?;
+    // A program of another name with the same verbs.
+    let own = dir.path().join("my-own.program");
+    std::os::unix::fs::symlink(program, &own)?;
+    bash_completes(&own.display().to_string(), dir.path())
+}
+
+fn bash_completes(program: &str, store: &Path) -> Verdict {
+    let store = store.display();
     for (words, completed) in [
         (&["inspect", "loc"][..], "localhost/sample:latest localhost:5000/app:1"),
         (&["inspect", "localhost", ":", "5000/a"], "5000/app:1"),
@@ -164,15 +172,19 @@ fn bash_completes_the_names_of_images() -> Verdict {
         ),
         (&["materialize", "--as", "=", "v"], "vmdk vmdk-gpt vmdk-stream"),
         (&["pull", "--policy", "n"], "never"),
+        (&["layer", "--as", ""], "erofs erofs-layers erofs-tar ext4"),
         (&["disk", "--si"], "--size"),
+        (&["snapshot", "l"], "load list ls"),
+        (&["snapshot", "save", "--at"], "--attach"),
     ] {
         let line = format!("{program} {}", words.join(" ")).replace(" : ", ":").replace(" = ", "=");
         let script = format!(
             "source <({program} completions bash); export PLYFOLD_STORE={store}; COMP_LINE='{line}'; \
              COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=({program} \"$@\"); COMP_CWORD=$#; \
-             _plyfold_with_images {program} \"${{@: -1}}\" \"${{@: -2:1}}\"; echo \"${{COMPREPLY[*]}}\""
+             F=$(complete -p \"${{0##*/}}\"); F=${{F##*-F }}; F=${{F%% *}}; \
+             $F {program} \"${{@: -1}}\" \"${{@: -2:1}}\"; echo \"${{COMPREPLY[*]}}\""
         );
-        let said = Run::new("bash").args(["--norc", "-c", &script, "bash"]).args(words).success()?;
+        let said = Run::new("bash").args(["--norc", "-c", &script, program]).args(words).success()?;
         assert_eq!(said.stdout.trim_end(), completed, "{line}");
     }
     Ok(())

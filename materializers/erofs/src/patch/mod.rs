@@ -54,8 +54,8 @@ const DROPPED_COMPAT: u32 = COMPAT_FILTER | COMPAT_PLAIN_PREFIXES;
 /// killed, a power cut or a full disk leaves the old image or the new one, complete. What a failure has appended is cut
 /// off; what a killed process has appended is cut off by the next patch.
 ///
-/// Each patch adds the whole metadata, some 100 bytes for each file, and old data stays: after many of them a new image
-/// is smaller. New files are not compressed. The same image and the same changes give the same bytes. The UUID is version 5
+/// Each patch adds the whole metadata, with the last parts of files that stand in it, and old data stays: after many of
+/// them a new image is smaller. New files are not compressed. The same image and the same changes give the same bytes. The UUID is version 5
 /// of `erofs:patch/UUID/DIFF_ID/DIFF_ID/…` in the URL namespace, the UUID being that of the old image; it is zero for
 /// changes that were read without hashing.
 ///
