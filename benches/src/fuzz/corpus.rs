@@ -114,3 +114,10 @@ pub(super) fn ext4() -> Result<Vec<Vec<u8>>> {
     }
     Ok(disks)
 }
+
+/// Two equal layers, in a folder.
+pub(super) fn two_layers(folder: &Path) -> Result<[InputArtifact; 2]> {
+    let layer = || LayerBuilder::new().file("f", 0o644, &[7; 100]).finish();
+    let layers = files(folder, &[layer(), layer()])?;
+    layers.try_into().map_err(|_| "two layers are not two".into())
+}

@@ -9,8 +9,8 @@ use plyfold_disk::{Gpt, Partitions};
 use plyfold_erofs::{ErofsMerged, Reader};
 use plyfold_ext4::{Ext4Files, Ext4Rootfs, Journal};
 
-use super::corpus;
-use super::targets::{Outcome, of, two_layers};
+use super::corpus::{self, two_layers};
+use super::outcome::{Outcome, of};
 use crate::measure::Result;
 
 /// Disks with partitions: a merged image with its layers, the same with hash trees, and file systems of one partition.

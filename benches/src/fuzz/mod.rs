@@ -4,6 +4,7 @@
 mod corpus;
 mod gpt;
 mod mutate;
+mod outcome;
 mod targets;
 
 use std::fs;

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
 use plyfold_core::files::{FileType, Files};
 use plyfold_core::tree::{Kind, MergedTree};
-use plyfold_core::{Error, ErrorKind, InputArtifact, Materializer as _};
+use plyfold_core::{Error, InputArtifact, Materializer as _};
 use plyfold_disk::{Gpt, Raw};
 use plyfold_erofs::{ErofsFlat, ErofsMerged, Reader};
 use plyfold_ext4::{Ext4Files, Ext4Rootfs, Journal};
@@ -17,14 +16,12 @@ use plyfold_verity::{Parameters, TreeLayout, Work};
 use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
 use super::mutate::{Random, mutate};
+use super::outcome::{Outcome, of, refused};
 use super::{corpus, gpt};
 use crate::measure::Result;
 
 /// Bytes of files that are read of one input.
 const READ: u64 = 8 << 20;
-
-/// Whether an input was refused; else what is wrong.
-pub(super) type Outcome = std::result::Result<bool, String>;
 
 /// Something that reads inputs.
 pub(super) struct Target {
@@ -101,22 +98,6 @@ fn erofs_sum(bytes: &mut [u8]) {
     bytes[1028..1032].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// A refusal, unless it says that the fault is ours.
-fn refused(error: &Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::Internal | ErrorKind::Io => Err(format!("{error:?}")),
-        _ => Ok(true),
-    }
-}
-
-/// `Ok` of a refusal, or what `sound` makes of the rest.
-pub(super) fn of<T>(read: plyfold_core::Result<T>, sound: impl FnOnce(T) -> Outcome) -> Outcome {
-    match read {
-        Ok(read) => sound(read),
-        Err(error) => refused(&error),
-    }
-}
-
 /// The EROFS reader: the superblock, the tree, and the content of files.
 fn erofs(input: &[u8]) -> Outcome {
     let summary = plyfold_erofs::Summary::read(Cursor::new(input));
@@ -180,15 +161,9 @@ fn disk(input: &[u8]) -> Outcome {
 /// The merged image of two layers of two blocks each.
 fn merged() -> Result<Corpus> {
     let folder = tempfile::tempdir()?;
-    let layers = two_layers(folder.path())?;
+    let layers = corpus::two_layers(folder.path())?;
     let merged = corpus::written(|out| ErofsMerged::default().join(&layers, out))?;
     Ok(Corpus::of(vec![merged], vec![]))
-}
-
-pub(super) fn two_layers(folder: &Path) -> Result<[InputArtifact; 2]> {
-    let layer = || plyfold_conformance::samples::LayerBuilder::new().file("f", 0o644, &[7; 100]).finish();
-    let layers = corpus::files(folder, &[layer(), layer()])?;
-    layers.try_into().map_err(|_| "two layers are not two".into())
 }
 
 fn layers() -> Result<Vec<Vec<u8>>> {

@@ -43,6 +43,7 @@ mod limits;
 mod native;
 mod options;
 mod pax;
+mod piece;
 mod pipeline;
 mod plain;
 mod pool;

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::codec::Codec;
 use super::fault::LayerFault;
+use super::piece::{Measured, Piece, Totals, check_size};
 use super::plain::Plain;
 use super::pool::{Chunk, Pool};
 use super::{Compression, LayerLimits, LayerOptions};
@@ -39,21 +40,6 @@ enum Pieces {
     Threads(Receiver<Result<Piece<Totals>>>),
     /// A plain tar, by this thread.
     Plain(Plain),
-}
-
-/// Size and digests of a whole layer.
-#[derive(Clone, Debug)]
-pub(super) struct Totals {
-    pub(super) compression: Compression,
-    pub(super) blob: Measured,
-    pub(super) tar: Measured,
-}
-
-/// A stream's length and digest, if it was hashed.
-#[derive(Clone, Debug)]
-pub(super) struct Measured {
-    pub(super) size: u64,
-    pub(super) digest: Option<Digest>,
 }
 
 impl Uncompressed {
@@ -151,12 +137,6 @@ impl Uncompressed {
     pub(super) fn totals(&self) -> Option<&Totals> {
         self.totals.as_ref()
     }
-}
-
-/// What one thread hands to the next; an end is always explicit.
-pub(super) enum Piece<E> {
-    Data(Arc<Chunk>),
-    End(E),
 }
 
 type Link<E> = Sender<Result<Piece<E>>>;
@@ -375,13 +355,6 @@ fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> 
         expected_size,
         actual_size: measured.size,
     }))
-}
-
-pub(super) fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
-    if size <= limits.uncompressed {
-        return Ok(());
-    }
-    Err(LayerFault::Large(Size(limits.uncompressed)).into())
 }
 
 fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use super::pipeline::{Measured, Piece, Totals, check_size};
+use super::piece::{Measured, Piece, Totals, check_size};
 use super::pool::{CHUNK, Pool};
 use super::{Compression, LayerLimits};
 use crate::{Error, Result};

@@ -149,14 +149,6 @@ fn is_all(read: &impl Serialize, said: &Value) -> bool {
     serde_json::to_value(read).is_ok_and(|all| all == *said)
 }
 
-/// Checks a size that a file can have.
-pub(super) fn size(bytes: u64) -> Result<()> {
-    match i64::try_from(bytes) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(invalid(format!("{bytes} is not the size of a file"))),
-    }
-}
-
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{self, Form};
 use super::empty::EmptyDisk;
 use super::fault::invalid;
-use super::image::SnapshotImage;
+use super::image::{SnapshotImage, check_size};
 use super::record::{SetFile, SetRecord};
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
@@ -182,10 +182,10 @@ impl Snapshot {
 impl SnapshotFile {
     fn check(&self) -> Result<()> {
         check::format(&self.file.format, &self.file.key)?;
-        check::size(self.size)?;
+        check_size(self.size)?;
         let (digest, stored) = self.stored();
         digest::supported(digest)?;
-        check::size(stored)?;
+        check_size(stored)?;
         self.file.diff_id.iter().try_for_each(digest::supported)?;
         if self.file.writable != matches!(self.content, Content::Delta(_)) {
             return Err(invalid("what guests write to is stored as a delta, and nothing else is"));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check;
 use super::fault::invalid;
+use super::image::check_size;
 use crate::layer::{Metadata, Timestamp};
 use crate::{Error, Format, Result};
 
@@ -56,7 +57,7 @@ impl EmptyDisk {
 
     fn check(&self) -> Result<()> {
         check::format(&self.format, &self.format)?;
-        check::size(self.size)?;
+        check_size(self.size)?;
         let Metadata { mode, mtime, xattrs, .. } = &self.root;
         let is_name = |name: &[u8]| (1..=XATTR_NAME).contains(&name.len()) && !name.contains(&0);
         let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check;
 use super::fault::invalid;
 use crate::{Descriptor, Digest, Error, MediaType, Platform, Result, digest, reference};
 
@@ -49,6 +48,14 @@ impl SnapshotImage {
             ));
         }
         reference::parse(&self.reference).map_err(|e: Error| invalid(e.message()))?;
-        check::size(self.size)
+        check_size(self.size)
+    }
+}
+
+/// Checks a size that a file can have.
+pub(super) fn check_size(bytes: u64) -> Result<()> {
+    match i64::try_from(bytes) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid(format!("{bytes} is not the size of a file"))),
     }
 }
