@@ -176,7 +176,7 @@ impl AtomicFile {
         }
         let beside = parent(self.file.path());
         // `make_in` tries other names while one is taken.
-        let link = tempfile::Builder::new().prefix(".plyfold-").make_in(beside, |path| {
+        let link = tempfile::Builder::new().prefix(left::PREFIX).make_in(beside, |path| {
             std::fs::hard_link(source, path)?;
             File::open(path)
         });
@@ -278,24 +278,25 @@ impl AtomicFile {
     fn too_large(&self, e: io::Error, size: u64) -> io::Error {
         /// `statfs(2)`: ext2, ext3 and ext4.
         const EXT: u64 = 0xef53;
-        let (message, hint) = match rustix::fs::statfs(parent(&self.target)) {
+        let of_process = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        let (message, hint) = match (of_process, rustix::fs::statfs(parent(&self.target))) {
+            (Some(limit), _) if size > limit => (
+                format!("this process may write no file of {}", Size(size).beyond(Size(limit))),
+                "`ulimit -f` shows the limit of the shell, in blocks, and changes it".to_owned(),
+            ),
             // A file's blocks have numbers of 32 bits ("Inode and extent limits", ext4.rst).
             #[expect(clippy::cast_sign_loss, reason = "both are positive")]
-            Ok(found) if found.f_type as u64 == EXT => {
+            (_, Ok(found)) if found.f_type as u64 == EXT => {
                 let limit = (u64::from(u32::MAX)).saturating_mul(found.f_bsize as u64);
-                let message = format!(
-                    "the ext4 that it is written to holds no file of {}",
-                    Size(size).beyond(Size(limit))
-                );
+                let size = Size(size).beyond(Size(limit));
                 (
-                    message,
+                    format!("the ext4 that it is written to holds no file of {size}"),
                     format!("choose at most {limit} bytes, or a place on another file system, such as XFS"),
                 )
             }
             _ => (
                 format!("the file system that it is written to allows no file of {}", Size(size)),
-                "choose a smaller size or another file system; `ulimit -f` shows the limit of the shell"
-                    .to_owned(),
+                "choose a smaller size or another file system".to_owned(),
             ),
         };
         let error = Error::new(ErrorKind::Limit, message).with_source(e);

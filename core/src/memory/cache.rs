@@ -94,7 +94,7 @@ impl CacheProvider for MemoryCache {
             return Ok(Artifact::Present(present));
         }
         let folder = (*self.0.artifacts).as_ref();
-        let file = tempfile::Builder::new().prefix(".plyfold-").tempfile_in(folder);
+        let file = tempfile::Builder::new().prefix(".plyfold-tmp-").tempfile_in(folder);
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
         let (cache, key) = (self.0.clone(), key.clone());
         Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))

@@ -70,11 +70,11 @@ impl MemoryCache {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
     pub fn new() -> Result<Self> {
-        let artifacts = tempfile::Builder::new().prefix(".plyfold-").tempdir();
+        let artifacts = tempfile::Builder::new().prefix(".plyfold-tmp-").tempdir();
         artifacts.map(Self::within).map_err(|e| Error::io("making a temporary folder", e))
     }
 
-    /// An empty cache whose artifacts are made in a folder, in files `.plyfold-…`. The value is dropped with the last
+    /// An empty cache whose artifacts are made in a folder, in files `.plyfold-tmp-…`. The value is dropped with the last
     /// clone: it may remove the folder then.
     pub fn within(folder: impl AsRef<Path> + Send + Sync + 'static) -> Self {
         let (state, gate) = (Mutex::default(), tokio::sync::RwLock::default());

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
 use crate::{CacheProvider, Digest, Error, ErrorKind, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::{flag, low_level};
 use tokio::signal::unix::{self, SignalKind};
 
@@ -38,6 +38,8 @@ pub(crate) fn listen() -> Result<Signals> {
     let failed = |e| Error::io("listening for signals", e);
     let (mut streams, is_asked) = (Vec::new(), Arc::new(AtomicBool::new(false)));
     flag::register(SIGINT, INTERRUPTED.clone()).map_err(failed)?;
+    // A write beyond `ulimit -f` fails then, and what is half-made is removed.
+    flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     // That the terminal has gone is to be ignored under nohup.
     for number in
         [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|number| *number != SIGHUP || !is_ignored(SIGHUP))

@@ -50,7 +50,7 @@ impl Images {
     ///
     /// The names `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and
     /// `upper.ext4` in `out` are those of the set, and so are `.plyfold-image`, which says which image they are of, and the
-    /// names of other formats that the older set has listed in `.plyfold-set`: files of an older set go when the new one is
+    /// names of other formats that the older set has listed in `.plyfold-set`, unless that was copied to there: files of an older set go when the new one is
     /// complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays,
     /// and a file that would be in the way of a new one is refused.
     ///

@@ -14,6 +14,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::{Error, ErrorKind, Result};
@@ -118,8 +119,15 @@ impl<'a> Set<'a> {
             refuse_foreign(&older, self.out, name)?;
         }
         self.turn = Turn::default();
-        let Some(list) = SetNames::of(names).list() else { return Ok(()) };
-        self.add(LIST, |file| Ok(io::Write::write_all(file, list.as_bytes())?)).map(drop)
+        let listed = SetNames::of(names);
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let write = |file: &mut AtomicFile| {
+            let list = listed.list(file.file().metadata()?.ino());
+            Ok(io::Write::write_all(file, list.as_bytes())?)
+        };
+        self.add(LIST, write).map(drop)
     }
 
     /// The folder that the files wait in, for other files on the same disk.

@@ -151,6 +151,22 @@ fn outputs_leave_nothing_half_made_when_they_are_interrupted() {
     }
 }
 
+/// A write beyond the limit of the shell is an error, and no end by `SIGXFSZ`.
+#[test]
+fn a_limit_on_the_size_of_files_leaves_nothing_half_made() {
+    let place = Place::new();
+    let tar = LayerBuilder::new().file("f", 0o644, &vec![7; 4 << 20]).finish();
+    fs::create_dir(place.path("in")).unwrap();
+    fs::write(place.path("in/layer.tar"), tar).unwrap();
+    let (input, out) = (place.path("in/layer.tar"), place.path("out"));
+    let limited = ["-c", "ulimit -f 1000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_plyfold")];
+    let run = Command::new("sh").args(limited).args(["layer", &input, "--out", &out]).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code().is_some_and(|code| code > 0), "{:?}: {said}", run.status);
+    assert!(said.contains("`ulimit -f`"), "{said}");
+    assert_eq!(place.files(), ["in/layer.tar"]);
+}
+
 /// What a killed run has left beside an output goes with the next run that writes there; what a run that lives is writing,
 /// and what is not ours, stays.
 #[test]
@@ -170,19 +186,24 @@ fn what_killed_runs_left_goes_with_the_next() {
     dead.0.kill().unwrap();
     dead.0.wait().unwrap();
     let left = place.files();
-    assert!(left.len() == 1 && left[0].starts_with(".plyfold-"), "{left:?}");
+    assert!(left.len() == 1 && left[0].starts_with(".plyfold-tmp-"), "{left:?}");
     let mut alive = writing();
     // The new file is there before the old one goes.
     assert!(until(&mut alive.0, || !place.files().contains(&left[0])));
     let kept = place.files();
     assert!(kept.len() == 1 && kept != left, "{left:?}, then {kept:?}");
     fs::write(place.path("other"), "").unwrap();
-    fs::hard_link(place.path("other"), place.path(".plyfold-linked")).unwrap();
+    fs::hard_link(place.path("other"), place.path(".plyfold-tmp-linked")).unwrap();
+    // What users keep there, and what sets do.
+    let kept_names = [".plyfold-image", ".plyfold-notes", ".plyfold-set", ".plyfold-tmp-notes", "other"];
+    for name in kept_names {
+        fs::write(place.path(name), "").unwrap();
+    }
     let disk = ["disk", "--size", "64M", "--out", &place.path("disk.ext4")];
     assert!(place.command(disk).output().unwrap().status.success());
-    let mut expected =
-        vec![".plyfold-linked".to_owned(), kept[0].clone(), "disk.ext4".to_owned(), "other".to_owned()];
-    expected.sort();
+    let mut expected = vec![".plyfold-tmp-linked", &kept[0], "disk.ext4"];
+    expected.extend(kept_names);
+    expected.sort_unstable();
     assert_eq!(place.files(), expected);
     drop(alive);
 }

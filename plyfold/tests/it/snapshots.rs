@@ -23,7 +23,15 @@ use super::formats::pulled;
 fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    entries.map(|path| (name(&path), fs::read(&path).unwrap())).collect()
+    // The list of a set begins with the number of its own inode.
+    let bytes = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        if path.ends_with(".plyfold-set") {
+            bytes.drain(..=bytes.iter().position(|byte| *byte == b'\n').unwrap());
+        }
+        bytes
+    };
+    entries.map(|path| (name(&path), bytes(&path))).collect()
 }
 
 /// Changes a disk as a guest does: new data, data in place of other data, and zeros in place of data.

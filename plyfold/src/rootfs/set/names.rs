@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use plyfold_core::snapshot::RECORD;
+
+use crate::regular_file;
 
 pub(in super::super) const MERGED: &str = "merged.erofs";
 pub(in super::super) const UPPER: &str = "upper.ext4";
@@ -18,7 +20,8 @@ const ROOTFS: &str = "rootfs.ext4";
 pub(in super::super) const VMDK: &str = "rootfs.vmdk";
 /// Disks that guests write to. They stay where a new set has none in their place.
 pub(in super::super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
-/// The file that lists the further names of a set, one a line. It is written only when there are such names.
+/// The file that lists the further names of a set, one a line, behind the number of its own inode: one that came with a
+/// folder, from an archive or a repository, may list what is the user's. It is written only when there are such names.
 pub(super) const LIST: &str = ".plyfold-set";
 
 /// A list that is longer was not written here: 10,000 layers take 160 KiB.
@@ -31,13 +34,17 @@ pub(super) struct SetNames(BTreeSet<String>);
 impl SetNames {
     /// What the list of an older set in a folder says; nothing where there is none that can be read.
     pub(super) fn listed_in(folder: &Path) -> Self {
+        Self::read(folder).map_or_else(Self::default, |names| Self::of(names.lines()))
+    }
+
+    /// The names of a list that was written in this place.
+    fn read(folder: &Path) -> Option<String> {
+        let list = regular_file::open(folder, LIST).ok()??;
+        let inode = list.metadata().ok()?.ino();
         let mut text = String::new();
-        let is_file = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
-        let list = File::open(folder.join(LIST)).ok().filter(is_file);
-        match list.map(|list| list.take(LONGEST + 1).read_to_string(&mut text)) {
-            Some(Ok(_)) if text.len() as u64 <= LONGEST => Self::of(text.lines()),
-            _ => Self::default(),
-        }
+        list.take(LONGEST + 1).read_to_string(&mut text).ok()?;
+        let (first, names) = text.split_once('\n').filter(|_| text.len() as u64 <= LONGEST)?;
+        (first == inode.to_string()).then(|| names.to_owned())
     }
 
     /// Those of the names that have to be listed. What no set can have, such as `../a`, is left out.
@@ -52,9 +59,15 @@ impl SetNames {
             .is_some_and(|name| name == LIST || name == RECORD || is_known(name) || self.0.contains(name))
     }
 
-    /// The list as it is written; `None` when none is needed.
-    pub(super) fn list(&self) -> Option<String> {
-        (!self.0.is_empty()).then(|| self.0.iter().flat_map(|name| [name, "\n"]).collect())
+    /// Whether no list is needed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The list as it is written to a file of this inode.
+    pub(super) fn list(&self, inode: u64) -> String {
+        let lines: String = self.0.iter().flat_map(|name| [name, "\n"]).collect();
+        format!("{inode}\n{lines}")
     }
 }
 

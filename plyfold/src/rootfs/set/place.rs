@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use plyfold_core::{Error, Result};
 
 use super::names::SetNames;
-use super::staging_folder::STAGE;
+use crate::atomic_file::left;
 use crate::durable::parent;
 
 /// Where a set is to appear.
@@ -63,9 +63,8 @@ pub(super) fn is_a_set(folder: &Path) -> bool {
     let is_file =
         |name: &OsString| fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file());
     let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| set.has(name) && is_file(name));
-    let begins = |name: &OsString, prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-    // A name with this prefix is a temporary file of plyfold. A folder in which another set waits stays where it is.
-    !own.is_empty() && others.iter().all(|name| begins(name, ".plyfold-") && !begins(name, STAGE))
+    // A folder in which another set waits stays where it is.
+    !own.is_empty() && others.iter().all(|name| left::is_temporary(name))
 }
 
 /// The names in a folder.

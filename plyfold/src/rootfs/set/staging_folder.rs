@@ -1,5 +1,6 @@
 //! The folder that a set's files wait in, and the removal of those of killed processes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::Path;
@@ -57,10 +58,15 @@ impl StagingFolder {
 
 /// Removes leftovers of killed processes of this user from a folder. Best effort: they do no harm.
 fn clear(parent: &Path, own: &File) {
-    for (path, _lock) in left::of_killed(parent, STAGE, own, Metadata::is_dir) {
+    for (path, _lock) in left::of_killed(parent, is_stage, own, Metadata::is_dir) {
         remove_files(&path.join(OLD));
         remove_files(&path);
     }
+}
+
+/// Whether a name is one of a folder in which files wait.
+fn is_stage(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(STAGE.as_bytes())
 }
 
 /// Removes the files that are a set's, and the folder if it is empty then.
@@ -68,7 +74,7 @@ fn remove_files(folder: &Path) {
     let set = SetNames::listed_in(folder);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if set.has(&name) || name.as_encoded_bytes().starts_with(b".plyfold-") {
+        if set.has(&name) || left::is_temporary(&name) {
             // A folder is no file, and stays.
             let _ = fs::remove_file(entry.path());
         }

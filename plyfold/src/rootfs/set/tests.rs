@@ -8,14 +8,22 @@ use std::time::Duration;
 use super::staging_folder::OLD as OLD_FOLDER;
 use super::*;
 
-/// What a folder has: names with their content.
+/// What a folder has: names with their content, of the list without its first line.
 fn content(folder: &Path) -> BTreeMap<String, String> {
     let names = place::names(folder).unwrap();
     let read = |name: OsString| {
         let text = fs::read_to_string(folder.join(&name)).unwrap_or_else(|_| "a folder".to_owned());
-        (name.into_string().unwrap(), text)
+        let names = text.split_once('\n').filter(|_| name == LIST).map(|(_, names)| names.to_owned());
+        (name.into_string().unwrap(), names.unwrap_or(text))
     };
     names.into_iter().map(read).collect()
+}
+
+/// Writes a list as sets do.
+fn write_list(folder: &Path, names: &str) {
+    let path = folder.join(LIST);
+    let inode = fs::File::create(&path).unwrap().metadata().unwrap().ino();
+    fs::write(path, format!("{inode}\n{names}")).unwrap();
 }
 
 fn files<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, String> {
@@ -130,7 +138,7 @@ fn what_the_dead_have_left_goes_with_the_next_set() {
     for name in ["dead", "other"] {
         let dead = dir.path().join(format!("{}{name}", staging_folder::STAGE));
         fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
-        for file in [MERGED, ".plyfold-abc", ".old/layer-00.erofs"] {
+        for file in [MERGED, ".plyfold-tmp-abcdef", ".old/layer-00.erofs"] {
             fs::write(dead.join(file), "").unwrap();
         }
     }
@@ -207,13 +215,23 @@ fn files_of_other_formats_go_with_their_set_and_those_of_users_never() {
 fn a_list_names_no_other_files() {
     let names = ["../a.img", "a/b.img", ".bashrc", "a", "a.b.c", "A.img", "rootfs.cpio", MERGED, ""];
     let set = SetNames::of(names);
-    assert_eq!(set.list().as_deref(), Some("rootfs.cpio\n"));
+    assert_eq!(set.list(7), "7\nrootfs.cpio\n");
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(SetNames::listed_in(dir.path()), SetNames::default());
-    fs::write(dir.path().join(LIST), names.join("\n")).unwrap();
-    assert_eq!(SetNames::listed_in(dir.path()), set);
-    fs::write(dir.path().join(LIST), "a.img\n".repeat(1 << 18)).unwrap();
-    assert_eq!(SetNames::listed_in(dir.path()), SetNames::default());
+    let listed = || SetNames::listed_in(dir.path());
+    assert_eq!(listed(), SetNames::default());
+    write_list(dir.path(), &names.join("\n"));
+    assert_eq!(listed(), set);
+    // One that was copied to here, or came with the folder, lists what may be the user's.
+    let (list, copy) = (dir.path().join(LIST), dir.path().join("copy"));
+    fs::copy(&list, &copy).unwrap();
+    fs::rename(&copy, &list).unwrap();
+    assert_eq!(listed(), SetNames::default());
+    write_list(dir.path(), &"a.img\n".repeat(1 << 18));
+    assert_eq!(listed(), SetNames::default());
+    // A pipe is not waited for.
+    fs::remove_file(&list).unwrap();
+    rustix::fs::mknodat(CWD, &list, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert_eq!(listed(), SetNames::default());
 }
 
 /// What a killed run of another format has left is removed by its list.
@@ -222,13 +240,14 @@ fn what_the_dead_have_listed_goes_with_the_next_set() {
     let dir = tempfile::tempdir().unwrap();
     let dead = dir.path().join(format!("{}dead", staging_folder::STAGE));
     fs::create_dir_all(dead.join(OLD_FOLDER)).unwrap();
-    for (file, text) in [("rootfs.cpio", ""), (LIST, "rootfs.cpio\n"), (".old/rootfs.tar", "")] {
-        fs::write(dead.join(file), text).unwrap();
+    for file in ["rootfs.cpio", ".old/rootfs.tar"] {
+        fs::write(dead.join(file), "").unwrap();
     }
+    write_list(&dead, "rootfs.cpio\n");
     publish(&dir.path().join("out"), &SET, |_| {}).unwrap();
     // The older file had no list: it may be the user's.
     assert_eq!(content(&dead), files([(OLD_FOLDER, "a folder")]));
-    fs::write(dead.join(OLD_FOLDER).join(LIST), "rootfs.tar\n").unwrap();
+    write_list(&dead.join(OLD_FOLDER), "rootfs.tar\n");
     publish(&dir.path().join("out"), &SET, |_| {}).unwrap();
     assert!(!dead.exists());
 }

@@ -15,9 +15,9 @@ use plyfold_core::{
 };
 
 use super::disk::FileReader;
-use super::folder;
 use super::scan::DiskFolder;
 use crate::blocking::Stop;
+use crate::regular_file;
 
 /// A snapshot of the disks in a folder, by whatever name it is asked for.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl ImageRegistry for SetArtifact {
         let file = match inner.blobs.get(blob.digest()) {
             Some(Place::Delta(file)) => Arc::clone(file),
             Some(Place::Disk(name)) => {
-                let opened = folder::open(&inner.folder, name)?;
+                let opened = regular_file::open(&inner.folder, name)?;
                 Arc::new(opened.ok_or_else(|| self.missing(blob.digest()))?)
             }
             None if inner.manifest.image()?.config().digest() == blob.digest() => {

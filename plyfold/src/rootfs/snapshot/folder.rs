@@ -1,32 +1,14 @@
 //! Files of a folder, by names that are no paths.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::manifest::limits;
 use plyfold_core::snapshot::{DOCUMENT, RECORD, SetRecord, Snapshot, SnapshotFault, SnapshotFile};
 use plyfold_core::{Error, Result};
-use rustix::fs::{CWD, Mode, OFlags};
 
 use super::stored::{Content, Stored};
-
-/// Opens a regular file; `None` when there is none. A link is not followed, and a pipe not waited for.
-pub(super) fn open(folder: &Path, name: &str) -> Result<Option<File>> {
-    let path = folder.join(name);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map(File::from);
-    let at = |e: Error| e.with_context("path", path.display());
-    match opened.map_err(io::Error::from) {
-        Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
-        Ok(_) => Err(at(Error::config("it is not a regular file"))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            Err(at(Error::config("it is a symbolic link, and not a regular file")))
-        }
-        Err(e) => Err(at(Error::io("opening a file", e))),
-    }
-}
+use crate::regular_file::open;
 
 /// A document in a folder; one byte more than it may have is read at most.
 fn document(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {

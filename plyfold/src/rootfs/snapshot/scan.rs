@@ -18,6 +18,7 @@ use super::disk::{FileDisk, FileReader};
 use super::stored::HashingWriter;
 use super::{empty, folder};
 use crate::blocking::Stop;
+use crate::regular_file;
 
 /// Bytes gathered before they are written.
 const GATHER: usize = 1 << 20;
@@ -62,7 +63,7 @@ impl<'a> DiskFolder<'a> {
         let path = self.folder.join(&of.name);
         let missing =
             || Error::not_found("a disk of the image is missing").with_context("path", path.display());
-        let file = folder::open(&self.folder, &of.name)?.ok_or_else(missing)?;
+        let file = regular_file::open(&self.folder, &of.name)?.ok_or_else(missing)?;
         let before = state(&file).map_err(|e| e.with_context("path", path.display()))?;
         Ok(OpenDisk { of, file, path, before })
     }
