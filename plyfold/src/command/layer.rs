@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::atomic_file::AtomicFile;
@@ -13,6 +14,7 @@ use crate::layer::{Hashing, LayerOptions};
 use crate::materializers::ext4::Ext4Upper;
 use crate::{Disk, Error, Materializer as _, Materializers, Result, Role, VerifiedFile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use serde_json::json;
 
 use super::args::Layer;
@@ -121,7 +123,9 @@ impl Input {
         let opened = if path == Path::new("-") {
             io::stdin().as_fd().try_clone_to_owned().map(File::from)
         } else {
-            File::open(path)
+            // A named pipe that no program writes to is waited for below, and not here.
+            let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+            File::options().read(true).custom_flags(nonblocking).open(path)
         };
         let at = |e| open_error("opening the layer", e).with_context("path", path.display());
         let file = opened.map_err(at)?;
@@ -130,7 +134,11 @@ impl Input {
             let error = Error::config("the layer is a directory, and not a tar");
             return Err(error.with_context("path", path.display()).with_hint(hint));
         }
-        Ok(Self { file, stop: stop.clone() })
+        Ok(Self::of(file, stop))
+    }
+
+    pub(crate) fn of(file: File, stop: &Stop) -> Self {
+        Self { file, stop: stop.clone() }
     }
 
     /// The same file once more, where its bytes can be read again: not of a pipe, nor of one that is already read in part.
@@ -154,7 +162,11 @@ impl Read for Input {
         loop {
             self.stop.check()?;
             if poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&pause))? > 0 {
-                return self.file.read(buf);
+                match self.file.read(buf) {
+                    // Another process has read it.
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    outcome => return outcome,
+                }
             }
         }
     }

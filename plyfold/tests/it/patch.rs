@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use plyfold_conformance::samples::{LayerBuilder, gzip};
@@ -99,12 +99,15 @@ fn what_cannot_be_patched_stays_as_it_is() {
         " --remove /",
         " --remove ../etc",
         " --add etc={}/hostname",
+        " --add usr/lib/large/x={}/hostname",
+        " --add usr/lib/large/x/y={}/hostname",
+        " --add new={}/hostname --add new/x={}/hostname",
         " --add etc/={}/hostname",
         " --add etc/.wh.x={}/hostname",
         " --add etc/hostname",
         " --add x={}/none",
         " --add x={}",
-        " --add usr/lib/large/x={}/hostname --tar {}/short.tar",
+        " --add usr/lib/x={}/hostname --tar {}/short.tar",
         " --tar {}/none.tar",
         " --tar {}",
         " --tar - --tar -",
@@ -158,4 +161,38 @@ fn a_killed_patch_leaves_the_old_image() {
     let run = place.run("patch {}/rootfs.erofs --remove etc/gone");
     assert!(run.contains("[exit 0]"), "{run}");
     assert!(fs::metadata(place.path("rootfs.erofs")).unwrap().len() < 1 << 20);
+}
+
+/// A named pipe that no program writes to: the program ends when it is asked to, and takes back what it has appended.
+#[test]
+fn a_patch_that_waits_for_a_pipe_heeds_signals() {
+    let place = place();
+    place.run("layer {}/base.tar --as erofs --out {}/rootfs.erofs");
+    let old = fs::read(place.path("rootfs.erofs")).unwrap();
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = place.command(["patch", &place.path("rootfs.erofs"), "--tar", &pipe]);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    // Its mark is there.
+    while fs::metadata(place.path("rootfs.erofs")).unwrap().len() == old.len() as u64 {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::yield_now();
+    }
+    let kill = format!("kill -s TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert!(!child.wait().unwrap().success());
+    assert!(fs::read(place.path("rootfs.erofs")).unwrap() == old);
+}
+
+#[test]
+fn a_sparse_file_of_terabytes_is_added() {
+    let place = place();
+    place.run("layer {}/base.tar --as erofs --out {}/rootfs.erofs");
+    File::create(place.path("sparse")).unwrap().set_len(5 << 40).unwrap();
+    let run = place.run("patch {}/rootfs.erofs --add sparse={}/sparse --add cpu=/proc/self/status");
+    assert!(run.contains("[exit 0]"), "{run}");
+    let listed = place.run("ls -l {}/rootfs.erofs");
+    assert!(listed.contains(&format!("{} ", 5_u64 << 40)), "{listed}");
+    assert!(place.run("cat {}/rootfs.erofs cpu").contains("Name:"));
+    assert!(fs::metadata(place.path("rootfs.erofs")).unwrap().len() < 8 << 20);
 }

@@ -1,7 +1,9 @@
 //! `patch`: files added to a finished EROFS image, replaced in it, and removed from it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -10,6 +12,8 @@ use crate::disk_file::open_error;
 use crate::durable::parent;
 use crate::layer::{ImagePath, LayerLimits, LayerOptions, LayerTar};
 use crate::materializers::erofs::{ErofsFault, ErofsPatch, Patched, Reader};
+use crate::shell::quoted;
+use crate::tree::Tree;
 use crate::{Error, Result};
 use serde_json::json;
 use uuid::Uuid;
@@ -38,7 +42,7 @@ pub(crate) async fn apply(options: Patch, terminal: Terminal) -> Result<()> {
         let Patch { file, tar, remove, add, uuid, no_sync, bounds } = options;
         let image = open(&file)?;
         let limits = bounds.layer();
-        let changes = Changes::new(remove, add);
+        let changes = Changes::new(remove, add, stop);
         check(&image, &changes, &limits)?;
         let mut by = ErofsPatch::default().with_limits(limits.tree.clone()).with_stop(stop);
         if let Some(uuid) = uuid {
@@ -101,11 +105,37 @@ fn check(image: &File, changes: &Changes, limits: &LayerLimits) -> Result<()> {
         }
     }
     for Added { path, .. } in changes.added() {
+        check_above(&tree, path, changes)?;
         let is_directory = at(path)?.is_some_and(|id| tree.node(id).directory().is_some());
         if is_directory && !changes.removed().contains(path) {
             let error = Error::config("there is a directory of that name in the image");
             let hint = "write the file's name behind it, or remove the directory by --remove as well";
             return Err(error.with_context("file", path).with_hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file below what is no directory, and not removed.
+fn check_above<C>(tree: &Tree<C>, path: &ImagePath, changes: &Changes) -> Result<()> {
+    let mut above = ImagePath::ROOT;
+    let mut names = path.components().peekable();
+    while let Some(name) = names.next().filter(|_| names.peek().is_some()) {
+        above = above.join(name);
+        if changes.removed().contains(&above) {
+            return Ok(());
+        }
+        let is_added = changes.added().iter().any(|added| added.path == above);
+        let found = tree.look_up(above.as_bytes(), true)?;
+        if is_added || found.is_some_and(|id| tree.node(id).directory().is_none()) {
+            let what = if is_added { "is added as a file" } else { "is no directory" };
+            let error = Error::config(format!("{above} {what}: no file can be below it"));
+            let hint = format!(
+                "remove it as well: --remove {}",
+                quoted(Path::new(OsStr::from_bytes(above.as_bytes())))
+            );
+            let error = error.with_context("file", path);
+            return Err(if is_added { error } else { error.with_hint(hint) });
         }
     }
     Ok(())
