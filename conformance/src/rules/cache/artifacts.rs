@@ -37,8 +37,8 @@ rules! {
         "files of two formats whose name, version and options print as one text have makers at the same time, and are two \
          files",
     "C 267" a_look_for_an_artifact_takes_no_right_and_never_waits:
-        "a look for a file answers at once, also while the file is being made, and leaves the right to make it to others; it \
-         finds none that is incomplete or that was written to, and what it finds is what is handed out",
+        "a look for a file answers at once, also while the file is being made, and takes no right to make it; a file that is \
+         incomplete or was changed is not found, and what is found has the path, the bytes and the notes of what was made",
 }
 
 pub(super) const CONTENT: &[u8] = b"what was made of a layer";

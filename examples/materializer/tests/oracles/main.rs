@@ -57,6 +57,7 @@ impl MaterializerFixture for Unpacked {
     /// It has no options.
     fn not_judged(&self) -> &'static [&'static str] {
         &[
+            "appended_patch_reads_back",
             "memory_bounded_for_any_layer_size",
             "options_that_change_bytes_are_in_the_format",
             "whiteouts_and_opaque_in_overlay_form",

@@ -133,6 +133,7 @@ impl MaterializerFixture for Kernel {
     fn not_judged(&self) -> &'static [&'static str] {
         &[
             "a_bad_layer_is_an_error_not_a_smaller_image",
+            "appended_patch_reads_back",
             "memory_bounded_for_any_layer_size",
             "options_that_change_bytes_are_in_the_format",
             "whiteouts_and_opaque_in_overlay_form",
