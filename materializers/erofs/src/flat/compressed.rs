@@ -5,10 +5,10 @@ use std::iter;
 use std::ops::Range;
 
 use plyfold_core::Result;
-use plyfold_core::tree::{FileData, Kind, MergedTree, NodeId};
+use plyfold_core::tree::{FileData, Kind, MergedTree};
 
 use super::bodies::Bodies;
-use super::fragments::{self, Fragments, Piece};
+use super::fragments::{self, Fragments, Piece, Source};
 use crate::bodies::Packed;
 use crate::compress::algorithm::{BATCH, Compression, SIZE_MAX, SIZE_MIN};
 use crate::compress::buffers::{Buffer, Buffers};
@@ -20,23 +20,14 @@ use crate::data;
 use crate::inodes::Inodes;
 use crate::stream::BlockStream;
 
-/// One file.
-#[derive(Clone, Copy)]
-struct Source {
-    /// The number of its inode.
-    at: usize,
-    id: NodeId,
-    size: u64,
-    /// Whether it may end in a fragment.
-    fragments: bool,
-}
-
 /// What one thread does at once.
 enum Job {
     /// Files, each with whether it is to be compressed.
     Files(Vec<(Source, bool)>),
     /// A piece of a file.
     Piece(Source, Range<u64>),
+    /// A file with the same bytes as one before it, which came in pieces.
+    Same(Source, Source),
     /// A piece of the file of all fragments.
     Packed(Piece),
 }
@@ -45,6 +36,7 @@ enum Job {
 enum Done {
     Files(Vec<(Source, Option<Segment>)>, Buffer),
     Piece(Source, Range<u64>, Segment, Buffer),
+    Same(Source, Source),
     Packed(Piece, Segment, Buffer),
 }
 
@@ -85,6 +77,7 @@ fn jobs<'a>(
 ) -> impl Iterator<Item = Result<Job>> + use<'a> {
     let segment = compression.segment();
     let mut room = fragments::Room::new(compression);
+    let mut large = fragments::Large::default();
     let mut files = inodes.planned.iter().enumerate().filter_map(move |(at, planned)| {
         let Kind::File { size, .. } = image.tree().node(planned.id).kind else { return None };
         (size > 0).then(|| Source { at, id: planned.id, size, fragments: room.take(compression, size) })
@@ -111,6 +104,11 @@ fn jobs<'a>(
             };
             if compressed && source.size > segment.into() {
                 if batch.is_empty() {
+                    match source.fragments.then(|| large.equal(image, source)).transpose() {
+                        Ok(Some(Some(other))) => return Some(Ok(Job::Same(source, other))),
+                        Ok(_) => {}
+                        Err(error) => return Some(Err(error)),
+                    }
                     cut = Some((source, segment.into()));
                     return Some(Ok(Job::Piece(source, 0..segment.into())));
                 }
@@ -157,6 +155,7 @@ impl Worker<'_> {
                 let files = files.collect::<Result<_>>()?;
                 Ok(Done::Files(files, clusters))
             }
+            Job::Same(source, other) => Ok(Done::Same(source, other)),
             Job::Packed(piece) => {
                 self.buffer.clear();
                 for (id, start, count) in &piece.parts {
@@ -215,6 +214,7 @@ impl Taker<Done> for Writer<'_, '_, '_, '_> {
                 self.piece(source, &range, segment, &clusters)?;
                 self.buffers.give_back(clusters);
             }
+            Done::Same(source, other) => self.same(source, other)?,
             Done::Packed(piece, segment, clusters) => {
                 self.packed(&piece, segment, &clusters)?;
                 self.buffers.give_back(clusters);
@@ -265,6 +265,16 @@ impl Writer<'_, '_, '_, '_> {
         }
         self.append(source, segment, clusters)?;
         if range.end == source.size { self.end(source) } else { Ok(()) }
+    }
+
+    /// A file with the same bytes as another that is written.
+    fn same(&mut self, source: Source, other: Source) -> Result<()> {
+        // What stands behind an inode fits there behind one of the same size.
+        if self.bodies.can_be_shared(other.id) || self.room(source)?.own == self.room(other)?.own {
+            self.bodies.place_as(source.id, other.id);
+            return Ok(());
+        }
+        self.bodies.write_file(self.inodes, source.at, source.id, source.size, self.out)
     }
 
     /// Writes a piece of the file of all fragments.

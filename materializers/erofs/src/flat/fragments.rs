@@ -4,11 +4,22 @@ use std::collections::HashMap;
 use std::iter;
 
 use plyfold_core::Result;
-use plyfold_core::tree::NodeId;
+use plyfold_core::tree::{MergedTree, NodeId};
 
 use super::bodies::Bodies;
-use crate::compress::algorithm::Compression;
+use crate::compress::algorithm::{BATCH, Compression};
 use crate::compress::segment::Fragment;
+
+/// One file.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    /// The number of its inode.
+    pub(super) at: usize,
+    pub(super) id: NodeId,
+    pub(super) size: u64,
+    /// Whether it may end in a fragment.
+    pub(super) fragments: bool,
+}
 
 /// How many bytes of fragments there may still be: an index says where one stands in 32 bits.
 pub(super) struct Room(u64);
@@ -24,6 +35,50 @@ impl Room {
         self.0 = left.unwrap_or(0);
         left.is_some()
     }
+}
+
+/// Files that are compressed in pieces, by their sizes: one that has the bytes of another is found before it is compressed.
+#[derive(Default)]
+pub(super) struct Large {
+    files: HashMap<u64, Vec<Source>>,
+    count: usize,
+}
+
+impl Large {
+    /// So many are remembered.
+    const FILES: usize = 1 << 16;
+    /// So many of one size.
+    const OF_ONE_SIZE: usize = 4;
+
+    /// The file before it that has its bytes.
+    pub(super) fn equal(&mut self, image: &MergedTree, source: Source) -> Result<Option<Source>> {
+        let files = self.files.entry(source.size).or_default();
+        for other in &*files {
+            if are_equal(image, source, *other)? {
+                return Ok(Some(*other));
+            }
+        }
+        if files.len() < Self::OF_ONE_SIZE && self.count < Self::FILES {
+            files.push(source);
+            self.count += 1;
+        }
+        Ok(None)
+    }
+}
+
+/// Whether two files of one size have the same bytes.
+fn are_equal(image: &MergedTree, one: Source, other: Source) -> Result<bool> {
+    let mut buffers = [vec![0; BATCH as usize], vec![0; BATCH as usize]];
+    for at in (0..one.size).step_by(BATCH as usize) {
+        let count = (one.size - at).min(BATCH) as usize;
+        for (buffer, source) in buffers.iter_mut().zip([one, other]) {
+            image.read_at(source.id, at, &mut buffer[..count])?;
+        }
+        if buffers[0][..count] != buffers[1][..count] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The fragments of an image, in the order of its files.

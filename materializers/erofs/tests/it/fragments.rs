@@ -88,6 +88,27 @@ fn equal_files_are_stored_once() {
     assert!(size < 80 << 10, "{size} bytes");
 }
 
+/// Those that are compressed in pieces, too, whatever their inodes take.
+#[test]
+fn equal_large_files_are_stored_once() {
+    let end = [text(1_300_000, 4), noise(3_000, 2)].concat();
+    for large in [text(1_300_001, 3), [text(1_300_000, 3), noise(90_000, 2)].concat(), noise(1_400_001, 5)] {
+        let mut layer = LayerBuilder::new().file("other", 0o644, &end[..large.len().min(end.len())]);
+        for number in 0..6 {
+            let layer_with =
+                if number % 3 == 2 { layer.xattr("user.long", "x".repeat(3_900)) } else { layer };
+            layer = layer_with.file(format!("large-{number}"), 0o644, &large);
+        }
+        let layers = [layer.finish()];
+        let image = compressed(&layers, together("lz4", 16 << 10)).unwrap();
+        assert!(contents(&image) == contents(&flat(&layers, Options::default()).unwrap()));
+        let one = [LayerBuilder::new().file("large", 0o644, &large).file("other", 0o644, &end).finish()];
+        let one = length(&compressed(&one, together("lz4", 16 << 10)).unwrap());
+        let size = length(&image);
+        assert!(size < one * 3, "{size} bytes, {one} of one");
+    }
+}
+
 #[test]
 fn threads_change_no_byte() {
     let layers = [varied_layer(), small_layer()];
