@@ -3,8 +3,8 @@
 use plyfold_core::layer::{Metadata, TreeLimits};
 use plyfold_core::tree::{Node, Tree};
 use plyfold_core::{
-    ArtifactReader, Error, ErrorKind, Format, Input, InputArtifact, Made, Materializer, OutputSpec, Result,
-    Role, Sink, TreePlace,
+    Advice, ArtifactReader, Error, ErrorKind, Format, Input, InputArtifact, Made, Materializer, OutputSpec,
+    Result, Role, Sink, TreePlace,
 };
 use plyfold_verity::{tree_key, with_tree};
 use uuid::Uuid;
@@ -181,7 +181,7 @@ impl ErofsMerged {
 fn of_layer(error: Error, layer: &InputArtifact) -> Error {
     let error = error.with_context("layer", shown_as(layer));
     match (error.kind(), error.hint()) {
-        (ErrorKind::Corrupt, None) => error.with_hint("make the image of this layer anew"),
+        (ErrorKind::Corrupt, None) => error.with_advice(Advice::RepairContent),
         _ => error,
     }
 }
