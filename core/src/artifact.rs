@@ -90,6 +90,10 @@ pub struct Made {
     pub kernel: Option<KernelVersion>,
     /// What a user should know, such as content that the format cannot hold: short sentences.
     pub notes: Vec<String>,
+    /// What of the content no file system keeps: short sentences. They hold for whatever is made of these files, too, and
+    /// the engine adds them there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<String>,
     /// The hash tree of its image, if one was made. It is that of these files alone: what is made of them has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_tree: Option<HashTree>,
@@ -149,16 +153,24 @@ impl Made {
     /// [`NOTE_BYTES`](Self::NOTE_BYTES) it is cut.
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
-        if self.notes.len() < Self::NOTES {
-            let mut note = note.into();
-            let mut end = note.len().min(Self::NOTE_BYTES);
-            while !note.is_char_boundary(end) {
-                end -= 1;
+        push(&mut self.notes, note.into());
+        self
+    }
+
+    /// The same with further [losses](Self::losses), each once, with the bounds of notes.
+    #[must_use]
+    pub fn with_losses(mut self, losses: impl IntoIterator<Item: Into<String>>) -> Self {
+        for loss in losses.into_iter().map(Into::into) {
+            if !self.losses.contains(&loss) {
+                push(&mut self.losses, loss);
             }
-            note.truncate(end);
-            self.notes.push(note);
         }
         self
+    }
+
+    /// All that a user should know: the losses, and the notes.
+    pub fn told(&self) -> Vec<String> {
+        self.losses.iter().chain(&self.notes).cloned().collect()
     }
 
     /// The same with as many and as long notes as are kept: whatever was put into the fields.
@@ -166,6 +178,7 @@ impl Made {
     pub fn bounded(&self) -> Self {
         let none = Self { kernel: self.kernel, hash_tree: self.hash_tree.clone(), ..Self::default() };
         let none = none.with_partitions(self.partitions.clone()).with_source(self.source.clone());
+        let none = none.with_losses(self.losses.iter().take(Self::NOTES).cloned());
         self.notes.iter().take(Self::NOTES).fold(none, Self::with_note)
     }
 
@@ -179,12 +192,24 @@ impl Made {
                 self = self.with_note(note.clone());
             }
         }
-        self
+        self.with_losses(other.losses.iter().cloned())
     }
 
     /// Whether there is neither a kernel version nor a note nor a hash tree.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// Adds a note within the bounds of [`Made`].
+fn push(notes: &mut Vec<String>, mut note: String) {
+    if notes.len() < Made::NOTES {
+        let mut end = note.len().min(Made::NOTE_BYTES);
+        while !note.is_char_boundary(end) {
+            end -= 1;
+        }
+        note.truncate(end);
+        notes.push(note);
     }
 }
 

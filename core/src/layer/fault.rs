@@ -57,5 +57,5 @@ crate::fault! {
     WhiteoutOfNothing(String) => (Corrupt, "{0} is a whiteout of no name"),
     XattrLong(String, usize, usize) => (Limit, "{0} has {1} bytes, the limit is {2}"),
     XattrName(String) => (Corrupt, "extended attribute name {0:?}"),
-    XattrNameLong(usize) => (Limit, "an extended attribute's name of {0} bytes"),
+    XattrNameLong(usize) => (Limit, "an extended attribute's name of {0} bytes is longer than Linux' 255"),
 }

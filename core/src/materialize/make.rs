@@ -173,12 +173,17 @@ impl Task {
         let made = match self.format.input() {
             Input::Image => {
                 let image = self.tree(out.folder()?)?;
-                let made = self.format.image(&image, &mut out);
-                made.and_then(|made| image.check_unchanged().map(|()| made))
+                let made = self.format.image(&image, &mut out)?;
+                image.check_unchanged()?;
+                made.with_losses(image.dropped_xattrs().loss())
             }
-            _ => self.format.join(&self.inputs, &mut out),
+            _ => self.format.join(&self.inputs, &mut out)?,
         };
-        out.commit(name, &made?.with_source(self.source), &self.stop)
+        // What was lost in the files that it is made of is not in it, either.
+        let layers = self.layers.iter().filter_map(|layer| Some(layer.file.as_ref()?.0.made()));
+        let inputs = self.inputs.iter().map(|input| input.artifact.made());
+        let made = made.with_losses(layers.chain(inputs).flat_map(|made| made.losses.iter().cloned()));
+        out.commit(name, &made.with_source(self.source), &self.stop)
     }
 
     /// The whole image. A bad layer is an error here, before anything is written.

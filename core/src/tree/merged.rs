@@ -8,7 +8,7 @@ use crate::format::Output;
 use crate::layer::{Compression, DataExtent, LayerTar, TreeLimits};
 use crate::{Digest, Error, Result};
 
-use super::{Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
+use super::{DroppedXattrs, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
 
 mod data;
 mod source;
@@ -74,6 +74,7 @@ pub struct MergedTree {
     tree: Tree<FileData>,
     contents: Contents,
     diff_ids: Vec<Option<Digest>>,
+    dropped: DroppedXattrs,
 }
 
 /// A run of a file's data.
@@ -124,17 +125,17 @@ impl MergedTree {
     ) -> Result<Self> {
         let mut gathered = Gathered::new(scratch);
         let each = limits.clone();
-        let mut diff_ids = Vec::new();
+        let (mut diff_ids, mut dropped) = (Vec::new(), DroppedXattrs::default());
         let trees = layers.into_iter().map(|layer| {
             let (tree, diff_id) = match layer? {
                 LayerSource::File(file) => of_file(file, each.clone(), &mut gathered)?,
-                LayerSource::Tar(tar) => of_tar(*tar, each.clone(), &mut gathered)?,
+                LayerSource::Tar(tar) => of_tar(*tar, each.clone(), &mut gathered, &mut dropped)?,
             };
             diff_ids.push(diff_id);
             Ok(tree)
         });
         let tree = Tree::from_layers_within(trees, limits)?;
-        Ok(Self { tree, contents: gathered.finish()?, diff_ids })
+        Ok(Self { tree, contents: gathered.finish()?, diff_ids, dropped })
     }
 
     /// Checks that no file that content lies in was written to since it was read, as far as its size and the time of its
@@ -152,6 +153,12 @@ impl MergedTree {
     /// layer that was read without [hashing](crate::layer::Hashing) it.
     pub fn diff_ids(&self) -> &[Option<Digest>] {
         &self.diff_ids
+    }
+
+    /// Attributes of the layers' tars that no Linux file system stores, and that are not in the tree. What was left out of
+    /// a [file of a layer](LayerFile) is not among them.
+    pub fn dropped_xattrs(&self) -> &DroppedXattrs {
+        &self.dropped
     }
 
     /// Names, kinds, owners, times and extended attributes.
@@ -295,11 +302,13 @@ fn of_tar(
     mut tar: LayerTar,
     limits: TreeLimits,
     gathered: &mut Gathered<'_>,
+    dropped: &mut DroppedXattrs,
 ) -> Result<(LayerTree<FileData>, Option<Digest>)> {
     let mut builder = LayerTreeBuilder::within(limits);
     let file = tar.plain_file();
     let number = if file.is_some() { gathered.next_number() } else { None };
     while let Some(mut entry) = tar.next_entry()? {
+        dropped.count(entry.metadata.xattrs.iter().map(|(name, _)| &**name), 1);
         entry.metadata.xattrs.retain(|(name, _)| is_kept_xattr(name));
         builder.insert(entry, |size, extents| {
             let mut position = tar.position();

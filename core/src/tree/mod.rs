@@ -89,4 +89,6 @@ pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};
 pub use pending::LowerLink;
 pub(crate) use walk::Place;
 pub use walk::Walk;
-pub use xattrs::{XATTR_PREFIXES, Xattrs, XattrsIter, is_kept_xattr, is_overlay_xattr, xattr_prefix};
+pub use xattrs::{
+    DroppedXattrs, XATTR_PREFIXES, Xattrs, XattrsIter, is_kept_xattr, is_overlay_xattr, xattr_prefix,
+};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::printable;
+
 /// Bytes of an attribute besides its name and value: their lengths.
 const LENGTHS: usize = 6;
 /// Bytes that a set takes besides its attributes: here, in the table of known sets, and in a writer's tables.
@@ -37,6 +39,48 @@ pub fn is_overlay_xattr(name: &[u8]) -> bool {
 /// [prefix](XATTR_PREFIXES) that Linux' file systems store, and is none of overlayfs' own.
 pub fn is_kept_xattr(name: &[u8]) -> bool {
     xattr_prefix(name).is_some() && !is_overlay_xattr(name)
+}
+
+/// Counts attributes that a layer has and no Linux file system stores: their names have none of the
+/// [prefixes](XATTR_PREFIXES).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DroppedXattrs {
+    files: u64,
+    /// The first name, in the order of names.
+    name: Option<Vec<u8>>,
+    has_others: bool,
+}
+
+impl DroppedXattrs {
+    /// Counts so many files with attributes of these names.
+    pub fn count<'a>(&mut self, names: impl IntoIterator<Item = &'a [u8]>, files: u64) {
+        let mut is_one = false;
+        for name in names.into_iter().filter(|name| xattr_prefix(name).is_none()) {
+            is_one = true;
+            let is_first = self.name.as_ref().is_none_or(|first| name < &**first);
+            self.has_others |= self.name.as_ref().is_some_and(|first| **first != *name);
+            if is_first {
+                self.name = Some(name.to_vec());
+            }
+        }
+        self.files = self.files.saturating_add(if is_one { files } else { 0 });
+    }
+
+    /// What to tell a user, for [`Made::losses`](crate::Made::losses); `None` if nothing was dropped.
+    pub fn loss(&self) -> Option<String> {
+        let name = String::from_utf8_lossy(self.name.as_ref()?);
+        let name = printable(&name);
+        let files = self.files;
+        Some(if self.has_others {
+            format!(
+                "extended attributes that no Linux file system stores are left out of {files} files, such as {name}"
+            )
+        } else {
+            format!(
+                "an extended attribute that no Linux file system stores is left out of {files} files: {name}"
+            )
+        })
+    }
 }
 
 /// Extended attributes with their full names, in the order in which they were given: sorted by name. Clones share
@@ -156,7 +200,7 @@ impl<'a> Iterator for XattrsIter<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Xattrs;
+    use super::{DroppedXattrs, Xattrs};
 
     #[test]
     fn a_set_gives_back_what_it_was_made_of() {
@@ -170,5 +214,18 @@ mod tests {
         assert_eq!(set.iter_from(all.position()).next(), set.iter().nth(1));
         assert!(Xattrs::from(Vec::new()).is_empty());
         assert_eq!(Xattrs::default().heap_bytes(), 0);
+    }
+
+    #[test]
+    fn what_no_file_system_stores_is_told() {
+        let mut dropped = DroppedXattrs::default();
+        dropped.count([&b"user.a"[..], b"trusted.overlay.opaque"], 1);
+        assert_eq!(dropped.loss(), None);
+        dropped.count([&b"weird.ns"[..], b"user.a"], 3);
+        let text = dropped.loss().unwrap();
+        assert!(text.contains("of 3 files: weird.ns"), "{text}");
+        dropped.count([&b"system.nfs4_acl"[..], b"weird.ns"], 1);
+        let text = dropped.loss().unwrap();
+        assert!(text.contains("of 4 files, such as system.nfs4_acl"), "{text}");
     }
 }

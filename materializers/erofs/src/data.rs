@@ -217,10 +217,10 @@ impl<'a, 'b> File<'a, 'b> {
         self.written = end;
         let hole = (last * chunk).min(end).saturating_sub(first * chunk);
         if hole < hole_size(self.size) {
-            return self.image.zeros(end - start);
+            return self.image.fill(end - start);
         }
-        self.image.zeros(first * chunk - start)?;
-        self.image.zeros(end.saturating_sub(last * chunk))?;
+        self.image.fill(first * chunk - start)?;
+        self.image.fill(end.saturating_sub(last * chunk))?;
         self.holes.push((first, last - first));
         Ok(())
     }

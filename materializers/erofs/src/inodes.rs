@@ -79,7 +79,12 @@ impl<'a, C> Inodes<'a, C> {
         plan(&mut self.nids, &mut self.planned, NodeId::ROOT, NodeId::ROOT);
         let mut at = 0;
         while let Some(Planned { id, .. }) = self.planned.get(at).copied() {
-            self.planned[at].xattrs = self.xattrs.add(&self.tree.node(id).xattrs)?;
+            let added = self.xattrs.add(&self.tree.node(id).xattrs);
+            self.planned[at].xattrs =
+                added.map_err(|e| match self.tree.walk().find(|(_, found)| *found == id) {
+                    Some((path, _)) => e.with_context("path", path),
+                    None => e,
+                })?;
             for (_, child) in self.tree.children(id) {
                 plan(&mut self.nids, &mut self.planned, child, id);
             }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, IoSlice, SeekFrom};
 
 use plyfold_core::tree::{MergedTree, NodeId};
-use plyfold_core::{Error, Output, Result};
+use plyfold_core::{Error, Output, Result, Size};
 
 use crate::fault::ErofsFault;
 
@@ -15,6 +15,10 @@ const LARGE: usize = 128 << 10;
 /// way.
 const COPY_MIN: u64 = 64 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
+/// Zeros between the runs of sparse files that are always written, in bytes.
+const FILL_MIN: u64 = 1 << 30;
+/// And more of them, for each byte of data.
+const FILL_RATIO: u64 = 1000;
 
 /// Appends to an image, from a block on.
 pub(crate) struct BlockStream<'a> {
@@ -24,6 +28,8 @@ pub(crate) struct BlockStream<'a> {
     block_size: u64,
     /// The image's size is a multiple of so many bytes.
     end: u64,
+    /// Zeros written by [`BlockStream::fill`].
+    filled: u64,
 }
 
 impl<'a> BlockStream<'a> {
@@ -32,7 +38,7 @@ impl<'a> BlockStream<'a> {
         let position = u64::from(block_size) * u64::from(first);
         out.seek(SeekFrom::Start(position)).map_err(failed)?;
         let (gathered, block_size) = (Vec::with_capacity(GATHER), block_size.into());
-        Ok(Self { out, gathered, position, block_size, end: block_size })
+        Ok(Self { out, gathered, position, block_size, end: block_size, filled: 0 })
     }
 
     /// The same for an image whose size is a multiple of so many bytes, of complete blocks.
@@ -119,6 +125,21 @@ impl<'a> BlockStream<'a> {
         Ok(())
     }
 
+    /// Writes zeros that a sparse file has around its data, as its chunks are larger than the data. A few bytes of a tar
+    /// can ask for chunks of half a GiB.
+    ///
+    /// # Errors
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) when they are far more than the data.
+    pub(crate) fn fill(&mut self, count: u64) -> Result<()> {
+        self.filled = self.filled.saturating_add(count);
+        let data = self.position.saturating_add(count).saturating_sub(self.filled);
+        let most = FILL_MIN.saturating_add(data.saturating_mul(FILL_RATIO));
+        if self.filled > most {
+            return Err(ErofsFault::Fill(Size(self.filled), Size(data), Size(most)).into());
+        }
+        self.zeros(count)
+    }
+
     /// Ends the last block, and writes what is gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.block()?;
@@ -138,4 +159,28 @@ impl<'a> BlockStream<'a> {
 
 fn failed(error: std::io::Error) -> Error {
     Error::io("writing the image", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use plyfold_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn zeros_of_sparse_files_are_bounded_by_their_data() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut stream = BlockStream::new(&mut file, 4096, 0).unwrap();
+        stream.fill(1 << 20).unwrap();
+        let error = stream.fill(FILL_MIN).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Limit);
+        assert!(matches!(error.detail(), Some(ErofsFault::Fill(..))), "{error:?}");
+        // Nothing of it is written, and data allows more.
+        assert_eq!(stream.position(), 1 << 20);
+        let (mut file, data) = (tempfile::tempfile().unwrap(), vec![7; 2 << 20]);
+        let mut stream = BlockStream::new(&mut file, 4096, 0).unwrap();
+        stream.write(&data).unwrap();
+        (stream.filled, stream.position) = (FILL_MIN, FILL_MIN + stream.position);
+        stream.fill(1 << 20).unwrap();
+    }
 }

@@ -106,7 +106,7 @@ pub(crate) fn finish_files<C, B: FileBodies<C>>(
         head_blocks as usize * options.block_size as usize,
     )?)?;
     let (major, minor) = superblock.kernel();
-    Ok(Made::default().with_kernel(major, minor))
+    Ok(Made::default().with_kernel(major, minor).with_losses(plan.inodes.xattrs.dropped().loss()))
 }
 
 /// The image's first blocks. Device places are given from the end of the image on and moved behind it here.

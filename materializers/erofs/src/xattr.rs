@@ -2,13 +2,13 @@
 //!
 //! An entry (name and value) that two or more inodes have is written once, in the shared area; all others stand
 //! behind their inode. What EROFS has no room for is refused; what it has no prefix for, and no Linux file
-//! system shows (such as `system.nfs4_acl`), is dropped with a warning.
+//! system shows (such as `system.nfs4_acl`), is left out, which [`XattrTable::dropped`] tells.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use plyfold_core::layer::Metadata;
-use plyfold_core::tree::{XATTR_PREFIXES, Xattrs, xattr_prefix};
+use plyfold_core::tree::{DroppedXattrs, XATTR_PREFIXES, Xattrs, xattr_prefix};
 use plyfold_core::{Result, printable};
 
 use crate::fault::ErofsFault;
@@ -179,6 +179,15 @@ impl XattrTable {
         Ok(())
     }
 
+    /// What was left out.
+    pub(crate) fn dropped(&self) -> DroppedXattrs {
+        let mut dropped = DroppedXattrs::default();
+        for set in &self.sets {
+            dropped.count(set.xattrs.iter().map(|(name, _)| name), set.uses.into());
+        }
+        dropped
+    }
+
     /// The size of an inode's body as the inode tells it.
     pub(crate) fn icount(&self, id: SetId) -> u16 {
         self.sets[id.0 as usize].icount
@@ -240,10 +249,7 @@ impl<'a> Encoded<'a> {
     /// `None` for an attribute of no known prefix.
     fn new(name: &'a [u8], value: &'a [u8]) -> Result<Option<Self>> {
         let shown = || printable(&String::from_utf8_lossy(name));
-        let Some((index, rest)) = xattr_prefix(name) else {
-            tracing::warn!(xattr = shown(), "dropped: EROFS has no prefix for it");
-            return Ok(None);
-        };
+        let Some((index, rest)) = xattr_prefix(name) else { return Ok(None) };
         if u8::try_from(rest.len()).is_err() {
             return Err(ErofsFault::XattrNameLong(shown()).into());
         }

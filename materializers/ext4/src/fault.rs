@@ -27,7 +27,7 @@ plyfold_core::fault! {
     Planned(u64) => (Internal, "the files take more than the {0} blocks that were planned"),
     Replay => (Config, "the journal of the ext4 file system has to be replayed: it is mounted, or was not unmounted",
         "unmount it, or mount and unmount it, or `e2fsck -f` it"),
-    RootfsSize(Size) => (Config, "an ext4 disk cannot have {0}", "the largest has 16 TiB"),
+    RootfsSize(Size) => (Config, "an ext4 disk cannot have {0}", "choose a size of at most 16 TiB that has room for the files"),
     Shape => (Unsupported, "an ext4 file system of other blocks, inodes or groups than plyfold's", "resize2fs changes the size of others"),
     Short(u64) => (Corrupt, "the content of a file of {0} bytes is not complete"),
     Cut(u64, u32, u64) => (Corrupt, "the file system has {0} blocks of {1} bytes, its file {2} bytes"),
@@ -43,6 +43,8 @@ plyfold_core::fault! {
     Smaller(String, String) => (Unsupported, "the ext4 file system has {0}, which is more than {1}", "resize2fs makes one smaller"),
     Tail => (Config, "there is something behind the end of the ext4 file system, where it would grow", "copy the file without it first"),
     Target(usize) => (Limit, "a symbolic link of {0} bytes: ext4 holds 1 to 4095"),
+    Time(i64) => (Limit, "a time of {0} seconds since 1970: ext4 holds -2147483648 to 15032385535, which is 1901 to 2446",
+        "an EROFS image holds any time"),
     TooLarge => (Limit, "the image does not fit into an ext4 disk of 16 TiB"),
     TooSmall(Size) => (Config, "the image does not fit into an ext4 disk of {0}"),
 }

@@ -164,10 +164,12 @@ pub(crate) fn journal(blocks: u32, uuid: &[u8; 16]) -> Block {
     block
 }
 
+/// The first and the last second that an inode can tell ("Inode Timestamps").
+pub(crate) const EARLIEST: i64 = i32::MIN as i64;
+pub(crate) const LATEST: i64 = EARLIEST + (1 << 34) - 1;
+
 /// Seconds in one field; two more bits of them and the nanoseconds in another ("Inode Timestamps").
 fn put_time(inode: &mut [u8], at: usize, extra: usize, time: Timestamp) {
-    const EARLIEST: i64 = i32::MIN as i64;
-    const LATEST: i64 = EARLIEST + (1 << 34) - 1;
     let seconds = time.seconds.clamp(EARLIEST, LATEST);
     let nanos = if seconds == time.seconds { time.nanos } else { 0 };
     put32(inode, at, seconds.cast_unsigned() as u32);

@@ -10,7 +10,7 @@ use crate::attributes::AttributeTable;
 use crate::data::{BUFFER, LARGEST_FILE, most_blocks as data_blocks};
 use crate::directory;
 use crate::fault::Ext4Fault;
-use crate::format::{Body, Checksum, LOST_FOUND_INODE, ROOT_INODE, put32};
+use crate::format::{Body, Checksum, EARLIEST, LATEST, LOST_FOUND_INODE, ROOT_INODE, put32};
 
 /// The name of the directory where e2fsck puts what has lost its name.
 pub(crate) const LOST_FOUND: &[u8] = b"lost+found";
@@ -115,6 +115,9 @@ impl<'a> Plan<'a> {
         let node = tree.node(id);
         if node.directory().is_none() && tree.links(id) > MOST_LINKS {
             return Err(Ext4Fault::Links(tree.links(id)).into());
+        }
+        if !(EARLIEST..=LATEST).contains(&node.mtime.seconds) {
+            return Err(Ext4Fault::Time(node.mtime.seconds).into());
         }
         match &node.kind {
             Kind::Directory(_) => {

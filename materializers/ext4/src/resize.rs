@@ -35,6 +35,10 @@ pub fn resize(file: &mut dyn Output, size: u64) -> Result<u64> {
     if !(BLOCK..=MAX_SIZE).contains(&size) {
         return Err(Ext4Fault::RootfsSize(Size(size)).into());
     }
+    if !size.is_multiple_of(BLOCK) {
+        let hint = format!("the next size that is, is {} bytes", size.next_multiple_of(BLOCK));
+        return Err(Error::from(Ext4Fault::Blocks(size)).with_hint(hint));
+    }
     let mut bytes = [0; 1024];
     let mut disk = Disk(file);
     disk.read(1024, &mut bytes).map_err(|_| Ext4Fault::NoFileSystem)?;
@@ -50,7 +54,11 @@ pub fn resize(file: &mut dyn Output, size: u64) -> Result<u64> {
     disk.check_tail(old * BLOCK, length)?;
     let mut growth = Growth::new(superblock, size / BLOCK)?;
     let last = growth.read(&mut disk)?;
-    disk.0.set_len(size).map_err(failed)?;
+    disk.0.set_len(size).map_err(|e| match e.kind() {
+        std::io::ErrorKind::FileTooLarge => failed(e)
+            .with_hint("the file system of the disk's file, or `ulimit -f`, holds no file of this size"),
+        _ => failed(e),
+    })?;
     growth.write(&mut disk, last)?;
     Ok(length)
 }

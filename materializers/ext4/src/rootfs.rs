@@ -39,9 +39,9 @@ const SPARE: u64 = 64 << 20;
 /// is free is a hole of the file, and no inode table is written beyond the inodes in use.
 ///
 /// What ext4 cannot express:
-/// - a time outside of 1901 to 2446 becomes the nearest that it can;
-/// - xattrs outside of `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning;
-/// - a file of 16 TiB or more, a file of more than 65,000 names, a symbolic link of 4,096 bytes, a device number over
+/// - xattrs outside of `user.`, `trusted.`, `security.` and POSIX ACLs are left out, which
+///   [`Made::losses`](plyfold_core::Made::losses) tells;
+/// - a time outside of 1901 to 2446, a file of 16 TiB or more, a file of more than 65,000 names, a symbolic link of 4,096 bytes, a device number over
 ///   4095:1048575, or xattrs whose names take more than a block of 4 KiB are a
 ///   [`Limit`](plyfold_core::ErrorKind::Limit) error, and an ACL that is not one is
 ///   [`Corrupt`](plyfold_core::ErrorKind::Corrupt).
@@ -87,8 +87,13 @@ impl Ext4Rootfs {
             return Err(Ext4Fault::RootfsSize(Size(bytes)).into());
         }
         if !bytes.is_multiple_of(BLOCK) {
-            let hint = format!("the next size that is, is {} bytes", bytes.next_multiple_of(BLOCK));
-            return Err(Error::from(Ext4Fault::Blocks(bytes)).with_hint(hint));
+            let fault = Error::from(Ext4Fault::Blocks(bytes));
+            // Files of no image fit into so few bytes: a unit is missing.
+            return Err(if bytes < 1 << 20 {
+                fault.with_hint("write a size with its unit, such as 512M or 8G")
+            } else {
+                fault.with_hint(format!("the next size that is, is {} bytes", bytes.next_multiple_of(BLOCK)))
+            });
         }
         self.size = Some(bytes);
         Ok(self)

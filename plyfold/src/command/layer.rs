@@ -54,7 +54,8 @@ fn show(converted: &Converted, disk: &Disk, terminal: Terminal) -> Result<()> {
     let Disk { path, format: name, size, .. } = disk;
     let warnings = summary.iter().flat_map(|summary| &summary.warnings).map(ToString::to_string);
     let warnings: Vec<String> = warnings.collect();
-    for (level, messages) in [("warning", &warnings), ("note", &made.notes)] {
+    let levels = [("warning", &warnings), ("warning", &made.losses), ("note", &made.notes)];
+    for (level, messages) in levels {
         for message in messages {
             terminal.say(level, message);
         }
@@ -74,7 +75,7 @@ fn show(converted: &Converted, disk: &Disk, terminal: Terminal) -> Result<()> {
         "compression": summary.as_ref().map(|summary| summary.compression.to_string()),
         "hash_tree": verified.as_ref().map(hash_tree),
         "warnings": warnings,
-        "notes": made.notes,
+        "notes": made.told(),
     });
     terminal.show(&document, || {
         let sized = |size: Option<u64>| size.map(|size| format!("  {}", Size(size))).unwrap_or_default();

@@ -67,7 +67,7 @@ pub(crate) fn convert(
         Converted { made, diff_id: summary.diff_id.clone(), summary: Some(summary) }
     } else {
         let image = MergedTree::read([Ok(tar)], limits, folder)?;
-        let made = format.image(&image, &mut sink)?;
+        let made = format.image(&image, &mut sink)?.with_losses(image.dropped_xattrs().loss());
         image.check_unchanged()?;
         Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() }
     };

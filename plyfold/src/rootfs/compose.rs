@@ -65,7 +65,7 @@ impl CompositionPlan {
     pub(super) fn compose(self, made: &MadeImage, image: SnapshotImage, stop: &Stop) -> Result<Disks> {
         let mut set = Set::new(&self.out, self.files, stop)?;
         let mut disks = Disks { kernel: made.made.kernel, ..Disks::default() };
-        disks.notes.clone_from(&made.made.notes);
+        disks.notes = made.made.told();
         let is_wanted = |file: &&MadeFile| self.rootfs.is_of_set(file, made);
         let sidecars: Vec<_> = made.files.iter().filter(is_wanted).filter_map(sidecar).collect();
         let names = made.files.iter().filter(is_wanted).map(|file| file.name.as_str());

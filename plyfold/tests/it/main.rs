@@ -15,6 +15,7 @@ mod interrupted;
 mod library;
 mod linked;
 mod login;
+mod losses;
 mod memory;
 mod names;
 mod native;

@@ -35,7 +35,8 @@ use crate::{native, overlay, writer, xattr};
 /// - a parent directory without an entry is 0755 root:root, whatever the layers below have there;
 /// - a hard link to a file of a lower layer can be read through the merged image only; if the layer also brings a
 ///   file of that name later, overlayfs shows that one in its place;
-/// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are dropped with a warning;
+/// - xattrs outside `user.`, `trusted.`, `security.` and POSIX ACLs are left out, which
+///   [`Made::losses`] tells;
 /// - overlayfs' own xattrs (`trusted.overlay.`, `user.overlay.`) are left out: a layer must not set them;
 /// - what is beyond the format's fields (a device number over 4095:1048575, an xattr over 65,535 bytes) is a
 ///   [`Limit`](plyfold_core::ErrorKind::Limit) error.

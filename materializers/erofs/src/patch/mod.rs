@@ -261,6 +261,9 @@ impl ErofsPatch {
             None => None,
         };
         let inodes = Inodes::of_epoch(&tree, old.epoch, packed)?;
+        if let Some(loss) = inodes.xattrs.dropped().loss() {
+            tracing::warn!("{loss}");
+        }
         let bodies = placer.place(&inodes, self.limits.clone(), out)?;
         let (meta_block, block_size) = (out.block()?, old.block_size() as u32);
         let plan = ImageLayout::new(inodes, &bodies, Packing::BestFit, block_size, meta_block)?;

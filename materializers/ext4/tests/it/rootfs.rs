@@ -140,6 +140,12 @@ fn what_ext4_cannot_hold_is_refused_with_the_path() {
     assert_eq!(refused(new().pax("linkpath", "x".repeat(4096)).symlink("l", "")), limit("/l"));
     let many = (0..300).fold(new(), |layer, number| layer.xattr(&format!("user.{number:0200}"), ""));
     assert_eq!(refused(many.file("x", 0o600, b"")), limit("/x"));
+    for time in ["-2147483649", "15032385536", "1099511627776"] {
+        assert_eq!(refused(new().mtime(time).file("t", 0o600, b"")), limit("/t"), "{time}");
+    }
+    for time in ["-2147483648", "15032385535.999999999"] {
+        smallest(&[new().mtime(time).file("t", 0o600, b"").finish()], &Ext4Rootfs::new()).unwrap();
+    }
     let acl = new().xattr("system.posix_acl_access", "no ACL").file("a", 0o600, b"");
     assert_eq!(refused(acl), (ErrorKind::Corrupt, Some("/a".to_owned())));
     let mut links = new().file("f", 0o644, b"");

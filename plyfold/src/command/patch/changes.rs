@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn a_file_that_grows_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all_at(&[7; 100_000], 0).unwrap();
+        file.as_file().write_all_at(&vec![7; 100_000], 0).unwrap();
         let mut changes = of(file.path(), &Stop::default());
         changes.read_exact(&mut [0; 512]).unwrap();
         file.as_file().write_all_at(b"more", 100_000).unwrap();
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn a_file_is_not_read_on_when_the_work_is_cancelled() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all_at(&[7; 100_000], 0).unwrap();
+        file.as_file().write_all_at(&vec![7; 100_000], 0).unwrap();
         let stop = Stop::default();
         let mut changes = of(file.path(), &stop);
         changes.read_exact(&mut [0; 512]).unwrap();
