@@ -73,7 +73,7 @@ impl Descriptor {
     /// parent, and for a path that goes up by `..`.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_DESCRIPTOR {
-            return Err(Error::limit(format!("a VMDK descriptor of {} bytes is too long", text.len())));
+            return Err(Error::limit(format!("a VMDK descriptor is longer than {MAX_DESCRIPTOR} bytes")));
         }
         let (mut version, mut cid, mut parent) = (None, None, None);
         let mut extents = Vec::new();
