@@ -36,7 +36,7 @@ plyfold_core::fault! {
     DirectoryOrder(u64) => (Corrupt, "directory {0} is not in order"),
     ExtentLong(u64) => (Unsupported, "an extent of {0} bytes"),
     Features(u32) => (Unsupported, "EROFS features {0:#x}"),
-    Fill(Size, Size, Size) => (Limit, "sparse files take {0} of zeros beside {1} of data, more than {2}",
+    Fill(Size, String) => (Limit, "beside {0} of data, zeros around the data of sparse files take {1}",
         "EROFS has holes of whole chunks, and large files have large ones: store such files apart from the image"),
     FileLayout(u16) => (Unsupported, "a file of EROFS layout {0}"),
     FileSize(u64, u64) => (Corrupt, "the file has {0} bytes, its image {1}",

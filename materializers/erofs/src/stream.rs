@@ -135,7 +135,7 @@ impl<'a> BlockStream<'a> {
         let data = self.position.saturating_add(count).saturating_sub(self.filled);
         let most = FILL_MIN.saturating_add(data.saturating_mul(FILL_RATIO));
         if self.filled > most {
-            return Err(ErofsFault::Fill(Size(self.filled), Size(data), Size(most)).into());
+            return Err(ErofsFault::Fill(Size(data), Size(self.filled).beyond(Size(most))).into());
         }
         self.zeros(count)
     }
