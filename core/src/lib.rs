@@ -37,6 +37,7 @@ pub mod worker;
 
 mod advice;
 mod artifact;
+mod beneath;
 mod blob;
 mod credential;
 mod error;
@@ -68,6 +69,7 @@ pub use artifact::{
     Made, seek_to,
 };
 pub use backend::{Backend, Backends, Location, OpenRequest, Opened};
+pub use beneath::{Beneath, Irregular};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,

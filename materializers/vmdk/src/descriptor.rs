@@ -1,9 +1,11 @@
 //! The descriptor as a value: written by `Display`, read by [`Descriptor::parse`].
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use plyfold_core::{Digest, Error, Result};
+use plyfold_core::{Beneath, Digest, Error, Irregular, Result};
 
 /// Bytes of a sector, the unit of every size and offset in a descriptor.
 pub const SECTOR: u64 = 512;
@@ -130,28 +132,20 @@ impl Descriptor {
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is too short: readers show zeros in its
-    /// place. [`NotFound`](plyfold_core::ErrorKind::NotFound) and [`Io`](plyfold_core::ErrorKind::Io) for one that
-    /// cannot be looked at.
+    /// place. [`NotFound`](plyfold_core::ErrorKind::NotFound) for one that is missing; those of [`Extent::file_size`].
     pub fn check(&self, folder: &Path) -> Result<()> {
+        self.check_in(&beneath(folder)?)
+    }
+
+    pub(crate) fn check_in(&self, folder: &Beneath) -> Result<()> {
         for extent in &self.extents {
-            let path = folder.join(&extent.path);
-            let length = match std::fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(Error::not_found("a file of the VMDK is missing")
-                        .with_context("path", path.display()));
-                }
-                Err(error) => {
-                    return Err(Error::io("looking at a file of the VMDK", error)
-                        .with_context("path", path.display()));
-                }
-            };
+            let length = extent.file_size(folder)?.ok_or_else(|| extent.missing())?;
             let needed = extent.start() + extent.size();
             if length < needed {
                 return Err(Error::corrupt(format!(
                     "a file of the VMDK has {length} bytes instead of {needed}"
                 ))
-                .with_context("path", path.display()));
+                .with_context("file", &extent.path));
             }
         }
         Ok(())
@@ -228,6 +222,34 @@ impl Extent {
         &self.path
     }
 
+    /// The bytes of the file in the descriptor's folder; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for what is no regular file, or behind a symbolic link: it may be
+    /// a file outside of the folder. [`Io`](plyfold_core::ErrorKind::Io) for a file that cannot be looked at.
+    pub fn file_size(&self, folder: &Beneath) -> Result<Option<u64>> {
+        folder.size(self.path.as_ref()).map_err(|e| self.failed("looking at", e))
+    }
+
+    /// The file, as [`file_size`](Self::file_size) finds it.
+    pub(crate) fn open(&self, folder: &Beneath) -> Result<File> {
+        let file = folder.open(self.path.as_ref()).map_err(|e| self.failed("opening", e))?;
+        file.ok_or_else(|| self.missing())
+    }
+
+    fn missing(&self) -> Error {
+        Error::not_found("a file of the VMDK is missing").with_context("file", &self.path)
+    }
+
+    fn failed(&self, action: &str, error: io::Error) -> Error {
+        let error = match Irregular::of(&error) {
+            Some(why) => Error::unsupported(format!("a file of the VMDK is not read: {why}"))
+                .with_hint("put the files of the disk beside its descriptor, as copies or hard links"),
+            None => Error::io(format!("{action} a file of the VMDK"), error),
+        };
+        error.with_context("file", &self.path)
+    }
+
     /// How many bytes of the file are part of the disk.
     pub fn size(&self) -> u64 {
         self.sectors * SECTOR
@@ -243,6 +265,12 @@ impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RW {} FLAT \"{}\" {}", self.sectors, self.path, self.offset)
     }
+}
+
+/// The folder of a descriptor.
+pub(crate) fn beneath(folder: &Path) -> Result<Beneath> {
+    let opened = Beneath::new(folder);
+    opened.map_err(|e| Error::io("opening the folder of a VMDK", e).with_context("path", folder.display()))
 }
 
 /// Whether a line describes an extent of any kind: it begins with an access mode.

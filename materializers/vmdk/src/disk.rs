@@ -2,21 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use plyfold_core::{Result, seek_to};
+use plyfold_core::{Beneath, Result, seek_to};
 
-use crate::descriptor::{Descriptor, Extent};
+use crate::descriptor::{Descriptor, Extent, beneath};
 
 /// A disk that a [`Descriptor`] describes, to read from. One file is open at a time.
 #[derive(Debug)]
 pub struct FlatDisk {
-    folder: PathBuf,
+    folder: Beneath,
     /// Each with its first byte on the disk.
     extents: Vec<(u64, Extent)>,
     size: u64,
     position: u64,
-    open: Option<(PathBuf, File)>,
+    open: Option<(String, File)>,
 }
 
 impl FlatDisk {
@@ -31,8 +31,9 @@ impl FlatDisk {
             extents.push((start, extent.clone()));
             start += extent.size();
         }
-        descriptor.check(folder)?;
-        Ok(Self { folder: folder.to_owned(), extents, size: descriptor.size(), position: 0, open: None })
+        let folder = beneath(folder)?;
+        descriptor.check_in(&folder)?;
+        Ok(Self { folder, extents, size: descriptor.size(), position: 0, open: None })
     }
 }
 
@@ -44,10 +45,9 @@ impl Read for FlatDisk {
         let within = self.position - start;
         let left = extent.size() - within;
         let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let path = self.folder.join(extent.path());
-        let mut file = match self.open.take().filter(|(open, _)| *open == path) {
-            Some((_, file)) => file,
-            None => File::open(&path)?,
+        let (path, mut file) = match self.open.take().filter(|(open, _)| open == extent.path()) {
+            Some(open) => open,
+            None => (extent.path().to_owned(), extent.open(&self.folder)?),
         };
         file.seek(SeekFrom::Start(extent.start() + within))?;
         let count = file.read(&mut buffer[..count])?;
@@ -66,6 +66,8 @@ impl Seek for FlatDisk {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn disk(folder: &Path, lines: &str) -> Result<FlatDisk> {
@@ -103,5 +105,19 @@ mod tests {
             let error = disk(&folder.path().join("in"), &format!("RW 1 FLAT \"{path}\" 0\n")).unwrap_err();
             assert_eq!(*error.kind(), plyfold_core::ErrorKind::Unsupported, "{path}: {error}");
         }
+        // Neither by a link, nor by one that comes after the look at the file.
+        let inside = folder.path().join("in");
+        symlink("../a", inside.join("link")).unwrap();
+        symlink("..", inside.join("up")).unwrap();
+        for path in ["link", "up/a", "up"] {
+            let error = disk(&inside, &format!("RW 1 FLAT \"{path}\" 0\n")).unwrap_err();
+            assert_eq!(*error.kind(), plyfold_core::ErrorKind::Unsupported, "{path}: {error}");
+        }
+        std::fs::write(inside.join("b"), [1; 512]).unwrap();
+        let mut disk = disk(&inside, "RW 1 FLAT \"b\" 0\n").unwrap();
+        std::fs::remove_file(inside.join("b")).unwrap();
+        symlink("../a", inside.join("b")).unwrap();
+        let error = disk.read(&mut [0; 512]).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
     }
 }

@@ -1,7 +1,6 @@
 //! `inspect` of a file that is a disk.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use crate::blocking::blocking;
@@ -10,7 +9,7 @@ use crate::materializers::disk::{PartitionInfo, Partitions};
 use crate::materializers::verity::TreeLayout;
 use crate::materializers::vmdk::{Descriptor, SparseDisk, SparseSummary};
 use crate::materializers::{erofs, ext4};
-use crate::{Error, Result, printable};
+use crate::{Beneath, Error, Result, printable};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -162,17 +161,13 @@ fn of_ext4(summary: &ext4::Summary) -> Shown {
 }
 
 fn of_vmdk(descriptor: &Descriptor, path: &Path) -> Result<Shown> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = Beneath::new(path.parent().unwrap_or(Path::new("")));
+    let folder = folder.map_err(|e| Error::io("opening the folder of a VMDK", e))?;
     let mut rows = Vec::new();
     let mut extents = Vec::new();
     for extent in descriptor.extents() {
         let (size, offset) = (extent.size(), extent.start());
-        let length = match std::fs::metadata(folder.join(extent.path())) {
-            Ok(found) => Some(found.len()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io("looking at a file of the VMDK", e)),
-        };
-        let state = match length {
+        let state = match extent.file_size(&folder)? {
             None => "missing",
             Some(length) if length < offset + size => "too short",
             Some(_) => "present",

@@ -135,6 +135,9 @@ fn files_of_disks() {
     let mut escaping = fs::read_to_string(place.path("set/rootfs.vmdk")).unwrap();
     escaping = escaping.replace("layer-00.erofs", "../flat/rootfs.erofs");
     fs::write(place.path("set/escaping.vmdk"), escaping).unwrap();
+    let linked = fs::read_to_string(place.path("over/rootfs.vmdk")).unwrap();
+    fs::write(place.path("over/linked.vmdk"), linked.replace("merged.erofs", "linked.erofs")).unwrap();
+    std::os::unix::fs::symlink("../set/merged.erofs", place.path("over/linked.erofs")).unwrap();
     let mut damaged = fs::read(place.path("gpt/rootfs.gpt")).unwrap();
     damaged[1024 + 32] ^= 1;
     fs::write(place.path("damaged.gpt"), damaged).unwrap();
@@ -147,6 +150,9 @@ fn files_of_disks() {
         "ls {}/set/escaping.vmdk",
         "cat {}/set/escaping.vmdk etc/release",
         "inspect {}/set/escaping.vmdk",
+        "ls {}/over/linked.vmdk",
+        "cat {}/over/linked.vmdk etc/release",
+        "inspect {}/over/linked.vmdk",
         "ls {}/cut.erofs",
         "inspect {}/cut.erofs",
         "ls {}/text.ext4",
