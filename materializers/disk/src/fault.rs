@@ -3,7 +3,7 @@
 plyfold_core::fault! {
     /// What is wrong with files that are to become a disk.
     pub enum DiskFault;
-    Beyond(u32) => (Corrupt, "partition {0} is not within the disk"),
+    Beyond(u32) => (Corrupt, "partition {0} is not within the part of the disk that partitions have"),
     Compressed(&'static str) => (Config, "{0} cannot refer to compressed files",
         "the format erofs makes one disk with compressed files"),
     Devices(usize, usize) => (Config, "a merged image of {0} layers is given with {1} layers"),
@@ -19,7 +19,10 @@ plyfold_core::fault! {
     Partitions(usize, usize) => (Limit, "{0} partitions are more than Linux finds on a disk: {1}",
         "the formats erofs, raw and vmdk take more layers"),
     Sectors(u64) => (Config, "a file of {0} bytes cannot be a partition: it is not made of sectors of 512 bytes"),
+    Shared(u32, u32) => (Corrupt, "partitions {0} and {1} overlap"),
     Size => (Limit, "the disk is larger than 2^62 bytes"),
     Table => (Corrupt, "the partition table is damaged",
         "another one is at the end of the disk, from which sgdisk restores it"),
+    Unprotected => (Corrupt, "the disk has a partition table and no protective MBR: Linux finds no partitions on it",
+        "sgdisk writes such an MBR"),
 }

@@ -41,10 +41,12 @@ mod partitions;
 mod parts;
 mod raw;
 mod reader;
+mod table;
 
 pub use fault::DiskFault;
 pub use over_files::VmdkGpt;
 pub use partitions::Gpt;
 pub use parts::PartitionTrees;
 pub use raw::Raw;
-pub use reader::{PartitionInfo, Partitions, has_partitions};
+pub use reader::{Partitions, has_partitions};
+pub use table::PartitionInfo;

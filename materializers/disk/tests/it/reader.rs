@@ -47,7 +47,7 @@ fn bytes_of(files: &[plyfold_core::InputArtifact]) -> Vec<u8> {
 fn a_damaged_table_is_found() {
     let (_folder, two) = files(2);
     let whole = bytes_of(&two);
-    for at in (512..604).chain(1024..1024 + 4 * 128) {
+    for at in (510..604).chain(1024..1024 + 4 * 128) {
         let mut changed = whole.clone();
         changed[at] ^= 0x80;
         let error = read(&changed).map(drop).unwrap_err();
@@ -64,9 +64,11 @@ fn a_damaged_table_is_found() {
 fn a_table_that_claims_too_much_is_refused() {
     let (_folder, two) = files(2);
     let whole = bytes_of(&two);
-    let fault = |at: usize, value: &[u8]| {
+    let faults = |changes: &[(usize, &[u8])]| {
         let mut changed = whole.clone();
-        changed[at..at + value.len()].copy_from_slice(value);
+        for (at, value) in changes {
+            changed[*at..*at + value.len()].copy_from_slice(value);
+        }
         let entries = crc(&changed[1024..1024 + 128 * 128]);
         changed[512 + 88..512 + 92].copy_from_slice(&entries.to_le_bytes());
         changed[512 + 16..512 + 20].fill(0);
@@ -79,6 +81,7 @@ fn a_table_that_claims_too_much_is_refused() {
         assert_eq!(Partitions::new(file).map(|found| found.list().len()).map_err(|e| detail(&e)), found);
         found
     };
+    let fault = |at: usize, value: &[u8]| faults(&[(at, value)]);
     assert_eq!(fault(512 + 40, &[34]), Ok(3));
     assert_eq!(fault(512 + 80, &[255; 4]), Err(Some(DiskFault::Entries(u32::MAX, 128))));
     assert_eq!(fault(512 + 84, &[0, 16]), Err(Some(DiskFault::Entries(128, 4096))));
@@ -89,6 +92,33 @@ fn a_table_that_claims_too_much_is_refused() {
     assert_eq!(fault(512 + 72, &[0, 0, 0, 0, 0, 0, 0x60, 0]), Err(Some(DiskFault::Table)));
     // An entry without a type is unused, whatever stands in the rest (section 5.3.3).
     assert_eq!(fault(1024 + 128, &[0; 16]), Ok(2));
+    // What Linux refuses, and what it and libblkid tell apart (`is_gpt_valid`, `is_pmbr_valid`): the header's size, its own
+    // place, the usable sectors, no entries; the boot record's signature, its type and its sector.
+    let last = (whole.len() / 512 - 1) as u64;
+    for (at, value) in [
+        (512 + 12, &[91, 0][..]),
+        (512 + 12, &[1, 2]),
+        (512 + 24, &[5]),
+        (512 + 40, &[1]),
+        (512 + 40, &(last + 1).to_le_bytes()),
+        (512 + 48, &(last + 1).to_le_bytes()),
+        (512 + 48, &33_u64.to_le_bytes()),
+        (512 + 80, &[0]),
+    ] {
+        assert_eq!(fault(at, value), Err(Some(DiskFault::Table)), "{at}: {value:?}");
+    }
+    for (at, value) in [(510, &[0, 0][..]), (446 + 4, &[0x83]), (446 + 8, &[2])] {
+        assert_eq!(fault(at, value), Err(Some(DiskFault::Unprotected)), "{at}: {value:?}");
+    }
+    assert_eq!(fault(446 + 16 + 4, &[0x83]), Ok(3), "a hybrid MBR");
+    // The second partition is the first one's place, or ends in the third one, or comes before what is usable.
+    let (first, third) = (2048_u64.to_le_bytes(), &whole[1024 + 256 + 32..1024 + 256 + 40]);
+    assert_eq!(faults(&[(1152 + 32, &first), (1152 + 40, &first)]), Err(Some(DiskFault::Shared(1, 2))));
+    assert_eq!(fault(1152 + 40, third), Err(Some(DiskFault::Shared(2, 3))));
+    assert_eq!(fault(1024 + 32, &33_u64.to_le_bytes()), Err(Some(DiskFault::Beyond(1))));
+    let second = u64::from_le_bytes(whole[1152 + 32..1152 + 40].try_into().unwrap());
+    let before = (second - 1).to_le_bytes();
+    assert_eq!(fault(1152 + 40, &before), Err(Some(DiskFault::Beyond(2))), "of no sector");
 }
 
 fn detail(error: &plyfold_core::Error) -> Option<DiskFault> {
