@@ -45,6 +45,9 @@ impl Ext4Files {
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks.
     pub fn new(mut source: impl Read + Seek + 'static) -> Result<Self> {
         let summary = Summary::read(&mut source)?;
+        if summary.features.iter().any(|feature| feature == "bigalloc") {
+            return Err(Ext4Fault::Unknown("bigalloc".to_owned()).into());
+        }
         if summary.groups > GROUPS {
             return Err(Ext4Fault::Groups(summary.groups, GROUPS).into());
         }

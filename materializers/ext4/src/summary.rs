@@ -17,6 +17,8 @@ const INCOMPAT_64BIT: u32 = 0x80;
 const INCOMPAT_RECOVER: u32 = 4;
 /// In `s_feature_ro_compat`: the superblock has a checksum.
 const RO_COMPAT_CHECKSUM: u32 = 0x400;
+/// In `s_feature_ro_compat`: a bit of a bitmap is a cluster of blocks.
+const RO_COMPAT_BIGALLOC: u32 = 0x200;
 /// In `s_state`: it was unmounted, and no error was found.
 const STATE_CLEAN: u16 = 1;
 const STATE_ERROR: u16 = 2;
@@ -174,7 +176,11 @@ impl Fields<'_> {
         let block_size = block_size.ok_or(Ext4Fault::Malformed("the block size is none that ext4 has"))?;
         let blocks = self.u64(0x04, 0x150); // s_blocks_count
         let (first, per_group) = (u64::from(self.u32(0x14)), u64::from(self.u32(0x20)));
-        if per_group == 0 || per_group > 8 * u64::from(block_size) || first > blocks {
+        // Blocks for a bit: s_log_cluster_size against s_log_block_size.
+        let is_clustered = self.u32(0x64) & RO_COMPAT_BIGALLOC != 0;
+        let shift = if is_clustered { self.u32(0x1c).saturating_sub(self.u32(0x18)) } else { 0 };
+        let most = (8 * u64::from(block_size)).saturating_mul(1_u64.checked_shl(shift).unwrap_or(1));
+        if per_group == 0 || per_group > most || first > blocks {
             return Err(Ext4Fault::Malformed("the superblock's groups have no possible size").into());
         }
         let is_first_revision = self.u32(0x4c) == 0; // s_rev_level

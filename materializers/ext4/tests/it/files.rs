@@ -105,6 +105,15 @@ fn what_is_damaged_is_a_typed_error() {
     groups[1024 + 0x20..1024 + 0x24].copy_from_slice(&1_u32.to_le_bytes());
     groups[1024 + 0x04..1024 + 0x08].copy_from_slice(&(1_u32 << 30).to_le_bytes());
     assert_eq!(fault(groups).detail(), Some(&Ext4Fault::Groups(1 << 30, 1 << 20)));
+    // Groups of clusters are larger.
+    let mut clusters = plain.clone();
+    clusters[1024 + 0x65] |= 2;
+    clusters[1024 + 0x1c] = 6;
+    clusters[1024 + 0x20..1024 + 0x24].copy_from_slice(&(16 * 32_768_u32).to_le_bytes());
+    assert_eq!(Summary::read(Cursor::new(&clusters)).unwrap().groups, 1);
+    assert_eq!(*fault(clusters.clone()).kind(), ErrorKind::Unsupported);
+    clusters[1024 + 0x20] = 1;
+    assert_eq!(*fault(clusters).kind(), ErrorKind::Corrupt);
     let mut unknown = plain;
     unknown[1024 + 0x62] |= 0x80;
     assert_eq!(*fault(unknown).kind(), ErrorKind::Unsupported);
