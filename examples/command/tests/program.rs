@@ -140,7 +140,7 @@ fn it_goes_by_its_own_name() {
     let said = String::from_utf8(missing.stderr).unwrap();
     assert!(said.contains("`example-command list`"), "{said}");
     for (shell, function) in [
-        ("bash", "complete -F _example__command_with_images -o bashdefault -o default example-command\n"),
+        ("bash", "complete -F _example_command_with_images -o bashdefault -o default example-command\n"),
         ("fish", "complete -c example-command -n \"__fish_example_command_using_subcommand pull\""),
         ("zsh", "$(example-command names-for-completion"),
     ] {

@@ -45,6 +45,12 @@ async fn gc_vs_pull_vs_remove_stress(fixture: &dyn CacheFixture) {
         let within = within.clone();
         Box::pin(async move { drop(collect(&*within).await) })
     });
+    // One layer after the other, alone: each collection meets what was fetched before it, whatever the machine's speed.
+    let alone =
+        PullOptions { platform: sound(platforms[0].parse()), concurrency: 1, ..PullOptions::default() };
+    drop(sound(subject.client.pull(&registry, &name(&of(0)), &*subject.cache, &alone).await));
+    sound(subject.cache.remove(&name(&of(0))).await);
+
     let mut pulls = JoinSet::new();
     for (task, cache) in handles(&subject, 4).await.into_iter().cycle().take(8).enumerate() {
         let (client, registry, text) = (subject.client.clone(), registry.clone(), of(task));
