@@ -1,23 +1,27 @@
 //! The files of a file system, one by one.
 
 use std::fmt;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
-use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType as Found, Metadata};
+use plyfold_core::Result;
 use plyfold_core::files::{FileInfo, FileType, Files, FilesFault};
-use plyfold_core::layer::{Timestamp, TreeLimits};
-use plyfold_core::{Error, ErrorKind, Result, printable};
+use plyfold_core::layer::TreeLimits;
 
 use crate::fault::Ext4Fault;
+use crate::format::ROOT_INODE;
+use crate::journaled::Journaled;
+use crate::mapping::bad;
+use crate::names::shown;
+use crate::reader::{DIRECTORY, Inode, REGULAR, SYMLINK, Volume};
 use crate::summary::Summary;
 
 /// Bytes that are handed over at once.
-const PIECE: usize = 64 << 10;
-/// The most groups of a file system: a descriptor of each is held in memory. So many of 128 MiB are 128 TiB.
+const PIECE: u64 = 64 << 10;
+/// The most groups of a file system: so many of 128 MiB are 128 TiB.
 const GROUPS: u64 = 1 << 20;
 
-/// The files of an ext4 file system, also of ext2 and ext3, read by the crate `ext4-view`. A journal that has to be replayed
-/// is taken into account, and nothing is written.
+/// The files of an ext4 file system, also of ext2 and ext3. Nothing is written: a journal that has to be replayed is taken into
+/// account, by the crate `ext4-view`, which knows less of the format.
 ///
 /// Link counts, device numbers and extended attributes are not known to it.
 ///
@@ -33,7 +37,7 @@ const GROUPS: u64 = 1 << 20;
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
 pub struct Ext4Files {
-    file_system: Ext4,
+    files: Box<dyn Files>,
 }
 
 impl Ext4Files {
@@ -45,9 +49,6 @@ impl Ext4Files {
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks.
     pub fn new(mut source: impl Read + Seek + 'static) -> Result<Self> {
         let summary = Summary::read(&mut source)?;
-        if summary.features.iter().any(|feature| feature == "bigalloc") {
-            return Err(Ext4Fault::Unknown("bigalloc".to_owned()).into());
-        }
         if summary.groups > GROUPS {
             return Err(Ext4Fault::Groups(summary.groups, GROUPS).into());
         }
@@ -55,142 +56,121 @@ impl Ext4Files {
         if needed.is_none_or(|needed| needed > summary.size) {
             return Err(Ext4Fault::Cut(summary.blocks, summary.block_size, summary.size).into());
         }
-        let file_system = Ext4::load(Box::new(Source(source))).map_err(|e| fault(b"/", e))?;
-        Ok(Self { file_system })
-    }
-
-    fn info(&self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<FileInfo> {
-        let kind = match metadata.file_type() {
-            Found::BlockDevice => FileType::BlockDevice,
-            Found::CharacterDevice => FileType::CharDevice,
-            Found::Directory => FileType::Directory,
-            Found::Fifo => FileType::Fifo,
-            Found::Regular => FileType::Regular,
-            Found::Socket => FileType::Socket,
-            Found::Symlink => FileType::Symlink,
+        let mut volume = Volume::new(source, &summary)?;
+        // Also that there is a root.
+        let files: Box<dyn Files> = if summary.needs_recovery {
+            Box::new(Journaled::new(volume.into_source())?)
+        } else {
+            volume.find(b"/", true)?;
+            Box::new(volume)
         };
-        let mut info = FileInfo::new(name.to_vec(), kind);
-        let modified = metadata.modified();
-        (info.mode, info.uid, info.gid) = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
-        info.mtime = Timestamp { seconds: modified.seconds(), nanos: modified.nanoseconds() };
-        if matches!(kind, FileType::Regular | FileType::Symlink) {
-            info.size = metadata.len();
-        }
-        if kind == FileType::Symlink {
-            let target = self.file_system.read_link(path).map_err(|e| fault(path, e))?;
-            info.target = Some(AsRef::<[u8]>::as_ref(&target).into());
-        }
-        Ok(info)
+        Ok(Self { files })
     }
 }
 
 impl Files for Ext4Files {
     fn file(&mut self, path: &[u8], follow: bool) -> Result<FileInfo> {
-        let absolute = absolute(path);
-        let failed = |e| fault(path, e);
-        let metadata = if follow || path.ends_with(b"/") {
-            self.file_system.metadata(&*absolute)
-        } else {
-            self.file_system.symlink_metadata(&*absolute)
-        };
-        let metadata = metadata.map_err(failed)?;
-        let mut name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
-        if metadata.is_dir() {
-            let real = self.file_system.canonicalize(&*absolute).map_err(failed)?;
-            if AsRef::<[u8]>::as_ref(&real) == b"/" {
-                name = b"/";
-            }
-        }
-        self.info(&absolute, name, &metadata)
+        self.files.file(path, follow)
     }
 
     fn list(&mut self, directory: &[u8]) -> Result<Vec<FileInfo>> {
-        let failed = |e| fault(directory, e);
-        let path = absolute(directory);
-        let most = TreeLimits::default().files;
-        let mut found = Vec::new();
-        for entry in self.file_system.read_dir(&*path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let name: &[u8] = name.as_ref();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            if found.len() as u64 >= most {
-                return Err(Ext4Fault::Listed(most).into());
-            }
-            let file = [&path[..], b"/", name].concat();
-            found.push(self.info(&file, name, &entry.metadata().map_err(failed)?)?);
-        }
-        found.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(found)
+        self.files.list(directory)
     }
 
     fn read(&mut self, path: &[u8], take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let failed = |e| fault(path, e);
-        let info = self.file(path, true)?;
-        match info.kind {
+        self.files.read(path, take)
+    }
+}
+
+impl<R: Read + Seek> Files for Volume<R> {
+    fn file(&mut self, path: &[u8], follow: bool) -> Result<FileInfo> {
+        let inode = self.find(path, follow)?;
+        let last = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+        let name = if inode.number == ROOT_INODE { b"/" } else { last };
+        self.info(name, &inode)
+    }
+
+    fn list(&mut self, directory: &[u8]) -> Result<Vec<FileInfo>> {
+        let inode = self.find(directory, true)?;
+        if !inode.is(DIRECTORY) {
+            return Err(FilesFault::NoDirectory(shown(directory)).into());
+        }
+        let most = TreeLimits::default().files;
+        let mut names = Vec::new();
+        self.names(&inode, |number, name| {
+            if name == b"." || name == b".." {
+                return Ok(false);
+            }
+            if names.len() as u64 >= most {
+                return Err(Ext4Fault::Listed(most).into());
+            }
+            names.push((name.to_vec(), number));
+            Ok(false)
+        })?;
+        names.sort_unstable();
+        names
+            .into_iter()
+            .map(|(name, number)| self.inode(number).and_then(|inode| self.info(&name, &inode)))
+            .collect()
+    }
+
+    fn read(&mut self, path: &[u8], take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let inode = self.find(path, true)?;
+        match file_type(&inode)? {
             FileType::Regular => {}
             FileType::Directory => return Err(FilesFault::Directory(shown(path)).into()),
             other => return Err(FilesFault::Special(shown(path), other).into()),
         }
-        let mut file = self.file_system.open(&*absolute(path)).map_err(failed)?;
-        let mut piece = vec![0; PIECE];
-        loop {
-            // A block at a time.
-            let mut filled = 0;
-            while filled < piece.len() {
-                match file.read_bytes(&mut piece[filled..]).map_err(failed)? {
-                    0 => break,
-                    count => filled += count,
+        let (mut piece, mut done) = (vec![0; PIECE as usize], 0);
+        while done < inode.size {
+            let run = self.run(&inode, done / self.block_size)?;
+            let (start, left) = (done, inode.size - done);
+            let end = start + run.count.saturating_mul(self.block_size).min(left);
+            // Pieces are whole blocks, but for the last one.
+            while done < end {
+                let bytes = &mut piece[..(end - done).min(PIECE) as usize];
+                match run.block {
+                    Some(block) => self.read(block + (done - start) / self.block_size, bytes)?,
+                    None => bytes.fill(0),
                 }
+                take(bytes)?;
+                done += bytes.len() as u64;
             }
-            if filled == 0 {
-                return Ok(());
-            }
-            take(&piece[..filled])?;
         }
+        Ok(())
     }
+}
+
+impl<R: Read + Seek> Volume<R> {
+    fn info(&mut self, name: &[u8], inode: &Inode) -> Result<FileInfo> {
+        let mut info = FileInfo::new(name.to_vec(), file_type(inode)?);
+        (info.mode, info.uid, info.gid, info.mtime) =
+            (inode.mode & 0o7777, inode.uid, inode.gid, inode.mtime);
+        if inode.is(REGULAR) || inode.is(SYMLINK) {
+            info.size = inode.size;
+        }
+        if inode.is(SYMLINK) {
+            info.target = Some(self.target(inode)?.into());
+        }
+        Ok(info)
+    }
+}
+
+fn file_type(inode: &Inode) -> Result<FileType> {
+    Ok(match inode.mode & 0xf000 {
+        0x1000 => FileType::Fifo,
+        0x2000 => FileType::CharDevice,
+        DIRECTORY => FileType::Directory,
+        0x6000 => FileType::BlockDevice,
+        REGULAR => FileType::Regular,
+        SYMLINK => FileType::Symlink,
+        0xc000 => FileType::Socket,
+        _ => return Err(bad(inode, "has no type that is known")),
+    })
 }
 
 impl fmt::Debug for Ext4Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ext4Files").finish_non_exhaustive()
-    }
-}
-
-/// What the file system is in.
-struct Source<R>(R);
-
-impl<R: Read + Seek> Ext4Read for Source<R> {
-    fn read(
-        &mut self,
-        start: u64,
-        bytes: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        self.0.seek(SeekFrom::Start(start))?;
-        Ok(self.0.read_exact(bytes)?)
-    }
-}
-
-fn absolute(path: &[u8]) -> Vec<u8> {
-    [b"/", path].concat()
-}
-
-fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    format!("/{}", printable(text.trim_start_matches('/')))
-}
-
-fn fault(path: &[u8], error: Ext4Error) -> Error {
-    match error {
-        Ext4Error::NotFound => FilesFault::Missing(shown(path)).into(),
-        Ext4Error::IsADirectory => FilesFault::Directory(shown(path)).into(),
-        Ext4Error::NotADirectory => FilesFault::NoDirectory(shown(path)).into(),
-        Ext4Error::Io(source) => Error::new(ErrorKind::Io, "reading the file system").with_source(source),
-        Ext4Error::Encrypted => Ext4Fault::Encrypted.into(),
-        Ext4Error::Incompatible(what) => Ext4Fault::Unknown(what.to_string()).into(),
-        Ext4Error::Corrupt(what) => Ext4Fault::Unreadable(what.to_string()).into(),
-        other => Ext4Fault::Path(shown(path), other.to_string()).into(),
     }
 }

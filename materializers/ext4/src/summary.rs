@@ -125,14 +125,8 @@ impl Summary {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no such file system, has a wrong checksum, or numbers
     /// that contradict each other; [`Io`](plyfold_core::ErrorKind::Io) of `source`.
     pub fn read(mut source: impl Read + Seek) -> Result<Self> {
-        let failed = |e| Error::io("reading the superblock", e);
         let size = source.seek(SeekFrom::End(0)).map_err(failed)?;
-        if size < SUPERBLOCK + SUPERBLOCK_BYTES as u64 {
-            return Err(Ext4Fault::NoFileSystem.into());
-        }
-        source.seek(SeekFrom::Start(SUPERBLOCK)).map_err(failed)?;
-        let mut bytes = [0; SUPERBLOCK_BYTES];
-        source.read_exact(&mut bytes).map_err(failed)?;
+        let bytes = superblock(&mut source)?;
         let superblock = Fields(&bytes);
         if superblock.u16(0x38) != MAGIC {
             return Err(Ext4Fault::NoFileSystem.into());
@@ -145,6 +139,34 @@ impl Summary {
         }
         superblock.summary(size)
     }
+}
+
+/// The bytes of the superblock.
+pub(crate) fn superblock(source: &mut (impl Read + Seek)) -> Result<[u8; SUPERBLOCK_BYTES]> {
+    let size = source.seek(SeekFrom::End(0)).map_err(failed)?;
+    if size < SUPERBLOCK + SUPERBLOCK_BYTES as u64 {
+        return Err(Ext4Fault::NoFileSystem.into());
+    }
+    source.seek(SeekFrom::Start(SUPERBLOCK)).map_err(failed)?;
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    source.read_exact(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io("reading the superblock", error)
+}
+
+/// The names of bits in `s_feature_incompat`.
+pub(crate) fn incompatible(bits: u32) -> Vec<String> {
+    let [_, (_, names), _] = FEATURES;
+    named(bits, names).collect()
+}
+
+fn named(bits: u32, names: &[(u32, &str)]) -> impl Iterator<Item = String> {
+    let set = names.iter().filter(move |(bit, _)| bits & bit != 0);
+    let unknown = names.iter().fold(bits, |bits, (bit, _)| bits & !bit);
+    set.map(|(_, name)| (*name).to_owned()).chain((unknown != 0).then(|| format!("{unknown:#x}")))
 }
 
 /// A superblock's little-endian fields by their offsets.
@@ -207,14 +229,6 @@ impl Fields<'_> {
     }
 
     fn features(&self) -> Vec<String> {
-        let mut features = Vec::new();
-        for (at, names) in FEATURES {
-            let bits = self.u32(at);
-            let set = names.iter().filter(|(bit, _)| bits & bit != 0);
-            features.extend(set.map(|(_, name)| (*name).to_owned()));
-            let unknown = names.iter().fold(bits, |bits, (bit, _)| bits & !bit);
-            features.extend((unknown != 0).then(|| format!("{unknown:#x}")));
-        }
-        features
+        FEATURES.into_iter().flat_map(|(at, names)| named(self.u32(at), names)).collect()
     }
 }

@@ -10,7 +10,7 @@ use plyfold_core::files::{FileType, Files as _, FilesFault};
 use plyfold_ext4::{Ext4Fault, Ext4Files, Ext4Rootfs, MIN_SIZE, Summary};
 
 use super::{Ext4Upper, elaborate, image};
-use crate::common::smallest;
+use crate::common::{disk, smallest};
 
 /// The start of a disk, which has all that is not zero but the journal's superblock.
 fn start(upper: &Ext4Upper) -> Vec<u8> {
@@ -51,6 +51,48 @@ fn a_link_to_the_root_has_its_own_name() {
         assert_eq!(name(&format!("{path}/"), false), (FileType::Directory, "/".to_owned()), "{path}");
     }
     assert_eq!(name("link/d", false), (FileType::Directory, "d".to_owned()));
+}
+
+/// All that the writer makes: any time, long texts of links, long paths, large attributes, and disks of 9 GiB with `meta_bg`.
+#[test]
+fn all_that_is_written_is_read() {
+    let mut layer = LayerBuilder::new().mtime("-1").file("before", 0o644, b"1969");
+    layer = layer.mtime("2147483648.5").file("after", 0o644, b"2038");
+    layer = layer.pax("linkpath", "y".repeat(300)).symlink("long", "y").symlink("short", &"s".repeat(59));
+    layer = layer.symlink("d60", &"s".repeat(60));
+    layer = layer.xattr("user.large", vec![b'v'; 9_000]).file("attribute", 0o600, b"large");
+    layer = layer.sparse_file("sparse", 0o644, 3 << 20, &[(1 << 20, b"data"), (2 << 20, b"more")]);
+    let deep = "d/".repeat(1500);
+    layer = (1..=1500).fold(layer, |layer, depth| layer.dir(&deep[..2 * depth - 1], 0o755));
+    let layer = layer.file(format!("{deep}end"), 0o644, b"deep").finish();
+    let path = disk(&[layer], &Ext4Rootfs::new().size(9 << 30).unwrap()).unwrap();
+    let features = Summary::read(File::open(&path).unwrap()).unwrap().features;
+    assert!(["meta_bg", "ea_inode"].iter().all(|name| features.iter().any(|feature| feature == name)));
+    let mut files = Ext4Files::new(File::open(path).unwrap()).unwrap();
+    let mut read = |path: &str| {
+        let mut bytes = Vec::new();
+        let mut take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        files.read(path.as_bytes(), &mut take).unwrap();
+        bytes
+    };
+    for (path, content) in [("before", "1969"), ("after", "2038"), ("attribute", "large")] {
+        assert_eq!(read(path), content.as_bytes());
+    }
+    assert_eq!(read(&format!("{deep}end")), b"deep");
+    let mut sparse = vec![0; 3 << 20];
+    sparse[1 << 20..][..4].copy_from_slice(b"data");
+    sparse[2 << 20..][..4].copy_from_slice(b"more");
+    assert!(read("sparse") == sparse);
+    let listed = files.list(b"").unwrap();
+    let found = |name: &str| listed.iter().find(|file| file.name == name.as_bytes()).unwrap();
+    assert_eq!((found("before").mtime.seconds, found("before").mtime.nanos), (-1, 0));
+    assert_eq!((found("after").mtime.seconds, found("after").mtime.nanos), (1 << 31, 500_000_000));
+    for (name, length) in [("long", 300), ("short", 59), ("d60", 60)] {
+        assert_eq!(found(name).target.as_ref().map(|target| target.len()), Some(length), "{name}");
+    }
 }
 
 #[test]

@@ -63,6 +63,63 @@ pub(crate) fn files_are_those_that_the_kernel_wrote() -> Verdict {
     Ok(())
 }
 
+/// File systems of other forms: block maps with holes, small blocks and inodes, groups of their own tables, no checksums.
+pub(crate) fn files_are_those_that_mke2fs_wrote() -> Verdict {
+    let tree = tempfile::tempdir()?;
+    let root = tree.path();
+    // Beyond what a map of one level and one of two levels hold with blocks of 1 KiB.
+    let content: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(root.join("large"), &content)?;
+    let holes = File::create(root.join("holes"))?;
+    for at in [5_000_u64, 300_000, 40 << 20, 70 << 20] {
+        holes.write_all_at(b"data", at)?;
+    }
+    holes.set_len((80 << 20) + 3)?;
+    drop(holes);
+    fs::create_dir(root.join("many"))?;
+    for number in 0..500 {
+        fs::write(root.join(format!("many/{number:0100}")), number.to_string())?;
+    }
+    symlink("many/../large", root.join("short"))?;
+    symlink(format!("{}large", "./".repeat(100)), root.join("long"))?;
+    let expected = [("large", content.clone()), ("long", content.clone()), ("short", content)];
+    let holes = fs::read(root.join("holes"))?;
+    for options in [
+        "-t ext2",
+        "-t ext2 -b 4096",
+        "-t ext2 -r 0 -I 128",
+        "-t ext3",
+        "-t ext4 -b 1024",
+        "-t ext4 -b 2048 -I 512",
+        "-t ext4 -O ^extents,^64bit",
+        "-t ext4 -O meta_bg,^resize_inode -b 1024 -g 1024",
+        "-t ext4 -O ^metadata_csum,uninit_bg",
+        "-t ext4 -O metadata_csum_seed,large_dir,mmp",
+    ] {
+        let disk = tempfile::NamedTempFile::new()?.into_temp_path();
+        let made = Run::new("mke2fs").args(["-q", "-F"]).args(options.split(' ')).arg("-d").arg(root);
+        made.arg(&disk).arg("128M").success()?;
+        let mut files = Ext4Files::new(File::open(&disk)?)?;
+        let mut read = |path: &str| {
+            let mut bytes = Vec::new();
+            files.read(path.as_bytes(), &mut |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+            Ok::<_, plyfold_core::Error>(bytes)
+        };
+        for (path, content) in &expected {
+            assert!(read(path)? == *content, "{options}: {path}");
+        }
+        assert!(read("holes")? == holes, "{options}");
+        for number in [0, 250, 499] {
+            assert_eq!(read(&format!("many/{number:0100}"))?, number.to_string().as_bytes(), "{options}");
+        }
+        assert_eq!(files.list(b"many")?.len(), 500, "{options}");
+    }
+    Ok(())
+}
+
 pub(crate) fn a_summary_is_what_dumpe2fs_says() -> Verdict {
     let path = disk(&Ext4Upper::new(300 * MIB)?.label("a label")?)?;
     let said = Run::new("dumpe2fs").arg("-h").arg(&path).success()?.stdout;

@@ -14,7 +14,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use files::{a_summary_is_what_dumpe2fs_says, files_are_those_that_the_kernel_wrote};
+use files::{
+    a_summary_is_what_dumpe2fs_says, files_are_those_that_mke2fs_wrote, files_are_those_that_the_kernel_wrote,
+};
 use newest::{
     NEWEST_E2FSCK, the_newest_e2fsck_finds_nothing_in_a_used_disk,
     the_newest_e2fsck_finds_nothing_in_an_image, the_newest_e2fsck_finds_nothing_in_an_upper,
@@ -61,6 +63,7 @@ oracle_tests! {
     a_grown_disk_takes_writes needs [Need::E2FSCK, EXT4, Need::Mounts];
     a_disk_that_is_in_use_or_unsound_does_not_grow needs [Need::E2FSCK, MKE2FS, EXT4, Need::Mounts];
     files_are_those_that_the_kernel_wrote needs [EXT4, Need::Mounts];
+    files_are_those_that_mke2fs_wrote needs [MKE2FS];
     a_summary_is_what_dumpe2fs_says needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     the_newest_e2fsck_finds_nothing_in_an_upper needs [NEWEST_E2FSCK];
     the_newest_e2fsck_finds_nothing_in_an_image needs [NEWEST_E2FSCK];
