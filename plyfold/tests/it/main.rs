@@ -5,6 +5,7 @@
 mod any_cache;
 mod baseline;
 mod command;
+mod disks;
 mod ext4;
 mod faulty_cache;
 mod files;
