@@ -22,7 +22,7 @@ pub(super) fn tars() -> Vec<Vec<u8>> {
 
 /// Small and large files, that compress and that do not, links, attributes, a large directory.
 pub(super) fn varied() -> Vec<u8> {
-    let text: Vec<u8> = (0..200_000_u32).map(|at| b'a' + ((at * at) >> 7) as u8 % 7).collect();
+    let text: Vec<u8> = (0..200_000_u32).map(|at| b'a' + (at.wrapping_mul(at) >> 7) as u8 % 7).collect();
     let mut layer = LayerBuilder::new().dir("./", 0o755).dir("d", 0o755).file("text", 0o644, &text);
     for number in 0..150 {
         layer = layer.file(format!("d/{number}"), 0o600, &text[number * 100..number * 113]);

@@ -126,7 +126,7 @@ impl<R: Read + Seek> Files for Volume<R> {
             let run = self.run(&inode, done / self.block_size)?;
             let (start, left) = (done, inode.size - done);
             let end = start + run.count.saturating_mul(self.block_size).min(left);
-            // Pieces are whole blocks, but for the last one.
+            // A piece ends with a block, but for the last one.
             while done < end {
                 let bytes = &mut piece[..(end - done).min(PIECE) as usize];
                 match run.block {

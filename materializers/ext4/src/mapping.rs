@@ -13,6 +13,8 @@ const DEEPEST: u16 = 5;
 const ENTRY: usize = 12;
 /// The most blocks of an extent; more of them are allocated and not written.
 const WRITTEN: u16 = 32768;
+/// The most blocks of a file: their numbers have 32 bits.
+const MOST: u64 = 1 << 32;
 /// Block numbers in an inode; the three behind them are of maps.
 const DIRECT: u64 = 12;
 
@@ -27,6 +29,9 @@ impl<R: Read + Seek> Volume<R> {
     /// What is at a block of a file, and how far that goes.
     pub(crate) fn run(&mut self, inode: &Inode, logical: u64) -> Result<Run> {
         inode.readable()?;
+        if inode.size.div_ceil(self.block_size) > MOST {
+            return Err(bad(inode, "has no possible size"));
+        }
         if inode.flags & EXTENTS == 0 { self.mapped(inode, logical) } else { self.extent(inode, logical) }
     }
 
