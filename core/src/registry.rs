@@ -204,7 +204,7 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// sees to it everywhere. One with a subject is among its [referrers](Self::referrers) from then on.
     ///
     /// # Contract
-    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`, X 224 `a_pushed_tag_waits_for_its_content`, X 268
+    /// X 99 `copy_a_to_b_preserves_digests_or_refuses`, X 224 `a_pushed_tag_waits_for_its_content`, X 269
     /// `a_pushed_referrer_is_listed_by_its_subject`; in a layout directory K 180
     /// `push_beside_collection_leaves_whole_images`, K 181 `a_pushed_name_waits_for_all_that_it_needs`.
     ///

@@ -22,7 +22,7 @@ rules! {
          that of the stream",
     "X 224" a_pushed_tag_waits_for_its_content:
         "a manifest whose config or layer is missing is refused, and its tag is not set; when all is there, it is",
-    "X 268" a_pushed_referrer_is_listed_by_its_subject:
+    "X 269" a_pushed_referrer_is_listed_by_its_subject:
         "what is pushed with a subject is listed among that one's referrers, once, with its type; a copy with referrers to \
          where they cannot be listed is refused",
 }

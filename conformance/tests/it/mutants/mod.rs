@@ -69,7 +69,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("E 116", &[Fault::SecondPushFails]),
     ("X 223", &[Fault::PushUnverified]),
     ("X 224", &[Fault::TagBeforeContent]),
-    ("X 268", &[Fault::ReferrersUnlisted]),
+    ("X 269", &[Fault::ReferrersUnlisted]),
 ];
 
 /// For each cache rule the faults that it must catch.
