@@ -108,8 +108,7 @@ pub fn descriptor(path: &Path) -> Result<Descriptor> {
 }
 
 fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    of_disk(FlatDisk::new(&descriptor(path)?, folder)?)
+    of_disk(FlatDisk::new(&descriptor(path)?, path.parent().unwrap_or(path))?)
 }
 
 /// The files in a file system, or in the one of the first partition.
