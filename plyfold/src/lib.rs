@@ -53,6 +53,7 @@ pub mod command;
 #[cfg(all(feature = "disk", feature = "erofs", feature = "ext4"))]
 pub mod disk_file;
 
+mod holes;
 mod regular_file;
 mod shell;
 

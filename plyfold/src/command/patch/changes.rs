@@ -8,10 +8,10 @@ use std::vec::IntoIter;
 
 use crate::blocking::Stop;
 use crate::disk_file::open_error;
+use crate::holes::data_from;
 use crate::layer::{DataExtent, ImagePath};
 use crate::shell::quoted;
 use crate::{Error, Result, Size};
-use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use super::super::disk_args::Added;
@@ -218,13 +218,7 @@ fn runs(file: &File, size: u64) -> io::Result<Vec<DataExtent>> {
     let mut runs: Vec<DataExtent> = Vec::new();
     let mut at = 0;
     while at < size {
-        let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(start) if start < size => start,
-            Ok(_) | Err(Errno::NXIO) => break,
-            // The file system knows no holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => at,
-            Err(e) => return Err(e.into()),
-        };
+        let Some(start) = data_from(file, at)?.filter(|start| *start < size) else { break };
         let end = match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start)) {
             Ok(end) if end > start && runs.len() < RUNS_MAX => end.min(size),
             _ => size,

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt as _;
 
 use plyfold_core::snapshot::delta::{Disk, Target};
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::Stop;
+use crate::holes::data_from;
 
 /// A file that is read as a disk.
 pub(super) struct FileDisk<'a> {
@@ -29,13 +29,7 @@ impl Disk for FileDisk<'_> {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(self.file, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(next) => Ok(Some(next)),
-            Err(Errno::NXIO) => Ok(None),
-            // The file system knows no holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some(offset)),
-            Err(e) => Err(e.into()),
-        }
+        data_from(self.file, offset)
     }
 }
 
