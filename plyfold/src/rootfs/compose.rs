@@ -9,7 +9,7 @@ use plyfold_core::{Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result, 
 use super::disks::{Disk, Disks};
 use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
 use super::set::Set;
-use super::set::names::WRITTEN;
+use super::set::names::left_in;
 use crate::atomic_file::FileOptions;
 use crate::blocking::Stop;
 
@@ -149,15 +149,13 @@ impl Disks {
 
 /// What to know of disks of an older set that guests may have written to, and that are still in the folder.
 fn left_notes(disks: &Disks, out: &Path) -> Vec<String> {
-    let paths = WRITTEN.iter().map(|name| out.join(name));
-    let left = paths.filter(|path| disks.paths().all(|own| own != path) && path.symlink_metadata().is_ok());
     let note = |path: PathBuf| {
         let path = path.display();
         format!(
             "{path} was there before and is no part of these disks; `snapshot save` refuses the directory with it"
         )
     };
-    left.map(note).collect()
+    left_in(out, |name| disks.paths().any(|path| path.ends_with(name))).map(note).collect()
 }
 
 /// What containerd reads the root hash of a layer from, and the name that it looks for.

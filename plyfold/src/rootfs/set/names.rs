@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plyfold_core::snapshot::RECORD;
 
@@ -19,7 +19,7 @@ pub(in super::super) const UPPER: &str = "upper.ext4";
 const ROOTFS: &str = "rootfs.ext4";
 pub(in super::super) const VMDK: &str = "rootfs.vmdk";
 /// Disks that guests write to. They stay where a new set has none in their place.
-pub(in super::super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
+pub(super) const WRITTEN: [&str; 2] = [ROOTFS, UPPER];
 /// The file that lists the further names of a set, one a line, behind the number of its own inode: one that came with a
 /// folder, from an archive or a repository, may list what is the user's. It is written only when there are such names.
 pub(super) const LIST: &str = ".plyfold-set";
@@ -69,6 +69,15 @@ impl SetNames {
         let lines: String = self.0.iter().flat_map(|name| [name, "\n"]).collect();
         format!("{inode}\n{lines}")
     }
+}
+
+/// Disks of an older set in a folder that guests may have written to: those whose names are not `is_of_set`.
+pub(in super::super) fn left_in(
+    folder: &Path,
+    is_of_set: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = PathBuf> {
+    let left = WRITTEN.into_iter().filter(move |name| !is_of_set(name)).map(|name| folder.join(name));
+    left.filter(|path| path.symlink_metadata().is_ok())
 }
 
 /// Names that a set always has: `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity` and the constants.

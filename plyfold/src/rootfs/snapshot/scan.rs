@@ -13,7 +13,7 @@ use plyfold_core::snapshot::{
 };
 use plyfold_core::{Error, Result};
 
-use super::super::set::names::WRITTEN;
+use super::super::set::names::left_in;
 use super::disk::{FileDisk, FileReader};
 use super::stored::HashingWriter;
 use super::{empty, folder};
@@ -46,9 +46,8 @@ impl<'a> DiskFolder<'a> {
     /// is refused: it would be missing from the snapshot.
     pub(super) fn open(folder: &Path, stop: &'a Stop) -> Result<Self> {
         let record = folder::record(folder)?;
-        let is_of_set = |name: &&str| record.files.iter().any(|file| file.name == **name);
-        let mut left = WRITTEN.iter().filter(|name| !is_of_set(name)).map(|name| folder.join(name));
-        if let Some(path) = left.find(|path| path.symlink_metadata().is_ok()) {
+        let is_of_set = |name: &str| record.files.iter().any(|file| file.name == name);
+        if let Some(path) = left_in(folder, is_of_set).next() {
             let message = "a disk is here that guests may have written to, and it is no part of the set";
             let hint =
                 "move it to another directory: it is of older disks, and the snapshot would not have it";
