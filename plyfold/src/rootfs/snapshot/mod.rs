@@ -13,9 +13,9 @@ use std::path::Path;
 use plyfold_core::manifest::{is_index, limits};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    BlobRange, CacheProvider, CacheProviderExt as _, CopyOptions, Descriptor, Error, ErrorKind,
-    ImageRegistry, ImageSource as _, PullOptions, PullPolicy, PulledImage, RawManifest, Reference, Result,
-    copy, reference, referrers,
+    BlobRange, CacheProvider, CacheProviderExt as _, CopyOptions, Descriptor, Error, ImageRegistry,
+    ImageSource as _, PullOptions, PullPolicy, PulledImage, RawManifest, Reference, Result, copy, reference,
+    referrers,
 };
 use tokio::runtime::Handle;
 
@@ -66,11 +66,11 @@ impl KeptSnapshot {
 /// `out`, which must be new. It appears when all of it is there.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
-/// [`Corrupt`](ErrorKind::Corrupt) when one changes meanwhile; [`Config`](ErrorKind::Config) when something is at `out`, and
+/// [`NotFound`](crate::ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
+/// [`Corrupt`](crate::ErrorKind::Corrupt) when one changes meanwhile; [`Config`](crate::ErrorKind::Config) when something is at `out`, and
 /// when the folder has a disk of older ones that guests may have written to: the snapshot would not have it;
-/// [`Limit`](ErrorKind::Limit) for more than [`MAX_FILES`](plyfold_core::snapshot::MAX_FILES);
-/// [`Io`](ErrorKind::Io).
+/// [`Limit`](crate::ErrorKind::Limit) for more than [`MAX_FILES`](plyfold_core::snapshot::MAX_FILES);
+/// [`Io`](crate::ErrorKind::Io).
 pub async fn save(disks: &Path, out: &Path, options: FileOptions) -> Result<KeptSnapshot> {
     let (disks, out) = (disks.to_owned(), out.to_owned());
     alone("plyfold-snapshot", move |stop| save_in(&disks, &out, options, stop)).await
@@ -109,10 +109,10 @@ fn save_in(disks: &Path, out: &Path, options: FileOptions, stop: &Stop) -> Resul
 /// the same names, all of them or none.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) when there is no snapshot, or it lacks a file; [`Corrupt`](ErrorKind::Corrupt) when
-/// one was altered, and for what is no snapshot; [`Unsupported`](ErrorKind::Unsupported) for another version;
-/// [`Config`](ErrorKind::Config) when `out` has a disk that a guest may have written to, or a file in the way;
-/// [`Io`](ErrorKind::Io). `out` is as it was then.
+/// [`NotFound`](crate::ErrorKind::NotFound) when there is no snapshot, or it lacks a file; [`Corrupt`](crate::ErrorKind::Corrupt) when
+/// one was altered, and for what is no snapshot; [`Unsupported`](crate::ErrorKind::Unsupported) for another version;
+/// [`Config`](crate::ErrorKind::Config) when `out` has a disk that a guest may have written to, or a file in the way;
+/// [`Io`](crate::ErrorKind::Io). `out` is as it was then.
 pub async fn load(snapshot: &Path, out: &Path, options: FileOptions) -> Result<(KeptSnapshot, Disks)> {
     let (from, out) = (Folder(snapshot.to_owned()), out.to_owned());
     alone("plyfold-snapshot", move |stop| {
@@ -152,7 +152,7 @@ impl Images {
     /// found there without a name of its own, and a [push with referrers](CopyOptions::referrers) of the image has it.
     ///
     /// # Errors
-    /// As [`save`]; [`Config`](ErrorKind::Config) when the name stands for something else; those of the cache.
+    /// As [`save`]; [`Config`](crate::ErrorKind::Config) when the name stands for something else; those of the cache.
     pub async fn save_snapshot(
         &self,
         disks: &Path,
@@ -217,7 +217,7 @@ impl Images {
     /// Makes the disks of a snapshot that was [pulled](Self::pull) again, as [`load`] does.
     ///
     /// # Errors
-    /// As [`load`]; [`Unsupported`](ErrorKind::Unsupported) for an image; those of the cache.
+    /// As [`load`]; [`Unsupported`](crate::ErrorKind::Unsupported) for an image; those of the cache.
     pub async fn load_snapshot(
         &self,
         snapshot: &PulledImage,
@@ -261,7 +261,7 @@ impl Images {
     /// named by its digest in the repository of the image.
     ///
     /// # Errors
-    /// Those of the cache; [`Corrupt`](ErrorKind::Corrupt) for a snapshot that is damaged.
+    /// Those of the cache; [`Corrupt`](crate::ErrorKind::Corrupt) for a snapshot that is damaged.
     pub async fn snapshots(&self) -> Result<Vec<(Reference, KeptSnapshot)>> {
         let cache = self.cache();
         let (mut found, mut attached) = (Vec::new(), Vec::new());
@@ -298,10 +298,7 @@ impl Images {
 
 /// The manifests of a list of referrers.
 async fn attached_to(cache: &dyn CacheProvider, list: &Descriptor) -> Result<Vec<Descriptor>> {
-    let Some(bytes) = Error::found(cache.content(list, limits::MANIFEST).await)? else {
-        return Ok(Vec::new());
-    };
-    referrers::listed(&RawManifest::described(bytes, list)?)
+    manifest(cache, list).await?.map_or_else(|| Ok(Vec::new()), |list| referrers::listed(&list))
 }
 
 /// The snapshot that a descriptor leads to, if it is one.
@@ -309,16 +306,17 @@ async fn snapshot_of(cache: &dyn CacheProvider, top: &Descriptor) -> Result<Opti
     if !plyfold_core::manifest::is_manifest(top.media_type()) {
         return Ok(None);
     }
-    let bytes = match cache.content(top, limits::MANIFEST).await {
-        // A name whose content is gone is no snapshot.
-        Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(None),
-        read => read?,
-    };
-    let raw = RawManifest::described(bytes, top)?;
+    let Some(raw) = manifest(cache, top).await? else { return Ok(None) };
     if !raw.image().is_ok_and(is_snapshot) {
         return Ok(None);
     }
     let document = cache.content(&Snapshot::document_of(&raw)?, limits::CONFIG).await?;
     let snapshot = Snapshot::of_manifest(&raw, &document)?;
     Ok(Some(KeptSnapshot { snapshot, manifest: raw.descriptor().clone() }))
+}
+
+/// The manifest of a descriptor; `None` when its content is gone.
+async fn manifest(cache: &dyn CacheProvider, of: &Descriptor) -> Result<Option<RawManifest>> {
+    let bytes = Error::found(cache.content(of, limits::MANIFEST).await)?;
+    bytes.map(|bytes| RawManifest::described(bytes, of)).transpose()
 }
