@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{Images, Result};
+use crate::{Images, Result, reference};
 use clap::Arg;
 use clap_complete::Shell;
 
@@ -89,8 +89,8 @@ async fn names(words: &[OsString]) -> Result<()> {
     let Ok(images) = Images::open(store).await else { return Ok(()) };
     let mut names = BTreeSet::new();
     let names_of = images.list_cached().await.unwrap_or_default();
-    // What refers to an image is no image.
-    for (name, _) in names_of.into_iter().filter(|(name, _)| store_admin::subject(name).is_none()) {
+    // A list of what refers to an image is no image.
+    for (name, _) in names_of.into_iter().filter(|(name, _)| !reference::is_list_of_referrers(name)) {
         // The short form and the full form.
         names.extend([store_admin::familiar(&name), name.whole()]);
     }

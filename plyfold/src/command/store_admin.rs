@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::cache::{ImageUsage, Missed, PartialBlob};
 use crate::{
     CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
-    Usage, printable,
+    Usage, printable, reference,
 };
 use serde_json::{Value, json};
 
@@ -52,17 +52,12 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     })
 }
 
-/// The digest in the tag of what refers to a manifest, `sha256-HEX`.
-pub(crate) fn subject(name: &Reference) -> Option<&str> {
-    let hex = name.tag()?.strip_prefix("sha256-")?;
-    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
-}
-
 /// The short form of a name: without the parts that every verb adds, and with a short digest.
 pub(crate) fn familiar(name: &Reference) -> String {
     let whole = name.whole();
-    let whole = match subject(name) {
-        Some(hex) => whole.replace(hex, &format!("{}…", &hex[..12])),
+    let list = name.tag().filter(|_| reference::is_list_of_referrers(name));
+    let whole = match list.and_then(|tag| tag.split_once('-')) {
+        Some((_, hex)) => whole.replace(hex, &format!("{}…", &hex[..12])),
         None => whole,
     };
     let whole = match name.digest().and_then(|digest| digest.split_once(':')) {
