@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::disk_file::format_of;
 use crate::{Error, Result, printable, reference};
+use tar::Header;
 
 /// How the file names of archives end, before a tag.
 const ARCHIVES: [&str; 9] = ["tar", "tar.gz", "tgz", "tar.zst", "tzst", "tar.xz", "txz", "tar.bz2", "tbz2"];
@@ -240,19 +241,20 @@ const HEADER: usize = 512;
 /// How compressed files begin: gzip, zstd, xz, bzip2.
 const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
 
-/// Whether a file that begins so may be a tar, compressed or not: the header of its first member has its sum in it, and
-/// a tar without members is zeros.
+/// Whether a file that begins so may be a tar, compressed or not: the header of its first member has its checksum, and a
+/// tar without members is zeros.
 fn is_archive(head: &[u8]) -> bool {
     if COMPRESSED.iter().any(|magic| head.starts_with(magic)) {
         return true;
     }
-    let Some(sum) = head.get(148..156).filter(|_| head.len() == HEADER) else { return false };
-    let is_blank = |byte: &u8| matches!(byte, 0 | b' ');
-    let digits: Vec<u8> = sum.iter().copied().filter(|byte| !is_blank(byte)).collect();
-    let stored = std::str::from_utf8(&digits).ok().and_then(|digits| u32::from_str_radix(digits, 8).ok());
-    let all = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
-    let expected = all(head) - all(sum) + 8 * u32::from(b' ');
-    stored == Some(expected) || head.iter().all(|&byte| byte == 0)
+    if head.len() < HEADER {
+        return false;
+    }
+    let header = Header::from_byte_slice(head);
+    let mut summed = header.clone();
+    summed.set_cksum();
+    header.cksum().is_ok_and(|sum| summed.cksum().is_ok_and(|right| sum == right))
+        || head.iter().all(|&byte| byte == 0)
 }
 
 /// Whether a name with this before its last slash begins with the host of a registry.
