@@ -17,8 +17,8 @@ const LOWERS: usize = 500;
 /// The width that lists are wrapped to.
 const WIDTH: usize = 96;
 
-/// At the end of the script: after a failure what was mounted in `$P` goes, the last first. Loop devices go with their
-/// mounts, and what is empty then goes, too.
+/// Runs at the end of the script. After a failure it unmounts in `$P` what `$U` names, the last first. Loop devices are
+/// detached with their mounts, and folders that are empty then are removed.
 const TRAP: &str = "trap 'S=$?; cd /; [ $S = 0 ] || for F in $U; do umount \"$P/$F\" || :; done
 [ -z \"$L\" ] || losetup -d $L; rm -rf \"$P/devices\"
 [ $S = 0 ] || rmdir \"$P\"/* 2>/dev/null || :; rmdir \"$P\" 2>/dev/null || :' EXIT
@@ -27,10 +27,10 @@ const TRAP: &str = "trap 'S=$?; cd /; [ $S = 0 ] || for F in $U; do umount \"$P/
 impl Disks {
     /// Shell commands that mount the root file system at `/mnt/rootfs`, for root on Linux, with util-linux.
     ///
-    /// Layers, a flat image and an upper need Linux 5.4, a merged image and partitions 5.16, a raw disk 6.4. Every layer gets a loop device of its own, which goes
-    /// away with its mount, so that one layer can be in many mounts. Mount points other than the root itself are in
-    /// `/mnt/rootfs.parts`. What fails ends the script: it never goes on with a part of the layers, and unmounts what it
-    /// has mounted.
+    /// Layers, a flat image and an upper need Linux 5.4, a merged image and partitions 5.16, a raw disk 6.4. Every layer gets
+    /// a loop device of its own, which is detached with its mount, so that one layer can be in many mounts. Mount points
+    /// other than the root itself are in `/mnt/rootfs.parts`. A step that fails ends the script, which then unmounts what it
+    /// has mounted: it never goes on with a part of the layers.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
@@ -67,10 +67,15 @@ impl Disks {
 
     /// Shell commands that unmount what [`mount_script`](Self::mount_script) has mounted, also its loop devices.
     pub fn unmount_script(&self) -> String {
-        let layers = self.flat.is_none() && self.raw.is_none() && self.gpt.is_none() && self.merged.is_none();
-        let has_parts = self.ext4.is_none() && (self.upper.is_some() || layers && self.layers.len() > 1);
+        let has_parts = self.ext4.is_none() && (self.upper.is_some() || self.are_layers_stacked());
         let parts = if has_parts { " \"$M.parts\"/* && rmdir \"$M.parts\"/* \"$M.parts\"" } else { "" };
         format!("M=/mnt/rootfs\numount \"$M\"{parts}\n")
+    }
+
+    /// Whether several layers are mounted, each by itself, for an overlay.
+    fn are_layers_stacked(&self) -> bool {
+        let one_image = [&self.flat, &self.raw, &self.gpt, &self.merged];
+        one_image.into_iter().all(Option::is_none) && self.layers.len() > 1
     }
 
     /// Mounts a file as it is, and says what its place is called in `$P`.
@@ -155,7 +160,7 @@ impl Disks {
             script.push_str("cd \"$P\"; mount -t overlay overlay \\\n");
             let _ =
                 writeln!(script, "  -o \"lowerdir={lower},upperdir=upper/upper,workdir=upper/work\" \"$M\"");
-        } else if lower == "$O" && self.layers.len() > 1 {
+        } else if self.are_layers_stacked() {
             let _ = writeln!(script, "cd \"$P\"; mount -t overlay overlay -o \"ro,lowerdir={lower}\" \"$M\"");
         }
     }
@@ -168,8 +173,8 @@ fn too_many(layers: usize, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, message).with_advice(advice)
 }
 
-/// The head of a loop over files: `$D/$F` is the file, `$V` its loop device. The folder is written once, or in every name when they have
-/// several.
+/// The head of a loop over files: `$D/$F` is the file, `$V` its loop device. The folder is written once, or in every name
+/// when they have several.
 fn for_each(script: &mut String, files: &[PathBuf]) {
     let files: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
     let folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("/"));
