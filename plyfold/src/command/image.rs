@@ -109,7 +109,7 @@ impl Image {
 /// Whether the directory of this name has been made by `materialize` or `snapshot save`.
 fn is_of_disks(path: &str) -> bool {
     let directory = Path::new(path);
-    [snapshot::RECORD, snapshot::DOCUMENT].iter().any(|name| directory.join(name).is_file())
+    directory.join(snapshot::RECORD).is_file() || snapshot::is_in(directory)
 }
 
 fn is_registry(backend: &Backend) -> bool {

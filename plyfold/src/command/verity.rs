@@ -26,11 +26,12 @@ pub(crate) async fn run(options: Verity, terminal: Terminal) -> Result<()> {
         None => blocking(move |stop| make(&options, stop)).await,
     };
     let has_path = |e: &Error| e.contexts().any(|(key, _)| key == "path");
-    let at = |e: Error| if has_path(&e) { e } else { e.with_context("path", path.display()) };
-    let is_absent = !path.exists();
-    let at = |e: Error| match at(e) {
-        e if is_absent => e.with_hint("for an image give a format, too: `plyfold verity IMAGE --as erofs`"),
-        e => e,
+    let at = |e: Error| {
+        let e = if has_path(&e) { e } else { e.with_context("path", path.display()) };
+        if path.exists() {
+            return e;
+        }
+        e.with_hint("for an image give a format, too: `plyfold verity IMAGE --as erofs`")
     };
     let done = outcome.map_err(at)?;
     terminal.show(&done.document(), || done.text())

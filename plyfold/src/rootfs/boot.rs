@@ -179,8 +179,8 @@ fn cloud_hypervisor(drive: &Drive) -> String {
     format!("path={}{read_only},image_type={image_type}", quoted(Path::new(&path)))
 }
 
-/// A configuration with what it has to have: the kernel, and the disks. Parameters for a drive that is the root it adds by
-/// itself, those for a verified device are given.
+/// A configuration with what it has to have: the kernel, and the disks. Firecracker adds the kernel's parameters for a drive
+/// that is the root; those for a verified device (`root`) are given.
 fn firecracker(drives: &[Drive], root: Option<&str>) -> String {
     let has_root = root.is_some() || drives.iter().any(|drive| drive.is_root);
     let parameters = ["console=ttyS0 reboot=k panic=1"].into_iter().chain(root).collect::<Vec<_>>().join(" ");

@@ -45,14 +45,14 @@ impl Images {
     ///
     /// What is made is kept in the cache, and put into `out` without copying where the file system can: as clones, else
     /// as hard links, all with the mode 0444; a disk that is to be written to, such as `rootfs.ext4`, is a clone or a copy.
-    /// **A file that may be a hard link must not be written to**; [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and
-    /// owner.
+    /// **A file that may be a hard link must not be written to**;
+    /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and owner.
     ///
     /// The names `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and
     /// `upper.ext4` in `out` are those of the set, and so are `.plyfold-image`, which says which image they are of, and the
-    /// names of other formats that the older set has listed in `.plyfold-set`, unless that was copied to there: files of an older set go when the new one is
-    /// complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not replace. Anything else in `out` stays,
-    /// and a file that would be in the way of a new one is refused.
+    /// names of other formats that the older set has listed in `.plyfold-set`, unless that file is a copy. Files of an older
+    /// set are removed when the new one is complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not
+    /// replace. Anything else in `out` stays, and a file that would be in the way of a new one is refused.
     ///
     /// With a cache that cannot be written, what is missing is made for this call alone.
     ///
@@ -102,7 +102,7 @@ impl Images {
     pub async fn root_hashes(&self, image: &PulledImage, rootfs: &Rootfs) -> Result<RootHashes> {
         rootfs.check_hash_trees()?;
         let cache = self.writable(|cache| {
-            let parent = self.scratch.clone().or_else(|| cache.scratch()).unwrap_or_else(std::env::temp_dir);
+            let parent = self.scratch().unwrap_or_else(|_| std::env::temp_dir());
             ScratchCache::within(cache, &parent)
         })?;
         let at = |e: Error| e.with_image(&image.reference);
@@ -126,7 +126,7 @@ impl Images {
         cache.attach(&image.reference, subject, &media_type, document.as_bytes()).await
     }
 
-    /// The cache, or where nothing can be stored in it one around it.
+    /// The cache, or one `around` it where nothing can be stored in it.
     fn writable(
         &self,
         around: impl FnOnce(Box<dyn CacheProvider>) -> Result<ScratchCache>,

@@ -38,7 +38,7 @@ pub(super) struct Machine {
 enum Initrd {
     /// A file of the user's.
     Given(PathBuf),
-    /// Made here, of this busybox, and of what opens dm-verity devices, where there are such and it is known.
+    /// Made here, of this busybox, and of veritysetup where the format has hash trees and it was found.
     Made { busybox: PathBuf, veritysetup: Option<LinkedProgram> },
 }
 

@@ -26,8 +26,9 @@ pub(super) fn qemu() -> Result<PathBuf> {
 
 /// Finds veritysetup, and the libraries that it needs.
 pub(super) async fn veritysetup() -> Result<LinkedProgram> {
-    let places = in_path(VERITYSETUP).chain(["/usr/sbin", "/sbin"].map(|at| Path::new(at).join(VERITYSETUP)));
-    let found = places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+    let mut places =
+        in_path(VERITYSETUP).chain(["/usr/sbin", "/sbin"].map(|at| Path::new(at).join(VERITYSETUP)));
+    let found = places.find(|path| path.is_file()).ok_or_else(|| {
         Error::not_found(format!("{VERITYSETUP} is not in PATH")).with_hint(
             "install it (cryptsetup-bin on Debian, veritysetup on Fedora), or give an initramfs by --initrd FILE",
         )
