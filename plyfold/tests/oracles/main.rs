@@ -17,12 +17,14 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 mod forms;
+mod full;
 mod guests;
 mod guide;
 mod modes;
 mod native;
 mod packages;
 mod power;
+mod read_only;
 #[path = "../../../backends/registry/tests/oracles/registry.rs"]
 #[expect(dead_code, reason = "shared with the tests of that backend, which use all of it")]
 mod registry;
@@ -30,6 +32,7 @@ mod snapshots;
 mod verity;
 
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
+use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name};
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
@@ -49,6 +52,7 @@ use power::{
     a_set_is_whole_after_a_power_cut_on_xfs, a_set_that_nobody_waits_for_is_lost,
     single_files_are_whole_after_a_power_cut,
 };
+use read_only::{a_store_of_someone_else_is_used, a_store_on_a_read_only_mount_is_used};
 use snapshots::{
     a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
     snapshots_are_the_same_on_every_file_system,
@@ -190,95 +194,6 @@ fn bash_completes(program: &str, store: &Path) -> Verdict {
     Ok(())
 }
 
-fn a_store_on_a_read_only_mount_is_used() -> Verdict {
-    let scene = ReadOnly::new()?;
-    let mount = Mount::new("none", scene.path("store"), "bind,ro")?;
-    scene.judge(mount.path(), Run::new)?;
-    mount.unmount()
-}
-
-fn a_store_of_someone_else_is_used() -> Verdict {
-    let scene = ReadOnly::new()?;
-    let nobody = "65534";
-    Run::new("chown").args(["-R", nobody]).arg(scene.dir.path()).success()?;
-    Run::new("chmod").args(["-R", "a-w"]).arg(scene.path("store")).success()?;
-    scene.judge(&scene.path("store"), |program| {
-        let user = [format!("--reuid={nobody}"), format!("--regid={nobody}")];
-        Run::new("setpriv").args(user).args(["--clear-groups", program])
-    })
-}
-
-/// A store with the sample, the program, and what it makes of the sample where it may write.
-struct ReadOnly {
-    dir: TempDir,
-}
-
-impl ReadOnly {
-    fn new() -> Result<Self, Failure> {
-        let scene = Self { dir: tempfile::tempdir()? };
-        fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755))?;
-        // Another user may not be allowed to reach the one in the build's directory.
-        fs::copy(env!("CARGO_BIN_EXE_plyfold"), scene.path("plyfold"))?;
-        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/sample:latest");
-        let run = |verb: &[&str]| {
-            Run::new(env!("CARGO_BIN_EXE_plyfold")).args(verb).arg("--store").arg(scene.path("store"))
-        };
-        run(&["pull", "--platform", "linux/amd64", &format!("oci:{sample}")]).success()?;
-        Run::new("cp").args(["-a"]).arg(scene.path("store")).arg(scene.path("written")).success()?;
-        let make = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(MATERIALIZE).arg(scene.path("expected"));
-        make.arg("--store").arg(scene.path("written")).success()?;
-        fs::create_dir(scene.path("out"))?;
-        Ok(scene)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn judge(&self, store: &Path, run: impl Fn(&str) -> Run) -> Verdict {
-        let program = self.path("plyfold").display().to_string();
-        let run = |line: &[&str]| run(&program).args(line).arg("--store").arg(store);
-        let sample = ["--platform", "linux/amd64", "localhost/sample"];
-        assert!(run(&["list"]).success()?.stdout.contains("localhost/sample:latest"));
-        run(&[&["inspect"], &sample[..]].concat()).success()?;
-        run(&[&["pull", "--policy", "never"], &sample[..]].concat()).success()?;
-        run(&["verify"]).success()?;
-        run(&["verify", "--repair"]).success()?;
-        for again in ["first", "second"] {
-            let out = self.path("out").join(again);
-            run(&[&MATERIALIZE[..], &[out.to_str().unwrap()]].concat()).success()?;
-            assert_eq!(
-                difference(
-                    &self.path("expected"),
-                    &out,
-                    &[Aspect::Links, Aspect::Mode, Aspect::Mtime, Aspect::Owner]
-                )?
-                .map(|d| format!("{d:?}")),
-                None
-            );
-        }
-        let left: Vec<_> = fs::read_dir(self.path("out"))?.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left.len(), 2, "{left:?}");
-        let refused = run(&["remove", "localhost/sample"]).output()?;
-        assert_eq!(refused.status.code(), Some(1), "{refused}");
-        assert!(refused.stderr.contains("hint: "), "{refused}");
-        assert!(run(&["list"]).success()?.stdout.contains("localhost/sample:latest"));
-        Ok(())
-    }
-}
-
-const MATERIALIZE: [&str; 9] = [
-    "materialize",
-    "localhost/sample",
-    "--platform",
-    "linux/amd64",
-    "--as",
-    "vmdk",
-    "--upper",
-    "64M",
-    "--out",
-];
-
 fn layers_mount_as_the_guide_says() -> Verdict {
     let work = Work::new();
     // The top layer says nothing of the root directory; an overlay of images alone shows that.
@@ -357,143 +272,6 @@ fn the_store_is_a_layout_for_others() -> Verdict {
     let image = format!("oci:{}:localhost/sample:latest", work.dir.path().join("store").display());
     let seen = Run::new("skopeo").args(["inspect", "--override-arch", "amd64"]).arg(image).success()?;
     assert!(seen.stdout.contains("sha256:617e415ce3fe"), "{}", seen.stdout);
-    Ok(())
-}
-
-/// Every size of a disk up to the one that is enough.
-fn a_full_disk_leaves_nothing() -> Verdict {
-    let work = Work::new();
-    work.disks(&Rootfs::erofs_layers());
-    let tar = work.dir.path().join("layer.tar");
-    Run::new("tar")
-        .arg("-cf")
-        .arg(&tar)
-        .arg("-C")
-        .args([sample().as_os_str(), "blobs".as_ref()])
-        .success()?;
-    let (vm, saved) = (work.dir.path().join("vm"), work.dir.path().join("saved"));
-    work.disks_at(&Rootfs::vmdk().upper(64 << 20), &vm);
-    let [vm, saved] = [vm, saved].map(|path| path.to_str().unwrap().to_owned());
-    assert!(work.plyfold("store", &["snapshot", "save", &vm, "--out"], Path::new(&saved)).status.success());
-    let verbs: [&[&str]; 6] = [
-        &[
-            "materialize",
-            "localhost/sample",
-            "--as",
-            "vmdk",
-            "--upper",
-            "64M",
-            "--platform",
-            "linux/amd64",
-            "--out",
-        ],
-        &["layer", tar.to_str().unwrap(), "--out"],
-        &["export", "localhost/sample", "--platform", "linux/amd64", "--out"],
-        &["disk", "--size", "64M", "--out"],
-        &["snapshot", "save", &vm, "--out"],
-        &["snapshot", "load", &saved, "--out"],
-    ];
-    for verb in verbs {
-        let (mut kib, mut failures) = (4, 0);
-        loop {
-            let disk = Mount::new("tmpfs", "none", &format!("size={kib}k"))?;
-            let out = disk.path().join("out");
-            let output = work.plyfold("store", verb, &out);
-            if output.status.success() {
-                break;
-            }
-            failures += 1;
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(1), "{said}");
-            assert!(said.contains("\nhint: the disk is full"), "{said}");
-            let left: Vec<_> = fs::read_dir(disk.path())?.map(|entry| entry.unwrap().path()).collect();
-            assert!(left.is_empty(), "{verb:?} with {kib} KiB left {left:?}");
-            kib += 4;
-        }
-        assert!(failures > 0, "{verb:?} needs no space");
-    }
-    Ok(())
-}
-
-/// In every form: too little room for it leaves the set that was there, and nothing of the new one.
-fn a_full_disk_keeps_the_older_set() -> Verdict {
-    let work = Work::new();
-    work.disks(&Rootfs::erofs_layers());
-    let forms: [&[&str]; 8] = [
-        &["erofs"],
-        &["erofs", "-m", "compress=lz4"],
-        &["erofs-layers", "-m", "block-size=512"],
-        &["erofs-tar"],
-        &["ext4", "-m", "size=128M"],
-        &["gpt"],
-        &["raw"],
-        &["vmdk", "--upper", "64M"],
-    ];
-    for form in forms {
-        let disk = Mount::new("tmpfs", "none", "size=64m")?;
-        let out = disk.path().join("out");
-        let materialized = |form: &[&str]| {
-            let line = ["materialize", "localhost/sample", "--copy", "--platform", "linux/amd64", "--as"];
-            work.plyfold("store", &[&line, form, &["--out"]].concat(), &out)
-        };
-        assert!(materialized(&["erofs-merged"]).status.success());
-        let content = |folder: &Path| {
-            let read = |entry: fs::DirEntry| (entry.file_name(), fs::read(entry.path()).unwrap());
-            let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect();
-            files.sort();
-            files
-        };
-        let (before, filler) = (content(&out), disk.path().join("filler"));
-        let (mut kib, mut failures) = (0, 0);
-        loop {
-            let free = rustix::fs::statvfs(disk.path())?;
-            let bytes = free.f_bavail * free.f_frsize;
-            fs::write(&filler, vec![1; usize::try_from(bytes.saturating_sub(kib << 10))?])?;
-            let run = materialized(form);
-            fs::remove_file(&filler)?;
-            if run.status.success() {
-                break;
-            }
-            failures += 1;
-            let said = String::from_utf8_lossy(&run.stderr).into_owned();
-            assert_eq!(run.status.code(), Some(1), "{said}");
-            assert!(said.contains("\nhint: the disk is full"), "{form:?} with {kib} KiB: {said}");
-            assert!(content(&out) == before, "{form:?} with {kib} KiB has changed the older set");
-            let left: Vec<_> = fs::read_dir(disk.path())?.map(|entry| entry.unwrap().file_name()).collect();
-            assert_eq!(left, ["out"], "{form:?} with {kib} KiB");
-            kib += kib.max(16);
-        }
-        assert!(failures > 0, "{form:?} needs no room");
-        assert!(content(&out) != before);
-    }
-    Ok(())
-}
-
-fn a_full_store_leaves_no_name() -> Verdict {
-    let work = Work::new();
-    let mut kib = 4;
-    loop {
-        let disk = Mount::new("tmpfs", "none", &format!("size={kib}k"))?;
-        let store = disk.path().join("store");
-        let output = work.plyfold(&store, &["pull", "--platform", "linux/amd64"], &sample_uri());
-        if output.status.success() {
-            break;
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Told before anything is fetched, or when something else has taken the room.
-        let hints = ["\nhint: `plyfold gc` removes", "\nhint: the disk is full"];
-        assert!(hints.iter().any(|hint| said.contains(hint)), "{said}");
-        let index = fs::read_to_string(store.join("index.json")).unwrap_or_default();
-        assert!(!index.contains("sample"), "{index}");
-        // With more space the next pull goes on from whatever is there.
-        Run::new("mount").args(["-o", "remount,size=1m"]).arg(disk.path()).success()?;
-        let output = work.plyfold(&store, &["pull", "--platform", "linux/amd64"], &sample_uri());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let left: Vec<_> = fs::read_dir(store.join("ingest"))?.map(|entry| entry.unwrap().path()).collect();
-        assert!(left.is_empty(), "with {kib} KiB: {left:?}");
-        kib += 4;
-    }
-    assert!(kib > 8);
     Ok(())
 }
 
