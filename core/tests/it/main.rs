@@ -13,6 +13,7 @@ mod forms;
 mod go_documents;
 mod in_hand;
 mod layer;
+mod layer_files;
 mod listing;
 mod local_errors;
 mod lookup;
