@@ -3,7 +3,8 @@
 use plyfold_core::Result;
 
 use crate::fault::Ext4Fault;
-use crate::format::{BLOCK_SIZE, Block, Checksum, Inode, put, put16, put32};
+use crate::fields::INDEX_FL;
+use crate::format::{BLOCK_SIZE, Block, Checksum, put, put16, put32};
 use crate::hash::half_md4;
 
 /// Bytes of a block of entries before the entry-shaped checksum tail.
@@ -93,7 +94,7 @@ impl Place<'_> {
             block_entries.extend(hashed[*start..end].iter().map(|(_, entry)| *entry));
             write(&self.block(&block_entries))?;
         }
-        Ok(Inode::INDEX)
+        Ok(INDEX_FL)
     }
 
     /// A block of entries, the last of which reaches to the tail.

@@ -2,12 +2,13 @@
 
 use plyfold_core::Result;
 
+use crate::fields::{
+    EE_BLOCK, EE_LEN, EE_START_HI, EE_START_LO, EH_DEPTH, EH_ENTRIES, EH_MAGIC, EH_MAX, EI_BLOCK, EI_LEAF_HI,
+    EI_LEAF_LO, EXTENT_ENTRY as ENTRY, EXTENT_LONGEST, EXTENT_MAGIC,
+};
 use crate::format::{BLOCK_SIZE, Block, Body, Checksum, put, put16, put32};
 
-/// Blocks of the longest extent (`EXT_INIT_MAX_LEN`).
-const LONGEST: u64 = 1 << 15;
-/// Bytes of an entry, and of the header of a node.
-const ENTRY: usize = 12;
+const LONGEST: u64 = EXTENT_LONGEST as u64;
 /// Entries of the root, which is in the inode.
 const IN_INODE: usize = 4;
 /// Entries of a node that is a block, before its checksum.
@@ -95,10 +96,10 @@ impl Extents {
 impl Extent {
     fn encode(&self) -> (u64, [u8; ENTRY]) {
         let mut entry = [0; ENTRY];
-        put32(&mut entry, 0x0, self.logical as u32); // ee_block
-        put16(&mut entry, 0x4, self.blocks as u16); // ee_len
-        put16(&mut entry, 0x6, (self.start >> 32) as u16); // ee_start_hi
-        put32(&mut entry, 0x8, self.start as u32); // ee_start_lo
+        put32(&mut entry, EE_BLOCK, self.logical as u32);
+        put16(&mut entry, EE_LEN, self.blocks as u16);
+        put16(&mut entry, EE_START_HI, (self.start >> 32) as u16);
+        put32(&mut entry, EE_START_LO, self.start as u32);
         (self.logical, entry)
     }
 }
@@ -106,17 +107,17 @@ impl Extent {
 /// The entry for a node below.
 fn index(logical: u64, place: u64) -> [u8; ENTRY] {
     let mut entry = [0; ENTRY];
-    put32(&mut entry, 0x0, logical as u32); // ei_block
-    put32(&mut entry, 0x4, place as u32); // ei_leaf_lo
-    put16(&mut entry, 0x8, (place >> 32) as u16); // ei_leaf_hi
+    put32(&mut entry, EI_BLOCK, logical as u32);
+    put32(&mut entry, EI_LEAF_LO, place as u32);
+    put16(&mut entry, EI_LEAF_HI, (place >> 32) as u16);
     entry
 }
 
 fn fill(node: &mut [u8], entries: &[(u64, [u8; ENTRY])], most: usize, depth: u16) {
-    put16(node, 0x0, 0xf30a); // eh_magic
-    put16(node, 0x2, entries.len() as u16); // eh_entries
-    put16(node, 0x4, most as u16); // eh_max
-    put16(node, 0x6, depth); // eh_depth
+    put16(node, EH_MAGIC, EXTENT_MAGIC);
+    put16(node, EH_ENTRIES, entries.len() as u16);
+    put16(node, EH_MAX, most as u16);
+    put16(node, EH_DEPTH, depth);
     for (at, (_, entry)) in entries.iter().enumerate() {
         put(node, ENTRY * (1 + at), entry);
     }

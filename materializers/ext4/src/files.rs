@@ -8,20 +8,19 @@ use plyfold_core::files::{FileInfo, FileType, Files, FilesFault};
 use plyfold_core::layer::TreeLimits;
 
 use crate::fault::Ext4Fault;
+use crate::fields::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use crate::format::ROOT_INODE;
 use crate::journaled::Journaled;
 use crate::mapping::bad;
-use crate::names::shown;
-use crate::reader::{DIRECTORY, Inode, REGULAR, SYMLINK, Volume};
-use crate::summary::Summary;
+use crate::names::{check_regular, last, shown};
+use crate::reader::{FileSystem, PIECE, StoredInode};
+use crate::summary::{Summary, superblock};
 
-/// Bytes that are handed over at once.
-const PIECE: u64 = 64 << 10;
 /// The most groups of a file system: so many of 128 MiB are 128 TiB.
 const GROUPS: u64 = 1 << 20;
 
-/// The files of an ext4 file system, also of ext2 and ext3. Nothing is written: a journal that has to be replayed is taken into
-/// account, by the crate `ext4-view`, which knows less of the format.
+/// The files of an ext4 file system, also of ext2 and ext3. Nothing is written. A journal that has to be replayed is taken into
+/// account; such a file system is read by the crate `ext4-view`, which knows less of the format.
 ///
 /// Link counts, device numbers and extended attributes are not known to it.
 ///
@@ -48,7 +47,8 @@ impl Ext4Files {
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that are not known here;
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks.
     pub fn new(mut source: impl Read + Seek + 'static) -> Result<Self> {
-        let summary = Summary::read(&mut source)?;
+        let (superblock, size) = superblock(&mut source)?;
+        let summary = Summary::of(&superblock, size)?;
         if summary.groups > GROUPS {
             return Err(Ext4Fault::Groups(summary.groups, GROUPS).into());
         }
@@ -56,15 +56,13 @@ impl Ext4Files {
         if needed.is_none_or(|needed| needed > summary.size) {
             return Err(Ext4Fault::Cut(summary.blocks, summary.block_size, summary.size).into());
         }
-        let mut volume = Volume::new(source, &summary)?;
-        // Also that there is a root.
-        let files: Box<dyn Files> = if summary.needs_recovery {
-            Box::new(Journaled::new(volume.into_source())?)
-        } else {
-            volume.find(b"/", true)?;
-            Box::new(volume)
-        };
-        Ok(Self { files })
+        let mut file_system = FileSystem::new(source, &superblock, &summary)?;
+        if summary.needs_recovery {
+            return Ok(Self { files: Box::new(Journaled::new(file_system.into_source())?) });
+        }
+        // There has to be a root.
+        file_system.inode(ROOT_INODE)?;
+        Ok(Self { files: Box::new(file_system) })
     }
 }
 
@@ -82,17 +80,16 @@ impl Files for Ext4Files {
     }
 }
 
-impl<R: Read + Seek> Files for Volume<R> {
+impl<R: Read + Seek> Files for FileSystem<R> {
     fn file(&mut self, path: &[u8], follow: bool) -> Result<FileInfo> {
         let inode = self.find(path, follow)?;
-        let last = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
-        let name = if inode.number == ROOT_INODE { b"/" } else { last };
+        let name = if inode.number == ROOT_INODE { b"/" } else { last(path) };
         self.info(name, &inode)
     }
 
     fn list(&mut self, directory: &[u8]) -> Result<Vec<FileInfo>> {
         let inode = self.find(directory, true)?;
-        if !inode.is(DIRECTORY) {
+        if !inode.is(S_IFDIR) {
             return Err(FilesFault::NoDirectory(shown(directory)).into());
         }
         let most = TreeLimits::default().files;
@@ -116,19 +113,15 @@ impl<R: Read + Seek> Files for Volume<R> {
 
     fn read(&mut self, path: &[u8], take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let inode = self.find(path, true)?;
-        match file_type(&inode)? {
-            FileType::Regular => {}
-            FileType::Directory => return Err(FilesFault::Directory(shown(path)).into()),
-            other => return Err(FilesFault::Special(shown(path), other).into()),
-        }
-        let (mut piece, mut done) = (vec![0; PIECE as usize], 0);
+        check_regular(path, file_type(&inode)?)?;
+        let (mut piece, mut done) = (vec![0; PIECE], 0);
         while done < inode.size {
             let run = self.run(&inode, done / self.block_size)?;
             let (start, left) = (done, inode.size - done);
             let end = start + run.count.saturating_mul(self.block_size).min(left);
             // A piece ends with a block, but for the last one.
             while done < end {
-                let bytes = &mut piece[..(end - done).min(PIECE) as usize];
+                let bytes = &mut piece[..(end - done).min(PIECE as u64) as usize];
                 match run.block {
                     Some(block) => self.read(block + (done - start) / self.block_size, bytes)?,
                     None => bytes.fill(0),
@@ -141,30 +134,30 @@ impl<R: Read + Seek> Files for Volume<R> {
     }
 }
 
-impl<R: Read + Seek> Volume<R> {
-    fn info(&mut self, name: &[u8], inode: &Inode) -> Result<FileInfo> {
+impl<R: Read + Seek> FileSystem<R> {
+    fn info(&mut self, name: &[u8], inode: &StoredInode) -> Result<FileInfo> {
         let mut info = FileInfo::new(name.to_vec(), file_type(inode)?);
         (info.mode, info.uid, info.gid, info.mtime) =
             (inode.mode & 0o7777, inode.uid, inode.gid, inode.mtime);
-        if inode.is(REGULAR) || inode.is(SYMLINK) {
+        if inode.is(S_IFREG) || inode.is(S_IFLNK) {
             info.size = inode.size;
         }
-        if inode.is(SYMLINK) {
+        if inode.is(S_IFLNK) {
             info.target = Some(self.target(inode)?.into());
         }
         Ok(info)
     }
 }
 
-fn file_type(inode: &Inode) -> Result<FileType> {
-    Ok(match inode.mode & 0xf000 {
-        0x1000 => FileType::Fifo,
-        0x2000 => FileType::CharDevice,
-        DIRECTORY => FileType::Directory,
-        0x6000 => FileType::BlockDevice,
-        REGULAR => FileType::Regular,
-        SYMLINK => FileType::Symlink,
-        0xc000 => FileType::Socket,
+fn file_type(inode: &StoredInode) -> Result<FileType> {
+    Ok(match inode.mode & S_IFMT {
+        S_IFIFO => FileType::Fifo,
+        S_IFCHR => FileType::CharDevice,
+        S_IFDIR => FileType::Directory,
+        S_IFBLK => FileType::BlockDevice,
+        S_IFREG => FileType::Regular,
+        S_IFLNK => FileType::Symlink,
+        S_IFSOCK => FileType::Socket,
         _ => return Err(bad(inode, "has no type that is known")),
     })
 }

@@ -3,6 +3,11 @@
 
 use plyfold_core::layer::Timestamp;
 
+use crate::fields::{
+    EE_LEN, EE_START_HI, EE_START_LO, EH_ENTRIES, EH_MAGIC, EH_MAX, EXTENT_ENTRY, EXTENT_MAGIC, EXTENTS_FL,
+    I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GID, I_MODE, I_MTIME, I_MTIME_EXTRA, I_SIZE, I_UID,
+};
+
 /// Bytes of a block.
 pub(crate) const BLOCK_SIZE: usize = 4096;
 /// Blocks in a group: one block of bitmap.
@@ -24,6 +29,16 @@ impl Checksum {
     /// The seed of everything but the superblock and the journal.
     pub(crate) fn new(uuid: &[u8; 16]) -> Self {
         Self(crc32c(!0, uuid))
+    }
+
+    /// One that begins with what the superblock says (`s_checksum_seed`).
+    pub(crate) fn from_seed(seed: u32) -> Self {
+        Self(seed)
+    }
+
+    /// One that goes on behind the parts.
+    pub(crate) fn behind(self, parts: &[&[u8]]) -> Self {
+        Self(self.over(parts))
     }
 
     /// The checksum over the parts, one after the other.
@@ -82,23 +97,17 @@ impl Default for Body {
 impl Inode {
     /// Bytes for extended attributes: what 128 + `i_extra_isize` leave.
     pub(crate) const TAIL: usize = INODE_SIZE - 160;
-    /// `i_flags`: a directory with a hash tree.
-    pub(crate) const INDEX: u32 = 0x1000;
-    /// `i_flags`: the body is an extent tree.
-    pub(crate) const EXTENTS: u32 = 0x8_0000;
-    /// `i_flags`: the value of an extended attribute.
-    pub(crate) const EA_INODE: u32 = 0x20_0000;
 
     /// The same with one run of data, at most 32768 blocks.
     pub(crate) fn with_run(mut self, first_block: u64, blocks: u32) -> Self {
         let tree = &mut self.body.0;
-        put16(tree, 0x0, 0xf30a); // eh_magic
-        put16(tree, 0x2, 1); // eh_entries
-        put16(tree, 0x4, 4); // eh_max
-        put16(tree, 0x10, blocks as u16); // ee_len
-        put16(tree, 0x12, (first_block >> 32) as u16); // ee_start_hi
-        put32(tree, 0x14, first_block as u32); // ee_start_lo
-        self.flags |= Self::EXTENTS;
+        put16(tree, EH_MAGIC, EXTENT_MAGIC);
+        put16(tree, EH_ENTRIES, 1);
+        put16(tree, EH_MAX, 4);
+        put16(tree, EXTENT_ENTRY + EE_LEN, blocks as u16);
+        put16(tree, EXTENT_ENTRY + EE_START_HI, (first_block >> 32) as u16);
+        put32(tree, EXTENT_ENTRY + EE_START_LO, first_block as u32);
+        self.flags |= EXTENTS_FL;
         self.blocks = blocks.into();
         self.size = self.blocks * BLOCK_SIZE as u64;
         self
@@ -107,28 +116,28 @@ impl Inode {
     /// Its 256 bytes.
     pub(crate) fn encode(&self, checksum: Checksum) -> [u8; INODE_SIZE] {
         let mut inode = [0; INODE_SIZE];
-        put16(&mut inode, 0x00, self.mode);
-        split16(&mut inode, 0x02, 0x78, self.uid);
-        split16(&mut inode, 0x18, 0x7a, self.gid);
-        split(&mut inode, 0x04, 0x6c, self.size);
-        put16(&mut inode, 0x1a, self.links);
+        put16(&mut inode, I_MODE, self.mode);
+        split16(&mut inode, I_UID, self.uid);
+        split16(&mut inode, I_GID, self.gid);
+        split(&mut inode, I_SIZE, self.size);
+        put16(&mut inode, 0x1a, self.links); // i_links_count
         let sectors = (self.blocks + u64::from(self.xattr_block != 0)) * (BLOCK_SIZE as u64 / 512);
         put32(&mut inode, 0x1c, sectors as u32); // i_blocks_lo
         put16(&mut inode, 0x74, (sectors >> 32) as u16); // l_i_blocks_high
-        put32(&mut inode, 0x20, self.flags);
+        put32(&mut inode, I_FLAGS, self.flags);
         put32(&mut inode, 0x24, self.version); // l_i_version
-        put(&mut inode, 0x28, &self.body.0);
+        put(&mut inode, I_BLOCK, &self.body.0);
         put32(&mut inode, 0x68, self.xattr_block as u32); // i_file_acl_lo
         put16(&mut inode, 0x76, (self.xattr_block >> 32) as u16); // l_i_file_acl_high
-        put16(&mut inode, 0x80, 32); // i_extra_isize
+        put16(&mut inode, I_EXTRA_ISIZE, 32);
         put_time(&mut inode, 0x0c, 0x84, self.time); // i_ctime
-        put_time(&mut inode, 0x10, 0x88, self.mtime); // i_mtime
+        put_time(&mut inode, I_MTIME, I_MTIME_EXTRA, self.mtime);
         put_time(&mut inode, 0x08, 0x8c, self.atime); // i_atime
         put_time(&mut inode, 0x90, 0x94, self.time); // i_crtime
         put(&mut inode, 160, &self.tail);
         // Over number, generation (0) and the inode with its checksum fields zero.
         let sum = checksum.over(&[&self.number.to_le_bytes(), &[0; 4], &inode]);
-        split16(&mut inode, 0x7c, 0x82, sum);
+        split16(&mut inode, I_CHECKSUM, sum);
         inode
     }
 }
@@ -177,6 +186,13 @@ fn put_time(inode: &mut [u8], at: usize, extra: usize, time: Timestamp) {
     put32(inode, extra, nanos << 2 | epoch);
 }
 
+/// A time as [`put_time`] writes it; of seconds alone where there is no second field.
+pub(crate) fn time(inode: &[u8], at: usize, extra: Option<usize>) -> Timestamp {
+    let extra = extra.map_or(0, |extra| le32(inode, extra));
+    let seconds = i64::from(le32(inode, at).cast_signed()) + (i64::from(extra & 3) << 32);
+    Timestamp { seconds, nanos: extra >> 2 }
+}
+
 pub(crate) fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
     record[at..at + bytes.len()].copy_from_slice(bytes);
 }
@@ -190,15 +206,35 @@ pub(crate) fn put32(record: &mut [u8], at: usize, value: u32) {
 }
 
 /// A value in two fields of 32 bits.
-pub(crate) fn split(record: &mut [u8], low: usize, high: usize, value: u64) {
+pub(crate) fn split(record: &mut [u8], (low, high): (usize, usize), value: u64) {
     put32(record, low, value as u32);
     put32(record, high, (value >> 32) as u32);
 }
 
 /// A value in two fields of 16 bits.
-pub(crate) fn split16(record: &mut [u8], low: usize, high: usize, value: u32) {
+pub(crate) fn split16(record: &mut [u8], (low, high): (usize, usize), value: u32) {
     put16(record, low, value as u16);
     put16(record, high, (value >> 16) as u16);
+}
+
+/// The number that stands there, 0 behind the end of the record.
+pub(crate) fn le16(record: &[u8], at: usize) -> u16 {
+    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+/// As [`le16`].
+pub(crate) fn le32(record: &[u8], at: usize) -> u32 {
+    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// A value as [`split`] writes it.
+pub(crate) fn joined(record: &[u8], (low, high): (usize, usize)) -> u64 {
+    u64::from(le32(record, low)) | u64::from(le32(record, high)) << 32
+}
+
+/// A value as [`split16`] writes it.
+pub(crate) fn joined16(record: &[u8], (low, high): (usize, usize)) -> u32 {
+    u32::from(le16(record, low)) | u32::from(le16(record, high)) << 16
 }
 
 #[cfg(test)]
@@ -211,10 +247,7 @@ mod tests {
         let encoded = |seconds, nanos| {
             let mut inode = [0; 8];
             put_time(&mut inode, 0, 4, Timestamp { seconds, nanos });
-            (
-                i32::from_le_bytes([inode[0], inode[1], inode[2], inode[3]]),
-                u32::from_le_bytes([inode[4], inode[5], inode[6], inode[7]]),
-            )
+            (le32(&inode, 0).cast_signed(), le32(&inode, 4))
         };
         assert_eq!(encoded(-1, 999_999_999), (-1, 999_999_999 << 2));
         assert_eq!(encoded(0x7fff_ffff, 0), (i32::MAX, 0));

@@ -3,6 +3,7 @@
 use plyfold_core::Result;
 
 use crate::disk::Disk;
+use crate::fields::{S_IFDIR, S_IFMT};
 use crate::format::{BLOCK_SIZE, Checksum, INODE_SIZE, Inode, put};
 use crate::geometry::Geometry;
 
@@ -38,7 +39,7 @@ impl InodeTable {
     /// Adds an inode: one of the first block, or the next one.
     pub(crate) fn add(&mut self, inode: &Inode, disk: &mut Disk<'_>) -> Result<()> {
         let group = (inode.number - 1) / self.geometry.inodes_per_group;
-        self.directories[group as usize] += u32::from(inode.mode >> 12 == 4);
+        self.directories[group as usize] += u32::from(inode.mode & S_IFMT == S_IFDIR);
         let bytes = inode.encode(self.checksum);
         if inode.number <= FIRST {
             put(&mut self.first, (inode.number - 1) as usize * INODE_SIZE, &bytes);

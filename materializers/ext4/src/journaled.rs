@@ -1,4 +1,7 @@
-//! The files of a file system whose journal has to be replayed: the crate `ext4-view` takes it into account.
+//! The files of a file system whose journal has to be replayed, by the crate `ext4-view`.
+//!
+//! The journal has a format of its own (`journal.rst`), which is not read here: the crate does that, and is used for nothing
+//! else.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -8,12 +11,11 @@ use plyfold_core::layer::{Timestamp, TreeLimits};
 use plyfold_core::{Error, ErrorKind, Result};
 
 use crate::fault::Ext4Fault;
-use crate::names::shown;
+use crate::names::{check_regular, last, shown};
+use crate::reader::PIECE;
 
-/// Bytes that are handed over at once.
-const PIECE: usize = 64 << 10;
-/// The files of an ext4 file system, read by the crate `ext4-view`, and nothing is written. It knows no times before 1970 and
-/// after 2038, no names of more than 255 bytes in links, and no holes but in extents.
+/// Such files. The crate takes the journal's blocks in place of those on the disk, and writes nothing. It knows no times before
+/// 1970 and after 2038, no names of more than 255 bytes in links, and no holes but in extents.
 pub(crate) struct Journaled {
     file_system: Ext4,
 }
@@ -59,7 +61,7 @@ impl Files for Journaled {
             self.file_system.symlink_metadata(&*absolute)
         };
         let metadata = metadata.map_err(failed)?;
-        let mut name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+        let mut name = last(path);
         if metadata.is_dir() {
             let real = self.file_system.canonicalize(&*absolute).map_err(failed)?;
             if AsRef::<[u8]>::as_ref(&real) == b"/" {
@@ -93,12 +95,7 @@ impl Files for Journaled {
 
     fn read(&mut self, path: &[u8], take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let failed = |e| fault(path, e);
-        let info = self.file(path, true)?;
-        match info.kind {
-            FileType::Regular => {}
-            FileType::Directory => return Err(FilesFault::Directory(shown(path)).into()),
-            other => return Err(FilesFault::Special(shown(path), other).into()),
-        }
+        check_regular(path, self.file(path, true)?.kind)?;
         let mut file = self.file_system.open(&*absolute(path)).map_err(failed)?;
         let mut piece = vec![0; PIECE];
         loop {

@@ -56,6 +56,7 @@ mod directory;
 mod disk;
 mod extents;
 mod fault;
+mod fields;
 mod files;
 mod format;
 mod formats;

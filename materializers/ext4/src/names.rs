@@ -2,17 +2,16 @@
 
 use std::io::{Read, Seek};
 
-use plyfold_core::files::FilesFault;
+use plyfold_core::files::{FileType, FilesFault};
 use plyfold_core::layer::TreeLimits;
 use plyfold_core::{Result, printable};
 
 use crate::fault::Ext4Fault;
-use crate::format::{ROOT_INODE, crc32c};
+use crate::fields::{EXTENTS_FL, INDEX_FL, S_IFDIR, S_IFLNK};
+use crate::format::{ROOT_INODE, le16, le32};
 use crate::mapping::bad;
-use crate::reader::{DIRECTORY, EXTENTS, Inode, SYMLINK, Volume, le16, le32};
+use crate::reader::{FileSystem, StoredInode};
 
-/// In `i_flags`: the directory has an index, whose blocks look like unused entries.
-const INDEX: u32 = 0x1000;
 /// The most symbolic links on the way of a path, as Linux has it.
 const LINKS: usize = 40;
 /// The longest text of a link: a path of Linux.
@@ -23,11 +22,11 @@ const SHORT: u64 = 60;
 const ENTRY: usize = 8;
 const TAIL: usize = 12;
 
-impl<R: Read + Seek> Volume<R> {
+impl<R: Read + Seek> FileSystem<R> {
     /// Hands the names of a directory over, `.` and `..` too, until `take` has enough.
     pub(crate) fn names(
         &mut self,
-        directory: &Inode,
+        directory: &StoredInode,
         mut take: impl FnMut(u32, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut bytes = vec![0; self.block_size as usize];
@@ -60,13 +59,13 @@ impl<R: Read + Seek> Volume<R> {
     }
 
     /// The text of a symbolic link.
-    pub(crate) fn target(&mut self, link: &Inode) -> Result<Vec<u8>> {
+    pub(crate) fn target(&mut self, link: &StoredInode) -> Result<Vec<u8>> {
         link.readable()?;
         if link.size == 0 || link.size > TARGET {
             return Err(bad(link, "is a symbolic link of no possible length"));
         }
         let length = link.size as usize;
-        if link.size < SHORT && link.flags & EXTENTS == 0 {
+        if link.size < SHORT && link.flags & EXTENTS_FL == 0 {
             return Ok(link.data[..length].to_vec());
         }
         let mut text = vec![0; length];
@@ -79,60 +78,58 @@ impl<R: Read + Seek> Volume<R> {
     }
 
     /// What a path leads to. A link at its end is followed if `follow` says so, or a slash stands behind it.
-    pub(crate) fn find(&mut self, path: &[u8], follow: bool) -> Result<Inode> {
-        let follow = follow || path.ends_with(b"/");
-        let mut pending = Vec::new();
-        push(&mut pending, path);
-        if path.ends_with(b"/") {
-            pending.insert(0, b".".to_vec());
-        }
+    pub(crate) fn find(&mut self, path: &[u8], follow: bool) -> Result<StoredInode> {
+        let mut pending: Vec<_> = components(path).collect();
         let mut current = self.inode(ROOT_INODE)?;
         let (mut above, mut links) = (vec![], 0);
         while let Some(name) = pending.pop() {
-            if !current.is(DIRECTORY) {
+            if !current.is(S_IFDIR) {
                 return Err(FilesFault::NoDirectory(shown(path)).into());
             }
             match &name[..] {
-                b"." => {}
-                b".." => current = self.inode(above.pop().unwrap_or(ROOT_INODE))?,
-                name => {
-                    let mut found = None;
-                    self.names(&current, |number, other| {
-                        found = (other == name).then_some(number);
-                        Ok(found.is_some())
-                    })?;
-                    let number = found.ok_or_else(|| FilesFault::Missing(shown(path)))?;
-                    let child = self.inode(number)?;
-                    if child.is(SYMLINK) && (follow || !pending.is_empty()) {
-                        links += 1;
-                        if links > LINKS {
-                            return Err(Ext4Fault::Path(
-                                shown(path),
-                                format!("more than {LINKS} symbolic links"),
-                            )
-                            .into());
-                        }
-                        let target = self.target(&child)?;
-                        if target.starts_with(b"/") {
-                            above.clear();
-                            current = self.inode(ROOT_INODE)?;
-                        }
-                        push(&mut pending, &target);
-                    } else {
-                        above.push(current.number);
-                        current = child;
-                    }
+                b"" | b"." => continue,
+                b".." => {
+                    current = self.inode(above.pop().unwrap_or(ROOT_INODE))?;
+                    continue;
                 }
+                _ => {}
             }
+            let number = self.number(&current, &name)?.ok_or_else(|| FilesFault::Missing(shown(path)))?;
+            let child = self.inode(number)?;
+            if !child.is(S_IFLNK) || !follow && pending.is_empty() {
+                above.push(current.number);
+                current = child;
+                continue;
+            }
+            links += 1;
+            if links > LINKS {
+                let why = format!("more than {LINKS} symbolic links");
+                return Err(Ext4Fault::Path(shown(path), why).into());
+            }
+            let target = self.target(&child)?;
+            if target.starts_with(b"/") {
+                above.clear();
+                current = self.inode(ROOT_INODE)?;
+            }
+            pending.extend(components(&target));
         }
         Ok(current)
     }
+
+    /// The number of the inode that has a name in a directory.
+    fn number(&mut self, directory: &StoredInode, name: &[u8]) -> Result<Option<u32>> {
+        let mut found = None;
+        self.names(directory, |number, other| {
+            found = (other == name).then_some(number);
+            Ok(found.is_some())
+        })?;
+        Ok(found)
+    }
 }
 
-/// The components of a path, the first one last.
-fn push(pending: &mut Vec<Vec<u8>>, path: &[u8]) {
-    let parts = path.split(|byte| *byte == b'/').rev().filter(|part| !part.is_empty());
-    pending.extend(parts.map(<[u8]>::to_vec));
+/// The components of a path, the first one last. An empty one, such as behind a slash at the end, is the directory itself.
+fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec)
 }
 
 /// `rec_len`, which has two bits more in its lowest ones for blocks of 64 KiB.
@@ -145,14 +142,15 @@ fn entry_length(entry: &[u8], block: usize) -> usize {
 }
 
 /// The checksum at the end of a block of names. Those of an index are not verified: it is not used.
-fn check(directory: &Inode, is_first: bool, block: &[u8]) -> Result<()> {
-    let Some(seed) = directory.seed else { return Ok(()) };
+fn check(directory: &StoredInode, is_first: bool, block: &[u8]) -> Result<()> {
+    let Some(checksum) = directory.checksum else { return Ok(()) };
+    // The first block has `.` and `..` in front of the index, others begin with an unused entry of the whole block.
     let is_index = le32(block, 0) == 0 && entry_length(block, block.len()) == block.len();
-    if directory.flags & INDEX != 0 && (is_first || is_index) {
+    if directory.flags & INDEX_FL != 0 && (is_first || is_index) {
         return Ok(());
     }
     let (covered, tail) = block.split_at(block.len() - TAIL);
-    if crc32c(seed, covered) != le32(tail, 8) {
+    if checksum.over(&[covered]) != le32(tail, 8) {
         return Err(bad(directory, "has a directory with a wrong checksum"));
     }
     Ok(())
@@ -162,4 +160,18 @@ fn check(directory: &Inode, is_first: bool, block: &[u8]) -> Result<()> {
 pub(crate) fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     format!("/{}", printable(text.trim_start_matches('/')))
+}
+
+/// The last component of a path.
+pub(crate) fn last(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default()
+}
+
+/// Refuses what has no bytes to read.
+pub(crate) fn check_regular(path: &[u8], kind: FileType) -> Result<()> {
+    match kind {
+        FileType::Regular => Ok(()),
+        FileType::Directory => Err(FilesFault::Directory(shown(path)).into()),
+        other => Err(FilesFault::Special(shown(path), other).into()),
+    }
 }

@@ -9,6 +9,9 @@ use crate::data;
 use crate::directory::{DIRECTORY, Entry, Place};
 use crate::disk::Disk;
 use crate::extents::Extents;
+use crate::fields::{
+    EA_INODE_FL, EXTENTS_FL, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK,
+};
 use crate::format::{
     BLOCK_SIZE, Block, Body, Checksum, Inode, JOURNAL_INODE, LOST_FOUND_INODE, ROOT_INODE, bitmap, journal,
     put,
@@ -77,7 +80,7 @@ impl Writer<'_> {
         let mut extents = Extents::default();
         self.disk.append(&mut extents, 0, &journal(blocks as u32, &self.settings.uuid))?;
         self.disk.reserve(&mut extents, 1, blocks - 1)?;
-        let inode = Inode { number: JOURNAL_INODE, mode: 0x8000 | 0o600, links: 1, ..Inode::default() };
+        let inode = Inode { number: JOURNAL_INODE, mode: S_IFREG | 0o600, links: 1, ..Inode::default() };
         let inode = Inode { size: blocks * BLOCK_SIZE as u64, ..self.with_extents(inode, &extents)? };
         self.table.add(&inode, &mut self.disk)?;
         Ok(Some((inode.body, inode.size)))
@@ -88,7 +91,7 @@ impl Writer<'_> {
         if self.plan.has_lost_found {
             return Ok(());
         }
-        let inode = Inode { number: LOST_FOUND_INODE, mode: 0x4000 | 0o700, links: 2, ..Inode::default() };
+        let inode = Inode { number: LOST_FOUND_INODE, mode: S_IFDIR | 0o700, links: 2, ..Inode::default() };
         let inode = self.directory(inode, ROOT_INODE, Vec::new())?;
         self.table.add(&inode, &mut self.disk)
     }
@@ -165,7 +168,7 @@ impl Writer<'_> {
         let disk = &mut self.disk;
         let write = |block: &Block| disk.store(|_| *block);
         let (body, tree_blocks) = extents.finish(inode.number, self.checksum, write)?;
-        Ok(Inode { body, blocks: extents.blocks() + tree_blocks, flags: Inode::EXTENTS, ..inode })
+        Ok(Inode { body, blocks: extents.blocks() + tree_blocks, flags: EXTENTS_FL, ..inode })
     }
 
     fn attributes(&mut self, inode: &mut Inode, node: &Node<FileData>) -> Result<()> {
@@ -196,14 +199,14 @@ impl Writer<'_> {
                 self.disk.append(&mut extents, 0, &bytes)?;
                 let inode = Inode {
                     number,
-                    mode: 0x8000 | 0o600,
+                    mode: S_IFREG | 0o600,
                     links: 1,
                     atime: Timestamp { seconds: large.checksum.into(), nanos: 0 },
                     version: large.references,
                     ..Inode::default()
                 };
                 let inode = self.with_extents(inode, &extents)?;
-                let inode = Inode { size, flags: inode.flags | Inode::EA_INODE, ..inode };
+                let inode = Inode { size, flags: inode.flags | EA_INODE_FL, ..inode };
                 self.table.add(&inode, &mut self.disk)?;
             }
         }
@@ -292,13 +295,13 @@ fn entries<'a>(plan: &Plan<'a>, id: NodeId, is_extended: bool) -> Vec<Entry<'a>>
 /// `i_mode` without its permissions.
 fn type_bits<C>(kind: &Kind<C>) -> u16 {
     match kind {
-        Kind::Fifo => 0x1000,
-        Kind::CharDevice { .. } => 0x2000,
-        Kind::Directory(_) => 0x4000,
-        Kind::BlockDevice { .. } => 0x6000,
-        Kind::File { .. } => 0x8000,
-        Kind::Symlink { .. } => 0xa000,
-        Kind::Socket => 0xc000,
+        Kind::Fifo => S_IFIFO,
+        Kind::CharDevice { .. } => S_IFCHR,
+        Kind::Directory(_) => S_IFDIR,
+        Kind::BlockDevice { .. } => S_IFBLK,
+        Kind::File { .. } => S_IFREG,
+        Kind::Symlink { .. } => S_IFLNK,
+        Kind::Socket => S_IFSOCK,
     }
 }
 

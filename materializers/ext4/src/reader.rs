@@ -7,28 +7,41 @@ use plyfold_core::layer::Timestamp;
 use plyfold_core::{Error, Result};
 
 use crate::fault::Ext4Fault;
-use crate::format::crc32c;
-use crate::summary::{Summary, incompatible, superblock};
+use crate::fields::{
+    BG_CHECKSUM, BG_INODE_TABLE, BIGALLOC, CSUM_SEED, EA_INODE, ENCRYPT, ENCRYPT_FL, EXTENT, FILETYPE,
+    FLEX_BG, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GENERATION, I_GID, I_MODE, I_MTIME,
+    I_MTIME_EXTRA, I_SIZE, I_UID, INLINE_DATA_FL, INODE_MIN, IS_64BIT, LARGE_DIR, META_BG, METADATA_CSUM,
+    MMP, RECOVER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_CHECKSUM_SEED, S_DESC_SIZE, S_FEATURE_COMPAT,
+    S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, S_IFMT, S_IFREG,
+    S_INODES_PER_GROUP, SPARSE_SUPER, SPARSE_SUPER2,
+};
+use crate::format::{Checksum, joined, joined16, le16, le32, put16, time};
+use crate::summary::{SUPERBLOCK_BYTES, Summary, incompatible};
 
-/// In `i_mode`.
-pub(crate) const DIRECTORY: u16 = 0x4000;
-pub(crate) const REGULAR: u16 = 0x8000;
-pub(crate) const SYMLINK: u16 = 0xa000;
+/// Bytes that are handed over at once.
+pub(crate) const PIECE: usize = 64 << 10;
 
-/// Blocks that are kept: of an extent tree five levels, then one of group descriptors and one of inodes.
-pub(crate) const LEVELS: usize = 7;
-/// In `s_feature_incompat`, what is known here or does not matter to what only reads: `filetype`, `needs_recovery`, `meta_bg`, `extent`,
-/// `64bit`, `mmp`, `flex_bg`, `ea_inode`, `metadata_csum_seed`, `large_dir`, `encrypt`.
-const KNOWN: u32 = 0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x1_0000;
-/// In `i_flags`.
-const ENCRYPTED: u32 = 0x800;
-pub(crate) const EXTENTS: u32 = 0x8_0000;
-const INLINE: u32 = 0x1000_0000;
-/// Where the superblock has the two groups with backups of `sparse_super2`.
-const BACKUPS: usize = 0x24c;
+/// What is known here in `s_feature_incompat`, or does not matter to what only reads.
+const KNOWN: u32 = FILETYPE
+    | RECOVER
+    | META_BG
+    | EXTENT
+    | IS_64BIT
+    | MMP
+    | FLEX_BG
+    | EA_INODE
+    | CSUM_SEED
+    | LARGE_DIR
+    | ENCRYPT;
+
+/// Levels of blocks below the inode, at most: an extent tree has five, a map three.
+const LEVELS: usize = 5;
+/// Where a block of group descriptors and one of inodes are kept, behind one of each level.
+const DESCRIPTORS: usize = LEVELS;
+const INODES: usize = LEVELS + 1;
 
 /// A file system, to read from.
-pub(crate) struct Volume<R> {
+pub(crate) struct FileSystem<R> {
     source: R,
     pub(crate) block_size: u64,
     blocks: u64,
@@ -43,22 +56,22 @@ pub(crate) struct Volume<R> {
     /// How groups with a backup of the superblock are chosen.
     backups: Backups,
     /// Where metadata has checksums: what they begin with.
-    seed: Option<u32>,
+    checksum: Option<Checksum>,
     is_large_dir: bool,
-    /// The last block of each level, by its number.
-    cached: [(Option<u64>, Vec<u8>); LEVELS],
+    /// The blocks that were read last, by their numbers.
+    kept: [(Option<u64>, Vec<u8>); INODES + 1],
 }
 
 #[derive(Clone, Copy)]
 enum Backups {
     All,
     Sparse,
-    Two(u32, u32),
+    Two([u32; 2]),
 }
 
 /// What an inode says.
 #[derive(Clone, Debug)]
-pub(crate) struct Inode {
+pub(crate) struct StoredInode {
     pub(crate) number: u32,
     pub(crate) mode: u16,
     pub(crate) uid: u32,
@@ -69,58 +82,60 @@ pub(crate) struct Inode {
     /// `i_block`: extents, block numbers or a short link.
     pub(crate) data: [u8; 60],
     /// What the checksums of its blocks begin with.
-    pub(crate) seed: Option<u32>,
+    pub(crate) checksum: Option<Checksum>,
 }
 
-impl<R: Read + Seek> Volume<R> {
-    /// The file system of a summary.
-    pub(crate) fn new(mut source: R, summary: &Summary) -> Result<Self> {
-        let bytes = superblock(&mut source)?;
-        let has = |name: &str| summary.features.iter().any(|feature| feature == name);
-        if let Some(other) = incompatible(le32(&bytes, 0x60) & !KNOWN).first() {
+impl<R: Read + Seek> FileSystem<R> {
+    /// The file system of a superblock, which says `summary`.
+    pub(crate) fn new(source: R, superblock: &[u8; SUPERBLOCK_BYTES], summary: &Summary) -> Result<Self> {
+        let [compat, incompat, ro_compat] =
+            [S_FEATURE_COMPAT, S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT].map(|at| le32(superblock, at));
+        if let Some(other) = incompatible(incompat & !KNOWN).first() {
             return Err(Ext4Fault::Unknown(other.clone()).into());
         }
-        if has("bigalloc") {
+        if ro_compat & BIGALLOC != 0 {
             return Err(Ext4Fault::Unknown("bigalloc".to_owned()).into());
         }
         let malformed = |what| Err(Ext4Fault::Malformed(what).into());
-        let descriptor_size = if has("64bit") { u64::from(le16(&bytes, 0xfe)) } else { 32 };
+        let is_wide = incompat & IS_64BIT != 0;
+        let descriptor_size = if is_wide { u64::from(le16(superblock, S_DESC_SIZE)) } else { 32 };
         let inode_size = usize::from(summary.inode_size);
         let block_size = u64::from(summary.block_size);
         if !descriptor_size.is_power_of_two() || !(32..=1024).contains(&descriptor_size) {
             return malformed("the group descriptors have no possible size");
         }
-        if !inode_size.is_power_of_two() || inode_size < 128 || inode_size as u64 > block_size {
+        if !inode_size.is_power_of_two() || inode_size < INODE_MIN || inode_size as u64 > block_size {
             return malformed("the inodes have no possible size");
         }
-        let inodes_per_group = le32(&bytes, 0x28);
+        let inodes_per_group = le32(superblock, S_INODES_PER_GROUP);
         if inodes_per_group == 0 || u64::from(inodes_per_group) > 8 * block_size {
             return malformed("the superblock's groups have no possible number of inodes");
         }
-        let own_seed =
-            || if has("metadata_csum_seed") { le32(&bytes, 0x270) } else { crc32c(!0, &summary.uuid) };
-        let backups = if has("sparse_super2") {
-            Backups::Two(le32(&bytes, BACKUPS), le32(&bytes, BACKUPS + 4))
-        } else if has("sparse_super") {
-            Backups::Sparse
+        let has_seed = incompat & CSUM_SEED != 0;
+        let checksum = if has_seed {
+            Checksum::from_seed(le32(superblock, S_CHECKSUM_SEED))
         } else {
-            Backups::All
+            Checksum::new(&summary.uuid)
         };
         Ok(Self {
             source,
             block_size,
             blocks: summary.blocks,
-            first_block: u64::from(le32(&bytes, 0x14)),
-            blocks_per_group: u64::from(le32(&bytes, 0x20)),
+            first_block: u64::from(le32(superblock, S_FIRST_DATA_BLOCK)),
+            blocks_per_group: u64::from(le32(superblock, S_BLOCKS_PER_GROUP)),
             inodes: summary.inodes,
             inodes_per_group,
             inode_size,
             descriptor_size,
-            meta_groups: has("meta_bg").then(|| u64::from(le32(&bytes, 0x104))),
-            backups,
-            seed: has("metadata_csum").then(own_seed),
-            is_large_dir: has("large_dir"),
-            cached: std::array::from_fn(|_| (None, Vec::new())),
+            meta_groups: (incompat & META_BG != 0).then(|| u64::from(le32(superblock, S_FIRST_META_BG))),
+            backups: match (compat & SPARSE_SUPER2 != 0, ro_compat & SPARSE_SUPER != 0) {
+                (true, _) => Backups::Two(S_BACKUP_BGS.map(|at| le32(superblock, at))),
+                (false, true) => Backups::Sparse,
+                (false, false) => Backups::All,
+            },
+            checksum: (ro_compat & METADATA_CSUM != 0).then_some(checksum),
+            is_large_dir: incompat & LARGE_DIR != 0,
+            kept: std::array::from_fn(|_| (None, Vec::new())),
         })
     }
 
@@ -139,26 +154,25 @@ impl<R: Read + Seek> Volume<R> {
         read.and_then(|_| self.source.read_exact(bytes)).map_err(|e| Error::io("reading the file system", e))
     }
 
-    /// A whole block, kept until another of this level is asked for; whether it was read just now.
-    pub(crate) fn block(&mut self, level: usize, block: u64) -> Result<(&[u8], bool)> {
-        let level = level.min(LEVELS - 1);
-        let is_new = self.cached[level].0 != Some(block);
-        if is_new {
-            let mut bytes = std::mem::take(&mut self.cached[level]).1;
+    /// A block, kept until another of this level is asked for. `check` is asked when it is read, and not again.
+    pub(crate) fn block(
+        &mut self,
+        level: usize,
+        block: u64,
+        check: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<&[u8]> {
+        if self.kept[level].0 != Some(block) {
+            let mut bytes = std::mem::take(&mut self.kept[level]).1;
             bytes.resize(self.block_size as usize, 0);
             self.read(block, &mut bytes)?;
-            self.cached[level] = (Some(block), bytes);
+            check(&bytes)?;
+            self.kept[level] = (Some(block), bytes);
         }
-        Ok((&self.cached[level].1, is_new))
-    }
-
-    /// Drops what was read of a level: it is not what it should be.
-    pub(crate) fn forget(&mut self, level: usize) {
-        self.cached[level.min(LEVELS - 1)].0 = None;
+        Ok(&self.kept[level].1)
     }
 
     /// An inode by its number, which is in use.
-    pub(crate) fn inode(&mut self, number: u32) -> Result<Inode> {
+    pub(crate) fn inode(&mut self, number: u32) -> Result<StoredInode> {
         if number == 0 || number > self.inodes {
             return Err(Ext4Fault::Unreadable(format!("there is no inode {number}")).into());
         }
@@ -166,10 +180,9 @@ impl<R: Read + Seek> Volume<R> {
         let at = u64::from(index) * self.inode_size as u64;
         let block = self.inode_table(group)?.saturating_add(at / self.block_size);
         let within = (at % self.block_size) as usize;
-        let (size, seed, is_large_dir) = (self.inode_size, self.seed, self.is_large_dir);
-        let (bytes, _) = self.block(LEVELS - 1, block)?;
-        let bytes = bytes.get(within..within + size).unwrap_or_default().to_vec();
-        Inode::of(number, &bytes, seed, is_large_dir)
+        let (size, checksum, is_large_dir) = (self.inode_size, self.checksum, self.is_large_dir);
+        let bytes = self.block(INODES, block, |_| Ok(()))?[within..within + size].to_vec();
+        StoredInode::of(number, bytes, checksum, is_large_dir)
     }
 
     /// The first block of a group's inodes.
@@ -177,18 +190,17 @@ impl<R: Read + Seek> Volume<R> {
         let each = self.block_size / self.descriptor_size;
         let block = self.descriptors(u64::from(group) / each);
         let at = (u64::from(group) % each * self.descriptor_size) as usize;
-        let (size, seed) = (self.descriptor_size as usize, self.seed);
-        let (bytes, _) = self.block(LEVELS - 2, block)?;
-        let bytes = bytes.get(at..at + size).unwrap_or_default();
-        if let Some(seed) = seed {
-            let sum = parts(seed, &[&group.to_le_bytes(), &bytes[..0x1e], &[0; 2], &bytes[0x20..]]);
-            if sum as u16 != le16(bytes, 0x1e) {
-                self.forget(LEVELS - 2);
+        let (size, checksum) = (self.descriptor_size as usize, self.checksum);
+        let bytes = &self.block(DESCRIPTORS, block, |_| Ok(()))?[at..at + size];
+        if let Some(checksum) = checksum {
+            let (before, behind) = (&bytes[..BG_CHECKSUM], &bytes[BG_CHECKSUM + 2..]);
+            let sum = checksum.over(&[&group.to_le_bytes(), before, &[0; 2], behind]);
+            if sum as u16 != le16(bytes, BG_CHECKSUM) {
                 return Err(Ext4Fault::Unreadable(format!("the checksum of group {group} is wrong")).into());
             }
         }
-        let high = if size >= 64 { le32(bytes, 0x28) } else { 0 };
-        Ok(u64::from(le32(bytes, 8)) | u64::from(high) << 32)
+        // One of 32 bytes has no upper halves.
+        Ok(if size < 64 { u64::from(le32(bytes, BG_INODE_TABLE.0)) } else { joined(bytes, BG_INODE_TABLE) })
     }
 
     /// The block with the descriptors of this number (`descriptor_loc` of Linux).
@@ -207,83 +219,65 @@ impl<R: Read + Seek> Volume<R> {
         };
         match self.backups {
             _ if group == 0 => true,
-            Backups::Two(one, other) => [one, other].map(u64::from).contains(&group),
+            Backups::Two(groups) => groups.map(u64::from).contains(&group),
             Backups::All => true,
             Backups::Sparse => group == 1 || [3, 5, 7].into_iter().any(is_power),
         }
     }
 }
 
-impl Inode {
-    fn of(number: u32, bytes: &[u8], seed: Option<u32>, is_large_dir: bool) -> Result<Self> {
+impl StoredInode {
+    fn of(number: u32, mut bytes: Vec<u8>, checksum: Option<Checksum>, is_large_dir: bool) -> Result<Self> {
         let bad = |what: &str| Err(Ext4Fault::Unreadable(format!("inode {number} {what}")).into());
-        let extra = if bytes.len() > 128 { usize::from(le16(bytes, 0x80)) } else { 0 };
-        if extra > bytes.len() - 128.min(bytes.len()) {
+        let extra = if bytes.len() > INODE_MIN { usize::from(le16(&bytes, I_EXTRA_ISIZE)) } else { 0 };
+        if extra > bytes.len() - INODE_MIN {
             return bad("has no possible size");
         }
-        let seed =
-            seed.map(|seed| parts(seed, &[&number.to_le_bytes(), bytes.get(0x64..0x68).unwrap_or_default()]));
-        if let Some(seed) = seed {
-            let mut zeroed = bytes.to_vec();
-            zeroed[0x7c..0x7e].fill(0);
-            let high = (extra >= 4).then(|| {
-                zeroed[0x82..0x84].fill(0);
-                le16(bytes, 0x82)
-            });
-            let sum = crc32c(seed, &zeroed);
-            if sum as u16 != le16(bytes, 0x7c) || high.is_some_and(|high| high != (sum >> 16) as u16) {
+        let has = |field: usize, size: usize| field + size <= INODE_MIN + extra;
+        let generation = &bytes[I_GENERATION..I_GENERATION + 4];
+        let checksum = checksum.map(|checksum| checksum.behind(&[&number.to_le_bytes(), generation]));
+        if let Some(checksum) = checksum {
+            let (low, high) = I_CHECKSUM;
+            let known = (le16(&bytes, low), has(high, 2).then(|| le16(&bytes, high)));
+            // The checksum is taken with zeros in its own place.
+            put16(&mut bytes, low, 0);
+            if known.1.is_some() {
+                put16(&mut bytes, high, 0);
+            }
+            let sum = checksum.over(&[&bytes]);
+            if known != (sum as u16, known.1.map(|_| (sum >> 16) as u16)) {
                 return bad("has a wrong checksum");
             }
         }
-        let flags = le32(bytes, 0x20);
-        let mode = le16(bytes, 0);
-        let is_wide = is_large_dir || mode & 0xf000 == REGULAR;
-        let high = if is_wide { u64::from(le32(bytes, 0x6c)) << 32 } else { 0 };
-        // The seconds have two bits more in the field with the nanoseconds.
-        let seconds = i64::from(le32(bytes, 0x10).cast_signed());
-        let wide = if extra >= 12 { le32(bytes, 0x88) } else { 0 };
+        let mode = le16(&bytes, I_MODE);
+        let is_wide = is_large_dir || mode & S_IFMT == S_IFREG;
         let mut data = [0; 60];
-        data.copy_from_slice(bytes.get(0x28..0x64).unwrap_or(&[0; 60]));
+        data.copy_from_slice(&bytes[I_BLOCK..I_BLOCK + 60]);
         Ok(Self {
             number,
             mode,
-            uid: u32::from(le16(bytes, 2)) | u32::from(le16(bytes, 0x78)) << 16,
-            gid: u32::from(le16(bytes, 0x18)) | u32::from(le16(bytes, 0x7a)) << 16,
-            size: u64::from(le32(bytes, 4)) | high,
-            mtime: Timestamp { seconds: seconds + (i64::from(wide & 3) << 32), nanos: wide >> 2 },
-            flags,
+            uid: joined16(&bytes, I_UID),
+            gid: joined16(&bytes, I_GID),
+            size: if is_wide { joined(&bytes, I_SIZE) } else { u64::from(le32(&bytes, I_SIZE.0)) },
+            mtime: time(&bytes, I_MTIME, Some(I_MTIME_EXTRA).filter(|extra| has(*extra, 4))),
+            flags: le32(&bytes, I_FLAGS),
             data,
-            seed,
+            checksum,
         })
     }
-}
 
-impl Inode {
     /// Whether its content is in blocks, in the clear.
     pub(crate) fn readable(&self) -> Result<()> {
-        if self.flags & ENCRYPTED != 0 {
+        if self.flags & ENCRYPT_FL != 0 {
             return Err(Ext4Fault::Encrypted.into());
         }
-        if self.flags & INLINE != 0 {
+        if self.flags & INLINE_DATA_FL != 0 {
             return Err(Ext4Fault::Unknown("inline_data".to_owned()).into());
         }
         Ok(())
     }
 
     pub(crate) fn is(&self, kind: u16) -> bool {
-        self.mode & 0xf000 == kind
+        self.mode & S_IFMT == kind
     }
-}
-
-/// A checksum over parts.
-pub(crate) fn parts(seed: u32, parts: &[&[u8]]) -> u32 {
-    parts.iter().fold(seed, |sum, part| crc32c(sum, part))
-}
-
-pub(crate) fn le16(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_le_bytes(*bytes))
-}
-
-pub(crate) fn le32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -9,7 +9,13 @@ use std::io::SeekFrom;
 use plyfold_core::{Error, Output, Result, Size};
 
 use crate::fault::Ext4Fault;
-use crate::format::{BLOCK_SIZE, BLOCKS_PER_GROUP, Block, Checksum, DESCRIPTOR_SIZE, bitmap, put, put16};
+use crate::fields::{
+    BG_BLOCK_BITMAP, BG_BLOCK_BITMAP_CSUM, BG_CHECKSUM, BG_FLAGS, BG_FREE_BLOCKS_COUNT_LO, BLOCK_UNINIT,
+};
+use crate::format::{
+    BLOCK_SIZE, BLOCKS_PER_GROUP, Block, Checksum, DESCRIPTOR_SIZE, bitmap, joined, joined16, le16, put,
+    put16, split16,
+};
 use crate::superblock::Superblock;
 use crate::upper::MAX_SIZE;
 use crate::volume::Descriptor;
@@ -177,29 +183,23 @@ impl Growth {
         put(&mut self.descriptors[0], 0, &block[..used]);
         let group = self.old_groups - 1;
         let last = &mut self.descriptors[0][used - DESCRIPTOR_SIZE..used];
-        let known = u16::from_le_bytes([last[0x1e], last[0x1f]]);
-        put16(last, 0x1e, 0);
+        let known = le16(last, BG_CHECKSUM);
+        put16(last, BG_CHECKSUM, 0);
         let sum = self.checksum.over(&[&group.to_le_bytes(), last]) as u16;
-        put16(last, 0x1e, known);
+        put16(last, BG_CHECKSUM, known);
         if sum != known {
             return Err(Ext4Fault::Damaged("the checksum of a group").into());
         }
-        let is_uninitialised = u16::from_le_bytes([last[0x12], last[0x13]]) & 0x2 != 0;
-        let low = u32::from_le_bytes([last[0], last[1], last[2], last[3]]);
-        let high = u32::from_le_bytes([last[0x20], last[0x21], last[0x22], last[0x23]]);
-        let place = u64::from(low) | u64::from(high) << 32;
-        if is_uninitialised {
+        if le16(last, BG_FLAGS) & BLOCK_UNINIT != 0 {
             return Ok(None);
         }
+        let place = joined(last, BG_BLOCK_BITMAP);
         if place >= self.old_blocks {
             return Err(Ext4Fault::Damaged("the place of a bitmap").into());
         }
         let mut bits = vec![0; BLOCK_SIZE];
         disk.read(place * BLOCK, &mut bits)?;
-        let sum = self.checksum.over(&[&bits]);
-        if (sum as u16, (sum >> 16) as u16)
-            != (u16::from_le_bytes([last[0x18], last[0x19]]), u16::from_le_bytes([last[0x38], last[0x39]]))
-        {
+        if self.checksum.over(&[&bits]) != joined16(last, BG_BLOCK_BITMAP_CSUM) {
             return Err(Ext4Fault::Damaged("the checksum of a bitmap").into());
         }
         Ok(Some((place, bits)))
@@ -250,17 +250,14 @@ impl Growth {
         }
         let at = (group % DESCRIPTORS) as usize * DESCRIPTOR_SIZE;
         let descriptor = &mut self.descriptors[0][at..at + DESCRIPTOR_SIZE];
-        let low = u16::from_le_bytes([descriptor[0x0c], descriptor[0x0d]]);
-        let free = u32::from(low).wrapping_add(new - old);
-        put16(descriptor, 0x0c, free as u16);
+        let free = u32::from(le16(descriptor, BG_FREE_BLOCKS_COUNT_LO)).wrapping_add(new - old);
+        put16(descriptor, BG_FREE_BLOCKS_COUNT_LO, free as u16);
         if let Some((_, bits)) = &changed {
-            let sum = sum.over(&[bits]);
-            put16(descriptor, 0x18, sum as u16);
-            put16(descriptor, 0x38, (sum >> 16) as u16);
+            split16(descriptor, BG_BLOCK_BITMAP_CSUM, sum.over(&[bits]));
         }
-        put16(descriptor, 0x1e, 0);
+        put16(descriptor, BG_CHECKSUM, 0);
         let sum = sum.over(&[&group.to_le_bytes(), descriptor]);
-        put16(descriptor, 0x1e, sum as u16);
+        put16(descriptor, BG_CHECKSUM, sum as u16);
         changed
     }
 

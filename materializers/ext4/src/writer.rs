@@ -6,6 +6,7 @@ use plyfold_core::{Error, Output, Result};
 
 use crate::Ext4Upper;
 use crate::directory::{DIRECTORY, Entry, Place};
+use crate::fields::{S_IFDIR, S_IFREG};
 use crate::format::{
     BLOCK_SIZE, Block, Checksum, DESCRIPTOR_SIZE, INODE_SIZE, INODES_PER_GROUP, Inode, JOURNAL_INODE,
     LOST_FOUND_INODE, ROOT_INODE, bitmap, journal, put,
@@ -90,7 +91,7 @@ impl Disk<'_> {
     fn directory(&self, index: u64, number: u32, permissions: u16, links: u16) -> Inode {
         Inode {
             number,
-            mode: 0x4000 | permissions,
+            mode: S_IFDIR | permissions,
             links,
             mtime: self.upper.time,
             time: self.upper.time,
@@ -115,7 +116,7 @@ impl Disk<'_> {
     fn journal(&self) -> Option<Inode> {
         let inode = Inode {
             number: JOURNAL_INODE,
-            mode: 0x8000 | 0o600,
+            mode: S_IFREG | 0o600,
             links: 1,
             mtime: self.upper.time,
             time: self.upper.time,

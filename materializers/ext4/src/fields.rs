@@ -1,0 +1,132 @@
+//! Where the records have their fields, by the fields' names in the kernel's `Documentation/filesystems/ext4/`, and the bits in
+//! them: one table for what is written and what is read. A pair is of the lower and the upper half of a number.
+
+/// The superblock (`super.rst`).
+pub(crate) const S_INODES_COUNT: usize = 0x00;
+pub(crate) const S_BLOCKS_COUNT: (usize, usize) = (0x04, 0x150);
+pub(crate) const S_FREE_BLOCKS_COUNT: (usize, usize) = (0x0c, 0x158);
+pub(crate) const S_FREE_INODES_COUNT: usize = 0x10;
+pub(crate) const S_FIRST_DATA_BLOCK: usize = 0x14;
+pub(crate) const S_LOG_BLOCK_SIZE: usize = 0x18;
+pub(crate) const S_LOG_CLUSTER_SIZE: usize = 0x1c;
+pub(crate) const S_BLOCKS_PER_GROUP: usize = 0x20;
+pub(crate) const S_CLUSTERS_PER_GROUP: usize = 0x24;
+pub(crate) const S_INODES_PER_GROUP: usize = 0x28;
+pub(crate) const S_MAGIC: usize = 0x38;
+pub(crate) const S_STATE: usize = 0x3a;
+pub(crate) const S_REV_LEVEL: usize = 0x4c;
+pub(crate) const S_INODE_SIZE: usize = 0x58;
+pub(crate) const S_FEATURE_COMPAT: usize = 0x5c;
+pub(crate) const S_FEATURE_INCOMPAT: usize = 0x60;
+pub(crate) const S_FEATURE_RO_COMPAT: usize = 0x64;
+pub(crate) const S_UUID: usize = 0x68;
+pub(crate) const S_VOLUME_NAME: usize = 0x78;
+pub(crate) const S_LAST_ORPHAN: usize = 0xe8;
+pub(crate) const S_DESC_SIZE: usize = 0xfe;
+pub(crate) const S_FIRST_META_BG: usize = 0x104;
+pub(crate) const S_OVERHEAD_BLOCKS: usize = 0x248;
+/// The two groups with backups of `sparse_super2`.
+pub(crate) const S_BACKUP_BGS: [usize; 2] = [0x24c, 0x250];
+pub(crate) const S_CHECKSUM_SEED: usize = 0x270;
+pub(crate) const S_CHECKSUM: usize = 0x3fc;
+
+/// `s_magic`.
+pub(crate) const MAGIC: u16 = 0xef53;
+/// `s_state`: it was unmounted; an error was found.
+pub(crate) const STATE_CLEAN: u16 = 0x1;
+pub(crate) const STATE_ERROR: u16 = 0x2;
+
+/// `s_feature_compat`.
+pub(crate) const HAS_JOURNAL: u32 = 0x4;
+pub(crate) const EXT_ATTR: u32 = 0x8;
+pub(crate) const DIR_INDEX: u32 = 0x20;
+pub(crate) const SPARSE_SUPER2: u32 = 0x200;
+
+/// `s_feature_incompat`.
+pub(crate) const FILETYPE: u32 = 0x2;
+/// The journal has to be replayed.
+pub(crate) const RECOVER: u32 = 0x4;
+/// Descriptors of later groups stand in these groups.
+pub(crate) const META_BG: u32 = 0x10;
+pub(crate) const EXTENT: u32 = 0x40;
+/// Blocks are counted in 64 bits.
+pub(crate) const IS_64BIT: u32 = 0x80;
+pub(crate) const MMP: u32 = 0x100;
+pub(crate) const FLEX_BG: u32 = 0x200;
+pub(crate) const EA_INODE: u32 = 0x400;
+pub(crate) const CSUM_SEED: u32 = 0x2000;
+pub(crate) const LARGE_DIR: u32 = 0x4000;
+pub(crate) const ENCRYPT: u32 = 0x1_0000;
+
+/// `s_feature_ro_compat`.
+pub(crate) const SPARSE_SUPER: u32 = 0x1;
+pub(crate) const LARGE_FILE: u32 = 0x2;
+pub(crate) const HUGE_FILE: u32 = 0x8;
+pub(crate) const DIR_NLINK: u32 = 0x20;
+pub(crate) const EXTRA_ISIZE: u32 = 0x40;
+/// A bit of a bitmap is a cluster of blocks.
+pub(crate) const BIGALLOC: u32 = 0x200;
+pub(crate) const METADATA_CSUM: u32 = 0x400;
+
+/// A group descriptor (`group_descr.rst`).
+pub(crate) const BG_BLOCK_BITMAP: (usize, usize) = (0x00, 0x20);
+pub(crate) const BG_INODE_BITMAP: (usize, usize) = (0x04, 0x24);
+pub(crate) const BG_INODE_TABLE: (usize, usize) = (0x08, 0x28);
+pub(crate) const BG_FREE_BLOCKS_COUNT_LO: usize = 0x0c;
+pub(crate) const BG_FLAGS: usize = 0x12;
+pub(crate) const BG_BLOCK_BITMAP_CSUM: (usize, usize) = (0x18, 0x38);
+pub(crate) const BG_CHECKSUM: usize = 0x1e;
+/// `bg_flags`: the block bitmap is not initialised.
+pub(crate) const BLOCK_UNINIT: u16 = 0x2;
+
+/// An inode (`inodes.rst`).
+pub(crate) const I_MODE: usize = 0x00;
+pub(crate) const I_UID: (usize, usize) = (0x02, 0x78);
+pub(crate) const I_SIZE: (usize, usize) = (0x04, 0x6c);
+pub(crate) const I_MTIME: usize = 0x10;
+pub(crate) const I_GID: (usize, usize) = (0x18, 0x7a);
+pub(crate) const I_FLAGS: usize = 0x20;
+pub(crate) const I_BLOCK: usize = 0x28;
+pub(crate) const I_GENERATION: usize = 0x64;
+pub(crate) const I_CHECKSUM: (usize, usize) = (0x7c, 0x82);
+pub(crate) const I_EXTRA_ISIZE: usize = 0x80;
+pub(crate) const I_MTIME_EXTRA: usize = 0x88;
+/// The bytes in front of `i_extra_isize`, which are all that an inode of ext2 has.
+pub(crate) const INODE_MIN: usize = 128;
+
+/// `i_mode`: what a file is.
+pub(crate) const S_IFMT: u16 = 0xf000;
+pub(crate) const S_IFIFO: u16 = 0x1000;
+pub(crate) const S_IFCHR: u16 = 0x2000;
+pub(crate) const S_IFDIR: u16 = 0x4000;
+pub(crate) const S_IFBLK: u16 = 0x6000;
+pub(crate) const S_IFREG: u16 = 0x8000;
+pub(crate) const S_IFLNK: u16 = 0xa000;
+pub(crate) const S_IFSOCK: u16 = 0xc000;
+
+/// `i_flags`: the content is encrypted; a directory with a hash tree; `i_block` is an extent tree; the inode is the value of an
+/// extended attribute; the content is in the inode.
+pub(crate) const ENCRYPT_FL: u32 = 0x800;
+pub(crate) const INDEX_FL: u32 = 0x1000;
+pub(crate) const EXTENTS_FL: u32 = 0x8_0000;
+pub(crate) const EA_INODE_FL: u32 = 0x20_0000;
+pub(crate) const INLINE_DATA_FL: u32 = 0x1000_0000;
+
+/// A node of an extent tree (`ifork.rst`): its header, an entry of a leaf, an entry of a node above.
+pub(crate) const EH_MAGIC: usize = 0x0;
+pub(crate) const EH_ENTRIES: usize = 0x2;
+pub(crate) const EH_MAX: usize = 0x4;
+pub(crate) const EH_DEPTH: usize = 0x6;
+pub(crate) const EE_BLOCK: usize = 0x0;
+pub(crate) const EE_LEN: usize = 0x4;
+pub(crate) const EE_START_HI: usize = 0x6;
+pub(crate) const EE_START_LO: usize = 0x8;
+pub(crate) const EI_BLOCK: usize = 0x0;
+pub(crate) const EI_LEAF_LO: usize = 0x4;
+pub(crate) const EI_LEAF_HI: usize = 0x8;
+/// `eh_magic`.
+pub(crate) const EXTENT_MAGIC: u16 = 0xf30a;
+/// Bytes of the header, and of each entry.
+pub(crate) const EXTENT_ENTRY: usize = 12;
+/// Blocks of the longest extent (`EXT_INIT_MAX_LEN`): a longer one is allocated and not written, and has so many less.
+pub(crate) const EXTENT_LONGEST: u16 = 1 << 15;
