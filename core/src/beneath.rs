@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-/// A folder in which files are opened by paths that come from outside. No symbolic link is followed at any step, and nothing
-/// but a regular file is opened: a path leads to a file of this folder, or nowhere.
+/// A folder in which files are opened by paths that come from outside. No symbolic link is followed at any step, and
+/// only regular files are opened: a path leads to a file within this folder, or is refused.
 #[derive(Debug)]
 pub struct Beneath(OwnedFd);
 
@@ -40,10 +40,7 @@ impl Beneath {
     /// # Errors
     /// An [`Irregular`] for anything else, and for a path that leads out of the folder; those of looking and opening.
     pub fn open(&self, path: &Path) -> io::Result<Option<File>> {
-        if self.size(path)?.is_none() {
-            return Ok(None);
-        }
-        let (folder, name) = self.parent(path)?;
+        let Some((folder, name, _)) = self.find(path)? else { return Ok(None) };
         let folder = folder.as_ref().unwrap_or(&self.0);
         // Something else may stand there by now: a link is not followed, and a pipe not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -64,13 +61,19 @@ impl Beneath {
     /// # Errors
     /// As [`Self::open`].
     pub fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        Ok(self.find(path)?.map(|(_, _, size)| size))
+    }
+
+    /// The [parent](Self::parent) and the name of a regular file, and its bytes; `None` when there is none.
+    fn find<'a>(&self, path: &'a Path) -> io::Result<Option<(Option<OwnedFd>, &'a Path, u64)>> {
         let found = self.parent(path).and_then(|(folder, name)| {
-            let folder = folder.as_ref().unwrap_or(&self.0);
-            Ok(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
+            let from = folder.as_ref().unwrap_or(&self.0);
+            let found = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok((folder, name, found))
         });
         match found {
-            Ok(found) => match FileType::from_raw_mode(found.st_mode) {
-                FileType::RegularFile => Ok(Some(u64::try_from(found.st_size).unwrap_or(0))),
+            Ok((folder, name, found)) => match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile => Ok(Some((folder, name, u64::try_from(found.st_size).unwrap_or(0)))),
                 other => Err(irregular(other)),
             },
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -78,8 +81,8 @@ impl Beneath {
         }
     }
 
-    /// The folder that a path leads to, if it is not this one, and the name in it. Step by step, without `..`, nothing leads
-    /// out: that holds on kernels without `openat2`, too.
+    /// The folder that a path leads to, if it is not this one, and the name in it. Each step is opened by itself, and none is
+    /// `..` or a link, so no path leads out, also on kernels without `openat2`.
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(Option<OwnedFd>, &'a Path)> {
         let (mut folder, mut name) = (None::<OwnedFd>, None::<&Path>);
         for part in path.components() {

@@ -185,12 +185,10 @@ impl ImageRegistry for MemoryRegistry {
             // Damaged ones refer to nothing.
             let Ok(raw) = RawManifest::verified(bytes.clone(), Some(media_type), digest) else { continue };
             if raw.subject().is_some_and(|of| of.digest() == subject) {
-                found.push(referrers::descriptor(&raw)?);
+                found.push(referrers::descriptor(&raw));
             }
         }
-        found.retain(|entry| {
-            artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted))
-        });
+        found.retain(|entry| referrers::is_of_type(entry, artifact_type));
         found.sort_by_cached_key(|entry| entry.digest().to_string());
         Ok(found)
     }

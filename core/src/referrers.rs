@@ -1,9 +1,9 @@
-//! Lists of what refers to a subject, as the index that the distribution specification describes ("Referrers Tag Schema",
-//! "Pushing Manifests with Subject", "Deleting Manifests").
+//! Lists of what refers to a subject, as the index that the distribution specification describes ("Referrers Tag
+//! Schema", "Pushing Manifests with Subject", "Deleting Manifests").
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::manifest::{Document, RawManifest};
+use crate::manifest::{Document, RawManifest, descriptor_json};
 use crate::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 
 /// What happens to a list of referrers.
@@ -39,7 +39,7 @@ pub fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<
     let at = |digest: &Digest| entries.iter().position(|entry| entry["digest"] == digest.as_ref());
     match change {
         Change::Add(manifest) if at(manifest.digest()).is_some() => return Ok(None),
-        Change::Add(manifest) => entries.push(entry(manifest)),
+        Change::Add(manifest) => entries.push(descriptor_json(&descriptor(manifest))),
         Change::Remove(digest) => match at(digest) {
             Some(index) => drop(entries.remove(index)),
             None => return Ok(None),
@@ -60,23 +60,13 @@ pub fn listed(raw: &RawManifest) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// A manifest as lists of referrers have it ("Listing Referrers").
-///
-/// # Errors
-/// [`Internal`](ErrorKind::Internal), never for a manifest that was read.
-pub fn descriptor(manifest: &RawManifest) -> Result<Descriptor> {
-    let entry = serde_json::from_value(entry(manifest));
-    entry.map_err(|e| Error::new(ErrorKind::Internal, "writing a descriptor").with_source(e))
+/// Whether an entry of a list has the artifact type that is asked for. Without one, each does.
+pub fn is_of_type(entry: &Descriptor, artifact_type: Option<&MediaType>) -> bool {
+    artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted))
 }
 
 /// A manifest as lists of referrers have it ("Listing Referrers").
-fn entry(manifest: &RawManifest) -> Value {
-    let descriptor = manifest.descriptor();
-    let mut entry = json!({
-        "mediaType": descriptor.media_type().as_ref(),
-        "digest": descriptor.digest().as_ref(),
-        "size": descriptor.size(),
-    });
+pub fn descriptor(manifest: &RawManifest) -> Descriptor {
     // An empty one is as good as none.
     let given = |kind: &Option<MediaType>| kind.clone().filter(|kind| !kind.as_ref().is_empty());
     let (artifact_type, annotations) = match manifest.document() {
@@ -86,17 +76,17 @@ fn entry(manifest: &RawManifest) -> Value {
             (own.or_else(|| Some(manifest.config().media_type().clone())), manifest.annotations())
         }
     };
-    if let Some(artifact_type) = artifact_type {
-        entry["artifactType"] = artifact_type.as_ref().into();
-    }
-    if let Some(annotations) = annotations {
-        entry["annotations"] = json!(annotations);
-    }
+    let own = manifest.descriptor();
+    let mut entry = Descriptor::new(own.media_type().clone(), own.size(), own.digest().clone());
+    entry.set_artifact_type(artifact_type);
+    entry.set_annotations(annotations.clone());
     entry
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::reference::{self, referrers_of};
     use crate::{Reference, digest};
@@ -139,7 +129,7 @@ mod tests {
         let text = String::from_utf8(plain.bytes().to_vec()).unwrap();
         let empty = text.replacen('{', r#"{"artifactType":"","#, 1);
         let empty = RawManifest::new(empty, None).unwrap();
-        assert_eq!(entry(&empty)["artifactType"], entry(&plain)["artifactType"]);
+        assert_eq!(descriptor(&empty).artifact_type(), descriptor(&plain).artifact_type());
     }
 
     #[test]

@@ -112,8 +112,8 @@ impl ImageRegistry for Layout {
         let mut found = self.store.as_registry().referrers(reference, subject, artifact_type).await?;
         let of = subject.clone();
         for entry in self.store.work(move |root| unlisted(root, &of)).await? {
-            let is_wanted = artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted));
-            if is_wanted && found.iter().all(|listed| listed.digest() != entry.digest()) {
+            let is_new = found.iter().all(|listed| listed.digest() != entry.digest());
+            if is_new && referrers::is_of_type(&entry, artifact_type) {
                 found.push(entry);
             }
         }
@@ -202,7 +202,7 @@ fn unlisted(root: &Root, subject: &Digest) -> Result<Vec<Descriptor>> {
         let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
         let raw = RawManifest::described(bytes, entry)?;
         if raw.subject().is_some_and(|of| of.digest() == subject) {
-            found.push(referrers::descriptor(&raw)?);
+            found.push(referrers::descriptor(&raw));
         }
     }
     Ok(found)

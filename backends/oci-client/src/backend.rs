@@ -11,6 +11,7 @@ use oci_client::client::{BlobResponse, SizedStream};
 use oci_client::errors::OciDistributionError as ClientError;
 use oci_client::secrets::RegistryAuth;
 use plyfold_core::manifest::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST};
+use plyfold_core::referrers::is_of_type;
 use plyfold_core::{
     Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Names,
     Page, RawManifest, Reference, Result, digest, reference,
@@ -191,9 +192,7 @@ impl ImageRegistry for OciClient {
                 found.push(descriptor);
             }
             // A registry may ignore the filter.
-            found.retain(|found| {
-                artifact_type.is_none_or(|wanted| found.artifact_type().as_ref() == Some(wanted))
-            });
+            found.retain(|entry| is_of_type(entry, artifact_type));
             Ok(found)
         };
         list.await.map_err(self.at(reference))

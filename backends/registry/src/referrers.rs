@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plyfold_core::manifest::limits;
 use plyfold_core::reference::referrers_of;
-use plyfold_core::referrers::{Change, changed, listed};
+use plyfold_core::referrers::{Change, changed, is_of_type, listed};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, MediaType, RawManifest, Reference, Result, digest};
 use reqwest::header::{ACCEPT, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, Request, StatusCode};
@@ -42,10 +42,7 @@ impl Client {
             Some(found) => found,
             None => self.referrers_tag(&reference, subject).await?,
         };
-        let wanted = |descriptor: &Descriptor| {
-            artifact_type.is_none_or(|wanted| descriptor.artifact_type().as_ref() == Some(wanted))
-        };
-        found.retain(wanted);
+        found.retain(|entry| is_of_type(entry, artifact_type));
         Ok(found)
     }
 

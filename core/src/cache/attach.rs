@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CacheProvider, NameChange, Needs, content, index};
 use crate::manifest::{RawManifest, canonical_json, limits};
-use crate::referrers::{Change, changed, listed};
+use crate::referrers::{Change, changed, is_of_type, listed};
 use crate::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Reference, Result, digest, reference,
 };
@@ -47,47 +47,38 @@ pub(super) async fn attach(
     Ok(entry)
 }
 
-/// The body of `list_referrer`.
+/// The body of `list_referrer`. What else the list has stays.
 pub(super) async fn list(cache: &dyn CacheProvider, name: &Reference, referrer: &RawManifest) -> Result<()> {
     let Some(subject) = referrer.subject() else { return Ok(()) };
-    change(cache, &reference::referrers_of(name, subject.digest()), &Change::Add(referrer)).await
-}
-
-/// Changes a list of referrers. What it has beside that stays.
-pub(super) async fn change(cache: &dyn CacheProvider, name: &Reference, change: &Change<'_>) -> Result<()> {
+    let name = &reference::referrers_of(name, subject.digest());
     let at = |e: Error| e.with_image(name).with_endpoint(cache);
     // Other writers of this list wait: none reads one that another is about to replace.
     let _turn = index::turn(cache, name).await?;
-    let given = match change {
-        Change::Add(referrer) => vec![referrer.descriptor().clone()],
-        Change::Remove(_) => Vec::new(),
-    };
+    let given = referrer.descriptor();
     for _ in 0..index::ATTEMPTS {
         let before = index::existing(cache, name).await.map_err(at)?;
-        let Some(bytes) = changed(before.as_ref(), change).map_err(at)? else { return Ok(()) };
+        let Some(bytes) = changed(before.as_ref(), &Change::Add(referrer)).map_err(at)? else {
+            return Ok(());
+        };
         let list = RawManifest::new(bytes, Some(&MediaType::ImageIndex)).map_err(at)?;
-        if listed(&list)?.is_empty() {
-            return cache.update(&[NameChange::Remove(name.clone())]).await;
-        }
         let mut others = vec![list.digest().clone()];
         if let Some(before) = &before {
             others.extend(Needs::of(cache, before.descriptor()).await?.digests());
         }
-        let _lease = index::present(cache, &given, &others).await.map_err(at)?;
+        let _lease = index::present(cache, std::slice::from_ref(given), &others).await.map_err(at)?;
         // Content of the list may have been removed before the lease was taken. Check again now that the lease is held.
         if index::existing(cache, name).await.map_err(at)? != before {
             continue;
         }
         content::put(cache, Blob::from_bytes(list.descriptor(), BlobRange::FULL, list.bytes())?).await?;
-        let mut changes: Vec<_> = given.into_iter().map(NameChange::Require).collect();
-        changes.push(NameChange::Set(name.clone(), list.descriptor().clone()));
-        return cache.update(&changes).await;
+        let set = NameChange::Set(name.clone(), list.descriptor().clone());
+        return cache.update(&[NameChange::Require(given.clone()), set]).await;
     }
     Err(at(Error::new(ErrorKind::Unavailable, "concurrent writers keep changing the list of referrers")))
 }
 
-/// What refers to a subject, of one type or of all. Content is found whatever the repository, and so are lists of it: an image
-/// that has another name here has not lost what refers to it.
+/// What refers to a subject, of one type or of all, by the lists of all repositories: an image may have another name here
+/// than where it was listed.
 pub(super) async fn referrers(
     cache: &dyn CacheProvider,
     image: &Reference,
@@ -105,6 +96,6 @@ pub(super) async fn referrers(
             }
         }
     }
-    found.retain(|entry| artifact_type.is_none_or(|wanted| entry.artifact_type().as_ref() == Some(wanted)));
+    found.retain(|entry| is_of_type(entry, artifact_type));
     Ok(found)
 }

@@ -93,9 +93,9 @@ pub trait CacheProviderExt: CacheProvider {
     }
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
-    /// the platform of `options`, and what refers to them where it is [listed](ImageRegistry::referrers). Those without a name come last, by their digests. Images that came before one that
-    /// fails are kept. Each image has its own last progress event; if the load fails before the first image, the
-    /// failure has one. Nothing is asked of a network.
+    /// the platform of `options`, and what refers to them where it is [listed](ImageRegistry::referrers). Those without
+    /// a name come last, by their digests. Images that came before one that fails are kept. Each image has its own last
+    /// progress event; if the load fails before the first image, the failure has one. Nothing is asked of a network.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and
@@ -106,14 +106,12 @@ pub trait CacheProviderExt: CacheProvider {
             Some(reference) => vec![reference.clone()],
             None => from.references().await?,
         };
-        // They come with what they are about, and are written anew.
-        if from.reference.is_none() && from.registry.capabilities().referrers {
-            wanted.retain(|name| !reference::is_list_of_referrers(name));
-        }
-        let mut has_untagged = from.reference.is_none();
-        if wanted.is_empty() {
-            wanted = from.registry.untagged().await?;
-            has_untagged = false;
+        if from.reference.is_none() {
+            // What is listed comes with its subject, and the list is written here anew.
+            if from.registry.capabilities().referrers {
+                wanted.retain(|name| !reference::is_list_of_referrers(name));
+            }
+            wanted.extend(from.registry.untagged().await?);
         }
         if wanted.is_empty() {
             return Err(from.nameless());
@@ -126,10 +124,6 @@ pub trait CacheProviderExt: CacheProvider {
             let pulled = pull::pull(&from.registry, reference, self.as_provider(), &options).await?;
             receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?;
             loaded.push(pulled);
-        }
-        let untagged = if has_untagged { from.registry.untagged().await? } else { Vec::new() };
-        for reference in &untagged {
-            loaded.push(pull::pull(&from.registry, reference, self.as_provider(), &options).await?);
         }
         Ok(loaded)
     }
@@ -181,7 +175,8 @@ pub trait CacheProviderExt: CacheProvider {
     /// Stores a document that refers to a manifest of the repository of `name`, as an artifact of this media type, and
     /// returns the artifact's manifest. It is in the list of what refers to the subject, the index `ALGORITHM-HEX` of the
     /// repository (distribution-spec, "Referrers Tag Schema"): a [copy](crate::CopyOptions::referrers) of the image can
-    /// have it. It is kept as long as the subject; when that is gone, a [collection](CacheProvider::collect) removes the list. The same document is listed once.
+    /// have it. It is kept as long as the subject; when that is gone, a [collection](CacheProvider::collect) removes the
+    /// list. The same document is listed once.
     ///
     /// # Errors
     /// As [`index_write`](Self::index_write).
@@ -200,7 +195,8 @@ pub trait CacheProviderExt: CacheProvider {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is not here that the manifest needs;
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) when the list is none; otherwise as [`index_write`](Self::index_write).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when other processes keep changing the list; otherwise as
+    /// [`index_write`](Self::index_write).
     async fn list_referrer(&self, name: &Reference, referrer: &RawManifest) -> Result<()> {
         attach::list(self.as_provider(), name, referrer).await
     }

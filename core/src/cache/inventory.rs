@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{CacheProvider, Collect, Needs, PartialBlob};
 use crate::manifest::{RawManifest, is_document, limits};
-use crate::{Advice, Descriptor, Digest, Error, Reference, Result};
+use crate::{Advice, Descriptor, Digest, Error, Reference, Result, digest};
 
 /// What a cache holds, as it lists it.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +87,8 @@ pub struct Inventory {
     pub(super) reaches: Vec<Reach>,
     /// For each name its reach.
     pub(super) names: Vec<usize>,
-    /// What has referrers here, by its number.
-    pub(super) subjects: HashSet<usize>,
+    /// The names that are lists of referrers, each with the [blob] that they refer to.
+    pub(super) lists: HashMap<Reference, usize>,
     /// Reaches that are kept whatever else goes.
     pub(super) kept: Vec<usize>,
     /// What cannot be followed to its end.
@@ -142,9 +142,9 @@ impl Inventory {
         let listed = walk.inventory.holdings.nameless.iter().zip(nameless);
         let listed = listed.filter(|(top, _)| !walk.referrers.contains_key(top.digest()));
         walk.inventory.kept = listed.map(|(_, reach)| reach).chain(roots).chain(protected).collect();
-        let referrers = walk.follow_referrers().await;
+        let mut referrers = walk.follow_referrers().await;
         let mut inventory = walk.inventory;
-        inventory.subjects = referrers.keys().copied().collect();
+        inventory.note_lists(&mut referrers);
         inventory.close(&referrers);
         Ok(inventory)
     }
@@ -162,6 +162,22 @@ impl Inventory {
         let number = self.numbers.len();
         self.numbers.insert(digest.clone(), number);
         number
+    }
+
+    /// Finds the names that are lists of referrers: a list is kept with its subject, as a referrer is. Where nothing here
+    /// refers to the subject, the name is one as any other.
+    fn note_lists(&mut self, referrers: &mut HashMap<usize, Vec<usize>>) {
+        for ((name, _), reach) in self.holdings.names.iter().zip(&self.names) {
+            let hex = name.tag().and_then(|tag| tag.strip_prefix("sha256-"));
+            let subject = hex.and_then(|hex| digest::parse(&format!("sha256:{hex}")).ok());
+            let subject = subject.and_then(|subject| self.numbers.get(&subject)).map(|number| blob(*number));
+            if let Some(subject) = subject
+                && let Some(of_subject) = referrers.get_mut(&subject)
+            {
+                of_subject.push(*reach);
+                self.lists.insert(name.clone(), subject);
+            }
+        }
     }
 
     /// Adds to each reach the reaches of its referrers, and of theirs.
@@ -218,7 +234,7 @@ impl<'a> Walk<'a> {
             numbers: held.into_iter().enumerate().map(|(number, digest)| (digest, number)).collect(),
             reaches: Vec::new(),
             names: Vec::new(),
-            subjects: HashSet::new(),
+            lists: HashMap::new(),
             kept: Vec::new(),
             failed: Vec::new(),
             now: SystemTime::now(),

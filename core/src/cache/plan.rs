@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::inventory::{Held, Inventory, Reach, blob, content};
 use super::{ImageUsage, Missed, Usage};
-use crate::{Descriptor, Digest, Reference, Result, digest, reference};
+use crate::{Descriptor, Digest, Reference, Result};
 
 /// What is removed, and how many bytes that frees.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,10 +51,10 @@ impl Inventory {
         }
         let mut tally = Tally::fixed(&self);
         let leased: HashSet<usize> = self.leased().collect();
-        let (lists, names): (Vec<Name>, Vec<Name>) =
-            self.names().into_iter().partition(|name| self.subject(name.reference).is_some());
-        let (lasting, mut others): (Vec<Name>, Vec<Name>) =
-            names.into_iter().partition(|name| self.is_lasting(name, &leased));
+        let (lasting, others): (Vec<Name>, Vec<Name>) =
+            self.names().into_iter().partition(|name| self.is_lasting(name, &leased));
+        let (lists, mut others): (Vec<Name>, Vec<Name>) =
+            others.into_iter().partition(|name| self.lists.contains_key(name.reference));
         lasting.iter().flat_map(|name| name.reaches).for_each(|reach| tally.add(&self.reaches[*reach]));
         // Removing a name frees nothing if all its content is needed by other names.
         others.retain(|name| {
@@ -74,10 +74,9 @@ impl Inventory {
             name.reaches.iter().for_each(|reach| tally.remove(&self.reaches[*reach]));
             evicted.push(name.reference.clone());
         }
-        // A list stays as long as its subject does, which has what refers to it in its own reach.
+        // A list stays as long as its subject does, which has the list, and what is in it, in its own reach.
         for list in lists {
-            let is_needed = self.subject(list.reference).is_some_and(|subject| tally.needed[subject] > 0);
-            if is_needed || self.is_lasting(&list, &leased) {
+            if self.lists.get(list.reference).is_some_and(|subject| tally.needed[*subject] > 0) {
                 list.reaches.iter().for_each(|reach| tally.add(&self.reaches[*reach]));
             } else {
                 evicted.push(list.reference.clone());
@@ -139,14 +138,6 @@ impl Inventory {
             start += same.len();
         }
         names
-    }
-
-    /// What the referrers are of that a name is the list of, as an item of a reach. Where nothing here refers to it, the name
-    /// is one as any other.
-    fn subject(&self, name: &Reference) -> Option<usize> {
-        let hex = name.tag()?.strip_prefix("sha256-").filter(|_| reference::is_list_of_referrers(name))?;
-        let subject = blob(*self.numbers.get(&digest::parse(&format!("sha256:{hex}")).ok()?)?);
-        self.subjects.contains(&subject).then_some(subject)
     }
 
     /// Whether a name is not evicted, whatever the budget.

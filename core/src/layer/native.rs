@@ -1,7 +1,6 @@
 //! A layer that is no tar, while it is read.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -23,7 +22,7 @@ pub(super) struct Native {
     pub(super) form: &'static LayerForm,
     /// A folder for its bytes.
     scratch: Option<PathBuf>,
-    /// Where they may be, too, if the layer is stored as it is.
+    /// A file that may have them, too.
     stored: Option<PathBuf>,
     /// Once its bytes were read to their verified end.
     entries: Option<Box<dyn LayerEntries>>,
@@ -40,19 +39,18 @@ impl Native {
         Self { form, scratch: options.scratch.clone(), stored, entries: None, data: Vec::new(), used: 0 }
     }
 
-    /// Writes all bytes, to their verified end: those that are stored as well by a copy within files, so that it may share
-    /// their blocks.
-    pub(super) fn write_to(&self, bytes: &mut Uncompressed, mut out: &mut dyn Output) -> Result<()> {
-        if let Some(file) = self.stored() {
-            let count = same(bytes, &file)?;
-            out.copy_range(&file, 0, count).map_err(writing)?;
-        }
-        copy(bytes, &mut out)
+    /// Writes all bytes, to their verified end.
+    pub(super) fn write_to(&self, bytes: &mut Uncompressed, out: &mut dyn Output) -> Result<()> {
+        let stored = self.stored(bytes)?;
+        write(stored.as_ref(), bytes, out)
     }
 
-    /// The file that may have the layer's bytes. It is not verified.
-    fn stored(&self) -> Option<File> {
-        File::open(self.stored.as_ref()?).ok()
+    /// A stored file, and how many of the layer's bytes it has at its start. Those have been read then.
+    fn stored(&self, bytes: &mut Uncompressed) -> Result<Option<(File, u64)>> {
+        let file = self.stored.as_ref().and_then(|path| File::open(path).ok());
+        let Some(file) = file else { return Ok(None) };
+        let count = same(bytes, &file)?;
+        Ok(Some((file, count)))
     }
 
     /// The next entry, within the limits.
@@ -104,11 +102,8 @@ impl Native {
 
     /// A file with all bytes, which were read to their verified end.
     fn file(&self, bytes: &mut Uncompressed) -> Result<File> {
-        let stored = match self.stored() {
-            Some(file) => Some((same(bytes, &file)?, file)),
-            None => None,
-        };
-        if let Some((count, file)) = &stored
+        let stored = self.stored(bytes)?;
+        if let Some((file, count)) = &stored
             && bytes.ready()? == 0
             && file.metadata().is_ok_and(|found| found.len() == *count)
         {
@@ -118,12 +113,8 @@ impl Native {
             Some(folder) => temporary_file(folder)?,
             None => tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?,
         };
-        if let Some((count, stored)) = &stored {
-            file.copy_range(stored, 0, *count).map_err(writing)?;
-        }
-        let mut out = BufWriter::with_capacity(PIECE, file);
-        copy(bytes, &mut out)?;
-        out.into_inner().map_err(|e| writing(e.into_error()))
+        write(stored.as_ref(), bytes, &mut file)?;
+        Ok(file)
     }
 }
 
@@ -145,8 +136,12 @@ fn same(bytes: &mut Uncompressed, file: &File) -> Result<u64> {
     Ok(count)
 }
 
-/// Copies all bytes of a layer, to their verified end.
-fn copy(bytes: &mut Uncompressed, out: &mut dyn Write) -> Result<()> {
+/// Writes all bytes of a layer, to their verified end. Those that a stored file has, and that have been read, are copied
+/// from it, so that `out` may share its blocks.
+fn write(stored: Option<&(File, u64)>, bytes: &mut Uncompressed, out: &mut dyn Output) -> Result<()> {
+    if let Some((file, count)) = stored {
+        out.copy_range(file, 0, *count).map_err(writing)?;
+    }
     while bytes.ready()? > 0 {
         let count = bytes.peek().len();
         out.write_all(bytes.peek()).map_err(writing)?;

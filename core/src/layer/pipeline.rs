@@ -30,14 +30,12 @@ pub(super) struct Uncompressed {
     /// What gets every byte, too.
     copy: Option<Box<dyn Write + Send>>,
     totals: Option<Totals>,
-    /// The threads end without it.
-    _alive: Arc<()>,
 }
 
 /// Where the bytes come from.
 enum Pieces {
-    /// The last of the threads.
-    Threads(Receiver<Result<Piece<Totals>>>),
+    /// The last of the threads. They end when `_alive` is dropped.
+    Threads { pieces: Receiver<Result<Piece<Totals>>>, _alive: Arc<()> },
     /// A plain tar, by this thread.
     Plain(Plain),
 }
@@ -50,7 +48,7 @@ impl Uncompressed {
         let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
         let options = options.clone();
         spawn("layer-read", move || report(&next.clone(), source.run(&options, next)))?;
-        Ok(Self::of(Pieces::Threads(pieces), alive))
+        Ok(Self::of(Pieces::Threads { pieces, _alive: alive }))
     }
 
     /// A plain tar of which nothing is hashed: what is skipped is not read.
@@ -59,11 +57,11 @@ impl Uncompressed {
         size: u64,
         options: &LayerOptions,
     ) -> Self {
-        Self::of(Pieces::Plain(Plain::new(source, size, options.limits.clone())), Arc::new(()))
+        Self::of(Pieces::Plain(Plain::new(source, size, options.limits.clone())))
     }
 
-    fn of(pieces: Pieces, alive: Arc<()>) -> Self {
-        Self { pieces, chunk: None, at: 0, before: 0, copy: None, totals: None, _alive: alive }
+    fn of(pieces: Pieces) -> Self {
+        Self { pieces, chunk: None, at: 0, before: 0, copy: None, totals: None }
     }
 
     /// Waits until there are bytes to see and returns how many, 0 at the verified end.
@@ -71,7 +69,7 @@ impl Uncompressed {
         while self.peek().is_empty() && self.totals.is_none() {
             self.give_back()?;
             let next = match &mut self.pieces {
-                Pieces::Threads(pieces) => pieces.recv().map_err(|_| LayerFault::Thread)?,
+                Pieces::Threads { pieces, .. } => pieces.recv().map_err(|_| LayerFault::Thread)?,
                 Pieces::Plain(plain) => plain.next(),
             };
             match next? {
@@ -94,16 +92,16 @@ impl Uncompressed {
         Ok(())
     }
 
-    /// Leaves at most so many bytes behind, of which none is looked at; how many, 0 at the verified end.
+    /// Moves past at most so many bytes, which are not looked at; how many, 0 at the verified end.
     pub(super) fn skip(&mut self, wanted: u64) -> Result<u64> {
         if self.peek().is_empty()
             && self.copy.is_none()
             && let Pieces::Plain(plain) = &mut self.pieces
         {
             let skipped = plain.skip(wanted)?;
-            self.give_back()?;
-            self.before += skipped;
             if skipped > 0 {
+                self.give_back()?;
+                self.before += skipped;
                 return Ok(skipped);
             }
         }

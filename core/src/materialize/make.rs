@@ -36,11 +36,11 @@ impl Work<'_> {
         }
         let here: Option<Vec<Finished>> = found.iter().map(present).collect();
         let cached = here.is_some();
-        let source = content.source();
         let files = match here {
             Some(files) => {
                 // Files of layers among the inputs have been compared with their layers.
-                let is_same = files.first().is_some_and(|(_, file, _)| file.made().source == source);
+                let is_same =
+                    files.first().is_some_and(|(_, file, _)| file.made().source == content.source());
                 if inputs.is_empty() && !is_same {
                     for (blob, diff_id) in &content.layers {
                         let at = |e: Error| e.with_context("layer", blob.digest());

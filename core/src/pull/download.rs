@@ -1,7 +1,5 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use std::path::Path;
-
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::{PullPolicy, PulledLayer};
@@ -52,16 +50,13 @@ impl Engine<'_> {
         Ok((PulledLayer { descriptor: layer.clone(), diff_id, artifact, converted }, fetched))
     }
 
-    /// Reads a layer that is here to its end, and compares its content with its `diff_id`: a file was found that was made
-    /// of another blob, which had that content.
+    /// Reads a layer that is here to its end, whatever its form, and compares its content with its `diff_id`: a file was
+    /// found that was made of another blob, which had that content.
     pub(crate) async fn check_content(&self, layer: &Descriptor, diff_id: &Digest) -> Result<()> {
         let options = LayerOptions {
             diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
             limits: self.options.limits.clone(),
-            form: LayerForm::of(layer)?,
-            layout: self.cache.layout().map(Path::to_owned),
-            scratch: self.scratch(),
             ..LayerOptions::default()
         };
         let bytes = self.cache.open(layer, BlobRange::FULL).await?.into_reader();

@@ -8,7 +8,7 @@ use plyfold_core::cache::{Held, HeldArtifact, Holdings, Inventory, Needs};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, Collect, Descriptor, Digest, MediaType,
-    NameChange, Reference, digest, reference,
+    NameChange, RawManifest, Reference, digest, reference,
 };
 
 /// Numbers that are the same each time.
@@ -144,6 +144,50 @@ async fn one_cache(chance: &mut Chance) {
         }
     }
     drop(lease);
+}
+
+fn app(tag: &str) -> Reference {
+    reference::parse(&format!("registry.example/app:{tag}")).unwrap()
+}
+
+/// A document that refers to a subject and is in the list of what does so.
+async fn listed(cache: &MemoryCache, layer: u64, subject: &Descriptor) -> Descriptor {
+    let referrer = image(cache, &[layer], Some(subject)).await;
+    let bytes = cache.get_content(referrer.digest(), referrer.size()).await.unwrap();
+    cache.list_referrer(&app("1"), &RawManifest::new(bytes, None).unwrap()).await.unwrap();
+    referrer
+}
+
+/// Otherwise a budget is missed by the bytes of a list, although another image could go.
+#[tokio::test]
+async fn a_list_of_referrers_counts_before_the_first_name_is_removed() {
+    let cache = MemoryCache::new().unwrap();
+    let (subject, other) = (image(&cache, &[1], None).await, image(&cache, &[2], None).await);
+    let names = [NameChange::Set(app("1"), subject.clone()), NameChange::Set(app("2"), other)];
+    cache.update(&[&names[..], &[NameChange::Pin(app("1"))]].concat()).await.unwrap();
+    listed(&cache, 3, &subject).await;
+    let budget = cache.usage().await.unwrap().blobs - 1;
+    let collected = cache.collect(&Collect { budget: Some(budget), ..Collect::default() }).await.unwrap();
+    assert_eq!((collected.evicted, collected.missed), (vec![app("2")], None));
+}
+
+/// In whatever order their names are.
+#[tokio::test]
+async fn a_list_stays_with_a_subject_that_another_list_keeps() {
+    let cache = MemoryCache::new().unwrap();
+    let mut lists = Vec::new();
+    for number in 0..8 {
+        let subject = image(&cache, &[number], None).await;
+        let referrer = listed(&cache, 10 + number, &subject).await;
+        listed(&cache, 20 + number, &referrer).await;
+        let list_of = |subject: &Descriptor| reference::referrers_of(&app("1"), subject.digest());
+        cache.update(&[NameChange::Pin(list_of(&subject))]).await.unwrap();
+        lists.extend([list_of(&subject), list_of(&referrer)]);
+    }
+    let collected = cache.collect(&Collect::default()).await.unwrap();
+    assert_eq!(collected.evicted, []);
+    let left: HashSet<Reference> = cache.list().await.unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, lists.into_iter().collect());
 }
 
 #[tokio::test]
