@@ -96,21 +96,22 @@ async fn the_first_push_makes_the_layout_and_tools_find_the_tag() {
 async fn what_refers_to_an_image_without_a_name_is_loaded_with_it() {
     let (layout, folder) = fresh();
     push(&layout, &name("app:1"), &samples::no_layers()).await;
-    let (loose, referrer) = (samples::image(), samples::subject());
-    for sample in [&loose, &referrer] {
-        push(&layout, &reference::by_digest(&name("app:1"), sample.top.digest()), sample).await;
-    }
+    let referrer = samples::subject();
+    let loose = &referrer.subject.as_ref().unwrap().manifest;
+    push(&layout, &reference::by_digest(&name("app:1"), referrer.top.digest()), &referrer).await;
+    let raw = RawManifest::new(referrer.blob(loose.digest()).unwrap().clone(), None).unwrap();
+    layout.push_manifest(&reference::by_digest(&name("app:1"), loose.digest()), &raw).await.unwrap();
     let index = folder.path().join("new/base/index.json");
     let mut document: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
-    document["manifests"].as_array_mut().unwrap().push(serde_json::to_value(&loose.top).unwrap());
+    document["manifests"].as_array_mut().unwrap().push(serde_json::to_value(loose).unwrap());
     fs::write(&index, document.to_string()).unwrap();
 
     let store = Store::open(folder.path().join("store")).unwrap();
     let opened = Opened { registry: Box::new(layout), reference: None };
     let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
     let loaded = store.image_load(&opened, &options).await.unwrap();
-    assert_eq!(loaded.last().unwrap().descriptor.digest(), loose.top.digest());
-    let found = store.as_registry().referrers(&loaded[1].reference, loose.top.digest(), None).await.unwrap();
+    assert_eq!(loaded.last().unwrap().descriptor.digest(), loose.digest());
+    let found = store.as_registry().referrers(&loaded[1].reference, loose.digest(), None).await.unwrap();
     assert_eq!(found.iter().map(Descriptor::digest).collect::<Vec<_>>(), [referrer.top.digest()]);
 }
 
