@@ -34,7 +34,7 @@ pub(super) struct Uncompressed {
 
 /// Where the bytes come from.
 enum Pieces {
-    /// The last of the threads. They end when `_alive` is dropped.
+    /// The last of the threads. All of them end when this is dropped.
     Threads { pieces: Receiver<Result<Piece<Totals>>>, _alive: Arc<()> },
     /// A plain tar, by this thread.
     Plain(Plain),

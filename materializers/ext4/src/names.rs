@@ -29,8 +29,12 @@ impl<R: Read + Seek> FileSystem<R> {
         directory: &StoredInode,
         mut take: impl FnMut(u32, &[u8]) -> Result<bool>,
     ) -> Result<()> {
+        // Of what is damaged Linux shows the names in front of the damage, and no error.
+        if !directory.size.is_multiple_of(self.block_size) {
+            return Err(bad(directory, "is a directory with a part of a block"));
+        }
         let mut bytes = vec![0; self.block_size as usize];
-        let (mut logical, end) = (0, directory.size.div_ceil(self.block_size));
+        let (mut logical, end) = (0, directory.size / self.block_size);
         let mut left = TreeLimits::default().files;
         while logical < end {
             let run = self.run(directory, logical)?;
@@ -46,10 +50,15 @@ impl<R: Read + Seek> FileSystem<R> {
             while !rest.is_empty() {
                 let (number, length) = (le32(rest, 0), entry_length(rest, bytes.len()));
                 let name = rest.get(6).map_or(0, |length| usize::from(*length));
-                if length < ENTRY + 4 || length % 4 != 0 || length > rest.len() || ENTRY + name > length {
+                let is_whole = length >= ENTRY + 4 && length.is_multiple_of(4) && ENTRY + name <= length;
+                if !is_whole || length > rest.len() || number > self.inodes {
                     return Err(bad(directory, "has a damaged directory"));
                 }
-                if number != 0 && take(number, &rest[ENTRY..ENTRY + name])? {
+                let name = &rest[ENTRY..ENTRY + name];
+                if number != 0 && (name.is_empty() || name.contains(&0) || name.contains(&b'/')) {
+                    return Err(bad(directory, "has a name that no file can have"));
+                }
+                if number != 0 && take(number, name)? {
                     return Ok(());
                 }
                 rest = &rest[length..];
@@ -64,15 +73,19 @@ impl<R: Read + Seek> FileSystem<R> {
         if link.size == 0 || link.size > TARGET {
             return Err(bad(link, "is a symbolic link of no possible length"));
         }
-        let length = link.size as usize;
+        let mut text = vec![0; link.size as usize];
         if link.size < SHORT && link.flags & EXTENTS_FL == 0 {
-            return Ok(link.data[..length].to_vec());
+            text.copy_from_slice(&link.data[..link.size as usize]);
+        } else {
+            let size = self.block_size as usize;
+            for (logical, piece) in (0..).zip(text.chunks_mut(size)) {
+                let block = self.run(link, logical)?.block;
+                self.read(block.ok_or_else(|| bad(link, "is a symbolic link without a text"))?, piece)?;
+            }
         }
-        let mut text = vec![0; length];
-        let size = self.block_size;
-        for (logical, piece) in (0..).zip(text.chunks_mut(size as usize)) {
-            let block = self.run(link, logical)?.block;
-            self.read(block.ok_or_else(|| bad(link, "is a symbolic link without a text"))?, piece)?;
+        // Linux shows what is in front of it.
+        if text.contains(&0) {
+            return Err(bad(link, "is a symbolic link with a zero byte"));
         }
         Ok(text)
     }

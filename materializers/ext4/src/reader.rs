@@ -47,7 +47,7 @@ pub(crate) struct FileSystem<R> {
     blocks: u64,
     first_block: u64,
     blocks_per_group: u64,
-    inodes: u32,
+    pub(crate) inodes: u32,
     inodes_per_group: u32,
     inode_size: usize,
     descriptor_size: u64,

@@ -161,6 +161,25 @@ fn what_is_damaged_is_a_typed_error() {
     assert_eq!(*fault(unknown).kind(), ErrorKind::Unsupported);
 }
 
+/// Linux shows the names in front of the damage, and some of these cut at the zero byte.
+#[test]
+fn a_directory_that_linux_shows_in_part_is_damaged() {
+    let mut disk = start(&Ext4Upper::new(MIN_SIZE).unwrap());
+    // Without checksums.
+    disk[1024 + 0x65] &= !4;
+    let entry = disk.windows(10).position(|bytes| bytes == b"lost+found").unwrap() - 8;
+    let table = u32::from_le_bytes(disk[4096 + 8..4096 + 12].try_into().unwrap()) as usize;
+    let size = table * 4096 + 256 + 4;
+    assert_eq!(disk[size..size + 4], 4096_u32.to_le_bytes());
+    for (at, value) in [(entry + 8, 0), (entry + 10, b'/'), (entry + 6, 0), (entry + 3, 0x40), (size, 1)] {
+        let mut changed = disk.clone();
+        changed[at] = value;
+        let listed = Ext4Files::new(Cursor::new(changed)).unwrap().list(b"/");
+        assert_eq!(*listed.unwrap_err().kind(), ErrorKind::Corrupt, "{at}");
+    }
+    assert_eq!(Ext4Files::new(Cursor::new(disk)).unwrap().list(b"/").unwrap().len(), 3);
+}
+
 /// Any byte may be wrong: an error or another list, never a panic and never an endless loop.
 #[test]
 fn no_damage_panics() {

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod damaged;
 mod files;
 mod newest;
 mod resize;
@@ -14,6 +15,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use damaged::a_damaged_disk_is_the_same_to_the_kernel;
 use files::{
     a_summary_is_what_dumpe2fs_says, files_are_those_that_mke2fs_wrote, files_are_those_that_the_kernel_wrote,
 };
@@ -64,6 +66,8 @@ oracle_tests! {
     a_disk_that_is_in_use_or_unsound_does_not_grow needs [Need::E2FSCK, MKE2FS, EXT4, Need::Mounts];
     files_are_those_that_the_kernel_wrote needs [EXT4, Need::Mounts];
     files_are_those_that_mke2fs_wrote needs [MKE2FS];
+    a_damaged_disk_is_the_same_to_the_kernel needs
+        [MKE2FS, DEBUGFS, Need::E2FSCK, EXT4, Need::Mounts];
     a_summary_is_what_dumpe2fs_says needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     the_newest_e2fsck_finds_nothing_in_an_upper needs [NEWEST_E2FSCK];
     the_newest_e2fsck_finds_nothing_in_an_image needs [NEWEST_E2FSCK];
