@@ -75,11 +75,12 @@ fn fill(disk: &Path) -> Verdict {
         file.write_all_at(b"data", number * 300_000)?;
     }
     let (text, holes, dots) = (text.display(), holes.display(), "./".repeat(50));
-    let many: String = (0..60).map(|number| format!("write {text} many/{number:030}\n")).collect();
+    let many: Vec<String> = (0..60).map(|number| format!("write {text} many/{number:030}\n")).collect();
     let commands = format!(
-        "mkdir a\nmkdir a/b\nmkdir a/b/c\nmkdir many\n{many}write {text} a/text\nwrite {holes} a/holes\n\
+        "mkdir a\nmkdir a/b\nmkdir a/b/c\nmkdir many\n{}write {text} a/text\nwrite {holes} a/holes\n\
          symlink a/b/short ../a/text\nsymlink a/long {dots}\nln a/text a/b/same\nsif a/text links_count 2\n\
-         cd a/b/c\nmknod fifo p\nmknod device c 1 3\n"
+         cd a/b/c\nmknod fifo p\nmknod device c 1 3\n",
+        many.concat()
     );
     fs::write(&script, commands)?;
     let made = Run::new("debugfs").env("E2FSPROGS_FAKE_TIME", TIME).arg("-w").arg("-f").arg(&script);
