@@ -20,7 +20,7 @@ const BASE: u64 = 24 * MIB;
 /// What a case runs as, in the process that is measured.
 const CASE: &str = "PLYFOLD_MEMORY_CASE";
 
-/// A tar whose entries are made while it is read.
+/// A tar whose entries are made while it is read, a few at once: what is not read yet is in the peak, too.
 struct Endless<F> {
     entry: F,
     number: u64,
@@ -35,14 +35,13 @@ impl<F: FnMut(u64) -> LayerBuilder> Read for Endless<F> {
         if self.at == self.bytes.len() && !self.ended {
             self.bytes.clear();
             self.at = 0;
-            let end = (self.number + 200).min(self.count);
-            for number in self.number..end {
-                let mut entry = (self.entry)(number).finish();
+            while self.number < self.count && self.bytes.len() < 64 << 10 {
+                let mut entry = (self.entry)(self.number).finish();
                 entry.truncate(entry.len() - 1024);
                 self.bytes.append(&mut entry);
+                self.number += 1;
             }
-            self.number = end;
-            if end == self.count {
+            if self.number == self.count {
                 self.bytes.extend_from_slice(&[0; 1024]);
                 self.ended = true;
             }
