@@ -42,7 +42,7 @@ plyfold_core::fault! {
     FileSize(u64, u64) => (Corrupt, "the file has {0} bytes, its image {1}",
         "the layers can be mounted by themselves (format erofs-layers), or become one image (format erofs)"),
     ImageSize(u64, u64) => (Corrupt, "the image has {0} blocks, its file {1} bytes"),
-    FragmentsAlone => (Config, "fragments without compression"),
+    FragmentsAlone => (Config, "fragments without compression", "give `compress` an algorithm, too, such as zstd"),
     FragmentsOfLayer => (Config, "a layer's tar is read once, so its small files cannot be compressed together",
         "make one image of all layers: the format erofs"),
     IndexesLong(u64, u64) => (Limit, "the indexes of a compressed file have {0} bytes, more than {1}"),

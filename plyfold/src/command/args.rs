@@ -384,7 +384,7 @@ pub(crate) struct Materialize {
 /// Options for the format.
 #[derive(Debug, Group)]
 pub(crate) struct FormatOptions {
-    /// An option of the format, such as block-size=512; may be given several times
+    /// An option of the format, such as block-size=512; may be given several times; `formats` lists them
     #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE")]
     format_option: Vec<String>,
     /// The size of the disk, of a format that has the option size: the same as -m size=SIZE

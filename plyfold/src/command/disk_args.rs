@@ -90,7 +90,7 @@ pub(crate) struct Verity {
         ]
     )]
     pub(crate) format: Option<String>,
-    /// An option of the format, such as block-size=512; may be given several times [default: verity=append]
+    /// An option of the format, such as block-size=512; may be given several times; `formats` lists them [default: verity=append]
     #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE", requires = "format")]
     pub(crate) format_option: Vec<String>,
     /// Write the root hashes to this file, in place of showing them

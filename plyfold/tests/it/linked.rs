@@ -1,8 +1,11 @@
 //! What each linked backend and format says of itself, against what it does.
 
 use std::collections::BTreeSet;
+use std::fs;
 
-use plyfold::{Backends, Capabilities, ErrorKind, Materializers, OptionFault, Options, Result};
+use plyfold::{Backends, Capabilities, ErrorKind, FormatEntry, Materializers, OptionFault, Options, Result};
+
+use super::baseline;
 
 /// The keys of `align=BYTES, depth=NUMBER`.
 fn listed(options: &str) -> BTreeSet<String> {
@@ -21,6 +24,28 @@ fn known<T: std::fmt::Debug>(opened: Result<T>) -> BTreeSet<String> {
     let Some(OptionFault::Unknown(_, why)) = error.detail() else { panic!("{error}") };
     let (_, keys) = why.split_once("no-such-option`, ").unwrap();
     keys.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The table of the manual has each option of each format, and no other.
+#[test]
+fn the_manual_has_the_options_of_each_format() {
+    let page = fs::read_to_string(baseline::root().join("core/src/manual/command.md")).unwrap();
+    let (_, table) = page.split_once("| option | of | means | without it |\n|---|---|---|---|\n").unwrap();
+    let words =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let mut described = BTreeSet::new();
+    for row in table.lines().take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').collect();
+        for format in words(cells[2]) {
+            let keys =
+                words(cells[1]).into_iter().filter_map(|word| Some(word.split_once('=')?.0.to_owned()));
+            described.extend(keys.map(|key| (format.clone(), key)));
+        }
+    }
+    let formats = Materializers::linked().unwrap();
+    let of = |entry: &FormatEntry| listed(entry.options).into_iter().map(|key| (entry.name.to_owned(), key));
+    let taken: BTreeSet<(String, String)> = formats.iter().flat_map(of).collect();
+    assert_eq!(described, taken);
 }
 
 fn unknown() -> Options {
