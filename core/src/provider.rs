@@ -134,12 +134,9 @@ impl PulledImage {
         self.raw.descriptor()
     }
 
-    /// The platform that it was made for: that of its configuration, as far as it has one that says so.
-    pub fn made_for(&self) -> Platform {
-        match &self.config {
-            Some(config) => config.platform_or(self.raw.platform()),
-            None => self.platform.clone(),
-        }
+    /// The platform that it was made for, as its configuration says; `None` for an artifact, which has none.
+    pub fn made_for(&self) -> Option<Platform> {
+        self.config.as_ref().map(|config| config.platform_or(self.raw.platform()))
     }
 
     /// The image opened for reading from the cache that it is in: this one, also when its name stands for another image

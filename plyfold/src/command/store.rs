@@ -56,7 +56,7 @@ pub(crate) fn pulled(image: &PulledImage) -> Value {
         "reference": image.reference.whole(),
         "digest": image.digest,
         "manifest": image.manifest,
-        "platform": image.platform.to_string(),
+        "platform": image.made_for().map(|platform| platform.to_string()),
         "store": image.path.display().to_string(),
         "cached": image.cached,
         "layers": image.layers.iter().map(layer).collect::<Vec<_>>(),

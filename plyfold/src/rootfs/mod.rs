@@ -81,7 +81,9 @@ impl Images {
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
         let (made, differences) = self.shown(image, rootfs, made, &cache).await.map_err(at)?;
-        let of = SnapshotImage::new(image.reference.whole(), image.descriptor(), &image.made_for());
+        let platform = image.made_for();
+        let platform = platform.as_ref().unwrap_or(&image.platform);
+        let of = SnapshotImage::new(image.reference.whole(), image.descriptor(), platform);
         let composed = alone("plyfold-disks", move |stop| {
             let disks = plan.compose(&made, of, stop)?;
             // Held until the files are in their place.

@@ -72,6 +72,30 @@ fn an_image_comes_and_goes() {
     check("store", &lines.map(|line| place.run(line)));
 }
 
+/// Not what was asked for, which without `--platform` is the machine's: documents of two machines are the same.
+#[test]
+fn documents_say_which_platform_an_image_was_made_for() {
+    let place = Place::new();
+    let out = place.path("vm");
+    let lines = [
+        "pull oci:examples/sample:latest --platform linux/amd64/v3".to_owned(),
+        format!("materialize localhost/sample --platform linux/amd64/v2 --as erofs --out {out}"),
+        "inspect localhost/sample --platform linux/amd64/v3".to_owned(),
+        format!("snapshot save {out} state:1"),
+        // It has no configuration.
+        "pull state:1 --platform linux/amd64/v3".to_owned(),
+    ];
+    let platforms = lines.map(|line| {
+        let output = place.command(line.split(' ').chain(["--json"])).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", failure(&output).1);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let image = document.get("image").unwrap_or(&document);
+        image["platform"].as_str().map(str::to_owned)
+    });
+    let amd64 = Some("linux/amd64".to_owned());
+    assert_eq!(platforms, [amd64.clone(), amd64.clone(), amd64.clone(), amd64, None]);
+}
+
 #[test]
 fn what_nothing_needs_goes() {
     let place = Place::new();

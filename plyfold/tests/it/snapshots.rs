@@ -301,7 +301,7 @@ async fn an_attached_snapshot_stays_with_its_image() {
     assert!(content(&scene.path("loaded")) == content(&scene.path("vm")));
     drop(here);
     let to = plyfold::memory::MemoryRegistry::new("to");
-    let platforms = plyfold::Platforms::One(scene.image.made_for());
+    let platforms = plyfold::Platforms::One(scene.image.made_for().unwrap());
     let copying = CopyOptions { platforms, referrers: true, ..CopyOptions::default() };
     let options = plyfold::PushOptions { copy: copying, ..plyfold::PushOptions::default() };
     let target = name("b.example/app:1");

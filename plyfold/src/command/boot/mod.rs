@@ -78,7 +78,8 @@ impl Machine {
     /// QEMU fails.
     pub(super) async fn boot(self, session: &Session, image: &PulledImage, disks: &Disks) -> Result<()> {
         let drives = disks.drives().ok_or_else(no_disk)?;
-        let architecture = image.platform.architecture();
+        let platform = image.made_for();
+        let architecture = platform.as_ref().unwrap_or(&image.platform).architecture();
         if architecture != ARCHITECTURE {
             let message = format!("a virtual machine for {architecture} cannot be started here");
             return Err(
