@@ -51,6 +51,9 @@ pub enum Advice {
         /// Its host, with a port if it has one.
         registry: String,
     },
+    /// Give a folder for temporary files.
+    #[error("give one by `PullOptions::scratch` or `Images::with_scratch`")]
+    GiveFolder,
     /// Trust the image with more memory.
     #[error("raise `{field}` of the layer's `TreeLimits` if the layer is trusted")]
     RaiseLimit {

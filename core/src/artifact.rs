@@ -221,6 +221,12 @@ pub trait ArtifactHandle: DynClone + fmt::Debug + Send + Sync + 'static {
     /// What its materializer has told.
     fn made(&self) -> &Made;
 
+    /// The digest of its bytes, where the cache knows it without a read (rule C 207
+    /// `an_artifact_is_read_at_any_offset`).
+    fn digest(&self) -> Option<&Digest> {
+        None
+    }
+
     /// Where it is, if it is a file of this machine.
     fn path(&self) -> Option<&Path>;
 
@@ -242,13 +248,19 @@ struct Local {
     path: PathBuf,
     size: u64,
     made: Made,
+    digest: Option<Digest>,
     file: OnceLock<File>,
 }
 
 impl LocalArtifact {
     /// The file at a path, whose size is known.
     pub fn new(path: PathBuf, size: u64, made: Made) -> Self {
-        Self(Arc::new(Local { path, size, made, file: OnceLock::new() }))
+        Self(Arc::new(Local { path, size, made, digest: None, file: OnceLock::new() }))
+    }
+
+    /// The same of a file whose digest is known, too.
+    pub fn of_digest(path: PathBuf, size: u64, made: Made, digest: Digest) -> Self {
+        Self(Arc::new(Local { path, size, made, digest: Some(digest), file: OnceLock::new() }))
     }
 
     fn file(&self) -> io::Result<&File> {
@@ -267,6 +279,10 @@ impl ArtifactHandle for LocalArtifact {
 
     fn made(&self) -> &Made {
         &self.0.made
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.0.digest.as_ref()
     }
 
     fn path(&self) -> Option<&Path> {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Credential, Descriptor,
-    ImageProvider, Lease, Materializers, NameChange, Opened, Options, PackageResolver, Page, Platform,
-    PullOptions, PullResult, PulledImage, Reference, RegistrySource, Result, Shared, Usage, Verified, Verify,
-    reference,
+    Advice, Backends, CacheProvider, CacheProviderExt as _, CachedNames, Collect, Collected, Credential,
+    Descriptor, ImageProvider, Lease, Materializers, NameChange, Opened, Options, PackageResolver, Page,
+    Platform, PullOptions, PullResult, PulledImage, Reference, RegistrySource, Result, Shared, Usage,
+    Verified, Verify, reference,
 };
 
 mod files;
@@ -334,7 +334,11 @@ impl Images {
         if let Some(layout) = self.cache.layout() {
             return Ok(Place::Layout(layout.to_owned()));
         }
-        self.scratch().map(Place::Scratch)
+        let folder = self.scratch().ok_or_else(|| {
+            let error = crate::Error::config("no folder is known for temporary files");
+            error.with_endpoint(&self.cache).with_advice(Advice::GiveFolder)
+        });
+        folder.map(Place::Scratch)
     }
 
     async fn pulled(

@@ -28,6 +28,6 @@ impl Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Lease" } else { "Lease::none" })
+        f.write_str(if self.0.is_some() { "Lease" } else { "Lease(none)" })
     }
 }

@@ -104,7 +104,8 @@ impl CacheProvider for MemoryCache {
         let kept = self.0.lock().made.get(key).cloned();
         // What was written to is no longer what was made: it is made anew.
         let kept = kept.filter(Kept::is_unchanged);
-        Ok(kept.map(|Kept { path, size, made, .. }| Box::new(LocalArtifact::new(path, size, made)) as _))
+        let file = |Kept { path, size, made, digest, .. }| LocalArtifact::of_digest(path, size, made, digest);
+        Ok(kept.map(|kept| Box::new(file(kept)) as _))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -240,8 +241,8 @@ impl ArtifactWriter for MemoryArtifact {
         let read = file.rewind().and_then(|()| hasher.read_all(&file));
         let size = read.map_err(|e| Error::io("reading an artifact", e))?;
         let (digest, modified) = (hasher.finish(), found.modified().ok());
-        let kept = Kept { path: path.clone(), size, made: made.clone(), modified, digest };
+        let kept = Kept { path: path.clone(), size, made: made.clone(), modified, digest: digest.clone() };
         cache.lock().made.insert(key, kept);
-        Ok(Box::new(LocalArtifact::new(path, size, made.clone())))
+        Ok(Box::new(LocalArtifact::of_digest(path, size, made.clone(), digest)))
     }
 }

@@ -85,7 +85,7 @@ impl Engine<'_> {
         let always = self.options.force || self.options.policy == PullPolicy::Always;
         if self.confirms() && self.options.policy == PullPolicy::Never {
             let error = Error::config("an image in the cache is to be confirmed, and the policy never asks");
-            return Err(error.with_hint("choose another policy, or set confirm to Some(false)"));
+            return Err(error.with_hint("choose another policy, or ask for no confirmation"));
         }
         if !always && let Some(found) = self.look().await? {
             return self.take(found).await;

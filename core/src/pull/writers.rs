@@ -10,7 +10,7 @@ use crate::durable::temporary_file;
 use crate::format::Output;
 use crate::layer::TreeLimits;
 use crate::materializer::{OutputSpec, Role, Sink};
-use crate::{Error, ErrorKind, Result};
+use crate::{Advice, Error, ErrorKind, Result};
 
 /// All files of a format.
 pub(crate) struct Writers {
@@ -44,7 +44,7 @@ impl Writers {
     pub(crate) fn folder(&self) -> Result<&Path> {
         self.scratch.as_deref().ok_or_else(|| {
             Error::config("no folder is known for the temporary files of this format")
-                .with_hint("give one by `PullOptions::scratch` or `Images::with_scratch`")
+                .with_advice(Advice::GiveFolder)
         })
     }
 

@@ -108,9 +108,13 @@ impl Delta {
 }
 
 impl SnapshotFile {
-    /// A file with its content.
+    /// A file with its content, whose digest it has.
     pub fn new(file: SetFile, size: u64, content: Content) -> Self {
-        Self { file, size, content }
+        let digest = match &content {
+            Content::Whole(digest) => Some(digest.clone()),
+            Content::Delta(_) => None,
+        };
+        Self { file: file.of_digest(digest), size, content }
     }
 
     /// The digest and the size of what is stored.

@@ -15,6 +15,8 @@ crate::fault! {
     Long(String) => (Limit, "{0}"),
     Missing(String) => (NotFound, "the snapshot lacks the file {0}",
         "take another copy of the snapshot"),
+    Modified(String) => (Corrupt, "{0} was changed since it was made of the image",
+        "make the disks again by `materialize` in another directory, and take the file from there"),
     NoRecord => (NotFound, "nothing says which image the disks in this directory are of",
         "make them by `materialize`, which writes it beside them"),
     Version(u64) => (Unsupported, "version {0} of snapshots is not supported", "plyfold reads version 1"),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{self, Form};
 use super::empty::EmptyDisk;
+use super::fault::invalid;
 use super::image::SnapshotImage;
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
@@ -11,7 +12,7 @@ use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, dige
 pub const RECORD: &str = ".plyfold-image";
 
 /// Which image a set of disks is of, and what its files are. `materialize` writes it as [`RECORD`], and saving a
-/// [`Snapshot`](super::Snapshot) reads it. It has no digests: they would cost a pass over all files.
+/// [`Snapshot`](super::Snapshot) reads it: files that guests do not write to have to be those that were made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SetRecord {
@@ -38,6 +39,9 @@ pub struct SetFile {
     pub key: String,
     /// Whether guests write to it.
     pub writable: bool,
+    /// The digest of its bytes, unless guests write to it: what is said of it holds for these bytes alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<Digest>,
     /// The layer that it was made from, if it was made from one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff_id: Option<Digest>,
@@ -66,6 +70,7 @@ impl SetFile {
             format: format.into(),
             key: key.into(),
             writable: false,
+            digest: None,
             diff_id: None,
             hash_tree: None,
             partitions: Vec::new(),
@@ -77,6 +82,13 @@ impl SetFile {
     pub fn stored_name(&self) -> String {
         let stem = self.name.rsplit_once('.').map_or(&*self.name, |(stem, _)| stem);
         if self.writable { format!("{stem}.delta") } else { self.name.clone() }
+    }
+
+    /// The same with the digest of its bytes.
+    #[must_use]
+    pub fn of_digest(mut self, digest: Option<Digest>) -> Self {
+        self.digest = digest;
+        self
     }
 
     /// The same, of a layer.
@@ -131,7 +143,10 @@ impl SetRecord {
         check::names(files.iter().map(|file| [file.name.as_str(); 2]))?;
         for file in &files {
             check::format(&file.format, &file.key)?;
-            file.diff_id.iter().try_for_each(digest::supported)?;
+            file.digest.iter().chain(&file.diff_id).try_for_each(digest::supported)?;
+            if file.digest.is_some() == file.writable {
+                return Err(invalid("what guests write to has no digest, and everything else has one"));
+            }
         }
         Ok(Self { image, kernel, files })
     }

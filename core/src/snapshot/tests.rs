@@ -15,6 +15,7 @@ fn snapshot() -> Snapshot {
     let manifest = Descriptor::new(MediaType::ImageManifest, 7, sha("manifest"));
     let image = SnapshotImage::new("docker.io/library/app:1", &manifest, &"linux/amd64".parse().unwrap());
     let layer = SetFile {
+        digest: Some(sha("erofs")),
         diff_id: Some(sha("layer")),
         hash_tree: Some(HashTree::new(sha("root"), 1)),
         ..SetFile::new("layer-00.erofs", Role::Image, "erofs-layers", "erofs-layers-v3")
@@ -223,6 +224,15 @@ fn what_no_snapshot_says_is_refused() {
     record["files"][0]["diffId"] = json!(format!("md5:{}", "0".repeat(32)));
     let weak = SetRecord::parse(record.to_string().as_bytes()).unwrap_err();
     assert_eq!(*weak.kind(), ErrorKind::Unsupported, "{weak}");
+    // What a guest writes to has no digest that it keeps, and nothing else is without one.
+    let mut record: Value = serde_json::from_slice(&snapshot().record().to_json()).unwrap();
+    record["files"][1]["digest"] = record["files"][0]["digest"].take();
+    for file in [0, 1] {
+        let mut record = record.clone();
+        record["files"][file]["digest"] = json!(file.eq(&0).then(|| sha("erofs")));
+        let error = SetRecord::parse(record.to_string().as_bytes()).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{file}: {error}");
+    }
     let long = [&snapshot().to_json()[..], &vec![b' '; 4 << 20]].concat();
     assert_eq!(*Snapshot::parse(&long).unwrap_err().kind(), ErrorKind::Limit);
 }

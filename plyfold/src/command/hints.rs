@@ -52,6 +52,7 @@ fn worded(advice: &Advice) -> String {
         Advice::GiveCredentials { registry } => {
             return format!("`plyfold login {registry}` stores them, or pass -o username=… -o password=…");
         }
+        Advice::GiveFolder => "point --store at a directory that can be written to",
         Advice::Pull { image } => return format!("`plyfold pull {image}` fetches it"),
         Advice::PushPart => {
             "pull what is missing, or push one platform (--platform), \

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use crate::atomic_file::FileOptions;
 use crate::snapshot::{self, KeptSnapshot, SnapshotFile};
-use crate::{CopyOptions, Disks, Error, NameChange, PullOptions, PulledImage, Reference, Result, printable};
+use crate::{
+    CopyOptions, Disks, Error, ErrorKind, NameChange, PullOptions, PullPolicy, PulledImage, Reference,
+    Result, printable,
+};
 use serde_json::{Value, json};
 
 use super::image::Image;
 use super::materialize;
+use super::path::Written;
 use super::program;
 use super::progress::{Doing, short};
 use super::session::Session;
@@ -139,9 +143,13 @@ fn names_registry(name: &Reference) -> bool {
     !["docker.io", "localhost"].contains(&name.registry())
 }
 
-/// The directory of a snapshot, if that is what the argument is: what is in it decides.
+/// The directory of a snapshot, if that is what the argument is: what is in it decides, then how it is written.
 fn directory(argument: &OsStr) -> Option<&Path> {
-    Some(Path::new(argument)).filter(|path| snapshot::is_in(path))
+    let path = Path::new(argument);
+    let is_written = || argument.to_str().is_none_or(|word| Written::certain(word).is_some());
+    let is_one =
+        snapshot::is_in(path) || (path.is_dir() && !path.join("oci-layout").exists() && is_written());
+    is_one.then_some(path)
 }
 
 /// Brings a snapshot into the store, unless it is there.
@@ -149,10 +157,20 @@ async fn pulled(session: &Session, name: &OsStr) -> Result<PulledImage> {
     let name = name.to_str().ok_or_else(|| {
         Error::config("the name of a snapshot is not UTF-8").with_image(printable(&name.to_string_lossy()))
     })?;
-    let pulled = session.pull(name, None, PullOptions::default()).await;
-    pulled.map_err(|e| {
-        let is_directory = Path::new(name).is_dir();
-        if is_directory { e.with_hint("a snapshot in a directory has the file snapshot.json") } else { e }
+    // A directory is hardly meant as a name of a registry.
+    let is_name = session.context.image(name).map(|image| image.is_remote(&session.context.backends));
+    let is_either = Path::new(name).is_dir() && is_name.unwrap_or(true);
+    let policy = is_either.then_some(PullPolicy::Never);
+    session.pull(name, policy, PullOptions::default()).await.map_err(|e| {
+        let hint = "a snapshot in a directory has the file snapshot.json; registry:NAME is one in a registry";
+        match e.kind() {
+            _ if !is_either => e,
+            ErrorKind::NotFound => {
+                let message = "no snapshot is in this directory, and the store has none of this name";
+                Error::not_found(message).with_image(name).with_hint(hint)
+            }
+            _ => e.with_better_hint(hint),
+        }
     })
 }
 

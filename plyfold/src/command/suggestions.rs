@@ -49,6 +49,10 @@ pub(crate) async fn with_tags(
     let page = Page { limit: Some(TAGS), after: None };
     let tags = tokio::time::timeout(PATIENCE, opened.registry.tags(&repository, page)).await;
     let Ok(Ok(tags)) = tags else { return error };
+    // Something else is missing, such as a layer.
+    if tags.names.iter().any(|there| there == tag) {
+        return error;
+    }
     let near = nearest(tag, &tags.names);
     let all = format!("`plyfold tags {}` lists all tags", printable(place.as_ref().unwrap_or(&repository)));
     let image_of = |tag: &String| match &place {

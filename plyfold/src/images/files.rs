@@ -14,7 +14,7 @@ impl Images {
     /// How layers are read out of the cache.
     pub(crate) fn layer_options(&self, limits: LayerLimits) -> LayerOptions {
         let layout = self.cache.layout().map(Path::to_owned);
-        LayerOptions { limits, layout, scratch: self.scratch().ok(), ..LayerOptions::default() }
+        LayerOptions { limits, layout, scratch: self.scratch(), ..LayerOptions::default() }
     }
 
     /// The files of a pulled image, as its layers stacked show them: to [list](plyfold_core::files::Files::list) and to

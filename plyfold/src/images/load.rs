@@ -18,19 +18,19 @@ const PART: u64 = 1 << 20;
 
 impl Images {
     /// As [`load`](Self::load), of an archive that comes from a socket, a pipe or a program. It is written to a file
-    /// without a name first, in the [scratch folder](Self::with_scratch) or the cache's own, because the readers of
-    /// archives need to seek; the room there is the only bound. Dropping the future ends it.
+    /// without a name first, in the [scratch folder](Self::with_scratch), the cache's own or that of the system, because the
+    /// readers of archives need to seek; the room there is the only bound. Dropping the future ends it.
     ///
     /// # Errors
     /// As [`Images::load`]; [`Io`](crate::ErrorKind::Io) with the error of `archive`;
-    /// [`Config`](crate::ErrorKind::Config) when no scratch folder is known, and without the feature `archive`.
+    /// [`Config`](crate::ErrorKind::Config) without the feature `archive`.
     pub async fn load_from(
         &self,
         archive: impl AsyncRead + Send,
         options: PullOptions,
     ) -> Result<Vec<PulledImage>> {
         let operation = options.progress.operation();
-        let file = spooled(archive, self.scratch()?).await?;
+        let file = spooled(archive, self.temporary()).await?;
         operation.hand_over();
         // The file has no other name, and is read while it is open here.
         let loaded = self.load(&format!("docker-archive:/proc/self/fd/{}", file.as_raw_fd()), options).await;
@@ -38,12 +38,14 @@ impl Images {
         loaded
     }
 
-    /// Where temporary files go.
-    pub(crate) fn scratch(&self) -> Result<PathBuf> {
-        self.scratch.clone().or_else(|| self.cache.scratch()).ok_or_else(|| {
-            let error = Error::config("no folder is known for temporary files").with_endpoint(&self.cache);
-            error.with_hint("give one by Images::with_scratch")
-        })
+    /// The folder for files that other processes may share, if one is known.
+    pub(crate) fn scratch(&self) -> Option<PathBuf> {
+        self.scratch.clone().or_else(|| self.cache.scratch())
+    }
+
+    /// Where files without a name go: a cache that cannot be written has no folder of its own.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.scratch().unwrap_or_else(std::env::temp_dir)
     }
 }
 

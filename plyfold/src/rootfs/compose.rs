@@ -3,8 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plyfold_core::digest::{Hasher, sha256};
 use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
-use plyfold_core::{Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result, Role, TreePlace};
+use plyfold_core::{
+    ArtifactHandle, ArtifactReader, Digest, Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result,
+    Role, TreePlace,
+};
 
 use super::disks::{Disk, Disks};
 use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
@@ -81,6 +85,7 @@ impl CompositionPlan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
+            let mut digest = None;
             let (path, size) = if file.writable {
                 set.add_writable(&file.name, |out| {
                     out.fill_from(&*file.artifact)?;
@@ -91,15 +96,21 @@ impl CompositionPlan {
                     }
                 })?
             } else {
-                set.add(&file.name, |out| out.fill_from(&*file.artifact))?
+                set.add(&file.name, |out| {
+                    out.fill_from(&*file.artifact)?;
+                    digest = Some(digest_of(&*file.artifact, stop)?);
+                    Ok(())
+                })?
             };
-            recorded.push(record_of(file, hash_tree.clone()).with_partitions(partitions.clone()));
+            let of = record_of(file, hash_tree.clone()).with_partitions(partitions.clone());
+            recorded.push(of.of_digest(digest));
             let format = file.format.name.to_owned();
             disks.add(Disk { path, role: file.role, format, size, hash_tree, partitions });
         }
         for (name, format, text) in sidecars {
             let (path, size) = set.add(&name, |file| Ok(io::Write::write_all(file, text.as_bytes())?))?;
-            recorded.push(SetFile::new(name, Role::Sidecar, format, format));
+            let of = SetFile::new(name, Role::Sidecar, format, format);
+            recorded.push(of.of_digest(Some(sha256(text.as_bytes()))));
             disks.add(Disk::plain(path, Role::Sidecar, format, size));
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
@@ -164,6 +175,17 @@ fn sidecar(file: &MadeFile) -> Option<(String, &'static str, String)> {
     let tree = file.artifact.made().hash_tree.as_ref();
     let tree = tree.filter(|tree| [LAYERS, TARS].contains(&format) && tree.place == TreePlace::Append)?;
     Some((format!("{}.dmverity", file.name), format, tree.sidecar()))
+}
+
+/// The digest of a file of the cache, which is read where the cache does not know it.
+fn digest_of(artifact: &dyn ArtifactHandle, stop: &Stop) -> Result<Digest> {
+    if let Some(known) = artifact.digest() {
+        return Ok(known.clone());
+    }
+    let mut hasher = Hasher::sha256();
+    let read = hasher.read_all(stop.reader(ArtifactReader::open(artifact)?));
+    read.map_err(|e| Error::io("reading a file of the cache", e))?;
+    Ok(hasher.finish())
 }
 
 /// What a snapshot has to know of a file.

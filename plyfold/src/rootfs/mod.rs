@@ -103,10 +103,7 @@ impl Images {
     /// trees; otherwise as [`materialize`](Self::materialize).
     pub async fn root_hashes(&self, image: &PulledImage, rootfs: &Rootfs) -> Result<RootHashes> {
         rootfs.check_hash_trees()?;
-        let cache = self.writable(|cache| {
-            let parent = self.scratch().unwrap_or_else(|_| std::env::temp_dir());
-            ScratchCache::within(cache, &parent)
-        })?;
+        let cache = self.writable(|cache| ScratchCache::within(cache, &self.temporary()))?;
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]

@@ -24,6 +24,8 @@ fn snapshots_of_disks() {
         "snapshot save {}/vm localhost/sample",
         "snapshot save {}/vm oci:{}/layout:state --attach --json",
         "snapshot save {}/none state:2",
+        "snapshot save {}/saved state:2",
+        "snapshot save {}/vm/rootfs.vmdk state:2",
         "snapshot save {}/vm",
         "snapshot list",
         "snapshot ls --json",
@@ -36,6 +38,8 @@ fn snapshots_of_disks() {
         "snapshot rm localhost/sample",
         "snapshot rm state:1 --json",
         "checkpoint {}/vm",
+        "snapshot verify {}/vm",
+        "snapshot load plyfold --out {}/vm4",
     ];
     let mut runs = lines.map(|line| place.run(line)).to_vec();
     let layer = place.path("saved/layer-00.erofs");
@@ -45,6 +49,13 @@ fn snapshots_of_disks() {
     fs::write(&layer, [&content[1..], b"x"].concat()).unwrap();
     runs.push(place.run("snapshot verify {}/saved --json"));
     runs.push(place.run("snapshot load {}/saved --out {}/vm4"));
+    fs::remove_file(place.path("saved/snapshot.json")).unwrap();
+    runs.push(place.run("snapshot load {}/saved --out {}/vm4"));
+    let merged = place.path("vm2/merged.erofs");
+    let content = fs::read(&merged).unwrap();
+    fs::remove_file(&merged).unwrap();
+    fs::write(&merged, [&content[..], b"x"].concat()).unwrap();
+    runs.push(place.run("snapshot save {}/vm2 state:2"));
     check("snapshots", &runs);
     let made: Vec<String> = place.files().into_iter().filter(|name| name.starts_with("vm4")).collect();
     assert_eq!(made, [""; 0]);

@@ -34,6 +34,7 @@ mod run;
 mod sample;
 mod seeds;
 mod snapshots;
+mod snapshots_of_changed_files;
 mod tenants;
 mod terminal;
 mod threads;

@@ -25,6 +25,42 @@ fn no_library_names_a_flag_or_a_verb_of_the_command() {
     );
 }
 
+/// The command shows what the library says: a reader of it knows no items of Rust. Only advice is worded for each by itself.
+#[test]
+fn no_message_names_an_item_of_rust() {
+    let mut found = Vec::new();
+    for file in product().into_iter().filter(|file| !file.ends_with("core/src/advice.rs")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code: String =
+            text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("#[")).collect();
+        let named = literals(&code).into_iter().filter(|literal| names_an_item(literal));
+        found.extend(named.map(|literal| format!("{}: {literal:?}", file.display())));
+    }
+    assert!(
+        found.is_empty(),
+        "use a value of Advice, and word it in command/hints.rs:\n{}",
+        found.join("\n")
+    );
+}
+
+/// Whether `Type::item`, or a field or function in backquotes, is in a text.
+fn names_an_item(text: &str) -> bool {
+    let is_item = |word: &str| {
+        let snake = word.strip_suffix("()").unwrap_or(word);
+        let is_snake = snake.contains('_') && snake.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_snake || word.starts_with("Some(")
+    };
+    let is_path = |(before, behind): (&str, &str)| {
+        let is_word = |c: char| c.is_ascii_alphanumeric();
+        before
+            .rsplit(|c| !is_word(c))
+            .next()
+            .is_some_and(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
+            && behind.starts_with(is_word)
+    };
+    text.split_once("::").is_some_and(is_path) || text.split('`').skip(1).step_by(2).any(is_item)
+}
+
 /// The flags and verbs that the command has, out of its help.
 struct Words {
     flags: BTreeSet<String>,

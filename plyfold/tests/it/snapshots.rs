@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::formats::pulled;
 
 /// What a folder has: names, and their content.
-fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     // The list of a set begins with the number of its own inode.
@@ -45,25 +45,25 @@ fn write_as_a_guest(disk: &Path) {
     file.write_all_at(b"mounted once", 1024 + 120).unwrap();
 }
 
-struct Scene {
+pub(crate) struct Scene {
     dir: TempDir,
-    images: Images,
-    image: PulledImage,
+    pub(crate) images: Images,
+    pub(crate) image: PulledImage,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (images, image) = pulled(&dir).await;
         Self { dir, images, image }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Disks in a folder of this name, written to by a guest where one writes to them.
-    async fn disks(&self, rootfs: &Rootfs, name: &str) -> plyfold::Disks {
+    pub(crate) async fn disks(&self, rootfs: &Rootfs, name: &str) -> plyfold::Disks {
         let disks = self.images.materialize(&self.image, rootfs, &self.path(name)).await.unwrap();
         for disk in [&disks.upper, &disks.ext4].into_iter().flatten() {
             write_as_a_guest(disk);
@@ -107,12 +107,12 @@ impl Scene {
 }
 
 /// A format with hash trees.
-fn verified(format: &str, place: &str) -> Rootfs {
+pub(crate) fn verified(format: &str, place: &str) -> Rootfs {
     let options = Options::parse([&*format!("verity={place}")]).unwrap();
     Rootfs::named(format, &options, &Materializers::linked().unwrap()).unwrap().verified(true)
 }
 
-fn name(text: &str) -> Reference {
+pub(crate) fn name(text: &str) -> Reference {
     reference::parse(text).unwrap()
 }
 
@@ -129,7 +129,7 @@ async fn disks_come_back_as_they_were() {
         Rootfs::erofs_flat().upper(64 << 20),
         Rootfs::raw(),
         Rootfs::gpt().upper(64 << 20),
-        Rootfs::ext4(Ext4Rootfs::new().size(1 << 30).unwrap()),
+        Rootfs::ext4(Ext4Rootfs::new().size(128 << 20).unwrap()),
         verified("erofs-layers", "append"),
         Rootfs::named("vmdk-gpt", &Options::default(), &Materializers::linked().unwrap()).unwrap(),
         Rootfs::named("vmdk-stream", &Options::default(), &Materializers::linked().unwrap()).unwrap(),

@@ -62,6 +62,12 @@ fn a_missing_tag_names_the_place_to_look() {
     let (code, text) = failure(&place.command(["delete", &format!("{app}:lates")]).output().unwrap());
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains(&format!("did you mean {app}:latest? {lists}")), "{text}");
+    // The tag is there, and a layer of it is not.
+    server.remove("org/app", samples::image().images[0].layers[0].descriptor.digest());
+    let pull = ["pull", &format!("{app}:latest"), "--platform", "linux/amd64", "--retry-max-time", "0s"];
+    let (code, text) = failure(&place.command(pull).output().unwrap());
+    assert_eq!(code, Some(3), "{text}");
+    assert!(!text.contains("did you mean") && !text.contains(&lists), "{text}");
     let (code, text) =
         failure(&place.command(["copy", "oci:examples/sample:lates", &format!("{app}:1")]).output().unwrap());
     assert_eq!(code, Some(3), "{text}");

@@ -120,7 +120,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
 pub(super) fn find(root: &Root, place: &ArtifactPath) -> Result<Option<Box<dyn ArtifactHandle>>> {
     let path = place.path(root);
     let found = checksum::trusted(&path)?;
-    Ok(found.map(|checksum| Box::new(LocalArtifact::new(path, checksum.size, checksum.made)) as _))
+    Ok(found.map(|checksum| Box::new(handle(path, checksum)) as _))
 }
 
 /// Whether the maker of an artifact that has its place still holds the lock on it: the checksum is to come. What has one
@@ -131,7 +131,11 @@ fn is_being_committed(path: &Path) -> Result<bool> {
 }
 
 fn present(path: PathBuf, checksum: Checksum) -> Artifact {
-    Artifact::Present(Box::new(LocalArtifact::new(path, checksum.size, checksum.made)))
+    Artifact::Present(Box::new(handle(path, checksum)))
+}
+
+fn handle(path: PathBuf, checksum: Checksum) -> LocalArtifact {
+    LocalArtifact::of_digest(path, checksum.size, checksum.made, checksum.digest)
 }
 
 /// Removes an artifact: its checksum first, because an artifact without a checksum counts as missing.
@@ -188,11 +192,11 @@ impl ArtifactWriter for DiskArtifact {
         published.inspect_err(|_| drop(fs::remove_file(&beside)))?;
         let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
         let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
-            let checksum = Checksum { digest, size, seen: Some(Seen::of(&reader)?), made: made.clone() };
+            let checksum = Checksum { digest, size, seen: Some(Seen::of(&reader)?), made };
             let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes()?);
-            durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| size)
+            durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| checksum)
         });
-        let size = recorded.inspect_err(|_| without())?;
-        Ok(Box::new(LocalArtifact::new(path, size, made)))
+        let checksum = recorded.inspect_err(|_| without())?;
+        Ok(Box::new(handle(path, checksum)))
     }
 }

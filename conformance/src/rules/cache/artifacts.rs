@@ -30,7 +30,8 @@ rules! {
     "K 194" two_outputs_of_one_format_do_not_exclude_each_other:
         "files of one format that differ in their extension have makers at the same time, and are kept apart",
     "C 207" an_artifact_is_read_at_any_offset:
-        "a file out of the cache has as many bytes as it says, gives them at any offset and in any order, and no more",
+        "a file out of the cache has as many bytes as it says, gives them at any offset and in any order, and no more; where \
+         it tells a digest, it is theirs",
     "K 208" of_many_makers_of_an_artifact_one_makes_it:
         "of tasks that want one file at once, through several handles, one makes it, and the others are given that one",
     "C 210" artifacts_whose_keys_print_alike_are_kept_apart:
@@ -166,6 +167,9 @@ async fn an_artifact_is_read_at_any_offset(fixture: &dyn CacheFixture) {
         let artifact = is_present(&**cache, &key()).await;
         let size = artifact.size();
         assert_eq!(size, CONTENT.len() as u64);
+        if let Some(told) = artifact.digest() {
+            assert_eq!(*told, digest::sha256(CONTENT), "the digest that it tells");
+        }
         // From the end to the start, through another handle each time.
         for offset in (0..=size + 1).rev() {
             let (handle, mut rest) = (artifact.clone(), Vec::new());

@@ -26,9 +26,22 @@ fn document(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 pub(super) fn record(folder: &Path) -> Result<SetRecord> {
     let at = |e: Error| e.with_context("path", folder.join(RECORD).display());
     if !folder.is_dir() {
-        return Err(Error::not_found("there is no such directory").with_context("path", folder.display()));
+        let error = match folder.symlink_metadata() {
+            Ok(_) => {
+                Error::config("it is no directory").with_hint("name the directory that the disks are in")
+            }
+            Err(_) => Error::not_found("there is no such directory"),
+        };
+        return Err(error.with_context("path", folder.display()));
     }
-    let bytes = document(folder, RECORD)?.ok_or_else(|| at(SnapshotFault::NoRecord.into()))?;
+    let missing = || {
+        if folder.join(DOCUMENT).is_file() {
+            let error = Error::config("it is a snapshot, and not its disks");
+            return error.with_hint("load it: its disks can be saved");
+        }
+        SnapshotFault::NoRecord.into()
+    };
+    let bytes = document(folder, RECORD)?.ok_or_else(|| at(missing()))?;
     SetRecord::parse(&bytes).map_err(at)
 }
 

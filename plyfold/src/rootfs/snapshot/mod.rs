@@ -210,7 +210,7 @@ impl Images {
     }
 
     async fn artifact(&self, disks: &Path, attached: bool) -> Result<SetArtifact> {
-        let (disks, scratch) = (disks.to_owned(), self.scratch()?);
+        let (disks, scratch) = (disks.to_owned(), self.temporary());
         alone("plyfold-snapshot", move |stop| SetArtifact::of(&disks, &scratch, attached, stop)).await
     }
 
@@ -242,7 +242,7 @@ impl Images {
         image: &PulledImage,
         work: impl FnOnce(&Restore<'_>, &Path) -> Result<T> + Send + 'static,
     ) -> Result<(KeptSnapshot, T)> {
-        let (source, runtime, scratch) = (self.source(image), Handle::current(), self.scratch()?);
+        let (source, runtime, scratch) = (self.source(image), Handle::current(), self.temporary());
         let at = |e: Error| e.with_image(&image.reference);
         let wanted = Snapshot::document_of(source.raw()).map_err(at)?;
         let document = source.blob(&wanted, BlobRange::FULL).await.map_err(at)?;

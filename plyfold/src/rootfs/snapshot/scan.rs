@@ -67,12 +67,17 @@ impl<'a> DiskFolder<'a> {
         Ok(OpenDisk { of, file, path, before })
     }
 
-    /// Hashes a disk that no guest writes to, as `content`: the disk itself, or a copy of it.
+    /// Hashes a disk that no guest writes to, as `content`: the disk itself, or a copy of it. It has to be the one that was
+    /// made: what is said of it, such as its layer, holds for that one.
     pub(super) fn whole(&self, disk: &OpenDisk<'_>, content: &File) -> Result<SnapshotFile> {
-        let mut hasher = Hasher::sha256();
+        let made = disk.of.digest.as_ref();
+        let mut hasher = made.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
         let read = hasher.read_all(self.stop.reader(FileReader { file: content, at: 0 }));
         let size = read.map_err(|e| disk.at(Error::io("reading a disk", e)))?;
-        disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(hasher.finish())))
+        let digest = hasher.finish();
+        let is_made = made == Some(&digest);
+        let found = disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(digest)))?;
+        if is_made { Ok(found) } else { Err(disk.at(SnapshotFault::Modified(disk.of.name.clone()).into())) }
     }
 
     /// Writes the delta of a disk that guests write to; other files go to `scratch`.

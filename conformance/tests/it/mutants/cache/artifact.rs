@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Format, Made, Output, Result,
-    digest,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Digest, Format, Made, Output,
+    Result, digest,
 };
 
 use super::{BrokenCache, CacheFault, Shared};
@@ -50,6 +50,9 @@ impl BrokenCache {
             (CacheFault::MadeByEach, Artifact::Present(_)) => MemoryCache::new()?.artifact(key).await?,
             (CacheFault::ArtifactsReadFromTheStart, Artifact::Present(artifact)) => {
                 Artifact::Present(Box::new(FromTheStart(artifact, Arc::default())))
+            }
+            (CacheFault::ArtifactsMisnamed, Artifact::Present(artifact)) => {
+                Artifact::Present(Box::new(Misnamed(artifact, key.content.clone())))
             }
             (_, found) => found,
         };
@@ -101,6 +104,32 @@ impl ArtifactHandle for FromTheStart {
         let count = self.0.read_at(self.1.load(Ordering::SeqCst), buffer)?;
         self.1.fetch_add(count as u64, Ordering::SeqCst);
         Ok(count)
+    }
+}
+
+/// It tells the digest of what it was made from.
+#[derive(Clone, Debug)]
+struct Misnamed(Box<dyn ArtifactHandle>, Digest);
+
+impl ArtifactHandle for Misnamed {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn made(&self) -> &Made {
+        self.0.made()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        Some(&self.1)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.0.path()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
     }
 }
 

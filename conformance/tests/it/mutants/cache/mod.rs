@@ -31,6 +31,7 @@ pub(crate) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
     ArtifactsForgotten,
+    ArtifactsMisnamed,
     ArtifactsReadFromTheStart,
     ArtifactsUnverified,
     ChangedArtifactsTrusted,
