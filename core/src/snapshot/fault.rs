@@ -25,5 +25,8 @@ crate::fault! {
 /// The error of a document of another form than it should have.
 #[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
 pub(super) fn invalid(why: impl ToString) -> crate::Error {
-    SnapshotFault::Invalid(why.to_string()).into()
+    let why = why.to_string();
+    // Serde hands on as text what a part of the document was refused for.
+    let own = why.strip_prefix("invalid snapshot: ").unwrap_or(&why);
+    SnapshotFault::Invalid(own.to_owned()).into()
 }
