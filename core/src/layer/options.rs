@@ -123,6 +123,8 @@ pub enum Warning {
         /// What the bytes are.
         found: Compression,
     },
+    /// The layer has no bytes. It is an empty layer, as Go's `archive/tar`, and so most tools, read it; GNU tar refuses it.
+    Empty,
     /// The tar ends without its two blocks of zeros.
     MissingEnd,
     /// Bytes other than zero follow the end of the tar; they are part of the `diff_id` and are otherwise ignored.
@@ -142,6 +144,7 @@ impl fmt::Display for Warning {
             Self::CompressionMismatch { media_type, found } => {
                 write!(f, "the layer is declared as {media_type}, its bytes are {found}")
             }
+            Self::Empty => f.write_str("the layer has no bytes, and so no files"),
             Self::MissingEnd => f.write_str("the tar ends without its end-of-archive blocks"),
             Self::TrailingData => f.write_str("the tar is followed by bytes that belong to no entry"),
             Self::Skipped { path, typeflag } => {

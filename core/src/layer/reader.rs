@@ -353,6 +353,7 @@ impl LayerTar {
             Some(_) => {
                 return Err(TarFault::Malformed("a lone block of zeros stands between tar entries").into());
             }
+            None if !self.begun && block.is_none() => self.warn(Warning::Empty),
             None if self.entries == 0 => {}
             None => self.warn(Warning::MissingEnd),
         }

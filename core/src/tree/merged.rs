@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crate::format::Output;
-use crate::layer::{Compression, DataExtent, LayerTar, TreeLimits};
+use crate::layer::{Compression, DataExtent, LayerSummary, LayerTar, TreeLimits};
 use crate::{Digest, Error, Result};
 
 use super::{DroppedXattrs, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
@@ -74,6 +74,7 @@ pub struct MergedTree {
     tree: Tree<FileData>,
     contents: Contents,
     diff_ids: Vec<Option<Digest>>,
+    summaries: Vec<LayerSummary>,
     dropped: DroppedXattrs,
 }
 
@@ -125,17 +126,23 @@ impl MergedTree {
     ) -> Result<Self> {
         let mut gathered = Gathered::new(scratch);
         let each = limits.clone();
-        let (mut diff_ids, mut dropped) = (Vec::new(), DroppedXattrs::default());
+        let (mut diff_ids, mut summaries) = (Vec::new(), Vec::new());
+        let mut dropped = DroppedXattrs::default();
         let trees = layers.into_iter().map(|layer| {
             let (tree, diff_id) = match layer? {
                 LayerSource::File(file) => of_file(file, each.clone(), &mut gathered)?,
-                LayerSource::Tar(tar) => of_tar(*tar, each.clone(), &mut gathered, &mut dropped)?,
+                LayerSource::Tar(tar) => {
+                    let (tree, summary) = of_tar(*tar, each.clone(), &mut gathered, &mut dropped)?;
+                    let diff_id = summary.diff_id.clone();
+                    summaries.push(summary);
+                    (tree, diff_id)
+                }
             };
             diff_ids.push(diff_id);
             Ok(tree)
         });
         let tree = Tree::from_layers_within(trees, limits)?;
-        Ok(Self { tree, contents: gathered.finish()?, diff_ids, dropped })
+        Ok(Self { tree, contents: gathered.finish()?, diff_ids, summaries, dropped })
     }
 
     /// Checks that no file that content lies in was written to since it was read, as far as its size and the time of its
@@ -153,6 +160,11 @@ impl MergedTree {
     /// layer that was read without [hashing](crate::layer::Hashing) it.
     pub fn diff_ids(&self) -> &[Option<Digest>] {
         &self.diff_ids
+    }
+
+    /// What is known of the layers that were read as they came, bottom first, and not out of a [file](LayerFile).
+    pub fn summaries(&self) -> &[LayerSummary] {
+        &self.summaries
     }
 
     /// Attributes of the layers' tars that no Linux file system stores, and that are not in the tree. What was left out of
@@ -297,13 +309,13 @@ impl MergedTree {
     }
 }
 
-/// Reads one layer's tar to its verified end; the digest of the tar.
+/// Reads one layer's tar to its verified end.
 fn of_tar(
     mut tar: LayerTar,
     limits: TreeLimits,
     gathered: &mut Gathered<'_>,
     dropped: &mut DroppedXattrs,
-) -> Result<(LayerTree<FileData>, Option<Digest>)> {
+) -> Result<(LayerTree<FileData>, LayerSummary)> {
     let mut builder = LayerTreeBuilder::within(limits);
     let file = tar.plain_file();
     let number = if file.is_some() { gathered.next_number() } else { None };
@@ -342,7 +354,7 @@ fn of_tar(
         file.check()?;
         gathered.hold(file);
     }
-    Ok((builder.finish()?, summary.diff_id))
+    Ok((builder.finish()?, summary))
 }
 
 /// Reads the file that some format has made of a layer.

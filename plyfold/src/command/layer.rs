@@ -10,9 +10,9 @@ use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
 use crate::disk_file::open_error;
 use crate::durable::parent;
-use crate::layer::{Hashing, LayerOptions};
+use crate::layer::{Hashing, LayerOptions, LayerSummary};
 use crate::materializers::ext4::Ext4Upper;
-use crate::{Disk, Error, Materializer as _, Materializers, Result, Role, VerifiedFile};
+use crate::{Disk, Error, Made, Materializer as _, Materializers, Result, Role, VerifiedFile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use serde_json::json;
@@ -20,7 +20,7 @@ use serde_json::json;
 use super::args::Layer;
 use super::disk_args;
 use super::hash_tree::hash_tree;
-use super::one_layer::{self, Converted};
+use super::one_layer;
 use super::path::Written;
 use super::size::Size;
 use super::terminal::Terminal;
@@ -36,54 +36,52 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
     refuse_terminal(&tar)?;
     Written::refuse_same(&tar, &out)?;
     let (target, name) = (out.clone(), format.format().name);
-    let (converted, size) = blocking(move |stop| {
+    let (made, summary, size) = blocking(move |stop| {
         let mut file = AtomicFile::create(&target, durably.options(), stop)?;
         let source = Input::open(&tar, stop)?;
         let plain = source.whole_file()?;
         let converted = one_layer::convert(&*format, (source, plain), options, &mut file, parent(&target));
-        let converted = converted.map_err(|e| e.with_context("path", tar.display()))?;
-        Ok((converted, file.publish()?))
+        let (made, summary) = converted.map_err(|e| e.with_context("path", tar.display()))?;
+        Ok((made, summary, file.publish()?))
     })
     .await?;
-    show(&converted, &Disk::plain(out, Role::Image, name, size), terminal)
+    show(&made, &summary, &Disk::plain(out, Role::Image, name, size), terminal)
 }
 
 /// Shows the file, and what is known of its layer.
-fn show(converted: &Converted, disk: &Disk, terminal: Terminal) -> Result<()> {
-    let Converted { made, summary, diff_id } = converted;
+fn show(made: &Made, summary: &LayerSummary, disk: &Disk, terminal: Terminal) -> Result<()> {
     let Disk { path, format: name, size, .. } = disk;
-    let warnings = summary.iter().flat_map(|summary| &summary.warnings).map(ToString::to_string);
-    let warnings: Vec<String> = warnings.collect();
+    let warnings: Vec<String> = summary.warnings.iter().map(ToString::to_string).collect();
     let levels = [("warning", &warnings), ("warning", &made.losses), ("note", &made.notes)];
     for (level, messages) in levels {
         for message in messages {
             terminal.say(level, message);
         }
     }
-    // Of a whole image's layers only the digests of their tars are known.
-    let blob = summary.as_ref().and_then(|summary| Some((summary.blob.as_ref()?, summary.blob_size)));
-    let tar_size = summary.as_ref().map(|summary| summary.size);
     let verified = made.hash_tree.as_ref().map(|tree| VerifiedFile { disk, tree, tree_file: path });
     let document = json!({
         "path": path.display().to_string(),
         "size": size,
         "format": name,
-        "diff_id": diff_id,
-        "diff_size": tar_size,
-        "digest": blob.map(|(digest, _)| digest),
-        "digest_size": summary.as_ref().map(|summary| summary.blob_size),
-        "compression": summary.as_ref().map(|summary| summary.compression.to_string()),
+        "diff_id": summary.diff_id,
+        "diff_size": summary.size,
+        "digest": summary.blob,
+        "digest_size": summary.blob_size,
+        "compression": summary.compression.to_string(),
         "hash_tree": verified.as_ref().map(hash_tree),
         "warnings": warnings,
         "notes": made.told(),
     });
     terminal.show(&document, || {
-        let sized = |size: Option<u64>| size.map(|size| format!("  {}", Size(size))).unwrap_or_default();
-        let digest = blob.map(|(digest, size)| format!("digest   {digest}  {}\n", Size(size)));
-        let diff_id = diff_id.as_ref().map(|digest| format!("diff_id  {digest}{}\n", sized(tar_size)));
+        let digest = summary.blob.as_ref();
+        let digest = digest.map(|digest| format!("digest   {digest}  {}\n", Size(summary.blob_size)));
+        let diff_id = summary.diff_id.as_ref();
+        let diff_id = diff_id.map(|digest| format!("diff_id  {digest}  {}\n", Size(summary.size)));
         let file = format!("{:<8} {}  {}\n", name.trim_end_matches("-layers"), path.display(), Size(*size));
-        let tree = verified
-            .map(|found| format!("root hash {}\nopen     {}\n", found.tree.root_hash(), found.open_line()));
+        let tree = verified.map(|found| {
+            let open = found.open_line().unwrap_or_default();
+            format!("root hash {}\nopen     {open}\n", found.tree.root_hash())
+        });
         [digest.unwrap_or_default(), diff_id.unwrap_or_default(), file, tree.unwrap_or_default()].concat()
     })
 }

@@ -8,15 +8,7 @@ use crate::atomic_file::AtomicFile;
 use crate::durable::temporary_file;
 use crate::layer::{Hashing, LayerOptions, LayerSummary, LayerTar, TreeLimits};
 use crate::tree::MergedTree;
-use crate::{Digest, Error, Input, Made, Materializer, Output, OutputSpec, Result, Role, Sink};
-
-/// What was made, and what is known of the layer.
-pub(crate) struct Converted {
-    pub(crate) made: Made,
-    /// `None` where the format reads a whole image, of which this layer is all.
-    pub(crate) summary: Option<LayerSummary>,
-    pub(crate) diff_id: Option<Digest>,
-}
+use crate::{Error, ErrorKind, Input, Made, Materializer, Output, OutputSpec, Result, Role, Sink};
 
 /// Checks that a format can be made of one layer.
 ///
@@ -41,15 +33,15 @@ pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
     }
 }
 
-/// Makes the format of a layer, whose bytes are read to their verified end. With the file that they are in, a format of a
-/// whole image takes content from there.
+/// Makes the format of a layer, whose bytes are read to their verified end; yields what is known of the file, and of the
+/// layer. With the file that they are in, a format of a whole image takes content from there.
 pub(crate) fn convert(
     format: &dyn Materializer,
     (tar, plain): (impl Read + Seek + Send + 'static, Option<File>),
     options: LayerOptions,
     file: &mut AtomicFile,
     folder: &Path,
-) -> Result<Converted> {
+) -> Result<(Made, LayerSummary)> {
     let limits = options.limits.tree.clone();
     let mut tar = match plain {
         Some(plain) if options.hashing == Hashing::Nothing => {
@@ -63,13 +55,13 @@ pub(crate) fn convert(
     let mut sink = OneFile { file, role: output.role, folder, limits: limits.clone() };
     let converted = if format.input() == Input::Layer {
         let made = format.layer(&mut tar, &mut sink)?;
-        let summary = tar.finish()?;
-        Converted { made, diff_id: summary.diff_id.clone(), summary: Some(summary) }
+        (made, tar.finish()?)
     } else {
         let image = MergedTree::read([Ok(tar)], limits, folder)?;
         let made = format.image(&image, &mut sink)?.with_losses(image.dropped_xattrs().loss());
         image.check_unchanged()?;
-        Converted { made, summary: None, diff_id: image.diff_ids().first().cloned().flatten() }
+        let summary = image.summaries().first().cloned();
+        (made, summary.ok_or_else(|| Error::new(ErrorKind::Internal, "the image has no layer"))?)
     };
     // No cache has it: it is the copy that its users write to.
     if output.writable {
