@@ -147,8 +147,10 @@ impl Materializer for ErofsMerged {
 
 impl ErofsMerged {
     fn write(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        if layers.is_empty() || u16::try_from(layers.len()).is_err() {
-            return Err(ErofsFault::Layers(layers.len()).into());
+        match layers.len() {
+            0 => return Err(ErofsFault::NoLayers.into()),
+            1..=0xffff => {}
+            more => return Err(ErofsFault::Layers(more).into()),
         }
         let options = &self.options;
         let limits = self.limits.clone().unwrap_or_else(|| out.limits());

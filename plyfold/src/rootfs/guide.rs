@@ -33,8 +33,8 @@ impl Disks {
     /// has mounted: it never goes on with a part of the layers.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for more layers than the kernel takes, with a hint at the form
-    /// that it does take, and for other formats than EROFS images and ext4 disks.
+    /// [`Limit`](crate::ErrorKind::Limit) for more layers than the kernel takes, with a hint at the form that it does take;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for other formats than EROFS images and ext4 disks.
     pub fn mount_script(&self) -> Result<String> {
         if let Some(disk) = &self.ext4 {
             // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches.
@@ -170,7 +170,7 @@ fn too_many(layers: usize, why: &str) -> Error {
     let message = format!("no command mounts {layers} layers here: {why}");
     let words = "{} makes one image of them, {} one disk of their images for a virtual machine";
     let advice = Advice::ChooseFormat { words, formats: vec![FLAT, VMDK] };
-    Error::new(ErrorKind::Unsupported, message).with_advice(advice)
+    Error::limit(message).with_advice(advice)
 }
 
 /// The head of a loop over files: `$D/$F` is the file, `$V` its loop device. The folder is written once, or in every name
@@ -254,7 +254,7 @@ mod tests {
     fn what_cannot_be_mounted_names_another_form() {
         for (layers, merged) in [(501, false), (1000, true), (380, true)] {
             let error = disks(layers, merged, true).mount_script().unwrap_err();
-            assert_eq!(*error.kind(), ErrorKind::Unsupported);
+            assert_eq!(*error.kind(), ErrorKind::Limit);
             let hint = error.hint().unwrap();
             assert!(hint.starts_with("the format erofs makes one image of them, the format vmdk"), "{hint}");
         }

@@ -217,16 +217,16 @@ async fn every_form_shows_the_files_of_the_plain_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_that_cannot_be_merged_are_used_by_themselves() {
     let [lower, upper] = layers().try_into().unwrap();
-    for (images_of, kind) in [
-        ([dense(&lower, None), image(&upper, 4096)], ErrorKind::Unsupported),
-        ([image(&lower, 4096), dense(&upper, Some("zstd"))], ErrorKind::Config),
-        ([image(&lower, 512), image(&upper, 4096)], ErrorKind::Config),
+    for images_of in [
+        [dense(&lower, None), image(&upper, 4096)],
+        [image(&lower, 4096), dense(&upper, Some("zstd"))],
+        [image(&lower, 512), image(&upper, 4096)],
     ] {
         // A flat image has no whiteouts: the layers are compared with themselves.
         let (dir, images, uri) = open(&samples::native_layers(&layers(), &images_of)).await;
         let native = images.pull(&uri, on(NATIVE)).await.unwrap();
         let error = images.materialize(&native, &Rootfs::vmdk(), &dir.path().join("vmdk")).await.unwrap_err();
-        assert_eq!(*error.kind(), kind, "{error}");
+        assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("format erofs")), "{error:?}");
         assert!(!dir.path().join("vmdk").exists());
         let mut files = images.files(&native, LayerLimits::default()).await.unwrap();

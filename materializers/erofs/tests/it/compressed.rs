@@ -197,7 +197,7 @@ fn a_file_of_holes_keeps_them() {
 fn it_is_no_layer_of_a_merged_image() {
     let whole = compressed(&[varied_layer()], by("lz4", 4096)).unwrap();
     let error = merged(&[whole], Options::default()).unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
 }
 
 #[test]

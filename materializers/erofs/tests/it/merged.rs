@@ -123,9 +123,9 @@ fn images_that_cannot_be_joined_are_refused() {
     let good = || image(rich_layer(), Options::default()).unwrap();
     let small_blocks = image(rich_layer(), Options::default().with_block_size(512).unwrap()).unwrap();
     assert_eq!(kind(&[]), ErrorKind::Config);
-    assert_eq!(kind(&[good(), small_blocks]), ErrorKind::Config);
+    assert_eq!(kind(&[good(), small_blocks]), ErrorKind::Unsupported);
     let joined = merged(&[good()], Options::default()).unwrap();
-    assert_eq!(kind(&[good(), joined]), ErrorKind::Config);
+    assert_eq!(kind(&[good(), joined]), ErrorKind::Unsupported);
 
     let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = fs::read(good()).unwrap();
