@@ -113,9 +113,12 @@ impl RootHashes {
                 return Err(Error::new(ErrorKind::Internal, "an image was made without its configuration"));
             }
         };
-        let wanted = made.files.iter().filter(|file| file.role != Role::HashTree && is_wanted(file));
+        let is_disk = |file: &&MadeFile| ![Role::HashTree, Role::Sidecar].contains(&file.role);
+        let wanted: Vec<_> = made.files.iter().filter(is_disk).filter(|file| is_wanted(file)).collect();
+        // A disk of partitions is read in place of the files that it is made of.
+        let whole = wanted.iter().position(|file| !file.artifact.made().partitions.is_empty());
         let mut disks = Vec::new();
-        for file in wanted {
+        for file in whole.map_or(&wanted[..], |at| &wanted[at..=at]) {
             let told = file.artifact.made();
             if !told.is_hashed() {
                 return Err(HashTreeFault::Untold(file.name.clone()).into());

@@ -29,8 +29,8 @@ const MODULES: [&str; 13] = [
     "drivers/nvdimm/virtio_pmem",
 ];
 
-/// Folders of the guest; the printed lines for guests mount at the last three.
-const FOLDERS: [&str; 7] = ["bin", "dev", "proc", "sys", "lower", "upper", "root"];
+/// Folders of the guest. The printed lines for guests make those that they mount at.
+const FOLDERS: [&str; 4] = ["bin", "dev", "proc", "sys"];
 
 /// The first process of the guest. It ends the machine whatever its script does.
 const INIT: &str = "#!/bin/busybox sh
@@ -52,9 +52,9 @@ const TAIL: usize = 4000;
 
 /// A virtual machine with Linux 6.12 that runs one shell script and ends, for tests that need [`Need::Guest`].
 ///
-/// The script is run by busybox's `sh -e` as root, with busybox's commands, in an initramfs that has the folders
-/// `/lower`, `/upper` and `/root`. Nothing is mounted but `/proc`, `/sys` and `/dev`. What it leaves mounted is not
-/// unmounted: a disk that is judged afterwards has to be unmounted by the script.
+/// The script is run by busybox's `sh -e` as root, with busybox's commands, in an initramfs with nothing else. Nothing is
+/// mounted but `/proc`, `/sys` and `/dev`. What it leaves mounted is not unmounted: a disk that is judged afterwards has to
+/// be unmounted by the script.
 ///
 /// [`Need::Guest`]: super::Need::Guest
 #[derive(Debug)]

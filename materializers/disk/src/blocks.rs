@@ -1,11 +1,9 @@
-//! The block size, which both formats take as their option.
+//! The block size, which all formats take as their option.
 
 use plyfold_core::Options;
-use serde::Deserialize;
 
 /// The block size of all file systems on the disk, in bytes.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Blocks {
     block_size: u32,
 }

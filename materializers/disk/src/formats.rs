@@ -36,10 +36,12 @@ plyfold_core::register!(FormatEntry {
     name: "vmdk-gpt",
     package: env!("CARGO_PKG_NAME"),
     summary: "the disk of gpt as a VMDK descriptor that names the merged image and the layers",
-    options: "block-size=BYTES",
+    options: "block-size=BYTES, verity=append|partition",
     open: |options| {
         refuse_compression("vmdk-gpt", options)?;
-        Ok(Box::new(VmdkGpt(options.config()?)))
+        let DiskOptions { block_size, verity } = options.config()?;
+        let gpt = block_size.map(VmdkGpt::with_block_size).unwrap_or_default();
+        Ok(Box::new(verity.into_iter().fold(gpt, VmdkGpt::with_hash_trees)))
     },
 });
 
@@ -74,10 +76,8 @@ mod tests {
                 let options = Options::parse(below).unwrap();
                 assert_eq!(made.input(), Input::Artifacts { format: "erofs-merged", options });
             }
-            if name != "vmdk-gpt" {
-                let verified = formats.open(name, &Options::parse(["verity=append"]).unwrap()).unwrap();
-                assert_eq!(verified.format().to_string(), format!("{name}-v1-verity-append"));
-            }
+            let verified = formats.open(name, &Options::parse(["verity=append"]).unwrap()).unwrap();
+            assert_eq!(verified.format().to_string(), format!("{name}-v1-verity-append"));
             for bad in ["block-size=x", "label=a", "compress=lz4", "verity=inside"] {
                 assert!(formats.open(name, &Options::parse([bad]).unwrap()).is_err(), "{bad}");
             }

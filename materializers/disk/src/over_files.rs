@@ -8,9 +8,8 @@ use plyfold_core::{
 };
 use plyfold_vmdk::{Descriptor, Extent};
 
-use crate::blocks::Blocks;
-use crate::partitions::{ALIGNMENT, BACKUP, SECTOR, Table, writing};
-use crate::parts::{Part, parts};
+use crate::partitions::{ALIGNMENT, BACKUP, Gpt, SECTOR, Table, writing};
+use crate::parts::{Part, PartitionTrees, parts};
 
 /// What is written around the files: the first MiB of the disk with its table, a MiB of zeros, of which there are as many
 /// between the files as it takes, and the end of the disk with the last table.
@@ -24,22 +23,32 @@ const TAIL: u64 = ZEROS + ALIGNMENT;
 /// The tables and the gaps between partitions are in a second file, `partitions.gpt`. All files have to be in the folder of
 /// the descriptor, by their [names](InputArtifact::name).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct VmdkGpt(pub(crate) Blocks);
+pub struct VmdkGpt(Gpt);
 
 impl VmdkGpt {
     /// A disk of file systems with blocks of this many bytes: 512, 1024, 2048 or 4096, which is the default.
     pub fn with_block_size(bytes: u32) -> Self {
-        Self(Blocks::of(bytes))
+        Self(Gpt::with_block_size(bytes))
+    }
+
+    /// As [`Gpt::with_hash_trees`].
+    #[must_use]
+    pub fn with_hash_trees(self, trees: PartitionTrees) -> Self {
+        Self(self.0.with_hash_trees(trees))
     }
 }
 
 impl Materializer for VmdkGpt {
     fn format(&self) -> Format {
-        Format { name: "vmdk-gpt", version: 1, options: self.0.key(), extension: "vmdk" }
+        Format { name: "vmdk-gpt", version: 1, options: self.0.format().options, extension: "vmdk" }
     }
 
     fn input(&self) -> Input {
-        Input::Artifacts { format: "erofs-merged", options: self.0.merged() }
+        self.0.input()
+    }
+
+    fn has_hash_tree(&self) -> bool {
+        self.0.has_hash_tree()
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
@@ -50,7 +59,7 @@ impl Materializer for VmdkGpt {
     }
 
     fn join(&self, files: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {
-        let parts = parts(files, None)?;
+        let parts = parts(files, self.0.hash_trees)?;
         let table = Table::with(files, &parts)?;
         let (extents, tail) = extents(&table, &parts)?;
         // What has its highest bit set may say that there is no parent.
@@ -61,7 +70,7 @@ impl Materializer for VmdkGpt {
         table.write(&mut Around { file: tables, tail, size: table.size, position: 0 })?;
         let descriptor = out.output(Role::Descriptor)?;
         descriptor.write_all(text.as_bytes()).map_err(|e| Error::io("writing a VMDK descriptor", e))?;
-        Ok(Made::of_files(files))
+        self.0.made(files, &parts, &table)
     }
 }
 

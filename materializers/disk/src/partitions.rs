@@ -39,7 +39,7 @@ pub(crate) const BACKUP: u64 = SECTOR + 2 * ENTRIES as u64 * 128;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Gpt {
     blocks: Blocks,
-    hash_trees: Option<PartitionTrees>,
+    pub(crate) hash_trees: Option<PartitionTrees>,
 }
 
 impl Gpt {
@@ -55,6 +55,15 @@ impl Gpt {
     pub fn with_hash_trees(mut self, trees: PartitionTrees) -> Self {
         self.hash_trees = Some(trees);
         self
+    }
+
+    /// What there is to know of the disk.
+    pub(crate) fn made(self, files: &[InputArtifact], parts: &[Part<'_>], table: &Table) -> Result<Made> {
+        let made = Made::of_files(files);
+        match self.hash_trees {
+            Some(trees) => Ok(made.with_partitions(hashed(files, parts, &table.starts(), trees)?)),
+            None => Ok(made),
+        }
     }
 }
 
@@ -93,11 +102,7 @@ impl Materializer for Gpt {
             file.copy_some(part.size, out)?;
         }
         table.write(&mut Device(out))?;
-        let made = Made::of_files(files);
-        match self.hash_trees {
-            Some(trees) => Ok(made.with_partitions(hashed(files, &parts, &table.starts(), trees)?)),
-            None => Ok(made),
-        }
+        self.made(files, &parts, &table)
     }
 }
 

@@ -24,11 +24,12 @@ plyfold_core::register!(FormatEntry {
     name: "vmdk-stream",
     package: env!("CARGO_PKG_NAME"),
     summary: "one disk as a compressed VMDK in one file, for uploads",
-    options: "level=1-9, of=erofs|gpt|raw",
+    options: "level=1-9, of=erofs|gpt|raw, verity=append|partition",
     open: |options| {
-        let Stream { level, of } = options.config()?;
+        let Stream { level, of, verity } = options.config()?;
         let stream = level.into_iter().try_fold(VmdkStream::new(), VmdkStream::level)?;
-        Ok(Box::new(of.iter().try_fold(stream, |stream, of| stream.of(of))?))
+        let stream = of.iter().try_fold(stream, |stream, of| stream.of(of))?;
+        Ok(Box::new(verity.iter().try_fold(stream, |stream, place| stream.with_hash_tree(place))?))
     },
 });
 
@@ -37,6 +38,8 @@ plyfold_core::register!(FormatEntry {
 struct Stream {
     level: Option<u32>,
     of: Option<String>,
+    /// Where hash trees are.
+    verity: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -70,14 +73,17 @@ mod tests {
             (&["level=6", "of=raw"], "vmdk-stream-v1", "raw"),
             (&["of=gpt"], "vmdk-stream-v1-gpt", "gpt"),
             (&["level=9", "of=erofs"], "vmdk-stream-v1-erofs-l9", "erofs"),
+            (&["verity=append"], "vmdk-stream-v1-verity-append", "raw"),
+            (&["of=gpt", "verity=partition"], "vmdk-stream-v1-gpt-verity-partition", "gpt"),
         ] {
+            let tree = options.iter().find(|option| option.starts_with("verity")).copied();
             let options = Options::parse(options.iter().copied()).unwrap();
             let made = formats.open("vmdk-stream", &options).unwrap();
             assert_eq!(made.format().to_string(), name);
-            assert_eq!(made.input(), Input::Artifacts { format: of, options: Options::default() });
-            assert!(made.is_self_contained());
+            assert_eq!(made.input(), Input::Artifacts { format: of, options: Options::parse(tree).unwrap() });
+            assert!(made.is_self_contained() && made.has_hash_tree() == tree.is_some());
         }
-        for bad in ["level=0", "level=10", "of=vmdk", "size=1"] {
+        for bad in ["level=0", "level=10", "of=vmdk", "size=1", "verity=beside", "verity=partition"] {
             assert!(formats.open("vmdk-stream", &Options::parse([bad]).unwrap()).is_err(), "{bad}");
         }
     }

@@ -191,7 +191,7 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
         }
         Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
     }
-    let opened: Vec<String> = disks.verified().map(|found| found.open_line()).collect();
+    let opened: Vec<String> = disks.verified().filter_map(|found| found.open_line()).collect();
     if !opened.is_empty() {
         let what = "To have the kernel verify what is read, open each device as root, and mount it in place of the file";
         text.extend(["\n", what, ":\n\n"]);

@@ -77,11 +77,12 @@ impl CompositionPlan {
         let mut recorded = Vec::new();
         for file in in_order(&made.files).filter(is_wanted) {
             let hash_tree = file.artifact.made().hash_tree.clone().filter(|_| file.role == Role::Image);
-            let partitions = file.artifact.made().partitions.clone();
-            let is_hashed = hash_tree.is_some() || !partitions.is_empty();
-            if self.rootfs.verified && file.role != Role::HashTree && !is_hashed {
+            let told = file.artifact.made();
+            if self.rootfs.verified && file.role != Role::HashTree && !told.is_hashed() {
                 return Err(HashTreeFault::Untold(file.name.clone()).into());
             }
+            let is_disk = [Role::Descriptor, Role::Image].contains(&file.role);
+            let partitions = if is_disk { told.partitions.clone() } else { Vec::new() };
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }

@@ -18,6 +18,7 @@ pub(super) const TARS: &str = "erofs-tar";
 pub(super) const RAW: &str = "raw";
 pub(super) const VMDK: &str = "vmdk";
 pub(super) const VMDK_GPT: &str = "vmdk-gpt";
+pub(super) const VMDK_STREAM: &str = "vmdk-stream";
 
 /// What [`Images::materialize`] makes of an image: any format, and how its files are written.
 #[derive(Clone, Debug)]

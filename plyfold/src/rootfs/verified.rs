@@ -6,6 +6,7 @@ use plyfold_core::{HashTree, HashedPartition, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
 use super::guide::absolute;
+use super::options::VMDK_STREAM;
 use crate::shell::quoted;
 
 /// An image with a hash tree.
@@ -53,10 +54,13 @@ impl VerifiedFile<'_> {
     }
 
     /// The command by which root opens the device `/dev/mapper/NAME`, of which the kernel verifies each block that is
-    /// read.
-    pub fn open_line(&self) -> String {
+    /// read; `None` for a file that is not the disk itself, but has it compressed (`vmdk-stream`).
+    pub fn open_line(&self) -> Option<String> {
+        if self.disk.format == VMDK_STREAM {
+            return None;
+        }
         let (data, tree) = (quoted(&absolute(&self.disk.path)), quoted(&absolute(self.tree_file)));
-        open_line(self.tree, &data, &self.device(), &tree)
+        Some(open_line(self.tree, &data, &self.device(), &tree))
     }
 }
 

@@ -1,7 +1,7 @@
 //! dm-verity's hash trees (the kernel's `verity.rst`, and cryptsetup's wiki), made once more and compared.
 
 use plyfold_core::digest::Hasher;
-use plyfold_core::{Digest, HashTree, HashedPartition, PartitionRange, Role, TreePlace};
+use plyfold_core::{Digest, HashTree, HashedPartition, PartitionRange, TreePlace};
 
 /// The bytes of a digest in a tree.
 const DIGEST: usize = 32;
@@ -32,14 +32,8 @@ pub(super) fn assert_is_of(tree: &HashTree, image: &[u8], file: &[u8], is_behind
 }
 
 /// Panics unless each partition of a disk of so many layers has the hash tree of all of its image, where that is said.
-pub(super) fn assert_are_of_partitions(
-    partitions: &[HashedPartition],
-    layers: usize,
-    files: &[(Role, Vec<u8>)],
-) {
+pub(super) fn assert_are_of_partitions(partitions: &[HashedPartition], layers: usize, disk: &[u8]) {
     assert!(partitions.len() >= layers, "{} partitions of {layers} layers", partitions.len());
-    let disk = files.iter().find(|(role, _)| *role == Role::Image);
-    let disk = disk.map_or_else(|| panic!("partitions without a disk"), |(_, bytes)| bytes.as_slice());
     let bytes = |of: &PartitionRange| &disk[of.start as usize..][..of.size as usize];
     for HashedPartition { name, image, holder, tree, .. } in partitions {
         let is_behind = tree.place == TreePlace::Append;

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use plyfold_core::digest::sha256;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{Digest, Input, InputArtifact, LocalArtifact, Made, Materializer, Result, Role, Sink};
-use plyfold_disk::{Gpt, Raw};
+use plyfold_core::{
+    Digest, Input, InputArtifact, LocalArtifact, Made, Materializer, Materializers, Result, Role, Sink,
+};
 use plyfold_erofs::{ErofsLayer, ErofsMerged, Options};
 use plyfold_vmdk::VmdkStream;
 
@@ -54,11 +55,11 @@ pub(crate) fn join_stream(
 ) -> Result<Made> {
     let path = file.with_file_name("rootfs.img");
     let mut disk = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-    let content: &dyn Materializer = match stream.input() {
-        Input::Artifacts { format: "gpt", .. } => &Gpt::default(),
-        _ => &Raw::default(),
+    let Input::Artifacts { format, options: of_disk } = stream.input() else {
+        panic!("a stream is made of a disk")
     };
-    let made = join(content, layers, file, options, &mut disk)?;
+    let content = Materializers::linked()?.open(format, &of_disk)?;
+    let made = join(&*content, layers, file, options, &mut disk)?;
     let mut disk = InputArtifact::local(&path, None)?;
     disk.artifact = Box::new(LocalArtifact::new(path, disk.artifact.size(), made));
     stream.join(&[disk], out)

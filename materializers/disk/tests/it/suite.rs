@@ -5,9 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use plyfold_conformance::MaterializerFixture;
 use plyfold_conformance::tree::{ContentText, TreeLine, lines};
-use plyfold_core::{InputArtifact, Made, Materializer, Result, Sink, TreePlace};
+use plyfold_conformance::{MaterializerFixture, path_of};
+use plyfold_core::{InputArtifact, Made, Materializer, Result, Role, Sink, TreePlace};
 use plyfold_disk::{Gpt, PartitionTrees, Raw, VmdkGpt};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
 use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
@@ -33,15 +33,15 @@ mod gpt_verified {
 }
 
 mod vmdk_gpt {
-    plyfold_conformance::materializer_suite!(super::OverFiles(4096));
+    plyfold_conformance::materializer_suite!(super::OverFiles(4096, None));
 }
 
 mod vmdk_stream {
     plyfold_conformance::materializer_suite!(super::Stream(plyfold_vmdk::VmdkStream::new()));
 }
 
-/// A descriptor over files, with blocks of so many bytes.
-struct OverFiles(u32);
+/// A descriptor over files, with blocks of so many bytes, and with hash trees.
+struct OverFiles(u32, Option<PartitionTrees>);
 
 impl OverFiles {
     fn options(&self) -> Options {
@@ -51,15 +51,17 @@ impl OverFiles {
 
 impl MaterializerFixture for OverFiles {
     fn materializer(&self) -> Box<dyn Materializer> {
-        Box::new(VmdkGpt::with_block_size(self.0))
+        Box::new(self.1.into_iter().fold(VmdkGpt::with_block_size(self.0), VmdkGpt::with_hash_trees))
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        vec![Box::new(Self(512))]
+        let trees = [PartitionTrees::Append, PartitionTrees::Partition].map(|trees| Self(4096, Some(trees)));
+        std::iter::once(Self(512, None)).chain(trees).map(|variant| Box::new(variant) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::new(self.options())))
+        let layer = ErofsLayer::new(self.options());
+        Some(Box::new(if self.1.is_some() { layer.with_hash_tree() } else { layer }))
     }
 
     fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
@@ -74,13 +76,27 @@ impl MaterializerFixture for OverFiles {
         tree(whole(FlatDisk::new(&descriptor(file), file.parent().unwrap()).unwrap()))
     }
 
-    /// It is the disk of partitions, byte for byte.
+    /// The files of the suite lie beside each other.
+    fn disk(&self, files: &[(Role, Vec<u8>)], layers: &[InputArtifact]) -> Vec<u8> {
+        let folder = path_of(&layers[0]).parent().unwrap();
+        let bytes = |of: Role| &files.iter().find(|(role, _)| *role == of).unwrap().1;
+        std::fs::write(folder.join("partitions.gpt"), bytes(Role::Sidecar)).unwrap();
+        let text = std::str::from_utf8(bytes(Role::Descriptor)).unwrap();
+        let disk = FlatDisk::new(&Descriptor::parse(text).unwrap(), folder).unwrap();
+        let disk = crate::bytes(&whole(disk));
+        // It is the disk of partitions, byte for byte.
+        let gpt = self.1.into_iter().fold(Gpt::with_block_size(self.0), Gpt::with_hash_trees);
+        let mut theirs = tempfile::tempfile().unwrap();
+        join(&gpt, layers, &folder.join("gpt"), &self.options(), &mut theirs).unwrap();
+        assert!(disk == crate::bytes(&theirs), "the disk is not that of partitions");
+        disk
+    }
+
     fn check(&self, file: &Path, layers: &[InputArtifact]) {
-        name_tables(file);
-        let mut gpt = tempfile::tempfile().unwrap();
-        join(&Gpt::with_block_size(self.0), layers, file, &self.options(), &mut gpt).unwrap();
-        let ours = whole(FlatDisk::new(&descriptor(file), file.parent().unwrap()).unwrap());
-        assert!(crate::bytes(&ours) == crate::bytes(&gpt), "the disk is not that of partitions");
+        let read = |path| std::fs::read(path).unwrap();
+        let files =
+            [(Role::Descriptor, read(file.to_owned())), (Role::Sidecar, read(file.with_extension("gpt")))];
+        self.disk(&files, layers);
     }
 
     /// It is made of finished files.
@@ -106,15 +122,29 @@ impl MaterializerFixture for Stream {
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        vec![Box::new(Self(self.0.level(1).unwrap())), Box::new(Self(self.0.of("gpt").unwrap()))]
+        let gpt = self.0.of("gpt").unwrap();
+        let trees = [self.0, gpt].map(|stream| stream.with_hash_tree("append").unwrap());
+        let others = [self.0.level(1).unwrap(), gpt, gpt.with_hash_tree("partition").unwrap()];
+        others.into_iter().chain(trees).map(|stream| Box::new(Self(stream)) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
-        Some(Box::new(ErofsLayer::default()))
+        let has_trees = self.0.has_hash_tree() && self.0.format().options.starts_with("gpt");
+        Some(Box::new(if has_trees { ErofsLayer::default().with_hash_tree() } else { ErofsLayer::default() }))
     }
 
     fn join(&self, layers: &[InputArtifact], file: &Path, out: &mut dyn Sink) -> Result<Made> {
         join_stream(&self.0, layers, file, &Options::default(), out)
+    }
+
+    /// Without the zeros behind the last block: they are those of a whole MiB.
+    fn disk(&self, files: &[(Role, Vec<u8>)], _: &[InputArtifact]) -> Vec<u8> {
+        let mut disk = Vec::new();
+        let mut stream = SparseDisk::new(std::io::Cursor::new(files[0].1.clone())).unwrap();
+        stream.read_to_end(&mut disk).unwrap();
+        let end = disk.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        disk.truncate(end.next_multiple_of(4096));
+        disk
     }
 
     fn tree(&self, file: &Path, _: &[InputArtifact]) -> Vec<TreeLine> {

@@ -6,6 +6,7 @@ use plyfold_core::{
     ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result,
     Role, Sink,
 };
+use plyfold_verity::tree_key;
 
 use super::writer;
 
@@ -22,13 +23,14 @@ const LEVEL: u32 = 6;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VmdkStream {
     of: &'static str,
+    hash_tree: Option<&'static str>,
     level: u32,
     threads: Option<NonZero<usize>>,
 }
 
 impl Default for VmdkStream {
     fn default() -> Self {
-        Self { of: DISKS[0], level: LEVEL, threads: None }
+        Self { of: DISKS[0], hash_tree: None, level: LEVEL, threads: None }
     }
 }
 
@@ -49,6 +51,21 @@ impl VmdkStream {
                 .with_hint("of is one of erofs, gpt and raw")
         })?;
         Ok(self)
+    }
+
+    /// Of a disk with dm-verity hash trees: `append`, behind the disk or, of `gpt`, each in its image's partition, or
+    /// `partition` of `gpt`, in partitions of their own.
+    ///
+    /// # Errors
+    /// [`Config`](plyfold_core::ErrorKind::Config) for another place: a VMDK is one disk.
+    pub fn with_hash_tree(mut self, place: &str) -> Result<Self> {
+        let places = if self.of == "gpt" { &["append", "partition"][..] } else { &["append"] };
+        self.hash_tree = places.iter().find(|known| **known == place).copied();
+        if self.hash_tree.is_some() {
+            return Ok(self);
+        }
+        let message = format!("a VMDK of the format {} has no hash tree at the place {place:?}", self.of);
+        Err(Error::config(message).with_hint(format!("verity is {}", places.join(" or "))))
     }
 
     /// At another level of DEFLATE: 1, the fastest, to 9, the smallest.
@@ -76,11 +93,19 @@ impl Materializer for VmdkStream {
         let of = (self.of != DISKS[0]).then(|| self.of.to_owned());
         let level = (self.level != LEVEL).then(|| format!("l{}", self.level));
         let options: Vec<_> = of.into_iter().chain(level).collect();
-        Format { name: "vmdk-stream", version: 1, options: options.join("-"), extension: "vmdk" }
+        let options = tree_key(options.join("-"), self.hash_tree);
+        Format { name: "vmdk-stream", version: 1, options, extension: "vmdk" }
     }
 
     fn input(&self) -> Input {
-        Input::Artifacts { format: self.of, options: Options::default() }
+        let tree = self.hash_tree.map(|place| format!("verity={place}"));
+        // A text with `=` is always an option.
+        let options = Options::parse(tree.as_deref()).unwrap_or_default();
+        Input::Artifacts { format: self.of, options }
+    }
+
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
@@ -99,6 +124,8 @@ impl Materializer for VmdkStream {
         let mut content = ArtifactReader::open(&*disk.artifact)?;
         let out = out.output(Role::Image)?;
         writer::write(&mut content, disk.artifact.size(), self.level, self.threads, out)?;
-        Ok(Made::default().and(disk.artifact.made()))
+        let told = disk.artifact.made();
+        let made = Made::default().and(told).with_partitions(told.partitions.clone());
+        Ok(told.hash_tree.clone().into_iter().fold(made, Made::with_hash_tree))
     }
 }
