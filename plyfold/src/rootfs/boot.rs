@@ -12,6 +12,8 @@ use crate::shell::{c_string, json_string, quoted};
 
 /// The name of the drive that has nothing but the hash tree.
 const TREE: &str = "verity";
+/// The longest text that the kernel takes for one parameter, in bytes (`param_set_charp`).
+const LONGEST: usize = 1024;
 /// The name of the drive that is written to.
 const UPPER: &str = "upper";
 
@@ -28,9 +30,10 @@ struct Drive {
 
 impl Disks {
     /// How virtual machines take the disks (`qemu`, `cloud-hypervisor`, `firecracker`, `crosvm`, `libkrun`), and what
-    /// their `guest` then mounts: a name and a line for each that takes the form. With a hash tree and without an upper
-    /// also what a `kernel` needs on its command line to mount the verified device as its root. `None` unless one disk
-    /// holds the whole root file system. The guest needs [`kernel`](Self::kernel).
+    /// their `guest` then mounts: a name and a line for each that takes the form. Without an upper, and with a hash tree or
+    /// with partitions, also what a `kernel` needs on its command line to mount the verified device, or the partitions
+    /// together, as its root. `None` unless one disk holds the whole root file system. The guest needs
+    /// [`kernel`](Self::kernel), and Linux 6.4 where the `kernel` joins partitions.
     ///
     /// Those for qemu, Cloud Hypervisor (from version 51.1; a VMDK from the version after 53) and crosvm are options for a
     /// shell. That for Firecracker is a file for its `--config-file`, in JSON, in which `vmlinux` and, unless the disk
@@ -39,12 +42,13 @@ impl Disks {
         let drives = self.machine_drives()?;
         let joined = |line: fn(&Drive) -> String| drives.iter().map(line).collect::<Vec<_>>().join(" ");
         let kernel = self.kernel_line(&drives);
+        let root = kernel.as_deref().filter(|_| !self.has_partitions());
         let mut lines = vec![("qemu", joined(qemu))];
         // These take no path that is not text.
         if drives.iter().all(|drive| drive.path.to_str().is_some()) {
             lines.push(("cloud-hypervisor", format!("--disk {}", joined(cloud_hypervisor))));
             if drives.iter().all(|drive| !drive.is_vmdk) {
-                lines.push(("firecracker", firecracker(&drives, kernel.as_deref())));
+                lines.push(("firecracker", firecracker(&drives, root)));
                 lines.push(("crosvm", joined(crosvm)));
             }
         }
@@ -54,11 +58,18 @@ impl Disks {
         Some(lines)
     }
 
-    /// What a kernel needs on its command line to mount the verified device as its root.
+    /// What a kernel needs on its command line to make its root of the disk, without an initramfs.
     fn kernel_line(&self, drives: &[Drive]) -> Option<String> {
-        let VerifiedFile { tree, .. } = self.verified_at(self.whole()?).filter(|_| self.upper.is_none())?;
-        let table = tree.table(device(0), device_of(drives, TREE));
-        Some(format!("dm-mod.create=\"rootfs,,,ro,{table}\" root=/dev/dm-0 rootfstype=erofs ro"))
+        let whole = self.whole().filter(|_| self.upper.is_none())?;
+        let devices = if self.has_partitions() {
+            self.joined_partitions(device(0))?
+        } else {
+            let table = self.verified_at(whole)?.tree.table(device(0), device_of(drives, TREE));
+            vec![format!("rootfs,,,ro,{table}")]
+        };
+        let (last, create) = (devices.len() - 1, devices.join(";"));
+        let line = format!("dm-mod.create=\"{create}\" root=/dev/dm-{last} rootfstype=erofs ro");
+        (create.len() <= LONGEST).then_some(line)
     }
 
     /// Values of QEMU's option `-drive`.
@@ -106,8 +117,7 @@ impl Disks {
         if self.upper.is_some() || self.ext4.is_some() { "/root" } else { "/lower" }
     }
 
-    /// Commands for the shell of the guest, which has the folders `/lower`, `/upper` and `/root`: the files are mounted
-    /// by their hash trees, where they have such, or as they are.
+    /// Commands for the shell of the guest: the files are mounted by their hash trees, where they have such, or as they are.
     #[cfg(feature = "command")]
     pub(crate) fn guest_commands(&self, is_verified: bool) -> Option<String> {
         Some(self.guest(&self.machine_drives()?, is_verified))
@@ -115,11 +125,12 @@ impl Disks {
 
     fn guest(&self, drives: &[Drive], is_verified: bool) -> String {
         if self.ext4.is_some() {
-            return "mount -t ext4 /dev/vda /root".to_owned();
+            return "mkdir -p /root && mount -t ext4 /dev/vda /root".to_owned();
         }
         let verified = self.whole().and_then(|disk| self.verified_at(disk)).filter(|_| is_verified);
         let partitions = Some(self.verified_partitions()).filter(|found| is_verified && !found.is_empty());
-        let mut guest = if let Some(partitions) = partitions {
+        let folders = if self.upper.is_some() { "/lower /upper /root" } else { "/lower" };
+        let mount = if let Some(partitions) = partitions {
             mount_partitions(partitions, device(0), "/lower")
         } else if self.has_partitions() {
             let count = self.image_partitions();
@@ -135,6 +146,7 @@ impl Disks {
         } else {
             "mount -t erofs -o ro /dev/vda /lower".to_owned()
         };
+        let mut guest = format!("mkdir -p {folders} && {mount}");
         if self.upper.is_some() {
             let upper = device_of(drives, UPPER);
             let _ = write!(guest, " && mount -t ext4 {upper} /upper && mount -t overlay overlay -o ");
@@ -288,7 +300,7 @@ mod tests {
         let open = format!("veritysetup open /dev/vda rootfs /dev/vda {root} --hash-offset=8192");
         assert_eq!(
             line(&append, "guest"),
-            format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
+            format!("mkdir -p /lower && {open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
         );
         let salt = "00".repeat(32);
         let table = format!("0 16 verity 1 /dev/vda /dev/vda 4096 4096 2 3 sha256 {root} {salt}");
@@ -303,7 +315,9 @@ mod tests {
         let beside = verified(TreePlace::Separate, true);
         let guest = line(&beside, "guest");
         assert!(
-            guest.starts_with(&format!("veritysetup open /dev/vda rootfs /dev/vdb {root} && mount")),
+            guest.starts_with(&format!(
+                "mkdir -p /lower /upper /root && veritysetup open /dev/vda rootfs /dev/vdb {root} && mount"
+            )),
             "{guest}"
         );
         assert!(guest.contains("mount -t ext4 /dev/vdc /upper"), "{guest}");
@@ -314,7 +328,7 @@ mod tests {
         assert!(!lines(&beside).iter().any(|(name, _)| *name == "kernel"));
         let found: Vec<_> = beside.verified().map(|found| (found.device(), found.open_line())).collect();
         let open = format!("veritysetup open /d/rootfs.raw rootfs /d/rootfs.verity {root}");
-        assert_eq!(found, [("rootfs".to_owned(), open)]);
+        assert_eq!(found, [("rootfs".to_owned(), Some(open))]);
     }
 
     #[test]
@@ -328,6 +342,18 @@ mod tests {
         let gpt = Disks { gpt: Some("/d/rootfs.gpt".into()), ..Disks::default() };
         assert_eq!(line(&disks, "guest"), line(&gpt, "guest"));
         assert!(line(&disks, "guest").contains("device=vda$N"), "{}", line(&disks, "guest"));
+        // The kernel of a guest joins what the files are, where their sizes are known, and not below an upper.
+        let files = [("merged", 8192), ("layer-00", 4096), ("layer-01", 12288)];
+        let files =
+            files.map(|(name, size)| Disk::plain(format!("/d/{name}").into(), Role::Image, name, size));
+        let [merged, layers @ ..] = files.each_ref().map(|file| file.path.clone());
+        let (merged, layers) = (Some(merged), layers.to_vec());
+        let joined = Disks { files: files.to_vec(), merged, layers, ..disks };
+        let tables = "0 16 linear /dev/vda1 0,16 8 linear /dev/vda2 0,24 24 linear /dev/vda3 0";
+        let kernel = format!("dm-mod.create=\"rootfs,,,ro,{tables}\" root=/dev/dm-0 rootfstype=erofs ro");
+        assert_eq!(line(&joined, "kernel"), kernel);
+        let upper = Disks { upper: Some("/d/upper.ext4".into()), ..joined };
+        assert!(!lines(&upper).iter().any(|(name, _)| *name == "kernel"));
     }
 
     #[test]
@@ -351,7 +377,8 @@ mod tests {
         let open = |data: u32, holder: u32| {
             format!("veritysetup open /dev/vda{data} p{data} /dev/vda{holder} {root}")
         };
-        assert_eq!(line(&apart, "guest"), format!("{} && {} && {mount}", open(1, 3), open(2, 4)));
+        let guest = format!("mkdir -p /lower && {} && {} && {mount}", open(1, 3), open(2, 4));
+        assert_eq!(line(&apart, "guest"), guest);
         // Without the trees their partitions are passed over.
         let unverified = apart.guest_commands(false).unwrap();
         assert!(unverified.contains("while [ -b vda$N ] && [ $N -le 2 ]; do"), "{unverified}");
@@ -359,16 +386,36 @@ mod tests {
         assert!(script.contains("p$((N+2))\" ] && [ $((N+2)) -le 2 ]; do"), "{script}");
         let behind = disk([1, 2]);
         let at = "--hash-offset=8192";
-        let expected = format!("{} {at} && {} {at} && {mount}", open(1, 1), open(2, 2));
+        let expected = format!("mkdir -p /lower && {} {at} && {} {at} && {mount}", open(1, 1), open(2, 2));
         assert_eq!(line(&behind, "guest"), expected);
         assert!(!behind.guest_commands(false).unwrap().contains("-le"));
+        // Each is opened, then all of them are joined.
+        let salt = "00".repeat(32);
+        let table = |image: u32, holder: u32, start: u32| {
+            format!(
+                "p{image},,,ro,0 16 verity 1 /dev/vda{image} /dev/vda{holder} 4096 4096 2 {start} sha256 {root} {salt}"
+            )
+        };
+        let joined = "rootfs,,,ro,0 16 linear /dev/dm-0 0,16 16 linear /dev/dm-1 0";
+        let kernel = format!(
+            "dm-mod.create=\"{};{};{joined}\" root=/dev/dm-2 rootfstype=erofs ro",
+            table(1, 3, 1),
+            table(2, 4, 1)
+        );
+        assert_eq!(line(&apart, "kernel"), kernel);
+        assert!(line(&behind, "kernel").contains(&table(2, 2, 3)));
+        // The text would be cut off.
+        let mut many = apart;
+        let two = many.files[0].partitions.clone();
+        many.files[0].partitions = [&two[..], &two, &two].concat();
+        assert!(!lines(&many).iter().any(|(name, _)| *name == "kernel"));
     }
 
     #[test]
     fn an_ext4_disk_is_written_to() {
         let disks = Disks { ext4: Some("/d/rootfs.ext4".into()), ..Disks::default() };
         assert_eq!(line(&disks, "qemu"), "-drive file=/d/rootfs.ext4,format=raw,if=virtio");
-        assert_eq!(line(&disks, "guest"), "mount -t ext4 /dev/vda /root");
+        assert_eq!(line(&disks, "guest"), "mkdir -p /root && mount -t ext4 /dev/vda /root");
         let firecracker = line(&disks, "firecracker");
         assert!(firecracker.contains(r#""is_root_device": true, "is_read_only": false"#), "{firecracker}");
         let script = disks.mount_script().unwrap();

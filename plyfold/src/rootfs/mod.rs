@@ -22,6 +22,7 @@ mod boot;
 mod compose;
 mod disks;
 mod guide;
+mod joined;
 mod options;
 #[cfg(feature = "erofs")]
 mod overlay;

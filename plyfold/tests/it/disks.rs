@@ -307,12 +307,20 @@ fn hash_trees_of_images() {
         ),
         format!("materialize {image} --as gpt -m verity=append --out {{}}/gpt --json"),
         format!("materialize {image} --as erofs-tar -m verity=append --verity require --out {{}}/tars"),
+        format!("materialize {image} --as vmdk-gpt -m verity=partition --verity require --out {{}}/vmdk-gpt"),
+        format!("verity {image} --as vmdk-gpt"),
+        format!(
+            "materialize {image} --as vmdk-stream -m verity=append --verity require --out {{}}/stream --json"
+        ),
+        format!("materialize {image} --as vmdk-stream -m verity=append --out {{}}/stream"),
+        format!("verity {image} --as vmdk-stream -m of=gpt"),
         // None of these makes a file.
         format!("materialize {image} --as erofs --verity require --out {{}}/none"),
         format!("materialize {image} --as vmdk --verity require --out {{}}/none"),
         format!("materialize {image} --as erofs -m verity=append --verity require --out {{}}/none --boot"),
         format!("materialize {image} --as vmdk -m verity=append --out {{}}/none"),
         format!("materialize {image} --as erofs-layers -m verity=beside --out {{}}/none"),
+        format!("materialize {image} --as vmdk-stream -m verity=partition --out {{}}/none"),
         format!("verity {image} --as vmdk"),
         format!("verity {image} --as erofs -m verity=inside"),
         format!("verity {image} --as erofs --append"),
@@ -341,6 +349,7 @@ fn hash_trees_of_images() {
         "raw/rootfs.raw",
         "raw/rootfs.verity",
         "roots.json",
+        "stream/rootfs.vmdk",
         "tars/layer-00.erofs",
         "tars/layer-00.erofs.dmverity",
         "tars/layer-01.erofs",
@@ -348,6 +357,14 @@ fn hash_trees_of_images() {
         "upper/.plyfold-set",
         "upper/rootfs.erofs",
         "upper/upper.ext4",
+        "vmdk-gpt/.plyfold-set",
+        "vmdk-gpt/layer-00.erofs",
+        "vmdk-gpt/layer-00.erofs.dmverity",
+        "vmdk-gpt/layer-01.erofs",
+        "vmdk-gpt/layer-01.erofs.dmverity",
+        "vmdk-gpt/merged.erofs",
+        "vmdk-gpt/partitions.gpt",
+        "vmdk-gpt/rootfs.vmdk",
     ];
     assert_eq!(place.files(), files);
     // Another machine computes the same bytes.

@@ -186,6 +186,7 @@ fn layers_as_other_formats() {
         "layer {}/odd.tar --as erofs-tar --out {}/odd.erofs",
         "layer {}/layer.tar --as erofs -m label=one --out {}/flat.erofs",
         "layer {}/layer.tar --as erofs --out {}/flat.erofs --json",
+        "layer /dev/null --as erofs --out {}/nothing.erofs",
         "layer {}/layer.tar -m block-size=512 --out {}/small.erofs --json",
         "layer {}/layer.tar --as vmdk --out {}/disk.vmdk",
         "layer {}/layer.tar --as erofs -m depth=3 --out {}/flat.erofs",

@@ -59,8 +59,10 @@ const SETS: &[(&str, &[&str])] = &[
     ("vmdk", &["split=true"]),
     ("vmdk-gpt", &[]),
     ("vmdk-gpt", &["block-size=512"]),
+    ("vmdk-gpt", &["verity=partition"]),
     ("vmdk-stream", &[]),
     ("vmdk-stream", &["of=raw", "level=9"]),
+    ("vmdk-stream", &["of=gpt", "verity=append"]),
 ];
 
 /// The layers of the images, by name.

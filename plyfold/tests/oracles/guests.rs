@@ -60,7 +60,10 @@ pub(crate) fn a_guest_boots_from_persistent_memory() -> Verdict {
     );
     // The driver goes on when its module is loaded.
     let ready = "until head -c 4096 /dev/pmem0 >/dev/null 2>&1; do sleep 0.1; done";
-    let script = format!("{ready}\nmount -t erofs -o ro,dax=always /dev/pmem0 /lower\n{}", look("/lower"));
+    let script = format!(
+        "{ready}\nmkdir /lower; mount -t erofs -o ro,dax=always /dev/pmem0 /lower\n{}",
+        look("/lower")
+    );
     let said = Guest::new(script).devices(&devices).run()?;
     assert_eq!(said, SAID);
     Ok(())
@@ -69,18 +72,27 @@ pub(crate) fn a_guest_boots_from_persistent_memory() -> Verdict {
 /// The kernel of the guest verifies each block: what was changed on the disk is an error, not other content.
 pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
     let formats = Materializers::linked()?;
-    for (format, verity) in
-        [("erofs", "verity=append"), ("raw", "verity=beside"), ("gpt", "verity=partition")]
-    {
+    for (format, verity) in [
+        ("erofs", "verity=append"),
+        ("raw", "verity=beside"),
+        ("gpt", "verity=partition"),
+        ("vmdk-gpt", "verity=append"),
+    ] {
         let rootfs = Rootfs::named(format, &Options::parse([verity])?, &formats)?.verified(true);
         let work = Work::new();
         let disks = work.with_shell(&rootfs);
-        let disk = disks.files.iter().find(|file| file.role == Role::Image);
-        let disk = disk.map(|disk| disk.path.clone()).ok_or_else(|| Failure::new("no disk"))?;
-        let content = std::fs::read(&disk)?;
-        let changed = content.windows(7).position(|window| window == b"100000\n");
-        let changed = changed.ok_or_else(|| Failure::new("the disk does not have the file as it is"))?;
-        let file = std::fs::File::options().write(true).open(&disk)?;
+        let images = disks.files.iter().filter(|file| file.role == Role::Image);
+        let changed = images.map(|file| {
+            let content = std::fs::read(&file.path)?;
+            Ok(content.windows(7).position(|window| window == b"100000\n").map(|at| (&file.path, at)))
+        });
+        let changed: std::io::Result<Vec<_>> = changed.collect();
+        let (disk, changed) = changed?
+            .into_iter()
+            .flatten()
+            .next()
+            .ok_or_else(|| Failure::new(format!("no file of {format} has the content as it is")))?;
+        let file = std::fs::File::options().write(true).open(disk)?;
         file.write_all_at(b"9", changed as u64)?;
         let script = format!(
             "{}\nchroot /lower /bin/hello\n[ ! -e /lower/gone ]\n! cat /lower/numbers >/read\n! grep -q 900000 /read\n\
@@ -89,6 +101,33 @@ pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
         );
         let said = guest(script, &disks).devices(&line(&disks, "qemu")?).run()?;
         assert_eq!(said.lines().next(), SAID.lines().next(), "{format} {verity}: {said}");
+    }
+    Ok(())
+}
+
+/// The line for a guest's kernel makes one disk of the partitions, verified or not, which EROFS mounts without names of
+/// devices. `dmsetup` reads it as the kernel does: distributions have device-mapper as a module.
+pub(crate) fn a_guest_joins_partitions_as_its_kernel_would() -> Verdict {
+    let formats = Materializers::linked()?;
+    for (format, options) in [("gpt", &[][..]), ("vmdk-gpt", &[]), ("gpt", &["verity=append"])] {
+        let rootfs = Rootfs::named(format, &Options::parse(options.iter().copied())?, &formats)?;
+        let work = Work::new();
+        let disks = work.with_shell(&rootfs);
+        let line_of_kernel = line(&disks, "kernel")?;
+        let parts = line_of_kernel.split_once("dm-mod.create=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let (devices, root) = parts.ok_or_else(|| Failure::new(line_of_kernel.clone()))?;
+        let root = root
+            .trim_start()
+            .strip_prefix("root=")
+            .and_then(|rest| rest.strip_suffix(" rootfstype=erofs ro"));
+        let root = root.ok_or_else(|| Failure::new(line_of_kernel.clone()))?;
+        let script = format!(
+            "dmsetup create --noudevsync --concise '{devices}'\nmkdir /lower; mount -t erofs -o ro {root} /lower\n{}",
+            look("/lower")
+        );
+        let guest = Guest::new(script).program("dmsetup");
+        let said = guest.devices(&line(&disks, "qemu")?).run()?;
+        assert_eq!(said, SAID, "{format} {options:?}");
     }
     Ok(())
 }
@@ -314,8 +353,11 @@ impl DiskFixture for Booted {
     }
 
     fn boot(&self, file: &Path, _: &[InputArtifact], command: &[&str]) -> String {
-        let script =
-            format!("mount -t {} -o ro /dev/vda /lower\nchroot /lower {}\n", self.1, command.join(" "));
+        let script = format!(
+            "mkdir /lower; mount -t {} -o ro /dev/vda /lower\nchroot /lower {}\n",
+            self.1,
+            command.join(" ")
+        );
         let drive = format!("-drive file={},format=raw,if=virtio", file.display());
         Guest::new(script).devices(&drive).run().expect("the guest runs the command")
     }

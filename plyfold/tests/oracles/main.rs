@@ -37,8 +37,9 @@ use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
     a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
-    a_guest_boots_from_persistent_memory, a_guest_runs_a_command_of_the_image,
-    a_guest_that_the_command_boots_verifies_what_it_reads, a_guest_verifies_what_it_reads,
+    a_guest_boots_from_persistent_memory, a_guest_joins_partitions_as_its_kernel_would,
+    a_guest_runs_a_command_of_the_image, a_guest_that_the_command_boots_verifies_what_it_reads,
+    a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -57,7 +58,10 @@ use snapshots::{
     a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
     snapshots_are_the_same_on_every_file_system,
 };
-use verity::{every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup};
+use verity::{
+    every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup,
+    vmdks_have_the_trees_of_veritysetup,
+};
 
 oracle_tests! {
     a_script_that_fails_shows_nothing needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
@@ -88,6 +92,7 @@ oracle_tests! {
     a_guest_boots_from_an_ext4_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_disk_that_it_cannot_write needs [Need::Guest];
     a_guest_boots_from_persistent_memory needs [Need::Guest];
+    a_guest_joins_partitions_as_its_kernel_would needs [Need::Guest, DMSETUP, Need::LDD];
     a_guest_runs_a_command_of_the_image needs [Need::Guest];
     a_guest_that_the_command_boots_verifies_what_it_reads needs [Need::Guest, Need::VERITYSETUP];
     a_guest_verifies_what_it_reads needs [
@@ -130,11 +135,15 @@ oracle_tests! {
     every_form_of_every_sample_shows_one_tree needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI
     ];
+    vmdks_have_the_trees_of_veritysetup needs [Need::QEMU_IMG, Need::SGDISK, Need::VERITYSETUP];
     layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
 
 /// A registry to push to.
 const DOCKER_REGISTRY: Need = Need::Tool { name: "docker-registry", package: "docker-registry" };
+
+/// The maker of devices of device-mapper.
+const DMSETUP: Need = Need::Tool { name: "dmsetup", package: "dmsetup" };
 
 /// Prompts and pasting apart, many people's shell.
 const BASH: Need = Need::Tool { name: "bash", package: "bash" };

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use plyfold::materializers::verity::TreeLayout;
-use plyfold::{Materializers, Options, Rootfs, TreePlace, VerifiedFile};
+use plyfold::{Materializers, Options, PartitionRange, Rootfs, TreePlace, VerifiedFile};
 use plyfold_conformance::oracle::{Aspect, Failure, Mount, Run, Verdict};
 
 use super::Work;
@@ -71,6 +71,55 @@ pub(crate) fn every_form_has_the_trees_of_veritysetup() -> Verdict {
         work.mounted(&disks, ignored)?;
         let stacked = work.disks(&rootfs.verified(true).upper(64 << 20));
         work.mounted(&stacked, &[])?;
+    }
+    Ok(())
+}
+
+/// The trees on the disk that QEMU reads out of a VMDK, behind it or in its partitions.
+pub(crate) fn vmdks_have_the_trees_of_veritysetup() -> Verdict {
+    let formats = Materializers::linked()?;
+    for (format, options) in [
+        ("vmdk-gpt", &["verity=append"][..]),
+        ("vmdk-gpt", &["verity=partition", "block-size=512"]),
+        ("vmdk-stream", &["verity=append"]),
+        ("vmdk-stream", &["of=erofs", "verity=append"]),
+        ("vmdk-stream", &["of=gpt", "verity=partition"]),
+    ] {
+        let (work, case) = (Work::new(), format!("{format} {options:?}"));
+        let rootfs = Rootfs::named(format, &Options::parse(options.iter().copied())?, &formats)?;
+        let disks = work.disks(&rootfs.verified(true));
+        let raw = work.dir.path().join("disk.raw");
+        let convert = Run::new("qemu-img").args(["convert", "-f", "vmdk", "-O", "raw"]);
+        convert.arg(disks.vmdk.as_ref().unwrap_or(&disks.files[0].path)).arg(&raw).success()?;
+        let partitions = disks.verified_partitions();
+        if !partitions.is_empty() {
+            let checked = Run::new("sgdisk").arg("-v").arg(&raw).success()?;
+            assert!(checked.stdout.contains("No problems found"), "{case}: {}", checked.stdout);
+        }
+        let disk = File::open(&raw)?;
+        let part = |name: &str, range: &PartitionRange| {
+            let (path, mut bytes) = (work.dir.path().join(name), vec![0; range.size as usize]);
+            disk.read_exact_at(&mut bytes, range.start)?;
+            fs::write(&path, bytes)?;
+            Ok::<_, Failure>(path)
+        };
+        let mut found: Vec<_> = disks
+            .verified()
+            .filter(|of| of.disk.format == "vmdk-stream")
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|of| (raw.clone(), raw.clone(), of.tree.clone()))
+            .collect();
+        for of in partitions {
+            let name = |what| format!("{what}-{}", of.image.number);
+            found.push((part(&name("image"), &of.image)?, part(&name("tree"), &of.holder)?, of.tree.clone()));
+        }
+        assert!(!found.is_empty(), "{case}: nothing is verified");
+        for (image, holder, tree) in found {
+            let verify = Run::new("veritysetup").arg("verify").args([&image, &holder]).arg(tree.root_hash());
+            let verify = verify.arg(format!("--hash-offset={}", tree.hash_offset));
+            verify.success().map_err(|e| Failure::new(format!("{case}: {e:?}")))?;
+        }
     }
     Ok(())
 }
