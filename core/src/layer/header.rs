@@ -29,15 +29,13 @@ impl<'a> Header<'a> {
         const CHECKSUM: Range<usize> = 148..156;
         let header = Self(block);
         let stored = header.number(CHECKSUM, "checksum")?;
-        let bytes = || {
-            let at = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { b' ' } else { *byte };
-            block.iter().enumerate().map(at)
-        };
-        let unsigned: i128 = bytes().map(i128::from).sum();
+        let mut bytes = *block;
+        bytes[CHECKSUM].fill(b' ');
+        let unsigned: i32 = bytes.iter().map(|byte| i32::from(*byte)).sum();
         // Old Sun and Ultrix tars summed signed bytes.
-        let signed: i128 = bytes().map(|byte| i128::from(byte.cast_signed())).sum();
-        if stored != unsigned && stored != signed {
-            return Err(TarFault::Checksum(stored, unsigned).into());
+        let signed = || -> i32 { bytes.iter().map(|byte| i32::from(byte.cast_signed())).sum() };
+        if stored != unsigned.into() && stored != signed().into() {
+            return Err(TarFault::Checksum(stored, unsigned.into()).into());
         }
         Ok(header)
     }

@@ -181,8 +181,8 @@ const DISTANCE_MAX: u16 = u16::MAX;
 pub(crate) const SIZE_MIN: u64 = 64;
 /// The indexes of larger files would take more than a few MiB of memory.
 pub(crate) const SIZE_MAX: u64 = 16 << 30;
-/// Bytes of small files that are one job.
-pub(crate) const BATCH: u64 = 256 << 10;
+/// Files of a layer of at most so many bytes are compressed as a whole.
+pub(crate) const WHOLE: u64 = 256 << 10;
 /// What all threads together hold of files.
 const MEMORY: usize = 256 << 20;
 /// How often a thread holds a segment: what it reads, what it makes, and two that wait to be written.

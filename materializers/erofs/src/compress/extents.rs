@@ -1,7 +1,8 @@
 //! The extents of files, kept in a file of their own until the indexes are written.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 
 use plyfold_core::{Error, Result};
@@ -10,6 +11,8 @@ use plyfold_core::{Error, Result};
 const SIZE: usize = 8;
 /// How many are read at once.
 const AT_ONCE: usize = 8 << 10;
+/// How many bytes are held of what was read.
+const WINDOW: usize = 64 << 10;
 const PLAIN: u16 = 1 << 15;
 
 /// Neighbouring bytes of a file that are in one cluster.
@@ -68,13 +71,17 @@ impl ExtentWriter {
     pub(crate) fn finish(self) -> Result<ExtentReader> {
         let file = self.out.into_inner();
         let file = file.map_err(|e| Error::io("writing extents to a temporary file", e.into_error()))?;
-        Ok(ExtentReader(file))
+        Ok(ExtentReader { file, window: RefCell::default() })
     }
 }
 
-/// The same, to be read.
+/// The same, to be read: mostly in order, so that what was read last has what is asked for next.
 #[derive(Debug)]
-pub(crate) struct ExtentReader(File);
+pub(crate) struct ExtentReader {
+    file: File,
+    /// The bytes from a place on.
+    window: RefCell<(u64, Vec<u8>)>,
+}
 
 impl ExtentReader {
     /// Shows the extents of a file, one after the other; its last cluster.
@@ -108,7 +115,57 @@ impl ExtentReader {
     }
 
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
-        let read = self.0.read_exact_at(bytes, at);
+        let is_small = bytes.len() <= WINDOW / 2;
+        let read = if is_small { self.small(at, bytes) } else { self.file.read_exact_at(bytes, at) };
         read.map_err(|e| Error::io("reading extents back from a temporary file", e))
+    }
+
+    fn small(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let (start, held) = &mut *self.window.borrow_mut();
+        let end = at + bytes.len() as u64;
+        if at < *start || end > *start + held.len() as u64 {
+            // What stands a little before is asked for again, too.
+            *start = at - at % (WINDOW / 2) as u64;
+            held.clear();
+            (&self.file).seek(SeekFrom::Start(*start))?;
+            (&self.file).take(WINDOW as u64).read_to_end(held)?;
+        }
+        let from = (at - *start) as usize;
+        let there = held.get(from..from + bytes.len()).ok_or(ErrorKind::UnexpectedEof)?;
+        bytes.copy_from_slice(there);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_are_read_back_in_any_order() {
+        let mut writer = ExtentWriter::new(tempfile::tempfile().unwrap());
+        // Two of the files have more extents than are read at once.
+        let counts = [3_u32, 1, 9000, 20_000, 0, 2, 4000, 7];
+        let extent = |file: usize, at: u32| {
+            let length = file as u32 * 100_000 + at;
+            Extent { length, blocks: 1 + at as u16 % 16, is_plain: at.is_multiple_of(3) }
+        };
+        let mut recorded = Vec::new();
+        for (file, extents) in counts.into_iter().enumerate() {
+            let (at, tail) = (writer.position(), file as u32);
+            (0..extents).try_for_each(|at| writer.extent(extent(file, at))).unwrap();
+            writer.bytes(&vec![file as u8; file]).unwrap();
+            recorded.push(Recorded { at, extents, tail, fragment: None, start: 0, blocks: 0 });
+        }
+        let reader = writer.finish().unwrap();
+        for file in [0, 1, 2, 3, 4, 5, 6, 7, 5, 0, 6, 3, 7, 1, 2, 4] {
+            let mut shown = Vec::new();
+            let tail = reader.for_each(&recorded[file], |extent| shown.push(extent)).unwrap();
+            assert_eq!(tail, vec![file as u8; file]);
+            let written: Vec<_> = (0..counts[file]).map(|at| extent(file, at)).collect();
+            assert!(shown == written, "file {file}");
+        }
+        let error = reader.bytes(recorded[7].at, 1 << 10, &mut Vec::new()).unwrap_err();
+        assert_eq!(*error.kind(), plyfold_core::ErrorKind::Io);
     }
 }

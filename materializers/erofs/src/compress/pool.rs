@@ -15,13 +15,14 @@ pub(crate) trait Taker<O> {
 }
 
 /// Does the jobs that `feed` pushes on so many threads, each with a state of its own, and gives their results to `taker`, in
-/// order, and returns the taker. At most twice as many jobs as threads are begun and not yet taken. The first error
+/// order, and returns the taker. At most `window` jobs for each thread are begun and not yet taken. The first error
 /// ends all: jobs that are begun are finished, and no other is begun.
 ///
 /// # Errors
 /// Those of `feed`, `state`, `work` and `taker`; [`Io`](ErrorKind::Io) when a thread cannot be started.
 pub(crate) fn in_order<J: Send, S, O: Send, T: Taker<O>>(
     threads: NonZero<usize>,
+    window: u64,
     state: impl Fn() -> Result<S> + Sync,
     work: impl Fn(&mut S, J) -> Result<O> + Sync,
     taker: T,
@@ -53,7 +54,7 @@ pub(crate) fn in_order<J: Send, S, O: Send, T: Taker<O>>(
             let started = thread::Builder::new().name("compress".to_owned()).spawn_scoped(scope, run);
             started.map_err(|e| Error::io("starting a thread", e))?;
         }
-        let window = threads.get() as u64 * 2;
+        let window = threads.get() as u64 * window;
         let mut queue = Queue { jobs, results, window, begun: 0, taken: 0, done: BTreeMap::new(), taker };
         // Without a sender of its own it sees that all threads have ended.
         drop(result);
@@ -151,7 +152,7 @@ mod tests {
             }
             Ok(())
         };
-        in_order(threads, || Ok(0), work, Kept(Vec::new(), most), feed).map(|kept| kept.0)
+        in_order(threads, 2, || Ok(0), work, Kept(Vec::new(), most), feed).map(|kept| kept.0)
     }
 
     #[test]
@@ -173,8 +174,8 @@ mod tests {
         let work = |(): &mut (), job: u64| Ok(job);
         let (none, some) = (|| Err(panicked()), || Ok(()));
         let feed = |queue: &mut Queue<u64, u64, Kept>| queue.push(1);
-        assert!(in_order(threads, none, work, Kept(Vec::new(), ALL), feed).is_err());
+        assert!(in_order(threads, 2, none, work, Kept(Vec::new(), ALL), feed).is_err());
         let feed = |queue: &mut Queue<u64, u64, Kept>| queue.push(1).and(Err(panicked()));
-        assert!(in_order(threads, some, work, Kept(Vec::new(), ALL), feed).is_err());
+        assert!(in_order(threads, 2, some, work, Kept(Vec::new(), ALL), feed).is_err());
     }
 }

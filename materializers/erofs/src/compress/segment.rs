@@ -119,8 +119,10 @@ impl Compressor {
         let in_blocks = wrote.next_multiple_of(BLOCK_SIZE);
         if wrote > 0 && in_blocks < read {
             // The data stands at the end of its blocks.
-            cluster.copy_within(..wrote, in_blocks - wrote);
-            cluster[..in_blocks - wrote].fill(0);
+            if wrote < in_blocks {
+                cluster.copy_within(..wrote, in_blocks - wrote);
+                cluster[..in_blocks - wrote].fill(0);
+            }
             blocks.filled(in_blocks);
             segment.compressed(in_blocks, read);
             return read;

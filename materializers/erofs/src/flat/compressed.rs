@@ -10,7 +10,7 @@ use plyfold_core::tree::{FileData, Kind, MergedTree};
 use super::bodies::Bodies;
 use super::fragments::{self, Fragments, Piece, Source};
 use crate::bodies::Packed;
-use crate::compress::algorithm::{BATCH, Compression, SIZE_MAX, SIZE_MIN};
+use crate::compress::algorithm::{Compression, SIZE_MAX, SIZE_MIN};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
 use crate::compress::extents::ExtentWriter;
@@ -20,7 +20,13 @@ use crate::data;
 use crate::inodes::Inodes;
 use crate::stream::BlockStream;
 
-/// What one thread does at once.
+/// Jobs for each thread, which hold no bytes until they are done: a thread has work while another is at a long job whose
+/// result is taken first.
+const WINDOW: u64 = 3;
+/// Bytes of a file that are looked at for holes at once.
+const BUFFER: usize = 256 << 10;
+
+/// What one thread does at once: jobs are about as long as a piece of a file.
 enum Job {
     /// Files, each with whether it is to be compressed.
     Files(Vec<(Source, bool)>),
@@ -57,7 +63,7 @@ pub(super) fn write(
         Ok(Worker { image, compression, compressor, buffer: Buffer::default() })
     };
     let work = |worker: &mut Worker<'_>, job| worker.compress(buffers.take(), job);
-    let writer = in_order(compression.workers(), state, work, writer, |queue| {
+    let writer = in_order(compression.workers(), WINDOW, state, work, writer, |queue| {
         jobs(image, inodes, compression).try_for_each(|job| queue.push(job?))?;
         // Where fragments stand is known once all files are.
         queue.drain()?;
@@ -82,7 +88,7 @@ fn jobs<'a>(
         let Kind::File { size, .. } = image.tree().node(planned.id).kind else { return None };
         (size > 0).then(|| Source { at, id: planned.id, size, fragments: room.take(compression, size) })
     });
-    let mut buffer = vec![0; BATCH as usize];
+    let mut buffer = vec![0; BUFFER];
     let mut next: Option<Source> = None;
     // The file that is cut into pieces, and where the next one starts.
     let mut cut: Option<(Source, u64)> = None;
@@ -94,7 +100,7 @@ fn jobs<'a>(
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(source) = next.take().or_else(|| files.next()) {
-            if bytes > 0 && bytes + source.size > BATCH {
+            if bytes > 0 && bytes + source.size > segment.into() {
                 next = Some(source);
                 break;
             }

@@ -7,7 +7,7 @@ use plyfold_core::Result;
 use plyfold_core::tree::{MergedTree, NodeId};
 
 use super::bodies::Bodies;
-use crate::compress::algorithm::{BATCH, Compression};
+use crate::compress::algorithm::Compression;
 use crate::compress::segment::Fragment;
 
 /// One file.
@@ -66,11 +66,14 @@ impl Large {
     }
 }
 
+/// Bytes of two files that are compared at once.
+const PIECE: u64 = 256 << 10;
+
 /// Whether two files of one size have the same bytes.
 fn are_equal(image: &MergedTree, one: Source, other: Source) -> Result<bool> {
-    let mut buffers = [vec![0; BATCH as usize], vec![0; BATCH as usize]];
-    for at in (0..one.size).step_by(BATCH as usize) {
-        let count = (one.size - at).min(BATCH) as usize;
+    let mut buffers = [vec![0; PIECE as usize], vec![0; PIECE as usize]];
+    for at in (0..one.size).step_by(PIECE as usize) {
+        let count = (one.size - at).min(PIECE) as usize;
         for (buffer, source) in buffers.iter_mut().zip([one, other]) {
             image.read_at(source.id, at, &mut buffer[..count])?;
         }

@@ -12,7 +12,7 @@ use plyfold_core::layer::{DataExtent, LayerTar, TreeLimits};
 
 use super::bodies::{Bodies, LayerFile};
 use super::source::Data;
-use crate::compress::algorithm::{BATCH, BLOCK, Compression, SIZE_MAX, SIZE_MIN};
+use crate::compress::algorithm::{BLOCK, Compression, SIZE_MAX, SIZE_MIN, WHOLE};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
 use crate::compress::extents::ExtentWriter;
@@ -21,6 +21,9 @@ use crate::compress::segment::{Behind, Compressor, Segment};
 use crate::content::Content;
 use crate::data;
 use crate::stream::BlockStream;
+
+/// Jobs for each thread, each with its bytes: the one that it does, and one that waits.
+const WINDOW: u64 = 2;
 
 /// One file.
 #[derive(Clone, Copy)]
@@ -63,7 +66,7 @@ pub(super) fn write(
     let writer = Writer { bodies: Bodies::new(limits), buffers: &buffers, clusters, out };
     let state = || Compressor::new(compression);
     let work = |compressor: &mut Compressor, job| compress(compressor, &buffers, job);
-    let writer = in_order(compression.workers(), state, work, writer, |queue| {
+    let writer = in_order(compression.workers(), WINDOW, state, work, writer, |queue| {
         let batch = (Vec::new(), buffers.take());
         let mut files = Files { queue, buffers: &buffers, segment: compression.segment().into(), batch };
         read(&mut files)?;
@@ -97,8 +100,8 @@ impl Files<'_, '_, '_> {
             return Ok(file);
         }
         let source = Source { file, room: Room { size, own, is_exact: false } };
-        if size <= BATCH {
-            if self.batch.1.len() as u64 + size > BATCH {
+        if size <= WHOLE {
+            if self.batch.1.len() as u64 + size > self.segment {
                 self.end_batch()?;
             }
             data.read(tar, size, &mut self.batch.1)?;
