@@ -120,7 +120,7 @@ impl Compression {
     pub(crate) fn key(&self) -> String {
         let algorithm = match self.algorithm {
             Algorithm::Lz4 => "zlz4-2".to_owned(),
-            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-2"),
+            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-3"),
             Algorithm::Zstd(level) => format!("zzstd{level}-2"),
         };
         let fragments = if self.fragments { "-f" } else { "" };
