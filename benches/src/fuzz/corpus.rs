@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read as _, Seek as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use plyfold_conformance::samples::{self, LayerBuilder};
@@ -11,7 +12,11 @@ use plyfold_core::{InputArtifact, Materializer, Sink};
 use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, Options};
 use plyfold_ext4::{Ext4Rootfs, Journal};
 
+use self::log::{Form, Step};
 use crate::measure::Result;
+
+#[path = "../../../materializers/ext4/tests/it/log.rs"]
+mod log;
 
 /// The layers of images of all kinds of files.
 pub(super) fn tars() -> Vec<Vec<u8>> {
@@ -104,15 +109,42 @@ pub(super) fn files(folder: &Path, tars: &[Vec<u8>]) -> Result<Vec<InputArtifact
     Ok(files)
 }
 
-/// ext4 file systems.
-pub(super) fn ext4() -> Result<Vec<Vec<u8>>> {
+/// ext4 file systems. Of some the journal has to be replayed: where its blocks begin, and all of it, is added to `hot`.
+pub(super) fn ext4(hot: &mut Vec<Range<usize>>) -> Result<Vec<Vec<u8>>> {
     let small = LayerBuilder::new().file("f", 0o644, &[7; 5000]).symlink("s", "f").finish();
     let none = Ext4Rootfs::new().journal(Journal::None)?;
     let mut disks = Vec::new();
     for tar in [varied(), small] {
         disks.push(written(|out| none.image(&image(&[tar])?, out))?);
     }
+    let content = LayerBuilder::new().dir("d", 0o755).file("d/f", 0o644, &[7; 5000]).symlink("s", "d/f");
+    let content = content.file("journal", 0o600, &vec![log::FILLED; 14 * log::BLOCK]).finish();
+    let plain = written(|out| none.image(&image(&[content])?, out))?;
+    let mut area = 0..0;
+    for (checksums, is_wide, has_sums) in
+        [(0, false, false), (0, true, false), (2, true, false), (3, true, true)]
+    {
+        let mut disk = plain.clone();
+        if !has_sums {
+            disk[1024 + 0x65] &= !4; // metadata_csum
+        }
+        let form = Form { checksums, is_wide, is_async: false, start: 9, sequence: 7 };
+        // Each block becomes what it is already.
+        let block =
+            |number: u64| Step::Write(number, plain[number as usize * log::BLOCK..][..log::BLOCK].to_vec());
+        let used = (1..).filter(|number| block_is_used(&plain, *number)).take(5).collect::<Vec<u64>>();
+        let first = [Step::Revoke(vec![used[4], 1 << 20]), block(used[0]), Step::Commit(1)];
+        let second = [block(used[1]), block(used[2]), Step::Commit(2)];
+        area = log::journal(&mut disk, form, &[&first[..], &second].concat());
+        disks.push(disk);
+    }
+    hot.extend(area.clone().step_by(log::BLOCK).map(|at| at..at + 64));
+    hot.push(area);
     Ok(disks)
+}
+
+fn block_is_used(disk: &[u8], number: u64) -> bool {
+    disk[number as usize * log::BLOCK..][..log::BLOCK].iter().any(|byte| ![0, log::FILLED].contains(byte))
 }
 
 /// Two equal layers, in a folder.

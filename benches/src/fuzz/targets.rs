@@ -39,7 +39,10 @@ pub(super) fn target(name: &str) -> Result<Target> {
             Corpus { sum: Some(erofs_sum), ..Corpus::of(corpus::erofs()?, vec![1024..1152, 1152..8192]) },
             erofs,
         ),
-        "ext4" => of(Corpus::of(corpus::ext4()?, vec![1024..2048, 4096..8192, 8192..65_536]), ext4),
+        "ext4" => {
+            let mut hot = vec![1024..2048, 4096..8192, 8192..65_536];
+            of(Corpus::of(corpus::ext4(&mut hot)?, hot), ext4)
+        }
         "gpt" => of(
             Corpus { sum: Some(gpt::sums), ..Corpus::of(gpt::disks()?, vec![512..604, 1024..1664]) },
             gpt::read,

@@ -21,9 +21,12 @@ pub(crate) const S_FEATURE_INCOMPAT: usize = 0x60;
 pub(crate) const S_FEATURE_RO_COMPAT: usize = 0x64;
 pub(crate) const S_UUID: usize = 0x68;
 pub(crate) const S_VOLUME_NAME: usize = 0x78;
+pub(crate) const S_JOURNAL_INUM: usize = 0xe0;
 pub(crate) const S_LAST_ORPHAN: usize = 0xe8;
+pub(crate) const S_HASH_SEED: usize = 0xec;
 pub(crate) const S_DESC_SIZE: usize = 0xfe;
 pub(crate) const S_FIRST_META_BG: usize = 0x104;
+pub(crate) const S_FLAGS: usize = 0x160;
 pub(crate) const S_OVERHEAD_BLOCKS: usize = 0x248;
 /// The two groups with backups of `sparse_super2`.
 pub(crate) const S_BACKUP_BGS: [usize; 2] = [0x24c, 0x250];
@@ -35,6 +38,9 @@ pub(crate) const MAGIC: u16 = 0xef53;
 /// `s_state`: it was unmounted; an error was found.
 pub(crate) const STATE_CLEAN: u16 = 0x1;
 pub(crate) const STATE_ERROR: u16 = 0x2;
+/// `s_flags`: the bytes of names are hashed as signed or as unsigned characters.
+pub(crate) const SIGNED_HASH: u32 = 0x1;
+pub(crate) const UNSIGNED_HASH: u32 = 0x2;
 
 /// `s_feature_compat`.
 pub(crate) const HAS_JOURNAL: u32 = 0x4;
@@ -130,3 +136,74 @@ pub(crate) const EXTENT_MAGIC: u16 = 0xf30a;
 pub(crate) const EXTENT_ENTRY: usize = 12;
 /// Blocks of the longest extent (`EXT_INIT_MAX_LEN`): a longer one is allocated and not written, and has so many less.
 pub(crate) const EXTENT_LONGEST: u16 = 1 << 15;
+
+/// The root of a directory's hash tree (`directory.rst`), behind `.` and `..`; what each block of the tree begins with there, an
+/// entry, and a number of it.
+pub(crate) const DX_HASH_VERSION: usize = 0x1c;
+pub(crate) const DX_INFO_LENGTH: usize = 0x1d;
+pub(crate) const DX_INDIRECT_LEVELS: usize = 0x1e;
+pub(crate) const DX_UNUSED_FLAGS: usize = 0x1f;
+pub(crate) const DX_ROOT_ENTRIES: usize = 0x20;
+pub(crate) const DX_NODE_ENTRIES: usize = 0x8;
+pub(crate) const DX_LIMIT: usize = 0x0;
+pub(crate) const DX_COUNT: usize = 0x2;
+pub(crate) const DX_HASH: usize = 0x0;
+pub(crate) const DX_BLOCK: usize = 0x4;
+pub(crate) const DX_ENTRY: usize = 8;
+
+/// The journal's own superblock (`journal.rst`), whose numbers are big-endian, as all of the journal are.
+pub(crate) const J_BLOCKSIZE: usize = 0x0c;
+pub(crate) const J_MAXLEN: usize = 0x10;
+pub(crate) const J_FIRST: usize = 0x14;
+pub(crate) const J_SEQUENCE: usize = 0x18;
+pub(crate) const J_START: usize = 0x1c;
+pub(crate) const J_FEATURE_COMPAT: usize = 0x24;
+pub(crate) const J_FEATURE_INCOMPAT: usize = 0x28;
+pub(crate) const J_FEATURE_RO_COMPAT: usize = 0x2c;
+pub(crate) const J_UUID: usize = 0x30;
+pub(crate) const J_NR_USERS: usize = 0x40;
+pub(crate) const J_CHECKSUM_TYPE: usize = 0x50;
+pub(crate) const J_NUM_FC_BLKS: usize = 0x54;
+pub(crate) const J_CHECKSUM: usize = 0xfc;
+/// Bytes of it that the checksum is of.
+pub(crate) const J_BYTES: usize = 1024;
+/// `s_checksum_type`: crc32c.
+pub(crate) const J_CRC32C: u8 = 4;
+
+/// The features of a journal: checksums of whole transactions; 64-bit block numbers; a commit block that may be written first;
+/// checksums of blocks, of version 2 and 3; fast commits.
+pub(crate) const J_COMPAT_CHECKSUM: u32 = 0x1;
+pub(crate) const J_REVOKE: u32 = 0x1;
+pub(crate) const J_64BIT: u32 = 0x2;
+pub(crate) const J_ASYNC_COMMIT: u32 = 0x4;
+pub(crate) const J_CSUM_V2: u32 = 0x8;
+pub(crate) const J_CSUM_V3: u32 = 0x10;
+pub(crate) const J_FAST_COMMIT: u32 = 0x20;
+
+/// What each of its blocks but those of data begins with (`journal_header_t`), and what comes behind that in some.
+pub(crate) const H_MAGIC: usize = 0x0;
+pub(crate) const H_BLOCKTYPE: usize = 0x4;
+pub(crate) const H_SEQUENCE: usize = 0x8;
+pub(crate) const H_BYTES: usize = 0xc;
+pub(crate) const H_CHKSUM_TYPE: usize = 0xc;
+pub(crate) const H_CHKSUM: usize = 0x10;
+pub(crate) const H_COMMIT_SEC: usize = 0x30;
+pub(crate) const R_COUNT: usize = 0xc;
+pub(crate) const R_RECORDS: usize = 0x10;
+/// `h_magic`, and the values of `h_blocktype`.
+pub(crate) const JOURNAL_MAGIC: u32 = 0xc03b_3998;
+pub(crate) const DESCRIPTOR_BLOCK: u32 = 1;
+pub(crate) const COMMIT_BLOCK: u32 = 2;
+pub(crate) const SUPERBLOCK_V1: u32 = 3;
+pub(crate) const SUPERBLOCK_V2: u32 = 4;
+pub(crate) const REVOKE_BLOCK: u32 = 5;
+
+/// A tag of a descriptor block: the checksum has 16 bits before version 3, and 32 from then on. Its flags: the block in the
+/// journal lost its first four bytes, which are the magic; no UUID comes behind the tag; it is the last one.
+pub(crate) const T_BLOCKNR: (usize, usize) = (0x0, 0x8);
+pub(crate) const T_CHECKSUM_16: usize = 0x4;
+pub(crate) const T_FLAGS: usize = 0x6;
+pub(crate) const T_CHECKSUM_32: usize = 0xc;
+pub(crate) const T_ESCAPE: u16 = 0x1;
+pub(crate) const T_SAME_UUID: u16 = 0x2;
+pub(crate) const T_LAST_TAG: u16 = 0x8;

@@ -10,17 +10,18 @@ use plyfold_core::layer::TreeLimits;
 use crate::fault::Ext4Fault;
 use crate::fields::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use crate::format::ROOT_INODE;
-use crate::journaled::Journaled;
+use crate::journal::places;
 use crate::mapping::bad;
 use crate::names::{check_regular, last, shown};
 use crate::reader::{FileSystem, PIECE, StoredInode};
-use crate::summary::{Summary, superblock};
+use crate::replayed::Replayed;
+use crate::summary::{SUPERBLOCK_BYTES, Summary, superblock};
 
 /// The most groups of a file system: so many of 128 MiB are 128 TiB.
 const GROUPS: u64 = 1 << 20;
 
-/// The files of an ext4 file system, also of ext2 and ext3. Nothing is written. A journal that has to be replayed is taken into
-/// account; such a file system is read by the crate `ext4-view`, which knows less of the format.
+/// The files of an ext4 file system, also of ext2 and ext3. Nothing is written: of a journal that has to be replayed, the
+/// blocks are read where they are in it.
 ///
 /// Link counts, device numbers and extended attributes are not known to it.
 ///
@@ -43,27 +44,40 @@ impl Ext4Files {
     /// The files of the file system in a file or a device.
     ///
     /// # Errors
-    /// As [`Summary::read`]; [`Corrupt`](plyfold_core::ErrorKind::Corrupt) also for a file that ends before its file system;
-    /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that are not known here;
-    /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks.
-    pub fn new(mut source: impl Read + Seek + 'static) -> Result<Self> {
-        let (superblock, size) = superblock(&mut source)?;
-        let summary = Summary::of(&superblock, size)?;
-        if summary.groups > GROUPS {
-            return Err(Ext4Fault::Groups(summary.groups, GROUPS).into());
+    /// As [`Summary::read`]; [`Corrupt`](plyfold_core::ErrorKind::Corrupt) also for a file that ends before its file system
+    /// and a journal that is damaged; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that are not known
+    /// here, and a journal to be replayed that is on another device or has fast commits;
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks, and more than 2^19 blocks to be replayed.
+    pub fn new(source: impl Read + Seek + 'static) -> Result<Self> {
+        let (mut file_system, superblock, summary) = opened(source)?;
+        if !summary.needs_recovery {
+            return Self::of(file_system);
         }
-        let needed = summary.blocks.checked_mul(summary.block_size.into());
-        if needed.is_none_or(|needed| needed > summary.size) {
-            return Err(Ext4Fault::Cut(summary.blocks, summary.block_size, summary.size).into());
-        }
-        let mut file_system = FileSystem::new(source, &superblock, &summary)?;
-        if summary.needs_recovery {
-            return Ok(Self { files: Box::new(Journaled::new(file_system.into_source())?) });
-        }
+        let places = places(&mut file_system, &superblock, &summary)?;
+        let replayed = Replayed::new(file_system.into_source(), summary.block_size, places);
+        // The superblock may be in the journal, too.
+        Self::of(opened(replayed)?.0)
+    }
+
+    fn of(mut file_system: FileSystem<impl Read + Seek + 'static>) -> Result<Self> {
         // There has to be a root.
         file_system.inode(ROOT_INODE)?;
         Ok(Self { files: Box::new(file_system) })
     }
+}
+
+/// A file system, and what its superblock says.
+fn opened<R: Read + Seek>(mut source: R) -> Result<(FileSystem<R>, [u8; SUPERBLOCK_BYTES], Summary)> {
+    let (superblock, size) = superblock(&mut source)?;
+    let summary = Summary::of(&superblock, size)?;
+    if summary.groups > GROUPS {
+        return Err(Ext4Fault::Groups(summary.groups, GROUPS).into());
+    }
+    let needed = summary.blocks.checked_mul(summary.block_size.into());
+    if needed.is_none_or(|needed| needed > summary.size) {
+        return Err(Ext4Fault::Cut(summary.blocks, summary.block_size, summary.size).into());
+    }
+    Ok((FileSystem::new(source, &superblock, &summary)?, superblock, summary))
 }
 
 impl Files for Ext4Files {

@@ -5,7 +5,9 @@ use plyfold_core::layer::Timestamp;
 
 use crate::fields::{
     EE_LEN, EE_START_HI, EE_START_LO, EH_ENTRIES, EH_MAGIC, EH_MAX, EXTENT_ENTRY, EXTENT_MAGIC, EXTENTS_FL,
-    I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GID, I_MODE, I_MTIME, I_MTIME_EXTRA, I_SIZE, I_UID,
+    H_BLOCKTYPE, H_MAGIC, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GID, I_MODE, I_MTIME, I_MTIME_EXTRA,
+    I_SIZE, I_UID, J_64BIT, J_BLOCKSIZE, J_BYTES, J_CHECKSUM, J_CHECKSUM_TYPE, J_CRC32C, J_CSUM_V3,
+    J_FEATURE_INCOMPAT, J_FIRST, J_MAXLEN, J_NR_USERS, J_SEQUENCE, J_UUID, JOURNAL_MAGIC, SUPERBLOCK_V2,
 };
 
 /// Bytes of a block.
@@ -155,21 +157,21 @@ pub(crate) fn bitmap(used: u32, valid: u32) -> Block {
 pub(crate) fn journal(blocks: u32, uuid: &[u8; 16]) -> Block {
     let mut block = [0; BLOCK_SIZE];
     for (at, value) in [
-        (0x00, 0xc03b_3998),       // h_magic
-        (0x04, 4),                 // h_blocktype: superblock version 2
-        (0x0c, BLOCK_SIZE as u32), // s_blocksize
-        (0x10, blocks),            // s_maxlen
-        (0x14, 1),                 // s_first
-        (0x18, 1),                 // s_sequence
-        (0x28, 0x2 | 0x10),        // s_feature_incompat: 64BIT CSUM_V3
-        (0x40, 1),                 // s_nr_users
+        (H_MAGIC, JOURNAL_MAGIC),
+        (H_BLOCKTYPE, SUPERBLOCK_V2),
+        (J_BLOCKSIZE, BLOCK_SIZE as u32),
+        (J_MAXLEN, blocks),
+        (J_FIRST, 1),
+        (J_SEQUENCE, 1),
+        (J_FEATURE_INCOMPAT, J_64BIT | J_CSUM_V3),
+        (J_NR_USERS, 1),
     ] {
         put(&mut block, at, &u32::to_be_bytes(value));
     }
-    put(&mut block, 0x30, uuid);
-    block[0x50] = 4; // s_checksum_type: crc32c
-    let sum = crc32c(!0, &block[..1024]);
-    put(&mut block, 0xfc, &sum.to_be_bytes()); // s_checksum
+    put(&mut block, J_UUID, uuid);
+    block[J_CHECKSUM_TYPE] = J_CRC32C;
+    let sum = crc32c(!0, &block[..J_BYTES]);
+    put(&mut block, J_CHECKSUM, &sum.to_be_bytes());
     block
 }
 

@@ -1,41 +1,120 @@
-//! The hash by which ext4 finds a name in a large directory: half of MD4, over the name's bytes as signed characters
-//! (`directory.rst`, "Hash Tree Directories").
+//! The hashes by which ext4 finds a name in a large directory (`directory.rst`, "Hash Tree Directories"). This crate writes
+//! half of MD4, over the name's bytes as signed characters; others are read.
+
+use crate::fields::{S_FLAGS, S_HASH_SEED, SIGNED_HASH, UNSIGNED_HASH};
+use crate::format::le32;
 
 /// What no name hashes to: the end of a directory, shifted past the bit that marks a continued hash.
 const END: u32 = 0x7fff_ffff << 1;
 const K2: u32 = 0x5a82_7999;
 const K3: u32 = 0x6ed9_eba1;
+const DELTA: u32 = 0x9e37_79b9;
+/// Where the state begins in a file system without a seed, as in MD4.
+const UNSEEDED: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
+
+/// How names are hashed in a file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameHash {
+    seed: [u32; 4],
+    is_signed: bool,
+}
+
+impl NameHash {
+    /// As a superblock says it, if it does.
+    pub(crate) fn of(superblock: &[u8]) -> Option<Self> {
+        let is_signed = match le32(superblock, S_FLAGS) & (SIGNED_HASH | UNSIGNED_HASH) {
+            SIGNED_HASH => true,
+            UNSIGNED_HASH => false,
+            _ => return None,
+        };
+        let seed = [0, 4, 8, 12].map(|at| le32(superblock, S_HASH_SEED + at));
+        Some(Self { seed: if seed == [0; 4] { UNSEEDED } else { seed }, is_signed })
+    }
+
+    /// The hash of a name, by a version (`hash_version`) that is known.
+    pub(crate) fn hash(&self, version: u8, name: &[u8]) -> Option<u32> {
+        let (mut state, is_signed) = (self.seed, self.is_signed);
+        let hash = match version {
+            0 => legacy(name, is_signed),
+            1 => {
+                fold(name, is_signed, |words| half_md4_step(&mut state, words));
+                state[1]
+            }
+            2 => {
+                fold(name, is_signed, |words| tea_step(&mut state, words));
+                state[0]
+            }
+            _ => return None,
+        };
+        Some(finished(hash))
+    }
+}
 
 /// A name's hash and its minor hash: names stand in the order of both.
 pub(crate) fn half_md4(name: &[u8], seed: &[u8; 16]) -> (u32, u32) {
-    let mut state = [0; 4];
-    for (word, bytes) in state.iter_mut().zip(seed.chunks_exact(4)) {
-        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    }
-    let mut rest = name;
-    while !rest.is_empty() {
-        transform(&mut state, &words(rest));
-        rest = rest.get(32..).unwrap_or_default();
-    }
-    let hash = state[1] & !1;
-    (if hash == END { END - 2 } else { hash }, state[2])
+    let mut state = [0, 4, 8, 12].map(|at| le32(seed, at));
+    fold(name, true, |words| half_md4_step(&mut state, words));
+    (finished(state[1]), state[2])
 }
 
-/// The next 32 bytes of a name as eight big-endian words, padded with the length of what is left.
-fn words(rest: &[u8]) -> [u32; 8] {
+fn finished(hash: u32) -> u32 {
+    let hash = hash & !1;
+    if hash == END { END - 2 } else { hash }
+}
+
+/// Hands a name over in pieces of so many words.
+fn fold<const WORDS: usize>(name: &[u8], is_signed: bool, mut step: impl FnMut(&[u32; WORDS])) {
+    let mut rest = name;
+    while !rest.is_empty() {
+        step(&words(rest, is_signed));
+        rest = rest.get(4 * WORDS..).unwrap_or_default();
+    }
+}
+
+/// The next bytes of a name as big-endian words, padded with the length of what is left.
+fn words<const WORDS: usize>(rest: &[u8], is_signed: bool) -> [u32; WORDS] {
     let length = rest.len() as u32;
     let pad = (length | length << 8) * 0x1_0001;
-    let mut words = [pad; 8];
+    let mut words = [pad; WORDS];
     for (word, bytes) in words.iter_mut().zip(rest.chunks(4)) {
-        *word = bytes
-            .iter()
-            .fold(pad, |word, byte| i32::from(byte.cast_signed()).cast_unsigned().wrapping_add(word << 8));
+        *word = bytes.iter().fold(pad, |word, byte| character(*byte, is_signed).wrapping_add(word << 8));
     }
     words
 }
 
+fn character(byte: u8, is_signed: bool) -> u32 {
+    if is_signed { i32::from(byte.cast_signed()).cast_unsigned() } else { byte.into() }
+}
+
+/// The hash of the first directories that had a tree.
+fn legacy(name: &[u8], is_signed: bool) -> u32 {
+    let (mut last, mut before) = (0x12a3_fe2d_u32, 0x37ab_e8f9_u32);
+    for byte in name {
+        let mixed = last ^ character(*byte, is_signed).wrapping_mul(7_152_373);
+        let hash = before.wrapping_add(mixed);
+        let hash = if hash >> 31 == 0 { hash } else { hash.wrapping_sub(0x7fff_ffff) };
+        (last, before) = (hash, last);
+    }
+    last << 1
+}
+
+/// 16 rounds of TEA (Wheeler and Needham 1994).
+fn tea_step(state: &mut [u32; 4], words: &[u32; 4]) {
+    let [mut first, mut second, ..] = *state;
+    let mix = |of: u32, sum: u32, key: [u32; 2]| {
+        (of << 4).wrapping_add(key[0]) ^ of.wrapping_add(sum) ^ (of >> 5).wrapping_add(key[1])
+    };
+    for round in 1..=16_u32 {
+        let sum = DELTA.wrapping_mul(round);
+        first = first.wrapping_add(mix(second, sum, [words[0], words[1]]));
+        second = second.wrapping_add(mix(first, sum, [words[2], words[3]]));
+    }
+    state[0] = state[0].wrapping_add(first);
+    state[1] = state[1].wrapping_add(second);
+}
+
 /// Three rounds of eight steps, where MD4 has sixteen (RFC 1320, 3.4).
-fn transform(state: &mut [u32; 4], words: &[u32; 8]) {
+fn half_md4_step(state: &mut [u32; 4], words: &[u32; 8]) {
     type Mix = fn(u32, u32, u32) -> u32;
     let rounds: [(Mix, u32, [usize; 8], [u32; 4]); 3] = [
         (|x, y, z| z ^ (x & (y ^ z)), 0, [0, 1, 2, 3, 4, 5, 6, 7], [3, 7, 11, 19]),
@@ -56,7 +135,8 @@ fn transform(state: &mut [u32; 4], words: &[u32; 8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::half_md4;
+    use super::*;
+
     /// Recorded from `debugfs -R "dx_hash -h half_md4 -s SEED NAME"` of e2fsprogs 1.47.0.
     #[test]
     fn names_hash_as_e2fsprogs_hashes_them() {
@@ -85,5 +165,25 @@ mod tests {
         ] {
             assert_eq!(half_md4(name.as_bytes(), seed), hash, "{name}");
         }
+    }
+    /// As above, of the other versions.
+    #[test]
+    fn names_hash_by_all_versions() {
+        let of = |is_signed| NameHash { seed: UNSEEDED, is_signed };
+        for (name, legacy, tea) in [
+            ("abcd", 0xfafa_23ca, 0x5a24_112e),
+            ("caf\u{e9}", 0x96ca_5a2c, 0x1058_42ea),
+            ("lost+found", 0x5e2a_ba24, 0x2dbf_9e80),
+        ] {
+            assert_eq!(of(true).hash(0, name.as_bytes()), Some(legacy), "{name}");
+            assert_eq!(of(true).hash(2, name.as_bytes()), Some(tea), "{name}");
+            let is_ascii = name.is_ascii();
+            for version in 0..3 {
+                let [signed, unsigned] =
+                    [true, false].map(|is_signed| of(is_signed).hash(version, name.as_bytes()));
+                assert_eq!(signed == unsigned, is_ascii, "{name} {version}");
+            }
+        }
+        assert_eq!(of(true).hash(6, b"a"), None);
     }
 }

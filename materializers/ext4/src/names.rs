@@ -46,22 +46,8 @@ impl<R: Read + Seek> FileSystem<R> {
             self.read(block, &mut bytes)?;
             check(directory, logical == 0, &bytes)?;
             logical += 1;
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (number, length) = (le32(rest, 0), entry_length(rest, bytes.len()));
-                let name = rest.get(6).map_or(0, |length| usize::from(*length));
-                let is_whole = length >= ENTRY + 4 && length.is_multiple_of(4) && ENTRY + name <= length;
-                if !is_whole || length > rest.len() || number > self.inodes {
-                    return Err(bad(directory, "has a damaged directory"));
-                }
-                let name = &rest[ENTRY..ENTRY + name];
-                if number != 0 && (name.is_empty() || name.contains(&0) || name.contains(&b'/')) {
-                    return Err(bad(directory, "has a name that no file can have"));
-                }
-                if number != 0 && take(number, name)? {
-                    return Ok(());
-                }
-                rest = &rest[length..];
+            if names_of(directory, self.inodes, &bytes, &mut take)? {
+                return Ok(());
             }
         }
         Ok(())
@@ -131,6 +117,10 @@ impl<R: Read + Seek> FileSystem<R> {
 
     /// The number of the inode that has a name in a directory.
     fn number(&mut self, directory: &StoredInode, name: &[u8]) -> Result<Option<u32>> {
+        // What has no tree, or none that can be used, is searched from end to end.
+        if let Ok(found) = self.number_by_hash(directory, name) {
+            return Ok(found);
+        }
         let mut found = None;
         self.names(directory, |number, other| {
             found = (other == name).then_some(number);
@@ -138,6 +128,33 @@ impl<R: Read + Seek> FileSystem<R> {
         })?;
         Ok(found)
     }
+}
+
+/// Hands the names of a block over, until `take` has enough: true then. The file system has so many inodes.
+pub(crate) fn names_of(
+    directory: &StoredInode,
+    inodes: u32,
+    block: &[u8],
+    mut take: impl FnMut(u32, &[u8]) -> Result<bool>,
+) -> Result<bool> {
+    let mut rest = block;
+    while !rest.is_empty() {
+        let (number, length) = (le32(rest, 0), entry_length(rest, block.len()));
+        let name = rest.get(6).map_or(0, |length| usize::from(*length));
+        let is_whole = length >= ENTRY + 4 && length.is_multiple_of(4) && ENTRY + name <= length;
+        if !is_whole || length > rest.len() || number > inodes {
+            return Err(bad(directory, "has a damaged directory"));
+        }
+        let name = &rest[ENTRY..ENTRY + name];
+        if number != 0 && (name.is_empty() || name.contains(&0) || name.contains(&b'/')) {
+            return Err(bad(directory, "has a name that no file can have"));
+        }
+        if number != 0 && take(number, name)? {
+            return Ok(true);
+        }
+        rest = &rest[length..];
+    }
+    Ok(false)
 }
 
 /// The components of a path, the first one last. An empty one, such as behind a slash at the end, is the directory itself.
@@ -155,7 +172,7 @@ fn entry_length(entry: &[u8], block: usize) -> usize {
 }
 
 /// The checksum at the end of a block of names. Those of an index are not verified: it is not used.
-fn check(directory: &StoredInode, is_first: bool, block: &[u8]) -> Result<()> {
+pub(crate) fn check(directory: &StoredInode, is_first: bool, block: &[u8]) -> Result<()> {
     let Some(checksum) = directory.checksum else { return Ok(()) };
     // The first block has `.` and `..` in front of the index, others begin with an unused entry of the whole block.
     let is_index = le32(block, 0) == 0 && entry_length(block, block.len()) == block.len();

@@ -8,14 +8,15 @@ use plyfold_core::{Error, Result};
 
 use crate::fault::Ext4Fault;
 use crate::fields::{
-    BG_CHECKSUM, BG_INODE_TABLE, BIGALLOC, CSUM_SEED, EA_INODE, ENCRYPT, ENCRYPT_FL, EXTENT, FILETYPE,
-    FLEX_BG, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GENERATION, I_GID, I_MODE, I_MTIME,
+    BG_CHECKSUM, BG_INODE_TABLE, BIGALLOC, CSUM_SEED, DIR_INDEX, EA_INODE, ENCRYPT, ENCRYPT_FL, EXTENT,
+    FILETYPE, FLEX_BG, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GENERATION, I_GID, I_MODE, I_MTIME,
     I_MTIME_EXTRA, I_SIZE, I_UID, INLINE_DATA_FL, INODE_MIN, IS_64BIT, LARGE_DIR, META_BG, METADATA_CSUM,
     MMP, RECOVER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_CHECKSUM_SEED, S_DESC_SIZE, S_FEATURE_COMPAT,
     S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, S_IFMT, S_IFREG,
     S_INODES_PER_GROUP, SPARSE_SUPER, SPARSE_SUPER2,
 };
 use crate::format::{Checksum, joined, joined16, le16, le32, put16, time};
+use crate::hash::NameHash;
 use crate::summary::{SUPERBLOCK_BYTES, Summary, incompatible};
 
 /// Bytes that are handed over at once.
@@ -44,7 +45,7 @@ const INODES: usize = LEVELS + 1;
 pub(crate) struct FileSystem<R> {
     source: R,
     pub(crate) block_size: u64,
-    blocks: u64,
+    pub(crate) blocks: u64,
     first_block: u64,
     blocks_per_group: u64,
     pub(crate) inodes: u32,
@@ -58,6 +59,8 @@ pub(crate) struct FileSystem<R> {
     /// Where metadata has checksums: what they begin with.
     checksum: Option<Checksum>,
     is_large_dir: bool,
+    /// How names are hashed in directories with a tree.
+    pub(crate) hash: Option<NameHash>,
     /// The blocks that were read last, by their numbers.
     kept: [(Option<u64>, Vec<u8>); INODES + 1],
 }
@@ -135,6 +138,7 @@ impl<R: Read + Seek> FileSystem<R> {
             },
             checksum: (ro_compat & METADATA_CSUM != 0).then_some(checksum),
             is_large_dir: incompat & LARGE_DIR != 0,
+            hash: NameHash::of(superblock).filter(|_| compat & DIR_INDEX != 0),
             kept: std::array::from_fn(|_| (None, Vec::new())),
         })
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::ErrorKind;
 use plyfold_core::files::{FileType, Files as _, FilesFault};
-use plyfold_ext4::{Ext4Fault, Ext4Files, Ext4Rootfs, MIN_SIZE, Summary};
+use plyfold_ext4::{Ext4Fault, Ext4Files, Ext4Rootfs, Journal, MIN_SIZE, Summary};
 
 use super::{Ext4Upper, elaborate, image};
 use crate::common::{disk, smallest};
@@ -197,5 +197,29 @@ fn no_damage_panics() {
             }
         }
         disk.write_all_at(&[start[*at]], *at as u64).unwrap();
+    }
+}
+
+/// A tree that is not understood is not needed.
+#[test]
+fn names_are_found_without_their_tree() {
+    let names: Vec<String> = (0..400).map(|number| format!("d/a-name-of-{number}")).collect();
+    let layer =
+        names.iter().fold(LayerBuilder::new().dir("d", 0o755), |layer, name| layer.file(name, 0o644, b"x"));
+    let disk = smallest(&[layer.finish()], &Ext4Rootfs::new().journal(Journal::None).unwrap()).unwrap();
+    let mut bytes = std::fs::read(disk).unwrap();
+    let is_root = |block: &[u8]| block[24..32] == [0, 0, 0, 0, 1, 8, 0, 0] && block[8] == b'.';
+    let root = bytes.chunks(4096).position(is_root).unwrap() * 4096;
+    let is_found = |bytes: &[u8]| {
+        let mut files = Ext4Files::new(Cursor::new(bytes.to_vec())).unwrap();
+        names.iter().all(|name| files.file(name.as_bytes(), false).is_ok())
+    };
+    assert!(is_found(&bytes));
+    // Without checksums.
+    bytes[1024 + 0x65] &= !4;
+    for (at, value) in [(28, 9), (29, 7), (30, 3), (31, 1), (32, 0), (33, 0xff), (34, 0), (35, 0xff)] {
+        let mut changed = bytes.clone();
+        changed[root + at] = value;
+        assert!(is_found(&changed), "{at}");
     }
 }

@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
+mod journal;
+mod log;
 mod memory;
 mod rootfs;
 mod suite;

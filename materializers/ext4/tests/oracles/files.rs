@@ -1,11 +1,15 @@
 //! Our reader against the kernel and e2fsprogs.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::rc::Rc;
 
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
+use plyfold_core::ErrorKind;
 use plyfold_core::files::{FileType, Files as _};
 use plyfold_ext4::{Ext4Files, Ext4Upper, Summary};
 
@@ -116,6 +120,63 @@ pub(crate) fn files_are_those_that_mke2fs_wrote() -> Verdict {
             assert_eq!(read(&format!("many/{number:0100}"))?, number.to_string().as_bytes(), "{options}");
         }
         assert_eq!(files.list(b"many")?.len(), 500, "{options}");
+    }
+    Ok(())
+}
+
+/// A file, and how many bytes were read of it.
+struct Counted(File, Rc<Cell<u64>>);
+
+impl Read for Counted {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(bytes)?;
+        self.1.set(self.1.get() + count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for Counted {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+/// Trees of one and two levels by each hash, over signed and unsigned characters.
+pub(crate) fn names_are_found_by_each_hash() -> Verdict {
+    for (hash, flags) in
+        [("legacy", 1), ("half_md4", 1), ("tea", 1), ("legacy", 2), ("half_md4", 2), ("tea", 2)]
+    {
+        let image = tempfile::NamedTempFile::new()?.into_temp_path();
+        let made = Run::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-b", "1024"]);
+        made.arg(&image).arg("64M").success()?;
+        Run::new("tune2fs").arg("-E").arg(format!("hash_alg={hash}")).arg(&image).success()?;
+        Run::new("debugfs").args(["-w", "-R", &format!("ssv flags {flags}")]).arg(&image).success()?;
+        let mount = Mount::new("ext4", &image, "loop")?;
+        let names = |count: u32| {
+            (0..count).map(|at| [&b"\xff\x80-a-long-name-of-"[..], at.to_string().as_bytes()].concat())
+        };
+        for (folder, count) in [("one", 1000), ("two", 8000)] {
+            let folder = mount.path().join(folder);
+            fs::create_dir(&folder)?;
+            for name in names(count) {
+                File::create(folder.join(OsStr::from_bytes(&name)))?;
+            }
+        }
+        mount.unmount()?;
+        let read = Rc::new(Cell::new(0));
+        let mut files = Ext4Files::new(Counted(File::open(&image)?, Rc::clone(&read)))?;
+        for (folder, count) in [("one", 1000), ("two", 8000)] {
+            read.set(0);
+            for name in names(count).step_by(7) {
+                let path = [folder.as_bytes(), b"/", &name].concat();
+                let found = files.file(&path, false);
+                assert!(found.is_ok_and(|file| file.name == name), "{hash} {flags}: {}", path.escape_ascii());
+            }
+            let each = read.get() / u64::from(count / 7);
+            assert!(each < 12 << 10, "{hash} {flags}: {each} bytes are read for a name");
+            let missing = files.file(format!("{folder}/none").as_bytes(), false);
+            assert!(missing.is_err_and(|error| *error.kind() == ErrorKind::NotFound));
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod common;
 mod damaged;
 mod files;
+mod journal;
 mod newest;
 mod resize;
 mod rootfs;
@@ -17,7 +18,12 @@ use std::path::Path;
 
 use damaged::a_damaged_disk_is_the_same_to_the_kernel;
 use files::{
-    a_summary_is_what_dumpe2fs_says, files_are_those_that_mke2fs_wrote, files_are_those_that_the_kernel_wrote,
+    a_summary_is_what_dumpe2fs_says, files_are_those_that_mke2fs_wrote,
+    files_are_those_that_the_kernel_wrote, names_are_found_by_each_hash,
+};
+use journal::{
+    a_journal_of_the_kernel_is_read_as_if_it_was_replayed, fast_commits_and_journals_elsewhere_are_refused,
+    journals_of_all_versions_are_read_as_e2fsck_replays_them,
 };
 use newest::{
     NEWEST_E2FSCK, the_newest_e2fsck_finds_nothing_in_a_used_disk,
@@ -68,6 +74,11 @@ oracle_tests! {
     files_are_those_that_mke2fs_wrote needs [MKE2FS];
     a_damaged_disk_is_the_same_to_the_kernel needs
         [MKE2FS, DEBUGFS, Need::E2FSCK, EXT4, Need::Mounts];
+    a_journal_of_the_kernel_is_read_as_if_it_was_replayed needs [MKE2FS, DEBUGFS, EXT4, Need::Mounts];
+    journals_of_all_versions_are_read_as_e2fsck_replays_them needs [MKE2FS, DEBUGFS, Need::E2FSCK];
+    fast_commits_and_journals_elsewhere_are_refused needs [MKE2FS, EXT4, Need::Mounts];
+    names_are_found_by_each_hash needs
+        [MKE2FS, DEBUGFS, Need::Tool { name: "tune2fs", package: "e2fsprogs" }, EXT4, Need::Mounts];
     a_summary_is_what_dumpe2fs_says needs [Need::Tool { name: "dumpe2fs", package: "e2fsprogs" }];
     the_newest_e2fsck_finds_nothing_in_an_upper needs [NEWEST_E2FSCK];
     the_newest_e2fsck_finds_nothing_in_an_image needs [NEWEST_E2FSCK];
