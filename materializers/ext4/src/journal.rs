@@ -18,7 +18,7 @@ use crate::reader::{FileSystem, StoredInode};
 use crate::summary::{SUPERBLOCK_BYTES, Summary};
 
 /// The most blocks of a log, and the most that one transaction revokes: a log of 2 GiB with blocks of 4 KiB. The places of so
-/// many take about 32 MiB of memory.
+/// many take about 40 MiB of memory.
 const MOST: u64 = 1 << 19;
 /// What a block of fast commits begins with (`EXT4_FC_TAG_HEAD`), and where the transaction is that it follows.
 const FAST_HEAD: u16 = 9;
