@@ -1,6 +1,6 @@
 //! What the program makes of images for machines: disks, hash trees, snapshots.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -179,6 +179,21 @@ fn a_root_disk_is_made_and_grows() {
     check("ext4", &lines.each_ref().map(|line| place.run(line)));
     assert_eq!(place.files(), ["other/rootfs.ext4", "root/rootfs.ext4"]);
     assert_eq!(fs::metadata(place.path("root/rootfs.ext4")).unwrap().len(), 20 << 30);
+}
+
+/// QEMU and Cloud Hypervisor lock the disks that they have open.
+#[test]
+fn a_disk_that_a_machine_has_open_does_not_grow() {
+    let place = Place::new();
+    place.run("disk --size 64M --out {}/disk.ext4");
+    let disk = File::options().read(true).write(true).open(place.path("disk.ext4")).unwrap();
+    rustix::fs::fcntl_lock(&disk, rustix::fs::FlockOperation::LockShared).unwrap();
+    let refused = place.run("resize {}/disk.ext4 128M");
+    assert!(refused.contains("another program has the disk open"), "{refused}");
+    assert_eq!(disk.metadata().unwrap().len(), 64 << 20);
+    drop(disk);
+    place.run("resize {}/disk.ext4 128M");
+    assert_eq!(fs::metadata(place.path("disk.ext4")).unwrap().len(), 128 << 20);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod forms;
 mod full;
 mod guests;
 mod guide;
+mod in_use;
 mod modes;
 mod native;
 mod packages;
@@ -45,6 +46,7 @@ use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
+use in_use::a_disk_of_a_loop_device_does_not_grow;
 use modes::another_user_reads_every_file_of_a_set;
 use native::{layers_of_mkfs_are_used_as_they_are, skopeo_copies_native_layers};
 use packages::git_makes_the_same_tree_of_a_package;
@@ -99,6 +101,7 @@ oracle_tests! {
         Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
     ];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
+    a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_of_mkfs_are_used_as_they_are needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
