@@ -202,6 +202,10 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
         let kernel = kernel.unwrap_or_default();
         text.extend(["\nTo boot a virtual machine from it", &kernel, ":\n\n"]);
         text.extend(lines.iter().map(|(name, line)| format!("  {name}: {line}\n")));
+        if lines.iter().any(|(name, _)| *name == "kernel") {
+            let version = if disks.has_partitions() { ", from Linux 6.4 on" } else { "" };
+            text.extend(["\nThe line `kernel` is for one that has CONFIG_DM_INIT built in", version, ".\n"]);
+        }
     }
     text
 }

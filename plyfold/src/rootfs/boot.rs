@@ -107,7 +107,7 @@ impl Disks {
     }
 
     /// Whether the one disk has a partition for each file.
-    fn has_partitions(&self) -> bool {
+    pub(crate) fn has_partitions(&self) -> bool {
         self.gpt.is_some() || self.partitions.is_some()
     }
 
