@@ -390,7 +390,7 @@ fn hash_trees_of_images() {
     let output = place.command(format!("verity {image} --as erofs").split(' ')).output().unwrap();
     let roots: Value = serde_json::from_slice(&output.stdout).unwrap();
     let root = roots["disks"][0]["rootHash"].as_str().unwrap().parse().unwrap();
-    let flat = fs::File::open(place.path("flat/rootfs.erofs")).unwrap();
+    let flat = File::open(place.path("flat/rootfs.erofs")).unwrap();
     let (layout, _) = TreeLayout::find(&flat).unwrap().unwrap();
     layout.verify(&root, &flat, &flat, &Work::new(&Stop::default())).unwrap();
     let hashes: plyfold::RootHashes = serde_json::from_slice(&output.stdout).unwrap();
