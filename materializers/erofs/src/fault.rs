@@ -5,6 +5,8 @@ use plyfold_core::Size;
 plyfold_core::fault! {
     /// What is wrong with an EROFS image, or with what is to become one.
     pub enum ErofsFault;
+    BelowLayer(String) => (Unsupported, "the file's data is not in this image, but in that of a lower layer, at {0}",
+        "read that path of the images of the layers below, or an image of the whole root file system"),
     BlockSize(u32) => (Config, "the block size {0} is not 512, 1024, 2048 or 4096"),
     BlockSizes(u32, u32) => (Unsupported, "a layer has blocks of {0} bytes, the merged image of {1}",
         "choose one by the option block-size; layers that came as EROFS images keep theirs, and can be mounted by \

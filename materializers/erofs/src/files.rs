@@ -8,6 +8,7 @@ use plyfold_core::tree::{Kind, NodeId, Tree};
 
 use crate::content::Content;
 use crate::fault::ErofsFault;
+use crate::overlay;
 use crate::reader::Reader;
 
 /// The files of an EROFS image: [`Files`](plyfold_core::files::Files) of a [`Reader`].
@@ -54,7 +55,11 @@ impl<R: Read + Seek> TreeFiles for ErofsFiles<R> {
     }
 
     fn copy(&mut self, file: NodeId, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Kind::File { size, content } = &self.tree.node(file).kind else { return Ok(()) };
+        let node = self.tree.node(file);
+        let Kind::File { size, content } = &node.kind else { return Ok(()) };
+        if let Some(path) = overlay::data_below(&node.xattrs) {
+            return Err(ErofsFault::BelowLayer(path).into());
+        }
         // A device that is elsewhere would be read as the end of the image, which is damaged then.
         if self.reader.lacks(content) {
             return Err(ErofsFault::DevicesElsewhere(self.reader.devices()).into());

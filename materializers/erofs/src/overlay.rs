@@ -99,7 +99,8 @@ pub(crate) fn to_overlay<C: Clone + HeapSize>(layer: LayerTree<C>, empty: &C) ->
         }
     }
     for LowerLink { directory, name, target } in others {
-        tracing::warn!(%target, "a hard link to a file of a lower layer needs the merged image");
+        let link = printable(&String::from_utf8_lossy(&name));
+        tracing::warn!(link, %target, "a hard link to a file of a lower layer cannot be opened in a layer's image");
         let kind = Kind::File { size: 0, content: empty.clone() };
         let redirect = [b"/", target.as_bytes()].concat();
         let xattrs = vec![(METACOPY.to_vec(), Vec::new()), (REDIRECT.to_vec(), redirect)];
@@ -200,6 +201,13 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
 /// Whether a file stands for a hard link to a lower layer's.
 pub(crate) fn is_lower_link(xattrs: &Xattrs) -> bool {
     xattrs.value(REDIRECT).is_some()
+}
+
+/// Where a lower layer has the data of a file that is a copy of its metadata alone.
+pub(crate) fn data_below(xattrs: &Xattrs) -> Option<String> {
+    xattrs.value(METACOPY)?;
+    let path = xattrs.value(REDIRECT).map(|path| printable(&String::from_utf8_lossy(path)));
+    Some(path.unwrap_or_else(|| "the same path".to_owned()))
 }
 
 /// The attribute of a set by which overlayfs would show something else than the layer has, or that says of it what no

@@ -22,7 +22,8 @@ use crate::reader::Reader;
 pub struct OverlayDifferences {
     /// How many names are concerned. A directory that is missing or too much counts once.
     pub count: u64,
-    /// The first of them, a directory's before those of its subdirectories, at most [`OverlayDifferences::EXAMPLES`].
+    /// The first of them, a directory's before those of its subdirectories, at most [`OverlayDifferences::EXAMPLES`];
+    /// the last is one of the [worst](Self::worst) where these come behind so many others.
     pub examples: Vec<OverlayDifference>,
 }
 
@@ -32,9 +33,18 @@ impl OverlayDifferences {
 
     fn add(&mut self, path: impl FnOnce() -> ImagePath, fault: OverlayFault) {
         self.count += 1;
-        if self.examples.len() < Self::EXAMPLES {
-            self.examples.push(OverlayDifference { path: path(), fault });
+        if self.examples.len() == Self::EXAMPLES {
+            if self.worst().is_some_and(|worst| worst.fault >= fault) {
+                return;
+            }
+            self.examples.pop();
         }
+        self.examples.push(OverlayDifference { path: path(), fault });
+    }
+
+    /// The first example of the worst kind that there is.
+    pub fn worst(&self) -> Option<&OverlayDifference> {
+        self.examples.iter().rev().max_by_key(|example| example.fault)
     }
 }
 
@@ -54,20 +64,20 @@ impl fmt::Display for OverlayDifference {
     }
 }
 
-/// How a name is shown wrongly.
+/// How a name is shown wrongly: the worse, the greater.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum OverlayFault {
-    /// The file under the name is another one.
-    Content,
-    /// The image has no such name.
-    Extra,
     /// Mode, owner, time or extended attributes are others.
     Metadata,
+    /// The image has no such name.
+    Extra,
     /// The image has the name, overlayfs does not show it.
     Missing,
     /// It is a hard link to a file of a lower layer, and cannot be opened.
     Unreadable,
+    /// The file under the name is another one.
+    Content,
 }
 
 impl fmt::Display for OverlayFault {

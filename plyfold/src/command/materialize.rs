@@ -40,14 +40,14 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
     })
     .await?;
     // Also with `-q`: the stacked layers show another tree than the image.
-    if let Some(first) = disks.overlay_differences.examples.first() {
+    if let Some(worst) = disks.overlay_differences.worst() {
         let count = disks.overlay_differences.count;
         let names = counted(count, "name", "names");
         let other = match &disks.merged {
             Some(_) => "use merged.erofs, which does",
             None => "`--as erofs` makes one image that does",
         };
-        let message = format!("overlayfs does not show {names} of this image as it is: {first}; {other}");
+        let message = format!("overlayfs does not show {names} of this image as it is: {worst}; {other}");
         session.terminal.say("warning", &message);
     }
     if let Some(machine) = machine {

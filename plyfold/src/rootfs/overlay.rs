@@ -26,9 +26,9 @@ pub(super) async fn differences(made: &MadeImage, rootfs: &Rootfs) -> Result<Ove
         ErofsMerged::default().with_limits(limits).overlay_differences(&layers, stacked)
     })
     .await?;
-    match found.examples.first() {
-        Some(first) if rootfs.strict => {
-            let message = format!("overlayfs would not show the image as it is: {first}");
+    match found.worst() {
+        Some(worst) if rootfs.strict => {
+            let message = format!("overlayfs would not show the image as it is: {worst}");
             let others = match found.count {
                 1 => String::new(),
                 count => format!(", and {} more names", count - 1),

@@ -73,6 +73,19 @@ fn a_merged_image_is_read_with_its_layers_behind_it() {
     assert_eq!((u64::from(first.start), u64::from(first.blocks)), (summary.blocks, size / 4096));
 }
 
+/// In the image of a layer such a file has no byte.
+#[test]
+fn a_link_to_a_file_of_a_lower_layer_is_not_read_as_an_empty_file() {
+    let layer = LayerBuilder::new().hard_link("bin/ls", "bin/busybox").file("bin/empty", 0o755, b"").finish();
+    let path = image(layer, Options::default()).unwrap();
+    let mut files = ErofsFiles::new(Reader::new(File::open(&path).unwrap()).unwrap()).unwrap();
+    assert_eq!(files.list(b"bin").unwrap().len(), 2);
+    let error = read(&mut files, b"bin/ls").unwrap_err();
+    assert_eq!(error.detail(), Some(&ErofsFault::BelowLayer("/bin/busybox".to_owned())));
+    assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    assert_eq!(read(&mut files, b"bin/empty").unwrap(), b"");
+}
+
 #[test]
 fn a_summary_says_what_the_superblock_does() {
     let options = Options::default().with_block_size(1024).unwrap().with_label("root").unwrap();

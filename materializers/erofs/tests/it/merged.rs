@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::ErrorKind;
-use plyfold_erofs::{ErofsMerged, Options, Reader};
+use plyfold_erofs::{ErofsMerged, Options, OverlayDifferences, Reader};
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::common::{artifacts, image, merged, rich_layer};
@@ -226,6 +226,25 @@ fn what_overlayfs_shows_otherwise_is_told() {
     let mended =
         vec![lower(), LayerBuilder::new().file("d/g", 0o644, b""), LayerBuilder::new().dir("d", 0o700)];
     assert_eq!(differences(mended, false), [""; 0]);
+}
+
+/// The metadata of more directories than there are examples are others, before and behind a link.
+#[test]
+fn the_worst_difference_is_an_example() {
+    let lower = (0..120).fold(LayerBuilder::new().file("f", 0o644, b"content"), |layer, number| {
+        layer.dir(format!("d{number:03}"), 0o700)
+    });
+    let upper = (0..120)
+        .fold(LayerBuilder::new().hard_link("h", "f").hard_link("i", "f"), |layer, number| {
+            layer.file(format!("d{number:03}/g"), 0o644, b"")
+        });
+    let layers = layers(vec![lower, upper]);
+    let found = ErofsMerged::default().overlay_differences(&artifacts(&layers), true).unwrap();
+    assert_eq!((found.count, found.examples.len()), (122, OverlayDifferences::EXAMPLES));
+    let worst = found.worst().unwrap().to_string();
+    assert_eq!(worst, "/h is a hard link to a file of a lower layer and cannot be opened");
+    assert_eq!(found.examples[0].path.as_bytes(), b"d000");
+    assert_eq!(OverlayDifferences::default().worst(), None);
 }
 
 #[test]
