@@ -237,7 +237,7 @@ fn hash_trees() {
     fs::hard_link(place.path("disk.img"), place.path("link.img")).unwrap();
     fs::set_permissions(place.path("disk.img"), fs::Permissions::from_mode(0o444)).unwrap();
     let layout = TreeLayout::beside(Parameters::default(), content.len() as u64).unwrap();
-    let disk = fs::File::open(place.path("disk.img")).unwrap();
+    let disk = File::open(place.path("disk.img")).unwrap();
     let root = layout.root_hash(&disk, &Work::new(&Stop::default())).unwrap();
     let other = "ab".repeat(32);
     let run = |lines: &[&str]| {
