@@ -23,8 +23,9 @@ mod programs;
 
 /// The architecture whose machine is known here.
 const ARCHITECTURE: &str = "amd64";
-/// Parameters of the kernel: to write to the serial line, and to end after a panic.
-const PARAMETERS: &str = "console=ttyS0 panic=-1 quiet";
+/// Parameters of the kernel: to write to the serial line, to end after a panic, and not to give up where an emulated timer is
+/// late.
+const PARAMETERS: &str = "console=ttyS0 panic=-1 quiet no_timer_check";
 
 /// What a virtual machine is started with, found before anything is made.
 pub(super) struct Machine {
@@ -186,7 +187,7 @@ mod tests {
         };
         let arguments = machine.arguments(Path::new("/i"), vec!["file=/a,,b".into()]);
         let text = arguments.join(OsStr::new(" ")).into_string().unwrap();
-        let end = "-kernel /k -initrd /i -append console=ttyS0 panic=-1 quiet -drive file=/a,,b -m 4G -accel kvm -accel tcg";
+        let end = "-kernel /k -initrd /i -append console=ttyS0 panic=-1 quiet no_timer_check -drive file=/a,,b -m 4G -accel kvm -accel tcg";
         assert!(text.ends_with(end), "{text}");
     }
 }
