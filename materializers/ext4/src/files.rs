@@ -47,7 +47,8 @@ impl Ext4Files {
     /// As [`Summary::read`]; [`Corrupt`](plyfold_core::ErrorKind::Corrupt) also for a file that ends before its file system
     /// and a journal that is damaged; [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for features that are not known
     /// here, and a journal to be replayed that is on another device or has fast commits;
-    /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks, and more than 2^19 blocks to be replayed.
+    /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 2^20 groups of blocks, and more than 2^19 blocks or 2 GiB to
+    /// be replayed.
     pub fn new(source: impl Read + Seek + 'static) -> Result<Self> {
         let (mut file_system, superblock, summary) = opened(source)?;
         if !summary.needs_recovery {

@@ -9,17 +9,21 @@ use plyfold_core::Result;
 use crate::fault::Ext4Fault;
 use crate::fields::{
     COMMIT_BLOCK, DESCRIPTOR_BLOCK, H_BLOCKTYPE, H_BYTES, H_COMMIT_SEC, H_MAGIC, H_SEQUENCE, HAS_JOURNAL,
-    JOURNAL_MAGIC, R_COUNT, R_RECORDS, REVOKE_BLOCK, S_FEATURE_COMPAT, S_IFREG, S_JOURNAL_INUM, T_BLOCKNR,
-    T_ESCAPE, T_FLAGS, T_LAST_TAG, T_SAME_UUID,
+    JOURNAL_MAGIC, R_COUNT, R_RECORDS, REVOKE_BLOCK, S_FEATURE_COMPAT, S_IFREG, S_JOURNAL_DEV,
+    S_JOURNAL_INUM, T_BLOCKNR, T_ESCAPE, T_FLAGS, T_LAST_TAG, T_SAME_UUID,
 };
 use crate::format::{le16, le32};
 use crate::journal_form::{Form, be16, be32, be64, damaged};
-use crate::reader::{FileSystem, StoredInode};
+use crate::journal_runs::Runs;
+use crate::reader::FileSystem;
 use crate::summary::{SUPERBLOCK_BYTES, Summary};
 
 /// The most blocks of a log, and the most that one transaction revokes: a log of 2 GiB with blocks of 4 KiB. The places of so
 /// many take about 40 MiB of memory.
 const MOST: u64 = 1 << 19;
+/// The most bytes of a log, and the most that all of its transactions revoke, a block that is revoked again included.
+const BYTES: u64 = 2 << 30;
+const REVOKED: u64 = 1 << 23;
 /// What a block of fast commits begins with (`EXT4_FC_TAG_HEAD`), and where the transaction is that it follows.
 const FAST_HEAD: u16 = 9;
 const FAST_TRANSACTION: usize = 8;
@@ -33,7 +37,7 @@ pub(crate) struct Place {
     pub(crate) block: u64,
     /// Its first four bytes are the journal's magic, and zeros in the journal.
     pub(crate) is_escaped: bool,
-    /// Its checksum is right.
+    /// Its checksum is right, and that of each one that was to be written there before.
     is_sound: bool,
 }
 
@@ -50,19 +54,23 @@ pub(crate) fn places<R: Read + Seek>(
     if number == 0 {
         return Err(Ext4Fault::Unknown("a journal on another device".to_owned()).into());
     }
+    if le32(superblock, S_JOURNAL_DEV) != 0 {
+        return Err(damaged("is a file, and on another device"));
+    }
     let inode = files.inode(number)?;
     if !inode.is(S_IFREG) {
         return Err(damaged("is no file"));
     }
     let mut bytes = vec![0; files.block_size as usize];
-    let first = place(files, &inode, 0)?;
-    files.read(first, &mut bytes)?;
+    let runs = Runs::of(files, &inode)?;
+    files.read(runs.place(0)?, &mut bytes)?;
     let form = Form::parse(&bytes, inode.size / files.block_size)?;
     if form.start == 0 {
         return Ok(Places::new());
     }
     let places =
-        Log { next: form.start, sequence: form.sequence, files, inode, form, taken: 0, bytes }.places()?;
+        Log { next: form.start, sequence: form.sequence, files, runs, form, taken: 0, revoked: 0, bytes }
+            .places()?;
     // In the order of blocks: the last one is the farthest.
     if places
         .last_key_value()
@@ -79,7 +87,7 @@ pub(crate) fn places<R: Read + Seek>(
 /// The blocks from where the oldest transaction begins.
 struct Log<'a, R> {
     files: &'a mut FileSystem<R>,
-    inode: StoredInode,
+    runs: Runs,
     form: Form,
     /// The next block, by its number in the journal.
     next: u64,
@@ -87,6 +95,8 @@ struct Log<'a, R> {
     sequence: u32,
     /// Blocks that were taken.
     taken: u64,
+    /// Records of blocks that are revoked.
+    revoked: u64,
     /// A block of data.
     bytes: Vec<u8>,
 }
@@ -99,18 +109,27 @@ struct Transaction {
     /// The checksum of version 1, of all blocks so far.
     sum: u32,
     is_damaged: bool,
+    /// A block of revocations says that it is longer than it is.
+    is_too_long: bool,
 }
 
 impl Transaction {
     fn new() -> Self {
-        Self { writes: Vec::new(), revoked: BTreeSet::new(), sum: !0, is_damaged: false }
+        Self { writes: Vec::new(), revoked: BTreeSet::new(), sum: !0, is_damaged: false, is_too_long: false }
     }
 
     fn apply(self, places: &mut Places) {
         for block in &self.revoked {
             places.remove(block);
         }
-        places.extend(self.writes.into_iter().filter(|(block, _)| !self.revoked.contains(block)));
+        for (block, mut place) in self.writes {
+            if self.revoked.contains(&block) {
+                continue;
+            }
+            // Linux verifies also what a later transaction writes again.
+            place.is_sound &= places.get(&block).is_none_or(|before| before.is_sound);
+            places.insert(block, place);
+        }
     }
 }
 
@@ -137,6 +156,10 @@ impl<R: Read + Seek> Log<'_, R> {
                         }
                         return Err(damaged(&format!("has a damaged transaction {}", self.sequence)));
                     }
+                    if transaction.is_too_long {
+                        let what = "has blocks of revocations that are too long, in transaction";
+                        return Err(damaged(&format!("{what} {}", self.sequence)));
+                    }
                     std::mem::replace(&mut transaction, Transaction::new()).apply(&mut places);
                     (latest, self.sequence) = (time, self.sequence.wrapping_add(1));
                 }
@@ -152,10 +175,11 @@ impl<R: Read + Seek> Log<'_, R> {
         if self.taken == self.form.end - self.form.first {
             return Ok(None);
         }
-        if self.taken == MOST {
-            return Err(Ext4Fault::Log(MOST).into());
+        let most = MOST.min(BYTES / self.files.block_size);
+        if self.taken == most {
+            return Err(Ext4Fault::Log(most).into());
         }
-        let block = place(self.files, &self.inode, self.next)?;
+        let block = self.runs.place(self.next)?;
         self.taken += 1;
         self.next += 1;
         if self.next == self.form.end {
@@ -193,14 +217,22 @@ impl<R: Read + Seek> Log<'_, R> {
         Ok(true)
     }
 
-    fn revoke(&self, block: &[u8], transaction: &mut Transaction) -> Result<()> {
+    fn revoke(&mut self, block: &[u8], transaction: &mut Transaction) -> Result<()> {
         let end = be32(block, R_COUNT) as usize;
-        if !self.form.is_sound(block) || end > block.len() - self.form.tail_bytes() {
-            transaction.is_damaged = true;
+        let is_sound = self.form.is_sound(block);
+        let is_too_long = end > block.len() - self.form.tail_bytes();
+        transaction.is_damaged |= !is_sound;
+        transaction.is_too_long |= is_too_long;
+        if !is_sound || is_too_long {
             return Ok(());
         }
         let records = block.get(R_RECORDS..end).unwrap_or_default();
-        for record in records.chunks_exact(if self.form.is_wide { 8 } else { 4 }) {
+        let records = records.chunks_exact(if self.form.is_wide { 8 } else { 4 });
+        self.revoked += records.len() as u64;
+        if self.revoked > REVOKED {
+            return Err(Ext4Fault::Log(REVOKED).into());
+        }
+        for record in records {
             transaction.revoked.insert(record.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
         }
         if transaction.revoked.len() as u64 > MOST {
@@ -212,19 +244,10 @@ impl<R: Read + Seek> Log<'_, R> {
     /// Fast commits are in blocks of their own behind the log, those that count behind its last transaction.
     fn check_fast_commits(&mut self, block: &mut [u8]) -> Result<()> {
         let Some(first) = self.form.fast_commits else { return Ok(()) };
-        let first = place(self.files, &self.inode, first)?;
-        self.files.read(first, block)?;
+        self.files.read(self.runs.place(first)?, block)?;
         if le16(block, 0) == FAST_HEAD && le32(block, FAST_TRANSACTION) == self.sequence {
             return Err(Ext4Fault::FastCommits.into());
         }
         Ok(())
-    }
-}
-
-/// Where a block of the journal is on the disk.
-fn place<R: Read + Seek>(files: &mut FileSystem<R>, inode: &StoredInode, number: u64) -> Result<u64> {
-    match files.run(inode, number)?.block {
-        Some(block) if block < files.blocks => Ok(block),
-        _ => Err(damaged("has blocks that are not there")),
     }
 }

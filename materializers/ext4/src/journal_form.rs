@@ -12,6 +12,8 @@ use crate::fields::{
 use crate::format::Checksum;
 
 const KNOWN: u32 = J_REVOKE | J_64BIT | J_ASYNC_COMMIT | J_CSUM_V2 | J_CSUM_V3 | J_FAST_COMMIT;
+/// The blocks of the smallest journal, its superblock included.
+const LEAST: u64 = 1024;
 /// The blocks of fast commits where the superblock has no number of them (`JBD2_DEFAULT_FAST_COMMIT_BLOCKS`).
 const FAST_BLOCKS: u64 = 256;
 /// What a commit block has in `h_chksum_type` and `h_chksum_size` with a checksum of version 1.
@@ -69,6 +71,10 @@ impl Form {
             // The first of its blocks is not used.
             fast_commits = end.checked_sub(all).map(|end| end + 1).filter(|first| *first < end);
             end = end.saturating_sub(all);
+        }
+        // `JBD2_MIN_JOURNAL_BLOCKS`, without those of fast commits.
+        if end < LEAST {
+            return Err(damaged("is too short"));
         }
         let is_possible = first > 0 && (start == 0 || (first..end).contains(&start));
         if number(J_BLOCKSIZE) as usize != block.len() || u64::from(number(J_MAXLEN)) > blocks || !is_possible

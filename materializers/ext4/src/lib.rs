@@ -66,6 +66,7 @@ mod index;
 mod inode_table;
 mod journal;
 mod journal_form;
+mod journal_runs;
 mod layout;
 mod mapping;
 mod materializer;

@@ -9,11 +9,11 @@ use plyfold_core::{Error, Result};
 use crate::fault::Ext4Fault;
 use crate::fields::{
     BG_CHECKSUM, BG_INODE_TABLE, BIGALLOC, CSUM_SEED, DIR_INDEX, EA_INODE, ENCRYPT, ENCRYPT_FL, EXTENT,
-    FILETYPE, FLEX_BG, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GENERATION, I_GID, I_MODE, I_MTIME,
-    I_MTIME_EXTRA, I_SIZE, I_UID, INLINE_DATA_FL, INODE_MIN, IS_64BIT, LARGE_DIR, META_BG, METADATA_CSUM,
-    MMP, RECOVER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_CHECKSUM_SEED, S_DESC_SIZE, S_FEATURE_COMPAT,
-    S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, S_IFMT, S_IFREG,
-    S_INODES_PER_GROUP, SPARSE_SUPER, SPARSE_SUPER2,
+    FILETYPE, FLEX_BG, I_BLOCK, I_CHECKSUM, I_EXTRA_ISIZE, I_FLAGS, I_GENERATION, I_GID, I_LINKS_COUNT,
+    I_MODE, I_MTIME, I_MTIME_EXTRA, I_SIZE, I_UID, INLINE_DATA_FL, INODE_MIN, IS_64BIT, LARGE_DIR, META_BG,
+    METADATA_CSUM, MMP, RECOVER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_CHECKSUM_SEED, S_DESC_SIZE,
+    S_FEATURE_COMPAT, S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, S_IFMT,
+    S_IFREG, S_INODES_PER_GROUP, SPARSE_SUPER, SPARSE_SUPER2,
 };
 use crate::format::{Checksum, joined, joined16, le16, le32, put16, time};
 use crate::hash::NameHash;
@@ -252,6 +252,10 @@ impl StoredInode {
             if known != (sum as u16, known.1.map(|_| (sum >> 16) as u16)) {
                 return bad("has a wrong checksum");
             }
+        }
+        // Linux opens none of these.
+        if le16(&bytes, I_LINKS_COUNT) == 0 {
+            return bad("is not in use");
         }
         let mode = le16(&bytes, I_MODE);
         let is_wide = is_large_dir || mode & S_IFMT == S_IFREG;

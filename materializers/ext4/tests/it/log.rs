@@ -2,6 +2,8 @@
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 4096;
+/// Blocks of the smallest journal.
+pub(crate) const LEAST: usize = 1024;
 /// What the file is filled with that becomes the journal.
 pub(crate) const FILLED: u8 = b'J';
 
@@ -25,6 +27,8 @@ pub(crate) enum Step {
     /// A block of the file system, and its new content.
     Write(u64, Vec<u8>),
     Revoke(Vec<u64>),
+    /// A block of revocations that says that so many of its bytes are used.
+    Revoked(u32),
     /// The end of a transaction, at a time in seconds.
     Commit(u64),
 }
@@ -34,8 +38,7 @@ pub(crate) fn journal(image: &mut [u8], form: Form, log: &[Step]) -> std::ops::R
     let is_filled = |block: &[u8]| block.iter().all(|byte| *byte == FILLED);
     let first = image.chunks(BLOCK).position(is_filled).expect("it is in the image") * BLOCK;
     let count = image[first..].chunks(BLOCK).take_while(|block| is_filled(block)).count();
-    let name = image.windows(7).position(|name| name == b"journal").expect("the name is there");
-    let inode: [u8; 4] = image[name - 8..name - 4].try_into().expect("four bytes");
+    let inode = number(image).to_le_bytes();
     let area = first..first + count * BLOCK;
     image[area.clone()].fill(0);
     Writer { form, bytes: &mut image[area.clone()], next: form.start, sequence: form.sequence }.write(log);
@@ -44,6 +47,20 @@ pub(crate) fn journal(image: &mut [u8], form: Form, log: &[Step]) -> std::ops::R
     image[1024 + 0xe0..][..4].copy_from_slice(&inode); // s_journal_inum
     sum(&mut image[1024..2048]);
     area
+}
+
+/// The number of the inode of the file `journal`.
+fn number(image: &[u8]) -> u32 {
+    let name = image.windows(7).position(|name| name == b"journal").expect("the name is there");
+    u32::from_le_bytes(image[name - 8..name - 4].try_into().expect("four bytes"))
+}
+
+/// The inode of the journal, of an image without checksums from now on.
+pub(crate) fn inode(image: &mut [u8]) -> &mut [u8] {
+    image[1024 + 0x65] &= !4;
+    let table = u32::from_le_bytes(image[BLOCK + 8..BLOCK + 12].try_into().expect("four bytes")) as usize;
+    let at = table * BLOCK + (number(image) as usize - 1) * 256;
+    &mut image[at..at + 256]
 }
 
 /// Makes the checksum of a superblock right.
@@ -85,6 +102,11 @@ impl Writer<'_> {
             match step {
                 Step::Write(number, content) => self.data(*number, content),
                 Step::Revoke(blocks) => self.revoke(blocks),
+                Step::Revoked(bytes) => {
+                    let mut block = header(5, self.sequence);
+                    put(&mut block, 12, &bytes.to_be_bytes());
+                    self.put(block, Some(BLOCK - 4));
+                }
                 Step::Commit(time) => {
                     let mut block = header(2, self.sequence);
                     put(&mut block, 0x30, &time.to_be_bytes());
