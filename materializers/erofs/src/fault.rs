@@ -75,7 +75,7 @@ plyfold_core::fault! {
     PatchOverlayMark(String) => (Unsupported, "{0} has or is a mark of overlayfs: the image is one of a layer",
         "patch an image of the whole root file system, or put one more layer above this one"),
     PatchReadOnly => (Config, "the file is read-only: it may be an artifact of a store, which must not change",
-        "patch a copy of it"),
+        "patch a copy of it, which `chmod u+w` makes writable"),
     PatchTail(u64, u64) => (Config, "the file has {1} bytes behind the image's {0}, which a patch would overwrite",
         "cut them off with `truncate`, if nothing needs them"),
     PatchVerity => (Unsupported, "a dm-verity hash tree stands behind the image, and a patch would make it wrong",

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::blocking::blocking;
-use crate::disk_file::open_error;
+use crate::disk_file::{self, DiskFormat, open_error};
 use crate::materializers::ext4;
 use crate::{Error, Result};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -21,6 +21,7 @@ pub(crate) async fn grow(options: Resize, terminal: Terminal) -> Result<()> {
     let Resize { file, size, no_sync } = options;
     let path = file.clone();
     let grown = blocking(move |stop| {
+        check_format(&file)?;
         let mut disk = open(&file)?;
         stop.check()?;
         let old = ext4::resize(&mut disk, size)?;
@@ -32,6 +33,21 @@ pub(crate) async fn grow(options: Resize, terminal: Terminal) -> Result<()> {
     let old = grown.await.map_err(|e| e.with_context("path", path.display()))?;
     let text = || format!("{}  {} ext4, was {}\n", path.display(), Size(size), Size(old));
     terminal.show(&json!({ "path": path, "size": size, "old_size": old }), text)
+}
+
+/// Refuses what has no free room that could grow, also where the file is read-only.
+fn check_format(path: &Path) -> Result<()> {
+    let form = match disk_file::format_of(path) {
+        Ok(Some(DiskFormat::Erofs)) => "an EROFS image, which is as large as what is in it",
+        Ok(Some(DiskFormat::Gpt)) => "a disk with partitions, which are as large as what is in them",
+        Ok(Some(DiskFormat::Vmdk | DiskFormat::SparseVmdk)) => "a VMDK",
+        // Errors are those of opening it.
+        _ => return Ok(()),
+    };
+    let error = Error::unsupported(format!("only an ext4 disk can be resized, and this is {form}"));
+    Err(error.with_hint(
+        "`plyfold disk` makes an ext4 disk to write to above it, `--as ext4` one of the whole image",
+    ))
 }
 
 fn open(path: &Path) -> Result<File> {

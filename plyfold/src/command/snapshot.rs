@@ -11,6 +11,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
+use super::hints;
 use super::image::Image;
 use super::materialize;
 use super::path::Written;
@@ -20,6 +21,7 @@ use super::session::Session;
 use super::size::Size;
 use super::snapshot_args::Snapshot;
 use super::store_admin::{change, counted, familiar};
+use super::suggestions;
 use super::terminal::{Terminal, columns, table_within};
 
 pub(crate) async fn run(
@@ -68,7 +70,12 @@ pub(crate) async fn run(
         Snapshot::List { no_trunc } => list(&session.await?, no_trunc).await,
         Snapshot::Remove { images } => {
             let session = session.await?;
-            for name in session.known(&images).await? {
+            for name in &images {
+                let name = session.name(name).await?;
+                if session.images.cache().find_descriptor(&name).await?.is_none() {
+                    let hint = suggestions::snapshot_in_store(&session.images, &name).await;
+                    return Err(suggestions::not_known(&name, hint));
+                }
                 if session.images.snapshot(&name).await?.is_none() {
                     let error = Error::config("it is no snapshot").with_image(&name);
                     return Err(error.with_hint(format!("`plyfold remove {name}` removes an image")));
@@ -158,20 +165,42 @@ async fn pulled(session: &Session, name: &OsStr) -> Result<PulledImage> {
         Error::config("the name of a snapshot is not UTF-8").with_image(printable(&name.to_string_lossy()))
     })?;
     // A directory is hardly meant as a name of a registry.
-    let is_name = session.context.image(name).map(|image| image.is_remote(&session.context.backends));
-    let is_either = Path::new(name).is_dir() && is_name.unwrap_or(true);
+    let image = session.context.image(name);
+    let is_name = matches!(image, Ok(Image::Name(_)));
+    let is_either =
+        Path::new(name).is_dir() && image.map_or(true, |image| image.is_remote(&session.context.backends));
     let policy = is_either.then_some(PullPolicy::Never);
-    session.pull(name, policy, PullOptions::default()).await.map_err(|e| {
-        let hint = "a snapshot in a directory has the file snapshot.json; registry:NAME is one in a registry";
-        match e.kind() {
-            _ if !is_either => e,
-            ErrorKind::NotFound => {
-                let message = "no snapshot is in this directory, and the store has none of this name";
-                Error::not_found(message).with_image(name).with_hint(hint)
-            }
-            _ => e.with_better_hint(hint),
+    let error = match session.pull(name, policy, PullOptions::default()).await {
+        Ok(pulled) => return Ok(pulled),
+        Err(error) => error,
+    };
+    let hint = "a snapshot in a directory has the file snapshot.json; registry:NAME is one in a registry";
+    Err(match error.kind() {
+        _ if !is_either && is_name => not_in_store(session, name, error).await,
+        _ if !is_either => error,
+        ErrorKind::NotFound => {
+            let message = "no snapshot is in this directory, and the store has none of this name";
+            Error::not_found(message).with_image(name).with_hint(hint)
         }
+        _ => error.with_better_hint(hint),
     })
+}
+
+/// The error of a registry that was asked for a snapshot, with a hint that the store has none of this name.
+async fn not_in_store(session: &Session, name: &str, error: Error) -> Error {
+    use ErrorKind::{Auth, Denied, NotFound, RateLimited, Timeout, Tls, Unavailable};
+
+    let is_of_registry =
+        matches!(error.kind(), Auth | Denied | NotFound | RateLimited { .. } | Timeout | Tls | Unavailable);
+    let Ok(wanted) = session.name(name).await else { return error };
+    let found = session.images.cache().find_descriptor(&wanted).await;
+    if !is_of_registry || !matches!(found, Ok(None)) {
+        return error;
+    }
+    let near = suggestions::snapshot_in_store(&session.images, &wanted).await;
+    let hint = format!("the store has no snapshot of this name, so that its registry was asked: {near}");
+    let hint = hints::of(&error).map_or_else(|| hint.clone(), |other| format!("{hint}; {other}"));
+    error.with_better_hint(hint)
 }
 
 fn document(place: &Place, kept: &KeptSnapshot) -> Value {

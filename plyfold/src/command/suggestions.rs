@@ -20,7 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The hint for a name that is not in the store: the ones there that are like it.
 pub(crate) async fn in_store(images: &Images, wanted: &Reference) -> String {
-    let list = "`plyfold list` shows what is in the store";
+    near(images, wanted, "`plyfold list` shows what is in the store").await
+}
+
+/// The same for the name of a snapshot.
+pub(crate) async fn snapshot_in_store(images: &Images, wanted: &Reference) -> String {
+    near(images, wanted, "`plyfold snapshot list` shows the snapshots in the store").await
+}
+
+async fn near(images: &Images, wanted: &Reference, list: &str) -> String {
     // Ignore errors of the store: they would hide this error.
     let names = images.list_cached().await.unwrap_or_default();
     let names: Vec<String> = names.into_iter().map(|(name, _)| name.whole()).collect();
@@ -77,8 +85,12 @@ pub(crate) async fn known(images: &Images, name: &Reference) -> Result<Descripto
     if let Some(descriptor) = images.cache().find_descriptor(name).await? {
         return Ok(descriptor);
     }
-    let hint = in_store(images, name).await;
-    Err(Error::not_found("not in the store").with_image(name).with_hint(hint))
+    Err(not_known(name, in_store(images, name).await))
+}
+
+/// A name that is not in the store.
+pub(crate) fn not_known(name: &Reference, hint: String) -> Error {
+    Error::not_found("not in the store").with_image(name).with_hint(hint)
 }
 
 fn offered(names: &[String]) -> Option<String> {

@@ -292,6 +292,7 @@ fn a_registry_and_its_failures() {
         format!("pull HOST:PORT/org/app:1 {login} -q"),
         format!("pull HOST:PORT/org/app:none {login}"),
         format!("pull HOST:PORT/org/app:none {login} --json"),
+        format!("snapshot verify HOST:PORT/org/app:none {login}"),
         "pull HOST:PORT/org/app:1 --platform linux/amd64 --policy never".to_owned(),
         "remove HOST:PORT/org/app:1".to_owned(),
         "pull HOST:PORT/org/app:1 --platform linux/amd64".to_owned(),

@@ -36,7 +36,9 @@ fn snapshots_of_disks() {
         "snapshot load oci:{}/layout:state --out {}/vm3 --json",
         "snapshot load localhost/sample --out {}/vm4 --platform linux/amd64",
         "snapshot rm localhost/sample",
+        "snapshot rm stat:1",
         "snapshot rm state:1 --json",
+        "snapshot rm state:1",
         "checkpoint {}/vm",
         "snapshot verify {}/vm",
         "snapshot load plyfold --out {}/vm4",
@@ -174,10 +176,24 @@ fn a_root_disk_is_made_and_grows() {
         format!("resize {disk} 17T"),
         "resize {}/nothing.ext4 64M".to_owned(),
         "resize {} 64M".to_owned(),
+        "materialize oci:examples/sample --platform linux/amd64 --as gpt --out {}/gpt -q".to_owned(),
+        "materialize oci:examples/sample --platform linux/amd64 --as erofs --out {}/erofs -q".to_owned(),
+        "resize {}/gpt/rootfs.gpt 64M".to_owned(),
+        "resize {}/erofs/rootfs.erofs 64M".to_owned(),
         format!("{image} -m size=128M --out {{}}/root"),
     ];
     check("ext4", &lines.each_ref().map(|line| place.run(line)));
-    assert_eq!(place.files(), ["other/rootfs.ext4", "root/rootfs.ext4"]);
+    assert_eq!(
+        place.files(),
+        [
+            "erofs/.plyfold-set",
+            "erofs/rootfs.erofs",
+            "gpt/.plyfold-set",
+            "gpt/rootfs.gpt",
+            "other/rootfs.ext4",
+            "root/rootfs.ext4"
+        ]
+    );
     assert_eq!(fs::metadata(place.path("root/rootfs.ext4")).unwrap().len(), 20 << 30);
 }
 

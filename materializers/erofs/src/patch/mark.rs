@@ -84,8 +84,15 @@ impl ImageEnd {
                     && places
                         .iter()
                         .any(|place| part[(*place as usize).min(part.len())..].starts_with(VERITY));
-                let unknown = ErofsFault::PatchTail(self.end, bytes);
-                return Err(if is_verity { ErofsFault::PatchVerity } else { unknown }.into());
+                let cut = format!("`truncate -s {} FILE`", self.end);
+                return Err(if is_verity {
+                    let hint =
+                        format!("{cut} removes the tree; patch the image then, and make its tree again");
+                    Error::from(ErofsFault::PatchVerity).with_better_hint(hint)
+                } else {
+                    let hint = format!("{cut} cuts them off, if nothing needs them");
+                    Error::from(ErofsFault::PatchTail(self.end, bytes)).with_better_hint(hint)
+                });
             }
             at += part.len() as u64;
         }
