@@ -37,6 +37,7 @@ plyfold_core::fault! {
         "`e2fsck` replays it, or mount and unmount it"),
     Encrypted => (Unsupported, "the file is encrypted"),
     Groups(u64, u64) => (Limit, "the file system has {0} groups of blocks, more than {1}"),
+    Leaves(u64) => (Limit, "the directory has a hash tree of more than {0} blocks of names"),
     Listed(u64) => (Limit, "the directory has more than {0} names"),
     Malformed(&'static str) => (Corrupt, "{0}"),
     Path(String, String) => (Corrupt, "{0} leads to no file: {1}"),

@@ -139,19 +139,20 @@ pub(crate) const EXTENT_ENTRY: usize = 12;
 /// Blocks of the longest extent (`EXT_INIT_MAX_LEN`): a longer one is allocated and not written, and has so many less.
 pub(crate) const EXTENT_LONGEST: u16 = 1 << 15;
 
-/// The root of a directory's hash tree (`directory.rst`), behind `.` and `..`; what each block of the tree begins with there, an
-/// entry, and a number of it.
+/// The root of a directory's hash tree (`directory.rst`), behind `.` and `..`: `dx_root_info`, and the entries behind it; what the
+/// entries of each block begin with, an entry, and what is behind their room where there are checksums.
+pub(crate) const DX_INFO: usize = 0x18;
 pub(crate) const DX_HASH_VERSION: usize = 0x1c;
 pub(crate) const DX_INFO_LENGTH: usize = 0x1d;
 pub(crate) const DX_INDIRECT_LEVELS: usize = 0x1e;
 pub(crate) const DX_UNUSED_FLAGS: usize = 0x1f;
-pub(crate) const DX_ROOT_ENTRIES: usize = 0x20;
 pub(crate) const DX_NODE_ENTRIES: usize = 0x8;
 pub(crate) const DX_LIMIT: usize = 0x0;
 pub(crate) const DX_COUNT: usize = 0x2;
 pub(crate) const DX_HASH: usize = 0x0;
 pub(crate) const DX_BLOCK: usize = 0x4;
 pub(crate) const DX_ENTRY: usize = 8;
+pub(crate) const DX_TAIL: usize = 8;
 
 /// The journal's own superblock (`journal.rst`), whose numbers are big-endian, as all of the journal are.
 pub(crate) const J_BLOCKSIZE: usize = 0x0c;

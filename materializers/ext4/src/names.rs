@@ -33,22 +33,34 @@ impl<R: Read + Seek> FileSystem<R> {
         if !directory.size.is_multiple_of(self.block_size) {
             return Err(bad(directory, "is a directory with a part of a block"));
         }
+        let tree = self.tree(directory)?;
         let mut bytes = vec![0; self.block_size as usize];
         let (mut logical, end) = (0, directory.size / self.block_size);
         let mut left = TreeLimits::default().files;
         while logical < end {
             let run = self.run(directory, logical)?;
             let Some(block) = run.block else {
+                if tree.is_some() {
+                    return Err(bad(directory, "has a hash tree of blocks that are not there"));
+                }
                 logical = logical.saturating_add(run.count);
                 continue;
             };
             left = left.checked_sub(1).ok_or(Ext4Fault::Listed(TreeLimits::default().files))?;
             self.read(block, &mut bytes)?;
             check(directory, logical == 0, &bytes)?;
-            logical += 1;
-            if names_of(directory, self.inodes, &bytes, &mut take)? {
+            let is_done = names_of(directory, self.inodes, &bytes, |number, name| {
+                // The root has the names in front of the tree.
+                let is_dots = logical == 0 && (name == b"." || name == b"..");
+                if !is_dots && tree.as_ref().is_some_and(|tree| !tree.leads_to(name, logical)) {
+                    return Err(bad(directory, "has a name that its hash tree does not lead to"));
+                }
+                take(number, name)
+            })?;
+            if is_done {
                 return Ok(());
             }
+            logical += 1;
         }
         Ok(())
     }
@@ -117,9 +129,8 @@ impl<R: Read + Seek> FileSystem<R> {
 
     /// The number of the inode that has a name in a directory.
     fn number(&mut self, directory: &StoredInode, name: &[u8]) -> Result<Option<u32>> {
-        // What has no tree, or none that can be used, is searched from end to end.
-        if let Ok(found) = self.number_by_hash(directory, name) {
-            return Ok(found);
+        if let Some(tree) = self.tree(directory)? {
+            return self.number_by_hash(directory, &tree, name);
         }
         let mut found = None;
         self.names(directory, |number, other| {
@@ -171,7 +182,7 @@ fn entry_length(entry: &[u8], block: usize) -> usize {
     }
 }
 
-/// The checksum at the end of a block of names. Those of an index are not verified: it is not used.
+/// The checksum at the end of a block of names. Those of an index are verified where the tree is read.
 pub(crate) fn check(directory: &StoredInode, is_first: bool, block: &[u8]) -> Result<()> {
     let Some(checksum) = directory.checksum else { return Ok(()) };
     // The first block has `.` and `..` in front of the index, others begin with an unused entry of the whole block.

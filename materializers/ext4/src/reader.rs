@@ -2,6 +2,7 @@
 //! there are such.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use plyfold_core::layer::Timestamp;
 use plyfold_core::{Error, Result};
@@ -17,6 +18,7 @@ use crate::fields::{
 };
 use crate::format::{Checksum, joined, joined16, le16, le32, put16, time};
 use crate::hash::NameHash;
+use crate::index::Tree;
 use crate::summary::{SUPERBLOCK_BYTES, Summary, incompatible};
 
 /// Bytes that are handed over at once.
@@ -58,9 +60,11 @@ pub(crate) struct FileSystem<R> {
     backups: Backups,
     /// Where metadata has checksums: what they begin with.
     checksum: Option<Checksum>,
-    is_large_dir: bool,
+    pub(crate) is_large_dir: bool,
     /// How names are hashed in directories with a tree.
     pub(crate) hash: Option<NameHash>,
+    /// The directory whose tree was read last, and the tree, if it can be used.
+    pub(crate) tree: Option<(u32, Option<Arc<Tree>>)>,
     /// The blocks that were read last, by their numbers.
     kept: [(Option<u64>, Vec<u8>); INODES + 1],
 }
@@ -139,6 +143,7 @@ impl<R: Read + Seek> FileSystem<R> {
             checksum: (ro_compat & METADATA_CSUM != 0).then_some(checksum),
             is_large_dir: incompat & LARGE_DIR != 0,
             hash: NameHash::of(superblock).filter(|_| compat & DIR_INDEX != 0),
+            tree: None,
             kept: std::array::from_fn(|_| (None, Vec::new())),
         })
     }

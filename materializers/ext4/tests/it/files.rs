@@ -200,26 +200,86 @@ fn no_damage_panics() {
     }
 }
 
-/// A tree that is not understood is not needed.
-#[test]
-fn names_are_found_without_their_tree() {
+/// A disk without checksums whose directory `d` has a hash tree, the path of each name in it, and where the tree begins.
+fn indexed() -> (Vec<u8>, Vec<String>, usize) {
     let names: Vec<String> = (0..400).map(|number| format!("d/a-name-of-{number}")).collect();
     let layer =
         names.iter().fold(LayerBuilder::new().dir("d", 0o755), |layer, name| layer.file(name, 0o644, b"x"));
     let disk = smallest(&[layer.finish()], &Ext4Rootfs::new().journal(Journal::None).unwrap()).unwrap();
-    let mut bytes = std::fs::read(disk).unwrap();
+    let bytes = std::fs::read(disk).unwrap();
     let is_root = |block: &[u8]| block[24..32] == [0, 0, 0, 0, 1, 8, 0, 0] && block[8] == b'.';
     let root = bytes.chunks(4096).position(is_root).unwrap() * 4096;
-    let is_found = |bytes: &[u8]| {
-        let mut files = Ext4Files::new(Cursor::new(bytes.to_vec())).unwrap();
-        names.iter().all(|name| files.file(name.as_bytes(), false).is_ok())
-    };
-    assert!(is_found(&bytes));
-    // Without checksums.
-    bytes[1024 + 0x65] &= !4;
-    for (at, value) in [(28, 9), (29, 7), (30, 3), (31, 1), (32, 0), (33, 0xff), (34, 0), (35, 0xff)] {
+    (bytes, names, root)
+}
+
+/// How many names are listed, or what is wrong, and the same of those that are found one by one.
+type Found = (Result<usize, ErrorKind>, Result<usize, ErrorKind>);
+
+fn found(bytes: Vec<u8>, names: &[String]) -> Found {
+    let mut files = Ext4Files::new(Cursor::new(bytes)).unwrap();
+    let listed = files.list(b"d").map(|files| files.len()).map_err(|error| error.kind().clone());
+    let one_by_one = names.iter().map(|name| files.file(name.as_bytes(), false));
+    let one_by_one = one_by_one.collect::<plyfold_core::Result<Vec<_>>>();
+    (listed, one_by_one.map(|files| files.len()).map_err(|error| error.kind().clone()))
+}
+
+/// A tree whose root is not understood is not needed, as in Linux, unless it should have a checksum.
+#[test]
+fn names_are_found_without_their_tree() {
+    let (mut bytes, names, root) = indexed();
+    assert_eq!(found(bytes.clone(), &names), (Ok(400), Ok(400)));
+    let cases = [(28, 9), (29, 7), (30, 3), (30, 2), (31, 1), (32, 0), (33, 0xff), (34, 0), (35, 0xff)];
+    for (at, value) in cases {
         let mut changed = bytes.clone();
         changed[root + at] = value;
-        assert!(is_found(&changed), "{at}");
+        let refused = Err(ErrorKind::Corrupt);
+        assert_eq!(found(changed, &names), (refused.clone(), refused), "{at}");
     }
+    // Without checksums, and with the limit that is right then.
+    bytes[1024 + 0x65] &= !4;
+    bytes[root + 32..root + 34].copy_from_slice(&u16::to_le_bytes((4096 - 32) / 8));
+    assert_eq!(found(bytes.clone(), &names), (Ok(400), Ok(400)));
+    for (at, value) in cases {
+        let mut changed = bytes.clone();
+        changed[root + at] = value;
+        assert_eq!(found(changed, &names), (Ok(400), Ok(400)), "{at}");
+    }
+    // It does not matter then that the first entry is of the root.
+    (bytes[root + 32], bytes[root + 36]) = (12, 0);
+    assert_eq!(found(bytes, &names), (Ok(400), Ok(400)));
+}
+
+/// Linux lists by the tree: names that it does not lead to are not shown, and some are found that are not shown.
+#[test]
+fn a_damaged_tree_is_told_by_the_list_and_by_each_name() {
+    let (mut bytes, names, root) = indexed();
+    bytes[1024 + 0x65] &= !4;
+    bytes[root + 32..root + 34].copy_from_slice(&u16::to_le_bytes((4096 - 32) / 8));
+    let count = bytes[root + 34];
+    assert!(count > 2, "{count} leaves");
+    let second = &bytes[root + 44..root + 48];
+    let cases: [(usize, &[u8]); 8] = [
+        // A leaf in place of a node.
+        (30, &[1]),
+        // Fewer entries than blocks, or more.
+        (34, &[1]),
+        (34, &[count + 1]),
+        // The root in itself, a block that is there twice, or one that is not there.
+        (36, &[0, 0]),
+        (36, second),
+        (36, &[0xff, 0xff]),
+        // Hashes out of order.
+        (40, &[0xfe, 0xff, 0xff, 0xff]),
+        (48, &[0, 0, 0, 0]),
+    ];
+    for (at, value) in cases {
+        let mut changed = bytes.clone();
+        changed[root + at..root + at + value.len()].copy_from_slice(value);
+        let refused = Err(ErrorKind::Corrupt);
+        assert_eq!(found(changed, &names), (refused.clone(), refused), "{at} {value:?}");
+    }
+    // A name in a leaf that is not the one of its hash is not found by Linux.
+    let hash = u32::from_le_bytes(bytes[root + 40..root + 44].try_into().unwrap());
+    bytes[root + 40..root + 44].copy_from_slice(&((hash / 2) & !1).to_le_bytes());
+    assert_eq!(found(bytes, &names).0, Err(ErrorKind::Corrupt));
 }
