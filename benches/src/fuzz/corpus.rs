@@ -15,6 +15,7 @@ use plyfold_ext4::{Ext4Rootfs, Journal};
 use self::log::{Form, Step};
 use crate::measure::Result;
 
+#[expect(dead_code, reason = "shared with the tests of that crate, which use all of it")]
 #[path = "../../../materializers/ext4/tests/it/log.rs"]
 mod log;
 
