@@ -16,42 +16,10 @@ use crate::hash::NameHash;
 use crate::mapping::bad;
 use crate::names::{check, names_of};
 use crate::reader::{FileSystem, StoredInode};
+use crate::tree::Tree;
 
 /// The most blocks of names: those of 2 GiB with blocks of 4 KiB.
 const MOST: u64 = 1 << 19;
-
-/// The tree of a directory, which has each of its blocks once.
-pub(crate) struct Tree {
-    hash: NameHash,
-    version: u8,
-    /// Where the hashes of each leaf begin, in order, and its block. The lowest bit is set where the leaf before it may have
-    /// names of this hash, too.
-    leaves: Vec<(u32, u32)>,
-    /// All blocks in order, and which leaf each is, if it is one.
-    blocks: Vec<(u32, Option<u32>)>,
-}
-
-impl Tree {
-    /// Whether a name is found in a block of the directory.
-    pub(crate) fn leads_to(&self, name: &[u8], block: u64) -> bool {
-        let at = self.blocks.binary_search_by_key(&block, |(block, _)| u64::from(*block));
-        let leaf = at.ok().and_then(|at| self.blocks[at].1).map(|leaf| &self.leaves[leaf as usize..]);
-        let (Some([(first, _), rest @ ..]), Some(hash)) = (leaf, self.hash.hash(self.version, name)) else {
-            return false;
-        };
-        first & !1 <= hash && rest.first().is_none_or(|(next, _)| hash < *next)
-    }
-
-    /// The blocks that may have a name.
-    fn blocks_of(&self, name: &[u8]) -> impl Iterator<Item = u32> {
-        let hash = self.hash.hash(self.version, name).unwrap_or_default();
-        let first = self.leaves.partition_point(|(first, _)| *first <= hash).saturating_sub(1);
-        // Names of one hash may go on in the next leaf.
-        let leaves = self.leaves[first..].iter().enumerate();
-        let leaves = leaves.take_while(move |(at, (first, _))| *at == 0 || first & !1 == hash);
-        leaves.map(|(_, (_, block))| *block)
-    }
-}
 
 /// A tree that is being read.
 struct Walk<'a> {

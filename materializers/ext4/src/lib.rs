@@ -80,6 +80,7 @@ mod rootfs;
 mod space;
 mod summary;
 mod superblock;
+mod tree;
 mod upper;
 mod volume;
 mod writer;

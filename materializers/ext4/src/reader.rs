@@ -18,8 +18,8 @@ use crate::fields::{
 };
 use crate::format::{Checksum, joined, joined16, le16, le32, put16, time};
 use crate::hash::NameHash;
-use crate::index::Tree;
 use crate::summary::{SUPERBLOCK_BYTES, Summary, incompatible};
+use crate::tree::Tree;
 
 /// Bytes that are handed over at once.
 pub(crate) const PIECE: usize = 64 << 10;

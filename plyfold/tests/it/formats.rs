@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use plyfold::atomic_file::FileOptions;
 use plyfold::cache::{Damage, DamagedPart};
@@ -189,7 +190,7 @@ async fn with_a_store_that_cannot_be_written_each_layer_is_made_once() {
 
 /// A layer format that copies the folders in which files are made at that moment, as a killed process leaves them.
 #[derive(Clone, Debug)]
-struct Snapshots(PathBuf);
+struct Snapshots(PathBuf, Arc<Mutex<()>>);
 
 impl Materializer for Snapshots {
     fn format(&self) -> Format {
@@ -204,6 +205,8 @@ impl Materializer for Snapshots {
         while tar.next_entry()?.is_some() {}
         out.output(Role::Image)?.write_all(b"half")?;
         let mut seen = 0;
+        // Layers are made at once, and copy the same folders.
+        let _turn = self.1.lock().unwrap();
         for folder in folders_in(&self.0) {
             let name = folder.file_name().unwrap().to_str().unwrap();
             if !name.starts_with(".plyfold-") || name.ends_with("dead") {
@@ -254,7 +257,7 @@ async fn what_a_killed_run_over_a_store_that_cannot_be_written_leaves_is_removed
             }
             _ => {}
         }
-        let rootfs = Rootfs::of(Box::new(Snapshots(dir.path().to_owned())));
+        let rootfs = Rootfs::of(Box::new(Snapshots(dir.path().to_owned(), Arc::default())));
         read_only.materialize(&image, &rootfs, &out).await.unwrap();
         // The next run, over whatever store.
         images.materialize(&image, &Rootfs::erofs_merged(), &out).await.unwrap();
