@@ -22,9 +22,7 @@ impl Codec {
     pub(crate) fn new(compression: &Compression) -> Result<Self> {
         Ok(match compression.algorithm {
             Algorithm::Lz4 => Self::Lz4,
-            Algorithm::Lz4hc(level) => {
-                Self::Lz4hc(Box::new(Deep::new(level_of_codec(level, compression.cluster).into())?))
-            }
+            Algorithm::Lz4hc(level) => Self::Lz4hc(Box::new(Deep::new(level.into())?)),
             Algorithm::Zstd(level) => Self::Zstd(Box::new(Fit::new(level, compression.window_log())?)),
         })
     }
@@ -72,16 +70,6 @@ impl Codec {
             Self::Lz4hc(deep) => deep.fill(source, cluster),
             Self::Zstd(fit) => fit.fill(source, cluster, attempts, is_good),
         }
-    }
-}
-
-/// The codec's level for one of ours. Its levels 9 and 12 search for twice as long as 6 and 10, for a Debian root that gets smaller
-/// by 0.1 to 0.4 %: `benches/README.md` has the table.
-fn level_of_codec(level: u8, cluster: u32) -> u8 {
-    match level {
-        // There is less to search in small clusters.
-        ..=9 => level.min(if cluster == BLOCK { 5 } else { 6 }),
-        10.. => 10,
     }
 }
 
