@@ -130,8 +130,16 @@ pub fn by_digest(reference: &Reference, digest: &Digest) -> Reference {
 /// The name of the index of a subject's referrers: `ALGORITHM-HEX`, with no more than 64 characters of the digest
 /// (distribution-spec, "Referrers Tag Schema").
 pub fn referrers_of(reference: &Reference, subject: &Digest) -> Reference {
-    let tag = format!("{}-{:.64}", subject.algorithm(), subject.digest());
-    Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
+    Reference::with_tag(
+        reference.registry().to_owned(),
+        reference.repository().to_owned(),
+        tag_of_referrers(subject),
+    )
+}
+
+/// The tag of the list of what [refers](referrers_of) to a manifest.
+pub(crate) fn tag_of_referrers(subject: &Digest) -> String {
+    format!("{}-{:.64}", subject.algorithm(), subject.digest())
 }
 
 /// Whether a name is that of a list of [referrers](referrers_of).

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{CacheProvider, Collect, Needs, PartialBlob};
 use crate::manifest::{RawManifest, is_document, limits};
-use crate::{Advice, Descriptor, Digest, Error, Reference, Result, digest};
+use crate::{Advice, Descriptor, Digest, Error, Reference, Result, reference};
 
 /// What a cache holds, as it lists it.
 #[derive(Clone, Debug, Default)]
@@ -167,15 +167,14 @@ impl Inventory {
     /// Finds the names that are lists of referrers: a list is kept with its subject, as a referrer is. Where nothing here
     /// refers to the subject, the name is one as any other.
     fn note_lists(&mut self, referrers: &mut HashMap<usize, Vec<usize>>) {
+        let subjects = self.numbers.iter().map(|(digest, number)| (digest, blob(*number)));
+        let subjects = subjects.filter(|(_, subject)| referrers.contains_key(subject));
+        let by_tag: HashMap<String, usize> =
+            subjects.map(|(digest, subject)| (reference::tag_of_referrers(digest), subject)).collect();
         for ((name, _), reach) in self.holdings.names.iter().zip(&self.names) {
-            let hex = name.tag().and_then(|tag| tag.strip_prefix("sha256-"));
-            let subject = hex.and_then(|hex| digest::parse(&format!("sha256:{hex}")).ok());
-            let subject = subject.and_then(|subject| self.numbers.get(&subject)).map(|number| blob(*number));
-            if let Some(subject) = subject
-                && let Some(of_subject) = referrers.get_mut(&subject)
-            {
-                of_subject.push(*reach);
-                self.lists.insert(name.clone(), subject);
+            if let Some(subject) = name.tag().and_then(|tag| by_tag.get(tag)) {
+                referrers.entry(*subject).or_default().push(*reach);
+                self.lists.insert(name.clone(), *subject);
             }
         }
     }

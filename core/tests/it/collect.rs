@@ -171,6 +171,24 @@ async fn a_list_of_referrers_counts_before_the_first_name_is_removed() {
     assert_eq!((collected.evicted, collected.missed), (vec![app("2")], None));
 }
 
+/// The tag of the list has a part of the digest then.
+#[tokio::test]
+async fn a_list_of_what_refers_to_a_sha512_digest_stays_with_its_subject() {
+    let cache = MemoryCache::new().unwrap();
+    let image = image(&cache, &[1], None).await;
+    let bytes = cache.get_content(image.digest(), image.size()).await.unwrap();
+    let mut hasher = digest::Hasher::like(&format!("sha512:{}", "0".repeat(128)).parse().unwrap()).unwrap();
+    hasher.update(&bytes);
+    let subject = Descriptor::new(image.media_type().clone(), image.size(), hasher.finish());
+    cache.put(Blob::from_bytes(&subject, BlobRange::FULL, &bytes).unwrap()).await.unwrap();
+    listed(&cache, 3, &subject).await;
+    cache.update(&[NameChange::Set(app("1"), subject.clone()), NameChange::Pin(app("1"))]).await.unwrap();
+    let none = Collect { budget: Some(0), ..Collect::default() };
+    assert_eq!(cache.collect(&none).await.unwrap().evicted, []);
+    cache.update(&[NameChange::Remove(app("1"))]).await.unwrap();
+    assert_eq!(cache.collect(&none).await.unwrap().evicted.len(), 1);
+}
+
 /// In whatever order their names are.
 #[tokio::test]
 async fn a_list_stays_with_a_subject_that_another_list_keeps() {
