@@ -229,6 +229,21 @@ pub(crate) fn le32(record: &[u8], at: usize) -> u32 {
     record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
+/// As [`le16`], of the journal, whose numbers are big-endian.
+pub(crate) fn be16(record: &[u8], at: usize) -> u16 {
+    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_be_bytes(*bytes))
+}
+
+/// As [`be16`].
+pub(crate) fn be32(record: &[u8], at: usize) -> u32 {
+    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// As [`be16`].
+pub(crate) fn be64(record: &[u8], at: usize) -> u64 {
+    u64::from(be32(record, at)) << 32 | u64::from(be32(record, at + 4))
+}
+
 /// A value as [`split`] writes it.
 pub(crate) fn joined(record: &[u8], (low, high): (usize, usize)) -> u64 {
     u64::from(le32(record, low)) | u64::from(le32(record, high)) << 32

@@ -53,14 +53,11 @@ impl<R: Read + Seek> FileSystem<R> {
             && flags & 1 == 0
             && levels <= if self.is_large_dir { 2 } else { 1 }
             && entries(directory, &root, at).is_some();
-        if !is_known && directory.checksum.is_none() {
-            return Ok(None);
-        }
-        let mut walk = Walk { directory, leaves: Vec::new(), nodes: vec![0] };
         let damaged = || bad(directory, "has a damaged hash tree");
         if !is_known {
-            return Err(damaged());
+            return if directory.checksum.is_none() { Ok(None) } else { Err(damaged()) };
         }
+        let mut walk = Walk { directory, leaves: Vec::new(), nodes: vec![0] };
         self.below(&mut walk, &root, at, levels, 0)?;
         let Walk { leaves, nodes, .. } = walk;
         let mut blocks: Vec<_> = nodes.into_iter().map(|block| (block, None)).collect();

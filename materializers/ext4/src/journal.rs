@@ -12,8 +12,8 @@ use crate::fields::{
     JOURNAL_MAGIC, R_COUNT, R_RECORDS, REVOKE_BLOCK, S_FEATURE_COMPAT, S_IFREG, S_JOURNAL_DEV,
     S_JOURNAL_INUM, T_BLOCKNR, T_ESCAPE, T_FLAGS, T_LAST_TAG, T_SAME_UUID,
 };
-use crate::format::{le16, le32};
-use crate::journal_form::{Form, be16, be32, be64, damaged};
+use crate::format::{be16, be32, be64, le16, le32};
+use crate::journal_form::{Form, damaged};
 use crate::journal_runs::Runs;
 use crate::reader::FileSystem;
 use crate::summary::{SUPERBLOCK_BYTES, Summary};
@@ -68,14 +68,11 @@ pub(crate) fn places<R: Read + Seek>(
     if form.start == 0 {
         return Ok(Places::new());
     }
-    let places =
-        Log { next: form.start, sequence: form.sequence, files, runs, form, taken: 0, revoked: 0, bytes }
-            .places()?;
+    let (next, sequence) = (form.start, form.sequence);
+    let places = Log { next, sequence, files, runs, form, taken: 0, revoked: 0, bytes }.places()?;
+    let end = summary.size / u64::from(summary.block_size);
     // In the order of blocks: the last one is the farthest.
-    if places
-        .last_key_value()
-        .is_some_and(|(block, _)| *block >= summary.size / u64::from(summary.block_size))
-    {
+    if places.last_key_value().is_some_and(|(block, _)| *block >= end) {
         return Err(damaged("has blocks beyond the end of the file system"));
     }
     match places.iter().find(|(_, place)| !place.is_sound) {
@@ -228,13 +225,12 @@ impl<R: Read + Seek> Log<'_, R> {
         }
         let records = block.get(R_RECORDS..end).unwrap_or_default();
         let records = records.chunks_exact(if self.form.is_wide { 8 } else { 4 });
+        let number = |record| if self.form.is_wide { be64(record, 0) } else { be32(record, 0).into() };
         self.revoked += records.len() as u64;
         if self.revoked > REVOKED {
             return Err(Ext4Fault::Log(REVOKED).into());
         }
-        for record in records {
-            transaction.revoked.insert(record.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-        }
+        transaction.revoked.extend(records.map(number));
         if transaction.revoked.len() as u64 > MOST {
             return Err(Ext4Fault::Log(MOST).into());
         }

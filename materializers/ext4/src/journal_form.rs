@@ -1,5 +1,6 @@
 //! What the superblock of a journal says (`journal.rst`, "Super Block"), and the checksums that it asks for.
 
+use crc::{CRC_32_MPEG_2, Crc};
 use plyfold_core::{Error, Result};
 
 use crate::fault::Ext4Fault;
@@ -9,7 +10,7 @@ use crate::fields::{
     J_FEATURE_INCOMPAT, J_FEATURE_RO_COMPAT, J_FIRST, J_MAXLEN, J_NUM_FC_BLKS, J_REVOKE, J_SEQUENCE, J_START,
     J_UUID, JOURNAL_MAGIC, SUPERBLOCK_V1, SUPERBLOCK_V2, T_CHECKSUM_16, T_CHECKSUM_32,
 };
-use crate::format::Checksum;
+use crate::format::{Checksum, be16, be32};
 
 const KNOWN: u32 = J_REVOKE | J_64BIT | J_ASYNC_COMMIT | J_CSUM_V2 | J_CSUM_V3 | J_FAST_COMMIT;
 /// The blocks of the smallest journal, its superblock included.
@@ -18,6 +19,9 @@ const LEAST: u64 = 1024;
 const FAST_BLOCKS: u64 = 256;
 /// What a commit block has in `h_chksum_type` and `h_chksum_size` with a checksum of version 1.
 const CRC32: [u8; 2] = [1, 4];
+
+/// The checksum of a transaction: that of Linux's `crc32_be`.
+const CRC32_BE: Crc<u32> = Crc::<u32>::new(&CRC_32_MPEG_2);
 
 /// What the blocks of a journal look like, and where its log is.
 pub(crate) struct Form {
@@ -121,7 +125,12 @@ impl Form {
 
     /// The checksum of a transaction that goes on with a block.
     pub(crate) fn summed(&self, sum: u32, block: &[u8]) -> u32 {
-        if matches!(self.sums, Sums::Transaction) { crc32(sum, block) } else { sum }
+        if !matches!(self.sums, Sums::Transaction) {
+            return sum;
+        }
+        let mut digest = CRC32_BE.digest_with_initial(sum);
+        digest.update(block);
+        digest.finalize()
     }
 
     /// Whether a block of data has the checksum that its tag says.
@@ -170,38 +179,4 @@ impl Sums {
 /// The journal is damaged.
 pub(crate) fn damaged(what: &str) -> Error {
     Ext4Fault::Unreadable(format!("its journal {what}")).into()
-}
-
-/// The remainders of all bytes.
-const REMAINDERS: [u32; 256] = {
-    let mut remainders = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut remainder = (byte as u32) << 24;
-        let mut bit = 0;
-        while bit < 8 {
-            remainder = (remainder << 1) ^ ((remainder >> 31) * 0x04c1_1db7);
-            bit += 1;
-        }
-        remainders[byte] = remainder;
-        byte += 1;
-    }
-    remainders
-};
-
-/// CRC-32 with the highest bit first, without a last inversion (`crc32_be` of Linux).
-fn crc32(sum: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(sum, |sum, byte| (sum << 8) ^ REMAINDERS[usize::from((sum >> 24) as u8 ^ byte)])
-}
-
-pub(crate) fn be16(record: &[u8], at: usize) -> u16 {
-    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_be_bytes(*bytes))
-}
-
-pub(crate) fn be32(record: &[u8], at: usize) -> u32 {
-    record.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
-}
-
-pub(crate) fn be64(record: &[u8], at: usize) -> u64 {
-    u64::from(be32(record, at)) << 32 | u64::from(be32(record, at + 4))
 }
