@@ -6,19 +6,14 @@ use std::path::Path;
 use plyfold::Rootfs;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 
-use super::{Work, sample, sample_uri};
+use super::{Work, sample_uri, tar_of_sample};
 
 /// Every size of a disk up to the one that is enough.
 pub(crate) fn a_full_disk_leaves_nothing() -> Verdict {
     let work = Work::new();
     work.disks(&Rootfs::erofs_layers());
     let tar = work.dir.path().join("layer.tar");
-    Run::new("tar")
-        .arg("-cf")
-        .arg(&tar)
-        .arg("-C")
-        .args([sample().as_os_str(), "blobs".as_ref()])
-        .success()?;
+    tar_of_sample(&tar)?;
     let (vm, saved) = (work.dir.path().join("vm"), work.dir.path().join("saved"));
     work.disks_at(&Rootfs::vmdk().upper(64 << 20), &vm);
     let [vm, saved] = [vm, saved].map(|path| path.to_str().unwrap().to_owned());

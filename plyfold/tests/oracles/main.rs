@@ -396,6 +396,12 @@ fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/sample")
 }
 
+/// Writes a tar with the blobs of the sample.
+fn tar_of_sample(tar: &Path) -> Verdict {
+    Run::new("tar").arg("-cf").arg(tar).arg("-C").arg(sample()).arg("blobs").success()?;
+    Ok(())
+}
+
 fn sample_uri() -> PathBuf {
     format!("oci:{}:latest", sample().display()).into()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use plyfold_conformance::oracle::{Aspect, Failure, PowerDisk, Run, Verdict, difference};
 use tempfile::TempDir;
 
-use super::{sample, sample_uri};
+use super::{sample_uri, tar_of_sample};
 
 /// How many power cuts each file system gets; a few when it is not set.
 const ROUNDS: &str = "PLYFOLD_POWER_CUTS";
@@ -125,12 +125,7 @@ pub(crate) fn a_set_is_old_or_new_after_a_power_cut() -> Verdict {
 pub(crate) fn single_files_are_whole_after_a_power_cut() -> Verdict {
     let scene = Scene::new()?;
     let tar = scene.path("layer.tar");
-    Run::new("tar")
-        .arg("-cf")
-        .arg(&tar)
-        .arg("-C")
-        .args([sample().as_os_str(), "blobs".as_ref()])
-        .success()?;
+    tar_of_sample(&tar)?;
     let tar = tar.display().to_string();
     let verbs: [&[&str]; 3] = [
         &["layer", &tar, "--out"],
