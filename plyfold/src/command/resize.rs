@@ -67,7 +67,7 @@ fn open(path: &Path) -> Result<File> {
 
 /// A machine monitor locks a disk that it has open (`fcntl_locking(2)`), a loop device does not.
 fn refuse_in_use(disk: &File, inode: (u64, u64)) -> Result<()> {
-    // A file system without locks has none of others.
+    // Any other error is that of a file system that has no locks.
     if let Err(Errno::AGAIN | Errno::ACCESS) = fcntl_lock(disk, FlockOperation::NonBlockingLockExclusive) {
         return Err(Error::config("another program has the disk open, such as a virtual machine")
             .with_hint("shut the machine down first"));

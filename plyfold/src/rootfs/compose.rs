@@ -76,8 +76,8 @@ impl CompositionPlan {
         set.declare(names.chain(sidecars.iter().map(|(name, ..)| name.as_str())))?;
         let mut recorded = Vec::new();
         for file in in_order(&made.files).filter(is_wanted) {
-            let hash_tree = file.artifact.made().hash_tree.clone().filter(|_| file.role == Role::Image);
             let told = file.artifact.made();
+            let hash_tree = told.hash_tree.clone().filter(|_| file.role == Role::Image);
             if self.rootfs.verified && file.role != Role::HashTree && !told.is_hashed() {
                 return Err(HashTreeFault::Untold(file.name.clone()).into());
             }

@@ -14,7 +14,7 @@ const ROWS: u8 = 4;
 /// Compresses the extents of one piece of a file, one after the other.
 pub(crate) enum Codec {
     Lz4,
-    Lz4hc(Box<Deep>),
+    Lz4hc(Box<HighCompression>),
     Zstd(Box<Fit>),
 }
 
@@ -22,7 +22,7 @@ impl Codec {
     pub(crate) fn new(compression: &Compression) -> Result<Self> {
         Ok(match compression.algorithm {
             Algorithm::Lz4 => Self::Lz4,
-            Algorithm::Lz4hc(level) => Self::Lz4hc(Box::new(Deep::new(level.into())?)),
+            Algorithm::Lz4hc(level) => Self::Lz4hc(Box::new(HighCompression::new(level.into())?)),
             Algorithm::Zstd(level) => Self::Zstd(Box::new(Fit::new(level, compression.window_log())?)),
         })
     }
@@ -67,7 +67,7 @@ impl Codec {
     pub(crate) fn fill(&mut self, source: &[u8], cluster: &mut [u8], attempts: u32) -> (usize, usize) {
         match self {
             Self::Lz4 => lzzzz::lz4::compress_fill(source, cluster).unwrap_or((0, 0)),
-            Self::Lz4hc(deep) => deep.fill(source, cluster),
+            Self::Lz4hc(compressor) => compressor.fill(source, cluster),
             Self::Zstd(fit) => fit.fill(source, cluster, attempts, is_good),
         }
     }
@@ -75,12 +75,12 @@ impl Codec {
 
 /// LZ4HC with tables that are not zeroed for each cluster, as `lz4_hc::compress_fill` does: that takes longer than to compress a
 /// small file.
-pub(crate) struct Deep {
+pub(crate) struct HighCompression {
     compressor: lz4_hc::Compressor<'static>,
     level: i32,
 }
 
-impl Deep {
+impl HighCompression {
     fn new(level: i32) -> Result<Self> {
         let compressor = lz4_hc::Compressor::new().map_err(|e| Error::io("starting LZ4HC", e.into()))?;
         Ok(Self { compressor, level })
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn lz4hc_does_not_depend_on_what_it_did_before() {
         for (level, cluster) in [(2, 4096), (3, 4096), (9, 16_384), (10, 4096), (12, 4096)] {
-            let mut used = Deep::new(level).unwrap();
+            let mut used = HighCompression::new(level).unwrap();
             // Places in its tables start anew behind 1 GiB, and each call takes 64 KiB of them at least.
             for _ in 0..if level == 3 { 17_000 } else { 10 } {
                 used.fill(b"the same words, the same words", &mut [0; 64]);
@@ -241,7 +241,7 @@ mod tests {
                 let (read, wrote) = used.fill(&source, &mut one);
                 assert_eq!(
                     (read, wrote),
-                    Deep::new(level).unwrap().fill(&source, &mut other),
+                    HighCompression::new(level).unwrap().fill(&source, &mut other),
                     "{level}, {size}"
                 );
                 assert!(one == other && read > 0, "{level}, {size}");
