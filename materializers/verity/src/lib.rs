@@ -19,7 +19,7 @@
 //! ```
 //!
 //! The default [`Parameters`] are those of containerd's EROFS snapshotter. [`with_tree`] gives what a materializer writes
-//! such a tree, and [`HashTree`](plyfold_core::HashTree) is what is kept of it.
+//! such a tree, [`tree_of`] that of a disk whose bytes are in other files, and [`HashTree`](plyfold_core::HashTree) is what is kept of it.
 //!
 //! Blocks are hashed on all cores; the tree is the same for any number of threads, and memory is a few MiB for data of any
 //! size. The format is that of the kernel's `Documentation/admin-guide/device-mapper/verity.rst` and of
@@ -31,6 +31,7 @@ mod find;
 mod hashed_image;
 mod hex;
 mod layout;
+mod leaf_hasher;
 mod leaves;
 mod parameters;
 mod pool;
@@ -48,5 +49,5 @@ pub use layout::TreeLayout;
 pub use parameters::Parameters;
 pub use root_hash::RootHash;
 pub use tree_uuid::Uuid;
-pub use with_tree::{tree_key, tree_outputs, with_tree};
+pub use with_tree::{tree_key, tree_of, tree_outputs, with_tree};
 pub use work::Work;

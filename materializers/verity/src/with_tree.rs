@@ -1,11 +1,14 @@
 //! Hash trees of what materializers make.
 
 use std::fmt::Display;
+use std::io::Read;
 use std::num::NonZero;
 
-use plyfold_core::{Made, OutputSpec, Result, Role, Sink, TreePlace};
+use plyfold_core::{HashTree, Made, OutputSpec, Result, Role, Sink, TreePlace};
 
 use crate::hashed_image::{HashedImage, HashedSink};
+use crate::layout::TreeLayout;
+use crate::leaf_hasher::LeafHasher;
 use crate::parameters::Parameters;
 
 /// Lets a materializer write its image, and writes the hash tree of all of it: behind the image, or as the sink's
@@ -31,6 +34,28 @@ pub fn with_tree(
     let mut sink = HashedSink(HashedImage::new(out, parameters.with_hash_block_size(block_size)?, threads));
     let made = write(&mut sink)?;
     Ok(made.with_hash_tree(sink.0.finish(place)?))
+}
+
+/// Writes the hash tree of a disk of `size` bytes, which `disk` reads, as the sink's [`Role::HashTree`]: for a format that
+/// names the files of its disk, and has no file with all of it. The tree is that of [`with_tree`] in a file of its own; at
+/// the end of the disk it is the same bytes.
+///
+/// # Errors
+/// As [`with_tree`], and those of `disk`.
+pub fn tree_of(
+    disk: &mut dyn Read,
+    size: u64,
+    block_size: u32,
+    threads: Option<NonZero<usize>>,
+    out: &mut dyn Sink,
+) -> Result<HashTree> {
+    let parameters = Parameters::default().with_data_block_size(block_size)?;
+    let parameters = parameters.with_hash_block_size(block_size)?;
+    let layout = TreeLayout::beside(parameters.clone(), size)?;
+    let mut hasher = LeafHasher::new(parameters, threads);
+    hasher.read_to(size, out, |_, piece| disk.read_exact(piece))?;
+    let root = hasher.write(&layout, Role::HashTree, out)?;
+    layout.hash_tree(&root, TreePlace::Separate)
 }
 
 /// The files of a format that has one file without a tree.

@@ -1,11 +1,11 @@
 //! Trees of images that materializers write: in order or not, those of the finished files.
 
 use std::fs::File;
-use std::io::SeekFrom;
+use std::io::{Read as _, SeekFrom};
 use std::num::NonZero;
 
 use plyfold_core::{ErrorKind, HashTree, Made, Output, OutputSpec, Result, Role, Sink, TreePlace};
-use plyfold_verity::{Parameters, TreeLayout, tree_key, tree_outputs, with_tree};
+use plyfold_verity::{Parameters, TreeLayout, tree_key, tree_of, tree_outputs, with_tree};
 
 use crate::data::{bytes, noise, work, write};
 use crate::file;
@@ -143,6 +143,27 @@ fn a_tree_is_that_of_the_finished_image() {
             );
             layout.verify(&root, &files.0, tree, &work()).unwrap();
         }
+    }
+}
+
+/// Also where a read yields less than is asked for.
+#[test]
+fn the_tree_of_what_is_read_is_that_of_an_image() {
+    for (block, blocks) in [(4096, 1), (4096, 600), (512, 4500)] {
+        let content = noise(blocks * block as usize);
+        let (files, told, _) = made(TreePlace::Separate, block, 2, WAYS[0], &content);
+        let mut out = Files(file(&[]), file(&[]));
+        let (first, second) = content.split_at(content.len() / 3);
+        let mut disk = first.chain(second);
+        let tree = tree_of(&mut disk, content.len() as u64, block, NonZero::new(3), &mut out).unwrap();
+        assert_eq!(tree, told);
+        assert!(bytes(&out.1) == bytes(&files.1), "{blocks} blocks of {block}");
+    }
+    let mut out = Files(file(&[]), file(&[]));
+    for (size, kind) in [(0, ErrorKind::Config), (4097, ErrorKind::Config), (8192, ErrorKind::Io)] {
+        let made = tree_of(&mut &[0; 4096][..], size, 4096, None, &mut out);
+        assert_eq!(*made.unwrap_err().kind(), kind, "{size}");
+        assert!(bytes(&out.1).is_empty());
     }
 }
 
