@@ -230,6 +230,11 @@ pub trait ArtifactHandle: DynClone + fmt::Debug + Send + Sync + 'static {
     /// Where it is, if it is a file of this machine.
     fn path(&self) -> Option<&Path>;
 
+    /// The file of this machine that it is a part of, and where it begins there, if it is no file by itself.
+    fn part_of(&self) -> Option<(&Path, u64)> {
+        None
+    }
+
     /// Reads some bytes from an offset; 0 at the end only.
     ///
     /// # Errors
@@ -326,8 +331,8 @@ pub trait ArtifactWriter: fmt::Debug + Send {
 #[derive(Debug)]
 pub struct ArtifactReader {
     artifact: Box<dyn ArtifactHandle>,
-    /// The same, if it is a file of this machine.
-    own: Option<LocalArtifact>,
+    /// The same, if it is a file of this machine, or a part of one, which begins there.
+    own: Option<(LocalArtifact, u64)>,
     position: u64,
 }
 
@@ -337,13 +342,17 @@ impl ArtifactReader {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn open(artifact: &dyn ArtifactHandle) -> Result<Self> {
-        let Some(path) = artifact.path() else {
+        let Some((path, start)) = artifact.path().map(|path| (path, 0)).or_else(|| artifact.part_of()) else {
             return Ok(Self { artifact: dyn_clone::clone_box(artifact), own: None, position: 0 });
         };
         // A file of its own: it is closed with the reader, and not with the handle.
         let own = LocalArtifact::new(path.to_owned(), artifact.size(), Made::default());
         own.file().map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
-        Ok(Self { artifact: Box::new(own.clone()), own: Some(own), position: 0 })
+        let artifact: Box<dyn ArtifactHandle> = match start {
+            0 => Box::new(own.clone()),
+            _ => dyn_clone::clone_box(artifact),
+        };
+        Ok(Self { artifact, own: Some((own, start)), position: 0 })
     }
 
     /// Copies the rest of the file to `out`, at its position: by [`Output::copy_range`] for a file of this machine.
@@ -362,7 +371,9 @@ impl ArtifactReader {
         let (from, size) = (self.position, self.artifact.size());
         let length = size.saturating_sub(from).min(most);
         let copied = match &self.own {
-            Some(own) => own.file().and_then(|file| out.copy_range(file, from, length)),
+            Some((own, start)) => {
+                own.file().and_then(|file| out.copy_range(file, start.saturating_add(from), length))
+            }
             None => match io::copy(&mut io::Read::take(&mut *self, length), &mut out) {
                 Ok(copied) if copied < length => Err(io::ErrorKind::UnexpectedEof.into()),
                 copied => copied.map(drop),

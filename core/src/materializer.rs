@@ -238,6 +238,14 @@ pub trait Materializer: DynClone + fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether the hash trees of its files, and of those that it is made from, become files of their own beside the images,
+    /// although they are behind the data in the cache: an artifact of a layer is one file. One artifact serves for both
+    /// places then, so nothing of this is in [`format`](Self::format). A tree gets the name of its image with the extension
+    /// `verity`.
+    fn separates_hash_trees(&self) -> bool {
+        false
+    }
+
     /// Whether it is made of tars alone, for [`Input::Layer`]: an image that has a layer of another
     /// [form](crate::layer::LayerForm) is then refused before any of its layers is fetched (rule M 268
     /// `a_format_of_tars_alone_says_so`).

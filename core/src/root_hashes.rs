@@ -115,8 +115,8 @@ impl RootHashes {
         };
         let is_disk = |file: &&MadeFile| ![Role::HashTree, Role::Sidecar].contains(&file.role);
         let wanted: Vec<_> = made.files.iter().filter(is_disk).filter(|file| is_wanted(file)).collect();
-        // A disk of partitions is read in place of the files that it is made of.
-        let whole = wanted.iter().position(|file| !file.artifact.made().partitions.is_empty());
+        // It is read in place of the files that it is made of.
+        let whole = wanted.iter().position(|file| file.is_verified_for_all());
         let mut disks = Vec::new();
         for file in whole.map_or(&wanted[..], |at| &wanted[at..=at]) {
             let told = file.artifact.made();

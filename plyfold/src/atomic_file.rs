@@ -102,7 +102,7 @@ impl AtomicFile {
     }
 
     /// Takes the content of a finished file: as a clone that shares its blocks, else as a hard link to it, unless the
-    /// options ask for a [copy](FileOptions::copy), else as a copy. A file that has no path on this machine is copied.
+    /// options ask for a [copy](FileOptions::copy), else as a copy. A file that has no path on this machine, and a part of one, is copied.
     /// Whole blocks of zeros are holes in a copy. Nothing may be written afterwards.
     ///
     /// A link has the mode 0444, which the finished file is given if it has another one; where that is refused, it is
@@ -112,7 +112,13 @@ impl AtomicFile {
     /// [`Io`](plyfold_core::ErrorKind::Io); [`Corrupt`](plyfold_core::ErrorKind::Corrupt) when the finished file has
     /// fewer bytes than it says; [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn fill_from(&mut self, artifact: &dyn ArtifactHandle) -> Result<()> {
-        let Some(source) = artifact.path() else { return self.copy_from(artifact) };
+        let Some(source) = artifact.path() else {
+            return match artifact.part_of() {
+                // The kernel copies it, and shares blocks where the file system can.
+                Some(_) => ArtifactReader::open(artifact)?.copy_to(self),
+                None => self.copy_from(artifact),
+            };
+        };
         let content =
             File::open(source).map_err(|e| Error::io(format!("opening {}", source.display()), e))?;
         if self.share(&content) {

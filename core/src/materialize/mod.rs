@@ -17,6 +17,7 @@ pub use work::{MadeFile, MadeImage};
 
 use work::{Content, Work};
 
+mod apart;
 mod make;
 mod work;
 
@@ -101,6 +102,7 @@ impl Work<'_> {
         let forms = self.engine.forms(layers)?;
         let layers = layers.iter().cloned().zip(diff_ids).collect();
         let content = Content { digest, layers, forms };
+        let is_separated = chain.last().is_some_and(|top| top.separates_hash_trees());
         let mut files: Vec<MadeFile> = Vec::new();
         for link in chain {
             let own = match link.input() {
@@ -108,6 +110,9 @@ impl Work<'_> {
                 _ => self.files_of_image(&*link, &content, inputs(&files)).await?,
             };
             files.splice(0..0, own);
+        }
+        if is_separated {
+            files = apart::separate(files);
         }
         let made = files.iter().fold(Made::default(), |all, file| all.and(file.artifact.made()));
         Ok(MadeImage { format, files, made, lease })

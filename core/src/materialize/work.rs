@@ -31,13 +31,24 @@ pub struct MadeFile {
     pub cached: bool,
 }
 
+impl MadeFile {
+    /// Whether it is a disk that is verified in place of the files that it names: by a hash tree of all of it, or by those in
+    /// its partitions.
+    pub fn is_verified_for_all(&self) -> bool {
+        let told = self.artifact.made();
+        let is_joined = self.role == Role::Descriptor && told.hash_tree.is_some();
+        is_joined || !told.partitions.is_empty()
+    }
+}
+
 /// An image in a format.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MadeImage {
     /// What was asked for.
     pub format: Format,
-    /// Its files, then those of the format that it is made from, and so on. Files of layers are bottom first.
+    /// Its files, then those of the format that it is made from, and so on. Files of layers are bottom first. Hash trees that
+    /// were [separated](crate::Materializer::separates_hash_trees) follow all of them.
     pub files: Vec<MadeFile>,
     /// What the materializers have told, together.
     pub made: Made,

@@ -26,14 +26,18 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-layers",
     package: env!("CARGO_PKG_NAME"),
     summary: "one EROFS image for each layer, whiteouts in overlayfs' form",
-    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], verity=append",
+    options: "block-size=BYTES, cluster=SIZE, compress=ALGORITHM[,LEVEL], verity=append|beside",
     open: |options| {
         let Layers { block_size, cluster, compress, verity } = options.config()?;
         let mut layers = ErofsLayer::new(Options::default().with_block_size(block_size)?);
         if let Some(compression) = compression(compress.as_deref(), cluster.as_deref())? {
             layers = layers.with_compression(compression)?;
         }
-        Ok(Box::new(if verity.is_some() { layers.with_hash_tree() } else { layers }))
+        Ok(Box::new(match verity {
+            None => layers,
+            Some(TreePlace::Separate) => layers.with_separate_hash_tree(),
+            Some(_) => layers.with_hash_tree(),
+        }))
     },
 });
 
@@ -41,7 +45,7 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-merged",
     package: env!("CARGO_PKG_NAME"),
     summary: "the layers, and one image of metadata that shows them merged",
-    options: "block-size=BYTES, label=TEXT, verity=append",
+    options: "block-size=BYTES, label=TEXT, verity=append|beside",
     open: |options| {
         if options.contains("compress") {
             return Err(ErofsFault::CompressedBelow("erofs-merged").into());
@@ -49,7 +53,11 @@ plyfold_core::register!(FormatEntry {
         let Merged { block_size, label, verity } = options.config()?;
         let options = Options::default().with_block_size(block_size)?.with_label(&label)?;
         let merged = ErofsMerged::new(options);
-        Ok(Box::new(if verity.is_some() { merged.with_hash_trees() } else { merged }))
+        Ok(Box::new(match verity {
+            None => merged,
+            Some(TreePlace::Separate) => merged.with_separate_hash_trees(),
+            Some(_) => merged.with_hash_trees(),
+        }))
     },
 });
 
@@ -57,20 +65,17 @@ plyfold_core::register!(FormatEntry {
     name: "erofs-tar",
     package: env!("CARGO_PKG_NAME"),
     summary: "each layer's tar as it is, behind an index that makes an EROFS image of it",
-    options: "verity=append",
+    options: "verity=append|beside",
     open: |options| {
         let Tars { verity } = options.config()?;
         let tars = ErofsTar::default();
-        Ok(Box::new(if verity.is_some() { tars.with_hash_tree() } else { tars }))
+        Ok(Box::new(match verity {
+            None => tars,
+            Some(TreePlace::Separate) => tars.with_separate_hash_tree(),
+            Some(_) => tars.with_hash_tree(),
+        }))
     },
 });
-
-/// The one place for the tree of a layer, which has one file, and of a merged image, whose layers have them there.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Behind {
-    Append,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -79,7 +84,7 @@ struct Layers {
     block_size: u32,
     cluster: Option<String>,
     compress: Option<String>,
-    verity: Option<Behind>,
+    verity: Option<TreePlace>,
 }
 
 #[derive(Deserialize)]
@@ -89,13 +94,13 @@ struct Merged {
     block_size: u32,
     #[serde(default)]
     label: String,
-    verity: Option<Behind>,
+    verity: Option<TreePlace>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Tars {
-    verity: Option<Behind>,
+    verity: Option<TreePlace>,
 }
 
 #[derive(Deserialize)]
@@ -210,6 +215,14 @@ mod tests {
         };
         assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
         assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-2-c4096");
+        // One artifact serves for both places of a tree.
+        for name in ["erofs-layers", "erofs-merged", "erofs-tar"] {
+            let open = |place: &str| formats.open(name, &Options::parse([place]).unwrap()).unwrap();
+            let (append, beside) = (open("verity=append"), open("verity=beside"));
+            assert_eq!((append.format(), append.input()), (beside.format(), beside.input()));
+            assert_eq!([&append, &beside].map(|made| made.separates_hash_trees()), [false, true]);
+            assert!(formats.open(name, &Options::parse(["verity=inside"]).unwrap()).is_err());
+        }
         for bad in ["block-size=100", "block-size=x", "depth=3", "cluster=4K", "compress=lz4 block-size=512"]
         {
             let options = Options::parse(bad.split(' ')).unwrap();

@@ -29,6 +29,7 @@ use crate::{overlay, writer};
 pub struct ErofsMerged {
     options: Options,
     hash_tree: Option<TreePlace>,
+    separates_trees: bool,
     /// By default those of the sink.
     limits: Option<TreeLimits>,
 }
@@ -36,7 +37,7 @@ pub struct ErofsMerged {
 impl ErofsMerged {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options, hash_tree: None, limits: None }
+        Self { options, ..Self::default() }
     }
 
     /// The same with a dm-verity hash tree behind the image, in blocks of the image's size, of layers that have such
@@ -46,6 +47,14 @@ impl ErofsMerged {
     pub fn with_hash_trees(mut self) -> Self {
         self.hash_tree = Some(TreePlace::Append);
         self
+    }
+
+    /// The same with trees that become files of their own, as
+    /// [`ErofsLayer::with_separate_hash_tree`](crate::ErofsLayer::with_separate_hash_tree) has it.
+    #[must_use]
+    pub fn with_separate_hash_trees(mut self) -> Self {
+        self.separates_trees = true;
+        self.with_hash_trees()
     }
 
     /// Bounds on what the metadata of all layers together takes in memory. They change no image.
@@ -138,6 +147,10 @@ impl Materializer for ErofsMerged {
 
     fn has_hash_tree(&self) -> bool {
         self.hash_tree.is_some()
+    }
+
+    fn separates_hash_trees(&self) -> bool {
+        self.separates_trees
     }
 
     fn join(&self, layers: &[InputArtifact], out: &mut dyn Sink) -> Result<Made> {

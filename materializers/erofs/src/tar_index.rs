@@ -42,6 +42,7 @@ const NO_DIGEST: &[u8] = b"tar";
 #[derive(Clone, Debug, Default)]
 pub struct ErofsTar {
     hash_tree: Option<TreePlace>,
+    separates_tree: bool,
 }
 
 impl ErofsTar {
@@ -51,6 +52,14 @@ impl ErofsTar {
     pub fn with_hash_tree(mut self) -> Self {
         self.hash_tree = Some(TreePlace::Append);
         self
+    }
+
+    /// The same with a tree that becomes a file of its own, as
+    /// [`ErofsLayer::with_separate_hash_tree`](crate::ErofsLayer::with_separate_hash_tree) has it.
+    #[must_use]
+    pub fn with_separate_hash_tree(mut self) -> Self {
+        self.separates_tree = true;
+        self.with_hash_tree()
     }
 
     /// Where overlayfs, given the images of these layers, does not show what the image is. `stacked` says whether a
@@ -81,6 +90,10 @@ impl Materializer for ErofsTar {
 
     fn has_hash_tree(&self) -> bool {
         self.hash_tree.is_some()
+    }
+
+    fn separates_hash_trees(&self) -> bool {
+        self.separates_tree
     }
 
     fn takes_only_tars(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The format by its name: what `-m` takes.
 
-use plyfold_core::{Error, FormatEntry};
+use plyfold_core::{Error, FormatEntry, TreePlace};
 use serde::Deserialize;
 
 use crate::{Vmdk, VmdkStream};
@@ -9,14 +9,14 @@ plyfold_core::register!(FormatEntry {
     name: "vmdk",
     package: env!("CARGO_PKG_NAME"),
     summary: "the merged image and the layers, joined to one disk by a VMDK descriptor",
-    options: "split=true",
+    options: "split=true, verity=append|beside",
     open: |options| {
         if options.contains("compress") {
             let error = Error::config("vmdk cannot refer to compressed files");
             return Err(error.with_hint("the format erofs makes one disk with compressed files"));
         }
-        let Options { split } = options.config()?;
-        Ok(Box::new(Vmdk::new().split(split)))
+        let Options { split, verity } = options.config()?;
+        Ok(Box::new(verity.into_iter().fold(Vmdk::new().split(split), Vmdk::with_hash_tree)))
     },
 });
 
@@ -47,6 +47,8 @@ struct Stream {
 struct Options {
     /// Extents of at most 2 GiB, as VMware wants them.
     split: bool,
+    /// Where the hash tree is.
+    verity: Option<TreePlace>,
 }
 
 #[cfg(test)]
@@ -56,10 +58,17 @@ mod tests {
     #[test]
     fn extents_are_split_on_demand() {
         let formats = Materializers::linked().unwrap();
-        for (option, name) in [(None, "vmdk-v1"), (Some("split=true"), "vmdk-v1-split")] {
+        for (option, name) in [
+            (None, "vmdk-v1"),
+            (Some("split=true"), "vmdk-v1-split"),
+            (Some("verity=append"), "vmdk-v1-verity-append"),
+            (Some("verity=beside"), "vmdk-v1-verity-beside"),
+        ] {
             let made = formats.open("vmdk", &Options::parse(option).unwrap()).unwrap();
             assert_eq!(made.format().to_string(), name);
+            assert_eq!(made.has_hash_tree(), name.contains("verity"));
         }
+        assert!(formats.open("vmdk", &Options::parse(["verity=inside"]).unwrap()).is_err());
         assert!(formats.open("vmdk", &Options::parse(["split=2"]).unwrap()).is_err());
         let error = formats.open("vmdk", &Options::parse(["compress=lz4"]).unwrap()).unwrap_err();
         assert!(*error.kind() == plyfold_core::ErrorKind::Config && error.hint().is_some(), "{error:?}");

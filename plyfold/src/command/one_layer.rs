@@ -20,7 +20,7 @@ pub(crate) fn check(format: &dyn Materializer) -> Result<()> {
         let error = Error::config(format!("{name} is made of finished files, and not of a layer"));
         return Err(error.with_hint("`plyfold formats` shows what each format is made from"));
     }
-    match format.outputs().len() {
+    match format.outputs().len() + usize::from(format.separates_hash_trees()) {
         1 => Ok(()),
         files => {
             let hint = if format.has_hash_tree() {

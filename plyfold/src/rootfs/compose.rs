@@ -74,14 +74,16 @@ impl CompositionPlan {
         let sidecars: Vec<_> = made.files.iter().filter(is_wanted).filter_map(sidecar).collect();
         let names = made.files.iter().filter(is_wanted).map(|file| file.name.as_str());
         set.declare(names.chain(sidecars.iter().map(|(name, ..)| name.as_str())))?;
+        let is_verified_for_all = made.files.iter().any(MadeFile::is_verified_for_all);
         let mut recorded = Vec::new();
         for file in in_order(&made.files).filter(is_wanted) {
             let told = file.artifact.made();
-            let hash_tree = told.hash_tree.clone().filter(|_| file.role == Role::Image);
-            if self.rootfs.verified && file.role != Role::HashTree && !told.is_hashed() {
+            let is_disk = [Role::Descriptor, Role::Image].contains(&file.role);
+            let hash_tree = told.hash_tree.clone().filter(|_| is_disk);
+            let is_verified = is_verified_for_all || file.role == Role::HashTree || told.is_hashed();
+            if self.rootfs.verified && !is_verified {
                 return Err(HashTreeFault::Untold(file.name.clone()).into());
             }
-            let is_disk = [Role::Descriptor, Role::Image].contains(&file.role);
             let partitions = if is_disk { told.partitions.clone() } else { Vec::new() };
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);

@@ -6,7 +6,7 @@ use plyfold_core::{HashTree, HashedPartition, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
 use super::guide::absolute;
-use super::options::VMDK_STREAM;
+use super::options::{VMDK, VMDK_STREAM};
 use crate::shell::quoted;
 
 /// An image with a hash tree.
@@ -26,8 +26,11 @@ impl Disks {
     pub fn verified(&self) -> impl Iterator<Item = VerifiedFile<'_>> {
         self.files.iter().filter_map(|disk| {
             let tree = disk.hash_tree.as_ref()?;
-            let own =
-                self.files.iter().find(|file| file.role == Role::HashTree && file.format == disk.format);
+            let is_its = |file: &&Disk| {
+                let is_tree = file.role == Role::HashTree && file.format == disk.format;
+                is_tree && file.path.file_stem() == disk.path.file_stem()
+            };
+            let own = self.files.iter().find(is_its);
             let other = own.filter(|_| tree.place == TreePlace::Separate);
             Some(VerifiedFile { disk, tree, tree_file: &other.unwrap_or(disk).path })
         })
@@ -54,9 +57,9 @@ impl VerifiedFile<'_> {
     }
 
     /// The command by which root opens the device `/dev/mapper/NAME`, of which the kernel verifies each block that is
-    /// read; `None` for a file that is not the disk itself, but has it compressed (`vmdk-stream`).
+    /// read; `None` for a file that is not the disk itself, but names its files (`vmdk`) or has it compressed (`vmdk-stream`).
     pub fn open_line(&self) -> Option<String> {
-        if self.disk.format == VMDK_STREAM {
+        if [VMDK, VMDK_STREAM].contains(&&*self.disk.format) {
             return None;
         }
         let (data, tree) = (quoted(&absolute(&self.disk.path)), quoted(&absolute(self.tree_file)));

@@ -194,6 +194,7 @@ fn layers_as_other_formats() {
         "layer {}/layer.tar --as erofs -m verity=append --out {}/verified.erofs --json",
         "inspect {}/verified.erofs",
         "layer {}/layer.tar --as erofs -m verity=beside --out {}/beside.erofs",
+        "layer {}/layer.tar -m verity=beside --out {}/beside.erofs",
         "layer {}/layer.tar --as ext4 --out {}/root.ext4",
         "layer {}/layer.tar --as ext4 --size 96M --out {}/root.ext4",
         "layer {}/layer.tar --as ext4 -m size=1T -m journal=none --out {}/root.ext4",

@@ -12,6 +12,7 @@ mod files;
 mod floors;
 mod formats;
 mod forms_refused;
+mod hash_trees;
 mod interrupted;
 mod library;
 mod linked;

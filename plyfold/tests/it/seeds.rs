@@ -39,13 +39,16 @@ const SETS: &[(&str, &[&str])] = &[
     ("erofs-layers", &[]),
     ("erofs-layers", &["block-size=512"]),
     ("erofs-layers", &["verity=append"]),
+    ("erofs-layers", &["verity=beside"]),
     ("erofs-layers", &["compress=lz4"]),
     ("erofs-layers", &["compress=zstd", "cluster=128K"]),
     ("erofs-merged", &[]),
     ("erofs-merged", &["block-size=512", "label=seed"]),
     ("erofs-merged", &["verity=append"]),
+    ("erofs-merged", &["verity=beside"]),
     ("erofs-tar", &[]),
     ("erofs-tar", &["verity=append"]),
+    ("erofs-tar", &["verity=beside"]),
     ("ext4", &[]),
     ("ext4", &["size=96M"]),
     ("ext4", &["journal=none", "label=seed", "uuid=01010101-0101-0101-0101-010101010101"]),
@@ -57,6 +60,8 @@ const SETS: &[(&str, &[&str])] = &[
     ("raw", &["verity=beside"]),
     ("vmdk", &[]),
     ("vmdk", &["split=true"]),
+    ("vmdk", &["verity=append"]),
+    ("vmdk", &["verity=beside"]),
     ("vmdk-gpt", &[]),
     ("vmdk-gpt", &["block-size=512"]),
     ("vmdk-gpt", &["verity=partition"]),
@@ -112,7 +117,10 @@ async fn digests(folder: &Path, seeds: &[(&'static str, Vec<Vec<u8>>)]) -> Vec<(
         let image = store.pull(&format!("oci:{}:{seed}", layout.display()), options).await.unwrap();
         for (number, (format, options)) in SETS.iter().enumerate() {
             let set = Options::parse(options.iter().copied()).unwrap();
-            let key = formats.open(format, &set).unwrap().format().to_string();
+            let opened = formats.open(format, &set).unwrap();
+            // What is cut in two outside of the cache has the key of what is not.
+            let cut = if opened.separates_hash_trees() { ", cut" } else { "" };
+            let key = format!("{}{cut}", opened.format());
             let rootfs = Rootfs::named(format, &set, &formats).unwrap();
             let out = folder.join(format!("{seed}-{number}"));
             let disks = store.materialize(&image, &rootfs, &out).await.unwrap();

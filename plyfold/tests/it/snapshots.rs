@@ -135,6 +135,11 @@ async fn disks_come_back_as_they_were() {
         Rootfs::named("vmdk-stream", &Options::default(), &Materializers::linked().unwrap()).unwrap(),
         verified("raw", "beside").upper(64 << 20),
         verified("gpt", "append"),
+        verified("erofs-layers", "beside"),
+        verified("erofs-merged", "beside").upper(64 << 20),
+        verified("erofs-tar", "beside"),
+        verified("vmdk", "append").upper(64 << 20),
+        verified("vmdk", "beside"),
     ];
     for rootfs in forms {
         let scene = Scene::new().await;
@@ -371,39 +376,43 @@ async fn a_snapshot_is_one_artifact_in_every_backend() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_or_altered_is_an_error_and_nothing_changes() {
-    let scene = Scene::new().await;
-    let (_, kept) = scene.saved(&Rootfs::vmdk().upper(64 << 20)).await;
-    let set = scene.path("out-2");
-    scene.images.materialize(&scene.image, &Rootfs::erofs_flat(), &set).await.unwrap();
-    let older = content(&set);
-    for file in &kept.snapshot.files {
-        let path = scene.path("saved").join(file.file.stored_name());
-        let good = fs::read(&path).unwrap();
-        let put = |bytes: &[u8]| {
-            let _ = fs::remove_file(&path);
-            fs::write(&path, bytes).unwrap();
-        };
-        let mut flipped = good.clone();
-        flipped[good.len() / 2] ^= 1;
-        for bad in [&flipped[..], &good[..good.len() - 1], &[&good[..], b"x"].concat(), b""] {
-            put(bad);
-            let error = scene.refused().await;
+    for rootfs in
+        [Rootfs::vmdk().upper(64 << 20), verified("erofs-layers", "beside"), verified("vmdk", "append")]
+    {
+        let scene = Scene::new().await;
+        let (_, kept) = scene.saved(&rootfs).await;
+        let set = scene.path("out-2");
+        scene.images.materialize(&scene.image, &Rootfs::erofs_flat(), &set).await.unwrap();
+        let older = content(&set);
+        for file in &kept.snapshot.files {
+            let path = scene.path("saved").join(file.file.stored_name());
+            let good = fs::read(&path).unwrap();
+            let put = |bytes: &[u8]| {
+                let _ = fs::remove_file(&path);
+                fs::write(&path, bytes).unwrap();
+            };
+            let mut flipped = good.clone();
+            flipped[good.len() / 2] ^= 1;
+            for bad in [&flipped[..], &good[..good.len() - 1], &[&good[..], b"x"].concat(), b""] {
+                put(bad);
+                let error = scene.refused().await;
+                assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+                assert!(error.message().contains(&*file.file.stored_name()), "{error}");
+            }
+            // An older set in the place of the output stays.
+            let error = scene.load("out-2").await.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
-            assert!(error.message().contains(&*file.file.stored_name()), "{error}");
+            assert!(content(&set) == older);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(*scene.refused().await.kind(), ErrorKind::NotFound);
+            fs::write(scene.path("elsewhere"), &good).unwrap();
+            std::os::unix::fs::symlink(scene.path("elsewhere"), &path).unwrap();
+            assert_eq!(*scene.refused().await.kind(), ErrorKind::Config);
+            put(&good);
         }
-        // An older set in the place of the output stays.
-        let error = scene.load("out-2").await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
-        assert!(content(&set) == older);
-        fs::remove_file(&path).unwrap();
-        assert_eq!(*scene.refused().await.kind(), ErrorKind::NotFound);
-        fs::write(scene.path("elsewhere"), &good).unwrap();
-        std::os::unix::fs::symlink(scene.path("elsewhere"), &path).unwrap();
-        assert_eq!(*scene.refused().await.kind(), ErrorKind::Config);
-        put(&good);
+        scene.load("out-2").await.unwrap();
+        assert_eq!(fs::read_dir(&set).unwrap().count(), content(&scene.path("vm")).len());
     }
-    scene.load("out-2").await.unwrap();
-    assert_eq!(fs::read_dir(&set).unwrap().count(), content(&scene.path("vm")).len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

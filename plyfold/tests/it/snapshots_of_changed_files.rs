@@ -36,6 +36,7 @@ async fn a_file_that_was_changed_since_it_was_made_is_not_saved_as_that_file() {
         Rootfs::raw().upper(64 << 20),
         Rootfs::gpt(),
         verified("erofs-layers", "append"),
+        verified("erofs-layers", "beside"),
     ] {
         let scene = Scene::new().await;
         let disks = scene.disks(&rootfs, "vm").await;

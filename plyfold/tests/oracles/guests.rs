@@ -76,6 +76,7 @@ pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
         ("erofs", "verity=append"),
         ("raw", "verity=beside"),
         ("gpt", "verity=partition"),
+        ("vmdk", "verity=append"),
         ("vmdk-gpt", "verity=append"),
     ] {
         let rootfs = Rootfs::named(format, &Options::parse([verity])?, &formats)?.verified(true);

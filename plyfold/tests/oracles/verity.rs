@@ -50,9 +50,12 @@ pub(crate) fn every_form_has_the_trees_of_veritysetup() -> Verdict {
         ("erofs", &["verity=beside"], 1),
         ("erofs", &["verity=append", "block-size=512"], 1),
         ("erofs-layers", &["verity=append"], 2),
+        ("erofs-layers", &["verity=beside"], 2),
         ("erofs-merged", &["verity=append"], 3),
         ("erofs-merged", &["verity=append", "block-size=1024"], 3),
+        ("erofs-merged", &["verity=beside", "block-size=1024"], 3),
         ("erofs-tar", &["verity=append"], 2),
+        ("erofs-tar", &["verity=beside"], 2),
         ("raw", &["verity=append"], 1),
         ("raw", &["verity=beside"], 1),
         ("raw", &["verity=beside", "block-size=512"], 1),
@@ -79,7 +82,9 @@ pub(crate) fn every_form_has_the_trees_of_veritysetup() -> Verdict {
 pub(crate) fn vmdks_have_the_trees_of_veritysetup() -> Verdict {
     let formats = Materializers::linked()?;
     for (format, options) in [
-        ("vmdk-gpt", &["verity=append"][..]),
+        ("vmdk", &["verity=append"][..]),
+        ("vmdk", &["verity=beside", "split=true"]),
+        ("vmdk-gpt", &["verity=append"]),
         ("vmdk-gpt", &["verity=partition", "block-size=512"]),
         ("vmdk-stream", &["verity=append"]),
         ("vmdk-stream", &["of=erofs", "verity=append"]),
@@ -103,13 +108,16 @@ pub(crate) fn vmdks_have_the_trees_of_veritysetup() -> Verdict {
             fs::write(&path, bytes)?;
             Ok::<_, Failure>(path)
         };
-        let mut found: Vec<_> = disks
-            .verified()
-            .filter(|of| of.disk.format == "vmdk-stream")
-            .collect::<Vec<_>>()
-            .iter()
-            .map(|of| (raw.clone(), raw.clone(), of.tree.clone()))
-            .collect();
+        let mut found = Vec::new();
+        for of in disks.verified().filter(|of| !["erofs-layers", "erofs-merged"].contains(&&*of.disk.format))
+        {
+            // All of the disk is verified, but for the tree on it, and zeros behind that.
+            let is_behind = of.tree.place == TreePlace::Append;
+            let end = if is_behind { of.tree.hash_offset } else { fs::metadata(&raw)?.len() };
+            assert_eq!(of.tree.data_size(), end, "{case}");
+            let holder = if is_behind { raw.clone() } else { of.tree_file.to_owned() };
+            found.push((raw.clone(), holder, of.tree.clone()));
+        }
         for of in partitions {
             let name = |what| format!("{what}-{}", of.image.number);
             found.push((part(&name("image"), &of.image)?, part(&name("tree"), &of.holder)?, of.tree.clone()));

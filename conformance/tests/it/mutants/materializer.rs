@@ -37,6 +37,7 @@ pub(crate) enum ListingFault {
     HashTree,
     HashTreeOfPart,
     HashTreeOfPartition,
+    HashTreeSeparated,
     HashTreeUnsaid,
     HashTreeUntold,
     LayersReversed,
@@ -277,6 +278,10 @@ impl Materializer for Listings {
         is_told || self.fault == ListingFault::HashTreeUntold
     }
 
+    fn separates_hash_trees(&self) -> bool {
+        self.fault == ListingFault::HashTreeSeparated
+    }
+
     fn takes_only_tars(&self) -> bool {
         self.fault == ListingFault::TarsAlone
     }
@@ -443,6 +448,7 @@ impl Listings {
             ListingFault::HashTree,
             ListingFault::HashTreeOfPart,
             ListingFault::HashTreeOfPartition,
+            ListingFault::HashTreeSeparated,
             ListingFault::HashTreeUnsaid,
         ];
         (with_tree.contains(&self.fault) && self.makes != Makes::Described).then_some(TreePlace::Separate)

@@ -328,6 +328,7 @@ const MATERIALIZER: &[(&str, &[(Makes, ListingFault)])] = &[
             (Makes::Layers, ListingFault::HashTreeOfPart),
             (Makes::Whole, ListingFault::HashTreeOfPart),
             (Makes::Layers, ListingFault::HashTreeOfPartition),
+            (Makes::Whole, ListingFault::HashTreeSeparated),
             (Makes::Images, ListingFault::HashTreeUnsaid),
             (Makes::Whole, ListingFault::HashTreeUntold),
         ],

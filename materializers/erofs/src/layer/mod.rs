@@ -50,12 +50,13 @@ pub struct ErofsLayer {
     options: Options,
     compression: Option<Compression>,
     hash_tree: Option<TreePlace>,
+    separates_tree: bool,
 }
 
 impl ErofsLayer {
     /// A materializer with other options than the defaults.
     pub fn new(options: Options) -> Self {
-        Self { options, compression: None, hash_tree: None }
+        Self { options, ..Self::default() }
     }
 
     /// The same with a dm-verity hash tree behind the image, in blocks of the image's size, as containerd has it. The
@@ -64,6 +65,15 @@ impl ErofsLayer {
     pub fn with_hash_tree(mut self) -> Self {
         self.hash_tree = Some(TreePlace::Append);
         self
+    }
+
+    /// The same with a tree that becomes a file of its own where images are put beside each other
+    /// ([`separates_hash_trees`](Materializer::separates_hash_trees)). What [`layer`](Materializer::layer) writes has it
+    /// behind the image.
+    #[must_use]
+    pub fn with_separate_hash_tree(mut self) -> Self {
+        self.separates_tree = true;
+        self.with_hash_tree()
     }
 
     /// With compressed files: the image is smaller, and a merged image cannot refer to it.
@@ -122,6 +132,10 @@ impl Materializer for ErofsLayer {
 
     fn has_hash_tree(&self) -> bool {
         self.hash_tree.is_some()
+    }
+
+    fn separates_hash_trees(&self) -> bool {
+        self.separates_tree
     }
 
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {

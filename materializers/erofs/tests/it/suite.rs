@@ -46,7 +46,7 @@ mod merged {
 }
 
 mod tars {
-    plyfold_conformance::materializer_suite!(super::Tars(false));
+    plyfold_conformance::materializer_suite!(super::Tars(None));
 }
 
 mod merged_verified {
@@ -75,13 +75,13 @@ impl Default for CompressedLayers {
 #[derive(Default)]
 struct Flat(Options, Option<TreePlace>);
 
-/// Whether they have hash trees.
+/// Where their hash trees are, if they have such.
 #[derive(Default)]
-struct Layers(Options, bool);
+struct Layers(Options, Option<TreePlace>);
 
-/// Whether it and its layers have hash trees.
+/// Where its hash tree and those of its layers are, if they have such.
 #[derive(Default)]
-struct Merged(Options, bool);
+struct Merged(Options, Option<TreePlace>);
 
 impl Flat {
     fn verified(place: TreePlace) -> Self {
@@ -91,14 +91,22 @@ impl Flat {
 
 impl Layers {
     fn verified() -> Self {
-        Self(Options::default(), true)
+        Self(Options::default(), Some(TreePlace::Append))
     }
 }
 
 impl Merged {
     fn verified() -> Self {
-        Self(Options::default(), true)
+        Self(Options::default(), Some(TreePlace::Append))
     }
+}
+
+/// Other places of the trees, which make other bytes.
+fn other_places(of: Option<TreePlace>) -> impl Iterator<Item = Option<TreePlace>> {
+    // What is separated outside of a cache is behind the data for the suite, which looks into it.
+    let places = [Some(TreePlace::Append), Some(TreePlace::Separate)].into_iter();
+    let none = of.is_some().then_some(None);
+    places.filter(move |_| of.is_none()).chain(none)
 }
 
 /// One for each option.
@@ -189,13 +197,17 @@ impl MaterializerFixture for Compressed {
 impl MaterializerFixture for Layers {
     fn materializer(&self) -> Box<dyn Materializer> {
         let layer = ErofsLayer::new(self.0.clone());
-        Box::new(if self.1 { layer.with_hash_tree() } else { layer })
+        Box::new(match self.1 {
+            None => layer,
+            Some(TreePlace::Separate) => layer.with_separate_hash_tree(),
+            Some(_) => layer.with_hash_tree(),
+        })
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
         let options = options().map(|options| Self(options, self.1));
-        let other = Self(Options::default(), !self.1);
-        options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
+        let others = other_places(self.1).map(|place| Self(Options::default(), place));
+        options.into_iter().chain(others).map(|fixture| Box::new(fixture) as _).collect()
     }
 
     fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {
@@ -211,7 +223,7 @@ impl MaterializerFixture for Layers {
     }
 
     fn not_judged(&self) -> &'static [&'static str] {
-        if self.1 { &["appended_patch_reads_back"] } else { &[] }
+        if self.1.is_some() { &["appended_patch_reads_back"] } else { &[] }
     }
 }
 
@@ -272,13 +284,17 @@ impl MaterializerFixture for CompressedLayers {
 impl MaterializerFixture for Merged {
     fn materializer(&self) -> Box<dyn Materializer> {
         let merged = ErofsMerged::new(self.0.clone());
-        Box::new(if self.1 { merged.with_hash_trees() } else { merged })
+        Box::new(match self.1 {
+            None => merged,
+            Some(TreePlace::Separate) => merged.with_separate_hash_trees(),
+            Some(_) => merged.with_hash_trees(),
+        })
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
         let options = options().map(|options| Self(options, self.1));
-        let other = Self(Options::default(), !self.1);
-        options.into_iter().chain([other]).map(|fixture| Box::new(fixture) as _).collect()
+        let others = other_places(self.1).map(|place| Self(Options::default(), place));
+        options.into_iter().chain(others).map(|fixture| Box::new(fixture) as _).collect()
     }
 
     fn layers(&self) -> Option<Box<dyn Materializer>> {
@@ -318,17 +334,21 @@ impl DiskFixture for Merged {
     }
 }
 
-/// Whether it has a hash tree.
-struct Tars(bool);
+/// Where its hash tree is, if it has one.
+struct Tars(Option<TreePlace>);
 
 impl MaterializerFixture for Tars {
     fn materializer(&self) -> Box<dyn Materializer> {
         let tars = ErofsTar::default();
-        Box::new(if self.0 { tars.with_hash_tree() } else { tars })
+        Box::new(match self.0 {
+            None => tars,
+            Some(TreePlace::Separate) => tars.with_separate_hash_tree(),
+            Some(_) => tars.with_hash_tree(),
+        })
     }
 
     fn variants(&self) -> Vec<Box<dyn MaterializerFixture>> {
-        vec![Box::new(Self(!self.0))]
+        other_places(self.0).map(|place| Box::new(Self(place)) as _).collect()
     }
 
     fn patch(&self, file: &Path, change: LayerTar) -> Result<()> {

@@ -17,6 +17,8 @@ use plyfold_vmdk::{Descriptor, Extent, MAX_DESCRIPTOR, Vmdk};
 mod disk;
 mod libkrun;
 mod stream;
+mod suite;
+mod verified;
 
 use disk::GIB;
 
