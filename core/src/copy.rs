@@ -1,6 +1,6 @@
 //! The copy engine: an image from one backend into another, digests unchanged.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,8 +13,7 @@ use crate::progress::{Event, Progress};
 use crate::pull::Retry;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, digest, reference,
-    select,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference, select,
 };
 
 /// What of an index is copied.
@@ -88,16 +87,21 @@ pub async fn copy(
     operation.end(copied.await)
 }
 
-/// Copies what refers to documents of an image that are at the target already, and what refers to that.
+/// Copies what refers to documents of an image that are at the target already, and what refers to that: all these
+/// documents.
 pub(crate) async fn copy_referrers(
     (from, image): (&dyn ImageRegistry, &Reference),
     subjects: impl IntoIterator<Item = Digest>,
     (to, target): (&dyn ImageRegistry, &Reference),
     options: &CopyOptions,
-) -> Result<()> {
-    let documents = Mutex::new(subjects.into_iter().map(|digest| digest.to_string()).collect());
-    let session = PushSession::begin(to, target)?;
-    Copier { from, image, to, target, session, options, documents }.referrers(limits::NESTING).await
+) -> Result<HashSet<Digest>> {
+    let mut documents = Documents::default();
+    subjects.into_iter().for_each(|digest| documents.store(digest));
+    let (documents, session) = (Mutex::new(documents), PushSession::begin(to, target)?);
+    let copier = Copier { from, image, to, target, session, options, documents };
+    copier.referrers().await?;
+    let documents = copier.documents.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(documents.stored)
 }
 
 struct Copier<'a> {
@@ -108,8 +112,53 @@ struct Copier<'a> {
     /// Keeps what is there of the image until all names are set.
     session: PushSession<'a>,
     options: &'a CopyOptions,
-    /// Manifests and indexes that have been copied.
-    documents: Mutex<BTreeSet<String>>,
+    documents: Mutex<Documents>,
+}
+
+/// The manifests and indexes of a copy. A [session's limit](PushSession::LIMIT) bounds how many there are.
+#[derive(Default)]
+struct Documents {
+    /// Those that have been copied.
+    stored: HashSet<Digest>,
+    /// Those that have been met: each is asked for its referrers once, however lists lead to it.
+    met: HashSet<Digest>,
+    /// Those that are still to be asked for.
+    subjects: VecDeque<Digest>,
+}
+
+impl Documents {
+    /// Notes a document as a subject; whether it is met for the first time.
+    fn meet(&mut self, digest: &Digest) -> bool {
+        let is_new = self.met.insert(digest.clone());
+        if is_new {
+            self.subjects.push_back(digest.clone());
+        }
+        is_new
+    }
+
+    fn store(&mut self, digest: Digest) {
+        self.meet(&digest);
+        self.stored.insert(digest);
+    }
+}
+
+/// Documents that are stored together.
+#[derive(Default)]
+struct Batch {
+    documents: Vec<RawManifest>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn add(&mut self, raw: RawManifest) {
+        self.bytes += raw.descriptor().size();
+        self.documents.push(raw);
+    }
+
+    /// Whether no more may be added: what a copy holds in memory is bounded.
+    fn is_full(&self) -> bool {
+        self.documents.len() >= 1024 || self.bytes >= limits::MANIFEST
+    }
 }
 
 /// Endings of the tags under which cosign keeps what belongs to an image where there are no referrers.
@@ -135,7 +184,7 @@ impl Copier<'_> {
         self.content(&raw, limits::NESTING).await?;
         self.push(self.target, &raw).await?;
         if self.options.referrers {
-            self.referrers(limits::NESTING).await?;
+            self.referrers().await?;
         }
         Ok(raw.descriptor().clone())
     }
@@ -148,22 +197,48 @@ impl Copier<'_> {
                 let message = format!("indexes are nested more than {} deep", limits::NESTING);
                 return Err(Error::limit(message).with_image(self.image));
             }
+            let (mut batch, mut listed) = (Batch::default(), HashSet::new());
             for child in index.manifests() {
                 // Hostile input lists one document many times, and in each of those another.
-                if self.documents().contains(child.digest().as_ref()) {
+                let is_known = self.documents().stored.contains(child.digest());
+                if is_known || !listed.insert(child.digest()) {
                     continue;
                 }
                 let child = self.retrying("manifest", || self.from.fetch_child(self.image, child)).await?;
                 self.content(&child, depth - 1).await?;
-                self.push(&reference::by_digest(self.target, child.digest()), &child).await?;
+                batch.add(child);
+                if batch.is_full() {
+                    self.store(std::mem::take(&mut batch)).await?;
+                }
             }
-            Ok(())
+            self.store(batch).await
         })
     }
 
+    /// Stores documents by their digests, those that have a subject together.
+    async fn store(&self, batch: Batch) -> Result<()> {
+        let (referrers, others): (Vec<_>, Vec<_>) =
+            batch.documents.into_iter().partition(|raw| raw.subject().is_some());
+        for raw in &others {
+            self.push(&reference::by_digest(self.target, raw.digest()), raw).await?;
+        }
+        if referrers.is_empty() {
+            return Ok(());
+        }
+        self.storing(&referrers, || self.session.put_referrers(&referrers)).await
+    }
+
     async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
+        self.storing(std::slice::from_ref(raw), || self.session.finish(name, raw)).await
+    }
+
+    /// Stores documents by `attempt`, and again what they need when that is gone.
+    async fn storing<F>(&self, documents: &[RawManifest], attempt: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
         for repairs in 0.. {
-            match self.retrying("manifest", || self.session.finish(name, raw)).await {
+            match self.retrying("manifest", &attempt).await {
                 // A repair of the target has moved damaged content away since it was found or stored there.
                 Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
                 pushed => {
@@ -171,45 +246,43 @@ impl Copier<'_> {
                     break;
                 }
             }
-            if let Document::Index(index) = raw.document() {
-                let mut documents = self.documents();
-                index.manifests().iter().for_each(|child| _ = documents.remove(child.digest().as_ref()));
+            for raw in documents {
+                if let Document::Index(index) = raw.document() {
+                    let stored = &mut self.documents().stored;
+                    index.manifests().iter().for_each(|child| _ = stored.remove(child.digest()));
+                }
+                self.content(raw, limits::NESTING).await?;
             }
-            self.content(raw, limits::NESTING).await?;
         }
-        self.documents().insert(raw.digest().to_string());
+        let mut known = self.documents();
+        for raw in documents {
+            known.store(raw.digest().clone());
+        }
         Ok(())
     }
 
     /// Copies what refers to the documents that have been copied, and what refers to that.
-    async fn referrers(&self, depth: usize) -> Result<()> {
-        let (mut done, mut depth) = (BTreeSet::new(), depth);
+    async fn referrers(&self) -> Result<()> {
+        let mut batch = Batch::default();
         loop {
-            let subjects: Vec<String> = self.documents().difference(&done).cloned().collect();
-            if subjects.is_empty() {
-                return Ok(());
-            }
-            if depth == 0 {
-                let message = format!("referrers of referrers, more than {} deep", limits::NESTING);
-                return Err(Error::limit(message).with_image(self.image));
-            }
-            for subject in subjects {
-                self.referrers_of(&digest::parse(&subject)?).await?;
-                done.insert(subject);
-            }
-            depth -= 1;
+            let Some(subject) = self.documents().subjects.pop_front() else { return self.store(batch).await };
+            self.referrers_of(&subject, &mut batch).await?;
         }
     }
 
-    async fn referrers_of(&self, subject: &Digest) -> Result<()> {
+    async fn referrers_of(&self, subject: &Digest, batch: &mut Batch) -> Result<()> {
         let listed = self.retrying("referrers", || self.from.referrers(self.image, subject, None)).await?;
         for referrer in listed {
-            if self.documents().contains(referrer.digest().as_ref()) {
+            // A list may lead back to what has led to it.
+            if !self.documents().meet(referrer.digest()) {
                 continue;
             }
             let raw = self.retrying("referrer", || self.from.fetch_child(self.image, &referrer)).await?;
             self.content(&raw, limits::NESTING).await?;
-            self.push(&reference::by_digest(self.target, raw.digest()), &raw).await?;
+            batch.add(raw);
+            if batch.is_full() {
+                self.store(std::mem::take(batch)).await?;
+            }
         }
         let stem = subject.as_ref().replacen(':', "-", 1);
         for ending in COSIGN {
@@ -314,7 +387,7 @@ impl Copier<'_> {
         self.options.retry.run(what, &self.options.progress, attempt).await
     }
 
-    fn documents(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn documents(&self) -> MutexGuard<'_, Documents> {
         // Every change is one insertion, so a poisoned lock is consistent.
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }

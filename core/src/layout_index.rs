@@ -16,8 +16,10 @@ use crate::{
 
 pub use entry::{CONTAINERD_NAME, PINNED, REF_NAME};
 use entry::{Entry, Fields, written};
+use places::{Places, without_digest};
 
 mod entry;
+mod places;
 
 /// Bytes of an `index.json`: room for all [`ENTRIES`].
 pub const INDEX_LIMIT: u64 = 64 << 20;
@@ -62,8 +64,8 @@ pub struct LayoutIndex {
     /// All but the entries, as it was written.
     document: BTreeMap<String, Box<RawValue>>,
     entries: Vec<Entry>,
-    /// The entries of each name, built at the first look-up; cleared by a change.
-    by_name: OnceLock<HashMap<Reference, Vec<usize>>>,
+    /// Where entries are found, made at the first look-up; cleared by a change.
+    places: OnceLock<Places>,
     place: PathBuf,
     itself: Option<Descriptor>,
 }
@@ -75,8 +77,8 @@ impl LayoutIndex {
             ("schemaVersion".to_owned(), written(&2)),
             ("mediaType".to_owned(), written(&MediaType::ImageIndex)),
         ]);
-        let (entries, by_name) = (Vec::new(), OnceLock::new());
-        Self { document, entries, by_name, place: place.to_owned(), itself: None }
+        let (entries, places) = (Vec::new(), OnceLock::new());
+        Self { document, entries, places, place: place.to_owned(), itself: None }
     }
 
     /// Parses the bytes of an `index.json`. `place` is the path of the directory or archive that it stands in:
@@ -111,8 +113,8 @@ impl LayoutIndex {
         }
         let entries = list.into_iter().filter_map(|raw| Entry::parse(raw, place).transpose());
         let entries = entries.collect::<Result<Vec<_>>>().map_err(at)?;
-        let by_name = OnceLock::new();
-        let mut index = Self { document, entries, by_name, place: place.to_owned(), itself: None };
+        let places = OnceLock::new();
+        let mut index = Self { document, entries, places, place: place.to_owned(), itself: None };
         index.name_the_nameless(bytes);
         Ok(index)
     }
@@ -181,8 +183,7 @@ impl LayoutIndex {
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
     /// one name), or when no entry has a name and none can be distinguished from the others.
     pub fn find(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let exact = self.by_name().get(name).into_iter().flatten();
-        self.one_of(name, exact.filter_map(|&place| self.entries.get(place)).collect())
+        self.one_of(name, self.at(self.places().names.get(name)).collect())
     }
 
     /// As [`find`](Self::find), in what another tool has written: a tag is found, too, where a digest stands behind it,
@@ -191,14 +192,15 @@ impl LayoutIndex {
     /// # Errors
     /// As [`find`](Self::find).
     pub fn find_tag(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let same = |entry: &&Entry| entry.name.as_ref().and_then(without_digest).as_ref() == Some(name);
-        let mut found: Vec<&Entry> = self.entries.iter().filter(same).collect();
-        if found.is_empty() {
-            return self.find(name);
-        }
-        let exact = self.by_name().get(name).into_iter().flatten();
-        found.extend(exact.filter_map(|&place| self.entries.get(place)));
-        self.one_of(name, found)
+        let with_digest = self.at(self.places().names_with_digest.get(name));
+        self.one_of(name, with_digest.chain(self.at(self.places().names.get(name))).collect())
+    }
+
+    /// The names that have a tag, in all repositories, and what they stand for.
+    pub fn tagged(&self, tag: &str) -> Vec<(Reference, Descriptor)> {
+        let found = self.at(self.places().tags.get(tag));
+        let found = found.filter_map(|entry| Some((entry.name.clone()?, entry.plain())));
+        found.filter(|(name, _)| name.tag() == Some(tag)).collect()
     }
 
     /// Gives each name to one entry, as `docker load` does: the last of several has it, and the others keep its
@@ -222,14 +224,15 @@ impl LayoutIndex {
             entry.name = Some(reference::by_digest(&name, &digest));
             entry.tag = None;
         }
-        self.by_name.take();
+        self.places.take();
     }
 
     fn one_of<'a>(&'a self, name: &Reference, mut found: Vec<&'a Entry>) -> Result<Option<Descriptor>> {
         let tag = name.tag().unwrap_or_default();
         let is_local = reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         if found.is_empty() && is_local {
-            found = self.entries.iter().filter(|entry| entry.tag.as_deref() == Some(tag)).collect();
+            let same = |entry: &&Entry| entry.tag.as_deref() == Some(tag);
+            found = self.at(self.places().tags.get(tag)).filter(same).collect();
         }
         if found.is_empty() && is_local && tag == "latest" {
             if let Some(itself) = &self.itself {
@@ -281,7 +284,7 @@ impl LayoutIndex {
         for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {
             entry.name = None;
         }
-        self.by_name.take();
+        self.places.take();
     }
 
     fn is_one_without_a_tag(&self) -> bool {
@@ -291,8 +294,9 @@ impl LayoutIndex {
 
     /// The descriptor that the index has for a digest.
     pub fn entry(&self, digest: &Digest) -> Option<&Descriptor> {
-        let here = self.itself.iter().chain(self.entries.iter().map(|entry| &entry.descriptor));
-        here.into_iter().find(|descriptor| descriptor.digest() == digest)
+        let itself = self.itself.as_ref().filter(|itself| itself.digest() == digest);
+        let listed = self.places().digests.get(digest).and_then(|place| self.entries.get(*place));
+        itself.or_else(|| listed.map(|entry| &entry.descriptor))
     }
 
     /// The descriptors of all entries, named or not.
@@ -320,7 +324,7 @@ impl LayoutIndex {
     pub fn retain(&mut self, mut keep: impl FnMut(Option<&Reference>, &Digest) -> bool) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| keep(entry.name.as_ref(), entry.descriptor.digest()));
-        self.by_name.take();
+        self.places.take();
         before != self.entries.len()
     }
 
@@ -369,7 +373,7 @@ impl LayoutIndex {
         entry.annotate(REF_NAME, Some(if local { tag } else { &whole }));
         entry.annotate(CONTAINERD_NAME, Some(whole.as_str()).filter(|_| !local));
         entry.annotate(PINNED, pinned.then_some("true"));
-        self.by_name.take();
+        self.places.take();
         self.entries.push(entry);
     }
 
@@ -388,16 +392,13 @@ impl LayoutIndex {
         self.retain(|other, _| other != Some(name))
     }
 
-    fn by_name(&self) -> &HashMap<Reference, Vec<usize>> {
-        self.by_name.get_or_init(|| {
-            let mut by_name: HashMap<Reference, Vec<usize>> = HashMap::with_capacity(self.entries.len());
-            for (place, entry) in self.entries.iter().enumerate() {
-                if let Some(name) = &entry.name {
-                    by_name.entry(name.clone()).or_default().push(place);
-                }
-            }
-            by_name
-        })
+    fn places(&self) -> &Places {
+        self.places.get_or_init(|| Places::of(&self.entries))
+    }
+
+    /// The entries at some places.
+    fn at<'a>(&'a self, places: Option<&'a Vec<usize>>) -> impl Iterator<Item = &'a Entry> {
+        places.into_iter().flatten().filter_map(|place| self.entries.get(*place))
     }
 
     /// Removes the entries for a digest that have a name of `repository` or none; whether there were any.
@@ -421,12 +422,6 @@ impl LayoutIndex {
         document.insert("manifests", &list);
         written(&document).get().as_bytes().to_vec()
     }
-}
-
-/// A name that has a tag and a digest, by its tag alone.
-fn without_digest(name: &Reference) -> Option<Reference> {
-    let (tag, _) = name.tag().zip(name.digest())?;
-    reference::parse(&format!("{}:{tag}", reference::repository_of(name))).ok()
 }
 
 /// The image that a URI names within a layout, such as `3.20`, `alpine:3.20`, `3.20@sha256:…` or `@sha256:…`.

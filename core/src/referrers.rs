@@ -1,6 +1,8 @@
 //! Lists of what refers to a subject, as the index that the distribution specification describes ("Referrers Tag
 //! Schema", "Pushing Manifests with Subject", "Deleting Manifests").
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use crate::manifest::{Document, RawManifest, descriptor_json};
@@ -10,8 +12,8 @@ use crate::{Descriptor, Digest, Error, ErrorKind, MediaType, Result};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Change<'a> {
-    /// This manifest is in it.
-    Add(&'a RawManifest),
+    /// These manifests are in it.
+    Add(&'a [&'a RawManifest]),
     /// This one is not.
     Remove(&'a Digest),
 }
@@ -36,14 +38,21 @@ pub fn changed(old: Option<&RawManifest>, change: &Change<'_>) -> Result<Option<
     }
     let entries = list["manifests"].as_array_mut();
     let entries = entries.ok_or_else(|| Error::corrupt("the list of referrers has no entries"))?;
-    let at = |digest: &Digest| entries.iter().position(|entry| entry["digest"] == digest.as_ref());
+    let before = entries.len();
     match change {
-        Change::Add(manifest) if at(manifest.digest()).is_some() => return Ok(None),
-        Change::Add(manifest) => entries.push(descriptor_json(&descriptor(manifest))),
-        Change::Remove(digest) => match at(digest) {
-            Some(index) => drop(entries.remove(index)),
-            None => return Ok(None),
-        },
+        Change::Add(manifests) => {
+            let listed = entries.iter().filter_map(|entry| entry["digest"].as_str().map(str::to_owned));
+            let mut listed: HashSet<String> = listed.collect();
+            let fresh = manifests.iter().filter(|manifest| listed.insert(manifest.digest().to_string()));
+            entries.extend(fresh.map(|manifest| descriptor_json(&descriptor(manifest))));
+        }
+        Change::Remove(digest) => {
+            let at = entries.iter().position(|entry| entry["digest"] == digest.as_ref());
+            at.map(|index| entries.remove(index));
+        }
+    }
+    if entries.len() == before {
+        return Ok(None);
     }
     let written = serde_json::to_vec(&list);
     written.map(Some).map_err(|e| Error::new(ErrorKind::Internal, "writing an index").with_source(e))
@@ -105,7 +114,7 @@ mod tests {
             {"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"theirs":true}]}"#;
         let old = RawManifest::new(old, None).unwrap();
         let ours = signature("ours");
-        let new = changed(Some(&old), &Change::Add(&ours)).unwrap().unwrap();
+        let new = changed(Some(&old), &Change::Add(&[&ours])).unwrap().unwrap();
         let list: Value = serde_json::from_slice(&new).unwrap();
         assert_eq!(list["future"], json!([1]));
         assert_eq!(list["manifests"][0]["theirs"], json!(true));
@@ -114,12 +123,12 @@ mod tests {
         assert_eq!(list["manifests"][1]["annotations"], json!({ "name": "ours" }));
 
         let new = RawManifest::new(new, None).unwrap();
-        assert_eq!(changed(Some(&new), &Change::Add(&ours)).unwrap(), None);
+        assert_eq!(changed(Some(&new), &Change::Add(&[&ours])).unwrap(), None);
         let back = changed(Some(&new), &Change::Remove(ours.digest())).unwrap().unwrap();
         let back = RawManifest::new(back, None).unwrap();
         assert_eq!(changed(Some(&back), &Change::Remove(ours.digest())).unwrap(), None);
         assert_eq!(changed(None, &Change::Remove(ours.digest())).unwrap(), None);
-        assert!(changed(Some(&ours), &Change::Add(&ours)).is_err());
+        assert!(changed(Some(&ours), &Change::Add(&[&ours])).is_err());
     }
 
     /// "If the artifactType is empty or missing in the image manifest" it is the config's type.

@@ -7,7 +7,7 @@ use dyn_clone::DynClone;
 
 use crate::cache::lease::Lease;
 use crate::manifest::RawManifest;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, reference};
 
 pub use ext::ImageRegistryExt;
 pub use listing::{Names, Page};
@@ -215,6 +215,22 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("store manifests"))
     }
 
+    /// Stores manifests that have a subject, by their digests, whose content is already there: as
+    /// [`push_manifest`](Self::push_manifest) for each. A backend that keeps lists of [referrers](Self::referrers) writes
+    /// each list once for all of them.
+    ///
+    /// # Contract
+    /// X 280 `referrers_pushed_together_are_all_listed`.
+    ///
+    /// # Errors
+    /// As [`push_manifest`](Self::push_manifest); some may be stored and listed then.
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        for manifest in manifests {
+            self.push_manifest(&reference::by_digest(repository, manifest.digest()), manifest).await?;
+        }
+        Ok(())
+    }
+
     /// Protects content from being collected until the lease is dropped, present or not: for a push, which relies on
     /// what it has found or stored until a name points to it.
     ///
@@ -274,6 +290,7 @@ crate::forward! {
     async has_blob(reference: &Reference, blob: &Descriptor) -> Result<bool>;
     async mount_blob(reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
     async push_manifest(reference: &Reference, manifest: &RawManifest) -> Result<()>;
+    async push_referrers(repository: &Reference, manifests: &[RawManifest]) -> Result<()>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async delete(reference: &Reference) -> Result<()>;
     async delete_blob(reference: &Reference, digest: &Digest) -> Result<()>;

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::manifest::{RawManifest, is_document, limits};
+use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
     Backend, Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error,
     ErrorKind, ImageRegistry, Lease, Location, MediaType, Names, Opened, Options, Page, Reference, Result,
@@ -13,6 +14,7 @@ use plyfold_core::{
 };
 
 use crate::config::Config;
+use crate::referrers::Unlisted;
 use crate::root::Root;
 use crate::store::Store;
 
@@ -49,17 +51,33 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
 #[derive(Clone, Debug)]
 pub struct Layout {
     store: Store,
+    /// As read last.
+    unlisted: Arc<Mutex<Option<Arc<Unlisted>>>>,
 }
 
 impl Layout {
     /// The layout at `path`, which is looked at only when it is used.
     pub fn new(path: impl Into<PathBuf>, config: Config) -> Self {
-        Self { store: Store::on(Root::new(path.into(), false, config.follow_symlinks)) }
+        let store = Store::on(Root::new(path.into(), false, config.follow_symlinks));
+        Self { store, unlisted: Arc::default() }
     }
 
     async fn prepare(&self) -> Result<()> {
         let store = self.store.clone();
         self.store.work(move |_| store.prepare()).await
+    }
+
+    /// The entries without a name that refer to others, as `index.json` is now.
+    async fn unlisted(&self) -> Result<Arc<Unlisted>> {
+        let known = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read = self.store.work(move |root| {
+            let names = root.index()?;
+            let known = known.filter(|known| Arc::ptr_eq(&known.names, &names));
+            Ok(known.unwrap_or_else(|| Arc::new(Unlisted::read(root, names))))
+        });
+        let read = read.await?;
+        *self.unlisted.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+        Ok(read)
     }
 
     async fn names(&self) -> Result<Vec<Reference>> {
@@ -100,7 +118,11 @@ impl ImageRegistry for Layout {
     }
 
     async fn untagged(&self) -> Result<Vec<Reference>> {
-        self.store.work(|root| Ok(root.index()?.0.untagged())).await
+        let unlisted = self.unlisted().await?;
+        let mut untagged = unlisted.names.0.untagged();
+        // What refers to an image comes with it.
+        untagged.sort_by_cached_key(|name| unlisted.is_referrer(name.digest()));
+        Ok(untagged)
     }
 
     async fn referrers(
@@ -109,14 +131,10 @@ impl ImageRegistry for Layout {
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
-        let mut found = self.store.as_registry().referrers(reference, subject, artifact_type).await?;
-        let of = subject.clone();
-        for entry in self.store.work(move |root| unlisted(root, &of)).await? {
-            let is_new = found.iter().all(|listed| listed.digest() != entry.digest());
-            if is_new && referrers::is_of_type(&entry, artifact_type) {
-                found.push(entry);
-            }
-        }
+        let (list, of, unlisted) =
+            (reference::referrers_of(reference, subject), subject.clone(), self.unlisted().await?);
+        let mut found = self.store.work(move |root| unlisted.of(root, &list, &of)).await?;
+        found.retain(|entry| referrers::is_of_type(entry, artifact_type));
         Ok(found)
     }
 
@@ -147,11 +165,23 @@ impl ImageRegistry for Layout {
         let _stored = self.store.lease(std::slice::from_ref(named.digest())).await?;
         self.store.put(Blob::from_bytes(named.descriptor(), BlobRange::FULL, named.bytes())?).await?;
         // Before the name: when the list cannot be written, the name stays as it was.
-        self.store.list_referrer(name, &named).await.map_err(|e| e.with_image(name))?;
+        let listed = self.store.list_referrers(name, std::slice::from_ref(&named)).await;
+        listed.map_err(|e| e.with_image(name))?;
         // Without a tag it is content alone, such as the child of an index that gets its name last.
         let Some(tag) = name.tag() else { return Ok(()) };
         let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
         self.store.name_whole(&name, named.descriptor()).await.map_err(|e| e.with_image(&name))
+    }
+
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        self.prepare().await?;
+        let digests: Vec<Digest> = manifests.iter().map(|manifest| manifest.digest().clone()).collect();
+        let _stored = self.store.lease(&digests).await?;
+        for manifest in manifests {
+            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+            self.store.put(content).await?;
+        }
+        self.store.list_referrers(repository, manifests).await.map_err(|e| e.with_image(repository))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -190,22 +220,6 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
     };
     let itself = index.as_image(found.digest(), bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
-}
-
-/// What refers to a subject among the entries without a name: oras writes each document as one, and no list.
-fn unlisted(root: &Root, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let mut found = Vec::new();
-    for (entry, has_name) in root.index()?.0.nameless() {
-        if has_name || !is_document(entry.media_type()) {
-            continue;
-        }
-        let Some(bytes) = root.read_blob(entry.digest(), limits::MANIFEST)? else { continue };
-        let raw = RawManifest::described(bytes, entry)?;
-        if raw.subject().is_some_and(|of| of.digest() == subject) {
-            found.push(referrers::descriptor(&raw));
-        }
-    }
-    Ok(found)
 }
 
 impl fmt::Display for Layout {

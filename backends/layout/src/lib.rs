@@ -28,6 +28,7 @@ mod backend;
 mod config;
 mod durable;
 mod files;
+mod referrers;
 mod root;
 mod store;
 mod watch;

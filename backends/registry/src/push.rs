@@ -30,7 +30,7 @@ impl Client {
         match manifest.subject() {
             Some(subject) if !knows_subject => {
                 let list = referrers_of(&reference, subject.digest());
-                self.change_list(&target, &list, &Change::Add(manifest)).await
+                self.change_list(&target, &list, &Change::Add(&[manifest])).await
             }
             _ => Ok(()),
         }

@@ -232,6 +232,10 @@ impl ImageRegistry for Counting {
         self.count().push_manifest(reference, manifest).await
     }
 
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        self.count().push_referrers(repository, manifests).await
+    }
+
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
         self.count().lease(content).await
     }

@@ -25,6 +25,8 @@ rules! {
     "X 269" a_pushed_referrer_is_listed_by_its_subject:
         "what is pushed with a subject is listed among that one's referrers, once, with its type; a copy with referrers to \
          where they cannot be listed is refused",
+    "X 280" referrers_pushed_together_are_all_listed:
+        "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
 
 const CONTENT: &[u8] = b"a blob that no sample has";
@@ -122,6 +124,53 @@ async fn a_pushed_referrer_is_listed_by_its_subject(fixture: &dyn Fixture) {
         let other = MediaType::Other("application/vnd.example.none".to_owned());
         assert_eq!(sound(registry.referrers(name, &about, Some(&other)).await), []);
     }
+}
+
+async fn referrers_pushed_together_are_all_listed(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
+    let (registry, name) = (&*subject.registry, subject.reference());
+    let sample = samples::subject();
+    let first = sound(RawManifest::new(sample.top_bytes().clone(), Some(sample.top.media_type())));
+    let can = registry.capabilities();
+    if !can.push {
+        assert_kind(registry.push_referrers(name, &[first]).await, &ErrorKind::Unsupported);
+        return;
+    }
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        push(registry, name, &sample, &blob.descriptor).await;
+    }
+    let about = first.subject().expect("the sample has a subject").clone();
+    let others = [("second", &about), ("third", &about), ("of the first", first.descriptor())];
+    let others = others.map(|(note, subject)| noted(&first, note, subject));
+    sound(registry.push_referrers(name, std::slice::from_ref(&first)).await);
+    let all = [std::slice::from_ref(&first), &others[..]].concat();
+    // One that is listed already is among them.
+    sound(registry.push_referrers(name, &all).await);
+    for raw in &all {
+        assert!(sound(registry.manifest(&at(name, raw.digest())).await).bytes() == raw.bytes());
+    }
+    let lists = [(about.digest(), vec![&all[0], &all[1], &all[2]]), (first.digest(), vec![&all[3]])];
+    for (subject, wanted) in lists.into_iter().filter(|_| can.referrers) {
+        let listed = sound(registry.referrers(name, subject, None).await);
+        let mut listed: Vec<_> = listed.iter().map(|entry| entry.digest().to_string()).collect();
+        let mut wanted: Vec<_> = wanted.iter().map(|raw| raw.digest().to_string()).collect();
+        listed.sort();
+        wanted.sort();
+        assert_eq!(listed, wanted);
+    }
+}
+
+/// The same manifest with a note, about something.
+fn noted(raw: &RawManifest, note: &str, subject: &Descriptor) -> RawManifest {
+    let mut document: serde_json::Value = sound(serde_json::from_slice(raw.bytes()).map_err(invalid));
+    document["annotations"] = serde_json::json!({ "note": note });
+    let (kind, digest, size) = (subject.media_type(), subject.digest(), subject.size());
+    document["subject"] = serde_json::json!({ "mediaType": kind, "digest": digest, "size": size });
+    sound(RawManifest::new(document.to_string(), Some(raw.descriptor().media_type())))
+}
+
+fn invalid(error: serde_json::Error) -> Error {
+    Error::corrupt("the sample is not JSON").with_source(error)
 }
 
 async fn push(registry: &dyn ImageRegistry, name: &Reference, sample: &Sample, blob: &Descriptor) {

@@ -1,10 +1,12 @@
 //! Documents that refer to an image of a cache: kept under the name that the distribution specification gives the list of
 //! them ("Referrers Tag Schema").
 
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{CacheProvider, NameChange, Needs, content, index};
+use super::{CacheProvider, Lease, NameChange, content, index};
 use crate::manifest::{RawManifest, canonical_json, limits};
 use crate::referrers::{Change, changed, is_of_type, listed};
 use crate::{
@@ -43,38 +45,92 @@ pub(super) async fn attach(
     for (of, bytes) in [(&config, EMPTY.1), (&layer, document), (&entry, &manifest[..])] {
         content::put(cache, Blob::from_bytes(of, BlobRange::FULL, &Bytes::copy_from_slice(bytes))?).await?;
     }
-    list(cache, name, &raw).await?;
+    list(cache, name, std::slice::from_ref(&raw)).await?;
     Ok(entry)
 }
 
-/// The body of `list_referrer`. What else the list has stays.
-pub(super) async fn list(cache: &dyn CacheProvider, name: &Reference, referrer: &RawManifest) -> Result<()> {
-    let Some(subject) = referrer.subject() else { return Ok(()) };
-    let name = &reference::referrers_of(name, subject.digest());
-    let at = |e: Error| e.with_image(name).with_endpoint(cache);
-    // Other writers of this list wait: none reads one that another is about to replace.
-    let _turn = index::turn(cache, name).await?;
-    let given = referrer.descriptor();
-    for _ in 0..index::ATTEMPTS {
-        let before = index::existing(cache, name).await.map_err(at)?;
-        let Some(bytes) = changed(before.as_ref(), &Change::Add(referrer)).map_err(at)? else {
-            return Ok(());
-        };
-        let list = RawManifest::new(bytes, Some(&MediaType::ImageIndex)).map_err(at)?;
-        let mut others = vec![list.digest().clone()];
-        if let Some(before) = &before {
-            others.extend(Needs::of(cache, before.descriptor()).await?.digests());
-        }
-        let _lease = index::present(cache, std::slice::from_ref(given), &others).await.map_err(at)?;
-        // Content of the list may have been removed before the lease was taken. Check again now that the lease is held.
-        if index::existing(cache, name).await.map_err(at)? != before {
-            continue;
-        }
-        content::put(cache, Blob::from_bytes(list.descriptor(), BlobRange::FULL, list.bytes())?).await?;
-        let set = NameChange::Set(name.clone(), list.descriptor().clone());
-        return cache.update(&[NameChange::Require(given.clone()), set]).await;
+/// The body of `list_referrers`. What else the lists have stays.
+pub(super) async fn list(
+    cache: &dyn CacheProvider,
+    name: &Reference,
+    referrers: &[RawManifest],
+) -> Result<()> {
+    let mut lists: BTreeMap<String, (Reference, Vec<&RawManifest>)> = BTreeMap::new();
+    for referrer in referrers {
+        let Some(subject) = referrer.subject() else { continue };
+        let name = reference::referrers_of(name, subject.digest());
+        lists.entry(name.whole()).or_insert_with(|| (name, Vec::new())).1.push(referrer);
     }
-    Err(at(Error::new(ErrorKind::Unavailable, "concurrent writers keep changing the list of referrers")))
+    let mut lists: VecDeque<_> = lists.into_values().collect();
+    // Other writers of lists wait: none reads one that another is about to replace.
+    let _turn = if lists.is_empty() { Lease::none() } else { cache.single_flight(index::LISTS).await? };
+    let mut attempts = 0;
+    while !lists.is_empty() {
+        let mut written = Written::default();
+        for (name, referrers) in &lists {
+            written.add(cache, name, referrers).await.map_err(|e| e.with_image(name).with_endpoint(cache))?;
+            if written.bytes > limits::MANIFEST {
+                break;
+            }
+        }
+        if written.store(cache).await? {
+            lists.drain(..written.count);
+            attempts = 0;
+        } else if attempts == index::ATTEMPTS {
+            let what = "concurrent writers keep changing the list of referrers";
+            return Err(Error::new(ErrorKind::Unavailable, what).with_image(name).with_endpoint(cache));
+        }
+        attempts += 1;
+    }
+    Ok(())
+}
+
+/// Some lists, each with what is added to it, in one change of names.
+#[derive(Default)]
+struct Written {
+    /// How many lists were looked at.
+    count: usize,
+    /// Bytes of the lists that change.
+    bytes: u64,
+    /// Each with what its name stands for, and what is added.
+    changed: Vec<(Reference, RawManifest, Option<RawManifest>)>,
+    given: Vec<Descriptor>,
+}
+
+impl Written {
+    async fn add(&mut self, cache: &dyn CacheProvider, name: &Reference, new: &[&RawManifest]) -> Result<()> {
+        self.count += 1;
+        let before = index::existing(cache, name).await?;
+        let Some(bytes) = changed(before.as_ref(), &Change::Add(new))? else { return Ok(()) };
+        let list = RawManifest::new(bytes, Some(&MediaType::ImageIndex))?;
+        self.bytes += list.descriptor().size();
+        self.given.extend(new.iter().map(|referrer| referrer.descriptor().clone()));
+        self.changed.push((name.clone(), list, before));
+        Ok(())
+    }
+
+    /// Whether all of it is stored: no name has changed meanwhile.
+    async fn store(&self, cache: &dyn CacheProvider) -> Result<bool> {
+        let Some((first, ..)) = self.changed.first() else { return Ok(true) };
+        let at = |e: Error| e.with_image(first).with_endpoint(cache);
+        // A document that is here protects what it leads to.
+        let documents = self.changed.iter().flat_map(|(_, list, before)| [Some(list), before.as_ref()]);
+        let documents: Vec<Digest> = documents.flatten().map(|raw| raw.digest().clone()).collect();
+        let _lease = index::present(cache, &self.given, &documents).await.map_err(at)?;
+        // Content of the lists may have been removed before the lease was taken. Check again now that the lease is held.
+        for (name, _, before) in &self.changed {
+            if index::existing(cache, name).await.map_err(at)? != *before {
+                return Ok(false);
+            }
+        }
+        let mut changes: Vec<_> = self.given.iter().cloned().map(NameChange::Require).collect();
+        for (name, list, _) in &self.changed {
+            content::put(cache, Blob::from_bytes(list.descriptor(), BlobRange::FULL, list.bytes())?).await?;
+            changes.push(NameChange::Set(name.clone(), list.descriptor().clone()));
+        }
+        cache.update(&changes).await?;
+        Ok(true)
+    }
 }
 
 /// What refers to a subject, of one type or of all, by the lists of all repositories: an image may have another name here
@@ -86,12 +142,12 @@ pub(super) async fn referrers(
     artifact_type: Option<&MediaType>,
 ) -> Result<Vec<Descriptor>> {
     let list = reference::referrers_of(image, subject);
-    let mut found: Vec<Descriptor> = Vec::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     for (name, top) in cache.list().await?.into_iter().filter(|(name, _)| name.tag() == list.tag()) {
         let at = |e: Error| e.with_image(&name).with_endpoint(cache);
         let raw = content::read(cache, &top, limits::MANIFEST).await.map_err(at)?;
         for entry in RawManifest::described(raw, &top).and_then(|raw| listed(&raw)).map_err(at)? {
-            if found.iter().all(|known| known.digest() != entry.digest()) {
+            if known.insert(entry.digest().clone()) {
                 found.push(entry);
             }
         }

@@ -1,5 +1,7 @@
 //! The verbs that follow from a cache's methods.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -94,7 +96,7 @@ pub trait CacheProviderExt: CacheProvider {
 
     /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
     /// the platform of `options`, and what refers to them where it is [listed](ImageRegistry::referrers). Those without
-    /// a name come last, by their digests. Images that came before one that fails are kept. Each image has its own last
+    /// a name come last, by their digests, those excepted that refer to one that was loaded before. Images that came before one that fails are kept. Each image has its own last
     /// progress event; if the load fails before the first image, the failure has one. Nothing is asked of a network.
     ///
     /// # Errors
@@ -120,9 +122,16 @@ pub trait CacheProviderExt: CacheProvider {
         // The image in the file may be newer than the image with the same name in the cache.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(wanted.len());
+        let mut referrers = HashSet::new();
         for reference in &wanted {
+            // It came with its subject, and is kept and removed with it.
+            let came = |digest: &Digest| referrers.contains(digest);
+            if reference.tag().is_none() && reference::digest_of(reference)?.as_ref().is_some_and(came) {
+                continue;
+            }
             let pulled = pull::pull(&from.registry, reference, self.as_provider(), &options).await?;
-            receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?;
+            referrers
+                .extend(receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?);
             loaded.push(pulled);
         }
         Ok(loaded)
@@ -190,15 +199,16 @@ pub trait CacheProviderExt: CacheProvider {
         attach::attach(self.as_provider(), name, subject, media_type, document).await
     }
 
-    /// Puts a stored manifest that has a subject into the list of what refers to that, in the repository of `name`: the
-    /// index that [`attach`](Self::attach) writes. Without a subject nothing happens.
+    /// Puts stored manifests that have subjects into the lists of what refers to those, in the repository of `name`: the
+    /// indexes that [`attach`](Self::attach) writes. Each list is written once, and all names are set together as far as
+    /// the lists together are no larger than one may be. A manifest without a subject changes nothing.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is not here that the manifest needs;
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when other processes keep changing the list; otherwise as
+    /// [`NotFound`](crate::ErrorKind::NotFound) with the digests when content is not here that a manifest needs;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when other processes keep changing the lists; otherwise as
     /// [`index_write`](Self::index_write).
-    async fn list_referrer(&self, name: &Reference, referrer: &RawManifest) -> Result<()> {
-        attach::list(self.as_provider(), name, referrer).await
+    async fn list_referrers(&self, name: &Reference, referrers: &[RawManifest]) -> Result<()> {
+        attach::list(self.as_provider(), name, referrers).await
     }
 
     /// Copies an image to a registry: everything that its name stands for, or one platform. Digests are unchanged,

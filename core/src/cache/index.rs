@@ -9,10 +9,13 @@ use crate::manifest::{
     Document, RawConfig, RawManifest, canonical_json, descriptor_json, is_document, is_manifest, limits,
 };
 use crate::strict::{self, invalid};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, reference};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
 pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
+
+/// The work of writing lists of referrers: one writer at a time, because many lists may be written together.
+pub(super) const LISTS: &str = "lists of referrers";
 
 /// After this many concurrent changes of the name, the index is written on the base of the last one read.
 pub(super) const ATTEMPTS: u32 = 16;
@@ -54,6 +57,9 @@ pub(super) async fn write(
 
 /// The right to write an index, which one writer has at a time.
 pub(super) async fn turn(cache: &dyn CacheProvider, name: &Reference) -> Result<Lease> {
+    if reference::is_list_of_referrers(name) {
+        return cache.single_flight(LISTS).await;
+    }
     cache.single_flight(&format!("index {}", name.whole())).await
 }
 

@@ -1,5 +1,6 @@
 //! A cache as the target of a copy: what a load takes along of what refers to an image.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -12,21 +13,24 @@ use crate::pull::{PullOptions, PullResult};
 use crate::registry::{Capabilities, ImageRegistry};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
-/// Brings what refers to an image here that was just pulled from `registry`, where that lists it.
+/// Brings what refers to an image here that was just pulled from `registry`, where that lists it, and says what that is.
 pub(super) async fn referrers_of(
     cache: &dyn CacheProvider,
     registry: &dyn ImageRegistry,
     pulled: &PullResult,
     options: &PullOptions,
-) -> Result<()> {
+) -> Result<HashSet<Digest>> {
     if !registry.capabilities().referrers {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let target = Receiver(dyn_clone::clone_box(cache));
     let copying =
         CopyOptions { concurrency: options.concurrency, retry: options.retry, ..CopyOptions::default() };
     let subjects = [pulled.descriptor.digest(), pulled.manifest.digest()].map(Clone::clone);
-    copy_referrers((registry, &pulled.reference), subjects, (&target, &pulled.reference), &copying).await
+    let (from, to) = ((registry, &pulled.reference), (&target as &dyn ImageRegistry, &pulled.reference));
+    let mut copied = copy_referrers(from, subjects.clone(), to, &copying).await?;
+    copied.retain(|digest| !subjects.contains(digest));
+    Ok(copied)
 }
 
 #[derive(Clone, Debug)]
@@ -55,15 +59,21 @@ impl ImageRegistry for Receiver {
     }
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
-        content::put(&self.0, content).await?;
-        attach::list(&self.0, reference, manifest).await?;
+        self.push_referrers(reference, std::slice::from_ref(manifest)).await?;
         if reference.tag().is_none() {
             return Ok(());
         }
         let top = manifest.descriptor();
         let _lease = index::present(&self.0, std::slice::from_ref(top), &[]).await?;
         self.0.update(&[NameChange::Set(reference.clone(), top.clone())]).await
+    }
+
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        for manifest in manifests {
+            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+            content::put(&self.0, content).await?;
+        }
+        attach::list(&self.0, repository, manifests).await
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

@@ -101,15 +101,37 @@ impl<'a> PushSession<'a> {
     /// the document refers to, and the name is left alone; otherwise as [`ImageRegistry::push_manifest`]. Layers that
     /// may not be redistributed may be elsewhere.
     pub async fn finish(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
-        self.hold(vec![manifest.digest().clone()]).await?;
-        let missing = self.missing(manifest).await;
-        if !missing.is_empty() {
-            let error = lacking("content was not stored before its manifest", &missing);
-            return Err(error.with_image(name).with_endpoint(self.registry));
-        }
+        self.complete(name, manifest).await?;
         self.registry.push_manifest(name, manifest).await?;
         self.note(manifest.digest(), true).await;
         Ok(())
+    }
+
+    /// Stores manifests that have a subject, by their digests, each after what it needs: as
+    /// [`ImageRegistry::push_referrers`].
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn put_referrers(&self, manifests: &[RawManifest]) -> Result<()> {
+        for manifest in manifests {
+            self.complete(&reference::by_digest(self.target, manifest.digest()), manifest).await?;
+        }
+        self.registry.push_referrers(self.target, manifests).await?;
+        for manifest in manifests {
+            self.note(manifest.digest(), true).await;
+        }
+        Ok(())
+    }
+
+    /// Leases a document, and refuses it where something is missing that it needs.
+    async fn complete(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
+        self.hold(vec![manifest.digest().clone()]).await?;
+        let missing = self.missing(manifest).await;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let error = lacking("content was not stored before its manifest", &missing);
+        Err(error.with_image(name).with_endpoint(self.registry))
     }
 
     /// References of a document that this session has neither found nor stored.

@@ -154,7 +154,7 @@ fn app(tag: &str) -> Reference {
 async fn listed(cache: &MemoryCache, layer: u64, subject: &Descriptor) -> Descriptor {
     let referrer = image(cache, &[layer], Some(subject)).await;
     let bytes = cache.get_content(referrer.digest(), referrer.size()).await.unwrap();
-    cache.list_referrer(&app("1"), &RawManifest::new(bytes, None).unwrap()).await.unwrap();
+    cache.list_referrers(&app("1"), &[RawManifest::new(bytes, None).unwrap()]).await.unwrap();
     referrer
 }
 

@@ -23,6 +23,7 @@ mod package;
 mod parsers;
 mod pull;
 mod reference;
+mod referrers;
 mod seams;
 mod session;
 mod source;

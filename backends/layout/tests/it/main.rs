@@ -9,6 +9,7 @@ mod hostile;
 mod layout;
 mod lease;
 mod processes;
+mod referrers;
 mod store;
 mod verify;
 mod waiting;

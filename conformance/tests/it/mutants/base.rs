@@ -59,6 +59,7 @@ pub(super) enum Fault {
     PushReserialises,
     PushUnverified,
     ReferenceNotChecked,
+    ReferrersLost,
     ReferrersUnlisted,
     ResolvesElsewhere,
     SecondPushFails,
@@ -305,6 +306,11 @@ impl ImageRegistry for BrokenRegistry {
             self.inner.push_manifest(reference, manifest).await?;
         }
         pushed
+    }
+
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        let kept = if self.fault == Fault::ReferrersLost { manifests.len().min(1) } else { manifests.len() };
+        self.inner.push_referrers(repository, &manifests[..kept]).await
     }
 
     async fn delete(&self, reference: &Reference) -> Result<()> {

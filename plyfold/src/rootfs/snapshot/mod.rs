@@ -176,7 +176,7 @@ impl Images {
         // An image that is not here cannot be pushed from here, and nothing would take the list away.
         if attached && cache.stat(&image.digest).await?.is_some() {
             let name = reference::parse(&image.reference)?;
-            cache.list_referrer(&name, artifact.manifest()).await?;
+            cache.list_referrers(&name, std::slice::from_ref(artifact.manifest())).await?;
         }
         drop(stored);
         Ok(KeptSnapshot::of(&artifact))

@@ -1,0 +1,146 @@
+//! Loads and copies of many referrers: which files are opened and written, as the kernel tells it.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use plyfold_conformance::samples;
+use plyfold_core::{
+    CacheProviderExt as _, CopyOptions, Descriptor, ImageRegistry as _, Opened, PullOptions, RawManifest,
+    copy, reference,
+};
+use plyfold_layout::{Config, Layout, Store};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{blob_path, name};
+
+/// How often files in a folder are opened or replaced.
+struct Watch(OwnedFd, ReadFlags);
+
+impl Watch {
+    fn on(folder: &Path, counted: ReadFlags) -> Self {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        // The kernel joins two equal events; there are others between them.
+        let all = WatchFlags::OPEN | WatchFlags::CLOSE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&watch, folder, all).unwrap();
+        Self(watch, counted)
+    }
+
+    /// Events since the last question, of files whose names begin so.
+    fn count(&self, start: &str) -> usize {
+        let (mut buffer, mut count) = ([MaybeUninit::uninit(); 8 << 10], 0);
+        let mut events = Reader::new(&self.0, &mut buffer);
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    let is_lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                    assert!(!is_lost, "more events than the kernel keeps");
+                    if !event.events().contains(self.1) {
+                        continue;
+                    }
+                    let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
+                    count += usize::from(name.is_some_and(|name| name.starts_with(start)));
+                }
+                Err(Errno::AGAIN) => return count,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+}
+
+/// A layout of one image and its referrers, each an entry without a name, as oras writes them. In a chain each refers to
+/// the one before it. All manifests, the image's first.
+fn layout(folder: &Path, count: usize, is_chain: bool) -> Vec<RawManifest> {
+    fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
+    let sample = samples::image();
+    for blob in &sample.blobs {
+        fs::write(blob_path(folder, blob.descriptor.digest()), &blob.bytes).unwrap();
+    }
+    let raw = RawManifest::new(sample.top_bytes().clone(), None).unwrap();
+    let config = raw.image().unwrap().config().clone();
+    let mut all = vec![raw];
+    for number in 0..count {
+        let subject = all[if is_chain { number } else { 0 }].descriptor();
+        let (kind, digest, size) = (subject.media_type(), subject.digest(), subject.size());
+        let document = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": "application/vnd.example.note", "config": config, "layers": [],
+            "subject": { "mediaType": kind, "digest": digest, "size": size },
+            "annotations": { "number": number.to_string() },
+        });
+        let raw = RawManifest::new(document.to_string(), None).unwrap();
+        fs::write(blob_path(folder, raw.digest()), raw.bytes()).unwrap();
+        all.push(raw);
+    }
+    let mut entries: Vec<Value> =
+        all.iter().map(|raw| serde_json::to_value(raw.descriptor()).unwrap()).collect();
+    entries[0]["annotations"] = json!({ "org.opencontainers.image.ref.name": "1" });
+    // The image last: what refers to it is loaded with it even so.
+    entries.rotate_left(1);
+    let index = json!({ "schemaVersion": 2, "manifests": entries });
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    // An index that has just been written is read each time.
+    std::thread::sleep(Duration::from_millis(100));
+    all
+}
+
+const COUNT: usize = 60;
+
+#[tokio::test]
+async fn many_referrers_are_read_and_listed_once() {
+    for is_chain in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let all = layout(&from, COUNT, is_chain);
+        let store = Store::open(&to).unwrap();
+        let opened = Watch::on(&from.join("blobs/sha256"), ReadFlags::OPEN);
+        let written = Watch::on(&to, ReadFlags::MOVED_TO);
+        let origin = Layout::new(&from, Config::default());
+        let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+        let from = Opened { registry: Box::new(origin.clone()), reference: None };
+        let loaded = store.image_load(&from, &options).await.unwrap();
+        assert_eq!(loaded.len(), 1, "referrers are no images");
+        let (opened, written) = (opened.count(""), written.count("index.json"));
+        assert!(opened <= 6 * COUNT, "{opened} blobs are opened for {COUNT} referrers, chain: {is_chain}");
+        assert_eq!(written, 2, "the image's name, and those of the lists, chain: {is_chain}");
+        let listed = |subject: &Descriptor| {
+            let (registry, digest) = (store.as_registry(), subject.digest().clone());
+            async move { registry.referrers(&name("a:1"), &digest, None).await.unwrap().len() }
+        };
+        let counts = if is_chain { [1, 1, 0] } else { [COUNT, 0, 0] };
+        for (subject, count) in [&all[0], &all[1], &all[COUNT]].into_iter().zip(counts) {
+            assert_eq!(listed(subject.descriptor()).await, count, "chain: {is_chain}");
+        }
+
+        // A copy into a layout, whose index has a name for the image and one for each list.
+        let copied = Layout::new(folder.path().join("copied"), Config::default());
+        let (image, target) = (from.registry.clone(), name("localhost/copied:1"));
+        let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+        copied.lease(&[]).await.unwrap();
+        let written = Watch::on(&folder.path().join("copied"), ReadFlags::MOVED_TO);
+        let local = name("localhost/from:1");
+        copy(&*image, &local, &copied, &target, &options).await.unwrap();
+        assert_eq!(written.count("index.json"), 2, "chain: {is_chain}");
+        let last = reference::by_digest(&target, all[COUNT].digest());
+        assert_eq!(copied.manifest(&last).await.unwrap().bytes(), all[COUNT].bytes());
+    }
+}
+
+/// A question about one subject does not read what refers to others.
+#[tokio::test]
+async fn a_list_of_one_subject_reads_what_refers_to_it() {
+    let folder = TempDir::new().unwrap();
+    let all = layout(folder.path(), COUNT, true);
+    let layout = Layout::new(folder.path(), Config::default());
+    layout.referrers(&name("a:1"), all[0].digest(), None).await.unwrap();
+    let opened = Watch::on(&folder.path().join("blobs/sha256"), ReadFlags::OPEN);
+    let listed = layout.referrers(&name("a:1"), all[7].digest(), None).await.unwrap();
+    assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [all[8].digest()]);
+    assert_eq!(opened.count(""), 1);
+}

@@ -1,0 +1,262 @@
+//! Copies and loads of what refers to an image: how much work they are, and where they end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use plyfold_core::cache::{CachedNames, Ingest, Lease, NameChange, Usage, Verified, Verify};
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::{
+    Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProviderExt, Capabilities, Collect,
+    Collected, CopyOptions, Descriptor, Digest, ImageRegistry, MediaType, Opened, Page, PullPolicy,
+    RawManifest, Reference, Result, copy, digest, reference,
+};
+use serde_json::{Value, json};
+
+use crate::fixture::{AMD64, descriptor, layer, name, options, put_image};
+
+/// A cache that counts what is asked of it.
+#[derive(Clone, Debug)]
+struct Counting {
+    inner: MemoryCache,
+    /// Blobs that were read, and changes of names.
+    opened: Arc<AtomicUsize>,
+    updated: Arc<AtomicUsize>,
+}
+
+plyfold_core::forward_cache! {
+    Counting, |cache| cache.inner;
+    async stat(digest: &Digest) -> Result<Option<u64>>;
+    async ingest(blob: &Descriptor) -> Result<Ingest>;
+    async partial(digest: &Digest) -> Result<u64>;
+    async quarantine(digest: &Digest) -> Result<()>;
+    async find_descriptor(reference: &Reference) -> Result<Option<Descriptor>>;
+    async list() -> Result<Vec<(Reference, Descriptor)>>;
+    async artifact(key: &ArtifactKey) -> Result<Artifact>;
+    async find_artifact(key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>>;
+    async lease(content: &[Digest]) -> Result<Lease>;
+    async single_flight(work: &str) -> Result<Lease>;
+    async free() -> Result<Option<u64>>;
+    async pins() -> Result<Vec<Reference>>;
+    async usage() -> Result<Usage>;
+    async collect(policy: &Collect) -> Result<Collected>;
+    async verify(what: &Verify) -> Result<Verified>;
+    async list_page(page: &Page) -> Result<CachedNames>;
+    sync layout() -> Option<&std::path::Path>;
+    sync scratch() -> Option<std::path::PathBuf>;
+    sync is_read_only() -> bool;
+    {
+        async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            self.inner.open(blob, range).await
+        }
+
+        async fn update(&self, changes: &[NameChange]) -> Result<()> {
+            self.updated.fetch_add(1, Ordering::Relaxed);
+            self.inner.update(changes).await
+        }
+    }
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Counting {
+    fn new() -> Self {
+        Self { inner: MemoryCache::new().unwrap(), opened: Arc::default(), updated: Arc::default() }
+    }
+}
+
+const IMAGE: &str = "example.com/app:1";
+
+/// An artifact that refers to `subject`, as a manifest.
+fn artifact(registry: &MemoryRegistry, subject: &Descriptor, number: usize) -> RawManifest {
+    let config = b"{}";
+    registry.insert_blob(&name(IMAGE), digest::sha256(config), &config[..]);
+    let subject: Value = serde_json::to_value(subject).unwrap();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(),
+        "artifactType": "application/vnd.example.note",
+        "config": descriptor("application/vnd.oci.empty.v1+json", config), "layers": [],
+        "subject": { "mediaType": subject["mediaType"], "digest": subject["digest"], "size": subject["size"] },
+        "annotations": { "number": number.to_string() },
+    });
+    RawManifest::new(manifest.to_string(), None).unwrap()
+}
+
+fn put(registry: &MemoryRegistry, raw: &RawManifest) {
+    let at = reference::by_digest(&name(IMAGE), raw.digest());
+    registry.insert_manifest(&at, MediaType::ImageManifest, raw.digest(), raw.bytes().clone());
+}
+
+/// An image, and its manifest.
+async fn image(registry: &MemoryRegistry) -> Descriptor {
+    put_image(registry, &name(IMAGE), ("linux", "amd64"), &[layer("a", 10)]);
+    registry.resolve(&name(IMAGE)).await.unwrap()
+}
+
+/// The cost of one load into a new cache; what refers to `subjects` is as many as given.
+async fn cost(registry: MemoryRegistry, subjects: &[(Descriptor, usize)]) -> (usize, usize) {
+    let (cache, opened) =
+        (Counting::new(), Opened { registry: Box::new(registry), reference: Some(name(IMAGE)) });
+    cache.image_load(&opened, &options(PullPolicy::Always)).await.unwrap();
+    let cost = (cache.opened.load(Ordering::Relaxed), cache.updated.load(Ordering::Relaxed));
+    for (subject, count) in subjects {
+        let listed = cache.as_registry().referrers(&name(IMAGE), subject.digest(), None).await.unwrap();
+        assert_eq!(listed.len(), *count);
+    }
+    cost
+}
+
+/// The list is written once, and what it has already is not read again for each that is added.
+#[tokio::test]
+async fn a_load_of_many_referrers_is_linear_work() {
+    let mut costs = Vec::new();
+    for count in [50, 100] {
+        let registry = MemoryRegistry::new("wide");
+        let subject = image(&registry).await;
+        for number in 0..count {
+            put(&registry, &artifact(&registry, &subject, number));
+        }
+        costs.push(cost(registry, &[(subject, count)]).await);
+    }
+    let [(fewer, once), (more, again)] = costs[..] else { unreachable!() };
+    assert_eq!((once, again), (2, 2), "the image's name, and the list's");
+    assert!(more <= 2 * fewer, "{more} blobs are read of twice as many, not {fewer}");
+}
+
+#[tokio::test]
+async fn a_chain_of_referrers_is_followed_to_its_end() {
+    let registry = MemoryRegistry::new("chain");
+    let mut subjects = vec![image(&registry).await];
+    for number in 0..40 {
+        let raw = artifact(&registry, &subjects[number], number);
+        put(&registry, &raw);
+        subjects.push(raw.descriptor().clone());
+    }
+    let target = MemoryRegistry::new("target");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    copy(&registry, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap();
+    let last = subjects.pop().unwrap();
+    assert_eq!(
+        target.resolve(&reference::by_digest(&name(IMAGE), last.digest())).await.unwrap().size(),
+        last.size()
+    );
+
+    let subjects: Vec<_> = subjects.into_iter().map(|subject| (subject, 1)).chain([(last, 0)]).collect();
+    let (read, updated) = cost(registry, &subjects).await;
+    assert_eq!(updated, 2, "all lists get their names together");
+    assert!(read <= 8 * subjects.len(), "{read} blobs are read for {} documents", subjects.len());
+}
+
+/// A registry in which one document refers to everything, to itself too.
+#[derive(Clone, Debug)]
+struct Circle(MemoryRegistry, Descriptor, Arc<AtomicUsize>);
+
+#[async_trait]
+impl ImageRegistry for Circle {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.0.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.0.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn referrers(&self, _: &Reference, _: &Digest, _: Option<&MediaType>) -> Result<Vec<Descriptor>> {
+        self.2.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![self.1.clone()])
+    }
+}
+
+impl fmt::Display for Circle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[tokio::test]
+async fn a_circle_of_referrers_ends() {
+    let registry = MemoryRegistry::new("circle");
+    let subject = image(&registry).await;
+    let raw = artifact(&registry, &subject, 0);
+    put(&registry, &raw);
+    let circle = Circle(registry, raw.descriptor().clone(), Arc::default());
+    let target = MemoryRegistry::new("target");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    copy(&circle, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap();
+    assert_eq!(circle.2.load(Ordering::Relaxed), 2);
+}
+
+/// What refers to an image comes with it, and is not loaded as an image of its own.
+#[tokio::test]
+async fn a_referrer_without_a_name_is_loaded_once() {
+    #[derive(Clone, Debug)]
+    struct Untagged(MemoryRegistry, Vec<Reference>);
+
+    #[async_trait]
+    impl ImageRegistry for Untagged {
+        async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+            self.0.manifest(reference).await
+        }
+
+        async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+            self.0.blob(reference, blob, range).await
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            self.0.capabilities()
+        }
+
+        async fn untagged(&self) -> Result<Vec<Reference>> {
+            Ok(self.1.clone())
+        }
+
+        async fn repositories(&self, page: Page) -> Result<plyfold_core::Names> {
+            self.0.repositories(page).await
+        }
+
+        async fn tags(&self, repository: &str, page: Page) -> Result<plyfold_core::Names> {
+            self.0.tags(repository, page).await
+        }
+
+        async fn referrers(
+            &self,
+            reference: &Reference,
+            subject: &Digest,
+            artifact_type: Option<&MediaType>,
+        ) -> Result<Vec<Descriptor>> {
+            self.0.referrers(reference, subject, artifact_type).await
+        }
+    }
+
+    impl fmt::Display for Untagged {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    let registry = MemoryRegistry::new("untagged");
+    let subject = image(&registry).await;
+    let absent = Descriptor::new(MediaType::ImageManifest, 2, digest::sha256(b"{}"));
+    let mut untagged = Vec::new();
+    for (number, subject) in [&subject, &absent].into_iter().enumerate() {
+        let raw = artifact(&registry, subject, number);
+        put(&registry, &raw);
+        untagged.push(reference::by_digest(&name(IMAGE), raw.digest()));
+    }
+    let alone = untagged[1].clone();
+    let opened = Opened { registry: Box::new(Untagged(registry, untagged)), reference: None };
+    let cache = MemoryCache::new().unwrap();
+    let loaded = cache.image_load(&opened, &options(PullPolicy::Always)).await.unwrap();
+    let loaded: Vec<&Reference> = loaded.iter().map(|image| &image.reference).collect();
+    assert_eq!(loaded, [&name(IMAGE), &alone], "{AMD64}");
+}
