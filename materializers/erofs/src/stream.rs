@@ -15,6 +15,8 @@ const LARGE: usize = 128 << 10;
 /// way.
 const COPY_MIN: u64 = 64 << 10;
 const ZEROS: [u8; 4096] = [0; 4096];
+/// So many zeros that come at once are left out of a new file, which reads as zeros there: they take no room on a disk.
+const LEFT_OUT: u64 = 16 << 10;
 /// Zeros between the runs of sparse files that are always written, in bytes.
 const FILL_MIN: u64 = 1 << 30;
 /// And more of them, for each byte of data.
@@ -30,6 +32,8 @@ pub(crate) struct BlockStream<'a> {
     end: u64,
     /// Zeros written by [`BlockStream::fill`].
     filled: u64,
+    /// Whether zeros may be left out.
+    is_sparse: bool,
 }
 
 impl<'a> BlockStream<'a> {
@@ -38,12 +42,17 @@ impl<'a> BlockStream<'a> {
         let position = u64::from(block_size) * u64::from(first);
         out.seek(SeekFrom::Start(position)).map_err(failed)?;
         let (gathered, block_size) = (Vec::with_capacity(GATHER), block_size.into());
-        Ok(Self { out, gathered, position, block_size, end: block_size, filled: 0 })
+        Ok(Self { out, gathered, position, block_size, end: block_size, filled: 0, is_sparse: false })
     }
 
     /// The same for an image whose size is a multiple of so many bytes, of complete blocks.
     pub(crate) fn ending_at(self, end: u64) -> Self {
         Self { end, ..self }
+    }
+
+    /// The same in an output that was empty, where what is not written reads as zeros.
+    pub(crate) fn sparse(self) -> Self {
+        Self { is_sparse: true, ..self }
     }
 
     /// The place of the next byte.
@@ -137,7 +146,14 @@ impl<'a> BlockStream<'a> {
         if self.filled > most {
             return Err(ErofsFault::Fill(Size(data), Size(self.filled).beyond(Size(most))).into());
         }
-        self.zeros(count)
+        if !self.is_sparse || count < LEFT_OUT {
+            return self.zeros(count);
+        }
+        self.out.write_all(&self.gathered).map_err(failed)?;
+        self.gathered.clear();
+        self.position += count;
+        self.out.seek(SeekFrom::Start(self.position)).map_err(failed)?;
+        Ok(())
     }
 
     /// Ends the last block, and writes what is gathered.
@@ -145,7 +161,8 @@ impl<'a> BlockStream<'a> {
         self.block()?;
         self.out.write_all(&self.gathered).map_err(failed)?;
         self.gathered.clear();
-        Ok(())
+        // Zeros that were left out may come last.
+        if self.is_sparse { self.out.set_len(self.position).map_err(failed) } else { Ok(()) }
     }
 
     /// Ends the last block and then writes the image's first bytes, which make it one.
@@ -163,6 +180,8 @@ fn failed(error: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Seek as _};
+
     use plyfold_core::ErrorKind;
 
     use super::*;
@@ -182,5 +201,32 @@ mod tests {
         stream.write(&data).unwrap();
         (stream.filled, stream.position) = (FILL_MIN, FILL_MIN + stream.position);
         stream.fill(1 << 20).unwrap();
+    }
+
+    #[test]
+    fn zeros_of_sparse_files_take_no_room() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let mut images = [true, false].map(|is_sparse| {
+            let mut file = tempfile::tempfile().unwrap();
+            let mut stream = BlockStream::new(&mut file, 4096, 1).unwrap();
+            stream.is_sparse = is_sparse;
+            stream.fill(5 << 20).unwrap();
+            stream.write(b"data").unwrap();
+            stream.fill(9 << 20).unwrap();
+            stream.finish(b"head").unwrap();
+            file
+        });
+        let [sparse, dense] = images.each_ref().map(|file| file.metadata().unwrap());
+        assert!(sparse.blocks() * 512 <= 64 << 10, "{} blocks", sparse.blocks());
+        assert!(dense.blocks() * 512 > 10 << 20, "{} blocks", dense.blocks());
+        let [sparse, dense] = images.each_mut().map(|file| {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        assert_eq!(sparse.len(), 14 << 20 | 8192);
+        assert!(sparse == dense, "other bytes");
     }
 }

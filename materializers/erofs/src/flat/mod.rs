@@ -98,7 +98,7 @@ impl ErofsFlat {
         let out = out.output(Role::Image)?;
         // What the format cannot hold of the metadata is found before a byte is written.
         let inodes = Inodes::new(image.tree(), options)?;
-        let mut stream = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
+        let mut stream = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?.sparse();
         let mut bodies = Bodies::new(image, options.block_size, limits);
         match (&self.compression, scratch) {
             (Some(compression), Some(scratch)) => {

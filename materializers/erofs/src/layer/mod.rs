@@ -98,7 +98,7 @@ impl ErofsLayer {
         let (options, scratch) = (&self.options, out.scratch()?);
         let limits = tar.limits().tree.clone();
         let out = out.output(Role::Image)?;
-        let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
+        let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?.sparse();
         let mut builder = LayerTreeBuilder::within(limits.clone());
         let bodies = compressed::write(compression, scratch, limits, &mut image, |files| {
             while let Some(entry) = overlay::next_entry(tar)? {
@@ -153,7 +153,7 @@ impl ErofsLayer {
         }
         let options = &self.options;
         let out = out.output(Role::Image)?;
-        let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?;
+        let mut image = BlockStream::new(out, options.block_size, writer::head_blocks(options, 0))?.sparse();
         let mut builder = LayerTreeBuilder::within(tar.limits().tree.clone());
         while let Some(entry) = overlay::next_entry(tar)? {
             builder.insert(entry, |size, extents| {
