@@ -403,7 +403,8 @@ impl FormatOptions {
 /// Options of a virtual machine.
 #[derive(Debug, Group)]
 pub(crate) struct BootOptions {
-    /// Start QEMU with the disks, its console on this terminal, and run the image's command; Ctrl-A X ends it
+    /// Start QEMU with the disks, its console on this terminal, and run the image's command, whose exit code this one then is;
+    /// Ctrl-A X ends it
     #[arg(long, conflicts_with = "json")]
     pub(crate) boot: bool,
     /// The kernel to boot [default: that which runs here, else the newest in /boot]

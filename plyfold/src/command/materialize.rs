@@ -1,6 +1,7 @@
 //! `materialize`: disks out of an image, and what to do with them.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
@@ -21,8 +22,8 @@ use super::size::Size;
 use super::store::pulled;
 use super::store_admin::counted;
 
-/// Makes disks of an image, which is pulled if need be.
-pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> {
+/// Makes disks of an image, which is pulled if need be. The exit code is that of the image's command, if it is run.
+pub(crate) async fn make(session: &Session, options: Materialize) -> Result<ExitCode> {
     let of_format = options.of_format.of(&options.format)?;
     let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {
@@ -51,9 +52,10 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<()> 
         session.terminal.say("warning", &message);
     }
     if let Some(machine) = machine {
-        return machine.boot(session, &image, &disks).await;
+        return machine.boot(session, &image, &disks).await.map(ExitCode::from);
     }
-    session.terminal.show(&document(&image, &disks), || text(&image, &disks))
+    session.terminal.show(&document(&image, &disks), || text(&image, &disks))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Works on an image that is pulled if need be, and once more after a repair of its layers.

@@ -97,8 +97,8 @@ pub fn main() -> ExitCode {
     log::listen(terminal);
     let leftovers = Arc::default();
     match run(args, terminal, &leftovers) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(signal)) => {
+        Ok(End::Of(code)) => code,
+        Ok(End::By(signal)) => {
             failure::report(&stop::interrupted(&leftovers), terminal.json);
             stop::end_by(signal)
         }
@@ -117,15 +117,21 @@ fn workers() -> usize {
     processors.clamp(1, 8)
 }
 
+/// How a verb has ended.
+enum End {
+    Of(ExitCode),
+    By(Signal),
+}
+
 /// Runs a verb until its end, or until a signal asks for it.
-fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<Option<Signal>> {
+fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     let outcome = runtime.block_on(async {
         let signals = stop::listen()?;
         tokio::select! {
-            outcome = verb(args, terminal, leftovers) => outcome.map(|()| None),
-            signal = signals.asked() => Ok(Some(signal)),
+            outcome = verb(args, terminal, leftovers) => outcome.map(End::Of),
+            signal = signals.asked() => Ok(End::By(signal)),
         }
     });
     // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.
@@ -133,11 +139,12 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<Opt
     outcome
 }
 
-async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<()> {
+async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
     let Args { global, verb } = args;
     let session = Session::open(&global, terminal, leftovers);
     let context = || Context::new(&global, terminal, leftovers);
-    match verb {
+    let done = match verb {
+        Verb::Materialize(options) => return materialize::make(&session.await?, options).await,
         Verb::Pull(options) => store::pull_image(&session.await?, options).await,
         #[cfg(feature = "registry")]
         Verb::Login(options) => login::store(options, &global, terminal).await,
@@ -153,17 +160,16 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
         Verb::Inspect(options) => {
             let disk = if options.remote { None } else { files::disk(OsStr::new(&options.image))? };
-            if let Some(disk) = disk {
-                return inspect_disk::show(&disk, &options, terminal).await;
-            }
             let context = context()?;
-            // Directories and archives are read in place: that needs no network.
-            if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {
-                return inspect::there(&context, &options).await;
+            if let Some(disk) = disk {
+                inspect_disk::show(&disk, &options, terminal).await
+            } else if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {
+                // Directories and archives are read in place: that needs no network.
+                inspect::there(&context, &options).await
+            } else {
+                inspect::here(&session.await?, &options).await
             }
-            inspect::here(&session.await?, &options).await
         }
-        Verb::Materialize(options) => materialize::make(&session.await?, options).await,
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
         Verb::Patch(options) => patch::apply(options, terminal).await,
@@ -195,5 +201,6 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Backends => plugins::backends(terminal),
         Verb::Formats => plugins::formats(terminal),
         Verb::Completions { shell } => complete::script(shell),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use plyfold::materializers::erofs::ErofsFlat;
 use plyfold::materializers::ext4::Ext4Rootfs;
 use plyfold::{Disks, InputArtifact, Materializer, Materializers, Options, Role, Rootfs};
-use plyfold_conformance::oracle::{Failure, Guest, Run, Verdict};
+use plyfold_conformance::oracle::{Captured, Failure, Guest, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder};
 use plyfold_conformance::tree::TreeLine;
 use plyfold_conformance::{DiskFixture, MaterializerFixture, rules};
@@ -263,17 +263,26 @@ impl Work {
         self.make(&self.shell_image(), rootfs, &self.dir.path().join("it's a,b"))
     }
 
-    /// What a machine has said that the command boots from an image in this form, with an upper.
+    /// What a machine has said that the command boots from an image in this form, with an upper; its exit code is that of
+    /// the image's command.
     fn booted(&self, image: &str, format: &str, options: &[&str]) -> Result<String, Failure> {
-        let (path, guest) = (|name: &str| self.dir.path().join(name), Guest::folder());
+        let options = [&["--as", format], options].concat();
+        let ended = self.machine(image, &options, &Guest::folder().join("vmlinuz"))?;
+        assert_eq!(ended.status.code(), Some(7), "{ended}");
+        Ok(ended.stdout.replace('\r', ""))
+    }
+
+    /// How a machine has ended that the command boots from an image, with an upper.
+    pub(crate) fn machine(&self, image: &str, options: &[&str], kernel: &Path) -> Result<Captured, Failure> {
+        let path = |name: &str| self.dir.path().join(name);
         // An upper that was written to is kept otherwise.
         let _ = std::fs::remove_dir_all(path("out"));
         let run = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(["materialize", image]);
-        let run = run.args(["--platform", "linux/amd64", "--as", format, "--upper", "64M"]).args(options);
+        let run = run.args(["--platform", "linux/amd64", "--upper", "64M"]).args(options);
         let run = run.arg("--out").arg(path("out")).arg("--store").arg(path("store"));
-        let run = run.arg("--boot").arg("--kernel").arg(guest.join("vmlinuz"));
-        let run = run.args(["--", "-m", "256"]).env("PATH", &guest);
-        Ok(run.limit(Duration::from_secs(240)).success()?.stdout.replace('\r', ""))
+        let run = run.arg("--boot").arg("--kernel").arg(kernel);
+        let run = run.args(["--", "-m", "256"]).env("PATH", Guest::folder());
+        Ok(run.limit(Duration::from_secs(240)).output()?)
     }
 
     /// The one artifact of the store with this extension.
@@ -297,11 +306,17 @@ impl Work {
 
     /// An image of three layers with a shell.
     fn shell_image(&self) -> String {
+        self.image_with(
+            "hello\necho $PWD $(busybox id -u) $PATH\nbusybox wc -l /numbers\necho by the command >/made\nexit 7\n",
+        )
+    }
+
+    /// The same, whose command is this script.
+    pub(crate) fn image_with(&self, script: &str) -> String {
         let numbers = (1..=NUMBERS).fold(String::new(), |text, number| text + &number.to_string() + "\n");
         let hello = b"#!/bin/sh\necho hello from $(cat /etc/motd)\n";
         // The command of the samples' configuration.
-        let tool =
-            b"#!/bin/sh\nhello\necho $PWD $(busybox id -u) $PATH\nbusybox wc -l /numbers\necho by the command >/made\nexit 7\n";
+        let tool = format!("#!/bin/sh\n{script}");
         let bottom = LayerBuilder::new()
             .dir("bin", 0o755)
             .file("bin/busybox", 0o755, &Guest::busybox().unwrap())
@@ -309,7 +324,7 @@ impl Work {
             .symlink("bin/cat", "busybox")
             .symlink("bin/seq", "busybox")
             .file("bin/hello", 0o755, hello)
-            .file("bin/tool", 0o755, tool)
+            .file("bin/tool", 0o755, tool.as_bytes())
             .file("etc/motd", 0o644, b"the bottom layer\n")
             .file("gone", 0o644, b"")
             .finish();

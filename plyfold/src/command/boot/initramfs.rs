@@ -14,6 +14,10 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::cpio::{Archive, LONGEST, content};
 use super::kernel;
 use super::linked::LinkedProgram;
+use super::outcome::report::{STATUS, UNMOUNTED};
+
+/// The number of the serial line on which it reports. The lines behind the console's are the user's.
+pub(super) const REPORT: u8 = 3;
 
 /// Until the disks are there. Modules are in no order: one that needs another is tried again.
 const HEAD: &str = "#!/bin/busybox sh
@@ -62,9 +66,13 @@ pub(super) fn init(disks: &Disks, config: Option<&Config>, is_verified: bool) ->
     let root = disks.guest_root();
     let mount = disks.guest_commands(is_verified).unwrap_or_default();
     let mut init = format!("{HEAD}R={root}\nif {mount}; then\n{MOUNTS}");
-    let _ = writeln!(init, "  setsid cttyhack env -i {}", process(config));
-    init.push_str("  echo \"the command has ended with exit status $?\"\n");
-    init.push_str("else\n  echo 'the disks cannot be mounted'; dmesg | tail -n 20\nfi\n");
+    let report = |words: &str| format!("  {{ echo \"{words}\" >/dev/ttyS{REPORT}; }} 2>/dev/null\n");
+    let _ = writeln!(init, "  setsid cttyhack env -i {}\n  S=$?", process(config));
+    init.push_str("  echo \"the command has ended with exit status $S\"\n");
+    init.push_str(&report(&format!("{STATUS}$S")));
+    init.push_str("else\n  dmesg | tail -n 20; echo 'the disks cannot be mounted'\n");
+    init.push_str(&report(UNMOUNTED));
+    init.push_str("fi\n");
     init + TAIL
 }
 

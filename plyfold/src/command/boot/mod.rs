@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 use crate::oci_spec::image::Config;
 use crate::shell::quoted;
@@ -11,14 +10,18 @@ use crate::{Disks, Error, ImageSourceExt as _, PulledImage, Result, Rootfs};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 
+use self::channel::Channel;
 use self::linked::LinkedProgram;
+use self::outcome::Ended;
 use super::args::BootOptions;
 use super::session::Session;
 
+mod channel;
 mod cpio;
 mod initramfs;
 mod kernel;
 mod linked;
+mod outcome;
 mod programs;
 
 /// The architecture whose machine is known here.
@@ -72,12 +75,11 @@ impl Machine {
         Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
     }
 
-    /// Starts it with the disks, and waits until it ends.
+    /// Starts it with the disks, and waits until it ends; the exit status of the image's command, where it is known.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another architecture; [`Io`](crate::ErrorKind::Io), also when
-    /// QEMU fails.
-    pub(super) async fn boot(self, session: &Session, image: &PulledImage, disks: &Disks) -> Result<()> {
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another architecture; those of [`Ended::status`].
+    pub(super) async fn boot(self, session: &Session, image: &PulledImage, disks: &Disks) -> Result<u8> {
         let drives = disks.drives().ok_or_else(no_disk)?;
         let platform = image.made_for();
         let architecture = platform.as_ref().unwrap_or(&image.platform).architecture();
@@ -104,21 +106,26 @@ impl Machine {
                 (made.path(), Some(made))
             }
         };
-        let arguments = self.arguments(&initrd, drives);
+        let channels = Channels::open().map_err(|e| Error::io("opening channels to QEMU", e))?;
+        let arguments = self.arguments(&initrd, &channels, drives);
         let shown: Vec<String> = arguments.iter().map(|argument| quoted(Path::new(argument))).collect();
         session.terminal.say("starting", &format!("{} {}", quoted(&self.qemu), shown.join(" ")));
         let _terminal = TerminalState::save();
         let mut command = Command::new(&self.qemu);
         let status = command.args(&arguments).kill_on_drop(true).status().await;
-        ended(status.map_err(|e| Error::io("starting QEMU", e).with_context("path", self.qemu.display()))?)
+        let status =
+            status.map_err(|e| Error::io("starting QEMU", e).with_context("path", self.qemu.display()))?;
+        let Channels { console, events, report } = channels;
+        let (console, events, report) = (console.end().await, events.end().await, report.end().await);
+        Ended { status, events, report, console }.status()
     }
 
     /// QEMU's arguments. Of an option that is given twice the last one counts, of accelerators the first that works.
-    fn arguments(&self, initrd: &Path, drives: Vec<OsString>) -> Vec<OsString> {
-        let words = ["-nodefaults", "-display", "none", "-serial", "mon:stdio", "-no-reboot", "-m", "1G"];
+    fn arguments(&self, initrd: &Path, channels: &Channels, drives: Vec<OsString>) -> Vec<OsString> {
+        let words = ["-nodefaults", "-display", "none", "-no-reboot", "-m", "1G", "-cpu", "max"];
         let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
-        arguments.extend(["-cpu", "max", "-kernel"].map(OsString::from));
-        arguments.push(self.kernel.clone().into());
+        arguments.extend(channels.arguments().into_iter().map(OsString::from));
+        arguments.extend(["-kernel".into(), self.kernel.clone().into()]);
         arguments.extend(["-initrd".into(), initrd.into(), "-append".into(), PARAMETERS.into()]);
         for drive in drives {
             arguments.extend(["-drive".into(), drive]);
@@ -129,21 +136,49 @@ impl Machine {
     }
 }
 
+/// What QEMU tells beside the terminal.
+struct Channels {
+    /// What the guest writes to its console.
+    console: Channel,
+    /// Why it ends: no driver in the guest is needed for that.
+    events: Channel,
+    /// What an initramfs that is made here writes to the fourth serial line.
+    report: Channel,
+}
+
+impl Channels {
+    fn open() -> io::Result<Self> {
+        Ok(Self { console: Channel::pipe()?, events: Channel::of_events()?, report: Channel::pipe()? })
+    }
+
+    /// The console is on the terminal, with QEMU's own monitor behind Ctrl-A.
+    fn arguments(&self) -> Vec<String> {
+        let path = |channel: &Channel| format!("/proc/self/fd/{}", channel.number());
+        vec![
+            "-chardev".to_owned(),
+            format!("stdio,id=console,mux=on,signal=off,logfile={}", path(&self.console)),
+            "-serial".to_owned(),
+            "chardev:console".to_owned(),
+            "-mon".to_owned(),
+            "console".to_owned(),
+            "-chardev".to_owned(),
+            format!("socket,id=events,fd={}", self.events.number()),
+            "-mon".to_owned(),
+            "events,mode=control".to_owned(),
+            "-chardev".to_owned(),
+            format!("file,id=report,path={}", path(&self.report)),
+            "-device".to_owned(),
+            format!("isa-serial,chardev=report,index={}", initramfs::REPORT),
+        ]
+    }
+}
+
 /// Says that the user of the image is not used.
 fn note_user(session: &Session, config: Option<&Config>) {
     let user = config.and_then(|config| config.user().as_deref()).unwrap_or_default();
     if !["", "0", "root", "0:0", "root:root"].contains(&user) {
         session.terminal.say("note", &format!("the image's command runs as root, not as {user}"));
     }
-}
-
-fn ended(status: ExitStatus) -> Result<()> {
-    if status.success() {
-        return Ok(());
-    }
-    Err(Error::io("running QEMU", io::Error::other(status.to_string())).with_hint(
-        "it has said why above; where KVM cannot run the kernel, end the command with `-- -accel tcg`",
-    ))
 }
 
 fn no_disk() -> Error {
@@ -185,7 +220,8 @@ mod tests {
             initrd: Initrd::Given("/i".into()),
             more: vec!["-m".into(), "4G".into()],
         };
-        let arguments = machine.arguments(Path::new("/i"), vec!["file=/a,,b".into()]);
+        let channels = Channels::open().unwrap();
+        let arguments = machine.arguments(Path::new("/i"), &channels, vec!["file=/a,,b".into()]);
         let text = arguments.join(OsStr::new(" ")).into_string().unwrap();
         let end = "-kernel /k -initrd /i -append console=ttyS0 panic=-1 quiet no_timer_check -drive file=/a,,b -m 4G -accel kvm -accel tcg";
         assert!(text.ends_with(end), "{text}");
