@@ -54,6 +54,9 @@ pub enum Advice {
     /// Give a folder for temporary files.
     #[error("give one by `PullOptions::scratch` or `Images::with_scratch`")]
     GiveFolder,
+    /// Keep a disk that has been written to.
+    #[error("remove it if it is no longer needed, or choose another path")]
+    KeepWritten,
     /// Trust the image with more memory.
     #[error("raise `{field}` of the layer's `TreeLimits` if the layer is trusted")]
     RaiseLimit {

@@ -10,6 +10,7 @@ use crate::cache::{CacheProvider, CacheProviderExt as _, CachedNames, Lease};
 use crate::manifest::{RawConfig, RawManifest};
 use crate::pull::{PullOptions, PullResult, PulledLayer};
 use crate::registry::Page;
+use crate::snapshot::Process;
 use crate::source::RegistrySource;
 use crate::{Descriptor, Digest, Platform, Reference, Result};
 
@@ -137,6 +138,11 @@ impl PulledImage {
     /// The platform that it was made for, as its configuration says; `None` for an artifact, which has none.
     pub fn made_for(&self) -> Option<Platform> {
         self.config.as_ref().map(|config| config.platform_or(self.raw.platform()))
+    }
+
+    /// What its configuration says of its process; `None` for an artifact.
+    pub fn process(&self) -> Option<Process> {
+        self.config.as_ref().and_then(|config| Process::of(config.document()))
     }
 
     /// The image opened for reading from the cache that it is in: this one, also when its name stands for another image

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size};
+use plyfold_core::{Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size};
 use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
@@ -218,7 +218,7 @@ impl AtomicFile {
             (Ok(new), Ok(there)) if new == there => Ok(()),
             _ => Err(Error::config("there is a disk of another size, or one that has been written to")
                 .with_context("path", self.target.display())
-                .with_hint("remove it if it is no longer needed, or choose another path")),
+                .with_advice(Advice::KeepWritten)),
         }
     }
 

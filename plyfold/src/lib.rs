@@ -61,4 +61,4 @@ mod images;
 mod rootfs;
 
 pub use images::Images;
-pub use rootfs::{Disk, Disks, Rootfs, VerifiedFile, snapshot};
+pub use rootfs::{Disk, DiskSet, Disks, Rootfs, VerifiedFile, snapshot};

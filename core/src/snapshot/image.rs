@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fault::invalid;
+use super::process::Process;
 use crate::{Descriptor, Digest, Error, MediaType, Platform, Result, digest, reference};
 
 /// Bytes of the name of an image and of a platform.
@@ -23,6 +24,9 @@ pub struct SnapshotImage {
     pub size: u64,
     /// The platform, as `os/arch[/variant]`.
     pub platform: String,
+    /// What a machine with the disks runs; `None` where the image does not say it, as an artifact does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub process: Option<Process>,
 }
 
 impl SnapshotImage {
@@ -34,7 +38,15 @@ impl SnapshotImage {
             media_type: manifest.media_type().clone(),
             size: manifest.size(),
             platform: platform.to_string(),
+            process: None,
         }
+    }
+
+    /// The same with what a machine with the disks runs.
+    #[must_use]
+    pub fn with_process(mut self, process: Option<Process>) -> Self {
+        self.process = process;
+        self
     }
 
     /// Checks what is said of the image.

@@ -16,6 +16,7 @@ pub use empty::EmptyDisk;
 pub use fault::SnapshotFault;
 pub use image::SnapshotImage;
 pub use manifest::is_snapshot;
+pub use process::Process;
 pub use record::{RECORD, SetFile, SetRecord};
 
 pub mod delta;
@@ -26,6 +27,7 @@ mod empty;
 mod fault;
 mod image;
 mod manifest;
+mod process;
 mod record;
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ fn sha(text: &str) -> Digest {
 fn snapshot() -> Snapshot {
     let manifest = Descriptor::new(MediaType::ImageManifest, 7, sha("manifest"));
     let image = SnapshotImage::new("docker.io/library/app:1", &manifest, &"linux/amd64".parse().unwrap());
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let (args, env) = (words(&["/bin/app", "-x"]), words(&["A=b c"]));
+    let image = image.with_process(Some(Process { args, env, cwd: "/".to_owned(), user: String::new() }));
     let layer = SetFile {
         digest: Some(sha("erofs")),
         diff_id: Some(sha("layer")),

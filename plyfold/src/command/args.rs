@@ -11,6 +11,7 @@ use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use super::bounds::Bounds;
 use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::global::Global;
+use super::machine_args::{Boot, BootOptions, HashTrees};
 use super::snapshot_args::Snapshot;
 use super::written_files::{Durably, mode, owner};
 use super::{age, plugins, size};
@@ -60,9 +61,10 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold cat alpine /etc/os-release\n  plyfold cat upper.ext4 /upper/var/log/syslog"
     )]
     Cat(Cat),
-    /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4, VMDK or partitions
+    /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4, VMDK or partitions; or a directory of
+    /// disks
     #[command(
-        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect layer.erofs\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
+        after_help = "Examples:\n  plyfold inspect alpine\n  plyfold inspect images.tar\n  plyfold inspect layer.erofs\n  plyfold inspect vm1\n  plyfold inspect --remote alpine --json | jq .config.config.Env"
     )]
     Inspect(Inspect),
     /// Make block devices out of an image
@@ -70,6 +72,13 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold materialize alpine --as vmdk --upper 8G --out vm1\n  plyfold materialize alpine --as erofs --upper 8G --out vm1 --boot -- -m 4G"
     )]
     Materialize(Materialize),
+    /// Start QEMU with the disks in a directory, as they are; the exit code is that of the image's command
+    #[command(
+        after_help = "The directory is one of `materialize` or `snapshot load`. What guests have written stays: in its upper, or in its ext4 \
+        disk. Ctrl-A X ends the machine.\n\n\
+        Examples:\n  plyfold boot vm1\n  plyfold boot vm1 --kernel vmlinuz -- -m 4G -nic user"
+    )]
+    Boot(Boot),
     /// Make an EROFS image, or another format, out of one layer
     #[command(
         after_help = "Examples:\n  plyfold layer layer.tar.gz --out layer.erofs\n  plyfold layer rootfs.tar --as erofs --out rootfs.erofs\n  plyfold layer rootfs.tar --as ext4 --size 8G --out rootfs.ext4\n  tar -C rootfs -c . | plyfold layer - --out layer.erofs"
@@ -329,7 +338,7 @@ pub(crate) struct Reading {
 /// Options of `inspect`.
 #[derive(Debug, Group)]
 pub(crate) struct Inspect {
-    /// Which image; or the file of a disk
+    /// Which image; or the file of a disk, or a directory that `materialize` has made
     pub(crate) image: String,
     /// Ask the image's backend, not the store; no layer is fetched
     #[arg(long)]
@@ -398,31 +407,6 @@ impl FormatOptions {
         let size = self.size.iter().map(|size| format!("size={size}"));
         plugins::options_of(format, &self.format_option.iter().cloned().chain(size).collect::<Vec<_>>())
     }
-}
-
-/// Options of a virtual machine.
-#[derive(Debug, Group)]
-pub(crate) struct BootOptions {
-    /// Start QEMU with the disks, its console on this terminal, and run the image's command, whose exit code this one then is;
-    /// Ctrl-A X ends it
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) boot: bool,
-    /// The kernel to boot [default: that which runs here, else the newest in /boot]
-    #[arg(long, requires = "boot", value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// The initramfs to boot [default: one with busybox, made in memory]
-    #[arg(long, requires = "boot", value_name = "FILE")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// More options for QEMU, such as -m 4G
-    #[arg(last = true, requires = "boot", value_name = "QEMU OPTION")]
-    pub(crate) qemu: Vec<OsString>,
-}
-
-/// What `--verity` asks for.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum HashTrees {
-    /// Each file that is read as a disk has one; an upper is written to, and has none
-    Require,
 }
 
 /// Options of `layer`.

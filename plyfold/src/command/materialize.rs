@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
+use crate::shell::quoted;
 use crate::{
-    Advice, CacheProvider as _, Disk, Disks, HashedPartition, PullOptions, PulledImage, Result, Rootfs,
-    VerifiedFile, printable,
+    Advice, CacheProvider as _, Disk, DiskSet, Disks, Error, HashedPartition, PullOptions, PulledImage,
+    Result, Rootfs, VerifiedFile, printable,
 };
 use serde_json::{Value, json};
 
@@ -35,11 +36,12 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<Exit
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     let rootfs = rootfs.verified(options.verity.is_some());
     rootfs.check().map_err(|e| plugins::with_hashed_formats(e, session.images.materializers()))?;
-    let machine = Machine::find(machine, &rootfs).await?;
+    let machine = Machine::asked(machine, &rootfs).await?;
     let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
         session.images.materialize(image, &rootfs, &options.out).await
     })
-    .await?;
+    .await
+    .map_err(|e| with_disks_there(e, &options.out))?;
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(worst) = disks.overlay_differences.worst() {
         let count = disks.overlay_differences.count;
@@ -52,10 +54,22 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<Exit
         session.terminal.say("warning", &message);
     }
     if let Some(machine) = machine {
-        return machine.boot(session, &image, &disks).await.map(ExitCode::from);
+        return machine.boot(session.terminal, &DiskSet::open(&options.out)?).await.map(ExitCode::from);
     }
     session.terminal.show(&document(&image, &disks), || text(&image, &disks))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how disks are started that are there already.
+fn with_disks_there(error: Error, out: &Path) -> Error {
+    if error.advice() != Some(&Advice::KeepWritten) || !DiskSet::is_in(out) {
+        return error;
+    }
+    let hint = format!(
+        "`plyfold boot {}` starts the disks that are there as they are; remove the file, or choose another directory, for new ones",
+        quoted(out)
+    );
+    error.with_better_hint(hint)
 }
 
 /// Works on an image that is pulled if need be, and once more after a repair of its layers.

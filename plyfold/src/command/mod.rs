@@ -15,15 +15,16 @@
 use std::env;
 use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Collect, Error, NameChange, Result, Sparse};
+use crate::{Collect, DiskSet, Error, NameChange, Result, Sparse};
 use clap::FromArgMatches as _;
 use rustix::thread::sched_getaffinity;
 
-use args::{Args, Verb};
+use args::{Args, Inspect, Verb};
 use context::Context;
 use session::Session;
 use stop::{Leftovers, Signal};
@@ -47,11 +48,13 @@ mod hints;
 mod image;
 mod inspect;
 mod inspect_disk;
+mod inspect_set;
 mod layer;
 mod listed;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
+mod machine_args;
 mod materialize;
 mod one_layer;
 mod patch;
@@ -145,6 +148,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     let context = || Context::new(&global, terminal, leftovers);
     let done = match verb {
         Verb::Materialize(options) => return materialize::make(&session.await?, options).await,
+        Verb::Boot(options) => return boot::start(options, terminal).await,
         Verb::Pull(options) => store::pull_image(&session.await?, options).await,
         #[cfg(feature = "registry")]
         Verb::Login(options) => login::store(options, &global, terminal).await,
@@ -158,18 +162,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         },
         Verb::Cat(options) => files::cat(session, options, terminal).await,
         Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
-        Verb::Inspect(options) => {
-            let disk = if options.remote { None } else { files::disk(OsStr::new(&options.image))? };
-            let context = context()?;
-            if let Some(disk) = disk {
-                inspect_disk::show(&disk, &options, terminal).await
-            } else if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {
-                // Directories and archives are read in place: that needs no network.
-                inspect::there(&context, &options).await
-            } else {
-                inspect::here(&session.await?, &options).await
-            }
-        }
+        Verb::Inspect(options) => inspect(&options, context, session, terminal).await,
         Verb::Layer(options) => layer::make(options, terminal).await,
         Verb::Disk(disk) => layer::make_disk(disk, terminal).await,
         Verb::Patch(options) => patch::apply(options, terminal).await,
@@ -203,4 +196,27 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Completions { shell } => complete::script(shell),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Shows an image, a disk or a directory of disks: what is here by that name decides.
+async fn inspect(
+    options: &Inspect,
+    context: impl Fn() -> Result<Context>,
+    session: impl Future<Output = Result<Session>>,
+    terminal: Terminal,
+) -> Result<()> {
+    let image = OsStr::new(&options.image);
+    if !options.remote && DiskSet::is_in(Path::new(image)) {
+        return inspect_set::show(Path::new(image), options, terminal);
+    }
+    let disk = if options.remote { None } else { files::disk(image)? };
+    if let Some(disk) = disk {
+        return inspect_disk::show(&disk, options, terminal).await;
+    }
+    let context = context()?;
+    // Directories and archives are read in place: that needs no network.
+    if options.remote || !context.image(&options.image)?.is_remote(&context.backends) {
+        return inspect::there(&context, options).await;
+    }
+    inspect::here(&session.await?, options).await
 }

@@ -12,7 +12,10 @@ pub(crate) fn other(usage: &clap::Error) -> Option<Error> {
 /// What does the same here.
 fn hint(verb: &str) -> Option<&'static str> {
     Some(match verb {
-        "mount" | "run" | "create" | "boot" | "start" => {
+        "run" | "start" => {
+            "`plyfold materialize IMAGE --as erofs --upper 8G --out DIR --boot` starts a virtual machine with an image, `plyfold boot DIR` one with the disks that it has made"
+        }
+        "mount" | "create" => {
             "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them"
         }
         "save" | "archive" => {

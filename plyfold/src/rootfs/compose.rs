@@ -135,7 +135,7 @@ impl CompositionPlan {
         let record = SetRecord::new(image, disks.kernel, recorded).to_json();
         set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;
         disks.notes.extend(set.publish()?);
-        disks.notes.extend(left_notes(&disks, &self.out));
+        disks.notes.extend(disks.left_in(&self.out));
         Ok(disks)
     }
 }
@@ -159,17 +159,17 @@ impl Disks {
         }
         self.files.push(file);
     }
-}
 
-/// What to know of disks of an older set that guests may have written to, and that are still in the folder.
-fn left_notes(disks: &Disks, out: &Path) -> Vec<String> {
-    let note = |path: PathBuf| {
-        let path = path.display();
-        format!(
-            "{path} was there before and is no part of these disks; `snapshot save` refuses the directory with it"
-        )
-    };
-    left_in(out, |name| disks.paths().any(|path| path.ends_with(name))).map(note).collect()
+    /// What to know of disks of an older set that guests may have written to, and that are still in the folder.
+    pub(super) fn left_in(&self, folder: &Path) -> Vec<String> {
+        let note = |path: PathBuf| {
+            let path = path.display();
+            format!(
+                "{path} was there before and is no part of these disks; `snapshot save` refuses the directory with it"
+            )
+        };
+        left_in(folder, |name| self.paths().any(|path| path.ends_with(name))).map(note).collect()
+    }
 }
 
 /// What containerd reads the root hash of a layer from, and the name that it looks for.

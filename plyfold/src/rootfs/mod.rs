@@ -14,12 +14,14 @@ use self::scratch_cache::ScratchCache;
 use crate::blocking::alone;
 use crate::{Images, PulledImage};
 
+pub use self::disk_set::DiskSet;
 pub use self::disks::{Disk, Disks};
 pub use self::options::Rootfs;
 pub use self::verified::VerifiedFile;
 
 mod boot;
 mod compose;
+mod disk_set;
 mod disks;
 mod guide;
 mod joined;
@@ -85,6 +87,7 @@ impl Images {
         let platform = image.made_for();
         let platform = platform.as_ref().unwrap_or(&image.platform);
         let of = SnapshotImage::new(image.reference.whole(), image.descriptor(), platform);
+        let of = of.with_process(image.process());
         let composed = alone("plyfold-disks", move |stop| {
             let disks = plan.compose(&made, of, stop)?;
             // Held until the files are in their place.

@@ -34,6 +34,7 @@ mod registry;
 mod run;
 mod sample;
 mod seeds;
+mod sets;
 mod snapshots;
 mod snapshots_of_changed_files;
 mod tenants;

@@ -1,13 +1,17 @@
-//! How machines end that the command boots, and what their users are told.
+//! How machines end that the command boots, and what the command says of it.
 
 use std::fs;
+use std::time::Duration;
 
-use plyfold_conformance::oracle::{Guest, Verdict};
+use plyfold_conformance::oracle::{Guest, Run, Verdict};
 
 use super::Work;
 
+/// Makes the kernel panic.
+const PANIC: &str = "busybox mkdir /proc; busybox mount -t proc proc /proc; echo c >/proc/sysrq-trigger\n";
+
 /// A guest that did not power off is an error with what it has said; what its command ended with is the exit code.
-pub(crate) fn the_end_of_a_machine_is_told() -> Verdict {
+pub(crate) fn the_end_of_a_guest_is_reported() -> Verdict {
     let work = Work::new();
     let kernel = Guest::folder().join("vmlinuz");
     let [alone, no_archive] = ["vmlinuz", "initrd"].map(|name| work.dir.path().join(name));
@@ -20,13 +24,7 @@ pub(crate) fn the_end_of_a_machine_is_told() -> Verdict {
         ("exit 3\n", &[][..], &kernel, 3, ""),
         ("busybox poweroff -f\n", &[], &kernel, 0, ""),
         ("busybox reboot -f\n", &[], &kernel, 1, "the guest has reset the machine"),
-        (
-            "echo c >/proc/sysrq-trigger\n",
-            &[],
-            &kernel,
-            1,
-            "Kernel panic - not syncing: sysrq triggered crash",
-        ),
+        (PANIC, &[], &kernel, 1, "Kernel panic - not syncing: sysrq triggered crash"),
         ("", &["--initrd", &initrd], &kernel, 1, "Unable to mount root fs"),
         ("", &[], &alone, 1, "the guest could not mount its disks"),
     ] {
@@ -35,6 +33,26 @@ pub(crate) fn the_end_of_a_machine_is_told() -> Verdict {
         assert!(ended.status.code() == Some(code) && ended.stderr.contains(said), "{script}: {ended}");
         let has_error = ended.stderr.contains("error: ");
         assert_eq!(has_error, !said.is_empty(), "{script}: {ended}");
+    }
+    Ok(())
+}
+
+/// A set is started again as it is, also in another place and without the store: with what a guest has written.
+pub(crate) fn a_guest_boots_again_from_its_set() -> Verdict {
+    let work = Work::new();
+    let kernel = Guest::folder().join("vmlinuz");
+    let script = "echo $PWD >>/starts\nexit $(busybox wc -l </starts)\n";
+    for options in [&["--as", "erofs", "-m", "verity=append"][..], &["--as", "vmdk"]] {
+        let first = work.machine(&work.image_with(script), options, &kernel)?;
+        assert_eq!(first.status.code(), Some(1), "{first}");
+        let [old, new] = ["out", "a moved, set"].map(|name| work.dir.path().join(name));
+        let _ = fs::remove_dir_all(&new);
+        fs::rename(&old, &new)?;
+        fs::remove_dir_all(work.dir.path().join("store"))?;
+        let boot = Run::new(env!("CARGO_BIN_EXE_plyfold")).arg("boot").arg(&new).arg("--kernel").arg(&kernel);
+        let boot = boot.args(["--", "-m", "256"]).env("PATH", Guest::folder());
+        let second = boot.limit(Duration::from_secs(240)).output()?;
+        assert_eq!(second.status.code(), Some(2), "{second}");
     }
     Ok(())
 }

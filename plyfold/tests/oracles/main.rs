@@ -33,7 +33,7 @@ mod registry;
 mod snapshots;
 mod verity;
 
-use boots::the_end_of_a_machine_is_told;
+use boots::{a_guest_boots_again_from_its_set, the_end_of_a_guest_is_reported};
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
 use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name};
 use guests::{
@@ -102,7 +102,8 @@ oracle_tests! {
     a_guest_verifies_what_it_reads needs [
         Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
     ];
-    the_end_of_a_machine_is_told needs [Need::Guest];
+    a_guest_boots_again_from_its_set needs [Need::Guest, Need::VERITYSETUP];
+    the_end_of_a_guest_is_reported needs [Need::Guest];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
     git_makes_the_same_tree_of_a_package needs [GIT];

@@ -6,8 +6,8 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use crate::oci_spec::image::Config;
 use crate::shell::word;
+use crate::snapshot::Process;
 use crate::{Disks, Error, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -62,12 +62,12 @@ impl Initramfs {
 }
 
 /// The program that the kernel starts. With `is_verified` it opens the devices by their hash trees, where they have such.
-pub(super) fn init(disks: &Disks, config: Option<&Config>, is_verified: bool) -> String {
+pub(super) fn init(disks: &Disks, process: &Process, is_verified: bool) -> String {
     let root = disks.guest_root();
     let mount = disks.guest_commands(is_verified).unwrap_or_default();
     let mut init = format!("{HEAD}R={root}\nif {mount}; then\n{MOUNTS}");
     let report = |words: &str| format!("  {{ echo \"{words}\" >/dev/ttyS{REPORT}; }} 2>/dev/null\n");
-    let _ = writeln!(init, "  setsid cttyhack env -i {}\n  S=$?", process(config));
+    let _ = writeln!(init, "  setsid cttyhack env -i {}\n  S=$?", words_of(process));
     init.push_str("  echo \"the command has ended with exit status $S\"\n");
     init.push_str(&report(&format!("{STATUS}$S")));
     init.push_str("else\n  dmesg | tail -n 20; echo 'the disks cannot be mounted'\n");
@@ -77,11 +77,9 @@ pub(super) fn init(disks: &Disks, config: Option<&Config>, is_verified: bool) ->
 }
 
 /// The image's command in its environment and its folder.
-fn process(config: Option<&Config>) -> String {
-    let list = |field: fn(&Config) -> &Option<Vec<String>>| {
-        config.and_then(|c| field(c).clone()).unwrap_or_default()
-    };
-    let mut environment = list(Config::env);
+fn words_of(process: &Process) -> String {
+    let Process { args, env, cwd, .. } = process.clone();
+    let (mut command, mut environment) = (args, env);
     for (name, value) in
         [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")]
     {
@@ -90,13 +88,11 @@ fn process(config: Option<&Config>) -> String {
         }
     }
     environment.extend(std::env::var("TERM").ok().map(|terminal| format!("TERM={terminal}")));
-    let mut command = [list(Config::entrypoint), list(Config::cmd)].concat();
     if command.is_empty() {
         command.push("/bin/sh".to_owned());
     }
     let words = |of: &[String]| of.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ");
-    let folder =
-        config.and_then(|c| c.working_dir().clone()).filter(|folder| !folder.is_empty() && folder != "/");
+    let folder = Some(cwd).filter(|folder| !folder.is_empty() && folder != "/");
     let environment = words(&environment);
     match folder {
         // chroot(1) starts in the root; the image may have no shell.
@@ -158,8 +154,6 @@ mod tests {
     use std::fs;
     use std::process::Command;
 
-    use crate::oci_spec::image::ConfigBuilder;
-
     use super::*;
 
     fn strings(of: &[&str]) -> Vec<String> {
@@ -168,14 +162,11 @@ mod tests {
 
     #[test]
     fn a_shell_reads_the_command_of_the_image() {
-        let config = ConfigBuilder::default()
-            .env(strings(&["PATH=/a b", "X=it's $HOME"]))
-            .entrypoint(strings(&["/bin/odd name", "-c"]))
-            .cmd(strings(&["two\nlines"]))
-            .working_dir("/work dir".to_owned())
-            .build()
-            .unwrap();
-        let process = process(Some(&config));
+        let mut process = Process::default();
+        process.env = strings(&["PATH=/a b", "X=it's $HOME"]);
+        process.args = strings(&["/bin/odd name", "-c", "two\nlines"]);
+        process.cwd = "/work dir".to_owned();
+        let process = words_of(&process);
         let said =
             Command::new("sh").args(["-c", &format!("R=/root; printf '%s\\0' {process}")]).output().unwrap();
         let words = String::from_utf8(said.stdout).unwrap();
@@ -186,15 +177,16 @@ mod tests {
 
     #[test]
     fn an_image_without_a_command_gets_a_shell() {
-        assert!(process(None).ends_with("/bin/chroot $R /bin/sh"), "{}", process(None));
-        assert!(process(None).starts_with("PATH=/usr/local/sbin:"), "{}", process(None));
+        let process = words_of(&Process::default());
+        assert!(process.ends_with("/bin/chroot $R /bin/sh"), "{process}");
+        assert!(process.starts_with("PATH=/usr/local/sbin:"), "{process}");
     }
 
     #[test]
     fn the_first_process_is_a_script_that_shells_can_read() {
         for upper in [None, Some("/u.ext4".into())] {
             let disks = Disks { flat: Some("/a.erofs".into()), upper, ..Disks::default() };
-            let script = init(&disks, None, true);
+            let script = init(&disks, &Process::default(), true);
             let read = Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
             assert!(read.status.success(), "{script}\n{}", String::from_utf8_lossy(&read.stderr));
         }

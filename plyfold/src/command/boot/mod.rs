@@ -1,20 +1,20 @@
-//! `materialize --boot`: a virtual machine of QEMU with what was made, on this terminal.
+//! `boot` and `materialize --boot`: a virtual machine of QEMU with disks of an image, on this terminal.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use crate::oci_spec::image::Config;
 use crate::shell::quoted;
-use crate::{Disks, Error, ImageSourceExt as _, PulledImage, Result, Rootfs};
+use crate::{DiskSet, Error, ErrorKind, HashTreeFault, Platform, Result, Rootfs};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 
 use self::channel::Channel;
 use self::linked::LinkedProgram;
 use self::outcome::Ended;
-use super::args::BootOptions;
-use super::session::Session;
+use super::machine_args::{Boot, BootOptions};
+use super::terminal::Terminal;
 
 mod channel;
 mod cpio;
@@ -46,45 +46,105 @@ enum Initrd {
     Made { busybox: PathBuf, veritysetup: Option<LinkedProgram> },
 }
 
+/// What a guest does with hash trees.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Trees {
+    /// There are none.
+    Missing,
+    /// They are used where that is possible.
+    Used,
+    /// They are used, or there is no machine.
+    Required,
+}
+
+impl Trees {
+    fn of(has_trees: bool, is_required: bool) -> Self {
+        match has_trees {
+            false => Self::Missing,
+            true if is_required => Self::Required,
+            true => Self::Used,
+        }
+    }
+}
+
+/// Starts a machine with the disks in a directory, as they are, and waits until it ends.
+///
+/// # Errors
+/// Those of [`DiskSet::open`], of finding what the machine needs, and of [`Ended::status`].
+pub(super) async fn start(options: Boot, terminal: Terminal) -> Result<ExitCode> {
+    let Boot { disks: folder, verity, kernel, initrd, qemu } = options;
+    if terminal.json {
+        return Err(Error::config("--json has no form for the console of a virtual machine"));
+    }
+    let set = DiskSet::open(&folder).map_err(|e| match e.kind() {
+        ErrorKind::NotFound if !DiskSet::is_in(&folder) => e.with_better_hint(
+            "`plyfold materialize IMAGE --as erofs --upper 8G --out DIR --boot` makes disks of an image and starts them",
+        ),
+        _ => e,
+    })?;
+    if set.disks.drives().is_none() {
+        return Err(no_disk());
+    }
+    let has_trees = set.disks.has_hash_trees();
+    if verity.is_some() && !has_trees {
+        let missing = HashTreeFault::Untold(folder.display().to_string());
+        return Err(missing.into());
+    }
+    set.disks.notes.iter().for_each(|note| terminal.say("note", note));
+    let machine = Machine::find(kernel, initrd, qemu, Trees::of(has_trees, verity.is_some())).await?;
+    machine.boot(terminal, &set).await.map(ExitCode::from)
+}
+
 impl Machine {
-    /// Finds what `--boot` needs; `None` without that option.
+    /// Finds what `--boot` needs for disks that will be made; `None` without that option.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for what is not there, with the places where it was looked for;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes.
-    pub(super) async fn find(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
-        if !options.boot {
+    pub(super) async fn asked(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
+        let BootOptions { boot, kernel, initrd, qemu } = options;
+        if !boot {
             return Ok(None);
         }
         if !rootfs.is_one_disk() {
             return Err(no_disk());
         }
+        let trees = Trees::of(rootfs.format().has_hash_tree(), rootfs.is_verified());
+        Self::find(kernel, initrd, qemu, trees).await.map(Some)
+    }
+
+    async fn find(
+        kernel: Option<PathBuf>,
+        initrd: Option<PathBuf>,
+        more: Vec<OsString>,
+        trees: Trees,
+    ) -> Result<Self> {
         let qemu = programs::qemu()?;
-        let kernel = kernel::find(options.kernel)?;
-        let initrd = if let Some(file) = options.initrd {
+        let kernel = kernel::find(kernel)?;
+        let initrd = if let Some(file) = initrd {
             Initrd::Given(kernel::readable(&file)?)
         } else {
             let busybox = programs::busybox()?;
-            let veritysetup = match rootfs.format().has_hash_tree() {
-                true if rootfs.is_verified() => Some(programs::veritysetup().await?),
-                true => programs::veritysetup().await.ok(),
-                false => None,
+            let veritysetup = match trees {
+                Trees::Required => Some(programs::veritysetup().await?),
+                Trees::Used => programs::veritysetup().await.ok(),
+                Trees::Missing => None,
             };
             Initrd::Made { busybox, veritysetup }
         };
-        Ok(Some(Self { qemu, kernel, initrd, more: options.qemu }))
+        Ok(Self { qemu, kernel, initrd, more })
     }
 
     /// Starts it with the disks, and waits until it ends; the exit status of the image's command, where it is known.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for another architecture; those of [`Ended::status`].
-    pub(super) async fn boot(self, session: &Session, image: &PulledImage, disks: &Disks) -> Result<u8> {
+    pub(super) async fn boot(self, terminal: Terminal, set: &DiskSet) -> Result<u8> {
+        let DiskSet { image, disks, .. } = set;
         let drives = disks.drives().ok_or_else(no_disk)?;
-        let platform = image.made_for();
-        let architecture = platform.as_ref().unwrap_or(&image.platform).architecture();
-        if architecture != ARCHITECTURE {
-            let message = format!("a virtual machine for {architecture} cannot be started here");
+        let platform: Platform = image.platform.parse()?;
+        if platform.architecture() != ARCHITECTURE {
+            let message = format!("a virtual machine for {} cannot be started here", platform.architecture());
             return Err(
                 Error::unsupported(message).with_hint("take the lines that are printed for other programs")
             );
@@ -93,14 +153,13 @@ impl Machine {
         let (initrd, _made) = match &self.initrd {
             Initrd::Given(file) => (file.clone(), None),
             Initrd::Made { busybox, veritysetup } => {
-                let config = image.source(&*session.images.cache()).config().await?;
-                let config = config.document().config().as_ref();
-                note_user(session, config);
+                let process = image.process.clone().unwrap_or_default();
+                note_user(terminal, &process.user);
                 if disks.has_hash_trees() && veritysetup.is_none() {
                     let message = "the machine does not verify what it reads of the disks: there is no veritysetup here";
-                    session.terminal.say("warning", message);
+                    terminal.say("warning", message);
                 }
-                let init = initramfs::init(disks, config, veritysetup.is_some());
+                let init = initramfs::init(disks, &process, veritysetup.is_some());
                 let modules = kernel::modules(&self.kernel);
                 let made = initramfs::make(&init, busybox, veritysetup.as_ref(), modules.as_deref())?;
                 (made.path(), Some(made))
@@ -109,7 +168,7 @@ impl Machine {
         let channels = Channels::open().map_err(|e| Error::io("opening channels to QEMU", e))?;
         let arguments = self.arguments(&initrd, &channels, drives);
         let shown: Vec<String> = arguments.iter().map(|argument| quoted(Path::new(argument))).collect();
-        session.terminal.say("starting", &format!("{} {}", quoted(&self.qemu), shown.join(" ")));
+        terminal.say("starting", &format!("{} {}", quoted(&self.qemu), shown.join(" ")));
         let _terminal = TerminalState::save();
         let mut command = Command::new(&self.qemu);
         let status = command.args(&arguments).kill_on_drop(true).status().await;
@@ -174,10 +233,9 @@ impl Channels {
 }
 
 /// Says that the user of the image is not used.
-fn note_user(session: &Session, config: Option<&Config>) {
-    let user = config.and_then(|config| config.user().as_deref()).unwrap_or_default();
+fn note_user(terminal: Terminal, user: &str) {
     if !["", "0", "root", "0:0", "root:root"].contains(&user) {
-        session.terminal.say("note", &format!("the image's command runs as root, not as {user}"));
+        terminal.say("note", &format!("the image's command runs as root, not as {user}"));
     }
 }
 

@@ -23,7 +23,7 @@ fn document(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 /// [`NotFound`](plyfold_core::ErrorKind::NotFound) when the folder is not there, or does not say.
-pub(super) fn record(folder: &Path) -> Result<SetRecord> {
+pub(in super::super) fn record(folder: &Path) -> Result<SetRecord> {
     let at = |e: Error| e.with_context("path", folder.join(RECORD).display());
     if !folder.is_dir() {
         let error = match folder.symlink_metadata() {

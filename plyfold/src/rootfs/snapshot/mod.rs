@@ -23,6 +23,7 @@ pub use plyfold_core::snapshot::*;
 
 use self::artifact::SetArtifact;
 use self::folder::Folder;
+pub(super) use self::folder::record;
 use self::restore::Restore;
 use self::scan::DiskFolder;
 use self::stored::Cached;

@@ -1,0 +1,55 @@
+//! A set of disks that is in a folder already.
+
+use std::path::Path;
+
+use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
+use plyfold_core::{Error, Result};
+
+use super::disks::{Disk, Disks};
+use super::snapshot::record;
+use crate::regular_file;
+#[cfg(doc)]
+use crate::{Images, snapshot};
+
+/// The disks in a folder that [`Images::materialize`] has made, or that a snapshot was loaded into, with what guests have
+/// written to them since.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct DiskSet {
+    /// The image that they are of.
+    pub image: SnapshotImage,
+    /// The files.
+    pub disks: Disks,
+    /// What was recorded of each of [`Disks::files`], in their order.
+    pub records: Vec<SetFile>,
+}
+
+impl DiskSet {
+    /// Reads what the folder says of its disks, and how large they are. Their content is not read: [`snapshot::save`] is what
+    /// compares it with what was made.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
+    /// [`Config`](crate::ErrorKind::Config) when a disk is no regular file; [`Corrupt`](crate::ErrorKind::Corrupt) for a record
+    /// that is none; [`Io`](crate::ErrorKind::Io).
+    pub fn open(folder: &Path) -> Result<Self> {
+        let SetRecord { image, kernel, files: records, .. } = record(folder)?;
+        let mut disks = Disks { kernel, ..Disks::default() };
+        for of in &records {
+            let path = folder.join(&of.name);
+            let missing =
+                || Error::not_found("a disk of the image is missing").with_context("path", path.display());
+            let file = regular_file::open(folder, &of.name)?.ok_or_else(missing)?;
+            let size = file.metadata().map_err(|e| Error::io("looking at a disk", e))?.len();
+            let (hash_tree, partitions) = (of.hash_tree.clone(), of.partitions.clone());
+            disks.add(Disk { hash_tree, partitions, ..Disk::plain(path, of.role, &of.format, size) });
+        }
+        disks.notes = disks.left_in(folder);
+        Ok(Self { image, disks, records })
+    }
+
+    /// Whether a folder has a set, by the name of its record.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(RECORD).is_file()
+    }
+}

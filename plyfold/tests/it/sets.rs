@@ -1,0 +1,74 @@
+//! Sets of disks that are there already: what is said of them, and how they are started.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+
+use plyfold::atomic_file::FileOptions;
+use plyfold::{DiskSet, ErrorKind, Rootfs, snapshot};
+
+use super::run::{Place, check};
+use super::snapshots::{Scene, verified};
+
+#[test]
+fn a_set_that_is_there_is_shown_and_started() {
+    let place = Place::new();
+    let image = "oci:examples/sample:latest --platform linux/amd64";
+    let vm = format!("materialize {image} --as erofs -m verity=append --upper 64M --out {{}}/vm");
+    for line in [&vm, &format!("materialize {image} --as erofs-layers --out {{}}/layers")] {
+        place.run(line);
+    }
+    let upper = File::options().write(true).open(place.path("vm/upper.ext4")).unwrap();
+    upper.write_all_at(b"written", 0).unwrap();
+    let again = place.run(&vm);
+    let mut runs = [
+        "inspect {}/vm",
+        "inspect {}/vm --json",
+        "inspect {}/layers --no-trunc",
+        "inspect {}/vm --raw",
+        // No program is found here.
+        "boot {}/vm",
+        "boot {}/layers",
+        "boot {}/layers --verity require",
+        "boot {}/vm --json",
+        "boot {}/none",
+        "boot {}",
+        "start {}/vm",
+    ]
+    .map(|line| place.run(line))
+    .to_vec();
+    runs.insert(0, again);
+    fs::remove_file(place.path("layers/layer-01.erofs")).unwrap();
+    runs.extend(["inspect {}/layers", "boot {}/layers"].map(|line| place.run(line)));
+    check("sets", &runs);
+}
+
+/// What was made, what is in the folder, and what a snapshot brings to another one are the same set.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_is_what_was_made() {
+    for rootfs in [
+        Rootfs::vmdk().upper(64 << 20),
+        Rootfs::erofs_tar(),
+        verified("erofs-layers", "append"),
+        verified("raw", "beside").upper(64 << 20),
+        verified("gpt", "partition"),
+    ] {
+        let scene = Scene::new().await;
+        let made = scene.disks(&rootfs, "vm").await;
+        let [vm, saved, out] = ["vm", "saved", "out"].map(|name| scene.path(name));
+        let set = DiskSet::open(&vm).unwrap();
+        assert_eq!(set.disks.files, made.files);
+        assert_eq!((set.disks.boot_lines(), set.disks.kernel), (made.boot_lines(), made.kernel));
+        assert_eq!(set.disks.mount_script().unwrap(), made.mount_script().unwrap());
+        let process = set.image.process.as_ref().unwrap();
+        assert_eq!(process.args, ["/bin/hello"]);
+        snapshot::save(&vm, &saved, FileOptions::default()).await.unwrap();
+        snapshot::load(&saved, &out, FileOptions::default()).await.unwrap();
+        let loaded = DiskSet::open(&out).unwrap();
+        assert_eq!((loaded.image, loaded.records), (set.image, set.records));
+        let first = &made.files[0].path;
+        fs::remove_file(first).unwrap();
+        let error = DiskSet::open(&vm).unwrap_err();
+        let found = (error.kind().clone(), error.context("path").map(str::to_owned));
+        assert_eq!(found, (ErrorKind::NotFound, Some(first.display().to_string())));
+    }
+}
