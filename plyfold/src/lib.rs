@@ -54,6 +54,8 @@ pub mod command;
 pub mod disk_file;
 
 mod holes;
+#[cfg(any(feature = "command", feature = "ext4"))]
+mod in_use;
 mod regular_file;
 mod shell;
 

@@ -11,6 +11,9 @@ crate::fault! {
         "end the virtual machine, or pause it until the snapshot is saved"),
     Delta(String) => (Corrupt, "invalid delta: {0}"),
     Foreign(String) => (Unsupported, "not a snapshot: its type is {0}"),
+    /// Another program or the kernel has the disk open.
+    InUse(String) => (Config, "{0}",
+        "end the virtual machine and unmount the disk first, or save it live: as a power cut would leave it"),
     Invalid(String) => (Corrupt, "invalid snapshot: {0}"),
     Long(String) => (Limit, "{0}"),
     Missing(String) => (NotFound, "the snapshot lacks the file {0}",
@@ -19,6 +22,9 @@ crate::fault! {
         "make the disks again by `materialize` in another directory, and take the file from there"),
     NoRecord => (NotFound, "nothing says which image the disks in this directory are of",
         "make them by `materialize`, which writes it beside them"),
+    /// The disk, its bytes, and those of its file system.
+    Short(String, u64, u64) => (Corrupt, "{0} was cut off: it has {1} bytes, and its file system {2}",
+        "take another copy of the disk, or make the disks again by `materialize`"),
     Version(u64) => (Unsupported, "version {0} of snapshots is not supported", "plyfold reads version 1"),
 }
 

@@ -1,5 +1,6 @@
 //! Advice in words of the command: its verbs and flags.
 
+use crate::snapshot::SnapshotFault;
 use crate::{Advice, DocumentFault, Error, snapshot};
 
 use super::program;
@@ -11,6 +12,10 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     {
         let words = "it is a snapshot: `plyfold snapshot load NAME --out DIR` makes its disks again";
         return Some(program::named(words));
+    }
+    if let Some(SnapshotFault::InUse(_)) = error.detail() {
+        let words = "end the virtual machine, and unmount the disk; --live saves it as a power cut would leave it, of a machine that is paused";
+        return Some(words.to_owned());
     }
     let words = match error.advice() {
         Some(advice) => worded(advice),

@@ -1,15 +1,14 @@
 //! `resize`: an ext4 disk of plyfold's, made larger.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::blocking::blocking;
 use crate::disk_file::{self, DiskFormat, open_error};
+use crate::in_use::DiskUser;
 use crate::materializers::ext4;
 use crate::{Error, Result};
-use rustix::fs::{FlockOperation, fcntl_lock};
-use rustix::io::Errno;
 use serde_json::json;
 
 use super::disk_args::Resize;
@@ -61,31 +60,14 @@ fn open(path: &Path) -> Result<File> {
     if found.permissions().mode() & 0o222 == 0 {
         return Err(Error::config("the disk is read-only").with_hint("resize a copy of it"));
     }
-    refuse_in_use(&file, (found.dev(), found.ino()))?;
-    Ok(file)
-}
-
-/// A machine monitor locks a disk that it has open (`fcntl_locking(2)`), a loop device does not.
-fn refuse_in_use(disk: &File, inode: (u64, u64)) -> Result<()> {
-    // Any other error is that of a file system that has no locks.
-    if let Err(Errno::AGAIN | Errno::ACCESS) = fcntl_lock(disk, FlockOperation::NonBlockingLockExclusive) {
-        return Err(Error::config("another program has the disk open, such as a virtual machine")
-            .with_hint("shut the machine down first"));
+    match DiskUser::of(&file) {
+        None => Ok(file),
+        Some(user) => {
+            let hint = match &user {
+                DiskUser::Locked => "shut the machine down first".to_owned(),
+                DiskUser::Loop(device) => format!("unmount it, then `losetup -d {device}`"),
+            };
+            Err(Error::config(user.to_string()).with_hint(hint))
+        }
     }
-    match loop_device(inode) {
-        None => Ok(()),
-        Some(device) => Err(Error::config(format!("the disk is attached to {device}"))
-            .with_hint(format!("unmount it, then `losetup -d {device}`"))),
-    }
-}
-
-/// The loop device whose file this is.
-fn loop_device(inode: (u64, u64)) -> Option<String> {
-    let devices = fs::read_dir("/sys/block").ok()?;
-    devices.flatten().find_map(|device| {
-        let backing = fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
-        let found = Path::new(backing.trim_end_matches('\n')).metadata().ok()?;
-        let is_same = (found.dev(), found.ino()) == inode;
-        is_same.then(|| format!("/dev/{}", device.file_name().display()))
-    })
 }

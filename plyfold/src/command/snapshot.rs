@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::atomic_file::FileOptions;
-use crate::snapshot::{self, KeptSnapshot, SnapshotFile};
+use crate::snapshot::{self, DisksToSave, KeptSnapshot, SnapshotFile};
 use crate::{
     CopyOptions, Disks, Error, ErrorKind, NameChange, PullOptions, PullPolicy, PulledImage, Reference,
     Result, printable,
@@ -30,13 +30,14 @@ pub(crate) async fn run(
     terminal: Terminal,
 ) -> Result<()> {
     match verb {
-        Snapshot::Save { disks, out: Some(out), durably, .. } => {
-            let kept = snapshot::save(&disks, &out, durably.options()).await?;
+        Snapshot::Save { disks: folder, out: Some(out), live, durably, .. } => {
+            let disks = DisksToSave::from(&folder).live(live);
+            let kept = snapshot::save(disks, &out, durably.options()).await?;
             show_saved(terminal, &Place::Directory(out), &kept)
         }
-        Snapshot::Save { disks, name, attach, .. } => {
-            let session = session.await?;
-            let (place, kept) = save(&session, &disks, name.as_deref().unwrap_or_default(), attach).await?;
+        Snapshot::Save { disks: folder, name, attach, live, .. } => {
+            let (session, disks) = (session.await?, DisksToSave::from(&folder).live(live));
+            let (place, kept) = save(&session, disks, name.as_deref().unwrap_or_default(), attach).await?;
             show_saved(terminal, &place, &kept)
         }
         Snapshot::Load { image, out, mode, owner, durably } => {
@@ -110,7 +111,12 @@ impl std::fmt::Display for Place {
 }
 
 /// Saves to the store under a name, or to where a URI says.
-async fn save(session: &Session, disks: &Path, name: &str, attach: bool) -> Result<(Place, KeptSnapshot)> {
+async fn save(
+    session: &Session,
+    disks: DisksToSave,
+    name: &str,
+    attach: bool,
+) -> Result<(Place, KeptSnapshot)> {
     let context = &session.context;
     match Image::target(name, &context.backends)? {
         Image::Name(name) if name.digest().is_some() => {
@@ -218,7 +224,10 @@ fn document(place: &Place, kept: &KeptSnapshot) -> Value {
 }
 
 fn show_saved(terminal: Terminal, place: &Place, kept: &KeptSnapshot) -> Result<()> {
-    terminal.show(&document(place, kept), || {
+    kept.notes.iter().for_each(|note| terminal.say("warning", note));
+    let mut shown = document(place, kept);
+    shown["notes"] = json!(kept.notes);
+    terminal.show(&shown, || {
         let line = |file: &SnapshotFile| {
             let changed = if file.file.writable {
                 format!(", of which {} are saved", Size(file.stored().1))

@@ -14,7 +14,8 @@ pub(crate) enum Snapshot {
     /// Save the disks in a directory that `materialize` has made, with what a guest has written to them
     #[command(
         after_help = "A guest's disk is saved as the blocks that differ from the empty disk that it was. The virtual machine is to be \
-        off, or paused: disks that change meanwhile are an error.\n\n\
+        off, and a disk that was mounted unmounted: with --live it may be paused. Disks that change meanwhile are an error. Of a \
+        guest that was killed the disk is saved as it is, and a warning says so: its journal is replayed when it is mounted.\n\n\
         Examples:\n  plyfold snapshot save vm1 app-state:1\n  plyfold snapshot save vm1 --out snapshots/1\n  plyfold snapshot save vm1 registry:registry.lan:5000/app:state-1 --attach"
     )]
     Save {
@@ -30,6 +31,9 @@ pub(crate) enum Snapshot {
         /// `push --referrers` and `copy --referrers` have it, and `gc` keeps it as long as the image
         #[arg(long, conflicts_with = "out")]
         attach: bool,
+        /// Save disks that a machine has open, too, as a power cut would leave them: it has to be paused, or not to write
+        #[arg(long)]
+        live: bool,
         #[command(flatten)]
         durably: Durably,
     },

@@ -36,6 +36,7 @@ mod sample;
 mod seeds;
 mod sets;
 mod snapshots;
+mod snapshots_in_use;
 mod snapshots_of_changed_files;
 mod tenants;
 mod terminal;

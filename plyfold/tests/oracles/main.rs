@@ -48,7 +48,7 @@ use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
-use in_use::a_disk_of_a_loop_device_does_not_grow;
+use in_use::{a_disk_of_a_loop_device_does_not_grow, a_disk_of_a_loop_device_is_not_saved};
 use modes::another_user_reads_every_file_of_a_set;
 use native::{layers_of_mkfs_are_used_as_they_are, skopeo_copies_native_layers};
 use packages::git_makes_the_same_tree_of_a_package;
@@ -105,6 +105,7 @@ oracle_tests! {
     a_guest_boots_again_from_its_set needs [Need::Guest, Need::VERITYSETUP];
     the_end_of_a_guest_is_reported needs [Need::Guest];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
+    a_disk_of_a_loop_device_is_not_saved needs [Need::Mounts, Need::FileSystem("ext4")];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
     git_makes_the_same_tree_of_a_package needs [GIT];
     layers_of_mkfs_are_used_as_they_are needs [

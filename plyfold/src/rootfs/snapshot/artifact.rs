@@ -15,6 +15,7 @@ use plyfold_core::{
 };
 
 use super::disk::FileReader;
+use super::disks_to_save::DisksToSave;
 use super::scan::DiskFolder;
 use crate::blocking::Stop;
 use crate::regular_file;
@@ -26,6 +27,7 @@ pub(super) struct SetArtifact(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     snapshot: Snapshot,
+    notes: Vec<String>,
     manifest: RawManifest,
     document: Arc<[u8]>,
     blobs: HashMap<Digest, Place>,
@@ -41,8 +43,10 @@ enum Place {
 
 impl SetArtifact {
     /// Reads the disks; deltas go to files without a name in `scratch`. Their other content is read when it is asked for.
-    pub(super) fn of(folder: &Path, scratch: &Path, attached: bool, stop: &Stop) -> Result<Self> {
+    pub(super) fn of(from: &DisksToSave, scratch: &Path, attached: bool, stop: &Stop) -> Result<Self> {
+        let DisksToSave { folder, live } = from;
         let disks = DiskFolder::open(folder, stop)?;
+        let notes = disks.judged(*live)?;
         let (mut files, mut blobs) = (Vec::new(), HashMap::new());
         for of in &disks.record.files {
             let disk = disks.disk(of)?;
@@ -58,11 +62,15 @@ impl SetArtifact {
         let snapshot = disks.snapshot(files)?;
         let manifest = snapshot.manifest(attached)?;
         let document = snapshot.to_json().into();
-        Ok(Self(Arc::new(Inner { folder: folder.to_owned(), snapshot, manifest, document, blobs })))
+        Ok(Self(Arc::new(Inner { folder: folder.clone(), snapshot, notes, manifest, document, blobs })))
     }
 
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.0.snapshot
+    }
+
+    pub(super) fn notes(&self) -> &[String] {
+        &self.0.notes
     }
 
     pub(super) fn manifest(&self) -> &RawManifest {

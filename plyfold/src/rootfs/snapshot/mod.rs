@@ -21,6 +21,8 @@ use tokio::runtime::Handle;
 
 pub use plyfold_core::snapshot::*;
 
+pub use self::disks_to_save::DisksToSave;
+
 use self::artifact::SetArtifact;
 use self::folder::Folder;
 pub(super) use self::folder::record;
@@ -36,11 +38,14 @@ use crate::blocking::{Stop, alone};
 mod artifact;
 mod descriptor;
 mod disk;
+mod disks_to_save;
 mod empty;
 mod folder;
 mod restore;
 mod scan;
 mod stored;
+#[cfg(feature = "ext4")]
+mod writable;
 
 /// A snapshot, and the manifest that it has as an artifact: the same wherever it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,16 +55,19 @@ pub struct KeptSnapshot {
     pub snapshot: Snapshot,
     /// Its manifest.
     pub manifest: Descriptor,
+    /// What is to be known of the disks that it was saved from, such as that one was not unmounted.
+    pub notes: Vec<String>,
 }
 
 impl KeptSnapshot {
     fn new(snapshot: Snapshot) -> Result<Self> {
         let manifest = snapshot.manifest(false)?.descriptor().clone();
-        Ok(Self { snapshot, manifest })
+        Ok(Self { snapshot, manifest, notes: Vec::new() })
     }
 
     fn of(artifact: &SetArtifact) -> Self {
-        Self { snapshot: artifact.snapshot().clone(), manifest: artifact.descriptor().clone() }
+        let notes = artifact.notes().to_vec();
+        Self { snapshot: artifact.snapshot().clone(), manifest: artifact.descriptor().clone(), notes }
     }
 }
 
@@ -68,17 +76,19 @@ impl KeptSnapshot {
 ///
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
-/// [`Corrupt`](crate::ErrorKind::Corrupt) when one changes meanwhile; [`Config`](crate::ErrorKind::Config) when something is at `out`, and
-/// when the folder has a disk of older ones that guests may have written to: the snapshot would not have it;
+/// [`Corrupt`](crate::ErrorKind::Corrupt) when one changes meanwhile, or is shorter than its file system;
+/// [`Config`](crate::ErrorKind::Config) when something is at `out`, when a disk that guests write to is in use and not to be saved
+/// [`live`](DisksToSave::live), and when the folder has a disk of older ones that guests may have written to: the snapshot would not have it;
 /// [`Limit`](crate::ErrorKind::Limit) for more than [`MAX_FILES`](plyfold_core::snapshot::MAX_FILES);
 /// [`Io`](crate::ErrorKind::Io).
-pub async fn save(disks: &Path, out: &Path, options: FileOptions) -> Result<KeptSnapshot> {
-    let (disks, out) = (disks.to_owned(), out.to_owned());
+pub async fn save(disks: impl Into<DisksToSave>, out: &Path, options: FileOptions) -> Result<KeptSnapshot> {
+    let (disks, out) = (disks.into(), out.to_owned());
     alone("plyfold-snapshot", move |stop| save_in(&disks, &out, options, stop)).await
 }
 
-fn save_in(disks: &Path, out: &Path, options: FileOptions, stop: &Stop) -> Result<KeptSnapshot> {
-    let disks = DiskFolder::open(disks, stop)?;
+fn save_in(from: &DisksToSave, out: &Path, options: FileOptions, stop: &Stop) -> Result<KeptSnapshot> {
+    let disks = DiskFolder::open(&from.folder, stop)?;
+    let notes = disks.judged(from.live)?;
     let mut set = Set::new(out, options, stop)?;
     set.in_new_folder()?;
     let names: Vec<String> = disks.record.files.iter().map(SetFile::stored_name).collect();
@@ -99,7 +109,7 @@ fn save_in(disks: &Path, out: &Path, options: FileOptions, stop: &Stop) -> Resul
             Ok(())
         })?;
     }
-    let kept = KeptSnapshot::new(disks.snapshot(files)?)?;
+    let kept = KeptSnapshot { notes, ..KeptSnapshot::new(disks.snapshot(files)?)? };
     let document = kept.snapshot.to_json();
     set.add(DOCUMENT, |out| Ok(out.write_all(&document)?))?;
     set.publish()?;
@@ -156,14 +166,14 @@ impl Images {
     /// As [`save`]; [`Config`](crate::ErrorKind::Config) when the name stands for something else; those of the cache.
     pub async fn save_snapshot(
         &self,
-        disks: &Path,
+        disks: impl Into<DisksToSave>,
         name: &Reference,
         attached: bool,
         progress: Progress,
     ) -> Result<KeptSnapshot> {
         // Dropped on an error, which ends it.
         let operation = progress.operation();
-        let artifact = self.artifact(disks, attached).await?;
+        let artifact = self.artifact(disks.into(), attached).await?;
         let cache = self.cache();
         let there = cache.find_descriptor(name).await?;
         if there.is_some_and(|there| there.digest() != artifact.descriptor().digest()) {
@@ -190,14 +200,14 @@ impl Images {
     /// As [`save`] and [`copy`](fn@plyfold_core::copy).
     pub async fn push_snapshot(
         &self,
-        disks: &Path,
+        disks: impl Into<DisksToSave>,
         to: &dyn ImageRegistry,
         target: &Reference,
         attached: bool,
         options: &CopyOptions,
     ) -> Result<KeptSnapshot> {
         let operation = options.progress.operation();
-        let artifact = self.artifact(disks, attached).await?;
+        let artifact = self.artifact(disks.into(), attached).await?;
         let image = reference::parse(&artifact.snapshot().image.reference)?;
         let [place, of_image] = [target, &image].map(reference::repository_of);
         if attached && place != of_image {
@@ -210,8 +220,8 @@ impl Images {
         Ok(KeptSnapshot::of(&artifact))
     }
 
-    async fn artifact(&self, disks: &Path, attached: bool) -> Result<SetArtifact> {
-        let (disks, scratch) = (disks.to_owned(), self.temporary());
+    async fn artifact(&self, disks: DisksToSave, attached: bool) -> Result<SetArtifact> {
+        let scratch = self.temporary();
         alone("plyfold-snapshot", move |stop| SetArtifact::of(&disks, &scratch, attached, stop)).await
     }
 
@@ -249,7 +259,8 @@ impl Images {
         let document = source.blob(&wanted, BlobRange::FULL).await.map_err(at)?;
         let document = document.bytes(limits::CONFIG).await.map_err(at)?;
         let snapshot = Snapshot::of_manifest(source.raw(), &document).map_err(at)?;
-        let kept = KeptSnapshot { snapshot, manifest: source.raw().descriptor().clone() };
+        let manifest = source.raw().descriptor().clone();
+        let kept = KeptSnapshot { snapshot, manifest, notes: Vec::new() };
         let done = alone("plyfold-snapshot", move |stop| {
             let from = Cached { source, runtime };
             let done = work(&Restore { snapshot: &kept.snapshot, from: &from, stop }, &scratch)?;
@@ -313,7 +324,7 @@ async fn snapshot_of(cache: &dyn CacheProvider, top: &Descriptor) -> Result<Opti
     }
     let document = cache.content(&Snapshot::document_of(&raw)?, limits::CONFIG).await?;
     let snapshot = Snapshot::of_manifest(&raw, &document)?;
-    Ok(Some(KeptSnapshot { snapshot, manifest: raw.descriptor().clone() }))
+    Ok(Some(KeptSnapshot { snapshot, manifest: raw.descriptor().clone(), notes: Vec::new() }))
 }
 
 /// The manifest of a descriptor; `None` when its content is gone.

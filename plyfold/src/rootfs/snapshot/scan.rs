@@ -16,6 +16,8 @@ use plyfold_core::{Error, Result};
 use super::super::set::names::left_in;
 use super::disk::{FileDisk, FileReader};
 use super::stored::HashingWriter;
+#[cfg(feature = "ext4")]
+use super::writable;
 use super::{empty, folder};
 use crate::blocking::Stop;
 use crate::regular_file;
@@ -54,6 +56,23 @@ impl<'a> DiskFolder<'a> {
             return Err(Error::config(message).with_context("path", path.display()).with_hint(hint));
         }
         Ok(Self { folder: folder.to_owned(), record, stop })
+    }
+
+    /// Looks at the disks that guests write to, before anything is read. What their user has to know.
+    #[cfg(feature = "ext4")]
+    pub(super) fn judged(&self, live: bool) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for of in self.record.files.iter().filter(|file| file.writable) {
+            let disk = self.disk(of)?;
+            notes.extend(writable::judged(&disk.file, &of.name, live).map_err(|e| disk.at(e))?);
+        }
+        Ok(notes)
+    }
+
+    #[cfg(not(feature = "ext4"))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the signature of the other one")]
+    pub(super) fn judged(&self, _: bool) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// Opens one of the disks.
