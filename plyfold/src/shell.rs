@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A path as one word of a shell's command.
 ///
@@ -15,6 +15,12 @@ pub(crate) fn quoted(path: &Path) -> String {
         // Line feeds at its end are lost, which no file of ours has in its name.
         _ => format!("\"$(printf '{}')\"", octal(bytes)),
     }
+}
+
+/// The path as it is from any folder: a command is often run from another one, as another user. An absolute path also
+/// never begins like a protocol of qemu's, `NAME:…`.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
 }
 
 /// Control characters and bidirectional overrides.

@@ -13,11 +13,12 @@ use super::run::Run;
 use super::verdict::Failure;
 
 /// What the kernel of `.ci/guest` does not have built in, in an order in which it loads. ext4 and partitions are built in.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "lib/libcrc32c",
     "fs/erofs/erofs",
     "fs/overlayfs/overlay",
     "drivers/block/virtio_blk",
+    "drivers/block/loop",
     "drivers/md/dm-mod",
     "drivers/md/dm-bufio",
     "lib/reed_solomon/reed_solomon",

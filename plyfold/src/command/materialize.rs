@@ -7,8 +7,8 @@ use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
 use crate::shell::quoted;
 use crate::{
-    Advice, CacheProvider as _, Disk, DiskSet, Disks, Error, HashedPartition, PullOptions, PulledImage,
-    Result, Rootfs, VerifiedFile, printable,
+    Advice, CacheProvider as _, Disk, DiskSet, Disks, Error, HashTree, HashedPartition, PullOptions,
+    PulledImage, Result, Rootfs, VerifiedFile, printable,
 };
 use serde_json::{Value, json};
 
@@ -142,6 +142,7 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
         "upper": disks.upper.as_ref().map(path),
         "mount_refused": refusal.map(hints::on_one_line),
         "mount": mount.and_then(Result::ok),
+        "mount_verified": disks.verified_mount_script(),
         "unmount": is_mounted.then(|| disks.unmount_script()),
         "boot": disks.boot_lines().map(Value::from_iter),
         "overlay_differences": {
@@ -165,6 +166,38 @@ fn partition(of: &HashedPartition) -> Value {
     })
 }
 
+/// How disks are mounted here, verified and not.
+fn mounts(disks: &Disks) -> String {
+    let mut text = String::new();
+    match disks.mount_script() {
+        Ok(script) => {
+            text.push_str("\nTo mount it here, as root:\n\n");
+            text.extend(script.lines().map(|line| format!("  {line}\n")));
+            text.push_str("\nTo unmount it:\n\n");
+            text.extend(disks.unmount_script().lines().map(|line| format!("  {line}\n")));
+        }
+        Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
+    }
+    let opened: Vec<String> = disks.verified().filter_map(|found| found.open_line()).collect();
+    if let Some(script) = disks.verified_mount_script() {
+        text.push_str("\nTo mount it so that the kernel verifies what is read, by veritysetup; it is unmounted in the same way:\n\n");
+        text.extend(script.lines().map(|line| format!("  {line}\n")));
+    } else if !opened.is_empty() {
+        let what = "To have the kernel verify what is read, open each device as root, and mount it in place of the file";
+        text.extend(["\n", what, ":\n\n"]);
+        text.extend(opened.iter().flat_map(|line| ["  ", line, "\n"]));
+    }
+    text
+}
+
+/// Where a hash tree begins, if that is not at the start of what it is in.
+fn offset(tree: &HashTree) -> String {
+    match tree.hash_offset {
+        0 => String::new(),
+        offset => format!(", hash offset {offset}"),
+    }
+}
+
 fn text(image: &PulledImage, disks: &Disks) -> String {
     disks_text(disks, |index| {
         // Which layer a file was made of; what follows the layers' files was made of them all.
@@ -184,10 +217,14 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
     let mut text: String = disks.paths().enumerate().map(line).collect();
     for found in disks.verified() {
         let (root, name) = (found.tree.root_hash(), found.device());
-        text.extend(["root hash  ", root, "  ", &printable(&name), "\n"]);
+        text.extend(["root hash  ", root, "  ", &printable(&name), &offset(found.tree), "\n"]);
     }
-    for HashedPartition { name, image, tree, .. } in disks.verified_partitions() {
-        let of = format!("partition {}, {}", image.number, printable(name));
+    for HashedPartition { name, image, holder, tree, .. } in disks.verified_partitions() {
+        let holder = match holder.number {
+            number if number == image.number => offset(tree),
+            number => format!(", hash tree in partition {number}"),
+        };
+        let of = format!("partition {}, {}{holder}", image.number, printable(name));
         text.extend(["root hash  ", tree.root_hash(), "  ", &of, "\n"]);
     }
     let boot = disks.boot_lines();
@@ -195,23 +232,8 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
     let kernel = disks.kernel.filter(|_| boot.is_none());
     text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));
     text.extend(disks.notes.iter().map(|note| format!("\nNote: {}\n", printable(note))));
-    if !disks.is_mountable() {
-        return text;
-    }
-    match disks.mount_script() {
-        Ok(script) => {
-            text.push_str("\nTo mount it here, as root:\n\n");
-            text.extend(script.lines().map(|line| format!("  {line}\n")));
-            text.push_str("\nTo unmount it:\n\n");
-            text.extend(disks.unmount_script().lines().map(|line| format!("  {line}\n")));
-        }
-        Err(e) => text.extend(["\nThe mount command cannot be printed: ", &hints::on_one_line(&e), "\n"]),
-    }
-    let opened: Vec<String> = disks.verified().filter_map(|found| found.open_line()).collect();
-    if !opened.is_empty() {
-        let what = "To have the kernel verify what is read, open each device as root, and mount it in place of the file";
-        text.extend(["\n", what, ":\n\n"]);
-        text.extend(opened.iter().flat_map(|line| ["  ", line, "\n"]));
+    if disks.is_mountable() {
+        text += &mounts(disks);
     }
     if let Some(lines) = boot {
         let kernel = disks.kernel.map(|kernel| format!(", whose guest is Linux {kernel} or later"));

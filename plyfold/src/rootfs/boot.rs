@@ -6,9 +6,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::disks::Disks;
-use super::guide::absolute;
 use super::verified::{VerifiedFile, mount_partitions, open_line};
-use crate::shell::{c_string, json_string, quoted};
+use crate::shell::{absolute, c_string, json_string, quoted};
 
 /// The name of the drive that has nothing but the hash tree.
 const TREE: &str = "verity";
@@ -44,15 +43,17 @@ impl Disks {
         let kernel = self.kernel_line(&drives);
         let root = kernel.as_deref().filter(|_| !self.has_partitions());
         let mut lines = vec![("qemu", joined(qemu))];
-        // These take no path that is not text.
-        if drives.iter().all(|drive| drive.path.to_str().is_some()) {
+        // Of a VMDK in one file only QEMU reads the compressed form; the others take no path that is not text.
+        if self.stream.is_none() && drives.iter().all(|drive| drive.path.to_str().is_some()) {
             lines.push(("cloud-hypervisor", format!("--disk {}", joined(cloud_hypervisor))));
             if drives.iter().all(|drive| !drive.is_vmdk) {
                 lines.push(("firecracker", firecracker(&drives, root)));
                 lines.push(("crosvm", joined(crosvm)));
             }
         }
-        lines.push(("libkrun", joined(libkrun)));
+        if self.stream.is_none() {
+            lines.push(("libkrun", joined(libkrun)));
+        }
         lines.push(("guest", self.guest(&drives, true)));
         lines.extend(kernel.map(|line| ("kernel", line)));
         Some(lines)
@@ -86,12 +87,13 @@ impl Disks {
 
     /// The disk that holds the whole root file system.
     fn whole(&self) -> Option<&PathBuf> {
-        [&self.vmdk, &self.flat, &self.raw, &self.gpt, &self.ext4].into_iter().flatten().next()
+        let disks = [&self.vmdk, &self.stream, &self.flat, &self.raw, &self.gpt, &self.ext4];
+        disks.into_iter().flatten().next()
     }
 
     fn machine_drives(&self) -> Option<Vec<Drive>> {
         let disk = self.whole()?;
-        let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some());
+        let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some() || self.stream.is_some());
         let verified = self.verified_at(disk);
         let is_root = self.upper.is_none() && !self.has_partitions() && verified.is_none();
         let is_read_only = self.ext4.is_none();
@@ -104,11 +106,6 @@ impl Disks {
             drives.push(Drive { name: UPPER, path, is_vmdk: false, is_read_only: false, is_root: false });
         }
         Some(drives)
-    }
-
-    /// Whether the one disk has a partition for each file.
-    pub(crate) fn has_partitions(&self) -> bool {
-        self.gpt.is_some() || self.partitions.is_some()
     }
 
     /// Where the `guest` mounts the root file system.
@@ -268,6 +265,9 @@ mod tests {
         assert_eq!(names(&Disks { gpt: path("/a.gpt"), ..Disks::default() }), all);
         let flat = ["qemu", "cloud-hypervisor", "libkrun", "guest"];
         assert_eq!(names(&Disks { vmdk: path("/a.vmdk"), ..Disks::default() }), flat);
+        let stream = Disks { stream: path("/a.vmdk"), ..Disks::default() };
+        assert_eq!(names(&stream), ["qemu", "guest"]);
+        assert_eq!(line(&stream, "qemu"), "-drive file=/a.vmdk,format=vmdk,if=virtio,readonly=on");
         let some = ["qemu", "libkrun", "guest"];
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);

@@ -11,7 +11,7 @@ use plyfold_core::{
 };
 
 use super::disks::{Disk, Disks};
-use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT};
+use super::options::{EXT4, FLAT, GPT, LAYERS, MERGED, RAW, Rootfs, TARS, VMDK, VMDK_GPT, VMDK_STREAM};
 use super::set::Set;
 use super::set::names::left_in;
 use crate::atomic_file::FileOptions;
@@ -152,6 +152,7 @@ impl Disks {
             LAYERS | TARS => self.layers.push(path),
             MERGED => self.merged = Some(path),
             VMDK | VMDK_GPT => self.vmdk = Some(path),
+            VMDK_STREAM => self.stream = Some(path),
             RAW => self.raw = Some(path),
             GPT => self.gpt = Some(path),
             UPPER_FORMAT => self.upper = Some(path),

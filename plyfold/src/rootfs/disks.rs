@@ -51,6 +51,8 @@ pub struct Disks {
     pub merged: Option<PathBuf>,
     /// `rootfs.vmdk`: the merged image and the layers as one disk, named relative to it.
     pub vmdk: Option<PathBuf>,
+    /// `rootfs.vmdk` of `vmdk-stream`: one disk, compressed in a file of its own.
+    pub stream: Option<PathBuf>,
     /// `partitions.gpt`: what makes partitions of them on that disk, where there are such.
     pub partitions: Option<PathBuf>,
     /// `rootfs.raw`: the merged image and the layers as one raw disk.

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Advice, Error, ErrorKind, Result};
+use plyfold_core::{Advice, Error, ErrorKind, HashedPartition, Result};
 
 use super::disks::Disks;
 use super::options::{FLAT, VMDK};
-use crate::shell::quoted;
+use super::verified::VerifiedFile;
+use crate::shell::{absolute, quoted};
 
 /// What mount(2) takes of options, less room for what mount(8) adds: it cuts off what does not fit into a page, without
 /// an error.
@@ -17,11 +18,21 @@ const LOWERS: usize = 500;
 /// The width that lists are wrapped to.
 const WIDTH: usize = 96;
 
-/// Runs at the end of the script. After a failure it unmounts in `$P` what `$U` names, the last first. Loop devices are
-/// detached with their mounts, and folders that are empty then are removed.
+/// Runs at the end of the script, `DETACH` being [`LOOPS`] or [`VERIFIED`]. After a failure it unmounts in `$P` what `$U` names,
+/// the last first. Devices are detached with their mounts, and folders that are empty then are removed.
 const TRAP: &str = "trap 'S=$?; cd /; [ $S = 0 ] || for F in $U; do umount \"$P/$F\" || :; done
-[ -z \"$L\" ] || losetup -d $L; rm -rf \"$P/devices\"
+DETACH; rm -rf \"$P/devices\"
 [ $S = 0 ] || rmdir \"$P\"/* 2>/dev/null || :; rmdir \"$P\" 2>/dev/null || :' EXIT
+";
+/// Detaches loop devices.
+const LOOPS: &str = "[ -z \"$L\" ] || losetup -d $L";
+/// Closes verified devices, and then a loop device with partitions.
+const VERIFIED: &str =
+    "for F in $L; do veritysetup close --deferred $F >/dev/null; done; [ -z \"$B\" ] || losetup -d $B";
+/// Opens a verified device by a name that no other has: one layer can be in many mounts. The arguments are the data, its
+/// hash tree, the root hash, and where in the second the tree begins.
+const OPEN: &str = "o() { F=plyfold-$(cat /proc/sys/kernel/random/uuid)
+  veritysetup open \"$1\" $F \"$2\" $3 --hash-offset=$4; L=\"$L $F\" V=/dev/mapper/$F; }
 ";
 
 impl Disks {
@@ -36,6 +47,25 @@ impl Disks {
     /// [`Limit`](crate::ErrorKind::Limit) for more layers than the kernel takes, with a hint at the form that it does take;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for other formats than EROFS images and ext4 disks.
     pub fn mount_script(&self) -> Result<String> {
+        self.script(false)
+    }
+
+    /// As [`mount_script`](Self::mount_script), with each device opened by its hash tree (dm-verity), for root with
+    /// veritysetup, too: what is not what the root hashes are of is an I/O error. `None` where an image that would be mounted
+    /// has no tree. It is unmounted in the same way; the verified devices go with their mounts.
+    pub fn verified_mount_script(&self) -> Option<String> {
+        let single = [&self.flat, &self.raw, &self.merged].into_iter().flatten();
+        let is_verified = match &self.gpt {
+            Some(_) => !self.verified_partitions().is_empty(),
+            None => single.chain(&self.layers).all(|image| self.verified_at(image).is_some()),
+        };
+        if !is_verified || !self.is_stackable() {
+            return None;
+        }
+        self.script(true).ok()
+    }
+
+    fn script(&self, is_verified: bool) -> Result<String> {
         if let Some(disk) = &self.ext4 {
             // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches.
             let disk = quoted(&absolute(disk));
@@ -50,15 +80,21 @@ impl Disks {
         // The other way in, fsconfig(2), takes 256 bytes of an option, and libmount prefers it.
         script.push_str("export LIBMOUNT_FORCE_MOUNT2=always\n");
         script.push_str("mkdir -p \"$M\"; M=$(cd \"$M\" && pwd)\n");
-        script.push_str("P=$M.parts L= N=0 O= U=\n");
-        script.push_str(TRAP);
+        script.push_str(if is_verified {
+            "P=$M.parts B= L= N=0 O= U=\n"
+        } else {
+            "P=$M.parts L= N=0 O= U=\n"
+        });
+        script.push_str(&TRAP.replace("DETACH", if is_verified { VERIFIED } else { LOOPS }));
+        script.push_str(if is_verified { OPEN } else { "" });
         let lower = match self {
             Self { flat: Some(image), .. } | Self { raw: Some(image), .. } => {
-                self.mount_image(image, &mut script)
+                self.mount_image(image, is_verified, &mut script)
             }
-            Self { merged: Some(merged), .. } => self.mount_merged(merged, &mut script)?,
+            Self { merged: Some(merged), .. } => self.mount_merged(merged, is_verified, &mut script)?,
+            Self { gpt: Some(gpt), .. } if is_verified => self.mount_verified_gpt(gpt, &mut script),
             Self { gpt: Some(gpt), .. } => self.mount_gpt(gpt, &mut script),
-            _ => self.mount_layers(&mut script)?,
+            _ => self.mount_layers(is_verified, &mut script)?,
         };
         self.mount_overlay(lower, &mut script);
         script.push_str(")\n");
@@ -79,11 +115,22 @@ impl Disks {
     }
 
     /// Mounts a file as it is, and says what its place is called in `$P`.
-    fn mount_image(&self, image: &Path, script: &mut String) -> &'static str {
-        let (image, place) = (quoted(&absolute(image)), self.lower_place());
-        let _ = writeln!(script, "mkdir -p \"{place}\"; V=$(losetup -r -f --show {image}); L=$V");
+    fn mount_image(&self, image: &Path, is_verified: bool, script: &mut String) -> &'static str {
+        let (attach, place) = (self.attach(image, is_verified), self.lower_place());
+        let _ = writeln!(script, "mkdir -p \"{place}\"; {attach}");
         self.mount_lower("\"$V\"", "ro", script);
         "lower"
+    }
+
+    /// Makes a device of a file, whose name is `$V` then.
+    fn attach(&self, image: &Path, is_verified: bool) -> String {
+        let file = |path: &Path| quoted(&absolute(path));
+        match self.verified_at(image).filter(|_| is_verified) {
+            Some(VerifiedFile { tree, tree_file, .. }) => {
+                format!("o {} {} {} {}", file(image), file(tree_file), tree.root_hash(), tree.hash_offset)
+            }
+            None => format!("V=$(losetup -r -f --show {}); L=\"$L $V\"", file(image)),
+        }
     }
 
     /// Mounts an image of all layers in its place.
@@ -100,7 +147,7 @@ impl Disks {
     }
 
     /// Mounts the merged image, and says what its place is called in `$P`.
-    fn mount_merged(&self, merged: &Path, script: &mut String) -> Result<&'static str> {
+    fn mount_merged(&self, merged: &Path, is_verified: bool, script: &mut String) -> Result<&'static str> {
         // Symbolic links make names short enough: `ro`, then `,device=NUMBER` each.
         let options = self.layers.iter().enumerate().map(|(index, _)| format!(",device={index}").len());
         if options.sum::<usize>() + "ro".len() > OPTIONS {
@@ -108,10 +155,10 @@ impl Disks {
         }
         let place = self.lower_place();
         let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
-        for_each(script, &self.layers);
+        self.for_each_layer(is_verified, script);
         script.push_str("  ln -sfn \"$V\" \"$N\"; O=$O,device=$N; N=$((N+1))\n");
         script.push_str("done\n");
-        let _ = writeln!(script, "V=$(losetup -r -f --show {}); L=\"$L $V\"", quoted(&absolute(merged)));
+        let _ = writeln!(script, "{}", self.attach(merged, is_verified));
         self.mount_lower("\"$V\"", "\"ro$O\"", script);
         Ok("lower")
     }
@@ -132,13 +179,30 @@ impl Disks {
         "lower"
     }
 
+    /// The same, each partition opened by its tree.
+    fn mount_verified_gpt(&self, gpt: &Path, script: &mut String) -> &'static str {
+        let (gpt, place) = (quoted(&absolute(gpt)), self.lower_place());
+        let _ = writeln!(script, "mkdir -p \"$P/devices\" \"{place}\"; cd \"$P/devices\"");
+        let _ = writeln!(script, "B=$(losetup -r -f -P --show {gpt})");
+        script.push_str("[ -b \"${B}p1\" ] || partx -a \"$B\"\nset --");
+        for HashedPartition { image, holder, tree, .. } in self.verified_partitions() {
+            let (root, offset) = (tree.root_hash(), tree.hash_offset);
+            let _ = write!(script, " \\\n  {} {} {root} {offset}", image.number, holder.number);
+        }
+        script.push_str("\nwhile [ $# != 0 ]; do\n  o \"${B}p$1\" \"${B}p$2\" $3 $4; shift 4\n");
+        script.push_str("  ln -sfn \"$V\" \"$N\"; [ $N = 0 ] || O=$O,device=$N; N=$((N+1))\n");
+        script.push_str("done\n");
+        self.mount_lower("0", "\"ro$O\"", script);
+        "lower"
+    }
+
     /// Mounts each layer, and says what their places are called in `$P`, the topmost first.
-    fn mount_layers(&self, script: &mut String) -> Result<&'static str> {
+    fn mount_layers(&self, is_verified: bool, script: &mut String) -> Result<&'static str> {
         if self.layers.len() > LOWERS {
             return Err(too_many(self.layers.len(), &format!("overlayfs takes {LOWERS}")));
         }
         let single = self.layers.len() == 1 && self.upper.is_none();
-        for_each(script, &self.layers);
+        self.for_each_layer(is_verified, script);
         if single {
             script.push_str("  mount -t erofs -o ro \"$V\" \"$M\"\n");
         } else {
@@ -147,6 +211,22 @@ impl Disks {
         }
         script.push_str("done\n");
         Ok("$O")
+    }
+
+    /// The head of a loop over the layers: `$V` is the device of one.
+    fn for_each_layer(&self, is_verified: bool, script: &mut String) {
+        if !is_verified {
+            return for_each(script, &self.layers);
+        }
+        script.push_str("set --");
+        for VerifiedFile { disk, tree, tree_file, .. } in
+            self.layers.iter().filter_map(|layer| self.verified_at(layer))
+        {
+            let [data, holder] = [&disk.path, tree_file].map(|path| quoted(&absolute(path)));
+            let (root, offset) = (tree.root_hash(), tree.hash_offset);
+            let _ = write!(script, " \\\n  {data} {holder} \\\n  {root} {offset}");
+        }
+        script.push_str("\nwhile [ $# != 0 ]; do\n  o \"$1\" \"$2\" $3 $4; shift 4\n");
     }
 
     /// Joins what is mounted in `$P`. Names there are relative and have no character that overlayfs reads as its own.
@@ -193,12 +273,6 @@ fn for_each(script: &mut String, files: &[PathBuf]) {
     let _ = writeln!(script, "{line}; do\n  V=$(losetup -r -f --show \"$D/$F\"); L=\"$L $V\"");
 }
 
-/// The path as it is from any folder: a command is often run from another one, as another user. An absolute path also
-/// never begins like a protocol of qemu's, `NAME:…`.
-pub(super) fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +298,7 @@ mod tests {
         let (flat, upper) = (Some("/d/rootfs.erofs".into()), Some("/d/upper.ext4".into()));
         let alone = Disks { flat, ..Disks::default() };
         let script = alone.mount_script().unwrap();
-        let mount = "mkdir -p \"$M\"; V=$(losetup -r -f --show /d/rootfs.erofs); L=$V\nmount -t erofs -o ro \"$V\" \"$M\"\n)";
+        let mount = "mkdir -p \"$M\"; V=$(losetup -r -f --show /d/rootfs.erofs); L=\"$L $V\"\nmount -t erofs -o ro \"$V\" \"$M\"\n)";
         assert!(alone.unmount_script().ends_with("umount \"$M\"\n"));
         assert!(script.contains(mount), "{script}");
         assert!(!script.contains("overlay"), "{script}");
@@ -240,6 +314,36 @@ mod tests {
         assert!(
             stacked.boot_lines().unwrap().last().unwrap().1.contains("lowerdir=/lower,upperdir=/upper/upper")
         );
+    }
+
+    #[test]
+    fn verified_layers_are_opened_by_their_trees() {
+        use plyfold_core::{HashTree, Role, TreePlace};
+
+        use crate::rootfs::disks::Disk;
+
+        let mut disks = disks(2, true, true);
+        assert_eq!(disks.verified_mount_script(), None);
+        let root = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse().unwrap();
+        for (layer, digit) in disks.layers.iter().chain(&disks.merged).zip(["a", "b", "c"]) {
+            let tree = HashTree::new(root(digit), 2).at(TreePlace::Append, 8192);
+            let file = Disk::plain(layer.clone(), Role::Image, "erofs-layers", 1);
+            disks.files.push(Disk { hash_tree: Some(tree), ..file });
+        }
+        let script = disks.verified_mount_script().unwrap();
+        assert!(script.lines().all(|line| !line.is_empty() && line.len() < 150), "{script}");
+        let merged = format!(
+            "o '/my disks/it'\\''s/merged.erofs' '/my disks/it'\\''s/merged.erofs' {} 8192\n",
+            "c".repeat(64)
+        );
+        assert!(script.contains(&merged) && !script.contains("losetup -r"), "{script}");
+        assert!(script.contains(&format!("  {} 8192 \\\n", "a".repeat(64))), "{script}");
+        // One image without a tree would be read as it is.
+        let file = disks.files.pop().unwrap();
+        assert_eq!(disks.verified_mount_script(), None);
+        disks.files.push(file);
+        disks.merged = None;
+        assert!(disks.verified_mount_script().unwrap().contains("lowerdir=$O,upperdir"));
     }
 
     #[test]

@@ -30,10 +30,19 @@ impl Disks {
         Some(devices)
     }
 
+    /// Whether the one disk has a partition for each file.
+    pub(crate) fn has_partitions(&self) -> bool {
+        let is_in = |stream: &PathBuf| sizes_on_stream(stream).is_some();
+        self.gpt.is_some() || self.partitions.is_some() || self.stream.as_ref().is_some_and(is_in)
+    }
+
     /// The bytes of each partition, where none has a hash tree.
     fn partition_sizes(&self) -> Option<Vec<u64>> {
         if let Some(gpt) = &self.gpt {
             return sizes_on(gpt);
+        }
+        if let Some(stream) = &self.stream {
+            return sizes_on_stream(stream);
         }
         let size = |path: &PathBuf| self.files.iter().find(|file| file.path == *path).map(|file| file.size);
         let sizes: Option<Vec<u64>> = self.merged.iter().chain(&self.layers).map(size).collect();
@@ -46,6 +55,18 @@ fn sizes_on(gpt: &Path) -> Option<Vec<u64>> {
     let disk = std::fs::File::open(gpt).ok()?;
     let partitions = plyfold_disk::Partitions::new(disk).ok()?;
     Some(partitions.list().iter().map(|partition| partition.size).collect())
+}
+
+#[cfg(feature = "disk")]
+fn sizes_on_stream(stream: &Path) -> Option<Vec<u64>> {
+    let disk = plyfold_vmdk::SparseDisk::new(std::fs::File::open(stream).ok()?).ok()?;
+    let partitions = plyfold_disk::Partitions::new(disk).ok()?;
+    Some(partitions.list().iter().map(|partition| partition.size).collect())
+}
+
+#[cfg(not(feature = "disk"))]
+fn sizes_on_stream(_: &Path) -> Option<Vec<u64>> {
+    None
 }
 
 #[cfg(not(feature = "disk"))]

@@ -41,7 +41,7 @@ pub struct Rootfs {
 impl Rootfs {
     /// The formats that are one disk with the whole root file system.
     #[cfg(feature = "command")]
-    pub(crate) const ONE_DISK: [&'static str; 6] = [FLAT, EXT4, GPT, RAW, VMDK, VMDK_GPT];
+    pub(crate) const ONE_DISK: [&'static str; 7] = [FLAT, EXT4, GPT, RAW, VMDK, VMDK_GPT, VMDK_STREAM];
 
     /// Whether a virtual machine can boot from what is made.
     #[cfg(feature = "command")]

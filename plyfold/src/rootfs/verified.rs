@@ -5,9 +5,8 @@ use std::path::Path;
 use plyfold_core::{HashTree, HashedPartition, Role, TreePlace};
 
 use super::disks::{Disk, Disks};
-use super::guide::absolute;
 use super::options::{VMDK, VMDK_STREAM};
-use crate::shell::quoted;
+use crate::shell::{absolute, quoted};
 
 /// An image with a hash tree.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use plyfold::materializers::erofs::ErofsFlat;
 use plyfold::materializers::ext4::Ext4Rootfs;
+use plyfold::materializers::vmdk::VmdkStream;
 use plyfold::{Disks, InputArtifact, Materializer, Materializers, Options, Role, Rootfs};
 use plyfold_conformance::oracle::{Captured, Failure, Guest, Run, Verdict};
 use plyfold_conformance::samples::{self, LayerBuilder};
@@ -31,6 +32,14 @@ pub(crate) fn a_guest_boots_from_partitions() -> Verdict {
 /// The partitions are the files of the layers, which are not copied.
 pub(crate) fn a_guest_boots_from_partitions_of_a_vmdk() -> Verdict {
     boots(&Rootfs::vmdk_gpt().upper(UPPER))
+}
+
+/// Compressed, of the whole and with partitions.
+pub(crate) fn a_guest_boots_from_a_vmdk_in_one_file() -> Verdict {
+    for of in ["raw", "gpt"] {
+        boots(&Rootfs::vmdk_stream(VmdkStream::new().of(of)?))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn a_guest_boots_from_a_flat_image() -> Verdict {

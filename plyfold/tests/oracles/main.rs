@@ -31,6 +31,7 @@ mod read_only;
 #[expect(dead_code, reason = "shared with the tests of that backend, which use all of it")]
 mod registry;
 mod snapshots;
+mod verified_mounts;
 mod verity;
 
 use boots::{a_guest_boots_again_from_its_set, the_end_of_a_guest_is_reported};
@@ -39,10 +40,10 @@ use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_s
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
-    a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
-    a_guest_boots_from_persistent_memory, a_guest_joins_partitions_as_its_kernel_would,
-    a_guest_runs_a_command_of_the_image, a_guest_that_the_command_boots_verifies_what_it_reads,
-    a_guest_verifies_what_it_reads,
+    a_guest_boots_from_a_vmdk_in_one_file, a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions,
+    a_guest_boots_from_partitions_of_a_vmdk, a_guest_boots_from_persistent_memory,
+    a_guest_joins_partitions_as_its_kernel_would, a_guest_runs_a_command_of_the_image,
+    a_guest_that_the_command_boots_verifies_what_it_reads, a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -62,6 +63,7 @@ use snapshots::{
     a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
     snapshots_are_the_same_on_every_file_system,
 };
+use verified_mounts::a_guest_mounts_verified_disks_by_the_script;
 use verity::{
     every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup,
     vmdks_have_the_trees_of_veritysetup,
@@ -90,6 +92,10 @@ oracle_tests! {
     a_guest_boots_by_the_command needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_raw_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_vmdk_in_one_file needs [Need::Guest];
+    a_guest_mounts_verified_disks_by_the_script needs [
+        Need::Guest, Need::VERITYSETUP, Need::LDD, MKE2FS, LOSETUP
+    ];
     a_guest_boots_from_partitions needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_partitions_of_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_flat_image needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
@@ -149,6 +155,12 @@ oracle_tests! {
 
 /// A registry to push to.
 const DOCKER_REGISTRY: Need = Need::Tool { name: "docker-registry", package: "docker-registry" };
+
+/// Makes an ext4 disk of a folder.
+const MKE2FS: Need = Need::Tool { name: "mke2fs", package: "e2fsprogs" };
+
+/// Attaches loop devices; that of busybox does not say which.
+const LOSETUP: Need = Need::Tool { name: "losetup", package: "mount" };
 
 /// The maker of devices of device-mapper.
 const DMSETUP: Need = Need::Tool { name: "dmsetup", package: "dmsetup" };

@@ -242,7 +242,7 @@ fn note_user(terminal: Terminal, user: &str) {
 fn no_disk() -> Error {
     let message = "no virtual machine boots from this: the root file system is not on one disk";
     Error::unsupported(message).with_advice(crate::Advice::ChooseFormat {
-        words: "{}, {}, {}, {} and {} are such disks",
+        words: "{}, {}, {}, {}, {}, {} and {} are such disks",
         formats: Rootfs::ONE_DISK.to_vec(),
     })
 }
