@@ -6,7 +6,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use crate::credential::Credential;
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::shared::Shared;
 use crate::{Digest, Error, Reference, Result, digest, reference};
@@ -383,8 +383,13 @@ impl Backends {
         if credential.is_some() && !backend.takes_credentials {
             return Err(Error::config(format!("{}: takes no credential", location.scheme)));
         }
-        (backend.open)(OpenRequest { location, options: options.clone(), credential, shared: shared.clone() })
-            .await
+        let options = options.clone();
+        let opened = (backend.open)(OpenRequest { location, options, credential, shared: shared.clone() });
+        opened.await.map_err(|e| {
+            let entries =
+                self.iter().map(|backend| (backend.schemes.first().copied().unwrap_or(""), backend.options));
+            options::with_those_that_have(e, "scheme", entries)
+        })
     }
 }
 

@@ -53,6 +53,6 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)
             .map(Self)
-            .map_err(|_| serde::de::Error::custom("a user name, password or header field is not a text"))
+            .map_err(|_| serde::de::Error::custom("a secret is not a text"))
     }
 }

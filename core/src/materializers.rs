@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::format::Format;
 use crate::materializer::{Input, Materializer, OutputSpec, Role};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::{Error, ErrorKind, Result};
 
 /// A format that block-device files are made in: one entry for each. Register it with
@@ -115,7 +115,8 @@ impl Materializers {
             };
             return Err(Error::config(format!("unknown format {name:?}")).with_hint(hint));
         };
-        let made = (entry.open)(options).map_err(|e| e.with_context("format", name))?;
+        let made = (entry.open)(options);
+        let made = made.map_err(|e| self.with_those_that_have(e).with_context("format", name))?;
         let wrong = |why: &str| {
             let message = format!("the crate {} has a wrong format {name}: {why}", entry.package);
             Error::new(ErrorKind::Internal, message)
@@ -125,6 +126,12 @@ impl Materializers {
             return Err(wrong(&format!("it is called {}", made.format().name)));
         }
         Ok(made)
+    }
+
+    /// The error with the formats that have the option, if it is one that this format has not.
+    fn with_those_that_have(&self, error: Error) -> Error {
+        let entries = self.by_name.values().map(|entry| (entry.name, entry.options));
+        options::with_those_that_have(error, "format", entries)
     }
 
     /// A materializer and those below it, which make what it is made from: the topmost first.
@@ -260,8 +267,19 @@ mod tests {
         assert_eq!(formats.open("plain", &Options::default()).unwrap().format().extension, "img");
         let error = formats.open("plain", &Options::parse(["depth=3"]).unwrap()).unwrap_err();
         assert!(matches!(error.detail(), Some(crate::OptionFault::Unknown(key, _)) if key == "depth"));
-        assert_eq!(error.context("format"), Some("plain"));
-        assert_eq!(formats.without("plain").iter().count(), 0);
+        assert_eq!((error.context("format"), error.hint()), (Some("plain"), None));
+        let deep = FormatEntry { name: "deep", options: "width=BYTES, depth=NUMBER", ..PLAIN };
+        let formats = formats.with(deep).unwrap();
+        let hint = |option| {
+            let error = formats.open("plain", &Options::parse([option]).unwrap()).unwrap_err();
+            error.hint().map(str::to_owned)
+        };
+        assert_eq!(hint("depth=3").as_deref(), Some("the format deep has the option `depth`"));
+        assert_eq!(hint("dept=3"), None);
+        let formats = formats.with(FormatEntry { name: "flat", ..deep }).unwrap();
+        let error = formats.open("plain", &Options::parse(["width=3"]).unwrap()).unwrap_err();
+        assert_eq!(error.hint(), Some("the formats deep, flat have the option `width`"));
+        assert!(formats.without("plain").iter().all(|entry| entry.name != "plain"));
     }
 
     #[test]

@@ -6,19 +6,20 @@ use std::fmt;
 use std::iter;
 
 use serde::Serialize;
-use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::value::{BorrowedStrDeserializer, MapDeserializer, SeqDeserializer};
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
 
-use crate::{Advice, Error, Result};
+use crate::refusal::Refusal;
+use crate::{Advice, Error};
 
 crate::fault! {
     /// Why options are refused. As an error, a fault of one option has its name in the context `option`.
     pub enum OptionFault;
     /// The text, which has no `=`:
     Syntax(String) => (Config, "invalid option {0:?}"),
-    /// An option that there is not: its name, and the reason:
-    Unknown(String, String) => (Config, "invalid option: {1}") in "option",
+    /// An option that there is not: its name, and those that there are:
+    Unknown(String, String) => (Config, "there is no option `{0}`: {1}") in "option",
     /// An option whose value is refused: its name, and the reason:
     Value(String, String) => (Config, "invalid option `{0}`: {1}") in "option",
     /// Options that do not fit together, or one that is missing, for this reason:
@@ -53,7 +54,7 @@ impl Options {
     /// assert_eq!(config.label.as_deref(), Some("2024"));
     /// # Ok::<(), plyfold_core::Error>(())
     /// ```
-    pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> crate::Result<Self> {
         let mut map: BTreeMap<String, Value> = BTreeMap::new();
         for pair in pairs {
             let (key, text) = pair.split_once('=').ok_or_else(|| {
@@ -88,7 +89,7 @@ impl Options {
     /// assert_eq!(error.message(), "invalid option `align`: 7 is not a power of two");
     /// assert_eq!(error.context("option"), Some("align"));
     /// ```
-    pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn config<T: DeserializeOwned>(&self) -> crate::Result<T> {
         let (reading, is_read) = (Cell::new(None), Cell::new(false));
         let mut entries = self.0.iter();
         let noted = iter::from_fn(|| {
@@ -97,8 +98,7 @@ impl Options {
             is_read.set(false);
             entry.map(|(key, value)| (key.as_str(), Written { value, is_read: &is_read }))
         });
-        T::deserialize(MapDeserializer::new(noted)).map_err(|e: serde_json::Error| {
-            let why = e.to_string();
+        T::deserialize(MapDeserializer::new(noted)).map_err(|Refusal(why)| {
             let fault = match reading.get().map(|key| (key, is_read.get())) {
                 Some((key, true)) => OptionFault::Value(key.clone(), why),
                 Some((key, false)) => OptionFault::Unknown(key.clone(), why),
@@ -112,7 +112,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) when there is one.
-    pub fn refuse(&self) -> Result<()> {
+    pub fn refuse(&self) -> crate::Result<()> {
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Nothing {}
@@ -138,6 +138,26 @@ impl Options {
     }
 }
 
+/// The error with those that have the option, if it is of one that there is not: out of names with what they take, such as
+/// `align=BYTES, depth=NUMBER`.
+pub(crate) fn with_those_that_have(
+    error: Error,
+    what: &str,
+    entries: impl Iterator<Item = (&'static str, &'static str)>,
+) -> Error {
+    let Some(OptionFault::Unknown(key, _)) = error.detail() else { return error };
+    let has = |options: &str| {
+        options.split(", ").any(|option| option.split_once('=').is_some_and(|(name, _)| name == key))
+    };
+    let names: Vec<&str> = entries.filter(|(_, options)| has(options)).map(|(name, _)| name).collect();
+    let hint = match *names {
+        [] => return error,
+        [one] => format!("the {what} {one} has the option `{key}`"),
+        _ => format!("the {what}s {} have the option `{key}`", names.join(", ")),
+    };
+    error.with_hint(hint)
+}
+
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -151,7 +171,7 @@ struct Written<'a> {
     is_read: &'a Cell<bool>,
 }
 
-impl<'a> IntoDeserializer<'a, serde_json::Error> for Written<'a> {
+impl<'a> IntoDeserializer<'a, Refusal> for Written<'a> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -163,46 +183,64 @@ impl<'a> IntoDeserializer<'a, serde_json::Error> for Written<'a> {
 /// Methods for types of one value: what is not of the type is refused without the names of Rust's types.
 macro_rules! single {
     ($($is:ident $what:literal: $($method:ident)+;)+) => {
-        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
             match self.value {
                 Value::Array(values) => Err(several(values)),
-                value if value.$is() => value.deserialize_any(visitor),
+                value if value.$is() => self.deserialize_any(visitor),
                 value => Err(de::Error::custom(format!("{value} is not {}", $what))),
             }
         })+)+
     };
 }
 
-fn several(values: &[Value]) -> serde_json::Error {
+fn several(values: &[Value]) -> Refusal {
     de::Error::custom(format!("it takes one value, and is given {}", values.len()))
 }
 
 impl<'de> Deserializer<'de> for Written<'de> {
-    type Error = serde_json::Error;
+    type Error = Refusal;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let nested = |value| Written { value, ..self };
         match self.value {
-            Value::Array(items) => {
-                let items = items.iter().map(|value| Written { value, ..self });
-                visitor.visit_seq(SeqDeserializer::new(items))
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => visitor.visit_u64(number),
+                (_, Some(number)) => visitor.visit_i64(number),
+                _ => visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => visitor.visit_borrowed_str(text),
+            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(nested))),
+            Value::Object(fields) => {
+                let fields = fields.iter().map(|(key, value)| (key.as_str(), nested(value)));
+                visitor.visit_map(MapDeserializer::new(fields))
             }
-            value => value.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         match self.value {
             Value::Array(values) => Err(several(values)),
             Value::Bool(_) | Value::Number(_) => visitor.visit_string(self.value.to_string()),
-            value => value.deserialize_string(visitor),
+            Value::String(text) => visitor.visit_borrowed_str(text),
+            value => Err(de::Error::custom(format!("{value} is not a text"))),
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         self.deserialize_string(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+    /// A list: one value is a list of it.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        match self.value {
+            Value::Array(_) => self.deserialize_any(visitor),
+            _ => visitor.visit_seq(SeqDeserializer::new(iter::once(self))),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         visitor.visit_some(self)
     }
 
@@ -210,17 +248,22 @@ impl<'de> Deserializer<'de> for Written<'de> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> serde_json::Result<V::Value> {
+    ) -> Result<V::Value, Refusal> {
         visitor.visit_newtype_struct(self)
     }
 
+    /// One of several words.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _: &'static str,
+        known: &'static [&'static str],
         visitor: V,
-    ) -> serde_json::Result<V::Value> {
-        self.value.deserialize_enum(name, variants, visitor)
+    ) -> Result<V::Value, Refusal> {
+        match self.value {
+            Value::Array(values) => Err(several(values)),
+            Value::String(text) => visitor.visit_enum(BorrowedStrDeserializer::new(text)),
+            value => Err(de::Error::unknown_variant(&value.to_string(), known)),
+        }
     }
 
     single! {
@@ -231,12 +274,14 @@ impl<'de> Deserializer<'de> for Written<'de> {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
 
     #[derive(Debug, serde::Deserialize)]
@@ -246,12 +291,23 @@ mod tests {
         delta: i32,
         label: String,
         many: Vec<String>,
+        small: u8,
+        some: NonZero<u32>,
         sparse: bool,
+        verity: Option<Verity>,
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Verity {
+        Append,
+        Apart,
     }
 
     impl Default for Config {
         fn default() -> Self {
-            Self { align: 1, delta: 0, label: String::new(), many: Vec::new(), sparse: true }
+            let (label, many, some) = (String::new(), Vec::new(), NonZero::<u32>::MIN);
+            Self { align: 1, delta: 0, label, many, small: 0, some, sparse: true, verity: None }
         }
     }
 
@@ -265,6 +321,19 @@ mod tests {
             (&["align=-1"], "align", "-1 is not a whole number, 0 or more"),
             (&["delta=0.5"], "delta", "0.5 is not a whole number"),
             (&["sparse=yes"], "sparse", r#""yes" is not `true` or `false`"#),
+            (&["verity=inside"], "verity", "\"inside\" is not `append` or `apart`"),
+            (&["verity=3"], "verity", "\"3\" is not `append` or `apart`"),
+            (&["verity=append", "verity=apart"], "verity", "it takes one value, and is given 2"),
+            (
+                &["align=18446744073709551616"],
+                "align",
+                "\"18446744073709551616\" is not a whole number, 0 or more",
+            ),
+            (&["small=300"], "small", "300 is too large"),
+            (&["small=-1"], "small", "-1 is not a whole number, 0 or more"),
+            (&["some=0"], "some", "0 is too small"),
+            (&["label={}"], "label", "{} is not a text"),
+            (&["many=a", "many={}"], "many", "{} is not a text"),
         ] {
             let error = Options::parse(pairs.iter().copied()).unwrap().config::<Config>().unwrap_err();
             assert_eq!(error.message(), format!("invalid option `{key}`: {said}"));
@@ -273,6 +342,23 @@ mod tests {
         }
         let config: Config = Options::parse(["many=a", "many=b", "delta=-3"]).unwrap().config().unwrap();
         assert_eq!((config.align, config.delta, config.many.len(), config.sparse), (1, -3, 2, true));
+        let config: Config =
+            Options::parse(["many=a", "small=255", "verity=apart"]).unwrap().config().unwrap();
+        assert_eq!(
+            (config.many, config.small, config.verity),
+            (vec!["a".to_owned()], 255, Some(Verity::Apart))
+        );
+    }
+
+    #[test]
+    fn what_there_is_not_is_said_with_what_there_is() {
+        let said = |refused: crate::Result<()>| refused.unwrap_err().message().to_owned();
+        let options = Options::parse(["depth=3"]).unwrap();
+        assert_eq!(said(options.refuse()), "there is no option `depth`: there are none");
+        assert_eq!(
+            said(options.config::<Config>().map(drop)),
+            "there is no option `depth`: there are `align`, `delta`, `label`, `many`, `small`, `some`, `sparse` and `verity`"
+        );
     }
 
     #[test]

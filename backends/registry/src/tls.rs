@@ -175,7 +175,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 /// The error for a file that could not be read, or whose content is not what it has to be.
 fn unreadable(path: &Path, why: &str, error: pem::Error) -> Error {
     match error {
-        pem::Error::Io(e) => Error::config(format!("{} cannot be read", path.display())).with_source(e),
+        pem::Error::Io(e) => {
+            let message =
+                format!("the certificate or the key {:?} cannot be read", path.display().to_string());
+            Error::config(message).with_source(e)
+        }
         e => invalid(path, why, e),
     }
 }

@@ -86,7 +86,6 @@ plyfold_core::fault! {
     SuperblockBits(u8) => (Unsupported, "blocks of 2^{0} bytes"),
     Unmerged(&'static str) => (Unsupported, "a merged image cannot refer to {0}",
         "the layers can be mounted by themselves (format erofs-layers), or become one image (format erofs)"),
-    Uuid(String) => (Config, "{0:?} is no UUID"),
     WhiteoutName => (Unsupported, "an EROFS layer with a file whose name is that of a whiteout in a tar"),
     XattrBytes(usize, usize) => (Limit, "a file has {0} bytes of xattrs, EROFS holds {1}"),
     XattrNameLong(String) => (Limit, "the xattr name {0} is longer than EROFS holds"),

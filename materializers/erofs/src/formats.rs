@@ -1,7 +1,7 @@
 //! The formats by their names: what `-m` takes.
 
 use plyfold_core::layer::Timestamp;
-use plyfold_core::{FormatEntry, Result, TreePlace};
+use plyfold_core::{FormatEntry, OptionFault, Result, TreePlace};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -138,7 +138,8 @@ impl Flat {
             options = options.with_mtime(Timestamp { seconds, nanos: 0 });
         }
         if let Some(uuid) = self.uuid {
-            let known = Uuid::try_parse(&uuid).map_err(|_| ErofsFault::Uuid(uuid))?;
+            let known = Uuid::try_parse(&uuid)
+                .map_err(|_| OptionFault::Value("uuid".to_owned(), format!("{uuid:?} is no UUID")))?;
             options = options.with_uuid(known.into_bytes());
         }
         Ok(options)

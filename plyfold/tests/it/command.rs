@@ -466,7 +466,7 @@ fn formats_take_options_and_others_are_refused() {
     let sample = "materialize oci:examples/sample:latest --platform linux/amd64 --out {}/out -q";
     for (arguments, said) in [
         ("--as cpio", "invalid value 'cpio' for '--as <FORMAT>'"),
-        ("--as vmdk -m depth=3", "unknown field `depth`"),
+        ("--as vmdk -m depth=3", "there is no option `depth`: there are `split` and `verity`"),
         ("--as erofs -m uuid=7", "\"7\" is no UUID"),
         ("--as erofs -m mtime=soon", "invalid"),
         ("--as vmdk-stream -m of=ext4", "of is one of erofs, gpt and raw"),

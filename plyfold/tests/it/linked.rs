@@ -22,8 +22,7 @@ fn known<T: std::fmt::Debug>(opened: Result<T>) -> BTreeSet<String> {
         "{error}"
     );
     let Some(OptionFault::Unknown(_, why)) = error.detail() else { panic!("{error}") };
-    let (_, keys) = why.split_once("no-such-option`, ").unwrap();
-    keys.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    why.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The table of the manual has each option of each format, and no other.

@@ -43,3 +43,4 @@ mod terminal;
 mod threads;
 mod usage;
 mod words;
+mod wrong_options;
