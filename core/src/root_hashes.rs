@@ -137,6 +137,27 @@ impl RootHashes {
         })
     }
 
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) for what is no such document;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for one of another version.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let read: Self = serde_json::from_slice(text).map_err(|e| {
+            let at = format!("line {}, column {}", e.line(), e.column());
+            Error::corrupt("it is no document of root hashes").with_context("at", at)
+        })?;
+        if read.media_type != Self::MEDIA_TYPE {
+            let message = format!("it is no document of root hashes, but of {:?}", read.media_type);
+            return Err(Error::corrupt(message));
+        }
+        if read.schema_version != Self::VERSION {
+            let message = format!("the document of root hashes is of version {}", read.schema_version);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(read)
+    }
+
     /// The document: JSON, the same bytes for the same content.
     ///
     /// # Errors

@@ -12,13 +12,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 
 use plyfold_core::files::Files;
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, ReadAt, Result, Slice};
 use plyfold_disk::{Partitions, has_partitions};
 use plyfold_erofs::{ErofsFiles, Reader};
 use plyfold_ext4::Ext4Files;
@@ -77,8 +79,76 @@ fn format_by(start: &[u8]) -> Option<DiskFormat> {
     }
 }
 
+/// What a guest reads of a disk: the bytes of a file, or those of the disk that a VMDK is.
+pub struct DiskBytes(Source);
+
+enum Source {
+    File(File),
+    Flat(Mutex<FlatDisk>),
+    Sparse(Mutex<SparseDisk<File>>),
+}
+
+impl DiskBytes {
+    /// Opens a disk, or any other file, whose bytes are taken as they are.
+    ///
+    /// # Errors
+    /// Those of [`format_of`], [`descriptor`], [`FlatDisk`] and [`SparseDisk`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let source = match format_of(path)? {
+            Some(DiskFormat::Vmdk) => {
+                let flat = FlatDisk::new(&descriptor(path)?, path.parent().unwrap_or(path));
+                Source::Flat(Mutex::new(flat.map_err(|e| e.with_context("path", path.display()))?))
+            }
+            Some(DiskFormat::SparseVmdk) => {
+                let sparse =
+                    SparseDisk::new(open(path)?).map_err(|e| e.with_context("path", path.display()))?;
+                Source::Sparse(Mutex::new(sparse))
+            }
+            _ => Source::File(open(path)?),
+        };
+        Ok(Self(source))
+    }
+
+    /// Whether it is the disk of a VMDK, and not a file as it is.
+    pub fn is_of_vmdk(&self) -> bool {
+        !matches!(self.0, Source::File(_))
+    }
+
+    fn source(&self) -> &dyn ReadAt {
+        match &self.0 {
+            Source::File(file) => file,
+            Source::Flat(disk) => disk,
+            Source::Sparse(disk) => disk,
+        }
+    }
+}
+
+impl ReadAt for DiskBytes {
+    fn size(&self) -> io::Result<u64> {
+        self.source().size()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.source().read_exact_at(buffer, offset)
+    }
+}
+
+impl fmt::Debug for DiskBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskBytes").finish_non_exhaustive()
+    }
+}
+
+/// What a part of a disk is, by its first bytes.
+///
+/// # Errors
+/// [`Io`](crate::ErrorKind::Io), and what is wrong with a VMDK that the part is in.
+pub fn format_within(mut part: Slice<'_>) -> Result<Option<DiskFormat>> {
+    start_of(&mut part, START)
+}
+
 /// The files in a disk: of an EROFS image, of an ext4 file system, and of one of these in the disk of a VMDK. Of partitions
-/// it is the first; those behind it are the devices of an EROFS image.
+/// it is the first with such; those behind it are the devices of an EROFS image.
 ///
 /// # Errors
 /// Those of [`format_of`], [`Reader`], [`Ext4Files`], [`Partitions`], [`FlatDisk`] and [`SparseDisk`];
@@ -113,14 +183,25 @@ fn of_descriptor(path: &Path) -> Result<Box<dyn Files>> {
 
 /// The files in a file system, or in the one of the first partition.
 fn of_disk(mut disk: impl Read + io::Seek + 'static) -> Result<Box<dyn Files>> {
-    match start_of(&mut disk)? {
-        Some(DiskFormat::Gpt) => {
-            let mut partitions = Partitions::new(disk)?;
-            let format = start_of(&mut partitions)?;
-            of_file_system(partitions, format)
-        }
+    match start_of(&mut disk, START)? {
+        Some(DiskFormat::Gpt) => of_partitions(Partitions::new(disk)?),
         format => of_file_system(disk, format),
     }
+}
+
+fn of_partitions(mut partitions: Partitions<impl Read + io::Seek + 'static>) -> Result<Box<dyn Files>> {
+    let sizes: Vec<u64> = partitions.list().iter().map(|partition| partition.size).collect();
+    for (index, size) in sizes.iter().enumerate() {
+        partitions = partitions.starting_with(index);
+        let format = start_of(&mut partitions, START.min(*size))?;
+        if matches!(format, Some(DiskFormat::Erofs | DiskFormat::Ext4)) {
+            return of_file_system(partitions, format);
+        }
+    }
+    let count = sizes.len();
+    Err(Error::unsupported(format!(
+        "there is no EROFS image and no ext4 file system in the partitions of the disk, of which it has {count}"
+    )))
 }
 
 fn of_file_system(
@@ -130,15 +211,14 @@ fn of_file_system(
     match format {
         Some(DiskFormat::Erofs) => Ok(Box::new(ErofsFiles::new(Reader::new(source)?)?)),
         Some(DiskFormat::Ext4) => Ok(Box::new(Ext4Files::new(source)?)),
-        _ => Err(Error::unsupported(
-            "there is no EROFS image and no ext4 file system on the disk, or in its first partition",
-        )),
+        _ => Err(Error::unsupported("there is no EROFS image and no ext4 file system on the disk")),
     }
 }
 
-fn start_of(disk: &mut (impl Read + io::Seek)) -> Result<Option<DiskFormat>> {
+/// What begins with so many bytes at most.
+fn start_of(disk: &mut (impl Read + io::Seek), most: u64) -> Result<Option<DiskFormat>> {
     let mut start = Vec::new();
-    let read = disk.rewind().and_then(|()| disk.take(START).read_to_end(&mut start));
+    let read = disk.rewind().and_then(|()| disk.take(most).read_to_end(&mut start));
     read.map_err(|e| Error::io("reading the disk", e))?;
     Ok(format_by(&start))
 }

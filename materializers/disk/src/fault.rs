@@ -20,6 +20,8 @@ plyfold_core::fault! {
         "the formats erofs, raw and vmdk take more layers"),
     Sectors(u64) => (Config, "a file of {0} bytes cannot be a partition: it is not made of sectors of 512 bytes"),
     Shared(u32, u32) => (Corrupt, "partitions {0} and {1} overlap"),
+    Short(u64, u64) => (Corrupt, "the partition table is of a disk of {0} bytes, and there are {1}",
+        "the rest of the disk is cut off, or in other files that a VMDK descriptor names"),
     Size => (Limit, "the disk is larger than 2^62 bytes"),
     Table => (Corrupt, "the partition table is damaged",
         "another one is at the end of the disk, from which sgdisk restores it"),

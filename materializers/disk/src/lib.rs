@@ -49,4 +49,4 @@ pub use partitions::Gpt;
 pub use parts::PartitionTrees;
 pub use raw::Raw;
 pub use reader::{Partitions, has_partitions};
-pub use table::PartitionInfo;
+pub use table::{PartitionInfo, PartitionTable};

@@ -2,17 +2,19 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use plyfold_core::{Result, seek_to};
+use plyfold_core::{Error, Result, seek_to};
 
 use crate::partitions::SECTOR;
-use crate::table::{self, PartitionInfo, SIGNATURE};
+use crate::table::{self, PartitionInfo, PartitionTable, SIGNATURE};
 
 /// What is in the partitions of a disk, one behind the other in the order of their numbers: the disk of
 /// [`Raw`](crate::Raw), where [`Gpt`](crate::Gpt) has made it.
 #[derive(Debug)]
 pub struct Partitions<R> {
     source: R,
-    list: Vec<PartitionInfo>,
+    table: PartitionTable,
+    /// The first that is read.
+    first: usize,
     /// Where each begins among the others.
     starts: Vec<u64>,
     size: u64,
@@ -29,35 +31,51 @@ impl<R: Read + Seek> Partitions<R> {
     ///
     /// # Errors
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a first table that Linux refuses, by its checksums, its place or what it
-    /// says of the disk, also where Linux or libblkid would take the one at the end; for a disk without a protective MBR,
+    /// says of the disk, also where Linux or libblkid would take the one at the end, and for a disk that is cut, with
+    /// [`DiskFault::Short`](crate::DiskFault::Short); for a disk without a protective MBR,
     /// where Linux finds no partitions; and for partitions that are outside of the usable sectors or overlap.
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for more than 1,024 entries; [`Io`](plyfold_core::ErrorKind::Io).
     pub fn new(mut source: R) -> Result<Self> {
-        let list = table::read(&mut source)?;
-        let (mut starts, mut size) = (Vec::with_capacity(list.len()), 0_u64);
-        for partition in &list {
-            starts.push(size);
+        let size = source.seek(SeekFrom::End(0)).map_err(|e| Error::io("reading a partition table", e))?;
+        let table = table::read(&mut source, Some(size))?;
+        Ok(Self { source, table, first: 0, starts: Vec::new(), size: 0, position: 0 }.starting_with(0))
+    }
+
+    /// The same without the partitions in front of one, by its place in the list.
+    #[must_use]
+    pub fn starting_with(mut self, first: usize) -> Self {
+        (self.first, self.size, self.position) = (first, 0, 0);
+        self.starts.clear();
+        for partition in self.table.partitions.iter().skip(first) {
+            self.starts.push(self.size);
             // They share no sector: together they are no larger than the disk.
-            size = size.saturating_add(partition.size);
+            self.size = self.size.saturating_add(partition.size);
         }
-        Ok(Self { source, list, starts, size, position: 0 })
+        self
     }
 
     /// The partitions in the order of their numbers.
     pub fn list(&self) -> &[PartitionInfo] {
-        &self.list
+        &self.table.partitions
+    }
+
+    /// The whole table.
+    pub fn table(&self) -> &PartitionTable {
+        &self.table
     }
 }
 
 impl<R: Read + Seek> Read for Partitions<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let index = self.starts.partition_point(|start| *start <= self.position).checked_sub(1);
-        let found = index.and_then(|index| Some((self.starts.get(index)?, self.list.get(index)?)));
-        let Some((first, partition)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
-        let within = self.position - first;
-        let left = usize::try_from(partition.size.saturating_sub(within)).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
-        self.source.seek(SeekFrom::Start(partition.start + within))?;
+        let found = index.and_then(|index| {
+            let partition = self.list().get(self.first + index)?;
+            let within = self.position - self.starts.get(index)?;
+            Some((partition.start + within, partition.size.saturating_sub(within)))
+        });
+        let Some((at, left)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        self.source.seek(SeekFrom::Start(at))?;
         let count = self.source.read(buffer.get_mut(..wanted).unwrap_or_default())?;
         self.position += count as u64;
         Ok(count)

@@ -2,11 +2,15 @@
 
 use std::io::{Read, Seek};
 
-use plyfold_core::Result;
 use plyfold_core::layer::Timestamp;
+use plyfold_core::{KernelVersion, Result};
 
+use crate::compress::format::{DEFLATE, LZ4, LZMA, ZSTD};
 use crate::fault::ErofsFault;
-use crate::format::{COMPAT_CHECKSUM, DeviceSlot, INCOMPAT_48BIT, MAGIC, SUPERBLOCK_OFFSET, Superblock};
+use crate::format::{
+    COMPAT_CHECKSUM, DeviceSlot, INCOMPAT_48BIT, INCOMPAT_CONFIGS, INCOMPAT_PADDING, MAGIC,
+    SUPERBLOCK_OFFSET, Superblock,
+};
 use crate::reader::ImageBytes;
 
 /// Bits of `feature_compat` by the kernel's names: what readers may ignore.
@@ -41,6 +45,11 @@ pub struct Summary {
     pub blocks: u64,
     /// The number of inodes.
     pub inodes: u64,
+    /// The compression algorithms that files may have, by the kernel's names, as far as the superblock says it: without a
+    /// list of them, `lz4` is the only one there is.
+    pub algorithms: Vec<String>,
+    /// The oldest Linux that mounts the image, where pages have 4096 bytes.
+    pub kernel: KernelVersion,
     /// The features by the kernel's names, those that any reader may ignore first; unknown bits as a number.
     pub features: Vec<String>,
     /// The time of inodes that store none.
@@ -107,7 +116,10 @@ impl Summary {
             let unknown = names.iter().fold(bits, |bits, (bit, _)| bits & !bit);
             features.extend((unknown != 0).then(|| format!("{unknown:#x}")));
         }
+        let (major, minor) = superblock.kernel();
         Ok(Self {
+            algorithms: algorithms(&superblock),
+            kernel: KernelVersion { major, minor },
             block_size: 1 << superblock.blkszbits,
             blocks: superblock.block_count(),
             inodes: superblock.inos.get(),
@@ -120,6 +132,21 @@ impl Summary {
             size: source.size(),
         })
     }
+}
+
+/// The names of compression algorithms.
+fn algorithms(superblock: &Superblock) -> Vec<String> {
+    let incompat = superblock.feature_incompat.get();
+    let bits = match superblock.available_compr_algs.get() {
+        // The field is then how far LZ4 reaches back, also in images without compressed files.
+        _ if incompat & INCOMPAT_CONFIGS == 0 => u16::from(incompat & INCOMPAT_PADDING != 0) << LZ4,
+        bits => bits,
+    };
+    let known = [(LZ4, "lz4"), (LZMA, "lzma"), (DEFLATE, "deflate"), (ZSTD, "zstd")];
+    let unknown = known.iter().fold(bits, |bits, (number, _)| bits & !(1 << number));
+    let names =
+        known.iter().filter(|(number, _)| bits & 1 << number != 0).map(|(_, name)| (*name).to_owned());
+    names.chain((unknown != 0).then(|| format!("{unknown:#x}"))).collect()
 }
 
 fn no_image(error: plyfold_core::Error) -> plyfold_core::Error {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use plyfold_core::layer::Timestamp;
 use plyfold_core::{Error, Result};
 
 use crate::fault::Ext4Fault;
@@ -10,8 +11,9 @@ use crate::fields::{
     FLEX_BG, HAS_JOURNAL, HUGE_FILE, INODE_MIN, IS_64BIT, LARGE_DIR, LARGE_FILE, MAGIC, META_BG,
     METADATA_CSUM, MMP, RECOVER, S_BLOCKS_COUNT, S_BLOCKS_PER_GROUP, S_CHECKSUM, S_FEATURE_COMPAT,
     S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FREE_BLOCKS_COUNT, S_FREE_INODES_COUNT,
-    S_INODE_SIZE, S_INODES_COUNT, S_LOG_BLOCK_SIZE, S_LOG_CLUSTER_SIZE, S_MAGIC, S_REV_LEVEL, S_STATE,
-    S_UUID, S_VOLUME_NAME, SPARSE_SUPER, SPARSE_SUPER2, STATE_CLEAN, STATE_ERROR,
+    S_INODE_SIZE, S_INODES_COUNT, S_LAST_MOUNTED, S_LOG_BLOCK_SIZE, S_LOG_CLUSTER_SIZE, S_MAGIC, S_MKFS_TIME,
+    S_MNT_COUNT, S_MTIME, S_R_BLOCKS_COUNT, S_REV_LEVEL, S_STATE, S_UUID, S_VOLUME_NAME, S_WTIME,
+    SPARSE_SUPER, SPARSE_SUPER2, STATE_CLEAN, STATE_ERROR,
 };
 use crate::format::{crc32c, joined, le16, le32};
 
@@ -103,8 +105,22 @@ pub struct Summary {
     pub label: Vec<u8>,
     /// Whether it was unmounted, and no error was found in it.
     pub is_clean: bool,
-    /// Whether the journal holds writes that have not reached their places.
+    /// Whether an error was found in it while it was mounted.
+    pub has_errors: bool,
+    /// Whether the journal holds writes that have not reached their places. What the superblock counts is then of before.
     pub needs_recovery: bool,
+    /// Blocks that are kept for the superuser, of those that are free.
+    pub reserved_blocks: u64,
+    /// Where it was mounted last, without the zeros behind it; empty where that is not known.
+    pub last_mounted: Vec<u8>,
+    /// How often it was mounted since it was checked.
+    pub mounts: u16,
+    /// When it was made, if that is known.
+    pub made: Option<Timestamp>,
+    /// When it was mounted last.
+    pub mounted: Option<Timestamp>,
+    /// When it was written to last.
+    pub written: Option<Timestamp>,
     /// Bytes of the file or device that it is in.
     pub size: u64,
 }
@@ -141,7 +157,8 @@ impl Summary {
         let is_wide = incompat & IS_64BIT != 0;
         let count =
             |field| if is_wide { joined(superblock, field) } else { u64::from(le32(superblock, field.0)) };
-        let [blocks, free_blocks] = [S_BLOCKS_COUNT, S_FREE_BLOCKS_COUNT].map(count);
+        let [blocks, free_blocks, reserved_blocks] =
+            [S_BLOCKS_COUNT, S_FREE_BLOCKS_COUNT, S_R_BLOCKS_COUNT].map(count);
         let groups = groups(superblock, block_size, blocks)?;
         let [inodes, free_inodes] = [S_INODES_COUNT, S_FREE_INODES_COUNT].map(|at| le32(superblock, at));
         if free_blocks > blocks || free_inodes > inodes {
@@ -163,9 +180,16 @@ impl Summary {
             inode_size: if is_first_revision { INODE_MIN as u16 } else { le16(superblock, S_INODE_SIZE) },
             features: features.collect(),
             uuid,
-            label: label.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+            label: until_nul(label),
             is_clean: state & (STATE_CLEAN | STATE_ERROR) == STATE_CLEAN,
+            has_errors: state & STATE_ERROR != 0,
             needs_recovery: incompat & RECOVER != 0,
+            reserved_blocks,
+            last_mounted: until_nul(&superblock[S_LAST_MOUNTED..S_LAST_MOUNTED + 64]),
+            mounts: le16(superblock, S_MNT_COUNT),
+            made: time(superblock, S_MKFS_TIME),
+            mounted: time(superblock, S_MTIME),
+            written: time(superblock, S_WTIME),
             size,
         })
     }
@@ -197,6 +221,17 @@ fn named(bits: u32, names: &[(u32, &str)]) -> impl Iterator<Item = String> {
     let set = names.iter().filter(move |(bit, _)| bits & bit != 0);
     let unknown = names.iter().fold(bits, |bits, (bit, _)| bits & !bit);
     set.map(|(_, name)| (*name).to_owned()).chain((unknown != 0).then(|| format!("{unknown:#x}")))
+}
+
+fn until_nul(text: &[u8]) -> Vec<u8> {
+    text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
+/// A time of 40 bits; 0 is none.
+fn time(superblock: &[u8], (low, high): (usize, usize)) -> Option<Timestamp> {
+    let high = superblock.get(high).copied().unwrap_or_default();
+    let seconds = i64::from(high) << 32 | i64::from(le32(superblock, low));
+    (seconds != 0).then_some(Timestamp { seconds, nanos: 0 })
 }
 
 /// From 1 to 64 KiB.

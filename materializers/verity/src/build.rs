@@ -1,9 +1,8 @@
 //! Making a tree.
 
-use std::fs::File;
 use std::io::SeekFrom;
 
-use plyfold_core::{Error, ErrorKind, HashTree, Output, Result, TreePlace};
+use plyfold_core::{Error, ErrorKind, HashTree, Output, ReadAt, Result, TreePlace};
 
 use crate::layout::{DIGEST, TreeLayout};
 use crate::leaves::{BlockHash, Chunks, each_chunk};
@@ -19,7 +18,7 @@ impl TreeLayout {
     /// # Errors
     /// [`Io`](plyfold_core::ErrorKind::Io), [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is shorter
     /// than the data, [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
-    pub fn root_hash(&self, data: &File, work: &Work) -> Result<RootHash> {
+    pub fn root_hash(&self, data: &dyn ReadAt, work: &Work) -> Result<RootHash> {
         Tree::new(self, &mut |_, _| Ok(())).of_file(data, work)
     }
 
@@ -32,7 +31,7 @@ impl TreeLayout {
     /// As [`root_hash`](Self::root_hash); those of `out`.
     pub fn write(
         &self,
-        data: &File,
+        data: &dyn ReadAt,
         out: &mut dyn Output,
         uuid: Option<Uuid>,
         work: &Work,
@@ -88,7 +87,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn of_file(mut self, data: &File, work: &Work) -> Result<RootHash> {
+    fn of_file(mut self, data: &dyn ReadAt, work: &Work) -> Result<RootHash> {
         each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves))?;
         self.finish()
     }

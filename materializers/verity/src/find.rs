@@ -1,8 +1,6 @@
 //! Finding a tree that is there.
 
-use std::fs::File;
-
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, ReadAt, Result};
 
 use crate::layout::{SUPERBLOCK_SIZE, TreeLayout, appended_at};
 use crate::leaves::read;
@@ -19,7 +17,7 @@ impl TreeLayout {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is not one, or is damaged;
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for another version, hash type or algorithm, and for larger
     /// blocks; [`Io`](plyfold_core::ErrorKind::Io).
-    pub fn read(tree: &File, hash_offset: u64) -> Result<(Self, Uuid)> {
+    pub fn read(tree: &dyn ReadAt, hash_offset: u64) -> Result<(Self, Uuid)> {
         let mut bytes = [0; SUPERBLOCK_SIZE as usize];
         read(tree, &mut bytes, hash_offset)?;
         Self::of_superblock(&bytes, hash_offset)
@@ -38,8 +36,8 @@ impl TreeLayout {
     ///
     /// # Errors
     /// Those of [`read`](Self::read) for a superblock that is damaged.
-    pub fn find(file: &File) -> Result<Option<(Self, Uuid)>> {
-        let size = file.metadata().map_err(|e| Error::io("looking at the file", e))?.len();
+    pub fn find(file: &dyn ReadAt) -> Result<Option<(Self, Uuid)>> {
+        let size = file.size().map_err(|e| Error::io("looking at the file", e))?;
         for data_block in BLOCK_SIZES {
             for hash_block in BLOCK_SIZES {
                 let parameters = Parameters::default().with_data_block_size(data_block)?;

@@ -1,12 +1,10 @@
 //! The lowest level of a hash tree, computed from the data on several threads.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{Error, ErrorKind, ReadAt, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::fault::VerityFault;
@@ -82,7 +80,7 @@ impl Chunks {
 /// on several threads, each of which holds a chunk and the digests of a few more.
 pub(crate) fn each_chunk(
     layout: &TreeLayout,
-    data: &File,
+    data: &dyn ReadAt,
     work: &Work,
     mut each: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
@@ -111,7 +109,7 @@ pub(crate) fn each_chunk(
 /// Ends early when its digests are not wanted any more.
 fn hash_chunks(
     layout: &TreeLayout,
-    data: &File,
+    data: &dyn ReadAt,
     work: &Work,
     chunks: impl Iterator<Item = u64>,
     send: &SyncSender<Result<Vec<u8>>>,
@@ -128,7 +126,7 @@ fn hash_chunks(
 
 fn read_chunk(
     layout: &TreeLayout,
-    data: &File,
+    data: &dyn ReadAt,
     work: &Work,
     chunk: u64,
     hash: &BlockHash,
@@ -154,7 +152,7 @@ pub(crate) fn hash_chunk(parameters: &Parameters, data: &[u8], hash: &BlockHash)
 }
 
 /// Fills `buffer` from `offset` on.
-pub(crate) fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
+pub(crate) fn read(file: &dyn ReadAt, buffer: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(buffer, offset).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => VerityFault::Ended(buffer.len() as u64, offset).into(),
         _ => Error::io("reading what is to be verified", e),

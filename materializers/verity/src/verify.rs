@@ -1,8 +1,6 @@
 //! Verifying data and a tree against a root hash.
 
-use std::fs::File;
-
-use plyfold_core::Result;
+use plyfold_core::{ReadAt, Result};
 
 use crate::fault::VerityFault;
 use crate::layout::{DIGEST, SUPERBLOCK_SIZE, TreeLayout, appended_at};
@@ -18,10 +16,13 @@ impl TreeLayout {
     /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) with a [`VerityFault`] that names the first block that does not
     /// match: of the tree before those of the data. [`Io`](plyfold_core::ErrorKind::Io),
     /// [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
-    pub fn verify(&self, root: &RootHash, data: &File, tree: &File, work: &Work) -> Result<()> {
+    pub fn verify(&self, root: &RootHash, data: &dyn ReadAt, tree: &dyn ReadAt, work: &Work) -> Result<()> {
         let hash = BlockHash::new(self.parameters().salt());
         self.verify_padding(tree)?;
-        self.verify_top(root, data, tree, &hash)?;
+        let found = self.stated_root(data, tree)?;
+        if found != *root {
+            return Err(VerityFault::Root(root.to_string(), found.to_string()).into());
+        }
         for level in (1..self.levels().len()).rev() {
             self.verify_below(level, tree, &hash, work)?;
         }
@@ -33,7 +34,7 @@ impl TreeLayout {
 
     /// Before the superblock or the tree, up to the end of the data, and between the two there is nothing. Each is less
     /// than a block of the tree.
-    fn verify_padding(&self, tree: &File) -> Result<()> {
+    fn verify_padding(&self, tree: &dyn ReadAt) -> Result<()> {
         let offset = self.hash_offset();
         let is_appended = appended_at(self.parameters(), self.data_size()) == offset;
         let before = if is_appended { self.data_size()..offset } else { offset..offset };
@@ -48,23 +49,23 @@ impl TreeLayout {
         Ok(())
     }
 
-    /// The block that the root hash is of: that of the topmost level, or the only one of the data.
-    fn verify_top(&self, root: &RootHash, data: &File, tree: &File, hash: &BlockHash) -> Result<()> {
+    /// The root hash that a tree has, by its topmost block, or by the only block of the data: nothing else is read, and
+    /// nothing is verified.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that ends before; [`Io`](plyfold_core::ErrorKind::Io).
+    pub fn stated_root(&self, data: &dyn ReadAt, tree: &dyn ReadAt) -> Result<RootHash> {
         let (file, offset, size) = match self.levels().last() {
             Some(top) => (tree, top.offset, self.parameters().hash_block_size()),
             None => (data, 0, self.parameters().data_block_size()),
         };
         let mut block = vec![0; size as usize];
         read(file, &mut block, offset)?;
-        let found = RootHash::new(hash.digest(&block));
-        if found != *root {
-            return Err(VerityFault::Root(root.to_string(), found.to_string()).into());
-        }
-        Ok(())
+        Ok(RootHash::new(BlockHash::new(self.parameters().salt()).digest(&block)))
     }
 
     /// The blocks of the level below `level`, whose own blocks are verified.
-    fn verify_below(&self, level: usize, tree: &File, hash: &BlockHash, work: &Work) -> Result<()> {
+    fn verify_below(&self, level: usize, tree: &dyn ReadAt, hash: &BlockHash, work: &Work) -> Result<()> {
         let (above, below) = (self.levels()[level], self.levels()[level - 1]);
         let size = self.parameters().hash_block_size() as usize;
         let in_block = (size / DIGEST) as u64;
@@ -91,7 +92,7 @@ impl TreeLayout {
     }
 
     /// The data, by the lowest level of the tree, which is verified.
-    fn verify_data(&self, data: &File, tree: &File, work: &Work) -> Result<()> {
+    fn verify_data(&self, data: &dyn ReadAt, tree: &dyn ReadAt, work: &Work) -> Result<()> {
         let (leaves, in_chunk) = (self.levels()[0], Chunks::new(self).blocks);
         let (mut expected, mut offset) = (Vec::new(), leaves.offset);
         each_chunk(self, data, work, |chunk, found| {

@@ -85,7 +85,7 @@ pub(crate) struct Verity {
         value_name = "FORMAT",
         value_parser = plugins::formats_named(),
         conflicts_with_all = [
-            "hash_tree", "append", "sidecar", "check", "salt", "data_block_size", "hash_block_size", "uuid",
+            "hash_tree", "append", "sidecar", "check", "roots", "salt", "data_block_size", "hash_block_size", "uuid",
             "no_superblock",
         ]
     )]
@@ -108,10 +108,13 @@ pub(crate) struct Verity {
     /// Write FILE.dmverity, too, where containerd reads the root hash
     #[arg(long, requires = "append", conflicts_with_all = ["check", "no_superblock"])]
     pub(crate) sidecar: bool,
-    /// Verify the file against this root hash, in place of making a tree; without --hash-tree by the tree that the file
-    /// ends with, if it has one
-    #[arg(long, value_name = "ROOT", value_parser = root_hash)]
-    pub(crate) check: Option<RootHash>,
+    /// Verify the file, or the disk of a VMDK, against this root hash, in place of making a tree; without --hash-tree by
+    /// the tree that it ends with, if it has one. Of a disk with partitions give that of each, or NAME=ROOT for some
+    #[arg(long, value_name = "[NAME=]ROOT", value_parser = expected)]
+    pub(crate) check: Vec<Expected>,
+    /// The same with the root hashes of a document, which `verity IMAGE --as FORMAT` writes
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["check", "sidecar", "uuid", "no_superblock"])]
+    pub(crate) roots: Option<PathBuf>,
     /// What is hashed in front of every block, in hexadecimal digits; - is nothing [default: 32 zero bytes]
     #[arg(long, value_name = "HEX")]
     pub(crate) salt: Option<String>,
@@ -135,8 +138,19 @@ pub(super) fn disk_size(text: &str) -> Result<u64, String> {
     size::parse(text).map_err(|why| format!("{why}; a disk has from 64 MiB to 16 TiB"))
 }
 
-fn root_hash(text: &str) -> Result<RootHash, String> {
-    text.parse().map_err(|e| hints::on_one_line(&e))
+/// A root hash, and the partition of the image that has to have it, by its name or its number.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) name: Option<String>,
+    pub(crate) root: RootHash,
+}
+
+fn expected(text: &str) -> Result<Expected, String> {
+    // A name may have such a sign, a root hash has none.
+    let (name, root) =
+        text.rsplit_once('=').map_or((None, text), |(name, root)| (Some(name.to_owned()), root));
+    let root = root.parse().map_err(|e| hints::on_one_line(&e))?;
+    Ok(Expected { name, root })
 }
 
 fn uuid(text: &str) -> Result<Uuid, String> {

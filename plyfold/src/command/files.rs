@@ -15,6 +15,7 @@ use super::listed::{JsonList, TextList, escaped};
 use super::pipe::Pipe;
 use super::session::Session;
 use super::terminal::Terminal;
+use super::vmdk_parts::with_descriptor;
 
 /// Bytes gathered before they are written to standard output.
 const GATHER: usize = 256 << 10;
@@ -130,8 +131,9 @@ async fn with(
         let done = blocking(move |stop| work(&mut files, stop)).await;
         done.map_err(|e| e.with_image(&image.reference))
     };
+    let path = Path::new(of);
     let of = escaped(of.as_bytes());
-    done.map_err(|e| match e.detail() {
+    done.map_err(|e| with_descriptor(e, path, "ls")).map_err(|e| match e.detail() {
         Some(FilesFault::Missing(_)) => e.with_hint(format!("`plyfold ls -R {of}` lists what is there")),
         Some(FilesFault::Directory(path)) => {
             let hint = format!("`plyfold ls {of} {path}` lists what is in it");

@@ -42,5 +42,6 @@ mod tenants;
 mod terminal;
 mod threads;
 mod usage;
+mod verified_disks;
 mod words;
 mod wrong_options;

@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
 
 use plyfold_core::ErrorKind;
-use plyfold_disk::{DiskFault, Gpt, Partitions, has_partitions};
+use plyfold_disk::{DiskFault, Gpt, PartitionTable, Partitions, has_partitions};
 
 use crate::{bytes, content, disk, entries, files};
 
@@ -40,6 +40,38 @@ fn what_was_written_is_read() {
 
 fn bytes_of(files: &[plyfold_core::InputArtifact]) -> Vec<u8> {
     bytes(&disk(&Gpt::default(), files))
+}
+
+/// A partition that is read is one by itself, and what is behind the table may be elsewhere.
+#[test]
+fn partitions_are_read_from_any_of_them_on() {
+    let (_folder, three) = files(3);
+    let whole = bytes_of(&three);
+    let table = PartitionTable::of_start(Cursor::new(&whole[..1 << 20])).unwrap();
+    assert_eq!(*read(&whole).unwrap().table(), table);
+    assert_eq!((table.disk_size, table.partitions.len()), (whole.len() as u64, three.len()));
+    for cut in [1 << 20, whole.len() - 512 * 80] {
+        let error = read(&whole[..cut]).map(drop).unwrap_err();
+        let size = (cut / 512 * 512) as u64;
+        assert_eq!(error.detail(), Some(&DiskFault::Short(table.disk_size, size)), "{error}");
+    }
+    // The type of Linux's file systems, as text has it.
+    let kind =
+        [0x0f, 0xc6, 0x3d, 0xaf, 0x84, 0x83, 0x47, 0x72, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
+    assert!(table.partitions.iter().all(|of| of.kind == kind && of.guid != [0; 16] && of.guid != table.guid));
+    let contents: Vec<_> = three.iter().map(content).collect();
+    for first in 0..=three.len() {
+        let mut found = Vec::new();
+        read(&whole).unwrap().starting_with(first).read_to_end(&mut found).unwrap();
+        assert!(found == contents[first..].concat(), "from {first} on");
+    }
+    // A place beyond what 63 bits of bytes hold is no place.
+    let mut far = whole;
+    far[512 + 32..512 + 40].fill(0xff);
+    far[512 + 16..512 + 20].fill(0);
+    let header = crc(&far[512..604]);
+    far[512 + 16..512 + 20].copy_from_slice(&header.to_le_bytes());
+    assert!(PartitionTable::of_start(Cursor::new(&far)).is_err() && read(&far).is_err());
 }
 
 /// No byte of the table can change, and no end can be missing, without an error.
