@@ -17,9 +17,11 @@ use crate::{
 pub use entry::{CONTAINERD_NAME, PINNED, REF_NAME};
 use entry::{Entry, Fields, written};
 use places::{Places, without_digest};
+pub use referrers::IndexReferrers;
 
 mod entry;
 mod places;
+mod referrers;
 
 /// Bytes of an `index.json`: room for all [`ENTRIES`].
 pub const INDEX_LIMIT: u64 = 64 << 20;

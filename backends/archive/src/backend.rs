@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use plyfold_core::blocking::blocking;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Descriptor, Error, ImageRegistry, Location, Names, Opened,
-    Options, Page, RawManifest, Reference, Result, digest, reference,
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Location, MediaType,
+    Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference, referrers,
 };
 use tokio::sync::OnceCell;
 
@@ -28,7 +28,8 @@ plyfold_core::register!(Backend {
     open: |request| Box::pin(async move { open(&request.location, &request.options).await }),
 });
 
-const CAPABILITIES: Capabilities = Capabilities { repositories: true, tags: true, ..Capabilities::READ };
+const CAPABILITIES: Capabilities =
+    Capabilities { referrers: true, repositories: true, tags: true, ..Capabilities::READ };
 
 async fn open(location: &Location, options: &Options) -> Result<Opened> {
     let (path, image) = location.path_and_image();
@@ -128,6 +129,20 @@ impl ImageRegistry for Archive {
         let member = found.ok_or_else(|| self.missing(&format!("blob {}", blob.digest()), reference))?;
         let start = range.resolve(blob.size())?.start;
         Blob::from_reader(blob, range, member.reader(start))
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let (list, of) = (reference::referrers_of(reference, subject), subject.clone());
+        let images = Arc::clone(self.images().await?);
+        let found = blocking(move |_| images.referrers(&list, &of)).await;
+        let mut found = found.map_err(|e| e.with_endpoint(self))?;
+        found.retain(|entry| referrers::is_of_type(entry, artifact_type));
+        Ok(found)
     }
 
     fn capabilities(&self) -> Capabilities {

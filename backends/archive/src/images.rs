@@ -74,6 +74,8 @@ impl Images {
     /// Those of reading an image that is broken: an image without a name is reported nowhere else.
     pub(crate) fn untagged(&self) -> Result<Vec<Reference>> {
         let mut untagged = self.oci.index.untagged();
+        // What refers to an image comes with it.
+        self.oci.unlisted().sort(&mut untagged);
         for image in self.docker.iter().rev() {
             let Some((digest, origin)) = image.known.as_ref().zip(image.origin.as_ref()) else { continue };
             for name in untagged.iter_mut().filter(|name| name.digest() == Some(digest.as_ref())) {
@@ -140,6 +142,11 @@ impl Images {
             }
             Some(image) => image.read_manifest(&self.members).map(Some),
         }
+    }
+
+    /// What refers to a subject, by `index.json`.
+    pub(crate) fn referrers(&self, list: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.oci.referrers(list, subject)
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use plyfold_core::layout_index::{INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex, check_layout};
+use plyfold_core::layout_index::{INDEX_LIMIT, IndexReferrers, LAYOUT_LIMIT, LayoutIndex, check_layout};
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
@@ -18,6 +19,8 @@ pub(crate) struct OciImages {
     pub(crate) index: LayoutIndex,
     /// `index.json` as it stands in the archive: it may be an image itself.
     bytes: Bytes,
+    /// What refers to other documents without a list, read at the first question.
+    referrers: OnceLock<IndexReferrers>,
 }
 
 impl OciImages {
@@ -28,12 +31,13 @@ impl OciImages {
         check_layout(&layout)?;
         let mut index = LayoutIndex::parse(&bytes, path)?;
         index.settle_names();
-        Ok(Some(Self { members: members.clone(), index, bytes }))
+        Ok(Some(Self { members: members.clone(), index, bytes, referrers: OnceLock::new() }))
     }
 
     /// No images, for an archive of the other form.
     pub(crate) fn none(members: &Members, path: &Path) -> Self {
-        Self { members: members.clone(), index: LayoutIndex::new(path), bytes: Bytes::new() }
+        let (index, referrers) = (LayoutIndex::new(path), OnceLock::new());
+        Self { members: members.clone(), index, bytes: Bytes::new(), referrers }
     }
 
     /// Docker 25.0 lists an image without a tag in `manifest.json` alone.
@@ -101,6 +105,16 @@ impl OciImages {
         let Some(digest) = digest else { return Ok(None) };
         let content = self.members.document(&blob_name(&digest), limits::MANIFEST)?;
         content.map(|bytes| RawManifest::verified(bytes, None, &digest)).transpose()
+    }
+
+    /// The entries without a name that refer to others.
+    pub(crate) fn unlisted(&self) -> &IndexReferrers {
+        self.referrers.get_or_init(|| IndexReferrers::read(&self.index, |entry| self.described(entry)))
+    }
+
+    /// What refers to a subject.
+    pub(crate) fn referrers(&self, list: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.unlisted().of(&self.index, (list, subject), |entry| self.described(entry))
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {

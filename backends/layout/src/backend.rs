@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_core::layout_index::IndexReferrers;
 use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
     Backend, Blob, BlobRange, CacheProvider, CacheProviderExt, Capabilities, Descriptor, Digest, Error,
@@ -14,7 +15,6 @@ use plyfold_core::{
 };
 
 use crate::config::Config;
-use crate::referrers::Unlisted;
 use crate::root::Root;
 use crate::store::Store;
 
@@ -44,6 +44,9 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
     Ok(Opened { registry: Box::new(layout), reference })
 }
 
+/// What of one state of `index.json` refers to others without a list.
+type Unlisted = (crate::root::Names, IndexReferrers);
+
 /// An OCI layout directory of any tool. Clones share a handle.
 ///
 /// A layout has one set of blobs for all its names: a digest is found under every repository.
@@ -72,8 +75,11 @@ impl Layout {
         let known = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let read = self.store.work(move |root| {
             let names = root.index()?;
-            let known = known.filter(|known| Arc::ptr_eq(&known.names, &names));
-            Ok(known.unwrap_or_else(|| Arc::new(Unlisted::read(root, names))))
+            let known = known.filter(|known| Arc::ptr_eq(&known.0, &names));
+            Ok(known.unwrap_or_else(|| {
+                let read = IndexReferrers::read(&names.0, |entry| document(root, entry));
+                Arc::new((names, read))
+            }))
         });
         let read = read.await?;
         *self.unlisted.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
@@ -119,9 +125,9 @@ impl ImageRegistry for Layout {
 
     async fn untagged(&self) -> Result<Vec<Reference>> {
         let unlisted = self.unlisted().await?;
-        let mut untagged = unlisted.names.0.untagged();
+        let mut untagged = unlisted.0.0.untagged();
         // What refers to an image comes with it.
-        untagged.sort_by_cached_key(|name| unlisted.is_referrer(name.digest()));
+        unlisted.1.sort(&mut untagged);
         Ok(untagged)
     }
 
@@ -131,9 +137,12 @@ impl ImageRegistry for Layout {
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
-        let (list, of, unlisted) =
-            (reference::referrers_of(reference, subject), subject.clone(), self.unlisted().await?);
-        let mut found = self.store.work(move |root| unlisted.of(root, &list, &of)).await?;
+        let (list, of) = (reference::referrers_of(reference, subject), subject.clone());
+        let unlisted = self.unlisted().await?;
+        let found = self
+            .store
+            .work(move |root| unlisted.1.of(&unlisted.0.0, (&list, &of), |entry| document(root, entry)));
+        let mut found = found.await?;
         found.retain(|entry| referrers::is_of_type(entry, artifact_type));
         Ok(found)
     }
@@ -220,6 +229,12 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
     };
     let itself = index.as_image(found.digest(), bytes);
     itself.unwrap_or_else(|| RawManifest::described(content(found.digest())?, &found))
+}
+
+/// A document that is here.
+fn document(root: &Root, entry: &Descriptor) -> Result<Option<RawManifest>> {
+    let bytes = root.read_blob(entry.digest(), limits::MANIFEST)?;
+    bytes.map(|bytes| RawManifest::described(bytes, entry)).transpose()
 }
 
 impl fmt::Display for Layout {

@@ -28,7 +28,6 @@ mod backend;
 mod config;
 mod durable;
 mod files;
-mod referrers;
 mod root;
 mod store;
 mod watch;

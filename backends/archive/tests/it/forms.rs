@@ -426,3 +426,59 @@ async fn a_list_may_hold_null() {
     let disk = hybrid(&images[..1], &json!([null, entry(&images[0], &json!({})), {}]), &[]);
     assert_eq!(loaded(&disk).await.unwrap(), config_digests()[..1]);
 }
+
+/// Signatures and SBOMs of an image, as a layout lists them: under a tag of the subject's digest, or without a name.
+#[tokio::test]
+async fn what_refers_to_an_image_is_loaded_with_it() {
+    let blob = |kind: &str, content: &[u8]| json!({ "mediaType": kind, "digest": digest::sha256(content).to_string(), "size": content.len() });
+    let member = |content: &[u8]| format!("blobs/sha256/{}", digest::sha256(content).digest());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let image = json!({
+        "schemaVersion": 2, "mediaType": kind,
+        "config": blob("application/vnd.oci.image.config.v1+json", &config()),
+        "layers": [blob("application/vnd.oci.image.layer.v1.tar", &layer())],
+    });
+    let image = image.to_string().into_bytes();
+    let about = |subject: &[u8], note: &str| {
+        let note = json!({
+            "schemaVersion": 2, "mediaType": kind, "artifactType": "application/vnd.example.note",
+            "config": blob("application/vnd.oci.empty.v1+json", b"{}"), "layers": [],
+            "subject": blob(kind, subject), "annotations": { "note": note },
+        });
+        note.to_string().into_bytes()
+    };
+    let listed = [about(&image, "one"), about(&image, "two")];
+    let nameless = [about(&image, "three"), about(&listed[0], "of the first")];
+    let index_of = |entries: Vec<Value>| {
+        let kind = "application/vnd.oci.image.index.v1+json";
+        json!({ "schemaVersion": 2, "mediaType": kind, "manifests": entries }).to_string().into_bytes()
+    };
+    let list = index_of(listed.iter().map(|note| blob(kind, note)).collect());
+    let named = |mut entry: Value, name: &str| {
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+        entry
+    };
+    let mut entries: Vec<Value> = nameless.iter().map(|note| blob(kind, note)).collect();
+    entries.push(named(blob(kind, &image), "1"));
+    let tag = digest::sha256(&image).to_string().replace(':', "-");
+    entries.push(named(blob("application/vnd.oci.image.index.v1+json", &list), &tag));
+    let blobs = [config(), layer(), b"{}".to_vec(), image.clone(), list];
+    let mut tar = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index_of(entries));
+    for content in blobs.iter().chain(&listed).chain(&nameless) {
+        tar = tar.file(&member(content), content);
+    }
+    let disk = OnDisk::new(&tar.bytes());
+    let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+    let cache = MemoryCache::new().unwrap();
+    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+    let loaded = cache.image_load(&opened, &options).await.unwrap();
+    assert_eq!(loaded.len(), 1, "what refers to an image is no image");
+    let counts = [(&image, 3), (&listed[0], 1), (&listed[1], 0)];
+    for (subject, count) in counts {
+        let name = &loaded[0].reference;
+        let found = cache.as_registry().referrers(name, &digest::sha256(subject), None).await.unwrap();
+        assert_eq!(found.len(), count);
+    }
+}
