@@ -1,6 +1,6 @@
 //! The format by its name: what `-m` takes.
 
-use plyfold_core::{Error, FormatEntry, OptionFault, Result, Size};
+use plyfold_core::{Error, FormatEntry, OptionFault, Result, Size, TreePlace};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ plyfold_core::register!(FormatEntry {
     name: "ext4",
     package: env!("CARGO_PKG_NAME"),
     summary: "one ext4 file system of the whole root file system, to be written to",
-    options: "size=SIZE, journal=none|SIZE, label=TEXT, uuid=UUID",
+    options: "size=SIZE, journal=none|SIZE, label=TEXT, uuid=UUID, verity=append|beside",
     open: |options| Ok(Box::new(options.config::<Rootfs>()?.open()?)),
 });
 
@@ -22,6 +22,7 @@ struct Rootfs {
     #[serde(default)]
     label: String,
     uuid: Option<String>,
+    verity: Option<TreePlace>,
 }
 
 impl Rootfs {
@@ -39,7 +40,7 @@ impl Rootfs {
             let uuid = Uuid::try_parse(&text).map_err(|_| refused("uuid", "not a UUID"))?;
             rootfs = rootfs.uuid(uuid.into_bytes());
         }
-        Ok(rootfs)
+        Ok(self.verity.into_iter().fold(rootfs, Ext4Rootfs::with_hash_tree))
     }
 }
 
@@ -72,6 +73,9 @@ mod tests {
         // One artifact serves for all sizes.
         assert_eq!(open(&["journal=none", "size=4096"]).unwrap(), "j0");
         assert_eq!(open(&["label=2024"]).unwrap(), "l32303234");
+        // A hash tree is of one size.
+        assert_eq!(open(&["verity=append"]).unwrap(), "verity-append");
+        assert_eq!(open(&["verity=beside", "size=1M", "journal=none"]).unwrap(), "s1048576-j0-verity-beside");
         for bad in [
             "size=0",
             "size=1",
@@ -84,6 +88,7 @@ mod tests {
             "journal=yes",
             "label=seventeen bytes!!",
             "uuid=1",
+            "verity=inside",
             "depth=3",
         ] {
             assert_eq!(*open(&[bad]).unwrap_err().kind(), ErrorKind::Config, "{bad}");

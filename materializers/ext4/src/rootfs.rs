@@ -4,8 +4,9 @@ use std::io::SeekFrom;
 
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    Digest, Error, Format, Input, Made, Materializer, Output, OutputSpec, Result, Role, Sink, Size,
+    Digest, Error, Format, Input, Made, Materializer, Output, OutputSpec, Result, Role, Sink, Size, TreePlace,
 };
+use plyfold_verity::{tree_key, tree_outputs, with_tree};
 use uuid::Uuid;
 
 use crate::extents::Extents;
@@ -34,7 +35,7 @@ const SPARE: u64 = 64 << 20;
 /// empty `lost+found/` unless the image has a file of this name. A run of 64 KiB of zeros or more is a hole (longer ones in
 /// files above 2 GiB), whether it was one in the layer or not. Large directories are hash trees.
 ///
-/// A cache keeps the smallest file system that holds the image, for all sizes: [`image`](Materializer::image) writes it.
+/// Without a [hash tree](Self::with_hash_tree) a cache keeps the smallest file system that holds the image, for all sizes: [`image`](Materializer::image) writes it.
 /// [`adapt`](Materializer::adapt) grows a copy of it to the [size](Self::size), as [`resize`](crate::resize()) does: what
 /// is free is a hole of the file, and no inode table is written beyond the inodes in use.
 ///
@@ -55,6 +56,7 @@ pub struct Ext4Rootfs {
     journal: Journal,
     label: String,
     uuid: Option<[u8; 16]>,
+    hash_tree: Option<TreePlace>,
 }
 
 /// The journal of a file system.
@@ -133,10 +135,21 @@ impl Ext4Rootfs {
         self
     }
 
-    /// The options that are no defaults, for a cache key: lower-case letters, digits and `-`. The size is none of them: a
-    /// copy is grown to it.
+    /// The same as a root disk that stays as it is, with a dm-verity hash tree of the whole disk, in blocks of 4096 bytes.
+    ///
+    /// It is mounted read-only. So it has no more room than its content takes, unless it has a [size](Self::size), which is
+    /// then that of the artifact, and no journal, unless one is asked for. [`adapt`](Materializer::adapt) changes nothing.
+    #[must_use]
+    pub fn with_hash_tree(mut self, place: TreePlace) -> Self {
+        self.hash_tree = Some(place);
+        self
+    }
+
+    /// The options that are no defaults, for a cache key: lower-case letters, digits and `-`. The size is one of them where
+    /// there is a hash tree of it: else a copy is grown to it.
     fn key(&self) -> String {
         let mut parts = Vec::new();
+        parts.extend(self.size.filter(|_| self.hash_tree.is_some()).map(|size| format!("s{size}")));
         match self.journal {
             Journal::Auto => {}
             Journal::None => parts.push("j0".to_owned()),
@@ -148,13 +161,14 @@ impl Ext4Rootfs {
         if let Some(uuid) = self.uuid {
             parts.push(format!("u{:032x}", u128::from_be_bytes(uuid)));
         }
-        parts.join("-")
+        tree_key(parts.join("-"), self.hash_tree)
     }
 
     /// The blocks of the journal beside so many of files.
     fn journal_blocks(&self, inodes: u64, data: u64) -> u64 {
         match self.journal {
             Journal::None => 0,
+            Journal::Auto if self.hash_tree.is_some() => 0,
             Journal::Bytes(bytes) => bytes / BLOCK,
             Journal::Auto => {
                 Geometry::least(inodes, data).map_or(0, |least| journal_blocks(least.blocks).into())
@@ -184,11 +198,19 @@ impl Materializer for Ext4Rootfs {
     }
 
     fn outputs(&self) -> Vec<OutputSpec> {
-        vec![OutputSpec::new(Role::Image, "ext4").writable()]
+        let image = OutputSpec::new(Role::Image, "ext4");
+        if self.hash_tree.is_none() { vec![image.writable()] } else { tree_outputs(image, self.hash_tree) }
     }
 
-    /// Grows the file system to its size.
+    fn has_hash_tree(&self) -> bool {
+        self.hash_tree.is_some()
+    }
+
+    /// Grows the file system to its size, but for one with a hash tree, which has it.
     fn adapt(&self, _: Role, copy: &mut dyn Output) -> Result<()> {
+        if self.hash_tree.is_some() {
+            return Ok(());
+        }
         let length = copy.seek(SeekFrom::End(0)).map_err(|e| Error::io("looking at an ext4 disk", e))?;
         self.check_size(length)?;
         let more = (length / 4).max(SPARE);
@@ -199,6 +221,18 @@ impl Materializer for Ext4Rootfs {
     /// Writes the smallest file system that holds the image into `out`, which must be empty: what is not written has to
     /// read as zeros. [`adapt`](Self::adapt) grows it.
     fn image(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
+        with_tree(self.hash_tree, BLOCK_SIZE as u32, None, out, |out| {
+            let made = self.write(image, out)?;
+            if let Some(size) = self.size.filter(|_| self.hash_tree.is_some()) {
+                resize(out.output(Role::Image)?, size)?;
+            }
+            Ok(made)
+        })
+    }
+}
+
+impl Ext4Rootfs {
+    fn write(&self, image: &MergedTree, out: &mut dyn Sink) -> Result<Made> {
         let layers = image.diff_ids();
         let uuid = self.uuid.unwrap_or_else(|| derived("ext4:image", layers));
         let plan = Plan::new(image, Checksum::new(&uuid))?;

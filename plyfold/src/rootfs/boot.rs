@@ -69,7 +69,8 @@ impl Disks {
             vec![format!("rootfs,,,ro,{table}")]
         };
         let (last, create) = (devices.len() - 1, devices.join(";"));
-        let line = format!("dm-mod.create=\"{create}\" root=/dev/dm-{last} rootfstype=erofs ro");
+        let fs = self.root_type();
+        let line = format!("dm-mod.create=\"{create}\" root=/dev/dm-{last} rootfstype={fs} ro");
         (create.len() <= LONGEST).then_some(line)
     }
 
@@ -96,7 +97,7 @@ impl Disks {
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some() || self.stream.is_some());
         let verified = self.verified_at(disk);
         let is_root = self.upper.is_none() && !self.has_partitions() && verified.is_none();
-        let is_read_only = self.ext4.is_none();
+        let is_read_only = !self.is_root_written();
         let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only, is_root }];
         if let Some(tree) = verified.filter(|verified| verified.tree_file != *disk) {
             let path = absolute(tree.tree_file);
@@ -108,10 +109,20 @@ impl Disks {
         Some(drives)
     }
 
+    /// Where a guest mounts the one disk.
+    fn root_place(&self) -> &'static str {
+        if self.ext4.is_some() { "/root" } else { "/lower" }
+    }
+
+    /// The file system of the one disk.
+    fn root_type(&self) -> &'static str {
+        if self.ext4.is_some() { "ext4" } else { "erofs" }
+    }
+
     /// Where the `guest` mounts the root file system.
     #[cfg(feature = "command")]
     pub(crate) fn guest_root(&self) -> &'static str {
-        if self.upper.is_some() || self.ext4.is_some() { "/root" } else { "/lower" }
+        if self.upper.is_some() { "/root" } else { self.root_place() }
     }
 
     /// Commands for the shell of the guest: the files are mounted by their hash trees, where they have such, or as they are.
@@ -121,12 +132,13 @@ impl Disks {
     }
 
     fn guest(&self, drives: &[Drive], is_verified: bool) -> String {
-        if self.ext4.is_some() {
+        if self.is_root_written() {
             return "mkdir -p /root && mount -t ext4 /dev/vda /root".to_owned();
         }
+        let (fs, place) = (self.root_type(), self.root_place());
         let verified = self.whole().and_then(|disk| self.verified_at(disk)).filter(|_| is_verified);
         let partitions = Some(self.verified_partitions()).filter(|found| is_verified && !found.is_empty());
-        let folders = if self.upper.is_some() { "/lower /upper /root" } else { "/lower" };
+        let folders = if self.upper.is_some() { "/lower /upper /root" } else { place };
         let mount = if let Some(partitions) = partitions {
             mount_partitions(partitions, device(0), "/lower")
         } else if self.has_partitions() {
@@ -139,9 +151,9 @@ impl Disks {
             )
         } else if let Some(VerifiedFile { tree, .. }) = verified {
             let open = open_line(tree, device(0), "rootfs", device_of(drives, TREE));
-            format!("{open} && mount -t erofs -o ro /dev/mapper/rootfs /lower")
+            format!("{open} && mount -t {fs} -o ro /dev/mapper/rootfs {place}")
         } else {
-            "mount -t erofs -o ro /dev/vda /lower".to_owned()
+            format!("mount -t {fs} -o ro /dev/vda {place}")
         };
         let mut guest = format!("mkdir -p {folders} && {mount}");
         if self.upper.is_some() {
@@ -421,6 +433,21 @@ mod tests {
         let script = disks.mount_script().unwrap();
         assert!(script.ends_with("mount -t ext4 -o loop /d/rootfs.ext4 \"$M\"\n"), "{script}");
         assert!(disks.is_mountable() && !disks.is_stackable());
+    }
+
+    #[test]
+    fn an_ext4_disk_with_a_hash_tree_is_not_written_to() {
+        let mut disks = verified(TreePlace::Append, false);
+        (disks.ext4, disks.raw) = (disks.raw, None);
+        assert!(line(&disks, "qemu").ends_with(",format=raw,if=virtio,readonly=on"));
+        let open =
+            format!("veritysetup open /dev/vda rootfs /dev/vda {} --hash-offset=8192", "ab".repeat(32));
+        let guest = format!("mkdir -p /root && {open} && mount -t ext4 -o ro /dev/mapper/rootfs /root");
+        assert_eq!(line(&disks, "guest"), guest);
+        assert!(line(&disks, "kernel").ends_with(" root=/dev/dm-0 rootfstype=ext4 ro"));
+        assert!(line(&disks, "firecracker").contains(r#""is_root_device": false, "is_read_only": true"#));
+        let script = disks.mount_script().unwrap();
+        assert!(script.contains("mount -t ext4 -o loop,ro /d/rootfs.raw"), "{script}");
     }
 
     #[test]

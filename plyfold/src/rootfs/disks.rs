@@ -45,7 +45,7 @@ pub struct Disks {
     pub layers: Vec<PathBuf>,
     /// `rootfs.erofs`: the whole root file system as one EROFS image, which needs no layers.
     pub flat: Option<PathBuf>,
-    /// `rootfs.ext4`: the whole root file system as one ext4 disk, to be written to.
+    /// `rootfs.ext4`: the whole root file system as one ext4 disk, to be written to unless it has a hash tree.
     pub ext4: Option<PathBuf>,
     /// The merged image, `merged.erofs`, whose devices are the layers in their order.
     pub merged: Option<PathBuf>,
@@ -81,6 +81,13 @@ impl Disks {
     /// Whether [`Disks::mount_script`] knows how to mount them: EROFS images, or an ext4 disk.
     pub fn is_mountable(&self) -> bool {
         self.is_stackable() || self.ext4.is_some()
+    }
+
+    /// Whether guests write to the disk of the root file system.
+    pub(super) fn is_root_written(&self) -> bool {
+        let is_verified =
+            |path: &PathBuf| self.files.iter().any(|disk| disk.path == *path && disk.hash_tree.is_some());
+        self.ext4.as_ref().is_some_and(|path| !is_verified(path))
     }
 
     /// The partitions of a disk whose images have hash trees, in the order of their numbers.

@@ -69,7 +69,11 @@ impl Disks {
         if let Some(disk) = &self.ext4 {
             // Use `-o loop`, which reuses a loop device: two devices of one disk would have two page caches.
             let disk = quoted(&absolute(disk));
-            return Ok(format!("M=/mnt/rootfs\nmkdir -p \"$M\" && mount -t ext4 -o loop {disk} \"$M\"\n"));
+            // One with a hash tree may be a link to the file in the store.
+            let options = if self.is_root_written() { "loop" } else { "loop,ro" };
+            return Ok(format!(
+                "M=/mnt/rootfs\nmkdir -p \"$M\" && mount -t ext4 -o {options} {disk} \"$M\"\n"
+            ));
         }
         if !self.is_stackable() {
             let format = self.files.first().map_or("", |file| file.format.as_str());

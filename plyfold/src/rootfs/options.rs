@@ -107,7 +107,8 @@ impl Rootfs {
         Self::of(Box::new(ErofsFlat::default()))
     }
 
-    /// One ext4 file system of the whole root file system, which can be written to: a copy of the output's own.
+    /// One ext4 file system of the whole root file system, which can be written to: a copy of the output's own. With a hash tree
+    /// it is read-only.
     #[cfg(feature = "ext4")]
     pub fn ext4(rootfs: plyfold_ext4::Ext4Rootfs) -> Self {
         Self::of(Box::new(rootfs))

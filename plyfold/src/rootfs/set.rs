@@ -187,7 +187,8 @@ impl<'a> Set<'a> {
         let target = self.out.join(name);
         let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
-        if is_writable {
+        // One that guests do not write to may have the name of one that they do.
+        if is_writable || WRITTEN.contains(&name) {
             file.replaces_no_used_disk()?;
         }
         let size = file.settle(&self.stage.path().join(name))?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use plyfold::materializers::ext4::{Ext4Rootfs, Journal, resize};
-use plyfold::{Collect, ErrorKind, Rootfs};
+use plyfold::{Collect, ErrorKind, Rootfs, TreePlace};
 
 use super::formats::pulled;
 
@@ -57,6 +57,10 @@ async fn a_root_disk_that_was_written_to_is_kept() {
     // s_mnt_count, as a mount counts.
     file.write_all_at(&[1], 1024 + 0x34).unwrap();
     let written = fs::read(&disk).unwrap();
+    // Nor by one that guests do not write to.
+    let verified = Rootfs::ext4(Ext4Rootfs::new().with_hash_tree(TreePlace::Append));
+    let error = images.materialize(&image, &verified, &out).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     let error = images.materialize(&image, &none(), &out).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config, "{error:?}");
     assert!(fs::read(&disk).unwrap() == written);

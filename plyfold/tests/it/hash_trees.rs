@@ -57,6 +57,14 @@ fn trees_of_joined_disks() {
         "ls {}/vmdk/rootfs.vmdk /etc".to_owned(),
         format!("materialize {IMAGE} --as vmdk -m verity=beside --upper 64M --out {{}}/beside --json"),
         format!("verity {IMAGE} --as vmdk"),
+        format!("materialize {IMAGE} --as ext4 -m verity=append --verity require --out {{}}/ext4"),
+        format!("materialize {IMAGE} --as ext4 --size 96M -m verity=beside --out {{}}/sized --json"),
+        format!("verity {IMAGE} --as ext4"),
+        "resize {}/ext4/rootfs.ext4 96M".to_owned(),
+        "resize {}/sized/rootfs.ext4 128M".to_owned(),
+        // One that a guest writes to stays.
+        format!("materialize {IMAGE} --as ext4 --out {{}}/used -q"),
+        format!("materialize {IMAGE} --as ext4 -m verity=append --out {{}}/used"),
     ];
     check("hash_trees_of_disks", &lines.each_ref().map(|line| place.run(line)));
     let files = [
@@ -67,6 +75,11 @@ fn trees_of_joined_disks() {
         "beside/rootfs.verity",
         "beside/rootfs.vmdk",
         "beside/upper.ext4",
+        "ext4/rootfs.ext4",
+        "sized/.plyfold-set",
+        "sized/rootfs.ext4",
+        "sized/rootfs.verity",
+        "used/rootfs.ext4",
         "vmdk/.plyfold-set",
         "vmdk/layer-00.erofs",
         "vmdk/layer-01.erofs",

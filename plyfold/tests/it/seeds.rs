@@ -51,6 +51,8 @@ const SETS: &[(&str, &[&str])] = &[
     ("erofs-tar", &["verity=beside"]),
     ("ext4", &[]),
     ("ext4", &["size=96M"]),
+    ("ext4", &["verity=append"]),
+    ("ext4", &["verity=beside", "size=96M"]),
     ("ext4", &["journal=none", "label=seed", "uuid=01010101-0101-0101-0101-010101010101"]),
     ("gpt", &[]),
     ("gpt", &["block-size=512"]),

@@ -50,6 +50,7 @@ const FORMS: &[(&str, &[&str], Look)] = &[
     ("vmdk-gpt", &[], Look::VmdkPartitions),
     ("vmdk-stream", &["of=raw"], Look::Vmdk),
     ("ext4", &["size=1G"], Look::Disk),
+    ("ext4", &["verity=append"], Look::Disk),
 ];
 
 pub(crate) fn every_form_of_every_sample_shows_one_tree() -> Verdict {

@@ -85,6 +85,7 @@ pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
         ("erofs", "verity=append"),
         ("raw", "verity=beside"),
         ("gpt", "verity=partition"),
+        ("ext4", "verity=append"),
         ("vmdk", "verity=append"),
         ("vmdk-gpt", "verity=append"),
     ] {
@@ -104,8 +105,9 @@ pub(crate) fn a_guest_verifies_what_it_reads() -> Verdict {
             .ok_or_else(|| Failure::new(format!("no file of {format} has the content as it is")))?;
         let file = std::fs::File::options().write(true).open(disk)?;
         file.write_all_at(b"9", changed as u64)?;
+        let root = if format == "ext4" { "/root" } else { "/lower" };
         let script = format!(
-            "{}\nchroot /lower /bin/hello\n[ ! -e /lower/gone ]\n! cat /lower/numbers >/read\n! grep -q 900000 /read\n\
+            "{}\nchroot {root} /bin/hello\n[ ! -e {root}/gone ]\n! cat {root}/numbers >/read\n! grep -q 900000 /read\n\
              dmesg | grep -q 'verity: .* is corrupted'\n",
             line(&disks, "guest")?
         );

@@ -140,7 +140,7 @@ oracle_tests! {
     a_full_store_leaves_no_name needs [Need::Mounts];
     bash_completes_the_names_of_images needs [BASH];
     every_form_has_the_trees_of_veritysetup needs [
-        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP
+        Need::E2FSCK, Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP
     ];
     every_form_of_a_real_image_shows_one_tree needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI,

@@ -10,6 +10,7 @@ mod log;
 mod memory;
 mod rootfs;
 mod suite;
+mod verified;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

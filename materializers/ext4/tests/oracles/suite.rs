@@ -7,7 +7,7 @@ use plyfold_conformance::oracle::{Mount, Run, Verdict};
 use plyfold_conformance::tree::{TreeLine, mounted};
 use plyfold_conformance::{DiskFixture, FormatFidelity, MaterializerFixture, rules};
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{InputArtifact, Materializer, Result};
+use plyfold_core::{InputArtifact, Materializer, Result, TreePlace};
 use plyfold_ext4::{Ext4Rootfs, Ext4Upper, Journal, MIN_SIZE};
 
 use crate::fsck;
@@ -50,6 +50,8 @@ impl MaterializerFixture for Rootfs {
             Ext4Rootfs::new().journal(Journal::Bytes(8 << 20)).expect("a journal"),
             Ext4Rootfs::new().label("label").expect("a short label"),
             Ext4Rootfs::new().uuid([1; 16]),
+            Ext4Rootfs::new().with_hash_tree(TreePlace::Append),
+            Ext4Rootfs::new().with_hash_tree(TreePlace::Separate),
         ];
         variants.map(|rootfs| Box::new(Self(rootfs)) as Box<dyn MaterializerFixture>).into()
     }
