@@ -22,6 +22,7 @@ mod full;
 mod guests;
 mod guide;
 mod in_use;
+mod inspected;
 mod modes;
 mod native;
 mod packages;
@@ -50,6 +51,9 @@ use guide::{
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
 use in_use::{a_disk_of_a_loop_device_does_not_grow, a_disk_of_a_loop_device_is_not_saved};
+use inspected::{
+    file_systems_are_those_of_dumpe2fs, images_are_those_of_dump_erofs, partitions_are_those_of_sfdisk,
+};
 use modes::another_user_reads_every_file_of_a_set;
 use native::{layers_of_mkfs_are_used_as_they_are, skopeo_copies_native_layers};
 use packages::git_makes_the_same_tree_of_a_package;
@@ -114,6 +118,11 @@ oracle_tests! {
     a_disk_of_a_loop_device_is_not_saved needs [Need::Mounts, Need::FileSystem("ext4")];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
     git_makes_the_same_tree_of_a_package needs [GIT];
+    file_systems_are_those_of_dumpe2fs needs [
+        Need::Mounts, Need::FileSystem("ext4"), Need::MKFS_EXT4, DUMPE2FS, SYNC
+    ];
+    images_are_those_of_dump_erofs needs [DUMP_EROFS];
+    partitions_are_those_of_sfdisk needs [Need::QEMU_IMG, Need::SFDISK, Need::SGDISK];
     layers_of_mkfs_are_used_as_they_are needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
     ];
@@ -170,6 +179,13 @@ const BASH: Need = Need::Tool { name: "bash", package: "bash" };
 
 /// Who makes EROFS images, here of folders.
 const MKFS_EROFS: Need = Need::Tool { name: "mkfs.erofs", package: "erofs-utils" };
+
+/// What say of file systems and images what they are.
+const DUMPE2FS: Need = Need::Tool { name: "dumpe2fs", package: "e2fsprogs" };
+const DUMP_EROFS: Need = Need::Tool { name: "dump.erofs", package: "erofs-utils" };
+
+/// Writes what a file system holds in memory to its disk.
+const SYNC: Need = Need::Tool { name: "sync", package: "coreutils" };
 
 /// What a package's hash is the hash of.
 const GIT: Need = Need::Tool { name: "git", package: "git" };
