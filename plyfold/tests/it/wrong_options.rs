@@ -90,8 +90,8 @@ fn formats_say_in_plain_words_what_is_wrong_with_an_option() {
                 hint.split(|c: char| c != '-' && !c.is_alphanumeric()).any(|word| word == *name)
             };
             // What is made of compressed files is for the format that makes one disk of them to say.
-            assert!(*key == "compress" || takers.iter().all(|name| is_named(name)), "{text}");
-            assert!(*key != "compress" || takers.iter().any(|name| is_named(name)), "{text}");
+            assert!(*key == "compress" || takers.iter().all(is_named), "{text}");
+            assert!(*key != "compress" || takers.iter().any(is_named), "{text}");
             said += &text;
         }
     }
