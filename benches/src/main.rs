@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a table on standard output is what this program is for")]
 
+mod compressed;
 mod ext4;
 mod fuzz;
 mod inputs;
@@ -33,6 +34,11 @@ fn main() -> Result<()> {
         [verb, out, tar] if verb == "ext4-of" => ext4::make(Path::new(out), Path::new(tar)),
         [verb] if verb == "store" => store::compare(),
         [verb, tar] if verb == "disks" => disks(Path::new(tar)),
+        [verb, tar, algorithms @ ..] if verb == "compressed" => {
+            let algorithms = algorithms.iter().map(|text| text.to_str().ok_or("an algorithm is text"));
+            let algorithms = algorithms.collect::<std::result::Result<Vec<_>, _>>()?;
+            compressed::compare(&Bench::from_env()?, &plyfold()?, Path::new(&mkfs()), Path::new(tar), &algorithms)
+        }
         [verb, format, out, layer] if verb == "whole-of" => {
             whole::make(format.to_str().ok_or("a format is text")?, Path::new(out), Path::new(layer))
         }
@@ -46,7 +52,7 @@ fn main() -> Result<()> {
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | compressed ROOTFS.tar [ALGORITHM...] | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
     }
 }
 

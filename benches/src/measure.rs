@@ -49,6 +49,11 @@ impl Program {
 
     /// Runs it and answers its wall time in seconds, and its peak memory in KiB where GNU `time` is installed.
     pub(crate) fn run(&self) -> Result<(f64, Option<u64>)> {
+        let measured = self.measured()?;
+        Ok((measured.wall, measured.memory))
+    }
+
+    fn measured(&self) -> Result<Measured> {
         if let Some(out) = &self.out {
             let removed = if out.is_dir() { fs::remove_dir_all(out) } else { fs::remove_file(out) };
             match removed {
@@ -59,7 +64,7 @@ impl Program {
         let report = tempfile::NamedTempFile::new()?;
         let mut command = if Path::new("/usr/bin/time").exists() {
             let mut time = Command::new("/usr/bin/time");
-            time.args(["-f", "%M", "-o"]).arg(report.path()).args(&self.words);
+            time.args(["-f", "%M %U %S", "-o"]).arg(report.path()).args(&self.words);
             time
         } else {
             let mut plain = Command::new(&self.words[0]);
@@ -72,7 +77,32 @@ impl Program {
         if !status.success() {
             return Err(format!("{}: {status}", self.words.join(OsStr::new(" ")).display()).into());
         }
-        Ok((seconds, fs::read_to_string(report.path())?.trim().parse().ok()))
+        let report = fs::read_to_string(report.path())?;
+        let mut numbers = report.split_whitespace();
+        let memory = numbers.next().and_then(|kib| kib.parse().ok());
+        // Not a number where GNU `time` is not installed.
+        let cpu = numbers.filter_map(|seconds| seconds.parse::<f64>().ok()).sum();
+        Ok(Measured { wall: seconds, cpu: memory.map_or(f64::NAN, |_| cpu), memory })
+    }
+}
+
+/// What one run takes, in seconds and KiB.
+struct Measured {
+    wall: f64,
+    cpu: f64,
+    memory: Option<u64>,
+}
+
+/// What runs take in seconds: medians.
+pub(crate) struct Times {
+    pub(crate) wall: f64,
+    pub(crate) cpu: f64,
+}
+
+impl Times {
+    fn of(runs: &[Measured]) -> Self {
+        let of = |time: fn(&Measured) -> f64| median(runs.iter().map(time).collect());
+        Self { wall: of(|run| run.wall), cpu: of(|run| run.cpu) }
     }
 }
 
@@ -112,6 +142,18 @@ impl Bench {
     pub(crate) fn from_env() -> Result<Self> {
         let runs = std::env::var("RUNS").ok().map_or(Ok(5), |runs| runs.parse::<usize>())?;
         Ok(Self { runs: runs.max(1) })
+    }
+
+    /// Measures both in turn, after a run that is not measured.
+    pub(crate) fn medians(&self, ours: &Program, theirs: &Program) -> Result<(Times, Times)> {
+        ours.run()?;
+        theirs.run()?;
+        let (mut our_runs, mut their_runs) = (Vec::new(), Vec::new());
+        for _ in 0..self.runs {
+            our_runs.push(ours.measured()?);
+            their_runs.push(theirs.measured()?);
+        }
+        Ok((Times::of(&our_runs), Times::of(&their_runs)))
     }
 
     /// Measures both in turn, so that a change of the machine's load meets both, and prints a line of the table.

@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
         assert_eq!(key(&["compress=lz4", "fragments=true"]), "zlz4-2-c16384-f");
         assert_eq!(key(&["compress=lz4", "fragments=false"]), "zlz4-2-c16384");
-        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-3-c4096");
+        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-4-c4096");
         assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-2-c1048576"));
         for bad in [
             "block-size=100",

@@ -15,7 +15,8 @@ use crate::fault::ErofsFault;
 pub enum Algorithm {
     /// LZ4: the fastest to write and to read. Linux 5.4, or 5.13 with clusters of more than 4 KiB.
     Lz4,
-    /// LZ4 with more effort, of a level from 1 to 12: as fast to read.
+    /// LZ4 with more effort, of a level from 1 to 12: as fast to read. Levels from 5 on search less in pieces of files where
+    /// that costs about 2 % at most: a first cluster is filled both ways.
     Lz4hc(u8),
     /// Zstandard, of a level from 1 to 22: the smallest. Linux 6.10.
     Zstd(u8),
@@ -120,7 +121,7 @@ impl Compression {
     pub(crate) fn key(&self) -> String {
         let algorithm = match self.algorithm {
             Algorithm::Lz4 => "zlz4-2".to_owned(),
-            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-3"),
+            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-4"),
             Algorithm::Zstd(level) => format!("zzstd{level}-2"),
         };
         let fragments = if self.fragments { "-f" } else { "" };

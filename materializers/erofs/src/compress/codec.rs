@@ -1,11 +1,11 @@
 //! Fills a cluster with as much of a file as fits.
 
-use lzzzz::lz4_hc;
 use plyfold_core::{Error, Result};
 use zstd::bulk::Compressor;
 use zstd::stream::raw::CParameter;
 
 use super::algorithm::{Algorithm, BLOCK, Compression};
+use super::high_compression::HighCompression;
 use super::sequences::Cut;
 
 /// From this level on Zstandard may search by rows of hashes, which depend on what the context did before.
@@ -31,7 +31,11 @@ impl Codec {
     pub(crate) fn restart(&mut self) -> Result<()> {
         match self {
             // Each cluster is compressed as the first one.
-            Self::Lz4 | Self::Lz4hc(_) => Ok(()),
+            Self::Lz4 => Ok(()),
+            Self::Lz4hc(compressor) => {
+                compressor.restart();
+                Ok(())
+            }
             Self::Zstd(fit) => fit.restart(),
         }
     }
@@ -72,38 +76,6 @@ impl Codec {
         }
     }
 }
-
-/// LZ4HC with tables that are not zeroed for each cluster, as `lz4_hc::compress_fill` does: that takes longer than to compress a
-/// small file.
-pub(crate) struct HighCompression {
-    compressor: lz4_hc::Compressor<'static>,
-    level: i32,
-}
-
-impl HighCompression {
-    fn new(level: i32) -> Result<Self> {
-        let compressor = lz4_hc::Compressor::new().map_err(|e| Error::io("starting LZ4HC", e.into()))?;
-        Ok(Self { compressor, level })
-    }
-
-    fn fill(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
-        // The last 64 KiB of what it is given are copied by each call: it gets about what it needs.
-        let likely = &source[..source.len().min(cluster.len() * LIKELY)];
-        match self.fill_from(likely, cluster) {
-            (read, _) if read == likely.len() && read < source.len() => self.fill_from(source, cluster),
-            filled => filled,
-        }
-    }
-
-    fn fill_from(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
-        // Without a dictionary it forgets what it did before: what is left in the tables is out of reach.
-        self.compressor.attach_dict(None, self.level);
-        self.compressor.next_fill(source, cluster).unwrap_or((0, 0))
-    }
-}
-
-/// No more than so many bytes for each one of a cluster are in it, mostly.
-const LIKELY: usize = 8;
 
 /// Zstandard cannot be given a size to fill: the right length of the source is searched.
 pub(crate) struct Fit {
@@ -205,54 +177,4 @@ fn context(level: u8, window_log: u32) -> Result<Compressor<'static>> {
         Ok(context)
     });
     made.map_err(|e| Error::io("starting Zstandard", e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Words, runs and noise.
-    fn source(size: usize, seed: u64) -> Vec<u8> {
-        let (mut state, mut bytes) = (seed, Vec::new());
-        while bytes.len() < size {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let random = (state >> 33) as usize;
-            match random % 9 {
-                0 => bytes.extend((0..random % 200).map(|at| ((at * random) >> 5) as u8)),
-                1 => bytes.extend(vec![(random >> 4) as u8; random % 3000]),
-                _ => bytes.extend_from_slice(format!("word {} ", random % 700).as_bytes()),
-            }
-        }
-        bytes.truncate(size);
-        bytes
-    }
-
-    #[test]
-    fn lz4hc_does_not_depend_on_what_it_did_before() {
-        for (level, cluster) in [(2, 4096), (3, 4096), (9, 16_384), (10, 4096), (12, 4096)] {
-            let mut used = HighCompression::new(level).unwrap();
-            // Places in its tables start anew behind 1 GiB, and each call takes 64 KiB of them at least.
-            for _ in 0..if level == 3 { 17_000 } else { 10 } {
-                used.fill(b"the same words, the same words", &mut [0; 64]);
-            }
-            for (size, seed) in [(30, 1), (5000, 2), (60_000, 3), (300_000, 4), (4096, 5)] {
-                let source = source(size, seed);
-                let (mut one, mut other) = (vec![0; cluster], vec![0; cluster]);
-                let (read, wrote) = used.fill(&source, &mut one);
-                assert_eq!(
-                    (read, wrote),
-                    HighCompression::new(level).unwrap().fill(&source, &mut other),
-                    "{level}, {size}"
-                );
-                assert!(one == other && read > 0, "{level}, {size}");
-                let mut back = vec![0; read];
-                lzzzz::lz4::decompress(&one[..wrote], &mut back).unwrap();
-                assert!(back == source[..read] && (read == size || wrote + 16 > cluster), "{level}, {size}");
-            }
-            // More than likely fits.
-            let zeros = vec![0; 1 << 20];
-            assert!(used.fill(&zeros, &mut [0; 4096]).0 > LIKELY * 4096 * 20, "{level}");
-            assert_eq!(used.fill(b"", &mut [0; 4096]), (0, 0));
-        }
-    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod clusters;
 pub(crate) mod codec;
 pub(crate) mod extents;
 pub(crate) mod format;
+mod high_compression;
 pub(crate) mod index;
 pub(crate) mod pool;
 pub(crate) mod segment;

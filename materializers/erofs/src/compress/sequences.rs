@@ -69,6 +69,34 @@ impl Cut {
     }
 }
 
+/// The sequences of a block that have a match.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Matches {
+    pub(crate) count: usize,
+    /// Those without literals before them.
+    pub(crate) adjacent: usize,
+}
+
+impl Matches {
+    pub(crate) fn of(block: &[u8]) -> Self {
+        let (mut at, mut matches) = (0, Self::default());
+        let next = |at: &mut usize| {
+            let token = usize::from(*block.get(*at)?);
+            *at += 1;
+            let literals = long(token >> 4, block, at)?;
+            // They, and the distance of the match.
+            *at += literals + 2;
+            long(token & LONG, block, at).filter(|_| *at <= block.len())?;
+            Some(literals)
+        };
+        while let Some(literals) = next(&mut at) {
+            matches.count += 1;
+            matches.adjacent += usize::from(literals == 0);
+        }
+        matches
+    }
+}
+
 /// A length whose first part is in a token.
 fn long(first: usize, block: &[u8], at: &mut usize) -> Option<usize> {
     let mut length = first;
@@ -99,7 +127,7 @@ fn literals(size: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cut, literals, size_of};
+    use super::{Cut, Matches, literals, size_of};
 
     #[test]
     fn as_many_literals_as_fit() {
@@ -147,6 +175,27 @@ mod tests {
                 assert!(cut.read() + 1000 + best / 16 >= best, "{cut:?} in {size}, {best}");
             }
         }
+    }
+
+    #[test]
+    fn matches_are_counted() {
+        for (block, count, adjacent) in [
+            (&b""[..], 0, 0),
+            (b"\x50words", 0, 0),
+            (b"\x10a\x01\x00\x50words", 1, 0),
+            (b"\x1fa\x01\x00\xff\x03\x04\x02\x00\x50words", 2, 1),
+            (b"\xf0\x00123456789012345\x01\x00\x50words", 1, 0),
+            // No blocks.
+            (b"\x10a\x01", 0, 0),
+            (b"\x1fa\x01\x00\xff", 0, 0),
+            (b"\xf0\xff", 0, 0),
+        ] {
+            assert_eq!(Matches::of(block), Matches { count, adjacent }, "{block:?}");
+        }
+        let source = source(70_000);
+        let mut block = vec![0; 80_000];
+        let (_, wrote) = lzzzz::lz4::compress_fill(&source, &mut block).unwrap();
+        assert!((500..wrote / 3).contains(&Matches::of(&block[..wrote]).count));
     }
 
     #[test]

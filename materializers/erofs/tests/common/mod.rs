@@ -79,7 +79,7 @@ pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The next number of a linear congruential generator.
-fn random(state: &mut u64) -> u64 {
+pub(crate) fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }

@@ -1,15 +1,17 @@
 //! Images with compressed files, as the kernel and erofs-utils see them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use plyfold_conformance::oracle::{Aspect, Failure, Mount, Run, Verdict};
+use plyfold_conformance::oracle::{Aspect, Failure, Mount, Run, Verdict, debian_root};
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_conformance::tree::mounted;
 use plyfold_erofs::{Compression, Options};
 use tempfile::NamedTempFile;
 
-use crate::common::{compressed, compressed_layer, flat, image, noise, rich_layer, text, varied_layer};
+use crate::common::{
+    compressed, compressed_layer, flat, image, noise, random, rich_layer, text, varied_layer,
+};
 use crate::newest::MKFS;
 use crate::{equal, extracted, read};
 
@@ -147,6 +149,71 @@ fn compressed_images_are_as_small_as_those_of(mkfs: &str, algorithms: &[&str]) -
         }
     }
     Ok(())
+}
+
+/// LZ4HC searches less than mkfs.erofs where that costs little: what is made here is at most 3 % larger of any kind of data.
+pub(crate) fn lz4hc_is_as_dense_as_that_of_the_newest_mkfs() -> Verdict {
+    for (kind, layer) in kinds()? {
+        let tree = extracted(&layer)?;
+        for algorithm in ["lz4hc,9", "lz4hc,12"] {
+            for cluster in [4 << 10, 16 << 10, 64 << 10] {
+                let ours = compressed(std::slice::from_ref(&layer), by(algorithm, cluster))?;
+                let theirs = made_by(MKFS, tree.path(), algorithm, cluster, &["-Eztailpacking"])?;
+                let (ours, theirs) = (fs::metadata(&ours)?.len(), fs::metadata(theirs.path())?.len());
+                // Each piece of a file has a last cluster of its own, which ends with a block.
+                let bar = theirs * 103 / 100 + (layer.len() as u64).div_ceil(1 << 20) * 4096;
+                assert!(ours <= bar, "{kind}, {algorithm}, {cluster}: {ours} bytes, {bar} at most");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Data of several kinds, some of it in one large file and some in many. Programs are those of the Debian root, where that has been
+/// made.
+fn kinds() -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+    let (mut state, mut lines, mut records) = (1, Vec::new(), Vec::new());
+    while lines.len() < 1_500_000 {
+        let (host, status, time) = (random(&mut state) % 9, random(&mut state) % 3, random(&mut state) % 900);
+        let line = format!("{{\"host\": \"node-{host}\", \"status\": {status}, \"duration\": {time}}}\n");
+        lines.extend_from_slice(line.as_bytes());
+        records.extend_from_slice(&(records.len() as u32 / 5).to_le_bytes());
+        records.extend_from_slice(&[host as u8, 0, status as u8, 0]);
+        records.extend_from_slice(&(time % 100).to_le_bytes());
+    }
+    let file = |content: &[u8]| LayerBuilder::new().dir("./", 0o755).file("file", 0o644, content).finish();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut kinds = vec![
+        ("text", file(&text(1_500_000, 1))),
+        ("lines", file(&lines)),
+        ("records", file(&records)),
+        ("small files", small_layer()),
+        ("sources", files_of(&[sources.join("compress"), sources], 1 << 20)?),
+    ];
+    let programs = [debian_root().join("usr/bin"), debian_root().join("usr/lib/x86_64-linux-gnu")];
+    if programs.iter().all(|folder| folder.is_dir()) {
+        kinds.push(("programs", files_of(&programs, 12 << 20)?));
+    }
+    Ok(kinds)
+}
+
+/// The files of folders, up to so many bytes of each.
+fn files_of(folders: &[PathBuf], most: u64) -> Result<Vec<u8>, Failure> {
+    let mut layer = LayerBuilder::new().dir("./", 0o755);
+    for (number, folder) in folders.iter().enumerate() {
+        let mut left = most;
+        let mut paths: Vec<_> =
+            fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_, Failure>>()?;
+        paths.sort();
+        for (index, path) in paths.iter().enumerate() {
+            let size = fs::symlink_metadata(path)?;
+            if size.is_file() && size.len() <= left {
+                left -= size.len();
+                layer = layer.file(format!("{number}-{index}"), 0o644, &fs::read(path)?);
+            }
+        }
+    }
+    Ok(layer.finish())
 }
 
 fn made_by(

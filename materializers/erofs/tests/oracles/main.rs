@@ -19,7 +19,7 @@ use common::{artifacts, flat, image, merged, rich_layer};
 use compressed::{
     compressed_files_are_what_they_were, compressed_images_are_as_small_as_those_of_mkfs,
     compressed_images_are_as_small_as_those_of_the_newest_mkfs, compressed_layers_are_what_they_were,
-    fragments_are_what_they_were,
+    fragments_are_what_they_were, lz4hc_is_as_dense_as_that_of_the_newest_mkfs,
 };
 use damaged::a_damaged_image_is_the_same_to_the_kernel;
 use newest::{
@@ -66,6 +66,7 @@ oracle_tests! {
         [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
     compressed_images_are_as_small_as_those_of_the_newest_mkfs needs
         [NEWEST_MKFS, Need::KERNEL_EROFS, Need::Mounts, Need::GNU_TAR];
+    lz4hc_is_as_dense_as_that_of_the_newest_mkfs needs [NEWEST_MKFS, Need::GNU_TAR];
     a_full_disk_leaves_the_image_as_it_is needs [Need::KERNEL_EROFS, Need::Mounts, Need::MKFS_EXT4, Need::XFS_IO];
     a_patch_is_complete_or_absent_after_a_power_cut needs [
         Need::KERNEL_EROFS, Need::Mounts, Need::MKFS_EXT4, Need::FileSystem("xfs"), Need::MKFS_XFS, Need::XFS_IO
