@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+#[cfg(feature = "command")]
+use plyfold_core::Error;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 
@@ -39,6 +41,16 @@ impl DiskUser {
             Ok(disk) => Self::of(&disk),
             Err(_) => Self::loop_device(disk),
         }
+    }
+
+    /// The error of a disk that has to be at rest.
+    #[cfg(feature = "command")]
+    pub(crate) fn refusal(&self) -> Error {
+        let hint = match self {
+            Self::Locked => "shut the machine down first".to_owned(),
+            Self::Loop(device) => format!("unmount it, then `losetup -d {device}`"),
+        };
+        Error::config(self.to_string()).with_hint(hint)
     }
 
     fn loop_device(disk: &File) -> Option<Self> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Backend, Backends, Error, Location, Reference, Result, printable, reference, snapshot};
+use crate::{Backend, Backends, DiskSet, Error, Location, Reference, Result, printable, reference, snapshot};
 
 use super::path::{self, Written};
 
@@ -45,6 +45,10 @@ impl Image {
         }
         path::refuse_foreign(image, is_target)?;
         if let Some(path) = Written::certain(image) {
+            if !is_target && let Some((message, hint)) = of_disks(image) {
+                let error = Error::config(format!("{message}, and not a layout of images"));
+                return Err(error.with_image(printable(image)).with_hint(hint));
+            }
             return of_path(&path).map(Self::Uri);
         }
         let path = Written::possible(image);
@@ -55,14 +59,14 @@ impl Image {
             (Ok(_), Some(path)) => Err(path.or_name()),
             (Err(_), Some(path)) => of_path(&path).map(Self::Uri),
             (Ok(_), None) if is_lone_host(image) => Err(no_repository(image)),
-            (Ok(name), None) if !is_target && is_of_disks(image) => {
-                let error = Error::config("it is a directory with disks here, and may be a name");
-                let hint = format!(
-                    "write registry:{name} for the name; `plyfold ls {image}/FILE` reads a disk of it"
-                );
-                Err(error.with_image(printable(image)).with_hint(hint))
-            }
-            (Ok(name), None) => Ok(Self::Name(name)),
+            (Ok(name), None) => match of_disks(image).filter(|_| !is_target) {
+                Some((message, hint)) => {
+                    let error = Error::config(format!("{message} here, and may be a name"));
+                    let hint = format!("write registry:{name} for the name; {hint}");
+                    Err(error.with_image(printable(image)).with_hint(hint))
+                }
+                None => Ok(Self::Name(name)),
+            },
             // For an unknown scheme the backends give the better error, which lists the schemes.
             (Err(_), None) if Location::parse(image).is_ok() => Ok(Self::Uri(image.to_owned())),
             (Err(e), None) => Err(e),
@@ -106,10 +110,20 @@ impl Image {
     }
 }
 
-/// Whether the directory of this name has been made by `materialize` or `snapshot save`.
-fn is_of_disks(path: &str) -> bool {
-    let directory = Path::new(path);
-    directory.join(snapshot::RECORD).is_file() || snapshot::is_in(directory)
+/// What the directory of this name is, if `materialize` or `snapshot save` has made it, and what reads it.
+fn of_disks(path: &str) -> Option<(&'static str, String)> {
+    let (directory, shown) = (Path::new(path), path.trim_end_matches('/'));
+    if directory.join("oci-layout").is_file() {
+        return None;
+    }
+    if snapshot::is_in(directory) {
+        let hint = format!(
+            "`plyfold snapshot verify {shown}` reads it, `plyfold snapshot load {shown} --out DIR` makes its disks again"
+        );
+        return Some(("it is a directory with a snapshot", hint));
+    }
+    let hint = || format!("`plyfold inspect {shown}` shows them, `plyfold ls {shown}/FILE` reads one");
+    DiskSet::is_in(directory).then(|| ("it is a directory with disks", hint()))
 }
 
 fn is_registry(backend: &Backend) -> bool {

@@ -9,7 +9,7 @@ use crate::{Disk, DiskSet, Error, Result, printable, shell};
 use serde_json::{Value, json};
 
 use super::args::Inspect;
-use super::materialize::{disks_document, disks_text};
+use super::materialize::{disks_document_there, disks_text};
 use super::progress::short;
 use super::terminal::Terminal;
 
@@ -24,7 +24,7 @@ pub(crate) fn show(folder: &Path, options: &Inspect, terminal: Terminal) -> Resu
 }
 
 fn document(set: &DiskSet) -> Value {
-    let mut document = disks_document(&set.disks);
+    let mut document = disks_document_there(&set.disks);
     for (at, (record, disk)) in set.records.iter().zip(&set.disks.files).enumerate() {
         let file = &mut document["files"][at];
         file["key"] = record.key.clone().into();

@@ -10,7 +10,7 @@ use clap::{Args as Group, ValueEnum};
 pub(crate) struct BootOptions {
     /// Start QEMU with the disks, its console on this terminal, and run the image's command, whose exit code this one then is;
     /// Ctrl-A X ends it
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) boot: bool,
     /// The kernel to boot [default: that which runs here, else the newest in /boot]
     #[arg(long, requires = "boot", value_name = "FILE")]

@@ -36,8 +36,11 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<Exit
     let rootfs = rootfs.files(files).strict(options.strict).limits(options.bounds.layer());
     let rootfs = rootfs.verified(options.verity.is_some());
     rootfs.check().map_err(|e| plugins::with_hashed_formats(e, session.images.materializers()))?;
-    let machine = Machine::asked(machine, &rootfs).await?;
+    let machine = Machine::asked(machine, &rootfs, &session.context).await?;
     let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
+        if machine.is_some() {
+            image.made_for().as_ref().map_or(Ok(()), Machine::check)?;
+        }
         session.images.materialize(image, &rootfs, &options.out).await
     })
     .await
@@ -102,7 +105,7 @@ fn document(image: &PulledImage, disks: &Disks) -> Value {
 }
 
 /// What disks are, as JSON.
-pub(crate) fn disks_document(disks: &Disks) -> Value {
+fn disks_document(disks: &Disks) -> Value {
     let examples = disks.overlay_differences.examples.iter();
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
@@ -150,6 +153,15 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
             "examples": examples,
         },
     })
+}
+
+/// The same of disks that were made before: what overlayfs shows otherwise of layers is not looked for again.
+pub(crate) fn disks_document_there(disks: &Disks) -> Value {
+    let mut document = disks_document(disks);
+    if !disks.layers.is_empty() {
+        document["overlay_differences"] = Value::Null;
+    }
+    document
 }
 
 fn partition(of: &HashedPartition) -> Value {

@@ -62,12 +62,6 @@ fn open(path: &Path) -> Result<File> {
     }
     match DiskUser::of(&file) {
         None => Ok(file),
-        Some(user) => {
-            let hint = match &user {
-                DiskUser::Locked => "shut the machine down first".to_owned(),
-                DiskUser::Loop(device) => format!("unmount it, then `losetup -d {device}`"),
-            };
-            Err(Error::config(user.to_string()).with_hint(hint))
-        }
+        Some(user) => Err(user.refusal()),
     }
 }

@@ -242,7 +242,7 @@ fn show_saved(terminal: Terminal, place: &Place, kept: &KeptSnapshot) -> Result<
 }
 
 fn show_loaded(terminal: Terminal, place: &Place, kept: &KeptSnapshot, disks: &Disks) -> Result<()> {
-    let mut shown = materialize::disks_document(disks);
+    let mut shown = materialize::disks_document_there(disks);
     shown["snapshot"] = document(place, kept);
     terminal.show(&shown, || materialize::disks_text(disks, |_| String::new()))
 }

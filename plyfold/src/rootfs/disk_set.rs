@@ -6,7 +6,7 @@ use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
 use plyfold_core::{Error, Result};
 
 use super::disks::{Disk, Disks};
-use super::snapshot::record;
+use super::snapshot::{missing_disk, record};
 use crate::regular_file;
 #[cfg(doc)]
 use crate::{Images, snapshot};
@@ -37,15 +37,25 @@ impl DiskSet {
         let mut disks = Disks { kernel, ..Disks::default() };
         for of in &records {
             let path = folder.join(&of.name);
-            let missing =
-                || Error::not_found("a disk of the image is missing").with_context("path", path.display());
-            let file = regular_file::open(folder, &of.name)?.ok_or_else(missing)?;
+            let file = regular_file::open(folder, &of.name)?.ok_or_else(|| missing_disk(&path))?;
             let size = file.metadata().map_err(|e| Error::io("looking at a disk", e))?.len();
             let (hash_tree, partitions) = (of.hash_tree.clone(), of.partitions.clone());
             disks.add(Disk { hash_tree, partitions, ..Disk::plain(path, of.role, &of.format, size) });
         }
         disks.notes = disks.left_in(folder);
         Ok(Self { image, disks, records })
+    }
+
+    /// Refuses disks that a machine cannot start with: one that guests write to and that is in use, or was cut off.
+    #[cfg(feature = "command")]
+    pub(crate) fn check_written(&self) -> Result<()> {
+        for (of, disk) in self.records.iter().zip(&self.disks.files).filter(|(of, _)| of.writable) {
+            let at = |e: Error| e.with_context("path", disk.path.display());
+            let folder = disk.path.parent().unwrap_or_else(|| Path::new("."));
+            let file = regular_file::open(folder, &of.name)?.ok_or_else(|| missing_disk(&disk.path))?;
+            super::snapshot::writable::startable(&file, of).map_err(at)?;
+        }
+        Ok(())
     }
 
     /// Whether a folder has a set, by the name of its record.

@@ -20,10 +20,18 @@ fn a_set_that_is_there_is_shown_and_started() {
     let upper = File::options().write(true).open(place.path("vm/upper.ext4")).unwrap();
     upper.write_all_at(b"written", 0).unwrap();
     let again = place.run(&vm);
+    place.run("snapshot save {}/layers --out {}/saved");
+    let arm = image.replace("amd64", "arm64");
+    let foreign = [
+        place.run(&format!("materialize {arm} --as erofs --out {{}}/arm --boot")),
+        place.run(&format!("materialize {arm} --as erofs --out {{}}/arm --boot --json")),
+    ];
+    assert!(!fs::exists(place.path("arm")).unwrap());
     let mut runs = [
         "inspect {}/vm",
         "inspect {}/vm --json",
         "inspect {}/layers --no-trunc",
+        "inspect {}/layers --json",
         "inspect {}/vm --raw",
         // No program is found here.
         "boot {}/vm",
@@ -32,11 +40,16 @@ fn a_set_that_is_there_is_shown_and_started() {
         "boot {}/vm --json",
         "boot {}/none",
         "boot {}",
+        "boot app:1",
         "start {}/vm",
+        "ls {}/vm",
+        "cat {}/layers /etc/motd",
+        "inspect {}/saved",
     ]
     .map(|line| place.run(line))
     .to_vec();
     runs.insert(0, again);
+    runs.extend(foreign);
     fs::remove_file(place.path("layers/layer-01.erofs")).unwrap();
     runs.extend(["inspect {}/layers", "boot {}/layers"].map(|line| place.run(line)));
     check("sets", &runs);

@@ -21,12 +21,13 @@ async fn made(scene: &Scene) -> Disks {
 async fn a_disk_that_was_cut_off_is_not_saved() {
     let scene = Scene::new().await;
     let upper = made(&scene).await.upper.unwrap();
-    File::options().write(true).open(&upper).unwrap().set_len(40 << 20).unwrap();
-    for live in [false, true] {
+    let sizes = [40 << 20, 4096, 1500, 1024, 0];
+    for (size, live) in sizes.into_iter().flat_map(|size| [(size, false), (size, true)]) {
+        File::options().write(true).open(&upper).unwrap().set_len(size).unwrap();
         let disks = DisksToSave::from(&scene.path("vm")).live(live);
         let error =
             snapshot::save(disks.clone(), &scene.path("saved"), FileOptions::default()).await.unwrap_err();
-        let fault = SnapshotFault::Short("upper.ext4".to_owned(), 40 << 20, 64 << 20);
+        let fault = SnapshotFault::Short("upper.ext4".to_owned(), size, 64 << 20);
         assert_eq!((error.kind(), error.detail()), (&ErrorKind::Corrupt, Some(&fault)));
         assert_eq!(error.context("path"), Some(&*upper.display().to_string()));
         assert!(!scene.path("saved").exists());
@@ -84,9 +85,16 @@ fn a_disk_that_a_machine_has_open_is_saved_live_alone() {
         "{refused}"
     );
     assert!(refused.contains("--live") && !fs::exists(place.path("saved")).unwrap(), "{refused}");
+    let refused = place.run("boot {}/vm");
+    assert!(refused.contains("[exit 2]") && refused.contains("hint: shut the machine down"), "{refused}");
     let saved = place.run("snapshot save {}/vm --live --out {}/saved");
     assert!(saved.contains("[exit 0]") && saved.contains("warning: upper.ext4: another program"), "{saved}");
     drop(disk);
     let saved = place.run("snapshot save {}/vm --out {}/again --json");
     assert!(saved.contains("\"notes\": []"), "{saved}");
+    for size in [32 << 20, 1024] {
+        File::options().write(true).open(place.path("vm/upper.ext4")).unwrap().set_len(size).unwrap();
+        let refused = place.run("boot {}/vm");
+        assert!(refused.contains("[exit 5]") && refused.contains("was cut off"), "{refused}");
+    }
 }

@@ -73,14 +73,18 @@ async fn a_disk_that_guests_write_to_may_be_anything() {
     let scene = Scene::new().await;
     let disks = scene.disks(&Rootfs::ext4(Ext4Rootfs::new().size(64 << 20).unwrap()), "vm").await;
     let ext4 = disks.ext4.unwrap();
-    fs::write(&ext4, b"another file system").unwrap();
+    let other = [&b"another file system"[..], &[0; 4096]].concat();
+    fs::write(&ext4, &other).unwrap();
     let saved = scene.path("saved");
     let kept = snapshot::save(&scene.path("vm"), &saved, FileOptions::default()).await.unwrap();
     let [file] = &kept.snapshot.files[..] else { panic!("one disk") };
     assert!(file.file.writable && file.file.digest.is_none() && file.file.diff_id.is_none());
     assert!(matches!(&file.content, Content::Delta(delta) if delta.base.is_none()));
     snapshot::load(&saved, &scene.path("out"), FileOptions::default()).await.unwrap();
-    assert_eq!(fs::read(scene.path("out/rootfs.ext4")).unwrap(), b"another file system");
+    assert_eq!(fs::read(scene.path("out/rootfs.ext4")).unwrap(), other);
+    fs::write(&ext4, b"another file system").unwrap();
+    let cut = snapshot::save(&scene.path("vm"), &scene.path("cut"), FileOptions::default()).await;
+    assert_eq!(*cut.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 /// From the record of the cache, or by a read where the cache knows no digests.

@@ -56,3 +56,24 @@ pub(crate) fn a_guest_boots_again_from_its_set() -> Verdict {
     }
     Ok(())
 }
+
+/// Also in an image without `/dev`, where nothing of the initramfs has a place: the first start makes it.
+pub(crate) fn a_guest_starts_a_command_in_its_folder() -> Verdict {
+    let work = Work::new();
+    let [out, store] = ["out", "store"].map(|name| work.dir.path().join(name));
+    let image = work.image_with("echo in $PWD\n[ -e /dev ] && exit 4\nbusybox mkdir /dev\nexit 3\n");
+    let make = Run::new(env!("CARGO_BIN_EXE_plyfold")).args(["materialize", &image, "--as", "erofs"]);
+    let make = make.args(["--platform", "linux/amd64", "--upper", "64M", "--store"]).arg(store);
+    make.arg("--out").arg(&out).success()?;
+    let record = out.join(".plyfold-image");
+    let mut changed: serde_json::Value = serde_json::from_slice(&fs::read(&record)?)?;
+    changed["image"]["process"]["cwd"] = "/etc".into();
+    fs::write(&record, changed.to_string())?;
+    for code in [3, 4] {
+        let boot = Run::new(env!("CARGO_BIN_EXE_plyfold")).arg("boot").arg(&out).arg("--kernel");
+        let boot = boot.arg(Guest::folder().join("vmlinuz")).args(["--", "-m", "256"]);
+        let ended = boot.env("PATH", Guest::folder()).limit(Duration::from_secs(240)).output()?;
+        assert!(ended.status.code() == Some(code) && ended.stdout.contains("in /etc"), "{ended}");
+    }
+    Ok(())
+}

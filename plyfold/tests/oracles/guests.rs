@@ -70,7 +70,8 @@ pub(crate) fn a_guest_boots_from_persistent_memory() -> Verdict {
     // The driver goes on when its module is loaded.
     let ready = "until head -c 4096 /dev/pmem0 >/dev/null 2>&1; do sleep 0.1; done";
     let script = format!(
-        "{ready}\nmkdir /lower; mount -t erofs -o ro,dax=always /dev/pmem0 /lower\n{}",
+        "{ready}\nmkdir /lower; mount -t erofs -o ro,dax=always /dev/pmem0 /lower\n\
+         grep -q '/lower .*dax=always' /proc/mounts\n{}",
         look("/lower")
     );
     let said = Guest::new(script).devices(&devices).run()?;

@@ -5,7 +5,7 @@ use std::fs;
 use plyfold_conformance::oracle::{Mount, Run, Verdict};
 
 /// What the kernel has mounted is not at rest.
-pub(crate) fn a_disk_of_a_loop_device_is_not_saved() -> Verdict {
+pub(crate) fn a_disk_of_a_loop_device_is_not_saved_or_started() -> Verdict {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
     let program = || Run::new(env!("CARGO_BIN_EXE_plyfold")).arg("--store").arg(path("store"));
@@ -23,6 +23,10 @@ pub(crate) fn a_disk_of_a_loop_device_is_not_saved() -> Verdict {
     assert!(refused.status.code() == Some(2) && is_told && !path("saved").exists(), "{refused}");
     let saved = save(&["--live"], "live")?;
     assert!(saved.status.success() && saved.stderr.contains("as a power cut would leave it"), "{saved}");
+    let refused = program().arg("boot").arg(path("vm")).output()?;
+    let is_told =
+        refused.stderr.contains("is attached to /dev/loop") && refused.stderr.contains("losetup -d");
+    assert!(refused.status.code() == Some(2) && is_told, "{refused}");
     mount.unmount()?;
     let saved = save(&[], "saved")?;
     assert!(saved.status.success() && !saved.stderr.contains("warning"), "{saved}");

@@ -35,7 +35,9 @@ mod snapshots;
 mod verified_mounts;
 mod verity;
 
-use boots::{a_guest_boots_again_from_its_set, the_end_of_a_guest_is_reported};
+use boots::{
+    a_guest_boots_again_from_its_set, a_guest_starts_a_command_in_its_folder, the_end_of_a_guest_is_reported,
+};
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
 use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name};
 use guests::{
@@ -50,7 +52,7 @@ use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
     qemu_finds_the_disks_at_odd_paths, two_hundred_and_forty_layers_mount_whole,
 };
-use in_use::{a_disk_of_a_loop_device_does_not_grow, a_disk_of_a_loop_device_is_not_saved};
+use in_use::{a_disk_of_a_loop_device_does_not_grow, a_disk_of_a_loop_device_is_not_saved_or_started};
 use inspected::{
     file_systems_are_those_of_dumpe2fs, images_are_those_of_dump_erofs, partitions_are_those_of_sfdisk,
 };
@@ -113,9 +115,10 @@ oracle_tests! {
         Need::Guest, Need::VERITYSETUP, Need::LDD, Need::E2FSCK, Need::DEBUGFS
     ];
     a_guest_boots_again_from_its_set needs [Need::Guest, Need::VERITYSETUP];
+    a_guest_starts_a_command_in_its_folder needs [Need::Guest, Need::VERITYSETUP];
     the_end_of_a_guest_is_reported needs [Need::Guest];
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
-    a_disk_of_a_loop_device_is_not_saved needs [Need::Mounts, Need::FileSystem("ext4")];
+    a_disk_of_a_loop_device_is_not_saved_or_started needs [Need::Mounts, Need::FileSystem("ext4")];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
     git_makes_the_same_tree_of_a_package needs [GIT];
     file_systems_are_those_of_dumpe2fs needs [

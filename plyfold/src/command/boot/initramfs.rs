@@ -38,8 +38,14 @@ const MOUNTS: &str = "  for place in proc sys dev; do
     [ -d $R/$place ] && mount -o bind /$place $R/$place
   done
   [ -d $R/tmp ] && [ ! -w $R/tmp ] && mount -t tmpfs tmpfs $R/tmp
-  cp /bin/busybox /dev/.busybox
+  cp /bin/busybox /dev/busybox
 ";
+
+/// Starts a command in a folder of the root file system; `$0` is that root, `$1` the folder. chroot(1) starts in the root, and the
+/// image may have no shell. A busybox takes the name that it is called by for that of a program in it, unless the name begins
+/// with its own. Without `/dev` it has no place there; then a link in the folder's path leads out of the root.
+const ENTER: &str = "[ -d $0/dev ] && exec /bin/chroot $0 /dev/busybox sh -c \"cd \\\"\\$0\\\" && exec \\\"\\$@\\\"\" \"$@\"; \
+                     root=$0 folder=$1; shift; exec /bin/nsenter -r$root -w\"$root$folder\" \"$@\"";
 
 /// When the command has ended: nothing of it goes on, and the disks are complete.
 const TAIL: &str = "cd /
@@ -95,12 +101,10 @@ fn words_of(process: &Process) -> String {
     let folder = Some(cwd).filter(|folder| !folder.is_empty() && folder != "/");
     let environment = words(&environment);
     match folder {
-        // chroot(1) starts in the root; the image may have no shell.
-        Some(folder) => format!(
-            "{environment} /bin/chroot $R /dev/.busybox sh -c 'cd \"$0\" && exec \"$@\"' {} {}",
-            word(&folder),
-            words(&command)
-        ),
+        Some(folder) => {
+            let folder = word(&folder);
+            format!("{environment} /bin/sh -c {} $R {folder} {}", word(ENTER), words(&command))
+        }
         None => format!("{environment} /bin/chroot $R {}", words(&command)),
     }
 }
@@ -171,7 +175,8 @@ mod tests {
             Command::new("sh").args(["-c", &format!("R=/root; printf '%s\\0' {process}")]).output().unwrap();
         let words = String::from_utf8(said.stdout).unwrap();
         let words: Vec<&str> = words.split('\0').filter(|word| !word.starts_with("TERM=")).collect();
-        assert_eq!(words[..5], ["PATH=/a b", "X=it's $HOME", "HOME=/root", "/bin/chroot", "/root"]);
+        let first = ["PATH=/a b", "X=it's $HOME", "HOME=/root", "/bin/sh", "-c", ENTER, "/root"];
+        assert_eq!(words[..7], first);
         assert_eq!(words[words.len() - 5..], ["/work dir", "/bin/odd name", "-c", "two\nlines", ""]);
     }
 

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use self::channel::Channel;
 use self::linked::LinkedProgram;
 use self::outcome::Ended;
+use super::context::Context;
 use super::machine_args::{Boot, BootOptions};
 use super::terminal::Terminal;
 
@@ -74,11 +75,12 @@ impl Trees {
 pub(super) async fn start(options: Boot, terminal: Terminal) -> Result<ExitCode> {
     let Boot { disks: folder, verity, kernel, initrd, qemu } = options;
     if terminal.json {
-        return Err(Error::config("--json has no form for the console of a virtual machine"));
+        return Err(no_json());
     }
     let set = DiskSet::open(&folder).map_err(|e| match e.kind() {
         ErrorKind::NotFound if !DiskSet::is_in(&folder) => e.with_better_hint(
-            "`plyfold materialize IMAGE --as erofs --upper 8G --out DIR --boot` makes disks of an image and starts them",
+            "`plyfold materialize IMAGE --as erofs --upper 8G --out DIR --boot` makes disks of an image and starts them; \
+             `plyfold snapshot load NAME --out DIR` makes those of a snapshot again",
         ),
         _ => e,
     })?;
@@ -88,8 +90,13 @@ pub(super) async fn start(options: Boot, terminal: Terminal) -> Result<ExitCode>
     let has_trees = set.disks.has_hash_trees();
     if verity.is_some() && !has_trees {
         let missing = HashTreeFault::Untold(folder.display().to_string());
-        return Err(missing.into());
+        let hint =
+            "`plyfold materialize IMAGE --as FORMAT -m verity=append --out DIR` makes disks with hash trees";
+        return Err(Error::from(missing).with_hint(hint));
     }
+    let shown = format!("`plyfold inspect {}` prints the lines for other programs", quoted(&folder));
+    check_architecture(&set.image.platform.parse()?).map_err(|e| e.with_hint(shown))?;
+    set.check_written()?;
     set.disks.notes.iter().for_each(|note| terminal.say("note", note));
     let machine = Machine::find(kernel, initrd, qemu, Trees::of(has_trees, verity.is_some())).await?;
     machine.boot(terminal, &set).await.map(ExitCode::from)
@@ -101,16 +108,33 @@ impl Machine {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for what is not there, with the places where it was looked for;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a form that no virtual machine takes.
-    pub(super) async fn asked(options: BootOptions, rootfs: &Rootfs) -> Result<Option<Self>> {
+    pub(super) async fn asked(
+        options: BootOptions,
+        rootfs: &Rootfs,
+        context: &Context,
+    ) -> Result<Option<Self>> {
         let BootOptions { boot, kernel, initrd, qemu } = options;
         if !boot {
             return Ok(None);
         }
+        if context.terminal.json {
+            return Err(no_json());
+        }
+        context.only.as_ref().map_or(Ok(()), Self::check)?;
         if !rootfs.is_one_disk() {
             return Err(no_disk());
         }
         let trees = Trees::of(rootfs.format().has_hash_tree(), rootfs.is_verified());
         Self::find(kernel, initrd, qemu, trees).await.map(Some)
+    }
+
+    /// Refuses the disks of an image for another architecture, which are not made yet.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    pub(super) fn check(of: &Platform) -> Result<()> {
+        let hint = "without --boot the disks are made, and lines for other programs are printed";
+        check_architecture(of).map_err(|e| e.with_hint(hint))
     }
 
     async fn find(
@@ -138,17 +162,10 @@ impl Machine {
     /// Starts it with the disks, and waits until it ends; the exit status of the image's command, where it is known.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another architecture; those of [`Ended::status`].
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for what is not on one disk; those of [`Ended::status`].
     pub(super) async fn boot(self, terminal: Terminal, set: &DiskSet) -> Result<u8> {
         let DiskSet { image, disks, .. } = set;
         let drives = disks.drives().ok_or_else(no_disk)?;
-        let platform: Platform = image.platform.parse()?;
-        if platform.architecture() != ARCHITECTURE {
-            let message = format!("a virtual machine for {} cannot be started here", platform.architecture());
-            return Err(
-                Error::unsupported(message).with_hint("take the lines that are printed for other programs")
-            );
-        }
         // What is made is held until QEMU has ended.
         let (initrd, _made) = match &self.initrd {
             Initrd::Given(file) => (file.clone(), None),
@@ -176,7 +193,9 @@ impl Machine {
             status.map_err(|e| Error::io("starting QEMU", e).with_context("path", self.qemu.display()))?;
         let Channels { console, events, report } = channels;
         let (console, events, report) = (console.end().await, events.end().await, report.end().await);
-        Ended { status, events, report, console }.status()
+        let status = Ended { status, events, report, console }.status()?;
+        outcome::note_of(status).into_iter().for_each(|note| terminal.say("note", note));
+        Ok(status)
     }
 
     /// QEMU's arguments. Of an option that is given twice the last one counts, of accelerators the first that works.
@@ -237,6 +256,18 @@ fn note_user(terminal: Terminal, user: &str) {
     if !["", "0", "root", "0:0", "root:root"].contains(&user) {
         terminal.say("note", &format!("the image's command runs as root, not as {user}"));
     }
+}
+
+fn check_architecture(of: &Platform) -> Result<()> {
+    match of.architecture() {
+        ARCHITECTURE => Ok(()),
+        other => Err(Error::unsupported(format!("a virtual machine for {other} cannot be started here"))),
+    }
+}
+
+fn no_json() -> Error {
+    let error = Error::config("--json has no form for the console of a virtual machine");
+    error.with_hint("`plyfold inspect DIR --json` has the lines by which programs start the disks of a set")
 }
 
 fn no_disk() -> Error {

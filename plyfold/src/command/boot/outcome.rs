@@ -96,6 +96,20 @@ impl Ended {
     }
 }
 
+/// What is to be known of an exit status that says that no command was started.
+pub(super) fn note_of(status: u8) -> Option<&'static str> {
+    match status {
+        126 => Some(
+            "status 126 is mostly that of a command which cannot be run, such as one for another architecture",
+        ),
+        127 => Some(
+            "status 127 is mostly that of a command which is not in the image, or whose interpreter or loader is not: \
+             an image without /bin/sh runs no scripts",
+        ),
+        _ => None,
+    }
+}
+
 fn stopped() -> Error {
     Error::new(ErrorKind::Io, "QEMU was ended from outside, and not by its guest")
 }

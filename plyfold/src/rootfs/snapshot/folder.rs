@@ -45,6 +45,12 @@ pub(in super::super) fn record(folder: &Path) -> Result<SetRecord> {
     SetRecord::parse(&bytes).map_err(at)
 }
 
+/// The error for a disk of a set that is not there.
+pub(in super::super) fn missing_disk(path: &Path) -> Error {
+    let error = Error::not_found("a disk of the image is missing").with_context("path", path.display());
+    error.with_hint("bring the file back, or make the disks again by `materialize` in another directory")
+}
+
 /// A snapshot in a folder.
 #[derive(Debug)]
 pub(super) struct Folder(pub(super) PathBuf);

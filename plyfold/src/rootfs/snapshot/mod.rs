@@ -25,7 +25,7 @@ pub use self::disks_to_save::DisksToSave;
 
 use self::artifact::SetArtifact;
 use self::folder::Folder;
-pub(super) use self::folder::record;
+pub(super) use self::folder::{missing_disk, record};
 use self::restore::Restore;
 use self::scan::DiskFolder;
 use self::stored::Cached;
@@ -45,7 +45,7 @@ mod restore;
 mod scan;
 mod stored;
 #[cfg(feature = "ext4")]
-mod writable;
+pub(super) mod writable;
 
 /// A snapshot, and the manifest that it has as an artifact: the same wherever it is.
 #[derive(Clone, Debug, Eq, PartialEq)]

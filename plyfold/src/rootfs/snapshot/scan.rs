@@ -64,7 +64,7 @@ impl<'a> DiskFolder<'a> {
         let mut notes = Vec::new();
         for of in self.record.files.iter().filter(|file| file.writable) {
             let disk = self.disk(of)?;
-            notes.extend(writable::judged(&disk.file, &of.name, live).map_err(|e| disk.at(e))?);
+            notes.extend(writable::judged(&disk.file, of, live).map_err(|e| disk.at(e))?);
         }
         Ok(notes)
     }
@@ -79,9 +79,7 @@ impl<'a> DiskFolder<'a> {
     pub(super) fn disk<'f>(&self, of: &'f SetFile) -> Result<OpenDisk<'f>> {
         self.stop.check()?;
         let path = self.folder.join(&of.name);
-        let missing =
-            || Error::not_found("a disk of the image is missing").with_context("path", path.display());
-        let file = regular_file::open(&self.folder, &of.name)?.ok_or_else(missing)?;
+        let file = regular_file::open(&self.folder, &of.name)?.ok_or_else(|| folder::missing_disk(&path))?;
         let before = state(&file).map_err(|e| e.with_context("path", path.display()))?;
         Ok(OpenDisk { of, file, path, before })
     }
