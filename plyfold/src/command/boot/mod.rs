@@ -194,7 +194,9 @@ impl Machine {
         let Channels { console, events, report } = channels;
         let (console, events, report) = (console.end().await, events.end().await, report.end().await);
         let status = Ended { status, events, report, console }.status()?;
-        outcome::note_of(status).into_iter().for_each(|note| terminal.say("note", note));
+        if let Some(note) = outcome::note_of(status) {
+            terminal.say("note", note);
+        }
         Ok(status)
     }
 
