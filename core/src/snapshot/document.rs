@@ -7,6 +7,7 @@ use super::empty::EmptyDisk;
 use super::fault::invalid;
 use super::image::{SnapshotImage, check_size};
 use super::record::{SetFile, SetRecord};
+use super::roles;
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The media type of the document, and the artifact type of a manifest with it.
@@ -179,7 +180,7 @@ impl Snapshot {
             let at = |e: crate::Error| e.with_context("file", &file.file.name);
             file.check().map_err(at)?;
         }
-        Ok(())
+        roles::check(self.files.iter().map(|file| file.file.part()))
     }
 }
 

@@ -10,6 +10,8 @@ crate::fault! {
     Changed(String) => (Corrupt, "{0} was changed while it was read",
         "end the virtual machine, or pause it until the snapshot is saved"),
     Delta(String) => (Corrupt, "invalid delta: {0}"),
+    ForeignDisk(String, String) => (Corrupt, "{0} is not a VMDK as plyfold writes it, and a virtual machine would read other files by it: {1}",
+        "make the disks again by `materialize`"),
     Foreign(String) => (Unsupported, "not a snapshot: its type is {0}"),
     /// Another program or the kernel has the disk open.
     InUse(String) => (Config, "{0}",

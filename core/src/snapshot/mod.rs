@@ -29,6 +29,7 @@ mod image;
 mod manifest;
 mod process;
 mod record;
+mod roles;
 
 #[cfg(test)]
 mod tests;

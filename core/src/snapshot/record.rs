@@ -6,6 +6,7 @@ use super::check::{self, Form};
 use super::empty::EmptyDisk;
 use super::fault::invalid;
 use super::image::SnapshotImage;
+use super::roles::{self, Part};
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The file name of the record, beside the files of a set.
@@ -78,6 +79,12 @@ impl SetFile {
         }
     }
 
+    /// What decides whether it is one of a set.
+    pub(super) fn part(&self) -> Part<'_> {
+        let Self { name, role, format, writable, hash_tree, .. } = self;
+        Part { name, role: *role, format, writable: *writable, has_tree: hash_tree.is_some() }
+    }
+
     /// The name that it has in a snapshot: its own, or `STEM.delta` if guests write to it.
     pub fn stored_name(&self) -> String {
         let stem = self.name.rsplit_once('.').map_or(&*self.name, |(stem, _)| stem);
@@ -148,6 +155,7 @@ impl SetRecord {
                 return Err(invalid("what guests write to has no digest, and everything else has one"));
             }
         }
+        roles::check(files.iter().map(SetFile::part))?;
         Ok(Self { image, kernel, files })
     }
 

@@ -19,6 +19,9 @@ const MAX_PATH: usize = 511;
 /// The CID that stands for "no parent".
 const NO_PARENT: &str = "ffffffff";
 
+/// The key of the file of a parent, which some readers open whatever the CID says, and wherever in the text it stands.
+pub(crate) const PARENT: &str = "parentFileNameHint";
+
 /// The most sectors of a disk: its bytes fit into a signed 64-bit file offset.
 const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR;
 /// The most sectors of an extent, and in front of it in its file: the file's bytes are no more than a disk's.
@@ -76,6 +79,13 @@ impl Descriptor {
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_DESCRIPTOR {
             return Err(Error::limit(format!("a VMDK descriptor is longer than {MAX_DESCRIPTOR} bytes")));
+        }
+        // The one is the file of a disk below for some readers; at the others one of them ends a word, or the text.
+        if text.contains(PARENT) {
+            return Err(Error::unsupported("the VMDK names a parent disk"));
+        }
+        if text.contains(|c: char| c.is_control() && !"\n\r\t".contains(c)) {
+            return Err(Error::corrupt("the VMDK descriptor has a control character"));
         }
         let (mut version, mut cid, mut parent) = (None, None, None);
         let mut extents = Vec::new();

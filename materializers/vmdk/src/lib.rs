@@ -41,10 +41,12 @@
 mod descriptor;
 mod disk;
 mod format;
+mod own;
 mod sparse;
 mod writer;
 
 pub use descriptor::{Descriptor, Extent, MAX_DESCRIPTOR, SECTOR};
 pub use disk::FlatDisk;
+pub use own::check_stream;
 pub use sparse::{SparseDisk, SparseSummary, VmdkStream};
 pub use writer::Vmdk;

@@ -79,7 +79,7 @@ impl Disks {
     pub(crate) fn drives(&self) -> Option<Vec<OsString>> {
         let value = |drive: &Drive| {
             let mut value = OsString::from("file=");
-            value.push(doubled(&drive.path, b','));
+            value.push(doubled(&without_parent(drive), b','));
             value.push(qemu_rest(drive));
             value
         };
@@ -97,7 +97,7 @@ impl Disks {
         let (path, is_vmdk) = (absolute(disk), self.vmdk.is_some() || self.stream.is_some());
         let verified = self.verified_at(disk);
         let is_root = self.upper.is_none() && !self.has_partitions() && verified.is_none();
-        let is_read_only = !self.is_root_written();
+        let is_read_only = self.ext4.as_ref() != Some(disk) || !self.is_root_written();
         let mut drives = vec![Drive { name: "rootfs", path, is_vmdk, is_read_only, is_root }];
         if let Some(tree) = verified.filter(|verified| verified.tree_file != *disk) {
             let path = absolute(tree.tree_file);
@@ -178,6 +178,17 @@ fn device_of(drives: &[Drive], name: &str) -> &'static str {
 /// A comma within a value of qemu's is doubled.
 fn qemu(drive: &Drive) -> String {
     format!("-drive file={}{}", quoted(&doubled(&drive.path, b',')), qemu_rest(drive))
+}
+
+/// The file as QEMU opens it by itself: a VMDK without a disk below, whatever it says. A path that is no text stays as it is.
+#[cfg(feature = "command")]
+fn without_parent(drive: &Drive) -> PathBuf {
+    let path = drive.path.to_str().filter(|_| drive.is_vmdk).map(json_string);
+    let node = path.map(|path| {
+        format!(r#"json:{{"driver":"vmdk","file":{{"driver":"file","filename":{path}}},"backing":null}}"#)
+            .into()
+    });
+    node.unwrap_or_else(|| drive.path.clone())
 }
 
 fn qemu_rest(drive: &Drive) -> String {
@@ -284,6 +295,24 @@ mod tests {
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);
         assert_eq!(Disks { upper: path("/upper.ext4"), ..Disks::default() }.boot_lines(), None);
+    }
+
+    #[test]
+    #[cfg(feature = "command")]
+    fn a_vmdk_has_no_disk_below_and_only_what_is_for_that_is_written_to() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        let json = r#"file=json:{"driver":"vmdk",,"file":{"driver":"file",,"filename":"/a,,b/r.vmdk"},,"backing":null}"#;
+        let vmdk = format!("{json},format=vmdk,if=virtio,readonly=on");
+        for disks in [
+            Disks { vmdk: path("/a,b/r.vmdk"), ..Disks::default() },
+            Disks { stream: path("/a,b/r.vmdk"), ..Disks::default() },
+            // Also beside one that guests write to.
+            Disks { vmdk: path("/a,b/r.vmdk"), ext4: path("/r.ext4"), ..Disks::default() },
+        ] {
+            assert_eq!(disks.drives().unwrap(), [OsString::from(&vmdk)]);
+        }
+        let ext4 = Disks { ext4: path("/r.ext4"), ..Disks::default() };
+        assert_eq!(ext4.drives().unwrap(), ["file=/r.ext4,format=raw,if=virtio"]);
     }
 
     /// A disk with a hash tree behind it, or in a file of its own.

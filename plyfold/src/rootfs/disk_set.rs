@@ -6,6 +6,7 @@ use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
 use plyfold_core::{Error, Result};
 
 use super::disks::{Disk, Disks};
+use super::own_vmdk;
 use super::snapshot::{missing_disk, record};
 use crate::regular_file;
 #[cfg(doc)]
@@ -25,8 +26,8 @@ pub struct DiskSet {
 }
 
 impl DiskSet {
-    /// Reads what the folder says of its disks, and how large they are. Their content is not read: [`snapshot::save`] is what
-    /// compares it with what was made.
+    /// Reads what the folder says of its disks, and how large they are. Their content is not read, but for VMDKs, which have to
+    /// be what is made here: [`snapshot::save`] is what compares it with what was made.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
@@ -39,6 +40,10 @@ impl DiskSet {
             let path = folder.join(&of.name);
             let file = regular_file::open(folder, &of.name)?.ok_or_else(|| missing_disk(&path))?;
             let size = file.metadata().map_err(|e| Error::io("looking at a disk", e))?.len();
+            if own_vmdk::is_one(of) {
+                own_vmdk::check_file(of, &file, records.iter())
+                    .map_err(|e| e.with_context("path", path.display()))?;
+            }
             let (hash_tree, partitions) = (of.hash_tree.clone(), of.partitions.clone());
             disks.add(Disk { hash_tree, partitions, ..Disk::plain(path, of.role, &of.format, size) });
         }

@@ -28,6 +28,7 @@ mod joined;
 mod options;
 #[cfg(feature = "erofs")]
 mod overlay;
+mod own_vmdk;
 mod scratch_cache;
 mod set;
 pub mod snapshot;

@@ -13,6 +13,7 @@ mod floors;
 mod formats;
 mod forms_refused;
 mod hash_trees;
+mod hostile_sets;
 mod interrupted;
 mod library;
 mod linked;

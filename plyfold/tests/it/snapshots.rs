@@ -72,7 +72,7 @@ impl Scene {
         disks
     }
 
-    async fn saved(&self, rootfs: &Rootfs) -> (plyfold::Disks, snapshot::KeptSnapshot) {
+    pub(crate) async fn saved(&self, rootfs: &Rootfs) -> (plyfold::Disks, snapshot::KeptSnapshot) {
         let disks = self.disks(rootfs, "vm").await;
         let kept = snapshot::save(&self.path("vm"), &self.path("saved"), FileOptions::default()).await;
         (disks, kept.unwrap())
@@ -84,7 +84,7 @@ impl Scene {
     }
 
     /// What loading and verifying say.
-    async fn refused(&self) -> Error {
+    pub(crate) async fn refused(&self) -> Error {
         let before = content(&self.path("vm"));
         let error = self.load("out").await.unwrap_err();
         assert!(!self.path("out").exists());

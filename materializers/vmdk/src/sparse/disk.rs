@@ -8,9 +8,12 @@ use plyfold_core::{Error, Result, seek_to};
 use super::grains::GRAIN_HEAD;
 use super::header::{AT_END, ENTRIES, Header, field};
 use crate::SECTOR;
+use crate::descriptor::PARENT;
 
 /// Where the header at the end begins, from the end of the file: behind it is the sector that ends the stream.
 const FOOTER: i64 = -1024;
+/// The sectors behind the header that have a descriptor for readers who do not look where it is.
+const EMBEDDED: u64 = 20;
 /// An entry of a table for a grain of zeros. 0 stands for one, too, where no other disk is below.
 const ZEROS: u32 = 1;
 
@@ -181,23 +184,26 @@ impl<F: Read + Seek> Seek for SparseDisk<F> {
     }
 }
 
-/// The CID in the descriptor of a file, if there is one.
+/// The CID in the descriptor of a file, if there is one. Some readers look for the descriptor in the sectors behind the header,
+/// whatever that says.
 fn identity<F: Read + Seek>(file: &mut F, header: &Header) -> Result<Option<u32>> {
-    if header.descriptor == 0 || header.descriptor_size == 0 {
-        return Ok(None);
+    let has_none = header.descriptor == 0 || header.descriptor_size == 0;
+    let mut cid = None;
+    for (start, size) in [(1, EMBEDDED), (header.descriptor, header.descriptor_size)] {
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(start * SECTOR)).map_err(reading)?;
+        file.take(size * SECTOR).read_to_end(&mut text).map_err(reading)?;
+        let text = String::from_utf8_lossy(&text);
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('=').map(str::trim))
+        };
+        if text.contains(PARENT) || value("parentCID").is_some_and(|parent| parent != "ffffffff") {
+            return Err(Error::unsupported("the VMDK has a parent disk"));
+        }
+        cid = value("CID").and_then(|cid| u32::from_str_radix(cid, 16).ok());
     }
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(header.descriptor * SECTOR)).map_err(reading)?;
-    file.take(header.descriptor_size * SECTOR).read_to_end(&mut text).map_err(reading)?;
-    let text = String::from_utf8_lossy(&text);
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('=').map(str::trim))
-    };
-    if value("parentCID").is_some_and(|parent| parent != "ffffffff") {
-        return Err(Error::unsupported("the VMDK has a parent disk"));
-    }
-    Ok(value("CID").and_then(|cid| u32::from_str_radix(cid, 16).ok()))
+    Ok(cid.filter(|_| !has_none))
 }
 
 fn sector<F: Read + Seek>(file: &mut F, at: SeekFrom) -> Result<[u8; SECTOR as usize]> {

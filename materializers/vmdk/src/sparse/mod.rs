@@ -9,3 +9,4 @@ mod writer;
 
 pub use disk::{SparseDisk, SparseSummary};
 pub use stream::VmdkStream;
+pub(crate) use writer::is_framed;

@@ -7,7 +7,7 @@ use plyfold_core::digest::Hasher;
 use plyfold_core::{Error, Output, Result};
 
 use super::grains::{self, GRAIN};
-use super::header::{AT_END, ENTRIES, Header, Marker};
+use super::header::{AT_END, ENTRIES, Header, Marker, field};
 use crate::SECTOR;
 use crate::descriptor::cid_of;
 
@@ -18,6 +18,10 @@ const LARGEST: u64 = 1 << 44;
 /// Sectors of a descriptor, and those in front of the first grain.
 const DESCRIPTOR: u64 = 20;
 const OVERHEAD: u64 = 128;
+/// Bytes of the header with the descriptor.
+const START: usize = ((1 + DESCRIPTOR) * SECTOR) as usize;
+/// Where the identity of the content stands.
+const CID: usize = SECTOR as usize + "# Disk DescriptorFile\nversion=1\nCID=".len();
 
 /// The name of the file in its own descriptor, where a reader does not need it.
 const NAME: &str = "rootfs.vmdk";
@@ -60,21 +64,46 @@ pub(super) fn write(
     if directory.len() < tables {
         directory.push(stream.table(&mut table)?);
     }
-    let mut header = Header {
+    let directory = u64::from(stream.part(Marker::Directory, &directory)?);
+    stream.put(&end(capacity, directory))?;
+    stream.begin(&start(capacity, cid_of(&content.finish())))
+}
+
+fn header(capacity: u64, directory: u64) -> [u8; SECTOR as usize] {
+    let header = Header {
         capacity,
         grain: GRAIN as u64 / SECTOR,
         descriptor: 1,
         descriptor_size: DESCRIPTOR,
-        directory: AT_END,
+        directory,
         overhead: OVERHEAD,
         is_compressed: true,
     };
-    let start = header.sector();
-    header.directory = u64::from(stream.part(Marker::Directory, &directory)?);
-    stream.put(&Marker::Footer.sector(1))?;
-    stream.put(&header.sector())?;
-    stream.put(&Marker::EndOfStream.sector(0))?;
-    stream.begin(&start, &descriptor(cid_of(&content.finish()), capacity))
+    header.sector()
+}
+
+/// The header and the descriptor in front of the grains.
+fn start(capacity: u64, cid: u32) -> Vec<u8> {
+    let mut bytes = [&header(capacity, AT_END), descriptor(cid, capacity).as_bytes()].concat();
+    bytes.resize(START, 0);
+    bytes
+}
+
+/// What stands behind the directory.
+fn end(capacity: u64, directory: u64) -> Vec<u8> {
+    let end = [Marker::Footer.sector(1), header(capacity, directory), Marker::EndOfStream.sector(0)];
+    end.concat()
+}
+
+/// Whether the first bytes and the last ones are what is written here.
+pub(crate) fn is_framed(first: &[u8], last: &[u8]) -> bool {
+    let long = |of: &[u8], at: usize| u64::from_le_bytes(field(of, at));
+    let (capacity, directory) = (long(first, 12), long(last, SECTOR as usize + 56));
+    let cid = first.get(CID..CID + 8).and_then(|cid| u32::from_str_radix(str::from_utf8(cid).ok()?, 16).ok());
+    let is_sound = (MIB / SECTOR..=LARGEST / SECTOR).contains(&capacity)
+        && capacity.is_multiple_of(MIB / SECTOR)
+        && directory < AT_END;
+    is_sound && cid.is_some_and(|cid| first == start(capacity, cid)) && last == end(capacity, directory)
 }
 
 /// The number of a sector as tables have it.
@@ -131,13 +160,10 @@ impl<'a> Stream<'a> {
         Ok(place)
     }
 
-    /// Writes the header and the descriptor in front of the grains.
-    fn begin(self, header: &[u8], descriptor: &str) -> Result<()> {
+    /// Writes what stands in front of the grains.
+    fn begin(self, start: &[u8]) -> Result<()> {
         self.out.seek(SeekFrom::Start(0)).map_err(writing)?;
-        self.out.write_all(header).map_err(writing)?;
-        let mut text = descriptor.as_bytes().to_vec();
-        text.resize((DESCRIPTOR * SECTOR) as usize, 0);
-        self.out.write_all(&text).map_err(writing)
+        self.out.write_all(start).map_err(writing)
     }
 }
 

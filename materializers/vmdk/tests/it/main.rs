@@ -269,6 +269,9 @@ fn what_readers_disagree_about_is_not_read() {
         "RW 99999999999999999999 FLAT \"a\" 0",
         "RW 8 FLAT \"/etc/shadow\" 0",
         "RW 8 FLAT \"nbd:host\" 0",
+        // qemu takes it for an extent.
+        "RW 8 FLAT \"a\" 0\nRW\u{b}8\u{b}FLAT\u{b}\"b\" 0 x=1",
+        "RW 8 FLAT \"a\" 0\n#\0",
     ] {
         assert_eq!(kind(with(line)), ErrorKind::Corrupt, "{line}");
     }
@@ -281,6 +284,10 @@ fn what_readers_disagree_about_is_not_read() {
     }
     let delta = "version=1\nCID=1\nparentCID=2\nRW 8 FLAT \"a\" 0";
     assert_eq!(kind(Descriptor::parse(delta)), ErrorKind::Unsupported);
+    // qemu opens it, whatever the parent's CID is.
+    for line in ["parentFileNameHint=\"b\"", "# parentFileNameHint=\"b\""] {
+        assert_eq!(kind(with(&format!("RW 8 FLAT \"a\" 0\n{line}"))), ErrorKind::Unsupported, "{line}");
+    }
     assert_eq!(kind(Descriptor::parse(&" ".repeat(MAX_DESCRIPTOR + 1))), ErrorKind::Limit);
 }
 

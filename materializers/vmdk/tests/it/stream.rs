@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use plyfold_core::digest::sha256;
 use plyfold_core::{ErrorKind, InputArtifact, Materializer as _};
-use plyfold_vmdk::{SparseDisk, VmdkStream};
+use plyfold_vmdk::{SparseDisk, VmdkStream, check_stream};
 use tempfile::NamedTempFile;
 
 const MIB: usize = 1 << 20;
@@ -181,4 +181,38 @@ fn what_is_not_read_is_said() {
     assert_eq!(kind(parent, b"parentCID=12345678"), Some(ErrorKind::Unsupported));
     let error = VmdkStream::new().join(&[], &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config);
+}
+
+/// qemu opens a parent that the sectors behind the header name, whatever the header says of a descriptor.
+#[test]
+fn a_named_parent_is_refused_and_only_what_is_written_here_is_exact() {
+    let good = of_bytes(&VmdkStream::new(), &noise(MIB));
+    let check = |bytes: &[u8]| check_stream(&bytes[..21 * 512], &bytes[bytes.len() - 3 * 512..]);
+    check(&good).unwrap();
+    let with = |at: usize, by: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + by.len()].copy_from_slice(by);
+        bytes
+    };
+    let hint = b"parentFileNameHint=\"/etc/passwd\"\n";
+    assert_eq!(read(&good).unwrap(), noise(MIB));
+    for bad in [with(4096, hint), {
+        let mut bytes = with(4096, hint);
+        // No descriptor, for readers who look at the header.
+        bytes[28..44].fill(0);
+        let end = bytes.len() - 1024;
+        bytes[end + 28..end + 44].fill(0);
+        bytes
+    }] {
+        assert_eq!(*read(&bad).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(*check(&bad).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    // Any bit of the header, of the descriptor and of the end, but for the identity.
+    let places = (0..21 * 512).chain(good.len() - 1536..good.len());
+    let cid = 512 + 36..512 + 44;
+    let directory = good.len() - 1024 + 56..good.len() - 1024 + 64;
+    for at in places.filter(|at| !cid.contains(at) && !directory.contains(at)) {
+        assert!(check(&with(at, &[good[at] ^ 1])).is_err(), "{at}");
+    }
+    assert!(check(&good[..good.len() - 512]).is_err() && check_stream(&[], &[]).is_err());
 }

@@ -36,7 +36,6 @@ use crate::atomic_file::FileOptions;
 use crate::blocking::{Stop, alone};
 
 mod artifact;
-mod descriptor;
 mod disk;
 mod disks_to_save;
 mod empty;

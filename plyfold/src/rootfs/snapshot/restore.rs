@@ -6,14 +6,15 @@ use std::path::Path;
 
 use plyfold_core::durable::temporary_file;
 use plyfold_core::snapshot::delta::{self, Target};
-use plyfold_core::snapshot::{Content, Delta, RECORD, Snapshot, SnapshotFault, SnapshotFile};
+use plyfold_core::snapshot::{Content, Delta, RECORD, SetFile, Snapshot, SnapshotFault, SnapshotFile};
 use plyfold_core::{Digest, Error, Output as _, Result};
 
 use super::super::disks::{Disk, Disks};
+use super::super::own_vmdk;
 use super::super::set::Set;
 use super::disk::{FileDisk, FileReader};
+use super::empty;
 use super::stored::{self, Hashing, Stored};
-use super::{descriptor, empty};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::Stop;
 
@@ -86,12 +87,12 @@ impl Restore<'_> {
         let (digest, size) = file.stored();
         let mut content = Hashing::like(digest, self.stop.reader(self.from.open(file)?))?;
         let Content::Delta(delta) = &file.content else {
-            if !descriptor::is_one(file) {
+            if !own_vmdk::is_one(&file.file) {
                 return content.check(file);
             }
-            let text = descriptor::read(&mut content)?;
+            let bytes = own_vmdk::read(&file.file, &mut content, size, own_vmdk::read_over)?;
             content.check(file)?;
-            return descriptor::check(file, &text, self.snapshot);
+            return own_vmdk::check(&file.file, &bytes, self.files());
         };
         let delta_bytes = BufReader::new((&mut content).take(size));
         let applied = delta::apply(delta_bytes, file.size, &mut Nowhere);
@@ -115,11 +116,14 @@ impl Restore<'_> {
             out.copy_of((&mut content).take(file.size), file.size)?;
             content.check(file)?;
         }
-        if descriptor::is_one(file) {
-            let text = descriptor::read(&mut FileReader { file: out.file(), at: 0 })?;
-            descriptor::check(file, &text, self.snapshot)?;
+        if own_vmdk::is_one(&file.file) {
+            own_vmdk::check_file(&file.file, out.file(), self.files())?;
         }
         Ok(())
+    }
+
+    fn files(&self) -> impl Iterator<Item = &SetFile> + Clone {
+        self.snapshot.files.iter().map(|file| &file.file)
     }
 
     /// Makes the empty disk again, and applies the delta.

@@ -13,6 +13,7 @@ use plyfold_core::snapshot::{
 };
 use plyfold_core::{Error, Result};
 
+use super::super::own_vmdk;
 use super::super::set::names::left_in;
 use super::disk::{FileDisk, FileReader};
 use super::stored::HashingWriter;
@@ -94,6 +95,9 @@ impl<'a> DiskFolder<'a> {
         let digest = hasher.finish();
         let is_made = made == Some(&digest);
         let found = disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(digest)))?;
+        if is_made && own_vmdk::is_one(disk.of) {
+            own_vmdk::check_file(disk.of, content, self.record.files.iter()).map_err(|e| disk.at(e))?;
+        }
         if is_made { Ok(found) } else { Err(disk.at(SnapshotFault::Modified(disk.of.name.clone()).into())) }
     }
 
