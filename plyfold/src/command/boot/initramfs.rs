@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::cpio::{Archive, LONGEST, content};
 use super::kernel;
 use super::linked::LinkedProgram;
-use super::outcome::report::{STATUS, UNMOUNTED};
+use super::outcome::report::{BEGUN, STATUS, UNMOUNTED};
 
 /// The number of the serial line on which it reports. The lines behind the console's are the user's.
 pub(super) const REPORT: u8 = 3;
@@ -47,10 +47,12 @@ const MOUNTS: &str = "  for place in proc sys dev; do
 const ENTER: &str = "[ -d $0/dev ] && exec /bin/chroot $0 /dev/busybox sh -c \"cd \\\"\\$0\\\" && exec \\\"\\$@\\\"\" \"$@\"; \
                      root=$0 folder=$1; shift; exec /bin/nsenter -r$root -w\"$root$folder\" \"$@\"";
 
-/// When the command has ended: nothing of it goes on, and the disks are complete.
-const TAIL: &str = "cd /
-kill -9 -1
-sync
+/// When the command has ended: nothing of it goes on, or writes to the line of the report.
+const KILL: &str = "cd /
+kill -9 -1";
+
+/// In the end: the disks are complete.
+const TAIL: &str = "sync
 for place in tmp dev sys proc; do umount $R/$place 2>/dev/null; done
 umount $R
 umount /upper /lower 2>/dev/null
@@ -72,20 +74,29 @@ pub(super) fn init(disks: &Disks, process: &Process, is_verified: bool) -> Strin
     let root = disks.guest_root();
     let mount = disks.guest_commands(is_verified).unwrap_or_default();
     let mut init = format!("{HEAD}R={root}\nif {mount}; then\n{MOUNTS}");
-    let report = |words: &str| format!("  {{ echo \"{words}\" >/dev/ttyS{REPORT}; }} 2>/dev/null\n");
-    let _ = writeln!(init, "  setsid cttyhack env -i {}\n  S=$?", words_of(process));
+    // A line of its own, whatever the command has left there.
+    let report =
+        |words: &str| format!("{{ printf '\\n%s\\n' \"{words}\" >/dev/ttyS{REPORT}; }} 2>/dev/null\n");
+    init.push_str(&report(BEGUN));
+    let _ = writeln!(init, "  setsid cttyhack env -i -- {}\n  S=$?", words_of(process));
     init.push_str("  echo \"the command has ended with exit status $S\"\n");
-    init.push_str(&report(&format!("{STATUS}$S")));
+    let _ = writeln!(init, "  T=\"{STATUS}$S\"");
     init.push_str("else\n  dmesg | tail -n 20; echo 'the disks cannot be mounted'\n");
-    init.push_str(&report(UNMOUNTED));
-    init.push_str("fi\n");
+    let _ = writeln!(init, "  T={UNMOUNTED}\nfi\n{KILL}");
+    init.push_str(&report("$T"));
     init + TAIL
+}
+
+/// Whether env(1) takes an entry of the environment for one, behind `--`: another one would be the program that it starts.
+pub(super) fn is_variable(entry: &str) -> bool {
+    entry.split_once('=').is_some_and(|(name, _)| !name.is_empty()) && !entry.contains('\0')
 }
 
 /// The image's command in its environment and its folder.
 fn words_of(process: &Process) -> String {
     let Process { args, env, cwd, .. } = process.clone();
     let (mut command, mut environment) = (args, env);
+    environment.retain(|entry| is_variable(entry));
     for (name, value) in
         [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")]
     {
@@ -178,6 +189,29 @@ mod tests {
         let first = ["PATH=/a b", "X=it's $HOME", "HOME=/root", "/bin/sh", "-c", ENTER, "/root"];
         assert_eq!(words[..7], first);
         assert_eq!(words[words.len() - 5..], ["/work dir", "/bin/odd name", "-c", "two\nlines", ""]);
+    }
+
+    #[test]
+    fn what_is_no_variable_is_no_program() {
+        let mut process = Process::default();
+        process.env =
+            strings(&["NOEQ", "/bin/busybox", "-u", "-", "=x", "", "PATH", "A\0=b", "-u=1", "B=c=d"]);
+        process.args = strings(&["/bin/app"]);
+        let words = words_of(&process);
+        assert!(words.starts_with("-u=1 B=c=d PATH=/usr/local/sbin:"), "{words}");
+        let ran = |words: &str| {
+            let ran = Command::new("sh").args(["-c", &format!("env -i -- {words} env")]).output();
+            String::from_utf8(ran.unwrap().stdout).unwrap()
+        };
+        assert_eq!(
+            ran("-u=1 B=c=d PATH=/bin:/usr/bin").lines().take(2).collect::<Vec<_>>(),
+            ["-u=1", "B=c=d"]
+        );
+        assert!(init(&disks(), &process, true).contains("env -i -- -u=1"));
+    }
+
+    fn disks() -> Disks {
+        Disks { flat: Some("/a.erofs".into()), ..Disks::default() }
     }
 
     #[test]

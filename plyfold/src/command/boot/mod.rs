@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::shell::quoted;
-use crate::{DiskSet, Error, ErrorKind, HashTreeFault, Platform, Result, Rootfs};
+use crate::{DiskSet, Error, ErrorKind, HashTreeFault, Platform, Result, Rootfs, printable};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 
@@ -172,6 +172,7 @@ impl Machine {
             Initrd::Made { busybox, veritysetup } => {
                 let process = image.process.clone().unwrap_or_default();
                 note_user(terminal, &process.user);
+                warn_of_environment(terminal, &process.env);
                 if disks.has_hash_trees() && veritysetup.is_none() {
                     let message = "the machine does not verify what it reads of the disks: there is no veritysetup here";
                     terminal.say("warning", message);
@@ -193,7 +194,8 @@ impl Machine {
             status.map_err(|e| Error::io("starting QEMU", e).with_context("path", self.qemu.display()))?;
         let Channels { console, events, report } = channels;
         let (console, events, report) = (console.end().await, events.end().await, report.end().await);
-        let status = Ended { status, events, report, console }.status()?;
+        let is_reported = matches!(self.initrd, Initrd::Made { .. });
+        let status = Ended { status, events, report, is_reported, console }.status()?;
         if let Some(note) = outcome::note_of(status) {
             terminal.say("note", note);
         }
@@ -270,6 +272,17 @@ fn check_architecture(of: &Platform) -> Result<()> {
 fn no_json() -> Error {
     let error = Error::config("--json has no form for the console of a virtual machine");
     error.with_hint("`plyfold inspect DIR --json` has the lines by which programs start the disks of a set")
+}
+
+/// Says which entries of the image's environment are left out.
+fn warn_of_environment(terminal: Terminal, environment: &[String]) {
+    for entry in environment.iter().filter(|entry| !initramfs::is_variable(entry)) {
+        let entry = printable(entry);
+        terminal.say(
+            "warning",
+            &format!("the image's environment has `{entry}`, which is no variable: it is left out"),
+        );
+    }
 }
 
 fn no_disk() -> Error {

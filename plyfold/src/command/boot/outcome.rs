@@ -19,6 +19,8 @@ pub(super) struct Ended {
     pub(super) events: Vec<u8>,
     /// What the initramfs that is made here has reported.
     pub(super) report: Vec<u8>,
+    /// Whether it was that one.
+    pub(super) is_reported: bool,
     /// What was on the console, the end of it.
     pub(super) console: Vec<u8>,
 }
@@ -27,16 +29,18 @@ pub(super) struct Ended {
 pub(super) mod report {
     /// The disks could not be mounted.
     pub(in super::super) const UNMOUNTED: &str = "unmounted";
+    /// The disks are there, and the command is started.
+    pub(in super::super) const BEGUN: &str = "begun";
     /// The command has ended; its exit status follows.
     pub(in super::super) const STATUS: &str = "status ";
 }
 
 impl Ended {
-    /// The exit status of the image's command, where it was reported; else 0 for a machine that was powered off, or that its
-    /// user has ended.
+    /// The exit status of the image's command, where it was reported; else 0 for a machine that its guest has powered off in
+    /// place of that, or that its user has ended. The command has all of the guest, so it can report what it likes.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io) when the guest's kernel has panicked or has reset the machine, and when QEMU has failed or was
+    /// [`Io`](ErrorKind::Io) when there is no report, or none that can be understood, when the guest's kernel has panicked or has reset the machine, and when QEMU has failed or was
     /// ended from outside; [`Unsupported`](ErrorKind::Unsupported) when the guest could not mount its disks.
     pub(super) fn status(&self) -> Result<u8> {
         match self.reason().as_deref() {
@@ -51,14 +55,18 @@ impl Ended {
             ));
         }
         let report = String::from_utf8_lossy(&self.report);
-        let reported = report.lines().map(str::trim);
-        let mut reported =
-            reported.filter(|line| *line == report::UNMOUNTED || line.starts_with(report::STATUS));
-        match reported.next_back() {
-            Some(report::UNMOUNTED) => Err(unmounted()),
-            Some(line) => Ok(line.trim_start_matches(report::STATUS).parse().unwrap_or(u8::MAX)),
-            None => Ok(0),
+        let last = report.lines().map(str::trim).rfind(|line| !line.is_empty());
+        if last == Some(report::UNMOUNTED) {
+            return Err(unmounted());
         }
+        let status = last.and_then(|line| line.strip_prefix(report::STATUS)?.parse().ok());
+        // What another initramfs writes there is its own.
+        let is_none = !self.is_reported || last == Some(report::BEGUN) || self.is_ended_by_user();
+        status.or(is_none.then_some(0)).ok_or_else(|| unreported(last))
+    }
+
+    fn is_ended_by_user(&self) -> bool {
+        self.reason().is_some_and(|reason| reason == "host-qmp-quit")
     }
 
     /// The error for a machine that its guest has not powered off.
@@ -114,6 +122,17 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Io, "QEMU was ended from outside, and not by its guest")
 }
 
+fn unreported(last: Option<&str>) -> Error {
+    let error = Error::new(
+        ErrorKind::Io,
+        "the machine is off, and nothing that can be understood says how its command has ended",
+    );
+    let error = error.with_hint("the guest reports that on its fourth serial line, which nothing else may write to, and the kernel has to have");
+    last.map(|line| plain(line.as_bytes()))
+        .into_iter()
+        .fold(error, |error, line| error.with_context("report", shown(&line)))
+}
+
 fn unmounted() -> Error {
     Error::unsupported("the guest could not mount its disks").with_hint(
         "its console says why: the kernel has to be as new as the format asks for, and to have the file systems built in or \
@@ -146,6 +165,7 @@ mod tests {
             status: ExitStatus::from_raw(0),
             events: events.into(),
             report: of(report),
+            is_reported: true,
             console: of(console),
         }
     }
@@ -159,14 +179,27 @@ mod tests {
     fn a_machine_that_is_off_has_the_status_of_its_command() {
         let of_user = "Kernel panic - not syncing: said by a program\r\n";
         for (reason, report, status) in [
-            ("guest-shutdown", "", 0),
-            ("guest-shutdown", "status 0\r\n", 0),
+            // It was powered off by the command.
+            ("guest-shutdown", "\r\nbegun\r\n", 0),
+            ("guest-shutdown", "begun\r\n\r\nstatus 0\r\n", 0),
             ("guest-shutdown", "status 127\r\n", 127),
+            ("guest-shutdown", "begun\r\nx\r\nstatus 3\r\n", 3),
             ("host-qmp-quit", "", 0),
-            // What is no status is no success.
-            ("guest-shutdown", "status 256\r\n", 255),
         ] {
             assert_eq!(ended(reason, report, of_user).status().unwrap(), status, "{reason} {report}");
+        }
+    }
+
+    /// What is no status is no success.
+    #[test]
+    fn a_report_that_is_missing_or_garbled_is_an_error() {
+        for report in
+            ["", "x", "begun\r\nxstatus 0\r\n", "status 256\r\n", "status", "status 0\r\nx", "status 0 0"]
+        {
+            let of = ended("guest-shutdown", report, "");
+            assert!(said(&of).0.contains("nothing that can be understood"), "{report:?}");
+            // Another initramfs writes what it likes.
+            assert_eq!(Ended { is_reported: false, ..of }.status().unwrap(), 0, "{report:?}");
         }
     }
 
