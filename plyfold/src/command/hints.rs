@@ -13,6 +13,10 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         let words = "it is a snapshot: `plyfold snapshot load NAME --out DIR` makes its disks again";
         return Some(program::named(words));
     }
+    if let Some(SnapshotFault::Foreign(_)) = error.detail() {
+        let words = "`plyfold snapshot list` lists those in the store; `plyfold materialize IMAGE --as FORMAT --out DIR` makes disks of an image";
+        return Some(program::named(words));
+    }
     if let Some(SnapshotFault::InUse(_)) = error.detail() {
         let words = "end the virtual machine, and unmount the disk; --live saves it as a power cut would leave it, of a machine that is paused";
         return Some(words.to_owned());

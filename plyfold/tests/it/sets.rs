@@ -45,6 +45,7 @@ fn a_set_that_is_there_is_shown_and_started() {
         "ls {}/vm",
         "cat {}/layers /etc/motd",
         "inspect {}/saved",
+        "snapshot load oci:examples/sample:latest --platform linux/amd64 --out {}/no",
     ]
     .map(|line| place.run(line))
     .to_vec();

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// How the kernel begins the last line before it ends (`kernel/panic.c`).
 const PANIC: &str = "Kernel panic - not syncing";
+/// Parts of that line where it had no root file system or no init (`init/do_mounts.c`, `init/main.c`, `kernel/exit.c`).
+const STARTING: [&str; 2] = ["root fs", "init"];
 /// The most that is shown of a line of the console, in characters.
 const SHOWN: usize = 200;
 
@@ -75,10 +77,16 @@ impl Ended {
             Error::new(ErrorKind::Io, message).with_context("console", shown(line))
         };
         match self.lines().rev().find(|line| line.contains(PANIC)) {
-            Some(line) => said("the guest's kernel has panicked", &line).with_hint(
-                "it needs drivers for the disks, built in or as modules beside it, and an init that it can start: \
-                 `--kernel FILE` boots another kernel, `--initrd FILE` another initramfs",
-            ),
+            Some(line) => {
+                let error = said("the guest's kernel has panicked", &line);
+                if !STARTING.iter().any(|part| line.contains(part)) {
+                    return error;
+                }
+                error.with_hint(
+                    "it needs drivers for the disks, built in or as modules beside it, and an init that it can start: \
+                     `--kernel FILE` boots another kernel, `--initrd FILE` another initramfs",
+                )
+            }
             None => said("the guest has reset the machine in place of powering it off", &self.last_line())
                 .with_hint("`poweroff -f` in the guest ends the machine; a reset is also what a kernel ends with that cannot run here"),
         }
@@ -212,6 +220,10 @@ mod tests {
         // Also one that panics while it shuts down, and one that a device tells.
         assert_eq!(said(&ended("guest-reset", "status 0\r\n", &console)), panicked);
         assert_eq!(said(&ended("guest-panic", "", &console)), panicked);
+        let hint =
+            |console: &str| ended("guest-reset", "", console).status().unwrap_err().hint().map(str::to_owned);
+        assert!(hint(&console).unwrap().contains("--initrd FILE"));
+        assert_eq!(hint("Kernel panic - not syncing: sysrq triggered crash\r\n"), None);
         let reset = |console| said(&ended("guest-reset", "", console)).1.unwrap();
         assert_eq!(reset("a\r\nb \x1b\r\n"), "b");
         assert_eq!(reset(""), "nothing was written to it");
