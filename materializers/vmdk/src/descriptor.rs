@@ -72,36 +72,48 @@ impl Descriptor {
     /// Strict where readers differ: what one of them would skip or take for something else is an error.
     ///
     /// # Errors
-    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for text that is no descriptor,
-    /// [`Limit`](plyfold_core::ErrorKind::Limit) as for writing,
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for text that is no descriptor, and for one with control characters or an
+    /// empty line in front of an extent, [`Limit`](plyfold_core::ErrorKind::Limit) as for writing,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for extents other than `RW … FLAT`, for disks with a
     /// parent, and for a path that goes up by `..`.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_DESCRIPTOR {
             return Err(Error::limit(format!("a VMDK descriptor is longer than {MAX_DESCRIPTOR} bytes")));
         }
-        // The one is the file of a disk below for some readers; at the others one of them ends a word, or the text.
+        // The file of a disk below for some readers, wherever it stands.
         if text.contains(PARENT) {
             return Err(Error::unsupported("the VMDK names a parent disk"));
         }
-        if text.contains(|c: char| c.is_control() && !"\n\r\t".contains(c)) {
-            return Err(Error::corrupt("the VMDK descriptor has a control character"));
-        }
         let (mut version, mut cid, mut parent) = (None, None, None);
         let mut extents = Vec::new();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut is_behind_empty = false;
+        for line in text.lines() {
+            // QEMU separates words at any of them.
+            if line.contains(|c: char| c.is_control() && c != '\t') {
+                return Err(malformed(line));
+            }
+            let line = line.trim_ascii();
+            // QEMU skips empty lines to the next word, and takes an extent behind one twice.
+            let is_twice = std::mem::replace(&mut is_behind_empty, line.is_empty()) && is_extent(line);
+            if is_twice {
+                return Err(Error::corrupt("an empty line is in front of an extent of the VMDK descriptor")
+                    .with_hint("qemu would take the extent twice"));
+            }
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
             if is_extent(line) {
                 extents.push(Extent::parse(line)?);
                 continue;
             }
             let (key, value) = line.split_once('=').ok_or_else(|| malformed(line))?;
-            let field = match key.trim_end() {
+            let field = match key.trim_ascii_end() {
                 "version" => &mut version,
                 "CID" => &mut cid,
                 "parentCID" => &mut parent,
                 _ => continue,
             };
-            if field.replace(value.trim_start()).is_some() {
+            if field.replace(value.trim_ascii_start()).is_some() {
                 return Err(malformed(line));
             }
         }
@@ -210,6 +222,10 @@ impl Extent {
     /// `RW SECTORS FLAT "PATH" OFFSET`
     fn parse(line: &str) -> Result<Self> {
         let (head, rest) = line.split_once('"').unwrap_or((line, ""));
+        // QEMU takes a quote for a part of the word that it touches.
+        if !head.ends_with([' ', '\t']) && !rest.is_empty() {
+            return Err(malformed(line));
+        }
         let head: Vec<_> = head.split_ascii_whitespace().collect();
         let &["RW", sectors, "FLAT"] = head.as_slice() else {
             return Err(Error::unsupported(format!("a VMDK extent that is not RW and FLAT: {line:?}"))
@@ -221,7 +237,7 @@ impl Extent {
                 .with_context("path", path)
                 .with_hint("put the files of the disk beside its descriptor"));
         }
-        match (sectors.parse(), offset.trim().parse()) {
+        match (sectors.parse(), offset.trim_ascii().parse()) {
             (Ok(sectors), Ok(offset)) => Self::new(path, sectors, offset).map_err(|_| malformed(line)),
             _ => Err(malformed(line)),
         }

@@ -113,6 +113,8 @@ impl Header {
         let is_sound = header.grain.is_power_of_two()
             && (8..=LARGEST_GRAIN).contains(&header.grain)
             && header.descriptor_size <= LARGEST_DESCRIPTOR
+            // Of a file without sectors QEMU takes the descriptor for that of another disk.
+            && header.capacity > 0
             && [header.capacity, header.descriptor].iter().all(|sectors| *sectors < 1 << 54);
         if is_sound { Ok(header) } else { Err(Error::corrupt("the header of the VMDK is not sound")) }
     }

@@ -3,8 +3,8 @@
 use std::num::NonZero;
 
 use plyfold_core::{
-    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, Options, OutputSpec, Result,
-    Role, Sink,
+    ArtifactReader, Error, Format, Input, InputArtifact, Made, Materializer, OptionFault, Options,
+    OutputSpec, Result, Role, Sink,
 };
 use plyfold_verity::tree_key;
 
@@ -64,8 +64,13 @@ impl VmdkStream {
         if self.hash_tree.is_some() {
             return Ok(self);
         }
-        let message = format!("a VMDK of the format {} has no hash tree at the place {place:?}", self.of);
-        Err(Error::config(message).with_hint(format!("verity is {}", places.join(" or "))))
+        let places = places.iter().map(|place| format!("`{place}`")).collect::<Vec<_>>().join(" or ");
+        let error =
+            Error::from(OptionFault::Value("verity".to_owned(), format!("{place:?} is not {places}")));
+        Err(match place {
+            "partition" => error.with_hint("-m of=gpt makes a disk with partitions"),
+            _ => error,
+        })
     }
 
     /// At another level of DEFLATE: 1, the fastest, to 9, the smallest.

@@ -261,6 +261,7 @@ fn what_readers_disagree_about_is_not_read() {
         "nonsense",
         "CID=2\nRW 8 FLAT \"a\" 0",
         "RW 8 FLAT \"a\"",
+        "RW 8 FLAT\"a\" 0",
         "RW 8 FLAT \"a\" x",
         "RW 8 FLAT \"a\" -1",
         "RW 8 FLAT \"a 0",
@@ -282,6 +283,23 @@ fn what_readers_disagree_about_is_not_read() {
             "{head}"
         );
     }
+    // QEMU takes other bytes for a space and looks for keys anywhere, and it skips lines that are empty.
+    for line in [
+        "RW\u{b}8\u{b}FLAT\u{b}\"/etc/shadow\" 0 x=1",
+        "RW\u{c}8 FLAT \"/etc/shadow\" 0 x=1",
+        "\u{b}RW 8 FLAT \"/etc/shadow\" 0 x=1",
+        "x=1\rRW 8 FLAT \"/etc/shadow\" 0",
+        "parentFileNameHint=\"/etc/shadow\"",
+        "# parentFileNameHint=\"/etc/shadow\"",
+        "ddb.x=1 parentFileNameHint=\"/etc/shadow\"",
+        "\u{0}",
+    ] {
+        let refused = with(&format!("RW 8 FLAT \"a\" 0\n{line}\n")).unwrap_err();
+        let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported];
+        assert!(kinds.contains(refused.kind()), "{line:?}: {refused}");
+    }
+    assert_eq!(kind(with("\nRW 8 FLAT \"a\" 0")), ErrorKind::Corrupt);
+    assert_eq!(kind(with(" \nRW 8 FLAT \"a\" 0")), ErrorKind::Corrupt);
     let delta = "version=1\nCID=1\nparentCID=2\nRW 8 FLAT \"a\" 0";
     assert_eq!(kind(Descriptor::parse(delta)), ErrorKind::Unsupported);
     // qemu opens it, whatever the parent's CID is.

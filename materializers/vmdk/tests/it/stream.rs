@@ -179,6 +179,11 @@ fn what_is_not_read_is_said() {
     assert_eq!(kind(73, b"\r\n\r\n"), Some(ErrorKind::Corrupt));
     assert_eq!(kind(77, &[9]), Some(ErrorKind::Unsupported));
     assert_eq!(kind(parent, b"parentCID=12345678"), Some(ErrorKind::Unsupported));
+    // QEMU opens that file whatever the CID of the parent is.
+    let line = vmdk.windows(12).position(|text| text == b"\ncreateType=").unwrap();
+    assert_eq!(kind(line, b"\nparentFileNameHint=\"a\"\n"), Some(ErrorKind::Unsupported));
+    // Of a file without sectors it takes the descriptor for that of another disk.
+    assert_eq!(kind(12, &[0; 8]), Some(ErrorKind::Corrupt));
     let error = VmdkStream::new().join(&[], &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config);
 }
