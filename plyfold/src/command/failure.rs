@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, printable};
 use serde_json::{Value, json};
 
 use super::terminal::{tell, written};
-use super::{hints, verbs};
+use super::{grammar, hints, verbs};
 
 /// Reports a failure on standard error.
 pub(crate) fn report(error: &Error, as_json: bool) -> ExitCode {
@@ -23,16 +23,31 @@ pub(crate) fn usage(usage: &clap::Error) -> ExitCode {
         let printed = written(usage.print());
         return printed.map_or_else(|error| report(&error, is_json), |()| ExitCode::SUCCESS);
     }
-    let error = verbs::other(usage).or_else(|| {
-        let message = usage.render().to_string();
-        is_json.then(|| Error::config(message.trim_start_matches("error: ").trim_end()))
-    });
+    let error = verbs::other(usage).or_else(|| is_json.then(|| as_error(usage)));
     if let Some(error) = error {
         return report(&error, is_json);
     }
     // A failed write to standard error cannot be reported.
     let _ = usage.print();
     ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+}
+
+/// The first paragraph of what clap says is the message, its tip the hint. The usage is for readers of text.
+fn as_error(usage: &clap::Error) -> Error {
+    let rendered = usage.render().to_string();
+    let mut paragraphs = rendered.trim_start_matches("error: ").split("\n\n").map(on_one_line);
+    let error = Error::config(paragraphs.next().unwrap_or_default());
+    if let Some(tip) = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned)) {
+        return error.with_hint(tip);
+    }
+    let grammar = grammar::grammar();
+    let mut words = std::env::args_os().skip(1);
+    let verb = words.find_map(|word| Some(format!(" {}", grammar.find_subcommand(word)?.get_name())));
+    error.with_hint(format!("`plyfold{} --help` shows the options", verb.unwrap_or_default()))
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `error: …`, then context and causes, then after a blank line the hint. Control characters are escaped.

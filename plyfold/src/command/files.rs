@@ -1,7 +1,8 @@
 //! `ls` and `cat`: the files of an image or of a disk, without mounting it.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ use super::vmdk_parts::with_descriptor;
 const GATHER: usize = 256 << 10;
 /// Endings of names that disks have and images have not.
 const DISKS: [&str; 5] = ["erofs", "ext4", "gpt", "raw", "vmdk"];
+/// How a superblock of dm-verity begins.
+const TREE: &[u8] = b"verity\0\0";
 
 /// Lists files: those in a directory, all below it, or the one file that is named.
 pub(crate) async fn ls(
@@ -159,7 +162,33 @@ pub(crate) fn disk(of: &OsStr) -> Result<Option<PathBuf>> {
         .with_hint(
             "EROFS images, ext4 file systems, VMDKs and disks with partitions are known by their first bytes",
         )),
+        None if let Some(refusal) = of_tree(path)? => Err(refusal),
         None => Ok(None),
         Some(_) => Ok(Some(path.to_owned())),
     }
+}
+
+/// Refuses the files of hash trees, which no file is in.
+fn of_tree(path: &Path) -> Result<Option<Error>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(TREE.len() as u64).read_to_end(&mut start));
+    read.map_err(|e| Error::io("reading a file", e).with_context("path", path.display()))?;
+    let (why, hint) = if start == TREE {
+        (
+            "the file is a dm-verity hash tree, and no disk",
+            "`plyfold verity FILE --hash-tree TREE --check ROOT` verifies the disk that it is of",
+        )
+    } else if path.extension().is_some_and(|ending| ending == "dmverity") {
+        (
+            "the file says where the hash tree of a disk is, and is no disk",
+            "`plyfold inspect FILE` shows the disk that it is of, `plyfold verity FILE --check ROOT` verifies that",
+        )
+    } else {
+        return Ok(None);
+    };
+    let error = Error::config(why).with_context("path", printable(&path.to_string_lossy()));
+    Ok(Some(error.with_hint(hint)))
 }

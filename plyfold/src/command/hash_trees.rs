@@ -43,10 +43,12 @@ pub(crate) fn role<'a>(disk: &'a dyn ReadAt, list: &[PartitionInfo], index: usiz
     let Some(own) = list.get(index) else { return Ok(Role::Other) };
     let data = slice(disk, own);
     if begins_a_tree(&data)? {
-        let image = own.name.strip_suffix(HOLDER);
-        return Ok(Role::Tree(list.iter().position(|of| Some(of.name.as_str()) == image)));
+        let name = own.name.strip_suffix(HOLDER);
+        let image = list.iter().position(|of| Some(of.name.as_str()) == name);
+        // Of several with the name of the tree, one is verified.
+        return Ok(Role::Tree(image.filter(|_| name.and_then(|name| holder(list, name)) == Some(index))));
     }
-    let apart = list.iter().position(|of| of.name.strip_suffix(HOLDER) == Some(own.name.as_str()));
+    let apart = holder(list, &own.name);
     if let Some((holder, of)) = apart.and_then(|holder| Some((holder, list.get(holder)?))) {
         let tree = slice(disk, of);
         if begins_a_tree(&tree)? {
@@ -59,6 +61,11 @@ pub(crate) fn role<'a>(disk: &'a dyn ReadAt, list: &[PartitionInfo], index: usiz
         Some((layout, _)) => Role::Hashed(Box::new(Hashed { layout, holder: index, data, tree: data })),
         None => Role::Other,
     })
+}
+
+/// The place of the partition with the tree of the image of this name.
+fn holder(list: &[PartitionInfo], name: &str) -> Option<usize> {
+    list.iter().position(|of| of.name.strip_suffix(HOLDER) == Some(name))
 }
 
 /// The tree behind all data of a file system, if there is one.

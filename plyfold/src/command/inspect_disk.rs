@@ -13,6 +13,7 @@ use serde_json::json;
 use super::args::Inspect;
 use super::inspect_file_system::of_content;
 use super::inspect_partitions::{of_partitions, of_table};
+use super::program;
 use super::shown::{Shown, or_none};
 use super::size::Size;
 use super::terminal::{Terminal, table};
@@ -43,8 +44,8 @@ fn read(path: &Path) -> Result<Shown> {
                 let table = PartitionTable::of_start(open(path)?)?;
                 let mut shown = of_table(&table, Vec::new());
                 let descriptor = descriptor.display().to_string();
-                let says =
-                    format!("{descriptor}, which `plyfold inspect` shows with what is in the partitions");
+                let verb = program::named("`plyfold inspect` shows");
+                let says = format!("{descriptor}, which {verb} with what is in the partitions");
                 shown.set("part_of", "part of", descriptor, says);
                 Ok(shown)
             }

@@ -4,7 +4,7 @@ use crate::disk_file::{DiskFormat, format_within};
 use crate::layer::Timestamp;
 use crate::materializers::verity::{RootHash, TreeLayout};
 use crate::materializers::{erofs, ext4};
-use crate::{Error, ErrorKind, ReadAt, Result, Slice};
+use crate::{Error, ErrorKind, KernelVersion, ReadAt, Result, Slice};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -16,8 +16,13 @@ use super::terminal::table;
 
 /// Shows a disk, or a partition, that has no partitions.
 pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
+    let behind = behind(&part);
     let shown = match format_within(part)? {
-        Some(DiskFormat::Erofs) => of_erofs(&erofs::Summary::read(part)?),
+        Some(DiskFormat::Erofs) => {
+            let summary = erofs::Summary::read(part)?;
+            let data = behind.as_ref().ok().and_then(Option::as_ref).map(|(layout, _)| layout.data_size());
+            of_erofs(&summary, kernel(&summary, data.unwrap_or(summary.size)))
+        }
         Some(DiskFormat::Ext4) => of_ext4(&ext4::Summary::read(part)?),
         _ => {
             let size = part.size().map_err(|e| Error::io("reading a disk", e))?;
@@ -27,7 +32,7 @@ pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
             shown
         }
     };
-    match behind(&part) {
+    match behind {
         Ok(None) => Ok(shown),
         Ok(Some((layout, _))) => {
             let root = layout.stated_root(&part, &part)?;
@@ -44,6 +49,7 @@ pub(crate) fn with_tree(mut shown: Shown, layout: &TreeLayout, root: &RootHash, 
     let parameters = layout.parameters();
     let tree = json!({
         "root_hash": root.to_string(),
+        "algorithm": "sha256",
         "salt": parameters.salt_text().trim_matches('-'),
         "data_blocks": layout.data_blocks(),
         "data_size": layout.data_size(),
@@ -62,7 +68,18 @@ pub(crate) fn with_damaged_tree(mut shown: Shown, error: &Error) -> Shown {
     shown
 }
 
-fn of_erofs(summary: &erofs::Summary) -> Shown {
+/// The oldest Linux that mounts the image in a disk of so many bytes: from 6.4 on it finds the devices of an image behind it
+/// on the same disk.
+fn kernel(summary: &erofs::Summary, disk: u64) -> KernelVersion {
+    let is_here = |of: &erofs::DeviceSummary| {
+        let end = u64::from(of.start) + u64::from(of.blocks);
+        of.start > 0 && end * u64::from(summary.block_size) <= disk
+    };
+    let has_all = !summary.devices.is_empty() && summary.devices.iter().all(is_here);
+    if has_all { summary.kernel.max(KernelVersion { major: 6, minor: 4 }) } else { summary.kernel }
+}
+
+fn of_erofs(summary: &erofs::Summary, kernel: KernelVersion) -> Shown {
     let device = |device: &erofs::DeviceSummary| {
         json!({
             "tag": String::from_utf8_lossy(&device.tag),
@@ -73,7 +90,7 @@ fn of_erofs(summary: &erofs::Summary) -> Shown {
     let image = summary.blocks.saturating_mul(summary.block_size.into());
     let time = json!({ "seconds": summary.time.seconds, "nanos": summary.time.nanos });
     let devices: Vec<Value> = summary.devices.iter().map(device).collect();
-    let kernel = summary.kernel.to_string();
+    let kernel = kernel.to_string();
     let mut shown = Shown::default();
     shown.set("format", "format", "erofs", "EROFS");
     shown.set("size", "size", summary.size, sizes(summary.size, image));

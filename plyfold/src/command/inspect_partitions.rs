@@ -1,5 +1,6 @@
 //! `inspect`: partitions, and what is in each.
 
+use crate::disk_file::format_within;
 use crate::materializers::disk::{PartitionInfo, PartitionTable, Partitions};
 use crate::{Error, ErrorKind, Result, Slice, printable};
 use serde_json::{Value, json};
@@ -61,6 +62,10 @@ fn content(disk: Slice<'_>, list: &[PartitionInfo], index: usize) -> Result<Show
     let Some(partition) = list.get(index) else { return Ok(Shown::default()) };
     let found = role(&disk, list, index);
     match &found {
+        // A file system may begin as a tree does: its own superblock comes later.
+        Ok(Role::Tree(None)) if format_within(slice(&disk, partition))?.is_some() => {
+            of_content(slice(&disk, partition))
+        }
         Ok(Role::Tree(image)) => {
             let image = image.and_then(|image| list.get(image));
             let of = image.map_or_else(

@@ -86,6 +86,7 @@ mod verity_check;
 mod verity_done;
 mod verity_options;
 mod verity_partitions;
+mod verity_place;
 mod verity_roots;
 mod vmdk_parts;
 mod written_files;

@@ -15,6 +15,7 @@ use super::terminal::Terminal;
 use super::verity_check::{Checked, check};
 use super::verity_done::Done;
 use super::verity_options::{open, parameters};
+use super::verity_place::check_append;
 
 /// Makes a tree, or verifies a file.
 pub(crate) async fn run(options: Verity, terminal: Terminal) -> Result<()> {
@@ -49,11 +50,8 @@ fn make(options: &Verity, stop: &Stop) -> Result<Done> {
     open(file)?;
     let data = DiskBytes::open(file)?;
     let size = data.size().map_err(|e| Error::io("looking at the file", e))?;
-    if options.append && data.is_of_vmdk() {
-        let error = Error::config("a VMDK gets its hash tree when it is made");
-        return Err(error.with_hint(
-            "`plyfold materialize IMAGE --as vmdk-stream -m verity=append` makes one with a tree",
-        ));
+    if options.append {
+        check_append(file)?;
     }
     if let Some((found, _)) = TreeLayout::find(&data)? {
         let error = Error::config("the file ends with a hash tree already");
@@ -80,7 +78,8 @@ fn make(options: &Verity, stop: &Stop) -> Result<Done> {
     };
     let uuid = tree.is_some() && layout.has_superblock();
     let uuid = uuid.then(|| options.uuid.unwrap_or_else(|| Uuid::derived(&root)));
-    Ok(Done { file: file.clone(), layout, root, uuid, tree, sidecar, is_verified: false })
+    let is_of_vmdk = data.is_of_vmdk();
+    Ok(Done { file: file.clone(), layout, root, uuid, tree, sidecar, is_of_vmdk, is_verified: false })
 }
 
 /// Replaces the file by one with a tree behind the same data: at any moment, it is the one or the other.

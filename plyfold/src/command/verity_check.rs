@@ -41,6 +41,11 @@ pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
     open(&options.file)?;
     let disk = DiskBytes::open(&options.file)?;
     let whole = Slice::whole(&disk).map_err(|e| Error::io("looking at the file", e))?;
+    let check_whole = |root, told| {
+        let mut done = verify_whole(options, whole, root, told, stop)?;
+        done.is_of_vmdk = disk.is_of_vmdk();
+        Ok(Checked::whole(done))
+    };
     let is_for_whole = options.hash_tree.is_some() || options.append || options.no_superblock;
     // A tree behind the last table is of the whole disk.
     if !is_for_whole && format_within(whole)? == Some(DiskFormat::Gpt) && TreeLayout::find(&whole)?.is_none()
@@ -52,14 +57,14 @@ pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
             // It may be that of all bytes of the disk, for which there is no tree.
             let (root, told) =
                 if roots.is_of_whole() { roots.of_whole(&options.file)? } else { return Err(unknown) };
-            return verify_whole(options, whole, root, told, stop).map(Checked::whole).map_err(|_| unknown);
+            return check_whole(root, told).map_err(|_: Error| unknown);
         }
         if !roots.is_of_whole() {
             return Err(without_trees("no partition of the disk has a hash tree"));
         }
     }
     let (root, told) = roots.of_whole(&options.file)?;
-    verify_whole(options, whole, root, told, stop).map(Checked::whole)
+    check_whole(root, told)
 }
 
 fn without_trees(message: &str) -> Error {
@@ -103,6 +108,7 @@ fn verify_whole(
         uuid,
         tree: tree.map(|path| (path.to_owned(), path.metadata().map_or(0, |metadata| metadata.len()))),
         sidecar: None,
+        is_of_vmdk: false,
         is_verified: true,
     };
     if let Some(path) = &options.hash_tree {

@@ -18,6 +18,8 @@ pub(crate) struct Done {
     /// The file with the tree, and its size.
     pub(crate) tree: Option<(PathBuf, u64)>,
     pub(crate) sidecar: Option<PathBuf>,
+    /// Whether the data is the disk of a VMDK, which is no block device here.
+    pub(crate) is_of_vmdk: bool,
     pub(crate) is_verified: bool,
 }
 
@@ -41,6 +43,7 @@ impl Done {
             "size": tree.map(|(_, size)| size),
             "sidecar": self.sidecar.as_deref().map(path),
             "table": tree.map(|_| self.table()),
+            "open": tree.filter(|_| !self.is_of_vmdk).map(|(tree, _)| self.open_line(tree)),
             "verified": self.is_verified,
         })
     }
@@ -64,7 +67,9 @@ impl Done {
         if self.is_verified {
             return text;
         }
-        let _ = writeln!(text, "\nTo open it here, as root:\n\n  {}", self.open_line(tree));
+        if !self.is_of_vmdk {
+            let _ = writeln!(text, "\nTo open it here, as root:\n\n  {}", self.open_line(tree));
+        }
         let devices = if self.is_appended() { "/dev/vda" } else { "/dev/vda, the hash tree /dev/vdb" };
         let table = self.table();
         text + &format!(

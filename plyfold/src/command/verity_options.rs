@@ -51,7 +51,12 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     let at = |e: Error| e.with_context("path", path.display());
     let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
     if !is_file {
-        return Err(at(Error::config("it is not a regular file")));
+        let error = at(Error::config("it is not a regular file"));
+        return Err(if path.is_dir() {
+            error.with_hint("name one file: `plyfold inspect DIRECTORY` lists the disks of a directory")
+        } else {
+            error.with_hint("copy it to a file first")
+        });
     }
     File::open(path).map_err(|e| at(open_error("opening the file", e)))
 }

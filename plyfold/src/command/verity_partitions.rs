@@ -204,7 +204,10 @@ impl<'a> Wanted<'a> {
         let stated = rows.iter().filter_map(|row| Some(format!("{} {}", printable(&row.name), row.stated?)));
         let stated: Vec<String> = stated.collect();
         let error = Error::corrupt(format!("no hash tree on the disk has the root hash {root}"));
-        Some(error.with_hint(format!("the trees say, which is not verified: {}", stated.join(", "))))
+        Some(error.with_hint(format!(
+            "by their trees, which nothing has verified, they are: {}",
+            stated.join(", ")
+        )))
     }
 }
 
@@ -254,7 +257,8 @@ impl Report {
         let is_damaged =
             |row: &Row| matches!(&row.outcome, Outcome::Failed(e) if *e.kind() != ErrorKind::Config);
         let kind = if self.rows.iter().any(is_damaged) { ErrorKind::Corrupt } else { ErrorKind::Config };
-        let message = format!("of {} partitions {failed} are not verified", self.rows.len());
+        let are = if failed == 1 { "is" } else { "are" };
+        let message = format!("{failed} of {} partitions {are} not verified", self.rows.len());
         let error = Error::new(kind.clone(), message).with_context("path", self.path.display());
         Err(match kind {
             ErrorKind::Config => error.with_hint(
@@ -287,8 +291,10 @@ impl Row {
             document["hash_tree"] = json!({
                 "partition": holder,
                 "root_hash": self.stated.map(|root| root.to_string()),
+                "algorithm": "sha256",
                 "salt": parameters.salt_text().trim_matches('-'),
                 "data_blocks": layout.data_blocks(),
+                "data_size": layout.data_size(),
                 "data_block_size": parameters.data_block_size(),
                 "hash_block_size": parameters.hash_block_size(),
                 "hash_offset": layout.hash_offset(),

@@ -122,6 +122,29 @@ fn mistakes_of_the_command_line_exit_2() {
     }
 }
 
+/// One line of plain words, and what to do in the hint.
+#[test]
+fn mistakes_of_the_command_line_are_documents_in_json() {
+    let place = Place::new();
+    for (line, said, hint) in [
+        ("verity x --appendd", "unexpected argument '--appendd'", "'--append'"),
+        ("materialize x --boot", "--boot", "plyfold materialize"),
+        ("cat", "required arguments", "plyfold cat --help"),
+        ("verity x --hash-tree", "a value is required", "plyfold verity --help"),
+        ("verity x --data-block-size many", "invalid value 'many'", "plyfold verity --help"),
+    ] {
+        let output = place.command(line.split(' ').chain(["--json"])).output().unwrap();
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        let (message, found) =
+            (error["message"].as_str().unwrap(), error["hint"].as_str().unwrap_or_default());
+        assert_eq!((output.status.code(), &error["kind"]), (Some(2), &"config".into()), "{line}: {error}");
+        assert!(message.contains(said) && found.contains(hint), "{line}: {error}");
+        for part in ["\n", "Usage", "For more information"] {
+            assert!(!message.contains(part) && !found.contains("\n"), "{line}: {error}");
+        }
+    }
+}
+
 /// Also what is no result, such as help, has to arrive.
 #[test]
 fn help_that_cannot_be_written_is_an_error() {

@@ -132,6 +132,159 @@ fn damage_is_found_in_its_partition() {
     }
 }
 
+/// A tree behind a disk with partitions stands behind its second table, and one behind a disk that guests write to is of what
+/// it was.
+#[test]
+fn no_tree_is_appended_to_a_disk_that_it_breaks() {
+    let place = Place::new();
+    for (format, out) in
+        [("gpt", "gpt"), ("vmdk-gpt", "over"), ("erofs --upper 64M", "upper"), ("ext4 -m size=64M", "ext4")]
+    {
+        let made = place.run(&format!("materialize {IMAGE} --as {format} --out {{}}/{out} -q"));
+        assert!(made.contains("[exit 0]"), "{made}");
+    }
+    assert!(place.run("disk --size 64M --out {}/empty.ext4").contains("[exit 0]"));
+    for (file, hint) in [
+        ("gpt/rootfs.gpt", "--as gpt -m verity="),
+        ("over/partitions.gpt", "--as vmdk-gpt -m verity="),
+        ("upper/upper.ext4", "--hash-tree"),
+        ("ext4/rootfs.ext4", "--as ext4 -m verity="),
+        ("empty.ext4", "--hash-tree"),
+    ] {
+        let size = || fs::metadata(place.path(file)).unwrap().len();
+        let before = size();
+        let (code, done, error) = json(&place, &format!("verity {{}}/{file} --append --json"));
+        let said = error["hint"].as_str().unwrap_or_default();
+        let is_told = said.contains(hint) && said.contains("--hash-tree");
+        assert!(code == Some(2) && is_told, "{file}: {code:?} {done} {error}");
+        assert_eq!(size(), before, "{file}");
+        let (code, _, error) =
+            json(&place, &format!("verity {{}}/{file} --hash-tree {{}}/{file}.tree --json"));
+        assert_eq!(code, Some(0), "{file}: {error}");
+    }
+    // A file system that no guest writes to is read with a tree behind it.
+    let verified = place.run(&format!("materialize {IMAGE} --as ext4 -m verity=beside --out {{}}/read -q"));
+    assert!(verified.contains("[exit 0]"), "{verified}");
+    let appended = place.run("verity {}/read/rootfs.ext4 --append");
+    assert!(appended.contains("[exit 0]"), "{appended}");
+}
+
+/// `veritysetup` opens files and block devices; a VMDK is neither before a machine has it.
+#[test]
+fn a_vmdk_with_a_tree_is_opened_in_the_guest() {
+    for format in ["vmdk", "vmdk-gpt", "vmdk-stream"] {
+        let (place, disk, _) = place(format);
+        let made = place.run(&format!("verity {{}}/{disk} --hash-tree {{}}/tree"));
+        assert!(made.contains("[exit 0]") && made.contains("dm-mod.create"), "{format}: {made}");
+        assert!(!made.contains("veritysetup"), "{format}: {made}");
+        let (_, made, _) = json(&place, &format!("verity {{}}/{disk} --hash-tree {{}}/other --json"));
+        assert!(made["open"].is_null() && made["table"].is_string(), "{format}: {made}");
+        let (code, _, error) = json(&place, &format!("verity {{}}/{disk} --append --json"));
+        let hint = error["hint"].as_str().unwrap();
+        assert!(code == Some(2) && hint.contains(&format!("--as {format} -m verity=")), "{format}: {hint}");
+    }
+    let (place, disk, _) = place("erofs");
+    let (_, made, _) = json(&place, &format!("verity {{}}/{disk} --hash-tree {{}}/tree --json"));
+    assert!(made["open"].as_str().unwrap_or_default().starts_with("veritysetup open "), "{made}");
+}
+
+/// An image that has its devices behind it on one disk needs a newer Linux than the image alone.
+#[test]
+fn the_kernel_of_a_disk_is_the_one_that_materialize_says() {
+    let is_disk = |name: &String| name.starts_with("set/rootfs.") && !name.ends_with(".verity");
+    for format in [
+        "raw",
+        "raw -m verity=append",
+        "vmdk",
+        "vmdk -m verity=append",
+        "vmdk-stream",
+        "vmdk-stream -m verity=append",
+        "vmdk-stream -m of=erofs",
+        "erofs",
+        "erofs -m verity=append",
+        "gpt",
+        "gpt -m verity=append",
+        "vmdk-gpt",
+    ] {
+        let place = Place::new();
+        let (code, made, error) =
+            json(&place, &format!("materialize {IMAGE} --as {format} --out {{}}/set -q --json"));
+        assert_eq!(code, Some(0), "{format}: {error}");
+        let file = place.files().into_iter().find(|name| is_disk(name)).unwrap();
+        let shown = json(&place, &format!("inspect {{}}/{file} --json")).1;
+        let disk = if shown["disk"].is_null() { &shown } else { &shown["disk"] };
+        let of_first = &disk["partitions"][0]["content"]["kernel"];
+        let kernel = if of_first.is_null() { &disk["kernel"] } else { of_first };
+        assert!(made["kernel"].is_string() && *kernel == made["kernel"], "{format}: {made} {shown}");
+    }
+}
+
+/// A partition that begins as a tree does and has the name of one, and which a guest mounts.
+#[test]
+fn only_the_tree_of_an_image_is_passed_over() {
+    let (place, disk, _) = place("gpt -m verity=partition");
+    let flat = place.run(&format!("materialize {IMAGE} --as erofs --out {{}}/flat -q"));
+    assert!(flat.contains("[exit 0]"), "{flat}");
+    let file = File::options().read(true).write(true).open(place.path(&disk)).unwrap();
+    let (mut header, mut entries) = (vec![0; 92], vec![0; 128 * 128]);
+    file.read_exact_at(&mut header, 512).unwrap();
+    file.read_exact_at(&mut entries, 1024).unwrap();
+    // Between the last two partitions there is room for one more.
+    let last = entries[5 * 128..6 * 128].to_vec();
+    let sector = |at: usize| u64::from_le_bytes(entries[at..at + 8].try_into().unwrap());
+    let (first, end) = (sector(4 * 128 + 40) + 1, sector(5 * 128 + 32) - 1);
+    entries[6 * 128..7 * 128].copy_from_slice(&last);
+    entries[6 * 128 + 16] ^= 1;
+    entries[6 * 128 + 32..6 * 128 + 40].copy_from_slice(&first.to_le_bytes());
+    entries[6 * 128 + 40..6 * 128 + 48].copy_from_slice(&end.to_le_bytes());
+    header[88..92].copy_from_slice(&crc32(&entries).to_le_bytes());
+    header[16..20].fill(0);
+    let sum = crc32(&header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    file.write_all_at(&header, 512).unwrap();
+    file.write_all_at(&entries, 1024).unwrap();
+    let mut image = fs::read(place.path("flat/rootfs.erofs")).unwrap();
+    image[..8].copy_from_slice(b"verity\0\0");
+    file.write_all_at(&image, first * 512).unwrap();
+    let line = format!("verity {{}}/{disk} --roots {{}}/roots.json --json");
+    let (code, report, error) = json(&place, &line);
+    assert_eq!((code, &error["kind"]), (Some(5), &"corrupt".into()), "{report}");
+    let of_last = report["partitions"].as_array().unwrap().last().unwrap();
+    assert!(of_last["number"] == 7 && of_last["verified"] == false, "{report}");
+    let shown = json(&place, &format!("inspect {{}}/{disk} --json")).1;
+    assert_eq!(shown["partitions"][6]["content"]["format"], "erofs", "{shown}");
+    assert_eq!(shown["partitions"][5]["content"]["format"], "verity", "{shown}");
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
+    })
+}
+
+/// Files that are no images and no disks, but are made here.
+#[test]
+fn hash_trees_are_named_where_a_disk_is_asked_for() {
+    let place = Place::new();
+    let made = place.run(&format!("materialize {IMAGE} --as erofs -m verity=beside --out {{}}/set -q"));
+    assert!(made.contains("[exit 0]"), "{made}");
+    fs::copy(place.path("set/rootfs.erofs"), place.path("layer.erofs")).unwrap();
+    assert!(place.run("verity {}/layer.erofs --append --sidecar").contains("[exit 0]"));
+    let folder = place.dir.path();
+    for file in ["set/rootfs.verity", "layer.erofs.dmverity"] {
+        for name in [file.to_owned(), format!("./{file}"), place.path(file)] {
+            for (verb, more) in [("inspect", ""), ("ls", ""), ("cat", "/etc")] {
+                let words = [verb, &name, more].into_iter().filter(|word| !word.is_empty());
+                let output = place.command(words).current_dir(folder).output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                let is_named = said.contains("hash tree") && said.contains("plyfold verity FILE");
+                assert!(is_named && !said.contains("archive:"), "{verb} {name}: {said}");
+                assert_eq!(output.status.code(), Some(2), "{verb} {name}: {said}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_said_of_verified_disks() {
     let (place, _, roots) = place("gpt -m verity=partition");
