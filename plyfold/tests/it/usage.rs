@@ -128,7 +128,7 @@ fn mistakes_of_the_command_line_are_documents_in_json() {
     let place = Place::new();
     for (line, said, hint) in [
         ("verity x --appendd", "unexpected argument '--appendd'", "'--append'"),
-        ("materialize x --boot", "--boot", "plyfold materialize"),
+        ("verity x --append --hash-tree y", "cannot be used with", "plyfold verity --help"),
         ("cat", "required arguments", "plyfold cat --help"),
         ("verity x --hash-tree", "a value is required", "plyfold verity --help"),
         ("verity x --data-block-size many", "invalid value 'many'", "plyfold verity --help"),
