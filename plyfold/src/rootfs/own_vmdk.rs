@@ -48,8 +48,10 @@ pub(super) fn read<R: Read>(
 pub(super) fn check<'a>(
     file: &SetFile,
     bytes: &[u8],
-    files: impl Iterator<Item = &'a SetFile> + Clone,
+    files: impl Iterator<Item = &'a SetFile>,
 ) -> Result<()> {
+    use std::collections::HashSet;
+
     use plyfold_core::snapshot::SnapshotFault;
     use plyfold_vmdk::{Descriptor, check_stream};
 
@@ -60,8 +62,9 @@ pub(super) fn check<'a>(
     }
     let text = std::str::from_utf8(bytes).map_err(|_| foreign("it is not UTF-8"))?;
     let descriptor = Descriptor::parse_exactly(text).map_err(|e| foreign(e.message()))?;
-    let is_own = |path: &str| files.clone().any(|of| of.name == path && of.name != file.name && !of.writable);
-    match descriptor.extents().iter().find(|extent| !is_own(extent.path())) {
+    let own = files.filter(|of| of.name != file.name && !of.writable).map(|of| of.name.as_str());
+    let own: HashSet<&str> = own.collect();
+    match descriptor.extents().iter().find(|extent| !own.contains(extent.path())) {
         None => Ok(()),
         Some(extent) => {
             Err(foreign(&format!("it names {:?}, which is no read-only file of the set", extent.path())))
@@ -70,11 +73,7 @@ pub(super) fn check<'a>(
 }
 
 #[cfg(not(feature = "vmdk"))]
-pub(super) fn check<'a>(
-    file: &SetFile,
-    _: &[u8],
-    _: impl Iterator<Item = &'a SetFile> + Clone,
-) -> Result<()> {
+pub(super) fn check<'a>(file: &SetFile, _: &[u8], _: impl Iterator<Item = &'a SetFile>) -> Result<()> {
     let error = Error::unsupported("a VMDK cannot be checked by a build without VMDKs");
     Err(error.with_context("file", &file.name))
 }
@@ -83,7 +82,7 @@ pub(super) fn check<'a>(
 pub(super) fn check_file<'a>(
     file: &SetFile,
     mut content: &File,
-    files: impl Iterator<Item = &'a SetFile> + Clone,
+    files: impl Iterator<Item = &'a SetFile>,
 ) -> Result<()> {
     let failed = |e| Error::io("looking at a VMDK", e);
     let size = content.seek(SeekFrom::End(0)).map_err(failed)?;

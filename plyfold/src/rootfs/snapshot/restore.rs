@@ -122,7 +122,7 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn files(&self) -> impl Iterator<Item = &SetFile> + Clone {
+    fn files(&self) -> impl Iterator<Item = &SetFile> {
         self.snapshot.files.iter().map(|file| &file.file)
     }
 
