@@ -148,7 +148,9 @@ async fn a_record_that_contradicts_itself_is_refused() {
     let documents = [scene.path("vm/.plyfold-image"), scene.path("saved/snapshot.json")];
     let good = documents.clone().map(|path| fs::read(path).unwrap());
     for (what, change) in cases {
-        documents.iter().for_each(|path| edit(path, change));
+        for path in &documents {
+            edit(path, change);
+        }
         let error = DiskSet::open(&scene.path("vm")).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         let error = scene.refused().await;

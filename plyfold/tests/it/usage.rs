@@ -140,7 +140,7 @@ fn mistakes_of_the_command_line_are_documents_in_json() {
         assert_eq!((output.status.code(), &error["kind"]), (Some(2), &"config".into()), "{line}: {error}");
         assert!(message.contains(said) && found.contains(hint), "{line}: {error}");
         for part in ["\n", "Usage", "For more information"] {
-            assert!(!message.contains(part) && !found.contains("\n"), "{line}: {error}");
+            assert!(!message.contains(part) && !found.contains('\n'), "{line}: {error}");
         }
     }
 }
