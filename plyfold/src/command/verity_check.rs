@@ -8,7 +8,7 @@ use crate::blocking::Stop;
 use crate::disk_file::{DiskBytes, DiskFormat, format_within, open_error};
 use crate::materializers::disk::Partitions;
 use crate::materializers::verity::{RootHash, TreeLayout, Uuid, VerityFault, Work};
-use crate::{Error, HashedDisk, ReadAt as _, Result, RootHashes, Slice};
+use crate::{Error, ErrorKind, HashedDisk, ReadAt as _, Result, RootHashes, Slice};
 
 use super::disk_args::Verity;
 use super::hash_trees::behind;
@@ -57,7 +57,10 @@ pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
             // It may be that of all bytes of the disk, for which there is no tree.
             let (root, told) =
                 if roots.is_of_whole() { roots.of_whole(&options.file)? } else { return Err(unknown) };
-            return check_whole(root, told).map_err(|_: Error| unknown);
+            return check_whole(root, told).map_err(|e: Error| match e.kind() {
+                ErrorKind::Cancelled | ErrorKind::Io => e,
+                _ => unknown,
+            });
         }
         if !roots.is_of_whole() {
             return Err(without_trees("no partition of the disk has a hash tree"));
