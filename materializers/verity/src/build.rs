@@ -56,7 +56,7 @@ impl TreeLayout {
         let parameters = self.parameters();
         let tree = HashTree::new(digest, self.data_blocks())
             .with_block_sizes(parameters.data_block_size(), parameters.hash_block_size())
-            .with_salt(parameters.salt_text().trim_matches('-'));
+            .with_salt(parameters.salt_hex());
         Ok(tree.at(place, self.hash_offset()))
     }
 }

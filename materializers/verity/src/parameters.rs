@@ -82,7 +82,12 @@ impl Parameters {
 
     /// The salt as the kernel's table has it: hexadecimal digits, or `-` for none.
     pub fn salt_text(&self) -> String {
-        if self.salt.is_empty() { "-".to_owned() } else { hex::encode(&self.salt) }
+        if self.salt.is_empty() { "-".to_owned() } else { self.salt_hex() }
+    }
+
+    /// The salt in hexadecimal digits, as documents have it: an empty text for none.
+    pub fn salt_hex(&self) -> String {
+        hex::encode(&self.salt)
     }
 }
 

@@ -5,8 +5,9 @@ use std::io;
 use crate::disk_file::{DiskFormat, format_within};
 use crate::materializers::disk::PartitionInfo;
 use crate::materializers::erofs::Summary;
-use crate::materializers::verity::{TreeLayout, Uuid};
+use crate::materializers::verity::{RootHash, TreeLayout, Uuid};
 use crate::{Error, ReadAt, Result, Slice};
+use serde_json::{Value, json};
 
 /// What the name of a partition with a tree has behind the name of the image's.
 const HOLDER: &str = "-verity";
@@ -33,6 +34,28 @@ pub(crate) struct Hashed<'a> {
     pub(crate) holder: usize,
     pub(crate) data: Slice<'a>,
     pub(crate) tree: Slice<'a>,
+}
+
+/// A tree of this root hash, as JSON.
+pub(crate) fn document(layout: &TreeLayout, root: &RootHash) -> Value {
+    let parameters = layout.parameters();
+    json!({
+        "root_hash": root.to_string(),
+        "algorithm": "sha256",
+        "salt": parameters.salt_hex(),
+        "data_blocks": layout.data_blocks(),
+        "data_size": layout.data_size(),
+        "data_block_size": parameters.data_block_size(),
+        "hash_block_size": parameters.hash_block_size(),
+        "hash_offset": layout.hash_offset(),
+    })
+}
+
+/// What a tree is of, in words.
+pub(crate) fn blocks(layout: &TreeLayout) -> String {
+    let (blocks, bytes) = (layout.data_blocks(), layout.parameters().data_block_size());
+    let unit = if blocks == 1 { "block" } else { "blocks" };
+    format!("{blocks} {unit} of {bytes} bytes")
 }
 
 /// What the partition is at this place of the list.

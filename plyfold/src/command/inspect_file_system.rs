@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, KernelVersion, ReadAt, Result, Slice};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::hash_trees::behind;
+use super::hash_trees::{behind, document};
 use super::listed::{escaped, utc};
 use super::shown::{Shown, or_none};
 use super::size::Size;
@@ -46,18 +46,7 @@ pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
 
 /// Adds a hash tree. What it says is not verified.
 pub(crate) fn with_tree(mut shown: Shown, layout: &TreeLayout, root: &RootHash, place: String) -> Shown {
-    let parameters = layout.parameters();
-    let tree = json!({
-        "root_hash": root.to_string(),
-        "algorithm": "sha256",
-        "salt": parameters.salt_text().trim_matches('-'),
-        "data_blocks": layout.data_blocks(),
-        "data_size": layout.data_size(),
-        "data_block_size": parameters.data_block_size(),
-        "hash_block_size": parameters.hash_block_size(),
-        "hash_offset": layout.hash_offset(),
-    });
-    shown.set("hash_tree", "hash tree", tree, place);
+    shown.set("hash_tree", "hash tree", document(layout, root), place);
     shown.lines.push(("root hash", format!("{root}, not verified")));
     shown
 }

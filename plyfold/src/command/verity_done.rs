@@ -7,6 +7,7 @@ use crate::materializers::verity::{RootHash, TreeLayout, Uuid};
 use crate::shell::quoted;
 use serde_json::{Value, json};
 
+use super::hash_trees::blocks;
 use super::size::Size;
 
 /// What was made or verified.
@@ -33,7 +34,7 @@ impl Done {
             "path": path(&self.file),
             "root_hash": self.root.to_string(),
             "algorithm": "sha256",
-            "salt": parameters.salt_text().trim_matches('-'),
+            "salt": parameters.salt_hex(),
             "data_blocks": self.layout.data_blocks(),
             "data_block_size": parameters.data_block_size(),
             "hash_block_size": parameters.hash_block_size(),
@@ -49,12 +50,10 @@ impl Done {
     }
 
     pub(crate) fn text(&self) -> String {
-        let (parameters, blocks) = (self.layout.parameters(), self.layout.data_blocks());
+        let parameters = self.layout.parameters();
         let mut text = format!("root hash  {}\n", self.root);
         let done = if self.is_verified { "verified " } else { "data     " };
-        let unit = if blocks == 1 { "block" } else { "blocks" };
-        let bytes = parameters.data_block_size();
-        let _ = writeln!(text, "{done}  {}  {blocks} {unit} of {bytes} bytes", self.file.display());
+        let _ = writeln!(text, "{done}  {}  {}", self.file.display(), blocks(&self.layout));
         let Some((tree, size)) = &self.tree else { return text };
         let offset = match self.layout.hash_offset() {
             0 => Size(*size).to_string(),

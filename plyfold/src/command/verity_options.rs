@@ -66,7 +66,7 @@ pub(crate) fn check_told(layout: &TreeLayout, told: &HashedDisk) -> Result<()> {
     let parameters = layout.parameters();
     let there = (
         "sha256",
-        parameters.salt_text().trim_matches('-').to_owned(),
+        parameters.salt_hex(),
         layout.data_blocks(),
         parameters.data_block_size(),
         parameters.hash_block_size(),

@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, HashedDisk, ReadAt, Result, printable};
 use serde_json::{Value, json};
 
 use super::disk_args::Verity;
-use super::hash_trees::{Hashed, Role, role};
+use super::hash_trees::{self, Hashed, Role, blocks, role};
 use super::terminal::table;
 use super::verity_options::{check_same, check_told};
 use super::verity_roots::{Roots, root_of};
@@ -26,10 +26,8 @@ pub(crate) struct Report {
 struct Row {
     number: u32,
     name: String,
-    /// The partition of the tree, and what the tree is.
-    tree: Option<(u32, TreeLayout)>,
-    /// What the tree says, which is not verified.
-    stated: Option<RootHash>,
+    /// The partition of the tree, what the tree is, and the root hash that it says, which is not verified.
+    tree: Option<(u32, TreeLayout, RootHash)>,
     outcome: Outcome,
 }
 
@@ -74,18 +72,17 @@ pub(crate) fn verify_partitions(
             number: partition.number,
             name: partition.name.clone(),
             tree: None,
-            stated: None,
             outcome: Outcome::Unasked,
         };
         if let Ok(Role::Hashed(hashed)) = &found {
             let holder = list.get(hashed.holder).map_or(partition.number, |holder| holder.number);
-            row.tree = Some((holder, hashed.layout.clone()));
-            row.stated = Some(hashed.layout.stated_root(&hashed.data, &hashed.tree)?);
+            let stated = hashed.layout.stated_root(&hashed.data, &hashed.tree)?;
+            row.tree = Some((holder, hashed.layout.clone(), stated));
         }
-        row.outcome = match wanted.take(partition, row.stated) {
+        row.outcome = match wanted.take(partition, row.stated()) {
             Asked::Nothing => Outcome::Unasked,
             Asked::Failed(e) => Outcome::Failed(e),
-            Asked::Root(root, told) => match verify(options, found, &root, told, row.tree.as_ref(), stop) {
+            Asked::Root(root, told) => match verify(options, found, &root, told, row.holder(), stop) {
                 Ok(()) => Outcome::Verified,
                 Err(e) if [ErrorKind::Cancelled, ErrorKind::Io].contains(e.kind()) => return Err(e),
                 Err(e) => Outcome::Failed(e),
@@ -102,7 +99,7 @@ fn verify(
     found: Result<Role<'_>>,
     root: &RootHash,
     told: Option<&HashedDisk>,
-    tree: Option<&(u32, TreeLayout)>,
+    holder: Option<u32>,
     stop: &Stop,
 ) -> Result<()> {
     let hashed = match found? {
@@ -114,8 +111,7 @@ fn verify(
     check_same(options, &layout)?;
     if let Some(told) = told {
         check_told(&layout, told)?;
-        let (number, holder) = (told.partition, tree.map(|(holder, _)| *holder));
-        if told.hash_partition.or(number) != holder {
+        if told.hash_partition.or(told.partition) != holder {
             return Err(Error::corrupt("its hash tree is in another partition than the document says"));
         }
     }
@@ -201,7 +197,8 @@ impl<'a> Wanted<'a> {
     fn unknown(&self, rows: &[Row]) -> Option<Error> {
         let Self::All { roots, found } = self else { return None };
         let root = roots.iter().find(|root| !found.contains(root))?;
-        let stated = rows.iter().filter_map(|row| Some(format!("{} {}", printable(&row.name), row.stated?)));
+        let stated =
+            rows.iter().filter_map(|row| Some(format!("{} {}", printable(&row.name), row.stated()?)));
         let stated: Vec<String> = stated.collect();
         let error = Error::corrupt(format!("no hash tree on the disk has the root hash {root}"));
         Some(error.with_hint(format!(
@@ -275,6 +272,14 @@ impl Report {
 }
 
 impl Row {
+    fn holder(&self) -> Option<u32> {
+        self.tree.as_ref().map(|(holder, ..)| *holder)
+    }
+
+    fn stated(&self) -> Option<RootHash> {
+        self.tree.as_ref().map(|(.., stated)| *stated)
+    }
+
     fn document(&self) -> Value {
         let mut document = json!({
             "number": self.number,
@@ -286,28 +291,15 @@ impl Row {
             },
             "error": if let Outcome::Failed(e) = &self.outcome { Some(e.message()) } else { None },
         });
-        if let Some((holder, layout)) = &self.tree {
-            let parameters = layout.parameters();
-            document["hash_tree"] = json!({
-                "partition": holder,
-                "root_hash": self.stated.map(|root| root.to_string()),
-                "algorithm": "sha256",
-                "salt": parameters.salt_text().trim_matches('-'),
-                "data_blocks": layout.data_blocks(),
-                "data_size": layout.data_size(),
-                "data_block_size": parameters.data_block_size(),
-                "hash_block_size": parameters.hash_block_size(),
-                "hash_offset": layout.hash_offset(),
-            });
+        if let Some((holder, layout, stated)) = &self.tree {
+            document["hash_tree"] = hash_trees::document(layout, stated);
+            document["hash_tree"]["partition"] = json!(holder);
         }
         document
     }
 
     fn data(&self) -> String {
-        let Some((_, layout)) = &self.tree else { return "-".to_owned() };
-        let (blocks, bytes) = (layout.data_blocks(), layout.parameters().data_block_size());
-        let unit = if blocks == 1 { "block" } else { "blocks" };
-        format!("{blocks} {unit} of {bytes} bytes")
+        self.tree.as_ref().map_or_else(|| "-".to_owned(), |(_, layout, _)| blocks(layout))
     }
 
     fn said(&self) -> String {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::disk_file::{DiskFormat, files, format_of};
+use crate::durable::parent;
 use crate::materializers::ext4;
 use crate::materializers::vmdk::Descriptor;
 use crate::{DiskSet, Error, Result, disk_file};
@@ -68,8 +69,7 @@ fn is_written(path: &Path) -> bool {
     if file.and_then(ext4::Summary::read).is_ok_and(|found| found.needs_recovery) {
         return true;
     }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let (folder, Some(name)) = (parent(path), path.file_name()) else { return false };
     let set = DiskSet::is_in(folder).then(|| DiskSet::open(folder));
     set.is_some_and(|set| {
         set.is_ok_and(|set| set.records.iter().any(|of| of.writable && name == of.name.as_str()))

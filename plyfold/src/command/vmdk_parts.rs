@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::disk_file::{self, DiskFormat, format_of};
+use crate::durable::parent;
 use crate::materializers::disk::DiskFault;
 use crate::{Error, printable};
 
@@ -15,8 +16,7 @@ const NAMES: usize = 1 << 16;
 /// A descriptor in the same folder that names the file: the first by its name.
 pub(crate) fn descriptor_of(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names = fs::read_dir(folder).ok()?.take(NAMES).filter_map(|entry| {
+    let names = fs::read_dir(parent(path)).ok()?.take(NAMES).filter_map(|entry| {
         let entry = entry.ok()?;
         // A link may lead out of the folder.
         entry.file_type().ok()?.is_file().then(|| entry.path())

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+#[cfg(feature = "command")]
+use plyfold_core::durable::parent;
 use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
 use plyfold_core::{Error, Result};
 
@@ -56,8 +58,8 @@ impl DiskSet {
     pub(crate) fn check_written(&self) -> Result<()> {
         for (of, disk) in self.records.iter().zip(&self.disks.files).filter(|(of, _)| of.writable) {
             let at = |e: Error| e.with_context("path", disk.path.display());
-            let folder = disk.path.parent().unwrap_or_else(|| Path::new("."));
-            let file = regular_file::open(folder, &of.name)?.ok_or_else(|| missing_disk(&disk.path))?;
+            let file =
+                regular_file::open(parent(&disk.path), &of.name)?.ok_or_else(|| missing_disk(&disk.path))?;
             super::snapshot::writable::startable(&file, of).map_err(at)?;
         }
         Ok(())
