@@ -190,11 +190,11 @@ mod tests {
             let options = Options::parse(options.iter().copied()).unwrap();
             formats.open("erofs", &options).unwrap().format().options
         };
-        assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
-        assert_eq!(key(&["compress=lz4", "fragments=true"]), "zlz4-2-c16384-f");
-        assert_eq!(key(&["compress=lz4", "fragments=false"]), "zlz4-2-c16384");
-        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-4-c4096");
-        assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-2-c1048576"));
+        assert_eq!(key(&["compress=lz4"]), "zlz4-3-c16384");
+        assert_eq!(key(&["compress=lz4", "fragments=true"]), "zlz4-3-c16384-f");
+        assert_eq!(key(&["compress=lz4", "fragments=false"]), "zlz4-3-c16384");
+        assert_eq!(key(&["compress=lz4hc,12", "cluster=4K"]), "zlz4hc12-5-c4096");
+        assert_eq!(key(&["compress=zstd", "cluster=1M", "label=7"]), format!("{label}-zzstd3-3-c1048576"));
         for bad in [
             "block-size=100",
             "cluster=4K",
@@ -214,8 +214,8 @@ mod tests {
             let options = Options::parse(options.iter().copied()).unwrap();
             formats.open("erofs-layers", &options).unwrap().format().options
         };
-        assert_eq!(key(&["compress=lz4"]), "zlz4-2-c16384");
-        assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-2-c4096");
+        assert_eq!(key(&["compress=lz4"]), "zlz4-3-c16384");
+        assert_eq!(key(&["compress=zstd,9", "cluster=4K"]), "zzstd9-3-c4096");
         // One artifact serves for both places of a tree.
         for name in ["erofs-layers", "erofs-merged", "erofs-tar"] {
             let open = |place: &str| formats.open(name, &Options::parse([place]).unwrap()).unwrap();

@@ -120,9 +120,9 @@ impl Compression {
     /// options.
     pub(crate) fn key(&self) -> String {
         let algorithm = match self.algorithm {
-            Algorithm::Lz4 => "zlz4-2".to_owned(),
-            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-4"),
-            Algorithm::Zstd(level) => format!("zzstd{level}-2"),
+            Algorithm::Lz4 => "zlz4-3".to_owned(),
+            Algorithm::Lz4hc(level) => format!("zlz4hc{level}-5"),
+            Algorithm::Zstd(level) => format!("zzstd{level}-3"),
         };
         let fragments = if self.fragments { "-f" } else { "" };
         format!("{algorithm}-c{}{fragments}", self.cluster)
@@ -157,14 +157,9 @@ impl Compression {
         self.cluster > BLOCK
     }
 
-    /// How much of a file is compressed on its own: enough for many clusters.
-    pub(crate) fn segment(&self) -> u32 {
-        (self.cluster * 32).clamp(1 << 20, 4 << 20)
-    }
-
     /// The number of threads that compress: what all of them hold of files is bounded.
     pub(crate) fn workers(&self) -> NonZero<usize> {
-        let most = NonZero::new(MEMORY / (self.segment() as usize * COPIES)).unwrap_or(NonZero::<usize>::MIN);
+        let most = NonZero::new(MEMORY / (PIECE as usize * COPIES)).unwrap_or(NonZero::<usize>::MIN);
         let threads = self.threads.or_else(|| thread::available_parallelism().ok());
         threads.unwrap_or(NonZero::<usize>::MIN).min(most)
     }
@@ -184,9 +179,13 @@ pub(crate) const SIZE_MIN: u64 = 64;
 pub(crate) const SIZE_MAX: u64 = 16 << 30;
 /// Files of a layer of at most so many bytes are compressed as a whole.
 pub(crate) const WHOLE: u64 = 256 << 10;
+/// How much of a file is compressed on its own: each piece ends with a block that is not full.
+pub(crate) const PIECE: u32 = 4 << 20;
+/// Files that are compressed by one thread, one after the other, are together no larger than this.
+pub(crate) const BATCH: u64 = 1 << 20;
 /// What all threads together hold of files.
 const MEMORY: usize = 256 << 20;
-/// How often a thread holds a segment: what it reads, what it makes, and two that wait to be written.
+/// How often a thread holds a piece: what it reads, what it makes, and two that wait to be written.
 const COPIES: usize = 4;
 
 /// The one block size that compressed files have here.
@@ -232,9 +231,9 @@ mod tests {
         let with = |text: &str| {
             Compression::new(Algorithm::Lz4).unwrap().with_cluster(cluster_size(text)?).map(|made| made.key())
         };
-        assert_eq!(with("4K").unwrap(), "zlz4-2-c4096");
-        assert_eq!(with("1M").unwrap(), "zlz4-2-c1048576");
-        assert_eq!(with("65536").unwrap(), "zlz4-2-c65536");
+        assert_eq!(with("4K").unwrap(), "zlz4-3-c4096");
+        assert_eq!(with("1M").unwrap(), "zlz4-3-c1048576");
+        assert_eq!(with("65536").unwrap(), "zlz4-3-c65536");
         for bad in ["", "K", "2K", "2M", "5K", "-4096", "4k", "99999999999", "4194304M"] {
             assert!(with(bad).is_err(), "{bad}");
         }

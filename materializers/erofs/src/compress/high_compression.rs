@@ -5,13 +5,15 @@ use plyfold_core::{Error, Result};
 
 use super::sequences::Matches;
 
-/// LZ4HC by levels of the codec that are lower than the one that is asked for, in pieces of files that gain little by it. Those are
+/// LZ4HC by levels of the codec that are lower than the one that is asked for, in parts of files that gain little by it. Those are
 /// most: a Debian root gets smaller by 1 to 2 % in twice the time. What gains most are few words in any order.
 pub(crate) struct HighCompression {
     compressor: lz4_hc::Compressor<'static>,
     levels: Levels,
-    /// The level for the rest of the piece, as soon as the lowest and the full one have been tried.
+    /// The level for what follows, as soon as the lowest and the full one have been tried.
     chosen: Option<i32>,
+    /// The bytes that were read since there is no earlier choice.
+    read: usize,
     /// Room for what another level makes of a cluster.
     room: Vec<u8>,
 }
@@ -19,16 +21,25 @@ pub(crate) struct HighCompression {
 impl HighCompression {
     pub(crate) fn new(level: i32) -> Result<Self> {
         let compressor = lz4_hc::Compressor::new().map_err(|e| Error::io("starting LZ4HC", e.into()))?;
-        Ok(Self { compressor, levels: Levels::of(level), chosen: None, room: Vec::new() })
+        Ok(Self { compressor, levels: Levels::of(level), chosen: None, read: 0, room: Vec::new() })
     }
 
     /// Begins another piece.
     pub(crate) fn restart(&mut self) {
-        self.chosen = None;
+        (self.chosen, self.read) = (None, 0);
     }
 
     /// Fills the next cluster of a piece.
     pub(crate) fn fill(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
+        if self.read >= (cluster.len() * CHOICE_CLUSTERS).max(CHOICE_BYTES) {
+            self.restart();
+        }
+        let filled = self.fill_as_chosen(source, cluster);
+        self.read += filled.0;
+        filled
+    }
+
+    fn fill_as_chosen(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
         let Levels { low, middle, full } = self.levels;
         let filled = self.fill_by(self.chosen.unwrap_or(low), source, cluster);
         if self.chosen.is_some() || low == full || !may_gain(filled, source, cluster) {
@@ -72,6 +83,10 @@ impl HighCompression {
 
 /// No more than so many bytes for each one of a cluster are in it, mostly.
 const LIKELY: usize = 8;
+
+/// A level is chosen for so many bytes of a piece, or for so much as this number of clusters has room for.
+const CHOICE_BYTES: usize = 1 << 20;
+const CHOICE_CLUSTERS: usize = 32;
 
 /// Where the full search saves no more than this, the lowest one does. `benches/README.md` has what each takes and saves.
 const GAIN_PERCENT: u64 = 2;

@@ -10,7 +10,7 @@ use plyfold_core::tree::{FileData, Kind, MergedTree};
 use super::bodies::Bodies;
 use super::fragments::{self, Fragments, Piece, Source};
 use crate::bodies::Packed;
-use crate::compress::algorithm::{Compression, SIZE_MAX, SIZE_MIN};
+use crate::compress::algorithm::{BATCH, Compression, PIECE, SIZE_MAX, SIZE_MIN};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
 use crate::compress::extents::ExtentWriter;
@@ -67,7 +67,7 @@ pub(super) fn write(
         jobs(image, inodes, compression).try_for_each(|job| queue.push(job?))?;
         // Where fragments stand is known once all files are.
         queue.drain()?;
-        let mut pieces = queue.taker.fragments.pieces(compression.segment());
+        let mut pieces = queue.taker.fragments.pieces(PIECE);
         pieces.try_for_each(|piece| queue.push(Job::Packed(piece)))
     })?;
     let Writer { bodies, clusters, .. } = writer;
@@ -81,7 +81,12 @@ fn jobs<'a>(
     inodes: &'a Inodes<'_, FileData>,
     compression: &'a Compression,
 ) -> impl Iterator<Item = Result<Job>> + use<'a> {
-    let segment = compression.segment();
+    // What follows in a file, and where the piece behind it starts.
+    let piece = |source: Source, start: u64, cut: &mut Option<_>| {
+        let end = source.size.min(start + u64::from(PIECE));
+        *cut = Some((source, end)).filter(|_| end < source.size);
+        Job::Piece(source, start..end)
+    };
     let mut room = fragments::Room::new(compression);
     let mut large = fragments::Large::default();
     let mut files = inodes.planned.iter().enumerate().filter_map(move |(at, planned)| {
@@ -94,13 +99,11 @@ fn jobs<'a>(
     let mut cut: Option<(Source, u64)> = None;
     iter::from_fn(move || {
         if let Some((source, start)) = cut {
-            let end = (start + u64::from(segment)).min(source.size);
-            cut = Some((source, end)).filter(|_| end < source.size);
-            return Some(Ok(Job::Piece(source, start..end)));
+            return Some(Ok(piece(source, start, &mut cut)));
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(source) = next.take().or_else(|| files.next()) {
-            if bytes > 0 && bytes + source.size > segment.into() {
+            if bytes > 0 && bytes + source.size > BATCH {
                 next = Some(source);
                 break;
             }
@@ -108,15 +111,14 @@ fn jobs<'a>(
                 Ok(compressed) => compressed,
                 Err(error) => return Some(Err(error)),
             };
-            if compressed && source.size > segment.into() {
+            if compressed && source.size > BATCH {
                 if batch.is_empty() {
                     match source.fragments.then(|| large.equal(image, source)).transpose() {
                         Ok(Some(Some(other))) => return Some(Ok(Job::Same(source, other))),
                         Ok(_) => {}
                         Err(error) => return Some(Err(error)),
                     }
-                    cut = Some((source, segment.into()));
-                    return Some(Ok(Job::Piece(source, 0..segment.into())));
+                    return Some(Ok(piece(source, 0, &mut cut)));
                 }
                 next = Some(source);
                 break;

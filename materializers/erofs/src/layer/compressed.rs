@@ -12,7 +12,7 @@ use plyfold_core::layer::{DataExtent, LayerTar, TreeLimits};
 
 use super::bodies::{Bodies, LayerFile};
 use super::source::Data;
-use crate::compress::algorithm::{BLOCK, Compression, SIZE_MAX, SIZE_MIN, WHOLE};
+use crate::compress::algorithm::{BATCH, BLOCK, Compression, PIECE, SIZE_MAX, SIZE_MIN, WHOLE};
 use crate::compress::buffers::{Buffer, Buffers};
 use crate::compress::clusters::{ClusterWriter, Room, Written};
 use crate::compress::extents::ExtentWriter;
@@ -48,7 +48,6 @@ enum Done {
 pub(super) struct Files<'a, 'b, 'c> {
     queue: &'a mut Queue<Job, Done, Writer<'b, 'c>>,
     buffers: &'b Buffers,
-    segment: u64,
     /// Small files that are not given to a thread yet, and their bytes.
     batch: (Vec<Source>, Buffer),
 }
@@ -68,7 +67,7 @@ pub(super) fn write(
     let work = |compressor: &mut Compressor, job| compress(compressor, &buffers, job);
     let writer = in_order(compression.workers(), WINDOW, state, work, writer, |queue| {
         let batch = (Vec::new(), buffers.take());
-        let mut files = Files { queue, buffers: &buffers, segment: compression.segment().into(), batch };
+        let mut files = Files { queue, buffers: &buffers, batch };
         read(&mut files)?;
         files.end_batch()
     })?;
@@ -101,7 +100,7 @@ impl Files<'_, '_, '_> {
         }
         let source = Source { file, room: Room { size, own, is_exact: false } };
         if size <= WHOLE {
-            if self.batch.1.len() as u64 + size > self.segment {
+            if self.batch.1.len() as u64 + size > BATCH {
                 self.end_batch()?;
             }
             data.read(tar, size, &mut self.batch.1)?;
@@ -112,7 +111,7 @@ impl Files<'_, '_, '_> {
         self.end_batch()?;
         let mut start = 0;
         while start < size {
-            let length = (size - start).min(self.segment);
+            let length = (size - start).min(PIECE.into());
             let mut bytes = self.buffers.take();
             data.read(tar, length, &mut bytes)?;
             self.queue.push(Job::Piece(source, start, bytes))?;
