@@ -1,6 +1,6 @@
 //! Fills a cluster by LZ4HC, which searches no longer than it pays.
 
-use lzzzz::lz4_hc;
+use lzzzz::{lz4, lz4_hc};
 use plyfold_core::{Error, Result};
 
 use super::sequences::Matches;
@@ -40,6 +40,12 @@ impl HighCompression {
     }
 
     fn fill_as_chosen(&mut self, source: &[u8], cluster: &mut [u8]) -> (usize, usize) {
+        if looks_random(source)
+            && let Some((read, wrote)) = lz4::compress_fill(source, cluster).ok()
+            && wrote >= read
+        {
+            return (read, wrote);
+        }
         let Levels { low, middle, full } = self.levels;
         let filled = self.fill_by(self.chosen.unwrap_or(low), source, cluster);
         if self.chosen.is_some() || low == full || !may_gain(filled, source, cluster) {
@@ -117,6 +123,20 @@ impl Levels {
     }
 }
 
+/// Whether bytes are as often as in compressed data, in a sample. A search for matches takes as long there as in other data, and LZ4
+/// alone finds that there are none.
+fn looks_random(source: &[u8]) -> bool {
+    const SAMPLE: usize = 4096;
+    let Some(sample) = source.first_chunk::<SAMPLE>() else { return false };
+    let mut counts = [0_u32; 256];
+    for byte in sample {
+        counts[usize::from(*byte)] += 1;
+    }
+    // The expected sum for random bytes, and half as much again.
+    let most = (SAMPLE + SAMPLE * SAMPLE / 256) * 3 / 2;
+    counts.iter().map(|count| (count * count) as usize).sum::<usize>() < most
+}
+
 /// Whether to try the full search: where more follows, and where most of a cluster are matches, or most matches follow each other. In
 /// other data few of them are too short.
 fn may_gain((read, wrote): (usize, usize), source: &[u8], cluster: &[u8]) -> bool {
@@ -189,6 +209,24 @@ mod tests {
         })
     }
 
+    fn noise(size: usize) -> Vec<u8> {
+        repeated(size, 4, |state, bytes| bytes.push((random(state) >> 8) as u8))
+    }
+
+    /// Bytes of which each value is as frequent as in noise are searched where they are repeated, also when it is far away.
+    #[test]
+    fn noise_is_not_searched() {
+        let (noise, mut cluster) = (noise(100_000), vec![0; 16 << 10]);
+        assert!(looks_random(&noise) && !looks_random(&noise[..4095]) && !looks_random(&words(1 << 20)));
+        let mut codec = HighCompression::new(9).unwrap();
+        let wanted = lz4::compress_fill(&noise, &mut vec![0; 16 << 10]).unwrap();
+        assert_eq!(codec.fill(&noise, &mut cluster), wanted);
+        let again = [&noise[..6_000], &noise[..6_000], &noise[..40_000]].concat();
+        let wanted = codec.fill_by(codec.levels.low, &again, &mut vec![0; 16 << 10]);
+        assert_eq!(codec.fill(&again, &mut cluster), wanted);
+        assert!(wanted.0 > wanted.1);
+    }
+
     /// The bytes that the clusters of a piece take.
     fn size(
         mut source: &[u8],
@@ -199,7 +237,7 @@ mod tests {
         while !source.is_empty() {
             let (read, wrote) = fill(source, &mut cluster);
             let mut back = vec![0; read];
-            lzzzz::lz4::decompress(&cluster[..wrote], &mut back).unwrap();
+            lz4::decompress(&cluster[..wrote], &mut back).unwrap();
             assert!(back == source[..read]);
             size += wrote;
             source = &source[read..];
@@ -227,7 +265,7 @@ mod tests {
                 );
                 assert!(one == other && read > 0, "{level}, {size}");
                 let mut back = vec![0; read];
-                lzzzz::lz4::decompress(&one[..wrote], &mut back).unwrap();
+                lz4::decompress(&one[..wrote], &mut back).unwrap();
                 assert!(back == source[..read] && (read == size || wrote + 16 > cluster), "{level}, {size}");
             }
             // More than likely fits.
@@ -245,6 +283,7 @@ mod tests {
             ("words", words(2 << 20)),
             ("lines", lines(2 << 20)),
             ("records", records(2 << 20)),
+            ("noise", noise(2 << 20)),
         ] {
             for (level, cluster) in [(9, 4096), (9, 16 << 10), (9, 64 << 10), (10, 16 << 10), (12, 16 << 10)]
             {
