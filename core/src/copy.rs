@@ -1,12 +1,15 @@
 //! The copy engine: an image from one backend into another, digests unchanged.
 
-use std::collections::{HashSet, VecDeque};
+mod documents;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use self::documents::{Batch, Documents};
 use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, is_foreign, limits};
 use crate::progress::{Event, Progress};
@@ -37,7 +40,8 @@ pub struct CopyOptions {
     /// Where events go.
     pub progress: Progress,
     /// Copies what refers to the image, too: signatures, SBOMs, and what refers to those. Both ends have to list
-    /// [referrers](ImageRegistry::referrers), or nothing is copied.
+    /// [referrers](ImageRegistry::referrers), or nothing is copied. What of them is missing in the source is named by an
+    /// error at the end, when everything else is copied.
     pub referrers: bool,
     /// What happens after a failed attempt.
     pub retry: Retry,
@@ -64,7 +68,8 @@ impl Default for CopyOptions {
 ///
 /// # Errors
 /// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; otherwise those of both
-/// backends, with the image in their context. The target's name is not touched then.
+/// backends, with the image in their context. The target's name is not touched then, but by
+/// [`NotFound`](crate::ErrorKind::NotFound) for [referrers](CopyOptions::referrers) that are missing.
 pub async fn copy(
     from: &dyn ImageRegistry,
     image: &Reference,
@@ -88,20 +93,21 @@ pub async fn copy(
 }
 
 /// Copies what refers to documents of an image that are at the target already, and what refers to that: all these
-/// documents.
+/// documents, and what is missing of them.
 pub(crate) async fn copy_referrers(
     (from, image): (&dyn ImageRegistry, &Reference),
     subjects: impl IntoIterator<Item = Digest>,
     (to, target): (&dyn ImageRegistry, &Reference),
     options: &CopyOptions,
-) -> Result<HashSet<Digest>> {
+) -> Result<(HashSet<Digest>, Result<()>)> {
     let mut documents = Documents::default();
     subjects.into_iter().for_each(|digest| documents.store(digest));
     let (documents, session) = (Mutex::new(documents), PushSession::begin(to, target)?);
     let copier = Copier { from, image, to, target, session, options, documents };
     copier.referrers().await?;
     let documents = copier.documents.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(documents.stored)
+    let complete = documents.check_complete();
+    Ok((documents.stored, complete))
 }
 
 struct Copier<'a> {
@@ -113,52 +119,6 @@ struct Copier<'a> {
     session: PushSession<'a>,
     options: &'a CopyOptions,
     documents: Mutex<Documents>,
-}
-
-/// The manifests and indexes of a copy. A [session's limit](PushSession::LIMIT) bounds how many there are.
-#[derive(Default)]
-struct Documents {
-    /// Those that have been copied.
-    stored: HashSet<Digest>,
-    /// Those that have been met: each is asked for its referrers once, however lists lead to it.
-    met: HashSet<Digest>,
-    /// Those that are still to be asked for.
-    subjects: VecDeque<Digest>,
-}
-
-impl Documents {
-    /// Notes a document as a subject; whether it is met for the first time.
-    fn meet(&mut self, digest: &Digest) -> bool {
-        let is_new = self.met.insert(digest.clone());
-        if is_new {
-            self.subjects.push_back(digest.clone());
-        }
-        is_new
-    }
-
-    fn store(&mut self, digest: Digest) {
-        self.meet(&digest);
-        self.stored.insert(digest);
-    }
-}
-
-/// Documents that are stored together.
-#[derive(Default)]
-struct Batch {
-    documents: Vec<RawManifest>,
-    bytes: u64,
-}
-
-impl Batch {
-    fn add(&mut self, raw: RawManifest) {
-        self.bytes += raw.descriptor().size();
-        self.documents.push(raw);
-    }
-
-    /// Whether no more may be added: what a copy holds in memory is bounded.
-    fn is_full(&self) -> bool {
-        self.documents.len() >= 1024 || self.bytes >= limits::MANIFEST
-    }
 }
 
 /// Endings of the tags under which cosign keeps what belongs to an image where there are no referrers.
@@ -185,6 +145,9 @@ impl Copier<'_> {
         self.push(self.target, &raw).await?;
         if self.options.referrers {
             self.referrers().await?;
+            self.documents()
+                .check_complete()
+                .map_err(|e| e.with_image(self.image).with_endpoint(self.from))?;
         }
         Ok(raw.descriptor().clone())
     }
@@ -204,7 +167,8 @@ impl Copier<'_> {
                 if is_known || !listed.insert(child.digest()) {
                     continue;
                 }
-                let child = self.retrying("manifest", || self.from.fetch_child(self.image, child)).await?;
+                let raw = self.retrying("manifest", || self.from.fetch_child(self.image, child)).await;
+                let child = raw.map_err(|e| of_source(e, child.digest()))?;
                 self.content(&child, depth - 1).await?;
                 batch.add(child);
                 if batch.is_full() {
@@ -271,32 +235,60 @@ impl Copier<'_> {
     }
 
     async fn referrers_of(&self, subject: &Digest, batch: &mut Batch) -> Result<()> {
-        let listed = self.retrying("referrers", || self.from.referrers(self.image, subject, None)).await?;
-        for referrer in listed {
+        let listed = self.retrying("referrers", || self.from.referrers(self.image, subject, None)).await;
+        for referrer in self.there(listed)?.unwrap_or_default() {
             // A list may lead back to what has led to it.
             if !self.documents().meet(referrer.digest()) {
                 continue;
             }
-            let raw = self.retrying("referrer", || self.from.fetch_child(self.image, &referrer)).await?;
-            self.content(&raw, limits::NESTING).await?;
+            let Some(raw) = self.there(self.referrer(&referrer).await)? else { continue };
             batch.add(raw);
             if batch.is_full() {
                 self.store(std::mem::take(batch)).await?;
             }
         }
         let stem = subject.as_ref().replacen(':', "-", 1);
-        for ending in COSIGN {
-            let tag = format!("{stem}.{ending}");
+        for tag in COSIGN.map(|ending| format!("{stem}.{ending}")) {
             if !reference::is_tag(&tag) {
                 continue;
             }
-            let name = tagged(self.image, &tag);
-            let raw = self.retrying("manifest", || self.from.fetch_raw(&name)).await;
-            let Some(raw) = Error::found(raw)? else { continue };
-            self.content(&raw, limits::NESTING).await?;
+            let Some(raw) = self.there(self.beside(&tag).await)?.flatten() else { continue };
             self.push(&tagged(self.target, &tag), &raw).await?;
         }
         Ok(())
+    }
+
+    /// What is not missing. What is is noted: everything else is copied before the copy fails.
+    fn there<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_some() => {
+                self.documents().miss(&e);
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
+    }
+
+    /// A document of a list, whose content is copied.
+    async fn referrer(&self, referrer: &Descriptor) -> Result<RawManifest> {
+        let raw = self.retrying("referrer", || self.from.fetch_child(self.image, referrer)).await;
+        let raw = raw.map_err(|e| of_source(e, referrer.digest()))?;
+        self.content(&raw, limits::NESTING).await?;
+        Ok(raw)
+    }
+
+    /// The document of a tag that may be beside the image, whose content is copied.
+    async fn beside(&self, tag: &str) -> Result<Option<RawManifest>> {
+        let name = tagged(self.image, tag);
+        let raw = match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
+            // There is no such tag; one whose document is missing is another matter.
+            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_none() => {
+                return Ok(None);
+            }
+            raw => raw?,
+        };
+        self.content(&raw, limits::NESTING).await?;
+        Ok(Some(raw))
     }
 
     /// Copies config and layers, each digest once.
@@ -338,7 +330,8 @@ impl Copier<'_> {
         let started = self.options.progress.start(blob, 0);
         let attempt = AtomicU32::new(0);
         let moved = self.retrying(digest.as_ref(), || async {
-            let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await?;
+            let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await;
+            let content = content.map_err(|e| of_source(e, digest))?;
             let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
             self.session.put_blob(self.watched(content, attempt)?).await
         });
@@ -390,6 +383,14 @@ impl Copier<'_> {
     fn documents(&self) -> MutexGuard<'_, Documents> {
         // Every change is one insertion, so a poisoned lock is consistent.
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says of what the source does not have that it is missing there.
+fn of_source(error: Error, digest: &Digest) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.with_detail(MissingBlob(digest.clone())),
+        _ => error,
     }
 }
 

@@ -136,7 +136,7 @@ impl Images {
             return Ok(found.or_else(|| others.find(|manifest| *manifest.digest() == digest).cloned()));
         }
         match self.docker.iter().find(|image| image.names.contains(reference)) {
-            None => self.oci.manifest(reference),
+            None => self.oci.named(reference),
             Some(DockerImage { known: Some(digest), .. }) => {
                 self.oci.manifest(&reference::by_digest(reference, digest))
             }

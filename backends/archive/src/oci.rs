@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use plyfold_core::cache::MissingBlob;
 use plyfold_core::layout_index::{INDEX_LIMIT, IndexReferrers, LAYOUT_LIMIT, LayoutIndex, check_layout};
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
@@ -105,6 +106,15 @@ impl OciImages {
         let Some(digest) = digest else { return Ok(None) };
         let content = self.members.document(&blob_name(&digest), limits::MANIFEST)?;
         content.map(|bytes| RawManifest::verified(bytes, None, &digest)).transpose()
+    }
+
+    /// The same of a name with a tag: a manifest that the index names and that is missing is an error.
+    pub(crate) fn named(&self, name: &Reference) -> Result<Option<RawManifest>> {
+        let found = self.manifest(name)?;
+        match self.index.find(name)? {
+            Some(entry) if found.is_none() => Err(MissingBlob(entry.digest().clone()).into()),
+            _ => Ok(found),
+        }
     }
 
     /// The entries without a name that refer to others.

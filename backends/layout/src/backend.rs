@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use plyfold_core::cache::MissingBlob;
 use plyfold_core::layout_index::IndexReferrers;
 use plyfold_core::manifest::{RawManifest, limits};
 use plyfold_core::{
@@ -208,7 +209,10 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
     let (index, bytes) = (&names.0, &names.1);
     let content = |digest: &Digest| -> Result<Bytes> {
         let found = root.read_blob(digest, limits::MANIFEST)?;
-        found.ok_or_else(|| Error::not_found(format!("no manifest {digest}")).with_context("blob", digest))
+        found.ok_or_else(|| {
+            let error = Error::not_found(format!("no manifest {digest}")).with_context("blob", digest);
+            error.with_detail(MissingBlob(digest.clone()))
+        })
     };
     if let Some(digest) = wanted {
         let entry = index.entry(digest);

@@ -100,7 +100,8 @@ pub trait CacheProviderExt: CacheProvider {
     /// progress event; if the load fails before the first image, the failure has one. Nothing is asked of a network.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image; otherwise as [`pull`](fn@crate::pull) and
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image, and, after all of them are here, when something
+    /// that refers to one is missing; otherwise as [`pull`](fn@crate::pull) and
     /// [`ImageRegistry::untagged`].
     async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>> {
         let operation = options.progress.operation();
@@ -122,7 +123,7 @@ pub trait CacheProviderExt: CacheProvider {
         // The image in the file may be newer than the image with the same name in the cache.
         let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
         let mut loaded = Vec::with_capacity(wanted.len());
-        let mut referrers = HashSet::new();
+        let (mut referrers, mut complete) = (HashSet::new(), Ok(()));
         for reference in &wanted {
             // It came with its subject, and is kept and removed with it.
             let came = |digest: &Digest| referrers.contains(digest);
@@ -130,11 +131,12 @@ pub trait CacheProviderExt: CacheProvider {
                 continue;
             }
             let pulled = pull::pull(&from.registry, reference, self.as_provider(), &options).await?;
-            referrers
-                .extend(receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?);
+            let came = receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?;
+            referrers.extend(came.0);
+            complete = complete.and(came.1);
             loaded.push(pulled);
         }
-        Ok(loaded)
+        complete.map(|()| loaded)
     }
 
     /// Points a name to an index of these manifests, and returns the index. If the name points to an index already,

@@ -13,24 +13,25 @@ use crate::pull::{PullOptions, PullResult};
 use crate::registry::{Capabilities, ImageRegistry};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
-/// Brings what refers to an image here that was just pulled from `registry`, where that lists it, and says what that is.
+/// Brings what refers to an image here that was just pulled from `registry`, where that lists it, and says what that is, and
+/// what of it is missing.
 pub(super) async fn referrers_of(
     cache: &dyn CacheProvider,
     registry: &dyn ImageRegistry,
     pulled: &PullResult,
     options: &PullOptions,
-) -> Result<HashSet<Digest>> {
+) -> Result<(HashSet<Digest>, Result<()>)> {
     if !registry.capabilities().referrers {
-        return Ok(HashSet::new());
+        return Ok((HashSet::new(), Ok(())));
     }
     let target = Receiver(dyn_clone::clone_box(cache));
     let copying =
         CopyOptions { concurrency: options.concurrency, retry: options.retry, ..CopyOptions::default() };
     let subjects = [pulled.descriptor.digest(), pulled.manifest.digest()].map(Clone::clone);
     let (from, to) = ((registry, &pulled.reference), (&target as &dyn ImageRegistry, &pulled.reference));
-    let mut copied = copy_referrers(from, subjects.clone(), to, &copying).await?;
+    let (mut copied, complete) = copy_referrers(from, subjects.clone(), to, &copying).await?;
     copied.retain(|digest| !subjects.contains(digest));
-    Ok(copied)
+    Ok((copied, complete.map_err(|e| e.with_image(&pulled.reference).with_endpoint(registry))))
 }
 
 #[derive(Clone, Debug)]

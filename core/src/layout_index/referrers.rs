@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::LayoutIndex;
+use crate::cache::MissingBlob;
 use crate::manifest::{RawManifest, is_document};
 use crate::{Descriptor, Digest, Error, Reference, Result, referrers};
 
@@ -15,8 +16,8 @@ use crate::{Descriptor, Digest, Error, Reference, Result, referrers};
 pub struct IndexReferrers {
     by_subject: HashMap<Digest, Vec<Descriptor>>,
     referrers: HashSet<Digest>,
-    /// What cannot be read.
-    damaged: Vec<Descriptor>,
+    /// What is damaged or missing: it may refer to anything.
+    unread: Vec<Descriptor>,
 }
 
 impl IndexReferrers {
@@ -29,12 +30,12 @@ impl IndexReferrers {
             }
             let entry = Descriptor::new(entry.media_type().clone(), entry.size(), entry.digest().clone());
             match document(&entry) {
-                Ok(raw) => {
-                    let Some(subject) = raw.as_ref().and_then(RawManifest::subject) else { continue };
+                Ok(Some(raw)) => {
+                    let Some(subject) = raw.subject() else { continue };
                     found.referrers.insert(entry.digest().clone());
                     found.by_subject.entry(subject.digest().clone()).or_default().push(entry);
                 }
-                Err(_) => found.damaged.push(entry),
+                Ok(None) | Err(_) => found.unread.push(entry),
             }
         }
         found
@@ -50,8 +51,9 @@ impl IndexReferrers {
     /// repository.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) for a list that is missing, [`Corrupt`](crate::ErrorKind::Corrupt) for what
-    /// is none, and those of `document`.
+    /// [`NotFound`](crate::ErrorKind::NotFound) with a [`MissingBlob`] for a list that is missing, and for an entry without a
+    /// name that is: it may refer to the subject. [`Corrupt`](crate::ErrorKind::Corrupt) for what is no list, and those of
+    /// `document`.
     pub fn of(
         &self,
         index: &LayoutIndex,
@@ -61,16 +63,21 @@ impl IndexReferrers {
         let mut found = Vec::new();
         for (name, top) in index.tagged(list.tag().unwrap_or_default()) {
             let at = |e: Error| e.with_image(&name);
-            let missing = || at(Error::not_found(format!("no blob {}", top.digest())));
-            let raw = document(&top).map_err(at)?.ok_or_else(missing)?;
+            let raw = document(&top).map_err(at)?.ok_or_else(|| at(missing(&top)))?;
             found.extend(referrers::listed(&raw).map_err(at)?);
         }
-        for entry in self.by_subject.get(subject).into_iter().flatten().chain(&self.damaged) {
-            let raw = document(entry)?.filter(|raw| raw.subject().is_some_and(|of| of.digest() == subject));
-            found.extend(raw.map(|raw| referrers::descriptor(&raw)));
+        for entry in self.by_subject.get(subject).into_iter().flatten().chain(&self.unread) {
+            let raw = document(entry)?.ok_or_else(|| missing(entry))?;
+            if raw.subject().is_some_and(|of| of.digest() == subject) {
+                found.push(referrers::descriptor(&raw));
+            }
         }
         let mut known = HashSet::new();
         found.retain(|entry| known.insert(entry.digest().clone()));
         Ok(found)
     }
+}
+
+fn missing(entry: &Descriptor) -> Error {
+    MissingBlob(entry.digest().clone()).into()
 }

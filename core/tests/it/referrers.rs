@@ -9,8 +9,8 @@ use plyfold_core::cache::{CachedNames, Ingest, Lease, NameChange, Usage, Verifie
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProviderExt, Capabilities, Collect,
-    Collected, CopyOptions, Descriptor, Digest, ImageRegistry, MediaType, Opened, Page, PullPolicy,
-    RawManifest, Reference, Result, copy, digest, reference,
+    Collected, CopyOptions, Descriptor, Digest, Error, ErrorKind, ImageRegistry, MediaType, Opened, Page,
+    PullPolicy, RawManifest, Reference, Result, copy, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -75,13 +75,23 @@ const IMAGE: &str = "example.com/app:1";
 
 /// An artifact that refers to `subject`, as a manifest.
 fn artifact(registry: &MemoryRegistry, subject: &Descriptor, number: usize) -> RawManifest {
+    artifact_of(registry, subject, number, &[])
+}
+
+/// The same with these layers, which are not put there.
+fn artifact_of(
+    registry: &MemoryRegistry,
+    subject: &Descriptor,
+    number: usize,
+    layers: &[Value],
+) -> RawManifest {
     let config = b"{}";
     registry.insert_blob(&name(IMAGE), digest::sha256(config), &config[..]);
     let subject: Value = serde_json::to_value(subject).unwrap();
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(),
         "artifactType": "application/vnd.example.note",
-        "config": descriptor("application/vnd.oci.empty.v1+json", config), "layers": [],
+        "config": descriptor("application/vnd.oci.empty.v1+json", config), "layers": layers,
         "subject": { "mediaType": subject["mediaType"], "digest": subject["digest"], "size": subject["size"] },
         "annotations": { "number": number.to_string() },
     });
@@ -194,6 +204,74 @@ async fn a_circle_of_referrers_ends() {
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     copy(&circle, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap();
     assert_eq!(circle.2.load(Ordering::Relaxed), 2);
+}
+
+/// What the source lists and does not have is named at the end, and all else is copied.
+#[tokio::test]
+async fn what_is_missing_of_the_referrers_is_named() {
+    let registry = MemoryRegistry::new("incomplete");
+    let subject = image(&registry).await;
+    let without_layer = artifact_of(&registry, &subject, 0, &[descriptor("text/plain", b"missing")]);
+    let (missing, sound) = (artifact(&registry, &subject, 1), artifact(&registry, &subject, 2));
+    for raw in [&without_layer, &missing, &sound] {
+        put(&registry, raw);
+    }
+    let lost = Lost(registry, missing.digest().clone());
+    let target = MemoryRegistry::new("target");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    let error = copy(&lost, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+    for digest in [&digest::sha256(b"missing"), missing.digest()] {
+        assert!(error.to_string().contains(digest.as_ref()), "{error}");
+    }
+    assert_eq!(target.resolve(&name(IMAGE)).await.unwrap().digest(), subject.digest());
+    let listed = target.referrers(&name(IMAGE), subject.digest(), None).await.unwrap();
+    assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [sound.digest()]);
+
+    // A load says so, too, when it has brought the rest.
+    let cache = MemoryCache::new().unwrap();
+    let opened = Opened { registry: Box::new(lost), reference: Some(name(IMAGE)) };
+    let error = cache.image_load(&opened, &self::options(PullPolicy::Always)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+    let listed = cache.as_registry().referrers(&name(IMAGE), subject.digest(), None).await.unwrap();
+    assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [sound.digest()]);
+}
+
+/// A registry that lists a document which it does not have.
+#[derive(Clone, Debug)]
+struct Lost(MemoryRegistry, Digest);
+
+#[async_trait]
+impl ImageRegistry for Lost {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        if reference.digest() == Some(self.1.as_ref()) {
+            return Err(Error::not_found("no such manifest"));
+        }
+        self.0.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.0.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        self.0.referrers(reference, subject, artifact_type).await
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// What refers to an image comes with it, and is not loaded as an image of its own.

@@ -1,9 +1,9 @@
 //! The same image through both forms has one identity where it can.
 
-use plyfold_core::memory::MemoryCache;
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    Backends, CacheProviderExt, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, Opened, Options,
-    PullOptions, Reference, Result, digest, reference,
+    Backends, CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt,
+    Opened, Options, PullOptions, Reference, Result, copy, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -462,20 +462,44 @@ async fn what_refers_to_an_image_is_loaded_with_it() {
     entries.push(named(blob(kind, &image), "1"));
     let tag = digest::sha256(&image).to_string().replace(':', "-");
     entries.push(named(blob("application/vnd.oci.image.index.v1+json", &list), &tag));
-    let blobs = [config(), layer(), b"{}".to_vec(), image.clone(), list];
-    let mut tar = Tar::new()
-        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
-        .file("index.json", index_of(entries));
-    for content in blobs.iter().chain(&listed).chain(&nameless) {
-        tar = tar.file(&member(content), content);
+    let signature = about(&image, "of cosign");
+    entries.push(named(blob(kind, &signature), &format!("{tag}.sig")));
+    let blobs = [config(), layer(), b"{}".to_vec(), image.clone(), list, signature.clone()];
+    let archive = |missing: &[u8]| {
+        let mut tar = Tar::new()
+            .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .file("index.json", index_of(entries.clone()));
+        let all = blobs.iter().chain(&listed).chain(&nameless);
+        for content in all.filter(|content| *content != missing) {
+            tar = tar.file(&member(content), content);
+        }
+        OnDisk::new(&tar.bytes())
+    };
+    // What is missing of it is named, and the image is there.
+    for missing in [&listed[0], &nameless[0], &signature] {
+        let disk = archive(missing);
+        let name = reference::parse("localhost/medium:1").unwrap();
+        let (target, cache) = (MemoryRegistry::new("target"), MemoryCache::new().unwrap());
+        let copying = CopyOptions { referrers: true, ..CopyOptions::default() };
+        let copied = copy(&disk.archive(), &name, &target, &name, &copying).await.map(drop);
+        target.resolve(&name).await.unwrap();
+        let opened = Opened { registry: Box::new(disk.archive()), reference: Some(name.clone()) };
+        let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+        let loaded = cache.image_load(&opened, &options).await.map(drop);
+        cache.as_registry().resolve(&name).await.unwrap();
+        for outcome in [copied, loaded] {
+            let error = outcome.unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains(digest::sha256(missing).as_ref()), "{error}");
+        }
     }
-    let disk = OnDisk::new(&tar.bytes());
+    let disk = archive(&[]);
     let opened = Opened { registry: Box::new(disk.archive()), reference: None };
     let cache = MemoryCache::new().unwrap();
     let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
     let loaded = cache.image_load(&opened, &options).await.unwrap();
-    assert_eq!(loaded.len(), 1, "what refers to an image is no image");
-    let counts = [(&image, 3), (&listed[0], 1), (&listed[1], 0)];
+    assert_eq!(loaded.len(), 2, "what refers to an image is no image, unless it has a name");
+    let counts = [(&image, 4), (&listed[0], 1), (&listed[1], 0)];
     for (subject, count) in counts {
         let name = &loaded[0].reference;
         let found = cache.as_registry().referrers(name, &digest::sha256(subject), None).await.unwrap();

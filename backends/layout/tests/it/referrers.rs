@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use plyfold_conformance::samples;
 use plyfold_core::{
-    CacheProviderExt as _, CopyOptions, Descriptor, ImageRegistry as _, Opened, PullOptions, RawManifest,
-    copy, reference,
+    CacheProvider as _, CacheProviderExt as _, CopyOptions, Descriptor, ErrorKind, ImageRegistry as _,
+    MediaType, Opened, PullOptions, RawManifest, copy, reference,
 };
 use plyfold_layout::{Config, Layout, Store};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -143,4 +143,66 @@ async fn a_list_of_one_subject_reads_what_refers_to_it() {
     let listed = layout.referrers(&name("a:1"), all[7].digest(), None).await.unwrap();
     assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [all[8].digest()]);
     assert_eq!(opened.count(""), 1);
+}
+
+/// A manifest that `index.json` names and that is missing may be about the image, or is: the copy names it. Without it, and
+/// without a list of it, all is copied.
+#[tokio::test]
+async fn a_missing_referrer_is_named() {
+    for how in ["without a name", "in a list", "as a tag of cosign"] {
+        let folder = TempDir::new().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let all = layout(&from, 3, false);
+        let (missing, stem) = (&all[2], all[0].digest().as_ref().replacen(':', "-", 1));
+        let mut index: Value = serde_json::from_slice(&fs::read(from.join("index.json")).unwrap()).unwrap();
+        let entry = serde_json::to_value(missing.descriptor()).unwrap();
+        let entries = index["manifests"].as_array_mut().unwrap();
+        let named = |mut entry: Value, tag: String| {
+            entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+            entry
+        };
+        if how != "without a name" {
+            entries.retain(|old| old["digest"] != entry["digest"]);
+        }
+        if how == "in a list" {
+            let list = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": [entry] });
+            let list = RawManifest::new(list.to_string(), None).unwrap();
+            fs::write(blob_path(&from, list.digest()), list.bytes()).unwrap();
+            entries.push(named(serde_json::to_value(list.descriptor()).unwrap(), stem));
+        } else if how == "as a tag of cosign" {
+            entries.push(named(entry, format!("{stem}.sig")));
+        }
+        fs::write(from.join("index.json"), index.to_string()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+        let copied = async |from: &Path, to: &Path| {
+            let (from, to) = (Layout::new(from, Config::default()), Layout::new(to, Config::default()));
+            let copied = copy(&from, &name("localhost/from:1"), &to, &name("localhost/to:1"), &options).await;
+            assert_eq!(to.resolve(&name("localhost/to:1")).await.unwrap().digest(), all[0].digest(), "{how}");
+            copied
+        };
+        copied(&from, &folder.path().join("complete")).await.unwrap();
+        fs::remove_file(blob_path(&from, missing.digest())).unwrap();
+        let error = copied(&from, &to).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound, "{how}: {error}");
+        assert!(error.to_string().contains(missing.digest().as_ref()), "{how}: {error}");
+
+        // A load brings the image, and says so as well.
+        let opened = Opened {
+            registry: Box::new(Layout::new(&from, Config::default())),
+            reference: Some(name("localhost/from:1")),
+        };
+        let store = Store::open(folder.path().join("store")).unwrap();
+        let error = store
+            .image_load(
+                &opened,
+                &PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() },
+            )
+            .await
+            .unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound, "{how}: {error}");
+        assert!(error.to_string().contains(missing.digest().as_ref()), "{how}: {error}");
+        let there = store.find_descriptor(&name("localhost/from:1")).await.unwrap();
+        assert_eq!(there.unwrap().digest(), all[0].digest(), "{how}");
+    }
 }
