@@ -16,6 +16,8 @@ use plyfold_vmdk::{Descriptor, Extent, MAX_DESCRIPTOR, Vmdk};
 #[path = "../disk/mod.rs"]
 mod disk;
 mod libkrun;
+#[path = "../set/mod.rs"]
+mod set;
 mod stream;
 mod suite;
 mod verified;

@@ -11,6 +11,8 @@ use rustix::fs::SeekFrom;
 
 #[path = "../disk/mod.rs"]
 mod disk;
+#[path = "../set/mod.rs"]
+mod set;
 mod stream;
 mod suite;
 
