@@ -79,7 +79,7 @@ impl Disks {
     pub(crate) fn drives(&self) -> Option<Vec<OsString>> {
         let value = |drive: &Drive| {
             let mut value = OsString::from("file=");
-            value.push(doubled(&without_parent(drive), b','));
+            value.push(node(drive));
             value.push(qemu_rest(drive));
             value
         };
@@ -175,26 +175,24 @@ fn device_of(drives: &[Drive], name: &str) -> &'static str {
     device(drives.iter().position(|drive| drive.name == name).unwrap_or(0))
 }
 
-/// A comma within a value of qemu's is doubled.
 fn qemu(drive: &Drive) -> String {
-    format!("-drive file={}{}", quoted(&doubled(&drive.path, b',')), qemu_rest(drive))
+    format!("-drive file={}{}", quoted(&node(drive)), qemu_rest(drive))
 }
 
-/// The file as QEMU opens it by itself: a VMDK without a disk below, whatever it says. A path that is no text stays as it is.
-#[cfg(feature = "command")]
-fn without_parent(drive: &Drive) -> PathBuf {
+/// The file as QEMU opens it by itself: a VMDK without a disk below, whatever it says by then. A comma within a value of QEMU's
+/// is doubled.
+fn node(drive: &Drive) -> PathBuf {
     let path = drive.path.to_str().filter(|_| drive.is_vmdk).map(json_string);
-    let node = path.map(|path| {
-        format!(r#"json:{{"driver":"vmdk","file":{{"driver":"file","filename":{path}}},"backing":null}}"#)
-            .into()
-    });
-    node.unwrap_or_else(|| drive.path.clone())
+    let node = path.map(|path| format!(r#"json:{{"file.filename":{path},"backing":null}}"#));
+    doubled(node.as_ref().map_or(&drive.path, Path::new), b',')
 }
 
 fn qemu_rest(drive: &Drive) -> String {
     let format = if drive.is_vmdk { "vmdk" } else { "raw" };
+    // JSON has no word for a path that is no text. QEMU warns of this one, which it takes, too.
+    let no_backing = if drive.is_vmdk && drive.path.to_str().is_none() { ",backing=" } else { "" };
     let read_only = if drive.is_read_only { ",readonly=on" } else { "" };
-    format!(",format={format},if=virtio{read_only}")
+    format!("{no_backing},format={format},if=virtio{read_only}")
 }
 
 /// The type is said: a monitor that looks for it would find what the guest has written there.
@@ -290,7 +288,8 @@ mod tests {
         assert_eq!(names(&Disks { vmdk: path("/a.vmdk"), ..Disks::default() }), flat);
         let stream = Disks { stream: path("/a.vmdk"), ..Disks::default() };
         assert_eq!(names(&stream), ["qemu", "guest"]);
-        assert_eq!(line(&stream, "qemu"), "-drive file=/a.vmdk,format=vmdk,if=virtio,readonly=on");
+        let safe = r#"-drive file='json:{"file.filename":"/a.vmdk",,"backing":null}',format=vmdk,if=virtio,readonly=on"#;
+        assert_eq!(line(&stream, "qemu"), safe);
         let some = ["qemu", "libkrun", "guest"];
         let no_text = OsString::from_vec(b"/\xff.raw".to_vec()).into();
         assert_eq!(names(&Disks { raw: Some(no_text), ..Disks::default() }), some);
@@ -301,7 +300,7 @@ mod tests {
     #[cfg(feature = "command")]
     fn a_vmdk_has_no_disk_below_and_only_what_is_for_that_is_written_to() {
         let path = |name: &str| Some(PathBuf::from(name));
-        let json = r#"file=json:{"driver":"vmdk",,"file":{"driver":"file",,"filename":"/a,,b/r.vmdk"},,"backing":null}"#;
+        let json = r#"file=json:{"file.filename":"/a,,b/r.vmdk",,"backing":null}"#;
         let vmdk = format!("{json},format=vmdk,if=virtio,readonly=on");
         for disks in [
             Disks { vmdk: path("/a,b/r.vmdk"), ..Disks::default() },
@@ -379,7 +378,9 @@ mod tests {
             partitions: Some("/d/partitions.gpt".into()),
             ..Disks::default()
         };
-        assert_eq!(line(&disks, "qemu"), "-drive file=/d/rootfs.vmdk,format=vmdk,if=virtio,readonly=on");
+        let safe = r#"'json:{"file.filename":"/d/rootfs.vmdk",,"backing":null}'"#;
+        let found = line(&disks, "qemu");
+        assert_eq!(found, format!("-drive file={safe},format=vmdk,if=virtio,readonly=on"));
         let gpt = Disks { gpt: Some("/d/rootfs.gpt".into()), ..Disks::default() };
         assert_eq!(line(&disks, "guest"), line(&gpt, "guest"));
         assert!(line(&disks, "guest").contains("device=vda$N"), "{}", line(&disks, "guest"));
@@ -483,11 +484,17 @@ mod tests {
     fn paths_are_quoted_and_absolute() {
         let disks = Disks { vmdk: Some("/my disks/it's/a,b.vmdk".into()), ..Disks::default() };
         let found = line(&disks, "qemu");
-        assert!(found.contains(r"file='/my disks/it'\''s/a,,b.vmdk',format=vmdk"), "{found}");
+        let path = r"/my disks/it'\''s/a,,b.vmdk";
+        let file = format!(r#"file='json:{{"file.filename":"{path}",,"backing":null}}',format=vmdk"#);
+        assert!(found.contains(&file), "{found}");
         let relative = Disks { vmdk: Some("json:{}/a.vmdk".into()), ..Disks::default() };
         let here = std::env::current_dir().unwrap();
         let found = line(&relative, "qemu");
-        assert!(found.starts_with(&format!("-drive file='{}/json:", here.display())), "{found}");
+        let start = format!(r#"-drive file='json:{{"file.filename":"{}/json:{{}}/"#, here.display());
+        assert!(found.starts_with(&start), "{found}");
+        let no_text = OsString::from_vec(b"/\xff.vmdk".to_vec()).into();
+        let found = line(&Disks { vmdk: Some(no_text), ..Disks::default() }, "qemu");
+        assert!(found.ends_with(",backing=,format=vmdk,if=virtio,readonly=on"), "{found}");
         let disks = Disks { raw: Some("/a,\"b\"/c.raw".into()), ..Disks::default() };
         let found = line(&disks, "cloud-hypervisor");
         assert_eq!(found, r#"--disk path='"/a,""b""/c.raw"',readonly=on,image_type=raw"#);

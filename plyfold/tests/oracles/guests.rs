@@ -21,6 +21,19 @@ pub(crate) fn a_guest_boots_from_a_vmdk() -> Verdict {
     boots(&Rootfs::vmdk().upper(UPPER))
 }
 
+/// A printed line may be used later, when the descriptor is another one: QEMU opens no disk that it names as its parent.
+pub(crate) fn a_guest_boots_from_a_vmdk_without_its_parent() -> Verdict {
+    let work = Work::new();
+    let disks = work.with_shell(&Rootfs::vmdk());
+    let path = disks.vmdk.as_ref().ok_or_else(|| Failure::new("no VMDK"))?;
+    let text = std::fs::read_to_string(path)?.replace("parentCID=ffffffff", "parentCID=00000001");
+    std::fs::remove_file(path)?;
+    std::fs::write(path, text + "parentFileNameHint=\"missing.vmdk\"\n")?;
+    let script = format!("{}\n{}", line(&disks, "guest")?, look("/lower"));
+    assert_eq!(guest(script, &disks).devices(&line(&disks, "qemu")?).run()?, SAID);
+    Ok(())
+}
+
 pub(crate) fn a_guest_boots_from_a_raw_disk() -> Verdict {
     boots(&Rootfs::raw().upper(UPPER))
 }

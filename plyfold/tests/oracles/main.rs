@@ -43,10 +43,11 @@ use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_s
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
-    a_guest_boots_from_a_vmdk_in_one_file, a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions,
-    a_guest_boots_from_partitions_of_a_vmdk, a_guest_boots_from_persistent_memory,
-    a_guest_joins_partitions_as_its_kernel_would, a_guest_runs_a_command_of_the_image,
-    a_guest_that_the_command_boots_verifies_what_it_reads, a_guest_verifies_what_it_reads,
+    a_guest_boots_from_a_vmdk_in_one_file, a_guest_boots_from_a_vmdk_without_its_parent,
+    a_guest_boots_from_an_ext4_disk, a_guest_boots_from_partitions, a_guest_boots_from_partitions_of_a_vmdk,
+    a_guest_boots_from_persistent_memory, a_guest_joins_partitions_as_its_kernel_would,
+    a_guest_runs_a_command_of_the_image, a_guest_that_the_command_boots_verifies_what_it_reads,
+    a_guest_verifies_what_it_reads,
 };
 use guide::{
     a_script_that_fails_shows_nothing, every_form_mounts_from_odd_paths, one_layer_is_in_many_mounts,
@@ -97,6 +98,7 @@ oracle_tests! {
     ];
     a_guest_boots_by_the_command needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_vmdk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
+    a_guest_boots_from_a_vmdk_without_its_parent needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_raw_disk needs [Need::Guest, Need::E2FSCK, Need::DEBUGFS];
     a_guest_boots_from_a_vmdk_in_one_file needs [Need::Guest];
     a_guest_mounts_verified_disks_by_the_script needs [
