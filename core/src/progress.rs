@@ -96,7 +96,7 @@ pub enum Event {
         /// Why the last one did.
         reason: String,
     },
-    /// More content has been verified. May be dropped for a slow reader: `read` is a total, not a step.
+    /// More content has been verified, or hashed for a tree. May be dropped for a slow reader: `read` is a total, not a step.
     VerifyProgress {
         /// Bytes so far, from 0.
         read: u64,

@@ -20,6 +20,16 @@ pub trait ReadAt: Sync {
     /// # Errors
     /// What the medium reports; [`UnexpectedEof`](ErrorKind::UnexpectedEof) beyond the end.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// The first byte at `offset` or behind it that may be other than zero: nothing before it has to be read. `None` where
+    /// there is none. What knows of no holes says `offset`, as a [`File`] does: it may share its position with another
+    /// descriptor, which [`data_from`](crate::data_from) moves.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
 }
 
 impl ReadAt for File {
@@ -83,6 +93,12 @@ impl ReadAt for Slice<'_> {
             Some(at) => self.of.read_exact_at(buffer, at),
             None => Err(ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        let Some(at) = self.start.checked_add(offset) else { return Ok(None) };
+        let found = self.of.data_from(at)?.map(|at| at.saturating_sub(self.start));
+        Ok(found.filter(|at| *at < self.size))
     }
 }
 

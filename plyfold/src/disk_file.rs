@@ -15,12 +15,13 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use plyfold_core::files::Files;
-use plyfold_core::{Error, ReadAt, Result, Slice};
+use plyfold_core::{Error, ReadAt, Result, Slice, data_from};
 use plyfold_disk::{Partitions, has_partitions};
 use plyfold_erofs::{ErofsFiles, Reader};
 use plyfold_ext4::Ext4Files;
@@ -109,6 +110,12 @@ impl DiskBytes {
         Ok(Self(source))
     }
 
+    /// The same of a file that is open, by a descriptor with a position of its own.
+    pub(crate) fn of_file(file: &File) -> Result<Self> {
+        let own = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        own.map(|file| Self(Source::File(file))).map_err(|e| Error::io("opening the file again", e))
+    }
+
     /// Whether it is the disk of a VMDK, and not a file as it is.
     pub fn is_of_vmdk(&self) -> bool {
         !matches!(self.0, Source::File(_))
@@ -130,6 +137,15 @@ impl ReadAt for DiskBytes {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.source().read_exact_at(buffer, offset)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        match &self.0 {
+            // Nothing else has its position.
+            Source::File(file) => data_from(file, offset),
+            Source::Flat(disk) => disk.lock().unwrap_or_else(PoisonError::into_inner).data_from(offset),
+            Source::Sparse(disk) => disk.lock().unwrap_or_else(PoisonError::into_inner).data_from(offset),
+        }
     }
 }
 

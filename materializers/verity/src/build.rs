@@ -5,7 +5,7 @@ use std::io::SeekFrom;
 use plyfold_core::{Error, ErrorKind, HashTree, Output, ReadAt, Result, TreePlace};
 
 use crate::layout::{DIGEST, TreeLayout};
-use crate::leaves::{BlockHash, Chunks, each_chunk};
+use crate::leaves::{BlockHash, Chunks, LeafHash, Piece, each_piece};
 use crate::root_hash::RootHash;
 use crate::spool::LeafSpool;
 use crate::superblock;
@@ -19,7 +19,7 @@ impl TreeLayout {
     /// [`Io`](plyfold_core::ErrorKind::Io), [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for a file that is shorter
     /// than the data, [`Cancelled`](plyfold_core::ErrorKind::Cancelled).
     pub fn root_hash(&self, data: &dyn ReadAt, work: &Work) -> Result<RootHash> {
-        Tree::new(self, &mut |_, _| Ok(())).of_file(data, work)
+        Tree::new(self, None).of_file(data, work)
     }
 
     /// Writes the tree of the data at the start of a file, and its superblock last; yields the root hash.
@@ -37,7 +37,11 @@ impl TreeLayout {
         work: &Work,
     ) -> Result<RootHash> {
         out.set_len(self.end()).map_err(|e| Error::io("setting the length of a hash tree", e))?;
-        let root = Tree::new(self, &mut |at, blocks| put(out, at, blocks)).of_file(data, work)?;
+        let mut put_blocks = |at, blocks: &[u8]| {
+            work.stop.check()?;
+            put(out, at, blocks)
+        };
+        let root = Tree::new(self, Some(&mut put_blocks)).of_file(data, work)?;
         if self.has_superblock() {
             let superblock = superblock::encode(self, uuid.unwrap_or_else(|| Uuid::derived(&root)));
             put(out, self.hash_offset(), &superblock)?;
@@ -61,11 +65,16 @@ impl TreeLayout {
     }
 }
 
+type Put<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
+
+/// The bytes of equal blocks that are written at once.
+const REPEATED: u64 = 1 << 20;
+
 /// A tree that grows from its leaves on.
 pub(crate) struct Tree<'a> {
     layout: &'a TreeLayout,
-    /// Writes blocks from a byte on.
-    put: &'a mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    /// Writes blocks from a byte on, if they are wanted.
+    put: Option<Put<'a>>,
     hash: BlockHash,
     /// Of each level the digests of a block that is not complete yet. Those of the lowest are not used.
     open: Vec<Vec<u8>>,
@@ -75,7 +84,7 @@ pub(crate) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    pub(crate) fn new(layout: &'a TreeLayout, put: &'a mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Self {
+    pub(crate) fn new(layout: &'a TreeLayout, put: Option<Put<'a>>) -> Self {
         let levels = layout.levels().len();
         Self {
             layout,
@@ -88,7 +97,13 @@ impl<'a> Tree<'a> {
     }
 
     fn of_file(mut self, data: &dyn ReadAt, work: &Work) -> Result<RootHash> {
-        each_chunk(self.layout, data, work, |_, leaves| self.leaves(leaves))?;
+        let (parameters, size) = (self.layout.parameters(), self.block_size());
+        let zeros = LeafHash::new(parameters).zeros.repeat(size / DIGEST);
+        let in_chunk = Chunks::leaves(parameters) / size as u64;
+        each_piece(self.layout, data, work, |piece| match piece {
+            Piece::Leaves(_, leaves) => self.leaves(leaves),
+            Piece::Zeros(chunks) => self.repeat(0, &zeros, (chunks.end - chunks.start) * in_chunk),
+        })?;
         self.finish()
     }
 
@@ -128,6 +143,39 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// Takes so many equal blocks of a level. All digests of a complete block above them are equal, too: the work is that of
+    /// one block for each level.
+    fn repeat(&mut self, level: usize, block: &[u8], count: u64) -> Result<()> {
+        let size = block.len() as u64;
+        if self.put.is_none() {
+            self.written[level] += count;
+        } else {
+            let blocks = block.repeat(count.min(REPEATED / size) as usize);
+            let mut left = count * size;
+            while left > 0 {
+                let now = left.min(blocks.len() as u64);
+                self.write(level, &blocks[..now as usize])?;
+                left -= now;
+            }
+        }
+        self.add_equal(level + 1, self.hash.digest(block), count)
+    }
+
+    /// Takes the digest of so many equal blocks of the level below.
+    fn add_equal(&mut self, level: usize, digest: [u8; DIGEST], mut count: u64) -> Result<()> {
+        let in_block = (self.block_size() / DIGEST) as u64;
+        while count > 0 {
+            if self.open.get(level).is_some_and(Vec::is_empty) && count >= in_block {
+                self.repeat(level, &digest.repeat(in_block as usize), count / in_block)?;
+                count %= in_block;
+            } else {
+                self.add(level, digest)?;
+                count -= 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the digest of a block of the level below.
     fn add(&mut self, level: usize, digest: [u8; DIGEST]) -> Result<()> {
         let Some(open) = self.open.get_mut(level) else {
@@ -150,7 +198,7 @@ impl<'a> Tree<'a> {
         let size = self.block_size() as u64;
         let offset = self.layout.levels()[level].offset + self.written[level] * size;
         self.written[level] += blocks.len() as u64 / size;
-        (self.put)(offset, blocks)
+        self.put.as_mut().map_or(Ok(()), |put| put(offset, blocks))
     }
 
     fn block_size(&self) -> usize {

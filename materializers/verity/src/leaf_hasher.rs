@@ -7,7 +7,7 @@ use plyfold_core::{Error, Result, Role, Sink};
 
 use crate::build::Tree;
 use crate::layout::TreeLayout;
-use crate::leaves::{BlockHash, Chunks, hash_chunk};
+use crate::leaves::{Chunks, LeafHash};
 use crate::parameters::Parameters;
 use crate::pool::{HashPool, HashedChunk};
 use crate::root_hash::RootHash;
@@ -94,8 +94,7 @@ impl LeafHasher {
 
     /// Hashes a chunk again that is other than it was.
     pub(crate) fn replace(&mut self, number: u64, chunk: &[u8]) -> Result<()> {
-        let hash = BlockHash::new(self.parameters.salt());
-        let leaves = hash_chunk(&self.parameters, chunk, &hash);
+        let leaves = LeafHash::new(&self.parameters).leaves(chunk);
         self.leaves.replace(&leaves, number * Chunks::leaves(&self.parameters))
     }
 
@@ -106,7 +105,7 @@ impl LeafHasher {
             let written = out.seek(SeekFrom::Start(at)).and_then(|_| out.write_all(bytes));
             written.map_err(|e| Error::io("writing a hash tree", e))
         };
-        let root = Tree::new(layout, &mut put).of_leaves(&self.leaves)?;
+        let root = Tree::new(layout, Some(&mut put)).of_leaves(&self.leaves)?;
         put(layout.hash_offset(), &superblock::encode(layout, Uuid::derived(&root)))?;
         // Where there is one block of data, nothing follows the superblock.
         let out = sink.output(role)?;

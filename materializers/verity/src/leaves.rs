@@ -1,8 +1,10 @@
 //! The lowest level of a hash tree, computed from the data on several threads.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, Scope};
 
 use plyfold_core::{Error, ErrorKind, ReadAt, Result};
 use sha2::{Digest as _, Sha256};
@@ -76,85 +78,178 @@ impl Chunks {
     }
 }
 
-/// Hands over the lowest level of the tree, chunk by chunk and in order: complete blocks, padded with zeros. They are made
-/// on several threads, each of which holds a chunk and the digests of a few more.
-pub(crate) fn each_chunk(
+/// The hash of the blocks of data of one tree. Most disks have many that are all zeros.
+#[derive(Clone)]
+pub(crate) struct LeafHash {
+    hash: BlockHash,
+    data_block: usize,
+    hash_block: usize,
+    /// The digest of a block of zeros.
+    pub(crate) zeros: [u8; DIGEST],
+}
+
+impl LeafHash {
+    pub(crate) fn new(parameters: &Parameters) -> Self {
+        let (data_block, hash_block) = (parameters.data_block_size(), parameters.hash_block_size());
+        let hash = BlockHash::new(parameters.salt());
+        let zeros = hash.digest(&vec![0; data_block as usize]);
+        Self { hash, data_block: data_block as usize, hash_block: hash_block as usize, zeros }
+    }
+
+    /// The blocks of the lowest level that complete blocks of data make.
+    pub(crate) fn leaves(&self, data: &[u8]) -> Vec<u8> {
+        let size = (data.len() / self.data_block * DIGEST).next_multiple_of(self.hash_block);
+        let mut leaves = Vec::with_capacity(size);
+        for block in data.chunks_exact(self.data_block) {
+            let digest = if is_zero(block) { self.zeros } else { self.hash.digest(block) };
+            leaves.extend_from_slice(&digest);
+        }
+        leaves.resize(size, 0);
+        leaves
+    }
+}
+
+/// Whether all bytes are zeros. It takes little of the time of a hash, and hardly any for other bytes.
+fn is_zero(block: &[u8]) -> bool {
+    const ZEROS: &[u8] = &[0; 4096];
+    block.chunks(ZEROS.len()).all(|piece| ZEROS.get(..piece.len()) == Some(piece))
+}
+
+/// Some of the lowest level of the tree.
+pub(crate) enum Piece<'a> {
+    /// Complete blocks, padded with zeros, that a chunk makes.
+    Leaves(u64, &'a [u8]),
+    /// Chunks of zeros, which were not read. The last chunk of the data is never one.
+    Zeros(Range<u64>),
+}
+
+/// Hands over the lowest level of the tree in order. It is made on several threads, each of which holds a chunk and the
+/// digests of a few more. Holes of the data are not read.
+pub(crate) fn each_piece(
     layout: &TreeLayout,
     data: &dyn ReadAt,
     work: &Work,
-    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+    mut each: impl FnMut(Piece<'_>) -> Result<()>,
 ) -> Result<()> {
     let chunks = Chunks::new(layout);
-    let threads = chunks.count().min(work.threads.get() as u64);
+    let threads = chunks.count().min(work.threads.get() as u64) as usize;
+    let (hash, mut done) = (LeafHash::new(layout.parameters()), work.done_of(layout.data_size()));
     thread::scope(|scope| {
-        let mut hashed = Vec::new();
-        for number in 0..threads {
-            let (send, receive) = sync_channel(AHEAD);
-            let hash = move || {
-                let own = (number..chunks.count()).step_by(threads as usize);
-                hash_chunks(layout, data, work, own, &send);
+        let (mut runs, mut waiting) = (Runs { chunks, data, next: 0 }, VecDeque::new());
+        let (mut workers, mut sent, mut taken) = (Vec::new(), 0_usize, 0_usize);
+        loop {
+            work.stop.check()?;
+            while waiting.len() < threads * AHEAD {
+                let Some(run) = runs.next()? else { break };
+                if let Run::Data(chunk) = run {
+                    if workers.len() < threads {
+                        let hash = hash.clone();
+                        workers.push(Worker::start(scope, move |chunk, buffer: &mut Vec<u8>| {
+                            read_chunk(chunks, data, chunk, &hash, buffer)
+                        })?);
+                    }
+                    workers[sent % threads].chunks.send(chunk).map_err(panicked)?;
+                    sent += 1;
+                }
+                waiting.push_back(run);
+            }
+            let end = match waiting.pop_front() {
+                None => return Ok(()),
+                Some(Run::Zeros(zeros)) => {
+                    each(Piece::Zeros(zeros.clone()))?;
+                    zeros.end
+                }
+                Some(Run::Data(chunk)) => {
+                    let leaves = workers[taken % threads].leaves.recv().map_err(panicked)??;
+                    taken += 1;
+                    each(Piece::Leaves(chunk, &leaves))?;
+                    chunk + 1
+                }
             };
-            let started = thread::Builder::new().name("verity".to_owned()).spawn_scoped(scope, hash);
-            started.map_err(|e| Error::io("starting a thread", e))?;
-            hashed.push(receive);
+            done.at(end * Chunks::size(layout.parameters()));
         }
-        for (chunk, receive) in (0..chunks.count()).zip(hashed.iter().cycle()) {
-            let panicked = |e| Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e);
-            each(chunk, &receive.recv().map_err(panicked)??)?;
-        }
-        Ok(())
     })
 }
 
-/// Ends early when its digests are not wanted any more.
-fn hash_chunks(
-    layout: &TreeLayout,
-    data: &dyn ReadAt,
-    work: &Work,
-    chunks: impl Iterator<Item = u64>,
-    send: &SyncSender<Result<Vec<u8>>>,
-) {
-    let (hash, mut buffer) = (BlockHash::new(layout.parameters().salt()), Vec::new());
-    for chunk in chunks {
-        let leaves = read_chunk(layout, data, work, chunk, &hash, &mut buffer);
-        let failed = leaves.is_err();
-        if send.send(leaves).is_err() || failed {
-            return;
+/// Chunks that are read, or not.
+enum Run {
+    Data(u64),
+    Zeros(Range<u64>),
+}
+
+/// The chunks of some data, in order.
+struct Runs<'a> {
+    chunks: Chunks,
+    data: &'a dyn ReadAt,
+    next: u64,
+}
+
+impl Runs<'_> {
+    fn next(&mut self) -> Result<Option<Run>> {
+        let (first, Some(last)) = (self.next, self.chunks.count().checked_sub(1)) else { return Ok(None) };
+        if first > last {
+            return Ok(None);
         }
+        let found = self.data.data_from(self.chunks.range(first).0).map_err(reading)?;
+        // The last chunk is read in any case: so a file that is too short is found.
+        let of = |offset| offset / (self.chunks.blocks * self.chunks.data_block);
+        let data = found.map_or(last, of).clamp(first, last);
+        self.next = data.max(first + 1);
+        Ok(Some(if data > first { Run::Zeros(first..data) } else { Run::Data(first) }))
     }
+}
+
+/// A thread that hashes chunks. It ends with its channels.
+struct Worker {
+    chunks: SyncSender<u64>,
+    leaves: Receiver<Result<Vec<u8>>>,
+}
+
+impl Worker {
+    fn start<'scope, F>(scope: &'scope Scope<'scope, '_>, hash: F) -> Result<Self>
+    where
+        F: Fn(u64, &mut Vec<u8>) -> Result<Vec<u8>> + Send + 'scope,
+    {
+        let ((chunks, to_hash), (send, leaves)) = (sync_channel(AHEAD), sync_channel(AHEAD));
+        let work = move || {
+            let mut buffer = Vec::new();
+            for chunk in to_hash {
+                if send.send(hash(chunk, &mut buffer)).is_err() {
+                    return;
+                }
+            }
+        };
+        let started = thread::Builder::new().name("verity".to_owned()).spawn_scoped(scope, work);
+        started.map_err(|e| Error::io("starting a thread", e))?;
+        Ok(Self { chunks, leaves })
+    }
+}
+
+fn panicked(e: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, "a worker thread panicked").with_source(e)
 }
 
 fn read_chunk(
-    layout: &TreeLayout,
+    chunks: Chunks,
     data: &dyn ReadAt,
-    work: &Work,
     chunk: u64,
-    hash: &BlockHash,
+    hash: &LeafHash,
     buffer: &mut Vec<u8>,
 ) -> Result<Vec<u8>> {
-    work.stop.check()?;
-    let (offset, size) = Chunks::new(layout).range(chunk);
+    let (offset, size) = chunks.range(chunk);
     buffer.resize(size, 0);
     read(data, buffer, offset)?;
-    Ok(hash_chunk(layout.parameters(), buffer, hash))
-}
-
-/// The blocks of the lowest level that complete blocks of data make.
-pub(crate) fn hash_chunk(parameters: &Parameters, data: &[u8], hash: &BlockHash) -> Vec<u8> {
-    let data_block = parameters.data_block_size() as usize;
-    let size = (data.len() / data_block * DIGEST).next_multiple_of(parameters.hash_block_size() as usize);
-    let mut leaves = Vec::with_capacity(size);
-    for block in data.chunks_exact(data_block) {
-        leaves.extend_from_slice(&hash.digest(block));
-    }
-    leaves.resize(size, 0);
-    leaves
+    Ok(hash.leaves(buffer))
 }
 
 /// Fills `buffer` from `offset` on.
 pub(crate) fn read(file: &dyn ReadAt, buffer: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(buffer, offset).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => VerityFault::Ended(buffer.len() as u64, offset).into(),
-        _ => Error::io("reading what is to be verified", e),
+        _ => reading(e),
     })
+}
+
+fn reading(error: io::Error) -> Error {
+    Error::io("reading what is to be verified", error)
 }

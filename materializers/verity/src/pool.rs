@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use plyfold_core::{Error, ErrorKind, Result};
 
-use crate::leaves::{BlockHash, hash_chunk};
+use crate::leaves::LeafHash;
 use crate::parameters::Parameters;
 
 /// The most threads: one reader or writer keeps no more of them busy.
@@ -82,9 +82,9 @@ impl Worker {
         let (chunks, to_hash) = sync_channel::<Vec<u8>>(AHEAD as usize);
         let (send, hashed) = sync_channel(AHEAD as usize);
         let work = move || {
-            let hash = BlockHash::new(parameters.salt());
+            let hash = LeafHash::new(&parameters);
             for chunk in to_hash {
-                let leaves = hash_chunk(&parameters, &chunk, &hash);
+                let leaves = hash.leaves(&chunk);
                 if send.send((chunk, leaves)).is_err() {
                     return;
                 }

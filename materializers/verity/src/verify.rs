@@ -4,9 +4,12 @@ use plyfold_core::{ReadAt, Result};
 
 use crate::fault::VerityFault;
 use crate::layout::{DIGEST, SUPERBLOCK_SIZE, TreeLayout, appended_at};
-use crate::leaves::{BlockHash, Chunks, each_chunk, read};
+use crate::leaves::{BlockHash, Chunks, LeafHash, Piece, each_piece, read};
 use crate::root_hash::RootHash;
 use crate::work::Work;
+
+/// How much of the lowest level is read at once for a hole, in bytes.
+const LEAVES: u64 = 1 << 20;
 
 impl TreeLayout {
     /// Verifies a tree against its root hash, from the top down, and then the data against the tree. Everything is
@@ -93,22 +96,52 @@ impl TreeLayout {
 
     /// The data, by the lowest level of the tree, which is verified.
     fn verify_data(&self, data: &dyn ReadAt, tree: &dyn ReadAt, work: &Work) -> Result<()> {
-        let (leaves, in_chunk) = (self.levels()[0], Chunks::new(self).blocks);
-        let (mut expected, mut offset) = (Vec::new(), leaves.offset);
-        each_chunk(self, data, work, |chunk, found| {
-            expected.resize(found.len(), 0);
-            read(tree, &mut expected, offset)?;
-            offset += found.len() as u64;
-            let mut pairs = expected.chunks_exact(DIGEST).zip(found.chunks_exact(DIGEST));
-            let Some(bad) = pairs.position(|(expected, found)| expected != found) else { return Ok(()) };
-            let block = chunk * in_chunk + bad as u64;
-            if block < self.data_blocks() {
-                let at = block * u64::from(self.parameters().data_block_size());
-                return Err(VerityFault::DataBlock(block, at).into());
+        let zeros = LeafHash::new(self.parameters()).zeros;
+        let (in_chunk, mut expected) = (Chunks::leaves(self.parameters()), Vec::new());
+        each_piece(self, data, work, |piece| match piece {
+            Piece::Leaves(chunk, found) => {
+                let at = self.read_leaves(tree, chunk * in_chunk, found.len() as u64, &mut expected)?;
+                let pairs = expected.chunks_exact(DIGEST).zip(found.chunks_exact(DIGEST));
+                self.check_digests(at, pairs)
             }
-            // An unused place for a digest is not zero.
-            Err(self.hash_block(0, leaves.blocks - 1))
+            Piece::Zeros(chunks) => {
+                let (mut at, end) = (chunks.start * in_chunk, chunks.end * in_chunk);
+                while at < end {
+                    work.stop.check()?;
+                    let size = (end - at).min(LEAVES);
+                    let first = self.read_leaves(tree, at, size, &mut expected)?;
+                    self.check_digests(
+                        first,
+                        expected.chunks_exact(DIGEST).map(|digest| (digest, &zeros[..])),
+                    )?;
+                    at += size;
+                }
+                Ok(())
+            }
         })
+    }
+
+    /// Digests from a byte of the lowest level on, which is that of the data block whose number is returned.
+    fn read_leaves(&self, tree: &dyn ReadAt, at: u64, size: u64, into: &mut Vec<u8>) -> Result<u64> {
+        into.resize(size as usize, 0);
+        read(tree, into, self.levels()[0].offset + at)?;
+        Ok(at / DIGEST as u64)
+    }
+
+    /// Compares digests of the lowest level, from that of a data block on, with those of the data.
+    fn check_digests<'d>(
+        &self,
+        first: u64,
+        mut pairs: impl Iterator<Item = (&'d [u8], &'d [u8])>,
+    ) -> Result<()> {
+        let Some(bad) = pairs.position(|(expected, found)| expected != found) else { return Ok(()) };
+        let block = first + bad as u64;
+        if block < self.data_blocks() {
+            let at = block * u64::from(self.parameters().data_block_size());
+            return Err(VerityFault::DataBlock(block, at).into());
+        }
+        // An unused place for a digest is not zero.
+        Err(self.hash_block(0, self.levels()[0].blocks - 1))
     }
 
     fn hash_block(&self, level: usize, block: u64) -> plyfold_core::Error {

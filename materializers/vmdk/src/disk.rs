@@ -35,23 +35,49 @@ impl FlatDisk {
         descriptor.check_in(&folder)?;
         Ok(Self { folder, extents, size: descriptor.size(), position: 0, open: None })
     }
+
+    /// The first byte at `offset` or behind it that is in no hole of a file; `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn data_from(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        let mut offset = offset;
+        while let Some((start, extent)) = self.extent_at(offset) {
+            let within = extent.start() + (offset - start);
+            let found = plyfold_core::data_from(self.file_of(&extent)?, within)?;
+            match found.filter(|at| *at < extent.start() + extent.size()) {
+                Some(at) => return Ok(Some(start + (at - extent.start()))),
+                None => offset = start + extent.size(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The extent of a byte, and its first byte on the disk.
+    fn extent_at(&self, offset: u64) -> Option<(u64, Extent)> {
+        let at = self.extents.partition_point(|(start, _)| *start <= offset).checked_sub(1)?;
+        self.extents.get(at).filter(|_| offset < self.size).cloned()
+    }
+
+    /// The file of an extent, which stays open until another is needed.
+    fn file_of(&mut self, extent: &Extent) -> io::Result<&mut File> {
+        let open = match self.open.take().filter(|(open, _)| open == extent.path()) {
+            Some(open) => open,
+            None => (extent.path().to_owned(), extent.open(&self.folder)?),
+        };
+        Ok(&mut self.open.insert(open).1)
+    }
 }
 
 impl Read for FlatDisk {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let at = self.extents.partition_point(|(start, _)| *start <= self.position);
-        let found = at.checked_sub(1).and_then(|at| self.extents.get(at));
-        let Some((start, extent)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
+        let Some((start, extent)) = self.extent_at(self.position) else { return Ok(0) };
         let within = self.position - start;
         let left = extent.size() - within;
         let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let (path, mut file) = match self.open.take().filter(|(open, _)| open == extent.path()) {
-            Some(open) => open,
-            None => (extent.path().to_owned(), extent.open(&self.folder)?),
-        };
+        let file = self.file_of(&extent)?;
         file.seek(SeekFrom::Start(extent.start() + within))?;
         let count = file.read(&mut buffer[..count])?;
-        self.open = Some((path, file));
         self.position += count as u64;
         Ok(count)
     }
@@ -66,7 +92,7 @@ impl Seek for FlatDisk {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{FileExt as _, symlink};
 
     use super::*;
 
@@ -94,6 +120,30 @@ mod tests {
         assert_eq!(disk.seek(SeekFrom::Start(1 << 40)).unwrap(), 1 << 40);
         assert_eq!(disk.read(&mut two).unwrap(), 0);
         assert!(disk.seek(SeekFrom::End(-4000)).is_err());
+    }
+
+    /// Holes of the files are those of the disk, across their ends.
+    #[test]
+    fn holes_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let holed = |name: &str, data: u64| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_len(8 << 20).unwrap();
+            file.write_all_at(&[1; 4096], data).unwrap();
+        };
+        holed("a", 4 << 20);
+        holed("b", 6 << 20);
+        // Without the data of `a` at first; `b` in front of its data, with it, and behind it.
+        let lines =
+            "RW 8192 FLAT \"a\" 0\nRW 8192 FLAT \"b\" 0\nRW 8192 FLAT \"b\" 8192\nRW 2048 FLAT \"b\" 14336\n";
+        let mut disk = disk(folder.path(), lines).unwrap();
+        let data = (8 + 2) << 20;
+        for (from, found) in
+            [(0, Some(data)), (5 << 20, Some(data)), (data + 5, Some(data + 5)), (data + 4096, None)]
+        {
+            assert_eq!(disk.data_from(from).unwrap(), found, "{from}");
+        }
+        assert_eq!(disk.data_from(1 << 40).unwrap(), None);
     }
 
     #[test]

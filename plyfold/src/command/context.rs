@@ -128,17 +128,7 @@ impl Context {
     where
         F: Future<Output = Result<T>>,
     {
-        let (progress, mut events) = Progress::channel();
-        let mut reporter = Reporter::new(self.terminal, doing, self.leftovers.clone());
-        let report = async {
-            while let Some(event) = events.next().await {
-                reporter.tell(event);
-            }
-        };
-        // The work drops its end of the channel, and so ends the report.
-        let work = work(progress);
-        let (outcome, ()) = tokio::join!(work, report);
-        outcome
+        Reporter::new(self.terminal, doing, self.leftovers.clone()).telling(work).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::progress::Event;
-use crate::{Digest, digest, printable};
+use crate::{Digest, Progress, Result, digest, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
@@ -23,6 +23,8 @@ pub(crate) enum Doing {
     Copy,
     /// Blobs come into the store.
     Fetch,
+    /// A file is read and hashed, and nothing is moved.
+    Hash,
 }
 
 /// Shows the events of one piece of work.
@@ -66,7 +68,24 @@ impl Reporter {
         }
     }
 
-    pub(crate) fn tell(&mut self, event: Event) {
+    /// Runs work that sends events, and shows them until the last one.
+    pub(crate) async fn telling<T, F>(mut self, work: impl FnOnce(Progress) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (progress, mut events) = Progress::channel();
+        let report = async {
+            while let Some(event) = events.next().await {
+                self.tell(event);
+            }
+        };
+        // The work drops its end of the channel, and so ends the report.
+        let work = Box::pin(work(progress));
+        let (outcome, ()) = tokio::join!(work, report);
+        outcome
+    }
+
+    fn tell(&mut self, event: Event) {
         if self.terminal.draws() && stop::is_interrupted() {
             return;
         }
@@ -113,8 +132,10 @@ impl Reporter {
                 self.line(Loudness::Quiet, &format!("warning: {}", printable(&message)));
             }
             Event::VerifyProgress { read, total } => {
-                let bar =
-                    self.verification.get_or_insert_with(|| bar(self.terminal, "read again", total, 0, None));
+                let what = if self.doing == Doing::Hash { "hashed" } else { "read again" };
+                let bar = self.verification.get_or_insert_with(|| bar(self.terminal, what, total, 0, None));
+                // The next partition has another size.
+                bar.set_length(total);
                 bar.set_position(read);
             }
             Event::BlobStopped { digest } => {
@@ -177,7 +198,7 @@ impl Reporter {
     fn done(&mut self, digest: &Digest, size: u64, cached: bool) {
         let (place, done) = match self.doing {
             Doing::Copy => ("there", "copied"),
-            Doing::Fetch => ("here", "fetched"),
+            Doing::Fetch | Doing::Hash => ("here", "fetched"),
         };
         if cached {
             self.total.planned = self.total.planned.saturating_sub(size);

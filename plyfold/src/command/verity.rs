@@ -3,14 +3,16 @@
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::atomic_file::{AtomicFile, FileOptions, Owner};
 use crate::blocking::{Stop, blocking};
 use crate::disk_file::DiskBytes;
 use crate::materializers::verity::{RootHash, TreeLayout, Uuid, Work};
-use crate::{Error, LocalArtifact, Made, ReadAt as _, Result, TreePlace};
+use crate::{Error, LocalArtifact, Made, Progress, ReadAt as _, Result, TreePlace};
 
 use super::disk_args::Verity;
+use super::progress::{Doing, Reporter};
 use super::terminal::Terminal;
 use super::verity_check::{Checked, check};
 use super::verity_done::Done;
@@ -21,13 +23,13 @@ use super::verity_place::check_append;
 pub(crate) async fn run(options: Verity, terminal: Terminal) -> Result<()> {
     let path = options.file.clone();
     let is_check = options.roots.is_some() || !options.check.is_empty();
-    let outcome =
-        blocking(
-            move |stop| {
-                if is_check { check(&options, stop) } else { make(&options, stop).map(Checked::whole) }
-            },
-        );
-    let outcome = outcome.await;
+    let hash = |progress: Progress| {
+        blocking(move |stop| {
+            let work = Work::new(stop).progress(progress);
+            if is_check { check(&options, &work) } else { make(&options, stop, &work).map(Checked::whole) }
+        })
+    };
+    let outcome = Reporter::new(terminal, Doing::Hash, Arc::default()).telling(hash).await;
     let has_path = |e: &Error| e.contexts().any(|(key, _)| key == "path");
     let at = |e: Error| {
         let e = if has_path(&e) { e } else { e.with_context("path", path.display()) };
@@ -45,8 +47,8 @@ pub(crate) async fn run(options: Verity, terminal: Terminal) -> Result<()> {
     }
 }
 
-fn make(options: &Verity, stop: &Stop) -> Result<Done> {
-    let (file, work) = (&options.file, Work::new(stop));
+fn make(options: &Verity, stop: &Stop, work: &Work) -> Result<Done> {
+    let file = &options.file;
     open(file)?;
     let data = DiskBytes::open(file)?;
     let size = data.size().map_err(|e| Error::io("looking at the file", e))?;
@@ -67,14 +69,14 @@ fn make(options: &Verity, stop: &Stop) -> Result<Done> {
     };
     let layout = if options.no_superblock { layout.without_superblock()? } else { layout };
     let (root, tree, sidecar) = if options.append {
-        let (root, size, sidecar) = append(options, &layout, stop)?;
+        let (root, size, sidecar) = append(options, &layout, stop, work)?;
         (root, Some((file.clone(), size)), sidecar)
     } else if let Some(tree) = &options.hash_tree {
         let mut out = AtomicFile::create_new(tree, options.durably.options(), stop)?;
-        let root = layout.write(&data, &mut out, options.uuid, &work)?;
+        let root = layout.write(&data, &mut out, options.uuid, work)?;
         (root, Some((tree.clone(), out.publish()?)), None)
     } else {
-        (layout.root_hash(&data, &work)?, None, None)
+        (layout.root_hash(&data, work)?, None, None)
     };
     let uuid = tree.is_some() && layout.has_superblock();
     let uuid = uuid.then(|| options.uuid.unwrap_or_else(|| Uuid::derived(&root)));
@@ -85,7 +87,12 @@ fn make(options: &Verity, stop: &Stop) -> Result<Done> {
 /// Replaces the file by one with a tree behind the same data: at any moment, it is the one or the other.
 ///
 /// The file may be a link to an artifact of a store, so that nothing is written to it.
-fn append(options: &Verity, layout: &TreeLayout, stop: &Stop) -> Result<(RootHash, u64, Option<PathBuf>)> {
+fn append(
+    options: &Verity,
+    layout: &TreeLayout,
+    stop: &Stop,
+    work: &Work,
+) -> Result<(RootHash, u64, Option<PathBuf>)> {
     let file = &options.file;
     let metadata = file.symlink_metadata().map_err(|e| Error::io("looking at the file", e))?;
     let beside = options.sidecar.then(|| {
@@ -106,8 +113,8 @@ fn append(options: &Verity, layout: &TreeLayout, stop: &Stop) -> Result<(RootHas
     out.fill_from(&LocalArtifact::new(file.clone(), layout.data_size(), Made::default()))?;
     // What is hashed is what gets the name.
     layout.check_covers(out.size()?)?;
-    let data = out.file().try_clone().map_err(|e| Error::io("reading the file", e))?;
-    let root = layout.write(&data, &mut out, options.uuid, &Work::new(stop))?;
+    let data = DiskBytes::of_file(out.file())?;
+    let root = layout.write(&data, &mut out, options.uuid, work)?;
     let size = out.publish()?;
     // A sidecar says that there is a tree, so it comes last.
     let sidecar = beside.map(|(mut beside, name)| {

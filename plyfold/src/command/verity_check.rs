@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::blocking::Stop;
 use crate::disk_file::{DiskBytes, DiskFormat, format_within, open_error};
 use crate::materializers::disk::Partitions;
 use crate::materializers::verity::{RootHash, TreeLayout, Uuid, VerityFault, Work};
@@ -32,7 +31,7 @@ impl Checked {
 
 /// Verifies a file by the tree that it is given or ends with, and a disk with partitions by the trees in these. Of a VMDK it is
 /// the disk that is verified.
-pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
+pub(crate) fn check(options: &Verity, work: &Work) -> Result<Checked> {
     let roots = match &options.roots {
         Some(path) => Roots::Document(Box::new(document(path)?)),
         None => Roots::Given(options.check.clone()),
@@ -42,7 +41,7 @@ pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
     let disk = DiskBytes::open(&options.file)?;
     let whole = Slice::whole(&disk).map_err(|e| Error::io("looking at the file", e))?;
     let check_whole = |root, told| {
-        let mut done = verify_whole(options, whole, root, told, stop)?;
+        let mut done = verify_whole(options, whole, root, told, work)?;
         done.is_of_vmdk = disk.is_of_vmdk();
         Ok(Checked::whole(done))
     };
@@ -52,7 +51,7 @@ pub(crate) fn check(options: &Verity, stop: &Stop) -> Result<Checked> {
     {
         let partitions = Partitions::new(whole)?;
         if has_trees(&whole, partitions.list())? {
-            let mut report = verify_partitions(options, &whole, partitions.list(), &roots, stop)?;
+            let mut report = verify_partitions(options, &whole, partitions.list(), &roots, work)?;
             let Some(unknown) = report.unknown.take() else { return Ok(Checked::Partitions(report)) };
             // It may be that of all bytes of the disk, for which there is no tree.
             let (root, told) =
@@ -96,9 +95,9 @@ fn verify_whole(
     data: Slice<'_>,
     root: RootHash,
     told: Option<&HashedDisk>,
-    stop: &Stop,
+    work: &Work,
 ) -> Result<Done> {
-    let (file, work) = (&options.file, Work::new(stop));
+    let file = &options.file;
     let size = data.size().map_err(|e| Error::io("looking at the file", e))?;
     let check_tree = |layout: &TreeLayout| {
         check_same(options, layout)?;
@@ -125,14 +124,14 @@ fn verify_whole(
         };
         check_tree(&layout)?;
         layout.check_covers(size)?;
-        layout.verify(&root, &data, &tree, &work)?;
+        layout.verify(&root, &data, &tree, work)?;
         return Ok(of(layout, uuid, Some(path)));
     }
     if !options.no_superblock
         && let Some((layout, uuid)) = behind(&data)?
     {
         check_tree(&layout)?;
-        layout.verify(&root, &data, &data, &work)?;
+        layout.verify(&root, &data, &data, work)?;
         return Ok(of(layout, Some(uuid), Some(file)));
     }
     if options.append {
@@ -141,7 +140,7 @@ fn verify_whole(
             let error = Error::corrupt("the file does not end with a hash tree of these options");
             error.with_hint("name the file of the tree by --hash-tree, if it is another one")
         })?;
-        layout.verify(&root, &data, &data, &work)?;
+        layout.verify(&root, &data, &data, work)?;
         return Ok(of(layout, None, Some(file)));
     }
     if told.is_some() {
@@ -150,7 +149,7 @@ fn verify_whole(
     }
     // Without a tree it is not known which block is bad.
     let layout = TreeLayout::beside(parameters(options)?, size)?;
-    let found = layout.root_hash(&data, &work)?;
+    let found = layout.root_hash(&data, work)?;
     if found != root {
         return Err(VerityFault::Root(root.to_string(), found.to_string()).into());
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::blocking::Stop;
 use crate::materializers::disk::PartitionInfo;
 use crate::materializers::verity::{RootHash, TreeLayout, Work};
 use crate::{Error, ErrorKind, HashedDisk, ReadAt, Result, printable};
@@ -58,7 +57,7 @@ pub(crate) fn verify_partitions(
     disk: &dyn ReadAt,
     list: &[PartitionInfo],
     roots: &Roots,
-    stop: &Stop,
+    work: &Work,
 ) -> Result<Report> {
     let mut wanted = Wanted::of(roots, list)?;
     let mut rows = Vec::new();
@@ -82,7 +81,7 @@ pub(crate) fn verify_partitions(
         row.outcome = match wanted.take(partition, row.stated()) {
             Asked::Nothing => Outcome::Unasked,
             Asked::Failed(e) => Outcome::Failed(e),
-            Asked::Root(root, told) => match verify(options, found, &root, told, row.holder(), stop) {
+            Asked::Root(root, told) => match verify(options, found, &root, told, row.holder(), work) {
                 Ok(()) => Outcome::Verified,
                 Err(e) if [ErrorKind::Cancelled, ErrorKind::Io].contains(e.kind()) => return Err(e),
                 Err(e) => Outcome::Failed(e),
@@ -100,7 +99,7 @@ fn verify(
     root: &RootHash,
     told: Option<&HashedDisk>,
     holder: Option<u32>,
-    stop: &Stop,
+    work: &Work,
 ) -> Result<()> {
     let hashed = match found? {
         Role::Hashed(hashed) => hashed,
@@ -115,7 +114,7 @@ fn verify(
             return Err(Error::corrupt("its hash tree is in another partition than the document says"));
         }
     }
-    layout.verify(root, &data, &tree_bytes, &Work::new(stop))
+    layout.verify(root, &data, &tree_bytes, work)
 }
 
 /// What is asked of one partition.

@@ -72,8 +72,8 @@ use snapshots::{
 };
 use verified_mounts::a_guest_mounts_verified_disks_by_the_script;
 use verity::{
-    every_form_has_the_trees_of_veritysetup, layers_have_the_trees_of_veritysetup,
-    vmdks_have_the_trees_of_veritysetup,
+    disks_of_holes_have_the_trees_of_veritysetup, every_form_has_the_trees_of_veritysetup,
+    layers_have_the_trees_of_veritysetup, vmdks_have_the_trees_of_veritysetup,
 };
 
 oracle_tests! {
@@ -164,6 +164,7 @@ oracle_tests! {
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI
     ];
     vmdks_have_the_trees_of_veritysetup needs [Need::QEMU_IMG, Need::SGDISK, Need::VERITYSETUP];
+    disks_of_holes_have_the_trees_of_veritysetup needs [Need::VERITYSETUP];
     layers_have_the_trees_of_veritysetup needs [Need::Mounts, Need::KERNEL_EROFS, Need::VERITYSETUP];
 }
 

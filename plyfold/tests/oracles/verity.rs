@@ -41,6 +41,43 @@ pub(crate) fn layers_have_the_trees_of_veritysetup() -> Verdict {
     Ok(())
 }
 
+/// A large disk that is mostly holes: its tree and root hash are those that veritysetup makes of all of it.
+pub(crate) fn disks_of_holes_have_the_trees_of_veritysetup() -> Verdict {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name);
+    let (disk, ours, theirs) = (path("disk"), path("ours"), path("theirs"));
+    let (file, size) = (File::create(&disk)?, 3_u64 << 30);
+    file.set_len(size)?;
+    for (number, offset) in [5, 1 << 20, (700 << 20) - 3, 1 << 30, size - 4096].into_iter().enumerate() {
+        file.write_all_at(
+            &vec![number as u8 + 1; 300 << (number * 2)][..4096.min(300 << (number * 2))],
+            offset,
+        )?;
+    }
+    let verity = |more: &[&str]| {
+        Run::new(env!("CARGO_BIN_EXE_plyfold")).arg("verity").arg(&disk).args(["--json"]).args(more)
+    };
+    let made: serde_json::Value =
+        serde_json::from_str(&verity(&["--hash-tree"]).arg(&ours).success()?.stdout)?;
+    let text = |key: &str| made[key].as_str().unwrap_or_default().to_owned();
+    Run::new("veritysetup")
+        .arg("format")
+        .args([&disk, &theirs])
+        .args([format!("--salt={}", text("salt")), format!("--uuid={}", text("uuid"))])
+        .success()?;
+    assert!(fs::read(&ours)? == fs::read(&theirs)?, "another tree than veritysetup's");
+    let root = text("root_hash");
+    verity(&["--check", &root]).success()?;
+    verity(&["--check", &root, "--hash-tree"]).arg(&theirs).success()?;
+    // A byte where there was a hole.
+    file.write_all_at(&[1], 2 << 30)?;
+    for tree in [&["--hash-tree".as_ref(), theirs.as_os_str()][..], &[]] {
+        let said = verity(&["--check", &root]).args(tree).output()?;
+        assert_eq!(said.status.code(), Some(5), "{said:?}");
+    }
+    Ok(())
+}
+
 /// Every form that has hash trees, of the whole sample: they are those that veritysetup makes, it verifies them and refuses
 /// what was changed, and the kernel mounts what they are of.
 pub(crate) fn every_form_has_the_trees_of_veritysetup() -> Verdict {

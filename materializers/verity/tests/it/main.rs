@@ -8,6 +8,7 @@ use std::io::Write as _;
 mod damage;
 #[path = "../data/mod.rs"]
 mod data;
+mod holes;
 mod images;
 mod made;
 

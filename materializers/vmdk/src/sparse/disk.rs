@@ -14,6 +14,8 @@ use crate::descriptor::PARENT;
 const FOOTER: i64 = -1024;
 /// The sectors behind the header that have a descriptor for readers who do not look where it is.
 const EMBEDDED: u64 = 20;
+/// The tables that are looked at for data before a place is taken for such: a file may say that it has any number of them.
+const TABLES: usize = 1 << 16;
 /// An entry of a table for a grain of zeros. 0 stands for one, too, where no other disk is below.
 const ZEROS: u32 = 1;
 
@@ -78,6 +80,31 @@ impl<F: Read + Seek> SparseDisk<F> {
     /// What the file says of itself.
     pub fn summary(&self) -> &SparseSummary {
         &self.summary
+    }
+
+    /// The first byte at `offset` or behind it that may be other than zero; `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn data_from(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        let (grain, end) = (self.summary.grain_size, self.summary.size);
+        let mut at = offset;
+        for _ in 0..TABLES {
+            if at >= end {
+                return Ok(None);
+            }
+            let number = at / grain;
+            if ![0, ZEROS].contains(&self.place(number).map_err(io::Error::other)?) {
+                return Ok(Some(at));
+            }
+            // The rest of the table, which is in memory.
+            let table = self.table.as_ref().map_or(&[][..], |(_, table)| &table[..]);
+            let rest = table.get((number % ENTRIES) as usize..).unwrap_or_default();
+            let skipped = rest.iter().position(|place| ![0, ZEROS].contains(place));
+            let next = skipped.map_or((number / ENTRIES + 1) * ENTRIES, |skipped| number + skipped as u64);
+            at = next.saturating_mul(grain);
+        }
+        Ok(Some(at).filter(|at| *at < end))
     }
 
     /// Where a grain is, in sectors.

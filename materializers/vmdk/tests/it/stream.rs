@@ -62,6 +62,26 @@ fn mixed() -> Vec<u8> {
     disk
 }
 
+/// Nothing but zeros is skipped, and all grains of zeros are.
+#[test]
+fn zeros_are_skipped() {
+    let mixed = mixed();
+    for (bytes, least) in [(&mixed[..], 25 * MIB), (&vec![0; 40 * MIB], 40 * MIB), (&noise(MIB), 0)] {
+        let mut disk = SparseDisk::new(Cursor::new(of_bytes(&VmdkStream::new(), bytes))).unwrap();
+        let (mut at, mut skipped, size) = (0, 0, disk.summary().size);
+        while at < size {
+            let next = disk.data_from(at).unwrap().unwrap_or(size);
+            assert!(next >= at && next <= size);
+            let hole = bytes.get(at as usize..bytes.len().min(next as usize)).unwrap_or_default();
+            assert!(hole.iter().all(|byte| *byte == 0), "{at} to {next}");
+            skipped += (next - at) as usize;
+            at = next + 65_536;
+        }
+        assert!(skipped >= least, "{skipped} of {size}");
+        assert_eq!(disk.data_from(size).unwrap(), None);
+    }
+}
+
 #[test]
 fn a_disk_reads_back_identical() {
     let mixed = mixed();

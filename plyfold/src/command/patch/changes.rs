@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
 use crate::blocking::Stop;
+use crate::data_from;
 use crate::disk_file::open_error;
-use crate::holes::data_from;
 use crate::layer::{DataExtent, ImagePath};
 use crate::shell::quoted;
 use crate::{Error, Result, Size};

@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::Stop;
-use crate::holes::data_from;
+use crate::data_from;
 
 /// A file that is read as a disk.
 pub(super) struct FileDisk<'a> {
